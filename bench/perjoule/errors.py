@@ -1,0 +1,66 @@
+"""Everything perjoule raises on purpose.
+
+    PerjouleError                 exit code
+    ├── UsageError                2   what was asked for cannot be read or is not known
+    │   ├── SuiteError            2   a suite file: names file, key, value and remedy
+    │   └── UnknownNameError      2   a model, metric, meter, suite: names the nearest spellings
+    ├── EvidenceError             4   what was found cannot carry the claim
+    │   ├── MeterError            4   energy cannot be measured here
+    │   └── RunError              4   a run directory is missing, unfinished or damaged
+    └── Interrupted             130   stopped on request; what was done is kept and can be resumed
+
+Every message says what was wrong, where (file, key, value) and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PerjouleError(Exception):
+    """Base of all errors with a message meant for people; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(PerjouleError):
+    """The request itself is wrong."""
+
+    exit_code = 2
+
+
+class SuiteError(UsageError):
+    """A suite file cannot be used."""
+
+
+class UnknownNameError(UsageError):
+    """A name that is not registered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+        """Say which `kind` of thing `name` was meant to be, what is nearest to it, and what there is."""
+        names = sorted(known)
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        listed = ", ".join(names) if names else "none"
+        super().__init__(f"{where + ': ' if where else ''}unknown {kind} {name!r}: {hint}known: {listed}")
+
+
+class EvidenceError(PerjouleError):
+    """The evidence is invalid or incomparable."""
+
+    exit_code = 4
+
+
+class MeterError(EvidenceError):
+    """Energy cannot be measured as asked."""
+
+
+class RunError(EvidenceError):
+    """A run directory cannot be read or continued."""
+
+
+class Interrupted(PerjouleError):  # noqa: N818 - it is not an error, it is a state
+    """The user stopped a run that can be resumed."""
+
+    exit_code = 130

@@ -1,0 +1,140 @@
+"""The four seams of perjoule: what measures, what generates, what chooses steps, what scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perjoule.types import EnergyReading, MetricSpec, Prompt, Score, Variant
+
+Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
+
+
+class Window(Protocol):
+    """An interval whose joules are counted; `reading` is there once it has closed."""
+
+    @property
+    def reading(self) -> EnergyReading:
+        """The result. Raises RuntimeError while the window is open."""
+        ...
+
+
+class EnergyMeter(Protocol):
+    """A source of joules. Used as a context manager; windows do not nest."""
+
+    @property
+    def name(self) -> str:
+        """What the user would type to get this meter: `nvml:GPU-1234`, `rapl`, `estimate`."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """One sentence: what it reads, and why it was taken."""
+        ...
+
+    def learn_idle(self, seconds: float) -> float | None:
+        """Watch the resting device and return its idle power in W; None if the source cannot tell."""
+        ...
+
+    def window(
+        self,
+        label: str = "",
+        sync: Callable[[], None] | None = None,
+        max_uncertainty: float | None = None,
+    ) -> AbstractContextManager[Window]:
+        """Open a window.
+
+        Args:
+            label: For logs.
+            sync: Called at both ends before anything is read, e.g. `torch.cuda.synchronize`.
+            max_uncertainty: Relative bound asked for; a wider reading carries a warning.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What a pipeline call returned. images: (n, h, w, 3) uint8; nfe_per_image counted by a hook."""
+
+    images: Images
+    nfe_per_image: float
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+
+class ImageGenerator(Protocol):
+    """A loaded variant that draws. Image i depends on (prompts[i], seeds[i], steps) only."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the weights."""
+        ...
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
+        """Draw one image per prompt and seed."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device is done."""
+        ...
+
+
+class GeneratorFactory(Protocol):
+    """Loads a variant; registered under the entry point group `perjoule.generators`."""
+
+    def __call__(self, variant: Variant, *, where: str) -> ImageGenerator:
+        """Load; `where` names suite file and key for error messages. Raises UsageError if it cannot be loaded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """Images of one or more cells to be scored, in matching order.
+
+    Attributes:
+        image_ids: One per image.
+        prompts: The prompt of each image.
+        images: Loads image i as (h, w, 3) uint8; called once per image and metric.
+        reference_ids: The longest run of the same family, prompt and seed, or None where there is none.
+        references: Loads the reference of image i.
+        all_prompts: Every distinct prompt of the run, for distractors.
+    """
+
+    image_ids: Sequence[str]
+    prompts: Sequence[Prompt]
+    images: Callable[[int], Images]
+    reference_ids: Sequence[str | None]
+    references: Callable[[int], Images]
+    all_prompts: Sequence[Prompt]
+
+
+class QualityMetric(Protocol):
+    """Scores images; registered under the entry point group `perjoule.metrics`."""
+
+    @property
+    def spec(self) -> MetricSpec:
+        """Direction, track, reference need, weights digest."""
+        ...
+
+    def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
+        """One score per image, in order; `on_progress` gets the number of images just done."""
+        ...
+
+
+class StepPolicy(Protocol):
+    """Chooses the number of denoising steps before generation starts."""
+
+    def steps_for(self, prompts: Sequence[str]) -> list[int]:
+        """One step count per prompt."""
+        ...

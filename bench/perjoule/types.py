@@ -1,0 +1,296 @@
+"""The words of perjoule as frozen records. No I/O, no torch, nothing heavy.
+
+SI units throughout, the unit in every name. An absent number is None with a reason beside it, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["fixed", "predicted", "distilled", "control"]
+Provenance = Literal["measured", "estimated", "simulated"]
+Boundary = Literal["gpu-board", "cpu-package+dram", "cpu-package", "estimate"]
+Direction = Literal["higher", "lower"]
+Track = Literal["alignment", "fidelity", "sharpness", "absolute"]
+
+
+# -- what to run -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A checkpoint with sampler, guidance and step policy.
+
+    Attributes:
+        name: Unique in the suite; letters, digits, `.`, `_`, `-`.
+        model: Hub id, folder, or `builtin:NAME`.
+        steps: The ladder: one cell per entry (diffusers `num_inference_steps`).
+        role: Part it plays in the comparison.
+        policy: Step policy; `fixed` takes `steps` as they are.
+        revision: Hub revision to pin.
+        scheduler: diffusers scheduler class; empty keeps the model's own.
+        scheduler_args: Overrides of the scheduler's config.
+        guidance: Classifier-free guidance scale; at 1.0 or less the denoiser runs once a step.
+        negative_prompt: For all prompts.
+        dtype: `float32`, `float16` or `bfloat16`.
+        width_px: Image width; None takes the model's own.
+        height_px: Image height; None takes the model's own.
+        family: Variants of one family share weights up to distillation; full-reference scores stay inside a family.
+    """
+
+    name: str
+    model: str
+    steps: tuple[int, ...]
+    role: Role = "fixed"
+    policy: str = "fixed"
+    revision: str | None = None
+    scheduler: str = ""
+    scheduler_args: dict[str, Any] = field(default_factory=dict)
+    guidance: float = 7.5
+    negative_prompt: str = ""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    width_px: int | None = None
+    height_px: int | None = None
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSource:
+    """Where the prompts come from: `builtin:NAME` or a path (.txt, .tsv, .csv, .jsonl), and how many to take."""
+
+    source: str
+    column: str = "prompt"
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How the measurement is done.
+
+    Attributes:
+        seeds: One image per prompt and seed in every cell.
+        batch_size: Prompts per pipeline call.
+        blocks: Passes over all cells, each in its own shuffled order.
+        order_seed: Seed of that order.
+        warmup_iterations: Pipeline calls before the first window of a model.
+        iterations: Pipeline calls inside a window; the energy of the window is divided by them.
+        idle_s: Seconds of rest over which idle power is learnt before the first window.
+        cooldown_s: Rest before each window.
+        max_uncertainty: Relative bound asked of every window; None takes what comes.
+        threads: torch CPU threads; None keeps torch's default.
+    """
+
+    seeds: tuple[int, ...] = (1,)
+    batch_size: int = 1
+    blocks: int = 1
+    order_seed: int = 0
+    warmup_iterations: int = 1
+    iterations: int = 1
+    idle_s: float = 1.0
+    cooldown_s: float = 0.0
+    max_uncertainty: float | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Which qualities are scored; `primary` is the frontier's axis. `options` go to the metric of that name."""
+
+    primary: str
+    names: tuple[str, ...]
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """What to run: variants, prompts, metrics and protocol, as read from TOML with every default written out."""
+
+    name: str
+    title: str
+    description: str
+    prompts: PromptSource
+    metrics: Metrics
+    protocol: Protocol
+    variants: tuple[Variant, ...]
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt with a stable id (the first 10 hex digits of its SHA-256) and its strata, if the set has any."""
+
+    prompt_id: str
+    text: str
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One variant at one step count: what is compared."""
+
+    cell_id: str
+    variant: Variant
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One line of the plan: a trial to do. `seeds[i]` belongs to `prompts[i]`."""
+
+    trial_id: str
+    cell: Cell
+    block: int
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...]
+
+
+# -- what was measured -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerTrace:
+    """Power over time. t_s: seconds on the monotonic clock from the start of the window; power_w: watts."""
+
+    t_s: tuple[float, ...]
+    power_w: tuple[float, ...]
+    source: str
+    poll_interval_s: float | None = None
+    update_period_s: float | None = None
+    averaging_window_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyReading:
+    """The joules of one window, with all that is needed to believe them.
+
+    Attributes:
+        energy_j: Gross energy; None when it could not be had (`warnings` then says why).
+        uncertainty_j: Bound on the error, meant to hold for at least 99.5 % of windows; None if it is not known.
+        duration_s: Length of the window.
+        boundary: What the number covers.
+        provenance: How it came about.
+        method: The source in words, e.g. `nvml energy counter, GPU-1234, period 0.100 s`.
+        idle_power_w: Idle power learnt before the window, or None.
+        net_energy_j: `energy_j - idle_power_w * duration_s`, or None.
+        warnings: Codes with a sentence each: `W203: no driver counter, power integrated instead`.
+        trace: Power samples inside the window, if the source has any.
+    """
+
+    energy_j: float | None
+    uncertainty_j: float | None
+    duration_s: float
+    boundary: Boundary
+    provenance: Provenance
+    method: str
+    idle_power_w: float | None = None
+    net_energy_j: float | None = None
+    warnings: tuple[str, ...] = ()
+    trace: PowerTrace | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One finished window: a row of `trials.jsonl`.
+
+    `nfe_per_image` counts denoiser evaluations by a hook on the denoiser; guidance counts two per step.
+    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode).
+    """
+
+    trial_id: str
+    cell_id: str
+    variant: str
+    role: Role
+    policy: str
+    block: int
+    prompts: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    nfe_per_image: float | None
+    image_count: int
+    iterations: int
+    reading: EnergyReading | None
+    image_sha256: tuple[str, ...] = ()
+    phases_s: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+# -- what it was worth -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """What a quality metric is; every field is mandatory.
+
+    Attributes:
+        name: As used in suites and tables.
+        direction: Which way is better.
+        track: `alignment`, `sharpness` and `absolute` compare across variants; `fidelity` only within one family.
+        needs_reference: True if it compares with the longest run of the same family, prompt and seed.
+        unit: Of the value, for people.
+        weights_digest: SHA-256 of the weights it uses, or `none`.
+        licence: SPDX name of code and weights.
+        description: One sentence.
+        advisory: True if it must not decide a verdict.
+        bounds: Smallest and largest possible value, None where unbounded.
+    """
+
+    name: str
+    direction: Direction
+    track: Track
+    needs_reference: bool
+    unit: str
+    weights_digest: str
+    licence: str
+    description: str
+    advisory: bool
+    bounds: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One image under one metric; an absent value has its reason."""
+
+    image_id: str
+    metric: str
+    value: float | None
+    reason_unscored: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its interval. n: how many independent units (prompts) it rests on."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """Energy and quality of a cell under one metric, aggregated over prompts and seeds.
+
+    `provenance` is the weakest of its trials (simulated < estimated < measured).
+    """
+
+    cell_id: str
+    variant: str
+    role: Role
+    policy: str
+    family: str
+    steps_mean: float
+    nfe_mean: float | None
+    energy_j_per_image: Estimate
+    metric: str
+    quality: Estimate
+    duration_s_per_image: float
+    n_prompts: int
+    n_seeds: int
+    provenance: Provenance | None
+    boundary: Boundary | None
+    on_frontier: bool
+    p_on_frontier: float | None

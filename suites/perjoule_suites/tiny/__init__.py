@@ -1,0 +1,25 @@
+"""The tiny family: a real latent text-to-image model in the diffusers format, small enough for two CPU cores.
+
+Nothing outside this package treats it specially: the entry points below give folders that `from_pretrained` loads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def sd_tiny() -> Path:
+    """Folder of the `StableDiffusionPipeline`."""
+    return _WEIGHTS / "sd-tiny"
+
+
+def clip_tiny() -> Path:
+    """Folder of the `CLIPModel` with its tokenizer."""
+    return _WEIGHTS / "clip-tiny"
+
+
+def recogniser_tiny() -> Path:
+    """Folder of the recogniser behind the metric `scene`."""
+    return _WEIGHTS / "recogniser-tiny"

@@ -1,0 +1,146 @@
+"""One training loop for every network of the tiny family: seeded, checkpointed, resumable.
+
+The data of step *i* depend on `(seed, i)` only, and a checkpoint holds weights, optimiser and the averaged weights. A
+training that was cut off and resumed therefore sees the same batches in the same order as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+Batch = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Attributes:
+        name: Stem of the checkpoint and log files.
+        steps: Optimiser steps in all.
+        learning_rate: Peak of the cosine schedule, after a linear warm-up.
+        weight_decay: Of AdamW.
+        warmup_steps: Length of the warm-up.
+        ema_decay: Decay of the averaged weights; 0 switches averaging off.
+        seed: Seed of the data order and of the initial weights.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    ema_decay: float = 0.0
+    seed: int = 0
+
+
+def fit(
+    recipe: Recipe,
+    module: nn.Module,
+    loss_of: Callable[[np.random.Generator, int], tuple[torch.Tensor, dict[str, float]]],
+    workdir: Path,
+    *,
+    checkpoint_every_s: float = 60.0,
+    validate: Callable[[], dict[str, float]] | None = None,
+    validate_every: int = 500,
+) -> nn.Module:
+    """Train `module` to the end of its recipe, going on from a checkpoint if there is one.
+
+    Args:
+        recipe: Steps, rates and seed.
+        module: What is trained; changed in place, and holds the averaged weights at the end if there are any.
+        loss_of: `(rng, step) -> (loss, figures to log)`.
+        workdir: Folder of `<name>.pt` (checkpoint) and `<name>.jsonl` (log).
+        checkpoint_every_s: Seconds between checkpoints.
+        validate: Called every `validate_every` steps on the averaged weights; its figures are logged.
+        validate_every: See above.
+
+    Returns:
+        The module.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = workdir / f"{recipe.name}.pt", workdir / f"{recipe.name}.jsonl"
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
+    )
+    average = [p.detach().clone() for p in trained] if recipe.ema_decay else []
+    first, spent_s = 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        module.load_state_dict(saved["module"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average, first, spent_s = saved["average"], saved["step"], saved["spent_s"]
+    began = saved_at = time.monotonic()
+
+    def save(step: int) -> None:
+        state = {
+            "module": module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average,
+            "step": step,
+            "spent_s": spent_s + time.monotonic() - began,
+        }
+        torch.save(state, checkpoint.with_suffix(".tmp"))
+        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+
+    for step in range(first, recipe.steps):
+        rate = recipe.learning_rate * _schedule(step, recipe)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss, figures = loss_of(np.random.default_rng([recipe.seed, step]), step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        if average:
+            decay = min(recipe.ema_decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
+        done = step + 1
+        if done % 50 == 0 or done == recipe.steps:
+            row = {"step": done, "loss": loss.item(), "lr": rate, "s": spent_s + time.monotonic() - began}
+            if validate and (done % validate_every == 0 or done == recipe.steps):
+                _swap(trained, average)
+                row |= validate()
+                _swap(trained, average)
+            _append(log, row | figures)
+        if time.monotonic() - saved_at > checkpoint_every_s:
+            save(done)
+            saved_at = time.monotonic()
+    save(recipe.steps)
+    _swap(trained, average)
+    return module
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch for the initial weights (the data have their own generator)."""
+    torch.manual_seed(seed)
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    past = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02
+
+
+def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -> None:
+    for parameter, mean in zip(parameters, average, strict=False):
+        kept = parameter.detach().clone()
+        parameter.data.copy_(mean)
+        mean.copy_(kept)
+
+
+def _append(log: Path, row: dict[str, float]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps({k: round(float(v), 6) for k, v in row.items()}) + "\n")
