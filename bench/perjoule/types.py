@@ -6,13 +6,16 @@ SI units throughout, the unit in every name. An absent number is None with a rea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Role = Literal["fixed", "predicted", "distilled", "control"]
 Provenance = Literal["measured", "estimated", "simulated"]
 Boundary = Literal["gpu-board", "cpu-package+dram", "cpu-package", "estimate"]
 Direction = Literal["higher", "lower"]
 Track = Literal["alignment", "fidelity", "sharpness", "absolute"]
+
+# read by pydantic when a suite file is validated: no unknown keys, no silent conversion
+_STRICT = {"extra": "forbid", "strict": True}
 
 
 # -- what to run -------------------------------------------------------------------------------------------------------
@@ -39,6 +42,8 @@ class Variant:
         family: Variants of one family share weights up to distillation; full-reference scores stay inside a family.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
     name: str
     model: str
     steps: tuple[int, ...]
@@ -58,6 +63,8 @@ class Variant:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
     """Where the prompts come from: `builtin:NAME` or a path (.txt, .tsv, .csv, .jsonl), and how many to take."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     source: str
     column: str = "prompt"
@@ -81,6 +88,8 @@ class Protocol:
         threads: torch CPU threads; None keeps torch's default.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
     seeds: tuple[int, ...] = (1,)
     batch_size: int = 1
     blocks: int = 1
@@ -97,6 +106,8 @@ class Protocol:
 class Metrics:
     """Which qualities are scored; `primary` is the frontier's axis. `options` go to the metric of that name."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
     primary: str
     names: tuple[str, ...]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,6 +116,8 @@ class Metrics:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
     """What to run: variants, prompts, metrics and protocol, as read from TOML with every default written out."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     name: str
     title: str

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,9 +64,7 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """-> (n, TOKEN_COUNT) int64, padded and cut as the diffusers pipelines do."""
-    found = tokenizer(
-        captions, padding="max_length", max_length=TOKEN_COUNT, truncation=True, return_tensors="pt"
-    )
+    found = tokenizer(captions, padding="max_length", max_length=TOKEN_COUNT, truncation=True, return_tensors="pt")
     ids: torch.Tensor = found.input_ids
     return ids
 
@@ -119,9 +118,7 @@ def train(
         by_image = F.cross_entropy(torch.cat([across, hard], 1), target)
         by_text = F.cross_entropy(across.T, target)
         # the one-word swaps once more by themselves, so that in-batch negatives cannot drown them
-        alone = F.cross_entropy(
-            torch.cat([across.diagonal()[:, None], hard], 1), torch.zeros(_BATCH, dtype=torch.long)
-        )
+        alone = F.cross_entropy(torch.cat([across.diagonal()[:, None], hard], 1), torch.zeros(_BATCH, dtype=torch.long))
         return by_image + by_text + alone, {"swap_loss": alone.item()}
 
     def validate() -> dict[str, float]:
@@ -146,7 +143,16 @@ def evaluate(model: CLIPModel, tokenizer: CLIPTokenizer, held_out: Dataset) -> d
     score = (image * right).sum(1)
     rank = ((image @ right.T) > score[:, None]).sum(1)
     found = {"recall_at_1": (rank == 0).float().mean().item()}
-    for attribute in ("colour", "shape", "texture", "size", "position", "arrangement", "ground", "ground_pattern"):
+    for attribute in (
+        "colour",
+        "shape",
+        "texture",
+        "size",
+        "position",
+        "arrangement",
+        "ground",
+        "ground_pattern",
+    ):
         changed = [swap_one_word(s, rng, attribute) for s in scenes]
         kept = [i for i, (a, b) in enumerate(zip(scenes, changed, strict=True)) if a != b]
         other = (image[kept] * texts([caption(changed[i]) for i in kept])).sum(1)
@@ -176,10 +182,14 @@ def swap_one_word(scene: Scene, rng: np.random.Generator, attribute: str | None 
     if chosen == "order":
         return dataclasses.replace(scene, things=scene.things[::-1])
     if chosen in ("ground", "ground_pattern", "position", "arrangement"):
-        others = [v for v in values[chosen] if v != getattr(scene, chosen)]
-        return dataclasses.replace(scene, **{chosen: str(rng.choice(others))})
+        scene_change: dict[str, Any] = {chosen: _another(values[chosen], getattr(scene, chosen), rng)}
+        return dataclasses.replace(scene, **scene_change)
     which = int(rng.integers(0, len(scene.things)))
     things = list(scene.things)
-    others = [v for v in values[chosen] if v != getattr(things[which], chosen)]
-    things[which] = dataclasses.replace(things[which], **{chosen: str(rng.choice(others))})
+    thing_change: dict[str, Any] = {chosen: _another(values[chosen], getattr(things[which], chosen), rng)}
+    things[which] = dataclasses.replace(things[which], **thing_change)
     return dataclasses.replace(scene, things=tuple(things))
+
+
+def _another(values: tuple[str, ...], current: str, rng: np.random.Generator) -> str:
+    return str(rng.choice([value for value in values if value != current]))

@@ -33,9 +33,7 @@ def load_or_render(folder: Path, *, count: int, held_out: bool, seed: int, worke
     images_file, captions_file = stem.with_suffix(".npy"), stem.with_suffix(".json")
     if not captions_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        images = np.lib.format.open_memmap(
-            images_file, mode="w+", dtype=np.uint8, shape=(count, SIDE_PX, SIDE_PX, 3)
-        )
+        images = np.lib.format.open_memmap(images_file, mode="w+", dtype=np.uint8, shape=(count, SIDE_PX, SIDE_PX, 3))
         starts = list(range(0, count, _CHUNK))
         jobs = [(seed, s, min(_CHUNK, count - s), held_out) for s in starts]
         captions: list[str] = []

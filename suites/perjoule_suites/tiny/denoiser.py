@@ -1,8 +1,8 @@
 """The denoiser: a text-conditional UNet over the latents, and the pipeline it is part of.
 
-v-prediction on the cosine schedule, whose last step is pure noise, with trailing spacing: the setting in which few steps
-and many are both in distribution ("Common Diffusion Noise Schedules and Sample Steps are Flawed", arXiv:2305.08891).
-The text encoder starts as the CLIP text tower and learns on with the denoiser.
+v-prediction on the cosine schedule, whose last step is pure noise, with trailing spacing: the setting in which few
+steps and many are both in distribution ("Common Diffusion Noise Schedules and Sample Steps are Flawed",
+arXiv:2305.08891). The text encoder starts as the CLIP text tower and learns on with the denoiser.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from perjoule_suites.tiny.scenes import caption
 from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 
 RECIPE = Recipe(
-    name="denoiser", steps=13_000, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.999, seed=7, warmup_steps=300
+    name="denoiser",
+    steps=13_000,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    ema_decay=0.999,
+    seed=7,
+    warmup_steps=300,
 )
 LATENT_SIDE = 16
 _BATCH, _CAPTION_DROPOUT = 32, 0.1
@@ -138,9 +144,7 @@ def draw_timesteps(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
     return np.minimum((share * 1000).astype(np.int64), 999)
 
 
-def assemble(
-    vae: AutoencoderKL, model: ConditionedDenoiser, tokenizer: CLIPTokenizer
-) -> StableDiffusionPipeline:
+def assemble(vae: AutoencoderKL, model: ConditionedDenoiser, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """The ordinary diffusers pipeline around the trained parts."""
     return StableDiffusionPipeline(
         vae=vae,

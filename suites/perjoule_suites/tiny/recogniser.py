@@ -1,8 +1,8 @@
 """The recogniser: what is in this picture? An independent judge of how well an image follows its caption.
 
-Trained on renders only and never used to train a generator, it reads from a 64 x 64 image how many things there are, how
-they stand, and each thing's colour, shape, texture and size, and the ground. Compared with what the caption asks for,
-the share it finds is the absolute quality score `scene`, comparable across models, step counts and students.
+Trained on renders only and never used to train a generator, it reads from a 64 x 64 image how many things there are,
+how they stand, and each thing's colour, shape, texture and size, and the ground. Compared with what the caption asks
+for, the share it finds is the absolute quality score `scene`, comparable across models, step counts and students.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Recogniser(nn.Module):
 
 
 def accuracy(found: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
-    """Share of each scene's asked-for attributes that were found. -> (n,)"""
+    """Share of each scene's asked-for attributes that were found. -> (n,)."""
     shares = []
     for answers, scene in zip(found, scenes, strict=True):
         wanted = asked(scene)

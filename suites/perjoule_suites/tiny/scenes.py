@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SIDE_PX = 64
+
+Plane = NDArray[np.floating[Any]]  # one value a pixel, or (n, 2) corners
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 35, 40),
@@ -205,9 +208,7 @@ def _layout(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, 
     return [(cx, cy, r) for (cx, cy), r in zip(ends, radii, strict=True)]
 
 
-def _draw_ground(
-    scene: Scene, rng: np.random.Generator, x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _draw_ground(scene: Scene, rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     base = np.asarray(GROUNDS[scene.ground], np.float32) * np.float32(rng.uniform(0.97, 1.03))
     other = base - 42 if base.mean() > 90 else base + 48
     mix = np.zeros_like(x)
@@ -219,9 +220,7 @@ def _draw_ground(
     return base + (other - base) * mix[..., None]
 
 
-def _surface(
-    thing: Thing, rng: np.random.Generator, x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _surface(thing: Thing, rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     base = np.asarray(COLOURS[thing.colour], np.float32) * np.float32(rng.uniform(0.96, 1.04))
     phase = rng.uniform(0, 8, 2)
     if thing.texture == "striped":
@@ -233,16 +232,16 @@ def _surface(
     return np.broadcast_to(base, (*x.shape, 3))
 
 
-def _signed_distance(
-    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float
-) -> NDArray[np.float32]:
+def _signed_distance(shape: str, x: Plane, y: Plane, radius: float) -> Plane:
     """Signed distance in px to the outline of an upright shape at the origin (y grows downwards)."""
     if shape == "circle":
         return np.hypot(x, y) - radius
     if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.74 * radius) - 0.26 * radius
+        distance: Plane = np.abs(np.hypot(x, y) - 0.74 * radius) - 0.26 * radius
+        return distance
     if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.86 * radius
+        half: Plane = np.maximum(np.abs(x), np.abs(y)) - 0.86 * radius
+        return half
     if shape == "cross":
         long, thin = radius, 0.34 * radius
         ax, ay = np.abs(x), np.abs(y)
@@ -255,14 +254,12 @@ def _signed_distance(
     raise ValueError(f"unknown shape {shape!r}: one of {', '.join(SHAPES)}")
 
 
-def _regular(corners: int, radius: float, turn: float = 0.0, y_shift: float = 0.0) -> NDArray[np.float64]:
+def _regular(corners: int, radius: float, turn: float = 0.0, y_shift: float = 0.0) -> Plane:
     angle = 2 * np.pi * np.arange(corners) / corners + turn
     return np.stack([radius * np.sin(angle), y_shift - radius * np.cos(angle)], 1)
 
 
-def _polygon(
-    x: NDArray[np.float32], y: NDArray[np.float32], corners: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def _polygon(x: Plane, y: Plane, corners: Plane) -> Plane:
     """Signed distance to a simple polygon: nearest edge for the size, crossing number for the sign."""
     nearest = np.full(x.shape, np.inf, np.float32)
     inside = np.zeros(x.shape, bool)

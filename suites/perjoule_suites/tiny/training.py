@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -71,9 +70,7 @@ def fit(
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint, log = workdir / f"{recipe.name}.pt", workdir / f"{recipe.name}.jsonl"
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
-    )
+    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     average = [p.detach().clone() for p in trained] if recipe.ema_decay else []
     first, spent_s = 0, 0.0
     if checkpoint.exists():
@@ -92,7 +89,7 @@ def fit(
             "spent_s": spent_s + time.monotonic() - began,
         }
         torch.save(state, checkpoint.with_suffix(".tmp"))
-        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+        checkpoint.with_suffix(".tmp").replace(checkpoint)
 
     for step in range(first, recipe.steps):
         rate = recipe.learning_rate * _schedule(step, recipe)
@@ -100,7 +97,7 @@ def fit(
             group["lr"] = rate
         loss, figures = loss_of(np.random.default_rng([recipe.seed, step]), step)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if average:

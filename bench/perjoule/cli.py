@@ -1,0 +1,261 @@
+"""The `perjoule` command: arguments in, stages of `perjoule.pipeline` called, result on stdout.
+
+Heavy imports stand inside the commands, so that `--help` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perjoule import __version__
+from perjoule.errors import PerjouleError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from perjoule.console import TerminalReporter
+
+app = typer.Typer(
+    name="perjoule",
+    help="How much do people perceptually gain from a generated image, per joule?\n\n"
+    "Example: perjoule run demo --out runs/demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
+]
+
+
+class Executor(StrEnum):
+    """Where trials run."""
+
+    local = "local"
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+class Listable(StrEnum):
+    """What `perjoule list` knows."""
+
+    suites = "suites"
+    variants = "variants"
+    metrics = "metrics"
+    meters = "meters"
+
+
+class Shell(StrEnum):
+    """Shells with completion."""
+
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"perjoule {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def plan(suite: SuiteArgument, limit: Limit = None, as_json: Json = False) -> None:
+    """Show what a run would do: cells, images, denoiser evaluations, disk.
+
+    Example: perjoule plan demo
+    """
+    from perjoule import pipeline, tables
+
+    summary = tables.plan_summary(pipeline.prepare(suite, limit))
+    _print_json(summary) if as_json else typer.echo(tables.plan_text(summary))
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
+    meter: Annotated[str, typer.Option(help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")] = "auto",
+    limit: Limit = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate, measure, score and report.
+
+    Example: perjoule run demo --out runs/demo
+    """
+    from perjoule import pipeline, tables
+
+    reporter = _reporter(quiet)
+    prepared = pipeline.prepare(suite, limit)
+    folder = out or pipeline.default_out(prepared.suite)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already: go on with --resume, or choose another directory with --out")
+    command = ["perjoule", *sys.argv[1:]]
+    done = pipeline.run(prepared, out=folder, meter_name=meter, resume=resume, command=command, reporter=reporter)
+    tables.print_frontier(done, None, "json" if as_json else "table")
+    reporter.message(f"report: {done.path / 'report.html'}")
+
+
+@app.command()
+def score(
+    run: RunArgument,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="Metric to score; may be repeated.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """(Re)score the stored images; needs no meter and burns no generation.
+
+    Example: perjoule score runs/demo --metric lsnr
+    """
+    from perjoule import pipeline, tables
+    from perjoule.run_directory import load_run
+
+    loaded = load_run(run)
+    done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), _reporter(quiet))
+    summary = tables.score_summary(done)
+    _print_json(summary) if as_json else typer.echo(tables.score_text(summary))
+
+
+@app.command()
+def frontier(
+    run: RunArgument,
+    metric: Metric = None,
+    fmt: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.table,
+    as_json: Json = False,
+) -> None:
+    """Print operating points and the quality-per-joule frontier.
+
+    Example: perjoule frontier runs/demo --metric clip_text --format md
+    """
+    from perjoule import tables
+    from perjoule.run_directory import load_run
+
+    tables.print_frontier(load_run(run), metric, "json" if as_json else fmt.value)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Render one self-contained HTML file and its Markdown twin.
+
+    Example: perjoule report runs/demo --out demo.html
+    """
+    from perjoule import pipeline
+    from perjoule.run_directory import load_run
+
+    files = pipeline.report(load_run(run), out or run / "report.html")
+    if as_json:
+        _print_json({"schema": 1, "files": [str(file) for file in files]})
+    else:
+        for file in files:
+            typer.echo(str(file))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listable, typer.Argument(help="What to list.")],
+    as_json: Json = False,
+) -> None:
+    """List built-in suites, their variants, metrics, or the meters of this machine.
+
+    Example: perjoule list meters
+    """
+    from perjoule import tables
+
+    rows = tables.listing(what.value)
+    _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.listing_text(rows))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schemas of the suite file and of the JSON outputs.
+
+    Example: perjoule schema > perjoule.schema.json
+    """
+    from perjoule import tables
+
+    _print_json(tables.schemas())
+
+
+@app.command()
+def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203.")], as_json: Json = False) -> None:
+    """Explain a warning code: what it means, what follows, what to do.
+
+    Example: perjoule explain W203
+    """
+    from dataclasses import asdict
+
+    from perjoule.warnings_table import WARNINGS
+
+    entry = WARNINGS.get(code.upper())
+    if entry is None:
+        raise UnknownNameError("warning code", code, WARNINGS)
+    fields = asdict(entry)
+    if as_json:
+        _print_json({"schema": 1, "code": code.upper(), **fields})
+    else:
+        typer.echo("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
+    """Print the shell completion script.
+
+    Example: perjoule completion bash > ~/.local/share/bash-completion/completions/perjoule
+    """
+    from typer.completion import get_completion_script
+
+    typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
+
+
+def _reporter(quiet: bool) -> TerminalReporter:
+    from perjoule.console import TerminalReporter
+
+    return TerminalReporter(quiet=quiet)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False))
+
+
+def main() -> None:
+    """Entry point of the console script: errors become one message and an exit code, never a traceback."""
+    try:
+        app()
+    except PerjouleError as error:
+        sys.stderr.write(f"perjoule: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("perjoule: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,126 @@
+"""Energy meters: sources of joules, opened by name.
+
+`auto` takes the best that works here and says why; a named one works or says what stands in the way.
+Importing this package loads neither torch nor pynvml nor codecarbon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from perjoule.errors import MeterError, UnknownNameError
+from perjoule.meters.base import BaseMeter
+from perjoule.protocols import EnergyMeter
+
+__all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter"]
+
+METER_NAMES = ("auto", "nvml", "nvml:UUID", "rapl", "estimate", "replay:FILE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterInfo:
+    """What `list_meters` says about a meter: what to type, whether it works here, and why (not)."""
+
+    name: str
+    available: bool
+    why: str
+
+
+def open_meter(name: str = "auto") -> EnergyMeter:
+    """Open a meter; use it with `with`, or close it.
+
+    Args:
+        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do), `rapl`, `estimate` or `replay:FILE`.
+
+    Returns:
+        The meter, ready for windows: start-up costs (about a second for NVML and codecarbon) are paid here.
+
+    Raises:
+        UnknownNameError: There is no such meter.
+        MeterError: It cannot work here; says what stands in the way.
+    """
+    return _open_best() if name == "auto" else _open(name)
+
+
+def _open(name: str) -> BaseMeter[Any]:
+    kind, separator, detail = name.partition(":")
+    if separator and kind in {"nvml", "replay"} and not detail:
+        raise MeterError(f"{name!r} names no {'board' if kind == 'nvml' else 'file'}: write {kind}:…")
+    if kind == "nvml":
+        from perjoule.meters.nvml import open_nvml
+
+        return open_nvml(detail)
+    if name == "rapl":
+        from perjoule.meters.rapl import RaplMeter
+
+        return RaplMeter()
+    if name == "estimate":
+        from perjoule.meters.estimate import EstimateMeter
+
+        return EstimateMeter()
+    if kind == "replay" and detail:
+        from perjoule.meters.replay import ReplayMeter
+
+        return ReplayMeter(Path(detail))
+    if name == "replay":
+        raise MeterError("the replay meter needs a stored trace: write replay:FILE")
+    raise UnknownNameError("meter", name, METER_NAMES)
+
+
+def _open_best() -> BaseMeter[Any]:
+    """The first of nvml, rapl, estimate that opens; its `why` holds the others' reasons."""
+    reasons: list[str] = []
+    for name in ("nvml", "rapl", "estimate"):
+        try:
+            meter = _open(name)
+        except MeterError as error:
+            reasons.append(f"{name} was not taken ({error})")
+            continue
+        meter.add_reasons(reasons)
+        return meter
+    raise MeterError(f"no energy source works here: {'; '.join(reasons)}")
+
+
+def list_meters() -> list[MeterInfo]:
+    """What there is on this machine, without opening anything for long."""
+    return [*_list_nvml(), _list_rapl(), _list_estimate(), _REPLAY]
+
+
+_REPLAY = MeterInfo(name="replay:FILE", available=True, why="replays a stored power trace (CSV or Parquet)")
+
+
+def _list_nvml() -> list[MeterInfo]:
+    from perjoule.meters.nvml import describe_nvml
+
+    try:
+        boards = describe_nvml()
+    except MeterError as error:
+        return [MeterInfo(name="nvml", available=False, why=str(error))]
+    if not boards:
+        return [
+            MeterInfo(name="nvml", available=False, why="nvml: the driver lists no GPU; see `nvidia-smi -L`")
+        ]
+    return [MeterInfo(name=f"nvml:{board.uuid}", available=True, why=board.model) for board in boards]
+
+
+def _list_rapl() -> MeterInfo:
+    from perjoule.meters.rapl import find_domains
+
+    try:
+        names = sorted({domain.name for domain in find_domains()})
+    except MeterError as error:
+        return MeterInfo(name="rapl", available=False, why=str(error))
+    return MeterInfo(name="rapl", available=True, why=f"CPU energy counters: {', '.join(names)}")
+
+
+def _list_estimate() -> MeterInfo:
+    if find_spec("codecarbon") is None:
+        return MeterInfo(
+            name="estimate", available=False, why="estimate: codecarbon is missing; install codecarbon"
+        )
+    return MeterInfo(
+        name="estimate", available=True, why="codecarbon's power model for CPU and RAM; not a measurement"
+    )

@@ -1,0 +1,186 @@
+"""Where nothing can be measured: codecarbon's power model for CPU and RAM, fed with this process's CPU time.
+
+    energy = TDP * (CPU seconds of this process and its finished children) / (logical CPUs) + P_ram * duration
+
+The constants (TDP by CPU model, watts per memory module) and the formula are those of codecarbon's offline
+hardware classes with process tracking. Its own windows (`start_task`, `stop_task`) are not used, since the
+load in them is a per-second sample of system times, which count in ticks of 10 ms (a fifth of a 50 ms window,
+per CPU), and the default curve is cubic in that sample, so the result depends on when a thread happened to
+look and on what else the machine did. CPU time of the process is counted by the kernel in nanoseconds and is
+free to read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from perjoule.errors import MeterError
+from perjoule.meters.base import BaseMeter, Fault
+from perjoule.meters.clock import Clock
+from perjoule.types import EnergyReading
+from perjoule.warnings_table import warning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerModel:
+    """The constants of the model.
+
+    Attributes:
+        cpu_model: As the machine tells it.
+        tdp_w: Thermal design power of all sockets together.
+        generic_tdp: True if the CPU was not in the table, so that `tdp_w` is a flat value per thread.
+        cpu_count: Logical CPUs that share `tdp_w`.
+        ram_w: Constant power of the memory.
+        version: Of codecarbon.
+    """
+
+    cpu_model: str
+    tdp_w: float
+    generic_tdp: bool
+    cpu_count: int
+    ram_w: float
+    version: str
+
+    def energy_j(self, cpu_s: float, duration_s: float) -> float:
+        """Energy in J of `cpu_s` CPU seconds within `duration_s`; more than all CPUs busy is not believed."""
+        busy_s = min(cpu_s, self.cpu_count * duration_s)
+        return self.tdp_w * busy_s / self.cpu_count + self.ram_w * duration_s
+
+
+def codecarbon_model() -> PowerModel:
+    """Look this machine up with codecarbon's offline hardware classes: no network, no file, no thread.
+
+    Takes a second or more the first time (imports and table look-up). Raises MeterError if codecarbon is
+    missing or cannot say anything about the machine.
+    """
+    logger = logging.getLogger("codecarbon")
+    try:
+        cpu: Any = import_module("codecarbon.core.cpu")
+        util: Any = import_module("codecarbon.core.util")
+        ram: Any = import_module("codecarbon.external.ram")
+        version = import_module("codecarbon").__version__
+    except ImportError as error:
+        raise MeterError(f"estimate: codecarbon cannot be imported ({error}); install codecarbon") from error
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would announce every fallback on stderr; W230 says it once
+    try:
+        found = cpu.TDP()
+        thread_count = int(util.count_cpus())
+        if not found.tdp:
+            raise MeterError(
+                f"estimate: codecarbon knows no power for CPU {found.model!r}; measure with rapl or nvml instead"
+            )
+        # For unknown CPUs, TDP() answers 4 W per thread of the whole machine: not to be multiplied by sockets
+        # again.
+        generic = float(found.tdp) == thread_count * cpu.DEFAULT_POWER_PER_CORE
+        sockets = 1 if generic else max(int(util.count_physical_cpus()), 1)
+        ram_w = float(ram.RAM(tracking_mode="machine").total_power().W)
+    finally:
+        logger.setLevel(level)
+    return PowerModel(
+        cpu_model=str(found.model),
+        tdp_w=float(found.tdp) * sockets,
+        generic_tdp=generic,
+        cpu_count=thread_count,
+        ram_w=ram_w,
+        version=str(version),
+    )
+
+
+def process_cpu_s() -> float:
+    """CPU seconds, user and system, of this process with all threads, and of its children that have ended.
+
+    Children that still run are counted once they end. Resolution: 1 ns for the process, 1 us for children
+    (none on systems without getrusage).
+    """
+    try:
+        resource: Any = import_module("resource")
+    except ImportError:
+        return time.process_time()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + float(children.ru_utime) + float(children.ru_stime)
+
+
+class EstimateMeter(BaseMeter[float]):
+    """Modelled, not measured; provenance `estimated` on every reading.
+
+    The bound is half of what the model gives at full load: the middle of the span between a machine that
+    draws nothing and one that draws all that the model knows of. It is a statement about how little a model
+    knows, not a confidence interval; it does not cover a wrong TDP, parts outside the model (GPU, disks,
+    fans, power supply), or memory that the machine does not have. It is the same factor in every window, so
+    comparisons on one machine are better than it.
+    """
+
+    def __init__(
+        self,
+        model: PowerModel | None = None,
+        clock: Clock | None = None,
+        cpu_s: Callable[[], float] = process_cpu_s,
+    ) -> None:
+        """Pay codecarbon's start-up here, so that no window does.
+
+        Args:
+            model: Constants; looked up with codecarbon if None.
+            clock: Time.
+            cpu_s: CPU seconds consumed so far.
+
+        Raises:
+            MeterError: codecarbon is missing or knows nothing about this machine.
+        """
+        self.model = codecarbon_model() if model is None else model
+        self._cpu_s = cpu_s
+        notes = []
+        if self.model.generic_tdp:
+            said = (
+                f"CPU {self.model.cpu_model!r} is not in codecarbon's table, {self.model.tdp_w:g} W assumed"
+            )
+            notes.append(warning("W230", said))
+        super().__init__(
+            name="estimate",
+            why="models CPU and RAM power from CPU time; nothing is measured",
+            boundary="estimate",
+            provenance="estimated",
+            clock=clock,
+            notes=notes,
+        )
+
+    @property
+    def method(self) -> str:
+        """The model and its constants."""
+        model = self.model
+        return (
+            f"codecarbon {model.version} power model on process CPU time: CPU {model.cpu_model!r}, TDP "
+            f"{model.tdp_w:g} W{' (generic)' if model.generic_tdp else ''} over {model.cpu_count} logical CPUs, "
+            f"RAM {model.ram_w:g} W"
+        )
+
+    def learn_idle(self, seconds: float) -> float | None:
+        """Modelled power in W of this process at rest over `seconds`: the RAM, and what it does meanwhile."""
+        begun_s, before_s = self.clock.now(), self._cpu_s()
+        self.clock.sleep(seconds)
+        duration_s = self.clock.now() - begun_s
+        if duration_s <= 0:
+            return None
+        self.idle_power_w = self.model.energy_j(self._cpu_s() - before_s, duration_s) / duration_s
+        return self.idle_power_w
+
+    def _begin(self) -> float:
+        return self._cpu_s()
+
+    def _end(self, state: float, started_s: float, stopped_s: float) -> EnergyReading:
+        busy_s = self._cpu_s() - state
+        duration_s = stopped_s - started_s
+        if busy_s < 0:
+            raise Fault("W231", f"CPU time went back by {-busy_s:.3f} s")
+        energy_j = self.model.energy_j(busy_s, duration_s)
+        if not energy_j > 0:
+            raise Fault(
+                "W231", f"the model says {energy_j:g} W s for {busy_s:.3f} CPU s in {duration_s:.3f} s"
+            )
+        full_j = self.model.energy_j(self.model.cpu_count * duration_s, duration_s)
+        return self._reading(energy_j, full_j / 2, started_s, stopped_s)

@@ -1,0 +1,46 @@
+"""The plan: every trial of a run, in the order in which it will be done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import product
+
+from perjoule.suite import cells_of
+from perjoule.types import Assignment, Prompt, Suite
+
+
+def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
+    """List all trials, block by block.
+
+    A block is one pass over all cells. Inside a block the models come in shuffled order, and so do the cells of
+    a model, so that a drift of the device falls on all alike; a model's cells stay together, because loading it
+    again for every cell would cost more than it measures.
+    """
+    pairs = [(prompt, seed) for seed, prompt in product(suite.protocol.seeds, prompts)]
+    size = suite.protocol.batch_size
+    batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    plan: list[Assignment] = []
+    for block in range(suite.protocol.blocks):
+        chance = random.Random(f"{suite.protocol.order_seed}/{block}")
+        cells = cells_of(suite)
+        chance.shuffle(cells)
+        rank = {name: index for index, name in enumerate(dict.fromkeys(c.variant.model for c in cells))}
+        cells.sort(key=lambda cell: rank[cell.variant.model])
+        plan += [
+            Assignment(
+                trial_id=f"b{block}.{cell.cell_id}.{number:04d}",
+                cell=cell,
+                block=block,
+                prompts=tuple(prompt for prompt, _ in batch),
+                seeds=tuple(seed for _, seed in batch),
+            )
+            for cell in cells
+            for number, batch in enumerate(batches)
+        ]
+    return plan
+
+
+def image_id(cell_id: str, prompt_id: str, seed: int) -> str:
+    """The name of an image: the same in every block, since it is the same image."""
+    return f"{cell_id}.{prompt_id}.s{seed}"

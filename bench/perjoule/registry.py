@@ -1,0 +1,33 @@
+"""Entry points: how the bench finds what the other rooms offer, without importing them by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from perjoule.errors import UnknownNameError
+
+
+def registered(group: str) -> dict[str, EntryPoint]:
+    """All entry points of `perjoule.<group>`, by name."""
+    return {point.name: point for point in entry_points(group=f"perjoule.{group}")}
+
+
+def load(group: str, name: str, *, kind: str, where: str = "") -> Any:
+    """The object behind one entry point.
+
+    Raises:
+        UnknownNameError: If nothing is registered under `name`; names the nearest spellings.
+    """
+    points = registered(group)
+    if name not in points:
+        raise UnknownNameError(kind, name, points, where)
+    return points[name].load()
+
+
+def merged_files(group: str) -> dict[str, Any]:
+    """The union of the `name -> file` tables that the entry points of a group return."""
+    found: dict[str, Any] = {}
+    for point in registered(group).values():
+        found |= point.load()()
+    return found

@@ -1,0 +1,1 @@
+"""From trials and scores to statements: operating points with intervals, and the frontier they form."""

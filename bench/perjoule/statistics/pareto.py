@@ -1,0 +1,40 @@
+"""Pareto frontier and hypervolume in the plane of (energy, quality)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def non_dominated(energy: NDArray[np.float64], quality: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points no other point beats in both energy (lower) and quality (higher).
+
+    Args:
+        energy: (..., n), finite or NaN.
+        quality: (..., n), higher is better; points with NaN in either are never on the frontier.
+
+    Returns:
+        (..., n) bool. Of identical points all are on the frontier.
+    """
+    e, q = energy[..., :, None], quality[..., :, None]
+    other_e, other_q = energy[..., None, :], quality[..., None, :]
+    with np.errstate(invalid="ignore"):
+        beaten = ((other_e <= e) & (other_q >= q) & ((other_e < e) | (other_q > q))).any(-1)
+    return np.asarray(~beaten & np.isfinite(energy) & np.isfinite(quality))
+
+
+def hypervolume(energy: NDArray[np.float64], quality: NDArray[np.float64], reference: tuple[float, float]) -> float:
+    """Area that the points dominate up to a reference, energy on a log2 axis. -> quality units × octaves.
+
+    Args:
+        energy: (n,) joules.
+        quality: (n,), higher is better.
+        reference: (joules, quality); points beyond it contribute nothing.
+    """
+    worst_e, worst_q = np.log2(reference[0]), reference[1]
+    keep = non_dominated(energy, quality) & (np.log2(energy) < worst_e) & (quality > worst_q)
+    order = np.argsort(energy[keep], kind="stable")
+    x, y = np.log2(energy[keep][order]), quality[keep][order]
+    # the frontier rises from left to right: each point adds the strip above its left neighbour
+    height = np.diff(y, prepend=worst_q)
+    return float(np.sum((worst_e - x) * height))

@@ -1,0 +1,201 @@
+"""Suite files: TOML in, a checked `Suite` out, and back with every default written out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.registry import merged_files
+from perjoule.types import Cell, Suite, Variant
+
+MAX_STEPS = 1_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def suite_names() -> list[str]:
+    """The built-in suites."""
+    return sorted(merged_files("suites"))
+
+
+def find_suite(name_or_path: str) -> Path:
+    """The TOML file behind a built-in name or a path.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    files = merged_files("suites")
+    if name_or_path in files:
+        return Path(files[name_or_path])
+    if path.suffix == ".toml" or "/" in name_or_path:
+        raise SuiteError(f"{name_or_path}: no such file. Built-in suites: {', '.join(sorted(files))}")
+    raise UnknownNameError("suite", name_or_path, files)
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and check a suite file.
+
+    Raises:
+        SuiteError: Names the file, the key, its value and what to do.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: not valid TOML: {error}") from error
+    return parse_suite(table, where=str(path))
+
+
+def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
+    """Check a table that came from TOML or JSON; `where` names its source in messages."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # JSON mode, so that strictness forbids "8" for 8 but still takes TOML's arrays as tuples
+        suite: Suite = TypeAdapter(Suite).validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        messages = [_explain(detail, table, where) for detail in error.errors()]
+        raise SuiteError("\n".join(messages)) from None
+    _check(suite, where)
+    return suite
+
+
+def write_suite(suite: Suite, path: Path) -> None:
+    """Write a suite as TOML with every default spelled out (absent values are left out)."""
+    import tomli_w
+
+    path.write_text(tomli_w.dumps(_without_none(asdict(suite))), encoding="utf-8")
+
+
+def suite_digest(suite: Suite) -> str:
+    """SHA-256 of what the suite says, independent of layout and comments."""
+    return hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
+
+
+def cells_of(suite: Suite) -> list[Cell]:
+    """One cell per variant and step count, in the order of the file."""
+    return [
+        Cell(cell_id=f"{variant.name}-{steps:03d}", variant=variant, steps=steps)
+        for variant in suite.variants
+        for steps in variant.steps
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the suite file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Suite).json_schema()
+
+
+def _check(suite: Suite, where: str) -> None:
+    """What a schema cannot say."""
+    if suite.schema != 1:
+        raise SuiteError(f"{where}: schema = {suite.schema}: this version of perjoule reads schema 1")
+    _check_name(suite.name, "name", where)
+    if not suite.variants:
+        raise SuiteError(f"{where}: variants: at least one [[variants]] is needed")
+    names = [variant.name for variant in suite.variants]
+    for index, variant in enumerate(suite.variants):
+        if names.index(variant.name) != index:
+            raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice; names are unique")
+        _check_variant(variant, f"{where}: variants[{index}]")
+    protocol, metrics = suite.protocol, suite.metrics
+    for key in ("batch_size", "blocks", "iterations"):
+        _at_least(getattr(protocol, key), 1, f"{where}: protocol.{key}")
+    for key in ("warmup_iterations", "idle_s", "cooldown_s"):
+        _at_least(getattr(protocol, key), 0, f"{where}: protocol.{key}")
+    _unique(protocol.seeds, f"{where}: protocol.seeds", "one seed")
+    if protocol.max_uncertainty is not None and not 0 < protocol.max_uncertainty < 1:
+        raise SuiteError(
+            f"{where}: protocol.max_uncertainty = {protocol.max_uncertainty}: a share between 0 and 1, such as 0.02"
+        )
+    if protocol.threads is not None:
+        _at_least(protocol.threads, 1, f"{where}: protocol.threads")
+    if suite.prompts.limit is not None:
+        _at_least(suite.prompts.limit, 1, f"{where}: prompts.limit")
+    _unique(metrics.names, f"{where}: metrics.names", "one metric")
+    if metrics.primary not in metrics.names:
+        raise SuiteError(
+            f"{where}: metrics.primary = {metrics.primary!r}: not in metrics.names "
+            f"({', '.join(metrics.names)}); add it there"
+        )
+    for name in metrics.options:
+        if name not in metrics.names:
+            raise SuiteError(f"{where}: metrics.options.{name}: no such metric in metrics.names")
+
+
+def _check_variant(variant: Variant, where: str) -> None:
+    _check_name(variant.name, "name", where)
+    _unique(variant.steps, f"{where}.steps", "one step count")
+    for steps in variant.steps:
+        if not 1 <= steps <= MAX_STEPS:
+            raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")
+    if not 0 <= variant.guidance <= 100:
+        raise SuiteError(f"{where}.guidance = {variant.guidance}: 0 to 100; 1 or less switches guidance off")
+    for key in ("width_px", "height_px"):
+        size = getattr(variant, key)
+        if size is not None and (size < 8 or size > 8192 or size % 8):
+            raise SuiteError(f"{where}.{key} = {size}: a multiple of 8 from 8 to 8192")
+
+
+def _check_name(name: str, key: str, where: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SuiteError(
+            f"{where}: {key} = {name!r}: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
+        )
+
+
+def _at_least(value: float, least: int, where: str) -> None:
+    if value < least:
+        raise SuiteError(f"{where} = {value}: at least {least}")
+
+
+def _unique(values: Sequence[Any], where: str, least: str) -> None:
+    if not values:
+        raise SuiteError(f"{where} is empty: at least {least} is needed")
+    if len(set(values)) != len(values):
+        raise SuiteError(f"{where} = {list(values)}: a value stands there twice")
+
+
+def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
+    """One line of a pydantic error, in the words of the file."""
+    path = list(detail["loc"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = get_close_matches(str(path[-1]), _keys_at(path[:-1]), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_keys_at(path[:-1]))}"
+        return f"{where}: unknown key {key!r}: {hint}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{where}: {key} is missing: it has no default"
+    return f"{where}: {key} = {detail.get('input')!r}: {detail['msg'].lower()}"
+
+
+def _keys_at(path: Iterable[Any]) -> list[str]:
+    """The keys that the schema knows at a place in the file."""
+    schema = json_schema()
+    node: Any = schema
+    for part in path:
+        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return list(node.get("properties", {}))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value

@@ -1,0 +1,243 @@
+"""What the commands print: summaries as plain dictionaries, and the same as text for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from typing import Any
+
+from perjoule.pipeline import Prepared, estimated_disk_bytes
+from perjoule.run_directory import Run
+from perjoule.statistics.frontier import frontier
+from perjoule.suite import json_schema, load_suite, suite_names
+
+Row = dict[str, Any]
+
+
+def plan_summary(prepared: Prepared) -> Row:
+    """What a run of the plan makes and costs, as far as it can be known before."""
+    suite, plan = prepared.suite, prepared.plan
+    cells: dict[str, Row] = {}
+    for assignment in plan:
+        cell = assignment.cell
+        per_step = 2 if cell.variant.guidance > 1 else 1
+        row = cells.setdefault(
+            cell.cell_id,
+            {"cell_id": cell.cell_id, "steps": cell.steps, "trials": 0, "images": 0, "evaluations": 0},
+        )
+        images = len(assignment.prompts) * suite.protocol.iterations
+        row["trials"] += 1
+        row["images"] += images
+        row["evaluations"] += images * cell.steps * per_step
+    return {
+        "schema": 1,
+        "suite": suite.name,
+        "prompts": len(prepared.prompts),
+        "seeds": len(suite.protocol.seeds),
+        "blocks": suite.protocol.blocks,
+        "metrics": list(suite.metrics.names),
+        "cells": sorted(cells.values(), key=lambda row: str(row["cell_id"])),
+        "trials": len(plan),
+        "images": sum(row["images"] for row in cells.values()),
+        "evaluations": sum(row["evaluations"] for row in cells.values()),
+        "disk_bytes_at_most": estimated_disk_bytes(prepared),
+    }
+
+
+def plan_text(summary: Row) -> str:
+    """The plan for people."""
+    head = (
+        f"{summary['suite']}: {summary['prompts']} prompts × {summary['seeds']} seeds × {len(summary['cells'])} cells"
+        f" × {summary['blocks']} blocks = {summary['images']} images in {summary['trials']} trials,\n"
+        f"{summary['evaluations']:,} denoiser evaluations, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
+        f" of images; scored by {', '.join(summary['metrics'])}\n"
+    )
+    return head + text_table(summary["cells"])
+
+
+def score_summary(run: Run) -> Row:
+    """How many images each metric could score, and why it could not score the others."""
+    rows = []
+    for (metric,), part in run.scores.group_by("metric", maintain_order=True):
+        reasons = part["reason_unscored"].drop_nulls().value_counts(sort=True).head(3).rows()
+        rows.append(
+            {
+                "metric": metric,
+                "scored": int(part["value"].is_not_null().sum()),
+                "unscored": int(part["value"].null_count()),
+                "mean": part["value"].mean(),
+                "reasons": [f"{reason} ({count})" for reason, count in reasons],
+            }
+        )
+    return {"schema": 1, "run": str(run.path), "metrics": rows}
+
+
+def score_text(summary: Row) -> str:
+    """The scores for people."""
+    return text_table([{**row, "reasons": "; ".join(row["reasons"])} for row in summary["metrics"]])
+
+
+def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
+    """Print the operating points of one metric."""
+    found = frontier(run, metric)
+    if fmt == "json":
+        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+        return
+    rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
+    if fmt == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        sys.stdout.write(out.getvalue())
+        return
+    sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
+    note = _provenance_note(found["points"])
+    sys.stdout.write(f"\n{note}\n" if note else "")
+
+
+def _frontier_row(point: Row, metric: str) -> Row:
+    energy, quality = point["energy_j_per_image"], point["quality"]
+    return {
+        "cell": point["cell_id"],
+        "steps": point["steps_mean"],
+        "NFE": point["nfe_mean"],
+        "J/image": energy["value"],
+        "J low": energy["low"],
+        "J high": energy["high"],
+        "energy is": point["provenance"] or "not measured",
+        "s/image": point["duration_s_per_image"],
+        metric: quality["value"],
+        "low": quality["low"],
+        "high": quality["high"],
+        "frontier": "*" if point["on_frontier"] else "",
+        "P(frontier)": point["p_on_frontier"],
+    }
+
+
+def _provenance_note(points: list[Row]) -> str:
+    kinds = {point["provenance"] for point in points}
+    if kinds == {"measured"}:
+        return ""
+    named = ", ".join(sorted(str(kind or "not measured").upper() for kind in kinds - {"measured"}))
+    return f"Energy: {named}. Do not quote it as measured."
+
+
+def listing(what: str) -> list[Row]:
+    """Rows of `perjoule list`."""
+    if what == "suites":
+        return [_suite_row(name) for name in suite_names()]
+    if what == "variants":
+        return [row for name in suite_names() for row in _variant_rows(name)]
+    if what == "metrics":
+        from perjoule.quality import metric_names
+
+        return [{"metric": name} for name in metric_names()]
+    from dataclasses import asdict
+
+    from perjoule.meters import list_meters
+
+    return [asdict(meter) for meter in list_meters()]
+
+
+def _suite_row(name: str) -> Row:
+    from perjoule.suite import find_suite
+
+    suite = load_suite(find_suite(name))
+    cells = sum(len(v.steps) for v in suite.variants)
+    return {"suite": name, "variants": len(suite.variants), "cells": cells, "title": suite.title}
+
+
+def _variant_rows(name: str) -> list[Row]:
+    from perjoule.suite import find_suite
+
+    return [
+        {
+            "suite": name,
+            "variant": v.name,
+            "role": v.role,
+            "model": v.model,
+            "scheduler": v.scheduler or "the model's own",
+            "guidance": v.guidance,
+            "steps": " ".join(map(str, v.steps)),
+        }
+        for v in load_suite(find_suite(name)).variants
+    ]
+
+
+def listing_text(rows: list[Row]) -> str:
+    """A listing for people."""
+    return text_table(rows)
+
+
+def text_table(rows: list[Row]) -> str:
+    """Left-aligned words, right-aligned numbers, two blanks between columns; an absent value is a dash."""
+    if not rows:
+        return "nothing"
+    keys = list(rows[0])
+    cells = [[_cell(row[key]) for key in keys] for row in rows]
+    widths = [max(len(key), *(len(line[i]) for line in cells)) for i, key in enumerate(keys)]
+    numeric = [all(isinstance(row[key], int | float | None) for row in rows) for key in keys]
+
+    def line(values: list[str]) -> str:
+        padded = [v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(keys), *(line(values) for values in cells)])
+
+
+def _markdown(rows: list[Row]) -> str:
+    if not rows:
+        return "nothing\n"
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(_cell(value).replace("|", "\\|") for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def schemas() -> Row:
+    """JSON Schemas by document."""
+    estimate = {
+        "type": "object",
+        "properties": {
+            **{name: {"type": ["number", "null"]} for name in ("value", "low", "high")},
+            "level": {"type": "number"},
+            "n": {"type": "integer"},
+            "method": {"type": "string"},
+        },
+        "required": ["value", "low", "high", "level", "n", "method"],
+    }
+    point = {
+        "type": "object",
+        "properties": {
+            "cell_id": {"type": "string"},
+            "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
+            "quality": {"$ref": "#/$defs/Estimate"},
+            "provenance": {"enum": ["measured", "estimated", "simulated", None]},
+        },
+        "required": ["cell_id", "energy_j_per_image", "quality", "provenance"],
+    }
+    frontier_schema = {
+        "$defs": {"Estimate": estimate, "Point": point},
+        "type": "object",
+        "properties": {
+            "schema": {"const": 1},
+            "metric": {"type": "string"},
+            "direction": {"enum": ["higher", "lower"]},
+            "points": {"type": "array", "items": {"$ref": "#/$defs/Point"}},
+            "frontier": {"type": "array", "items": {"type": "string"}},
+            "hypervolume": {"type": ["object", "null"]},
+            "comparisons": {"type": "array"},
+        },
+        "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
+    }
+    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema}

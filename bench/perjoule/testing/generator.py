@@ -1,0 +1,70 @@
+"""A generator without a model: instant, deterministic, and able to fail on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from perjoule.testing.meter import VirtualClock
+
+from perjoule.protocols import Generation
+from perjoule.seeding import image_seed
+from perjoule.types import Variant
+
+
+class FakeGenerator:
+    """Draws a smooth picture that grows less noisy with every step.
+
+    Args:
+        side_px: Height and width of the images.
+        clock: If given, each denoising step takes `step_s` of virtual time.
+        step_s: Seconds a step and image.
+        fails_on: A prompt that makes the pipeline raise RuntimeError.
+    """
+
+    digest = "fake"
+
+    def __init__(
+        self,
+        side_px: int = 16,
+        clock: VirtualClock | None = None,
+        step_s: float = 0.01,
+        fails_on: str | None = None,
+    ) -> None:
+        self._side_px, self._clock, self._step_s, self._fails_on = side_px, clock, step_s, fails_on
+        self.calls: list[tuple[tuple[str, ...], tuple[int, ...], int]] = []
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
+        """Image i depends on (prompts[i], seeds[i], steps) alone."""
+        self.calls.append((tuple(prompts), tuple(seeds), steps))
+        if self._fails_on in prompts:
+            raise RuntimeError(f"the fake was told to fail on {self._fails_on!r}")
+        if self._clock is not None:
+            self._clock.advance(self._step_s * steps * len(prompts))
+        images = [self._draw(prompt, seed, steps) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return Generation(
+            images=np.stack(images), nfe_per_image=2.0 * steps, phases_s={"denoise": self._step_s * steps}
+        )
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def _draw(self, prompt: str, seed: int, steps: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        chance = np.random.default_rng(image_seed(prompt, seed))
+        shape = (self._side_px, self._side_px, 3)
+        picture = np.cumsum(chance.normal(size=shape), axis=0) * 20 + 128
+        noise = chance.normal(size=shape) * 80 / steps
+        return np.asarray((picture + noise).clip(0, 255), np.uint8)
+
+
+class FakeFactory:
+    """A generator factory that hands out one fake for every variant and remembers what was asked for."""
+
+    def __init__(self, generator: FakeGenerator | None = None) -> None:
+        self.generator = generator or FakeGenerator()
+        self.loaded: list[str] = []
+
+    def __call__(self, variant: Variant, *, where: str) -> FakeGenerator:
+        """Hand out the fake."""
+        self.loaded.append(variant.name)
+        return self.generator

@@ -1,0 +1,124 @@
+"""What the W2xx codes on a reading mean, what follows from them, and what to do: the text of `perjoule explain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A warning code in full sentences."""
+
+    meaning: str
+    consequence: str
+    remedy: str
+
+
+WARNINGS: dict[str, Explanation] = {
+    "W201": Explanation(
+        meaning="The bound on the error is wider than the relative uncertainty that was asked for.",
+        consequence="The joules are right within their bound, but cannot carry a claim that is finer than it.",
+        remedy="Repeat the work inside one window (more iterations), or ask for a larger max_uncertainty.",
+    ),
+    "W202": Explanation(
+        meaning="The energy came out as zero or less, which no powered device can do.",
+        consequence="There is no number: a zero would look like a saving.",
+        remedy="Make the window longer than the source's update period, and look for the warnings beside this one.",
+    ),
+    "W203": Explanation(
+        meaning="The device has no usable energy counter; its power reading was sampled and integrated instead.",
+        consequence="The bound is larger, and load that repeats in step with the sensor can be seen wrongly.",
+        remedy="Use long windows and vary their phase; a newer driver or board may have the counter.",
+    ),
+    "W204": Explanation(
+        meaning="The only power reading is smoothed over about a second.",
+        consequence="The window is followed for a second after its end; unquiet devices make this wrong.",
+        remedy="Leave the device at rest for 1.2 s after each window, and prefer windows of 10 s or more.",
+    ),
+    "W205": Explanation(
+        meaning="The sensor covers a whole module (CPU and GPU together), not the GPU board alone.",
+        consequence="The joules must not be compared with those of a GPU board.",
+        remedy="Compare runs of the same machine type only.",
+    ),
+    "W206": Explanation(
+        meaning="The board is split by MIG, and energy is known for the whole board only.",
+        consequence="Other slices' work is counted too.",
+        remedy="Keep the other slices idle, or switch MIG off for the measurement.",
+    ),
+    "W207": Explanation(
+        meaning="Power samples are missing (the driver answered 0 W, nothing, or an error).",
+        consequence="The gaps widen the bound; with more than half of them missing there is no number.",
+        remedy="See whether another monitor polls the device fast, and stop it.",
+    ),
+    "W208": Explanation(
+        meaning="Idle power after the window differs from idle power before it.",
+        consequence="Net energy rests on the value before; it is off by the difference times the duration.",
+        remedy="Learn idle power again on a warm device, and keep other work off it.",
+    ),
+    "W209": Explanation(
+        meaning="The update period of the power sensor could not be seen, because the reading did not change.",
+        consequence="A period of 0.1 s was assumed for the bound.",
+        remedy="None is needed on common boards; learn idle power while the device does something small.",
+    ),
+    "W210": Explanation(
+        meaning="The energy counter went backwards: the driver was reloaded or the device reset.",
+        consequence="The difference is meaningless, so there is no number.",
+        remedy="Find out why the driver restarted, and repeat the trial.",
+    ),
+    "W211": Explanation(
+        meaning="The energy counter stopped changing.",
+        consequence="Energy that flowed meanwhile was not counted, so there is no number.",
+        remedy="Repeat the trial; if it happens again, restart the driver or measure with another source.",
+    ),
+    "W212": Explanation(
+        meaning="The reading implies more power than the device's power limit allows.",
+        consequence="The counter cannot be right, so there is no number.",
+        remedy="Repeat the trial; report the driver version if it happens again.",
+    ),
+    "W213": Explanation(
+        meaning="The reading implies less than half of the device's own idle power.",
+        consequence="The counter must have paused within the window, so there is no number.",
+        remedy="Repeat the trial with the device at rest before it.",
+    ),
+    "W220": Explanation(
+        meaning="The energy source failed inside the window.",
+        consequence="There is no number for this window; the work in it was not disturbed.",
+        remedy="Read the error in the sentence; a lost device needs a reset or a reboot.",
+    ),
+    "W221": Explanation(
+        meaning="A CPU energy counter may have wrapped around more than once inside the window.",
+        consequence="The difference is ambiguous, so there is no number.",
+        remedy="Use shorter windows.",
+    ),
+    "W230": Explanation(
+        meaning="The CPU is not in the table of known thermal design powers; a flat value per thread is assumed.",
+        consequence="The absolute joules are a guess; comparisons on this machine follow CPU time and duration.",
+        remedy="Measure on a machine with RAPL or an NVIDIA GPU for absolute joules.",
+    ),
+    "W231": Explanation(
+        meaning="The power model had no usable input: CPU time did not move forward, or the model says 0 W.",
+        consequence="There is no number for this window.",
+        remedy="Check that the process may read its own CPU times; use longer windows.",
+    ),
+    "W240": Explanation(
+        meaning="The replayed trace ended before the window did.",
+        consequence="The rest of the window is unknown, so there is no number.",
+        remedy="Replay a longer trace, or fewer or shorter windows.",
+    ),
+    "W250": Explanation(
+        meaning="The synchronise hook failed at the end of a window in which the work had already failed.",
+        consequence="It is unknown when the device finished, so there is no number.",
+        remedy="Fix the failure of the work first.",
+    ),
+    "W299": Explanation(
+        meaning="The meter itself has a defect.",
+        consequence="There is no number for this window; the work in it was not disturbed.",
+        remedy="Please report the sentence with the warning.",
+    ),
+}
+
+
+def warning(code: str, sentence: str) -> str:
+    """`CODE: sentence`, for a code that has an explanation (KeyError otherwise: a defect, not a user's mistake)."""
+    WARNINGS[code]
+    return f"{code}: {sentence}"

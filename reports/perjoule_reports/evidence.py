@@ -1,0 +1,217 @@
+"""A run read into plain records: the arms with their numbers, and the axes that they were scored on.
+
+The only module that knows column names. Columns that an older or imported run lacks read as absent; a number that is
+NaN or infinite reads as absent too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+from perjoule.types import Suite
+
+from perjoule_reports.format import Interval, brand, clean, finite
+from perjoule_reports.records import RunData
+
+_WEAKEST_FIRST = ("simulated", "estimated", "measured")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """A quality metric as a report needs it; `higher` is True if more is better."""
+
+    name: str
+    higher: bool
+    track: str
+    unit: str = ""
+    description: str = ""
+    advisory: bool = False
+
+    @property
+    def within_family(self) -> bool:
+        """True for full-reference metrics, whose values compare only inside one family."""
+        return self.track == "fidelity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One cell with its energy and, by metric name, its quality."""
+
+    cell_id: str
+    variant: str
+    role: str
+    policy: str
+    family: str
+    steps: float | None
+    nfe: float | None = None
+    energy: Interval = Interval()
+    energy_bound_j: float | None = None
+    duration_s: float | None = None
+    provenance: str | None = None
+    boundary: str | None = None
+    prompt_count: int = 0
+    seed_count: int = 0
+    quality: Mapping[str, Interval] = field(default_factory=dict)
+    on_frontier: Mapping[str, bool] = field(default_factory=dict)
+    p_on_frontier: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_power_w(self) -> float | None:
+        """Energy over time, both per image."""
+        if self.energy.value is None or not self.duration_s:
+            return None
+        return self.energy.value / self.duration_s
+
+    @property
+    def brand(self) -> str:
+        """The mark that every joule of this arm carries."""
+        return brand(self.provenance) if self.energy.value is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a run says. Arms come in the suite's order of variants, then by steps."""
+
+    suite: Suite
+    arms: tuple[Arm, ...]
+    axes: tuple[Axis, ...]
+    primary: Axis | None
+    provenance: str | None
+    boundaries: tuple[str, ...]
+    interval_methods: tuple[str, ...]
+    prompt_count: int
+    seed_count: int
+
+    def variants(self) -> list[str]:
+        """Return the variants that have arms, in order."""
+        return list(dict.fromkeys(arm.variant for arm in self.arms))
+
+    def series(self, variant: str) -> int:
+        """Return the place of a variant in the suite, which fixes its colour, marker and dash."""
+        names = [v.name for v in self.suite.variants]
+        names += [name for name in self.variants() if name not in names]
+        return names.index(variant) if variant in names else 0
+
+
+def read_evidence(run: RunData) -> Evidence:
+    """Read the points of a run; cells without points appear with their plan and no numbers."""
+    rows = run.points.to_dicts()
+    axes = _axes(run, rows)
+    primary = next((a for a in axes if a.name == run.suite.metrics.primary), axes[0] if axes else None)
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(str(row["cell_id"]), []).append(row)
+    arms = [_arm(run, cell) for cell in grouped.values()]
+    arms += _unpointed(run, set(grouped))
+    order = {v.name: i for i, v in enumerate(run.suite.variants)}
+    arms.sort(key=lambda a: (order.get(a.variant, len(order)), a.variant, a.steps or 0, a.cell_id))
+    methods = [
+        clean(row[key])
+        for row in rows
+        for key in ("method", "energy_method", "quality_method", "interval_method")
+        if row.get(key)
+    ]
+    return Evidence(
+        suite=run.suite,
+        arms=tuple(arms),
+        axes=axes,
+        primary=primary,
+        provenance=weakest(a.provenance for a in arms if a.energy.value is not None),
+        boundaries=tuple(sorted({a.boundary for a in arms if a.boundary and a.energy.value is not None})),
+        interval_methods=tuple(dict.fromkeys(methods)),
+        prompt_count=max((a.prompt_count for a in arms), default=0) or len(run.prompts),
+        seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
+    )
+
+
+def weakest(provenances: Iterable[str | None]) -> str | None:
+    """Return the weakest of several provenances: simulated, then estimated, then measured."""
+    found = set(provenances)
+    return next((p for p in _WEAKEST_FIRST if p in found), None)
+
+
+def rows_of(frame: pl.DataFrame, *needed: str) -> list[dict[str, Any]]:
+    """Return the rows of a table, or none if it lacks a column that its reader needs."""
+    return frame.to_dicts() if set(needed) <= set(frame.columns) else []
+
+
+def phases(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds per pipeline phase of a trial, from a struct or from JSON."""
+    raw = row.get("phases_s")
+    if isinstance(raw, str):
+        raw = json.loads(raw or "{}")
+    seconds = {clean(name): finite(value) for name, value in (raw or {}).items()}
+    return {name: value for name, value in seconds.items() if value}
+
+
+def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
+    axes: dict[str, Axis] = {}
+    for name, spec in run.metrics.items():
+        axes[name] = Axis(
+            name=name,
+            higher=spec.direction == "higher",
+            track=spec.track,
+            unit=spec.unit,
+            description=spec.description,
+            advisory=spec.advisory,
+        )
+    for row in rows:
+        name = str(row["metric"])
+        higher = row.get("direction", "higher") != "lower"
+        axes.setdefault(name, Axis(name=name, higher=higher, track=str(row.get("track") or "absolute")))
+    order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
+    return tuple(sorted(axes.values(), key=lambda a: (order.get(a.name, len(order)), a.name)))
+
+
+def _arm(run: RunData, rows: list[dict[str, Any]]) -> Arm:
+    first = rows[0]
+    families = {v.name: v.family or v.model for v in run.suite.variants}
+    chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
+    return Arm(
+        cell_id=str(first["cell_id"]),
+        variant=clean(first["variant"]),
+        role=str(first.get("role") or "fixed"),
+        policy=str(first.get("policy") or "fixed"),
+        family=clean(first.get("family") or families.get(str(first["variant"]), "")),
+        steps=finite(first.get("steps_mean")),
+        nfe=finite(first.get("nfe_mean")),
+        energy=_interval(first, "energy_j_per_image", "energy_low", "energy_high"),
+        energy_bound_j=finite(first.get("energy_bound_j_per_image")),
+        duration_s=finite(first.get("duration_s_per_image")),
+        provenance=first.get("provenance"),
+        boundary=first.get("boundary"),
+        prompt_count=int(first.get("n_prompts") or 0),
+        seed_count=int(first.get("n_seeds") or 0),
+        quality={str(r["metric"]): _interval(r, "quality", "quality_low", "quality_high") for r in rows},
+        on_frontier={str(r["metric"]): bool(r.get("on_frontier")) for r in rows},
+        p_on_frontier={name: p for name, p in chances.items() if p is not None},
+    )
+
+
+def _unpointed(run: RunData, known: set[str]) -> list[Arm]:
+    arms: dict[str, Arm] = {}
+    for row in rows_of(run.trials, "cell_id", "variant"):
+        cell = str(row["cell_id"])
+        if cell in known or cell in arms:
+            continue
+        steps = [s for s in (finite(s) for s in row.get("steps") or []) if s is not None]
+        arms[cell] = Arm(
+            cell_id=cell,
+            variant=clean(row["variant"]),
+            role=str(row.get("role") or "fixed"),
+            policy=str(row.get("policy") or "fixed"),
+            family="",
+            steps=sum(steps) / len(steps) if steps else None,
+        )
+    return list(arms.values())
+
+
+def _interval(row: Mapping[str, Any], value: str, low: str, high: str) -> Interval:
+    centre = finite(row.get(value))
+    if centre is None:
+        return Interval()
+    return Interval(value=centre, low=finite(row.get(low)), high=finite(row.get(high)))

@@ -1,0 +1,161 @@
+"""Numbers and texts for people: the one place that scales units, chooses digits and cleans foreign text.
+
+Inside, everything is SI. Here a column of joules becomes kilojoules as a whole, an interval decides how many digits
+its number deserves, and a prompt loses the characters that could reorder or hide what is printed.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ABSENT = "–"
+WH_PER_1000_PER_JOULE = 1000 / 3600
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim."}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number and the ends of its interval, in SI units; None where there is none."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """True if the number and both ends are there."""
+        return self.value is not None and self.low is not None and self.high is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """One unit for a whole column or axis: a displayed number is the SI number divided by `factor`."""
+
+    factor: float
+    unit: str
+
+
+def finite(value: object) -> float | None:
+    """Return `value` as a float, or None if it is absent, not a number or infinite."""
+    if value is None or isinstance(value, str) or not hasattr(value, "__float__"):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def scale(values: Iterable[float | None], unit: str) -> Scale:
+    """Choose the SI prefix under which the middle of `values` reads as 1 to 1000."""
+    magnitudes = sorted(abs(v) for v in values if v)
+    if not magnitudes:
+        return Scale(factor=1.0, unit=unit)
+    middle = magnitudes[len(magnitudes) // 2]
+    for factor, prefix in _PREFIXES:
+        if middle >= factor:
+            return Scale(factor=factor, unit=prefix + unit)
+    return Scale(factor=_PREFIXES[-1][0], unit=_PREFIXES[-1][1] + unit)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Print with `digits` significant digits and no exponent; integers above that keep all of theirs."""
+    if value is None:
+        return ABSENT
+    if value == 0:
+        return "0"
+    return _fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def interval(value: Interval, unit: Scale | None = None, signed: bool = False) -> tuple[str, str]:
+    """Print a number and its interval with digits that suit the width: `("0.972", "[0.951, 0.984]")`.
+
+    The second text is empty where there is no interval.
+    """
+    factor = unit.factor if unit else 1.0
+    if value.value is None:
+        return ABSENT, ""
+    centre = value.value / factor
+    if value.low is None or value.high is None:
+        return _signed(number(centre), signed), ""
+    low, high = value.low / factor, value.high / factor
+    decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))
+    texts = [_signed(_fixed(v, decimals), signed) for v in (centre, low, high)]
+    return texts[0], f"[{texts[1]}, {texts[2]}]"
+
+
+def quantity(value: float | None, unit: str, digits: int = 3) -> str:
+    """Print a lone quantity with its own prefix: `3.1 kJ`."""
+    if value is None:
+        return ABSENT
+    chosen = scale([value], unit)
+    return f"{number(value / chosen.factor, digits)} {chosen.unit}"
+
+
+def memory(value: float) -> str:
+    """Print bytes in binary units: `15.6 GiB`."""
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= factor:
+            return f"{number(value / factor)} {unit}"
+    return f"{value:.0f} B"
+
+
+def percent(ratio: float) -> str:
+    """Print a ratio as a percentage: whole from 10 % up, two significant digits below."""
+    return f"{_fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
+
+
+def steps(value: float | None) -> str:
+    """Print a step count: whole for a fixed ladder, one decimal for the mean of a policy."""
+    if value is None:
+        return ABSENT
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 prompt`, `24 prompts`, `2 passes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}".replace(",", "\u202f")
+
+
+def brand(provenance: str | None) -> str:
+    """Return the short mark that every joule of this provenance carries; empty for measured ones."""
+    return _BRANDS.get(provenance or "", "unk.")
+
+
+def clean(text: object) -> str:
+    """Return foreign text on one line without control, formatting and bidirectional characters."""
+    kept = []
+    for character in str(text):
+        category = unicodedata.category(character)
+        if character.isspace():
+            kept.append(" ")
+        elif category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            kept.append("\ufffd" if category != "Cf" else "")
+        else:
+            kept.append(character)
+    return " ".join("".join(kept).split())
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a text to `length` characters, the last one an ellipsis."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _decimals(width: float, magnitude: float) -> int:
+    if width > 0:
+        return min(6, max(0, 1 - math.floor(math.log10(width))))
+    return 2 if magnitude == 0 else min(6, max(0, 2 - math.floor(math.log10(magnitude))))
+
+
+def _signed(text: str, signed: bool) -> str:
+    plain = not signed or text.startswith("\N{MINUS SIGN}") or not text.strip("0.")
+    return text if plain else "+" + text

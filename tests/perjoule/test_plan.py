@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perjoule.plan import make_plan
+from perjoule.prompts import prompt_id
+from perjoule.suite import cells_of, find_suite, load_suite
+from perjoule.types import Prompt
+
+DEMO = load_suite(find_suite("demo"))
+PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a", "b", "c", "d", "e"))
+
+
+@given(
+    batch=st.integers(1, 12),
+    blocks=st.integers(1, 3),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
+)
+def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> None:
+    suite = replace(DEMO, protocol=replace(DEMO.protocol, batch_size=batch, blocks=blocks, seeds=tuple(seeds)))
+    plan = make_plan(suite, PROMPTS)
+    images = [
+        (a.block, a.cell.cell_id, p.prompt_id, s) for a in plan for p, s in zip(a.prompts, a.seeds, strict=True)
+    ]
+    assert len(images) == len(set(images)) == blocks * len(cells_of(suite)) * len(PROMPTS) * len(seeds)
+    assert len({a.trial_id for a in plan}) == len(plan)
+    assert all(len(a.prompts) <= batch for a in plan)
+
+
+def test_order_is_seeded_and_shuffled() -> None:
+    suite = replace(DEMO, protocol=replace(DEMO.protocol, blocks=2))
+    plan = make_plan(suite, PROMPTS)
+    assert plan == make_plan(suite, PROMPTS)
+    orders = [list(dict.fromkeys(a.cell.cell_id for a in plan if a.block == b)) for b in (0, 1)]
+    written = [cell.cell_id for cell in cells_of(suite)]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(written)
+    assert orders[0] != orders[1]
+    assert orders[0] != written
