@@ -167,3 +167,19 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, bool | int | float | str):
         return fmt.clean(value)
     return fmt.clean(json.dumps(value, ensure_ascii=False, sort_keys=True))
+
+
+def digests_table(run: RunData, prompt_digest: str) -> Table:
+    """What was run, by digest: code, models, prompts, metric weights, images."""
+    environment = run.environment
+    rows = [("schema", str(environment.get("schema", run.suite.schema))),
+            ("commit", fmt.clean(environment.get("commit") or "not recorded")),
+            ("prompt set, SHA-256", prompt_digest)]  # fmt: skip
+    models = environment.get("models") or {}
+    rows += [(f"model {fmt.clean(name)}", fmt.clean(models[name])) for name in sorted(models)]
+    rows += [(f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest)) for name in sorted(run.metrics)]
+    rows.append(("images", str(run.images.height)))
+    columns = (Column(title="what"), Column(title="digest"))
+    return Table(
+        caption="Digests", columns=columns, rows=tuple((Cell(text=key), Cell(text=value)) for key, value in rows)
+    )

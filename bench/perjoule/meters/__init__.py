@@ -100,9 +100,7 @@ def _list_nvml() -> list[MeterInfo]:
     except MeterError as error:
         return [MeterInfo(name="nvml", available=False, why=str(error))]
     if not boards:
-        return [
-            MeterInfo(name="nvml", available=False, why="nvml: the driver lists no GPU; see `nvidia-smi -L`")
-        ]
+        return [MeterInfo(name="nvml", available=False, why="nvml: the driver lists no GPU; see `nvidia-smi -L`")]
     return [MeterInfo(name=f"nvml:{board.uuid}", available=True, why=board.model) for board in boards]
 
 
@@ -118,9 +116,5 @@ def _list_rapl() -> MeterInfo:
 
 def _list_estimate() -> MeterInfo:
     if find_spec("codecarbon") is None:
-        return MeterInfo(
-            name="estimate", available=False, why="estimate: codecarbon is missing; install codecarbon"
-        )
-    return MeterInfo(
-        name="estimate", available=True, why="codecarbon's power model for CPU and RAM; not a measurement"
-    )
+        return MeterInfo(name="estimate", available=False, why="estimate: codecarbon is missing; install codecarbon")
+    return MeterInfo(name="estimate", available=True, why="codecarbon's power model for CPU and RAM; not a measurement")

@@ -61,9 +61,7 @@ class MeterWindow(Generic[State]):
     def reading(self) -> EnergyReading:
         """The result. Raises RuntimeError while the window is open."""
         if self._reading is None:
-            raise RuntimeError(
-                f"window {self.label!r} has no reading yet: read it after its `with` block has ended"
-            )
+            raise RuntimeError(f"window {self.label!r} has no reading yet: read it after its `with` block has ended")
         return self._reading
 
     def __enter__(self) -> Self:
@@ -109,16 +107,15 @@ class MeterWindow(Generic[State]):
             self._reading = self._nothing_read(
                 stopped_s, warning("W250", f"sync raised {type(error).__name__}: {error}")
             )
-            if not work_failed:  # the hook belongs to the user, so its error does too, unless one is on its
-            way raise return
+            if not work_failed:  # the hook is the user's, so its error is too, unless one is on its way
+                raise
+            return
         stopped_s = self._meter.clock.now()
         self._reading = self._meter._finish(self._end(stopped_s), self._max_uncertainty)
 
     def _end(self, stopped_s: float) -> EnergyReading:
         if self._fault is not None or self._state is None:
-            return self._nothing_read(
-                stopped_s, self._fault or warning("W220", "the source did not start the window")
-            )
+            return self._nothing_read(stopped_s, self._fault or warning("W220", "the source did not start the window"))
         try:
             return self._meter._end(self._state, self._started_s, stopped_s)
         except Fault as fault:
@@ -220,10 +217,10 @@ class BaseMeter(ABC, Generic[State]):
     def _end(self, state: State, started_s: float, stopped_s: float) -> EnergyReading:
         """The reading of the window from `started_s` to `stopped_s`. May raise Fault."""
 
-    def _abandon(self, state: State) -> None:  # noqa: B027 - most windows hold nothing
+    def _abandon(self, state: State) -> None:
         """Let go of what a window holds (a thread), whether or not `_end` came to be called."""
 
-    def _close(self) -> None:  # noqa: B027 - most sources have nothing to let go of
+    def _close(self) -> None:
         """Let go of the source."""
 
     def _claim(self, window: MeterWindow[State]) -> None:
@@ -260,10 +257,11 @@ class BaseMeter(ABC, Generic[State]):
 
     def _finish(self, reading: EnergyReading, max_uncertainty: float | None) -> EnergyReading:
         """The checks that hold for every source: no zero, net beside gross, the bound that was asked for."""
-        if reading.energy_j is None:
+        energy_j, bound_j = reading.energy_j, reading.uncertainty_j
+        if energy_j is None:
             return replace(reading, uncertainty_j=None, net_energy_j=None)
-        if not reading.energy_j > 0:
-            said = warning("W202", f"the source says {reading.energy_j:g} J over {reading.duration_s:.3f} s")
+        if not energy_j > 0:
+            said = warning("W202", f"the source says {energy_j:g} J over {reading.duration_s:.3f} s")
             return replace(
                 reading,
                 energy_j=None,
@@ -272,13 +270,10 @@ class BaseMeter(ABC, Generic[State]):
                 warnings=(*reading.warnings, said),
             )
         if reading.idle_power_w is not None:
-            net_j = reading.energy_j - reading.idle_power_w * reading.duration_s
+            net_j = energy_j - reading.idle_power_w * reading.duration_s
             reading = replace(reading, net_energy_j=net_j)
-        bound_j = reading.uncertainty_j
-        if max_uncertainty is not None and (
-            bound_j is None or bound_j > max_uncertainty * reading.energy_j
-        ):
-            relative = "unknown" if bound_j is None else f"{bound_j / reading.energy_j:.2%}"
+        if max_uncertainty is not None and (bound_j is None or bound_j > max_uncertainty * energy_j):
+            relative = "unknown" if bound_j is None else f"{bound_j / energy_j:.2%}"
             said = warning("W201", f"the bound is {relative} of the energy, {max_uncertainty:.2%} was asked for")
             reading = replace(reading, warnings=(*reading.warnings, said))
         return reading

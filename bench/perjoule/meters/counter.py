@@ -18,8 +18,8 @@ from perjoule.meters.edges import (
 )
 from perjoule.types import Boundary, EnergyReading
 
-EDGES_LEARNT = 12  # 11 gaps; ten are the least to trust a longest gap, and T is 20-100 ms on the boards we
-know of STUCK_AFTER_S = 2.0  # before the period is known; the slowest published counter refreshes every 0.1 s
+EDGES_LEARNT = 12  # 11 gaps: ten are the least to trust a longest gap, about a second on slow counters
+STUCK_AFTER_S = 2.0  # before the period is known; the slowest published counter refreshes every 0.1 s
 POLL_S = 0.0005  # the width of an edge; 0.5 ms x 240 W = 0.12 J
 
 
@@ -116,9 +116,7 @@ class CounterMeter(BaseMeter[Edge]):
         Raises:
             MeterError: The counter does not move, or cannot be read.
         """
-        super().__init__(
-            name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes
-        )
+        super().__init__(name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes)
         self._source = source
         self._limit_w = limit_w
         self._on_close = on_close
@@ -139,7 +137,8 @@ class CounterMeter(BaseMeter[Edge]):
         """Source and learnt period."""
         return (
             f"{self._source}, edge-bracketed, period {self.period.median_s:.3f} s "
-            f"(longest {self.period.longest_s:.3f} s of {self.period.gap_count}); sensor gain (about 5 %) not in the bound"
+            f"(longest {self.period.longest_s:.3f} s of {self.period.gap_count}); "
+            "sensor gain (about 5 %) not in the bound"
         )
 
     def learn_idle(self, seconds: float) -> float | None:

@@ -57,7 +57,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatePeriod:
-    """How often a counter is refreshed, as observed: the median gap, the longest one, and the number of gaps."""
+    """How often a counter is refreshed: median gap and longest gap in s, and how many were seen."""
 
     median_s: float
     longest_s: float
@@ -140,9 +140,7 @@ def bracket(edges: EdgeLog, idle: IdlePower, limit_w: float | None = None) -> Br
         if rest is not None:
             said += f", then to {rest.energy_j:.3f} J"
         return _invalid("W210", said)
-    if limit_w is not None and counted_j > LIMIT_HEADROOM * limit_w * (
-        span_s + after.width_s + before.width_s
-    ):
+    if limit_w is not None and counted_j > LIMIT_HEADROOM * limit_w * (span_s + after.width_s + before.width_s):
         return _invalid("W212", f"{counted_j:.1f} J in {span_s:.3f} s is above the limit of {limit_w:g} W")
 
     tail_power_w, tail_uncertainty_w, warnings = _tail_power(edges, idle)

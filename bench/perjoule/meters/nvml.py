@@ -32,9 +32,8 @@ from perjoule.meters.nvml_device import (
 from perjoule.meters.power import PowerMeter, PowerSource, SamplerFactory, ThreadSampler
 from perjoule.warnings_table import warning
 
-AVERAGE_S = (
-    1.0  # NVML: "Ampere (except GA100) or newer: average over 1 s"; arXiv 2312.02741 measured the same
-)
+# NVML: "Ampere (except GA100) or newer: average over 1 s"; arXiv 2312.02741 measured the same.
+AVERAGE_S = 1.0
 
 
 def open_nvml(
@@ -65,9 +64,7 @@ def open_nvml(
             boards = list_boards(nvml)
         except nvml.NVMLError as error:
             raise MeterError(f"nvml: the boards cannot be listed: {error}; see `nvidia-smi -L`") from error
-        choice = choose_board(
-            boards, selector, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER")
-        )
+        choice = choose_board(boards, selector, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER"))
         try:
             device = NvmlDevice(nvml, choice.board, clock)
         except Fault as fault:
@@ -182,9 +179,7 @@ def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:
         )
         for scope in SCOPES
     ]
-    candidates.insert(
-        3, PowerSource(words="PowerUsage power", read=device.power_w, averaging_s=AVERAGE_S, scope="GPU")
-    )
+    candidates.insert(3, PowerSource(words="PowerUsage power", read=device.power_w, averaging_s=AVERAGE_S, scope="GPU"))
     problems: list[str] = []
     for candidate in candidates:
         try:

@@ -128,13 +128,10 @@ class NvmlDevice:
 
     def power_w(self) -> float:
         """nvmlDeviceGetPowerUsage: W, instantaneous or averaged over 1 s depending on board and driver."""
-        return (
-            float(self._call("nvmlDeviceGetPowerUsage", self._nvml.nvmlDeviceGetPowerUsage, self._handle))
-            / 1000
-        )
+        return float(self._call("nvmlDeviceGetPowerUsage", self._nvml.nvmlDeviceGetPowerUsage, self._handle)) / 1000
 
     def field_power_w(self, field: int, scope: int) -> float:
-        """nvmlDeviceGetFieldValues for a power field in W; checks the field's own return code as well."""
+        """Call nvmlDeviceGetFieldValues for a power field in W; checks the field's own return code as well."""
 
         def read() -> float:
             value = self._nvml.nvmlDeviceGetFieldValues(self._handle, [(field, scope)])[0]
@@ -145,7 +142,7 @@ class NvmlDevice:
         return self._call(f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)})", read)
 
     def limit_w(self) -> float | None:
-        """nvmlDeviceGetEnforcedPowerLimit in W, or None where the board does not tell."""
+        """Call nvmlDeviceGetEnforcedPowerLimit: W, or None where the board does not tell."""
         limit_mw = self._optional(lambda: self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle))
         return None if not limit_mw else float(limit_mw) / 1000
 

@@ -106,9 +106,7 @@ class PowerMeter(BaseMeter[Sampler]):
         self._on_close = on_close
         self._sampler = sampler
         self._idle = IdlePower(power_w=0.0, spread_w=0.0)
-        super().__init__(
-            name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes
-        )
+        super().__init__(name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes)
         samples = self._watch(LEARN_S, LEARN_POLL_S)
         if not self._learn(samples):
             raise MeterError(f"{name}: {power.words} gave no answer for {LEARN_S:g} s; update the driver")

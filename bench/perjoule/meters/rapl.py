@@ -1,6 +1,6 @@
-"""CPU packages and memory through Linux powercap (RAPL): `energy_uj` files that count microjoules and wrap around.
+"""CPU packages and memory through Linux powercap (RAPL): files that count microjoules and wrap around.
 
-    /sys/class/powercap/intel-rapl:0/     name: package-0   energy_uj   max_energy_range_uj     (AMD too, same names)
+    /sys/class/powercap/intel-rapl:0/     name: package-0   energy_uj   max_energy_range_uj   (AMD too)
     /sys/class/powercap/intel-rapl:0:0/   name: core        inside the package: not counted again
     /sys/class/powercap/intel-rapl:0:1/   name: dram        beside the package: counted
     /sys/class/powercap/intel-rapl:1/     name: psys        contains the package: not counted
@@ -59,8 +59,7 @@ def find_domains(root: Path = POWERCAP) -> list[Domain]:
         MeterError: There are none, or they may not be read: names the file and the remedy.
     """
     folders = {
-        path.name: path
-        for path in sorted([*root.glob("intel-rapl:*"), *root.glob("intel-rapl:*/intel-rapl:*")])
+        path.name: path for path in sorted([*root.glob("intel-rapl:*"), *root.glob("intel-rapl:*/intel-rapl:*")])
     }
     domains = [domain for folder in folders.values() if (domain := _domain(folder)) is not None]
     if not any(domain.name.startswith("package") for domain in domains):
@@ -86,14 +85,12 @@ def _domain(folder: Path) -> Domain | None:
     except PermissionError as error:
         raise MeterError(
             f"rapl: {error.filename} is readable by root only (since CVE-2020-8694); allow it with "
-            "`sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj /sys/class/powercap/intel-rapl:*:*/energy_uj`, "
+            f"`sudo chmod a+r {folder.parent}/intel-rapl:*/energy_uj {folder.parent}/intel-rapl:*:*/energy_uj`, "
             'or for good with the udev rule `SUBSYSTEM=="powercap", ACTION=="add", '
             'RUN+="/bin/chmod a+r /sys%p/energy_uj"`'
         ) from error
     except (OSError, ValueError) as error:
-        raise MeterError(
-            f"rapl: {file} cannot be read: {error}; see whether the kernel log says why"
-        ) from error
+        raise MeterError(f"rapl: {file} cannot be read: {error}; see whether the kernel log says why") from error
     return Domain(name=name, file=file, wraps_at_j=wraps_at_j)
 
 
@@ -168,7 +165,4 @@ class RaplMeter(BaseMeter[list[float]]):
         return self._reading(energy_j, uncertainty_j, started_s, stopped_s)
 
     def _total_j(self, first: Sequence[float], last: Sequence[float]) -> float:
-        return sum(
-            domain.between_j(one, other)
-            for domain, one, other in zip(self._domains, first, last, strict=True)
-        )
+        return sum(domain.between_j(one, other) for domain, one, other in zip(self._domains, first, last, strict=True))

@@ -71,9 +71,7 @@ def read_trace(file: Path) -> StoredTrace:
             trial = row.get("trial_id")
             offset_s = (times[-1] if times else 0.0) - t_s
         elif t_s <= last_s:
-            raise MeterError(
-                f"replay: {file}, sample {number}: t_s is {t_s:g} after {last_s:g}, must grow in a trial"
-            )
+            raise MeterError(f"replay: {file}, sample {number}: t_s is {t_s:g} after {last_s:g}, must grow in a trial")
         last_s = t_s
         times.append(t_s + offset_s)
         powers.append(power_w)
@@ -107,9 +105,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         raise MeterError(f"replay: {file} cannot be read: {error}; columns: {COLUMNS}") from error
     absent = [column for column in ("t_s", "power_w") if column not in table.columns]
     if absent:
-        raise MeterError(
-            f"replay: {file} has no column {' and '.join(absent)}; it has {', '.join(table.columns)}"
-        )
+        raise MeterError(f"replay: {file} has no column {' and '.join(absent)}; it has {', '.join(table.columns)}")
     return table.to_dicts()
 
 
@@ -169,14 +165,10 @@ class ReplayMeter(BaseMeter[float]):
         length_s = self._trace.t_s[-1]
         self._cursor_s = min(end_s, length_s)
         if end_s > length_s:
-            raise Fault(
-                "W240", f"the window asks for {state:.3f} to {end_s:.3f} s of a trace of {length_s:.3f} s"
-            )
+            raise Fault("W240", f"the window asks for {state:.3f} to {end_s:.3f} s of a trace of {length_s:.3f} s")
         times, powers = self._trace.cut(state, end_s)
         pieces = list(zip(pairwise(times), pairwise(powers), strict=True))
         energy_j = sum((right - left) * (one + other) / 2 for (left, right), (one, other) in pieces)
         bound_j = sum((right - left) * abs(other - one) / 2 for (left, right), (one, other) in pieces)
-        trace = PowerTrace(
-            t_s=tuple(t_s - state for t_s in times), power_w=tuple(powers), source=self._trace.source
-        )
+        trace = PowerTrace(t_s=tuple(t_s - state for t_s in times), power_w=tuple(powers), source=self._trace.source)
         return replace(self._reading(energy_j, bound_j, started_s, stopped_s), trace=trace)

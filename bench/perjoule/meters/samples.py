@@ -1,10 +1,10 @@
-"""From power samples to a reading. Pure: no clock, no device.
+r"""From power samples to a reading. Pure: no clock, no device.
 
 A sensor shows the mean power of its last averaging window A, refreshed every T. What the work added is
 therefore fully shown only A + T after the work ended, and the samples are integrated until then:
 
     power shown      ______________
-                   _/              \\_
+                   _/              \_
     ─────────┬────┴───── work ──────┬─┴──────┬──
           started_s             stopped_s    stopped_s + settle     energy = integral - settle * P_idle
 """
@@ -96,11 +96,7 @@ def refresh_period(samples: Sequence[Sample]) -> float | None:
 
     The shortest, since two refreshes with equal values look like one long one.
     """
-    changes = [
-        second.t_s
-        for first, second in pairwise(samples)
-        if first.power_w != second.power_w and second.power_w
-    ]
+    changes = [second.t_s for first, second in pairwise(samples) if first.power_w != second.power_w and second.power_w]
     gaps = [second - first for first, second in pairwise(changes)]
     return min(gaps) if len(gaps) > 1 else None
 

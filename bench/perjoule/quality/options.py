@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from difflib import get_close_matches
+from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from perjoule.errors import UsageError
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound=DataclassInstance)
 else:
     T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoOptions:
-    """For metrics that have none."""
 
 
 def read_options(kind: type[T], metric: str, options: Mapping[str, Any]) -> T:
@@ -68,9 +64,8 @@ def resolve_device(name: str, metric: str) -> str:
 
 
 def _classes(wanted: Any) -> tuple[type, ...]:
-    return tuple(get_origin(part) or part for part in get_args(wanted) or (wanted,)) if not get_origin(
-        wanted
-    ) in (list, dict) else (get_origin(wanted),)
+    parts = get_args(wanted) if get_origin(wanted) is UnionType else (wanted,)
+    return tuple(get_origin(part) or part for part in parts)
 
 
 def _fits(value: Any, wanted: Any) -> bool:

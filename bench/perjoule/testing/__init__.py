@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
 
-__all__ = ["ConstantPower", "PowerWave", "SquareWave", "SyntheticMeter", "VirtualClock"]
+__all__ = [
+    "ConstantPower",
+    "FakeFactory",
+    "FakeGenerator",
+    "PowerWave",
+    "SquareWave",
+    "SyntheticMeter",
+    "VirtualClock",
+]

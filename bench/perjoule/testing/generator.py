@@ -40,7 +40,7 @@ class FakeGenerator:
         if self._fails_on in prompts:
             raise RuntimeError(f"the fake was told to fail on {self._fails_on!r}")
         if self._clock is not None:
-            self._clock.advance(self._step_s * steps * len(prompts))
+            self._clock.sleep(self._step_s * steps * len(prompts))
         images = [self._draw(prompt, seed, steps) for prompt, seed in zip(prompts, seeds, strict=True)]
         return Generation(
             images=np.stack(images), nfe_per_image=2.0 * steps, phases_s={"denoise": self._step_s * steps}

@@ -3,7 +3,7 @@
 clock = VirtualClock()
 meter = SyntheticMeter(SquareWave(low_w=60, high_w=300, period_s=0.2), clock)
 with meter.window() as window:
-    clock.sleep(1.0)
+    clock.advance(1.0)
 window.reading.energy_j      # 180.0, exactly
 """
 
@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import Protocol, cast
 
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.types import Boundary, EnergyReading, Provenance
@@ -35,6 +35,10 @@ class VirtualClock:
         return self._now_s
 
     def sleep(self, seconds: float) -> None:
+        """`advance`, under the name that meters know."""
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
         """Move on by `seconds`, doing what falls due on the way; negative durations do nothing."""
         end_s = self._now_s + max(seconds, 0.0)
         while self._due and self._due[0][0] <= end_s:
@@ -198,7 +202,4 @@ def _as_wave(power: Callable[[float], float] | float) -> PowerWave:
     if not callable(power):
         return ConstantPower(float(power))
     # A wave knows its own integral; a structural check, since any callable may have been given.
-    if hasattr(power, "energy_j"):
-        wave: PowerWave = power
-        return wave
-    return _Quadrature(power)
+    return cast(PowerWave, power) if hasattr(power, "energy_j") else _Quadrature(power)

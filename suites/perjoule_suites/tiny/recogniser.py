@@ -33,7 +33,7 @@ from perjoule_suites.tiny.scenes import (
 )
 from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 
-RECIPE = Recipe(name="recogniser", steps=4_000, learning_rate=2e-3, weight_decay=0.02, ema_decay=0.995, seed=5)
+RECIPE = Recipe(name="recogniser", steps=3_000, learning_rate=2e-3, weight_decay=0.02, ema_decay=0.995, seed=5)
 _BATCH = 64
 
 # One head per question: its possible answers, in order.

@@ -1,0 +1,141 @@
+"""The one loader of CLIP models that `clip_text`, `r_precision` and `iclip` share.
+
+A model is a folder in transformers' format: `config.json`, a CLIP tokenizer, weights, and `preprocessor_config.json` if
+the images want more than a plain resize. A hub id is downloaded into such a folder first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perjoule.digests import digest_folder
+from perjoule.errors import UsageError
+from perjoule.protocols import Images
+
+_SETTINGS = ["*.json", "*.txt"]
+_WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
+
+
+def fetch(model: str, revision: str | None) -> Path:
+    """The folder of a resolved model; a hub id is downloaded unless it lies in the hub's cache.
+
+    Raises:
+        UsageError: If it can neither be found nor be had.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        for weights in _WEIGHTS:  # older repositories hold only pickles; newer ones hold both, and one is enough
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SETTINGS + weights))
+            if weight_files(folder):
+                return folder
+    except Exception as error:  # offline, no such repository, gated: the hub client has a dozen of them
+        raise UsageError(f"CLIP model {model!r} is no folder and cannot be downloaded: {_first_line(error)}") from error
+    raise UsageError(f"CLIP model {model!r}: the repository holds neither safetensors nor pytorch_model*.bin")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights that transformers would load: safetensors if there are any, else pickles."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the weights in use; see `perjoule.digests`."""
+    return digest_folder(folder, ("*.safetensors",) if any(folder.glob("*.safetensors")) else ("*.bin",))
+
+
+@cache
+def load_encoder(folder: Path, device: str) -> ClipEncoder:
+    """The encoder of a folder on a device, loaded once per process.
+
+    Raises:
+        UsageError: If the folder holds no CLIP model.
+    """
+    return ClipEncoder(folder, device)
+
+
+class ClipEncoder:
+    """Both towers of a CLIP model: pictures and texts in, vectors of length one out."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        """Load in float32, because half precision moves a cosine by 1e-3, as much as ten steps do."""
+        import torch
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            self._model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+            self._tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
+            has_processor = (folder / "preprocessor_config.json").is_file()
+            self._processor: Any = CLIPImageProcessor.from_pretrained(folder) if has_processor else None
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}") from error
+        self._side = int(self._model.config.vision_config.image_size)
+        self._length = int(self._model.config.text_config.max_position_embeddings)
+        self._device = device
+
+    def images(self, pictures: Sequence[Images]) -> NDArray[np.float64]:
+        """Pictures of any size, each (h, w, 3) uint8 -> (n, d) unit vectors."""
+        import torch
+
+        if self._processor is not None:
+            pixels = self._processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")[
+                "pixel_values"
+            ]
+        else:
+            pixels = torch.cat([_resized(picture, self._side) for picture in pictures])
+        with torch.inference_mode():
+            return _unit(self._model.get_image_features(pixel_values=pixels.to(self._device)))
+
+    def texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
+        """Texts, cut at the length the model knows -> (n, d) unit vectors."""
+        import torch
+
+        found = []
+        for start in range(0, len(texts), batch_size):
+            tokens = self._tokenizer(
+                list(texts[start : start + batch_size]),
+                padding=True,
+                truncation=True,
+                max_length=self._length,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                features = self._model.get_text_features(
+                    input_ids=tokens["input_ids"].to(self._device),
+                    attention_mask=tokens["attention_mask"].to(self._device),
+                )
+            found.append(_unit(features))
+        return np.concatenate(found)
+
+
+def _resized(picture: Images, side: int) -> Any:
+    """(h, w, 3) uint8 -> (1, 3, side, side) float32 in [-1, 1]."""
+    import torch
+
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    if pixels.shape[-2:] != (side, side):
+        pixels = torch.nn.functional.interpolate(
+            pixels, (side, side), mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 255)
+    return pixels / 127.5 - 1
+
+
+def _unit(features: Any) -> NDArray[np.float64]:
+    # transformers 5 wraps the projected features, 4 returned them bare
+    vectors = getattr(features, "pooler_output", features).float().cpu().numpy().astype(np.float64)
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,179 @@
+"""ColorVideoVDP: how far would a person see the image from its reference, in just-objectionable differences (JOD)?
+
+Mantiuk et al., ACM TOG 2024, arXiv:2401.11485; package `cvvdp`, MIT. 10 JOD is no visible difference, 9 is one that
+three people in four would object to. It models a display and a viewing distance, so a score means nothing without
+them: the display gives luminance and room light, `pixels_per_degree` gives the size on the retina. The default is a
+24-inch full-HD monitor at twice its height, 37.8 pixels per degree and one image pixel per screen pixel. A 64 px image
+is then 1.7 degrees wide; fewer pixels per degree are the same image enlarged, and make the metric stricter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perjoule.digests import digest_files
+from perjoule.errors import UnknownNameError, UsageError
+from perjoule.protocols import Images, ImageSet
+from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
+from perjoule.quality.options import read_options, resolve_device
+from perjoule.types import MetricSpec, Score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BEST_JOD = 10.0
+_SMALLEST_SIDE_PX = 4  # two levels of the contrast pyramid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CvvdpOptions:
+    """Options of `cvvdp`.
+
+    Attributes:
+        display: A display of ColorVideoVDP that takes sRGB; gives luminance, contrast and room light.
+        pixels_per_degree: Image pixels per degree of visual angle.
+        device: `auto` or a torch device.
+        batch_size: Images per pass.
+    """
+
+    display: str = "standard_fhd"
+    pixels_per_degree: float = 37.84
+    device: str = "auto"
+    batch_size: int = 16
+
+
+class Cvvdp:
+    """The metric `cvvdp`."""
+
+    def __init__(self, options: CvvdpOptions) -> None:
+        """Raises UnknownNameError for a display that is not known, UsageError for a viewing that cannot be."""
+        known = _srgb_displays()
+        if options.display not in known:
+            raise UnknownNameError("sRGB display", options.display, known, "metric cvvdp: option display")
+        if not 1 <= options.pixels_per_degree <= 1000:
+            raise UsageError(
+                f"metric cvvdp: option pixels_per_degree = {options.pixels_per_degree!r}: wanted between 1 and 1000"
+            )
+        self._options = options
+
+    @property
+    def spec(self) -> MetricSpec:
+        """Says display, pixels per degree and the version of the package, without which a JOD is not a number."""
+        data = _data_folder()
+        return MetricSpec(
+            name="cvvdp",
+            direction="higher",
+            track="fidelity",
+            needs_reference=True,
+            unit="JOD",
+            weights_digest=digest_files(data.glob("*.json")),
+            licence="MIT",
+            description=(
+                f"ColorVideoVDP {version('cvvdp')} against the longest run of the same model, prompt and seed, which itself "
+                f"has 10 by construction; display {self._options.display}, "
+                f"{self._options.pixels_per_degree:g} pixels per degree"
+            ),
+            advisory=False,
+            bounds=(None, BEST_JOD),  # far apart, the scale goes below 0
+        )
+
+    def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
+        """JOD per image; 10 for a reference, unscored without one or when the sizes differ."""
+        device = resolve_device(self._options.device, "cvvdp")
+        model = _model(self._options.display, float(self._options.pixels_per_degree), device)
+
+        def judge(batch: range) -> Sequence[Outcome]:
+            return _judge(model, images, batch)
+
+        return score_in_batches(images, "cvvdp", self._options.batch_size, judge, on_progress)
+
+
+def _judge(model: Any, images: ImageSet, batch: range) -> list[Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    by_shape: dict[tuple[int, ...], list[tuple[int, Images, Images]]] = {}
+    for index in batch:
+        reference_id = images.reference_ids[index]
+        if reference_id is None:
+            outcomes[index] = NO_REFERENCE
+            continue
+        if reference_id == images.image_ids[index]:
+            outcomes[index] = BEST_JOD
+            continue
+        image, reference = images.images(index), images.references(index)
+        if image.shape != reference.shape:
+            outcomes[index] = f"{_size(image)} cannot be compared with its reference of {_size(reference)}"
+        elif min(image.shape[:2]) < _SMALLEST_SIDE_PX:
+            outcomes[index] = f"{_size(image)} is too small: cvvdp needs {_SMALLEST_SIDE_PX} px"
+        else:
+            by_shape.setdefault(image.shape, []).append((index, image, reference))
+    for pairs in by_shape.values():  # one pass per size, because a batch is one array
+        tests, references = np.stack([p[1] for p in pairs]), np.stack([p[2] for p in pairs])
+        outcomes |= zip((p[0] for p in pairs), _predict(model, tests, references), strict=True)
+    return [outcomes[index] for index in batch]
+
+
+def _predict(model: Any, tests: Images, references: Images) -> list[float]:
+    """Two (n, h, w, 3) uint8 -> n JOD."""
+    import torch
+
+    with torch.inference_mode():
+        jod, _ = model.predict(tests, references, dim_order="BHWC")
+    return [float(value) for value in np.atleast_1d(jod.cpu().numpy())]
+
+
+def _size(image: Images) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} px"
+
+
+@cache
+def _model(display: str, pixels_per_degree: float, device: str) -> Any:
+    import torch
+
+    with _quiet("torch.utils.cpp_extension"):
+        import pycvvdp
+    # with a fixed pixels per degree the display's resolution is not used
+    geometry = pycvvdp.vvdp_display_geometry([1920, 1080], ppd=pixels_per_degree)
+    return pycvvdp.cvvdp(display_name=display, display_geometry=geometry, quiet=True, device=torch.device(device))
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """pycvvdp's import loads torch's compiler support, which warns about a CUDA toolkit nobody asked for."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@cache
+def _data_folder() -> Path:
+    # found without importing: the import takes seconds and the displays are wanted when a suite is checked
+    spec = importlib.util.find_spec("pycvvdp")
+    if spec is None or spec.origin is None:
+        raise UsageError("metric cvvdp: package cvvdp is not installed: pip install cvvdp")
+    return Path(spec.origin).parent / "vvdp_data"
+
+
+@cache
+def _srgb_displays() -> tuple[str, ...]:
+    displays = json.loads((_data_folder() / "display_models.json").read_text(encoding="utf-8"))
+    return tuple(name for name, model in displays.items() if model.get("colorspace", "sRGB") == "sRGB")
+
+
+def cvvdp(options: dict[str, Any]) -> Cvvdp:
+    """Factory of the metric `cvvdp`; see `CvvdpOptions`."""
+    return Cvvdp(read_options(CvvdpOptions, "cvvdp", options))

@@ -1,0 +1,53 @@
+"""Which other prompts an image's own prompt must beat, drawn by hash so that no order and no batch can change them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from perjoule.errors import UsageError
+from perjoule.types import Prompt
+
+DISTRACTOR_COUNT = 99
+FEWEST_DISTRACTORS = 20  # with fewer, chance alone ranks the prompt first in one image of twenty
+
+
+def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT) -> list[str]:
+    """Draw distinct texts other than the prompt's own.
+
+    Args:
+        prompt: Its id is the seed of the draw.
+        others: Texts of the run's prompts, drawn from first.
+        pool: Texts to fill up with when the run has too few.
+        count: How many are wanted.
+
+    Returns:
+        `count` texts, or all there are.
+    """
+
+    def drawn(texts: Iterable[str]) -> list[str]:
+        distinct = {text for text in texts if text} - {prompt.text}
+        return sorted(distinct, key=lambda text: hashlib.sha256(f"{prompt.prompt_id}\0{text}".encode()).digest())
+
+    own = list(others)
+    first = drawn(own)[:count]
+    return first + drawn(set(pool) - set(own))[: count - len(first)]
+
+
+def read_texts(source: list[str] | str) -> list[str]:
+    """The option `distractors`: texts as they are, or the lines of a UTF-8 text file that are not blank.
+
+    Raises:
+        UsageError: If an entry is no text or the file cannot be read.
+    """
+    if isinstance(source, list):
+        wrong = [text for text in source if not isinstance(text, str)]
+        if wrong:
+            raise UsageError(f"metric r_precision: option distractors holds {wrong[0]!r}: wanted texts")
+        return source
+    try:
+        lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"metric r_precision: option distractors = {source!r} cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,177 @@
+"""Any metric of pyiqa as `pyiqa:NAME`; direction and reference need are read from pyiqa's own registry.
+
+pyiqa is an extra because its licence, PolyForm-Noncommercial-1.0.0, is not for commercial use. Same-named metrics of
+other packages are not interchangeable with it: on one 256 px pair its `ssim` says .589 and its `ssimc` .458.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from perjoule.errors import UnknownNameError, UsageError
+from perjoule.protocols import Images, ImageSet
+from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
+from perjoule.quality.options import read_options, resolve_device
+from perjoule.types import MetricSpec, Score
+
+LICENCE = "PolyForm-Noncommercial-1.0.0"
+# they judge a folder of images, or want a caption, and pyiqa's registry does not say so
+_NOT_PER_IMAGE = {"FID": "a whole set of images", "InceptionScore": "a whole set of images", "CLIPScore": "a caption"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PyiqaOptions:
+    """Options of `pyiqa:NAME`. device: `auto` or a torch device."""
+
+    device: str = "auto"
+
+
+class PyiqaMetric:
+    """One metric of pyiqa."""
+
+    def __init__(self, name: str, entry: Mapping[str, Any], options: PyiqaOptions) -> None:
+        """entry: pyiqa's registry entry of the metric."""
+        self._pyiqa_name, self._entry, self._options = name, entry, options
+        self._name = f"pyiqa:{name}"
+        self._needs_reference = entry.get("metric_mode") == "FR"
+
+    @property
+    def spec(self) -> MetricSpec:
+        """Loads the metric, because the weights' digest is part of it.
+
+        Raises:
+            UsageError: If pyiqa cannot load it, for instance because weights cannot be downloaded.
+        """
+        reference = "; the longest run itself is scored against itself" if self._needs_reference else ""
+        return MetricSpec(
+            name=self._name,
+            direction="lower" if self._entry.get("lower_better", False) else "higher",
+            track="fidelity" if self._needs_reference else "absolute",
+            needs_reference=self._needs_reference,
+            unit=self._pyiqa_name,
+            weights_digest=_digest_state(self._model.state_dict()),
+            licence=LICENCE,
+            description=(
+                f"{self._pyiqa_name} of pyiqa {_version()}, range {self._entry.get('score_range', 'not stated')}{reference}"
+            ),
+            advisory=False,
+            bounds=(None, None),  # the registry calls its own ranges a rough estimation
+        )
+
+    def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
+        """One score per image; what pyiqa cannot score is unscored with pyiqa's reason."""
+        model = self._model
+
+        def judge(batch: range) -> Sequence[Outcome]:
+            return [self._judge(model, images, index) for index in batch]
+
+        # one by one, so that neither a neighbour nor an image that fails can change another image's score
+        return score_in_batches(images, self._name, 1, judge, on_progress)
+
+    def _judge(self, model: Any, images: ImageSet, index: int) -> Outcome:
+        import torch
+
+        pictures = [images.images(index)]
+        if self._needs_reference:
+            if images.reference_ids[index] is None:
+                return NO_REFERENCE
+            pictures.append(images.references(index))
+        height, width = pictures[0].shape[:2]
+        if any(picture.shape != pictures[0].shape for picture in pictures):
+            return f"{width} x {height} px cannot be compared with a reference of another size"
+        try:
+            # some metrics draw random crops
+            with torch.random.fork_rng(), torch.inference_mode():
+                torch.manual_seed(0)
+                return float(torch.as_tensor(model(*map(_tensor, pictures))).reshape(()))
+        except (RuntimeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as error:
+            return f"{self._pyiqa_name} cannot score {width} x {height} px: {_first_line(error)}"
+
+    @cached_property
+    def _model(self) -> Any:
+        import torch
+
+        device = torch.device(resolve_device(self._options.device, self._name))
+        return _create(self._pyiqa_name, device)
+
+
+@cache
+def _create(name: str, device: Any) -> Any:
+    import pyiqa
+
+    try:
+        return pyiqa.create_metric(name, device=device)
+    except Exception as error:  # each metric downloads and builds in its own way
+        raise UsageError(f"metric pyiqa:{name} cannot be loaded: {_first_line(error)}") from error
+
+
+def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
+    """Factory of `pyiqa:NAME`; see `PyiqaOptions`. Says pyiqa's licence once on stderr.
+
+    Raises:
+        UsageError: If pyiqa is not installed, or the metric does not score single images.
+        UnknownNameError: If pyiqa has no such metric.
+    """
+    checked = read_options(PyiqaOptions, f"pyiqa:{name}", options)
+    try:
+        from pyiqa.default_model_configs import DEFAULT_CONFIGS
+    except ImportError as error:
+        raise UsageError(
+            f"metric pyiqa:{name}: pip install 'perjoule[pyiqa]' (licence {LICENCE}: not for commercial use)"
+        ) from error
+    if name not in DEFAULT_CONFIGS:
+        raise UnknownNameError("metric of pyiqa", name, DEFAULT_CONFIGS, f"pyiqa:{name}")
+    entry = DEFAULT_CONFIGS[name]
+    wants = _NOT_PER_IMAGE.get(str(entry.get("metric_opts", {}).get("type", "")))
+    if wants:
+        raise UsageError(f"metric pyiqa:{name} judges {wants}, not an image by itself; it cannot be used here")
+    _say_licence()
+    return PyiqaMetric(name, entry, checked)
+
+
+@cache
+def _say_licence() -> None:
+    print(f"pyiqa {_version()}: licence {LICENCE}, not for commercial use", file=sys.stderr)
+
+
+def _version() -> str:
+    try:
+        return version("pyiqa")
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _digest_state(state: Mapping[str, Any]) -> str:
+    """SHA-256 over names, shapes and values of the tensors that hold any; `none` if none does."""
+    held = {name: tensor for name, tensor in sorted(state.items()) if tensor.numel()}
+    digest = hashlib.sha256()
+    for name, tensor in held.items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
+        digest.update(values.reshape(-1).view(_bytes()).numpy().tobytes())
+    return digest.hexdigest() if held else "none"
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8  # every dtype has bytes, while numpy has no bfloat16
+
+
+def _tensor(image: Images) -> Any:
+    """(h, w, 3) uint8 -> (1, 3, h, w) float32 in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,57 @@
+"""A report as one HTML file under a strict content security policy, complete without JavaScript."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from perjoule_reports.figures import GLYPHS
+from perjoule_reports.payload import to_script
+from perjoule_reports.records import Report
+from perjoule_reports.svg import SERIES
+from perjoule_reports.trust import PROVENANCE_WORDS
+
+
+def render_html(report: Report) -> str:
+    """Render the page. Equal reports give equal bytes."""
+    css = template("theme.css") + "\n".join(report.css_rules) + "\n"
+    script = template("report.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=FunctionLoader(template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # trusted: our own files, SVG whose texts were escaped when it was written, and JSON escaped for a script element
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        policy=policy,
+        css=Markup(css),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        payload=Markup(to_script(report.payload)),  # noqa: S704
+        glyphs=GLYPHS,
+        colour_count=len(SERIES),
+        words=PROVENANCE_WORDS,
+        raw=Markup,
+    )
+
+
+@cache
+def template(name: str) -> str:
+    """Return a file of the package's `templates` folder."""
+    return (files("perjoule_reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,70 @@
+"""A report as GitHub-flavoured Markdown, for pull requests and terminals.
+
+Foreign text is escaped so that it cannot open a table cell, a link, a mention, an image or an HTML element.
+"""
+
+from __future__ import annotations
+
+import re
+
+from perjoule_reports.format import clean
+from perjoule_reports.records import Cell, Column, Report, Section, Table
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
+_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+
+
+def render_markdown(report: Report) -> str:
+    """Render the report; pictures stay in its HTML twin."""
+    lines = [f"# {escape(report.title)}", "", escape(report.subtitle), ""]
+    if report.provenance != "measured":
+        word = (report.provenance or "not measured").upper()
+        lines += [f"> **{word}**: {'there are no joules' if report.provenance is None else 'not a measurement'}", ""]
+    lines += [f"**{escape(report.headline.sentence)}**", ""]
+    for sentence in report.headline.support:
+        lines += [escape(sentence), ""]
+    lines += [" · ".join(f"{escape(b.label)}: **{escape(b.value)}**" for b in report.badges), ""]
+    for section in report.sections:
+        lines += _section(section)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def escape(text: str) -> str:
+    """Return text that Markdown prints as it is."""
+    text = re.sub("[&<>@]", lambda m: _ENTITIES[m[0]], clean(text))
+    text = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), text)
+    parts = re.split(r"(&#?\w+;)", text)
+    return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
+
+
+def _section(section: Section) -> list[str]:
+    tables = [*section.tables, *section.folded]
+    if section.strips or (section.figures and not section.paragraphs):
+        figures = ", ".join(escape(f.caption) for f in section.figures)
+        shown = figures or f"{len(section.strips)} strips"
+        return [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
+    lines = [f"## {escape(section.title)}", ""]
+    bullet = "- " if len(section.paragraphs) > 1 else ""
+    lines += [bullet + escape(p) for p in section.paragraphs] + [""] * bool(section.paragraphs)
+    for table in tables:
+        lines += _table(table)
+    if section.code:
+        lines += ["```console", *section.code.splitlines(), "```", ""]
+    return lines
+
+
+def _table(table: Table) -> list[str]:
+    head = [escape(_title(column)) for column in table.columns]
+    rule = ["---:" if column.numeric else "---" for column in table.columns]
+    rows = [[_cell(cell, i in table.marked and j == 0) for j, cell in enumerate(row)] for i, row in enumerate(table.rows)]
+    return [f"**{escape(table.caption)}**", "", *(f"| {' | '.join(row)} |" for row in [head, rule, *rows]), ""]
+
+
+def _title(column: Column) -> str:
+    return f"{column.title} ({column.unit})" if column.unit else column.title
+
+
+def _cell(cell: Cell, stressed: bool) -> str:
+    text = escape(" ".join(filter(None, (cell.text, cell.detail, cell.brand))))
+    return f"**{text}**" if stressed and text else text

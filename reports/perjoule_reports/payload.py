@@ -1,0 +1,99 @@
+"""The report as data: one JSON object, rounded, without NaN, the same in `result.json` and inside the HTML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from perjoule_reports import format as fmt
+from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.records import Headline, RunData, Table
+
+SCHEMA = 1
+_DIGITS = 6
+
+
+def payload(run: RunData, evidence: Evidence, headline: Headline, tables: Mapping[str, Table | None]) -> dict[str, Any]:
+    """Collect everything that another program may want from a report."""
+    return {
+        "schema": SCHEMA,
+        "kind": "perjoule-result",
+        "suite": _plain(asdict(run.suite)),
+        "headline": headline.sentence,
+        "provenance": evidence.provenance,
+        "boundaries": list(evidence.boundaries),
+        "primary_metric": evidence.primary.name if evidence.primary else None,
+        "metrics": {name: _plain(asdict(spec)) for name, spec in sorted(run.metrics.items())},
+        "interval_methods": list(evidence.interval_methods),
+        "cells": [_cell(arm) for arm in evidence.arms],
+        "notes": {
+            name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table
+        },
+        "environment": _plain(run.environment),
+        "prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())},
+        "prompt_set_sha256": prompt_digest(run.prompts),
+    }
+
+
+def prompt_digest(prompts: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted prompt texts, NUL between them."""
+    return hashlib.sha256("\0".join(sorted(prompts.values())).encode("utf-8", "replace")).hexdigest()
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Write JSON for a file."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def to_script(value: Mapping[str, Any]) -> str:
+    """Write JSON that can stand inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _cell(arm: Arm) -> dict[str, Any]:
+    found = {
+        "cell_id": arm.cell_id,
+        "variant": arm.variant,
+        "role": arm.role,
+        "policy": arm.policy,
+        "family": arm.family,
+        "steps_mean": arm.steps,
+        "nfe_mean": arm.nfe,
+        "energy_j_per_image": asdict(arm.energy),
+        "energy_bound_j_per_image": arm.energy_bound_j,
+        "mean_power_w": arm.mean_power_w,
+        "duration_s_per_image": arm.duration_s,
+        "provenance": arm.provenance,
+        "boundary": arm.boundary,
+        "n_prompts": arm.prompt_count,
+        "n_seeds": arm.seed_count,
+        "quality": {
+            name: {
+                **asdict(value),
+                "on_frontier": arm.on_frontier.get(name, False),
+                "p_on_frontier": arm.p_on_frontier.get(name),
+            }
+            for name, value in sorted(arm.quality.items())
+        },
+    }
+    return {key: _plain(value) for key, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON-ready data: rounded floats, null for NaN, lists for tuples, text for anything foreign."""
+    if isinstance(value, bool) or value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    return str(value)

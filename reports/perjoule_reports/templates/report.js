@@ -1,0 +1,52 @@
+"use strict";
+// Comfort only: the page is complete without this.
+
+// A click on a column head sorts the table; again, the other way round. Cells without a number stay last.
+for (const table of document.querySelectorAll("section > .scroll > table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  if (body.rows.length < 2) continue;
+  heads.forEach((head, column) => {
+    const label = head.querySelector(".head");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label.textContent;
+    label.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const numeric = head.classList.contains("num");
+      const key = (row) => {
+        const cell = row.cells[column];
+        if (!numeric) return cell.textContent;
+        return cell.dataset.sort === undefined ? null : Number(cell.dataset.sort);
+      };
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (x === null || y === null) return (x === null) - (y === null);
+        const order = numeric ? x - y : x.localeCompare(y, "en", { numeric: true });
+        return down ? -order : order;
+      });
+      body.append(...rows);
+    });
+  });
+}
+
+// Paper has no clicks: open what is folded, and fold it again afterwards.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  opened.forEach((details) => { details.open = true; });
+});
+addEventListener("afterprint", () => opened.forEach((details) => { details.open = false; }));
+
+const copy = document.getElementById("copy");
+if (copy && navigator.clipboard) {
+  copy.hidden = false;
+  copy.addEventListener("click", async () => {
+    const data = JSON.parse(document.getElementById("perjoule-result").textContent);
+    await navigator.clipboard.writeText(JSON.stringify(data, null, 2));
+    copy.textContent = "Copied";
+  });
+}

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from perjoule.errors import RunError, UsageError
+from perjoule.execute import GeneratorCache, Progress, execute
+from perjoule.plan import make_plan
+from perjoule.prompts import prompt_id
+from perjoule.run_directory import Run, RunWriter, load_run
+from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
+
+PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a cat", "a dog", "a fox"))
+POWER_W, STEP_S = 40.0, 0.5
+ENVIRONMENT = {"comparability": {"device": "fake"}, "comparability_key": "k"}
+
+
+def make_suite(**protocol: object) -> Suite:
+    settings = {"seeds": (1, 2), "batch_size": 2, "idle_s": 0.0, "warmup_iterations": 0} | protocol
+    return Suite(
+        name="fake",
+        title="Fake",
+        description="",
+        prompts=PromptSource(source="x"),
+        metrics=Metrics(primary="lsnr", names=("lsnr",)),
+        protocol=Protocol(**settings),  # type: ignore[arg-type]
+        variants=(Variant(name="v", model="m", steps=(1, 4)),),
+    )
+
+
+def do(
+    suite: Suite,
+    writer: RunWriter,
+    generator: FakeGenerator | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    clock = VirtualClock()
+    drawer = generator or FakeGenerator(clock=clock, step_s=STEP_S)
+    execute(
+        make_plan(suite, PROMPTS),
+        protocol=suite.protocol,
+        meter=SyntheticMeter(POWER_W, clock),
+        generators=GeneratorCache(FakeFactory(drawer), lambda variant: variant.name),
+        writer=writer,
+        on_progress=on_progress,
+    )
+    writer.finish()
+
+
+def fresh(path: Path, suite: Suite) -> RunWriter:
+    return RunWriter.create(path, suite, PROMPTS, ENVIRONMENT)
+
+
+def hashes(run: Run) -> dict[str, str]:
+    return dict(zip(run.images["image_id"], run.images["sha256"], strict=True))
+
+
+def test_joules_are_those_of_the_work_alone(tmp_path: Path) -> None:
+    suite = make_suite(iterations=3)
+    do(suite, fresh(tmp_path / "run", suite))
+    run = load_run(tmp_path / "run")
+    for row in run.trials.iter_rows(named=True):
+        steps = row["steps"][0]
+        truth = POWER_W * STEP_S * steps * row["image_count"] * 3
+        assert row["energy_j"] == pytest.approx(truth)
+        assert row["provenance"] == "simulated"
+        assert row["nfe_per_image"] == 2 * steps
+    assert run.images.height == 2 * 3 * 2
+
+
+def test_images_are_stored_and_hashed(tmp_path: Path) -> None:
+    import hashlib
+
+    suite = make_suite()
+    do(suite, fresh(tmp_path / "run", suite))
+    run = load_run(tmp_path / "run")
+    for row in run.images.iter_rows(named=True):
+        pixels = np.asarray(Image.open(run.path / row["file"]))
+        assert hashlib.sha256(pixels.tobytes()).hexdigest() == row["sha256"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_interrupted_and_resumed_is_the_same_run(tmp_path: Path, stop_after: int) -> None:
+    suite = make_suite(blocks=2)
+    do(suite, fresh(tmp_path / "whole", suite))
+
+    def stop(progress: Progress) -> None:
+        if progress.trials_done == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do(suite, fresh(tmp_path / "cut", suite), on_progress=stop)
+    # a crash in the middle of a line
+    with (tmp_path / "cut" / "trials.jsonl").open("a") as file:
+        file.write('{"trial_id": "b0.v-0')
+    writer = RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT)
+    assert len(writer.done) == stop_after
+    drawer = FakeGenerator(step_s=STEP_S)
+    do(suite, writer, generator=drawer)
+    whole, cut = load_run(tmp_path / "whole"), load_run(tmp_path / "cut")
+    assert hashes(cut) == hashes(whole)
+    assert cut.trials["trial_id"].to_list() == whole.trials["trial_id"].to_list()
+    assert len(drawer.calls) == whole.trials.height - stop_after
+
+
+def test_an_image_depends_on_prompt_seed_and_cell_only(tmp_path: Path) -> None:
+    one, many = make_suite(batch_size=1), make_suite(batch_size=6, order_seed=9)
+    do(one, fresh(tmp_path / "one", one))
+    do(many, fresh(tmp_path / "many", many))
+    assert hashes(load_run(tmp_path / "one")) == hashes(load_run(tmp_path / "many"))
+
+
+def test_a_failing_prompt_leaves_a_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+    suite = make_suite(batch_size=1, seeds=(1,))
+    do(suite, fresh(tmp_path / "run", suite), generator=FakeGenerator(fails_on="a dog"))
+    trials = load_run(tmp_path / "run").trials
+    failed = trials.filter(pl.col("failure").is_not_null())
+    assert failed.height == 2
+    assert failed["image_count"].to_list() == [0, 0]
+    assert all("told to fail on 'a dog'" in reason for reason in failed["failure"])
+    assert load_run(tmp_path / "run").images.height == 4
+
+
+def test_progress_counts_images_and_joules(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    suite = make_suite()
+    do(suite, fresh(tmp_path / "run", suite), on_progress=seen.append)
+    assert [p.trials_done for p in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen[-1].images_done == 12
+    assert seen[-1].energy_j == pytest.approx(POWER_W * STEP_S * 6 * (1 + 4))
+
+
+def test_existing_directories_and_strange_runs_are_refused(tmp_path: Path) -> None:
+    suite = make_suite()
+    fresh(tmp_path / "run", suite).close()
+    with pytest.raises(UsageError, match="--resume"):
+        fresh(tmp_path / "run", suite)
+    other = replace(suite, protocol=replace(suite.protocol, batch_size=3))
+    with pytest.raises(RunError, match="another version of suite 'fake'"):
+        RunWriter.resume(tmp_path / "run", other, ENVIRONMENT)
+    elsewhere = {"comparability": {"device": "another"}, "comparability_key": "j"}
+    with pytest.raises(RunError, match="device was 'fake' and is 'another'"):
+        RunWriter.resume(tmp_path / "run", suite, elsewhere)
+    with pytest.raises(RunError, match="does not exist"):
+        load_run(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="holds no run"):
+        load_run(tmp_path / "empty")
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    suite = make_suite()
+    do(suite, fresh(tmp_path / "run", suite))
+    file = tmp_path / "run" / "trials.jsonl"
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match="line 2: damaged"):
+        _ = load_run(tmp_path / "run").trials
