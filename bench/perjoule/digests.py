@@ -28,7 +28,7 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 
 def digest_folder(folder: Path, patterns: Sequence[str]) -> str:
-    """One digest over the files of a folder that match any of the glob patterns, named relative to the folder.
+    """One digest over the files of a folder that match any of the glob patterns, by their relative names.
 
     Returns:
         64 hex digits.

@@ -14,8 +14,8 @@ def resolve_model(name: str, where: str) -> str:
     """The folder or hub id that a model's name stands for.
 
     Args:
-        name: `builtin:NAME` (entry point group `perjoule.models`, each a callable without arguments that returns a
-            folder), a folder, or a hub id such as `openai/clip-vit-base-patch32`.
+        name: `builtin:NAME` (entry point group `perjoule.models`, each a callable without arguments that returns
+            a folder), a folder, or a hub id such as `openai/clip-vit-base-patch32`.
         where: File and key that named it, for the message.
 
     Returns:
@@ -31,7 +31,9 @@ def resolve_model(name: str, where: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         return str(path)
-    # without this a mistyped path would be sent to the hub, and the answer would be about a missing repository
+    # a mistyped path would be sent to the hub, and the answer would be about a missing repository
     if name.startswith((".", "/", "~")) or not name:
-        raise UsageError(f"{where}: model {name!r}: no such folder; give a folder, a hub id or {_BUILTIN}NAME")
+        raise UsageError(
+            f"{where}: model {name!r}: no such folder; give a folder, a hub id or {_BUILTIN}NAME"
+        )
     return name

@@ -26,19 +26,27 @@ POWERCAP = Path("/sys/class/powercap")
 EDGES_LEARNT = 11
 STUCK_AFTER_S = 0.2  # 200 refreshes; in virtual machines the files may exist and never move
 POLL_S = 0.0002
-# Above any socket with its memory. A larger reading is a counter that was reset, and a window longer than it
-# takes this power to go once round a counter might have gone round twice.
-MOST_POWER_W = 1000.0
+# What a domain draws at most, where it does not tell: above any socket sold. More means that the counter was reset.
+MOST_POWER_W = 500.0
+LIMIT_HEADROOM = 2.0  # sockets go well above their long-term limit, for seconds
 PEAK_TO_MEAN = 2.0  # power at the ends against its mean over the window, for the bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """One counter: its powercap name, its file, and the energy in J at which it starts again from 0."""
+    """One counter.
+
+    Attributes:
+        name: `package-0`, `dram`.
+        file: `energy_uj`.
+        wraps_at_j: Energy at which the counter starts again from 0 (some 65 to 262 kJ).
+        most_w: Power that the domain cannot exceed over a window.
+    """
 
     name: str
     file: Path
     wraps_at_j: float
+    most_w: float = MOST_POWER_W
 
     def read_j(self) -> float:
         """The counter in J. Raises Fault W220 if it cannot be read."""
@@ -47,9 +55,20 @@ class Domain:
         except (OSError, ValueError) as error:
             raise Fault("W220", f"{self.file}: {error}") from error
 
-    def between_j(self, first_j: float, last_j: float) -> float:
-        """Energy from one value to a later one, round the end of the counter if need be."""
-        return last_j - first_j if last_j >= first_j else last_j - first_j + self.wraps_at_j
+    def between_j(self, first_j: float, last_j: float, duration_s: float) -> float:
+        """Energy from one value to another `duration_s` later, round the end of the counter if need be.
+
+        Raises:
+            Fault: W210 if it is more than the domain can draw, since a counter that was reset looks like one that
+                went round; W221 if it could have gone round once more in that time.
+        """
+        energy_j = last_j - first_j if last_j >= first_j else last_j - first_j + self.wraps_at_j
+        most_j = self.most_w * duration_s
+        if energy_j > most_j:
+            raise Fault("W210", f"{self.file} went from {first_j:.1f} J to {last_j:.1f} J in {duration_s:.3f} s")
+        if energy_j + self.wraps_at_j <= most_j:
+            raise Fault("W221", f"{self.file} counts to {self.wraps_at_j:.0f} J, the window took {duration_s:.0f} s")
+        return energy_j
 
 
 def find_domains(root: Path = POWERCAP) -> list[Domain]:
@@ -91,7 +110,16 @@ def _domain(folder: Path) -> Domain | None:
         ) from error
     except (OSError, ValueError) as error:
         raise MeterError(f"rapl: {file} cannot be read: {error}; see whether the kernel log says why") from error
-    return Domain(name=name, file=file, wraps_at_j=wraps_at_j)
+    return Domain(name=name, file=file, wraps_at_j=wraps_at_j, most_w=_most_w(folder))
+
+
+def _most_w(folder: Path) -> float:
+    """Twice the highest limit that may be set for the domain; MOST_POWER_W where it does not tell."""
+    try:
+        limit_w = int((folder / "constraint_0_max_power_uw").read_text()) / 1e6
+    except (OSError, ValueError):
+        limit_w = 0.0
+    return LIMIT_HEADROOM * limit_w or MOST_POWER_W
 
 
 class RaplMeter(BaseMeter[list[float]]):
@@ -137,10 +165,10 @@ class RaplMeter(BaseMeter[list[float]]):
         try:
             begun_s, first = self.clock.now(), self._begin()
             self.clock.sleep(max(seconds, 0.01))
-            total_j = self._total_j(first, self._begin())
+            last, duration_s = self._begin(), self.clock.now() - begun_s
+            self.idle_power_w = self._total_j(first, last, duration_s + self._period_s) / duration_s
         except Fault:
             return None
-        self.idle_power_w = total_j / (self.clock.now() - begun_s)
         return self.idle_power_w
 
     def _begin(self) -> list[float]:
@@ -149,20 +177,12 @@ class RaplMeter(BaseMeter[list[float]]):
     def _end(self, state: list[float], started_s: float, stopped_s: float) -> EnergyReading:
         last = self._begin()
         duration_s = max(stopped_s - started_s, 1e-9)
-        shortest_wrap_s = min(domain.wraps_at_j for domain in self._domains) / MOST_POWER_W
-        if duration_s > shortest_wrap_s:
-            raise Fault(
-                "W221",
-                f"{duration_s:.0f} s is longer than the {shortest_wrap_s:.0f} s it may take to go round",
-            )
-        energy_j = self._total_j(state, last)
-        most_j = MOST_POWER_W * len(self._domains) * (duration_s + self._period_s)
-        if energy_j > most_j:
-            # A counter that fell without having been near its end was reset, and looks like a huge wrap.
-            raise Fault("W210", f"{energy_j:.0f} J in {duration_s:.3f} s: a counter was reset")
+        # The first values may be one refresh old.
+        energy_j = self._total_j(state, last, duration_s + self._period_s)
         peak_w = PEAK_TO_MEAN * max(energy_j / duration_s, self.idle_power_w or 0.0)
         uncertainty_j = peak_w * self._period_s + len(self._domains) * 1e-4  # units are 61 uJ at the coarsest
         return self._reading(energy_j, uncertainty_j, started_s, stopped_s)
 
-    def _total_j(self, first: Sequence[float], last: Sequence[float]) -> float:
-        return sum(domain.between_j(one, other) for domain, one, other in zip(self._domains, first, last, strict=True))
+    def _total_j(self, first: Sequence[float], last: Sequence[float], duration_s: float) -> float:
+        values = zip(self._domains, first, last, strict=True)
+        return sum(domain.between_j(one, other, duration_s) for domain, one, other in values)

@@ -18,7 +18,7 @@ _PYIQA = "pyiqa:"
 
 
 def metric_names() -> list[str]:
-    """The registered metrics, sorted; `pyiqa:NAME` stands for all that the extra offers and is not among them."""
+    """The registered metrics, sorted; what the extra offers as `pyiqa:NAME` is not among them."""
     return sorted(registry.registered("metrics"))
 
 
@@ -32,7 +32,7 @@ def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric
 
     Raises:
         UnknownNameError: If no metric has that name, or a name among the options is not known.
-        UsageError: If an option is not known or does not fit, or the metric needs an extra that is not installed.
+        UsageError: If an option is not known or does not fit, or the metric needs an extra that is missing.
     """
     try:
         if name.startswith(_PYIQA):

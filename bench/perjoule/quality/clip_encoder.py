@@ -1,7 +1,7 @@
 """The one loader of CLIP models that `clip_text`, `r_precision` and `iclip` share.
 
-A model is a folder in transformers' format: `config.json`, a CLIP tokenizer, weights, and `preprocessor_config.json` if
-the images want more than a plain resize. A hub id is downloaded into such a folder first.
+A model is a folder in transformers' format: `config.json`, a CLIP tokenizer, weights, and
+`preprocessor_config.json` if the images want more than a plain resize to [-1, 1]. A hub id is downloaded first.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def fetch(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        for weights in _WEIGHTS:  # older repositories hold only pickles; newer ones hold both, and one is enough
+        # older repositories hold only pickles; newer ones hold both, and one is enough
+        for weights in _WEIGHTS:
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SETTINGS + weights))
             if weight_files(folder):
                 return folder
     except Exception as error:  # offline, no such repository, gated: the hub client has a dozen of them
-        raise UsageError(f"CLIP model {model!r} is no folder and cannot be downloaded: {_first_line(error)}") from error
+        raise UsageError(f"CLIP model {model!r}: no folder, and no download: {_first_line(error)}") from error
     raise UsageError(f"CLIP model {model!r}: the repository holds neither safetensors nor pytorch_model*.bin")
 
 
@@ -78,7 +79,9 @@ class ClipEncoder:
             has_processor = (folder / "preprocessor_config.json").is_file()
             self._processor: Any = CLIPImageProcessor.from_pretrained(folder) if has_processor else None
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}") from error
+            raise UsageError(
+                f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}"
+            ) from error
         self._side = int(self._model.config.vision_config.image_size)
         self._length = int(self._model.config.text_config.max_position_embeddings)
         self._device = device
@@ -88,9 +91,9 @@ class ClipEncoder:
         import torch
 
         if self._processor is not None:
-            pixels = self._processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")[
-                "pixel_values"
-            ]
+            pixels = self._processor(
+                images=list(pictures), return_tensors="pt", input_data_format="channels_last"
+            )["pixel_values"]
         else:
             pixels = torch.cat([_resized(picture, self._side) for picture in pictures])
         with torch.inference_mode():

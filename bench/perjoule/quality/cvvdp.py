@@ -12,13 +12,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.types import MetricSpec, Score
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BEST_JOD = 10.0
 _SMALLEST_SIDE_PX = 4  # two levels of the contrast pyramid
@@ -80,8 +77,8 @@ class Cvvdp:
             weights_digest=digest_files(data.glob("*.json")),
             licence="MIT",
             description=(
-                f"ColorVideoVDP {version('cvvdp')} against the longest run of the same model, prompt and seed, which itself "
-                f"has 10 by construction; display {self._options.display}, "
+                f"ColorVideoVDP {version('cvvdp')} against the longest run of the same model, prompt and seed, "
+                f"which itself has 10 by construction; display {self._options.display}, "
                 f"{self._options.pixels_per_degree:g} pixels per degree"
             ),
             advisory=False,
@@ -144,12 +141,14 @@ def _model(display: str, pixels_per_degree: float, device: str) -> Any:
         import pycvvdp
     # with a fixed pixels per degree the display's resolution is not used
     geometry = pycvvdp.vvdp_display_geometry([1920, 1080], ppd=pixels_per_degree)
-    return pycvvdp.cvvdp(display_name=display, display_geometry=geometry, quiet=True, device=torch.device(device))
+    return pycvvdp.cvvdp(
+        display_name=display, display_geometry=geometry, quiet=True, device=torch.device(device)
+    )
 
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """pycvvdp's import loads torch's compiler support, which warns about a CUDA toolkit nobody asked for."""
+    """Hush a logger: pycvvdp's import loads torch's compiler support, which warns of a missing GPU."""
     log = logging.getLogger(logger)
     before = log.level
     log.setLevel(logging.ERROR)

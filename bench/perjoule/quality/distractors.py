@@ -1,4 +1,4 @@
-"""Which other prompts an image's own prompt must beat, drawn by hash so that no order and no batch can change them."""
+"""Which other prompts an image's own prompt must beat, drawn by hash so that no order or batch changes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ DISTRACTOR_COUNT = 99
 FEWEST_DISTRACTORS = 20  # with fewer, chance alone ranks the prompt first in one image of twenty
 
 
-def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT) -> list[str]:
+def choose(
+    prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT
+) -> list[str]:
     """Draw distinct texts other than the prompt's own.
 
     Args:
@@ -28,7 +30,9 @@ def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: in
 
     def drawn(texts: Iterable[str]) -> list[str]:
         distinct = {text for text in texts if text} - {prompt.text}
-        return sorted(distinct, key=lambda text: hashlib.sha256(f"{prompt.prompt_id}\0{text}".encode()).digest())
+        return sorted(
+            distinct, key=lambda text: hashlib.sha256(f"{prompt.prompt_id}\0{text}".encode()).digest()
+        )
 
     own = list(others)
     first = drawn(own)[:count]
@@ -49,5 +53,7 @@ def read_texts(source: list[str] | str) -> list[str]:
     try:
         lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"metric r_precision: option distractors = {source!r} cannot be read: {error}") from error
+        raise UsageError(
+            f"metric r_precision: option distractors = {source!r} cannot be read: {error}"
+        ) from error
     return [line.strip() for line in lines if line.strip()]

@@ -1,15 +1,15 @@
 """L-SNR, the Laplacian signal-to-noise ratio: how much edge stands above how much noise, without a reference.
 
-BudgetFusion (arXiv:2412.05780) names such a metric and prints no formula, so these are three working definitions of
-ours and none of them is "the paper's L-SNR". All three see only luminance and its Laplacian,
+BudgetFusion (arXiv:2412.05780) names such a metric; its formula was not found, so these are three working
+definitions of ours and none of them is "the paper's L-SNR". All three see only luminance and its Laplacian,
 
     Y = 0.299 R + 0.587 G + 0.114 B in [0, 1]         L = Y * [[0, 1, 0], [1, -4, 1], [0, 1, 0]], mirrored borders
 
-    a        10 lg( Var(L) / (1.4826 MAD(L))² )       edge energy over the robust noise floor; 0 dB for Gaussian noise
-    b        10 lg( Var(Y) / (Var(L) / 20 + eps) )    the Laplacian as white-noise estimator (its squares sum to 20)
-    lap_var  Var(L)                                   plain sharpness; noise counts as sharpness
+    a        10 lg( Var(L) / (1.4826 MAD(L))² )     edge energy over the robust noise floor; Gaussian noise: 0 dB
+    b        10 lg( Var(Y) / (Var(L) / 20 + eps) )  the Laplacian as white-noise estimator: its squares sum to 20
+    lap_var  Var(L)                                 plain sharpness; noise counts as sharpness
 
-`a` and `b` do not change with contrast, so `a` hardly punishes a uniform blur; `lap_var` grows with contrast squared.
+`a` and `b` do not change with contrast, so `a` hardly punishes a uniform blur; `lap_var` grows with its square.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _EPS = 1e-12  # far below the 3e-8 variance of the smallest step of an 8-bit ima
 
 def luminance(image: Images) -> NDArray[np.float64]:
     """Rec. 601 luma. (h, w, 3) uint8 -> (h, w) float64 in [0, 1]."""
-    return image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
+    y: NDArray[np.float64] = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
+    return y
 
 
 def laplacian(y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,7 +51,7 @@ def lsnr_a(y: NDArray[np.float64]) -> float:
     edges = laplacian(y)
     spread = 1.4826 * float(np.median(np.abs(edges - np.median(edges))))
     if spread <= _rounding(y):
-        raise ValueError("at least half of the picture is exactly flat: L-SNR a has no noise floor to compare with")
+        raise ValueError("at least half of the picture is exactly flat: L-SNR a has no noise floor")
     return float(10 * np.log10(edges.var() / spread**2))
 
 
@@ -79,7 +80,7 @@ def lap_var(y: NDArray[np.float64]) -> float:
 
 
 def _rounding(y: NDArray[np.float64]) -> float:
-    # equal pixels differ by a few ulp after the weighted sum; a smaller spread than this is rounding, not picture
+    # equal pixels differ by a few ulp after the weighted sum; a smaller spread than this is rounding
     return 64 * float(np.finfo(np.float64).eps) * max(float(np.abs(y).max(initial=0.0)), 1e-300)
 
 

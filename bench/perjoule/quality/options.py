@@ -1,4 +1,4 @@
-"""Options of metrics: a frozen dataclass says which keys there are, what type they have and what they default to."""
+"""Options of metrics: a frozen dataclass says which keys there are, their types and their defaults."""
 
 from __future__ import annotations
 

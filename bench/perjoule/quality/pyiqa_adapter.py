@@ -1,7 +1,7 @@
 """Any metric of pyiqa as `pyiqa:NAME`; direction and reference need are read from pyiqa's own registry.
 
-pyiqa is an extra because its licence, PolyForm-Noncommercial-1.0.0, is not for commercial use. Same-named metrics of
-other packages are not interchangeable with it: on one 256 px pair its `ssim` says .589 and its `ssimc` .458.
+pyiqa is an extra because its licence, PolyForm-Noncommercial-1.0.0, is not for commercial use. Same-named metrics
+of other packages are not interchangeable with it: on one 256 px pair its `ssim` says .589, another's .458.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from perjoule.types import MetricSpec, Score
 
 LICENCE = "PolyForm-Noncommercial-1.0.0"
 # they judge a folder of images, or want a caption, and pyiqa's registry does not say so
-_NOT_PER_IMAGE = {"FID": "a whole set of images", "InceptionScore": "a whole set of images", "CLIPScore": "a caption"}
+_NOT_PER_IMAGE = {
+    "FID": "sets of images",
+    "InceptionScore": "sets of images",
+    "CLIPScore": "a caption and an image",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class PyiqaMetric:
             UsageError: If pyiqa cannot load it, for instance because weights cannot be downloaded.
         """
         reference = "; the longest run itself is scored against itself" if self._needs_reference else ""
+        span = self._entry.get("score_range", "not stated")
         return MetricSpec(
             name=self._name,
             direction="lower" if self._entry.get("lower_better", False) else "higher",
@@ -59,9 +64,7 @@ class PyiqaMetric:
             unit=self._pyiqa_name,
             weights_digest=_digest_state(self._model.state_dict()),
             licence=LICENCE,
-            description=(
-                f"{self._pyiqa_name} of pyiqa {_version()}, range {self._entry.get('score_range', 'not stated')}{reference}"
-            ),
+            description=f"{self._pyiqa_name} of pyiqa {_version()}, range {span}{reference}",
             advisory=False,
             bounds=(None, None),  # the registry calls its own ranges a rough estimation
         )
@@ -132,7 +135,7 @@ def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
     entry = DEFAULT_CONFIGS[name]
     wants = _NOT_PER_IMAGE.get(str(entry.get("metric_opts", {}).get("type", "")))
     if wants:
-        raise UsageError(f"metric pyiqa:{name} judges {wants}, not an image by itself; it cannot be used here")
+        raise UsageError(f"metric pyiqa:{name} judges {wants}, not an image by itself: not supported")
     _say_licence()
     return PyiqaMetric(name, entry, checked)
 

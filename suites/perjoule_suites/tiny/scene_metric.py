@@ -1,8 +1,8 @@
-"""The metric `scene`: the share of what the caption asks for that an independent recogniser finds in the image.
+"""The metric `scene`: the share of what a caption asks for that an independent recogniser finds in the image.
 
-It needs no reference and no other model's taste: the tiny world's captions can be taken apart, so the truth is known.
-It counts attributes (how many things, how they stand, each one's colour, shape, texture and size, the ground) and
-gives every attribute of a caption the same weight.
+It needs no reference and no other model's taste: the tiny world's captions can be taken apart, so the truth is
+known. It counts attributes (how the things stand, each one's colour, shape and texture, size and position where
+there is one thing, the ground) and gives every attribute of a caption the same weight.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SceneMetric:
         self._options = options
         self._folder = Path(resolve_model(options.model, "metric scene: option model"))
         if not self._folder.is_dir():
-            raise UsageError(f"metric scene: option model = {options.model!r}: no such folder; hub ids are not read")
+            raise UsageError(f"metric scene: option model = {options.model!r}: no such folder (hub ids are not read)")
 
     @property
     def spec(self) -> MetricSpec:
@@ -54,7 +54,7 @@ class SceneMetric:
             unit="share",
             weights_digest=digest_folder(self._folder, ("*.safetensors",)),
             licence="Apache-2.0",
-            description="share of the caption's attributes that an independent recogniser finds; tiny world only",
+            description="share of the caption's attributes that a recogniser finds; tiny world only",
             advisory=False,
             bounds=(0.0, 1.0),
         )

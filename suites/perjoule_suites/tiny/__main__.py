@@ -1,0 +1,133 @@
+"""Train the tiny family: `python -m perjoule_suites.tiny train --work DIR`.
+
+Every stage is seeded and leaves a checkpoint a minute: a run that was cut off goes on where it stopped when the same
+command is given again, and a finished stage is not repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from perjoule_suites.tiny import autoencoder, clip, dataset, denoiser, evaluate, recogniser
+from perjoule_suites.tiny.scenes import caption
+
+_TRAIN_COUNT, _HELD_OUT_COUNT, _LATENT_COUNT, _TOKENIZER_CAPTIONS = 100_000, 4_000, 50_000, 20_000
+_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 25, 50)
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+Work = Annotated[Path, typer.Option(help="Folder of data, checkpoints and logs.")]
+Threads = Annotated[int, typer.Option(help="torch threads; one for each core that nothing else uses.")]
+
+
+@app.command()
+def train(work: Work = Path("tiny-work"), threads: Threads = 2) -> None:
+    """Train autoencoder, CLIP, recogniser and denoiser, each unless it is there already."""
+    torch.set_num_threads(threads)
+    seen = dataset.load_or_render(work, count=_TRAIN_COUNT, held_out=False, seed=1)
+    unseen = dataset.load_or_render(work, count=_HELD_OUT_COUNT, held_out=True, seed=2)
+
+    if not (work / "vae").exists():
+        autoencoder.train(seen, unseen, work).save_pretrained(work / "vae")
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    _say(f"autoencoder: {autoencoder.psnr(vae, unseen.images[:512]):.1f} dB on 512 held-out scenes")
+
+    if not (work / "tokenizer").exists():
+        rng = np.random.default_rng(0)
+        texts = [caption(scene, rng) for scene in seen.scenes[:_TOKENIZER_CAPTIONS]]
+        clip.train_tokenizer(texts).save_pretrained(work / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    if not (work / "clip").exists():
+        clip.train(seen, unseen, tokenizer, work).save_pretrained(work / "clip")
+    towers = CLIPModel.from_pretrained(work / "clip")
+    _say(f"clip: {clip.evaluate(towers, tokenizer, unseen)}")
+
+    if not (work / "recogniser").exists():
+        recogniser.train(seen, unseen, work).save_pretrained(work / "recogniser")
+    judge = recogniser.Recogniser.from_pretrained(work / "recogniser")
+    _say(f"recogniser: {recogniser.by_attribute(judge.recognise(unseen.images), unseen.scenes)}")
+
+    if not (work / "sd-tiny").exists():
+        latents = denoiser.cached_latents(vae, seen, work / "latents.pt", _LATENT_COUNT)
+        held_latents = denoiser.cached_latents(vae, unseen, work / "latents-ho.pt", 1_000)
+        model = denoiser.train(seen, latents, unseen, held_latents, tokenizer, towers, work)
+        denoiser.assemble(vae, model, tokenizer).save_pretrained(work / "sd-tiny")
+    _say(f"trained: {work / 'sd-tiny'}")
+
+
+@app.command()
+def export(
+    work: Work = Path("tiny-work"),
+    to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")] = Path(__file__).parent / "weights",
+) -> None:
+    """Write the trained family as fp16 safetensors in the layouts of diffusers and transformers."""
+    shutil.rmtree(to, ignore_errors=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(work / "sd-tiny", dtype=torch.float16)
+    pipeline.save_pretrained(to / "sd-tiny", safe_serialization=True)
+    towers = CLIPModel.from_pretrained(work / "clip", dtype=torch.float16)
+    towers.save_pretrained(to / "clip-tiny")
+    CLIPTokenizer.from_pretrained(work / "tokenizer").save_pretrained(to / "clip-tiny")
+    half = [0.5, 0.5, 0.5]
+    side = {"height": 64, "width": 64}
+    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=side, image_mean=half, image_std=half).save_pretrained(
+        to / "clip-tiny"
+    )
+    shutil.copytree(work / "recogniser", to / "recogniser-tiny")
+    size = sum(file.stat().st_size for file in to.rglob("*.safetensors"))
+    _say(f"{to}: {size / 1e6:.1f} MB of weights")
+
+
+@app.command("evaluate")
+def evaluate_(
+    model: Annotated[Path, typer.Option(help="Pipeline folder.")] = Path(__file__).parent / "weights" / "sd-tiny",
+    judge: Annotated[Path, typer.Option(help="Recogniser folder.")] = Path(__file__).parent
+    / "weights"
+    / "recogniser-tiny",
+    out: Annotated[Path, typer.Option(help="Folder for figures and tables.")] = Path("tiny-evaluation"),
+    captions: Annotated[int, typer.Option(help="Held-out captions of each kind.")] = 300,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = evaluate.GUIDANCE,
+    threads: Threads = 2,
+) -> None:
+    """Attribute accuracy at 25 steps, quality against steps, and a contact sheet, all on held-out captions."""
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    recognise = recogniser.Recogniser.from_pretrained(judge)
+    table: dict[str, float] = {}
+    for things in (1, 2):
+        scenes = evaluate.held_out_scenes(captions, things=things)
+        table |= evaluate.attribute_table(pipeline, recognise, scenes, guidance=guidance)
+    mixed = evaluate.held_out_scenes(captions, seed=7)
+    curve = evaluate.quality_by_steps(pipeline, recognise, mixed, _LADDER, guidance=guidance)
+    sheet = evaluate.held_out_scenes(24, seed=24)
+    texts = [caption(scene) for scene in sheet]
+    images = evaluate.generate(pipeline, texts, 25, guidance=guidance)
+    evaluate.contact_sheet(images, texts, out / "contact-sheet.png")
+    evaluate.quality_figure(curve, out / "quality-by-steps.png")
+    result = {"captions": captions, "guidance": guidance, "attributes_at_25_steps": table, "quality_by_steps": curve}
+    (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    _say(json.dumps(result, indent=2))
+
+
+@app.command()
+def recipes() -> None:
+    """Print the recipes."""
+    for recipe in (autoencoder.RECIPE, clip.RECIPE, recogniser.RECIPE, denoiser.RECIPE):
+        _say(json.dumps(dataclasses.asdict(recipe)))
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    app()
