@@ -29,11 +29,9 @@ def resolve_model(name: str, where: str) -> str:
         folder = registry.load("models", name.removeprefix(_BUILTIN), kind="builtin model", where=where)()
         return str(folder)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # the empty path would be the working directory
         return str(path)
     # a mistyped path would be sent to the hub, and the answer would be about a missing repository
     if name.startswith((".", "/", "~")) or not name:
-        raise UsageError(
-            f"{where}: model {name!r}: no such folder; give a folder, a hub id or {_BUILTIN}NAME"
-        )
+        raise UsageError(f"{where}: model {name!r}: no such folder; give a folder, a hub id or {_BUILTIN}NAME")
     return name

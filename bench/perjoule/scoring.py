@@ -86,4 +86,4 @@ def _load(file: Path) -> Images:
     from PIL import Image
 
     with Image.open(file) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return np.array(picture.convert("RGB"))  # a copy: torch wants writable memory

@@ -35,13 +35,18 @@ class _Rules:
             wide = frontier(evidence, panel, name, SMALL if small else WIDE)
             narrow = None if small else frontier(evidence, panel, name + "-narrow", NARROW)
             self.found |= wide.rules | (narrow.rules if narrow else frozenset())
-            kind = " (full-reference: within one family)" if axis.within_family else ""
-            advisory = ", advisory" if axis.advisory else ""
-            remark = f", {panel.remark}" if panel.remark else ""
+            said = [
+                axis.description.rstrip("."),
+                panel.remark,
+                "compares with the family's longest run, so never between families" if axis.within_family else "",
+                "" if axis.higher else "lower is better, the axis is reversed",
+                "advisory" if axis.advisory else "",
+            ]
             figures.append(
                 Figure(
                     name=name,
-                    caption=f"{axis.name}{advisory}{remark}{kind}",
+                    title=axis.name if small else f"{axis.name} against energy per image",
+                    caption="; ".join(filter(None, said)),
                     svg=wide.markup,
                     narrow=narrow.markup if narrow else "",
                     data=tables.panel_table(evidence, panel),
@@ -106,7 +111,7 @@ def _arms(evidence: Evidence) -> Section:
         anchor="arms",
         title="Cells",
         how_to_read="One row per variant and step count. Under a number stands its 95 % interval. ↑ means more is "
-        "better, ↓ less. The meter bound is the instrument's own error and comes on top of the interval. Compare rows "
+        "better, ↓ less. The meter's own error comes on top of the interval: see the data of the frontier. Compare rows "
         "by the headline's paired differences, not by whether two intervals overlap.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=(tables.arms_table(evidence),) if evidence.arms else (),
@@ -136,7 +141,7 @@ def _phases(run: RunData, evidence: Evidence, rules: _Rules) -> Section | None:
     rules.found |= wide.rules | narrow.rules
     figure = Figure(
         name="phases",
-        caption="Share of wall time per pipeline phase",
+        title="Share of wall time per pipeline phase",
         svg=wide.markup,
         narrow=narrow.markup,
         data=tables.phase_table(evidence, cells),
@@ -157,7 +162,7 @@ def _warnings(notes: dict[str, Table | None]) -> Section:
         title="Warnings and gaps",
         how_to_read="What the meter, the protocol and the metrics had to say. `perjoule explain CODE` tells the "
         "consequence and the remedy. What is absent is absent: it counts nowhere as zero.",
-        paragraphs=() if found else ("None: no warning, no failed trial, no image without a score.",),
+        paragraphs=() if found else ("No warning, no failed trial, no image without a score.",),
         tables=found,
     )
 

@@ -10,8 +10,10 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
@@ -24,8 +26,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same markers as text, for tables
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)))  # type: ignore[assignment]
 WIDE, NARROW, SMALL = (9.0, 4.6), (4.3, 3.9), (4.6, 3.1)
-_PHASE_COLOURS = ("#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#009e73", "#d55e00")
-_RC = {
+_PHASE_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "perjoule",
     "text.parse_math": False,
@@ -80,8 +82,7 @@ def frontier(evidence: Evidence, panel: Panel, name: str, size: tuple[float, flo
         mark = fmt.brand(evidence.provenance)
         branded = f", {(evidence.provenance or 'unknown').upper()}" if mark else ""
         axes.set_xlabel(f"energy per image ({unit.unit}{branded}), log₂ scale")
-        better = "" if panel.axis.higher else ", lower is better: axis reversed"
-        axes.set_ylabel(panel.axis.name + (f" ({panel.axis.unit})" if panel.axis.unit else "") + better)
+        axes.set_ylabel(panel.axis.name + (f" ({panel.axis.unit})" if panel.axis.unit else ""))
         if len({arm.variant for arm in panel.arms}) > 1:
             legend = axes.legend(loc="lower right", frameon=False, handlelength=3.2, fontsize=9.5)
             legend.set_gid("legend")
@@ -117,17 +118,18 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
             for row, share in enumerate(shares):
                 if share >= (7 if size[0] > 6 else 13):
                     axes.text(left[row] + share / 2, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,
-                              color="#000000" if i % 6 in {0, 2, 3} else "#ffffff")  # fmt: skip
+                              color=CARD, fontweight="bold")  # fmt: skip
             left = [a + b for a, b in zip(left, shares, strict=True)]
         axes.set_yticks(range(len(cells)), [label for label, _ in cells], fontsize=9)
-        axes.invert_yaxis()
+        axes.set_ylim(len(cells) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel("share of wall time (%), not of joules")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9, handlelength=1.2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6 if size[0] > 6 else 2, frameon=False, fontsize=9,
+                    handlelength=1.2, handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2)  # fmt: skip
 
-    height = 1.1 + 0.27 * len(cells)
+    height = 1.0 + 0.25 * len(cells)
     return embed(
         _render(draw, (size[0], height)),
         name=name,
@@ -148,7 +150,7 @@ def _render(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
 
 def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
     energies = [v / unit.factor for a in panel.arms for v in _present(a.energy) if v > 0]
-    low, high = min(energies) / 1.12, max(energies) * 1.18
+    low, high = min(energies) / 1.22, max(energies) * 1.18
     if high / low < 1.6:
         low, high = low / 1.25, high * 1.25
     axes.set_xscale("log", base=2)
@@ -158,7 +160,7 @@ def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
     if len(ticks) < 3:
         ticks = [t for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= t <= high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FixedFormatter([fmt.number(float(f"{t:.4g}"), 3) for t in ticks]))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{t:.4g}" for t in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     qualities = [v for a in panel.arms for v in _present(a.quality[panel.axis.name])]
@@ -199,7 +201,7 @@ def _ladder(
     axes.plot(x, y, color=colour, linestyle=dash, linewidth=width, alpha=0.75, marker=marker, markersize=0,
               gid=f"ladder-{series}")  # fmt: skip
     axes.plot([], [], color=colour, linestyle=dash, linewidth=width, marker=marker, markersize=6.5, label=variant)
-    above = series % 2 == 0
+    spoken = _spaced(x, 0.62 if size is SMALL else 0.3 if size is NARROW else 0.0)
     for place, arm, px, py in zip(places, arms, x, y, strict=True):
         quality = arm.quality[panel.axis.name]
         if quality.low is not None and quality.high is not None:
@@ -212,10 +214,36 @@ def _ladder(
                       markeredgecolor=INK, markeredgewidth=1.2, gid=f"ring-{place}")  # fmt: skip
         axes.plot([px], [py], linestyle="", marker=marker, markersize=6 if size is SMALL else 7, color=colour,
                   markeredgecolor=CARD, markeredgewidth=0.8, gid=f"point-{place}")  # fmt: skip
-        if arm.steps is not None:
+        if arm.steps is not None and px in spoken:
+            above = _leads(panel, variant, arm)
             axes.annotate(fmt.steps(arm.steps), (px, py), xytext=(-6 if above else 6, 9 if above else -16),
                           textcoords="offset points", ha="right" if above else "left", color=colour,
                           fontsize=8 if size is SMALL else 9, fontweight="bold")  # fmt: skip
+
+
+def _leads(panel: Panel, variant: str, arm: Arm) -> bool:
+    """True if no other variant's ladder passes above this point, so that its label may stand above it."""
+    sign = 1 if panel.axis.higher else -1
+    here = sign * (arm.quality[panel.axis.name].value or 0)
+    for other in dict.fromkeys(a.variant for a in panel.arms if a.variant != variant):
+        ladder = sorted(
+            (a.energy.value or 0, sign * (a.quality[panel.axis.name].value or 0))
+            for a in panel.arms
+            if a.variant == other
+        )
+        energies, qualities = zip(*ladder, strict=True)
+        if float(np.interp(arm.energy.value or 0, energies, qualities)) > here:
+            return False
+    return True
+
+
+def _spaced(x: Sequence[float], octaves: float) -> set[float]:
+    """Return the places that may carry a label: the last one, and those at least `octaves` from the next to carry one."""
+    kept: list[float] = []
+    for place in reversed(x):
+        if not kept or math.log2(kept[-1] / place) >= octaves:
+            kept.append(place)
+    return set(kept)
 
 
 def _present(value: fmt.Interval) -> list[float]:
@@ -227,6 +255,6 @@ def _tooltip(arm: Arm, axis: Axis) -> str:
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality[axis.name])
     mark = f" {arm.brand}" if arm.brand else ""
     return (
-        f"{arm.variant}, {fmt.steps(arm.steps)} steps: {energy[0]} {unit.unit}/image{mark} {energy[1]}, "
+        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, "
         f"{axis.name} {quality[0]} {quality[1]}"
     )

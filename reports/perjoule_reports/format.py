@@ -113,6 +113,11 @@ def steps(value: float | None) -> str:
     return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
 
 
+def step_count(value: float | None) -> str:
+    """Print `1 step`, `12 steps`, `13.4 steps`."""
+    return f"{steps(value)} {'step' if value == 1 else 'steps'}"
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 prompt`, `24 prompts`, `2 passes`."""
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
@@ -151,9 +156,10 @@ def _fixed(value: float, decimals: int) -> str:
 
 
 def _decimals(width: float, magnitude: float) -> int:
-    if width > 0:
-        return min(6, max(0, 1 - math.floor(math.log10(width))))
-    return 2 if magnitude == 0 else min(6, max(0, 2 - math.floor(math.log10(magnitude))))
+    """Return decimals that show the interval's ends apart, with no more than four significant digits in all."""
+    most = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
+    wanted = 1 - math.floor(math.log10(2 * width)) if width > 0 else most - 1
+    return min(6, max(0, min(wanted, most)))
 
 
 def _signed(text: str, signed: bool) -> str:

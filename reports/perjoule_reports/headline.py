@@ -76,8 +76,13 @@ def _better(difference: Interval, axis: Axis) -> bool:
 
 
 def _name(arm: Arm, other: Arm) -> str:
-    named = f"{fmt.steps(arm.steps)} steps"
+    named = fmt.step_count(arm.steps)
     return named if arm.variant == other.variant else f"{arm.variant} at {named}"
+
+
+def _uses(arm: Arm, other: Arm) -> str:
+    single = arm.variant != other.variant or arm.steps == 1
+    return f"{_name(arm, other)} {'uses' if single else 'use'}"
 
 
 def _saved(ratio: Interval) -> tuple[str, str]:
@@ -99,14 +104,14 @@ def _saving(found: Contrast, axis: Axis) -> Headline:
     delta = fmt.interval(found.quality, signed=True)
     better = _better(found.quality, axis)
     claim = (
-        f"and score better in {axis.name}"
+        f"and better scores in {axis.name}"
         if better
-        else f"with no loss of {axis.name} that {fmt.plural(found.prompt_count, 'prompt')} can resolve"
+        else f"with no loss in {axis.name} score that {fmt.plural(found.prompt_count, 'prompt')} can resolve"
     )
     worst = found.quality.low if axis.higher else found.quality.high
     allowed = "" if better or worst is None else f" The interval still allows a loss of up to {fmt.number(abs(worst), 2)}."
     return Headline(
-        sentence=f"{_name(arm, anchor)} use {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
+        sentence=f"{_uses(arm, anchor)} {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
         support=(
             f"{axis.name.capitalize()}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, "
             f"paired difference {delta[0]} {delta[1]}.{allowed}",
@@ -132,8 +137,8 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Contrast]) -> Headline:
     n = max((c.prompt_count for c in contrasts), default=0)
     counted = f"with {fmt.plural(n, 'prompt')}" if n else "without scores per prompt"
     return Headline(
-        sentence=f"No cell is resolved as worse in {axis.name} than {anchor.variant} at {fmt.steps(anchor.steps)} "
-        f"steps {counted}: this run cannot say what the extra joules buy.",
+        sentence=f"No cell is resolved as worse in {axis.name} than {anchor.variant} at {fmt.step_count(anchor.steps)} "
+        f"{counted}: this run cannot say what the extra joules buy.",
         support=("That is a lack of evidence, not evidence of equal quality. More prompts narrow the intervals.",),
     )
 
@@ -146,7 +151,7 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Contrast]) -> Headline:
     delta = fmt.interval(near.quality, signed=True)
     return Headline(
         sentence=f"Every cheaper cell scores worse in {axis.name} than {anchor.variant} at "
-        f"{fmt.steps(anchor.steps)} steps; the nearest, {_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
+        f"{fmt.step_count(anchor.steps)}; the nearest, {_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
         support=(f"Its paired difference is {delta[0]} {delta[1]}.",),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
@@ -162,8 +167,8 @@ def _fidelity(cheaper: list[Contrast], anchor: Arm, axis: Axis) -> Headline:
     share, share_interval = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
     return Headline(
-        sentence=f"{_name(near.arm, anchor)} use {share} less {_joules(near.arm)} than "
-        f"{fmt.steps(anchor.steps)} and stay at {quality[0]} {quality[1]} {axis.name} of that run.",
+        sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
+        f"{fmt.steps(anchor.steps)} , at {quality[0]} {quality[1]} {axis.name} of that run.",
         support=("The longest run is the reference itself, so this axis can show closeness, never improvement.",),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
@@ -179,7 +184,7 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(_quality(arm, axis))
     return Headline(
-        sentence=f"{arm.variant} at {fmt.steps(arm.steps)} steps costs {energy[0]} {unit.unit} of {_joules(arm)} per image and scores "
+        sentence=f"{arm.variant} at {fmt.step_count(arm.steps)} costs {energy[0]} {unit.unit} of {_joules(arm)} per image and scores "
         f"{quality[0]} in {axis.name}; with one comparable cell there is no frontier.",
         support=(f"Energy {energy[1] or 'without interval'}, {axis.name} {quality[1] or 'without interval'}.",),
         tiles=(

@@ -10,8 +10,8 @@ import re
 from perjoule_reports.format import clean
 from perjoule_reports.records import Cell, Column, Report, Section, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
 
 
@@ -32,7 +32,7 @@ def render_markdown(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Return text that Markdown prints as it is."""
-    text = re.sub("[&<>@]", lambda m: _ENTITIES[m[0]], clean(text))
+    text = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], clean(text))
     text = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), text)
     parts = re.split(r"(&#?\w+;)", text)
     return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
@@ -41,7 +41,7 @@ def escape(text: str) -> str:
 def _section(section: Section) -> list[str]:
     tables = [*section.tables, *section.folded]
     if section.strips or (section.figures and not section.paragraphs):
-        figures = ", ".join(escape(f.caption) for f in section.figures)
+        figures = ", ".join(escape(f.title) for f in section.figures)
         shown = figures or f"{len(section.strips)} strips"
         return [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
     lines = [f"## {escape(section.title)}", ""]

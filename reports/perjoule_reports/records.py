@@ -138,8 +138,9 @@ class Figure:
     """A picture with its words and its data. `narrow` is the same picture drawn for a phone, or empty."""
 
     name: str
-    caption: str
+    title: str
     svg: str
+    caption: str = ""
     narrow: str = ""
     data: Table | None = None
     small: bool = False

@@ -102,8 +102,8 @@ def _strip(
         thumbs.append(
             Thumb(
                 uri=uri,
-                alt=f"{fmt.shorten(text, 300)} ({variant}, {fmt.steps(taken)} steps)",
-                lines=(f"{fmt.steps(taken)} steps", energy, quality),
+                alt=f"{fmt.shorten(text, 300)} ({variant}, {fmt.step_count(taken)})",
+                lines=(fmt.step_count(taken), energy, quality),
                 marked=bool(evidence.primary and arm.on_frontier.get(evidence.primary.name)),
                 pixelated=pixelated,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Arm, Axis, Evidence, phases, rows_of
@@ -18,21 +19,18 @@ def arms_table(evidence: Evidence) -> Table:
     unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
     time = fmt.scale((a.duration_s for a in evidence.arms), "s")
     primary = evidence.primary
-    bounded = any(a.energy_bound_j is not None for a in evidence.arms)
     columns = [
-        Column(title="cell", hint="variant and step count"),
-        Column(title="role"),
+        Column(title="cell", hint="variant and step count; under it the part it plays"),
         Column(title="steps", numeric=True, hint="denoising steps asked for; the mean for an adaptive policy"),
         Column(title="NFE", numeric=True, hint="denoiser evaluations per image; guidance counts two a step"),
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_ENERGY_HINT),
-        *([Column(title="meter bound", unit=f"± {unit.unit}", numeric=True, hint="bound on the meter's own error")] * bounded),
         Column(title="energy", unit="Wh/1000 images", numeric=True, hint="1 J/image is 0.2778 Wh per 1000 images"),
         Column(title="time", unit=f"{time.unit}/image", numeric=True, hint="wall time of the windows per image"),
         Column(title="power", unit="W", numeric=True, hint="energy over time"),
         *(_quality_column(axis) for axis in evidence.axes),
         Column(title="frontier", hint=f"no other cell is cheaper and better in {primary.name}" if primary else ""),
     ]
-    rows = [_arm_row(evidence, arm, unit, time, bounded) for arm in evidence.arms]
+    rows = [_arm_row(evidence, arm, unit, time) for arm in evidence.arms]
     marked = {i for i, a in enumerate(evidence.arms) if primary and a.on_frontier.get(primary.name)}
     caption = "Every cell of the run" + (f"; frontier by {primary.name}" if primary else "")
     return Table(caption=caption, columns=tuple(columns), rows=tuple(rows), marked=frozenset(marked))
@@ -46,6 +44,7 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
             arm_cell(evidence, arm),
             Cell(text=fmt.steps(arm.steps), sort=arm.steps),
             interval_cell(arm.energy, unit, arm.brand),
+            _bound(arm, unit),
             interval_cell(arm.quality[panel.axis.name]),
             Cell(text="yes" if arm.on_frontier.get(panel.axis.name) else "no"),
             _chance(arm, panel.axis),
@@ -56,6 +55,7 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
         Column(title="cell"),
         Column(title="steps", numeric=True),
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_ENERGY_HINT),
+        Column(title="meter bound", unit=f"± {unit.unit}", numeric=True, hint="bound on the meter's own error"),
         _quality_column(panel.axis),
         Column(title="on frontier"),
         Column(title="P(on frontier)", numeric=True, hint="share of resamples in which the cell is on the frontier"),
@@ -66,17 +66,13 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
 
 def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:
     """Sum the wall seconds per phase over the trials of each cell; cells that recorded none are left out."""
-    found = []
     by_cell: dict[str, dict[str, float]] = {}
     for row in rows_of(run.trials, "cell_id", "phases_s"):
         total = by_cell.setdefault(str(row["cell_id"]), {})
         for name, seconds in phases(row).items():
             total[name] = total.get(name, 0.0) + seconds
-    for arm in evidence.arms:
-        seconds = by_cell.get(arm.cell_id)
-        if seconds and sum(seconds.values()) > 0:
-            found.append((arm, seconds))
-    return found
+    every = ((arm, by_cell.get(arm.cell_id, {})) for arm in evidence.arms)
+    return [(arm, seconds) for arm, seconds in every if sum(seconds.values()) > 0]
 
 
 def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:
@@ -103,20 +99,17 @@ def interval_cell(value: Interval, unit: Scale | None = None, brand: str = "", a
     return Cell(text=text, detail=detail, brand=brand, sort=value.value)
 
 
-def _arm_row(evidence: Evidence, arm: Arm, unit: Scale, time: Scale, bounded: bool) -> tuple[Cell, ...]:
+def _arm_row(evidence: Evidence, arm: Arm, unit: Scale, time: Scale) -> tuple[Cell, ...]:
     watt_hours = Scale(factor=1 / fmt.WH_PER_1000_PER_JOULE, unit="Wh")
     part = arm.role if arm.policy in {"fixed", arm.role} else f"{arm.role} ({arm.policy})"
-    bound = arm.energy_bound_j
     primary = evidence.primary
     on = bool(primary and arm.on_frontier.get(primary.name))
     measured = arm.energy.value is not None
     return (
-        arm_cell(evidence, arm),
-        Cell(text=fmt.clean(part)),
+        replace(arm_cell(evidence, arm), detail=fmt.clean(part)),
         Cell(text=fmt.steps(arm.steps), sort=arm.steps),
-        Cell(text=fmt.number(arm.nfe), sort=arm.nfe),
+        Cell(text=fmt.steps(arm.nfe), sort=arm.nfe),
         interval_cell(arm.energy, unit, arm.brand, absent="not measured"),
-        *([Cell(text=fmt.number(None if bound is None else bound / unit.factor, 2), sort=bound)] * bounded),
         Cell(
             text=fmt.interval(arm.energy, watt_hours)[0] if measured else "not measured",
             brand=arm.brand,
@@ -132,6 +125,11 @@ def _arm_row(evidence: Evidence, arm: Arm, unit: Scale, time: Scale, bounded: bo
 def _resampled(arm: Arm, axis: Axis) -> str:
     chance = arm.p_on_frontier.get(axis.name)
     return "" if chance is None else f"P {chance:.2f}"
+
+
+def _bound(arm: Arm, unit: Scale) -> Cell:
+    bound = arm.energy_bound_j
+    return Cell(text=fmt.ABSENT if bound is None else fmt.number(bound / unit.factor, 2), brand=arm.brand, sort=bound)
 
 
 def _chance(arm: Arm, axis: Axis) -> Cell:

@@ -130,9 +130,11 @@ def load(variant: Variant, *, where: str) -> DiffusersGenerator:
         UsageError: If the model is no diffusers pipeline, cannot be had, or its scheduler is not known.
     """
     import diffusers
+    import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
     model = resolve_model(variant.model, f"{where}.model")
     folder = Path(model)
     if folder.is_dir() and not (folder / "model_index.json").is_file():

@@ -40,9 +40,10 @@ def do(
     writer: RunWriter,
     generator: FakeGenerator | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    fails_on: str | None = None,
 ) -> None:
     clock = VirtualClock()
-    drawer = generator or FakeGenerator(clock=clock, step_s=STEP_S)
+    drawer = generator or FakeGenerator(clock=clock, step_s=STEP_S, fails_on=fails_on)
     execute(
         make_plan(suite, PROMPTS),
         protocol=suite.protocol,
@@ -119,7 +120,7 @@ def test_an_image_depends_on_prompt_seed_and_cell_only(tmp_path: Path) -> None:
 
 def test_a_failing_prompt_leaves_a_reason_and_the_run_goes_on(tmp_path: Path) -> None:
     suite = make_suite(batch_size=1, seeds=(1,))
-    do(suite, fresh(tmp_path / "run", suite), generator=FakeGenerator(fails_on="a dog"))
+    do(suite, fresh(tmp_path / "run", suite), fails_on="a dog")
     trials = load_run(tmp_path / "run").trials
     failed = trials.filter(pl.col("failure").is_not_null())
     assert failed.height == 2

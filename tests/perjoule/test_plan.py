@@ -22,9 +22,7 @@ PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a", "b", "c", 
 def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> None:
     suite = replace(DEMO, protocol=replace(DEMO.protocol, batch_size=batch, blocks=blocks, seeds=tuple(seeds)))
     plan = make_plan(suite, PROMPTS)
-    images = [
-        (a.block, a.cell.cell_id, p.prompt_id, s) for a in plan for p, s in zip(a.prompts, a.seeds, strict=True)
-    ]
+    images = [(a.block, a.cell.cell_id, p.prompt_id, s) for a in plan for p, s in zip(a.prompts, a.seeds, strict=True)]
     assert len(images) == len(set(images)) == blocks * len(cells_of(suite)) * len(PROMPTS) * len(seeds)
     assert len({a.trial_id for a in plan}) == len(plan)
     assert all(len(a.prompts) <= batch for a in plan)

@@ -17,7 +17,7 @@ def load(path: Path, **options: object) -> list[str]:
 
 
 def test_formats_agree(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("a cat\n\na \"dog\"\na cat\n")
+    (tmp_path / "p.txt").write_text('a cat\n\na "dog"\na cat\n')
     (tmp_path / "p.tsv").write_text('Prompt\tNote\na cat\tx\na "dog"\ty\n')
     (tmp_path / "p.csv").write_text('prompt,note\na cat,x\n"a ""dog""",y\n')
     (tmp_path / "p.jsonl").write_text('{"prompt": "a cat"}\n{"prompt": "a \\"dog\\""}\n')
@@ -26,7 +26,15 @@ def test_formats_agree(tmp_path: Path) -> None:
     assert sorted(found[0]) == ['a "dog"', "a cat"]
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1), unique=True, min_size=2, max_size=30), st.data())
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1),
+        unique=True,
+        min_size=2,
+        max_size=30,
+    ),
+    st.data(),
+)
 def test_limits_nest(tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject) -> None:
     file = tmp_path_factory.mktemp("p") / "p.txt"
     file.write_text("\n".join(texts), encoding="utf-8")
@@ -55,9 +63,7 @@ def test_every_prefix_is_stratified(tmp_path: Path) -> None:
         ("p.txt", "a\nb\n", {"limit": 3}, "limit = 3"),
     ],
 )
-def test_bad_sources_are_named(
-    tmp_path: Path, name: str, content: str, options: dict[str, int], message: str
-) -> None:
+def test_bad_sources_are_named(tmp_path: Path, name: str, content: str, options: dict[str, int], message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(SuiteError, match=message.replace("(", r"\(")) as caught:
         load(tmp_path / name, **options)

@@ -47,10 +47,7 @@ class ClipText(ClipMetric):
         def judge(batch: range) -> Sequence[Outcome]:
             seen = encoder.images([images.images(i) for i in batch])
             prompts = [images.prompts[i].text for i in batch]
-            return [
-                cosine(v, vector_of[t]) if t else "the prompt is empty"
-                for v, t in zip(seen, prompts, strict=True)
-            ]
+            return [cosine(v, vector_of[t]) if t else "the prompt is empty" for v, t in zip(seen, prompts, strict=True)]
 
         return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
 
@@ -87,8 +84,7 @@ class RPrecision(ClipMetric):
         def judge(batch: range) -> Sequence[Outcome]:
             seen = encoder.images([images.images(i) for i in batch])
             return [
-                _ranks_first(v, images.prompts[i].text, chosen, vector_of)
-                for v, i in zip(seen, batch, strict=True)
+                _ranks_first(v, images.prompts[i].text, chosen, vector_of) for v, i in zip(seen, batch, strict=True)
             ]
 
         return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)

@@ -79,9 +79,7 @@ class ClipEncoder:
             has_processor = (folder / "preprocessor_config.json").is_file()
             self._processor: Any = CLIPImageProcessor.from_pretrained(folder) if has_processor else None
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise UsageError(
-                f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}"
-            ) from error
+            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}") from error
         self._side = int(self._model.config.vision_config.image_size)
         self._length = int(self._model.config.text_config.max_position_embeddings)
         self._device = device
@@ -91,9 +89,10 @@ class ClipEncoder:
         import torch
 
         if self._processor is not None:
-            pixels = self._processor(
-                images=list(pictures), return_tensors="pt", input_data_format="channels_last"
-            )["pixel_values"]
+            # copies, because images decoded by Pillow are read-only and torch warns about those
+            copies = [np.array(picture) for picture in pictures]
+            found = self._processor(images=copies, return_tensors="pt", input_data_format="channels_last")
+            pixels = found["pixel_values"]
         else:
             pixels = torch.cat([_resized(picture, self._side) for picture in pictures])
         with torch.inference_mode():

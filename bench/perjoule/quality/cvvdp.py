@@ -141,9 +141,7 @@ def _model(display: str, pixels_per_degree: float, device: str) -> Any:
         import pycvvdp
     # with a fixed pixels per degree the display's resolution is not used
     geometry = pycvvdp.vvdp_display_geometry([1920, 1080], ppd=pixels_per_degree)
-    return pycvvdp.cvvdp(
-        display_name=display, display_geometry=geometry, quiet=True, device=torch.device(device)
-    )
+    return pycvvdp.cvvdp(display_name=display, display_geometry=geometry, quiet=True, device=torch.device(device))
 
 
 @contextmanager

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from perjoule.errors import UsageError
-from perjoule.types import Prompt
+from perjoule.prompts import load_prompts
+from perjoule.types import Prompt, PromptSource
 
 DISTRACTOR_COUNT = 99
 FEWEST_DISTRACTORS = 20  # with fewer, chance alone ranks the prompt first in one image of twenty
 
 
-def choose(
-    prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT
-) -> list[str]:
+def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT) -> list[str]:
     """Draw distinct texts other than the prompt's own.
 
     Args:
@@ -30,9 +28,7 @@ def choose(
 
     def drawn(texts: Iterable[str]) -> list[str]:
         distinct = {text for text in texts if text} - {prompt.text}
-        return sorted(
-            distinct, key=lambda text: hashlib.sha256(f"{prompt.prompt_id}\0{text}".encode()).digest()
-        )
+        return sorted(distinct, key=lambda text: hashlib.sha256(f"{prompt.prompt_id}\0{text}".encode()).digest())
 
     own = list(others)
     first = drawn(own)[:count]
@@ -40,20 +36,15 @@ def choose(
 
 
 def read_texts(source: list[str] | str) -> list[str]:
-    """The option `distractors`: texts as they are, or the lines of a UTF-8 text file that are not blank.
+    """The option `distractors`: texts as they are, or the prompts of a set (`builtin:NAME` or a path).
 
     Raises:
-        UsageError: If an entry is no text or the file cannot be read.
+        UsageError: If an entry is no text or the set cannot be read.
     """
     if isinstance(source, list):
         wrong = [text for text in source if not isinstance(text, str)]
         if wrong:
             raise UsageError(f"metric r_precision: option distractors holds {wrong[0]!r}: wanted texts")
         return source
-    try:
-        lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"metric r_precision: option distractors = {source!r} cannot be read: {error}"
-        ) from error
-    return [line.strip() for line in lines if line.strip()]
+    where = "metric r_precision: option distractors"
+    return [prompt.text for prompt in load_prompts(PromptSource(source=source), where=where)]

@@ -82,6 +82,10 @@ def export(
         to / "clip-tiny"
     )
     shutil.copytree(work / "recogniser", to / "recogniser-tiny")
+    for file in to.rglob("*.json"):
+        # where the weights lay while they were trained is nobody's business
+        kept = [line for line in file.read_text().splitlines(keepends=True) if '"_name_or_path"' not in line]
+        file.write_text("".join(kept))
     size = sum(file.stat().st_size for file in to.rglob("*.safetensors"))
     _say(f"{to}: {size / 1e6:.1f} MB of weights")
 

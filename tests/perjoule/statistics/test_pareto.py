@@ -21,9 +21,7 @@ def test_non_dominated_is_its_definition(points: tuple[np.ndarray, np.ndarray]) 
     energy, quality = points
     for i, on in enumerate(non_dominated(energy, quality)):
         beaten = any(
-            energy[j] <= energy[i]
-            and quality[j] >= quality[i]
-            and (energy[j], quality[j]) != (energy[i], quality[i])
+            energy[j] <= energy[i] and quality[j] >= quality[i] and (energy[j], quality[j]) != (energy[i], quality[i])
             for j in range(len(energy))
         )
         assert on == (not beaten)

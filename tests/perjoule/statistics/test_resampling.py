@@ -16,7 +16,9 @@ def test_the_interval_agrees_with_scipy() -> None:
         (joules[:, 0] / 8,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(4)
     ).confidence_interval
     assert ours.value == pytest.approx(joules.mean() / 8)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)  # four standard errors of two quantiles
+    assert (ours.low, ours.high) == pytest.approx(
+        (theirs.low, theirs.high), abs=0.04
+    )  # four standard errors of two quantiles
 
 
 def test_missing_units_are_left_out_not_zero() -> None:

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perjoule.errors import MeterError
+from perjoule.meters.nvml import open_nvml
+from perjoule.types import EnergyReading
+
+
+def codes(reading: EnergyReading) -> list[str]:
+    return [said[:4] for said in reading.warnings]
+
+
+def open_on(rig: Any, **more: Any) -> Any:
+    return open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}, **more)
+
+
+@pytest.mark.parametrize("period_s", [0.01, 0.02, 0.1, 0.2])
+def test_short_loads_are_neither_lost_nor_biased(make_rig: Callable[..., Any], period_s: float) -> None:
+    """Where a plain counter difference is 4 to 40 % low, the mean error stays under half a percent."""
+    rig = make_rig(period_s=period_s, ripple_w=2.1)
+    chance = random.Random(7)
+    errors, covered, count = [], 0, 40
+    with open_on(rig) as meter:
+        assert meter.period.median_s == pytest.approx(period_s, rel=0.05)
+        for _ in range(count):
+            rig.clock.advance(chance.uniform(0.2, 0.4))
+            with meter.window() as window:
+                truth_j = rig.work(0.1 + chance.uniform(0, 0.1))
+            reading = window.reading
+            assert reading.energy_j is not None and reading.uncertainty_j is not None
+            covered += abs(reading.energy_j - truth_j) <= reading.uncertainty_j
+            errors.append(reading.energy_j / truth_j - 1)
+            assert reading.uncertainty_j < 0.06 * truth_j
+    assert covered == count
+    assert abs(sum(errors) / count) < 0.005
+    assert max(map(abs, errors)) < 0.02
+
+
+def test_a_reading_names_its_source_and_idle(rig: Any) -> None:
+    with open_on(rig) as meter, meter.window("cell/1") as window:
+        rig.work(0.5)
+    reading = window.reading
+    assert (reading.provenance, reading.boundary) == ("measured", "gpu-board")
+    assert "energy counter" in reading.method and "period 0.100 s" in reading.method and "999.1" in reading.method
+    assert meter.name == "nvml:GPU-11111111-aaaa-bbbb-cccc-000000000000"
+    assert reading.idle_power_w == pytest.approx(60.0, abs=0.6)
+    assert reading.duration_s == pytest.approx(0.5)
+    assert reading.net_energy_j == pytest.approx(0.5 * 240, rel=0.02)
+    assert reading.warnings == ()
+
+
+def test_learning_takes_ten_periods_and_idle_can_be_learnt_again(rig: Any) -> None:
+    begun_s = rig.clock.now()
+    with open_on(rig) as meter:
+        assert rig.clock.now() - begun_s <= 15 * 0.1
+        assert meter.period.gap_count >= 10
+        rig.load.idle_steps.append((rig.clock.now(), 20.0))
+        rig.clock.advance(0.2)
+        assert meter.learn_idle(1.0) == pytest.approx(80.0, abs=0.8)
+
+
+def test_nothing_is_asked_of_the_driver_while_the_work_runs(rig: Any) -> None:
+    with open_on(rig) as meter, meter.window():
+        begun_s = rig.clock.now()
+        rig.work(1.0)
+        ended_s = rig.clock.now()
+    assert [name for name, t_s in rig.nvml.calls if begun_s < t_s < ended_s] == []
+
+
+def test_synchronise_comes_before_any_reading(rig: Any) -> None:
+    moments: list[float] = []
+    with open_on(rig) as meter:
+        rig.nvml.calls.clear()
+        with meter.window(sync=lambda: moments.append(len(rig.nvml.calls))):
+            asked = len(rig.nvml.calls)
+            rig.work(0.3)
+    assert moments == [0, asked]
+    assert len(rig.nvml.calls) > asked
+
+
+def test_a_reset_counter_is_no_energy(rig: Any) -> None:
+    with open_on(rig) as meter, meter.window() as window:
+        reset_s = rig.clock.now() + 0.4
+        rig.nvml.counter_fault = lambda t_s, mj: mj if t_s < reset_s else int((t_s - reset_s) * 1000)
+        rig.work(1.0)
+    assert window.reading.energy_j is None and codes(window.reading) == ["W210"]
+
+
+def test_a_stuck_counter_is_no_energy_and_no_hang(rig: Any) -> None:
+    with open_on(rig) as meter:
+        with meter.window() as window:
+            stuck_s = rig.clock.now() + 0.4
+            rig.nvml.counter_fault = lambda t_s, mj: min(mj, int(1000 * rig.load.total_j(stuck_s)))
+            rig.work(1.0)
+            ended_s = rig.clock.now()
+        assert rig.clock.now() - ended_s < 2.5
+        assert window.reading.energy_j is None and codes(window.reading) == ["W211"]
+        with meter.window() as again:  # stuck from the start: the work goes on all the same
+            rig.work(0.2)
+    assert again.reading.energy_j is None and codes(again.reading) == ["W211"]
+    assert again.reading.duration_s == pytest.approx(0.2)
+
+
+def test_a_counter_that_paused_and_went_on_is_no_energy(rig: Any) -> None:
+    with open_on(rig) as meter, meter.window() as window:
+        begun_s = rig.clock.now()
+        paused_j = rig.load.idle_w * 0.95 + 240 * 0.95
+        rig.nvml.counter_fault = lambda t_s, mj: mj if t_s <= begun_s else max(mj - int(1000 * paused_j), 0)
+        rig.work(1.0)
+    assert window.reading.energy_j is None and codes(window.reading)[0] in {"W210", "W213"}
+
+
+def test_more_than_the_power_limit_is_no_energy(rig: Any) -> None:
+    with open_on(rig) as meter, meter.window() as window:
+        begun_s = rig.clock.now()
+        rig.nvml.counter_fault = lambda t_s, mj: mj if t_s <= begun_s else mj + 1_000_000
+        rig.work(1.0)
+    assert window.reading.energy_j is None and codes(window.reading) == ["W212"]
+
+
+def test_a_lost_gpu_does_not_reach_the_work(rig: Any) -> None:
+    with open_on(rig) as meter:
+        with meter.window() as window:
+            rig.work(0.3)
+            rig.nvml.failing["nvmlDeviceGetTotalEnergyConsumption"] = 15
+        assert window.reading.energy_j is None and codes(window.reading) == ["W220"]
+        assert "code 15" in window.reading.warnings[0]
+        assert meter.learn_idle(0.5) is None
+        with meter.window() as again:
+            rig.work(0.3)
+    assert again.reading.energy_j is None and codes(again.reading) == ["W220"]
+
+
+def test_errors_that_pass_are_waited_out(rig: Any) -> None:
+    chance = random.Random(3)
+    with open_on(rig) as meter:
+        rig.nvml.counter_error = lambda t_s: 999 if chance.random() < 0.3 else 0
+        with meter.window() as window:
+            truth_j = rig.work(0.5)
+    reading = window.reading
+    assert reading.energy_j is not None and reading.uncertainty_j is not None
+    assert abs(reading.energy_j - truth_j) <= reading.uncertainty_j < 0.05 * truth_j
+
+
+def test_errors_that_stay_are_not_waited_for_long(rig: Any) -> None:
+    with open_on(rig) as meter:
+        with meter.window() as window:
+            rig.work(0.5)
+            rig.nvml.failing["nvmlDeviceGetTotalEnergyConsumption"] = 999
+            ended_s = rig.clock.now()
+        assert rig.clock.now() - ended_s < 2.0
+    assert window.reading.energy_j is None and codes(window.reading) == ["W220"]
+
+
+def test_a_wide_bound_is_told_when_a_narrow_one_was_asked_for(rig: Any) -> None:
+    with open_on(rig) as meter:
+        with meter.window(max_uncertainty=1e-5) as narrow:
+            rig.work(0.2)
+        with meter.window(max_uncertainty=0.2) as wide:
+            rig.work(0.2)
+    assert codes(narrow.reading) == ["W201"] and narrow.reading.energy_j is not None
+    assert wide.reading.warnings == ()
+
+
+def test_nvml_is_shut_down_once_opened_or_not(rig: Any) -> None:
+    with open_on(rig) as meter:
+        assert rig.nvml.sessions == 1
+    meter.close()
+    assert rig.nvml.sessions == 0
+    with pytest.raises(MeterError, match="fits no board"):
+        open_on(rig, selector="GPU-999")
+    assert rig.nvml.sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda nvml: nvml.failing.update(nvmlInit=9), "install the NVIDIA driver"),
+        (lambda nvml: nvml.boards.clear(), "lists no GPU"),
+        (lambda nvml: setattr(nvml, "nvmlDeviceGetCount", lambda: nvml._call("boom")), "cannot be listed"),
+    ],
+)
+def test_what_stands_in_the_way_is_said(rig: Any, spoil: Callable[[Any], None], message: str) -> None:
+    rig.nvml.failing["boom"] = 999
+    spoil(rig.nvml)
+    with pytest.raises(MeterError, match=message):
+        open_on(rig)
+    assert rig.nvml.sessions == 0
+
+
+def test_a_strange_package_called_pynvml_is_refused() -> None:
+    with pytest.raises(MeterError, match="not NVIDIA's binding"):
+        open_nvml(nvml=object())
+
+
+def test_mig_mode_is_told_in_every_reading(rig: Any) -> None:
+    rig.nvml.nvmlDeviceGetMigMode = lambda handle: [1, 1]
+    with open_on(rig) as meter, meter.window() as window:
+        rig.work(0.2)
+    assert codes(window.reading) == ["W206"] and window.reading.energy_j is not None

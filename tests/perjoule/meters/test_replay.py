@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perjoule.errors import MeterError
+from perjoule.meters.replay import ReplayMeter
+from perjoule.testing import VirtualClock
+
+
+def csv(path: Path, text: str) -> Path:
+    file = path / "trace.csv"
+    file.write_text(text)
+    return file
+
+
+def test_windows_follow_each_other_and_rests_cost_nothing(tmp_path: Path) -> None:
+    """A ramp from 0 to 400 W in 4 s: energy between a and b is 50 (b^2 - a^2)."""
+    clock = VirtualClock()
+    with ReplayMeter(csv(tmp_path, "t_s,power_w\n0,0\n1,100\n2.5,250\n4,400\n"), clock) as meter:
+        readings = []
+        for length_s in (0.5, 1.25, 2.0):
+            clock.advance(7.0)
+            with meter.window() as window:
+                clock.advance(length_s)
+            readings.append(window.reading)
+        assert [r.energy_j for r in readings] == pytest.approx([12.5, 50 * (1.75**2 - 0.25), 50 * (3.75**2 - 1.75**2)])
+        with meter.window() as window:
+            clock.advance(0.5)
+        assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W240")
+        with meter.window() as window:
+            clock.advance(0.1)
+        assert window.reading.energy_j is None
+    first = readings[0]
+    assert (first.provenance, first.boundary) == ("simulated", "estimate")
+    assert first.trace is not None and first.trace.t_s == (0.0, 0.5) and first.trace.power_w == (0.0, 50.0)
+    assert "trace.csv" in first.method
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    powers=st.lists(st.integers(1, 500), min_size=3, max_size=20),
+    shares=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=6),
+)
+def test_the_parts_add_up_to_the_whole(tmp_path: Path, powers: list[int], shares: list[float]) -> None:
+    rows = "\n".join(f"{i * 0.1 + 3:.1f},{power}" for i, power in enumerate(powers))
+    clock = VirtualClock()
+    length_s = (len(powers) - 1) * 0.1 - 1e-9
+    total_j = 0.0
+    with ReplayMeter(csv(tmp_path, f"t_s,power_w\n{rows}\n"), clock) as meter:
+        for share in shares:
+            with meter.window() as window:
+                clock.advance(length_s * share / sum(shares))
+            assert window.reading.energy_j is not None
+            total_j += window.reading.energy_j
+    whole_j = sum(0.05 * (one + other) for one, other in zip(powers, powers[1:], strict=False))
+    assert total_j == pytest.approx(whole_j, rel=1e-6)
+
+
+def test_the_power_table_of_a_run_replays_its_trials_in_turn(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "trial_id": ["a", "a", "b", "b"],
+            "t_s": [0.0, 1.0, 0.0, 1.0],
+            "power_w": [100.0, 100.0, 300.0, 300.0],
+            "source": ["instant"] * 4,
+            "provenance": ["measured"] * 4,
+            "boundary": ["gpu-board"] * 4,
+        }
+    )
+    file = tmp_path / "power.parquet"
+    table.write_parquet(file)
+    clock = VirtualClock()
+    with ReplayMeter(file, clock) as meter:
+        with meter.window() as first:
+            clock.advance(0.75)
+        with meter.window() as second:
+            clock.advance(0.5)
+    assert first.reading.energy_j == pytest.approx(75.0)
+    assert second.reading.energy_j == pytest.approx(0.25 * 100 + 0.25 * 300)
+    assert (first.reading.provenance, first.reading.boundary) == ("measured", "gpu-board")
+    assert "instant" in first.reading.method
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("t_s,power_w\n", "0 samples"),
+        ("t_s,power_w\n0,5\n", "1 samples"),
+        ("time,watts\n0,5\n1,5\n", "no column t_s and power_w"),
+        ("t_s,power_w\n0,5\n1,oops\n", "sample 2: power_w is 'oops'"),
+        ("t_s,power_w\n0,5\n1,\n", "sample 2: power_w is None"),
+        ("t_s,power_w\n0,5\n1,nan\n", "sample 2: power_w"),
+        ("t_s,power_w\n0,5\n1,-3\n", "below 0"),
+        ("t_s,power_w\n1,5\n1,5\n", "must grow"),
+        ("trial_id,t_s,power_w\na,0,5\nb,1,5\n", "covers no time"),
+        ("t_s,power_w,provenance\n0,5,sworn\n1,5,sworn\n", "provenance is 'sworn'"),
+        ("t_s,power_w,boundary\n0,5,gpu-board\n1,5,estimate\n", "mixes boundaries"),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(MeterError, match=message) as caught:
+        ReplayMeter(csv(tmp_path, text))
+    assert "trace.csv" in str(caught.value)
+
+
+def test_damaged_and_absent_files_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 no")
+    with pytest.raises(MeterError, match="cannot be read"):
+        ReplayMeter(broken)
+    with pytest.raises(MeterError, match="not a file"):
+        ReplayMeter(tmp_path / "absent.csv")
+
+
+def test_no_power_is_no_energy(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    with ReplayMeter(csv(tmp_path, "t_s,power_w\n0,0\n1,0\n"), clock) as meter, meter.window() as window:
+        clock.advance(0.5)
+    assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W202")
+
+
+def test_mixed_provenance_is_the_weakest(tmp_path: Path) -> None:
+    file = csv(tmp_path, "t_s,power_w,provenance\n0,5,measured\n1,5,estimated\n")
+    assert ReplayMeter(file).provenance == "estimated"
+    assert ReplayMeter(file).learn_idle(1.0) is None

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from perjoule.errors import UnknownNameError
+from perjoule.run_directory import Run, load_run, write_parquet, write_scores
+from perjoule.statistics.frontier import frontier
+from perjoule.statistics.points import POINT_COLUMNS, operating_points
+from perjoule.types import MetricSpec, Score
+from tests.perjoule.test_execute import POWER_W, STEP_S, do, fresh, make_suite
+
+
+def spec(name: str = "lsnr", direction: str = "higher", track: str = "sharpness") -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        direction=direction,  # type: ignore[arg-type]
+        track=track,  # type: ignore[arg-type]
+        needs_reference=False,
+        unit="",
+        weights_digest="none",
+        licence="Apache-2.0",
+        description="",
+        advisory=False,
+        bounds=(None, None),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    suite = make_suite()
+    do(suite, fresh(tmp_path / "run", suite))
+    return load_run(tmp_path / "run")
+
+
+def score(run: Run, value_of: dict[str, float | None], metric: MetricSpec | None = None) -> Run:
+    """Every image of a cell gets the cell's value, spread by prompt so that the mean is exact."""
+    spread = {pid: d for pid, d in zip(sorted(run.images["prompt_id"].unique()), (-0.1, 0.0, 0.1), strict=True)}
+    scores = []
+    for row in run.images.iter_rows(named=True):
+        value = value_of[row["cell_id"]]
+        reason = "told so" if value is None else None
+        shifted = None if value is None else value + spread[row["prompt_id"]]
+        scores.append(Score(image_id=row["image_id"], metric="lsnr", value=shifted, reason_unscored=reason))
+    write_scores(run, scores, [metric or spec()])
+    scored = load_run(run.path)
+    write_parquet(operating_points(scored), run.path / "points.parquet")
+    return load_run(run.path)
+
+
+def test_energy_and_quality_are_the_closed_forms(run: Run) -> None:
+    points = score(run, {"v-001": 0.5, "v-004": 0.9}).points
+    assert list(points.columns) == list(POINT_COLUMNS)
+    by_cell = {row["cell_id"]: row for row in points.iter_rows(named=True)}
+    for cell, steps, quality in (("v-001", 1, 0.5), ("v-004", 4, 0.9)):
+        row = by_cell[cell]
+        assert row["energy_j_per_image"] == pytest.approx(POWER_W * STEP_S * steps)
+        assert row["energy_low"] == pytest.approx(row["energy_high"])  # the fake's power does not vary
+        assert row["quality"] == pytest.approx(quality)
+        assert row["quality_low"] < quality < row["quality_high"]
+        assert (row["n_prompts"], row["n_seeds"], row["steps_mean"]) == (3, 2, steps)
+        assert row["on_frontier"]
+        assert row["provenance"] == "simulated"
+
+
+def test_a_dearer_and_worse_cell_is_off_the_frontier(run: Run) -> None:
+    worse = score(run, {"v-001": 0.9, "v-004": 0.5})
+    found = frontier(worse)
+    assert found["frontier"] == ["v-001"]
+    # prompts are resampled together, so the difference of the cells is certain although each alone is not
+    assert {p["cell_id"]: p["p_on_frontier"] for p in found["points"]} == {"v-001": 1.0, "v-004": 0.0}
+
+
+def test_direction_lower_turns_the_frontier_round(run: Run) -> None:
+    found = frontier(score(run, {"v-001": 0.9, "v-004": 0.5}, spec(direction="lower")))
+    assert found["frontier"] == ["v-001", "v-004"]
+    assert found["hypervolume"]["reference"]["quality"] == pytest.approx(0.9)
+    # one rung 0.4 better than the worst, one octave below twice its own energy
+    assert found["hypervolume"]["value"] == pytest.approx(0.4 * 1.0)
+
+
+def test_unscored_is_absent_with_a_count_not_zero(run: Run) -> None:
+    points = score(run, {"v-001": None, "v-004": 0.5}).points
+    row = points.filter(pl.col("cell_id") == "v-001").row(0, named=True)
+    assert row["quality"] is None
+    assert row["unscored_count"] == 6
+    assert not row["on_frontier"]
+
+
+def test_failed_trials_and_missing_joules_do_not_count(tmp_path: Path) -> None:
+    suite = make_suite(batch_size=1)
+    do(suite, fresh(tmp_path / "run", suite), fails_on="a dog")
+    run = load_run(tmp_path / "run")
+    write_scores(
+        run,
+        [Score(image_id=i, metric="lsnr", value=1.0) for i in run.images["image_id"]],
+        [spec()],
+    )
+    points = operating_points(load_run(run.path))
+    assert points["n_prompts"].to_list() == [2, 2]
+    assert points["energy_n"].to_list() == [4, 4]
+    assert np.isfinite(points["energy_j_per_image"].to_numpy()).all()
+
+
+def test_scoring_one_metric_again_keeps_the_others(run: Run) -> None:
+    scored = score(run, {"v-001": 0.5, "v-004": 0.9})
+    ids = scored.images["image_id"]
+    write_scores(scored, [Score(image_id=i, metric="other", value=2.0) for i in ids], [spec("other")])
+    again = load_run(run.path)
+    assert set(again.scores["metric"]) == {"lsnr", "other"}
+    assert set(again.metrics) == {"lsnr", "other"}
+    write_scores(again, [Score(image_id=i, metric="other", value=3.0) for i in ids], [spec("other")])
+    assert set(load_run(run.path).scores.filter(pl.col("metric") == "other")["value"]) == {3.0}
+
+
+def test_an_unknown_metric_is_named(run: Run) -> None:
+    scored = score(run, {"v-001": 0.5, "v-004": 0.9})
+    with pytest.raises(UnknownNameError, match="did you mean 'lsnr'"):
+        frontier(scored, "lsrn")

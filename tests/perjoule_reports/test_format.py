@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from perjoule_reports import format as fmt
+from perjoule_reports.format import Interval
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3100.0, "3.10 kJ"), (0.00421, "4.21 mJ"), (12.0, "12.0 J"), (0.0, "0 J"), (None, "–"), (5.2e6, "5.20 MJ")],
+)
+def test_quantities_get_a_prefix(value, text):
+    assert fmt.quantity(value, "J") == text
+
+
+def test_a_column_has_one_unit():
+    assert fmt.scale([900.0, 4000.0, 90_000.0, None], "J") == fmt.Scale(factor=1000.0, unit="kJ")
+    assert fmt.scale([], "J").unit == "J"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "texts"),
+    [
+        (0.97234, 0.951, 0.9842, ("0.972", "[0.951, 0.984]")),
+        (0.965, 0.9608, 0.9699, ("0.965", "[0.961, 0.970]")),
+        (82.46, 81.9, 83.04, ("82.5", "[81.9, 83.0]")),
+        (-0.003, -0.011, 0.005, ("\u22120.003", "[\u22120.011, 0.005]")),
+        (1.0, None, None, ("1.00", "")),
+        (None, None, None, ("–", "")),
+        (0.99, 0.99, 0.99, ("0.990", "[0.990, 0.990]")),
+    ],
+)
+def test_the_interval_decides_the_digits(value, low, high, texts):
+    assert fmt.interval(Interval(value=value, low=low, high=high)) == texts
+
+
+@pytest.mark.parametrize("absent", [None, math.nan, math.inf, "3", b"x", object()])
+def test_what_is_no_number_is_absent(absent):
+    assert fmt.finite(absent) is None
+
+
+def test_small_words():
+    assert fmt.plural(1, "prompt") == "1 prompt"
+    assert fmt.plural(3, "pass") == "3 passes"
+    assert fmt.step_count(1) == "1 step"
+    assert fmt.step_count(13.37) == "13.4 steps"
+    assert fmt.percent(0.4949) == "49 %"
+    assert fmt.percent(0.00421) == "0.42 %"
+    assert fmt.memory(16 * 2**30) == "16.0 GiB"
+    assert fmt.clean("a\u202eb\x00c\n d") == "ab\ufffdc d"
+    assert fmt.shorten("abcdef", 4) == "abc…"
