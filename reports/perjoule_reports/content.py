@@ -1,10 +1,10 @@
 """From a run to a report: every word and picture decided here, none of the layout.
 
-    run ── read_evidence ──► Evidence ──┬── headline, badges        ten seconds
-                                        ├── frontier, arms          a minute
-                                        ├── pictures, phases        ten minutes
-                                        ├── warnings, system, method, data
-                                        └── payload                 machines
+run ── read_evidence ──► Evidence ──┬── headline, badges        ten seconds
+├── frontier, arms          a minute
+├── pictures, phases        ten minutes
+├── warnings, system, method, data
+└── payload                 machines
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def build_report(run: RunData) -> Report:
         _method(run, evidence),
         _data(run, evidence),
     )
-    when = fmt.clean(run.environment.get("created_utc", "at an unrecorded time"))
+    when = fmt.clean(run.environment.get("created_utc") or "at an unrecorded time")
     return Report(
         title=fmt.clean(run.suite.title or run.suite.name),
-        subtitle=f"suite {fmt.clean(run.suite.name)} · run of {when}",
+        subtitle=f"suite {fmt.clean(run.suite.name)} · run {when}",
         provenance=evidence.provenance,
         headline=said,
         badges=trust.badges(run, evidence),
@@ -136,11 +136,11 @@ def _phases(run: RunData, evidence: Evidence, rules: _Rules) -> Section | None:
     if not cells:
         return None
     labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
-    wide = phase_shares(labelled, "phases", WIDE)
-    narrow = phase_shares(labelled, "phases-narrow", NARROW)
+    wide = phase_shares(labelled, "phase-shares", WIDE)
+    narrow = phase_shares(labelled, "phase-shares-narrow", NARROW)
     rules.found |= wide.rules | narrow.rules
     figure = Figure(
-        name="phases",
+        name="phase-shares",
         title="Share of wall time per pipeline phase",
         svg=wide.markup,
         narrow=narrow.markup,

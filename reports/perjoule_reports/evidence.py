@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
-from perjoule.types import Suite
 
+from perjoule.types import Suite
 from perjoule_reports.format import Interval, brand, clean, finite
 from perjoule_reports.records import RunData
 

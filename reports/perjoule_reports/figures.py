@@ -24,7 +24,13 @@ from perjoule_reports.svg import CARD, GOOD, GRID, INK, MUTED, SERIES, Svg, embe
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same markers as text, for tables
-DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)))  # type: ignore[assignment]
+DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.5)),
+    (0, (6, 2, 1, 2)),
+    (0, (3, 1)),
+)  # type: ignore[assignment]
 WIDE, NARROW, SMALL = (9.0, 4.6), (4.3, 3.9), (4.6, 3.1)
 _PHASE_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 _RC: dict[Any, Any] = {
@@ -177,9 +183,7 @@ def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
 def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
     """Shade what the frontier dominates and say which corner is good."""
     ringed = [a for a in panel.arms if a.on_frontier.get(panel.axis.name)]
-    corners = sorted(
-        ((a.energy.value or 0) / unit.factor, a.quality[panel.axis.name].value or 0) for a in ringed
-    )
+    corners = sorted(((a.energy.value or 0) / unit.factor, a.quality[panel.axis.name].value or 0) for a in ringed)
     if corners:
         x = [corner[0] for corner in corners] + [axes.get_xlim()[1]]
         y = [corner[1] for corner in corners] + [corners[-1][1]]
@@ -188,9 +192,7 @@ def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
                   fontweight="bold")  # fmt: skip
 
 
-def _ladder(
-    axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale, size: tuple[float, float]
-) -> None:
+def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale, size: tuple[float, float]) -> None:
     colour, marker, dash = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)], DASHES[series % len(DASHES)]
     places = [i for i, arm in enumerate(panel.arms) if arm.variant == variant]
     places.sort(key=lambda i: panel.arms[i].energy.value or 0)

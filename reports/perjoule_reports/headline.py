@@ -14,6 +14,9 @@ from perjoule_reports.format import Interval
 from perjoule_reports.pairing import Contrast, contrast
 from perjoule_reports.records import Headline, RunData, Tile
 
+MIN_PROMPTS = 8  # with fewer, 95 % percentile intervals hold far less often than they say
+
+
 def headline(run: RunData, evidence: Evidence) -> Headline:
     """Write the sentence that the evidence carries, or say what is missing."""
     axis = evidence.primary
@@ -31,9 +34,10 @@ def headline(run: RunData, evidence: Evidence) -> Headline:
     if anchor is None or len(rivals) < 2:
         return _single(rivals, axis)
     contrasts = [c for a in rivals if a is not anchor and (c := contrast(run, axis, a, anchor)) is not None]
-    cheaper = sorted(
-        (c for c in contrasts if (c.energy_ratio.high or 1) < 1), key=lambda c: c.energy_ratio.value or 0
-    )
+    enough = max((c.prompt_count for c in contrasts), default=0)
+    if enough < MIN_PROMPTS:
+        return _few(anchor, axis, enough)
+    cheaper = sorted((c for c in contrasts if (c.energy_ratio.high or 1) < 1), key=lambda c: c.energy_ratio.value or 0)
     if axis.within_family:
         return _fidelity(cheaper, anchor, axis)
     unharmed = [c for c in cheaper if not _worse(c.quality, axis)]
@@ -109,7 +113,9 @@ def _saving(found: Contrast, axis: Axis) -> Headline:
         else f"with no loss in {axis.name} score that {fmt.plural(found.prompt_count, 'prompt')} can resolve"
     )
     worst = found.quality.low if axis.higher else found.quality.high
-    allowed = "" if better or worst is None else f" The interval still allows a loss of up to {fmt.number(abs(worst), 2)}."
+    allowed = (
+        "" if better or worst is None else f" The interval still allows a loss of up to {fmt.number(abs(worst), 2)}."
+    )
     return Headline(
         sentence=f"{_uses(arm, anchor)} {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
         support=(
@@ -131,6 +137,24 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     sign = "+" if change > 0 else "\N{MINUS SIGN}"
     both = f"{fmt.quantity(arm.duration_s, 's')} against {fmt.quantity(anchor.duration_s, 's')}"
     return (Tile(value=f"{sign}{fmt.percent(abs(change))}", detail=both, label="time per image"),)
+
+
+def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
+    unit = fmt.scale([anchor.energy.value], "J")
+    energy = fmt.interval(anchor.energy, unit)
+    return Headline(
+        sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells are too few to say what the "
+        f"extra joules buy in {axis.name}: this run shows costs.",
+        support=(f"Quality is compared from {MIN_PROMPTS} prompts up; below, a resampling interval is too narrow.",),
+        tiles=(
+            Tile(
+                value=f"{energy[0]} {unit.unit}",
+                detail=energy[1],
+                label=f"energy per image, {anchor.variant} at {fmt.step_count(anchor.steps)}",
+                brand=anchor.brand,
+            ),
+        ),
+    )
 
 
 def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Contrast]) -> Headline:

@@ -37,9 +37,9 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         policy=policy,
-        css=Markup(css),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        payload=Markup(to_script(report.payload)),  # noqa: S704
+        css=Markup(css),
+        script=Markup(script),
+        payload=Markup(to_script(report.payload)),
         glyphs=GLYPHS,
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,

@@ -57,7 +57,9 @@ def _section(section: Section) -> list[str]:
 def _table(table: Table) -> list[str]:
     head = [escape(_title(column)) for column in table.columns]
     rule = ["---:" if column.numeric else "---" for column in table.columns]
-    rows = [[_cell(cell, i in table.marked and j == 0) for j, cell in enumerate(row)] for i, row in enumerate(table.rows)]
+    rows = [
+        [_cell(cell, i in table.marked and j == 0) for j, cell in enumerate(row)] for i, row in enumerate(table.rows)
+    ]
     return [f"**{escape(table.caption)}**", "", *(f"| {' | '.join(row)} |" for row in [head, rule, *rows]), ""]
 
 

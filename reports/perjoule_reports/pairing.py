@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from perjoule.statistics.resampling import bootstrap_weights, percentile_estimate
 
+from perjoule.statistics.resampling import bootstrap_weights, percentile_estimate
 from perjoule_reports.evidence import Arm, Axis
 from perjoule_reports.format import Interval
 from perjoule_reports.records import RunData

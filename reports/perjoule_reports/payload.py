@@ -30,9 +30,7 @@ def payload(run: RunData, evidence: Evidence, headline: Headline, tables: Mappin
         "metrics": {name: _plain(asdict(spec)) for name, spec in sorted(run.metrics.items())},
         "interval_methods": list(evidence.interval_methods),
         "cells": [_cell(arm) for arm in evidence.arms],
-        "notes": {
-            name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table
-        },
+        "notes": {name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},
         "environment": _plain(run.environment),
         "prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())},
         "prompt_set_sha256": prompt_digest(run.prompts),

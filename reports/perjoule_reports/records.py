@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import polars as pl
+
 from perjoule.types import MetricSpec, Suite
 
 Tone = Literal["calm", "plain", "loud", "alarm"]

@@ -108,9 +108,7 @@ def _strip(
                 pixelated=pixelated,
             )
         )
-    return Strip(
-        prompt=text, remark=remark, variant=variant, series=evidence.series(variant), thumbs=tuple(thumbs)
-    )
+    return Strip(prompt=text, remark=remark, variant=variant, series=evidence.series(variant), thumbs=tuple(thumbs))
 
 
 def _encode(file: Path, side: int) -> tuple[str, bool]:

@@ -139,7 +139,9 @@ def _chance(arm: Arm, axis: Axis) -> Cell:
 
 def _quality_column(axis: Axis) -> Column:
     arrow = "↑" if axis.higher else "↓"
-    notes = [axis.description, "within one family only" if axis.within_family else "", "advisory" if axis.advisory else ""]
-    return Column(
-        title=f"{axis.name} {arrow}", unit=axis.unit, numeric=True, hint="; ".join(filter(None, notes))
-    )
+    notes = [
+        axis.description,
+        "within one family only" if axis.within_family else "",
+        "advisory" if axis.advisory else "",
+    ]
+    return Column(title=f"{axis.name} {arrow}", unit=axis.unit, numeric=True, hint="; ".join(filter(None, notes)))

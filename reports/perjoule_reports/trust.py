@@ -44,7 +44,9 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
         Badge(
             label="intervals",
-            value="95 % percentile bootstrap" if "percentile bootstrap" in methods else methods or "method not recorded",
+            value="95 % percentile bootstrap"
+            if "percentile bootstrap" in methods
+            else methods or "method not recorded",
             hint=methods,
         ),
     )
@@ -101,7 +103,9 @@ def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
     first = ("gpu", "cpu", "cpu_count", "ram_bytes", "os", "python", "meter", "perjoule", "commit", "created_utc",
              "fingerprint", "comparability_key")  # fmt: skip
     short = [row for key in first if key in environment for row in _flatten(key, environment[key])]
-    rest = [r for key in sorted(set(environment) - {*first, "models", "command"}) for r in _flatten(key, environment[key])]
+    rest = [
+        r for key in sorted(set(environment) - {*first, "models", "command"}) for r in _flatten(key, environment[key])
+    ]
     columns = (Column(title="item"), Column(title="value"))
 
     def table(caption: str, rows: list[tuple[str, str]]) -> Table:
@@ -134,7 +138,9 @@ def method(run: RunData, evidence: Evidence) -> tuple[str, ...]:
     ]
     if primary is not None and primary.description:
         said.append(f"{primary.name}: {primary.description}")
-    said.append("Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + ".")
+    said.append(
+        "Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + "."
+    )
     said.append(
         f"The headline compares each cheaper cell with the longest run by {pairing.METHOD}; its saving divides the two "
         "energy intervals end against end, which is never narrower than a paired interval. Intervals cover the choice "

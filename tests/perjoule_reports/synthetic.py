@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from PIL import Image, ImageDraw
+
 from perjoule.run_directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.statistics.points import operating_points
 from perjoule.types import Metrics, MetricSpec, PromptSource, Protocol, Suite, Variant
-from PIL import Image, ImageDraw
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 25, 50)
 SHAPES = ("circle", "square", "triangle")
@@ -81,6 +82,7 @@ def make_run(
     provenance: str = "estimated",
     watts: float = 32.0,
     second_per_step: float = 0.05,
+    metrics: tuple[str, ...] = tuple(SPECS),
 ) -> SyntheticRun:
     """Make a run whose teacher needs about 12 steps and whose student needs about 4."""
     rng = np.random.default_rng(7)
@@ -110,9 +112,12 @@ def make_run(
                         ("iclip", float(closeness)),
                         ("blur", 3 - 2 * value),
                     ):
-                        scores.append(row | {"metric": metric, "value": number, "reason_unscored": None})
+                        if metric in metrics:
+                            scores.append(row | {"metric": metric, "value": number, "reason_unscored": None})
                 trials.append(
-                    _trial(cell, variant, pid, text, steps, seeds, provenance, watts, second_per_step, float(rng.normal()))
+                    _trial(
+                        cell, variant, pid, text, steps, seeds, provenance, watts, second_per_step, float(rng.normal())
+                    )
                 )
     columns = [c for c in IMAGE_COLUMNS if c not in {"file", "sha256"}]
     frame = pl.DataFrame(images, schema={c: IMAGE_COLUMNS[c] for c in columns}, orient="row").with_columns(
@@ -120,14 +125,14 @@ def make_run(
     )
     run = SyntheticRun(
         path=folder,
-        suite=_suite(variants, ladder, seeds, len(by_id)),
+        suite=_suite(variants, ladder, seeds, len(by_id), metrics),
         environment=_environment(),
         trials=pl.DataFrame(trials, schema=TRIAL_COLUMNS),
         images=frame,
         scores=pl.DataFrame(scores, schema=SCORE_COLUMNS),
         points=pl.DataFrame(),
         power=pl.DataFrame(schema=POWER_COLUMNS),
-        metrics=dict(SPECS),
+        metrics={name: SPECS[name] for name in metrics},
         prompts=by_id,
     )
     return summarised(run)
@@ -208,13 +213,15 @@ def _trial(
     }
 
 
-def _suite(variants: tuple[str, ...], ladder: tuple[int, ...], seeds: tuple[int, ...], prompts: int) -> Suite:
+def _suite(
+    variants: tuple[str, ...], ladder: tuple[int, ...], seeds: tuple[int, ...], prompts: int, metrics: tuple[str, ...]
+) -> Suite:
     return Suite(
         name="tiny-quick",
         title="Tiny family, quick ladder",
         description="Teacher and student.",
         prompts=PromptSource(source="builtin:tiny", limit=prompts),
-        metrics=Metrics(primary="scene", names=tuple(SPECS)),
+        metrics=Metrics(primary="scene", names=metrics),
         protocol=Protocol(seeds=seeds, batch_size=1),
         variants=tuple(
             Variant(

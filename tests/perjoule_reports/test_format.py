@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from perjoule_reports import format as fmt
 from perjoule_reports.format import Interval
 

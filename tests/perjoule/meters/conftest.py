@@ -116,7 +116,7 @@ class FakeNvml:
 
     def _power_mw(self, averaging_s: float) -> int:
         end_s = self._refreshed_s()
-        return int(1000 * self.power_scale * self.work.energy_j(end_s - averaging_s, end_s) / averaging_s)
+        return round(1000 * self.power_scale * self.work.energy_j(end_s - averaging_s, end_s) / averaging_s)
 
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
         self._call("nvmlDeviceGetPowerUsage")

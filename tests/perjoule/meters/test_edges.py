@@ -106,7 +106,8 @@ def test_the_bound_holds_for_any_load(
         sum(levels_w) * window_s / len(levels_w)
         + noise_w * (math.sin(9.0 * stopped_s) - math.sin(9.0 * started_s)) / 9.0
     )
-    assert result.energy_j is not None and result.uncertainty_j is not None
+    assert result.energy_j is not None
+    assert result.uncertainty_j is not None
     assert abs(result.energy_j - truth_j) <= result.uncertainty_j
     assert result.uncertainty_j < 0.5 * period_s * max(levels_w) + 1.0  # and is not bought by being huge
 
@@ -132,7 +133,8 @@ def test_impossible_counters_give_no_number(energies_j: dict[str, float], code: 
     case = log(10.0, 300.0, 10.0, 10.3, 10.4, 10.5)
     assert bracket(case, IDLE, limit_w=400.0).energy_j is not None
     result = bracket(changed(case, **energies_j), IDLE, limit_w=400.0)
-    assert result.energy_j is None and result.uncertainty_j is None
+    assert result.energy_j is None
+    assert result.uncertainty_j is None
     assert [said[:5] for said in result.warnings] == [f"{code}:"]
 
 
@@ -142,7 +144,8 @@ def test_a_step_in_idle_power_is_told_and_widens_the_bound() -> None:
     steady = bracket(case, IDLE)
     stepped = bracket(changed(case, rest=case.rest.energy_j + 1.0), IDLE)  # 10 W more for 0.1 s
     assert [said[:4] for said in stepped.warnings] == ["W208"]
-    assert steady.uncertainty_j is not None and stepped.uncertainty_j is not None
+    assert steady.uncertainty_j is not None
+    assert stepped.uncertainty_j is not None
     assert stepped.uncertainty_j > steady.uncertainty_j + 0.1 * 8
 
 

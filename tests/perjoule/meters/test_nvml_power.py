@@ -60,13 +60,15 @@ def test_the_next_best_source_is_probed_for_and_named(
 ) -> None:
     rig.nvml.failing = dict.fromkeys([COUNTER, *missing], NOT_SUPPORTED)
     with open_on(rig) as meter:
-        assert words in meter.why and "not support" not in words
+        assert words in meter.why
+        assert "not support" not in words
         with meter.window() as window:
             truth_j = rig.work(1.37)
     reading = window.reading
     assert words in reading.method
     assert codes(reading) == notes
-    assert reading.energy_j is not None and reading.uncertainty_j is not None
+    assert reading.energy_j is not None
+    assert reading.uncertainty_j is not None
     assert abs(reading.energy_j - truth_j) <= reading.uncertainty_j
     # an average over 1 s that is not followed after the window loses 30 % of it
     assert reading.energy_j == pytest.approx(truth_j, rel=0.06)
@@ -76,14 +78,16 @@ def test_a_counter_that_stands_still_is_not_taken(rig: Any) -> None:
     rig.nvml.counter_fault = lambda t_s, mj: 4711
     with open_on(rig) as meter, meter.window() as window:
         rig.work(1.0)
-    assert "W203" in codes(window.reading) and window.reading.energy_j is not None
+    assert "W203" in codes(window.reading)
+    assert window.reading.energy_j is not None
 
 
 def test_module_scope_is_told(rig: Any) -> None:
     rig.nvml.failing = {COUNTER: NOT_SUPPORTED, "field 186/0": NOT_SUPPORTED, "field 186/1": 0}
     with open_on(rig) as meter, meter.window() as window:
         rig.work(1.0)
-    assert "scope MODULE" in window.reading.method and "W205" in codes(window.reading)
+    assert "scope MODULE" in window.reading.method
+    assert "W205" in codes(window.reading)
 
 
 def test_a_board_that_tells_nothing_is_an_error(rig: Any) -> None:
@@ -100,7 +104,8 @@ def test_zero_watts_are_missing_samples_not_energy(rig: Any) -> None:
             rig.work(0.3)
             rig.nvml.power_scale = 0.0
             rig.work(1.5)
-        assert window.reading.energy_j is None and codes(window.reading)[-1] == "W207"
+        assert window.reading.energy_j is None
+        assert codes(window.reading)[-1] == "W207"
         assert meter.learn_idle(0.5) is None
 
 
@@ -109,9 +114,12 @@ def test_the_trace_lies_inside_the_window(rig: Any) -> None:
     with open_on(rig) as meter, meter.window() as window:
         rig.work(1.0)
     trace = window.reading.trace
-    assert trace is not None and len(trace.t_s) == len(trace.power_w) > 40
-    assert trace.t_s[0] >= 0 and trace.t_s[-1] <= 1.0
-    assert trace.averaging_window_s is None and trace.poll_interval_s == pytest.approx(0.02)
+    assert trace is not None
+    assert len(trace.t_s) == len(trace.power_w) > 40
+    assert trace.t_s[0] >= 0
+    assert trace.t_s[-1] <= 1.0
+    assert trace.averaging_window_s is None
+    assert trace.poll_interval_s == pytest.approx(0.02)
 
 
 def real_meter() -> PowerMeter:

@@ -13,17 +13,18 @@ from perjoule.meters.rapl import Domain, RaplMeter, find_domains
 from perjoule.testing import VirtualClock
 
 RANGE_UJ = 262_143_328_850
+REFRESH_S = 0.01  # ten times as long as on real machines: each refresh costs a write to disk here
 
 
 class FakeSysfs:
-    """A powercap tree whose counters move every millisecond of virtual time."""
+    """A powercap tree whose counters move every REFRESH_S of virtual time."""
 
     def __init__(self, root: Path, clock: VirtualClock, start_uj: int = 1_000_000) -> None:
         self.root, self.clock = root, clock
         self.power_w: dict[str, float] = {}
         self._uj: dict[str, float] = {}
         self._start_uj = start_uj
-        clock.every(0.001, self._refresh)
+        clock.every(REFRESH_S, self._refresh)
 
     def add(self, folder: str, name: str, power_w: float) -> None:
         path = self.root / folder
@@ -35,11 +36,14 @@ class FakeSysfs:
 
     def _refresh(self) -> None:
         for folder, power_w in self.power_w.items():
-            self._uj[folder] = (self._uj[folder] + power_w * 1000) % RANGE_UJ
+            self._uj[folder] = (self._uj[folder] + power_w * 1e6 * REFRESH_S) % RANGE_UJ
             self._write(folder)
 
     def _write(self, folder: str) -> None:
         (self.root / folder / "energy_uj").write_text(f"{int(self._uj[folder])}\n")
+
+    def reset(self, folder: str) -> None:
+        self._uj[folder] = 0.0
 
 
 @pytest.fixture
@@ -60,14 +64,15 @@ def sysfs(tmp_path: Path, clock: VirtualClock) -> FakeSysfs:
 
 def test_packages_and_memory_are_summed_and_nothing_twice(sysfs: FakeSysfs, clock: VirtualClock) -> None:
     with RaplMeter(sysfs.root, clock) as meter:
-        assert meter.learn_idle(0.5) == pytest.approx(89.0, rel=0.01)
+        assert meter.learn_idle(0.2) == pytest.approx(89.0, rel=0.06)
         with meter.window() as window:
-            clock.advance(0.7345)
+            clock.advance(0.3345)
     reading = window.reading
-    assert reading.energy_j is not None and reading.uncertainty_j is not None
-    assert abs(reading.energy_j - 89.0 * 0.7345) <= reading.uncertainty_j < 0.5
+    assert reading.energy_j is not None
+    assert reading.uncertainty_j is not None
+    assert abs(reading.energy_j - 89.0 * 0.3345) <= reading.uncertainty_j < 2.5
     assert (reading.boundary, reading.provenance) == ("cpu-package+dram", "measured")
-    assert reading.net_energy_j == pytest.approx(0.0, abs=0.9)
+    assert reading.net_energy_j == pytest.approx(0.0, abs=2.5)
     assert reading.method.startswith("rapl package-0+dram")
 
 
@@ -93,7 +98,7 @@ def test_a_counter_that_wraps_inside_a_window(tmp_path: Path, clock: VirtualCloc
 @given(
     first_j=st.floats(0, 262_000),
     power_w=st.floats(1, 400),
-    duration_s=st.floats(0.01, 500),
+    duration_s=st.floats(0.01, 1000),
     wraps_at_j=st.just(262_143.3),
 )
 def test_any_single_wrap_is_undone_or_refused(
@@ -101,20 +106,25 @@ def test_any_single_wrap_is_undone_or_refused(
 ) -> None:
     domain = Domain(name="package-0", file=Path("x"), wraps_at_j=wraps_at_j)
     truth_j = power_w * duration_s
-    try:
-        found_j = domain.between_j(first_j, (first_j + truth_j) % wraps_at_j, duration_s)
-    except Fault as fault:
-        assert fault.warning.startswith("W221") and truth_j % wraps_at_j + wraps_at_j <= 500 * duration_s
+    last_j = (first_j + truth_j) % wraps_at_j
+    if truth_j % wraps_at_j + wraps_at_j <= 500 * duration_s:  # a socket of 500 W could have gone round once more
+        with pytest.raises(Fault) as caught:
+            domain.between_j(first_j, last_j, duration_s)
+        assert caught.value.warning.startswith("W221")
     else:
-        assert found_j == pytest.approx(truth_j, abs=1e-6)
+        assert domain.between_j(first_j, last_j, duration_s) == pytest.approx(truth_j, abs=1e-6)
 
 
-def test_a_reset_counter_is_no_energy(sysfs: FakeSysfs, clock: VirtualClock) -> None:
-    with RaplMeter(sysfs.root, clock) as meter, meter.window() as window:
+def test_a_reset_counter_is_no_energy(tmp_path: Path, clock: VirtualClock) -> None:
+    """It looks like one that went round, but from 50 kJ to the end at 262 kJ in 0.4 s would take half a megawatt."""
+    tree = FakeSysfs(tmp_path, clock, start_uj=50_000_000_000)
+    tree.add("intel-rapl:0", "package-0", 80.0)
+    with RaplMeter(tree.root, clock) as meter, meter.window() as window:
         clock.advance(0.2)
-        sysfs._uj["intel-rapl:0"] = 0.0
+        tree.reset("intel-rapl:0")
         clock.advance(0.2)
-    assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W210")
+    assert window.reading.energy_j is None
+    assert window.reading.warnings[0].startswith("W210")
 
 
 def test_a_file_that_goes_away_is_no_energy_and_no_error(sysfs: FakeSysfs, clock: VirtualClock) -> None:
@@ -123,7 +133,8 @@ def test_a_file_that_goes_away_is_no_energy_and_no_error(sysfs: FakeSysfs, clock
             clock.advance(0.2)
             sysfs.power_w.clear()
             (sysfs.root / "intel-rapl:0:1" / "energy_uj").unlink()
-        assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W220")
+        assert window.reading.energy_j is None
+        assert window.reading.warnings[0].startswith("W220")
         assert meter.learn_idle(0.1) is None
 
 
@@ -150,7 +161,9 @@ def test_root_only_files_are_named_with_the_remedy(sysfs: FakeSysfs, monkeypatch
     with pytest.raises(MeterError) as caught:
         find_domains(sysfs.root)
     text = str(caught.value)
-    assert "intel-rapl:0/energy_uj" in text and "chmod a+r" in text and "udev" in text
+    assert "intel-rapl:0/energy_uj" in text
+    assert "chmod a+r" in text
+    assert "udev" in text
 
 
 def test_a_told_limit_sets_what_a_domain_can_draw(sysfs: FakeSysfs) -> None:

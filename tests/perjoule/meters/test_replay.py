@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import polars as pl
@@ -31,13 +32,16 @@ def test_windows_follow_each_other_and_rests_cost_nothing(tmp_path: Path) -> Non
         assert [r.energy_j for r in readings] == pytest.approx([12.5, 50 * (1.75**2 - 0.25), 50 * (3.75**2 - 1.75**2)])
         with meter.window() as window:
             clock.advance(0.5)
-        assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W240")
+        assert window.reading.energy_j is None
+        assert window.reading.warnings[0].startswith("W240")
         with meter.window() as window:
             clock.advance(0.1)
         assert window.reading.energy_j is None
     first = readings[0]
     assert (first.provenance, first.boundary) == ("simulated", "estimate")
-    assert first.trace is not None and first.trace.t_s == (0.0, 0.5) and first.trace.power_w == (0.0, 50.0)
+    assert first.trace is not None
+    assert first.trace.t_s == (0.0, 0.5)
+    assert first.trace.power_w == (0.0, 50.0)
     assert "trace.csv" in first.method
 
 
@@ -57,7 +61,7 @@ def test_the_parts_add_up_to_the_whole(tmp_path: Path, powers: list[int], shares
                 clock.advance(length_s * share / sum(shares))
             assert window.reading.energy_j is not None
             total_j += window.reading.energy_j
-    whole_j = sum(0.05 * (one + other) for one, other in zip(powers, powers[1:], strict=False))
+    whole_j = sum(0.05 * (one + other) for one, other in itertools.pairwise(powers))
     assert total_j == pytest.approx(whole_j, rel=1e-6)
 
 
@@ -122,7 +126,8 @@ def test_no_power_is_no_energy(tmp_path: Path) -> None:
     clock = VirtualClock()
     with ReplayMeter(csv(tmp_path, "t_s,power_w\n0,0\n1,0\n"), clock) as meter, meter.window() as window:
         clock.advance(0.5)
-    assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W202")
+    assert window.reading.energy_j is None
+    assert window.reading.warnings[0].startswith("W202")
 
 
 def test_mixed_provenance_is_the_weakest(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def test_constant_power_counts_every_equal_sample() -> None:
     idle = IdlePower(power_w=200.0, spread_w=0.0)
     result = integrate(poll(200.0, 5.2), 0.003, 4.995, TIMING, idle)
     assert result.energy_j == pytest.approx(200.0 * 4.992, rel=1e-9)
-    assert result.uncertainty_j is not None and result.uncertainty_j < 0.01
+    assert result.uncertainty_j is not None
+    assert result.uncertainty_j < 0.01
 
 
 @given(
@@ -50,7 +51,8 @@ def test_the_bound_holds_for_a_sensor_that_sees_all(
     times = [10.0 + 0.02 * i for i in range(int((window_s + 0.2) / 0.02) + 1)]
     samples = [Sample(t_s=t_s, power_w=shown_w(t_s)) for t_s in times]
     result = integrate(samples, 10.0, stopped_s, TIMING, IDLE)
-    assert result.energy_j is not None and result.uncertainty_j is not None
+    assert result.energy_j is not None
+    assert result.uncertainty_j is not None
     truth_j = wave.energy_j(0.0, window_s)
     assert abs(result.energy_j - truth_j) <= result.uncertainty_j
     assert result.uncertainty_j <= 240.0 * (window_s + 0.2) + 1.0
@@ -61,9 +63,11 @@ def test_missing_samples_raise_the_bound_and_not_the_bias() -> None:
     timing, hole = TIMING, set(range(30, 105))
     whole = integrate(poll(200.0, 5.2), 0.0, 5.0, timing, IDLE)
     holed = integrate(poll(200.0, 5.2, hole), 0.0, 5.0, timing, IDLE)
-    assert whole.energy_j is not None and holed.energy_j is not None
+    assert whole.energy_j is not None
+    assert holed.energy_j is not None
     assert holed.energy_j == pytest.approx(whole.energy_j)
-    assert whole.uncertainty_j is not None and holed.uncertainty_j is not None
+    assert whole.uncertainty_j is not None
+    assert holed.uncertainty_j is not None
     assert holed.uncertainty_j > whole.uncertainty_j + 0.4 * 1.5 * 140
     assert [said[:4] for said in holed.warnings] == ["W207"]
 
@@ -79,7 +83,8 @@ def test_missing_samples_raise_the_bound_and_not_the_bias() -> None:
 )
 def test_no_number_without_evidence(samples: list[Sample], code: str) -> None:
     result = integrate(samples, 0.0, 0.8, TIMING, IDLE, limit_w=400.0)
-    assert result.energy_j is None and result.uncertainty_j is None
+    assert result.energy_j is None
+    assert result.uncertainty_j is None
     assert result.warnings[0].startswith(code)
 
 

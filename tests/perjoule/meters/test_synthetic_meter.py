@@ -58,7 +58,9 @@ def test_errors_stay_within_the_stated_bound_and_repeat_with_the_seed() -> None:
         return found
 
     one = errors(1)
-    assert max(map(abs, one)) <= 3.0 and max(one) > 2.0 and min(one) < -2.0
+    assert max(map(abs, one)) <= 3.0
+    assert max(one) > 2.0
+    assert min(one) < -2.0
     assert errors(1) == one != errors(2)
 
 
@@ -79,7 +81,8 @@ def test_the_clock_does_what_falls_due_in_order() -> None:
     cancel = clock.every(0.25, lambda: seen.append(clock.now()))
     clock.sleep(0.6)
     clock.sleep(-1.0)
-    assert seen == [0.25, 0.5] and clock.now() == 0.6
+    assert seen == [0.25, 0.5]
+    assert clock.now() == 0.6
     cancel()
     clock.advance(5.0)
     assert len(seen) == 2

@@ -41,11 +41,16 @@ def test_a_closed_meter_opens_no_window(clock: VirtualClock) -> None:
         pass
 
 
+def work(clock: VirtualClock) -> None:
+    clock.advance(1.0)
+    raise ZeroDivisionError
+
+
 def test_what_the_work_raises_comes_through_and_the_energy_is_kept(clock: VirtualClock) -> None:
     with SyntheticMeter(10.0, clock) as meter:
-        with pytest.raises(ZeroDivisionError), meter.window() as window:
-            clock.advance(1.0)
-            raise ZeroDivisionError
+        window = meter.window()
+        with pytest.raises(ZeroDivisionError), window:
+            work(clock)
         assert window.reading.energy_j == 10.0
         with meter.window() as after:
             clock.advance(1.0)
@@ -88,7 +93,8 @@ def test_a_failing_hook_is_the_users_and_leaves_the_meter_usable(clock: VirtualC
         with pytest.raises(RuntimeError, match="device-side"), window:
             clock.advance(1.0)
         if fails_from == 2:
-            assert window.reading.energy_j is None and window.reading.warnings[0].startswith("W250")
+            assert window.reading.energy_j is None
+            assert window.reading.warnings[0].startswith("W250")
         with meter.window() as after:
             clock.advance(1.0)
         assert after.reading.energy_j == 10.0
@@ -128,6 +134,7 @@ class Broken(BaseMeter[int]):
 def test_a_defect_of_the_meter_never_reaches_the_work(clock: VirtualClock, where: str) -> None:
     with Broken(clock, where) as meter, meter.window() as window:
         clock.advance(1.0)
-    assert window.reading.energy_j is None and window.reading.duration_s == 1.0
+    assert window.reading.energy_j is None
+    assert window.reading.duration_s == 1.0
     assert window.reading.warnings[0].startswith("W299")
     assert "KeyError" in window.reading.warnings[0]
