@@ -112,7 +112,10 @@ def run(
     suite = prepared.suite
     _set_threads(suite)
     generators = _generators(prepared)
-    # every model is loaded once before anything is written: a missing one must not be found out after an hour
+    # every model is loaded and every metric's weights are found before anything is written or burnt: what is missing
+    # must not be found out after an hour
+    for metric in prepared.metrics:
+        _ = metric.spec
     digests = {v.model: generators.get(v)[0].digest for v in {v.model: v for v in suite.variants}.values()}
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")

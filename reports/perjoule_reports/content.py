@@ -1,10 +1,10 @@
 """From a run to a report: every word and picture decided here, none of the layout.
 
 run ── read_evidence ──► Evidence ──┬── headline, badges        ten seconds
-├── frontier, arms          a minute
-├── pictures, phases        ten minutes
-├── warnings, system, method, data
-└── payload                 machines
+                                    ├── frontier, arms          a minute
+                                    ├── pictures, phases        ten minutes
+                                    ├── warnings, system, method, data
+                                    └── payload                 machines
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import shlex
 
 from perjoule_reports import format as fmt
 from perjoule_reports import payload as data
-from perjoule_reports import tables, trust
+from perjoule_reports import phases, tables, trust
+from perjoule_reports.canvas import NARROW, SMALL, WIDE
 from perjoule_reports.evidence import Axis, Evidence, read_evidence
-from perjoule_reports.figures import NARROW, SMALL, WIDE, frontier, panels, phase_shares
+from perjoule_reports.figures import frontier, panels
 from perjoule_reports.headline import headline
 from perjoule_reports.records import Figure, Report, RunData, Section, Strip, Table
 from perjoule_reports.strips import strips
+
+_NOTHING = ("No warning, no failed trial, no image without a score.",)
 
 
 class _Rules:
@@ -71,7 +74,7 @@ def build_report(run: RunData) -> Report:
         _arms(evidence),
         _pictures(evidence, strips(run, evidence)),
         _phases(run, evidence, rules),
-        _warnings(notes),
+        _warnings(notes, trust.oddities(evidence)),
         _system(run),
         _method(run, evidence),
         _data(run, evidence),
@@ -98,9 +101,9 @@ def _frontier(evidence: Evidence, rules: _Rules) -> Section:
         anchor="frontier",
         title="Frontier",
         how_to_read="Left is cheaper, up is better. Each point is one step count (its number stands beside it); a line "
-        "joins the step counts of one variant; bars are 95 % intervals over prompts. A ring marks a point that no other "
-        "point beats in both energy and quality; the shade is what the ringed points beat. Each grid line to the right "
-        "costs twice the one before where the axis shows powers of two.",
+        "joins the step counts of one variant; bars are 95 % intervals over prompts. A ring marks a point that no "
+        "other point beats in both energy and quality; the shade is what the ringed points beat. Equal distances "
+        "to the right multiply the cost by equal factors.",
         paragraphs=missing,
         figures=(*main, *others),
     )
@@ -111,8 +114,8 @@ def _arms(evidence: Evidence) -> Section:
         anchor="arms",
         title="Cells",
         how_to_read="One row per variant and step count. Under a number stands its 95 % interval. ↑ means more is "
-        "better, ↓ less. The meter's own error comes on top of the interval: see the data of the frontier. Compare rows "
-        "by the headline's paired differences, not by whether two intervals overlap.",
+        "better, ↓ less. The meter's own error comes on top of the interval: see the data of the frontier. Compare "
+        "rows by the headline's paired differences, not by whether two intervals overlap.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=(tables.arms_table(evidence),) if evidence.arms else (),
     )
@@ -132,37 +135,38 @@ def _pictures(evidence: Evidence, found: tuple[Strip, ...]) -> Section:
 
 
 def _phases(run: RunData, evidence: Evidence, rules: _Rules) -> Section | None:
-    cells = tables.phase_seconds(run, evidence)
+    cells = phases.phase_seconds(run, evidence)
     if not cells:
         return None
     labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
-    wide = phase_shares(labelled, "phase-shares", WIDE)
-    narrow = phase_shares(labelled, "phase-shares-narrow", NARROW)
+    wide = phases.phase_shares(labelled, "phase-shares", WIDE)
+    narrow = phases.phase_shares(labelled, "phase-shares-narrow", NARROW)
     rules.found |= wide.rules | narrow.rules
     figure = Figure(
         name="phase-shares",
         title="Share of wall time per pipeline phase",
         svg=wide.markup,
         narrow=narrow.markup,
-        data=tables.phase_table(evidence, cells),
+        data=phases.phase_table(evidence, cells),
     )
     return Section(
         anchor="phases",
         title="Where the time goes",
         how_to_read="Shares of wall time, not of joules: energy is metered per window, and a phase that keeps the chip "
-        "busier costs more per second than this picture shows. What fewer steps cannot shrink is everything but denoising.",
+        "busier costs more per second than this picture shows. What fewer steps cannot shrink is everything "
+        "but denoising.",
         figures=(figure,),
     )
 
 
-def _warnings(notes: dict[str, Table | None]) -> Section:
+def _warnings(notes: dict[str, Table | None], oddities: tuple[str, ...]) -> Section:
     found = tuple(table for table in notes.values() if table is not None)
     return Section(
         anchor="warnings",
         title="Warnings and gaps",
         how_to_read="What the meter, the protocol and the metrics had to say. `perjoule explain CODE` tells the "
         "consequence and the remedy. What is absent is absent: it counts nowhere as zero.",
-        paragraphs=() if found else ("No warning, no failed trial, no image without a score.",),
+        paragraphs=oddities or (() if found else _NOTHING),
         tables=found,
     )
 

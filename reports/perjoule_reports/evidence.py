@@ -48,7 +48,7 @@ class Arm:
     family: str
     steps: float | None
     nfe: float | None = None
-    energy: Interval = Interval()
+    energy: Interval = field(default_factory=Interval)
     energy_bound_j: float | None = None
     duration_s: float | None = None
     provenance: str | None = None

@@ -1,26 +1,22 @@
-"""The figures: quality against joules, and where the seconds go.
+"""The frontier: quality against joules.
 
-Every figure is drawn by matplotlib twice, for a desk and for a phone, and then made fit for a strict page by `svg`.
 Colour, marker and dash all tell the variant, so that no reader depends on one of them.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from perjoule_reports import format as fmt
+from perjoule_reports.canvas import NARROW, SMALL, render
 from perjoule_reports.evidence import Arm, Axis, Evidence
-from perjoule_reports.svg import CARD, GOOD, GRID, INK, MUTED, SERIES, Svg, embed
+from perjoule_reports.svg import CARD, GOOD, GRID, INK, SERIES, Svg, embed
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same markers as text, for tables
@@ -31,23 +27,6 @@ DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     (0, (6, 2, 1, 2)),
     (0, (3, 1)),
 )  # type: ignore[assignment]
-WIDE, NARROW, SMALL = (9.0, 4.6), (4.3, 3.9), (4.6, 3.1)
-_PHASE_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "perjoule",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,63 +74,13 @@ def frontier(evidence: Evidence, panel: Panel, name: str, size: tuple[float, flo
 
     ringed = [a.cell_id for a in panel.arms if a.on_frontier.get(panel.axis.name)]
     return embed(
-        _render(draw, size),
+        render(draw, size),
         name=name,
         title=f"{panel.axis.name} against energy per image" + (f" ({panel.remark})" if panel.remark else ""),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table beside the picture holds the numbers.",
         tooltips=tips,
     )
-
-
-def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size: tuple[float, float]) -> Svg:
-    """Draw the share of wall time per pipeline phase, one bar per cell.
-
-    Args:
-        cells: Label and seconds by phase of each cell.
-        name: Prefix of ids.
-        size: Inches; the height is taken from the number of cells.
-    """
-    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
-
-    def draw(axes: Axes) -> None:
-        left = [0.0] * len(cells)
-        for i, phase in enumerate(names):
-            shares = [100 * s.get(phase, 0.0) / sum(s.values()) for _, s in cells]
-            colour = _PHASE_COLOURS[i % len(_PHASE_COLOURS)]
-            axes.barh(range(len(cells)), shares, left=left, height=0.72, color=colour, edgecolor=CARD,
-                      linewidth=1.5, label=phase)  # fmt: skip
-            for row, share in enumerate(shares):
-                if share >= (7 if size[0] > 6 else 13):
-                    axes.text(left[row] + share / 2, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,
-                              color=CARD, fontweight="bold")  # fmt: skip
-            left = [a + b for a, b in zip(left, shares, strict=True)]
-        axes.set_yticks(range(len(cells)), [label for label, _ in cells], fontsize=9)
-        axes.set_ylim(len(cells) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("share of wall time (%), not of joules")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6 if size[0] > 6 else 2, frameon=False, fontsize=9,
-                    handlelength=1.2, handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2)  # fmt: skip
-
-    height = 1.0 + 0.25 * len(cells)
-    return embed(
-        _render(draw, (size[0], height)),
-        name=name,
-        title="Share of wall time per pipeline phase",
-        description="Stacked bars, one per cell; the table beside the picture holds the numbers.",
-        tooltips={},
-    )
-
-
-def _render(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    with mpl.rc_context(_RC):
-        canvas = Canvas(figsize=size, layout="constrained")
-        draw(canvas.add_subplot())
-        buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
 
 
 def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
@@ -195,7 +124,7 @@ def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
 def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale, size: tuple[float, float]) -> None:
     colour, marker, dash = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)], DASHES[series % len(DASHES)]
     places = [i for i, arm in enumerate(panel.arms) if arm.variant == variant]
-    places.sort(key=lambda i: panel.arms[i].energy.value or 0)
+    places.sort(key=lambda i: (panel.arms[i].steps or 0, panel.arms[i].energy.value or 0))
     arms = [panel.arms[i] for i in places]
     x = [(a.energy.value or 0) / unit.factor for a in arms]
     y = [a.quality[panel.axis.name].value or 0 for a in arms]
@@ -240,9 +169,9 @@ def _leads(panel: Panel, variant: str, arm: Arm) -> bool:
 
 
 def _spaced(x: Sequence[float], octaves: float) -> set[float]:
-    """Return the places that may carry a label: the last one, and those at least `octaves` from the next to carry one."""
+    """Return the places that may carry a label: the last, and those at least `octaves` from the next that does."""
     kept: list[float] = []
-    for place in reversed(x):
+    for place in sorted(x, reverse=True):
         if not kept or math.log2(kept[-1] / place) >= octaves:
             kept.append(place)
     return set(kept)

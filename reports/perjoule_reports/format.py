@@ -158,7 +158,7 @@ def _fixed(value: float, decimals: int) -> str:
 def _decimals(width: float, magnitude: float) -> int:
     """Return decimals that show the interval's ends apart, with no more than four significant digits in all."""
     most = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
-    wanted = 1 - math.floor(math.log10(2 * width)) if width > 0 else most - 1
+    wanted = 1 - math.floor(math.log10(1.2 * width)) if width > 0 else most - 1
     return min(6, max(0, min(wanted, most)))
 
 

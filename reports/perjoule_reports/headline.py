@@ -40,6 +40,8 @@ def headline(run: RunData, evidence: Evidence) -> Headline:
     cheaper = sorted((c for c in contrasts if (c.energy_ratio.high or 1) < 1), key=lambda c: c.energy_ratio.value or 0)
     if axis.within_family:
         return _fidelity(cheaper, anchor, axis)
+    if not cheaper:
+        return _not_cheaper(anchor)
     unharmed = [c for c in cheaper if not _worse(c.quality, axis)]
     if not any(_worse(c.quality, axis) for c in contrasts):
         return _unresolved(anchor, axis, contrasts)
@@ -101,6 +103,10 @@ def _joules(arm: Arm) -> str:
     return "energy" if arm.provenance == "measured" else f"{arm.provenance or 'unattributed'} energy"
 
 
+def _bound_remark(arm: Arm) -> tuple[str, ...]:
+    return () if arm.energy.bounded else ("The interval of the saving is the meter's own bound: one batch per cell.",)
+
+
 def _saving(found: Contrast, axis: Axis) -> Headline:
     arm, anchor = found.arm, found.anchor
     share, share_interval = _saved(found.energy_ratio)
@@ -119,8 +125,9 @@ def _saving(found: Contrast, axis: Axis) -> Headline:
     return Headline(
         sentence=f"{_uses(arm, anchor)} {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
         support=(
-            f"{axis.name.capitalize()}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, "
+            f"{axis.name}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, "
             f"paired difference {delta[0]} {delta[1]}.{allowed}",
+            *_bound_remark(arm),
         ),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=arm.brand),
@@ -137,6 +144,14 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     sign = "+" if change > 0 else "\N{MINUS SIGN}"
     both = f"{fmt.quantity(arm.duration_s, 's')} against {fmt.quantity(anchor.duration_s, 's')}"
     return (Tile(value=f"{sign}{fmt.percent(abs(change))}", detail=both, label="time per image"),)
+
+
+def _not_cheaper(anchor: Arm) -> Headline:
+    why = "" if anchor.energy.bounded or anchor.energy_bound_j else " Energies have no interval: one batch per cell."
+    return Headline(
+        sentence="No cell is resolved as cheaper than the longest run, so no saving can be claimed.",
+        support=(f"The longest run is {anchor.variant} at {fmt.step_count(anchor.steps)}.{why}",),
+    )
 
 
 def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
@@ -168,15 +183,14 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Contrast]) -> Headline:
 
 
 def _needed(anchor: Arm, axis: Axis, cheaper: list[Contrast]) -> Headline:
-    if not cheaper:
-        return Headline(sentence="No cell is resolved as cheaper than the longest run, so no saving can be claimed.")
-    near = cheaper[-1]
+    near = max(cheaper, key=lambda c: (c.quality.value or 0) * (1 if axis.higher else -1))
     share, share_interval = _saved(near.energy_ratio)
     delta = fmt.interval(near.quality, signed=True)
     return Headline(
         sentence=f"Every cheaper cell scores worse in {axis.name} than {anchor.variant} at "
-        f"{fmt.step_count(anchor.steps)}; the nearest, {_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
-        support=(f"Its paired difference is {delta[0]} {delta[1]}.",),
+        f"{fmt.step_count(anchor.steps)}; the nearest, {_name(near.arm, anchor)}, saves {share} "
+        f"of the {_joules(near.arm)}.",
+        support=(f"Its paired difference is {delta[0]} {delta[1]}.", *_bound_remark(near.arm)),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
             Tile(value=delta[0], detail=delta[1], label=f"{axis.name}, paired difference"),
@@ -186,14 +200,17 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Contrast]) -> Headline:
 
 def _fidelity(cheaper: list[Contrast], anchor: Arm, axis: Axis) -> Headline:
     if not cheaper:
-        return Headline(sentence="No cell is resolved as cheaper than the longest run, so no saving can be claimed.")
+        return _not_cheaper(anchor)
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
     share, share_interval = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
     return Headline(
         sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
         f"{fmt.steps(anchor.steps)} , at {quality[0]} {quality[1]} {axis.name} of that run.",
-        support=("The longest run is the reference itself, so this axis can show closeness, never improvement.",),
+        support=(
+            "The longest run is the reference itself, so this axis can show closeness, never improvement.",
+            *_bound_remark(near.arm),
+        ),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
             Tile(value=quality[0], detail=quality[1], label=f"{axis.name} to the longest run"),
@@ -208,8 +225,8 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(_quality(arm, axis))
     return Headline(
-        sentence=f"{arm.variant} at {fmt.step_count(arm.steps)} costs {energy[0]} {unit.unit} of {_joules(arm)} per image and scores "
-        f"{quality[0]} in {axis.name}; with one comparable cell there is no frontier.",
+        sentence=f"{arm.variant} at {fmt.step_count(arm.steps)} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
+        f"image and scores {quality[0]} in {axis.name}; with one comparable cell there is no frontier.",
         support=(f"Energy {energy[1] or 'without interval'}, {axis.name} {quality[1] or 'without interval'}.",),
         tiles=(
             Tile(value=f"{energy[0]} {unit.unit}", detail=energy[1], label="energy per image", brand=arm.brand),

@@ -55,7 +55,7 @@ def contrast(run: RunData, axis: Axis, arm: Arm, anchor: Arm) -> Contrast | None
         arm=arm,
         anchor=anchor,
         quality=_bootstrap(differences),
-        energy_ratio=_ratio(arm.energy, anchor.energy),
+        energy_ratio=_ratio(_span(arm), _span(anchor)),
         prompt_count=len(shared),
     )
 
@@ -67,10 +67,18 @@ def _bootstrap(values: list[float]) -> Interval:
     return Interval(value=found.value, low=found.low, high=found.high)
 
 
+def _span(arm: Arm) -> Interval:
+    """Return the energy with its interval, or, where one batch gave none, with the bound on the meter's error."""
+    value, bound = arm.energy.value, arm.energy_bound_j
+    if arm.energy.bounded or value is None or bound is None:
+        return arm.energy
+    return Interval(value=value, low=value - bound, high=value + bound)
+
+
 def _ratio(a: Interval, b: Interval) -> Interval:
     """Divide two intervals end against end: wider than a paired interval, never narrower."""
     if not a.value or not b.value:
         return Interval()
-    if not a.low or not a.high or not b.low or not b.high:
+    if not (a.bounded and b.bounded) or min(a.low or 0, b.low or 0) <= 0:
         return Interval(value=a.value / b.value)
-    return Interval(value=a.value / b.value, low=a.low / b.high, high=a.high / b.low)
+    return Interval(value=a.value / b.value, low=(a.low or 0) / (b.high or 1), high=(a.high or 0) / (b.low or 1))

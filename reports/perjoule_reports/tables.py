@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from perjoule_reports import format as fmt
-from perjoule_reports.evidence import Arm, Axis, Evidence, phases, rows_of
+from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.figures import Panel
 from perjoule_reports.format import Interval, Scale
-from perjoule_reports.records import Cell, Column, RunData, Table
+from perjoule_reports.records import Cell, Column, Table
 
 _ENERGY_HINT = "gross energy of the windows over the images they made, with its interval"
 
@@ -62,28 +61,6 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
     )
     remark = f" ({panel.remark})" if panel.remark else ""
     return Table(caption=f"Data of the picture: {panel.axis.name}{remark}", columns=columns, rows=tuple(rows))
-
-
-def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:
-    """Sum the wall seconds per phase over the trials of each cell; cells that recorded none are left out."""
-    by_cell: dict[str, dict[str, float]] = {}
-    for row in rows_of(run.trials, "cell_id", "phases_s"):
-        total = by_cell.setdefault(str(row["cell_id"]), {})
-        for name, seconds in phases(row).items():
-            total[name] = total.get(name, 0.0) + seconds
-    every = ((arm, by_cell.get(arm.cell_id, {})) for arm in evidence.arms)
-    return [(arm, seconds) for arm, seconds in every if sum(seconds.values()) > 0]
-
-
-def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:
-    """The numbers behind the phase bars."""
-    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
-    rows = []
-    for arm, seconds in cells:
-        shares = [100 * seconds.get(name, 0.0) / sum(seconds.values()) for name in names]
-        rows.append((arm_cell(evidence, arm), *(Cell(text=f"{s:.1f}", sort=s) for s in shares)))
-    columns = (Column(title="cell"), *(Column(title=name, unit="% of time", numeric=True) for name in names))
-    return Table(caption="Share of wall time per phase", columns=columns, rows=tuple(rows))
 
 
 def arm_cell(evidence: Evidence, arm: Arm) -> Cell:

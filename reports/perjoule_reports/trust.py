@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -67,6 +68,22 @@ def warnings_table(run: RunData) -> Table | None:
             for code in sorted(count)]  # fmt: skip
     columns = (Column(title="code"), Column(title="trials", numeric=True), Column(title="what it says"))
     return Table(caption="Warnings of the meter and the protocol", columns=columns, rows=tuple(rows))
+
+
+def oddities(evidence: Evidence) -> tuple[str, ...]:
+    """Say where a ladder's energy falls by more than a tenth although the steps rise: something disturbed a window."""
+    said = []
+    for variant in evidence.variants():
+        ladder = [a for a in evidence.arms if a.variant == variant and a.energy.value and a.steps is not None]
+        for one, two in pairwise(ladder):
+            if (two.steps or 0) > (one.steps or 0) and (two.energy.value or 0) < 0.9 * (one.energy.value or 0):
+                mark = "" if evidence.provenance == "measured" else f" ({evidence.provenance})"
+                said.append(
+                    f"{variant}: {fmt.step_count(one.steps)} cost {fmt.quantity(one.energy.value, 'J')} per image and "
+                    f"{fmt.step_count(two.steps)} only {fmt.quantity(two.energy.value, 'J')}{mark}. More steps cannot "
+                    "cost less, so a window was disturbed: measure again on a quiet machine."
+                )
+    return tuple(said)
 
 
 def failures_table(run: RunData) -> Table | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from perjoule_reports.content import build_report
@@ -35,5 +34,5 @@ def write_report(run: RunData, out: Path) -> list[Path]:
     for file, text in contents.items():
         temporary = file.with_name(file.name + ".tmp")
         temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, file)
+        temporary.replace(file)
     return list(contents)

@@ -50,9 +50,26 @@ def test_headline_of_a_full_reference_axis_speaks_of_closeness(synthetic, tmp_pa
 
 
 def test_headline_respects_lower_is_better(synthetic, tmp_path):
-    run = synthetic.make_run(tmp_path, metrics=("blur",))
+    run = synthetic.make_run(tmp_path, prompts=12, ladder=(1, 25, 50), metrics=("blur",))
     run = replace(run, suite=replace(run.suite, metrics=replace(run.suite.metrics, primary="blur")))
     assert build_report(run).headline.sentence.startswith("25 steps use")
+
+
+def test_without_energy_intervals_the_bound_of_the_meter_carries_the_saving(small):
+    run = small
+    bare = run.points.with_columns(energy_low=pl.lit(None, pl.Float64), energy_high=pl.lit(None, pl.Float64))
+    report, _, _ = rendered(replace(run, points=bare))
+    assert "meter's own bound" in " ".join(report.headline.support)
+    bare = bare.with_columns(energy_bound_j_per_image=pl.lit(None, pl.Float64))
+    report, _, _ = rendered(replace(run, points=bare))
+    assert "no saving can be claimed" in report.headline.sentence
+    assert "no interval" in report.headline.support[0]
+
+
+def test_more_steps_for_fewer_joules_is_called_a_disturbance(small):
+    high = pl.when(pl.col("cell_id") == "tiny-teacher-012").then(900.0).otherwise(pl.col("energy_j_per_image"))
+    report, _, _ = rendered(replace(small, points=small.points.with_columns(energy_j_per_image=high)))
+    assert "12 steps cost 900 J per image and 50 steps only" in section(report, "warnings").paragraphs[0]
 
 
 def test_no_points(synthetic, small):

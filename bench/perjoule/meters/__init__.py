@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perjoule.errors import MeterError, UnknownNameError
 from perjoule.meters.base import BaseMeter
-from perjoule.protocols import EnergyMeter
+
+if TYPE_CHECKING:  # it would load numpy
+    from perjoule.protocols import EnergyMeter
 
 __all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter"]
 
@@ -77,7 +79,7 @@ def _open_best() -> BaseMeter[Any]:
         try:
             meter = _open(name)
         except MeterError as error:
-            reasons.append(f"{name} was not taken ({error})")
+            reasons.append(f"{name} was not taken ({str(error).removeprefix(f'{name}: ')})")
             continue
         meter.add_reasons(reasons)
         return meter

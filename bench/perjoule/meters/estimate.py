@@ -177,6 +177,6 @@ class EstimateMeter(BaseMeter[float]):
             raise Fault("W231", f"CPU time went back by {-busy_s:.3f} s")
         energy_j = self.model.energy_j(busy_s, duration_s)
         if not energy_j > 0:
-            raise Fault("W231", f"the model says {energy_j:g} W s for {busy_s:.3f} CPU s in {duration_s:.3f} s")
+            raise Fault("W231", f"the model says {energy_j:g} J for {busy_s:.3f} CPU s in {duration_s:.3f} s")
         full_j = self.model.energy_j(self.model.cpu_count * duration_s, duration_s)
         return self._reading(energy_j, full_j / 2, started_s, stopped_s)

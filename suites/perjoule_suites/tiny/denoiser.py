@@ -25,7 +25,7 @@ from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 
 RECIPE = Recipe(
     name="denoiser",
-    steps=10_000,
+    steps=8_500,
     learning_rate=1e-3,
     weight_decay=0.01,
     ema_decay=0.999,

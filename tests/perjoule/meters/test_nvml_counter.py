@@ -67,6 +67,16 @@ def test_learning_takes_ten_periods_and_idle_can_be_learnt_again(rig: Any) -> No
         assert meter.learn_idle(1.0) == pytest.approx(80.0, abs=0.8)
 
 
+def test_a_reset_while_idle_is_learnt_spoils_nothing_and_a_second_one_is_an_answer(rig: Any) -> None:
+    with open_on(rig) as meter:
+        reset_s = rig.clock.now() + 0.5
+        rig.nvml.counter_fault = lambda t_s, mj: mj if t_s < reset_s else mj - 5_000_000
+        assert meter.learn_idle(1.0) == pytest.approx(60.0, abs=0.6)
+        rig.nvml.counter_fault = lambda t_s, mj: -mj
+        assert meter.learn_idle(1.0) is None
+        assert meter.idle_power_w == pytest.approx(60.0, abs=0.6)
+
+
 def test_nothing_is_asked_of_the_driver_while_the_work_runs(rig: Any) -> None:
     with open_on(rig) as meter, meter.window():
         begun_s = rig.clock.now()
@@ -91,6 +101,17 @@ def test_a_reset_counter_is_no_energy(rig: Any) -> None:
         reset_s = rig.clock.now() + 0.4
         rig.nvml.counter_fault = lambda t_s, mj: mj if t_s < reset_s else int((t_s - reset_s) * 1000)
         rig.work(1.0)
+    assert window.reading.energy_j is None
+    assert codes(window.reading) == ["W210"]
+
+
+def test_a_counter_that_is_reset_right_after_the_work_is_no_energy(rig: Any) -> None:
+    with open_on(rig) as meter:
+        with meter.window() as window:
+            rig.work(1.0)
+            reset_s = rig.clock.now()
+            rig.nvml.counter_fault = lambda t_s, mj: mj if t_s < reset_s else int((t_s - reset_s) * 1000)
+        assert rig.clock.now() - reset_s < 0.5
     assert window.reading.energy_j is None
     assert codes(window.reading) == ["W210"]
 

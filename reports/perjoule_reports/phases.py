@@ -1,0 +1,78 @@
+"""Where the seconds go: the share of wall time per pipeline phase, as numbers, a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from perjoule_reports.canvas import render
+from perjoule_reports.evidence import Arm, Evidence, phases, rows_of
+from perjoule_reports.records import Cell, Column, RunData, Table
+from perjoule_reports.svg import CARD, Svg, embed
+from perjoule_reports.tables import arm_cell
+
+_PHASE_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+
+
+def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:
+    """Sum the wall seconds per phase over the trials of each cell; cells that recorded none are left out."""
+    by_cell: dict[str, dict[str, float]] = {}
+    for row in rows_of(run.trials, "cell_id", "phases_s"):
+        total = by_cell.setdefault(str(row["cell_id"]), {})
+        for name, seconds in phases(row).items():
+            total[name] = total.get(name, 0.0) + seconds
+    every = ((arm, by_cell.get(arm.cell_id, {})) for arm in evidence.arms)
+    return [(arm, seconds) for arm, seconds in every if sum(seconds.values()) > 0]
+
+
+def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:
+    """The numbers behind the phase bars."""
+    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
+    rows = []
+    for arm, seconds in cells:
+        shares = [100 * seconds.get(name, 0.0) / sum(seconds.values()) for name in names]
+        rows.append((arm_cell(evidence, arm), *(Cell(text=f"{s:.1f}", sort=s) for s in shares)))
+    columns = (Column(title="cell"), *(Column(title=name, unit="% of time", numeric=True) for name in names))
+    return Table(caption="Share of wall time per phase", columns=columns, rows=tuple(rows))
+
+
+def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size: tuple[float, float]) -> Svg:
+    """Draw the share of wall time per pipeline phase, one bar per cell.
+
+    Args:
+        cells: Label and seconds by phase of each cell.
+        name: Prefix of ids.
+        size: Inches; the height is taken from the number of cells.
+    """
+    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
+
+    def draw(axes: Axes) -> None:
+        left = [0.0] * len(cells)
+        for i, phase in enumerate(names):
+            shares = [100 * s.get(phase, 0.0) / sum(s.values()) for _, s in cells]
+            colour = _PHASE_COLOURS[i % len(_PHASE_COLOURS)]
+            axes.barh(range(len(cells)), shares, left=left, height=0.72, color=colour, edgecolor=CARD,
+                      linewidth=1.5, label=phase)  # fmt: skip
+            for row, share in enumerate(shares):
+                if share >= (7 if size[0] > 6 else 13):
+                    axes.text(left[row] + share / 2, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,
+                              color=CARD, fontweight="bold")  # fmt: skip
+            left = [a + b for a, b in zip(left, shares, strict=True)]
+        axes.set_yticks(range(len(cells)), [label for label, _ in cells], fontsize=9)
+        axes.set_ylim(len(cells) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("share of wall time (%), not of joules")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6 if size[0] > 6 else 2, frameon=False, fontsize=9,
+                    handlelength=1.2, handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2)  # fmt: skip
+
+    height = 1.0 + 0.25 * len(cells)
+    return embed(
+        render(draw, (size[0], height)),
+        name=name,
+        title="Share of wall time per pipeline phase",
+        description="Stacked bars, one per cell; the table beside the picture holds the numbers.",
+        tooltips={},
+    )
