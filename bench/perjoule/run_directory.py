@@ -27,7 +27,7 @@ import polars as pl
 
 from perjoule.errors import RunError, UsageError
 from perjoule.suite import load_suite, suite_digest, write_suite
-from perjoule.types import EnergyReading, MetricSpec, PowerTrace, Prompt, Score, Suite, Trial
+from perjoule.types import MetricSpec, Prompt, Score, Suite, Trial
 
 SCHEMA = 1
 
@@ -83,6 +83,9 @@ POWER_COLUMNS: dict[str, Any] = {
     "t_s": pl.Float64,
     "power_w": pl.Float64,
     "source": pl.String,
+    # so that a replay of the trace is branded as what it was
+    "boundary": pl.String,
+    "provenance": pl.String,
 }
 
 
@@ -244,12 +247,15 @@ class RunWriter:
         self.close()
         run = load_run(self.path)
         write_parquet(images_of(run.trials), self.path / "images.parquet")
-        rows = [
+        samples = [
             {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
             for trace in read_json_lines(self.path / "traces.jsonl")
             for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
         ]
-        write_parquet(pl.DataFrame(rows, schema=POWER_COLUMNS), self.path / "power.parquet")
+        columns = {name: POWER_COLUMNS[name] for name in ("trial_id", "t_s", "power_w", "source")}
+        kinds = run.trials.select("trial_id", "boundary", "provenance")
+        power = pl.DataFrame(samples, schema=columns).join(kinds, on="trial_id", how="left", maintain_order="left")
+        write_parquet(power, self.path / "power.parquet")
 
 
 def images_of(trials: pl.DataFrame) -> pl.DataFrame:
@@ -308,27 +314,6 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
     return row | spread | {"warnings": list(reading.warnings) if reading else []}
-
-
-def reading_of(row: dict[str, Any], trace: PowerTrace | None = None) -> EnergyReading | None:
-    """The reading inside a row; None if the trial failed before it had one."""
-    if row["duration_s"] is None:
-        return None
-    names = (
-        "energy_j",
-        "uncertainty_j",
-        "net_energy_j",
-        "idle_power_w",
-        "duration_s",
-        "boundary",
-        "provenance",
-    )
-    return EnergyReading(
-        **{name: row[name] for name in names},
-        method=row["method"],
-        warnings=tuple(row["warnings"]),
-        trace=trace,
-    )
 
 
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

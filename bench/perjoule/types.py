@@ -39,7 +39,8 @@ class Variant:
         dtype: `float32`, `float16` or `bfloat16`.
         width_px: Image width; None takes the model's own.
         height_px: Image height; None takes the model's own.
-        family: Variants of one family share weights up to distillation; full-reference scores stay inside a family.
+        family: Variants of one family are the same model, under other samplers say; full-reference scores stay
+            inside it. The variant alone by default.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from perjoule.digests import digest_folder
-from perjoule.models import resolve_model
 from torch import nn
 
+from perjoule.digests import digest_folder
 from perjoule.errors import SuiteError, UsageError
+from perjoule.models import resolve_model
 from perjoule.protocols import Generation
 from perjoule.seeding import image_seed
 from perjoule.types import Variant

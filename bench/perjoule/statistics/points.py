@@ -181,7 +181,7 @@ def _quality(
 
 def _pivot(frame: pl.DataFrame, column: str, cells: list[str]) -> NDArray[np.float64]:
     """Units × cells, summed over blocks; NaN where a unit is missing in a cell."""
-    if frame.is_empty():
+    if frame.is_empty() or not cells:
         return np.full((0, len(cells)), np.nan)
     sums = frame.group_by("batch", "cell_id").agg(
         pl.when(pl.col(column).null_count() == 0).then(pl.col(column).sum()).alias(column)

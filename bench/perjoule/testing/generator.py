@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from perjoule.testing.meter import VirtualClock
 
 from perjoule.protocols import Generation
 from perjoule.seeding import image_seed
+from perjoule.testing.meter import VirtualClock
 from perjoule.types import Variant
 
 

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Run:
 
 def score(run: Run, value_of: dict[str, float | None], metric: MetricSpec | None = None) -> Run:
     """Every image of a cell gets the cell's value, spread by prompt so that the mean is exact."""
-    spread = {pid: d for pid, d in zip(sorted(run.images["prompt_id"].unique()), (-0.1, 0.0, 0.1), strict=True)}
+    spread = dict(zip(sorted(run.images["prompt_id"].unique()), (-0.1, 0.0, 0.1), strict=True))
     scores = []
     for row in run.images.iter_rows(named=True):
         value = value_of[row["cell_id"]]
