@@ -8,3 +8,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from hypothesis import settings
+
+# no deadline: a slow machine is not a failing test
+settings.register_profile("perjoule", deadline=None)
+settings.load_profile("perjoule")

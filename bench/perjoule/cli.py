@@ -231,7 +231,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
 
     Example: perjoule completion bash > ~/.local/share/bash-completion/completions/perjoule
     """
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script  # its public home does not export it by name
 
     typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
 

@@ -161,7 +161,7 @@ def _scheduler(diffusers: Any, pipeline: Any, variant: Variant, where: str) -> A
     if kind is None or not hasattr(kind, "from_config"):
         known = sorted({c.__name__ for c in pipeline.scheduler.compatibles} | {type(pipeline.scheduler).__name__})
         raise SuiteError(f"{where}.scheduler = {name!r}: no scheduler of diffusers; these fit: {', '.join(known)}")
-    known_args = set(kind.load_config(pipeline.scheduler.config)) | set(_parameters(kind.__init__))
+    known_args = set(pipeline.scheduler.config) | set(_parameters(kind.__init__))
     for key in variant.scheduler_args:
         if key not in known_args:
             raise SuiteError(

@@ -46,7 +46,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     prompts = load_prompts(replace(suite.prompts, limit=4), where="demo")
     assignment = next(a for a in make_plan(suite, prompts) if a.cell.steps == 12)
     texts = [p.text for p in assignment.prompts]
-    bare = StableDiffusionPipeline.from_pretrained(sd_tiny())
+    bare = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
     bare.set_progress_bar_config(disable=True)
     generator = load(assignment.cell.variant, where="demo")
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)

@@ -20,7 +20,7 @@ PROMPTS = ["a large red circle on a white ground", "a blue star above a pink rin
 
 def bare(prompts: list[str], seeds: list[int], steps: int, guidance: float = 3.0) -> np.ndarray:
     """What one would write by hand."""
-    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny())
+    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(image_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
     pictures = pipe(prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators).images

@@ -104,7 +104,7 @@ def evaluate_(
     """Attribute accuracy at 25 steps, quality against steps, and a contact sheet, all on held-out captions."""
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
     recognise = recogniser.Recogniser.from_pretrained(judge)
     table: dict[str, float] = {}
     for things in (1, 2):

@@ -72,6 +72,7 @@ def scheduler() -> DDIMScheduler:
         rescale_betas_zero_snr=True,
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )
 
 
@@ -138,9 +139,16 @@ def train(
 
 
 def draw_timesteps(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Mostly the middle of the schedule, where shapes are decided; a third uniform, so that the ends are learnt too."""
+    """Nearly half from the noisiest quarter, a third from the middle, the rest uniform. -> (count,) in 0..999.
+
+    A large flat shape can be seen through a lot of noise: down to a tenth of the signal the network need not read the
+    caption to know where things stand. Layout is learnt only above that, which uniform draws hardly visit: with them,
+    shapes and colours came out right after 3,000 steps and places were still at chance.
+    """
+    pick = rng.random(count)
+    noisy = 1 - 0.25 * rng.random(count) ** 1.5
     middle = 1 / (1 + np.exp(-rng.standard_normal(count)))
-    share = np.where(rng.random(count) < 1 / 3, rng.random(count), middle)
+    share = np.where(pick < 0.45, noisy, np.where(pick < 0.8, middle, rng.random(count)))
     return np.minimum((share * 1000).astype(np.int64), 999)
 
 

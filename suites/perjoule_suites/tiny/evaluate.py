@@ -97,8 +97,8 @@ def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str], file: Path
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, interpolation="nearest")
-        axis.set_title("\n".join(textwrap.wrap(text, 30)), fontsize=6.5, y=-0.02, va="top")
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.06, wspace=0.06, hspace=0.32)
+        axis.set_title("\n".join(textwrap.wrap(text, 30)), fontsize=6.5, y=-0.12, va="top")
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.07, wspace=0.06, hspace=0.36)
     figure.savefig(file, dpi=130, metadata={"Software": None})
 
 

@@ -234,24 +234,25 @@ def _surface(thing: Thing, rng: np.random.Generator, x: Plane, y: Plane) -> Plan
 
 def _signed_distance(shape: str, x: Plane, y: Plane, radius: float) -> Plane:
     """Signed distance in px to the outline of an upright shape at the origin (y grows downwards)."""
+    distance: Plane
     if shape == "circle":
-        return np.hypot(x, y) - radius
-    if shape == "ring":
-        distance: Plane = np.abs(np.hypot(x, y) - 0.74 * radius) - 0.26 * radius
-        return distance
-    if shape == "square":
-        half: Plane = np.maximum(np.abs(x), np.abs(y)) - 0.86 * radius
-        return half
-    if shape == "cross":
+        distance = np.hypot(x, y) - radius
+    elif shape == "ring":
+        distance = np.abs(np.hypot(x, y) - 0.74 * radius) - 0.26 * radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(x), np.abs(y)) - 0.86 * radius
+    elif shape == "cross":
         long, thin = radius, 0.34 * radius
         ax, ay = np.abs(x), np.abs(y)
-        return np.minimum(np.maximum(ax - long, ay - thin), np.maximum(ax - thin, ay - long))
-    if shape == "triangle":
-        return _polygon(x, y, _regular(3, radius * 1.1, y_shift=0.2 * radius))
-    if shape == "star":
+        distance = np.minimum(np.maximum(ax - long, ay - thin), np.maximum(ax - thin, ay - long))
+    elif shape == "triangle":
+        distance = _polygon(x, y, _regular(3, radius * 1.1, y_shift=0.2 * radius))
+    elif shape == "star":
         outer, inner = _regular(5, radius * 1.08), _regular(5, radius * 0.46, turn=np.pi / 5)
-        return _polygon(x, y, np.stack([outer, inner], 1).reshape(-1, 2))
-    raise ValueError(f"unknown shape {shape!r}: one of {', '.join(SHAPES)}")
+        distance = _polygon(x, y, np.stack([outer, inner], 1).reshape(-1, 2))
+    else:
+        raise ValueError(f"unknown shape {shape!r}: one of {', '.join(SHAPES)}")
+    return distance
 
 
 def _regular(corners: int, radius: float, turn: float = 0.0, y_shift: float = 0.0) -> Plane:
