@@ -221,15 +221,16 @@ def _draw_ground(scene: Scene, rng: np.random.Generator, x: Plane, y: Plane) -> 
 
 
 def _surface(thing: Thing, rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
-    base = np.asarray(COLOURS[thing.colour], np.float32) * np.float32(rng.uniform(0.96, 1.04))
+    surface: Plane = np.broadcast_to(np.asarray(COLOURS[thing.colour], np.float32), (*x.shape, 3))
+    surface = surface * np.float32(rng.uniform(0.96, 1.04))
     phase = rng.uniform(0, 8, 2)
     if thing.texture == "striped":
         wave = np.abs(((y + phase[0]) % 7) - 3.5) - 1.75
-        return base * (1 - 0.6 * np.clip(0.5 - wave, 0, 1))[..., None]
-    if thing.texture == "spotted":
+        surface = surface * (1 - 0.6 * np.clip(0.5 - wave, 0, 1))[..., None]
+    elif thing.texture == "spotted":
         spot = np.clip(0.5 - (np.hypot((x + phase[0]) % 7 - 3.5, (y + phase[1]) % 7 - 3.5) - 1.9), 0, 1)
-        return base + (250 - base) * spot[..., None]
-    return np.broadcast_to(base, (*x.shape, 3))
+        surface = surface + (250 - surface) * spot[..., None]
+    return surface
 
 
 def _signed_distance(shape: str, x: Plane, y: Plane, radius: float) -> Plane:
