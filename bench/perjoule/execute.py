@@ -21,7 +21,7 @@ import numpy as np
 
 from perjoule.plan import image_id
 from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images
-from perjoule.run_directory import RunWriter
+from perjoule.run_writer import RunWriter
 from perjoule.types import Assignment, EnergyReading, Protocol, Trial, Variant
 
 

@@ -16,12 +16,14 @@ from perjoule import registry
 from perjoule.environment import describe
 from perjoule.errors import Interrupted, RunError, UsageError
 from perjoule.execute import GeneratorCache, Progress, execute
+from perjoule.files import free_bytes, write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
 from perjoule.prompts import load_prompts
 from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
-from perjoule.run_directory import Run, RunWriter, free_bytes, load_run, write_parquet, write_scores
+from perjoule.run_directory import Run, load_run, write_scores
+from perjoule.run_writer import RunWriter
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
 from perjoule.suite import find_suite, load_suite

@@ -22,10 +22,12 @@ from diffusers import StableDiffusionPipeline
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from perjoule.execute import run_trial
+from perjoule.files import write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
 from perjoule.prompts import load_prompts
-from perjoule.run_directory import RunWriter, load_run, write_scores
+from perjoule.run_directory import load_run, write_scores
+from perjoule.run_writer import RunWriter, images_of
 from perjoule.seeding import image_seed
 from perjoule.statistics.points import operating_points
 from perjoule.suite import find_suite, load_suite
@@ -133,8 +135,6 @@ def test_operating_points(benchmark: BenchmarkFixture, tmp_path: Path, trials: i
         boundary=pl.lit("gpu-board"), uncertainty_j=pl.lit(1.0), nfe_per_image=pl.lit(8.0),
     )  # fmt: skip
     rows.write_parquet(tmp_path / "run" / "trials.parquet")
-    from perjoule.run_directory import images_of, write_parquet
-
     run = load_run(tmp_path / "run")
     write_parquet(images_of(run.trials), run.path / "images.parquet")
     run = load_run(run.path)

@@ -134,7 +134,8 @@ def test_no_space_is_said_before_anything_is_written(
 def test_a_full_disk_in_the_middle_keeps_what_was_done(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from perjoule.run_directory import RunWriter, load_run
+    from perjoule.run_directory import load_run
+    from perjoule.run_writer import RunWriter
     from perjoule.types import Trial
 
     append = RunWriter.append

@@ -13,7 +13,8 @@ from perjoule.errors import RunError, UsageError
 from perjoule.execute import GeneratorCache, Progress, execute
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
-from perjoule.run_directory import Run, RunWriter, load_run
+from perjoule.run_directory import Run, load_run
+from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
 

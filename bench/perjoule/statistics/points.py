@@ -8,42 +8,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from perjoule.columns import POINT_COLUMNS
 from perjoule.run_directory import Run
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import bootstrap_weights, percentile_estimate, ratio_of_sums
 from perjoule.types import Estimate
 
-POINT_COLUMNS: dict[str, Any] = {
-    "cell_id": pl.String,
-    "variant": pl.String,
-    "role": pl.String,
-    "policy": pl.String,
-    "family": pl.String,
-    "steps_mean": pl.Float64,
-    "nfe_mean": pl.Float64,
-    "energy_j_per_image": pl.Float64,
-    "energy_low": pl.Float64,
-    "energy_high": pl.Float64,
-    "energy_bound_j_per_image": pl.Float64,
-    "energy_n": pl.Int64,
-    "energy_method": pl.String,
-    "metric": pl.String,
-    "direction": pl.String,
-    "track": pl.String,
-    "quality": pl.Float64,
-    "quality_low": pl.Float64,
-    "quality_high": pl.Float64,
-    "quality_n": pl.Int64,
-    "quality_method": pl.String,
-    "unscored_count": pl.Int64,
-    "duration_s_per_image": pl.Float64,
-    "n_prompts": pl.Int64,
-    "n_seeds": pl.Int64,
-    "provenance": pl.String,
-    "boundary": pl.String,
-    "on_frontier": pl.Boolean,
-    "p_on_frontier": pl.Float64,
-}
 ENERGY_METHOD = "ratio of sums over windows; percentile bootstrap over prompt batches"
 QUALITY_METHOD = "mean over prompts of the mean over seeds; percentile bootstrap over prompts"
 # worst first: a cell is only as trustworthy as its least trustworthy trial

@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from perjoule.columns import POINT_COLUMNS
 from perjoule.errors import UnknownNameError
-from perjoule.run_directory import Run, load_run, write_parquet, write_scores
+from perjoule.files import write_parquet
+from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.statistics.frontier import frontier
-from perjoule.statistics.points import POINT_COLUMNS, operating_points
+from perjoule.statistics.points import operating_points
 from perjoule.types import MetricSpec, Score
 from tests.perjoule.test_execute import POWER_W, STEP_S, do, fresh, make_suite
 

@@ -1,0 +1,97 @@
+"""The columns of the tables in a run directory (schema version 1), with their polars types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+SCHEMA = 1
+
+TRIAL_COLUMNS: dict[str, Any] = {
+    "trial_id": pl.String,
+    "cell_id": pl.String,
+    "variant": pl.String,
+    "role": pl.String,
+    "policy": pl.String,
+    "block": pl.Int64,
+    "prompts": pl.List(pl.String),
+    "prompt_ids": pl.List(pl.String),
+    "seeds": pl.List(pl.Int64),
+    "steps": pl.List(pl.Int64),
+    "nfe_per_image": pl.Float64,
+    "image_count": pl.Int64,
+    "iterations": pl.Int64,
+    "energy_j": pl.Float64,
+    "uncertainty_j": pl.Float64,
+    "net_energy_j": pl.Float64,
+    "idle_power_w": pl.Float64,
+    "duration_s": pl.Float64,
+    "boundary": pl.String,
+    "provenance": pl.String,
+    "method": pl.String,
+    "warnings": pl.List(pl.String),
+    "failure": pl.String,
+    "image_sha256": pl.List(pl.String),
+    "phases_s": pl.String,
+}
+IMAGE_COLUMNS: dict[str, Any] = {
+    "image_id": pl.String,
+    "trial_id": pl.String,
+    "cell_id": pl.String,
+    "variant": pl.String,
+    "prompt_id": pl.String,
+    "seed": pl.Int64,
+    "steps": pl.Int64,
+    "file": pl.String,
+    "sha256": pl.String,
+}
+SCORE_COLUMNS: dict[str, Any] = {
+    "image_id": pl.String,
+    "cell_id": pl.String,
+    "prompt_id": pl.String,
+    "seed": pl.Int64,
+    "metric": pl.String,
+    "value": pl.Float64,
+    "reason_unscored": pl.String,
+}
+POWER_COLUMNS: dict[str, Any] = {
+    "trial_id": pl.String,
+    "t_s": pl.Float64,
+    "power_w": pl.Float64,
+    "source": pl.String,
+    # so that a replay of the trace is branded as what it was
+    "boundary": pl.String,
+    "provenance": pl.String,
+}
+POINT_COLUMNS: dict[str, Any] = {
+    "cell_id": pl.String,
+    "variant": pl.String,
+    "role": pl.String,
+    "policy": pl.String,
+    "family": pl.String,
+    "steps_mean": pl.Float64,
+    "nfe_mean": pl.Float64,
+    "energy_j_per_image": pl.Float64,
+    "energy_low": pl.Float64,
+    "energy_high": pl.Float64,
+    "energy_bound_j_per_image": pl.Float64,
+    "energy_n": pl.Int64,
+    "energy_method": pl.String,
+    "metric": pl.String,
+    "direction": pl.String,
+    "track": pl.String,
+    "quality": pl.Float64,
+    "quality_low": pl.Float64,
+    "quality_high": pl.Float64,
+    "quality_n": pl.Int64,
+    "quality_method": pl.String,
+    "unscored_count": pl.Int64,
+    "duration_s_per_image": pl.Float64,
+    "n_prompts": pl.Int64,
+    "n_seeds": pl.Int64,
+    "provenance": pl.String,
+    "boundary": pl.String,
+    "on_frontier": pl.Boolean,
+    "p_on_frontier": pl.Float64,
+}

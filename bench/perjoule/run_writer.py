@@ -1,0 +1,148 @@
+"""Writing a run: append-only, a trial on disk before the next one starts, and derived tables at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
+from perjoule.errors import RunError, UsageError
+from perjoule.files import append_line, mend, read_json_lines, write_json, write_parquet
+from perjoule.plan import image_id
+from perjoule.run_directory import load_run
+from perjoule.suite import suite_digest, write_suite
+from perjoule.types import Prompt, Suite, Trial
+
+
+class RunWriter:
+    """Appends to a run directory; a trial is on disk before the next one starts."""
+
+    def __init__(self, path: Path, done: dict[str, dict[str, Any]]) -> None:
+        """Open the append-only files. `done`: the rows that are there already, by trial id."""
+        self.path = path
+        self.done = done
+        self._trials: IO[str] = (path / "trials.jsonl").open("a", encoding="utf-8")
+        self._traces: IO[str] = (path / "traces.jsonl").open("a", encoding="utf-8")
+
+    @classmethod
+    def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
+        """Start a new run.
+
+        Raises:
+            UsageError: If the directory exists and is not empty.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
+        (path / "images").mkdir(parents=True, exist_ok=True)
+        write_suite(suite, path / "suite.toml")
+        lines = [json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts]
+        (path / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+        # last, since its presence is what makes the directory a run
+        write_json(path / "environment.json", {"schema": SCHEMA, **environment})
+        return cls(path, {})
+
+    @classmethod
+    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any]) -> RunWriter:
+        """Go on with a run that was interrupted.
+
+        A last line torn by a crash is dropped: its trial is done again.
+
+        Raises:
+            RunError: If there is no run, or it was made by another suite or on another system (names the key and both
+                values).
+        """
+        run = load_run(path)
+        if suite_digest(run.suite) != suite_digest(suite):
+            raise RunError(
+                f"{path} was made by another version of suite {suite.name!r} (see its suite.toml): "
+                f"resume with `perjoule run {path / 'suite.toml'} --out {path} --resume`, or choose another --out"
+            )
+        for key, there, here in differing_keys(run.environment, environment):
+            raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
+        rows = mend(path / "trials.jsonl")
+        mend(path / "traces.jsonl")
+        return cls(path, {row["trial_id"]: row for row in rows})
+
+    def append(self, trial: Trial) -> None:
+        """Write one trial and wait until it is on disk."""
+        row = trial_row(trial)
+        if trial.reading is not None and trial.reading.trace is not None:
+            append_line(self._traces, {"trial_id": trial.trial_id, **asdict(trial.reading.trace)})
+        append_line(self._trials, row)
+        self.done[trial.trial_id] = row
+
+    def image_file(self, image_id: str) -> Path:
+        """Where an image belongs."""
+        return self.path / "images" / f"{image_id}.png"
+
+    def close(self) -> None:
+        """Close the files."""
+        self._trials.close()
+        self._traces.close()
+
+    def finish(self) -> None:
+        """Derive the tables that are made of the append-only files."""
+        self.close()
+        run = load_run(self.path)
+        write_parquet(images_of(run.trials), self.path / "images.parquet")
+        samples = [
+            {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
+            for trace in read_json_lines(self.path / "traces.jsonl")
+            for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
+        ]
+        columns = {name: POWER_COLUMNS[name] for name in ("trial_id", "t_s", "power_w", "source")}
+        kinds = run.trials.select("trial_id", "boundary", "provenance")
+        power = pl.DataFrame(samples, schema=columns).join(kinds, on="trial_id", how="left", maintain_order="left")
+        write_parquet(power, self.path / "power.parquet")
+
+
+def images_of(trials: pl.DataFrame) -> pl.DataFrame:
+    """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out."""
+    rows = []
+    for trial in trials.filter((pl.col("block") == 0) & pl.col("failure").is_null()).iter_rows(named=True):
+        for pid, seed, steps, sha in zip(
+            trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
+        ):
+            name = image_id(trial["cell_id"], pid, seed)
+            rows.append(
+                {
+                    "image_id": name,
+                    "trial_id": trial["trial_id"],
+                    "cell_id": trial["cell_id"],
+                    "variant": trial["variant"],
+                    "prompt_id": pid,
+                    "seed": seed,
+                    "steps": steps,
+                    "file": f"images/{name}.png",
+                    "sha256": sha,
+                }
+            )
+    return pl.DataFrame(rows, schema=IMAGE_COLUMNS).sort("image_id")
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """A trial as a flat row, the reading spread over its columns."""
+    reading = trial.reading
+    row = {k: v for k, v in asdict(trial).items() if k != "reading"}
+    columns = (
+        "energy_j",
+        "uncertainty_j",
+        "net_energy_j",
+        "idle_power_w",
+        "duration_s",
+        "boundary",
+        "provenance",
+    )
+    spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
+    return row | spread | {"warnings": list(reading.warnings) if reading else []}
+
+
+def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The parts of the comparability record that differ between two environments: (key, there, here)."""
+    a, b = there.get("comparability", {}), here.get("comparability", {})
+    return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
