@@ -25,7 +25,7 @@ from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 
 RECIPE = Recipe(
     name="denoiser",
-    steps=8_500,
+    steps=3_400,
     learning_rate=1e-3,
     weight_decay=0.01,
     ema_decay=0.999,
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     warmup_steps=300,
 )
 LATENT_SIDE = 16
-_BATCH, _CAPTION_DROPOUT = 32, 0.1
+_BATCH, _CAPTION_DROPOUT, _TWO_THINGS_SHARE = 32, 0.1, 0.65
 
 
 class ConditionedDenoiser(nn.Module):
@@ -46,10 +46,12 @@ class ConditionedDenoiser(nn.Module):
             sample_size=LATENT_SIDE,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            block_out_channels=(64, 128),
+            # the coarsest level is 4 x 4 on purpose: a convolution knows where it is by the zeros beyond the border alone,
+            # and with two levels (16, 8) captions moved nothing after 4,000 steps: place and order stayed at chance
+            block_out_channels=(64, 128, 96),
             layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=text_encoder.config.hidden_size,
             attention_head_dim=4,
             norm_num_groups=16,
@@ -117,8 +119,12 @@ def train(
             velocity = model(a * clean + s * noise, t, ids)
         return F.mse_loss(velocity, a * noise - s * clean)
 
+    # which colour and shape belong to which place is the last thing learnt: two things come oftener than in the data
+    two = np.array([len(scene.things) == 2 for scene in data.scenes[: len(latents)]])
+    pools = (np.flatnonzero(~two), np.flatnonzero(two))
+
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        index = rng.integers(0, len(latents), _BATCH)
+        index = np.array([rng.choice(pools[int(rng.random() < _TWO_THINGS_SHARE)]) for _ in range(_BATCH)])
         texts = [caption(data.scenes[int(i)], rng) for i in index]
         ids = tokenize(tokenizer, ["" if rng.random() < _CAPTION_DROPOUT else text for text in texts])
         noise = torch.from_numpy(rng.standard_normal((_BATCH, *latents.shape[1:]), dtype=np.float32))
