@@ -15,7 +15,7 @@ from perjoule_suites.tiny.training import Recipe, fit
 RECIPE = Recipe(name="line", steps=60, learning_rate=0.05, warmup_steps=5, ema_decay=0.9)
 
 
-class Cut(Exception):
+class CutOffError(Exception):
     pass
 
 
@@ -25,7 +25,7 @@ def train_line(folder: Path, cut_at: int | None = None) -> nn.Linear:
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         if step == cut_at:
-            raise Cut
+            raise CutOffError
         x = torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))
         return (line(x)[:, 0] - x.sum(1)).square().mean(), {}
 
@@ -35,7 +35,7 @@ def train_line(folder: Path, cut_at: int | None = None) -> nn.Linear:
 
 def test_a_training_that_was_cut_off_ends_where_one_that_was_not_does(tmp_path: Path) -> None:
     whole = train_line(tmp_path / "whole")
-    with pytest.raises(Cut):
+    with pytest.raises(CutOffError):
         train_line(tmp_path / "cut", cut_at=23)
     resumed = train_line(tmp_path / "cut")
     assert torch.equal(whole.weight, resumed.weight)
