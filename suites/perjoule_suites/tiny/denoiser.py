@@ -47,7 +47,7 @@ class ConditionedDenoiser(nn.Module):
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
             # the coarsest level is 4 x 4 on purpose: a convolution knows where it is by the zeros beyond the border
-            # alone, and with two levels (16, 8) captions moved nothing: place and order stayed at chance for 4,000 steps
+            # alone, and with two levels (16, 8) captions moved nothing: place and order stayed at chance
             block_out_channels=(64, 128, 96),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
