@@ -38,7 +38,7 @@ from perjoule_suites.tiny import sd_tiny
 from tests.perjoule.statistics.test_points import spec
 from tests.perjoule.test_execute import ENVIRONMENT, make_suite
 
-PAIRS = 20
+PAIRS = 60
 
 
 def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
