@@ -114,11 +114,11 @@ def run(
     suite = prepared.suite
     _set_threads(suite)
     generators = _generators(prepared)
-    # every model is loaded and every metric's weights are found before anything is written or burnt: what is missing
-    # must not be found out after an hour
+    # every variant is loaded and every metric's weights are found before anything is written or burnt: what is
+    # missing or misspelt must not be found out after an hour
     for metric in prepared.metrics:
         _ = metric.spec
-    digests = {v.model: generators.get(v)[0].digest for v in {v.model: v for v in suite.variants}.values()}
+    digests = {v.model: generators.get(v)[0].digest for v in suite.variants}
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
         environment = describe(suite, meter, digests, list(command))
@@ -129,7 +129,12 @@ def run(
             _check_disk(prepared, out)
             writer = RunWriter.create(out, suite, prepared.prompts, environment)
         _measure(prepared, meter, generators, writer, reporter)
-    return finish(load_run(out), prepared.metrics, reporter)
+    try:
+        return finish(load_run(out), prepared.metrics, reporter)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped: all trials are kept in {out}; go on with: perjoule score {out} && perjoule report {out}"
+        ) from None
 
 
 def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:

@@ -72,6 +72,12 @@ def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str,
         ('"lsnr", "cvvdp"]', '"lsnr", "cvdp"]', 2, ["unknown metric 'cvdp'", "did you mean 'cvvdp'"]),
         ('definition = "b"', 'defintion = "b"', 2, ["defintion", "did you mean 'definition'"]),
         ("guidance = 3.0", 'scheduler = "DDIMSchedule"', 2, ["variants[0].scheduler", "DDIMScheduler"]),
+        (
+            "guidance = 3.0",
+            'guidance = 3.0\n[[variants]]\nname = "b"\nmodel = "builtin:sd-tiny"\nsteps = [1]\nscheduler = "DDIM"',
+            2,
+            ["variants[1].scheduler = 'DDIM'"],
+        ),
         ("prompts.txt", "none.txt", 2, ["prompts.source = 'none.txt'", "no such file"]),
     ],
 )

@@ -134,8 +134,8 @@ def train(
 
     probe = torch.Generator().manual_seed(0)
     held = held_out_latents[:256].float()
-    held_ids = tokenize(tokenizer, [caption(s) for s in held_out.scenes[:256]])
-    held_noise, held_t = torch.randn(held.shape, generator=probe), torch.arange(256) * 999 // 255
+    held_ids = tokenize(tokenizer, [caption(s) for s in held_out.scenes[: len(held)]])
+    held_noise, held_t = torch.randn(held.shape, generator=probe), torch.linspace(0, 999, len(held)).long()
 
     @torch.no_grad()
     def validate() -> dict[str, float]:
