@@ -5,7 +5,7 @@
      cooldown │ (warm-up) │ sync  window: iterations  sync│ PNG, hash, trials.jsonl
     ──────────┴───────────┴──────────────────────────────┴───────────────────────────
 
-Warm-up happens once for each model and batch size. Encoding and writing stand outside the window.
+Warm-up happens whenever the variant changes. Encoding and writing stand outside the window.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class Progress:
 
 
 class GeneratorCache:
-    """Keeps one loaded pipeline: the plan holds a model's cells together, and two large ones seldom fit."""
+    """Keeps one loaded pipeline: the plan holds a variant's cells together, and two large ones seldom fit."""
 
     def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str]) -> None:
         self._factory, self._where = factory, where
         self._variant: Variant | None = None
         self._generator: ImageGenerator | None = None
 
-    def get(self, variant: Variant) -> tuple[ImageGenerator, bool]:
-        """The generator of a variant, and whether it was loaded just now."""
+    def get(self, variant: Variant) -> ImageGenerator:
+        """The generator of a variant, loaded unless it was the last one asked for."""
         if self._generator is not None and self._variant == variant:
-            return self._generator, False
+            return self._generator
         self._generator = None  # let go of the old weights before the new ones are read
         self._generator = self._factory(variant, where=self._where(variant))
         self._variant = variant
-        return self._generator, True
+        return self._generator
 
 
 def execute(
@@ -70,15 +70,17 @@ def execute(
     """
     idle_power_w = None
     rested = False
+    warm: Variant | None = None
     images_done = sum(int(row["image_count"]) for row in writer.done.values())
     energy_j = _sum([row["energy_j"] for row in writer.done.values()])
     with closing(writer):
         for assignment in plan:
             if assignment.trial_id in writer.done:
                 continue
-            generator, fresh = generators.get(assignment.cell.variant)
-            if fresh:
+            generator = generators.get(assignment.cell.variant)
+            if warm != assignment.cell.variant:
                 _warm_up(generator, assignment, protocol.warmup_iterations)
+                warm = assignment.cell.variant
             if not rested and protocol.idle_s:
                 # after the first load, so that the device holds the context it will hold in the windows
                 idle_power_w, rested = meter.learn_idle(protocol.idle_s), True

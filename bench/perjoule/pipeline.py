@@ -118,7 +118,7 @@ def run(
     # missing or misspelt must not be found out after an hour
     for metric in prepared.metrics:
         _ = metric.spec
-    digests = {v.model: generators.get(v)[0].digest for v in suite.variants}
+    digests = {v.model: generators.get(v).digest for v in suite.variants}
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
         environment = describe(suite, meter, digests, list(command))

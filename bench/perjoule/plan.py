@@ -13,9 +13,9 @@ from perjoule.types import Assignment, Prompt, Suite
 def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     """List all trials, block by block.
 
-    A block is one pass over all cells. Inside a block the models come in shuffled order, and so do the cells of
-    a model, so that a drift of the device falls on all alike; a model's cells stay together, because loading it
-    again for every cell would cost more than it measures.
+    A block is one pass over all cells. Inside a block the variants come in shuffled order, and so do the cells of a
+    variant, so that a drift of the device falls on all alike; a variant's cells stay together, because loading its
+    pipeline again for every cell would cost more than it measures.
     """
     pairs = [(prompt, seed) for seed, prompt in product(suite.protocol.seeds, prompts)]
     size = suite.protocol.batch_size
@@ -25,8 +25,8 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
         chance = random.Random(f"{suite.protocol.order_seed}/{block}")
         cells = cells_of(suite)
         chance.shuffle(cells)
-        rank = {name: index for index, name in enumerate(dict.fromkeys(c.variant.model for c in cells))}
-        cells.sort(key=lambda cell: rank[cell.variant.model])
+        rank = {name: index for index, name in enumerate(dict.fromkeys(c.variant.name for c in cells))}
+        cells.sort(key=lambda cell: rank[cell.variant.name])
         plan += [
             Assignment(
                 trial_id=f"b{block}.{cell.cell_id}.{number:04d}",

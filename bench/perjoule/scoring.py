@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def score_images(run: Run, metrics: Sequence[QualityMetric], on_progress: Callab
     for metric in metrics:
         name = metric.spec.name
         try:
-            scores += metric.score(images, lambda n, name=name: on_progress(name, n))  # type: ignore[misc]
+            scores += metric.score(images, partial(on_progress, name))
         except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"[:300]
             scores += [Score(image_id=i, metric=name, value=None, reason_unscored=reason) for i in images.image_ids]

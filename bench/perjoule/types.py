@@ -81,7 +81,7 @@ class Protocol:
         batch_size: Prompts per pipeline call.
         blocks: Passes over all cells, each in its own shuffled order.
         order_seed: Seed of that order.
-        warmup_iterations: Pipeline calls before the first window of a model.
+        warmup_iterations: Pipeline calls after a variant is loaded, before its first window.
         iterations: Pipeline calls inside a window; the energy of the window is divided by them.
         idle_s: Seconds of rest over which idle power is learnt before the first window.
         cooldown_s: Rest before each window.

@@ -130,6 +130,26 @@ def test_a_failing_prompt_leaves_a_reason_and_the_run_goes_on(tmp_path: Path) ->
     assert load_run(tmp_path / "run").images.height == 4
 
 
+def test_a_variant_is_warmed_up_once_even_if_it_was_loaded_before(tmp_path: Path) -> None:
+    suite = make_suite(warmup_iterations=2)
+    clock = VirtualClock()
+    drawer = FakeGenerator(clock=clock, step_s=STEP_S)
+    cache = GeneratorCache(FakeFactory(drawer), lambda variant: variant.name)
+    cache.get(suite.variants[0])
+    writer = fresh(tmp_path / "run", suite)
+    plan = make_plan(suite, PROMPTS)
+    execute(
+        plan,
+        protocol=suite.protocol,
+        meter=SyntheticMeter(POWER_W, clock),
+        generators=cache,
+        writer=writer,
+        on_progress=lambda _: None,
+    )
+    assert len(drawer.calls) == len(plan) + 2
+    assert [steps for _, _, steps in drawer.calls[:2]] == [min(2, plan[0].cell.steps)] * 2
+
+
 def test_progress_counts_images_and_joules(tmp_path: Path) -> None:
     seen: list[Progress] = []
     suite = make_suite()

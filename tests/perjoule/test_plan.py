@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,14 @@ def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> 
     assert len(images) == len(set(images)) == blocks * len(cells_of(suite)) * len(PROMPTS) * len(seeds)
     assert len({a.trial_id for a in plan}) == len(plan)
     assert all(len(a.prompts) <= batch for a in plan)
+
+
+def test_a_variant_is_loaded_once_a_block() -> None:
+    first = DEMO.variants[0]
+    suite = replace(DEMO, variants=tuple(replace(first, name=name) for name in ("a", "b", "c")))
+    names = [a.cell.variant.name for a in make_plan(suite, PROMPTS)]
+    switches = sum(one != other for one, other in pairwise(names))
+    assert switches == 2
 
 
 def test_order_is_seeded_and_shuffled() -> None:
