@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__
-from perjoule.errors import PerjouleError, UnknownNameError, UsageError
+from perjoule.errors import PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -113,8 +113,6 @@ def run(
     reporter = _reporter(quiet)
     prepared = pipeline.prepare(suite, limit)
     folder = out or pipeline.default_out(prepared.suite)
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already: go on with --resume, or choose another directory with --out")
     command = ["perjoule", *sys.argv[1:]]
     done = pipeline.run(prepared, out=folder, meter_name=meter, resume=resume, command=command, reporter=reporter)
     tables.print_frontier(done, None, "json" if as_json else "table")
@@ -191,7 +189,7 @@ def list_(
     from perjoule import tables
 
     rows = tables.listing(what.value)
-    _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.listing_text(rows))
+    _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.text_table(rows))
 
 
 @app.command()

@@ -23,7 +23,7 @@ from perjoule.prompts import load_prompts
 from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
 from perjoule.run_directory import Run, load_run, write_scores
-from perjoule.run_writer import RunWriter
+from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
 from perjoule.suite import find_suite, load_suite
@@ -111,6 +111,8 @@ def run(
     Raises:
         Interrupted: On Ctrl-C; all finished trials are kept, and `resume` goes on.
     """
+    if not resume:
+        require_vacant(out)
     suite = prepared.suite
     _set_threads(suite)
     generators = _generators(prepared)
@@ -139,9 +141,9 @@ def run(
 
 def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
     """Everything after the last joule: scores, operating points, reports."""
-    score(run, metrics, reporter)
-    report(load_run(run.path), run.path / "report.html")
-    return load_run(run.path)
+    scored = score(run, metrics, reporter)
+    report(scored, run.path / "report.html")
+    return scored
 
 
 def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
@@ -159,7 +161,7 @@ def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run
     write_scores(run, scores, [metric.spec for metric in metrics])
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
-    return load_run(run.path)
+    return fresh  # it reads its points when they are first asked for, and nobody has yet
 
 
 def report(run: Run, out: Path) -> list[Path]:

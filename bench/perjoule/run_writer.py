@@ -36,8 +36,7 @@ class RunWriter:
         Raises:
             UsageError: If the directory exists and is not empty.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
+        require_vacant(path)
         (path / "images").mkdir(parents=True, exist_ok=True)
         write_suite(suite, path / "suite.toml")
         lines = [json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts]
@@ -99,6 +98,12 @@ class RunWriter:
         kinds = run.trials.select("trial_id", "boundary", "provenance")
         power = pl.DataFrame(samples, schema=columns).join(kinds, on="trial_id", how="left", maintain_order="left")
         write_parquet(power, self.path / "power.parquet")
+
+
+def require_vacant(path: Path) -> None:
+    """Raise UsageError if a new run cannot start in `path` because something is there already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
 
 
 def images_of(trials: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 from perjoule.pipeline import Prepared, estimated_disk_bytes
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
-from perjoule.suite import json_schema, load_suite, suite_names
+from perjoule.suite import find_suite, json_schema, load_suite, suite_names
 
 Row = dict[str, Any]
 
@@ -143,16 +143,12 @@ def listing(what: str) -> list[Row]:
 
 
 def _suite_row(name: str) -> Row:
-    from perjoule.suite import find_suite
-
     suite = load_suite(find_suite(name))
     cells = sum(len(v.steps) for v in suite.variants)
     return {"suite": name, "variants": len(suite.variants), "cells": cells, "title": suite.title}
 
 
 def _variant_rows(name: str) -> list[Row]:
-    from perjoule.suite import find_suite
-
     return [
         {
             "suite": name,
@@ -165,11 +161,6 @@ def _variant_rows(name: str) -> list[Row]:
         }
         for v in load_suite(find_suite(name)).variants
     ]
-
-
-def listing_text(rows: list[Row]) -> str:
-    """A listing for people."""
-    return text_table(rows)
 
 
 def text_table(rows: list[Row]) -> str:

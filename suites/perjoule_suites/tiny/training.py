@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 
-Batch = np.random.Generator
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
