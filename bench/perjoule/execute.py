@@ -117,7 +117,7 @@ def run_trial(
         label=assignment.trial_id, sync=generator.synchronize, max_uncertainty=protocol.max_uncertainty
     ) as window:
         try:
-            for _ in range(protocol.iterations):
+            for _ in window.repeat(at_least=protocol.iterations):
                 result = generator.generate(texts, assignment.seeds, assignment.cell.steps)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError) as error:
             failure = f"{type(error).__name__}: {error}"[:2_000]
@@ -140,7 +140,7 @@ def run_trial(
         steps=(assignment.cell.steps,) * len(texts),
         nfe_per_image=result.nfe_per_image if result else None,
         image_count=len(texts) if result else 0,
-        iterations=protocol.iterations,
+        iterations=reading.iterations or protocol.iterations,
         reading=reading,
         image_sha256=hashes,
         phases_s={k: round(v, 6) for k, v in result.phases_s.items()} if result else {},

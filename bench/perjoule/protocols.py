@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,6 +18,15 @@ Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
 class Window(Protocol):
     """An interval whose joules are counted; `reading` is there once it has closed."""
+
+    def repeat(self, at_least: int = 1, most_s: float = 60.0) -> Iterator[int]:
+        """Run the work until the window's `max_uncertainty` is in reach: `for _ in window.repeat(): work()`.
+
+        Args:
+            at_least: Runs, whatever the bound.
+            most_s: No further run is started after so many seconds.
+        """
+        ...
 
     @property
     def reading(self) -> EnergyReading:

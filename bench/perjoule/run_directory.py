@@ -5,6 +5,7 @@ environment.json    system under test, meter, model digests, comparability key
 prompts.jsonl       the prompts taken, with their ids
 trials.jsonl        one row a trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
+devices.jsonl       boards of each trial: energy, conditions, and the log that the energy was computed from
 images/             PNG, named by image_id
 images.parquet      one row an image, with the SHA-256 of its pixels
 scores.parquet      image × metric
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.errors import RunError
 from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
 from perjoule.suite import load_suite
-from perjoule.types import MetricSpec, Prompt, Score, Suite
+from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,14 @@ class Run:
     def power(self) -> pl.DataFrame:
         """Power samples."""
         return read_parquet(self.path / "power.parquet", POWER_COLUMNS)
+
+    @cached_property
+    def devices(self) -> list[tuple[str, DeviceEnergy]]:
+        """(trial id, board): `perjoule.meters.edges.bracket(board.counter)` computes a counter's energy again."""
+        file = self.path / "devices.jsonl"
+        rows = read_json_lines(file) if file.exists() else []
+        reader = TypeAdapter(DeviceEnergy)
+        return [(row.pop("trial_id"), reader.validate_python(row)) for row in rows]
 
     @cached_property
     def metrics(self) -> dict[str, MetricSpec]:

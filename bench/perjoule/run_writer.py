@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import IO, Any
 
 import polars as pl
@@ -28,6 +29,7 @@ class RunWriter:
         self.done = done
         self._trials: IO[str] = (path / "trials.jsonl").open("a", encoding="utf-8")
         self._traces: IO[str] = (path / "traces.jsonl").open("a", encoding="utf-8")
+        self._devices: IO[str] = (path / "devices.jsonl").open("a", encoding="utf-8")
 
     @classmethod
     def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
@@ -65,6 +67,8 @@ class RunWriter:
             raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
         rows = mend(path / "trials.jsonl")
         mend(path / "traces.jsonl")
+        if (path / "devices.jsonl").exists():
+            mend(path / "devices.jsonl")
         return cls(path, {row["trial_id"]: row for row in rows})
 
     def append(self, trial: Trial) -> None:
@@ -72,6 +76,8 @@ class RunWriter:
         row = trial_row(trial)
         if trial.reading is not None and trial.reading.trace is not None:
             append_line(self._traces, {"trial_id": trial.trial_id, **asdict(trial.reading.trace)})
+        for device in trial.reading.devices if trial.reading is not None else ():
+            append_line(self._devices, {"trial_id": trial.trial_id, **asdict(device)})
         append_line(self._trials, row)
         self.done[trial.trial_id] = row
 
@@ -83,6 +89,7 @@ class RunWriter:
         """Close the files."""
         self._trials.close()
         self._traces.close()
+        self._devices.close()
 
     def finish(self) -> None:
         """Derive the tables that are made of the append-only files."""
@@ -138,12 +145,20 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "energy_j",
         "uncertainty_j",
         "net_energy_j",
+        "partial_energy_j",
         "idle_power_w",
         "duration_s",
         "boundary",
         "provenance",
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
+    boards = [device.conditions for device in reading.devices if device.conditions] if reading else []
+    memory = [board.peak_memory_bytes for board in boards if board.peak_memory_bytes is not None]
+    utilisation = [board.utilisation for board in boards if board.utilisation is not None]
+    spread |= {
+        "peak_memory_bytes": sum(memory) if memory else None,
+        "utilisation": fmean(utilisation) if utilisation else None,
+    }
     return row | spread | {"warnings": list(reading.warnings) if reading else []}
 
 

@@ -62,12 +62,13 @@ WARNINGS: dict[str, Explanation] = {
     ),
     "W210": Explanation(
         meaning="The energy counter went backwards: the driver was reloaded or the device reset.",
-        consequence="The difference is meaningless, so there is no number.",
+        consequence="What was counted on both sides is kept, what is missing is filled in; the bound is wide.",
         remedy="Find out why the driver restarted, and repeat the trial.",
     ),
     "W211": Explanation(
         meaning="The energy counter stopped changing.",
-        consequence="Energy that flowed meanwhile was not counted, so there is no number.",
+        consequence="From there on the power reading is integrated and the bound is wide; without one, only the part "
+        "that was counted is known.",
         remedy="Repeat the trial; if it happens again, restart the driver or measure with another source.",
     ),
     "W212": Explanation(
@@ -90,6 +91,11 @@ WARNINGS: dict[str, Explanation] = {
         consequence="The difference is ambiguous, so there is no number.",
         remedy="Use shorter windows.",
     ),
+    "W223": Explanation(
+        meaning="The energy counter and the power reading of the board disagree by more than a fifth.",
+        consequence="One of them misses load or counts what the other does not see; the counter's number is given.",
+        remedy="Run `perjoule doctor`; let the phase test tell whether the counter sees all of the time.",
+    ),
     "W230": Explanation(
         meaning="The CPU is not in the table of known thermal design powers; a flat value per thread is assumed.",
         consequence="The absolute joules are a guess; comparisons on this machine follow CPU time and duration.",
@@ -109,6 +115,26 @@ WARNINGS: dict[str, Explanation] = {
         meaning="The synchronise hook failed at the end of a window in which the work had already failed.",
         consequence="It is unknown when the device finished, so there is no number.",
         remedy="Fix the failure of the work first.",
+    ),
+    "W260": Explanation(
+        meaning="Other compute processes were on the board before or after the window.",
+        consequence="Their joules are in the number.",
+        remedy="Keep others off the board while it is measured.",
+    ),
+    "W261": Explanation(
+        meaning="The board slowed itself down inside the window (power cap, heat, power brake).",
+        consequence="The joules are right, but belong to a board that was held back: others may see other values.",
+        remedy="Cool the board, raise its power limit, or report the limit with the numbers.",
+    ),
+    "W262": Explanation(
+        meaning="The SM clock changed by more than a tenth inside the window.",
+        consequence="Energy and time belong to no single clock.",
+        remedy="Lock the clocks (`nvidia-smi -lgc`), or warm the board up longer.",
+    ),
+    "W263": Explanation(
+        meaning="The power limit of the board was changed while it was measured.",
+        consequence="The window belongs to neither limit.",
+        remedy="Leave the limit alone, and repeat the trial.",
     ),
     "W299": Explanation(
         meaning="The meter itself has a defect.",

@@ -13,28 +13,72 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from perjoule.errors import MeterError
 from perjoule.meters.clock import Clock, SystemClock
-from perjoule.types import Boundary, EnergyReading, Provenance
+from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
 from perjoule.warnings_table import warning
 
 log = logging.getLogger(__name__)
 
 State = TypeVar("State")
 
+MOST_REPEAT_S = 60.0  # work that is repeated to reach a bound is not repeated for longer
+REPEAT_CHECK_S = 0.05  # between checks whether it was repeated often enough
+FORECAST_SHARE = 0.8  # of the bound that was asked for; the forecast does not know the last update period
+
 
 class Fault(Exception):  # noqa: N818 - it is caught inside the meters and becomes a warning
-    """The source failed; `warning` is the coded sentence that goes into the reading."""
+    """The source failed; `warning` is the coded sentence for the reading, `code` the source's own number, if any."""
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: str, sentence: str, source_code: int | None = None) -> None:
         """Hold `CODE: sentence`."""
         super().__init__(sentence)
         self.warning = warning(code, sentence)
+        self.code = source_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an open window would read if it ended now: energy and bound in J, roughly."""
+
+    energy_j: float
+    uncertainty_j: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardFacts:
+    """What an open meter knows about a board.
+
+    Attributes:
+        uuid: As NVML says, like the next two.
+        model: Name of the board.
+        driver: Version.
+        counter: Words for the energy counter in use, None if there is none.
+        period: The counter's update period.
+        idle: Power at rest as last learnt.
+        limit_w: Enforced power limit.
+        power: Words for the best power reading, None if there is none.
+        mig: True if the board is split.
+        conditions: As they were when the meter was opened.
+    """
+
+    uuid: str
+    model: str
+    driver: str
+    counter: str | None
+    period: UpdatePeriod | None
+    idle: IdlePower | None
+    limit_w: float | None
+    power: str | None
+    mig: bool
+    conditions: Conditions
 
 
 class MeterWindow(Generic[State]):
@@ -56,6 +100,7 @@ class MeterWindow(Generic[State]):
         self._fault: str | None = None
         self._started_s = 0.0
         self._reading: EnergyReading | None = None
+        self._iterations: int | None = None
 
     @property
     def reading(self) -> EnergyReading:
@@ -90,8 +135,48 @@ class MeterWindow(Generic[State]):
                 self._meter._abandon(self._state)
             self._meter._release()
 
+    def repeat(self, at_least: int = 1, most_s: float = MOST_REPEAT_S) -> Iterator[int]:
+        """Run the work until the bound that was asked for is in reach: `for _ in window.repeat(): work()`.
+
+        One window over n runs divides all errors at its ends by n. Without `max_uncertainty`, and for sources that
+        cannot tell how far they are, the work runs `at_least` times. The reading says how often it did.
+
+        Args:
+            at_least: Runs, whatever the bound.
+            most_s: No further run is started after so many seconds.
+
+        Yields:
+            The number of the run, from 0.
+        """
+        checked_s = self._started_s
+        for i in count():
+            yield i
+            self._iterations = i + 1
+            if i + 1 < at_least:
+                continue
+            now_s = self._meter.clock.now()
+            if self._max_uncertainty is None or now_s - self._started_s > most_s:
+                return
+            if now_s - checked_s < REPEAT_CHECK_S:
+                continue
+            self._sync()
+            checked_s = self._meter.clock.now()
+            if self._is_enough(checked_s - self._started_s):
+                return
+
+    def _is_enough(self, elapsed_s: float) -> bool:
+        """Whether ending now would meet the bound; True as well where nobody can tell, since more would not help."""
+        if self._state is None or self._max_uncertainty is None:
+            return True
+        forecast = self._meter._forecast(self._state, elapsed_s)
+        if forecast is None:
+            return True
+        return forecast.uncertainty_j <= FORECAST_SHARE * self._max_uncertainty * forecast.energy_j
+
     def _begin(self) -> None:
         try:
+            for recorder in self._meter.recorders:
+                recorder.begin()
             self._state = self._meter._begin()
         except Fault as fault:
             self._fault = fault.warning
@@ -111,7 +196,8 @@ class MeterWindow(Generic[State]):
                 raise
             return
         stopped_s = self._meter.clock.now()
-        self._reading = self._meter._finish(self._end(stopped_s), self._max_uncertainty)
+        reading = self._meter._finish(self._end(stopped_s), self._max_uncertainty)
+        self._reading = replace(reading, iterations=self._iterations)
 
     def _end(self, stopped_s: float) -> EnergyReading:
         if self._fault is not None or self._state is None:
@@ -138,7 +224,12 @@ class BaseMeter(ABC, Generic[State]):
         provenance: How they come about.
         notes: Coded warnings that hold for every reading of this meter.
         idle_power_w: Last learnt idle power in W, or None.
+        recorders: Of the conditions on the boards that are measured.
+        facts: About those boards, as they were when the meter was opened.
     """
+
+    recorders: tuple[ConditionsRecorder, ...] = ()
+    facts: tuple[BoardFacts, ...] = ()
 
     def __init__(
         self,
@@ -180,6 +271,10 @@ class BaseMeter(ABC, Generic[State]):
         """Append to `why` what stood in the way of better meters."""
         self._why = "; ".join([self._why, *reasons])
 
+    def describe(self) -> tuple[BoardFacts, ...]:
+        """The boards that this meter reads, if it reads boards."""
+        return self.facts
+
     @abstractmethod
     def learn_idle(self, seconds: float) -> float | None:
         """Watch the resting device for about `seconds`; idle power in W, or None if the source cannot tell."""
@@ -220,6 +315,15 @@ class BaseMeter(ABC, Generic[State]):
     def _abandon(self, state: State) -> None:
         """Let go of what a window holds (a thread), whether or not `_end` came to be called."""
 
+    def _forecast(self, state: State, elapsed_s: float) -> Forecast | None:
+        """What the window would read if it ended now; None where the source cannot tell."""
+        return None
+
+    def _look(self) -> None:
+        """Record the boards' conditions; called inside a window as often as is convenient."""
+        for recorder in self.recorders:
+            recorder.look()
+
     def _close(self) -> None:
         """Let go of the source."""
 
@@ -257,6 +361,7 @@ class BaseMeter(ABC, Generic[State]):
 
     def _finish(self, reading: EnergyReading, max_uncertainty: float | None) -> EnergyReading:
         """The checks that hold for every source: no zero, net beside gross, the bound that was asked for."""
+        reading = self._with_conditions(reading)
         energy_j, bound_j = reading.energy_j, reading.uncertainty_j
         if energy_j is None:
             return replace(reading, uncertainty_j=None, net_energy_j=None)
@@ -277,6 +382,22 @@ class BaseMeter(ABC, Generic[State]):
             said = warning("W201", f"the bound is {relative} of the energy, {max_uncertainty:.2%} was asked for")
             reading = replace(reading, warnings=(*reading.warnings, said))
         return reading
+
+    def _with_conditions(self, reading: EnergyReading) -> EnergyReading:
+        """The boards' rows completed by what was recorded about them."""
+        rows = {row.device: row for row in reading.devices}
+        said: list[str] = []
+        for recorder in self.recorders:
+            conditions, warnings = recorder.end()
+            row = rows.get(recorder.device) or DeviceEnergy(
+                device=recorder.device,
+                energy_j=reading.energy_j,
+                uncertainty_j=reading.uncertainty_j,
+                idle_power_w=reading.idle_power_w,
+            )
+            rows[recorder.device] = replace(row, conditions=conditions)
+            said += warnings if len(self.recorders) == 1 else [f"{one} ({recorder.device})" for one in warnings]
+        return replace(reading, devices=tuple(rows.values()), warnings=(*reading.warnings, *said))
 
 
 def _nothing() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """A monotonic clock that can be slept on."""
+    """A monotonic clock that can be slept on, and that calls back."""
 
     def now(self) -> float:
         """Seconds since an arbitrary start; never steps back."""
@@ -15,6 +17,10 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
+        ...
+
+    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` every `interval_s` from now on; returns a function that ends it, and may be called again."""
         ...
 
 
@@ -29,3 +35,19 @@ class SystemClock:
         """`time.sleep`; negative durations return at once."""
         if seconds > 0:
             time.sleep(seconds)
+
+    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """One daemon thread, which ends with the returned function, with the process, and in a fork's child."""
+        done = threading.Event()
+
+        def run() -> None:
+            while not done.wait(interval_s):
+                action()
+
+        def cancel() -> None:
+            done.set()
+            thread.join()
+
+        thread = threading.Thread(target=run, name="perjoule-watch", daemon=True)
+        thread.start()
+        return cancel

@@ -1,26 +1,44 @@
-"""A meter over any energy counter: watches for its edges, and leaves the arithmetic to `edges`."""
+"""A meter over energy counters: watches for their edges, and leaves the arithmetic to `edges`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from perjoule.errors import MeterError
-from perjoule.meters.base import BaseMeter, Fault
+from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Clock
+from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import (
-    Edge,
-    EdgeLog,
-    IdlePower,
-    UpdatePeriod,
+    Bracketed,
     bracket,
+    expected_uncertainty_j,
     idle_power,
+    power_ratio,
     update_period,
 )
-from perjoule.types import Boundary, EnergyReading
+from perjoule.types import (
+    Boundary,
+    CounterLog,
+    CounterPoll,
+    DeviceEnergy,
+    Edge,
+    EnergyReading,
+    IdlePower,
+    PowerTrace,
+    UpdatePeriod,
+)
+from perjoule.warnings_table import warning
 
 EDGES_LEARNT = 12  # 11 gaps: ten are the least to trust a longest gap, about a second on slow counters
-STUCK_AFTER_S = 2.0  # before the period is known; the slowest published counter refreshes every 0.1 s
-POLL_S = 0.0005  # the width of an edge; 0.5 ms x 240 W = 0.12 J
+LEARN_S = 0.5  # and no less than this, so that fast counters see more than a moment of the device
+STUCK_AFTER_S = 1.5  # before the period is known; the slowest published counter refreshes every 0.1 s
+POLL_S = 0.0005  # the width of an edge; 0.5 ms x 60 W of idle = 0.03 J
+LOOKS_PER_PERIOD = 2
+LOOK_S = (0.04, 0.1)  # seconds between looks inside a window, at least and at most
+RATIO_RANGE = (0.8, 1.25)  # counter over power reading; gains differ by some 10 % (arXiv 2312.02741)
+RATIO_FROM_S = 2.0  # in shorter windows the power reading has too few refreshes to contradict anything
 
 
 class EdgeWatcher:
@@ -42,25 +60,22 @@ class EdgeWatcher:
     ) -> None:
         """Nothing is read yet."""
         self.stuck_after_s = stuck_after_s
+        self.period: UpdatePeriod | None = None
+        self.poll_s = poll_s
         self._read = read
         self._clock = clock
-        self._poll_s = poll_s
+        self._last: Edge | None = None
+        self._armed_s = self._early_s = 0.0
+        self._old_j = 0.0
 
     def next_edge(self) -> Edge:
         """Wait for the next change. Raises Fault W211 if there is none in time, and what `read` raises."""
-        begun_s = early_s = self._clock.now()
-        old_j = self._read()
-        while True:
-            self._clock.sleep(self._poll_s)
-            sent_s = self._clock.now()
-            value_j = self._read()
-            if value_j != old_j:
-                return Edge(early_s=early_s, late_s=self._clock.now(), energy_j=value_j)
-            early_s = sent_s
-            if sent_s - begun_s > self.stuck_after_s:
-                raise Fault("W211", f"the counter stayed at {old_j:.3f} J for {sent_s - begun_s:.2f} s")
+        edge = next_edges([self], self._clock)[0]
+        if isinstance(edge, Fault):
+            raise edge
+        return edge
 
-    def watch(self, edge_count: int, seconds: float = 0.0) -> list[Edge]:
+    def watch(self, edge_count: int, seconds: float = 0.0, on_edge: Callable[[], None] = lambda: None) -> list[Edge]:
         """At least `edge_count` consecutive edges, and as many as come within `seconds`.
 
         A counter that steps back starts the log anew; one that does so twice raises Fault W210.
@@ -69,6 +84,9 @@ class EdgeWatcher:
         resets = 0
         begun_s = self._clock.now()
         while len(edges) < edge_count or self._clock.now() - begun_s < seconds:
+            if self.period is None and len(edges) > 2:
+                # no edge comes before half of the shortest gap so far, so nothing is polled until then
+                self._clock.sleep(0.6 * min(b.at_s - a.at_s for a, b in pairwise(edges)))
             edge = self.next_edge()
             if edge.energy_j < edges[-1].energy_j:
                 resets += 1
@@ -76,15 +94,142 @@ class EdgeWatcher:
                     raise Fault("W210", f"the counter fell to {edge.energy_j:.3f} J while it was watched")
                 edges = []
             edges.append(edge)
+            on_edge()
         return edges
 
+    def quiet_s(self) -> float:
+        """Seconds from now for which no edge is expected, since the last one and the period are known; 0 if not."""
+        if self.period is None or self._last is None:
+            return 0.0
+        since_s = self._clock.now() - self._last.at_s
+        periods = int(since_s / self.period.median_s) + 1
+        # a millisecond or two of scheduling, the counter's jitter, and what the period is off by, once per period
+        margin_s = 0.002 + (self.period.longest_s - self.period.shortest_s) / 2 + 0.15e-3 * periods
+        if margin_s > self.period.median_s / 3:
+            return 0.0
+        quiet_s = periods * self.period.median_s - since_s - margin_s
+        return max(quiet_s, 0.0)
 
-class CounterMeter(BaseMeter[Edge]):
-    """The edge-bracketed window protocol over one energy counter; see `edges` for the drawing.
+    def arm(self) -> None:
+        """Take the value from which a change is a change. May raise Fault."""
+        self._armed_s = self._early_s = self._clock.now()
+        self._old_j = self._read()
+
+    def poll(self) -> Edge | None:
+        """Look once, after `arm`: the edge if the counter has changed. Raises Fault W211 if it should have by now."""
+        sent_s = self._clock.now()
+        value_j = self._read()
+        if value_j != self._old_j:
+            edge = Edge(early_s=self._early_s, late_s=self._clock.now(), energy_j=value_j)
+            self._early_s = self._armed_s = sent_s
+            self._old_j = value_j
+            self._last = edge
+            return edge
+        self._early_s = sent_s
+        if sent_s - self._armed_s > self.stuck_after_s:
+            raise Fault("W211", f"the counter stayed at {self._old_j:.3f} J for {sent_s - self._armed_s:.2f} s")
+        return None
+
+
+def next_edges(watchers: Sequence[EdgeWatcher], clock: Clock) -> list[Edge | Fault]:
+    """Wait until every counter has changed; the last change of each, or why there is none.
+
+    All counters are polled in turn, so those that come first may change again before the last one has: then the later
+    edge counts.
+    """
+    clock.sleep(min(watcher.quiet_s() for watcher in watchers))
+    found: list[Edge | Fault | None] = [None] * len(watchers)
+    for i, watcher in enumerate(watchers):
+        try:
+            watcher.arm()
+        except Fault as fault:
+            found[i] = fault
+    while any(one is None for one in found):
+        clock.sleep(min(watcher.poll_s for watcher in watchers))
+        for i, watcher in enumerate(watchers):
+            if isinstance(found[i], Fault):
+                continue
+            try:
+                found[i] = watcher.poll() or found[i]
+            except Fault as fault:
+                found[i] = fault
+    return [one for one in found if one is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterSource:
+    """One board's counter.
+
+    Attributes:
+        device: UUID.
+        read_j: The counter in J; raises Fault.
+        read_w: An instant power reading in W beside it, if there is one; raises Fault.
+        limit_w: Power limit, for the sanity check.
+        recorder: Of the board's conditions.
+    """
+
+    device: str
+    read_j: Callable[[], float]
+    read_w: Callable[[], float] | None = None
+    limit_w: float | None = None
+    recorder: ConditionsRecorder | None = None
+
+
+class WatchedCounter:
+    """A counter with what was learnt about it."""
+
+    def __init__(self, source: CounterSource, clock: Clock) -> None:
+        self.source = source
+        self.watcher = EdgeWatcher(source.read_j, clock)
+        self._clock = clock
+        self._seen_w: list[float] = []
+        self.period: UpdatePeriod
+        self.idle: IdlePower
+
+    def learn(self, seconds: float = 0.0) -> None:
+        """Period (once) and idle power. Raises Fault."""
+        first = self.watcher.period is None
+        self._seen_w.clear()
+        edges = self.watcher.watch(EDGES_LEARNT if first else 4, max(seconds, LEARN_S), self._see_power)
+        self.idle = idle_power(edges, self._seen_w)
+        if first:
+            self.period = self.watcher.period = update_period(edges)
+            # Ten missed refreshes are no jitter any more; 0.5 s keeps a busy host from crying wolf on fast counters.
+            self.watcher.stuck_after_s = min(max(10 * self.period.longest_s, 0.5), STUCK_AFTER_S)
+
+    def poll(self) -> CounterPoll:
+        """A look at counter and power, None where they fail."""
+        sent_s = self._clock.now()
+        energy_j = _answer(self.source.read_j)
+        seen_s = (sent_s + self._clock.now()) / 2
+        return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=self.power_w())
+
+    def power_w(self) -> float | None:
+        """The power reading; polled too fast, some drivers answer 0 W, which no powered board draws."""
+        return None if self.source.read_w is None else _answer(self.source.read_w) or None
+
+    def _see_power(self) -> None:
+        power_w = self.power_w()
+        if power_w is not None:
+            self._seen_w.append(power_w)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A window of a CounterMeter on its way."""
+
+    before: list[Edge | Fault]
+    polls: list[list[CounterPoll]]
+    cancel: Callable[[], None] = field(default=lambda: None)
+
+
+class CounterMeter(BaseMeter[_Open]):
+    """The edge-bracketed window protocol over the energy counters of one or several boards; see `edges`.
 
     A window waits for an edge before it begins (up to one update period) and for two edges after it ended (up
-    to two): one that closes the window, one that shows idle power right after it. No thread, no call in
-    between.
+    to two): one that closes the window, one that shows the power right after it. In between, a thread looks at
+    counter and power some ten to twenty times a second, so that a source that fails on the way takes nothing along
+    but what came after its last look.
     """
 
     def __init__(
@@ -93,77 +238,238 @@ class CounterMeter(BaseMeter[Edge]):
         name: str,
         why: str,
         source: str,
-        read: Callable[[], float],
+        counters: Sequence[CounterSource],
         clock: Clock,
         boundary: Boundary = "gpu-board",
-        limit_w: float | None = None,
         notes: Sequence[str] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        """Learn the counter's update period and a first idle power from the edges of about a second.
+        """Learn the counters' update periods and a first idle power from the edges of about a second.
 
         Args:
             name: As the user would type it.
             why: What it reads and why it was taken.
             source: Words for `method`.
-            read: The counter in J; raises Fault.
+            counters: One per board.
             clock: Time.
-            boundary: What the counter covers.
-            limit_w: Power limit of the device, for the sanity check.
+            boundary: What the counters cover.
             notes: Coded warnings that hold for every reading.
             on_close: Called once at close.
 
         Raises:
-            MeterError: The counter does not move, or cannot be read.
+            MeterError: A counter does not move, or cannot be read.
         """
         super().__init__(name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes)
         self._source = source
-        self._limit_w = limit_w
         self._on_close = on_close
-        self._watcher = EdgeWatcher(read, clock)
-        try:
-            edges = self._watcher.watch(EDGES_LEARNT)
-        except Fault as fault:
-            raise MeterError(f"{name}: the energy counter cannot be used: {fault.warning}") from fault
-        self.period: UpdatePeriod = update_period(edges)
-        self._idle: IdlePower = idle_power(edges)
-        self.idle_power_w = self._idle.power_w
-        # Ten missed refreshes are no jitter any more; 0.5 s keeps a busy host from crying wolf on fast
-        # counters.
-        self._watcher.stuck_after_s = min(max(10 * self.period.longest_s, 0.5), STUCK_AFTER_S)
+        self.boards = [WatchedCounter(counter, clock) for counter in counters]
+        self.recorders = tuple(counter.recorder for counter in counters if counter.recorder is not None)
+        self.seen_share = 1.0
+        for board in self.boards:
+            try:
+                board.learn()
+            except Fault as fault:
+                where = board.source.device or name
+                raise MeterError(f"{name}: the energy counter of {where} cannot be used: {fault.warning}") from fault
+        self._sum_idle()
+
+    @property
+    def period(self) -> UpdatePeriod:
+        """The update period of the (first) board."""
+        return self.boards[0].period
+
+    @property
+    def idle(self) -> IdlePower:
+        """Idle power of the (first) board."""
+        return self.boards[0].idle
 
     @property
     def method(self) -> str:
-        """Source and learnt period."""
-        return (
-            f"{self._source}, edge-bracketed, period {self.period.median_s:.3f} s "
-            f"(longest {self.period.longest_s:.3f} s of {self.period.gap_count}); "
-            "sensor gain (about 5 %) not in the bound"
+        """Source and learnt periods."""
+        periods = ", ".join(
+            f"period {board.period.median_s:.3f} s (longest {board.period.longest_s:.3f} s of {board.period.gap_count})"
+            for board in self.boards
         )
+        part = "" if self.seen_share >= 1 else f", part-time ({self.seen_share:.0%} of time seen)"
+        return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Mean power in W over the edges of about `seconds`, at least three; None if the counter fails."""
+        """Mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""
         try:
-            edges = self._watcher.watch(3, seconds)
+            for board in self.boards:
+                board.learn(seconds)
         except Fault:
             return None
-        self._idle = idle_power(edges)
-        self.idle_power_w = self._idle.power_w
-        return self._idle.power_w
+        self._sum_idle()
+        return self.idle_power_w
 
-    def _begin(self) -> Edge:
-        return self._watcher.next_edge()
+    def _sum_idle(self) -> None:
+        self.idle_power_w = sum(board.idle.power_w for board in self.boards)
 
-    def _end(self, state: Edge, started_s: float, stopped_s: float) -> EnergyReading:
-        after = self._watcher.next_edge()
-        try:
-            rest: Edge | None = self._watcher.next_edge()
-        except Fault:  # the window itself is closed; only the look at idle power after it is missing
-            rest = None
-        log = EdgeLog(before=state, started_s=started_s, stopped_s=stopped_s, after=after, rest=rest)
-        result = bracket(log, self._idle, self._limit_w)
-        return self._reading(result.energy_j, result.uncertainty_j, started_s, stopped_s, result.warnings)
+    def _begin(self) -> _Open:
+        before = next_edges([board.watcher for board in self.boards], self.clock)
+        for edge in before:
+            if isinstance(edge, Fault) and len(before) == 1:
+                raise edge
+        state = _Open(before=before, polls=[[] for _ in self.boards])
+
+        def look() -> None:
+            for board, polls in zip(self.boards, state.polls, strict=True):
+                polls.append(board.poll())
+            self._look()
+
+        shortest_s = min(board.period.median_s for board in self.boards)
+        state.cancel = self.clock.every(min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1]), look)
+        return state
+
+    def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:
+        stops = [_answer(board.source.read_j) for board in self.boards]
+        state.cancel()
+        going = [board for board, stop_j in zip(self.boards, stops, strict=True) if stop_j is not None]
+        after = self._edges_of(going)
+        rest = self._edges_of([board for board in going if isinstance(after[board], Edge)])
+        devices, results = [], []
+        for i, board in enumerate(self.boards):
+            log = self._log(board, state.before[i], state.polls[i], stops[i], after.get(board), rest.get(board))
+            log = None if log is None else _from(log, started_s, stopped_s)
+            result = _dead(state.before[i]) if log is None else bracket(log)
+            results.append(result)
+            devices.append(
+                DeviceEnergy(
+                    device=board.source.device,
+                    energy_j=result.energy_j,
+                    uncertainty_j=result.uncertainty_j,
+                    idle_power_w=board.idle.power_w,
+                    counter=log,
+                    power_ratio=None if log is None else power_ratio(log),
+                )
+            )
+        warnings = [said for board, result in zip(devices, results, strict=True) for said in self._said(board, result)]
+        total = results[0] if len(results) == 1 else _sum(results)
+        return replace(
+            self._reading(total.energy_j, total.uncertainty_j, started_s, stopped_s, warnings),
+            partial_energy_j=total.partial_energy_j,
+            partial_s=total.partial_s,
+            devices=tuple(devices),
+            trace=_trace(state.polls, started_s, stopped_s),
+        )
+
+    def _edges_of(self, boards: Sequence[WatchedCounter]) -> dict[WatchedCounter, Edge | Fault]:
+        if not boards:
+            return {}
+        return dict(zip(boards, next_edges([board.watcher for board in boards], self.clock), strict=True))
+
+    def _log(
+        self,
+        board: WatchedCounter,
+        before: Edge | Fault,
+        polls: Sequence[CounterPoll],
+        stop_j: float | None,
+        after: Edge | Fault | None,
+        rest: Edge | Fault | None,
+    ) -> CounterLog | None:
+        """What was seen of a board on the meter's clock; None if it failed before the window."""
+        if isinstance(before, Fault):
+            return None
+        lost = after.warning if isinstance(after, Fault) else None
+        if after is None:
+            lost = warning("W220", f"the energy counter of {board.source.device or self.name} gave no answer any more")
+        return CounterLog(
+            before=before,
+            started_s=0.0,
+            stopped_s=0.0,
+            stop_j=stop_j,
+            after=after if isinstance(after, Edge) else None,
+            rest=rest if isinstance(rest, Edge) else None,
+            polls=tuple(polls),
+            period=board.period,
+            idle=board.idle,
+            limit_w=board.source.limit_w,
+            seen_share=self.seen_share,
+            lost=lost,
+        )
+
+    def _said(self, device: DeviceEnergy, result: Bracketed) -> list[str]:
+        said = list(result.warnings)
+        ratio, log = device.power_ratio, device.counter
+        long = log is not None and log.stopped_s - log.started_s >= RATIO_FROM_S
+        if ratio is not None and long and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+            said.append(warning("W223", f"the counter says {ratio:.2f} times what the power reading says"))
+        return said if len(self.boards) == 1 else [f"{one} ({device.device})" for one in said]
+
+    def _forecast(self, state: _Open, elapsed_s: float) -> Forecast | None:
+        energy_j = bound_j = 0.0
+        for board, before in zip(self.boards, state.before, strict=True):
+            now_j = _answer(board.source.read_j)
+            if isinstance(before, Fault) or now_j is None:
+                return None
+            energy_j += now_j - before.energy_j
+            bound_j += expected_uncertainty_j(board.period, board.idle)
+        return Forecast(energy_j=energy_j, uncertainty_j=bound_j)
+
+    def _abandon(self, state: _Open) -> None:
+        state.cancel()
 
     def _close(self) -> None:
         if self._on_close is not None:
             self._on_close()
+
+
+def _answer(read: Callable[[], float]) -> float | None:
+    try:
+        return read()
+    except Fault:
+        return None
+
+
+def _dead(before: Edge | Fault) -> Bracketed:
+    """The result of a board that failed before the window began."""
+    said = before.warning if isinstance(before, Fault) else warning("W220", "the counter gave no first value")
+    return Bracketed(energy_j=None, uncertainty_j=None, warnings=(said,))
+
+
+def _from(log: CounterLog, started_s: float, stopped_s: float) -> CounterLog:
+    """The log on a time axis that starts with the window."""
+
+    def moved(edge: Edge) -> Edge:
+        return replace(edge, early_s=edge.early_s - started_s, late_s=edge.late_s - started_s)
+
+    return replace(
+        log,
+        before=moved(log.before),
+        after=None if log.after is None else moved(log.after),
+        rest=None if log.rest is None else moved(log.rest),
+        polls=tuple(replace(poll, t_s=poll.t_s - started_s) for poll in log.polls),
+        stopped_s=stopped_s - started_s,
+    )
+
+
+def _sum(results: Sequence[Bracketed]) -> Bracketed:
+    """All boards together: bounds add up, and a board without energy leaves the sum without."""
+    energies = [one.energy_j for one in results if one.energy_j is not None]
+    bounds = [one.uncertainty_j for one in results if one.uncertainty_j is not None]
+    if len(energies) == len(results):
+        known = len(bounds) == len(results)
+        return Bracketed(energy_j=sum(energies), uncertainty_j=sum(bounds) if known else None, warnings=())
+    parts = [one.partial_energy_j for one in results if one.partial_energy_j is not None]
+    until = [one.partial_s for one in results if one.partial_s is not None]
+    return Bracketed(
+        energy_j=None,
+        uncertainty_j=None,
+        warnings=(),
+        partial_energy_j=sum([*energies, *parts]) if energies or parts else None,
+        partial_s=min(until) if until else None,
+    )
+
+
+def _trace(polls: Sequence[Sequence[CounterPoll]], started_s: float, stopped_s: float) -> PowerTrace | None:
+    """Power of all boards together at each look; None where there is no power reading."""
+    times, powers = [], []
+    for looks in zip(*polls, strict=True):
+        known = [look.power_w for look in looks if look.power_w is not None]
+        if len(known) == len(looks) and started_s <= looks[0].t_s <= stopped_s:
+            times.append(looks[0].t_s - started_s)
+            powers.append(sum(known))
+    if not times:
+        return None
+    return PowerTrace(t_s=tuple(times), power_w=tuple(powers), source="power reading beside the energy counter")

@@ -18,13 +18,17 @@ from perjoule.meters.clock import Clock
 T = TypeVar("T")
 
 RETRY_S = 0.25  # how long a transient failure may last; the slowest known update period is 0.1 s
+RETRY_OPTIONAL_S = 0.02  # for what only describes the board
 RETRY_PAUSE_S = 0.001
 # NVML return codes that pass by themselves: TIMEOUT, NO_DATA, IN_USE, INSUFFICIENT_RESOURCES, NOT_READY,
 # UNKNOWN.
 TRANSIENT = frozenset({10, 19, 21, 23, 27, 999})
 SCOPES = {0: "GPU", 1: "MODULE"}  # NVML_POWER_SCOPE_*
+FIELD_TOTAL_ENERGY = 83  # NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION
 FIELD_POWER_AVERAGE = 185  # NVML_FI_DEV_POWER_AVERAGE
 FIELD_POWER_INSTANT = 186  # NVML_FI_DEV_POWER_INSTANT
+NVML_TOTAL_POWER_SAMPLES = 0
+NOT_FOUND = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +42,24 @@ class Board:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen board and a note on how it was chosen."""
+    """The chosen boards and a note on how they were chosen."""
 
-    board: Board
+    boards: tuple[Board, ...]
     note: str
 
 
-def choose_board(
+ALL = "all"
+
+
+def choose_boards(
     boards: Sequence[Board], selector: str, visible: str | None, device_order: str | None = None
 ) -> Choice:
-    """Pick the board that the measured process uses.
+    """Pick the boards that the measured process uses.
 
     Args:
         boards: All boards, in PCI order.
-        selector: UUID or a prefix of one; empty takes the first that CUDA would see.
+        selector: UUIDs or prefixes of them, separated by commas; `all` takes those that CUDA would see, empty the first
+            of them.
         visible: Value of CUDA_VISIBLE_DEVICES, None if it is not set.
         device_order: Value of CUDA_DEVICE_ORDER.
 
@@ -61,35 +69,57 @@ def choose_board(
     """
     if not boards:
         raise MeterError("nvml: the driver lists no GPU; see `nvidia-smi -L`")
-    if selector:
-        return Choice(board=_by_uuid(boards, selector, f"nvml:{selector}"), note=f"chosen by UUID {selector}")
+    if selector and selector != ALL:
+        chosen = [_by_uuid(boards, one.strip(), f"nvml:{selector}") for one in selector.split(",")]
+        if len(set(chosen)) < len(chosen):
+            raise MeterError(f"nvml: nvml:{selector} names {_twice(chosen)} twice; name every board once")
+        return Choice(boards=tuple(chosen), note=f"chosen by UUID {selector}")
     if visible is None:
+        if selector == ALL:
+            return Choice(boards=tuple(boards), note="CUDA_VISIBLE_DEVICES is not set: all boards")
         others = f", the first of {len(boards)} in PCI order" if len(boards) > 1 else ""
-        return Choice(board=boards[0], note=f"CUDA_VISIBLE_DEVICES is not set{others}")
+        return Choice(boards=(boards[0],), note=f"CUDA_VISIBLE_DEVICES is not set{others}")
 
     where = f"CUDA_VISIBLE_DEVICES={visible!r}"
-    entries = [entry.strip() for entry in visible.split(",")]
-    first = entries[0]
-    if not first:
-        raise MeterError(f"nvml: {where} hides every GPU from CUDA; unset it, or name a board as nvml:GPU-…")
-    if not first.lstrip("+-").isdigit():
-        board = _by_uuid(boards, first, where)
-        note = f"first entry of {where}"
-    else:
-        index = int(first)
-        if not 0 <= index < len(boards):
+    seen = _visible_to_cuda(boards, visible, where)
+    note = f"{'all entries' if selector == ALL else 'first entry'} of {where}"
+    # CUDA's own default order is fastest first; it agrees with PCI order only among equal boards.
+    by_number = any(entry.strip().lstrip("+").isdigit() for entry in visible.split(","))
+    if by_number and device_order != "PCI_BUS_ID" and len({one.model for one in boards}) > 1:
+        note += " taken in PCI order, though CUDA counts fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID or a UUID"
+    if selector == ALL:
+        return Choice(boards=tuple(seen), note=note)
+    if len(seen) > 1:
+        note += f"; {len(seen) - 1} more visible to CUDA are not measured (nvml:all measures them too)"
+    return Choice(boards=(seen[0],), note=note)
+
+
+def _visible_to_cuda(boards: Sequence[Board], visible: str, where: str) -> list[Board]:
+    """The boards that CUDA shows, in its order: entries count up to the first that is not valid, as CUDA has it."""
+    seen: list[Board] = []
+    for number, entry in enumerate(one.strip() for one in visible.split(",")):
+        if not entry and number == 0:
+            raise MeterError(f"nvml: {where} hides every GPU from CUDA; unset it, or name a board as nvml:GPU-…")
+        if not entry.lstrip("+-").isdigit():
+            if number and not entry.upper().startswith(("GPU-", "MIG")):
+                break
+            seen.append(_by_uuid(boards, entry, where))
+        elif 0 <= int(entry) < len(boards):
+            seen.append(boards[int(entry)])
+        elif number:
+            break
+        else:
             raise MeterError(
-                f"nvml: {where} names board {index}, there are {len(boards)} (0 to {len(boards) - 1}); "
+                f"nvml: {where} names board {int(entry)}, there are {len(boards)} (0 to {len(boards) - 1}); "
                 "CUDA sees no GPU then; correct the variable, or name a board as nvml:GPU-…"
             )
-        board = boards[index]
-        note = f"first entry of {where}"
-        # CUDA's own default order is fastest first; it agrees with PCI order only among equal boards.
-        if device_order != "PCI_BUS_ID" and len({one.model for one in boards}) > 1:
-            note += " taken in PCI order, though CUDA counts fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID or a UUID"
-    if len(entries) > 1:
-        note += f"; {len(entries) - 1} more visible to CUDA are not measured"
-    return Choice(board=board, note=note)
+    if len(set(seen)) < len(seen):
+        raise MeterError(f"nvml: {where} names {_twice(seen)} twice; CUDA sees no GPU then; correct the variable")
+    return seen
+
+
+def _twice(boards: Sequence[Board]) -> str:
+    return next(board.uuid for board in boards if boards.count(board) > 1)
 
 
 def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
@@ -108,87 +138,144 @@ def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
 
 
 class NvmlDevice:
-    """One board through an initialised NVML binding; SI units out, `Fault` instead of NVML's exceptions."""
+    """One board through an initialised NVML binding; SI units out, `Fault` instead of NVML's exceptions.
+
+    What describes the board (limit, clocks, processes) is None where it does not tell.
+    """
 
     def __init__(self, nvml: Any, board: Board, clock: Clock) -> None:
         """Find the handle: nvmlDeviceGetHandleByIndex on the index under which the UUID was just listed."""
         self.board = board
         self._nvml = nvml
         self._clock = clock
-        self._handle = self._call("nvmlDeviceGetHandleByIndex", nvml.nvmlDeviceGetHandleByIndex, board.index)
+        self._handle = self._call("nvmlDeviceGetHandleByIndex", board.index)
 
     def energy_j(self) -> float:
         """nvmlDeviceGetTotalEnergyConsumption: J since the driver was loaded (documented from Volta on)."""
-        total_mj = self._call(
-            "nvmlDeviceGetTotalEnergyConsumption",
-            self._nvml.nvmlDeviceGetTotalEnergyConsumption,
-            self._handle,
-        )
-        return float(total_mj) / 1000
+        return float(self._device_call("nvmlDeviceGetTotalEnergyConsumption")) / 1000
+
+    def field_energy_j(self) -> float:
+        """NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION: the same counter as a field value."""
+        return float(self._field(FIELD_TOTAL_ENERGY, 0).ullVal) / 1000
 
     def power_w(self) -> float:
         """nvmlDeviceGetPowerUsage: W, instantaneous or averaged over 1 s depending on board and driver."""
-        return float(self._call("nvmlDeviceGetPowerUsage", self._nvml.nvmlDeviceGetPowerUsage, self._handle)) / 1000
+        return float(self._device_call("nvmlDeviceGetPowerUsage")) / 1000
 
     def field_power_w(self, field: int, scope: int) -> float:
         """Call nvmlDeviceGetFieldValues for a power field in W; checks the field's own return code as well."""
+        return float(self._field(field, scope).uiVal) / 1000  # power fields are unsigned int, in mW
 
-        def read() -> float:
-            value = self._nvml.nvmlDeviceGetFieldValues(self._handle, [(field, scope)])[0]
-            if value.nvmlReturn != 0:
-                raise self._nvml.NVMLError(value.nvmlReturn)
-            return float(value.value.uiVal) / 1000  # power fields are unsigned int, in mW
-
-        return self._call(f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)})", read)
+    def power_samples(self, since_us: int) -> list[tuple[int, float]]:
+        """nvmlDeviceGetSamples(NVML_TOTAL_POWER_SAMPLES): (wall-clock us, W) newer than `since_us`, oldest first."""
+        try:
+            kind, samples = self._device_call("nvmlDeviceGetSamples", NVML_TOTAL_POWER_SAMPLES, since_us)
+        except Fault as fault:
+            if fault.code == NOT_FOUND:  # nothing newer
+                return []
+            raise
+        name = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal"}.get(int(kind), "uiVal")  # nvmlValueType
+        return [(int(one.timeStamp), float(getattr(one.sampleValue, name)) / 1000) for one in samples]
 
     def limit_w(self) -> float | None:
-        """Call nvmlDeviceGetEnforcedPowerLimit: W, or None where the board does not tell."""
-        limit_mw = self._optional(lambda: self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle))
+        """nvmlDeviceGetEnforcedPowerLimit, in W."""
+        limit_mw = self._optional("nvmlDeviceGetEnforcedPowerLimit")
         return None if not limit_mw else float(limit_mw) / 1000
+
+    def temperature_c(self) -> int | None:
+        """GPU temperature by nvmlDeviceGetTemperature."""
+        value = self._optional("nvmlDeviceGetTemperature", 0)  # NVML_TEMPERATURE_GPU
+        return None if value is None else int(value)
+
+    def sm_clock_mhz(self) -> int | None:
+        """SM clock by nvmlDeviceGetClockInfo."""
+        value = self._optional("nvmlDeviceGetClockInfo", 1)  # NVML_CLOCK_SM
+        return None if value is None else int(value)
+
+    def throttle_reasons(self) -> int | None:
+        """nvmlDeviceGetCurrentClocksEventReasons, under its older name where the binding has no other."""
+        name = "nvmlDeviceGetCurrentClocksEventReasons"
+        value = self._optional(name if hasattr(self._nvml, name) else "nvmlDeviceGetCurrentClocksThrottleReasons")
+        return None if value is None else int(value)
+
+    def memory_bytes(self) -> int | None:
+        """nvmlDeviceGetMemoryInfo: in use on the board, by everyone."""
+        value = self._optional("nvmlDeviceGetMemoryInfo")
+        return None if value is None else int(value.used)
+
+    def utilisation(self) -> float | None:
+        """nvmlDeviceGetUtilizationRates: share of its last sample period with a kernel running."""
+        value = self._optional("nvmlDeviceGetUtilizationRates")
+        return None if value is None else int(value.gpu) / 100
+
+    def compute_pids(self) -> list[int] | None:
+        """nvmlDeviceGetComputeRunningProcesses; milliseconds on real drivers."""
+        value = self._optional("nvmlDeviceGetComputeRunningProcesses")
+        return None if value is None else [int(one.pid) for one in value]
 
     def mig_enabled(self) -> bool:
         """nvmlDeviceGetMigMode: True if the board is split."""
-        mode = self._optional(lambda: self._nvml.nvmlDeviceGetMigMode(self._handle))
+        mode = self._optional("nvmlDeviceGetMigMode")
         return bool(mode and mode[0])
 
     def driver(self) -> str:
         """nvmlSystemGetDriverVersion, or `unknown`."""
-        return str(self._optional(self._nvml.nvmlSystemGetDriverVersion) or "unknown")
-
-    def _optional(self, read: Callable[[], Any]) -> Any:
-        """A description that boards may lack: None then."""
         try:
-            return read()
-        except self._nvml.NVMLError:
+            return _text(self._call("nvmlSystemGetDriverVersion"))
+        except Fault:
+            return "unknown"
+
+    def _field(self, field: int, scope: int) -> Any:
+        def read() -> Any:
+            value = self._nvml.nvmlDeviceGetFieldValues(self._handle, [(field, scope)])[0]
+            if value.nvmlReturn != 0:
+                raise self._nvml.NVMLError(value.nvmlReturn)
+            return value.value
+
+        words = f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)}) on {self.board.uuid}"
+        return retried(self._nvml, self._clock, words, read)
+
+    def _optional(self, name: str, *args: Any) -> Any:
+        """A description that boards, and old bindings, may lack: None then."""
+        try:
+            function = getattr(self._nvml, name)
+            return retried(self._nvml, self._clock, name, function, self._handle, *args, for_s=RETRY_OPTIONAL_S)
+        except (Fault, AttributeError):
             return None
 
-    def _call(self, name: str, function: Callable[..., T], *args: Any) -> T:
-        """Call, retrying what passes by itself for RETRY_S. Raises Fault W220 with NVML's own words."""
-        begun_s: float | None = None
-        while True:
-            try:
-                return function(*args)
-            except self._nvml.NVMLError as error:
-                now_s = self._clock.now()
-                begun_s = now_s if begun_s is None else begun_s
-                code = int(getattr(error, "value", 999))
-                if code not in TRANSIENT or now_s - begun_s > RETRY_S:
-                    raise Fault("W220", f"{name} on {self.board.uuid}: {error} (NVML code {code})") from error
-                self._clock.sleep(RETRY_PAUSE_S)
+    def _device_call(self, name: str, *args: Any) -> Any:
+        return self._call(name, self._handle, *args)
+
+    def _call(self, name: str, *args: Any) -> Any:
+        return retried(self._nvml, self._clock, f"{name} on {self.board.uuid}", getattr(self._nvml, name), *args)
 
 
-def list_boards(nvml: Any) -> list[Board]:
-    """All boards in PCI order, with UUIDs. Raises the binding's NVMLError."""
+def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *args: Any, for_s: float = RETRY_S) -> T:
+    """Call, retrying what passes by itself for `for_s`. Raises Fault W220 with NVML's own words."""
+    begun_s: float | None = None
+    while True:
+        try:
+            return function(*args)
+        except nvml.NVMLError as error:
+            now_s = clock.now()
+            begun_s = now_s if begun_s is None else begun_s
+            code = int(getattr(error, "value", 999))
+            if code not in TRANSIENT or now_s - begun_s > for_s:
+                raise Fault("W220", f"{words}: {error} (NVML code {code})", code) from error
+            clock.sleep(RETRY_PAUSE_S)
+
+
+def list_boards(nvml: Any, clock: Clock) -> list[Board]:
+    """All boards in PCI order, with UUIDs. Raises Fault."""
+
+    def call(name: str, *args: Any) -> Any:
+        return retried(nvml, clock, name, getattr(nvml, name), *args)
+
     boards = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        boards.append(
-            Board(
-                index=index,
-                uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
-                model=_text(nvml.nvmlDeviceGetName(handle)),
-            )
-        )
+    for index in range(call("nvmlDeviceGetCount")):
+        handle = call("nvmlDeviceGetHandleByIndex", index)
+        uuid = _text(call("nvmlDeviceGetUUID", handle))
+        boards.append(Board(index=index, uuid=uuid, model=_text(call("nvmlDeviceGetName", handle))))
     return boards
 
 

@@ -29,6 +29,7 @@ class VirtualClock:
         self._now_s = start_s
         self._due: list[tuple[float, int, float, Callable[[], None]]] = []
         self._serial = 0
+        self._acting = False
 
     def now(self) -> float:
         """Virtual seconds."""
@@ -41,11 +42,20 @@ class VirtualClock:
     def advance(self, seconds: float) -> None:
         """Move on by `seconds`, doing what falls due on the way; negative durations do nothing."""
         end_s = self._now_s + max(seconds, 0.0)
-        while self._due and self._due[0][0] <= end_s:
+        while not self._acting and self._due and self._due[0][0] <= end_s:
             due_s, serial, interval_s, action = heappop(self._due)
             self._now_s = max(self._now_s, due_s)
-            heappush(self._due, (due_s + interval_s, serial, interval_s, action))
-            action()
+            heappush(self._due, (max(due_s + interval_s, self._now_s), serial, interval_s, action))
+            self._acting = True  # like one thread: what an action waits for does not start it again
+            try:
+                action()
+            finally:
+                self._acting = False
+            self._due = [
+                (max(again_s, self._now_s) if other == serial else again_s, other, interval, call)
+                for again_s, other, interval, call in self._due
+            ]
+            heapify(self._due)
         self._now_s = max(self._now_s, end_s)
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:

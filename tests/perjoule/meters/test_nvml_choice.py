@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perjoule.errors import MeterError
-from perjoule.meters.nvml_device import Board, choose_board
+from perjoule.meters.nvml_device import Board, choose_boards
 
 BOARDS = [
     Board(index=0, uuid="GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", model="Fake A"),
@@ -28,7 +28,7 @@ BOARDS = [
     ],
 )
 def test_the_board_that_cuda_uses(selector: str, visible: str | None, index: int) -> None:
-    assert choose_board(BOARDS, selector, visible).board.index == index
+    assert choose_boards(BOARDS, selector, visible).boards[0].index == index
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_the_board_that_cuda_uses(selector: str, visible: str | None, index: int
 )
 def test_never_board_0_by_default(selector: str, visible: str | None, message: str) -> None:
     with pytest.raises(MeterError, match=message):
-        choose_board(BOARDS, selector, visible)
+        choose_boards(BOARDS, selector, visible)
 
 
 def test_order_is_doubted_only_among_unequal_boards() -> None:
-    assert "CUDA_DEVICE_ORDER" in choose_board(BOARDS, "", "1").note
-    assert "CUDA_DEVICE_ORDER" not in choose_board(BOARDS, "", "1", "PCI_BUS_ID").note
-    assert "CUDA_DEVICE_ORDER" not in choose_board(BOARDS[:2], "", "1").note
+    assert "CUDA_DEVICE_ORDER" in choose_boards(BOARDS, "", "1").note
+    assert "CUDA_DEVICE_ORDER" not in choose_boards(BOARDS, "", "1", "PCI_BUS_ID").note
+    assert "CUDA_DEVICE_ORDER" not in choose_boards(BOARDS[:2], "", "1").note
 
 
 def test_other_visible_boards_are_told() -> None:
-    assert "1 more visible" in choose_board(BOARDS, "", "0,1").note
+    assert "1 more visible" in choose_boards(BOARDS, "", "0,1").note

@@ -1,0 +1,182 @@
+"""What else went on on a board while it was measured: other processes, throttling, clocks, temperature, memory.
+
+Nothing here is asked more than once a second inside a window, and the list of processes (milliseconds on real
+drivers) only outside of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Protocol, TypeVar
+
+from perjoule.meters.clock import Clock
+from perjoule.types import Conditions
+from perjoule.warnings_table import warning
+
+T = TypeVar("T")
+
+LOOK_S = 1.0
+CLOCK_CHANGE = 0.1  # of the highest SM clock; boost clocks wander by a few per cent
+# nvmlClocksEventReason bits that slow work down; idle, user settings and display clocks are not disturbances.
+THROTTLE_REASONS = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+
+
+class BoardState(Protocol):
+    """What can be asked of a board; None where it does not tell."""
+
+    def temperature_c(self) -> int | None:
+        """GPU temperature."""
+        ...
+
+    def limit_w(self) -> float | None:
+        """Enforced power limit."""
+        ...
+
+    def sm_clock_mhz(self) -> int | None:
+        """SM clock."""
+        ...
+
+    def throttle_reasons(self) -> int | None:
+        """Bit mask of nvmlClocksEventReason."""
+        ...
+
+    def memory_bytes(self) -> int | None:
+        """Memory in use on the board."""
+        ...
+
+    def utilisation(self) -> float | None:
+        """Share of the last sample period with a kernel running, 0 to 1."""
+        ...
+
+    def compute_pids(self) -> list[int] | None:
+        """Processes with a compute context, as the host numbers them."""
+        ...
+
+
+class ConditionsRecorder:
+    """Records one board's conditions over one window at a time."""
+
+    def __init__(self, device: str, board: BoardState, clock: Clock) -> None:
+        """Nothing is asked yet. `device`: UUID."""
+        self.device = device
+        self._board = board
+        self._clock = clock
+        self._foreign: tuple[float, int | None] | None = None  # when it was counted, and how many
+        self._before: tuple[int | None, float | None, int | None] = (None, None, None)
+        self._looked_s: float | None = None
+        self._throttles: list[int] = []
+        self._clocks: list[int] = []
+        self._memory: list[int] = []
+        self._utilisation: list[float] = []
+
+    def begin(self) -> None:
+        """Before the window: temperature, power limit, processes."""
+        self._looked_s = None
+        for kept in (self._throttles, self._clocks, self._memory, self._utilisation):
+            kept.clear()
+        self._before = self._around()
+
+    def look(self) -> None:
+        """Inside the window, as often as is convenient: asks at most once a second."""
+        now_s = self._clock.now()
+        if self._looked_s is not None and now_s - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        board = self._board
+        _keep(self._throttles, board.throttle_reasons())
+        _keep(self._clocks, board.sm_clock_mhz())
+        _keep(self._memory, board.memory_bytes())
+        _keep(self._utilisation, board.utilisation())
+
+    def end(self) -> tuple[Conditions, tuple[str, ...]]:
+        """After the window: what was recorded, and coded warnings for what disturbed it."""
+        temperature_c, limit_w, foreign = self._around()
+        # The memory of the work is still allocated, and a window too short for a look has no other.
+        _keep(self._memory, self._board.memory_bytes())
+        counts = [count for count in (self._before[2], foreign) if count is not None]
+        throttles = 0
+        for mask in self._throttles:
+            throttles |= mask & sum(THROTTLE_REASONS)
+        conditions = Conditions(
+            temperature_c=(self._before[0], temperature_c),
+            power_limit_w=(self._before[1], limit_w),
+            sm_clock_mhz=(min(self._clocks), max(self._clocks)) if self._clocks else None,
+            throttle_reasons=throttles if self._throttles else None,
+            foreign_processes=max(counts) if counts else None,
+            peak_memory_bytes=max(self._memory) if self._memory else None,
+            utilisation=mean(self._utilisation) if self._utilisation else None,
+        )
+        return conditions, tuple(_disturbances(conditions))
+
+    def _around(self) -> tuple[int | None, float | None, int | None]:
+        return self._board.temperature_c(), self._board.limit_w(), self._count_foreign()
+
+    def _count_foreign(self) -> int | None:
+        now_s = self._clock.now()
+        if self._foreign is None or now_s - self._foreign[0] >= LOOK_S:
+            pids = self._board.compute_pids()
+            self._foreign = now_s, None if pids is None else foreign_count(pids, own_pids(), has_cuda_context())
+        return self._foreign[1]
+
+
+def foreign_count(pids: list[int], own: set[int], context: bool) -> int:
+    """How many of the processes on a board are not ours.
+
+    NVML numbers processes as the host does, so in a container our own look foreign: if we hold a CUDA context and none
+    of the processes is ours by number, one of them is us.
+    """
+    ours = sum(pid in own for pid in pids)
+    return max(len(pids) - (ours or int(context)), 0)
+
+
+def own_pids() -> set[int]:
+    """This process and its descendants (Linux; elsewhere this process alone)."""
+    found, todo = set(), [os.getpid()]
+    while todo:
+        pid = todo.pop()
+        found.add(pid)
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                todo += [int(word) for word in file.read_text().split()]
+            except OSError:  # it ended meanwhile
+                continue
+    return found
+
+
+def has_cuda_context() -> bool:
+    """True if torch is loaded here and has opened a CUDA device; never loads torch."""
+    torch = sys.modules.get("torch")
+    return bool(torch is not None and torch.cuda.is_initialized())
+
+
+def _disturbances(conditions: Conditions) -> list[str]:
+    said = []
+    if conditions.foreign_processes:
+        count = conditions.foreign_processes
+        said.append(warning("W260", f"{count} other compute process{'es' if count > 1 else ''} on the board"))
+    if conditions.throttle_reasons:
+        names = [name for bit, name in THROTTLE_REASONS.items() if conditions.throttle_reasons & bit]
+        said.append(warning("W261", f"the board was slowed down: {', '.join(names)}"))
+    if conditions.sm_clock_mhz is not None:
+        low, high = conditions.sm_clock_mhz
+        if high - low > CLOCK_CHANGE * high:
+            said.append(warning("W262", f"the SM clock went between {low} and {high} MHz"))
+    before_w, after_w = conditions.power_limit_w
+    if before_w is not None and after_w is not None and before_w != after_w:
+        said.append(warning("W263", f"the power limit went from {before_w:g} W to {after_w:g} W"))
+    return said
+
+
+def _keep(values: list[T], value: T | None) -> None:
+    if value is not None:
+        values.append(value)
