@@ -128,9 +128,9 @@ class FakeNvml:
 
     def _field(self, number: int, scope: int) -> Any:
         self.calls.append((f"field {number}/{scope}", self.clock.now()))
-        unsupported = NOT_SUPPORTED if scope == 1 and f"field {number}/1" not in self.failing else 0
+        unsupported = NOT_SUPPORTED if (scope == 1 or number == 83) and f"field {number}/1" not in self.failing else 0
         code = self.failing.get(f"field {number}/{scope}", self.failing.get(f"field {number}", unsupported))
-        value = SimpleNamespace(uiVal=self._power_mw(1.0 if number == 185 else self.period_s))
+        value = SimpleNamespace(ullVal=0, uiVal=self._power_mw(1.0 if number == 185 else self.period_s))
         return SimpleNamespace(nvmlReturn=code, value=value)
 
 
