@@ -21,10 +21,10 @@ from tests.benchmarks.meters.tools import TOOLS, Result
 
 IDLE_W, WORK_W = 60.0, 300.0
 
+Rows = Iterator[dict[str, Any]]
 
-def windows(
-    tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+
+def windows(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]) -> Rows:
     """`job["counts"]`: length in s -> windows. Every length and every phase is drawn, or bad meters look good."""
     chance = random.Random(job["seed"])
     works = job["wave"] == "idle-work-idle"
@@ -41,7 +41,7 @@ def windows(
             yield row(result) | {"length_s": length_s, "truth_j": truth_j}
 
 
-def fault(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def fault(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]) -> Rows:
     """One window of `job["seconds"]` on a board to which `job["fault"]` happens: from the start, or half way."""
     halfway_s = job["seconds"] / 2
     begun_s = ended_s = simulator.now()
@@ -91,9 +91,8 @@ def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         runs = windows if job["kind"] == "windows" else fault
         for found in runs(job["tool"], simulator, job["board"], job["uuid"], job):
-            out.write(
-                json.dumps({"tool": job["tool"], "wave": job.get("wave"), "case": job.get("case")} | found) + "\n"
-            )
+            found = {"tool": job["tool"], "wave": job.get("wave"), "case": job.get("case")} | found
+            out.write(json.dumps(found) + "\n")
             out.flush()
 
 

@@ -72,9 +72,15 @@ def test_sources_that_cannot_tell_run_the_work_once() -> None:
 
 
 def test_work_that_raises_ends_the_repetition(rig: Any) -> None:
-    with open_on(rig) as meter, pytest.raises(ZeroDivisionError), meter.window(max_uncertainty=1e-6) as window:
-        for number in window.repeat():
-            rig.work(0.02)
-            if number == 3:
-                raise ZeroDivisionError
+    with open_on(rig) as meter:
+        window = meter.window(max_uncertainty=1e-6)
+
+        def failing() -> None:
+            with window:
+                for number in window.repeat():
+                    rig.work(0.02)
+                    1 / (3 - number)
+
+        with pytest.raises(ZeroDivisionError):
+            failing()
     assert window.reading.energy_j is not None

@@ -1,0 +1,120 @@
+"""Compare the meters and write `docs/meters.md` with its figure: `python -m tests.benchmarks.meters [--quick]`.
+
+Needs a C compiler, and zeus==0.16.0 beside perjoule for the column of that name. Takes about a quarter of an hour:
+windows are real time, every tool has a process and a board of its own, all boards are alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from perjoule.testing.nvml_simulator import Bursts, NvmlSimulator, SimulatedBoard, StepLog
+
+from perjoule.testing import SquareWave
+from tests.benchmarks.meters.summary import write_figure, write_page
+from tests.benchmarks.meters.tools import TOOLS
+
+ROOT = Path(__file__).resolve().parents[3]
+WAVES: dict[str, Any] = {
+    "idle-work-idle": StepLog(start_w=60.0),
+    "square 1 s": SquareWave(low_w=60.0, high_w=300.0, period_s=1.0),
+    "square 200 ms": SquareWave(low_w=60.0, high_w=300.0, period_s=0.2),
+    "bursts 15 ms": Bursts(low_w=60.0, high_w=300.0, burst_s=0.015, slot_s=0.3, seed=7),
+}
+COUNTS = {"0.05": 40, "0.2": 25, "1": 12, "5": 4, "30": 1}
+LOAD_COUNTS = {"0.05": 80, "0.1": 80, "0.2": 80, "1": 40, "5": 8, "30": 1}
+FAULTS: dict[str, dict[str, Any]] = {
+    "counter not supported": {"unsupported": ("energy", "energy_field")},
+    "power not supported": {"unsupported": ("instant", "average", "usage", "samples")},
+    "both not supported": {"unsupported": ("energy", "energy_field", "instant", "average", "usage", "samples")},
+    "30 % unknown errors": {"unknown_rate": 0.3},
+    "board lost": {"lost_at_s": "AT"},
+    "counter reset": {"reset_at_s": "AT"},
+    "counter stuck": {"stuck_at_s": "AT"},
+}
+
+
+def main() -> None:
+    """Run, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the windows, for a look")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of meters.md")
+    parser.add_argument("--parallel", type=int, default=4, help="processes at once; they mostly sleep")
+    options = parser.parse_args()
+    tools = [tool for tool in TOOLS if not tool.startswith("Zeus") or find_spec("zeus")]
+    rows = list(run_all(jobs(tools, options.quick), options.parallel))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "meters.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_page(rows, options.out / "meters.md", quick=options.quick)
+    write_figure(rows, options.out / "images")
+
+
+def jobs(tools: list[str], quick: bool) -> list[dict[str, Any]]:
+    """One per tool and wave, and per tool and fault from the start and half way."""
+    made = []
+    for wave in WAVES:
+        counts = LOAD_COUNTS if wave == "idle-work-idle" else COUNTS
+        if quick:
+            counts = {length: max(count // 10, 1) for length, count in counts.items() if float(length) <= 5}
+        made += [
+            {"kind": "windows", "tool": tool, "wave": wave, "counts": counts, "seed": 20261124 + number}
+            for number, tool in enumerate(tools)
+        ]
+    for case, fault in FAULTS.items():
+        for from_start in (False, True):
+            words = f"{case}, {'from the start' if from_start else 'half way'}"
+            made += [
+                {"kind": "fault", "tool": tool, "case": words, "fault": fault, "from_start": from_start, "seconds": 6.0}
+                for tool in tools
+            ]
+    return made
+
+
+def run_all(work: list[dict[str, Any]], parallel: int) -> list[dict[str, Any]]:
+    """All jobs, `parallel` at a time; the longest first."""
+    work = sorted(work, key=lambda job: sum(float(length) * n for length, n in job.get("counts", {}).items()))[::-1]
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(parallel) as pool:
+        for done, found in enumerate(pool.map(run_one, work), start=1):
+            rows += found
+            print(f"{done}/{len(work)} jobs", file=sys.stderr, end="\r", flush=True)
+    return rows
+
+
+def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """A simulator of two boards, the second one measured: who takes the first by default is wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        wave = WAVES[job["wave"]] if "wave" in job else WAVES["square 200 ms"]
+        noise_w = 1.5 if job.get("wave") == "idle-work-idle" else 0.0
+        board = SimulatedBoard(wave=wave, noise_w=noise_w, counter_phase_s=0.013)
+        simulator = NvmlSimulator([SimulatedBoard(), board], Path(folder))
+        uuid = simulator.boards[1].uuid
+        file = Path(folder) / "job.json"
+        file.write_text(json.dumps(job | {"board": 1, "uuid": uuid}))
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.meters.worker", str(file)],
+            env=os.environ | simulator.environment() | {"CUDA_VISIBLE_DEVICES": ""} | {"ZEUS_LOG_LEVEL": "ERROR"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        simulator.close()
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not found:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        found = [{"tool": job["tool"], "wave": job.get("wave"), "case": job.get("case"), "died": last[:200]}]
+    return found
+
+
+if __name__ == "__main__":
+    main()
