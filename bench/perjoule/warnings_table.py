@@ -81,6 +81,21 @@ WARNINGS: dict[str, Explanation] = {
         consequence="The counter must have paused within the window, so there is no number.",
         remedy="Repeat the trial with the device at rest before it.",
     ),
+    "W214": Explanation(
+        meaning="The energy counter sees only part of the time: what a burst counts for depends on when it falls.",
+        consequence="Windows begin at random phase and the bound is wider; short windows are hardly worth anything.",
+        remedy="Use windows of many update periods, repeat them, and keep the work out of step with the sensor.",
+    ),
+    "W215": Explanation(
+        meaning="The work repeats in step with the sensor, which therefore sees the same part of it every time.",
+        consequence="What the sensor misses it misses in the whole window; the bound does not cover that.",
+        remedy="Change the period of the work (batch size, a pause), or pause for random times between repeats.",
+    ),
+    "W216": Explanation(
+        meaning="The bursts of the phase test differ too much, or too little from rest, to say what the counter sees.",
+        consequence="It stays open whether the energy counter sees all of the time; it is taken to do so.",
+        remedy="Repeat the test on a device that does nothing else, with a burst that draws more power.",
+    ),
     "W220": Explanation(
         meaning="The energy source failed inside the window.",
         consequence="There is no number for this window; the work in it was not disturbed.",

@@ -13,33 +13,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from perjoule.errors import MeterError
-from perjoule.meters.base import BaseMeter, BoardFacts, Fault
+from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.counter import CounterMeter, CounterSource
-from perjoule.meters.nvml_device import (
-    FIELD_POWER_AVERAGE,
-    FIELD_POWER_INSTANT,
-    FIELD_TOTAL_ENERGY,
-    SCOPES,
-    Board,
-    NvmlDevice,
-    choose_boards,
-    list_boards,
-    retried,
-)
-from perjoule.meters.power import PowerMeter, PowerSource
-from perjoule.types import Boundary, IdlePower, UpdatePeriod
+from perjoule.meters.nvml_device import Board, NvmlDevice, choose_boards, list_boards, retried
+from perjoule.meters.nvml_probe import ProbedBoard, probe
+from perjoule.meters.power import PowerMeter
+from perjoule.types import Boundary
 from perjoule.warnings_table import warning
 
 NO_PERMISSION = 4  # NVML_ERROR_NO_PERMISSION
-# NVML: "Ampere (except GA100) or newer: average over 1 s"; arXiv 2312.02741 measured the same.
-AVERAGE_S = 1.0
 
 
 def open_nvml(
@@ -68,8 +56,8 @@ def open_nvml(
         boards = _list(nvml, clock)
         choice = choose_boards(boards, selector, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER"))
         try:
-            devices = [NvmlDevice(nvml, board, clock) for board in choice.boards]
-            return _open_devices(devices, choice.note, clock, on_close=lambda: _shutdown(nvml))
+            probed = [probe(NvmlDevice(nvml, board, clock)) for board in choice.boards]
+            return _open_boards(probed, choice.note, clock, on_close=lambda: _shutdown(nvml))
         except Fault as fault:
             raise MeterError(f"nvml: {fault}") from fault
     except BaseException:
@@ -115,208 +103,92 @@ def start_nvml(nvml: Any, clock: Clock) -> Any:
     return nvml
 
 
-def _open_devices(
-    devices: Sequence[NvmlDevice], note: str, clock: Clock, on_close: Callable[[], None]
+def _open_boards(
+    boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
 ) -> BaseMeter[Any]:
     """The best meter that the boards support, with what was wrong with the better ones."""
-    name = f"nvml:{','.join(device.board.uuid for device in devices)}"
-    found = [_look_at(device) for device in devices]
-    notes = [said for one in found for said in one.notes]
-    driver = devices[0].driver()
-    boundary: Boundary = "gpu-module" if any(_of_module(one.power) for one in found) else "gpu-board"
-    # the PCI order in which NVML counts is not needed any more: from here on, boards are known by UUID
-    labels = ", ".join(f"{device.board.uuid} ({device.board.model})" for device in devices)
-    without = [device.board.uuid for device, one in zip(devices, found, strict=True) if one.counter is None]
-    problem = "; ".join(one.no_counter for one in found if one.no_counter)
-    if not without:
-        counters = [
-            CounterSource(
-                device=device.board.uuid,
-                read_j=one.counter.read,
-                read_w=one.power.read if one.power is not None and not one.power.averaging_s else None,
-                limit_w=one.limit_w,
-                recorder=ConditionsRecorder(device.board.uuid, device, clock),
-            )
-            for device, one in zip(devices, found, strict=True)
-            if one.counter is not None
-        ]
-        words = " and ".join(sorted({one.counter.words for one in found if one.counter is not None}))
+    problem = "; ".join(board.no_counter for board in boards if board.no_counter)
+    if not problem:
         try:
-            meter = CounterMeter(
-                name=name,
-                why=f"reads the energy counter of {labels}; {note}",
-                source=f"nvml {words}, {', '.join(d.board.uuid for d in devices)}, driver {driver}",
-                counters=counters,
-                clock=clock,
-                boundary=boundary,
-                notes=notes,
-                on_close=on_close,
-            )
-            meter.facts = tuple(
-                _facts(device, one, driver, board.period, board.idle)
-                for device, one, board in zip(devices, found, meter.boards, strict=True)
-            )
-            return meter
+            return _counter_meter(boards, note, clock, on_close)
         except MeterError as error:
             problem = str(error)
-    if len(devices) > 1:
+    if len(boards) > 1:
         raise MeterError(
-            f"{name}: several boards are measured together by their energy counters only ({problem}); "
+            f"{_name(boards)}: several boards are measured together by their energy counters only ({problem}); "
             "measure the boards one by one"
         )
-    return _open_power(devices[0], found[0], problem, note, driver, clock, on_close, name, boundary)
+    return _power_meter(boards[0], note, clock, on_close, problem)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Counter:
-    """A readable energy counter."""
-
-    words: str
-    read: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What probing a board has found."""
-
-    counter: _Counter | None
-    no_counter: str
-    power: PowerSource | None
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    limit_w: float | None
-    mig: bool
-
-
-def _look_at(device: NvmlDevice) -> _Found:
-    counter, no_counter = _energy_counter(device)
-    power, problems = _power_source(device)
-    notes, mig = [], device.mig_enabled()
-    if mig:
-        notes.append(warning("W206", f"{device.board.uuid} is in MIG mode, other slices are counted too"))
-    if _of_module(power):
-        notes.append(warning("W205", "power is told for the whole module only, so the CPU is in it"))
-    return _Found(
-        counter=counter,
-        no_counter=no_counter,
-        power=power,
-        problems=tuple(problems),
-        notes=tuple(notes),
-        limit_w=device.limit_w(),
-        mig=mig,
-    )
-
-
-def _energy_counter(device: NvmlDevice) -> tuple[_Counter | None, str]:
-    """The counter by the plain call or as a field value, and what was wrong where there is none."""
-    problems = []
-    for words, read in (
-        ("energy counter", device.energy_j),
-        (f"energy counter (field {FIELD_TOTAL_ENERGY}, scope GPU)", device.field_energy_j),
-    ):
-        try:
-            read()
-            return _Counter(words=words, read=read), ""
-        except Fault as fault:
-            problems.append(str(fault))
-    return None, "; ".join(problems)
-
-
-def _of_module(power: PowerSource | None) -> bool:
-    return power is not None and power.scope == "MODULE"
-
-
-def _facts(
-    device: NvmlDevice, found: _Found, driver: str, period: UpdatePeriod | None, idle: IdlePower | None
-) -> BoardFacts:
-    recorder = ConditionsRecorder(device.board.uuid, device, SystemClock())
-    recorder.begin()
-    recorder.look()
-    return BoardFacts(
-        uuid=device.board.uuid,
-        model=device.board.model,
-        driver=driver,
-        counter=found.counter.words if found.counter is not None and period is not None else None,
-        period=period,
-        idle=idle,
-        limit_w=found.limit_w,
-        power=found.power.words if found.power is not None else None,
-        mig=found.mig,
-        conditions=recorder.end()[0],
-    )
-
-
-def _open_power(
-    device: NvmlDevice,
-    found: _Found,
-    no_counter: str,
-    note: str,
-    driver: str,
-    clock: Clock,
-    on_close: Callable[[], None],
-    name: str,
-    boundary: Boundary,
-) -> PowerMeter:
-    """The meter of a board without a usable counter. Raises MeterError if it tells no power either."""
-    uuid, power = device.board.uuid, found.power
-    if power is None:
-        raise MeterError(
-            f"{name}: the board tells neither energy nor power ({'; '.join([no_counter, *found.problems])}); "
-            "update the driver, or use --meter rapl or estimate"
-        )
-    notes = [*found.notes, warning("W203", f"no usable energy counter, {power.words} integrated instead")]
-    if power.averaging_s >= AVERAGE_S:
-        notes.append(warning("W204", "the power reading is an average over 1 s"))
-    meter = PowerMeter(
-        name=name,
-        why=f"integrates {power.words} of {uuid} ({device.board.model}; {note}), because {no_counter}",
-        source=f"nvml {power.words}, {uuid}, driver {driver}",
-        power=power,
+def _counter_meter(
+    boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
+) -> CounterMeter:
+    """The meter over the boards' energy counters, which all have one. Raises MeterError if one does not move."""
+    labels = ", ".join(f"{board.uuid} ({board.device.board.model})" for board in boards)
+    words = " and ".join(sorted({board.counter_words for board in boards}))
+    meter = CounterMeter(
+        name=_name(boards),
+        why=f"reads the energy counter of {labels}; {note}",
+        source=f"nvml {words}, {', '.join(board.uuid for board in boards)}, driver {boards[0].driver}",
+        counters=[
+            CounterSource(
+                device=board.uuid,
+                read_j=board.read_j,
+                read_w=board.power.read if board.power is not None and not board.power.averaging_s else None,
+                limit_w=board.limit_w,
+                recorder=ConditionsRecorder(board.uuid, board.device, clock),
+            )
+            for board in boards
+            if board.read_j is not None
+        ],
         clock=clock,
-        boundary=boundary,
-        limit_w=found.limit_w,
-        notes=notes,
+        boundary=_boundary(boards),
+        notes=[said for board in boards for said in board.notes],
         on_close=on_close,
     )
-    meter.recorders = (ConditionsRecorder(uuid, device, clock),)
-    meter.facts = (_facts(device, found, driver, None, meter.idle),)
+    meter.facts = tuple(
+        board.facts(clock, watched.period, watched.idle) for board, watched in zip(boards, meter.boards, strict=True)
+    )
     return meter
 
 
-def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:
-    """The best power reading and what was wrong with those before it.
-
-    PowerUsage counts as an average: whether it is one depends on board and driver, and taking an instant
-    reading for an average costs a second of waiting, while the reverse loses up to 30 % of a one-second
-    window.
-    """
-
-    def field(number: int, scope: int) -> Callable[[], float]:
-        return lambda: device.field_power_w(number, scope)
-
-    candidates = [
-        PowerSource(
-            words=f"{kind} power (field {number}, scope {SCOPES[scope]})",
-            read=field(number, scope),
-            averaging_s=averaging_s,
-            scope=SCOPES[scope],
+def _power_meter(
+    board: ProbedBoard, note: str, clock: Clock, on_close: Callable[[], None], no_counter: str
+) -> PowerMeter:
+    """The meter of a board without a usable counter. Raises MeterError if it tells no power either."""
+    power = board.power
+    if power is None:
+        raise MeterError(
+            f"{_name([board])}: the board tells neither energy nor power ("
+            f"{'; '.join([no_counter, *board.no_power])}); update the driver, or use --meter rapl or estimate"
         )
-        for number, kind, averaging_s in (
-            (FIELD_POWER_INSTANT, "instant", 0.0),
-            (FIELD_POWER_AVERAGE, "average", AVERAGE_S),
-        )
-        for scope in SCOPES
-    ]
-    candidates.insert(3, PowerSource(words="PowerUsage power", read=device.power_w, averaging_s=AVERAGE_S, scope="GPU"))
-    problems: list[str] = []
-    for candidate in candidates:
-        try:
-            if candidate.read() > 0:
-                return candidate, problems
-            problems.append(f"{candidate.words} answers 0 W")
-        except Fault as fault:
-            problems.append(str(fault))
-    return None, problems
+    notes = [*board.notes, warning("W203", f"no usable energy counter, {power.words} integrated instead")]
+    if power.averaging_s:
+        notes.append(warning("W204", "the power reading is an average over 1 s"))
+    meter = PowerMeter(
+        name=_name([board]),
+        why=f"integrates {power.words} of {board.uuid} ({board.device.board.model}; {note}), because {no_counter}",
+        source=f"nvml {power.words}, {board.uuid}, driver {board.driver}",
+        power=power,
+        clock=clock,
+        boundary=_boundary([board]),
+        limit_w=board.limit_w,
+        notes=notes,
+        on_close=on_close,
+    )
+    meter.recorders = (ConditionsRecorder(board.uuid, board.device, clock),)
+    meter.facts = (board.facts(clock, None, meter.idle),)
+    return meter
+
+
+def _name(boards: Sequence[ProbedBoard]) -> str:
+    """The PCI order in which NVML counts boards is not told to anyone: from here on they are known by UUID."""
+    return f"nvml:{','.join(board.uuid for board in boards)}"
+
+
+def _boundary(boards: Sequence[ProbedBoard]) -> Boundary:
+    return "gpu-module" if any(board.is_module for board in boards) else "gpu-board"
 
 
 def _shutdown(nvml: Any) -> None:

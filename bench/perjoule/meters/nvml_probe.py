@@ -1,0 +1,157 @@
+"""What a board can tell: probed, since drivers of one architecture differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from perjoule.meters.base import BoardFacts, Fault
+from perjoule.meters.clock import Clock
+from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.meters.nvml_device import (
+    FIELD_POWER_AVERAGE,
+    FIELD_POWER_INSTANT,
+    FIELD_TOTAL_ENERGY,
+    SCOPES,
+    NvmlDevice,
+)
+from perjoule.meters.power import PowerSource
+from perjoule.types import IdlePower, UpdatePeriod
+from perjoule.warnings_table import warning
+
+# NVML: "Ampere (except GA100) or newer: average over 1 s"; arXiv 2312.02741 measured the same.
+AVERAGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedBoard:
+    """A board and what works on it.
+
+    Attributes:
+        device: The board.
+        driver: Version.
+        read_j: The energy counter in J, None if there is none.
+        counter_words: Which call that is.
+        no_counter: Why there is none, empty if there is one.
+        power: The best power reading, None if there is none.
+        no_power: What was wrong with the readings before it.
+        notes: Coded warnings that hold for every reading of the board.
+        limit_w: Enforced power limit.
+        mig: True if the board is split.
+    """
+
+    device: NvmlDevice
+    driver: str
+    read_j: Callable[[], float] | None
+    counter_words: str
+    no_counter: str
+    power: PowerSource | None
+    no_power: tuple[str, ...]
+    notes: tuple[str, ...]
+    limit_w: float | None
+    mig: bool
+
+    @property
+    def uuid(self) -> str:
+        """The board's name."""
+        return self.device.board.uuid
+
+    @property
+    def is_module(self) -> bool:
+        """True if power is told for CPU and GPU together (Grace Hopper)."""
+        return self.power is not None and self.power.scope == "MODULE"
+
+    def facts(self, clock: Clock, period: UpdatePeriod | None, idle: IdlePower | None) -> BoardFacts:
+        """What there is to tell about the board, with its conditions as they are now."""
+        recorder = ConditionsRecorder(self.uuid, self.device, clock)
+        recorder.begin()
+        recorder.look()
+        return BoardFacts(
+            uuid=self.uuid,
+            model=self.device.board.model,
+            driver=self.driver,
+            counter=self.counter_words if period is not None else None,
+            period=period,
+            idle=idle,
+            limit_w=self.limit_w,
+            power=self.power.words if self.power is not None else None,
+            mig=self.mig,
+            conditions=recorder.end()[0],
+        )
+
+
+def probe(device: NvmlDevice) -> ProbedBoard:
+    """Ask the board for everything once."""
+    uuid = device.board.uuid
+    read_j, words, no_counter = _energy_counter(device)
+    power, no_power = _power_source(device)
+    notes, mig = [], device.mig_enabled()
+    if mig:
+        notes.append(warning("W206", f"{uuid} is in MIG mode, other slices are counted too"))
+    board = ProbedBoard(
+        device=device,
+        driver=device.driver(),
+        read_j=read_j,
+        counter_words=words,
+        no_counter=no_counter,
+        power=power,
+        no_power=tuple(no_power),
+        notes=tuple(notes),
+        limit_w=device.limit_w(),
+        mig=mig,
+    )
+    if not board.is_module:
+        return board
+    said = warning("W205", f"the power of {uuid} is told for the whole module, so the CPU is in it")
+    return replace(board, notes=(*board.notes, said))
+
+
+def _energy_counter(device: NvmlDevice) -> tuple[Callable[[], float] | None, str, str]:
+    """-> (the counter by the plain call or as a field value, words for it, what was wrong where there is none)."""
+    problems = []
+    for words, read in (
+        ("energy counter", device.energy_j),
+        (f"energy counter (field {FIELD_TOTAL_ENERGY}, scope GPU)", device.field_energy_j),
+    ):
+        try:
+            read()
+            return read, words, ""
+        except Fault as fault:
+            problems.append(str(fault))
+    return None, "", "; ".join(problems)
+
+
+def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:
+    """The best power reading and what was wrong with those before it.
+
+    PowerUsage counts as an average: whether it is one depends on board and driver, and taking an instant
+    reading for an average costs a second of waiting, while the reverse loses up to 30 % of a one-second
+    window.
+    """
+
+    def field(number: int, scope: int) -> Callable[[], float]:
+        return lambda: device.field_power_w(number, scope)
+
+    candidates = [
+        PowerSource(
+            words=f"{kind} power (field {number}, scope {SCOPES[scope]})",
+            read=field(number, scope),
+            averaging_s=averaging_s,
+            scope=SCOPES[scope],
+        )
+        for number, kind, averaging_s in (
+            (FIELD_POWER_INSTANT, "instant", 0.0),
+            (FIELD_POWER_AVERAGE, "average", AVERAGE_S),
+        )
+        for scope in SCOPES
+    ]
+    candidates.insert(3, PowerSource(words="PowerUsage power", read=device.power_w, averaging_s=AVERAGE_S, scope="GPU"))
+    problems: list[str] = []
+    for candidate in candidates:
+        try:
+            if candidate.read() > 0:
+                return candidate, problems
+            problems.append(f"{candidate.words} answers 0 W")
+        except Fault as fault:
+            problems.append(str(fault))
+    return None, problems

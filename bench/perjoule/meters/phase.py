@@ -1,0 +1,315 @@
+r"""Sensors that look only part of the time: how to tell, and what they leave open.
+
+Some boards refresh their power reading every T, but let it see only a share of T (25 of 100 ms on A100 and H100,
+arXiv 2312.02741). Whether an energy counter is fed by such a reading is documented nowhere, so it is tried out: a
+short burst of fixed work is counted at several places in the update period.
+
+     counter's refreshes  |         |         |         |         |
+     what it sees         |    ____ |    ____ |    ____ |    ____ |
+     burst at 0.25 T      |  ▄▄     |         |         |         |     seen by half
+     burst at 0.5 T       |         |     ▄▄  |         |         |     counted twice or more
+     burst at 0           |         |         |         |▄▄       |     not seen at all
+
+A counter that sees everything counts the same each time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from statistics import fmean
+
+from perjoule.meters.clock import Clock
+from perjoule.meters.counter import EdgeWatcher
+from perjoule.meters.edges import gap_power_w
+from perjoule.types import Edge, IdlePower, UpdatePeriod
+from perjoule.warnings_table import warning
+
+BURST_SHARE = 0.25  # of the update period; the shortest share of time that any published sensor sees is 20 %
+REACH_PERIODS = 2.0  # a burst is counted until so long after its end: one period for its refresh, one for a lag
+FALSE_ALARM = 0.01  # of the F-test
+# Largest minus smallest mean energy over the mean. A sensor that sees the share s of time, with bursts of T/4, moves it
+# by 4 (1 - s) / s or more: 300 % at 25 %, 100 % at 80 %, 25 % at 94 %.
+LEAST_SWING = 0.25
+MOST_SPREAD = 0.2  # of the mean, between bursts at one offset: with more, a swing of LEAST_SWING could hide
+REST_NEIGHBOURS = 1  # a device that is slow to come to rest drifts; averaging over more would miss it
+CENTRES = 40  # of the grid on which the seen share is fitted
+SHARES = tuple(i / 20 for i in range(2, 20))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTest:
+    """Whether the energy of a burst depends on where in the update period it fell.
+
+    Attributes:
+        part_time: True if it does, False if it does not, None if the bursts do not tell.
+        p_value: Probability of such differences between the offsets if there were none in truth.
+        swing: Largest minus smallest mean over the offsets, relative to the mean over all.
+        seen_share: Share of time that the counter sees, by fit; 1.0 if `part_time` is False, None if it is None.
+        offsets_s: Seconds after a refresh at which bursts were begun.
+        energies_j: Mean energy of a burst at each offset, less rest.
+        spread_j: Standard deviation between bursts at one offset.
+        words: The finding, in a sentence.
+    """
+
+    part_time: bool | None
+    p_value: float
+    swing: float
+    seen_share: float | None
+    offsets_s: tuple[float, ...]
+    energies_j: tuple[float, ...]
+    spread_j: float
+    words: str
+
+    @property
+    def warning(self) -> str | None:
+        """W214 for a part-time counter, W216 for bursts that do not tell, None for a counter that sees everything."""
+        if self.part_time is False:
+            return None
+        return warning("W214" if self.part_time else "W216", self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Burst:
+    """A burst as it was run: which one, when after the refresh, how long, what the counter said, and power before."""
+
+    number: int
+    after_s: float
+    length_s: float
+    counted_j: float
+    span_s: float
+    rest_w: float
+
+
+def phase_test(
+    watcher: EdgeWatcher,
+    period: UpdatePeriod,
+    idle: IdlePower,
+    burst: Callable[[float], None],
+    clock: Clock,
+    *,
+    offsets: int = 8,
+    repeats: int = 3,
+    chance: random.Random | None = None,
+) -> PhaseTest:
+    """Run `offsets * repeats` short bursts over the counter's update period, and compare what they are counted at.
+
+    Each burst is counted from the refresh before it until `REACH_PERIODS` after it, always equally long, so that a
+    device which falls to its idle power slowly does so alike at every offset. What is taken off is the power between
+    the two refreshes before a burst, averaged over neighbouring bursts. Offsets come in a new random order in every
+    repeat, so that a device that warms up does not look like a phase. Takes about five periods per burst (12 s at
+    0.1 s).
+
+    Args:
+        watcher: Of the counter, which must have learnt its period.
+        period: The counter's update period.
+        idle: Power at rest; a burst that does not stand out of its spread decides nothing.
+        burst: Keeps the device busy for about so many seconds and returns when it is done. Always the same work: its
+            length may vary, its power should not.
+        clock: Time.
+        offsets: Places in the update period, 8 or more for sensors that see a quarter of it.
+        repeats: Bursts per place, at least 2.
+        chance: For the order.
+
+    Raises:
+        ValueError: Fewer than 4 offsets or 2 repeats.
+        Fault: The counter failed.
+    """
+    if offsets < 4 or repeats < 2:
+        raise ValueError(f"a phase test needs 4 offsets and 2 repeats at least, not {offsets} and {repeats}")
+    chance = chance or random.Random()
+    grid_s = [period.median_s * i / offsets for i in range(offsets)]
+    runs: list[list[_Burst]] = [[] for _ in grid_s]
+    last = watcher.next_edge()
+    order = [i for _ in range(repeats) for i in chance.sample(range(offsets), offsets)]
+    for number, i in enumerate(order):
+        run, last = _run(number, watcher, last, grid_s[i], period, burst, clock)
+        runs[i].append(run)
+    return judge(grid_s, runs, period, idle)
+
+
+def _run(
+    number: int,
+    watcher: EdgeWatcher,
+    earlier: Edge,
+    offset_s: float,
+    period: UpdatePeriod,
+    burst: Callable[[float], None],
+    clock: Clock,
+) -> tuple[_Burst, Edge]:
+    """One burst `offset_s` after the next refresh; also the last refresh that was watched."""
+    before = watcher.next_edge()
+    clock.sleep(before.at_s + offset_s - clock.now())
+    started_s = clock.now()
+    burst(BURST_SHARE * period.median_s)
+    length_s = clock.now() - started_s
+    edges = [watcher.next_edge()]
+    # from the start and not from the end, since the device's own delay may be part of what took long
+    until_s = max(started_s + (BURST_SHARE + REACH_PERIODS) * period.median_s, edges[0].at_s)
+    while len(edges) < 2 or edges[-1].at_s < until_s:
+        edges.append(watcher.next_edge())
+    left, right = next((one, other) for one, other in pairwise(edges) if other.at_s >= until_s)
+    until_j = left.energy_j + gap_power_w(left, right) * (until_s - left.at_s)
+    run = _Burst(
+        number=number,
+        after_s=started_s - before.at_s,
+        length_s=max(length_s, 1e-9),
+        counted_j=until_j - before.energy_j,
+        span_s=until_s - before.at_s,
+        rest_w=gap_power_w(earlier, before),
+    )
+    return run, edges[-1]
+
+
+def judge(
+    offsets_s: Sequence[float], runs: Sequence[Sequence[_Burst]], period: UpdatePeriod, idle: IdlePower
+) -> PhaseTest:
+    """Decide by a one-way analysis of variance over the offsets, and by the size of what it finds.
+
+    Energies are scaled to the mean length of the bursts: a burst that ran 5 % longer counts 5 % more anywhere.
+    """
+    every = [run for group in runs for run in group]
+    length_s = fmean(run.length_s for run in every)
+    groups = [
+        [(run.counted_j - _rest_w(run, every) * run.span_s) * length_s / run.length_s for run in group]
+        for group in runs
+    ]
+    means = [fmean(group) for group in groups]
+    mean_j = fmean(means)
+    repeats = len(groups[0])
+    within = sum((value - mean) ** 2 for group, mean in zip(groups, means, strict=True) for value in group)
+    between = repeats * sum((mean - mean_j) ** 2 for mean in means)
+    freedom = len(groups) - 1, len(groups) * (repeats - 1)
+    spread_j = sqrt(within / freedom[1])
+    p_value = _f_tail(between / freedom[0], spread_j**2, freedom)
+    swing = (max(means) - min(means)) / mean_j if mean_j > 0 else 0.0
+
+    part_time: bool | None
+    if mean_j <= 3 * max(idle.spread_w * period.median_s, spread_j) / sqrt(len(every)):
+        part_time, words = None, f"bursts of {length_s * 1000:.0f} ms do not stand out of rest"
+    elif p_value < FALSE_ALARM and swing >= LEAST_SWING:
+        part_time, words = True, f"a burst counts for {min(means):.3g} to {max(means):.3g} J, as its phase has it"
+    elif spread_j <= MOST_SPREAD * mean_j:
+        part_time, words = False, f"a burst counts for {mean_j:.3g} J at any phase, within {swing:.0%}"
+    else:
+        part_time, words = None, f"bursts at one phase differ by {spread_j / mean_j:.0%} among themselves"
+    share = _seen_share(runs, groups, period) if part_time else None if part_time is None else 1.0
+    if part_time:
+        words += f"; about {share:.0%} of the time is seen"
+    return PhaseTest(
+        part_time=part_time,
+        p_value=p_value,
+        swing=swing,
+        seen_share=share,
+        offsets_s=tuple(offsets_s),
+        energies_j=tuple(means),
+        spread_j=spread_j,
+        words=words,
+    )
+
+
+def _rest_w(run: _Burst, every: Sequence[_Burst]) -> float:
+    """Power before a burst: the mean over the bursts around it, since a single one is noisy and rest may drift."""
+    return fmean(other.rest_w for other in every if abs(other.number - run.number) <= REST_NEIGHBOURS)
+
+
+def _f_tail(between: float, within: float, freedom: tuple[int, int]) -> float:
+    """Probability of a ratio of variances as large or larger, by the F distribution."""
+    if within <= 0:
+        return 0.0 if between > 0 else 1.0
+    from scipy.special import fdtrc  # not at import: it would load numpy
+
+    return float(fdtrc(*freedom, between / within))
+
+
+def _seen_share(runs: Sequence[Sequence[_Burst]], groups: Sequence[Sequence[float]], period: UpdatePeriod) -> float:
+    """The share of the update period that fits best, over all places where that share can lie."""
+    points = [
+        (run.after_s / period.median_s, run.length_s / period.median_s, energy_j)
+        for group, energies in zip(runs, groups, strict=True)
+        for run, energy_j in zip(group, energies, strict=True)
+    ]
+
+    def misfit(share: float, begin: float) -> float:
+        seen = [_overlap(begin, share, start, length) for start, length, _ in points]
+        square = sum(one * one for one in seen)
+        # the best scale is left free, since nobody knows the true energy of a burst
+        scale = sum(one * point[2] for one, point in zip(seen, points, strict=True)) / square if square else 0.0
+        return sum((point[2] - scale * one) ** 2 for one, point in zip(seen, points, strict=True))
+
+    return min((misfit(share, i / CENTRES), share) for share in SHARES for i in range(CENTRES))[1]
+
+
+def _overlap(begin: float, share: float, start: float, length: float) -> float:
+    """How much of [start, start + length] lies in [begin, begin + share], both on a circle of length 1."""
+    shifts = range(int(-2 - abs(start - begin)), int(3 + abs(start - begin + length)))
+    return sum(
+        max(min(begin + share + shift, start + length) - max(begin + shift, start), 0.0) for shift in shifts
+    ) / max(length, 1e-9)
+
+
+def part_time_uncertainty_j(*, duration_s: float, period_s: float, seen_share: float, range_w: float) -> float:
+    """Bound in J on what a sensor that sees only a share of time gets wrong over a window at random phase.
+
+    Each period T, the mean power over the seen share s stands for that over all of T. For power that varies without
+    regard to the sensor, the error of a window W has a standard deviation of sigma * sqrt(T * W * (1 - s)) (after
+    arXiv 2312.02741), and sigma is at most half of the power's range R. At each end of the window, up to (1 - s) T of
+    it may count as something else. With three standard deviations:
+
+        bound = 3/2 R sqrt(T W (1 - s)) + R T (1 - s)          the first term at most R W (1 - s)
+
+    It does not hold for load that repeats in step with the sensor: see `aliasing`.
+
+    Args:
+        duration_s: The window W.
+        period_s: The refresh T.
+        seen_share: s, 0 to 1; a sensor that sees everything leaves nothing open.
+        range_w: R, largest minus smallest power that the device may have had.
+    """
+    unseen = min(max(1.0 - seen_share, 0.0), 1.0)
+    between_j = min(1.5 * sqrt(period_s * duration_s * unseen), duration_s * unseen)
+    return range_w * (between_j + period_s * unseen)
+
+
+# -- work that repeats ---------------------------------------------------------------------------------------------
+
+MOST_LOOKS_PER_CYCLE = 3  # four looks or more, spread evenly over a repeat, see enough of it
+MOST_REPEATS_PER_LOOK = 8  # no work is regular enough to stay in step over more
+LEAST_LOOKS = 8
+IN_STEP_WANDER = 0.25  # of a repeat
+
+
+def aliasing(repeat_s: float, refresh_s: float, looks: int) -> str | None:
+    """W215 if work that repeats every `repeat_s` stays in step with a sensor refreshed every `refresh_s`.
+
+    Look k falls on the phase x k (mod 1) of the work, x = refresh_s / repeat_s. Of the work's n-th harmonic, a mean
+    over N looks keeps the share
+
+        |sum of exp(2 pi i n x k) over k| / N = |sin(pi N n x)| / (N |sin(pi n x)|) = sin(pi w) / (pi w),
+
+    where w = N |n x - m| is how far the phase wanders over the window, in cycles of that harmonic, and m is the whole
+    number next to n x. A wander of a quarter keeps 90 %: the looks always see the same places, and what they miss they
+    miss in the whole window. After one full cycle nothing is left of it. So the work counts as in step if w < 1/4 for
+    n = 1, 2 or 3 and 1 <= m <= 8: higher harmonics are weak, and for more repeats per look, work is not regular enough.
+
+    Args:
+        repeat_s: Time of one repeat, say a denoising step.
+        refresh_s: The sensor's refresh.
+        looks: Refreshes N within the window.
+
+    Returns:
+        The coded warning; None if phase wanders, if the window holds fewer than two repeats, and if it holds fewer
+        than eight looks, which are too few to tell step from chance.
+    """
+    if looks < LEAST_LOOKS or not 0 < repeat_s <= looks * refresh_s / 2:
+        return None
+    for n in range(1, MOST_LOOKS_PER_CYCLE + 1):
+        repeats = n * refresh_s / repeat_s
+        m = round(repeats)
+        if 1 <= m <= MOST_REPEATS_PER_LOOK and looks * abs(repeats - m) < IN_STEP_WANDER:
+            said = f"the work repeats every {repeat_s:.4g} s, {m} times in {n} refreshes of {refresh_s:.4g} s"
+            return warning("W215", f"{said}: the sensor keeps seeing the same {'places' if n > 1 else 'place'} of it")
+    return None
