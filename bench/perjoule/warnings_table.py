@@ -47,7 +47,7 @@ WARNINGS: dict[str, Explanation] = {
     ),
     "W207": Explanation(
         meaning="Power samples are missing (the driver answered 0 W, nothing, or an error).",
-        consequence="The gaps widen the bound; with more than half of them missing there is no number.",
+        consequence="The gaps widen the bound; with more than half of the window in gaps there is no number.",
         remedy="See whether another monitor polls the device fast, and stop it.",
     ),
     "W208": Explanation(
@@ -98,7 +98,8 @@ WARNINGS: dict[str, Explanation] = {
     ),
     "W220": Explanation(
         meaning="The energy source failed inside the window.",
-        consequence="There is no number for this window; the work in it was not disturbed.",
+        consequence="There is no number for this window, but what was counted until then, if anything was; the work in "
+        "it was not disturbed.",
         remedy="Read the error in the sentence; a lost device needs a reset or a reboot.",
     ),
     "W221": Explanation(

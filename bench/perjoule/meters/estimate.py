@@ -1,27 +1,29 @@
-"""Where nothing can be measured: codecarbon's power model for CPU and RAM, fed with this process's CPU time.
+"""Where nothing can be measured: codecarbon's power model for CPU and RAM, fed with this process tree's CPU time.
 
-    energy = TDP * (CPU seconds of this process and its finished children) / (logical CPUs) + P_ram * duration
+    energy = TDP * (CPU seconds of this process and all below it) / (logical CPUs) + P_ram * duration
 
 The constants (TDP by CPU model, watts per memory module) and the formula are those of codecarbon's offline
 hardware classes with process tracking. Its own windows (`start_task`, `stop_task`) are not used, since the
 load in them is a per-second sample of system times, which count in ticks of 10 ms (a fifth of a 50 ms window,
 per CPU), and the default curve is cubic in that sample, so the result depends on when a thread happened to
-look and on what else the machine did. CPU time of the process is counted by the kernel in nanoseconds and is
-free to read.
+look and on what else the machine did. CPU time of processes is kept by the kernel and cheap to read.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
+from perjoule.meters.processes import running_cpu_s
 from perjoule.types import EnergyReading
 from perjoule.warnings_table import warning
 
@@ -52,58 +54,98 @@ class PowerModel:
         return self.tdp_w * busy_s / self.cpu_count + self.ram_w * duration_s
 
 
+@contextmanager
+def silent_codecarbon(*names: str) -> Iterator[tuple[Any, ...]]:
+    """Import modules of codecarbon by their names, silent for as long as the context lasts.
+
+    It announces every fallback on stderr, and a library of one of its optional dependencies prints to stdout when it
+    is imported. Raises ImportError.
+    """
+    logger = logging.getLogger("codecarbon")
+    was_disabled = logger.disabled
+    logger.disabled = True  # its level would not do: it is set anew at import
+    try:
+        with redirect_stdout(StringIO()):
+            modules = tuple(import_module(name) for name in names)
+        yield modules
+    finally:
+        logger.disabled = was_disabled
+
+
 def codecarbon_model() -> PowerModel:
     """Look this machine up with codecarbon's offline hardware classes: no network, no file, no thread.
 
     Takes a second or more the first time (imports and table look-up). Raises MeterError if codecarbon is
     missing or cannot say anything about the machine.
     """
-    logger = logging.getLogger("codecarbon")
     try:
-        cpu: Any = import_module("codecarbon.core.cpu")
-        util: Any = import_module("codecarbon.core.util")
-        ram: Any = import_module("codecarbon.external.ram")
-        version = import_module("codecarbon").__version__
+        with silent_codecarbon(
+            "codecarbon", "codecarbon.core.cpu", "codecarbon.core.util", "codecarbon.external.ram"
+        ) as (codecarbon, cpu, util, ram):
+            found = cpu.TDP()
+            thread_count = int(util.count_cpus())
+            if not found.tdp:
+                raise MeterError(
+                    f"estimate: codecarbon knows no power for CPU {found.model!r}; measure with rapl or nvml instead"
+                )
+            # For unknown CPUs, TDP() answers 4 W per thread of the whole machine: not to be multiplied by sockets
+            # again.
+            generic = float(found.tdp) == thread_count * cpu.DEFAULT_POWER_PER_CORE
+            sockets = 1 if generic else max(int(util.count_physical_cpus()), 1)
+            ram_w = float(ram.RAM(tracking_mode="machine").total_power().W)
+            version = str(codecarbon.__version__)
     except ImportError as error:
         raise MeterError(f"estimate: codecarbon cannot be imported ({error}); install codecarbon") from error
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it would announce every fallback on stderr; W230 says it once
-    try:
-        found = cpu.TDP()
-        thread_count = int(util.count_cpus())
-        if not found.tdp:
-            raise MeterError(
-                f"estimate: codecarbon knows no power for CPU {found.model!r}; measure with rapl or nvml instead"
-            )
-        # For unknown CPUs, TDP() answers 4 W per thread of the whole machine: not to be multiplied by sockets
-        # again.
-        generic = float(found.tdp) == thread_count * cpu.DEFAULT_POWER_PER_CORE
-        sockets = 1 if generic else max(int(util.count_physical_cpus()), 1)
-        ram_w = float(ram.RAM(tracking_mode="machine").total_power().W)
-    finally:
-        logger.setLevel(level)
     return PowerModel(
         cpu_model=str(found.model),
         tdp_w=float(found.tdp) * sockets,
         generic_tdp=generic,
         cpu_count=thread_count,
         ram_w=ram_w,
-        version=str(version),
+        version=version,
     )
 
 
-def process_cpu_s() -> float:
-    """CPU seconds, user and system, of this process with all threads, and of its children that have ended.
+class CpuTime:
+    """CPU seconds, user and system, of this process and all below it, so far; never goes back.
 
-    Children that still run are counted once they end. Resolution: 1 ns for the process, 1 us for children
-    (none on systems without getrusage).
+    Resolution: 1 ns for the process with all its threads, 1 us for children that have ended and were waited for, 10 ms
+    for each process that still runs (not seen outside of Linux).
     """
+
+    def __init__(self, running_s: Callable[[], float] = running_cpu_s) -> None:
+        """`running_s`: CPU seconds of the processes below this one."""
+        self._running_s = running_s
+        self._last_s = 0.0
+        self._gone_s = 0.0
+
+    def __call__(self) -> float:
+        """Read the clocks."""
+        now_s = self._sum_s()
+        # What a process had used is lost if nobody waits for its end, and rounded otherwise; it was used all the same.
+        self._gone_s = max(self._gone_s, self._last_s - now_s)
+        self._last_s = now_s + self._gone_s
+        return self._last_s
+
+    def _sum_s(self) -> float:
+        """All together, read again if a child ended meanwhile: it would be in neither part, or in both."""
+        ended_s = ended_children_s()
+        for _ in range(3):
+            running_s = self._running_s()
+            before_s, ended_s = ended_s, ended_children_s()
+            if before_s == ended_s:
+                break
+        return time.process_time() + ended_s + running_s
+
+
+def ended_children_s() -> float:
+    """CPU seconds of the children of this process that have ended and were waited for; 0 without getrusage."""
     try:
         resource: Any = import_module("resource")
     except ImportError:
-        return time.process_time()
+        return 0.0
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + float(children.ru_utime) + float(children.ru_stime)
+    return float(children.ru_utime) + float(children.ru_stime)
 
 
 class EstimateMeter(BaseMeter[float]):
@@ -120,20 +162,20 @@ class EstimateMeter(BaseMeter[float]):
         self,
         model: PowerModel | None = None,
         clock: Clock | None = None,
-        cpu_s: Callable[[], float] = process_cpu_s,
+        cpu_s: Callable[[], float] | None = None,
     ) -> None:
         """Pay codecarbon's start-up here, so that no window does.
 
         Args:
             model: Constants; looked up with codecarbon if None.
             clock: Time.
-            cpu_s: CPU seconds consumed so far.
+            cpu_s: CPU seconds consumed so far; those of this process and all below it if None.
 
         Raises:
             MeterError: codecarbon is missing or knows nothing about this machine.
         """
         self.model = codecarbon_model() if model is None else model
-        self._cpu_s = cpu_s
+        self._cpu_s = cpu_s or CpuTime()
         notes = []
         if self.model.generic_tdp:
             said = f"CPU {self.model.cpu_model!r} is not in codecarbon's table, {self.model.tdp_w:g} W assumed"

@@ -37,7 +37,7 @@ LEAST_SWING = 0.25
 MOST_SPREAD = 0.2  # of the mean, between bursts at one offset: with more, a swing of LEAST_SWING could hide
 REST_NEIGHBOURS = 1  # a device that is slow to come to rest drifts; averaging over more would miss it
 CENTRES = 40  # of the grid on which the seen share is fitted
-SHARES = tuple(i / 20 for i in range(2, 20))
+SHARES = tuple(i / 20 for i in range(4, 20))  # 20 % is the least that any published sensor sees
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +67,9 @@ class PhaseTest:
     @property
     def warning(self) -> str | None:
         """W214 for a part-time counter, W216 for bursts that do not tell, None for a counter that sees everything."""
-        if self.part_time is False:
-            return None
-        return warning("W214" if self.part_time else "W216", self.words)
+        if self.part_time is None:
+            return warning("W216", self.words)
+        return warning("W214", self.words) if self.part_time else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def phase_test(
     for number, i in enumerate(order):
         run, last = _run(number, watcher, last, grid_s[i], period, burst, clock)
         runs[i].append(run)
-    return judge(grid_s, runs, period, idle)
+    return _judge(grid_s, runs, period, idle)
 
 
 def _run(
@@ -164,7 +164,7 @@ def _run(
     return run, edges[-1]
 
 
-def judge(
+def _judge(
     offsets_s: Sequence[float], runs: Sequence[Sequence[_Burst]], period: UpdatePeriod, idle: IdlePower
 ) -> PhaseTest:
     """Decide by a one-way analysis of variance over the offsets, and by the size of what it finds.
@@ -244,11 +244,10 @@ def _seen_share(runs: Sequence[Sequence[_Burst]], groups: Sequence[Sequence[floa
 
 
 def _overlap(begin: float, share: float, start: float, length: float) -> float:
-    """How much of [start, start + length] lies in [begin, begin + share], both on a circle of length 1."""
-    shifts = range(int(-2 - abs(start - begin)), int(3 + abs(start - begin + length)))
-    return sum(
-        max(min(begin + share + shift, start + length) - max(begin + shift, start), 0.0) for shift in shifts
-    ) / max(length, 1e-9)
+    """How much of a burst lies in [begin, begin + share], on a circle of length 1, relative to the burst."""
+    after = (start - begin) % 1.0
+    end = after + min(length, 1.0)
+    return (max(min(share, end) - after, 0.0) + max(min(1.0 + share, end) - 1.0, 0.0)) / length
 
 
 def part_time_uncertainty_j(*, duration_s: float, period_s: float, seen_share: float, range_w: float) -> float:
@@ -256,10 +255,11 @@ def part_time_uncertainty_j(*, duration_s: float, period_s: float, seen_share: f
 
     Each period T, the mean power over the seen share s stands for that over all of T. For power that varies without
     regard to the sensor, the error of a window W has a standard deviation of sigma * sqrt(T * W * (1 - s)) (after
-    arXiv 2312.02741), and sigma is at most half of the power's range R. At each end of the window, up to (1 - s) T of
-    it may count as something else. With three standard deviations:
+    arXiv 2312.02741), and sigma is at most half of the power's range R. What it sees may lie anywhere in the period
+    before a refresh, so that at the ends of the window up to one period of work is missed, or counted that is not
+    in it. With three standard deviations:
 
-        bound = 3/2 R sqrt(T W (1 - s)) + R T (1 - s)          the first term at most R W (1 - s)
+        bound = 3/2 R sqrt(T W (1 - s)) + R T          the first term at most R W (1 - s)
 
     It does not hold for load that repeats in step with the sensor: see `aliasing`.
 
@@ -270,8 +270,10 @@ def part_time_uncertainty_j(*, duration_s: float, period_s: float, seen_share: f
         range_w: R, largest minus smallest power that the device may have had.
     """
     unseen = min(max(1.0 - seen_share, 0.0), 1.0)
-    between_j = min(1.5 * sqrt(period_s * duration_s * unseen), duration_s * unseen)
-    return range_w * (between_j + period_s * unseen)
+    if unseen == 0:
+        return 0.0
+    between_s = min(1.5 * sqrt(period_s * duration_s * unseen), duration_s * unseen)
+    return range_w * (between_s + period_s)
 
 
 # -- work that repeats ---------------------------------------------------------------------------------------------
@@ -310,6 +312,6 @@ def aliasing(repeat_s: float, refresh_s: float, looks: int) -> str | None:
         repeats = n * refresh_s / repeat_s
         m = round(repeats)
         if 1 <= m <= MOST_REPEATS_PER_LOOK and looks * abs(repeats - m) < IN_STEP_WANDER:
-            said = f"the work repeats every {repeat_s:.4g} s, {m} times in {n} refreshes of {refresh_s:.4g} s"
-            return warning("W215", f"{said}: the sensor keeps seeing the same {'places' if n > 1 else 'place'} of it")
+            said = f"the work repeats every {repeat_s:.4g} s, the sensor is refreshed every {refresh_s:.4g} s"
+            return warning("W215", f"{said}: in the ratio {m}:{n}, it keeps seeing the same parts of the work")
     return None

@@ -11,8 +11,8 @@ own power bounds what the two ends can be off by, 0.2 J at 100 W.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perjoule.errors import MeterError
@@ -29,6 +29,8 @@ POLL_S = 0.0002
 # What a domain draws at most, where it does not tell: above any socket sold. More means that the counter was reset.
 MOST_POWER_W = 500.0
 LIMIT_HEADROOM = 2.0  # sockets go well above their long-term limit, for seconds
+LOOK_S = 1.0  # inside a window; a counter of 65 kJ goes round in two minutes at the earliest
+LEAST_REFRESHES = 10.0  # shorter windows can hold much less than their share
 PEAK_TO_MEAN = 2.0  # power at the ends against its mean over the window, for the bound
 
 
@@ -122,33 +124,62 @@ def _most_w(folder: Path) -> float:
     return LIMIT_HEADROOM * limit_w or MOST_POWER_W
 
 
-class RaplMeter(BaseMeter[list[float]]):
-    """The sum over CPU packages and their memory."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """All counters in J, read together at `t_s`."""
+
+    t_s: float
+    values_j: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A window on its way: looks so far, and how to end the looking."""
+
+    looks: list[Look]
+    cancel: Callable[[], None] = field(default=lambda: None)
+
+
+class RaplMeter(BaseMeter[_Open]):
+    """The sum over CPU packages and their memory.
+
+    The counters are looked at once a second inside a window, so that none goes round unseen, and so that one which
+    fails on the way takes along no more than a second.
+    """
 
     def __init__(self, root: Path = POWERCAP, clock: Clock | None = None) -> None:
         """Find the domains and watch the first package's counter move.
+
+        Memory whose counter stands still, as some machines have it, is left out.
 
         Args:
             root: The powercap folder.
             clock: Time.
 
         Raises:
-            MeterError: No domains, no permission, or a counter that stands still.
+            MeterError: No domains, no permission, or a package whose counter stands still.
         """
         clock = clock or SystemClock()
-        self._domains: Sequence[Domain] = find_domains(root)
-        package = next(domain for domain in self._domains if domain.name.startswith("package"))
+        domains = find_domains(root)
+        package = next(domain for domain in domains if domain.name.startswith("package"))
         try:
+            before_j = [domain.read_j() for domain in domains]
             watcher = EdgeWatcher(package.read_j, clock, POLL_S, STUCK_AFTER_S)
             self._period_s = update_period(watcher.watch(EDGES_LEARNT)).longest_s
+            dead = _standing_still(domains, before_j, clock)
         except Fault as fault:
-            raise MeterError(
-                f"rapl: {package.file} does not count ({fault.warning}); virtual machines often show dead counters"
-            ) from fault
+            raise _dead(package, fault.warning) from fault
+        for domain in dead:
+            if domain.name.startswith("package"):
+                raise _dead(domain, f"it stayed at {domain.read_j():.3f} J")
+        self._domains: Sequence[Domain] = [domain for domain in domains if domain not in dead]
         names = sorted({domain.name for domain in self._domains})
+        why = f"reads the CPU's own energy counters ({', '.join(names)})"
+        if dead:
+            why += f"; {dead[0].file} stands still, so memory is left out"
         super().__init__(
             name="rapl",
-            why=f"reads the CPU's own energy counters ({', '.join(names)})",
+            why=why,
             boundary="cpu-package+dram" if "dram" in names else "cpu-package",
             provenance="measured",
             clock=clock,
@@ -163,26 +194,70 @@ class RaplMeter(BaseMeter[list[float]]):
     def learn_idle(self, seconds: float) -> float | None:
         """Mean power in W of all domains over `seconds` (at least 10 ms); None if a counter fails."""
         try:
-            begun_s, first = self.clock.now(), self._begin()
+            first = self._look_at_all()
             self.clock.sleep(max(seconds, 0.01))
-            last, duration_s = self._begin(), self.clock.now() - begun_s
-            self.idle_power_w = self._total_j(first, last, duration_s + self._period_s) / duration_s
+            last = self._look_at_all()
+            self.idle_power_w = self._between_j(first, last) / (last.t_s - first.t_s)
         except Fault:
             return None
         return self.idle_power_w
 
-    def _begin(self) -> list[float]:
-        return [domain.read_j() for domain in self._domains]
+    def _look_at_all(self) -> Look:
+        """Read all counters. Raises Fault."""
+        return Look(t_s=self.clock.now(), values_j=tuple(domain.read_j() for domain in self._domains))
 
-    def _end(self, state: list[float], started_s: float, stopped_s: float) -> EnergyReading:
-        last = self._begin()
+    def _between_j(self, first: Look, last: Look) -> float:
+        """Energy of all domains between two looks; the values may be one refresh old. Raises Fault."""
+        duration_s = last.t_s - first.t_s + self._period_s
+        values = zip(self._domains, first.values_j, last.values_j, strict=True)
+        return sum(domain.between_j(one, other, duration_s) for domain, one, other in values)
+
+    def _begin(self) -> _Open:
+        state = _Open(looks=[])
+
+        def look() -> None:
+            try:
+                state.looks.append(self._look_at_all())
+            except Fault:
+                return  # the last look will say why, or the next one is soon enough
+
+        state.looks.append(self._look_at_all())
+        state.cancel = self.clock.every(LOOK_S, look)
+        return state
+
+    def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:
+        state.cancel()
+        energy_j, counted = 0.0, state.looks[0]
+        try:
+            for look in state.looks[1:]:
+                energy_j, counted = energy_j + self._between_j(counted, look), look
+            energy_j += self._between_j(counted, self._look_at_all())
+        except Fault as fault:
+            reading = self._reading(None, None, started_s, stopped_s, [fault.warning])
+            if counted.t_s <= started_s:
+                return reading
+            return replace(reading, partial_energy_j=energy_j, partial_s=counted.t_s - started_s)
         duration_s = max(stopped_s - started_s, 1e-9)
-        # The first values may be one refresh old.
-        energy_j = self._total_j(state, last, duration_s + self._period_s)
-        peak_w = PEAK_TO_MEAN * max(energy_j / duration_s, self.idle_power_w or 0.0)
+        idle_w = self.idle_power_w or 0.0
+        if energy_j < 0.5 * idle_w * duration_s and duration_s > LEAST_REFRESHES * self._period_s:
+            # a counter that was reset soon after it had started from 0 does not look like one that went round
+            raise Fault("W213", f"{energy_j:.3f} J in {duration_s:.3f} s is less than half of {idle_w:.1f} W at rest")
+        peak_w = PEAK_TO_MEAN * max(energy_j / duration_s, idle_w)
         uncertainty_j = peak_w * self._period_s + len(self._domains) * 1e-4  # units are 61 uJ at the coarsest
         return self._reading(energy_j, uncertainty_j, started_s, stopped_s)
 
-    def _total_j(self, first: Sequence[float], last: Sequence[float], duration_s: float) -> float:
-        values = zip(self._domains, first, last, strict=True)
-        return sum(domain.between_j(one, other, duration_s) for domain, one, other in values)
+    def _abandon(self, state: _Open) -> None:
+        state.cancel()
+
+
+def _standing_still(domains: Sequence[Domain], before_j: Sequence[float], clock: Clock) -> list[Domain]:
+    """Those whose counters have not moved since `before_j`, nor do in the time after which one counts as stuck."""
+    pairs = [(domain, one_j) for domain, one_j in zip(domains, before_j, strict=True) if domain.read_j() == one_j]
+    if not pairs:
+        return []
+    clock.sleep(STUCK_AFTER_S)
+    return [domain for domain, one_j in pairs if domain.read_j() == one_j]
+
+
+def _dead(domain: Domain, reason: str) -> MeterError:
+    return MeterError(f"rapl: {domain.file} does not count ({reason}); virtual machines often show dead counters")

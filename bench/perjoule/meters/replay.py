@@ -101,11 +101,14 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             table = polars.read_parquet(file)
         else:
             table = polars.read_csv(file, infer_schema_length=None, comment_prefix="#")
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise MeterError(f"replay: {file} cannot be read: {error}; columns: {COLUMNS}") from error
+    # polars panics, which is no Exception, over some damaged bytes
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__  # the rest is advice on polars
+        raise MeterError(f"replay: {file} cannot be read: {reason}; columns: {COLUMNS}") from error
     absent = [column for column in ("t_s", "power_w") if column not in table.columns]
     if absent:
-        raise MeterError(f"replay: {file} has no column {' and '.join(absent)}; it has {', '.join(table.columns)}")
+        has = ", ".join(table.columns) or "none"
+        raise MeterError(f"replay: {file} has no column {' and '.join(absent)}; it has {has}; columns: {COLUMNS}")
     return table.to_dicts()
 
 

@@ -1,41 +1,88 @@
 r"""From power samples to a reading. Pure: no clock, no device.
 
-A sensor shows the mean power of its last averaging window A, refreshed every T. What the work added is
-therefore fully shown only A + T after the work ended, and the samples are integrated until then:
+A sensor shows the mean power of some time before its last refresh, and is refreshed every T. There are two ways to
+a window's energy:
 
-    power shown      ______________
-                   _/              \_
-    ─────────┬────┴───── work ──────┬─┴──────┬──
-          started_s             stopped_s    stopped_s + settle     energy = integral - settle * P_idle
+    inside      An instant sensor looks at the last T or less, perhaps only at a quarter of it (arXiv 2312.02741). Each
+                refresh stands for the T before it, but only if all of that lies in the window; what is left at the
+                ends, less than T each, is expected to go on as the looks next to it do. What the device does around
+                the window plays no part.
+
+        shown by   |--- a ---|--- b ---|--- c ---|--- d ---|
+        refreshes  |         |         |         |         |         a has seen what was before the window
+        window          |<---------------------------->|             d has seen what came after it
+        counted as      |b ~~|--- b ---|--- c ---|c ~~~|
+
+    followed    A sensor that averages over A, or a window without two looks inside: what the work added is fully shown
+                only A + T after its end. The samples are integrated until then, and the rest is taken off.
+
+        energy = integral to (stopped_s + settle) - settle * P_idle
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil, sqrt
+from statistics import median
 
-from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, IdlePower
+from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, idle_uncertainty_w
+from perjoule.types import IdlePower
 from perjoule.warnings_table import warning
 
 GAP_POLLS = 2.5  # two samples further apart than so many poll intervals have a hole between them
+MOST_MISSING = 0.5  # of a window in holes: more than that, and there is no number
+LOST_PERIODS, LOST_S = 3.0, 0.3  # a source that has been silent for so long when the window ends is gone
+LOOKS_FOR_PATTERN = 4  # fewer say nothing about how power goes on
+LEAST_SEEN = 0.2  # share of time that the most short-sighted of published sensors sees (arXiv 2312.02741)
+SIGMAS = 3.0  # and so many more over the looks but one, as the spread of few looks is badly known
+SIGMAS_PER_LOOK = 10.0
+UNSEEN_LOOKS = 1.75  # looks at the far end of the range that the others may have missed; tried on rare bursts
+BLIND_SHARE = 0.3  # of T at mean power: nobody saw the last part of a refresh at either end
+BLIND_AVERAGE = 0.1  # of A at rest power: an average over A hides how rest varies within
+STEP_VARIANCE = 1 / 12  # of a step that may be anywhere between two looks, relative to T and its height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A poll of a power sensor: W, or None where it gave no answer (an error or 0 W)."""
+    """A look at a power sensor: W, or None where it gave no answer (an error or 0 W), with the reason if there is."""
 
     t_s: float
     power_w: float | None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorTiming:
-    """poll_s: our interval; period_s: the sensor's refresh T; settle_s: how long after the work it is followed."""
+    """How a sensor is looked at, in s.
+
+    Attributes:
+        poll_s: Between two looks.
+        period_s: The sensor's refresh T.
+        averaging_s: What it smooths over; 0 for an instant sensor, whose own window is unknown but no longer than T.
+        late_s: How long after its refresh a reading is seen first, on average.
+    """
 
     poll_s: float
     period_s: float
-    settle_s: float
+    averaging_s: float = 0.0
+    late_s: float = 0.0
+
+    @property
+    def settle_s(self) -> float:
+        """How long after the work all of it is shown."""
+        return max(self.averaging_s, self.period_s) + self.period_s
+
+    @property
+    def inside_from_s(self) -> float:
+        """The shortest window that always has looks inside: two refreshes, and a poll to notice the second."""
+        return float("inf") if self.averaging_s > self.period_s else 2 * self.period_s + 2 * self.poll_s
+
+    def follow_s(self, duration_s: float) -> float:
+        """How long a window of `duration_s` has to be followed after its end."""
+        return 0.0 if duration_s >= self.inside_from_s else self.settle_s
 
 
 def integrate(
@@ -45,61 +92,212 @@ def integrate(
     timing: SensorTiming,
     idle: IdlePower,
     limit_w: float | None = None,
+    swing_w: float = 0.0,
 ) -> Bracketed:
-    """Energy of the window from power samples that reach to `stopped_s + timing.settle_s`.
+    """Energy of the window from power samples that reach to `stopped_s + timing.follow_s(stopped_s - started_s)`.
 
-    Every sample counts, equal neighbours included, and holds until the next one. The bound adds: idle
-    uncertainty over the settling; for each change between samples, that it may have happened anywhere within
-    a refresh; for holes, half of the power range. It cannot see load that repeats in step with a sensor that
-    looks only part of the time.
+    Every sample counts, equal neighbours included. A source that fell silent before the end gives a partial energy up
+    to its last answer. The bound treats what happens between looks as unknown: see `_inside` and `_followed`. It
+    cannot see load that repeats in step with a sensor that looks only part of the time, nor peaks that were never
+    shown.
+
+    Args:
+        samples: In order of time.
+        started_s: Start of the window.
+        stopped_s: Its end.
+        timing: Of the sensor.
+        idle: Power at rest, before the window.
+        limit_w: Power limit of the board, if it is known.
+        swing_w: How far power has been seen to swing on this device, within a rest or within a window.
     """
     good = [(sample.t_s, sample.power_w) for sample in samples if sample.power_w is not None]
-    missing_count = len(samples) - len(good)
-    if not good or missing_count > len(good):
-        return _invalid("W207", f"{missing_count} of {len(samples)} power samples are missing")
+    if not good:
+        problem = next((sample.problem for sample in samples if sample.problem), "")
+        return _invalid(_missing(len(samples), len(samples)), *[warning("W220", problem)] * bool(problem))
     powers = [power_w for _, power_w in good]
     if limit_w is not None and max(powers) > LIMIT_HEADROOM * limit_w:
-        return _invalid("W212", f"a power of {max(powers):.1f} W is above the limit of {limit_w:g} W")
+        return _invalid(warning("W212", f"a power of {max(powers):.1f} W is above the limit of {limit_w:g} W"))
+    lost_s = good[-1][0]
+    if stopped_s - lost_s > max(LOST_PERIODS * timing.period_s, LOST_S):
+        return _partial(samples, _Stairs(good, timing), started_s, stopped_s, idle)
+    missing_count = len(samples) - len(good)
+    stairs, swing_w = _Stairs(good, timing), max(swing_w, idle.highest_w - idle.lowest_w)
+    if stairs.holes_s(started_s, stopped_s) > MOST_MISSING * (stopped_s - started_s):
+        return _invalid(_missing(missing_count, len(samples)))
+    bound_j: float | None
+    if stopped_s - started_s >= timing.inside_from_s:
+        energy_j, bound_j = _inside(stairs, started_s, stopped_s, swing_w)
+    else:
+        energy_j, bound_j = _followed(stairs, started_s, stopped_s, idle, swing_w, limit_w)
+    said = (_missing(missing_count, len(samples)),) if missing_count else ()
+    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
 
+
+class _Stairs:
+    """Power as it was shown: each reading holds until the next one is seen; holes are shared by their neighbours."""
+
+    def __init__(self, good: Sequence[tuple[float, float]], timing: SensorTiming) -> None:
+        self.timing = timing
+        self._hole_s = GAP_POLLS * timing.poll_s
+        self._holes = [(one, other) for (one, _), (other, _) in pairwise(good) if other - one > self._hole_s]
+        self.last_s = good[-1][0]
+        # steps: (since when, W)
+        self.steps = [(float("-inf"), good[0][1])]
+        for (before_s, _), (t_s, power_w) in pairwise(good):
+            since_s = (before_s + t_s) / 2 if t_s - before_s > self._hole_s else t_s - timing.late_s
+            self.steps.append((since_s, power_w))
+
+    def between(self, begin_s: float, end_s: float) -> list[tuple[float, float]]:
+        """(duration, W) of the steps from `begin_s` to `end_s`, equal neighbours merged."""
+        ends = [*(since_s for since_s, _ in self.steps[1:]), float("inf")]
+        pieces: list[tuple[float, float]] = []
+        for (since_s, power_w), until_s in zip(self.steps, ends, strict=True):
+            length_s = min(until_s, end_s) - max(since_s, begin_s)
+            if length_s <= 0:
+                continue
+            if pieces and pieces[-1][1] == power_w:
+                pieces[-1] = (pieces[-1][0] + length_s, power_w)
+            else:
+                pieces.append((length_s, power_w))
+        return pieces
+
+    def at(self, t_s: float) -> float:
+        """Power shown at a time."""
+        return self.steps[bisect_right(self.steps, t_s, key=lambda step: step[0]) - 1][1]
+
+    def change_after_s(self, from_s: float, to_s: float) -> float:
+        """When the reading first changes between the two times; `to_s` if it does not."""
+        changes = (since_s for (_, one), (since_s, other) in pairwise(self.steps) if one != other)
+        return next((since_s for since_s in changes if from_s <= since_s < to_s), to_s)
+
+    def holes_s(self, begin_s: float, end_s: float) -> float:
+        """Seconds without a look, beyond the usual time between two."""
+        holes = [*self._holes, (self.last_s, end_s)]
+        lengths = [min(other, end_s) - max(one, begin_s) for one, other in holes]
+        return sum(length_s - self.timing.poll_s for length_s in lengths if length_s > self._hole_s)
+
+
+def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float) -> tuple[float, float]:
+    """Energy and bound in J by the looks that lie inside the window.
+
+    A refresh that is later than T after the start has seen nothing but the window. What is seen from the first such
+    refresh until the end stands for the time from one period before that refresh to the last refresh.
+
+    The bound: n looks at random phase have a mean with a variance of s^2 / n (as in `phase.part_time_uncertainty_j`,
+    for the smallest share of time that is seen), where s is the lesser of the spread of the looks and of what their
+    neighbours leave open: a spike on a single look may stand for many, a lasting step has only its own moment unknown.
+    To it come swings that all looks may have missed, the ends, and holes.
+    """
+    timing = stairs.timing
+    period_s, late_s = timing.period_s, timing.late_s
+    clean_s = started_s + period_s
+    first_s = stairs.change_after_s(clean_s + late_s, clean_s + period_s + late_s)
+    pieces = stairs.between(first_s, stopped_s)
+    seen_s = stopped_s - first_s
+    powers = [power_w for _, power_w in pieces]
+    mean_w = sum(length_s * power_w for length_s, power_w in pieces) / seen_s
+    variance = sum(length_s * (power_w - mean_w) ** 2 for length_s, power_w in pieces) / seen_s
+    steps = [other - one for one, other in pairwise(powers)]
+    square = sum(step * step for step in steps)
+    holes_s = stairs.holes_s(started_s, stopped_s)
+    looks = max(round((seen_s - holes_s) / period_s) + 1, 2)
+
+    # How much of a look's distance from the mean lasts until the next one: 1 for slow load, -1 for load that alternates
+    lasts = 1.0
+    if looks >= LOOKS_FOR_PATTERN and variance > 0:
+        lasts = max(1 - square / (2 * (looks - 1) * variance), -1.0)
+    head_s = first_s - clean_s
+    tail_s = min(pieces[-1][0] % period_s, period_s)  # since the last refresh
+    energy_j = mean_w * seen_s + powers[-1] * (period_s - tail_s)
+    for length_s, power_w in ((head_s, powers[0]), (tail_s, powers[-1])):
+        energy_j += length_s * (mean_w + lasts * (power_w - mean_w))
+
+    spikes = max(-sum(one * other for one, other in pairwise(steps)), 0.0)
+    spread = min(variance * looks / (looks - 1), (spikes + STEP_VARIANCE * square) / (looks - 1))
+    sigmas = SIGMAS + SIGMAS_PER_LOOK / (looks - 1)
+    range_w = max(max(powers) - min(powers), swing_w)
+    unseen = (1 - LEAST_SEEN) * (looks + 2) * spread
+    between_j = period_s * sqrt(sigmas**2 * unseen + (UNSEEN_LOOKS * range_w) ** 2)
+    between_j = min(between_j, range_w * (stopped_s - started_s))
+    bound_j = between_j + BLIND_SHARE * mean_w * period_s + range_w * holes_s / 2 + 0.0005 * (stopped_s - started_s)
+    return energy_j, bound_j
+
+
+def _followed(
+    stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower, swing_w: float, limit_w: float | None
+) -> tuple[float, float | None]:
+    """Energy and bound in J by following the sensor after the window, for work between rests.
+
+    The bound adds: idle uncertainty over the settling; for each change between looks, that it may have happened
+    anywhere within a refresh; for holes, half of the power range. For an instant sensor, also looks that may have
+    missed a swing; and for a window that it may have missed altogether, all that the device may draw in it (not known
+    without a limit: None). For one that averages, what rest may hide.
+    """
+    timing = stairs.timing
     end_s = stopped_s + timing.settle_s
-    # The first sample stands for the moments before it, the last one for those after it.
-    inner = [max(t_s, started_s) for t_s, _ in good[1:]]
-    bounds = [started_s, *(min(t_s, end_s) for t_s in inner), end_s]
-    total_j = sum(
-        power_w * max(right_s - left_s, 0.0)
-        for power_w, (left_s, right_s) in zip(powers, pairwise(bounds), strict=True)
-    )
-    energy_j = total_j - timing.settle_s * idle.power_w
-
-    range_w = max(*powers, idle.power_w) - min(*powers, idle.power_w)
-    changes_w = sum(abs(second - first) for first, second in pairwise([idle.power_w, *powers, idle.power_w]))
-    holes_s = sum(
-        right_s - left_s - timing.poll_s
-        for left_s, right_s in pairwise(bounds)
-        if right_s - left_s > GAP_POLLS * timing.poll_s
-    )
     reach_s = end_s - started_s
-    uncertainty_j = (
-        timing.settle_s * idle.uncertainty_w
-        + min(changes_w * (timing.period_s / 2 + timing.poll_s), range_w * reach_s)
-        + range_w * holes_s / 2
-        + 0.001 * reach_s  # samples are whole mW
+    pieces = stairs.between(started_s, end_s)
+    powers = [power_w for _, power_w in pieces]
+    energy_j = sum(length_s * power_w for length_s, power_w in pieces) - timing.settle_s * idle.power_w
+
+    lowest_w, highest_w = min(*powers, idle.lowest_w), max(*powers, idle.highest_w)
+    changes_w = sum(abs(other - one) for one, other in pairwise([idle.power_w, *powers, idle.power_w]))
+    bound_j = (
+        timing.settle_s * idle_uncertainty_w(idle)
+        + min(changes_w * (timing.period_s / 2 + timing.poll_s), (highest_w - lowest_w) * reach_s)
+        + (highest_w - lowest_w) * stairs.holes_s(started_s, end_s) / 2
+        + 0.0005 * reach_s  # samples are whole mW
     )
-    warnings = []
-    if missing_count:
-        warnings.append(warning("W207", f"{missing_count} of {len(samples)} power samples are missing"))
-    return Bracketed(energy_j=energy_j, uncertainty_j=uncertainty_j, warnings=tuple(warnings))
+    if timing.averaging_s > timing.period_s:
+        return energy_j, bound_j + BLIND_AVERAGE * idle.power_w * timing.averaging_s
+    bound_j += UNSEEN_LOOKS * swing_w * timing.period_s
+    if stopped_s - started_s < timing.period_s:
+        if limit_w is None:
+            return energy_j, None
+        bound_j += (LIMIT_HEADROOM * limit_w - lowest_w) * (stopped_s - started_s)
+    return energy_j, bound_j
+
+
+def _partial(
+    samples: Sequence[Sample], stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower
+) -> Bracketed:
+    """The result of a source that fell silent: what it told until then."""
+    lost_s, timing = stairs.last_s, stairs.timing
+    problem = next((sample.problem for sample in samples if sample.t_s > lost_s and sample.problem), "no answer")
+    said = warning("W220", f"{problem}; nothing is known of the last {stopped_s - max(lost_s, started_s):.3f} s")
+    duration_s = lost_s - started_s
+    if duration_s <= 0:
+        return _invalid(said)
+    if timing.averaging_s > timing.period_s:
+        # Means over A that follow each other add up to everything since the start, and some rest before it.
+        count = ceil(duration_s / timing.averaging_s)
+        means_w = [stairs.at(lost_s - i * timing.averaging_s) for i in range(count)]
+        partial_j = timing.averaging_s * sum(means_w)
+        partial_j -= idle.power_w * (count * timing.averaging_s - duration_s)
+    else:
+        # Each reading counts from a refresh before it was seen, the last one until the end.
+        shift_s = min(timing.period_s, duration_s)
+        pieces = stairs.between(started_s + shift_s, lost_s)
+        partial_j = sum(length_s * power_w for length_s, power_w in pieces) + shift_s * stairs.at(lost_s)
+    return Bracketed(
+        energy_j=None, uncertainty_j=None, warnings=(said,), partial_energy_j=partial_j, partial_s=duration_s
+    )
 
 
 def refresh_period(samples: Sequence[Sample]) -> float | None:
-    """The sensor's update period in s: the shortest time between changes; None if fewer than three were seen.
+    """The sensor's update period in s, from the times between changes; None if fewer than three changes were seen.
 
-    The shortest, since two refreshes with equal values look like one long one.
+    The median of the short ones, since refreshes with equal values look like one long one.
     """
-    changes = [second.t_s for first, second in pairwise(samples) if first.power_w != second.power_w and second.power_w]
+    good = [sample for sample in samples if sample.power_w is not None]
+    changes = [second.t_s for first, second in pairwise(good) if first.power_w != second.power_w]
     gaps = [second - first for first, second in pairwise(changes)]
-    return min(gaps) if len(gaps) > 1 else None
+    return median(gap for gap in gaps if gap < 1.5 * min(gaps)) if len(gaps) > 1 else None
 
 
-def _invalid(code: str, sentence: str) -> Bracketed:
-    return Bracketed(energy_j=None, uncertainty_j=None, warnings=(warning(code, sentence),))
+def _missing(missing_count: int, count: int) -> str:
+    return warning("W207", f"{missing_count} of {count} power samples are missing")
+
+
+def _invalid(*warnings: str) -> Bracketed:
+    return Bracketed(energy_j=None, uncertainty_j=None, warnings=warnings)

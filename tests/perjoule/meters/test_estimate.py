@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import MeterError
 from perjoule.meters import open_meter
-from perjoule.meters.estimate import EstimateMeter, PowerModel, process_cpu_s
+from perjoule.meters.estimate import CpuTime, EstimateMeter, PowerModel, ended_children_s
 from perjoule.testing import VirtualClock
 
 MODEL = PowerModel(cpu_model="Fake", tdp_w=100.0, generic_tdp=False, cpu_count=4, ram_w=10.0, version="0")
@@ -67,11 +71,106 @@ def test_threads_of_the_process_are_counted() -> None:
         while time.thread_time() < end_s:
             pass
 
-    before_s = process_cpu_s()
+    cpu_s = CpuTime()
+    before_s = cpu_s()
     worker = threading.Thread(target=spin)
     worker.start()
     worker.join()
-    assert 0.03 <= process_cpu_s() - before_s < 0.3
+    assert 0.03 <= cpu_s() - before_s < 0.3
+
+
+# Burns as many CPU seconds as it is told, line by line, and says when it is done.
+WORKER = """
+import sys, time
+for line in sys.stdin:
+    end_s = time.process_time() + float(line)
+    while time.process_time() < end_s:
+        pass
+    print("done", flush=True)
+"""
+# A process with a worker below it, whose lines it passes on; the worker ends with it.
+PARENT = f"""
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", {WORKER!r}], stdin=subprocess.PIPE)
+for line in sys.stdin:
+    worker.stdin.write(line.encode())
+    worker.stdin.flush()
+worker.stdin.close()
+worker.wait()
+"""
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="running children are seen on Linux only")
+
+
+@contextmanager
+def child(code: str) -> Iterator[Callable[[float], None]]:
+    """A child process; call with the CPU seconds that it is to burn."""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def burn(seconds: float) -> None:
+            stdin.write(f"{seconds}\n".encode())
+            stdin.flush()
+            assert stdout.readline() == b"done\n"
+
+        yield burn
+        stdin.close()
+        process.wait()
+
+
+@linux
+@pytest.mark.parametrize("code", [WORKER, PARENT], ids=["child", "grandchild"])
+def test_a_worker_that_goes_on_counts_for_what_it_does_in_the_window(code: str) -> None:
+    with EstimateMeter(MODEL) as meter, child(code) as burn:
+        burn(0.3)  # before the window: not in it
+        with meter.window() as window:
+            burn(0.2)
+        burn(0.1)
+        with meter.window() as idle:
+            time.sleep(0.05)
+    tick_s = 0.02  # user and system time, each rounded to 10 ms
+    worked = window.reading
+    assert worked.energy_j is not None
+    busy_s = (worked.energy_j - 10.0 * worked.duration_s) / 25.0
+    assert 0.2 - tick_s <= busy_s <= 0.2 + 0.1 + tick_s
+    assert idle.reading.energy_j is not None
+    assert idle.reading.energy_j < (10.0 + 25.0) * idle.reading.duration_s + 25.0 * tick_s
+
+
+@linux
+def test_cpu_time_is_neither_lost_nor_doubled_when_children_end() -> None:
+    """Between every two readings a child works, ends, or is waited for."""
+    cpu_s = CpuTime()
+    seen = [cpu_s()]
+    own_s = -time.process_time()
+    ended_s = -ended_children_s()
+    for _ in range(3):
+        with child(WORKER) as burn:
+            burn(0.05)
+            seen.append(cpu_s())
+        seen.append(cpu_s())
+    own_s += time.process_time()
+    ended_s += ended_children_s()
+    assert ended_s >= 0.15
+    assert seen == sorted(seen)
+    assert seen[-1] - seen[0] == pytest.approx(own_s + ended_s, abs=0.005)
+
+
+@given(parts=st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=20))
+def test_cpu_time_of_processes_that_nobody_waited_for_stays(parts: list[tuple[float, bool]]) -> None:
+    """Growth counts in full after a process has vanished, and what it used does not vanish with it."""
+    running = [0.0]
+    cpu_s = CpuTime(lambda: running[0])
+    begun_s = cpu_s()
+    truth_s = 0.0
+    for more_s, vanishes in parts:
+        truth_s += more_s
+        running[0] += more_s
+        assert cpu_s() - begun_s == pytest.approx(truth_s, abs=0.05)
+        if vanishes:
+            running[0] = 0.0
+            assert cpu_s() - begun_s == pytest.approx(truth_s, abs=0.05)
 
 
 @pytest.fixture
@@ -106,12 +205,21 @@ def test_on_this_machine(codecarbon_meter: EstimateMeter, tmp_path: Path, capfd:
     assert sorted(costs_s)[len(costs_s) // 2] < 0.005
     assert threading.active_count() == threads
     assert list(tmp_path.iterdir()) == []
-    assert capfd.readouterr().err == ""
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_codecarbon_is_silent_even_when_it_is_imported_first() -> None:
+    """In a process of its own, since the import is what speaks."""
+    code = "from perjoule.meters.estimate import codecarbon_model; from perjoule.carbon import carbon; "
+    code += (
+        "codecarbon_model(); carbon(1.0, 'FRA'); import logging; assert not logging.getLogger('codecarbon').disabled"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_missing_codecarbon_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "codecarbon.core.cpu", None)
     with pytest.raises(MeterError, match="install codecarbon"):
         EstimateMeter()

@@ -19,12 +19,15 @@ REFRESH_S = 0.01  # ten times as long as on real machines: each refresh costs a 
 class FakeSysfs:
     """A powercap tree whose counters move every REFRESH_S of virtual time."""
 
-    def __init__(self, root: Path, clock: VirtualClock, start_uj: int = 1_000_000) -> None:
-        self.root, self.clock = root, clock
+    def __init__(
+        self, root: Path, clock: VirtualClock, start_uj: int = 1_000_000, refresh_s: float = REFRESH_S
+    ) -> None:
+        self.root, self.clock, self.refresh_s = root, clock, refresh_s
         self.power_w: dict[str, float] = {}
         self._uj: dict[str, float] = {}
         self._start_uj = start_uj
-        clock.every(REFRESH_S, self._refresh)
+        self.range_uj = RANGE_UJ
+        clock.every(refresh_s, self._refresh)
 
     def add(self, folder: str, name: str, power_w: float) -> None:
         path = self.root / folder
@@ -36,14 +39,14 @@ class FakeSysfs:
 
     def _refresh(self) -> None:
         for folder, power_w in self.power_w.items():
-            self._uj[folder] = (self._uj[folder] + power_w * 1e6 * REFRESH_S) % RANGE_UJ
+            self._uj[folder] = (self._uj[folder] + power_w * 1e6 * self.refresh_s) % self.range_uj
             self._write(folder)
 
     def _write(self, folder: str) -> None:
         (self.root / folder / "energy_uj").write_text(f"{int(self._uj[folder])}\n")
 
-    def reset(self, folder: str) -> None:
-        self._uj[folder] = 0.0
+    def set(self, folder: str, uj: float) -> None:
+        self._uj[folder] = uj
 
 
 @pytest.fixture
@@ -121,10 +124,81 @@ def test_a_reset_counter_is_no_energy(tmp_path: Path, clock: VirtualClock) -> No
     tree.add("intel-rapl:0", "package-0", 80.0)
     with RaplMeter(tree.root, clock) as meter, meter.window() as window:
         clock.advance(0.2)
-        tree.reset("intel-rapl:0")
+        tree.set("intel-rapl:0", 0.0)
         clock.advance(0.2)
     assert window.reading.energy_j is None
     assert window.reading.warnings[0].startswith("W210")
+
+
+def test_a_counter_that_is_reset_soon_after_it_started_from_zero_is_no_energy(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    """From 41 J to 0 and on to 45 J: a plain difference of 4 J, and 80 W of rest."""
+    tree = FakeSysfs(tmp_path, clock, start_uj=1_000_000)
+    tree.add("intel-rapl:0", "package-0", 80.0)
+    with RaplMeter(tree.root, clock) as meter:
+        assert meter.learn_idle(0.4) == pytest.approx(80.0, rel=0.03)
+        with meter.window() as window:
+            clock.advance(0.05)
+            tree.set("intel-rapl:0", 0.0)
+            clock.advance(0.56)
+    assert window.reading.energy_j is None
+    assert window.reading.warnings[0].startswith("W213")
+
+
+def test_a_reset_that_looks_like_a_wrap_stays_within_what_the_domain_can_draw(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    """Some 12 J before its end, nobody can tell one from the other; the energy is wrong by these few J at most."""
+    tree = FakeSysfs(tmp_path, clock, start_uj=RANGE_UJ - 26_000_000)
+    tree.add("intel-rapl:0", "package-0", 80.0)
+    with RaplMeter(tree.root, clock) as meter, meter.window() as window:
+        clock.advance(0.05)
+        tree.set("intel-rapl:0", 0.0)
+        clock.advance(0.5)
+    assert window.reading.energy_j == pytest.approx(44.0, abs=14.0)
+
+
+def test_windows_may_be_longer_than_a_counter_lasts(tmp_path: Path, clock: VirtualClock) -> None:
+    """A counter of 100 J at 80 W goes round every 1.25 s; over 6 s of unwatched time that would be anyone's guess."""
+    tree = FakeSysfs(tmp_path, clock, refresh_s=0.05)
+    tree.add("intel-rapl:0", "package-0", 80.0)
+    (tree.root / "intel-rapl:0" / "constraint_0_max_power_uw").write_text("45000000\n")
+    (tree.root / "intel-rapl:0" / "max_energy_range_uj").write_text("100000000\n")
+    tree.range_uj = 100_000_000
+    with RaplMeter(tree.root, clock) as meter, meter.window() as window:
+        clock.advance(6.3)
+    assert window.reading.energy_j == pytest.approx(6.3 * 80, abs=80 * 0.05 * 1.01)
+    assert window.reading.warnings == ()
+
+
+def test_a_domain_that_goes_away_takes_no_more_than_a_second_along(tmp_path: Path, clock: VirtualClock) -> None:
+    tree = FakeSysfs(tmp_path, clock, refresh_s=0.05)
+    tree.add("intel-rapl:0", "package-0", 80.0)
+    tree.add("intel-rapl:0:1", "dram", 9.0)
+    with RaplMeter(tree.root, clock) as meter, meter.window() as window:
+        clock.advance(2.5)
+        tree.power_w.pop("intel-rapl:0:1")
+        (tree.root / "intel-rapl:0:1" / "energy_uj").unlink()
+        clock.advance(2.5)
+    reading = window.reading
+    assert (reading.energy_j, reading.uncertainty_j) == (None, None)
+    assert reading.warnings[0].startswith("W220")
+    assert "intel-rapl:0:1/energy_uj" in reading.warnings[0]
+    assert reading.partial_s == pytest.approx(2.0, abs=0.01)
+    assert reading.partial_energy_j == pytest.approx(2.0 * 89.0, abs=89.0 * 0.06)
+
+
+def test_memory_that_stands_still_is_left_out_and_a_package_is_not(sysfs: FakeSysfs, clock: VirtualClock) -> None:
+    sysfs.power_w["intel-rapl:0:1"] = 0.0
+    with RaplMeter(sysfs.root, clock) as meter, meter.window() as window:
+        clock.advance(0.5)
+    assert window.reading.boundary == "cpu-package"
+    assert window.reading.energy_j == pytest.approx(40.0, abs=1.0)
+    assert "intel-rapl:0:1/energy_uj stands still, so memory is left out" in meter.why
+    sysfs.add("intel-rapl:2", "package-1", 0.0)
+    with pytest.raises(MeterError, match=r"intel-rapl:2/energy_uj does not count \(it stayed at 1\.000 J\)"):
+        RaplMeter(sysfs.root, clock)
 
 
 def test_a_file_that_goes_away_is_no_energy_and_no_error(sysfs: FakeSysfs, clock: VirtualClock) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -113,13 +114,60 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, text: str, message
     assert "trace.csv" in str(caught.value)
 
 
-def test_damaged_and_absent_files_are_refused(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"PAR1 no")
-    with pytest.raises(MeterError, match="cannot be read"):
-        ReplayMeter(broken)
-    with pytest.raises(MeterError, match="not a file"):
-        ReplayMeter(tmp_path / "absent.csv")
+def test_absent_files_and_folders_are_refused(tmp_path: Path) -> None:
+    for name in ("absent.csv", "."):
+        with pytest.raises(MeterError, match="not a file"):
+            ReplayMeter(tmp_path / name)
+
+
+def parquet(table: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+TRACE = parquet(pl.DataFrame({"t_s": [0.0, 1.0], "power_w": [5.0, 6.0]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("trace.parquet", b"", "cannot be read"),
+        ("trace.parquet", b"PAR1 no", "cannot be read"),
+        ("trace.parquet", TRACE[: len(TRACE) // 2], "cannot be read"),
+        ("trace.parquet", TRACE[:-1], "cannot be read"),
+        ("trace.parquet", b"t_s,power_w\n0,5\n1,5\n", "cannot be read"),
+        ("trace.csv", TRACE, "cannot be read|no column"),
+        ("trace.csv", b"\xff\xfe\x00\x01", "cannot be read|no column"),
+        ("trace.csv", b"t_s,power_w\n0,5,6,7\n", "cannot be read"),
+        ("trace.csv", b"# nothing but a remark\n", "cannot be read"),
+        ("trace.parquet", parquet(pl.DataFrame()), "no column t_s and power_w; it has none"),
+        ("trace.parquet", parquet(pl.DataFrame({"t_s": [0.0, 1.0], "watts": [5.0, 5.0]})), "no column power_w; it has"),
+        ("trace.parquet", parquet(pl.DataFrame({"t_s": [], "power_w": []})), "has 0 samples"),
+        ("trace.parquet", parquet(pl.DataFrame({"t_s": [[0.0], [1.0]], "power_w": [5.0, 5.0]})), "sample 1: t_s is"),
+        ("trace.parquet", parquet(pl.DataFrame({"t_s": [None, None], "power_w": [5.0, 5.0]})), "t_s is None"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(MeterError, match=message) as caught:
+        ReplayMeter(file)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_panics_is_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polars does so over some damaged bytes, with an exception that is no Exception."""
+
+    def panic(file: Path) -> None:
+        raise pl.exceptions.PanicException("index out of bounds\nrun with RUST_BACKTRACE=1")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    file = tmp_path / "trace.parquet"
+    file.write_bytes(TRACE)
+    with pytest.raises(MeterError, match="cannot be read: index out of bounds; columns"):
+        ReplayMeter(file)
 
 
 def test_no_power_is_no_energy(tmp_path: Path) -> None:
