@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
+from perjoule.testing.nvml_simulator import Bursts, Call, NvmlSimulator, SimulatedBoard, StepLog
 
 __all__ = [
+    "Bursts",
+    "Call",
     "ConstantPower",
     "FakeFactory",
     "FakeGenerator",
+    "NvmlSimulator",
     "PowerWave",
+    "SimulatedBoard",
     "SquareWave",
+    "StepLog",
     "SyntheticMeter",
     "VirtualClock",
 ]

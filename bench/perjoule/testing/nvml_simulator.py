@@ -1,0 +1,703 @@
+"""A simulated NVML library: real binding, real structs, real or virtual time, and a truth in closed form.
+
+simulator = NvmlSimulator([SimulatedBoard(wave=StepLog(start_w=60))], folder)
+nvml = simulator.load()                         # this process's pynvml now sees the simulated board
+begun_s = simulator.set_power(0, 300.0)
+...
+simulator.energy_j(0, begun_s, simulator.now())  # the truth, in J
+
+The library is C (`nvml_simulator.c` beside this file), compiled when it is first needed; a C compiler must be at hand.
+Other processes see the same boards through `environment()`, by way of the dynamic linker. Tools that ask for the
+`nvidia-smi` program before they look at NVML, as codecarbon does, find one there too. Linux only.
+
+With `virtual=True` time stands still until the test moves it (`advance`, `sleep`), so that thousands of windows take
+seconds. Virtual time is for one thread, and for one process that moves it: use `every` for what a thread would do.
+Other processes see it, but what sleeps there sleeps in real time.
+
+A process that has loaded the simulator cannot load the machine's own NVML by its name any more: the dynamic linker
+knows both by the same one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from perjoule.meters.clock import SystemClock
+from perjoule.testing.meter import ConstantPower, SquareWave, VirtualClock
+
+SOURCE = Path(__file__).with_suffix(".c")
+SONAME = "libnvidia-ml.so.1"
+VARIABLE = "PERJOULE_NVML_SIMULATOR"
+NEVER = float("inf")
+# Some tools ask whether this program runs before they look at NVML (codecarbon: `nvidia-smi --help`).
+SMI = """#!/bin/sh
+if [ "$1" = --help ] || [ "$1" = -h ]; then
+    echo "NVIDIA System Management Interface, simulated: there is --help only"
+else
+    echo "nvidia-smi: simulated, and knows --help only" >&2
+    exit 1
+fi
+"""
+VIRTUAL_START_S = 1000.0
+VIRTUAL_WALL_S = 1.7e9  # wall-clock time of virtual second 0
+HISTORY_S = 60.0  # how long the boards have run when a simulator starts: sensors look back
+FEATURES: Mapping[str, int] = MappingProxyType(
+    {
+        "energy": 1,
+        "energy_field": 2,
+        "instant": 4,
+        "average": 8,
+        "usage": 16,
+        "samples": 32,
+        "limit": 64,
+        "utilisation": 128,
+        "processes": 256,
+        "clocks": 512,
+        "mig": 1024,
+        "temperature": 2048,
+        "memory": 4096,
+    }
+)
+_MAX_BOARDS, _MAX_STEPS, _MAX_PIDS, _MAX_SLICES = 16, 65_536, 16, 7
+_FUNCTIONS, _LOG_LENGTH, _LOCK_BYTES, _NAME_BYTES = 128, 65_536, 128, 96
+_WAVES = ("constant", "square", "bursts", "steps")
+_FIXED = frozenset({"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s"})  # part of the truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bursts:
+    """`high_w` for `burst_s` at a random place in every slot of `slot_s`, `low_w` otherwise."""
+
+    low_w: float
+    high_w: float
+    burst_s: float
+    slot_s: float
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLog:
+    """The power that the test set last, by `NvmlSimulator.set_power`; `start_w` until then."""
+
+    start_w: float = 60.0
+
+
+Wave = ConstantPower | SquareWave | Bursts | StepLog
+_RESTING = ConstantPower(60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedBoard:
+    """One board. Times are absolute, on the simulator's clock, and `inf` means never.
+
+    Attributes:
+        uuid: Made up from the board's place if empty.
+        model: Name.
+        wave: True power, never below 0.
+        wave_phase_s: Time at which a square wave rises, or at which a slot of bursts begins.
+        noise_w: Standard deviation of true power around the wave, constant over slots of `noise_slot_s`.
+        gain: Of all sensors: what they show over what is true.
+        seed: Of noise, jitter and errors.
+        counter_period_s: Update period of the energy counter.
+        counter_phase_s: Time of one of its updates.
+        counter_jitter: Share of the period by which updates are displaced, from -half to +half of it.
+        counter_duty: Share of each period that the counter sees and takes for all of it; 1 for a full integral.
+        counter_start_j: Energy since the driver was loaded, when the simulator starts.
+        power_period_s: Update period of the power readings.
+        power_phase_s: Time of one of their updates.
+        instant_window_s: What an instant reading averages over.
+        average_window_s: What an average reading averages over.
+        usage_is_instant: Whether nvmlDeviceGetPowerUsage is instant or average.
+        sample_s: Spacing of the driver's sample buffer, which holds 120; each is the mean since the one before.
+        limit_w: Enforced power limit, `limit_after_w` from `limit_change_s` on.
+        unsupported: Of `FEATURES`, from `unsupported_from_s` on.
+        lost_at_s: From then on every call answers GPU_IS_LOST.
+        reset_at_s: The counter starts again from 0.
+        stuck_at_s: The counter keeps its value.
+        unknown_rate: Share of calls that answer UNKNOWN; which ones follows from `seed`.
+        too_fast_s: Power readings polled again within this time, by anyone, answer 0.
+        throttle: nvmlClocksEventReason bits, from `throttle_from_s` until `throttle_until_s`.
+        sm_clock_mhz: SM clock, `sm_clock_after_mhz` from `sm_clock_change_s` on.
+        memory_bytes: In use, `memory_after_bytes` from `memory_change_s` on.
+        memory_total_bytes: There is.
+        temperature_c: GPU temperature when the simulator starts.
+        warming_c_per_s: How fast that rises.
+        architecture: NVML_DEVICE_ARCH_*, 7 for Ampere; the compute capability follows.
+        mig: In MIG mode, with `mig_devices` slices, which have handles and UUIDs of their own, and no power.
+        module_only: Power is told for scope MODULE only, as on Grace Hopper.
+        pids: Compute processes on the board, from `pids_from_s` until `pids_until_s`.
+    """
+
+    uuid: str = ""
+    model: str = "Simulated GPU"
+    wave: Wave = _RESTING
+    wave_phase_s: float = 0.0
+    noise_w: float = 0.0
+    noise_slot_s: float = 0.1
+    gain: float = 1.0
+    seed: int = 1
+    counter_period_s: float = 0.1
+    counter_phase_s: float = 0.013
+    counter_jitter: float = 0.0
+    counter_duty: float = 1.0
+    counter_start_j: float = 1e6
+    power_period_s: float = 0.1
+    power_phase_s: float = 0.037
+    instant_window_s: float = 0.025
+    average_window_s: float = 1.0
+    usage_is_instant: bool = False
+    sample_s: float = 0.02
+    limit_w: float = 400.0
+    limit_after_w: float = 400.0
+    limit_change_s: float = NEVER
+    unsupported: tuple[str, ...] = ()
+    unsupported_from_s: float = 0.0
+    lost_at_s: float = NEVER
+    reset_at_s: float = NEVER
+    stuck_at_s: float = NEVER
+    unknown_rate: float = 0.0
+    too_fast_s: float = 0.0
+    throttle: int = 0
+    throttle_from_s: float = 0.0
+    throttle_until_s: float = NEVER
+    sm_clock_mhz: int = 1980
+    sm_clock_after_mhz: int = 1980
+    sm_clock_change_s: float = NEVER
+    memory_bytes: int = 1 << 30
+    memory_after_bytes: int = 1 << 30
+    memory_change_s: float = NEVER
+    memory_total_bytes: int = 80 << 30
+    temperature_c: float = 50.0
+    warming_c_per_s: float = 0.0
+    architecture: int = 7
+    mig: bool = False
+    mig_devices: int = 2
+    module_only: bool = False
+    pids: tuple[int, ...] = ()
+    pids_from_s: float = 0.0
+    pids_until_s: float = NEVER
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning. Raises ValueError."""
+        _check(_values(self))
+        levels = (self.wave.start_w,) if isinstance(self.wave, StepLog) else _levels(self.wave)
+        if min(levels) < 0:
+            raise ValueError(f"wave: power is {min(levels):g} W; it must not be below 0")
+        if isinstance(self.wave, Bursts) and not 0 < self.wave.burst_s <= self.wave.slot_s:
+            raise ValueError(f"wave: bursts of {self.wave.burst_s:g} s do not fit slots of {self.wave.slot_s:g} s")
+        if isinstance(self.wave, SquareWave) and not (self.wave.period_s > 0 and 0 <= self.wave.duty <= 1):
+            raise ValueError("wave: a square wave's period must be above 0, and its duty from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of an NVML function, by its C name; board is None for those that are about no board."""
+
+    t_s: float
+    function: str
+    board: int | None
+
+
+def _values(board: SimulatedBoard) -> dict[str, Any]:
+    """Field -> value; the values as they are."""
+    return {field.name: getattr(board, field.name) for field in fields(board)}
+
+
+def _levels(wave: ConstantPower | SquareWave | Bursts) -> tuple[float, ...]:
+    return (wave.power_w,) if isinstance(wave, ConstantPower) else (wave.low_w, wave.high_w)
+
+
+_ABOVE_0 = (
+    *("noise_slot_s", "counter_period_s", "power_period_s", "instant_window_s", "average_window_s", "sample_s"),
+    "counter_duty",
+)
+_UP_TO_1 = ("counter_jitter", "counter_duty", "unknown_rate")
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the field, what it is and what it must be."""
+    for name, value in values.items():
+        if name in _ABOVE_0 and not value > 0:
+            raise ValueError(f"{name}: is {value}; must be above 0")
+        if name in _UP_TO_1 and not 0 <= value <= 1:
+            raise ValueError(f"{name}: is {value}; must be from 0 to 1")
+        if name == "unsupported" and (strange := sorted(set(value) - set(FEATURES))):
+            raise ValueError(f"unsupported: {', '.join(strange)}; must be of {', '.join(FEATURES)}")
+        if name == "pids" and len(value) > _MAX_PIDS:
+            raise ValueError(f"pids: {len(value)} of them; must be {_MAX_PIDS} at most")
+        if name == "mig_devices" and not 0 <= value <= _MAX_SLICES:
+            raise ValueError(f"mig_devices: is {value}; must be from 0 to {_MAX_SLICES}")
+        if name in ("uuid", "model") and len(value.encode()) >= _NAME_BYTES:
+            raise ValueError(f"{name}: is {len(value.encode())} bytes long; must be below {_NAME_BYTES}")
+
+
+# -- the state file, as nvml_simulator.c has it --------------------------------------------------------------------
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [("t_s", ctypes.c_double), ("power_w", ctypes.c_double), ("before_j", ctypes.c_double)]
+
+
+_NUMBERS = (
+    *("wave", "low_w", "high_w", "period_s", "duty", "burst_s", "slot_s", "wave_phase_s", "wave_seed"),
+    *("noise_w", "noise_slot_s", "seed", "gain"),
+    *("counter_period_s", "counter_phase_s", "counter_jitter", "counter_duty", "counter_start_j"),
+    *("power_period_s", "power_phase_s", "instant_window_s", "average_window_s", "usage_is_instant", "sample_s"),
+    *("limit_w", "limit_after_w", "limit_change_s"),
+    *("unsupported", "unsupported_from_s", "lost_at_s", "reset_at_s", "stuck_at_s", "unknown_rate", "too_fast_s"),
+    *("throttle", "throttle_from_s", "throttle_until_s", "sm_clock_mhz", "sm_clock_after_mhz", "sm_clock_change_s"),
+    *("memory_total_bytes", "memory_bytes", "memory_after_bytes", "memory_change_s"),
+    *("temperature_c", "warming_c_per_s", "architecture", "mig", "mig_devices", "module_only"),
+    *("pid_count", "pids_from_s", "pids_until_s"),
+)
+
+
+class _Board(ctypes.Structure):
+    _fields_ = [
+        ("uuid", ctypes.c_char * _NAME_BYTES),
+        ("model", ctypes.c_char * _NAME_BYTES),
+        *((name, ctypes.c_double) for name in _NUMBERS),
+        ("pids", ctypes.c_double * _MAX_PIDS),
+        ("last_poll_s", ctypes.c_double),
+        ("draws", ctypes.c_uint64),
+        ("generation", ctypes.c_uint64),
+        ("step_count", ctypes.c_uint64),
+        ("steps", _Step * _MAX_STEPS),
+    ]
+
+
+class _Call(ctypes.Structure):
+    _fields_ = [("t_s", ctypes.c_double), ("function", ctypes.c_double), ("board", ctypes.c_double)]
+
+
+class _State(ctypes.Structure):
+    _fields_ = [
+        ("magic", ctypes.c_uint64),
+        ("board_count", ctypes.c_uint64),
+        ("calls_logged", ctypes.c_uint64),
+        *((name, ctypes.c_double) for name in ("is_virtual", "virtual_s", "call_cost_s")),
+        *((name, ctypes.c_double) for name in ("epoch_s", "start_s", "wall_offset_s", "init_error")),
+        ("driver", ctypes.c_char * _NAME_BYTES),
+        ("calls", ctypes.c_uint64 * _FUNCTIONS),
+        ("log", _Call * _LOG_LENGTH),
+        ("lock", ctypes.c_char * _LOCK_BYTES),
+        ("boards", _Board * _MAX_BOARDS),
+    ]
+
+
+class _StateClock(VirtualClock):
+    """A virtual clock whose time lies in the state, where the library's calls move it as well."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        super().__init__(state.virtual_s)
+
+    @property
+    def _now_s(self) -> float:
+        return float(self._state.virtual_s)
+
+    @_now_s.setter
+    def _now_s(self, value: float) -> None:
+        self._state.virtual_s = value
+
+
+# -- the library ---------------------------------------------------------------------------------------------------
+
+
+def compiler() -> str | None:
+    """The command of the C compiler: $CC, cc, gcc or clang, whichever is found first; None if there is none."""
+    commands = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return next((command for command in commands if command.strip() and shutil.which(shlex.split(command)[0])), None)
+
+
+_builds: dict[str, bytes] = {}  # digest of the source -> the library: one compilation serves all folders of a process
+
+
+def build(folder: Path) -> Path:
+    """Compile the library into a folder of its own under `folder`, once per version of its source.
+
+    Raises RuntimeError without a compiler, or with what the compiler said.
+    """
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    library = folder.resolve() / digest[:16] / SONAME
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=library.parent)
+    os.close(handle)
+    fresh = Path(name)
+    try:
+        if digest in _builds:
+            fresh.write_bytes(_builds[digest])
+        else:
+            _compile(fresh)
+            _builds[digest] = fresh.read_bytes()
+        fresh.chmod(0o755)
+        _write_whole(library.with_name("nvidia-smi"), SMI.encode())
+        fresh.replace(library)  # whole or not at all, whoever else builds at the same time
+    finally:
+        fresh.unlink(missing_ok=True)
+    return library
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    Path(name).chmod(0o755)
+    Path(name).replace(target)
+
+
+def _compile(target: Path) -> None:
+    command = compiler()
+    if command is None:
+        raise RuntimeError("the NVML simulator needs a C compiler: install gcc or clang, or set CC")
+    flags = ["-O2", "-shared", "-fPIC", "-pthread", f"-Wl,-soname,{SONAME}", "-o", str(target), str(SOURCE), "-lm"]
+    done = subprocess.run([*shlex.split(command), *flags], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command} cannot build {SOURCE.name}: {done.stderr.strip()[:2000]}")
+
+
+_loaded: list[Any] = []  # the library of this process; a second copy of it would not be the one that pynvml finds
+
+
+def _library(path: str) -> Any:
+    """Load it once. Raises RuntimeError if that is another NVML, or another version of this one."""
+    if not _loaded:
+        library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        if not hasattr(library, "nvmlsim_view"):
+            raise RuntimeError(f"{path} is not the NVML simulator, but another NVML")
+        _declare(library)
+        names = [library.nvmlsim_number_name(number) for number in range(len(_NUMBERS) + 1)]
+        mirrored = [*(name.encode() for name in _NUMBERS), None]
+        if library.nvmlsim_size() != ctypes.sizeof(_State) or names != mirrored:
+            raise RuntimeError(f"{SOURCE.name} and {Path(__file__).name} disagree about the layout of the state")
+        _loaded.append(library)
+    return _loaded[0]
+
+
+def _declare(library: Any) -> None:
+    text, number, board, view = ctypes.c_char_p, ctypes.c_double, ctypes.c_uint, ctypes.c_void_p
+    for name, result, arguments in (
+        ("create", ctypes.c_int, [text]),
+        ("view", view, [text]),
+        ("select", None, [view]),
+        ("close", None, [view]),
+        ("lock", None, [view]),
+        ("unlock", None, []),
+        ("size", ctypes.c_ulong, []),
+        ("number_name", text, [board]),
+        ("function", text, [board]),
+        ("energy_j", number, [view, board, number, number]),
+        ("power_w", number, [view, board, number]),
+        ("set_power", number, [view, board, number]),
+    ):
+        function = getattr(library, f"nvmlsim_{name}")
+        function.restype, function.argtypes = result, arguments
+
+
+class NvmlSimulator:
+    """Simulated boards; usable as the clock of a meter too, and as a context manager that closes it.
+
+    Attributes:
+        boards: As they were given, with their UUIDs.
+    """
+
+    def __init__(
+        self,
+        boards: Sequence[SimulatedBoard],
+        folder: Path,
+        *,
+        virtual: bool = False,
+        call_cost_s: float = 0.0,
+        driver: str = "580.65.06",
+        init_error: int = 0,
+    ) -> None:
+        """Compile the library if need be, and write the boards' state.
+
+        Args:
+            boards: 0 to 16.
+            folder: Where library and state lie.
+            virtual: Time moves only by `advance`, `sleep` and the calls' cost.
+            call_cost_s: Virtual seconds that each NVML call takes.
+            driver: Version that the driver tells.
+            init_error: NVML code that nvmlInit answers, 0 to succeed.
+
+        Raises:
+            RuntimeError: There is no compiler, or it fails, or `time.perf_counter` is not CLOCK_MONOTONIC.
+            ValueError: Too many boards.
+        """
+        if len(boards) > _MAX_BOARDS:
+            raise ValueError(f"0 to {_MAX_BOARDS} boards can be simulated, not {len(boards)}")
+        if "CLOCK_MONOTONIC" not in time.get_clock_info("perf_counter").implementation:
+            raise RuntimeError("the NVML simulator needs Linux, where time.perf_counter is CLOCK_MONOTONIC")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._library_file = build(folder)
+        self._library = _library(str(self._library_file))
+        handle, name = tempfile.mkstemp(prefix="state-", dir=folder.resolve())
+        os.close(handle)
+        self._file = Path(name)
+        if self._library.nvmlsim_create(os.fsencode(self._file)):
+            raise RuntimeError(f"the NVML simulator cannot write {self._file}")
+        self._map()
+        state = self._state
+        now_s = VIRTUAL_START_S if virtual else time.perf_counter()
+        state.board_count = len(boards)
+        state.is_virtual, state.virtual_s, state.call_cost_s = virtual, now_s, call_cost_s
+        state.epoch_s, state.start_s = now_s - HISTORY_S, now_s
+        state.wall_offset_s = VIRTUAL_WALL_S if virtual else time.time() - now_s
+        state.init_error, state.driver = init_error, driver.encode()
+        self.boards = tuple(
+            replace(board, uuid=board.uuid or f"GPU-{index:08x}-5117-4a7e-b0a4-{index + 1:012x}")
+            for index, board in enumerate(boards)
+        )
+        for found, board in zip(state.boards, self.boards, strict=False):
+            values = _values(board)
+            _write_wave(found, values.pop("wave"), state.epoch_s, board.limit_w)
+            _write(found, values)
+        self._start()
+
+    @classmethod
+    def attach(cls) -> NvmlSimulator:
+        """The simulator of the process that set `environment()` for this one.
+
+        Its `boards` are as they are configured by now. Raises KeyError if no process did, RuntimeError if the dynamic
+        linker finds another NVML.
+        """
+        self = cls.__new__(cls)
+        self._file = Path(os.environ[VARIABLE])
+        self._library = _library(SONAME)
+        self._library_file = Path(os.environ["LD_LIBRARY_PATH"].split(":")[0]) / SONAME
+        self._map()
+        self.boards = tuple(_read(board) for board in self._state.boards[: self._state.board_count])
+        self._start()
+        self._library.nvmlsim_select(self._view)
+        return self
+
+    def _map(self) -> None:
+        self._view = self._library.nvmlsim_view(os.fsencode(self._file))
+        if not self._view:
+            raise RuntimeError(f"{self._file} is not the state of an NVML simulator of this version")
+        with self._file.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), ctypes.sizeof(_State))
+        self._state = _State.from_buffer(self._memory)
+        self._binding_before: tuple[Any, Any] | None = None
+
+    def _start(self) -> None:
+        self._clock = _StateClock(self._state) if self._state.is_virtual else None
+
+    def __enter__(self) -> Self:
+        """Nothing more to open."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    def environment(self) -> dict[str, str]:
+        """What another process needs in its environment to see these boards: library, state, and an `nvidia-smi`."""
+        folder = str(self._library_file.parent)
+        paths = {name: os.environ.get(name) for name in ("LD_LIBRARY_PATH", "PATH")}
+        return {name: f"{folder}:{old}" if old else folder for name, old in paths.items()} | {VARIABLE: str(self._file)}
+
+    def load(self) -> Any:
+        """Point this process's pynvml at these boards, until `close`; not yet nvmlInit'ed.
+
+        One library serves all simulators of a process: pynvml sees the one that was loaded last.
+        """
+        self._library.nvmlsim_select(self._view)
+        nvml: Any = import_module("pynvml")
+        if nvml.nvmlLib is not self._library:  # it may have loaded the machine's own, and keeps its functions
+            self._binding_before = (nvml, nvml.nvmlLib)
+            nvml._nvmlGetFunctionPointer_cache.clear()
+            nvml.nvmlLib = self._library
+        return nvml
+
+    def now(self) -> float:
+        """Seconds on the simulator's clock: `time.perf_counter`, or virtual."""
+        return time.perf_counter() if self._clock is None else self._clock.now()
+
+    def wall_us(self) -> float:
+        """Microseconds on the wall clock that the driver's time stamps follow."""
+        return 1e6 * (self.now() + float(self._state.wall_offset_s))
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        if self._clock is not None:
+            self._clock.sleep(seconds)
+        elif seconds > 0:
+            time.sleep(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """`sleep`, under the name that tests know."""
+        self.sleep(seconds)
+
+    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` every `interval_s`; returns a function that ends it. On real time, a thread does it.
+
+        On virtual time it is called from within `advance` and `sleep`, at its time; when a call's cost has moved time
+        past it, at the next of these.
+        """
+        return (self._clock or SystemClock()).every(interval_s, action)
+
+    def set_power(self, board: int, power_w: float) -> float:
+        """A step of a `StepLog` board, now; the time of it.
+
+        Raises ValueError on another wave and on power below 0, IndexError when 65,536 steps are used up.
+        """
+        if self._board(board).wave != _WAVES.index("steps"):
+            raise ValueError(f"board {board} has a wave of its own; set_power needs a StepLog")
+        if not power_w >= 0:
+            raise ValueError(f"power_w: is {power_w}; must not be below 0")
+        now_s = float(self._library.nvmlsim_set_power(self._view, board, power_w))
+        if now_s < 0:
+            raise IndexError(f"board {board} has made all of its {_MAX_STEPS} steps")
+        return now_s
+
+    def change(self, board: int, **changes: Any) -> None:
+        """Change attributes of a board while it runs, e.g. `change(0, lost_at_s=simulator.now() + 0.5)`.
+
+        What is said about the past changes too: a new `gain` or `counter_period_s` holds from the start. The truth
+        (wave, noise, seed) is the board's own for good. Raises ValueError for that, for unknown names, and for values
+        that a board would refuse.
+        """
+        known = {field.name for field in fields(SimulatedBoard)} - _FIXED
+        strange = sorted(set(changes) - known)
+        if strange:
+            raise ValueError(f"a board's {', '.join(strange)} cannot be changed; these can: {', '.join(sorted(known))}")
+        _check(changes)
+        found = self._board(board)
+        with self._locked():
+            _write(found, changes)
+
+    def energy_j(self, board: int, begin_s: float, end_s: float) -> float:
+        """The truth: energy in J that the board drew."""
+        self._board(board)
+        return float(self._library.nvmlsim_energy_j(self._view, board, begin_s, end_s))
+
+    def power_w(self, board: int, t_s: float) -> float:
+        """The truth: power in W at `t_s`."""
+        self._board(board)
+        return float(self._library.nvmlsim_power_w(self._view, board, t_s))
+
+    def call_counts(self) -> dict[str, int]:
+        """C name of an NVML function -> how often it was called, by anyone in any process; those that were."""
+        counts = enumerate(self._state.calls)
+        return {self._library.nvmlsim_function(number).decode(): int(count) for number, count in counts if count}
+
+    def call_log(self) -> list[Call]:
+        """The last 65,536 calls in order, by anyone."""
+        with self._locked():
+            logged = int(self._state.calls_logged)
+            numbers = range(max(logged - _LOG_LENGTH, 0), logged)
+            entries = [self._state.log[number % _LOG_LENGTH] for number in numbers]
+            plain = [(entry.t_s, int(entry.function), int(entry.board)) for entry in entries]
+        return [
+            Call(t_s, self._library.nvmlsim_function(function).decode(), None if board < 0 else board)
+            for t_s, function, board in plain
+        ]
+
+    def close(self) -> None:
+        """Remove the state's file, and give pynvml back what it had; other processes keep what they have open."""
+        if self._binding_before is not None:
+            nvml, library = self._binding_before
+            if nvml.nvmlLib is self._library:
+                nvml._nvmlGetFunctionPointer_cache.clear()
+                nvml.nvmlLib = library
+            self._binding_before = None
+        if self._view:
+            self._library.nvmlsim_close(self._view)
+            self._view = None
+        self._file.unlink(missing_ok=True)
+
+    def _board(self, number: int) -> Any:
+        if not self._view:
+            raise RuntimeError("the NVML simulator is closed")
+        if not 0 <= number < self._state.board_count:
+            raise IndexError(f"there is no board {number}, but {self._state.board_count} of them, from 0")
+        return self._state.boards[number]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep the library's calls, of all processes, out."""
+        self._library.nvmlsim_lock(self._view)
+        try:
+            yield
+        finally:
+            self._library.nvmlsim_unlock()
+
+
+def _write(found: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if name in ("uuid", "model"):
+            setattr(found, name, value.encode())
+        elif name == "unsupported":
+            found.unsupported = sum(FEATURES[feature] for feature in set(value))
+        elif name == "pids":
+            found.pids[: len(value)] = list(value)
+            found.pid_count = len(value)
+        else:
+            setattr(found, name, float(value))
+    found.generation += 1
+
+
+def _write_wave(found: Any, wave: Wave, epoch_s: float, limit_w: float) -> None:
+    match wave:
+        case ConstantPower(power_w):
+            kind, found.low_w, found.high_w = "constant", power_w, power_w
+        case SquareWave():
+            kind, found.low_w, found.high_w = "square", wave.low_w, wave.high_w
+            found.period_s, found.duty = wave.period_s, wave.duty
+        case Bursts():
+            kind, found.low_w, found.high_w = "bursts", wave.low_w, wave.high_w
+            found.burst_s, found.slot_s, found.wave_seed = wave.burst_s, wave.slot_s, wave.seed
+        case StepLog():
+            # Of these two, utilisation is told: from the resting power to the limit.
+            kind, found.low_w, found.high_w = "steps", wave.start_w, limit_w
+            found.steps[0] = _Step(epoch_s, wave.start_w, 0.0)
+            found.step_count = 1
+    found.wave = _WAVES.index(kind)
+
+
+def _read(found: Any) -> SimulatedBoard:
+    values: dict[str, Any] = {}
+    for name, value in _values(SimulatedBoard()).items():
+        if name in ("uuid", "model"):
+            values[name] = getattr(found, name).decode()
+        elif name == "unsupported":
+            values[name] = tuple(feature for feature, bit in FEATURES.items() if int(found.unsupported) & bit)
+        elif name == "pids":
+            values[name] = tuple(int(pid) for pid in found.pids[: int(found.pid_count)])
+        elif name == "wave":
+            values[name] = _read_wave(found)
+        else:
+            values[name] = type(value)(getattr(found, name))
+    return SimulatedBoard(**values)
+
+
+def _read_wave(found: Any) -> Wave:
+    match _WAVES[int(found.wave)]:
+        case "square":
+            return SquareWave(low_w=found.low_w, high_w=found.high_w, period_s=found.period_s, duty=found.duty)
+        case "bursts":
+            seed = int(found.wave_seed)
+            return Bursts(low_w=found.low_w, high_w=found.high_w, burst_s=found.burst_s, slot_s=found.slot_s, seed=seed)
+        case "steps":
+            return StepLog(start_w=found.low_w)
+        case _:
+            return ConstantPower(found.low_w)
