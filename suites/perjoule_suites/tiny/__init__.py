@@ -15,6 +15,16 @@ def sd_tiny() -> Path:
     return _WEIGHTS / "sd-tiny"
 
 
+def sd_tiny_lcm() -> Path:
+    """Folder of the few-step student; its guidance is built in."""
+    return _WEIGHTS / "sd-tiny-lcm"
+
+
+def sd_tiny_pruned() -> Path:
+    """Folder of the block-pruned student."""
+    return _WEIGHTS / "sd-tiny-pruned"
+
+
 def clip_tiny() -> Path:
     """Folder of the `CLIPModel` with its tokenizer."""
     return _WEIGHTS / "clip-tiny"

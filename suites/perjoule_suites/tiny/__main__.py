@@ -1,4 +1,4 @@
-"""Train the tiny family: `python -m perjoule_suites.tiny train --work DIR`.
+"""Train the tiny family, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
 
 Every stage is seeded and leaves a checkpoint a minute: a run that was cut off goes on where it stopped when the same
 command is given again, and a finished stage is not repeated.
@@ -18,14 +18,30 @@ import typer
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from perjoule_suites.tiny import autoencoder, clip, dataset, denoiser, evaluate, recogniser
+from perjoule_suites.tiny import (
+    autoencoder,
+    clip,
+    clip_tiny,
+    compare,
+    dataset,
+    denoiser,
+    distil,
+    evaluate,
+    few_step,
+    pruned,
+    recogniser,
+    recogniser_tiny,
+)
 from perjoule_suites.tiny.scenes import caption
 
 _TRAIN_COUNT, _HELD_OUT_COUNT, _LATENT_COUNT, _TOKENIZER_CAPTIONS = 100_000, 4_000, 50_000, 20_000
 _LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 25, 50)
+_TRAINED, _WEIGHTS = ("sd-tiny", "clip-tiny", "recogniser-tiny"), Path(__file__).parent / "weights"
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Work = Annotated[Path, typer.Option(help="Folder of data, checkpoints and logs.")]
+Teacher = Annotated[Path, typer.Option(help="Pipeline folder of the teacher.")]
+Out = Annotated[Path, typer.Option(help="Folder of the student's pipeline; replaced.")]
 Threads = Annotated[int, typer.Option(help="torch threads; one for each core that nothing else uses.")]
 
 
@@ -70,7 +86,8 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")] = Path(__file__).parent / "weights",
 ) -> None:
     """Write the trained family as fp16 safetensors in the layouts of diffusers and transformers."""
-    shutil.rmtree(to, ignore_errors=True)
+    for name in _TRAINED:  # the students beside them stay
+        shutil.rmtree(to / name, ignore_errors=True)
     pipeline = StableDiffusionPipeline.from_pretrained(work / "sd-tiny", dtype=torch.float16)
     pipeline.save_pretrained(to / "sd-tiny", safe_serialization=True)
     towers = CLIPModel.from_pretrained(work / "clip", dtype=torch.float16)
@@ -82,11 +99,11 @@ def export(
         to / "clip-tiny"
     )
     shutil.copytree(work / "recogniser", to / "recogniser-tiny")
-    for file in to.rglob("*.json"):
+    for file in (file for name in _TRAINED for file in (to / name).rglob("*.json")):
         # where the weights lay while they were trained is nobody's business
         kept = [line for line in file.read_text().splitlines(keepends=True) if '"_name_or_path"' not in line]
         file.write_text("".join(kept))
-    size = sum(file.stat().st_size for file in to.rglob("*.safetensors"))
+    size = sum(file.stat().st_size for name in _TRAINED for file in (to / name).rglob("*.safetensors"))
     _say(f"{to}: {size / 1e6:.1f} MB of weights")
 
 
@@ -122,10 +139,66 @@ def evaluate_(
     _say(json.dumps(result, indent=2))
 
 
+@app.command("few-step")
+def few_step_(
+    work: Work = Path("tiny-work"),
+    teacher: Teacher = _WEIGHTS / "sd-tiny",
+    out: Out = _WEIGHTS / "sd-tiny-lcm",
+    threads: Threads = 1,
+) -> None:
+    """Train the few-step student on pictures that the teacher draws from captions alone."""
+    torch.set_num_threads(threads)
+    distil.save_student(few_step.train(teacher, work), teacher, out)
+    _say(f"trained: {out}")
+
+
+@app.command("pruned")
+def pruned_(
+    work: Work = Path("tiny-work"),
+    teacher: Teacher = _WEIGHTS / "sd-tiny",
+    out: Out = _WEIGHTS / "sd-tiny-pruned",
+    threads: Threads = 1,
+) -> None:
+    """Train the block-pruned student on rendered scenes and on what the teacher says of them."""
+    torch.set_num_threads(threads)
+    distil.save_student(pruned.train(teacher, work), teacher, out)
+    _say(f"trained: {out}")
+
+
+@app.command("compare")
+def compare_(
+    weights: Annotated[Path, typer.Option(help="Folder of the pipelines.")] = _WEIGHTS,
+    captions: Annotated[int, typer.Option(help="Held-out captions.")] = 240,
+    seeds: Annotated[int, typer.Option(help="Images per caption.")] = 2,
+    threads: Threads = 1,
+) -> None:
+    """Print teacher against students on held-out captions, and milliseconds a step; write nothing."""
+    torch.set_num_threads(threads)
+    judges = compare.Judges(
+        recogniser=recogniser.Recogniser.from_pretrained(recogniser_tiny()),
+        clip=CLIPModel.from_pretrained(clip_tiny(), dtype=torch.float32).eval(),
+        tokenizer=CLIPTokenizer.from_pretrained(clip_tiny()),
+    )
+    names = dict.fromkeys(s.model for s in compare.SETTINGS if (weights / s.model).is_dir())
+    pipelines = {name: distil.load_pipeline(weights / name) for name in names}
+    scenes = evaluate.held_out_scenes(captions, seed=31)
+    scores = {
+        setting: compare.score(pipelines[setting.model], setting.steps, scenes, judges, range(1, seeds + 1))
+        for setting in compare.SETTINGS
+        if setting.model in pipelines
+    }
+    _say(compare.table(scores))
+    other, decoded = compare.sharpness_limits(pipelines["sd-tiny"].vae, scenes)
+    _say(f"\nsharpness of another render of the scene: {other:.3f}; through the autoencoder: {decoded:.3f}")
+    for rows in (1, 2):
+        cost = compare.step_ms({name: pipeline.unet for name, pipeline in pipelines.items()}, rows)
+        _say(f"ms of one denoiser call on {rows} latents: " + ", ".join(f"{k} {v:.1f}" for k, v in cost.items()))
+
+
 @app.command()
 def recipes() -> None:
     """Print the recipes."""
-    for recipe in (autoencoder.RECIPE, clip.RECIPE, recogniser.RECIPE, denoiser.RECIPE):
+    for recipe in (autoencoder.RECIPE, clip.RECIPE, recogniser.RECIPE, denoiser.RECIPE, few_step.RECIPE, pruned.RECIPE):
         _say(json.dumps(dataclasses.asdict(recipe)))
 
 
