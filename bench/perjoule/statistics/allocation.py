@@ -19,7 +19,7 @@ from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, pair
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
 from perjoule.types import Estimate
 
-HEADROOM_METHOD = "(E_A − E_T)/(E_A − E_oracle) at equal quality; paired bootstrap over prompts, then seeds; BCa"
+HEADROOM_METHOD = "(E_A − E_T)/(E_A − E_oracle) at equal quality; paired bootstrap over prompts with their seeds; BCa"
 # points of the oracle's own curve
 PRICES = 48
 

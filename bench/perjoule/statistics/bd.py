@@ -6,8 +6,8 @@
     e = ln E; q0: larger of the minima, q1: smaller of the maxima; e0 and e1 likewise
 
 Negative BD-E saves. Interpolation is monotone cubic (PCHIP) over the upper envelope. The number is a headline only
-if it is resolved: enough overlap, no crossing, more than its own interpolation error (Bjøntegaard 2001; Herglotz et al.,
-arXiv:2304.12852, where energy curves err by up to five points).
+if it is resolved: enough overlap, no crossing, more than its own interpolation error (Bjøntegaard 2001; Herglotz
+et al., arXiv:2304.12852, where energy curves err by up to five points).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from perjoule.statistics.hermite import Slopes, akima_slopes, pchip_slopes
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
 from perjoule.types import Estimate
 
-METHOD = "BD, PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts, then seeds; BCa"
+METHOD = "BD, PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
 MIN_RUNGS = 4
 MIN_OVERLAP = 0.6
 # of the area between the curves, what must lie on the smaller side before they count as crossing

@@ -1,13 +1,16 @@
-"""Paired hierarchical bootstrap: prompts are drawn, then seeds inside each, and all arms are looked at on one draw.
+"""Paired hierarchical bootstrap: prompts are drawn, each with all its seeds, and all arms are looked at on one draw.
 
     values (prompts, seeds, columns)  ──►  Means.point      (1, columns)    as found
-                                           Means.resamples  (b, columns)    one draw of prompts and seeds a row
+                                           Means.resamples  (b, columns)    one draw of prompts a row
                                            Means.jackknife  (g, columns)    one group of prompts left out a row
 
 A statistic is any function of rows of means, so that the whole way from means to the number (envelope, interpolation,
 integral) is walked again in every row. What prompts have in common cancels, because a row holds one draw for all
-columns. Drawing seeds as well makes intervals a little wide where seeds matter more than prompts (Davison and
-Hinkley, Bootstrap Methods, 1997, section 3.8): the error is on the careful side.
+columns.
+
+Seeds come along with their prompt and are not drawn again. The scatter of seeds is in the scatter of the prompts' means
+already; drawing it once more counts it twice (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8; Ren et al., J.
+Appl. Stat. 37, 2010). In our worlds that made nominal 95 % intervals cover 98.0 to 98.8 %.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ Statistic = Callable[[Array], Array]  # (rows, columns) -> (rows,)
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 20_241_205
-METHOD = "paired bootstrap over prompts, then seeds; BCa"
+METHOD = "paired bootstrap over prompts with their seeds; BCa"
 
 # rows of weights are made in portions of this size
 _CHUNK_BYTES = 64 * 2**20
@@ -66,49 +69,59 @@ class Means:
             return Estimate(value=None, low=None, high=None, level=level, n=self.n, method=method)
         low = high = np.nan
         if self.n > 1 and len(self.resamples):
-            low, high = bca_limits(value, statistic(self.resamples), statistic(self.jackknife), level)
+            wide = expanded(level, self.n)
+            low, high = bca_limits(value, statistic(self.resamples), statistic(self.jackknife), wide)
         return Estimate(value=value, low=_finite(low), high=_finite(high), level=level, n=self.n, method=method)
 
 
 def resample_means(values: Array, *, resamples: int = RESAMPLES, seed: int = SEED) -> Means:
-    """Draw prompts with replacement, then as many seeds inside each as it has, and take the means.
+    """Draw prompts with replacement, each with its seeds, and take the means.
 
     Args:
         values: (prompts, seeds, columns); NaN where there is nothing. A column's mean is over the prompts that it has,
             of the mean over the seeds that it has.
         resamples: Rows.
-        seed: Of the draws: the same seed and shape give the same draws.
+        seed: Of the draws: the same seed and number of prompts give the same draws.
     """
     values = np.asarray(values, np.float64)
-    present: NDArray[np.bool_] = np.isfinite(values).sum(-1) > 0
-    seen = np.flatnonzero(present.sum(1))
-    values, present = values[seen], present[seen]
-    prompts, _, columns = values.shape
     known = np.isfinite(values)
-    seeds_known = known.sum(1, keepdims=True)
-    share = known / np.maximum(seeds_known, 1)
-    top = np.where(known, values, 0.0) * share
-    complete = bool(known.all())
+    count = known.sum(1)  # (prompts, columns)
+    seen = np.flatnonzero(count.any(1))
+    top = np.where(known, values, 0.0).sum(1)[seen] / np.maximum(count[seen], 1)
+    bottom = (count[seen] > 0).astype(np.float64)
+    prompts, columns = top.shape
+    complete = bool(bottom.all())
 
     def ratio(upper: Array, lower: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(upper / lower, np.float64)
 
-    top_of, bottom_of = top.sum(1), share.sum(1)  # (prompts, columns)
     groups = np.array_split(np.arange(prompts), min(prompts, _JACKKNIFE_GROUPS)) if prompts else []
-    out_top = np.array([top_of[g].sum(0) for g in groups]).reshape(-1, columns)
-    out_bottom = np.array([bottom_of[g].sum(0) for g in groups]).reshape(-1, columns)
-    flat_top, flat_bottom = top.reshape(-1, columns), share.reshape(-1, columns)
+    out_top = np.array([top[g].sum(0) for g in groups]).reshape(-1, columns)
+    out_bottom = np.array([bottom[g].sum(0) for g in groups]).reshape(-1, columns)
     rows = np.full((resamples if prompts > 1 else 0, columns), np.nan)
-    for at, weights in _weights(present, len(rows), seed) if len(rows) else ():
-        part = weights @ flat_top
-        rows[at : at + len(weights)] = part / prompts if complete else ratio(part, weights @ flat_bottom)
+    for at, weights in _weights(prompts, len(rows), seed):
+        part = weights @ top
+        rows[at : at + len(weights)] = part / prompts if complete else ratio(part, weights @ bottom)
     return Means(
-        point=ratio(top_of.sum(0), bottom_of.sum(0))[None],
+        point=ratio(top.sum(0), bottom.sum(0))[None],
         resamples=rows,
-        jackknife=ratio(top_of.sum(0) - out_top, bottom_of.sum(0) - out_bottom),
+        jackknife=ratio(top.sum(0) - out_top, bottom.sum(0) - out_bottom),
         n=prompts,
     )
+
+
+def expanded(level: float, n: int) -> float:
+    """The nominal level that makes a bootstrap interval from n units cover `level`.
+
+    Drawing n units out of n has the variance of n − 1 and knows nothing of Student's t (Hesterberg, The American
+    Statistician 69, 2015, section 3.3). From 50 units 95 % becomes 95.8 %.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    quantile = stdtrit(n - 1, (1 + level) / 2)
+    # of two or three units the ends are the outermost draws, wherever they lie
+    return float(min(2 * ndtr(np.sqrt(n / (n - 1)) * quantile) - 1, 0.9999))
 
 
 def bca_limits(value: float, resamples: Array, jackknife: Array, level: float = LEVEL) -> tuple[float, float]:
@@ -145,70 +158,17 @@ def bca_limits(value: float, resamples: Array, jackknife: Array, level: float = 
     return float(low), float(high)
 
 
-def _weights(present: NDArray[np.bool_], resamples: int, seed: int) -> Iterator[tuple[int, Array]]:
-    """(first row, how often each (prompt, seed) is drawn in each resample), in portions."""
-    prompts, seeds = present.shape
-    draw_prompts, draw_seeds = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    count = present.sum(1)
-    ragged = bool((count != seeds).any())
-    # the places of a prompt's seeds, first those that are there
-    places = np.argsort(~present, axis=1, kind="stable")
-    portion = max(1, _CHUNK_BYTES // (8 * prompts * seeds))
+def _weights(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array]]:
+    """(first row, how often each prompt is drawn in each resample), in portions."""
+    chance = np.random.default_rng(seed)
+    portion = max(1, _CHUNK_BYTES // (8 * max(1, prompts)))
     for at in range(0, resamples, portion):
-        rows = min(portion, resamples - at)
-        chosen = draw_prompts.integers(0, prompts, (rows, prompts))
-        weights = np.empty((rows, prompts * seeds))
-        for row in range(rows):
-            units = chosen[row]
-            if seeds > 1:
-                if ragged:
-                    slot = (draw_seeds.random((prompts, seeds)) * count[units, None]).astype(np.intp)
-                    drawn = units[:, None] * seeds + places[units[:, None], slot]
-                    units = drawn[np.arange(seeds) < count[units, None]]
-                else:
-                    slot = draw_seeds.integers(0, seeds, (prompts, seeds), dtype=np.uint16)
-                    units = (units[:, None] * seeds + slot).ravel()
-            weights[row] = np.bincount(units, minlength=prompts * seeds)
+        drawn = chance.integers(0, prompts, (min(portion, resamples - at), prompts))
+        weights = np.empty(drawn.shape)
+        for row, units in enumerate(drawn):
+            weights[row] = np.bincount(units, minlength=prompts)
         yield at, weights
 
 
 def _finite(limit: float) -> float | None:
     return float(limit) if np.isfinite(limit) else None
-
-
-def bootstrap_weights(n: int, resamples: int = 2_000, seed: int = SEED) -> NDArray[np.float64]:
-    """How often each of n units is drawn in each resample. -> (resamples, n), rows sum to n."""
-    chance = np.random.default_rng([seed, n])
-    return chance.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-
-
-def ratio_of_sums(
-    numerator: NDArray[np.float64], denominator: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Σ numerator / Σ denominator over units, ignoring units where either is NaN.
-
-    Args:
-        numerator: (units, cells).
-        denominator: (units, cells).
-        weights: (resamples, units).
-
-    Returns:
-        The ratio itself (cells,) and its resamples (resamples, cells); NaN where there is nothing.
-    """
-    known = np.isfinite(numerator) & np.isfinite(denominator)
-    top, bottom = np.where(known, numerator, 0.0), np.where(known, denominator, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return top.sum(0) / bottom.sum(0), (weights @ top) / (weights @ bottom)
-
-
-def percentile_estimate(
-    value: float, resamples: NDArray[np.float64], n: int, method: str, level: float = LEVEL
-) -> Estimate:
-    """An estimate with its percentile interval; no interval from fewer than two units, and none for NaN."""
-    if not np.isfinite(value):
-        return Estimate(value=None, low=None, high=None, level=level, n=n, method=method)
-    finite = resamples[np.isfinite(resamples)]
-    if n < 2 or len(finite) < 100:
-        return Estimate(value=float(value), low=None, high=None, level=level, n=n, method=method)
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=float(value), low=float(low), high=float(high), level=level, n=n, method=method)

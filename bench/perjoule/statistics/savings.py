@@ -17,8 +17,8 @@ from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, PairedCurve
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
 from perjoule.types import Estimate
 
-SAVING_METHOD = "PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts, then seeds; BCa"
-GAIN_METHOD = "PCHIP of quality over ln E on the upper envelope; paired bootstrap over prompts, then seeds; BCa"
+SAVING_METHOD = "PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
+GAIN_METHOD = "PCHIP of quality over ln E on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

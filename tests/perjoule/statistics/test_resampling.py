@@ -15,19 +15,24 @@ def mean(rows: np.ndarray) -> np.ndarray:
 
 def test_one_level_is_scipys_bca_with_the_same_draws() -> None:
     sample = np.random.default_rng(1).lognormal(size=40)
-    found = resample_means(sample[:, None, None], resamples=4_000).estimate(mean)
+    means = resample_means(sample[:, None, None], resamples=4_000)
+    found = bca_limits(sample.mean(), mean(means.resamples), mean(means.jackknife))
     theirs = stats.bootstrap(
         (sample,), np.mean, n_resamples=4_000, method="BCa", rng=np.random.default_rng(SEED)
     ).confidence_interval
-    assert found.value == pytest.approx(sample.mean(), abs=1e-12)
-    assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=1e-9)
+    assert means.point[0, 0] == pytest.approx(sample.mean(), abs=1e-12)
+    assert found == pytest.approx(tuple(theirs), abs=1e-9)
 
 
 def test_one_level_ratio_is_scipys_paired_bootstrap() -> None:
     chance = np.random.default_rng(2)
     a, b = chance.lognormal(size=60), chance.lognormal(1, size=60)
     means = resample_means(np.stack([a, b], 1)[:, None], resamples=4_000)
-    found = means.estimate(lambda rows: rows[:, 0] / rows[:, 1])
+
+    def ratio(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows[:, 0] / rows[:, 1])
+
+    found = bca_limits(a.mean() / b.mean(), ratio(means.resamples), ratio(means.jackknife))
     theirs = stats.bootstrap(
         (a, b),
         lambda x, y, axis=-1: x.mean(axis) / y.mean(axis),
@@ -37,17 +42,26 @@ def test_one_level_ratio_is_scipys_paired_bootstrap() -> None:
         method="BCa",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=1e-9)
+    assert found == pytest.approx(tuple(theirs), abs=1e-9)
 
 
-def test_both_levels_are_drawn() -> None:
-    """Var of the resampled mean: σ̂²(prompt means)/P, plus what the seeds inside the drawn prompts add."""
+def test_expansion_makes_a_mean_of_normals_cover_as_students_t_does() -> None:
+    n = 20
+    sample = np.random.default_rng(6).normal(size=n)
+    found = resample_means(sample[:, None, None], resamples=50_000).estimate(mean)
+    assert found.low is not None
+    assert found.high is not None
+    t = stats.t.interval(0.95, n - 1, sample.mean(), sample.std(ddof=1) / np.sqrt(n))
+    assert found.high - found.low == pytest.approx(t[1] - t[0], rel=0.05)
+
+
+@pytest.mark.parametrize("prompt_sd", [0.0, 1.0])
+def test_the_scatter_of_seeds_counts_once(prompt_sd: float) -> None:
+    """Var of the mean is that of the prompts' means over P, whether prompts or seeds make them scatter."""
     chance = np.random.default_rng(3)
-    values = chance.normal(size=(30, 1, 1)) + chance.normal(size=(30, 4, 1))
+    values = prompt_sd * chance.normal(size=(40, 1, 1)) + chance.normal(size=(40, 3, 1))
     means = resample_means(values, resamples=20_000)
-    between = values.mean(1).var() / 30
-    inside = values.var(1).mean() / (30 * 4)
-    assert means.resamples.var() == pytest.approx(between + inside, rel=0.05)
+    assert means.resamples.var() == pytest.approx(values.mean(1).var() / 40, rel=0.05)
     assert means.point[0, 0] == pytest.approx(values.mean())
 
 
@@ -73,7 +87,7 @@ def test_holes_are_left_out_and_prompts_count_alike(seed: int) -> None:
 def test_portions_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(5).normal(size=(33, 3, 2))
     whole = resample_means(values, resamples=100).resamples
-    monkeypatch.setattr("perjoule.statistics.resampling._CHUNK_BYTES", 8 * 33 * 3 * 7)
+    monkeypatch.setattr("perjoule.statistics.resampling._CHUNK_BYTES", 8 * 33 * 7)
     assert resample_means(values, resamples=100).resamples == pytest.approx(whole, abs=0)
 
 
