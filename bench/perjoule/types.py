@@ -107,13 +107,17 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Which qualities are scored; `primary` is the frontier's axis. `options` go to the metric of that name."""
+    """Which qualities are scored; `primary` is the frontier's axis. `options` go to the metric of that name.
+
+    `reference` fixes the corner of a metric's hypervolume: `reference.scene = [40.0, 0.5]` is 40 J/image, quality 0.5.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     primary: str
     names: tuple[str, ...]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reference: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perjoule.statistics.resampling import bootstrap_weights, percentile_estimate
+from perjoule.statistics.resampling import METHOD as BOOTSTRAP
+from perjoule.statistics.resampling import resample_means
 from perjoule_reports.evidence import Arm, Axis
 from perjoule_reports.format import Interval
 from perjoule_reports.records import RunData
 
-METHOD = "paired differences of prompt means over seeds; percentile bootstrap over prompts, 95 %"
+METHOD = f"paired differences of prompt means over seeds; {BOOTSTRAP}, 95 %"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,8 @@ def contrast(run: RunData, axis: Axis, arm: Arm, anchor: Arm) -> Contrast | None
 
 
 def _bootstrap(values: list[float]) -> Interval:
-    differences = np.array(values)
-    resampled = bootstrap_weights(len(values)) @ differences / len(values)
-    found = percentile_estimate(float(differences.mean()), resampled, len(values), METHOD)
+    means = resample_means(np.array(values)[:, None, None])
+    found = means.estimate(lambda rows: rows[:, 0])
     return Interval(value=found.value, low=found.low, high=found.high)
 
 

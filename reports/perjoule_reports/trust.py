@@ -45,9 +45,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
         Badge(
             label="intervals",
-            value="95 % percentile bootstrap"
-            if "percentile bootstrap" in methods
-            else methods or "method not recorded",
+            value="95 % paired bootstrap" if "paired bootstrap" in methods else methods or "method not recorded",
             hint=methods,
         ),
     )

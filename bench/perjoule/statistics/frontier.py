@@ -2,60 +2,149 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from perjoule.errors import UnknownNameError
 from perjoule.run_directory import Run
+from perjoule.statistics import benefit
+from perjoule.statistics.comparisons import Arm, Evidence, arms_of, compare_all, main_anchor
+from perjoule.statistics.curves import Ladders
+from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
-from perjoule.statistics.resampling import LEVEL
+from perjoule.statistics.points import family_of, points_of, sign_of
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array, Means
+from perjoule.types import MetricSpec
 
 SCHEMA = 1
 
 
-def frontier(run: Run, metric: str | None = None) -> dict[str, Any]:
-    """Operating points of one metric, the cells no other cell beats, and the area they dominate.
-
-    The hypervolume's reference point is twice the energy of the dearest cell and the quality of the worst.
+def frontier(
+    run: Run, metric: str | None = None, *, at_quality: float | None = None, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Operating points of one metric, the cells no other cell beats, and each arm against its anchor.
 
     Args:
         run: A scored run.
         metric: Defaults to the suite's primary metric.
+        at_quality: Where savings are looked up; by default at the quality of the anchor's longest rung.
+        resamples: Bootstrap draws.
 
     Raises:
         UnknownNameError: If the run was not scored under `metric`.
     """
     name = metric or run.suite.metrics.primary
-    points = run.points.filter(pl.col("metric") == name)
-    if points.is_empty():
-        raise UnknownNameError("scored metric", name, set(run.points["metric"]), str(run.path))
-    rows = [_point(row) for row in points.iter_rows(named=True)]
-    complete = points.filter(pl.col("energy_j_per_image").is_not_null() & pl.col("quality").is_not_null())
+    if name not in run.metrics:
+        raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
+    spec = run.metrics[name]
+    grid = read_grid(run, [name])
+    means = grid.resampled(resamples)
+    table = points_of(run, grid, means)
+    points = [_point(row) for row in table.iter_rows(named=True)]
+    facts = {point["cell_id"]: point for point in points}
+    arms = arms_of(grid, facts, family_of(run), means.point)
+    evidence = Evidence(grid=grid, means=means, spec=spec, quality=sign_of(spec) * grid.quality[name], arms=arms)
+    anchor = main_anchor(arms)
+    best = [p for p in points if p["on_frontier"] and p["quality"]["value"] is not None]
+    best.sort(key=lambda p: float(p["energy_j_per_image"]["value"] or 0))
     return {
         "schema": SCHEMA,
         "suite": run.suite.name,
         "metric": name,
-        "direction": points["direction"][0],
-        "track": points["track"][0],
-        "points": rows,
-        "frontier": complete.filter("on_frontier").sort("energy_j_per_image")["cell_id"].to_list(),
-        "hypervolume": _hypervolume(complete),
-        "comparisons": [],
+        "direction": spec.direction,
+        "track": spec.track,
+        "points": points,
+        "frontier": [p["cell_id"] for p in best],
+        "hypervolume": None if anchor is None else _hypervolume(run, evidence, anchor),
+        "marginal": _marginal(evidence, [p["cell_id"] for p in best], facts),
+        "knee": None if anchor is None else _knee(evidence, anchor),
+        "comparisons": compare_all(evidence, at_quality),
     }
 
 
-def _hypervolume(points: pl.DataFrame) -> dict[str, Any] | None:
-    if points.is_empty() or (points["energy_j_per_image"] <= 0).any():
+def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array) -> tuple[float, float]:
+    """Reference point of the hypervolume: (J/image, quality turned so that higher is better).
+
+    The suite's own if it declares one; else twice the anchor's dearest rung, and the quality of its cheapest.
+    """
+    declared = run.suite.metrics.reference.get(spec.name)
+    sign = sign_of(spec)
+    if declared is not None:
+        return declared[0], sign * declared[1]
+    return (
+        2 * float(point[0, anchor.columns[-1]]),
+        sign * float(point[0, len(grid.cells) + anchor.columns[0]]),
+    )
+
+
+def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
+    """The area dominated by the cells that share the anchor's scale."""
+    grid, point, spec = evidence.grid, evidence.means.point, evidence.spec
+    count, sign = len(grid.cells), sign_of(spec)
+    # full-reference scores of other models are no points of this plane
+    members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
+    columns = np.array([c for arm in members for c in arm.columns])
+    energy, quality = point[0, columns], sign * point[0, count + columns]
+    corner = corner_of(run, spec, grid, anchor, point)
+    known = np.isfinite(energy) & np.isfinite(quality)
+    if not known.any() or not np.isfinite(corner).all():
         return None
-    sign = 1.0 if points["direction"][0] == "higher" else -1.0
-    energy = points["energy_j_per_image"].to_numpy()
-    quality = sign * points["quality"].to_numpy()
-    reference = (2 * float(energy.max()), float(quality.min()))
-    value = hypervolume(energy, quality, reference)
-    where = {"energy_j_per_image": reference[0], "quality": sign * reference[1]}
-    return {"value": value, "reference": where, "unit": "quality × octave"} if np.isfinite(value) else None
+    energy, quality = energy[known], quality[known]
+    beyond = [
+        grid.cells[c] for c, e, q in zip(columns[known], energy, quality, strict=True) if e > corner[0] or q < corner[1]
+    ]
+    return {
+        "value": hypervolume(energy, quality, corner),
+        "reference": {"energy_j_per_image": corner[0], "quality": sign * corner[1]},
+        "unit": "quality × octave",
+        "family": anchor.family if spec.track == "fidelity" else None,
+        "beyond_reference": beyond,
+    }
+
+
+def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the next joule buys between neighbours on the frontier."""
+    grid, spec = evidence.grid, evidence.spec
+    count, sign = len(grid.cells), sign_of(spec)
+    place = {cell: i for i, cell in enumerate(grid.cells)}
+    turned = Means(
+        **{
+            name: getattr(evidence.means, name) * np.repeat([1.0, sign], count)
+            for name in ("point", "resamples", "jackknife")
+        },
+        n=evidence.means.n,
+    )
+    found = []
+    for lower, upper in pairwise(cells):
+        if spec.track == "fidelity" and facts[lower]["family"] != facts[upper]["family"]:
+            continue
+        one, other = ((place[c], count + place[c]) for c in (lower, upper))
+        estimate, reason = benefit.gain_per_joule(turned, other, one)
+        found.append({"from": lower, "to": upper, "gain_per_joule": asdict(estimate), "reason": reason})
+    return found
+
+
+def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
+    """A hint, and how often each rung is it."""
+    count, sign = len(evidence.grid.cells), sign_of(evidence.spec)
+    columns = np.array(anchor.columns)
+
+    def rungs(rows: Array) -> Array:
+        return benefit.knee(Ladders(energy_j=rows[:, columns], quality=sign * rows[:, count + columns]))
+
+    if len(columns) < 3:
+        return None
+    point = rungs(evidence.means.point)[0]
+    if not np.isfinite(point):
+        return None
+    drawn = rungs(evidence.means.resamples)
+    shares = {
+        evidence.grid.cells[columns[int(r)]]: float((drawn == r).mean()) for r in np.unique(drawn[np.isfinite(drawn)])
+    }
+    return {"cell_id": evidence.grid.cells[columns[int(point)]], "shares": shares}
 
 
 def _point(row: dict[str, Any]) -> dict[str, Any]:

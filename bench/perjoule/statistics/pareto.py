@@ -31,10 +31,20 @@ def hypervolume(energy: NDArray[np.float64], quality: NDArray[np.float64], refer
         quality: (n,), higher is better.
         reference: (joules, quality); points beyond it contribute nothing.
     """
+    return float(hypervolume_rows(energy[None], quality[None], reference)[0])
+
+
+def hypervolume_rows(
+    energy: NDArray[np.float64], quality: NDArray[np.float64], reference: tuple[float, float]
+) -> NDArray[np.float64]:
+    """`hypervolume` of each row: (rows, n) -> (rows,)."""
     worst_e, worst_q = np.log2(reference[0]), reference[1]
-    keep = non_dominated(energy, quality) & (np.log2(energy) < worst_e) & (quality > worst_q)
-    order = np.argsort(energy[keep], kind="stable")
-    x, y = np.log2(energy[keep][order]), quality[keep][order]
-    # the frontier rises from left to right: each point adds the strip above its left neighbour
-    height = np.diff(y, prepend=worst_q)
-    return float(np.sum((worst_e - x) * height))
+    with np.errstate(invalid="ignore"):
+        x = np.log2(energy)
+        inside = np.isfinite(x) & np.isfinite(quality) & (x < worst_e) & (quality > worst_q)
+    order = np.argsort(np.where(inside, x, np.inf), axis=1, kind="stable")
+    left = np.take_along_axis(np.where(inside, x, worst_e), order, 1)
+    # swept from left to right, each point adds the strip by which it rises above all before it
+    best = np.maximum.accumulate(np.take_along_axis(np.where(inside, quality, worst_q), order, 1), axis=1)
+    rise = np.diff(best, axis=1, prepend=worst_q)
+    return np.asarray(((worst_e - left) * rise).sum(1))

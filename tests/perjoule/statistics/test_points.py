@@ -103,7 +103,7 @@ def test_failed_trials_and_missing_joules_do_not_count(tmp_path: Path) -> None:
     )
     points = operating_points(load_run(run.path))
     assert points["n_prompts"].to_list() == [2, 2]
-    assert points["energy_n"].to_list() == [4, 4]
+    assert points["energy_n"].to_list() == [2, 2]
     assert np.isfinite(points["energy_j_per_image"].to_numpy()).all()
 
 

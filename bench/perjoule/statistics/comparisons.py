@@ -1,0 +1,295 @@
+"""Every arm against the ladder that it should beat: what `perjoule frontier` says beyond single points.
+
+An arm is a variant with its cells, cheapest first. The anchor of an arm is the fixed ladder of its family with the most
+rungs; a model without such a ladder, a distilled one say, is compared with the largest fixed ladder of the run, unless
+the metric compares images of one model only. Every arm of a run is on one draw of prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from perjoule.errors import EvidenceError
+from perjoule.statistics import benefit
+from perjoule.statistics.allocation import headroom
+from perjoule.statistics.bd import BdEnergy, bd_energy_of, relative_curve
+from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
+from perjoule.statistics.grid import Grid
+from perjoule.statistics.pareto import hypervolume_rows
+from perjoule.statistics.resampling import METHOD, Array, Means
+from perjoule.statistics.savings import AtEqual, gain_of, saving_of
+from perjoule.types import Estimate, MetricSpec
+
+_CURVE_PLACES = 33
+_PRICES = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A variant with its cells. `columns`: places of the cells in the grid, cheapest first."""
+
+    variant: str
+    role: str
+    policy: str
+    family: str
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """What comparisons are made from. `quality` (prompts, seeds, cells) is turned so that higher is better."""
+
+    grid: Grid
+    means: Means
+    spec: MetricSpec
+    quality: Array
+    arms: tuple[Arm, ...]
+
+    def paired(self, *arms: Arm) -> PairedCurves:
+        """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
+        count = len(self.grid.cells)
+        sign = 1.0 if self.spec.direction == "higher" else -1.0
+        chosen = [c for arm in arms for c in arm.columns]
+        complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
+        if not complete:
+            return pair(*(self.curve(arm) for arm in arms), resamples=len(self.means.resamples))
+        columns, signs = [], []
+        for arm in arms:
+            columns += [*arm.columns, *(count + c for c in arm.columns)]
+            signs += [1.0] * len(arm.columns) + [sign] * len(arm.columns)
+        part = self.means.of(columns)
+        turned = Means(
+            point=part.point * signs, resamples=part.resamples * signs, jackknife=part.jackknife * signs, n=part.n
+        )
+        return PairedCurves(means=turned, rungs=tuple(len(arm.columns) for arm in arms))
+
+    def curve(self, arm: Arm) -> Any:
+        """The arm as a curve of the metric's track."""
+        columns = list(arm.columns)
+        arrays = {"energy_j": self.grid.energy_j[..., columns], "quality": self.quality[..., columns]}
+        if self.spec.track == "fidelity":
+            return FidelityCurve(**arrays, name=arm.variant, family=arm.family)
+        return Curve(**arrays, name=arm.variant)
+
+
+def arms_of(grid: Grid, facts: dict[str, dict[str, Any]], families: dict[str, str], point: Array) -> tuple[Arm, ...]:
+    """The arms of a run, in the order of their first cell; cells without joules are left out."""
+    columns: dict[str, list[int]] = {}
+    for column, cell in enumerate(grid.cells):
+        if np.isfinite(point[0, column]):
+            columns.setdefault(facts[cell]["variant"], []).append(column)
+    return tuple(
+        Arm(
+            variant=variant,
+            role=facts[grid.cells[found[0]]]["role"],
+            policy=facts[grid.cells[found[0]]]["policy"],
+            family=families[variant],
+            columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
+        )
+        for variant, found in columns.items()
+    )
+
+
+def main_anchor(arms: Sequence[Arm]) -> Arm | None:
+    """The largest fixed ladder; the first of equals."""
+    ladders = [arm for arm in arms if arm.role == "fixed"]
+    return max(ladders, key=lambda arm: len(arm.columns)) if ladders else None
+
+
+def anchor_of(arm: Arm, arms: Sequence[Arm], spec: MetricSpec) -> Arm | None:
+    """What an arm is compared with; None for the anchor itself and where there is nothing to compare with."""
+    own = main_anchor([other for other in arms if other.family == arm.family])
+    if own is not None and own != arm:
+        return own
+    if spec.track == "fidelity":
+        return None
+    whole = main_anchor(arms)
+    return None if whole == arm else whole
+
+
+def compare_all(evidence: Evidence, at_quality: float | None) -> list[dict[str, Any]]:
+    """One record per arm that has an anchor, ready for JSON."""
+    found = []
+    for arm in evidence.arms:
+        anchor = anchor_of(arm, evidence.arms, evidence.spec)
+        if anchor is not None:
+            found.append(_compare(evidence, arm, anchor, at_quality))
+    return found
+
+
+def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> dict[str, Any]:
+    names = {"test": arm.variant, "anchor": anchor.variant, "role": arm.role}
+    try:
+        paired = evidence.paired(arm, anchor)
+    except EvidenceError as error:
+        return names | _nothing(str(error), evidence)
+    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    bound = evidence.spec.bounds[1 if sign > 0 else 0]
+    test_ladder, anchor_ladder = paired.point
+    bd = bd_energy_of(paired, None if bound is None else sign * bound)
+    saving, rung = _saving(paired, at_quality, evidence.spec, sign)
+    gain = gain_of(paired, default_rung=rung)
+    width = len(arm.columns)
+    test_top = (width - 1, 2 * width - 1)
+    floor = (2 * width, 2 * width + len(anchor.columns))
+    top = (2 * width + len(anchor.columns) - 1, 2 * width + 2 * len(anchor.columns) - 1)
+    per_joule, why_not = benefit.gain_per_joule(paired.means, test_top, floor)
+    at, change = relative_curve(test_ladder, anchor_ladder, _CURVE_PLACES)
+    reasons = [r for r in (bd.reason, saving.reason) if r]
+    return names | {
+        "bd_energy": _estimate(bd.estimate),
+        "iso_quality_saving": _estimate(saving.estimate),
+        "at_quality": None if saving.at is None else sign * saving.at,
+        "saving_bound": saving.bound,
+        "saving_reason": saving.reason,
+        "iso_energy_gain": _estimate(gain.estimate),
+        "at_energy_j_per_image": gain.at,
+        "gain_reason": gain.reason,
+        "gain_per_joule": _estimate(per_joule),
+        "gain_per_joule_reason": why_not,
+        "overlap": bd.overlap,
+        "resolved": bd.resolved,
+        "reason": "; ".join(dict.fromkeys(reasons)) or None,
+        "bd": _bd_details(bd, arm, anchor, evidence.grid.cells, sign),
+        "relative_curve": {"quality": (sign * at).tolist(), "energy_change": change.tolist()},
+        "dominance": {
+            "cell_id": evidence.grid.cells[arm.columns[-1]],
+            "anchor_cell_id": evidence.grid.cells[anchor.columns[-1]],
+            **asdict(benefit.quadrants(paired.means, test_top, top)),
+        },
+        "net_benefit": [
+            {**asdict(n), "net_benefit_j": _estimate(n.net_benefit_j)}
+            for n in benefit.net_benefits(paired.means, test_top, floor, _prices(anchor_ladder))
+        ],
+        "hypervolume_gain": _estimate(_hypervolume_gain(paired)),
+        "n_prompts": paired.means.n,
+        "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
+    }  # fmt: skip
+
+
+def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, sign: float) -> tuple[AtEqual, int]:
+    """The saving at the anchor's longest rung; if the test does not reach it for sure, at the next that it does.
+
+    The reference of a fidelity metric is that metric's best by construction, so it is not asked for.
+    """
+    rungs = paired.rungs[1]
+    first = -2 if spec.track == "fidelity" and spec.needs_reference and rungs > 2 else -1
+    if at_quality is not None:
+        return saving_of(paired, sign * at_quality), first
+    top = saving_of(paired, default_rung=first)
+    if paired.rungs[0] == 1 or (top.estimate.value is not None and top.estimate.low is not None):
+        return top, first
+    for rung in range(first - 1, -rungs - 1, -1):
+        lower = saving_of(paired, default_rung=rung)
+        if lower.estimate.value is not None and lower.estimate.low is not None:
+            wanted = paired.point[1].quality[0, first]
+            why = f"the test does not reach quality {sign * wanted:.4g} in every resample; compared at a lower rung"
+            return replace(lower, reason=why), first
+    return top, first
+
+
+def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
+    """Is adaptation real? The policy against the family's controls, and against the oracle of the fixed ladder."""
+    against: list[dict[str, Any]] = []
+    for other in evidence.arms:
+        if other.role != "control" or other.family != arm.family:
+            continue
+        try:
+            paired = evidence.paired(arm, other)
+        except EvidenceError as error:
+            against.append({"control": other.variant, "reason": str(error)})
+            continue
+        saving, gain = saving_of(paired), gain_of(paired)
+        here, there = len(arm.columns), len(other.columns)
+        mine, theirs = (here - 1, 2 * here - 1), (2 * here + there - 1, 2 * here + 2 * there - 1)
+        against.append(
+            {
+                "control": other.variant,
+                "energy_ratio": _estimate(paired.means.estimate(_ratio(mine[0], theirs[0]))),
+                "quality_difference": _estimate(paired.means.estimate(_difference(mine[1], theirs[1]))),
+                "iso_quality_saving": _estimate(saving.estimate),
+                "iso_energy_gain": _estimate(gain.estimate),
+                "reason": saving.reason,
+                **asdict(benefit.quadrants(paired.means, mine, theirs)),
+            }
+        )
+    try:
+        found = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=len(evidence.means.resamples) or 1)
+    except EvidenceError as error:
+        return {"against": against, "headroom": None, "reason": str(error)}
+    return {
+        "against": against,
+        "headroom": {
+            "captured": _estimate(found.captured),
+            "oracle_saving": _estimate(found.oracle_saving),
+            "at_quality": found.at_quality,
+            "cross_fitted": found.cross_fitted,
+            "reason": found.reason,
+        },
+    }
+
+
+def _ratio(one: int, other: int) -> Any:
+    return lambda rows: rows[:, one] / rows[:, other]
+
+
+def _difference(one: int, other: int) -> Any:
+    return lambda rows: rows[:, one] - rows[:, other]
+
+
+def _hypervolume_gain(paired: PairedCurves) -> Estimate:
+    """What the test adds to the area that the anchor dominates, up to the anchor's own corner."""
+    _, point = paired.point
+    corner = (2 * float(np.nanmax(point.energy_j)), float(point.quality[0, np.nanargmin(point.energy_j[0])]))
+
+    def rows(test: Any, anchor: Any) -> Array:
+        both = (np.hstack([test.energy_j, anchor.energy_j]), np.hstack([test.quality, anchor.quality]))
+        return hypervolume_rows(*both, corner) - hypervolume_rows(anchor.energy_j, anchor.quality, corner)
+
+    return paired.estimate(rows, f"area gained, quality × octave; {METHOD}")
+
+
+def _prices(anchor: Ladders) -> list[float]:
+    """Round numbers of joules per quality unit, around what the anchor's own rungs cost."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = np.diff(anchor.energy_j[0]) / np.diff(anchor.quality[0])
+    cost = cost[np.isfinite(cost) & (cost > 0)]
+    if not len(cost):
+        return []
+    return [float(f"{p:.2g}") for p in np.geomspace(cost.min(), cost.max(), _PRICES if np.ptp(cost) else 1)]
+
+
+def _bd_details(bd: BdEnergy, arm: Arm, anchor: Arm, cells: Sequence[str], sign: float) -> dict[str, Any]:
+    def names(columns: Sequence[int], rungs: Iterable[int]) -> list[str]:
+        return [cells[columns[r]] for r in rungs]
+
+    return {
+        "leave_one_out": bd.leave_one_out,
+        "akima": bd.akima,
+        "saturating": bd.saturating,
+        "dropped": {"test": names(arm.columns, bd.dropped[0]), "anchor": names(anchor.columns, bd.dropped[1])},
+        "regimes": [
+            {"from": sign * regime.low, "to": sign * regime.high, "energy_change": regime.change}
+            for regime in bd.regimes
+        ],
+        "rungs": [len(arm.columns), len(anchor.columns)],
+    }
+
+
+def _nothing(reason: str, evidence: Evidence) -> dict[str, Any]:
+    absent = _estimate(Estimate(value=None, low=None, high=None, level=0.95, n=0, method=METHOD))
+    names = ("bd_energy", "iso_quality_saving", "iso_energy_gain", "gain_per_joule")
+    return dict.fromkeys(names, absent) | {
+        "at_quality": None,
+        "overlap": 0.0,
+        "resolved": False,
+        "reason": reason,
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return asdict(estimate)

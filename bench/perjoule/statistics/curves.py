@@ -1,0 +1,266 @@
+"""Quality against energy of a swept arm: as measured, as pooled over prompts, and as a function between its rungs.
+
+    Curve (prompts, seeds, rungs)  ──resample_means──►  Means  ──►  Ladders (rows, rungs)  ──►  Envelopes
+                                                                                                ln E of Q
+
+Prompts are pooled before a curve is drawn, because curves of single prompts are noisy and turn back. Nothing is ever
+read off outside the measured range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perjoule.errors import EvidenceError
+from perjoule.statistics.hermite import HermiteRows, Slopes, pchip_slopes
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, Means, resample_means
+from perjoule.types import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Measured:
+    """Energy and quality of the rungs of one arm, by prompt and seed.
+
+    Attributes:
+        energy_j: (prompts, seeds, rungs) J/image, or (prompts, rungs) for one seed; NaN where nothing was measured.
+        quality: The same shape, higher is better.
+        name: For messages.
+    """
+
+    energy_j: Array
+    quality: Array
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        energy, quality = (np.asarray(a, np.float64) for a in (self.energy_j, self.quality))
+        if energy.shape != quality.shape or energy.ndim not in (2, 3):
+            raise ValueError(
+                f"curve {self.name!r}: energy {energy.shape} and quality {quality.shape} must both be "
+                "(prompts, seeds, rungs) or (prompts, rungs)"
+            )
+        if np.isinf(energy).any() or np.isinf(quality).any() or (energy <= 0).any():
+            raise ValueError(f"curve {self.name!r}: energies are positive and finite, NaN where nothing was measured")
+        if energy.ndim == 2:
+            energy, quality = energy[:, None], quality[:, None]
+        object.__setattr__(self, "energy_j", energy)
+        object.__setattr__(self, "quality", quality)
+
+    @property
+    def rungs(self) -> int:
+        """How many points the curve has."""
+        return int(self.energy_j.shape[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Curve(_Measured):
+    """An arm under a metric that means the same for every model: alignment, preference, sharpness, absolute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FidelityCurve(_Measured):
+    """An arm under a full-reference metric: its numbers mean something only beside those of the same model.
+
+    `family`: the model whose longest run is the reference.
+    """
+
+    family: str
+
+
+# one track or the other, never one of each: a type checker sees it, and so does `require_same_scale`
+AnyCurve = TypeVar("AnyCurve", Curve, FidelityCurve)
+
+
+def require_same_scale(first: Curve | FidelityCurve, *others: Curve | FidelityCurve) -> None:
+    """Refuse to compare full-reference scores across models.
+
+    Raises:
+        EvidenceError: If the curves are of unlike tracks, or of the fidelity track and of unlike families.
+    """
+    scales = [curve.family if isinstance(curve, FidelityCurve) else None for curve in (first, *others)]
+    if len(set(scales)) > 1:
+        arms = ", ".join(
+            f"{curve.name or 'curve'} ({'across models' if scale is None else f'family {scale!r}'})"
+            for curve, scale in zip((first, *others), scales, strict=True)
+        )
+        raise EvidenceError(
+            f"a full-reference score compares images of one model only: {arms}. "
+            "Use a metric of another track (alignment, absolute, sharpness) across models"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ladders:
+    """Pooled curves, one a row: (rows, rungs) J/image and quality."""
+
+    energy_j: Array
+    quality: Array
+
+    def without(self, rung: int) -> Ladders:
+        """The same without one rung."""
+        keep = [i for i in range(self.energy_j.shape[1]) if i != rung]
+        return Ladders(energy_j=self.energy_j[:, keep], quality=self.quality[:, keep])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairedCurves:
+    """Several arms on one draw of prompts and seeds. `means` holds each arm's energies, then its qualities."""
+
+    means: Means
+    rungs: tuple[int, ...]
+
+    @property
+    def point(self) -> tuple[Ladders, ...]:
+        """The pooled curves as found, one row each."""
+        return self.split(self.means.point)
+
+    def estimate(self, of: Callable[..., Array], method: str, level: float = LEVEL) -> Estimate:
+        """A statistic of the arms with its interval. `of` takes one `Ladders` per arm -> (rows,)."""
+        return self.means.estimate(lambda rows: of(*self.split(rows)), level=level, method=method)
+
+    def split(self, rows: Array) -> tuple[Ladders, ...]:
+        """Rows of means -> one `Ladders` per arm."""
+        found, at = [], 0
+        for rungs in self.rungs:
+            found.append(
+                Ladders(energy_j=rows[:, at : at + rungs], quality=rows[:, at + rungs : at + 2 * rungs])
+            )  # fmt: skip
+            at += 2 * rungs
+        return tuple(found)
+
+
+def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
+    """Put arms on one draw: only (prompt, seed) pairs that every rung of every arm has are used.
+
+    Args:
+        curves: With the same prompts and seeds in the same places.
+        resamples: Draws.
+        seed: Of the draws.
+
+    Raises:
+        EvidenceError: See `require_same_scale`, and if no pair is left.
+    """
+    require_same_scale(*curves)
+    shapes = {curve.energy_j.shape[:2] for curve in curves}
+    if len(shapes) > 1:
+        raise ValueError(f"curves of unlike prompts and seeds cannot be paired: {sorted(shapes)}")
+    stacked = np.concatenate([a for curve in curves for a in (curve.energy_j, curve.quality)], axis=2)
+    common = np.isfinite(stacked).all(2)
+    if not common.any():
+        names = " and ".join(curve.name or "curve" for curve in curves)
+        raise EvidenceError(f"{names}: no prompt and seed was measured and scored in every cell of both")
+    means = resample_means(np.where(common[..., None], stacked, np.nan), resamples=resamples, seed=seed)
+    return PairedCurves(means=means, rungs=tuple(curve.rungs for curve in curves))
+
+
+def envelope(energy: Array, quality: Array) -> NDArray[np.bool_]:
+    """Rungs that no rung of the same row beats: the upper monotone envelope. (rows, rungs) -> (rows, rungs).
+
+    Of rungs that tie in both, the first stays; NaN never does.
+    """
+    known = np.isfinite(energy) & np.isfinite(quality)
+    cost, gain = np.where(known, energy, np.inf), np.where(known, quality, -np.inf)
+    order = np.argsort(-gain, axis=1, kind="stable")
+    order = np.take_along_axis(order, np.argsort(np.take_along_axis(cost, order, 1), axis=1, kind="stable"), axis=1)
+    ranked = np.take_along_axis(gain, order, 1)
+    best_before = np.maximum.accumulate(np.column_stack([np.full(len(gain), -np.inf), ranked[:, :-1]]), axis=1)
+    kept = np.zeros_like(known)
+    np.put_along_axis(kept, order, ranked > best_before, axis=1)
+    return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Envelopes:
+    """ln E as a function of quality along the upper envelope of each row, and the other way round.
+
+    Attributes:
+        quality: (rows, rungs) quality of the kept rungs, rising; NaN behind the last.
+        log_energy: Their ln E, rising.
+        count: (rows,) how many rungs were kept.
+        dearest: (rows,) ln E of the dearest rung, kept or not.
+    """
+
+    quality: Array
+    log_energy: Array
+    count: NDArray[np.intp]
+    dearest: Array
+    slopes: Slopes = pchip_slopes
+
+    @classmethod
+    def of(cls, ladders: Ladders, slopes: Slopes = pchip_slopes) -> Envelopes:
+        """Drop what is beaten and sort what is left."""
+        kept = envelope(ladders.energy_j, ladders.quality)
+        gain = np.where(kept, ladders.quality, np.nan)
+        order = np.argsort(gain, axis=1, kind="stable")  # NaN goes last
+        with np.errstate(invalid="ignore"):
+            cost = np.log(np.where(kept, ladders.energy_j, np.nan))
+        return cls(
+            quality=np.take_along_axis(gain, order, 1),
+            log_energy=np.take_along_axis(cost, order, 1),
+            count=kept.sum(1),
+            dearest=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
+            slopes=slopes,
+        )
+
+    @property
+    def lowest(self) -> Array:
+        """(rows,) quality of the cheapest rung."""
+        return self.quality[:, 0]
+
+    @property
+    def highest(self) -> Array:
+        """(rows,) quality of the best rung."""
+        return np.asarray(np.fmax.reduce(self.quality, axis=1))
+
+    def log_energy_at(self, quality: Array) -> Array:
+        """Ln E that buys a quality: (rows,) or (rows, m) -> the same; NaN outside the measured range."""
+        return self._read(self.quality, self.log_energy, quality)
+
+    def quality_at(self, log_energy: Array) -> Array:
+        """The quality that ln E buys: (rows,) or (rows, m) -> the same; NaN outside the measured range.
+
+        Up to the dearest rung that was measured, the best rung stays the best that the money buys.
+        """
+        top = np.fmax.reduce(self.log_energy, axis=1)
+        top, dearest = (top, self.dearest) if log_energy.ndim == 1 else (top[:, None], self.dearest[:, None])
+        beaten = (log_energy > top) & (log_energy <= dearest)
+        return self._read(self.log_energy, self.quality, np.where(beaten, top, log_energy))
+
+    def log_energy_integral(self, low: Array, high: Array) -> Array:
+        """∫ ln E dQ, low and high (rows,) -> (rows,)."""
+        return self._integrate(self.quality, self.log_energy, low, high)
+
+    def quality_integral(self, low: Array, high: Array) -> Array:
+        """∫ Q d ln E, low and high (rows,) -> (rows,)."""
+        return self._integrate(self.log_energy, self.quality, low, high)
+
+    def _read(self, x: Array, y: Array, at: Array) -> Array:
+        places = at if at.ndim == 2 else at[:, None]
+        found = np.full(places.shape, np.nan)
+        for rows, curves in self._by_count(x, y):
+            found[rows] = curves.value(places[rows])
+        single = self.count == 1  # a point is a curve on its own spot
+        found[single] = np.where(places[single] == x[single, :1], y[single, :1], np.nan)
+        return found if at.ndim == 2 else found[:, 0]
+
+    def _integrate(self, x: Array, y: Array, low: Array, high: Array) -> Array:
+        found = np.full(len(x), np.nan)
+        for rows, curves in self._by_count(x, y):
+            found[rows] = curves.integral(low[rows], high[rows])
+        return found
+
+    def _by_count(self, x: Array, y: Array) -> Iterator[tuple[NDArray[np.intp], HermiteRows]]:
+        """Rows with equally many knots can be interpolated together."""
+        for count in np.unique(self.count[self.count > 1]):
+            rows = np.flatnonzero(self.count == count)
+            knots, heights = x[rows, :count], y[rows, :count]
+            yield rows, HermiteRows(x=knots, y=heights, slopes=self.slopes(knots, heights))
+
+
+def dropped(ladder: Ladders) -> Sequence[int]:
+    """Indices of the rungs of a single pooled curve that the envelope drops."""
+    return [int(i) for i in np.flatnonzero(~envelope(ladder.energy_j, ladder.quality)[0])]

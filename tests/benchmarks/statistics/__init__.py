@@ -1,0 +1,1 @@
+"""Simulations and timings of the statistics, rerun by hand: `python -m tests.benchmarks.statistics.NAME`."""
