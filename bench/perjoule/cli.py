@@ -234,6 +234,21 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
     typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def budgetfusion(context: typer.Context) -> None:
+    """Collect, train, evaluate and predict adaptive numbers of steps: see `perjoule budgetfusion --help`.
+
+    Example: perjoule budgetfusion predict builtin:steps-tiny "a large red circle on a white ground"
+    """
+    from perjoule import registry
+
+    commands = registry.load("commands", "budgetfusion", kind="command")
+    commands(args=context.args, prog_name="perjoule budgetfusion", standalone_mode=True)
+
+
 def _reporter(quiet: bool) -> TerminalReporter:
     from perjoule.console import TerminalReporter
 

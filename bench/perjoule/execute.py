@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from perjoule.plan import image_id
-from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images
+from perjoule.policies import load_policy
+from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
 from perjoule.run_writer import RunWriter
 from perjoule.types import Assignment, EnergyReading, Protocol, Trial, Variant
 
@@ -37,21 +38,30 @@ class Progress:
 
 
 class GeneratorCache:
-    """Keeps one loaded pipeline: the plan holds a variant's cells together, and two large ones seldom fit."""
+    """Loaded pipelines. Variants that differ in their steps alone share one.
 
-    def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str]) -> None:
-        self._factory, self._where = factory, where
-        self._variant: Variant | None = None
-        self._generator: ImageGenerator | None = None
+    Args:
+        factory: Loads a variant.
+        where: Names a variant's place in its suite file.
+        keep_all: Keep every pipeline; otherwise one at a time, since two large ones seldom fit.
+    """
+
+    def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str], keep_all: bool = False) -> None:
+        self._factory, self.where, self._keep_all = factory, where, keep_all
+        self._loaded: list[tuple[Variant, ImageGenerator]] = []
 
     def get(self, variant: Variant) -> ImageGenerator:
-        """The generator of a variant, loaded unless it was the last one asked for."""
-        if self._generator is not None and self._variant == variant:
-            return self._generator
-        self._generator = None  # let go of the old weights before the new ones are read
-        self._generator = self._factory(variant, where=self._where(variant))
-        self._variant = variant
-        return self._generator
+        """The generator of a variant, loaded unless it is there."""
+        pipeline = replace(
+            variant, name="", role="fixed", policy="fixed", family="", steps=(), levels=(), policy_args={}
+        )
+        for known, generator in self._loaded:
+            if known == pipeline:
+                return generator
+        if not self._keep_all:
+            self._loaded.clear()  # let go of the old weights before the new ones are read
+        self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
+        return self._loaded[-1][1]
 
 
 def execute(
@@ -70,7 +80,9 @@ def execute(
     """
     idle_power_w = None
     rested = False
-    warm: Variant | None = None
+    warm: list[str] = []
+    policies: dict[str, StepPolicy] = {}
+    texts = list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
     images_done = sum(int(row["image_count"]) for row in writer.done.values())
     energy_j = _sum([row["energy_j"] for row in writer.done.values()])
     with closing(writer):
@@ -78,15 +90,23 @@ def execute(
             if assignment.trial_id in writer.done:
                 continue
             generator = generators.get(assignment.cell.variant)
-            if warm != assignment.cell.variant:
-                _warm_up(generator, assignment, protocol.warmup_iterations)
-                warm = assignment.cell.variant
+            cell = assignment.cell
+            if cell.cell_id not in policies:
+                if not protocol.interleave:
+                    policies.clear()
+                policies[cell.cell_id] = load_policy(cell, generators.where)
+                policies[cell.cell_id].prepare(generator, texts)
+            policy = policies[cell.cell_id]
+            if cell.variant.name not in warm:
+                _warm_up(policy, generator, assignment, protocol.warmup_iterations)
+                # a variant whose pipeline was let go of in between is cold again
+                warm = [*warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
             if not rested and protocol.idle_s:
                 # after the first load, so that the device holds the context it will hold in the windows
                 idle_power_w, rested = meter.learn_idle(protocol.idle_s), True
             if protocol.cooldown_s:
                 time.sleep(protocol.cooldown_s)
-            trial = run_trial(assignment, protocol, meter, generator, writer, idle_power_w)
+            trial = run_trial(assignment, protocol, meter, policy, generator, writer, idle_power_w)
             writer.append(trial)
             images_done += trial.image_count
             energy_j = _sum([energy_j, trial.reading.energy_j if trial.reading else None])
@@ -96,7 +116,7 @@ def execute(
                     trials_total=len(plan),
                     images_done=images_done,
                     energy_j=energy_j,
-                    cell_id=assignment.cell.cell_id,
+                    cell_id=cell.cell_id,
                 )
             )
 
@@ -105,6 +125,7 @@ def run_trial(
     assignment: Assignment,
     protocol: Protocol,
     meter: EnergyMeter,
+    policy: StepPolicy,
     generator: ImageGenerator,
     writer: RunWriter,
     idle_power_w: float | None = None,
@@ -118,7 +139,7 @@ def run_trial(
     ) as window:
         try:
             for _ in window.repeat(at_least=protocol.iterations):
-                result = generator.generate(texts, assignment.seeds, assignment.cell.steps)
+                result = policy.draw(generator, texts, assignment.seeds)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError) as error:
             failure = f"{type(error).__name__}: {error}"[:2_000]
     reading = _with_net_energy(window.reading, idle_power_w)
@@ -137,7 +158,7 @@ def run_trial(
         prompts=tuple(texts),
         prompt_ids=tuple(prompt.prompt_id for prompt in assignment.prompts),
         seeds=assignment.seeds,
-        steps=(assignment.cell.steps,) * len(texts),
+        steps=result.steps if result else (assignment.cell.steps,) * len(texts) if assignment.cell.steps else (),
         nfe_per_image=result.nfe_per_image if result else None,
         image_count=len(texts) if result else 0,
         iterations=reading.iterations or protocol.iterations,
@@ -148,11 +169,15 @@ def run_trial(
     )
 
 
-def _warm_up(generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
-    """Two steps are enough to allocate, to choose kernels and to fill caches."""
+def _warm_up(policy: StepPolicy, generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
+    """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
+    texts = [prompt.text for prompt in assignment.prompts]
     for _ in range(iterations):
         try:
-            generator.generate([p.text for p in assignment.prompts], assignment.seeds, min(2, assignment.cell.steps))
+            if assignment.cell.steps is not None:
+                generator.generate(texts, assignment.seeds, min(2, assignment.cell.steps))
+            else:
+                policy.draw(generator, texts, assignment.seeds)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError):
             return  # the trial itself will fail in the same way, and record why
 

@@ -230,7 +230,7 @@ def _generators(prepared: Prepared) -> GeneratorCache:
     def where(variant: Variant) -> str:
         return f"{prepared.source}: variants[{index[variant.name]}]"
 
-    return GeneratorCache(factory, where)
+    return GeneratorCache(factory, where, keep_all=prepared.suite.protocol.interleave)
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:

@@ -15,7 +15,8 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
 
     A block is one pass over all cells. Inside a block the variants come in shuffled order, and so do the cells of a
     variant, so that a drift of the device falls on all alike; a variant's cells stay together, because loading its
-    pipeline again for every cell would cost more than it measures.
+    pipeline again for every cell would cost more than it measures. With `protocol.interleave` all cells do their first
+    window, then all do their second, each time in shuffled order.
     """
     pairs = [(prompt, seed) for seed, prompt in product(suite.protocol.seeds, prompts)]
     size = suite.protocol.batch_size
@@ -27,7 +28,7 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
         chance.shuffle(cells)
         rank = {name: index for index, name in enumerate(dict.fromkeys(c.variant.name for c in cells))}
         cells.sort(key=lambda cell: rank[cell.variant.name])
-        plan += [
+        block_plan = [
             Assignment(
                 trial_id=f"b{block}.{cell.cell_id}.{number:04d}",
                 cell=cell,
@@ -38,6 +39,10 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
             for cell in cells
             for number, batch in enumerate(batches)
         ]
+        if suite.protocol.interleave:
+            chance.shuffle(block_plan)
+            block_plan.sort(key=lambda assignment: assignment.trial_id.rsplit(".", 1)[1])
+        plan += block_plan
     return plan
 
 

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import EnergyReading, MetricSpec, Prompt, Score, Variant
+from perjoule.types import Cell, EnergyReading, MetricSpec, Prompt, Score, Variant
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -75,10 +75,11 @@ class EnergyMeter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a pipeline call returned. images: (n, h, w, 3) uint8; nfe_per_image counted by a hook."""
+    """What was drawn. images: (n, h, w, 3) uint8; nfe_per_image counted by a hook; steps: of each image."""
 
     images: Images
     nfe_per_image: float
+    steps: tuple[int, ...]
     phases_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -142,8 +143,20 @@ class QualityMetric(Protocol):
 
 
 class StepPolicy(Protocol):
-    """Chooses the number of denoising steps before generation starts."""
+    """Decides how many denoising steps each image gets, and has it drawn. What it costs to decide is in the window."""
 
-    def steps_for(self, prompts: Sequence[str]) -> list[int]:
-        """One step count per prompt."""
+    def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
+        """Called once before the first window of a cell, with all prompts of the run."""
+        ...
+
+    def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+        """Draw one image per prompt and seed, in order."""
+        ...
+
+
+class StepPolicyFactory(Protocol):
+    """Makes the policy of a cell; registered under the entry point group `perjoule.policies` by the policy's name."""
+
+    def __call__(self, cell: Cell, *, where: str) -> StepPolicy:
+        """Read `cell.variant.policy_args` and `cell.level`. Raises SuiteError if they cannot be used."""
         ...

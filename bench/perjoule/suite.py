@@ -84,12 +84,12 @@ def suite_digest(suite: Suite) -> str:
 
 
 def cells_of(suite: Suite) -> list[Cell]:
-    """One cell per variant and step count, in the order of the file."""
-    return [
-        Cell(cell_id=f"{variant.name}-{steps:03d}", variant=variant, steps=steps)
-        for variant in suite.variants
-        for steps in variant.steps
-    ]
+    """One cell per variant and step count, or level of its policy, in the order of the file."""
+    cells: list[Cell] = []
+    for variant in suite.variants:
+        cells += [Cell(cell_id=f"{variant.name}-{n:03d}", variant=variant, steps=n) for n in variant.steps]
+        cells += [Cell(cell_id=f"{variant.name}-{x:g}", variant=variant, level=x) for x in variant.levels]
+    return cells
 
 
 def json_schema() -> dict[str, Any]:
@@ -138,7 +138,15 @@ def _check(suite: Suite, where: str) -> None:
 
 def _check_variant(variant: Variant, where: str) -> None:
     _check_name(variant.name, "name", where)
-    _unique(variant.steps, f"{where}.steps", "one step count")
+    if variant.policy == "fixed":
+        _unique(variant.steps, f"{where}.steps", "one step count")
+        for key in ("levels", "policy_args"):
+            if getattr(variant, key):
+                raise SuiteError(f"{where}.{key}: for step policies only; policy = 'fixed' takes `steps` as they are")
+    else:
+        _unique([f"{level:g}" for level in variant.levels], f"{where}.levels", "one level of the policy")
+        if variant.steps:
+            raise SuiteError(f"{where}.steps: policy {variant.policy!r} chooses the steps itself; remove the key")
     for steps in variant.steps:
         if not 1 <= steps <= MAX_STEPS:
             raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")

@@ -30,7 +30,8 @@ def plan_summary(prepared: Prepared) -> Row:
         images = len(assignment.prompts) * suite.protocol.iterations
         row["trials"] += 1
         row["images"] += images
-        row["evaluations"] += images * cell.steps * per_step
+        # a policy decides when it sees the prompt
+        row["evaluations"] = None if cell.steps is None else row["evaluations"] + images * cell.steps * per_step
     return {
         "schema": 1,
         "suite": suite.name,
@@ -41,7 +42,7 @@ def plan_summary(prepared: Prepared) -> Row:
         "cells": sorted(cells.values(), key=lambda row: str(row["cell_id"])),
         "trials": len(plan),
         "images": sum(row["images"] for row in cells.values()),
-        "evaluations": sum(row["evaluations"] for row in cells.values()),
+        "evaluations": sum(row["evaluations"] or 0 for row in cells.values()),
         "disk_bytes_at_most": estimated_disk_bytes(prepared),
     }
 
@@ -51,10 +52,15 @@ def plan_text(summary: Row) -> str:
     head = (
         f"{summary['suite']}: {summary['prompts']} prompts × {summary['seeds']} seeds × {len(summary['cells'])} cells"
         f" × {summary['blocks']} blocks = {summary['images']} images in {summary['trials']} trials,\n"
-        f"{summary['evaluations']:,} denoiser evaluations, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
+        f"{summary['evaluations']:,} denoiser evaluations{_adaptive(summary)}, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
         f" of images; scored by {', '.join(summary['metrics'])}\n"
     )
     return head + text_table(summary["cells"])
+
+
+def _adaptive(summary: Row) -> str:
+    count = sum(row["evaluations"] is None for row in summary["cells"])
+    return f" and those of {count} adaptive cells" if count else ""
 
 
 def score_summary(run: Run) -> Row:
@@ -144,7 +150,7 @@ def listing(what: str) -> list[Row]:
 
 def _suite_row(name: str) -> Row:
     suite = load_suite(find_suite(name))
-    cells = sum(len(v.steps) for v in suite.variants)
+    cells = sum(len(v.steps) + len(v.levels) for v in suite.variants)
     return {"suite": name, "variants": len(suite.variants), "cells": cells, "title": suite.title}
 
 
@@ -157,7 +163,7 @@ def _variant_rows(name: str) -> list[Row]:
             "model": v.model,
             "scheduler": v.scheduler or "the model's own",
             "guidance": v.guidance,
-            "steps": " ".join(map(str, v.steps)),
+            "steps": " ".join(map(str, v.steps)) or v.policy,
         }
         for v in load_suite(find_suite(name)).variants
     ]

@@ -28,9 +28,11 @@ class Variant:
     Attributes:
         name: Unique in the suite; letters, digits, `.`, `_`, `-`.
         model: Hub id, folder, or `builtin:NAME`.
-        steps: The ladder: one cell per entry (diffusers `num_inference_steps`).
+        steps: The ladder of the policy `fixed`: one cell per entry (diffusers `num_inference_steps`).
         role: Part it plays in the comparison.
         policy: Step policy; `fixed` takes `steps` as they are.
+        policy_args: Settings of another policy; see its own documentation.
+        levels: Settings of another policy's parameter: one cell per entry.
         revision: Hub revision to pin.
         scheduler: diffusers scheduler class; empty keeps the model's own.
         scheduler_args: Overrides of the scheduler's config.
@@ -47,9 +49,11 @@ class Variant:
 
     name: str
     model: str
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] = ()
     role: Role = "fixed"
     policy: str = "fixed"
+    policy_args: dict[str, Any] = field(default_factory=dict)
+    levels: tuple[float, ...] = ()
     revision: str | None = None
     scheduler: str = ""
     scheduler_args: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +85,8 @@ class Protocol:
         batch_size: Prompts per pipeline call.
         blocks: Passes over all cells, each in its own shuffled order.
         order_seed: Seed of that order.
+        interleave: Cells take turns window by window, so that what drifts falls on all of them alike; all pipelines stay
+            loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
         warmup_iterations: Pipeline calls after a variant is loaded, before its first window.
         iterations: Pipeline calls inside a window, at least; the energy of the window is divided by how many there
             were.
@@ -97,6 +103,7 @@ class Protocol:
     batch_size: int = 1
     blocks: int = 1
     order_seed: int = 0
+    interleave: bool = False
     warmup_iterations: int = 1
     iterations: int = 1
     idle_s: float = 1.0
@@ -147,11 +154,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One variant at one step count: what is compared."""
+    """One variant at one step count, or at one level of its step policy: what is compared."""
 
     cell_id: str
     variant: Variant
-    steps: int
+    steps: int | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch import nn
 from perjoule.digests import digest_folder
 from perjoule.errors import SuiteError, UsageError
 from perjoule.models import resolve_model
-from perjoule.protocols import Generation
+from perjoule.protocols import Generation, Images
 from perjoule.seeding import image_seed
 from perjoule.types import Variant
 
@@ -85,6 +85,27 @@ class DiffusersGenerator:
         self.digest = digest
         self._hooks = PhaseHooks(pipeline)
 
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline, for step policies that look inside."""
+        return self._pipeline
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Read the prompts once: `prompt_embeds` (n, tokens, width) and, with guidance, `negative_prompt_embeds`.
+
+        For pipelines whose `encode_prompt` returns these two (Stable Diffusion 1 and 2 and what derives from them).
+        """
+        pipeline, variant = self._pipeline, self._variant
+        embedded = getattr(pipeline.unet.config, "time_cond_proj_dim", None) is not None
+        found, negative = pipeline.encode_prompt(
+            list(prompts),
+            pipeline.device,
+            1,
+            variant.guidance > 1 and not embedded,
+            negative_prompt=[variant.negative_prompt] * len(prompts) if variant.negative_prompt else None,
+        )
+        return {"prompt_embeds": found} | ({} if negative is None else {"negative_prompt_embeds": negative})
+
     def call_arguments(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> dict[str, Any]:
         """The arguments of the pipeline call: what one would write by hand to get the same images."""
         variant = self._variant
@@ -109,13 +130,21 @@ class DiffusersGenerator:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
         """Draw one image per prompt and seed."""
-        self._hooks.take()
-        arrays = self._pipeline(**self.call_arguments(prompts, seeds, steps)).images
+        self.take_counts()
+        images = self.call(self.call_arguments(prompts, seeds, steps))
+        evaluations, seconds = self.take_counts()
+        return Generation(
+            images=images, nfe_per_image=evaluations / len(images), steps=(steps,) * len(images), phases_s=seconds
+        )
+
+    def call(self, arguments: dict[str, Any]) -> Images:
+        """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil."""
+        return np.asarray((np.asarray(self._pipeline(**arguments).images) * 255).round(), np.uint8)
+
+    def take_counts(self) -> tuple[int, dict[str, float]]:
+        """Denoiser evaluations and seconds by phase since the last time; waits for the device."""
         self.synchronize()
-        evaluations, seconds = self._hooks.take()
-        # the same rounding as diffusers' numpy_to_pil
-        images = (np.asarray(arrays) * 255).round().astype(np.uint8)
-        return Generation(images=images, nfe_per_image=evaluations / len(images), phases_s=seconds)
+        return self._hooks.take()
 
     def synchronize(self) -> None:
         """Wait for the GPU; nothing to wait for on the CPU."""

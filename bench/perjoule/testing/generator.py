@@ -43,7 +43,10 @@ class FakeGenerator:
             self._clock.sleep(self._step_s * steps * len(prompts))
         images = [self._draw(prompt, seed, steps) for prompt, seed in zip(prompts, seeds, strict=True)]
         return Generation(
-            images=np.stack(images), nfe_per_image=2.0 * steps, phases_s={"denoise": self._step_s * steps}
+            images=np.stack(images),
+            nfe_per_image=2.0 * steps,
+            steps=(steps,) * len(images),
+            phases_s={"denoise": self._step_s * steps}
         )
 
     def synchronize(self) -> None:

@@ -1,0 +1,204 @@
+"""`perjoule budgetfusion collect|train|evaluate|predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perjoule.errors import UsageError
+
+app = typer.Typer(
+    name="perjoule budgetfusion",
+    help="Predict from the prompt how many denoising steps are worth their energy (arXiv:2412.05780).\n\n"
+    "Example: perjoule budgetfusion predict builtin:steps-tiny 'a large red circle on a white ground'",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
+
+
+@app.command()
+def collect(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Suite with a ladder; name or TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
+    meter: Annotated[str, typer.Option(help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")] = "auto",
+    limit: Annotated[int | None, typer.Option("--limit", help="Take only the first N prompts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate prompts × step grid × seeds, metered and scored: the curves to learn from.
+
+    Example: perjoule budgetfusion collect budgetfusion-curves --out runs/curves
+    """
+    from perjoule import pipeline
+    from perjoule.console import TerminalReporter
+    from perjoule_suites.budgetfusion.curves import curves_of
+
+    prepared = pipeline.prepare(suite, limit)
+    done = pipeline.run(
+        prepared,
+        out=out or pipeline.default_out(prepared.suite),
+        meter_name=meter,
+        resume=resume,
+        command=["perjoule", *sys.argv[1:]],
+        reporter=TerminalReporter(quiet=quiet),
+    )
+    curves = curves_of(done)
+    found = {
+        "schema": 1,
+        "run": str(done.path),
+        "prompts": len(curves.prompts),
+        "seeds": len(curves.seeds),
+        "grid": list(curves.grid),
+        "metrics": list(curves.metrics),
+        "images": curves.image_count,
+        "collected_j": curves.collected_j,
+        "energy_per_image": asdict(curves.cost),
+    }
+    _say(found, as_json)
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Collected curves to learn from.")],
+    calibration: Annotated[Path, typer.Option(help="Collected curves of other prompts, to calibrate on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
+    variant: Annotated[str | None, typer.Option(help="The ladder, if the run has several.")] = None,
+    peek: Annotated[int, typer.Option(help="Evaluations to look at before deciding: 0, 1 or 2.")] = 0,
+    rule: Annotated[str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.")] = (
+        "equal-marginal"
+    ),
+    metric: Annotated[str, typer.Option(help="What the rule optimises; the first collected one by default.")] = "",
+    level: Annotated[float, typer.Option(help="The rule's parameter, e.g. J worth paying for a unit.")] = 100.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a step predictor on collected curves.
+
+    Example: perjoule budgetfusion train runs/curves --calibration runs/curves-dev --out my-predictor
+    """
+    from perjoule.console import TerminalReporter
+    from perjoule.run_directory import load_run
+    from perjoule_suites import diffusers_generator
+    from perjoule_suites.budgetfusion import training
+    from perjoule_suites.budgetfusion.curves import curves_of
+
+    curves = curves_of(load_run(run), variant)
+    known = curves_of(load_run(calibration), variant)
+    generator = diffusers_generator.load(_looking(curves.variant, peek), where=str(run / "suite.toml"))
+    with TerminalReporter(quiet=quiet).stage("training", training.RECIPE.epochs, "epochs") as bar:
+        predictor, fit = training.train(
+            curves,
+            known,
+            generator,
+            peek=peek,
+            rule=(rule, metric, level),
+            on_epoch=lambda epoch, loss: bar.update(epoch + 1, f"validation loss {loss:.3f}"),
+        )
+    predictor.save_pretrained(out)
+    found: dict[str, Any] = {
+        "schema": 1,
+        "predictor": str(out),
+        "validation_r_squared": fit.r_squared,
+        "epoch": fit.epoch,
+        "collected_j": curves.collected_j,
+    }
+    _say(found | training.pays_after(predictor), as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Scored run with a ladder and adaptive arms.")],
+    metric: Annotated[str | None, typer.Option(help="Quality held equal; the suite's primary metric by default.")] = None,
+    at_steps: Annotated[int | None, typer.Option(help="Held at what this rung of the ladder reaches.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Savings at equal quality against the ladder and the controls, with paired intervals.
+
+    Example: perjoule budgetfusion evaluate runs/study --metric iclip --at-steps 6
+    """
+    from perjoule.run_directory import load_run
+    from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
+
+    found = evaluate_run(load_run(run), metric=metric, at_steps=at_steps)
+    if as_json:
+        _say(found, as_json)
+        return
+    typer.echo(f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}")
+    for one in found["comparisons"]:
+        typer.echo(f"{one['test']} against {one['anchor']}: {_saving(one)}")
+
+
+@app.command()
+def predict(
+    predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
+    rule: Annotated[str | None, typer.Option(help="Another rule than the predictor's own.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric for it.")] = None,
+    level: Annotated[float | None, typer.Option(help="Another parameter for it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the predicted number of steps for prompts; with --json the curves as well.
+
+    Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a grey ground'
+    """
+    from perjoule_suites.budgetfusion.predictor import StepPredictor
+
+    loaded = StepPredictor.from_pretrained(predictor)
+    own = loaded.config
+    if own.peek:
+        raise UsageError(f"{predictor} looks at the first evaluations, so the prompt alone tells nothing; use it in a suite")
+    asked = loaded.with_rule(rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor)
+    steps = asked.steps_for(prompts)
+    if not as_json:
+        for n, prompt in zip(steps, prompts, strict=True):
+            typer.echo(f"{n}\t{prompt}")
+        return
+    forecast = asked.curves_for(prompts)
+    rows = [
+        {
+            "prompt": prompt,
+            "steps": n,
+            "energy_j": own.base_j + own.step_j * n,
+            "curves": {m: [round(float(v), 6) for v in forecast.of(m)[i]] for m in forecast.metrics},
+        }
+        for i, (n, prompt) in enumerate(zip(steps, prompts, strict=True))
+    ]
+    energy = {"provenance": own.provenance, "boundary": own.boundary}
+    _say({"schema": 1, "grid": [int(n) for n in forecast.grid], "energy": energy, "predictions": rows}, as_json)
+
+
+def _looking(variant: Any, peek: int) -> Any:
+    """The variant with a sampler that a peek can use; it draws the same images."""
+    from dataclasses import replace
+
+    if not peek or variant.scheduler == "DPMSolverMultistepScheduler":
+        return variant
+    return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
+
+
+def _saving(one: dict[str, Any]) -> str:
+    saving = one["saving"]
+    if saving["value"] is None:
+        return str(one["reason"])
+    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving["low"], saving["high"]))
+    return f"{100 * saving['value']:.1f} % less energy [{low}, {high}] at {one['metric']} {one['at_quality']:.4g}"
+
+
+def _say(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True))
+        return
+    for key, value in found.items():
+        if key != "schema":
+            typer.echo(f"{key.replace('_', ' ')}: {value}")

@@ -1,0 +1,150 @@
+"""Quality against steps, prompt by prompt and seed by seed, read from the run that `collect` made.
+
+The run directory is the data set: its scores are the curves, its trials the price, its images the evidence. Metrics of
+the fidelity track compare with the longest run of the same prompt and seed, as the paper's D-SIM and I-CLIP do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perjoule.errors import EvidenceError
+from perjoule.run_directory import Run
+from perjoule.statistics.grid import read_grid
+from perjoule.suite import cells_of
+from perjoule.types import Provenance, Variant
+
+Array = NDArray[np.float64]
+
+LEAST_PROMPTS = 20
+_PROVENANCE: tuple[Provenance, ...] = ("simulated", "estimated", "measured")  # worst first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """Energy of an image of N steps, base_j + step_j · N in J, and how it came about."""
+
+    base_j: float
+    step_j: float
+    provenance: Provenance
+    boundary: str
+
+    def energy_j(self, steps: NDArray[np.int64]) -> Array:
+        """J/image at each step count."""
+        return self.base_j + self.step_j * np.asarray(steps, np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Curves:
+    """What each metric says of each image along the step grid.
+
+    Attributes:
+        variant: The ladder: model, sampler and guidance that the curves belong to.
+        prompts: (n,) texts.
+        seeds: How many seeds each prompt has.
+        grid: (g,) step counts, rising.
+        metrics: (m,) names; higher is better for all.
+        values: (n, seeds, g, m) float64.
+        cost: Fitted to the run's windows.
+        collected_j: What the whole run spent, None if nothing was metered.
+        image_count: How many images that bought.
+        digest: SHA-256 of the pipeline's weights.
+    """
+
+    variant: Variant
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    grid: tuple[int, ...]
+    metrics: tuple[str, ...]
+    values: Array
+    cost: StepCost
+    collected_j: float | None
+    image_count: int
+    digest: str
+
+    def of(self, metric: str) -> Array:
+        """One metric: (n, seeds, g)."""
+        return np.asarray(self.values[..., self.metrics.index(metric)], np.float64)
+
+
+def curves_of(run: Run, variant: str | None = None) -> Curves:
+    """The curves in a scored run.
+
+    Args:
+        run: A run with a fixed ladder.
+        variant: Name of the ladder; the only one with the policy `fixed` if None.
+
+    Raises:
+        EvidenceError: No such ladder, fewer than three rungs, too few prompts, scores that are missing or NaN, a metric
+            whose lower values are better, or windows without joules.
+    """
+    ladder = _ladder(run, variant)
+    grid = tuple(sorted(ladder.steps))
+    if len(grid) < 3:
+        raise EvidenceError(f"{run.path}: variant {ladder.name!r} has {len(grid)} step counts: a curve needs 3")
+    if not run.metrics:
+        raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
+    cells = {cell.steps: cell.cell_id for cell in cells_of(run.suite) if cell.variant == ladder}
+    table = read_grid(run, tuple(run.metrics))
+    columns = [table.cells.index(cells[steps]) for steps in grid]
+    metrics = tuple(run.metrics)
+    for name, spec in run.metrics.items():
+        if spec.direction != "higher":
+            raise EvidenceError(f"{run.path}: metric {name!r}: lower is better; curves are of metrics that rise")
+    values = np.stack([table.quality[name][:, :, columns] for name in metrics], axis=-1)
+    missing = ~np.isfinite(values)
+    if missing.any():
+        worst = metrics[int(missing.any(axis=(0, 1, 2)).argmax())]
+        raise EvidenceError(
+            f"{run.path}: {int(missing.sum())} scores are missing or NaN, of {worst!r} among others: a predictor cannot "
+            f"be made of them; see reason_unscored in scores.parquet, then `perjoule score {run.path}`"
+        )
+    if len(values) < LEAST_PROMPTS:
+        raise EvidenceError(
+            f"{run.path}: {len(values)} prompts are too few curves to learn from: {LEAST_PROMPTS} at least, hundreds better"
+        )
+    joules = run.trials["energy_j"].drop_nulls()
+    return Curves(
+        variant=ladder,
+        prompts=tuple(run.prompts[prompt_id] for prompt_id in table.prompts),
+        seeds=run.suite.protocol.seeds,
+        grid=grid,
+        metrics=metrics,
+        values=values,
+        cost=_fit_cost(run, np.array(grid), table.energy_j[:, :, columns]),
+        collected_j=float(joules.sum()) if len(joules) else None,
+        image_count=int(run.trials["image_count"].sum()),
+        digest=str(run.environment.get("models", {}).get(ladder.model, "")),
+    )
+
+
+def _ladder(run: Run, name: str | None) -> Variant:
+    ladders = [v for v in run.suite.variants if v.policy == "fixed" and (name is None or v.name == name)]
+    if len(ladders) == 1:
+        return ladders[0]
+    known = ", ".join(v.name for v in run.suite.variants if v.policy == "fixed") or "none"
+    wanted = "several" if name is None and ladders else f"no variant {name!r}" if name else "no"
+    raise EvidenceError(f"{run.path}: {wanted} with a fixed ladder; name one with --variant: {known}")
+
+
+def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
+    """Least squares over the rungs' means. Energy is linear in steps: the same work is done once more."""
+    known = np.isfinite(energy_j)
+    if not known.any(axis=(0, 1)).all():
+        raise EvidenceError(f"{run.path}: a step count has no joules: rules that weigh energy need them all")
+    mean_j = np.where(known, energy_j, 0.0).sum((0, 1)) / known.sum((0, 1))
+    # relative errors weigh alike, so that the cheap rungs are not drowned by the dear ones
+    design = np.stack([np.ones(len(grid)), grid], axis=1) / mean_j[:, None]
+    (base_j, step_j), *_ = np.linalg.lstsq(design, np.ones(len(grid)), rcond=None)
+    if step_j <= 0:
+        raise EvidenceError(f"{run.path}: more steps did not cost more joules: measure again on a quieter machine")
+    seen = set(run.trials["provenance"].drop_nulls())
+    return StepCost(
+        base_j=max(float(base_j), 0.0),
+        step_j=float(step_j),
+        provenance=next(p for p in _PROVENANCE if p in seen),
+        boundary=str(run.trials["boundary"].drop_nulls()[0]),
+    )

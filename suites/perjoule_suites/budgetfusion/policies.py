@@ -1,0 +1,246 @@
+"""Step policies for suites: predict, decide, draw, all inside the energy window.
+
+    policy             policy_args                                                        a level is
+    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed          the rule's parameter
+    budgetfusion-peek  the same, with a predictor that peeks                              the rule's parameter
+    shared-start       shared                                                             a number of steps
+
+`control` replaces what the predictor knows, and nothing of what it costs: `mean` gives every prompt the training mean,
+`length` sees the number of tokens only, `shuffled` deals the decisions out to other prompts of the run.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from typing import Any
+
+import numpy as np
+
+from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.protocols import Generation, ImageGenerator, Images
+from perjoule.types import Cell
+from perjoule_suites.budgetfusion import peek
+from perjoule_suites.budgetfusion.predictor import StepPredictor
+from perjoule_suites.diffusers_generator import DiffusersGenerator
+
+CONTROLS = ("", "mean", "length", "shuffled")
+_TEXT_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyArguments:
+    """`policy_args` of budgetfusion and budgetfusion-peek.
+
+    Attributes:
+        predictor: Folder, hub id or `builtin:NAME`.
+        rule: See `rules.RULES`.
+        metric: What the rule optimises or promises; the predictor's own choice if empty.
+        miss_rate: Of the quality floor.
+        control: One of `CONTROLS`.
+        control_seed: Of the shuffling.
+    """
+
+    predictor: str
+    rule: str = "equal-marginal"
+    metric: str = ""
+    miss_rate: float = 0.1
+    control: str = ""
+    control_seed: int = 1
+
+
+class PredictedSteps:
+    """BudgetFusion: the prompt decides. Prompts of equal steps share a pipeline call."""
+
+    def __init__(self, cell: Cell, where: str) -> None:
+        """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
+        self._arguments = read_arguments(cell, where)
+        self._level, self._where = _level(cell, where), where
+        self._predictor: StepPredictor | None = None
+        self._dealt: dict[str, int] = {}
+
+    def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
+        """Load the predictor onto this pipeline's text encoder; for the shuffled control, deal out the decisions."""
+        self._predictor = predictor = _prepared(self._arguments, self._level, generator, self._where)
+        if predictor.config.peek:
+            raise SuiteError(f"{self._where}.policy_args.predictor: it peeks; set policy = 'budgetfusion-peek'")
+        if self._arguments.control == "shuffled":
+            steps = [
+                n
+                for start in range(0, len(prompts), _TEXT_BATCH)
+                for n in predictor.steps_for(prompts[start : start + _TEXT_BATCH])
+            ]
+            random.Random(self._arguments.control_seed).shuffle(steps)
+            self._dealt = dict(zip(prompts, steps, strict=True))
+
+    def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+        """Read the prompts once, decide, draw group by group."""
+        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: S101, PT018
+        predictor = self._predictor
+        generator.take_counts()
+        encoded = generator.encode(prompts)
+        began = time.perf_counter()
+        counts = predictor.token_counts(prompts)
+        steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts))
+        steps = [self._dealt.get(prompt, n) for prompt, n in zip(prompts, steps, strict=True)]
+        predictor_s = time.perf_counter() - began
+
+        def some(rows: list[int], n: int) -> Images:
+            arguments = generator.call_arguments([prompts[i] for i in rows], [seeds[i] for i in rows], n)
+            for key in ("prompt", "negative_prompt"):
+                arguments.pop(key, None)
+            return generator.call(arguments | _rows(encoded, rows))
+
+        return _grouped(generator, steps, some, predictor_s)
+
+
+class PeekedSteps:
+    """The prompt and the first evaluations decide."""
+
+    def __init__(self, cell: Cell, where: str) -> None:
+        """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
+        self._arguments = read_arguments(cell, where)
+        if self._arguments.control == "shuffled":
+            raise SuiteError(f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead")
+        self._level, self._where = _level(cell, where), where
+        self._predictor: StepPredictor | None = None
+
+    def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
+        """Load the predictor onto this pipeline's text encoder."""
+        self._predictor = _prepared(self._arguments, self._level, generator, self._where)
+        if not self._predictor.config.peek:
+            raise SuiteError(f"{self._where}.policy_args.predictor: it does not peek; set policy = 'budgetfusion'")
+        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        peek.require_one_step_sampler(generator.pipeline, self._where)
+
+    def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+        """Read the prompts, make the shared evaluations, decide, go on group by group."""
+        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: S101, PT018
+        predictor, shared = self._predictor, self._predictor.config.peek
+        generator.take_counts()
+        encoded = generator.encode(prompts)
+        seen = peek.glimpse(generator, encoded, prompts, seeds, shared)
+        began = time.perf_counter()
+        counts = predictor.token_counts(prompts)
+        steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, seen.clean))
+        predictor_s = time.perf_counter() - began
+
+        def some(rows: list[int], n: int) -> Images:
+            part = peek.Glimpse(clean=seen.clean[rows], sample=seen.sample[rows], output=seen.output[rows])
+            texts, own = [prompts[i] for i in rows], [seeds[i] for i in rows]
+            return peek.go_on(generator, _rows(encoded, rows), texts, own, part, n, shared)
+
+        return _grouped(generator, steps, some, predictor_s)
+
+
+class SharedStart:
+    """A fixed ladder on the schedules that a peek uses, so that their own price is known."""
+
+    def __init__(self, cell: Cell, where: str) -> None:
+        """Raises SuiteError for a level that is no number of steps."""
+        unknown = set(cell.variant.policy_args) - {"shared"}
+        if unknown:
+            raise SuiteError(f"{where}.policy_args: unknown key {min(unknown)!r}; known: shared")
+        self._shared, level = cell.variant.policy_args.get("shared", 2), _level(cell, where)
+        if self._shared not in (1, 2):
+            raise SuiteError(f"{where}.policy_args.shared = {self._shared!r}: 1 or 2")
+        if level != int(level) or not self._shared <= level <= 1000:
+            raise SuiteError(f"{where}.levels: {level:g}: a number of steps, from {self._shared} to 1000")
+        self._steps, self._where = int(level), where
+
+    def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
+        """Check the sampler."""
+        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        peek.require_one_step_sampler(generator.pipeline, self._where)
+
+    def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+        """One pipeline call."""
+        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        generator.take_counts()
+        images = peek.draw_shared(generator, prompts, seeds, self._steps, self._shared)
+        evaluations, seconds = generator.take_counts()
+        return Generation(
+            images=images,
+            nfe_per_image=evaluations / len(images),
+            steps=(self._steps,) * len(images),
+            phases_s=seconds,
+        )
+
+
+def budgetfusion(cell: Cell, *, where: str) -> PredictedSteps:
+    """Factory of the policy `budgetfusion`."""
+    return PredictedSteps(cell, where)
+
+
+def budgetfusion_peek(cell: Cell, *, where: str) -> PeekedSteps:
+    """Factory of the policy `budgetfusion-peek`."""
+    return PeekedSteps(cell, where)
+
+
+def shared_start(cell: Cell, *, where: str) -> SharedStart:
+    """Factory of the policy `shared-start`."""
+    return SharedStart(cell, where)
+
+
+def read_arguments(cell: Cell, where: str) -> PolicyArguments:
+    """Check `policy_args`. Raises SuiteError, UnknownNameError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = tuple(PolicyArguments.__slots__)
+    for key in cell.variant.policy_args:
+        if key not in known:
+            raise UnknownNameError("policy argument", key, known, f"{where}.policy_args")
+    try:
+        arguments = TypeAdapter(PolicyArguments).validate_python(cell.variant.policy_args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SuiteError(f"{where}.policy_args.{key}: {first['msg'].lower()}") from None
+    if arguments.control not in CONTROLS:
+        raise UnknownNameError("control", arguments.control, CONTROLS[1:], f"{where}.policy_args.control")
+    return arguments
+
+
+def _prepared(arguments: PolicyArguments, level: float, generator: ImageGenerator, where: str) -> StepPredictor:
+    if not isinstance(generator, DiffusersGenerator):
+        raise SuiteError(f"{where}.policy: needs a diffusers pipeline, not a {type(generator).__name__}")
+    predictor = StepPredictor.from_pretrained(arguments.predictor, pipeline=generator.pipeline)
+    metric = arguments.metric or predictor.config.metric
+    predictor = predictor.with_rule(arguments.rule, metric, level, arguments.miss_rate, where=f"{where}.levels")
+    if arguments.control in ("mean", "length"):
+        predictor = predictor.as_control(arguments.control)  # type: ignore[arg-type]
+    return predictor
+
+
+def _level(cell: Cell, where: str) -> float:
+    if cell.level is None:
+        raise SuiteError(f"{where}.levels is empty: a step policy needs a level for each cell")
+    return cell.level
+
+
+def _rows(encoded: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+    return {name: tensor[rows] for name, tensor in encoded.items()}
+
+
+def _grouped(
+    generator: DiffusersGenerator, steps: Sequence[int], draw: Callable[[list[int], int], Images], predictor_s: float
+) -> Generation:
+    """Draw the images of equal steps together and put them back in order."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, n in enumerate(steps):
+        groups[n].append(row)
+    parts = [(rows, draw(rows, n)) for n, rows in sorted(groups.items())]
+    evaluations, seconds = generator.take_counts()
+    images = np.empty((len(steps), *parts[0][1].shape[1:]), np.uint8)
+    for rows, part in parts:
+        images[rows] = part
+    return Generation(
+        images=images,
+        nfe_per_image=evaluations / len(images),
+        steps=tuple(steps),
+        phases_s=seconds | {"predictor": predictor_s},
+    )

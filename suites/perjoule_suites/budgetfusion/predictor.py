@@ -1,0 +1,335 @@
+"""`StepPredictor`: from a prompt to curves, and from curves to a number of steps.
+
+    predictor = StepPredictor.from_pretrained("builtin:steps-tiny", pipeline=pipe)
+    steps = predictor.steps_for(["a large red circle on a white ground"])[0]
+    image = pipe("a large red circle on a white ground", num_inference_steps=steps).images[0]
+
+It reads what the pipeline's own text encoder makes of the prompt, and it is good for that encoder alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perjoule.errors import EvidenceError, UsageError
+from perjoule.models import resolve_model
+from perjoule.types import Provenance
+from perjoule_suites.budgetfusion.network import CurveNet, Shape
+from perjoule_suites.budgetfusion.rules import Array, Calibration, Forecast, Rule, make_rule
+
+SCHEMA = 1
+Source = Literal["network", "mean", "length"]
+_WEIGHTS, _CONFIG = "predictor.safetensors", "predictor.json"
+_MOST_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorConfig:
+    """What a predictor was made for, as written to `predictor.json`.
+
+    Attributes:
+        model: Pipeline that the curves came from, as the suite named it.
+        model_digest: SHA-256 of that pipeline's weights.
+        text_encoder_digest: See `text_encoder_digest`.
+        scheduler: Of that pipeline.
+        guidance: Classifier-free guidance scale.
+        grid: Step counts that may be chosen, rising.
+        metrics: Names of the curves.
+        peek: Denoiser evaluations that are looked at before the choice; 0 for the prompt alone.
+        base_j: Energy of an image of N steps is base_j + step_j · N, in J.
+        step_j: See `base_j`.
+        provenance: Of those joules.
+        boundary: Of those joules.
+        hidden: Size of the network.
+        latent_channels: See `Shape`.
+        prompts: How many prompts it was trained on.
+        seeds: How many seeds each had.
+        collected_j: What their images cost, None if nothing was metered.
+        rule: Default rule, see `rules.RULES`.
+        metric: Default metric of the rule.
+        level: Default parameter of the rule.
+        miss_rate: Of the quality floor.
+        schema: Of this file.
+    """
+
+    model: str
+    model_digest: str
+    text_encoder_digest: str
+    scheduler: str
+    guidance: float
+    grid: tuple[int, ...]
+    metrics: tuple[str, ...]
+    peek: int
+    base_j: float
+    step_j: float
+    provenance: Provenance
+    boundary: str
+    hidden: int
+    latent_channels: int
+    prompts: int
+    seeds: int
+    collected_j: float | None
+    rule: str
+    metric: str
+    level: float
+    miss_rate: float = 0.1
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labels:
+    """Statistics of the training curves and what came true on the calibration prompts; all float32.
+
+    Attributes:
+        mean: (g, m) mean curve; also the control that predicts it for everyone.
+        spread: (g, m) standard deviation between images.
+        length: (g, m, 3) coefficients of 1, L and L², L the number of tokens: the control that sees the length only.
+        predicted: (n, g, m) forecasts of n calibration images.
+        true: (n, g, m) what came true.
+    """
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    length: NDArray[np.float32]
+    predicted: NDArray[np.float32]
+    true: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepPredictor:
+    """A trained predictor with the text encoder that it reads.
+
+    Attributes:
+        config: What it is and what it was made for.
+        network: The network.
+        labels: Statistics and calibration.
+        tokenizer: Of the pipeline.
+        text_encoder: Of the pipeline.
+        source: `network`, or one of the controls: `mean` curve for all, or a curve of the prompt's `length`.
+    """
+
+    config: PredictorConfig
+    network: CurveNet
+    labels: Labels
+    tokenizer: Any
+    text_encoder: Any
+    source: Source = "network"
+    _rule: Rule = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that the text encoder is the one that the predictor was trained on."""
+        config = self.config
+        digest = text_encoder_digest(self.text_encoder)
+        if digest != config.text_encoder_digest:
+            raise EvidenceError(
+                f"the predictor was made for the text encoder {config.text_encoder_digest[:12]} of {config.model}, and "
+                f"this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a predictor for this one"
+            )
+        rule = make_rule(config.rule, config.metric, config.level, config.miss_rate, where="predictor")
+        object.__setattr__(self, "_rule", rule)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, pipeline: Any = None) -> StepPredictor:
+        """Load a predictor.
+
+        Args:
+            source: Folder, hub id, or `builtin:NAME`.
+            pipeline: The diffusers pipeline whose text encoder it shares; without it, that part of the pipeline that
+                it was made for is loaded.
+
+        Raises:
+            UsageError: No predictor there, or a damaged one.
+            EvidenceError: It was made for another text encoder (names both digests).
+        """
+        folder = _folder(str(source))
+        config, network, labels = _read(folder)
+        if pipeline is None:
+            tokenizer, encoder = _load_encoder(config, folder)
+        else:
+            tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+        return cls(config=config, network=network, labels=labels, tokenizer=tokenizer, text_encoder=encoder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `predictor.safetensors` and `predictor.json`; the text encoder is not copied."""
+        from safetensors.numpy import save_file
+
+        to = Path(folder)
+        to.mkdir(parents=True, exist_ok=True)
+        tensors = {f"network.{k}": v.detach().cpu().numpy().astype(np.float32) for k, v in self.network.state_dict().items()}
+        tensors |= {f"labels.{k}": np.ascontiguousarray(v, np.float32) for k, v in _arrays(self.labels).items()}
+        save_file(tensors, to / _WEIGHTS)
+        (to / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+
+    def with_rule(self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = "") -> StepPredictor:
+        """The same predictor under another rule; see `rules.make_rule` for what is raised."""
+        make_rule(rule, metric, level, miss_rate, where=where)
+        self.calibration.forecast.of(metric)  # an unknown metric is found out here and not in a window
+        config = replace(self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate)
+        return replace(self, config=config)
+
+    def as_control(self, source: Source) -> StepPredictor:
+        """The same rule on curves of a control instead of the network's."""
+        calibration = replace(self, source=source)
+        return calibration
+
+    @property
+    def calibration(self) -> Calibration:
+        """Forecasts of prompts that were not trained on, and what came true."""
+        return Calibration(
+            forecast=self._forecast(self.labels.predicted.astype(np.float64)), truth=self.labels.true.astype(np.float64)
+        )
+
+    def steps_for(self, prompts: Sequence[str]) -> list[int]:
+        """One step count per prompt, by the default rule.
+
+        Raises:
+            UsageError: A prompt that is no text, is empty, or has more than 20,000 characters; or a predictor that peeks,
+                which cannot know before the first evaluation.
+        """
+        if self.config.peek:
+            raise UsageError("this predictor looks at the first evaluations: use the step policy budgetfusion-peek")
+        if not prompts:
+            return []
+        return self.choose(self.forecast(self.states(prompts), self.token_counts(prompts)))
+
+    def curves_for(self, prompts: Sequence[str]) -> Forecast:
+        """Predicted curves, see `steps_for` for what is raised."""
+        return self.forecast(self.states(prompts), self.token_counts(prompts))
+
+    def choose(self, forecast: Forecast) -> list[int]:
+        """The default rule's step count for each forecast."""
+        return [int(self.config.grid[i]) for i in self._rule.choose(forecast, self.calibration)]
+
+    @torch.inference_mode()
+    def states(self, prompts: Sequence[str]) -> torch.Tensor:
+        """What the pipeline reads of each prompt. -> (n, tokens, width)."""
+        check_prompts(prompts)
+        ids = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
+            return_tensors="pt",
+        ).input_ids  # fmt: skip
+        found: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        return found
+
+    def token_counts(self, prompts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of each prompt, as far as the text encoder reads. -> (n,)."""
+        most = self.tokenizer.model_max_length
+        return np.array([len(ids) for ids in self.tokenizer(list(prompts), truncation=True, max_length=most).input_ids])
+
+    @torch.inference_mode()
+    def forecast(
+        self, states: torch.Tensor, token_counts: NDArray[np.int64], latents: torch.Tensor | None = None
+    ) -> Forecast:
+        """Predicted curves.
+
+        Args:
+            states: (n, tokens, width) token states.
+            token_counts: (n,), for the control `length`.
+            latents: (n, c, h, w) predicted clean latents after `config.peek` evaluations.
+        """
+        mean, labels = self.labels.mean[None].astype(np.float64), self.labels
+        if self.source == "mean":
+            return self._forecast(np.repeat(mean, len(token_counts), axis=0))
+        if self.source == "length":
+            length = np.asarray(token_counts, np.float64)
+            return self._forecast(np.einsum("gmk,kn->ngm", labels.length, np.stack([length**0, length, length**2])))
+        device = next(self.network.parameters()).device
+        text = self.network.read(states.to(device, torch.float32))
+        seen = None if latents is None else latents.to(device, torch.float32)
+        units = self.network(text, torch.tensor(self.config.grid, device=device), seen)
+        return self._forecast(mean + labels.spread * units.double().cpu().numpy())
+
+    def _forecast(self, values: Array) -> Forecast:
+        grid = np.array(self.config.grid, np.int64)
+        return Forecast(
+            grid=grid, energy_j=self.config.base_j + self.config.step_j * grid, metrics=self.config.metrics, values=values
+        )
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise UsageError for what is no prompt."""
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise UsageError(f"prompt {index}: {type(prompt).__name__} is no text")
+        if not prompt.strip():
+            raise UsageError(f"prompt {index} is empty: there is nothing to predict from")
+        if len(prompt) > _MOST_CHARACTERS:
+            raise UsageError(f"prompt {index} has {len(prompt):,} characters: at most {_MOST_CHARACTERS:,}")
+
+
+def text_encoder_digest(encoder: Any) -> str:
+    """SHA-256 of the weights as they are in memory, in float32; what was loaded in half precision has another one."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folder(source: str) -> Path:
+    folder = Path(resolve_model(source, "step predictor"))
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG]))
+        except Exception as error:  # the hub raises many kinds
+            raise UsageError(f"step predictor {source!r} cannot be had: {str(error).strip().splitlines()[0]}") from error
+    return folder
+
+
+def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
+    from safetensors.numpy import load_file
+
+    try:
+        table = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        if table.get("schema") != SCHEMA:
+            raise UsageError(f"{folder / _CONFIG}: schema = {table.get('schema')!r}: this version reads {SCHEMA}")
+        config = PredictorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        tensors = load_file(folder / _WEIGHTS)
+        shape = Shape(
+            text_width=tensors["network.project.weight"].shape[1],
+            metrics=len(config.metrics),
+            hidden=config.hidden,
+            latent_channels=config.latent_channels,
+        )
+        network = CurveNet(shape).eval()
+        state = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
+        network.load_state_dict(state)
+        labels = Labels(**{k.removeprefix("labels."): v for k, v in tensors.items() if k.startswith("labels.")})
+    except UsageError:
+        raise
+    except Exception as error:  # JSON, safetensors, torch: each raises its own
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{folder}: no step predictor can be read here: {first}") from error
+    wanted = (len(config.grid), len(config.metrics))
+    if labels.mean.shape != wanted or labels.predicted.shape[1:] != wanted or labels.true.shape[1:] != wanted:
+        raise UsageError(f"{folder}: {_CONFIG} speaks of {wanted} steps and metrics, {_WEIGHTS} of {labels.mean.shape}")
+    return config, network, labels
+
+
+def _load_encoder(config: PredictorConfig, folder: Path) -> tuple[Any, Any]:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    model = resolve_model(config.model, f"{folder / _CONFIG}: model")
+    try:
+        return (
+            CLIPTokenizer.from_pretrained(model, subfolder="tokenizer"),
+            CLIPTextModel.from_pretrained(model, subfolder="text_encoder", dtype=torch.float32).eval(),
+        )
+    except Exception as error:  # transformers and the hub raise many kinds
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{folder}: the text encoder of {config.model} cannot be loaded: {first}; pass pipeline=") from error
+
+
+def _arrays(labels: Labels) -> dict[str, NDArray[np.float32]]:
+    return {name: getattr(labels, name) for name in Labels.__slots__}

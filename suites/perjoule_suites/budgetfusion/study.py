@@ -1,0 +1,270 @@
+"""What a run with adaptive arms shows: savings at equal quality, against whom, and whether a promise was kept.
+
+Everything is a pure function of the run directory and, for what was predicted, of the predictors that its arms used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from perjoule.errors import EvidenceError
+from perjoule.run_directory import Run
+from perjoule.statistics.allocation import headroom, oracle, shuffled
+from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
+from perjoule.statistics.grid import Grid, read_grid
+from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
+from perjoule.suite import cells_of
+from perjoule.types import Cell, Estimate, Variant
+from perjoule_suites.budgetfusion.curves import Array
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A saving at equal quality, as a share of the energy of `anchor`; `reason` where there is no number."""
+
+    test: str
+    anchor: str
+    metric: str
+    at_quality: float | None
+    saving: Estimate
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arms:
+    """A run's arms as arrays: grid, cells by variant, and the steps that each image got (prompts, seeds, cells)."""
+
+    run: Run
+    grid: Grid
+    cells: dict[str, list[Cell]]
+    steps: Array
+
+    def variant(self, name: str) -> Variant:
+        """The variant of a name."""
+        return self.cells[name][0].variant
+
+    def columns(self, name: str) -> list[int]:
+        """Where a variant's cells stand in the grid."""
+        return [self.grid.cells.index(cell.cell_id) for cell in self.cells[name]]
+
+    def curve(self, name: str, metric: str) -> AnyCurve:
+        """A variant under a metric."""
+        columns = self.columns(name)
+        return self._curve(name, metric, self.grid.spread_energy()[:, :, columns], self.quality(metric)[:, :, columns])
+
+    def quality(self, metric: str) -> Array:
+        """(prompts, seeds, cells), higher is better."""
+        sign = 1.0 if self.run.metrics[metric].direction == "higher" else -1.0
+        return sign * self.grid.quality[metric]
+
+    def shuffled(self, name: str, anchor: str, metric: str) -> AnyCurve:
+        """The arm's own step counts dealt out to all prompts alike: the mean over all permutations, a rung per level."""
+        ladder = self.curve(anchor, metric)
+        rungs = {cell.steps: i for i, cell in enumerate(self.cells[anchor])}
+        parts = []
+        for column in self.columns(name):
+            taken = self.steps[:, :, column].ravel()
+            index = np.array([rungs[int(n)] for n in taken[np.isfinite(taken)]], np.intp)
+            parts.append(shuffled(ladder, index))
+        energy = np.concatenate([part.energy_j for part in parts], axis=2)
+        quality = np.concatenate([part.quality for part in parts], axis=2)
+        return self._curve(f"{name}, shuffled", metric, energy, quality)
+
+    def _curve(self, name: str, metric: str, energy_j: Array, quality: Array) -> Any:
+        if self.run.metrics[metric].track == "fidelity":
+            family = name.split(",")[0]
+            variant = self.variant(family)
+            return FidelityCurve(
+                energy_j=energy_j, quality=quality, name=name, family=variant.family or variant.name
+            )
+        return Curve(energy_j=energy_j, quality=quality, name=name)
+
+
+def arms_of(run: Run) -> Arms:
+    """The arms of a scored run. Raises EvidenceError if it is not scored."""
+    if not run.metrics:
+        raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
+    grid = read_grid(run, tuple(run.metrics))
+    cells: dict[str, list[Cell]] = {}
+    for cell in cells_of(run.suite):
+        if cell.cell_id in grid.cells:
+            cells.setdefault(cell.variant.name, []).append(cell)
+    return Arms(run=run, grid=grid, cells=cells, steps=_steps(run, grid))
+
+
+def _steps(run: Run, grid: Grid) -> Array:
+    """Steps of every image, in the places of the grid."""
+    places = (
+        run.scores.select("prompt_id", "seed").unique().sort("prompt_id", "seed")
+        .with_columns(place=pl.int_range(pl.len()).over("prompt_id"))
+    )  # fmt: skip
+    rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
+    columns = {cell: i for i, cell in enumerate(grid.cells)}
+    found = np.full(grid.energy_j.shape, np.nan)
+    for image in run.images.join(places, on=["prompt_id", "seed"]).iter_rows(named=True):
+        found[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
+    return found
+
+
+def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> dict[str, Any]:
+    """The study's table.
+
+    Args:
+        run: A scored run with a fixed ladder and adaptive arms of its family.
+        metric: The quality that is held equal; the suite's primary metric by default.
+        at_steps: Held at what this rung of the ladder reaches; by default the rung in the middle of the ladder.
+
+    Raises:
+        EvidenceError: Not scored, or no fixed ladder.
+    """
+    arms = arms_of(run)
+    name = metric or run.suite.metrics.primary
+    ladders = {_family(arms.variant(n)): n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
+    if not ladders:
+        raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
+    comparisons, captured, pairs = [], [], []
+    adaptive = [n for n in arms.cells if arms.variant(n).role == "predicted"]
+    controls = [n for n in arms.cells if arms.variant(n).role == "control"]
+    for test in adaptive + controls:
+        anchor = ladders.get(_family(arms.variant(test)))
+        if anchor is None:
+            continue
+        at = _held(arms, anchor, name, at_steps)
+        ladder, curve = arms.curve(anchor, name), arms.curve(test, name)
+        comparisons.append(_compare(curve, ladder, name, at))
+        if test not in adaptive:
+            continue
+        found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
+        captured.append({"test": test, "anchor": anchor, **asdict(found)})
+        if set(arms.steps[:, :, arms.columns(test)][np.isfinite(arms.steps[:, :, arms.columns(test)])]) <= {
+            float(c.steps or 0) for c in arms.cells[anchor]
+        }:
+            comparisons.append(_compare(curve, arms.shuffled(test, anchor, name), name, at))
+        best = oracle(ladder)
+        comparisons.append(_compare(best, ladder, name, at)) if not pairs else None
+        pairs.append(test)
+    for test in adaptive:
+        for other in adaptive:
+            peeks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
+            if peeks == [True, False] and _family(arms.variant(test)) == _family(arms.variant(other)):
+                at = _held(arms, ladders[_family(arms.variant(test))], name, at_steps)
+                comparisons.append(_compare(arms.curve(test, name), arms.curve(other, name), name, at))
+    return {
+        "schema": 1,
+        "suite": run.suite.name,
+        "metric": name,
+        "prompts": len(arms.grid.prompts),
+        "seeds": arms.grid.energy_j.shape[1],
+        "provenance": sorted(set(run.trials["provenance"].drop_nulls())),
+        "comparisons": [asdict(one) for one in comparisons],
+        "headroom": captured,
+        "extra_evaluations": {n: _extra_evaluations(run, n, arms) for n in adaptive},
+        "arms": [_arm(arms, n, ladders, name) for n in adaptive + controls],
+    }
+
+
+def _family(variant: Variant) -> str:
+    return variant.family or variant.name
+
+
+def _held(arms: Arms, anchor: str, metric: str, at_steps: int | None) -> float:
+    rungs = [cell.steps for cell in arms.cells[anchor]]
+    wanted = at_steps if at_steps in rungs else rungs[len(rungs) // 2]
+    column = arms.columns(anchor)[rungs.index(wanted)]
+    return float(np.nanmean(np.nanmean(arms.quality(metric)[:, :, column], 1)))
+
+
+def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
+    """At the quality `at`; an arm of one rung is compared at its own."""
+    at_quality = at if test.rungs > 1 else None
+    found = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
+    return Comparison(
+        test=test.name,
+        anchor=anchor.name,
+        metric=metric,
+        at_quality=found.at,
+        saving=found.estimate,
+        reason=found.reason,
+    )
+
+
+def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
+    """Denoiser evaluations beyond steps × (2 with guidance), summed over the arm's images: 0 if looking is free."""
+    variant = arms.variant(name)
+    trials = run.trials.filter((pl.col("variant") == name) & pl.col("failure").is_null())
+    evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
+    steps = float(trials["steps"].explode().sum())
+    per_step = round(evaluations / steps) if steps else 0
+    return evaluations - (per_step or (2 if variant.guidance > 1 else 1)) * steps
+
+
+def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[str, Any]:
+    """Each level of an arm: energy, quality, steps, its gain over the ladder at the same energy, time against the longest run."""
+    anchor = ladders.get(_family(arms.variant(name)))
+    rows = []
+    durations = _durations(arms.run)
+    for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
+        energy = np.nanmean(np.nanmean(arms.grid.energy_j[:, :, column], 1))
+        quality = arms.quality(metric)[:, :, column]
+        row: dict[str, Any] = {
+            "cell_id": cell.cell_id,
+            "level": cell.level if cell.level is not None else cell.steps,
+            "energy_j_per_image": float(energy),
+            "quality": float(np.nanmean(np.nanmean(quality, 1))),
+            "quality_p10": float(np.nanquantile(quality, 0.1)),
+            "steps_mean": float(np.nanmean(arms.steps[:, :, column])),
+            "duration_s_per_image": durations[cell.cell_id],
+        }
+        if anchor is not None:
+            longest = max((c for c in arms.cells[anchor] if c.steps), key=lambda c: c.steps or 0)
+            row["time_saved_against_longest"] = 1 - durations[cell.cell_id] / durations[longest.cell_id]
+            row |= _same_energy(arms, name, column, anchor, metric)
+            row["gain_per_step_against_uniform"] = _gain_per_step(arms, column, anchor, metric)
+        rows.append(row)
+    return {"arm": name, "anchor": anchor, "levels": rows}
+
+
+def _same_energy(arms: Arms, name: str, column: int, anchor: str, metric: str) -> dict[str, Any]:
+    """The control of matched energy: quality against the ladder at the arm's own mean energy."""
+    full = arms.curve(name, metric)
+    place = arms.columns(name).index(column)
+    from dataclasses import replace
+
+    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]])
+    found = iso_energy_gain(one, arms.curve(anchor, metric), resamples=2_000)
+    return {"gain_at_equal_energy": asdict(found.estimate), "gain_reason": found.reason}
+
+
+def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float | None:
+    """The paper's terms: (Q − Q at the fewest steps) / mean steps, against uniform steps at the same mean; a share."""
+    cells = arms.cells[anchor]
+    ladder = np.array([float(c.steps or 0) for c in cells])
+    means = np.array([np.nanmean(arms.quality(metric)[:, :, c]) for c in arms.columns(anchor)])
+    order = np.argsort(ladder)
+    steps = float(np.nanmean(arms.steps[:, :, column]))
+    uniform = np.interp(np.log2(steps), np.log2(ladder[order]), means[order])
+    floor = means[order][0]
+    if uniform - floor <= 0:
+        return None
+    return float((np.nanmean(arms.quality(metric)[:, :, column]) - floor) / (uniform - floor) - 1)
+
+
+def _durations(run: Run) -> dict[str, float]:
+    frame = run.trials.filter(pl.col("failure").is_null()).group_by("cell_id").agg(
+        (pl.col("duration_s").sum() / (pl.col("image_count") * pl.col("iterations")).sum()).alias("s")
+    )  # fmt: skip
+    return dict(zip(frame["cell_id"], frame["s"], strict=True))
+
+
+def rank_correlation(predicted: NDArray[np.intp], true: NDArray[np.intp]) -> float:
+    """Spearman's ρ of predicted and true t*, ties ranked by their mean."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(predicted, true).statistic)

@@ -1,0 +1,286 @@
+"""Training a step predictor from collected curves: minutes on one core, once the images are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perjoule.errors import EvidenceError
+from perjoule_suites.budgetfusion import peek as peeking
+from perjoule_suites.budgetfusion.curves import Array, Curves
+from perjoule_suites.budgetfusion.network import CurveNet, Shape
+from perjoule_suites.budgetfusion.predictor import (
+    Labels,
+    PredictorConfig,
+    StepPredictor,
+    check_prompts,
+    text_encoder_digest,
+)
+from perjoule_suites.diffusers_generator import DiffusersGenerator
+
+_LOOK_BATCH = 16
+_LENGTH_RIDGE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecipe:
+    """How a predictor is trained.
+
+    Attributes:
+        epochs: Passes over the prompts, at most; the best epoch on the validation prompts is kept.
+        batch_prompts: Prompts of a batch, each with all its seeds.
+        learning_rate: Of AdamW, falling by a cosine.
+        weight_decay: Of AdamW.
+        validation_share: Of the prompts, to stop on.
+        difference_weight: Of the loss on differences between neighbouring steps (0.1 is our default, as is all else).
+        hidden: Size of the network.
+        seed: Of weights, order and split.
+    """
+
+    epochs: int = 120
+    batch_prompts: int = 24
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    validation_share: float = 0.15
+    difference_weight: float = 0.1
+    hidden: int = 48
+    seed: int = 7
+
+
+RECIPE = TrainingRecipe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How well it went: R² of each metric over the images of the validation prompts, and the epoch that was kept."""
+
+    r_squared: dict[str, float]
+    epoch: int
+
+
+def train(
+    curves: Curves,
+    calibration: Curves,
+    generator: DiffusersGenerator,
+    *,
+    peek: int = 0,
+    rule: tuple[str, str, float] = ("equal-marginal", "", 1.0),
+    recipe: TrainingRecipe = RECIPE,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> tuple[StepPredictor, Fit]:
+    """Train on one set of curves and calibrate on another.
+
+    Args:
+        curves: To learn from.
+        calibration: Of other prompts, with the same grid, metrics and pipeline.
+        generator: The pipeline that the curves came from; its text encoder is read, and for a peek its first
+            evaluations.
+        peek: Evaluations to look at; 0 for the prompt alone.
+        rule: Default rule, metric (the first one if empty) and level.
+        recipe: Sizes and rates.
+        on_epoch: Told the epoch and its validation loss.
+
+    Raises:
+        EvidenceError: The two sets do not belong together, share prompts, or the pipeline is another one.
+    """
+    _require_kin(curves, calibration, generator)
+    torch.manual_seed(recipe.seed)
+    mean = curves.values.mean((0, 1))
+    spread = np.maximum(curves.values.std((0, 1)), 1e-6)  # a curve that never varies must not be blown up
+    seen, latents = _inputs(curves, generator, peek)
+    shape = Shape(
+        text_width=seen.shape[2],
+        metrics=len(curves.metrics),
+        hidden=recipe.hidden,
+        latent_channels=0 if latents is None else latents.shape[2],
+    )
+    network = CurveNet(shape)
+    target = torch.from_numpy(((curves.values - mean) / spread).astype(np.float32))
+    fit = _fit(network, seen, latents, target, curves, recipe, on_epoch)
+    rule_name, metric, level = rule
+    config = PredictorConfig(
+        model=curves.variant.model,
+        model_digest=curves.digest,
+        text_encoder_digest=text_encoder_digest(generator.pipeline.text_encoder),
+        scheduler=type(generator.pipeline.scheduler).__name__,
+        guidance=curves.variant.guidance,
+        grid=curves.grid,
+        metrics=curves.metrics,
+        peek=peek,
+        base_j=curves.cost.base_j,
+        step_j=curves.cost.step_j,
+        provenance=curves.cost.provenance,
+        boundary=curves.cost.boundary,
+        hidden=recipe.hidden,
+        latent_channels=shape.latent_channels,
+        prompts=len(curves.prompts),
+        seeds=len(curves.seeds),
+        collected_j=curves.collected_j,
+        rule=rule_name,
+        metric=metric or curves.metrics[0],
+        level=level,
+    )
+    nothing = np.zeros((0, len(curves.grid), len(curves.metrics)), np.float32)
+    predictor = StepPredictor(
+        config=config,
+        network=network.eval(),
+        labels=Labels(
+            mean=mean.astype(np.float32),
+            spread=spread.astype(np.float32),
+            length=nothing,
+            predicted=nothing,
+            true=nothing,
+        ),
+        tokenizer=generator.pipeline.tokenizer,
+        text_encoder=generator.pipeline.text_encoder,
+    )
+    length = _length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
+    predictor = replace(predictor, labels=replace(predictor.labels, length=length))
+    return replace(predictor, labels=_calibrated(predictor, calibration, generator)), fit
+
+
+def forecast_images(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Array:
+    """Forecasts for every image of some curves. -> (n, seeds, g, m)."""
+    seen, latents = _inputs(curves, generator, predictor.config.peek)
+    counts = predictor.token_counts(curves.prompts)
+    if latents is None:
+        once = predictor.forecast(seen, counts).values[:, None]
+        return np.repeat(once, curves.values.shape[1], axis=1)
+    by_seed = [predictor.forecast(seen, counts, latents[:, s]).values for s in range(latents.shape[1])]
+    return np.stack(by_seed, axis=1)
+
+
+def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
+    """After how many images the predictor has saved what its training images cost.
+
+    By the calibration prompts, and for the default rule: the saving per image against the fixed number of steps that
+    reaches the same mean quality there. None where it saves nothing, or nothing was metered.
+    """
+    config, calibration = predictor.config, predictor.calibration
+    rows = np.arange(len(calibration.truth))
+    places = np.array([config.grid.index(n) for n in predictor.choose(calibration.forecast)])
+    quality = calibration.of(config.metric)
+    energy_j = calibration.forecast.energy_j
+    fixed = np.maximum.accumulate(quality.mean(0))
+    equal_j = float(np.interp(quality[rows, places].mean(), fixed, energy_j))
+    saved_j = equal_j - float(energy_j[places].mean())
+    pays = saved_j > 0 and config.collected_j is not None
+    return {
+        "saved_j_per_image": saved_j,
+        "pays_after_images": (config.collected_j or 0.0) / saved_j if pays else None,
+    }
+
+
+def _calibrated(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Labels:
+    shape = (-1, len(curves.grid), len(curves.metrics))
+    predicted = forecast_images(predictor, curves, generator).reshape(shape).astype(np.float32)
+    return replace(predictor.labels, predicted=predicted, true=curves.values.reshape(shape).astype(np.float32))
+
+
+@torch.inference_mode()
+def _inputs(
+    curves: Curves, generator: DiffusersGenerator, peek: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """-> token states (n, tokens, width); predicted clean latents (n, seeds, c, h, w), or None without a peek."""
+    check_prompts(curves.prompts)
+    batches = [curves.prompts[i : i + _LOOK_BATCH] for i in range(0, len(curves.prompts), _LOOK_BATCH)]
+    encoded = [generator.encode(batch) for batch in batches]
+    states = torch.cat([e["prompt_embeds"] for e in encoded]).float().cpu()
+    if not peek:
+        return states, None
+    rows = []
+    for batch, text in zip(batches, encoded, strict=True):
+        looks = [peeking.glimpse(generator, text, batch, [seed] * len(batch), peek).clean for seed in curves.seeds]
+        rows.append(torch.stack(looks, dim=1).float().cpu())
+    return states, torch.cat(rows)
+
+
+def _fit(
+    network: CurveNet,
+    states: torch.Tensor,
+    latents: torch.Tensor | None,
+    target: torch.Tensor,
+    curves: Curves,
+    recipe: TrainingRecipe,
+    on_epoch: Callable[[int, float], None],
+) -> Fit:
+    chance = np.random.default_rng(recipe.seed)
+    order = chance.permutation(len(states))
+    held = max(2, round(recipe.validation_share * len(order)))
+    unseen, seen = order[:held], order[held:]
+    steps = torch.tensor(curves.grid)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
+
+    def predict(index: NDArray[np.int64]) -> torch.Tensor:
+        """(n, seeds, g, m); the prompt is read once for all its seeds."""
+        text = network.read(states[index])
+        if latents is None:
+            return network(text, steps)[:, None]  # type: ignore[no-any-return]
+        n, seeds = latents[index].shape[:2]
+        each = network(text.repeat_interleave(seeds, 0), steps, latents[index].flatten(0, 1))
+        return each.reshape(n, seeds, *each.shape[1:])  # type: ignore[no-any-return]
+
+    best, kept = (np.inf, 0), {k: v.clone() for k, v in network.state_dict().items()}
+    for epoch in range(recipe.epochs):
+        network.train()
+        seen = chance.permutation(seen)
+        for start in range(0, len(seen), recipe.batch_prompts):
+            index = seen[start : start + recipe.batch_prompts]
+            loss = _loss(predict(index), target[index], recipe.difference_weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        cosine.step()
+        network.eval()
+        with torch.no_grad():
+            found = _loss(predict(unseen), target[unseen], recipe.difference_weight).item()
+        on_epoch(epoch, found)
+        if found < best[0]:
+            best, kept = (found, epoch), {k: v.clone() for k, v in network.state_dict().items()}
+    network.load_state_dict(kept)
+    network.eval()
+    with torch.no_grad():
+        error = (predict(unseen) - target[unseen]).square().mean((0, 1, 2))
+        variance = (target[unseen] - target[unseen].mean((0, 1))).square().mean((0, 1, 2))
+    shares = 1 - error / variance
+    return Fit(r_squared=dict(zip(curves.metrics, map(float, shares), strict=True)), epoch=best[1])
+
+
+def _loss(predicted: torch.Tensor, target: torch.Tensor, difference_weight: float) -> torch.Tensor:
+    """Squared error of the curves, and of their differences between neighbouring steps."""
+    error = predicted - target
+    return error.square().mean() + difference_weight * error.diff(dim=2).square().mean()
+
+
+def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
+    """Ridge regression of each point of the curves on 1, L and L². values: (n, g, m) -> (g, m, 3)."""
+    length = counts.astype(np.float64)
+    design = np.stack([length**0, length, length**2], axis=1)
+    scale = np.abs(design).max(0)
+    gram = (design / scale).T @ (design / scale) + _LENGTH_RIDGE * np.eye(3)
+    flat = np.linalg.solve(gram, (design / scale).T @ values.reshape(len(values), -1)) / scale[:, None]
+    return np.moveaxis(flat.reshape(3, *values.shape[1:]), 0, -1).astype(np.float32)
+
+
+def _require_kin(curves: Curves, calibration: Curves, generator: DiffusersGenerator) -> None:
+    for key, here, there in (
+        ("pipeline", generator.digest, curves.digest),
+        ("pipeline", calibration.digest, curves.digest),
+        ("grid", calibration.grid, curves.grid),
+        ("metrics", calibration.metrics, curves.metrics),
+    ):
+        if here != there:
+            raise EvidenceError(f"curves and predictor do not belong together: {key} is {here!r} here and {there!r} there")
+    shared = set(curves.prompts) & set(calibration.prompts)
+    if shared:
+        raise EvidenceError(
+            f"{len(shared)} prompts are in both sets, {min(shared)!r} among them: what is promised must be calibrated on "
+            "prompts that were not trained on"
+        )
+    if not np.isfinite(curves.values).all() or not np.isfinite(calibration.values).all():
+        raise EvidenceError("the curves hold NaN: score the run again")
