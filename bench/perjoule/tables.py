@@ -49,10 +49,11 @@ def plan_summary(prepared: Prepared) -> Row:
 
 def plan_text(summary: Row) -> str:
     """The plan for people."""
+    evaluations = f"{summary['evaluations']:,} denoiser evaluations{_adaptive(summary)}"
     head = (
         f"{summary['suite']}: {summary['prompts']} prompts × {summary['seeds']} seeds × {len(summary['cells'])} cells"
         f" × {summary['blocks']} blocks = {summary['images']} images in {summary['trials']} trials,\n"
-        f"{summary['evaluations']:,} denoiser evaluations{_adaptive(summary)}, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
+        f"{evaluations}, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
         f" of images; scored by {', '.join(summary['metrics'])}\n"
     )
     return head + text_table(summary["cells"])

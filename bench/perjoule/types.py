@@ -85,8 +85,8 @@ class Protocol:
         batch_size: Prompts per pipeline call.
         blocks: Passes over all cells, each in its own shuffled order.
         order_seed: Seed of that order.
-        interleave: Cells take turns window by window, so that what drifts falls on all of them alike; all pipelines stay
-            loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
+        interleave: Cells take turns window by window, so that what drifts falls on all of them alike; all pipelines
+            stay loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
         warmup_iterations: Pipeline calls after a variant is loaded, before its first window.
         iterations: Pipeline calls inside a window, at least; the energy of the window is divided by how many there
             were.

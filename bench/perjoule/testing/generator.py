@@ -46,7 +46,7 @@ class FakeGenerator:
             images=np.stack(images),
             nfe_per_image=2.0 * steps,
             steps=(steps,) * len(images),
-            phases_s={"denoise": self._step_s * steps}
+            phases_s={"denoise": self._step_s * steps},
         )
 
     def synchronize(self) -> None:

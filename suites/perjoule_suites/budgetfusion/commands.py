@@ -119,7 +119,9 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Scored run with a ladder and adaptive arms.")],
-    metric: Annotated[str | None, typer.Option(help="Quality held equal; the suite's primary metric by default.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Quality held equal; the suite's primary metric by default.")
+    ] = None,
     at_steps: Annotated[int | None, typer.Option(help="Held at what this rung of the ladder reaches.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -134,7 +136,9 @@ def evaluate(
     if as_json:
         _say(found, as_json)
         return
-    typer.echo(f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}")
+    typer.echo(
+        f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}"
+    )
     for one in found["comparisons"]:
         typer.echo(f"{one['test']} against {one['anchor']}: {_saving(one)}")
 
@@ -157,8 +161,12 @@ def predict(
     loaded = StepPredictor.from_pretrained(predictor)
     own = loaded.config
     if own.peek:
-        raise UsageError(f"{predictor} looks at the first evaluations, so the prompt alone tells nothing; use it in a suite")
-    asked = loaded.with_rule(rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor)
+        raise UsageError(
+            f"{predictor} looks at the first evaluations, so the prompt alone tells nothing; use it in a suite"
+        )
+    asked = loaded.with_rule(
+        rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor
+    )
     steps = asked.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):

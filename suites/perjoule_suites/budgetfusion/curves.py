@@ -99,12 +99,13 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
     if missing.any():
         worst = metrics[int(missing.any(axis=(0, 1, 2)).argmax())]
         raise EvidenceError(
-            f"{run.path}: {int(missing.sum())} scores are missing or NaN, of {worst!r} among others: a predictor cannot "
-            f"be made of them; see reason_unscored in scores.parquet, then `perjoule score {run.path}`"
+            f"{run.path}: {int(missing.sum())} scores are missing or NaN, of {worst!r} among others: a predictor "
+            f"cannot be made of them; see reason_unscored in scores.parquet, then `perjoule score {run.path}`"
         )
     if len(values) < LEAST_PROMPTS:
         raise EvidenceError(
-            f"{run.path}: {len(values)} prompts are too few curves to learn from: {LEAST_PROMPTS} at least, hundreds better"
+            f"{run.path}: {len(values)} prompts are too few curves to learn from; "
+            f"at least {LEAST_PROMPTS}, better hundreds"
         )
     joules = run.trials["energy_j"].drop_nulls()
     return Curves(

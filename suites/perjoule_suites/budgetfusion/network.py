@@ -67,7 +67,8 @@ class CurveNet(nn.Module):
         """Prompts to vectors. (n, tokens, width) -> (n, 2 hidden)."""
         tokens, _ = self.lstm(F.silu(self.project(states)))
         weights = self.attention(tokens).softmax(1)
-        return (weights * tokens).sum(1)
+        pooled: torch.Tensor = (weights * tokens).sum(1)
+        return pooled
 
     def forward(self, text: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor | None = None) -> torch.Tensor:
         """Curves in units of their spread over the training set.

@@ -39,7 +39,9 @@ def shared_schedule(steps: int, shared: int, train_timesteps: int = 1000) -> lis
         ValueError: Fewer steps than are shared, or `shared` not 1 or 2.
     """
     if not 1 <= shared <= MOST_SHARED or steps < shared:
-        raise ValueError(f"{steps} steps that share {shared}: 1 or {MOST_SHARED} shared, and no more than there are steps")
+        raise ValueError(
+            f"{steps} steps that share {shared}: 1 or {MOST_SHARED} shared, and no more than there are steps"
+        )
     if shared == 1:
         return [round(train_timesteps * (1 - i / steps)) - 1 for i in range(steps)]
     second = round(train_timesteps * 2 / 3)
@@ -66,9 +68,9 @@ def require_one_step_sampler(pipeline: Any, where: str) -> None:
     scheduler = pipeline.scheduler
     if type(scheduler).__name__ != "DPMSolverMultistepScheduler" or scheduler.config.solver_order != 1:
         raise SuiteError(
-            f"{where}: the schedule is set while the image is drawn, which needs a first-order deterministic sampler that "
-            "takes timesteps: scheduler = 'DPMSolverMultistepScheduler' with scheduler_args = {solver_order = 1} (it is "
-            f"DDIM), and not {type(scheduler).__name__}"
+            f"{where}: the schedule is set while the image is drawn, which needs a first-order deterministic sampler "
+            "that takes timesteps: scheduler = 'DPMSolverMultistepScheduler', scheduler_args = {solver_order = 1}, which "
+            f"is DDIM, and not {type(scheduler).__name__}"
         )
 
 

@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ class PredictedSteps:
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """Read the prompts once, decide, draw group by group."""
-        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: S101, PT018
+        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor = self._predictor
         generator.take_counts()
         encoded = generator.encode(prompts)
@@ -105,7 +104,9 @@ class PeekedSteps:
         """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
         self._arguments = read_arguments(cell, where)
         if self._arguments.control == "shuffled":
-            raise SuiteError(f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead")
+            raise SuiteError(
+                f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead"
+            )
         self._level, self._where = _level(cell, where), where
         self._predictor: StepPredictor | None = None
 
@@ -114,12 +115,12 @@ class PeekedSteps:
         self._predictor = _prepared(self._arguments, self._level, generator, self._where)
         if not self._predictor.config.peek:
             raise SuiteError(f"{self._where}.policy_args.predictor: it does not peek; set policy = 'budgetfusion'")
-        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        assert isinstance(generator, DiffusersGenerator)
         peek.require_one_step_sampler(generator.pipeline, self._where)
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """Read the prompts, make the shared evaluations, decide, go on group by group."""
-        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: S101, PT018
+        assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor, shared = self._predictor, self._predictor.config.peek
         generator.take_counts()
         encoded = generator.encode(prompts)
@@ -154,12 +155,12 @@ class SharedStart:
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
         """Check the sampler."""
-        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        assert isinstance(generator, DiffusersGenerator)
         peek.require_one_step_sampler(generator.pipeline, self._where)
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """One pipeline call."""
-        assert isinstance(generator, DiffusersGenerator)  # noqa: S101
+        assert isinstance(generator, DiffusersGenerator)
         generator.take_counts()
         images = peek.draw_shared(generator, prompts, seeds, self._steps, self._shared)
         evaluations, seconds = generator.take_counts()

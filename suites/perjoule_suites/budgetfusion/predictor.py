@@ -164,12 +164,16 @@ class StepPredictor:
 
         to = Path(folder)
         to.mkdir(parents=True, exist_ok=True)
-        tensors = {f"network.{k}": v.detach().cpu().numpy().astype(np.float32) for k, v in self.network.state_dict().items()}
+        tensors = {
+            f"network.{k}": v.detach().cpu().numpy().astype(np.float32) for k, v in self.network.state_dict().items()
+        }
         tensors |= {f"labels.{k}": np.ascontiguousarray(v, np.float32) for k, v in _arrays(self.labels).items()}
         save_file(tensors, to / _WEIGHTS)
         (to / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
 
-    def with_rule(self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = "") -> StepPredictor:
+    def with_rule(
+        self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = ""
+    ) -> StepPredictor:
         """The same predictor under another rule; see `rules.make_rule` for what is raised."""
         make_rule(rule, metric, level, miss_rate, where=where)
         self.calibration.forecast.of(metric)  # an unknown metric is found out here and not in a window
@@ -178,8 +182,7 @@ class StepPredictor:
 
     def as_control(self, source: Source) -> StepPredictor:
         """The same rule on curves of a control instead of the network's."""
-        calibration = replace(self, source=source)
-        return calibration
+        return replace(self, source=source)
 
     @property
     def calibration(self) -> Calibration:
@@ -192,8 +195,8 @@ class StepPredictor:
         """One step count per prompt, by the default rule.
 
         Raises:
-            UsageError: A prompt that is no text, is empty, or has more than 20,000 characters; or a predictor that peeks,
-                which cannot know before the first evaluation.
+            UsageError: A prompt that is no text, is empty, or has more than 20,000 characters; or a predictor that
+                peeks, which cannot know before the first evaluation.
         """
         if self.config.peek:
             raise UsageError("this predictor looks at the first evaluations: use the step policy budgetfusion-peek")
@@ -250,8 +253,12 @@ class StepPredictor:
 
     def _forecast(self, values: Array) -> Forecast:
         grid = np.array(self.config.grid, np.int64)
+        energy_j = np.asarray(self.config.base_j + self.config.step_j * grid, np.float64)
         return Forecast(
-            grid=grid, energy_j=self.config.base_j + self.config.step_j * grid, metrics=self.config.metrics, values=values
+            grid=grid,
+            energy_j=energy_j,
+            metrics=self.config.metrics,
+            values=values,
         )
 
 
@@ -283,18 +290,21 @@ def _folder(source: str) -> Path:
         try:
             folder = Path(snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG]))
         except Exception as error:  # the hub raises many kinds
-            raise UsageError(f"step predictor {source!r} cannot be had: {str(error).strip().splitlines()[0]}") from error
+            raise UsageError(
+                f"step predictor {source!r} cannot be had: {str(error).strip().splitlines()[0]}"
+            ) from error
     return folder
 
 
 def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
+    from pydantic import TypeAdapter
     from safetensors.numpy import load_file
 
     try:
         table = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         if table.get("schema") != SCHEMA:
             raise UsageError(f"{folder / _CONFIG}: schema = {table.get('schema')!r}: this version reads {SCHEMA}")
-        config = PredictorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        config = TypeAdapter(PredictorConfig).validate_python(table)
         tensors = load_file(folder / _WEIGHTS)
         shape = Shape(
             text_width=tensors["network.project.weight"].shape[1],
@@ -303,7 +313,9 @@ def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
             latent_channels=config.latent_channels,
         )
         network = CurveNet(shape).eval()
-        state = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
+        state = {
+            k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")
+        }
         network.load_state_dict(state)
         labels = Labels(**{k.removeprefix("labels."): v for k, v in tensors.items() if k.startswith("labels.")})
     except UsageError:
@@ -328,7 +340,9 @@ def _load_encoder(config: PredictorConfig, folder: Path) -> tuple[Any, Any]:
         )
     except Exception as error:  # transformers and the hub raise many kinds
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{folder}: the text encoder of {config.model} cannot be loaded: {first}; pass pipeline=") from error
+        raise UsageError(
+            f"{folder}: the text encoder of {config.model} cannot be loaded: {first}; pass pipeline="
+        ) from error
 
 
 def _arrays(labels: Labels) -> dict[str, NDArray[np.float32]]:

@@ -164,8 +164,8 @@ class QualityFloor:
         safe = np.inf  # everyone takes the most steps
         if risk(safe) > self.miss_rate:
             raise EvidenceError(
-                f"rule quality-floor: even {calibration.forecast.grid[-1]} steps miss {self.metric} = {self.floor:g} in "
-                f"{risk(safe):.1%} of the calibration images: a miss rate of {self.miss_rate:.1%} cannot be promised; "
+                f"rule quality-floor: even {calibration.forecast.grid[-1]} steps miss {self.metric} = {self.floor:g} "
+                f"in {risk(safe):.1%} of the calibration images: {self.miss_rate:.1%} cannot be promised; "
                 "lower the floor or allow more misses"
             )
         # the choice changes only where a forecast minus the margin crosses the floor

@@ -5,7 +5,7 @@ Everything is a pure function of the run directory and, for what was predicted, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Arms:
         """Where a variant's cells stand in the grid."""
         return [self.grid.cells.index(cell.cell_id) for cell in self.cells[name]]
 
-    def curve(self, name: str, metric: str) -> AnyCurve:
-        """A variant under a metric."""
+    def curve(self, name: str, metric: str) -> Any:
+        """A variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
         columns = self.columns(name)
         return self._curve(name, metric, self.grid.spread_energy()[:, :, columns], self.quality(metric)[:, :, columns])
 
@@ -64,8 +64,8 @@ class Arms:
         sign = 1.0 if self.run.metrics[metric].direction == "higher" else -1.0
         return sign * self.grid.quality[metric]
 
-    def shuffled(self, name: str, anchor: str, metric: str) -> AnyCurve:
-        """The arm's own step counts dealt out to all prompts alike: the mean over all permutations, a rung per level."""
+    def shuffled(self, name: str, anchor: str, metric: str) -> Any:
+        """The arm's own step counts dealt out to all prompts alike (mean over all permutations), a rung per level."""
         ladder = self.curve(anchor, metric)
         rungs = {cell.steps: i for i, cell in enumerate(self.cells[anchor])}
         parts = []
@@ -81,9 +81,7 @@ class Arms:
         if self.run.metrics[metric].track == "fidelity":
             family = name.split(",")[0]
             variant = self.variant(family)
-            return FidelityCurve(
-                energy_j=energy_j, quality=quality, name=name, family=variant.family or variant.name
-            )
+            return FidelityCurve(energy_j=energy_j, quality=quality, name=name, family=variant.family or variant.name)
         return Curve(energy_j=energy_j, quality=quality, name=name)
 
 
@@ -129,7 +127,8 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
     ladders = {_family(arms.variant(n)): n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
     if not ladders:
         raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
-    comparisons, captured, pairs = [], [], []
+    comparisons: list[Comparison] = []
+    captured: list[dict[str, Any]] = []
     adaptive = [n for n in arms.cells if arms.variant(n).role == "predicted"]
     controls = [n for n in arms.cells if arms.variant(n).role == "control"]
     for test in adaptive + controls:
@@ -147,9 +146,9 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
             float(c.steps or 0) for c in arms.cells[anchor]
         }:
             comparisons.append(_compare(curve, arms.shuffled(test, anchor, name), name, at))
-        best = oracle(ladder)
-        comparisons.append(_compare(best, ladder, name, at)) if not pairs else None
-        pairs.append(test)
+    for anchor in ladders.values():
+        ladder = arms.curve(anchor, name)
+        comparisons.append(_compare(oracle(ladder), ladder, name, _held(arms, anchor, name, at_steps)))
     for test in adaptive:
         for other in adaptive:
             peeks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
@@ -206,7 +205,7 @@ def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
 
 
 def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[str, Any]:
-    """Each level of an arm: energy, quality, steps, its gain over the ladder at the same energy, time against the longest run."""
+    """Each level of an arm: energy, quality, steps, gain over the ladder, time against the longest run."""
     anchor = ladders.get(_family(arms.variant(name)))
     rows = []
     durations = _durations(arms.run)
@@ -235,8 +234,6 @@ def _same_energy(arms: Arms, name: str, column: int, anchor: str, metric: str) -
     """The control of matched energy: quality against the ladder at the arm's own mean energy."""
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
-    from dataclasses import replace
-
     one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]])
     found = iso_energy_gain(one, arms.curve(anchor, metric), resamples=2_000)
     return {"gain_at_equal_energy": asdict(found.estimate), "gain_reason": found.reason}

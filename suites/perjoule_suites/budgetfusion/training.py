@@ -182,9 +182,7 @@ def _calibrated(predictor: StepPredictor, curves: Curves, generator: DiffusersGe
 
 
 @torch.inference_mode()
-def _inputs(
-    curves: Curves, generator: DiffusersGenerator, peek: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _inputs(curves: Curves, generator: DiffusersGenerator, peek: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """-> token states (n, tokens, width); predicted clean latents (n, seeds, c, h, w), or None without a peek."""
     check_prompts(curves.prompts)
     batches = [curves.prompts[i : i + _LOOK_BATCH] for i in range(0, len(curves.prompts), _LOOK_BATCH)]
@@ -264,7 +262,7 @@ def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np
     scale = np.abs(design).max(0)
     gram = (design / scale).T @ (design / scale) + _LENGTH_RIDGE * np.eye(3)
     flat = np.linalg.solve(gram, (design / scale).T @ values.reshape(len(values), -1)) / scale[:, None]
-    return np.moveaxis(flat.reshape(3, *values.shape[1:]), 0, -1).astype(np.float32)
+    return np.asarray(np.moveaxis(flat.reshape(3, *values.shape[1:]), 0, -1), np.float32)
 
 
 def _require_kin(curves: Curves, calibration: Curves, generator: DiffusersGenerator) -> None:
@@ -275,12 +273,14 @@ def _require_kin(curves: Curves, calibration: Curves, generator: DiffusersGenera
         ("metrics", calibration.metrics, curves.metrics),
     ):
         if here != there:
-            raise EvidenceError(f"curves and predictor do not belong together: {key} is {here!r} here and {there!r} there")
+            raise EvidenceError(
+                f"curves and predictor do not belong together: {key} is {here!r} here and {there!r} there"
+            )
     shared = set(curves.prompts) & set(calibration.prompts)
     if shared:
         raise EvidenceError(
-            f"{len(shared)} prompts are in both sets, {min(shared)!r} among them: what is promised must be calibrated on "
-            "prompts that were not trained on"
+            f"{len(shared)} prompts are in both sets, {min(shared)!r} among them: what is promised must be calibrated "
+            "on prompts that were not trained on"
         )
     if not np.isfinite(curves.values).all() or not np.isfinite(calibration.values).all():
         raise EvidenceError("the curves hold NaN: score the run again")
