@@ -247,7 +247,10 @@ class NvmlDevice:
         return self._call(name, self._handle, *args)
 
     def _call(self, name: str, *args: Any) -> Any:
-        return retried(self._nvml, self._clock, f"{name} on {self.board.uuid}", getattr(self._nvml, name), *args)
+        words, function = f"{name} on {self.board.uuid}", getattr(self._nvml, name, None)
+        if function is None:
+            raise Fault("W220", f"{words}: this binding does not have it")
+        return retried(self._nvml, self._clock, words, function, *args)
 
 
 def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *args: Any, for_s: float = RETRY_S) -> T:

@@ -17,9 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from perjoule.testing.nvml_simulator import Bursts, NvmlSimulator, SimulatedBoard, StepLog
-
 from perjoule.testing import SquareWave
+from perjoule.testing.nvml_simulator import Bursts, NvmlSimulator, SimulatedBoard, StepLog
 from tests.benchmarks.meters.summary import write_figure, write_page
 from tests.benchmarks.meters.tools import TOOLS
 

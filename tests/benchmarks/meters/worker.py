@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.testing.nvml_simulator import NvmlSimulator
-
 from tests.benchmarks.meters.tools import TOOLS, Result
 
 IDLE_W, WORK_W = 60.0, 300.0
