@@ -60,8 +60,8 @@ def main() -> None:
     rows = list(run_all(jobs(tools, options.quick), options.parallel))
     load.append(os.getloadavg()[0])
     machine = (
-        f"The real-time windows were taken within {(time.time() - begun) / 60:.0f} minutes on {os.cpu_count()} CPU cores, "
-        f"{options.parallel} tools at a time, at a load average of {min(load):.1f} to {max(load):.1f}."
+        f"The real-time windows were taken within {(time.time() - begun) / 60:.0f} minutes on {os.cpu_count()} CPU "
+        f"cores, {options.parallel} tools at a time, at a load average of {min(load):.1f} to {max(load):.1f}."
     )
     lines = [json.dumps({"virtual": virtual, "machine": machine}), *(json.dumps(row) for row in rows)]
     (options.out / "meters.jsonl").write_text("\n".join(lines) + "\n")
