@@ -64,10 +64,10 @@ def _virtual(found: Virtual) -> str:
     """What `virtual` found."""
     claims = found["claims"]
     lines = [
-        f"On virtual time, where windows cost nothing: {found['windows']} windows of 50 ms to 5 s over counter periods of "
-        "10, 20, 50, 100 and 200 ms and six waves (work between rests, constant, squares of 1 s, 200 ms and 37 ms, "
-        f"bursts of 15 ms), idle noise 1.5 W. The error is within the bound in {found['covered']:.2%} of them. Median "
-        f"bound {found['median_bound_j']:.2f} J, 95th percentile of the error {found['p95_j']:.2f} J. No number at all: "
+        f"On virtual time, where windows cost nothing: {found['windows']} windows of 50 ms to 5 s over counter periods "
+        "of 10, 20, 50, 100 and 200 ms and six waves (work between rests, constant, squares of 1 s, 200 ms and 37 ms, "
+        f"bursts of 15 ms), noise 1.5 W. The error is within the bound in {found['covered']:.2%} of them. Median bound "
+        f"{found['median_bound_j']:.2f} J, 95th percentile of the error {found['p95_j']:.2f} J. No number at all: "
         f"{found['no_number']}.\n",
         "| counter period | wave | within the bound | median bound | 95th percentile of the error |",
         "|---" * 5 + "|",
@@ -87,16 +87,16 @@ def _virtual(found: Virtual) -> str:
         + " |",
         "| *windows* | " + " | ".join(str(one["windows"]) for one in found["accuracy"]) + " |",
         "",
-        f"Asked for 1 % in {claims['windows']} windows of 200 to 300 ms, over the six waves: {claims['claimed']} readings "
-        f"claim it, the others carry W201; {claims['false']} of those that claim it are off by more.\n",
+        f"Asked for 1 % in {claims['windows']} windows of 200 to 300 ms, over the six waves: {claims['claimed']} "
+        f"readings claim it, the others carry W201; {claims['false']} of those that claim it are off by more.\n",
     ]
     return "\n".join(lines)
 
 
 FAULT_WORDS = """\
 A window of 6 s over a square wave of 200 ms (1080 J); the fault is there from the start, or comes half way (540 J until
-then). *silent*: a number that is off by more than 5 % (and by more than its bound, if it has one) with no warning, neither
-in the result nor in the tool's log nor on stderr.
+then). *silent*: a number that is off by more than 5 %, and by more than its bound if it has one, with no warning in the
+result, in the tool's log or on stderr.
 """
 
 

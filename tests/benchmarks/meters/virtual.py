@@ -120,9 +120,11 @@ def bench(folder: Path, wave: str = "idle-work-idle", seed: int = 1, **board: An
         "wave_phase_s": chance.uniform(0, 1),
     } | board
     simulated = SimulatedBoard(wave=WAVES[wave], **board)
-    with NvmlSimulator([simulated], folder, virtual=True, call_cost_s=CALL_S) as simulator:
-        with open_nvml(nvml=simulator.load(), clock=simulator, environ={}) as meter:
-            yield Bench(simulator, meter, chance)
+    with (
+        NvmlSimulator([simulated], folder, virtual=True, call_cost_s=CALL_S) as simulator,
+        open_nvml(nvml=simulator.load(), clock=simulator, environ={}) as meter,
+    ):
+        yield Bench(simulator, meter, chance)
 
 
 def accuracy(folder: Path, length_s: float, count: int, seed: int = 1) -> list[Tried]:
