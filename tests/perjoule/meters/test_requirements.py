@@ -252,9 +252,22 @@ def test_8_a_fault_never_reaches_the_work_nor_passes_in_silence(opened: Open, ca
         assert after_s < 0.1
 
 
-def spoil(simulator: NvmlSimulator, case: str) -> None:
+@pytest.mark.parametrize("case", ["board lost", "counter stuck", "nothing but unknown errors"])
+def test_8_eight_boards_that_fail_together_do_not_add_up_their_waits(opened: Open, case: str) -> None:
+    simulator, meter = opened(*[SimulatedBoard(wave=SQUARE)] * 8, selector="all")
+    with meter.window() as window:
+        simulator.sleep(1.0)
+        for board in range(8):
+            spoil(simulator, case, board)
+        simulator.sleep(1.0)
+        ended_s = simulator.now()
+    assert simulator.now() - ended_s <= 2.0
+    assert window.reading.warnings
+
+
+def spoil(simulator: NvmlSimulator, case: str, board: int = 0) -> None:
     at_s = simulator.now()
-    simulator.change(0, **{key: at_s if value == "AT" else value for key, value in FAULTS[case].items()})
+    simulator.change(board, **{key: at_s if value == "AT" else value for key, value in FAULTS[case].items()})
 
 
 # -- 9 to 12: sensors, rest, disturbances ------------------------------------------------------------------------------
