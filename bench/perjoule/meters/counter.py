@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
-from perjoule.meters.clock import Clock
+from perjoule.meters.clock import Cancel, Clock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import (
     Bracketed,
@@ -103,9 +103,10 @@ class WatchedCounter:
 class _Open:
     """A window of a CounterMeter on its way."""
 
-    before: list[Edge | Fault]
     polls: list[list[CounterPoll]]
-    cancel: Callable[[], None] = field(default=lambda: None)
+    cancel: Cancel
+    before: list[Edge | Fault] = field(default_factory=list)
+    looking: bool = False
 
 
 class CounterMeter(BaseMeter[_Open]):
@@ -237,26 +238,32 @@ class CounterMeter(BaseMeter[_Open]):
         self.idle_power_w = sum(board.idle.power_w for board in self.boards)
 
     def _begin(self) -> _Open:
-        before = next_edges([board.watcher for board in self.boards], self.clock)
-        for edge in before:
-            if isinstance(edge, Fault) and len(before) == 1:
-                raise edge
-        if self.seen_share < 1:
-            self.clock.sleep(self._chance.uniform(0, self.period.median_s))
-        state = _Open(before=before, polls=[[] for _ in self.boards])
-
         def look() -> None:
-            for board, polls in zip(self.boards, state.polls, strict=True):
-                polls.append(board.poll())
-            self._look()
+            if state.looking:
+                for board, polls in zip(self.boards, state.polls, strict=True):
+                    polls.append(board.poll())
+                self._look()
 
+        # The thread is begun before the edge is waited for, and left to end while the next ones are: both take time.
         shortest_s = min(board.period.median_s for board in self.boards)
-        state.cancel = self.clock.every(min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1]), look)
+        interval_s = min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1])
+        state = _Open(polls=[[] for _ in self.boards], cancel=self.clock.every(interval_s, look))
+        try:
+            state.before = next_edges([board.watcher for board in self.boards], self.clock)
+            if len(state.before) == 1 and isinstance(state.before[0], Fault):
+                raise state.before[0]
+            if self.seen_share < 1:
+                self.clock.sleep(self._chance.uniform(0, self.period.median_s))
+        except BaseException:
+            state.cancel()
+            raise
+        state.looking = True
         return state
 
     def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:
         stops = [_answer(board.source.read_j) for board in self.boards]
-        state.cancel()
+        state.looking = False
+        state.cancel(wait=False)
         going = [board for board, stop_j in zip(self.boards, stops, strict=True) if stop_j is not None]
         after = self._edges_of(going)
         rest = self._edges_of([board for board in going if isinstance(after[board], Edge)])
