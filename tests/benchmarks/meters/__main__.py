@@ -63,10 +63,19 @@ def main() -> None:
         f"The real-time windows were taken within {(time.time() - begun) / 60:.0f} minutes on {os.cpu_count()} CPU "
         f"cores, {options.parallel} tools at a time, at a load average of {min(load):.1f} to {max(load):.1f}."
     )
-    lines = [json.dumps({"virtual": virtual, "machine": machine}), *(json.dumps(row) for row in rows)]
+    lines = [json.dumps(compact(row)) for row in ({"virtual": virtual, "machine": machine}, *rows)]
     (options.out / "meters.jsonl").write_text("\n".join(lines) + "\n")
     write_page(rows, virtual, options.out / "meters.md", quick=options.quick, machine=machine)
     write_figure(rows, options.out / "images")
+
+
+def compact(value: Any) -> Any:
+    """Without what is not there, and with floats that are as fine as a millijoule needs."""
+    if isinstance(value, dict):
+        return {key: compact(one) for key, one in value.items() if one is not None and one != []}
+    if isinstance(value, list):
+        return [compact(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def jobs(tools: list[str], quick: bool) -> list[dict[str, Any]]:

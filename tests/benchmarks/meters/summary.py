@@ -30,6 +30,14 @@ Made by `python -m tests.benchmarks.meters`; the windows one by one are in [mete
 """
 
 
+FIGURE = """\
+<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="images/meters-dark.svg">
+  <img alt="Largest error against window length, for work between rests" src="images/meters-light.svg">
+</picture>
+"""
+
+
 def errors(rows: Iterable[Row], wave: str) -> dict[tuple[str, float], list[float]]:
     """(tool, length in s) -> relative errors; a window without a number, or with 0 J, is off by all of it."""
     found: dict[tuple[str, float], list[float]] = defaultdict(list)
@@ -45,7 +53,7 @@ def write_page(rows: Sequence[Row], virtual: Virtual, file: Path, *, quick: bool
     parts = [INTRODUCTION, f"{machine}\n"]
     if quick:
         parts.append("**A quick run: a tenth of the windows.**\n")
-    parts.append("![Error against window length](images/meters-light.svg)\n")
+    parts.append(FIGURE)
     waves = list(dict.fromkeys(row["wave"] for row in rows if row.get("wave")))
     for wave in sorted(waves, key=lambda name: name != "idle-work-idle"):
         parts += [f"## {_title(wave)}\n", _error_table(rows, wave), ""]
