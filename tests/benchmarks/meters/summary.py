@@ -199,7 +199,7 @@ def write_figure(rows: Sequence[Row], folder: Path) -> None:
         mpl.rcParams.update({"axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "svg.fonttype": "none"})
         figure, axes = plt.subplots(figsize=(7.2, 4.2), facecolor=paper)
         axes.set_facecolor(paper)
-        for tool in TOOLS:
+        for tool, marker in zip(TOOLS, "ovsD^x", strict=True):
             points = sorted((length, 100 * max(map(abs, v))) for (name, length), v in found.items() if name == tool)
             if not points:
                 continue
@@ -207,17 +207,19 @@ def write_figure(rows: Sequence[Row], folder: Path) -> None:
             axes.plot(
                 [length for length, _ in points],
                 [max(error, 0.01) for _, error in points],
-                marker="o",
+                label=tool,
+                marker=marker,
                 color=TOOL_COLOURS.get(tool, "#888888"),
                 linewidth=2.4 if ours else 1.2,
                 linestyle="-" if tool in TOOL_COLOURS else ":",
                 zorder=3 if ours else 2,
             )
-            axes.annotate(
-                tool, points[0], xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8
-            )
         axes.set(xscale="log", yscale="log", xlabel="window length in s", ylabel="largest error in %")
-        axes.set_xlim(0.012, 40)
+        lengths = sorted({length for _, length in found})
+        axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
         axes.axhline(1.0, color=ink, linewidth=0.6, linestyle="--")
         axes.set_title("Work between rests: how far off can one window be?", loc="left", fontsize=11)
         axes.grid(True, which="major", linewidth=0.3)
