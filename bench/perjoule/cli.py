@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__
-from perjoule.errors import PerjouleError, UnknownNameError
+from perjoule.errors import MeterError, PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -35,6 +35,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no m
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
+MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
 ]
@@ -97,7 +98,7 @@ def plan(suite: SuiteArgument, limit: Limit = None, as_json: Json = False) -> No
 def run(
     suite: SuiteArgument,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
-    meter: Annotated[str, typer.Option(help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")] = "auto",
+    meter: MeterName = "auto",
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
@@ -190,6 +191,46 @@ def list_(
 
     rows = tables.listing(what.value)
     _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.text_table(rows))
+
+
+@app.command()
+def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
+    """Try every meter of this machine: what can be measured, with what error, and what stands in the way.
+
+    Takes some seconds per meter, during which the machine should rest. Exits with 4 if nothing works.
+
+    Example: perjoule doctor
+    """
+    from perjoule import doctor
+
+    found = doctor.examine(_reporter(quiet).message)
+    _print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
+    if found.auto is None:
+        raise typer.Exit(MeterError.exit_code)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def measure(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="Program and arguments.")],
+    meter: MeterName = "auto",
+    co2_country: Annotated[
+        str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, FRA say).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a command and tell its joules, as `time` tells its seconds.
+
+    The joules go to stderr, since stdout is the command's. With --json they go to stdout, and what the command writes
+    to stdout goes to stderr. The command's exit code is passed on: 128 + N if signal N ended it, 127 if there is no
+    such command, 126 if it cannot be executed; 4 if it succeeded and no energy could be had.
+
+    Example: perjoule measure -- python generate.py --steps 25
+    """
+    from perjoule import measure
+
+    done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
+    _print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
+    raise typer.Exit(done.status)
 
 
 @app.command()

@@ -3,7 +3,8 @@
     PerjouleError                 exit code
     ├── UsageError                2   what was asked for cannot be read or is not known
     │   ├── SuiteError            2   a suite file: names file, key, value and remedy
-    │   └── UnknownNameError      2   a model, metric, meter, suite: names the nearest spellings
+    │   ├── UnknownNameError      2   a model, metric, meter, suite: names the nearest spellings
+    │   └── CommandError     126, 127   a command to be measured cannot be executed, is not found
     ├── EvidenceError             4   what was found cannot carry the claim
     │   ├── MeterError            4   energy cannot be measured here
     │   └── RunError              4   a run directory is missing, unfinished or damaged
@@ -44,6 +45,15 @@ class UnknownNameError(UsageError):
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         listed = ", ".join(names) if names else "none"
         super().__init__(f"{where + ': ' if where else ''}unknown {kind} {name!r}: {hint}known: {listed}")
+
+
+class CommandError(UsageError):
+    """A command that is to be measured cannot be started; exits as shells do: 127 not found, 126 not executable."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Hold the message and what the command line returns for it."""
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class EvidenceError(PerjouleError):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import IO, Any
 
 import polars as pl
@@ -14,6 +13,7 @@ import polars as pl
 from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError, UsageError
 from perjoule.files import append_line, mend, read_json_lines, write_json, write_parquet
+from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
 from perjoule.run_directory import load_run
 from perjoule.suite import suite_digest, write_suite
@@ -152,14 +152,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "provenance",
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
-    boards = [device.conditions for device in reading.devices if device.conditions] if reading else []
-    memory = [board.peak_memory_bytes for board in boards if board.peak_memory_bytes is not None]
-    utilisation = [board.utilisation for board in boards if board.utilisation is not None]
-    spread |= {
-        "peak_memory_bytes": sum(memory) if memory else None,
-        "utilisation": fmean(utilisation) if utilisation else None,
-    }
-    return row | spread | {"warnings": list(reading.warnings) if reading else []}
+    return row | spread | totals(reading) | {"warnings": list(reading.warnings) if reading else []}
 
 
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -8,6 +8,8 @@ import json
 import sys
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from perjoule.pipeline import Prepared, estimated_disk_bytes
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
@@ -204,6 +206,9 @@ def _cell(value: Any) -> str:
 
 def schemas() -> Row:
     """JSON Schemas by document."""
+    from perjoule.doctor import Diagnosis
+    from perjoule.measure import Measurement
+
     estimate = {
         "type": "object",
         "properties": {
@@ -238,4 +243,12 @@ def schemas() -> Row:
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }
-    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema}
+    records = {"doctor": _record_schema(Diagnosis), "measure": _record_schema(Measurement)}
+    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, **records}
+
+
+def _record_schema(record: type) -> Row:
+    """JSON Schema of a record that is printed as it is, beside the number of the schema."""
+    found = TypeAdapter(record).json_schema()
+    found["properties"]["schema"] = {"const": 1}
+    return found | {"required": ["schema", *found["required"]]}

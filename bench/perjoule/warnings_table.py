@@ -31,7 +31,7 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Use long windows and vary their phase; a newer driver or board may have the counter.",
     ),
     "W204": Explanation(
-        meaning="The only power reading is smoothed over about a second.",
+        meaning="The only power reading is smoothed over about a second, or has to be taken for it.",
         consequence="The window is followed for a second after its end; unquiet devices make this wrong.",
         remedy="Leave the device at rest for 1.2 s after each window, and prefer windows of 10 s or more.",
     ),
@@ -110,7 +110,7 @@ WARNINGS: dict[str, Explanation] = {
     "W223": Explanation(
         meaning="The energy counter and the power reading of the board disagree by more than a fifth.",
         consequence="One of them misses load or counts what the other does not see; the counter's number is given.",
-        remedy="Run `perjoule doctor`; let the phase test tell whether the counter sees all of the time.",
+        remedy="Let the phase test (`meter.try_phase`, docs/energy.md) tell whether the counter sees all of the time.",
     ),
     "W230": Explanation(
         meaning="The CPU is not in the table of known thermal design powers; a flat value per thread is assumed.",

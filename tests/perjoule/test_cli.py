@@ -176,7 +176,8 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
 
 
 def test_every_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "run", "score", "frontier", "report", "list", "schema", "explain", "completion"):
+    commands = ["plan", "run", "score", "frontier", "report", "list", "doctor", "measure", "schema", "explain"]
+    for command in [*commands, "completion"]:
         code, out, _ = call(command, "--help", capsys=capsys)
         assert code == 0
         assert f"Example: perjoule {command}" in out

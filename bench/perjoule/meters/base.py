@@ -197,7 +197,11 @@ class MeterWindow(Generic[State]):
             return
         stopped_s = self._meter.clock.now()
         reading = self._meter._finish(self._end(stopped_s), self._max_uncertainty)
-        self._reading = replace(reading, iterations=self._iterations)
+        said = None
+        if self._iterations and reading.energy_j is not None:
+            said = self._meter._in_step(reading.duration_s / self._iterations, reading.duration_s)
+        warnings = (*reading.warnings, said) if said else reading.warnings
+        self._reading = replace(reading, iterations=self._iterations, warnings=warnings)
 
     def _end(self, stopped_s: float) -> EnergyReading:
         if self._fault is not None or self._state is None:
@@ -317,6 +321,14 @@ class BaseMeter(ABC, Generic[State]):
 
     def _forecast(self, state: State, elapsed_s: float) -> Forecast | None:
         """What the window would read if it ended now; None where the source cannot tell."""
+        return None
+
+    def expected_uncertainty_j(self) -> float | None:
+        """Bound in J on work between rests, however long; None where the source cannot tell beforehand."""
+        return None
+
+    def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
+        """The coded warning if work that repeats every `repeat_s` may have been seen in the same places throughout."""
         return None
 
     def _look(self) -> None:

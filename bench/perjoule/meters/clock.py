@@ -8,6 +8,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+class Cancel(Protocol):
+    """Ends what `Clock.every` began; may be called again."""
+
+    def __call__(self, wait: bool = True) -> None:
+        """Let no further call begin; without `wait`, one that is on its way may still go on for a moment."""
+        ...
+
+
 class Clock(Protocol):
     """A monotonic clock that can be slept on, and that calls back."""
 
@@ -19,8 +27,8 @@ class Clock(Protocol):
         """Let `seconds` pass."""
         ...
 
-    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
-        """Call `action` every `interval_s` from now on; returns a function that ends it, and may be called again."""
+    def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
+        """Call `action` every `interval_s` from now on."""
         ...
 
 
@@ -36,7 +44,7 @@ class SystemClock:
         if seconds > 0:
             time.sleep(seconds)
 
-    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
         """One daemon thread, which ends with the returned function, with the process, and in a fork's child."""
         done = threading.Event()
 
@@ -44,9 +52,10 @@ class SystemClock:
             while not done.wait(interval_s):
                 action()
 
-        def cancel() -> None:
+        def cancel(wait: bool = True) -> None:
             done.set()
-            thread.join()
+            if wait:
+                thread.join()
 
         thread = threading.Thread(target=run, name="perjoule-watch", daemon=True)
         thread.start()

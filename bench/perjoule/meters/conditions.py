@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from statistics import mean
 from typing import Protocol, TypeVar
 
 from perjoule.meters.clock import Clock
-from perjoule.types import Conditions
+from perjoule.meters.processes import descendants
+from perjoule.types import Conditions, EnergyReading
 from perjoule.warnings_table import warning
 
 T = TypeVar("T")
@@ -129,6 +129,17 @@ class ConditionsRecorder:
         return self._foreign[1]
 
 
+def totals(reading: EnergyReading | None) -> dict[str, float | None]:
+    """`peak_memory_bytes` summed and `utilisation` averaged over a reading's boards; None where none tells."""
+    boards = [device.conditions for device in reading.devices if device.conditions] if reading else []
+    memory = [board.peak_memory_bytes for board in boards if board.peak_memory_bytes is not None]
+    utilisation = [board.utilisation for board in boards if board.utilisation is not None]
+    return {
+        "peak_memory_bytes": sum(memory) if memory else None,
+        "utilisation": mean(utilisation) if utilisation else None,
+    }
+
+
 def foreign_count(pids: list[int], own: set[int], context: bool) -> int:
     """How many of the processes on a board are not ours.
 
@@ -141,16 +152,7 @@ def foreign_count(pids: list[int], own: set[int], context: bool) -> int:
 
 def own_pids() -> set[int]:
     """This process and its descendants (Linux; elsewhere this process alone)."""
-    found, todo = set(), [os.getpid()]
-    while todo:
-        pid = todo.pop()
-        found.add(pid)
-        for file in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                todo += [int(word) for word in file.read_text().split()]
-            except OSError:  # it ended meanwhile
-                continue
-    return found
+    return {os.getpid(), *descendants()}
 
 
 def has_cuda_context() -> bool:

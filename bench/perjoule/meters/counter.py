@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
-from perjoule.meters.clock import Clock
+from perjoule.meters.clock import Cancel, Clock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import (
     Bracketed,
@@ -18,6 +18,8 @@ from perjoule.meters.edges import (
     power_ratio,
     update_period,
 )
+from perjoule.meters.phase import PhaseTest, aliasing, phase_test
+from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,
     CounterLog,
@@ -33,127 +35,10 @@ from perjoule.warnings_table import warning
 
 EDGES_LEARNT = 12  # 11 gaps: ten are the least to trust a longest gap, about a second on slow counters
 LEARN_S = 0.5  # and no less than this, so that fast counters see more than a moment of the device
-STUCK_AFTER_S = 1.5  # before the period is known; the slowest published counter refreshes every 0.1 s
-POLL_S = 0.0005  # the width of an edge; 0.5 ms x 60 W of idle = 0.03 J
 LOOKS_PER_PERIOD = 2
 LOOK_S = (0.04, 0.1)  # seconds between looks inside a window, at least and at most
 RATIO_RANGE = (0.8, 1.25)  # counter over power reading; gains differ by some 10 % (arXiv 2312.02741)
 RATIO_FROM_S = 2.0  # in shorter windows the power reading has too few refreshes to contradict anything
-
-
-class EdgeWatcher:
-    """Polls a counter until it changes.
-
-    Args:
-        read: Returns the counter in J; may raise Fault.
-        clock: Time to poll on.
-        poll_s: Seconds between polls.
-        stuck_after_s: A counter that has not changed for so long is stuck.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[], float],
-        clock: Clock,
-        poll_s: float = POLL_S,
-        stuck_after_s: float = STUCK_AFTER_S,
-    ) -> None:
-        """Nothing is read yet."""
-        self.stuck_after_s = stuck_after_s
-        self.period: UpdatePeriod | None = None
-        self.poll_s = poll_s
-        self._read = read
-        self._clock = clock
-        self._last: Edge | None = None
-        self._armed_s = self._early_s = 0.0
-        self._old_j = 0.0
-
-    def next_edge(self) -> Edge:
-        """Wait for the next change. Raises Fault W211 if there is none in time, and what `read` raises."""
-        edge = next_edges([self], self._clock)[0]
-        if isinstance(edge, Fault):
-            raise edge
-        return edge
-
-    def watch(self, edge_count: int, seconds: float = 0.0, on_edge: Callable[[], None] = lambda: None) -> list[Edge]:
-        """At least `edge_count` consecutive edges, and as many as come within `seconds`.
-
-        A counter that steps back starts the log anew; one that does so twice raises Fault W210.
-        """
-        edges = [self.next_edge()]
-        resets = 0
-        begun_s = self._clock.now()
-        while len(edges) < edge_count or self._clock.now() - begun_s < seconds:
-            if self.period is None and len(edges) > 2:
-                # no edge comes before half of the shortest gap so far, so nothing is polled until then
-                self._clock.sleep(0.6 * min(b.at_s - a.at_s for a, b in pairwise(edges)))
-            edge = self.next_edge()
-            if edge.energy_j < edges[-1].energy_j:
-                resets += 1
-                if resets > 1:
-                    raise Fault("W210", f"the counter fell to {edge.energy_j:.3f} J while it was watched")
-                edges = []
-            edges.append(edge)
-            on_edge()
-        return edges
-
-    def quiet_s(self) -> float:
-        """Seconds from now for which no edge is expected, since the last one and the period are known; 0 if not."""
-        if self.period is None or self._last is None:
-            return 0.0
-        since_s = self._clock.now() - self._last.at_s
-        periods = int(since_s / self.period.median_s) + 1
-        # a millisecond or two of scheduling, the counter's jitter, and what the period is off by, once per period
-        margin_s = 0.002 + (self.period.longest_s - self.period.shortest_s) / 2 + 0.15e-3 * periods
-        if margin_s > self.period.median_s / 3:
-            return 0.0
-        quiet_s = periods * self.period.median_s - since_s - margin_s
-        return max(quiet_s, 0.0)
-
-    def arm(self) -> None:
-        """Take the value from which a change is a change. May raise Fault."""
-        self._armed_s = self._early_s = self._clock.now()
-        self._old_j = self._read()
-
-    def poll(self) -> Edge | None:
-        """Look once, after `arm`: the edge if the counter has changed. Raises Fault W211 if it should have by now."""
-        sent_s = self._clock.now()
-        value_j = self._read()
-        if value_j != self._old_j:
-            edge = Edge(early_s=self._early_s, late_s=self._clock.now(), energy_j=value_j)
-            self._early_s = self._armed_s = sent_s
-            self._old_j = value_j
-            self._last = edge
-            return edge
-        self._early_s = sent_s
-        if sent_s - self._armed_s > self.stuck_after_s:
-            raise Fault("W211", f"the counter stayed at {self._old_j:.3f} J for {sent_s - self._armed_s:.2f} s")
-        return None
-
-
-def next_edges(watchers: Sequence[EdgeWatcher], clock: Clock) -> list[Edge | Fault]:
-    """Wait until every counter has changed; the last change of each, or why there is none.
-
-    All counters are polled in turn, so those that come first may change again before the last one has: then the later
-    edge counts.
-    """
-    clock.sleep(min(watcher.quiet_s() for watcher in watchers))
-    found: list[Edge | Fault | None] = [None] * len(watchers)
-    for i, watcher in enumerate(watchers):
-        try:
-            watcher.arm()
-        except Fault as fault:
-            found[i] = fault
-    while any(one is None for one in found):
-        clock.sleep(min(watcher.poll_s for watcher in watchers))
-        for i, watcher in enumerate(watchers):
-            if isinstance(found[i], Fault):
-                continue
-            try:
-                found[i] = watcher.poll() or found[i]
-            except Fault as fault:
-                found[i] = fault
-    return [one for one in found if one is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +103,10 @@ class WatchedCounter:
 class _Open:
     """A window of a CounterMeter on its way."""
 
-    before: list[Edge | Fault]
     polls: list[list[CounterPoll]]
-    cancel: Callable[[], None] = field(default=lambda: None)
+    cancel: Cancel
+    before: list[Edge | Fault] = field(default_factory=list)
+    looking: bool = False
 
 
 class CounterMeter(BaseMeter[_Open]):
@@ -243,6 +129,7 @@ class CounterMeter(BaseMeter[_Open]):
         boundary: Boundary = "gpu-board",
         notes: Sequence[str] = (),
         on_close: Callable[[], None] | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         """Learn the counters' update periods and a first idle power from the edges of about a second.
 
@@ -255,6 +142,7 @@ class CounterMeter(BaseMeter[_Open]):
             boundary: What the counters cover.
             notes: Coded warnings that hold for every reading.
             on_close: Called once at close.
+            chance: For the phase of windows on a part-time counter.
 
         Raises:
             MeterError: A counter does not move, or cannot be read.
@@ -262,6 +150,7 @@ class CounterMeter(BaseMeter[_Open]):
         super().__init__(name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes)
         self._source = source
         self._on_close = on_close
+        self._chance = chance or random.Random()
         self.boards = [WatchedCounter(counter, clock) for counter in counters]
         self.recorders = tuple(counter.recorder for counter in counters if counter.recorder is not None)
         self.seen_share = 1.0
@@ -303,28 +192,78 @@ class CounterMeter(BaseMeter[_Open]):
         self._sum_idle()
         return self.idle_power_w
 
+    def try_phase(self, burst: Callable[[float], None], *, offsets: int = 8, repeats: int = 3) -> PhaseTest:
+        """Find out whether the counter sees all of the time; see `phase.phase_test`. Takes some 12 s.
+
+        From then on the bound knows of the share that is not seen, windows of a part-time counter begin at random
+        phase (aligned to its refreshes, they would all miss the same), and readings carry W214, or W216 if the bursts
+        did not tell.
+
+        Args:
+            burst: Keeps the board busy for about so many seconds and returns when it is done.
+            offsets: Places in the update period.
+            repeats: Bursts per place.
+
+        Raises:
+            MeterError: Several boards are measured, or the counter failed meanwhile.
+        """
+        if len(self.boards) > 1:
+            raise MeterError(f"{self.name}: the phase test is for one board; open the boards one by one")
+        board = self.boards[0]
+        try:
+            found = phase_test(
+                board.watcher,
+                board.period,
+                board.idle,
+                burst,
+                self.clock,
+                offsets=offsets,
+                repeats=repeats,
+                chance=self._chance,
+            )
+        except Fault as fault:
+            raise MeterError(f"{self.name}: the phase test failed: {fault.warning}") from fault
+        self.seen_share = found.seen_share if found.part_time and found.seen_share is not None else 1.0
+        kept = [note for note in self.notes if not note.startswith(("W214", "W216"))]
+        self.notes = (*kept, found.warning) if found.warning else tuple(kept)
+        return found
+
+    def expected_uncertainty_j(self) -> float | None:
+        """Bound in J on work between rests, however long; None for a counter that sees only part of the time."""
+        if self.seen_share < 1:
+            return None
+        return sum(expected_uncertainty_j(board.period, board.idle) for board in self.boards)
+
     def _sum_idle(self) -> None:
         self.idle_power_w = sum(board.idle.power_w for board in self.boards)
 
     def _begin(self) -> _Open:
-        before = next_edges([board.watcher for board in self.boards], self.clock)
-        for edge in before:
-            if isinstance(edge, Fault) and len(before) == 1:
-                raise edge
-        state = _Open(before=before, polls=[[] for _ in self.boards])
-
         def look() -> None:
-            for board, polls in zip(self.boards, state.polls, strict=True):
-                polls.append(board.poll())
-            self._look()
+            if state.looking:
+                for board, polls in zip(self.boards, state.polls, strict=True):
+                    polls.append(board.poll())
+                self._look()
 
+        # The thread is begun before the edge is waited for, and left to end while the next ones are: both take time.
         shortest_s = min(board.period.median_s for board in self.boards)
-        state.cancel = self.clock.every(min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1]), look)
+        interval_s = min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1])
+        state = _Open(polls=[[] for _ in self.boards], cancel=self.clock.every(interval_s, look))
+        try:
+            state.before = next_edges([board.watcher for board in self.boards], self.clock)
+            if len(state.before) == 1 and isinstance(state.before[0], Fault):
+                raise state.before[0]
+            if self.seen_share < 1:
+                self.clock.sleep(self._chance.uniform(0, self.period.median_s))
+        except BaseException:
+            state.cancel()
+            raise
+        state.looking = True
         return state
 
     def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:
         stops = [_answer(board.source.read_j) for board in self.boards]
-        state.cancel()
+        state.looking = False
+        state.cancel(wait=False)
         going = [board for board, stop_j in zip(self.boards, stops, strict=True) if stop_j is not None]
         after = self._edges_of(going)
         rest = self._edges_of([board for board in going if isinstance(after[board], Edge)])
@@ -406,6 +345,11 @@ class CounterMeter(BaseMeter[_Open]):
             energy_j += now_j - before.energy_j
             bound_j += expected_uncertainty_j(board.period, board.idle)
         return Forecast(energy_j=energy_j, uncertainty_j=bound_j)
+
+    def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
+        if self.seen_share >= 1:
+            return None
+        return aliasing(repeat_s, self.period.median_s, int(duration_s / self.period.median_s))
 
     def _abandon(self, state: _Open) -> None:
         state.cancel()

@@ -126,7 +126,7 @@ def bracket(log: CounterLog) -> Bracketed:
 
     Returns:
         Energy in J of `started_s` to `stopped_s`. None where the counter counted more than the limit allows
-        (W212) or less than half of what the device draws at rest (W213), or failed for good (W211, W222) with no power
+        (W212) or less than half of what the device draws at rest (W213), or failed for good (W211, W220) with no power
         reading to fill in; what was counted until then is the partial energy.
     """
     looks = _looks(log)

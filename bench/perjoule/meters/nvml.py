@@ -5,6 +5,8 @@
     instant power ───► PowerMeter, 0.1 s       field 186, scope GPU, then MODULE
          │ not supported
     average power ───► PowerMeter, 1 s         field 185, then nvmlDeviceGetPowerUsage
+         │ not supported
+    sample buffer ───► PowerMeter, 1 s         nvmlDeviceGetSamples
 
 Nothing is concluded from the architecture: what a board supports differs between drivers of one architecture.
 """
@@ -165,7 +167,7 @@ def _power_meter(
         )
     notes = [*board.notes, warning("W203", f"no usable energy counter, {power.words} integrated instead")]
     if power.averaging_s:
-        notes.append(warning("W204", "the power reading is an average over 1 s"))
+        notes.append(warning("W204", f"{power.words} is, or may be, an average over 1 s"))
     meter = PowerMeter(
         name=_name([board]),
         why=f"integrates {power.words} of {board.uuid} ({board.device.board.model}; {note}), because {no_counter}",

@@ -148,6 +148,7 @@ class NvmlDevice:
         self.board = board
         self._nvml = nvml
         self._clock = clock
+        self._patience_s = RETRY_S
         self._handle = self._call("nvmlDeviceGetHandleByIndex", board.index)
 
     def energy_j(self) -> float:
@@ -233,13 +234,14 @@ class NvmlDevice:
             return value.value
 
         words = f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)}) on {self.board.uuid}"
-        return retried(self._nvml, self._clock, words, read)
+        return self._retried(words, read)
 
     def _optional(self, name: str, *args: Any) -> Any:
         """A description that boards, and old bindings, may lack: None then."""
         try:
             function = getattr(self._nvml, name)
-            return retried(self._nvml, self._clock, name, function, self._handle, *args, for_s=RETRY_OPTIONAL_S)
+            for_s = min(RETRY_OPTIONAL_S, self._patience_s)
+            return retried(self._nvml, self._clock, name, function, self._handle, *args, for_s=for_s)
         except (Fault, AttributeError):
             return None
 
@@ -247,7 +249,20 @@ class NvmlDevice:
         return self._call(name, self._handle, *args)
 
     def _call(self, name: str, *args: Any) -> Any:
-        return retried(self._nvml, self._clock, f"{name} on {self.board.uuid}", getattr(self._nvml, name), *args)
+        words, function = f"{name} on {self.board.uuid}", getattr(self._nvml, name, None)
+        if function is None:
+            raise Fault("W220", f"{words}: this binding does not have it")
+        return self._retried(words, function, *args)
+
+    def _retried(self, words: str, function: Callable[..., T], *args: Any) -> T:
+        """`retried`, but a board that has just failed for all of RETRY_S is asked once only, until it answers again."""
+        try:
+            result = retried(self._nvml, self._clock, words, function, *args, for_s=self._patience_s)
+        except Fault as fault:
+            self._patience_s = 0.0 if fault.code in TRANSIENT else RETRY_S
+            raise
+        self._patience_s = RETRY_S
+        return result
 
 
 def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *args: Any, for_s: float = RETRY_S) -> T:

@@ -23,8 +23,8 @@ from math import sqrt
 from statistics import fmean
 
 from perjoule.meters.clock import Clock
-from perjoule.meters.counter import EdgeWatcher
 from perjoule.meters.edges import gap_power_w
+from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import Edge, IdlePower, UpdatePeriod
 from perjoule.warnings_table import warning
 

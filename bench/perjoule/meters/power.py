@@ -13,6 +13,7 @@ from typing import Protocol
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Clock
+from perjoule.meters.phase import aliasing
 from perjoule.meters.samples import Sample, SensorTiming, integrate, refresh_period
 from perjoule.types import Boundary, EnergyReading, IdlePower, PowerTrace
 from perjoule.warnings_table import warning
@@ -364,6 +365,11 @@ class PowerMeter(BaseMeter[Sampler]):
         if result.energy_j is None or result.uncertainty_j is None:
             return None
         return Forecast(energy_j=result.energy_j, uncertainty_j=result.uncertainty_j)
+
+    def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
+        if self._power.averaging_s > self.timing.period_s:  # it sees all of the time
+            return None
+        return aliasing(repeat_s, self.timing.period_s, int(duration_s / self.timing.period_s))
 
     def _abandon(self, state: Sampler) -> None:
         state.stop()

@@ -18,8 +18,8 @@ from pathlib import Path
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
-from perjoule.meters.counter import EdgeWatcher
 from perjoule.meters.edges import update_period
+from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import EnergyReading
 
 POWERCAP = Path("/sys/class/powercap")

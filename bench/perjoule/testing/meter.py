@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol, cast
 
 from perjoule.meters.base import BaseMeter, Fault
+from perjoule.meters.clock import Cancel
 from perjoule.types import Boundary, EnergyReading, Provenance
 
 PANELS = 200  # of Simpson's rule; exact to rounding for polynomials up to the third degree
@@ -58,13 +59,13 @@ class VirtualClock:
             heapify(self._due)
         self._now_s = max(self._now_s, end_s)
 
-    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
         """Call `action` every `interval_s` from now on; returns a function that ends it."""
         self._serial += 1
         serial = self._serial
         heappush(self._due, (self._now_s + interval_s, serial, interval_s, action))
 
-        def cancel() -> None:
+        def cancel(wait: bool = True) -> None:
             self._due = [entry for entry in self._due if entry[1] != serial]
             heapify(self._due)
 

@@ -37,7 +37,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from perjoule.meters.clock import SystemClock
+from perjoule.meters.clock import Cancel, SystemClock
 from perjoule.testing.meter import ConstantPower, SquareWave, VirtualClock
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -547,7 +547,7 @@ class NvmlSimulator:
         """`sleep`, under the name that tests know."""
         self.sleep(seconds)
 
-    def every(self, interval_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
         """Call `action` every `interval_s`; returns a function that ends it. On real time, a thread does it.
 
         On virtual time it is called from within `advance` and `sleep`, at its time; when a call's cost has moved time

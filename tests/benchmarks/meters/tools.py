@@ -78,7 +78,11 @@ def polling(uuid: str) -> Iterator[Opened]:
         def run() -> None:
             last_s = time.perf_counter()
             while True:
-                power_w = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+                try:
+                    power_w = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+                except pynvml.NVMLError:  # in a script, a traceback on stderr and a thread that has ended
+                    result.flags.append("traceback")
+                    return
                 ended = done.wait(0.1)
                 now_s = time.perf_counter()
                 total_j[0] += power_w * (now_s - last_s)
@@ -117,11 +121,12 @@ def zeus(uuid: str) -> Iterator[Opened]:
 @contextmanager
 def codecarbon_task(uuid: str) -> Iterator[Opened]:
     """OfflineEmissionsTracker.start_task and stop_task."""
+    said = _Said()
     tracker = _codecarbon(uuid)
 
     @contextmanager
     def window() -> Iterator[Result]:
-        result = Result()
+        result = Result(flags=said.anew())
         tracker.start_task()
         yield result
         result.energy_j = tracker.stop_task().gpu_energy * 3.6e6
@@ -135,10 +140,11 @@ def codecarbon_task(uuid: str) -> Iterator[Opened]:
 @contextmanager
 def codecarbon_default(uuid: str) -> Iterator[Opened]:
     """A new OfflineEmissionsTracker around every window, started and stopped, at its default 15 s."""
+    said = _Said()
 
     @contextmanager
     def window() -> Iterator[Result]:
-        result = Result()
+        result = Result(flags=said.anew())
         tracker = _codecarbon(uuid)
         tracker.start()
         try:
@@ -160,15 +166,33 @@ TOOLS: dict[str, Callable[[str], Any]] = {
 }
 
 
+class _Said(logging.Handler):
+    """Whether codecarbon logs a warning about the GPU; it always has some about CPU and settings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._flags: list[str] = []
+        logging.getLogger("codecarbon").addHandler(self)
+
+    def anew(self) -> list[str]:
+        """A new list, into which all goes from now on."""
+        self._flags = []
+        return self._flags
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the fact that something was said about the GPU's readings."""
+        if any(words in record.getMessage() for words in ("Failed to", "Energy counter")):
+            self._flags.append("logged")
+
+
 def _codecarbon(uuid: str) -> Any:
     from codecarbon import OfflineEmissionsTracker
 
-    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     return OfflineEmissionsTracker(
         country_iso_code="USA",
         save_to_file=False,
         gpu_ids=[_index(uuid)],
-        log_level="critical",
+        log_level="warning",
         allow_multiple_runs=True,
     )
 

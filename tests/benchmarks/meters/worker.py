@@ -53,9 +53,10 @@ def fault(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[
             opened = time.perf_counter()
             with window() as result:
                 begun_s = simulator.now()
+                time.sleep(halfway_s)
                 if not job["from_start"]:
-                    break_(simulator, board, job["fault"], begun_s + halfway_s)
-                time.sleep(job["seconds"])
+                    break_(simulator, board, job["fault"], simulator.now())
+                time.sleep(job["seconds"] - halfway_s)
                 ended_s = simulator.now()
             closed = time.perf_counter()
         outcome = row(result)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.meters.base import Fault
-from perjoule.meters.counter import EdgeWatcher
 from perjoule.meters.edges import idle_power, update_period
 from perjoule.meters.phase import PhaseTest, aliasing, part_time_uncertainty_j, phase_test
+from perjoule.meters.watcher import EdgeWatcher
 from perjoule.testing import SquareWave, VirtualClock
 
 IDLE_W, WORK_W = 60.0, 300.0

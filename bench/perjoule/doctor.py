@@ -1,0 +1,176 @@
+"""What can be measured on this machine, with what error, and what stands in the way: tried, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from perjoule.errors import MeterError
+from perjoule.meters import list_meters, open_meter
+from perjoule.meters.base import BaseMeter, BoardFacts
+
+TRIAL_LENGTHS_S = (0.2, 1.0)
+IDLE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialWindow:
+    """A window that was opened on the resting machine, to see what the meter says of it."""
+
+    length_s: float
+    energy_j: float | None
+    uncertainty_j: float | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterCheck:
+    """A meter as it was found.
+
+    Attributes:
+        name: What to type.
+        works: Whether it opened. None if it was not tried (`replay:FILE` needs a file).
+        why: What it reads, or what stands in the way.
+        boundary: What its joules cover.
+        provenance: How they come about.
+        method: The source in words.
+        idle_power_w: The device at rest.
+        rest_to_rest_j: Bound on work between rests, however long; None where it cannot be told beforehand.
+        windows: Trials at rest.
+        boards: What the boards tell.
+    """
+
+    name: str
+    works: bool | None
+    why: str
+    boundary: str | None = None
+    provenance: str | None = None
+    method: str | None = None
+    idle_power_w: float | None = None
+    rest_to_rest_j: float | None = None
+    windows: tuple[TrialWindow, ...] = ()
+    boards: tuple[BoardFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """All meters of the machine; `auto` names the one that `--meter auto` takes, None if none works, and `why`."""
+
+    auto: str | None
+    why: str
+    meters: tuple[MeterCheck, ...]
+
+
+def examine(say: Callable[[str], None] = lambda text: None) -> Diagnosis:
+    """Open every meter in turn, learn its idle power, and try windows; a few seconds for each.
+
+    Args:
+        say: Gets a line before each meter.
+    """
+    say("trying auto")
+    best = check("auto")
+    checks: list[MeterCheck] = []
+    for info in list_meters():
+        if info.name == best.name:
+            checks.append(best)
+        elif not info.available or info.name.startswith("replay"):
+            checks.append(MeterCheck(name=info.name, works=None if info.available else False, why=info.why))
+        else:
+            say(f"trying {info.name}")
+            checks.append(check(info.name))
+    return Diagnosis(auto=best.name if best.works else None, why=best.why, meters=tuple(checks))
+
+
+def check(name: str) -> MeterCheck:
+    """Open one meter and try it; what stands in its way is in `why`."""
+    try:
+        with open_meter(name) as meter:
+            idle_power_w = meter.learn_idle(IDLE_S)
+            readings = []
+            for length_s in TRIAL_LENGTHS_S:
+                with meter.window(label="doctor") as window:
+                    time.sleep(length_s)
+                readings.append(window.reading)
+            return MeterCheck(
+                name=meter.name,
+                works=True,
+                why=meter.why,
+                boundary=readings[0].boundary,
+                provenance=readings[0].provenance,
+                method=readings[0].method,
+                idle_power_w=idle_power_w,
+                rest_to_rest_j=meter.expected_uncertainty_j() if isinstance(meter, BaseMeter) else None,
+                windows=tuple(
+                    TrialWindow(
+                        length_s=reading.duration_s,
+                        energy_j=reading.energy_j,
+                        uncertainty_j=reading.uncertainty_j,
+                        warnings=reading.warnings,
+                    )
+                    for reading in readings
+                ),
+                boards=meter.describe() if isinstance(meter, BaseMeter) else (),
+            )
+    except MeterError as error:
+        return MeterCheck(name=name, works=False, why=str(error))
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as the JSON of `perjoule doctor --json`."""
+    return {"schema": 1, **asdict(diagnosis)}
+
+
+def as_text(diagnosis: Diagnosis) -> str:
+    """The diagnosis for people: what `auto` takes, then each meter."""
+    if diagnosis.auto is None:
+        lines = [f"nothing works here: {diagnosis.why}"]
+    else:
+        lines = [f"auto takes {diagnosis.auto}: {diagnosis.why}"]
+    for one in diagnosis.meters:
+        lines += ["", _head(one)]
+        if one.works:
+            lines += [f"  {line}" for line in _findings(one)]
+    if not any(one.works and one.provenance == "measured" for one in diagnosis.meters):
+        lines += ["", "Nothing can be measured here. Estimates are branded as such wherever they are shown."]
+    return "\n".join(lines)
+
+
+def _head(one: MeterCheck) -> str:
+    if one.works is None:
+        return f"{one.name}: {one.why}"
+    if not one.works:
+        return f"{one.name} does not work\n  {one.why}"
+    brand = one.provenance if one.provenance == "measured" else f"{str(one.provenance).upper()}, not measured"
+    return f"{one.name} works  [{one.boundary}, {brand}]"
+
+
+def _findings(one: MeterCheck) -> list[str]:
+    lines = [one.method or ""]
+    if one.idle_power_w is not None:
+        lines.append(f"at rest {one.idle_power_w:.4g} W")
+    for window in one.windows:
+        if window.energy_j is None or window.uncertainty_j is None:
+            lines.append(f"{window.length_s:.2f} s at rest: no bounded number")
+        else:
+            share = window.uncertainty_j / window.energy_j
+            lines.append(
+                f"{window.length_s:.2f} s at rest: {window.energy_j:.4g} J ± {window.uncertainty_j:.2g} J ({share:.1%})"
+            )
+    if one.rest_to_rest_j is not None:
+        lines.append(
+            f"work between rests: ± {one.rest_to_rest_j:.2g} J at worst, however long; so 1 % from "
+            f"{100 * one.rest_to_rest_j:.3g} J up"
+        )
+    for board in one.boards:
+        found = board.conditions
+        told = [board.model, f"driver {board.driver}", f"power reading: {board.power or 'none'}"]
+        if board.limit_w is not None:
+            told.append(f"limit {board.limit_w:g} W")
+        if found.peak_memory_bytes is not None:
+            told.append(f"{found.peak_memory_bytes / 2**30:.2f} GiB in use")
+        if found.foreign_processes:
+            told.append(f"{found.foreign_processes} other compute processes")
+        lines.append(", ".join(told))
+    return lines + list(dict.fromkeys(said for window in one.windows for said in window.warnings))
