@@ -69,8 +69,8 @@ def require_one_step_sampler(pipeline: Any, where: str) -> None:
     if type(scheduler).__name__ != "DPMSolverMultistepScheduler" or scheduler.config.solver_order != 1:
         raise SuiteError(
             f"{where}: the schedule is set while the image is drawn, which needs a first-order deterministic sampler "
-            "that takes timesteps: scheduler = 'DPMSolverMultistepScheduler', scheduler_args = {solver_order = 1}, which "
-            f"is DDIM, and not {type(scheduler).__name__}"
+            "that takes timesteps: scheduler = 'DPMSolverMultistepScheduler', scheduler_args = {solver_order = 1}, "
+            f"which is DDIM, and not {type(scheduler).__name__}"
         )
 
 

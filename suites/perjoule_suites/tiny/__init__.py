@@ -25,6 +25,26 @@ def sd_tiny_pruned() -> Path:
     return _WEIGHTS / "sd-tiny-pruned"
 
 
+def steps_tiny() -> Path:
+    """Folder of the teacher's step predictor."""
+    return _WEIGHTS / "steps-tiny"
+
+
+def steps_tiny_peek1() -> Path:
+    """Folder of the one that looks at the first evaluation."""
+    return _WEIGHTS / "steps-tiny-peek1"
+
+
+def steps_tiny_peek2() -> Path:
+    """Folder of the one that looks at the first two evaluations."""
+    return _WEIGHTS / "steps-tiny-peek2"
+
+
+def steps_tiny_lcm() -> Path:
+    """Folder of the few-step student's step predictor."""
+    return _WEIGHTS / "steps-tiny-lcm"
+
+
 def clip_tiny() -> Path:
     """Folder of the `CLIPModel` with its tokenizer."""
     return _WEIGHTS / "clip-tiny"

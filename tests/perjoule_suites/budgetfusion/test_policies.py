@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perjoule.errors import PerjouleError, SuiteError, UnknownNameError
+from perjoule.policies import load_policy
+from perjoule.testing import FakeGenerator
+from perjoule.types import Cell, Variant
+from perjoule_suites import diffusers_generator
+from perjoule_suites.budgetfusion import StepPredictor, peek
+from perjoule_suites.diffusers_generator import DiffusersGenerator
+
+TINY = Variant(name="tiny", model="builtin:sd-tiny", guidance=3.0)
+PROMPTS = [
+    "a large red circle on a white ground",
+    "a large striped red circle on a white ground",
+    "a spotted blue star above a striped pink ring on a checkered grey ground",
+    "a small green cross at the left on a black ground",
+]
+SEEDS = [1, 1, 2, 2]
+
+
+def where(variant: Variant) -> str:
+    return f"s.toml: variants[{variant.name}]"
+
+
+@pytest.fixture(scope="module")
+def folder(trained: StepPredictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predictor")
+    trained.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ddim() -> DiffusersGenerator:
+    return diffusers_generator.load(TINY, where="s")
+
+
+def cell(policy: str, level: float, **arguments: Any) -> Cell:
+    variant = replace(TINY, policy=policy, policy_args=arguments, levels=(level,))
+    return Cell(cell_id="c", variant=variant, level=level)
+
+
+def test_the_images_are_those_of_the_fixed_steps(
+    folder: Path, ddim: DiffusersGenerator, trained: StepPredictor
+) -> None:
+    policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality"), where)
+    policy.prepare(ddim, PROMPTS)
+    drawn = policy.draw(ddim, PROMPTS, SEEDS)
+    assert list(drawn.steps) == trained.steps_for(PROMPTS)
+    assert len(set(drawn.steps)) > 1
+    for i, (prompt, seed, steps) in enumerate(zip(PROMPTS, SEEDS, drawn.steps, strict=True)):
+        alone = ddim.generate([prompt], [seed], steps).images[0]
+        # another batch size may round the last bit otherwise
+        assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+    assert drawn.nfe_per_image * len(PROMPTS) == 2 * sum(drawn.steps)
+    assert drawn.phases_s["predictor"] > 0
+
+
+def test_shuffling_keeps_the_histogram_and_not_the_prompt(folder: Path, ddim: DiffusersGenerator) -> None:
+    prompts = [f"a large {t}{c} circle on a white ground" for t in ("", "striped ") for c in ("red", "blue", "green")]
+    taken = []
+    for arguments in ({}, {"control": "shuffled", "control_seed": 2}):
+        policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality", **arguments), where)
+        policy.prepare(ddim, prompts)
+        taken.append(policy.draw(ddim, prompts, [1] * len(prompts)).steps)
+    assert sorted(taken[0]) == sorted(taken[1])
+    assert taken[0] != taken[1]
+
+
+def test_the_mean_curve_treats_all_alike(folder: Path, ddim: DiffusersGenerator) -> None:
+    policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality", control="mean"), where)
+    policy.prepare(ddim, PROMPTS)
+    assert len(set(policy.draw(ddim, PROMPTS, SEEDS).steps)) == 1
+
+
+def test_shared_start_is_its_schedule(generator: DiffusersGenerator) -> None:
+    policy = load_policy(cell("shared-start", 3, shared=2), where)
+    policy.prepare(generator, PROMPTS)
+    drawn = policy.draw(generator, PROMPTS, SEEDS)
+    assert np.array_equal(drawn.images, peek.draw_shared(generator, PROMPTS, SEEDS, 3, 2))
+    assert drawn.steps == (3,) * 4
+    assert drawn.nfe_per_image == 6
+
+
+@pytest.mark.parametrize(
+    ("policy", "level", "arguments", "error", "words"),
+    [
+        ("budgetfuson", 1.0, {}, UnknownNameError, "budgetfusion"),
+        ("budgetfusion", 1.0, {}, SuiteError, "predictor"),
+        ("budgetfusion", 1.0, {"predicter": "x"}, UnknownNameError, "predictor"),
+        ("budgetfusion", 1.0, {"predictor": "x", "control": "shufled"}, UnknownNameError, "shuffled"),
+        ("budgetfusion-peek", 1.0, {"predictor": "x", "control": "shuffled"}, SuiteError, "per image"),
+        ("shared-start", 1, {"shared": 2}, SuiteError, "from 2 to 1000"),
+        ("shared-start", 2.5, {"shared": 2}, SuiteError, "a number of steps"),
+        ("shared-start", 2, {"shared": 3}, SuiteError, "1 or 2"),
+        ("shared-start", 2, {"share": 2}, SuiteError, "unknown key"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    policy: str, level: float, arguments: dict[str, Any], error: type[PerjouleError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        load_policy(cell(policy, level, **arguments), where)
+
+
+def test_a_generator_that_is_no_pipeline(folder: Path) -> None:
+    policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality"), where)
+    with pytest.raises(SuiteError, match="needs a diffusers pipeline, not a FakeGenerator"):
+        policy.prepare(FakeGenerator(), PROMPTS)
+
+
+def test_a_prompt_predictor_does_not_peek(folder: Path, generator: DiffusersGenerator) -> None:
+    policy = load_policy(cell("budgetfusion-peek", 12.0, predictor=str(folder), metric="quality"), where)
+    with pytest.raises(SuiteError, match="set policy = 'budgetfusion'"):
+        policy.prepare(generator, PROMPTS)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule_suites.budgetfusion import StepPredictor, training
+from perjoule_suites.budgetfusion.curves import Curves
+from perjoule_suites.budgetfusion.predictor import text_encoder_digest
+from perjoule_suites.diffusers_generator import DiffusersGenerator
+
+EASY, HARD = "a large red circle on a white ground", "a large striped red circle on a white ground"
+
+
+def test_harder_prompts_get_more_steps(trained: StepPredictor) -> None:
+    easy = [
+        f"a large {c} {s} on a {g} ground"
+        for c in ("red", "blue")
+        for s in ("circle", "star")
+        for g in ("white", "grey")
+    ]
+    hard = [prompt.replace("large ", "large striped ") for prompt in easy]
+    assert np.mean(trained.steps_for(easy)) + 1 < np.mean(trained.steps_for(hard))
+
+
+def test_it_comes_back_from_disk_as_it_was(
+    trained: StepPredictor, generator: DiffusersGenerator, tmp_path: Path
+) -> None:
+    trained.save_pretrained(tmp_path)
+    shared = StepPredictor.from_pretrained(tmp_path, pipeline=generator.pipeline)
+    assert shared.text_encoder is generator.pipeline.text_encoder
+    alone = StepPredictor.from_pretrained(tmp_path)
+    prompts = [EASY, HARD, "a blue star above a pink ring on a grey ground"]
+    for loaded in (shared, alone):
+        assert loaded.config == trained.config
+        assert np.array_equal(loaded.curves_for(prompts).values, trained.curves_for(prompts).values)
+        assert loaded.steps_for(prompts) == trained.steps_for(prompts)
+
+
+def test_states_are_those_of_the_pipeline(trained: StepPredictor, generator: DiffusersGenerator) -> None:
+    assert torch.equal(trained.states([EASY, HARD]), generator.encode([EASY, HARD])["prompt_embeds"])
+
+
+def test_another_text_encoder_is_refused_by_digest(trained: StepPredictor) -> None:
+    other = type(trained.text_encoder)(trained.text_encoder.config)
+    with pytest.raises(EvidenceError) as caught:
+        replace(trained, text_encoder=other)
+    assert trained.config.text_encoder_digest[:12] in str(caught.value)
+    assert text_encoder_digest(other)[:12] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("", "prompt 0 is empty"), ("  \n", "prompt 0 is empty"), (7, "int is no text"), (None, "NoneType is no text"),
+     ("x" * 20_001, "20,001 characters")],
+)  # fmt: skip
+def test_what_is_no_prompt(trained: StepPredictor, prompt: object, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        trained.steps_for([prompt])  # type: ignore[list-item]
+
+
+def test_long_and_odd_prompts_are_prompts(trained: StepPredictor) -> None:
+    steps = trained.steps_for(["circle " * 2_000, "\u202e🟥 <script>", "x\x00y"])
+    assert all(n in trained.config.grid for n in steps)
+    assert trained.steps_for([]) == []
+
+
+def test_controls_know_what_they_may(trained: StepPredictor) -> None:
+    prompts = [EASY, HARD, "a blue star above a pink ring on a grey ground"]
+    mean = trained.as_control("mean").curves_for(prompts).values
+    assert np.array_equal(mean[0], mean[1])
+    assert np.allclose(mean[0], trained.labels.mean)
+    length = trained.as_control("length")
+    counts = length.token_counts(prompts)
+    values = length.curves_for(prompts).values
+    assert counts[0] < counts[1]
+    same = length.curves_for(["a large red circle on a black ground"]).values
+    assert np.array_equal(values[0], same[0])  # as long, whatever it says
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "schema", "weights", "grid"])
+def test_damaged_predictors(trained: StepPredictor, tmp_path: Path, damage: str) -> None:
+    trained.save_pretrained(tmp_path)
+    file = tmp_path / "predictor.json"
+    table = json.loads(file.read_text())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "json":
+        file.write_text("{")
+    elif damage == "weights":
+        (tmp_path / "predictor.safetensors").write_bytes(b"\x00" * 40)
+    else:
+        file.write_text(json.dumps(table | ({"schema": 9} if damage == "schema" else {"grid": [1, 2]})))
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        StepPredictor.from_pretrained(tmp_path)
+
+
+def test_a_path_that_is_not_there(trained: StepPredictor) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        StepPredictor.from_pretrained("/nowhere/at/all")
+    with pytest.raises(UnknownNameError, match="steps-tinny"):
+        StepPredictor.from_pretrained("builtin:steps-tinny")
+
+
+def test_what_is_refused_before_training(generator: DiffusersGenerator, curves: tuple[Curves, Curves]) -> None:
+    learnt, known = curves
+    for changed, words in (
+        (replace(known, digest="other"), "pipeline"),
+        (replace(known, grid=(1, 2, 4, 9)), "grid"),
+        (replace(known, metrics=("quality", "another")), "metrics"),
+        (learnt, "prompts are in both sets"),
+    ):
+        with pytest.raises(EvidenceError, match=words):
+            training.train(learnt, changed, generator)
+    broken = replace(learnt, values=np.where(learnt.values > 0.99, np.nan, learnt.values))
+    with pytest.raises(EvidenceError, match="NaN"):
+        training.train(broken, replace(known, prompts=tuple(p + "." for p in known.prompts)), generator)
+
+
+def test_training_pays_after(trained: StepPredictor) -> None:
+    found = training.pays_after(trained)
+    saved = found["saved_j_per_image"]
+    assert saved is not None
+    assert saved > 0
+    assert found["pays_after_images"] == pytest.approx(1000.0 / saved)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perjoule.errors import EvidenceError, SuiteError, UnknownNameError
+from perjoule_suites.budgetfusion.rules import (
+    RULES,
+    Calibration,
+    EnergyBudget,
+    EqualMarginal,
+    Forecast,
+    Plateau,
+    QualityFloor,
+    make_rule,
+)
+
+GRID = np.array([1, 2, 4, 8, 16])
+ENERGY = 1.0 + GRID
+
+
+def forecast(values: np.ndarray) -> Forecast:
+    return Forecast(grid=GRID, energy_j=ENERGY, metrics=("q",), values=np.asarray(values, float)[..., None])
+
+
+def saturating(hardness: list[float]) -> np.ndarray:
+    return 1 - np.exp(-GRID / np.array(hardness)[:, None])
+
+
+def exact(values: np.ndarray) -> Calibration:
+    return Calibration(forecast=forecast(values), truth=np.asarray(values, float)[..., None])
+
+
+def test_equal_marginal_is_the_best_buy_by_hand() -> None:
+    curves = np.array([[0.0, 0.5, 0.6, 0.61, 0.62], [0.0, 0.1, 0.5, 0.9, 1.0]])
+    # λ = 10: worths are λq − E; row 0: -2 2 1 …, row 1: -2 -2 0 0 -7 → the first of a tie
+    rule = EqualMarginal(metric="q", joules_per_unit=10)
+    assert rule.choose(forecast(curves), exact(curves)).tolist() == [1, 2]
+    assert EqualMarginal(metric="q", joules_per_unit=1e6).choose(forecast(curves), exact(curves)).tolist() == [4, 4]
+
+
+@given(st.floats(0.01, 1e4), st.floats(1.001, 100.0))
+def test_a_higher_price_never_means_fewer_steps(price: float, factor: float) -> None:
+    curves = saturating([0.5, 1, 2, 4, 9])
+    low = EqualMarginal(metric="q", joules_per_unit=price).choose(forecast(curves), exact(curves))
+    high = EqualMarginal(metric="q", joules_per_unit=price * factor).choose(forecast(curves), exact(curves))
+    assert (high >= low).all()
+
+
+@given(st.floats(2.0, 17.0))
+def test_a_budget_is_kept_and_nearly_used(mean_j: float) -> None:
+    curves = saturating(list(np.geomspace(0.5, 10, 40)))
+    chosen = EnergyBudget(metric="q", mean_j=mean_j).choose(forecast(curves), exact(curves))
+    spent = ENERGY[chosen].mean()
+    assert spent <= mean_j + 1e-9
+    # one image more by one rung would cost at most 8/40 J on average, and curves flatten out at the end
+    assert spent > mean_j - 1.0 or mean_j > 10
+
+
+def test_a_budget_below_the_fewest_steps_is_an_error() -> None:
+    curves = saturating([1, 2])
+    with pytest.raises(EvidenceError, match=r"1\.5 J/image is less than 1 steps cost \(2 J\)"):
+        EnergyBudget(metric="q", mean_j=1.5).choose(forecast(curves), exact(curves))
+
+
+def test_plateau_divides_difficulty_out() -> None:
+    # the same shape at another height reaches its own plateau at the same place
+    curves = np.stack([saturating([2.0])[0], 0.1 * saturating([2.0])[0] + 0.5])
+    assert len(set(Plateau(tolerance=0.05).choose(forecast(curves), exact(curves)))) == 1
+
+
+def test_plateau_waits_for_the_slowest_metric_that_speaks() -> None:
+    fast, slow = saturating([0.5])[0], saturating([8.0])[0]
+    values = np.stack([fast, slow], axis=-1)[None]
+    both = Forecast(grid=GRID, energy_j=ENERGY, metrics=("fast", "slow"), values=values)
+    sure = Calibration(forecast=both, truth=values)
+    assert Plateau(tolerance=0.05).choose(both, sure).tolist() == [4]
+    # forecasts of `slow` are off by more than its whole range, so it abstains
+    unsure = Calibration(forecast=both, truth=values + np.array([0.0, 5.0]))
+    assert Plateau(tolerance=0.05).choose(both, unsure).tolist() == [2]
+
+
+@pytest.mark.parametrize("miss_rate", [0.05, 0.1, 0.3])
+def test_the_floor_is_missed_as_rarely_as_promised(miss_rate: float) -> None:
+    chance = np.random.default_rng(3)
+
+    def world(count: int) -> tuple[np.ndarray, np.ndarray]:
+        hardness = np.exp(chance.normal(0.5, 0.7, count))
+        true = 1 - np.exp(-GRID / hardness[:, None]) + 0.03 * chance.normal(size=(count, len(GRID)))
+        seen = 1 - np.exp(-GRID / (hardness * np.exp(0.4 * chance.normal(size=count)))[:, None])
+        return seen, true
+
+    rates, means = [], []
+    for _ in range(60):
+        seen, true = world(200)
+        calibration = Calibration(forecast=forecast(seen), truth=true[..., None])
+        rule = QualityFloor(metric="q", floor=0.6, miss_rate=miss_rate)
+        new_seen, new_true = world(500)
+        chosen = rule.choose(forecast(new_seen), calibration)
+        rates.append((new_true[np.arange(500), chosen] < 0.6).mean())
+        means.append(GRID[chosen].mean())
+    assert np.mean(rates) <= miss_rate + 0.01
+    assert np.mean(rates) > miss_rate - 0.04  # not by being wasteful
+    assert np.mean(means) < 16
+
+
+def test_a_floor_that_nothing_reaches_is_no_promise() -> None:
+    curves = saturating([1.0] * 50)
+    with pytest.raises(EvidenceError, match="even 16 steps miss q = 2"):
+        QualityFloor(metric="q", floor=2.0).choose(forecast(curves), exact(curves))
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "error"),
+    [("plato", 0.1, UnknownNameError), ("plateau", 1.5, SuiteError), ("equal-marginal", 0.0, SuiteError),
+     ("energy-budget", float("inf"), SuiteError)],
+)  # fmt: skip
+def test_rules_that_cannot_be(name: str, level: float, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make_rule(name, "q", level, where="s.toml: variants[0].levels")
+
+
+def test_every_rule_has_a_name() -> None:
+    assert [type(make_rule(name, "q", 0.5)).__name__ for name in RULES] == [
+        "Plateau", "EqualMarginal", "EnergyBudget", "QualityFloor",
+    ]  # fmt: skip
+
+
+def test_an_unknown_metric_is_named() -> None:
+    curves = saturating([1.0])
+    with pytest.raises(UnknownNameError, match="predicted metric 'iklip'"):
+        EqualMarginal(metric="iklip", joules_per_unit=1.0).choose(forecast(curves), exact(curves))
