@@ -123,6 +123,7 @@ def evaluate(
         str | None, typer.Option(help="Quality held equal; the suite's primary metric by default.")
     ] = None,
     at_steps: Annotated[int | None, typer.Option(help="Held at what this rung of the ladder reaches.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
     """Savings at equal quality against the ladder and the controls, with paired intervals.
@@ -132,7 +133,12 @@ def evaluate(
     from perjoule.run_directory import load_run
     from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
 
-    found = evaluate_run(load_run(run), metric=metric, at_steps=at_steps)
+    loaded = load_run(run)
+    found = evaluate_run(loaded, metric=metric, at_steps=at_steps)
+    if figures is not None:
+        from perjoule_suites.budgetfusion.figures import draw_all
+
+        found["figures"] = [str(file) for file in draw_all(loaded, figures, metric)]
     if as_json:
         _say(found, as_json)
         return

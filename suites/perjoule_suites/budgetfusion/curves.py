@@ -20,6 +20,7 @@ from perjoule.types import Provenance, Variant
 Array = NDArray[np.float64]
 
 LEAST_PROMPTS = 20
+LADDER_POLICIES = ("fixed", "shared-start")
 _PROVENANCE: tuple[Provenance, ...] = ("simulated", "estimated", "measured")  # worst first
 
 
@@ -75,19 +76,20 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
 
     Args:
         run: A run with a fixed ladder.
-        variant: Name of the ladder; the only one with the policy `fixed` if None.
+        variant: Name of the ladder; the only one if None.
 
     Raises:
         EvidenceError: No such ladder, fewer than three rungs, too few prompts, scores that are missing or NaN, a metric
             whose lower values are better, or windows without joules.
     """
     ladder = _ladder(run, variant)
-    grid = tuple(sorted(ladder.steps))
+    # a ladder on schedules with a shared start has its step counts as levels
+    cells = {cell.steps or int(cell.level or 0): cell.cell_id for cell in cells_of(run.suite) if cell.variant == ladder}
+    grid = tuple(sorted(cells))
     if len(grid) < 3:
         raise EvidenceError(f"{run.path}: variant {ladder.name!r} has {len(grid)} step counts: a curve needs 3")
     if not run.metrics:
         raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
-    cells = {cell.steps: cell.cell_id for cell in cells_of(run.suite) if cell.variant == ladder}
     table = read_grid(run, tuple(run.metrics))
     columns = [table.cells.index(cells[steps]) for steps in grid]
     metrics = tuple(run.metrics)
@@ -123,10 +125,11 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
 
 
 def _ladder(run: Run, name: str | None) -> Variant:
-    ladders = [v for v in run.suite.variants if v.policy == "fixed" and (name is None or v.name == name)]
+    fixed = [v for v in run.suite.variants if v.policy in LADDER_POLICIES]
+    ladders = [v for v in fixed if name is None or v.name == name]
     if len(ladders) == 1:
         return ladders[0]
-    known = ", ".join(v.name for v in run.suite.variants if v.policy == "fixed") or "none"
+    known = ", ".join(v.name for v in fixed) or "none"
     wanted = "several" if name is None and ladders else f"no variant {name!r}" if name else "no"
     raise EvidenceError(f"{run.path}: {wanted} with a fixed ladder; name one with --variant: {known}")
 

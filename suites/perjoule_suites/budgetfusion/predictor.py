@@ -262,6 +262,11 @@ class StepPredictor:
         )
 
 
+def read_config(source: str) -> PredictorConfig:
+    """What the predictor at a folder, hub id or `builtin:NAME` was made for. Raises UsageError."""
+    return _read(_folder(source))[0]
+
+
 def check_prompts(prompts: Sequence[str]) -> None:
     """Raise UsageError for what is no prompt."""
     for index, prompt in enumerate(prompts):

@@ -5,12 +5,12 @@ Everything is a pure function of the run directory and, for what was predicted, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
 from perjoule.run_directory import Run
@@ -21,6 +21,7 @@ from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Estimate, Variant
 from perjoule_suites.budgetfusion.curves import Array
+from perjoule_suites.budgetfusion.predictor import read_config
 
 RESAMPLES = 10_000
 
@@ -220,10 +221,12 @@ def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[st
             "quality_p10": float(np.nanquantile(quality, 0.1)),
             "steps_mean": float(np.nanmean(arms.steps[:, :, column])),
             "duration_s_per_image": durations[cell.cell_id],
-        }
+        } | _promise(arms, cell, column)
         if anchor is not None:
             longest = max((c for c in arms.cells[anchor] if c.steps), key=lambda c: c.steps or 0)
             row["time_saved_against_longest"] = 1 - durations[cell.cell_id] / durations[longest.cell_id]
+            row["predictor_share_of_longest"] = _predictor_s(arms.run, cell.cell_id) / durations[longest.cell_id]
+            row["rank_correlation"] = _rank_correlation(arms, cell, column, anchor)
             row |= _same_energy(arms, name, column, anchor, metric)
             row["gain_per_step_against_uniform"] = _gain_per_step(arms, column, anchor, metric)
         rows.append(row)
@@ -260,8 +263,40 @@ def _durations(run: Run) -> dict[str, float]:
     return dict(zip(frame["cell_id"], frame["s"], strict=True))
 
 
-def rank_correlation(predicted: NDArray[np.intp], true: NDArray[np.intp]) -> float:
-    """Spearman's ρ of predicted and true t*, ties ranked by their mean."""
+def _predictor_s(run: Run, cell_id: str) -> float:
+    """Seconds an image that the decision took."""
+    trials = run.trials.filter((pl.col("cell_id") == cell_id) & pl.col("failure").is_null())
+    spent = [json.loads(phases).get("predictor", 0.0) for phases in trials["phases_s"]]
+    return float(sum(spent)) / max(int(trials["image_count"].sum()), 1)
+
+
+def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
+    """For the quality floor: the share of images that miss it, beside the share that was promised."""
+    arguments = cell.variant.policy_args
+    if arguments.get("rule") != "quality-floor":
+        return {}
+    values = arms.quality(arguments["metric"])[:, :, column]
+    known = np.isfinite(values)
+    missed = float((values[known] < float(cell.level or 0)).mean())
+    return {"promised_miss_rate": arguments.get("miss_rate", 0.1), "miss_rate": missed}
+
+
+def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:
+    """Spearman's ρ over prompts of the steps that the arm took and those that the true mean curves call for.
+
+    For equal-marginal arms; None where either does not vary. The true curves are the ladder's, mean over seeds.
+    """
+    arguments = cell.variant.policy_args
+    if "predictor" not in arguments or arguments.get("rule", "equal-marginal") != "equal-marginal":
+        return None
+    config = read_config(arguments["predictor"])
+    metric = arguments.get("metric") or config.metric
+    rungs = np.array([float(c.steps or 0) for c in arms.cells[anchor]])
+    curves = np.nanmean(arms.quality(metric)[:, :, arms.columns(anchor)], axis=1)
+    worth = float(cell.level or 0) * curves - (config.base_j + config.step_j * rungs)
+    true, taken = rungs[worth.argmax(1)], np.nanmean(arms.steps[:, :, column], axis=1)
+    if len(set(true)) < 2 or len(set(taken)) < 2:
+        return None
     from scipy.stats import spearmanr
 
-    return float(spearmanr(predicted, true).statistic)
+    return float(spearmanr(taken, true).statistic)

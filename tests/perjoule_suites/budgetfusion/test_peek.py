@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_schedules_fall_and_share_their_first(steps: int, shared: int) -> None:
         return
     times = peek.shared_schedule(steps, shared)
     assert len(times) == steps
-    assert all(a > b for a, b in zip(times, times[1:], strict=False))
+    assert all(a > b for a, b in pairwise(times))
     assert times[-1] >= 0
     assert times[:shared] == peek.shared_schedule(shared, shared)
 

@@ -1,0 +1,131 @@
+"""The study's pictures: curves, steps by kind of prompt, predicted against true t*, and the plane of all arms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perjoule.run_directory import Run
+from perjoule.types import Role
+from perjoule_suites.budgetfusion.study import Arms, arms_of
+
+# Okabe and Ito's palette, with a marker of its own for each part an arm can play
+_LOOKS: dict[Role, tuple[str, str]] = {
+    "fixed": ("#000000", "o"),
+    "predicted": ("#0072B2", "D"),
+    "control": ("#999999", "x"),
+    "distilled": ("#D55E00", "^"),
+}
+_PREDICTED = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#8C510A")
+
+
+def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
+    """Write the figures as PNG; returns the files.
+
+    Args:
+        run: A scored run with a ladder and adaptive arms.
+        folder: Where to put them.
+        metric: The quality on the axes; the suite's primary metric by default.
+    """
+    arms, name = arms_of(run), metric or run.suite.metrics.primary
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "study-curves.png": _curves(arms),
+        "study-steps.png": _steps(arms),
+        "study-frontier.png": _frontier(arms, name),
+    }
+    for file, figure in files.items():
+        figure.savefig(folder / file, dpi=120, metadata={"Software": None})
+    return [folder / file for file in files]
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _ladder(arms: Arms) -> str:
+    return next(name for name in arms.cells if arms.variant(name).policy == "fixed")
+
+
+def _categories(arms: Arms) -> dict[str, list[int]]:
+    """Kind of prompt -> rows of the grid."""
+    kinds = {prompt.prompt_id: prompt.category for prompt in arms.run.prompt_set}
+    found: dict[str, list[int]] = {}
+    for row, prompt in enumerate(arms.grid.prompts):
+        found.setdefault(kinds.get(prompt, "") or "all", []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _curves(arms: Arms) -> Any:
+    """Mean curves of each kind of prompt along the ladder, one panel a metric."""
+    name = _ladder(arms)
+    metrics = [m for m in ("iclip", "cvvdp", "scene") if m in arms.run.metrics] or list(arms.run.metrics)[:3]
+    figure, panels = _figure(3.6 * len(metrics), 3.2, len(metrics))
+    steps = [cell.steps for cell in arms.cells[name]]
+    for panel, metric in zip(panels, metrics, strict=True):
+        for (kind, rows), colour in zip(_categories(arms).items(), _PREDICTED, strict=False):
+            values = arms.quality(metric)[rows][:, :, arms.columns(name)]
+            panel.plot(steps, np.nanmean(values, axis=(0, 1)), marker="o", ms=3, color=colour, label=kind)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(steps, [str(n) for n in steps])
+        panel.minorticks_off()
+        panel.set_title(metric, loc="left", fontsize=10)
+        panel.set_xlabel("denoising steps")
+        panel.grid(alpha=0.3)
+    panels[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _steps(arms: Arms) -> Any:
+    """Steps that the first predicted arm gave each kind of prompt, one panel a level."""
+    name = next(n for n in arms.cells if arms.variant(n).role == "predicted")
+    cells = arms.cells[name]
+    figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))
+    kinds = _categories(arms)
+    choices = sorted({int(n) for n in arms.steps[:, :, arms.columns(name)].ravel() if np.isfinite(n)})
+    for panel, cell, column in zip(panels, cells, arms.columns(name), strict=True):
+        below = np.zeros(len(choices))
+        for (kind, rows), colour in zip(kinds.items(), _PREDICTED, strict=False):
+            taken = arms.steps[rows][:, :, column].ravel()
+            counts = np.array([(taken == n).sum() for n in choices]) / arms.steps[:, :, column].size
+            panel.bar(range(len(choices)), counts, bottom=below, color=colour, label=kind)
+            below += counts
+        panel.set_xticks(range(len(choices)), [str(n) for n in choices], fontsize=7)
+        panel.set_ylim(0, 1)
+        panel.set_title(f"{name}, level {cell.level:g}", loc="left", fontsize=8)
+        panel.set_xlabel("steps")
+    panels[0].set_ylabel("share of images")
+    panels[0].legend(fontsize=6, frameon=False)
+    return figure
+
+
+def _frontier(arms: Arms, metric: str) -> Any:
+    """Energy against quality for every arm of the ladder's family."""
+    ladder = arms.variant(_ladder(arms))
+    figure, (panel,) = _figure(7.2, 4.6)
+    colours = iter(_PREDICTED)
+    sign = 1.0 if arms.run.metrics[metric].direction == "higher" else -1.0
+    for name in arms.cells:
+        variant = arms.variant(name)
+        same = (variant.family or variant.name) == (ladder.family or ladder.name)
+        if not same and arms.run.metrics[metric].track == "fidelity":
+            continue  # a full-reference score of another model stands on another scale
+        colour, marker = _LOOKS[variant.role]
+        colour = next(colours, colour) if variant.role == "predicted" else colour
+        columns = arms.columns(name)
+        energy = np.nanmean(arms.grid.energy_j[:, :, columns], axis=(0, 1))
+        quality = sign * np.nanmean(arms.quality(metric)[:, :, columns], axis=(0, 1))
+        line = "-" if variant.role == "fixed" else "--" if len(columns) > 1 else ""
+        panel.plot(energy, quality, line or "none", marker=marker, color=colour, label=name, ms=5, lw=1)
+    provenance = ", ".join(sorted(set(arms.run.trials["provenance"].drop_nulls())))
+    panel.set_xscale("log")
+    panel.set_xlabel(f"J/image ({provenance})")
+    panel.set_ylabel(metric)
+    panel.grid(alpha=0.3, which="both")
+    panel.legend(fontsize=7, frameon=False, ncols=2)
+    return figure
