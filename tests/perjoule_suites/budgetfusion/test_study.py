@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from perjoule.errors import EvidenceError
+from perjoule.plan import image_id, make_plan
+from perjoule.run_directory import Run, load_run, write_scores
+from perjoule.run_writer import RunWriter
+from perjoule.types import (
+    EnergyReading,
+    Metrics,
+    MetricSpec,
+    Prompt,
+    PromptSource,
+    Protocol,
+    Score,
+    Suite,
+    Trial,
+    Variant,
+)
+from perjoule_suites.budgetfusion.curves import curves_of
+from perjoule_suites.budgetfusion.figures import draw_all
+from perjoule_suites.budgetfusion.study import evaluate
+
+LADDER = (1, 2, 4, 8, 16)
+PRICES = (4.0, 10.0, 25.0, 60.0)
+BASE_J, STEP_J = 1.0, 0.5
+# half of the prompts need four times the steps
+PROMPTS = tuple(
+    Prompt(prompt_id=f"{i:03d}", text=f"{'hard' if i % 2 else 'easy'} prompt {i}", category="hard" if i % 2 else "easy")
+    for i in range(40)
+)
+SPEC = MetricSpec(
+    name="q", direction="higher", track="absolute", needs_reference=False, unit="", weights_digest="none",
+    licence="Apache-2.0", description="made up", advisory=False, bounds=(0.0, 1.0),
+)  # fmt: skip
+ARM = Variant(name="bf", model="m", family="ladder", role="predicted", policy="budgetfusion", levels=PRICES)
+SUITE = Suite(
+    name="world",
+    title="A world with a known truth",
+    description="",
+    prompts=PromptSource(source="x"),
+    metrics=Metrics(primary="q", names=("q",)),
+    protocol=Protocol(seeds=(1, 2), batch_size=1, idle_s=0.0),
+    variants=(Variant(name="ladder", model="m", steps=LADDER), ARM, replace(ARM, name="dealt", role="control")),
+)
+
+
+def quality(prompt: Prompt, seed: int, steps: int) -> float:
+    noise = np.random.default_rng([int(prompt.prompt_id), seed, steps]).normal(0, 0.01)
+    return float(1 - np.exp(-steps / (4.0 if prompt.category == "hard" else 1.0)) + noise)
+
+
+def right_steps(prompt: Prompt, price: float) -> int:
+    worth = [price * (1 - np.exp(-n / (4.0 if prompt.category == "hard" else 1.0))) - STEP_J * n for n in LADDER]
+    return LADDER[int(np.argmax(worth))]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("study") / "run"
+    writer = RunWriter.create(
+        path, SUITE, PROMPTS, {"comparability": {}, "comparability_key": "k", "models": {"m": "d"}}
+    )
+    scores: list[Score] = []
+    for work in make_plan(SUITE, PROMPTS):
+        (prompt,), (seed,), cell = work.prompts, work.seeds, work.cell
+        wanted = PROMPTS[(int(prompt.prompt_id) + 1) % len(PROMPTS)] if cell.variant.name == "dealt" else prompt
+        steps = cell.steps or right_steps(wanted, float(cell.level or 0))
+        reading = EnergyReading(
+            energy_j=BASE_J + STEP_J * steps, uncertainty_j=0.1, duration_s=0.1 * steps, boundary="estimate",
+            provenance="simulated", method="made up",
+        )  # fmt: skip
+        writer.append(
+            Trial(
+                trial_id=work.trial_id,
+                cell_id=cell.cell_id,
+                variant=cell.variant.name,
+                role=cell.variant.role,
+                policy=cell.variant.policy,
+                block=0,
+                prompts=(prompt.text,),
+                prompt_ids=(prompt.prompt_id,),
+                seeds=(seed,),
+                steps=(steps,),
+                nfe_per_image=2.0 * steps,
+                image_count=1,
+                iterations=1,
+                reading=reading,
+                image_sha256=("0",),
+                phases_s={"predictor": 0.001},
+            )  # fmt: skip
+        )
+        name = image_id(cell.cell_id, prompt.prompt_id, seed)
+        scores.append(Score(image_id=name, metric="q", value=quality(prompt, seed, steps)))
+    writer.finish()
+    write_scores(load_run(path), scores, [SPEC])
+    return load_run(path)
+
+
+def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> None:
+    found = evaluate(run, at_steps=4)
+    savings = {(c["test"], c["anchor"]): c["saving"] for c in found["comparisons"]}
+    adaptive = savings["bf", "ladder"]
+    assert adaptive["low"] > 0
+    assert savings["bf", "bf, shuffled"]["low"] > 0
+    assert savings["dealt", "ladder"]["high"] < adaptive["low"]
+    assert savings["ladder oracle", "ladder"]["value"] == pytest.approx(adaptive["value"], abs=0.05)
+    (captured,) = found["headroom"]
+    assert captured["captured"]["value"] == pytest.approx(1.0, abs=0.3)
+    assert found["extra_evaluations"] == {"bf": 0.0}
+    assert found["provenance"] == ["simulated"]
+    arm = next(a for a in found["arms"] if a["arm"] == "bf")
+    for level in arm["levels"]:
+        assert level["time_saved_against_longest"] == pytest.approx(1 - level["steps_mean"] / 16)
+        assert level["energy_j_per_image"] == pytest.approx(BASE_J + STEP_J * level["steps_mean"])
+
+
+def test_curves_come_back_from_the_run(run: Run) -> None:
+    curves = curves_of(run, "ladder")
+    assert curves.grid == LADDER
+    assert curves.values.shape == (40, 2, 5, 1)
+    where = curves.prompts.index("hard prompt 7")
+    assert curves.values[where, 1, 3, 0] == pytest.approx(quality(PROMPTS[7], 2, 8))
+    assert curves.cost.base_j == pytest.approx(BASE_J)
+    assert curves.cost.step_j == pytest.approx(STEP_J)
+    assert curves.cost.provenance == "simulated"
+    assert curves.collected_j == pytest.approx(run.trials["energy_j"].sum())
+
+
+def test_curves_that_cannot_be(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="no variant 'laddr' with a fixed ladder; name one with --variant: ladder"):
+        curves_of(run, "laddr")
+    import shutil
+
+    shutil.copytree(run.path, tmp_path / "run")
+    scores = pl.read_parquet(tmp_path / "run" / "scores.parquet")
+    holed = scores.with_columns(
+        value=pl.when(pl.col("cell_id") == "ladder-004").then(float("nan")).otherwise(pl.col("value"))
+    )
+    holed.write_parquet(tmp_path / "run" / "scores.parquet")
+    with pytest.raises(EvidenceError, match="80 scores are missing or NaN, of 'q'"):
+        curves_of(load_run(tmp_path / "run"), "ladder")
+    scores.filter(pl.col("prompt_id") < "010").write_parquet(tmp_path / "run" / "scores.parquet")
+    with pytest.raises(EvidenceError, match=r"missing or NaN|too few"):
+        curves_of(load_run(tmp_path / "run"), "ladder")
+
+
+def test_an_unscored_run_is_told_how_to_be_scored(run: Run, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    with pytest.raises(EvidenceError, match="perjoule score"):
+        evaluate(load_run(tmp_path / "run"))
+
+
+def test_figures_are_drawn(run: Run, tmp_path: Path) -> None:
+    files = draw_all(run, tmp_path / "figures")
+    assert [f.name for f in files] == ["study-curves.png", "study-steps.png", "study-frontier.png"]
+    assert all(f.stat().st_size > 5_000 for f in files)
