@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perjoule import __version__
+from perjoule import __version__, commands
 from perjoule.errors import PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -232,6 +232,9 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
     from typer._completion_shared import get_completion_script  # its public home does not export it by name
 
     typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
+
+
+commands.register(app)
 
 
 def _reporter(quiet: bool) -> TerminalReporter:
