@@ -94,9 +94,11 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
 def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:
     """The stored baseline of a name."""
     every = listed(root)
-    found = [b for b in every if b.name == name and suite in (None, b.suite)]
-    if len(found) > 1 and key is not None:
-        found = [b for b in found if b.key == key] or found
+    found = [b for b in every if b.name == name]
+    # of several, suite and system decide; a single one is taken, and the gate says what does not fit
+    for wanted, of in ((suite, lambda b: b.suite), (key, lambda b: b.key)):
+        if len(found) > 1 and wanted is not None:
+            found = [b for b in found if of(b) == wanted] or found
     if not found:
         raise UnknownNameError("baseline", name, {b.name for b in every}, str(root))
     if len(found) > 1:

@@ -22,6 +22,7 @@ from perjoule.types import Estimate
 
 T_FROM = 64
 POWER = 0.8
+_LISTED = 5
 
 
 def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Verdict:
@@ -51,9 +52,11 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Ve
     cells = tuple(_cell(pairs, i, config, failing, unsure_session) for i in range(len(pairs.cells)))
     worth = _net_benefit(pairs, config)
     reasons = [*_reasons(axis_e, axis_q, metric, unsure_session, energy, limit_e, extra, config)]
-    for cell in cells if len(cells) > 1 else ():
-        if cell.failed:
-            reasons.append(f"cell {cell.cell_id} is worse than the margin in {' and '.join(cell.failed)}")
+    for axis in ("energy", "quality") if len(cells) > 1 else ():
+        worse = [cell.cell_id for cell in cells if axis in cell.failed]
+        if worse:
+            more = f" and {len(worse) - _LISTED} more" if len(worse) > _LISTED else ""
+            reasons.append(f"cells worse than the margin in {axis}: {', '.join(worse[:_LISTED])}{more}")
     verdict = _verdict(axis_e, axis_q, cells, worth)
     if worth is not None and worth.value is not None:
         reasons.append(
