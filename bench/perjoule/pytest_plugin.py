@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perjoule.pytest_energy.session import EnergySession
 
 _SESSION = pytest.StashKey["EnergySession"]()
+_DESELECTED = pytest.StashKey["set[str]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,10 +82,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
         if session is not None:
             session.deselected.add(item.nodeid)
         else:
-            item.config.stash.setdefault(_DESELECTED, set()).add(item.nodeid)
-
-
-_DESELECTED = pytest.StashKey[set[str]]()
+            names: set[str] = item.config.stash.setdefault(_DESELECTED, set())
+            names.add(item.nodeid)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -124,8 +123,8 @@ def session_of(config: pytest.Config) -> EnergySession:
         from perjoule.pytest_energy.session import EnergySession
 
         found = config.stash[_SESSION] = EnergySession.open(config)
-        if _DESELECTED in config.stash:
-            found.deselected |= config.stash[_DESELECTED]
+        left_out: set[str] = config.stash.setdefault(_DESELECTED, set())
+        found.deselected |= left_out
     return found
 
 
