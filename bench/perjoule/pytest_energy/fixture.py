@@ -96,6 +96,8 @@ class EnergyBenchmark:
         if self._benchmark is not None and self._benchmark.enabled:
             self._benchmark.pedantic(work, setup=opening, teardown=closing, rounds=rounds, iterations=1)
         else:
+            if self._benchmark is not None:
+                self._benchmark(lambda: None)  # it warns of fixtures that were asked for and not used
             for _ in range(rounds):
                 opening()
                 try:
