@@ -32,7 +32,7 @@ SEED = 20_241_205
 METHOD = "paired bootstrap over prompts with their seeds; BCa"
 
 # rows of weights are made in portions of this size
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 4 * 2**20
 _CACHED_COUNTERS = 2**15
 # leaving out groups instead of single prompts keeps the acceleration and bounds the work
 _JACKKNIFE_GROUPS = 1_000
