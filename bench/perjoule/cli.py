@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perjoule import __version__
+from perjoule import __version__, commands
 from perjoule.errors import MeterError, PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -286,8 +286,11 @@ def budgetfusion(context: typer.Context) -> None:
     """
     from perjoule import registry
 
-    commands = registry.load("commands", "budgetfusion", kind="command")
-    commands(args=context.args, prog_name="perjoule budgetfusion", standalone_mode=True)
+    verbs = registry.load("commands", "budgetfusion", kind="command")
+    verbs(args=context.args, prog_name="perjoule budgetfusion", standalone_mode=True)
+
+
+commands.register(app)
 
 
 def _reporter(quiet: bool) -> TerminalReporter:

@@ -103,6 +103,9 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
         sys.stdout.write(out.getvalue())
         return
     sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
+    compared = [_comparison_row(record) for record in found["comparisons"]]
+    if compared:
+        sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
     note = _provenance_note(found["points"])
     sys.stdout.write(f"\n{note}\n" if note else "")
 
@@ -124,6 +127,27 @@ def _frontier_row(point: Row, metric: str) -> Row:
         "frontier": "*" if point["on_frontier"] else "",
         "P(frontier)": point["p_on_frontier"],
     }
+
+
+def _comparison_row(record: Row) -> Row:
+    bd = _span(record["bd_energy"], percent=True)
+    return {
+        "arm": record["test"],
+        "against": record["anchor"],
+        "saving": _span(record["iso_quality_saving"], percent=True),
+        "at quality": record["at_quality"],
+        "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
+        "BD-energy": bd if record["resolved"] else f"({bd})",
+        "because": record["reason"] or "",
+    }
+
+
+def _span(estimate: Row | None, *, percent: bool) -> str | None:
+    if estimate is None or estimate["value"] is None:
+        return None
+    kind = ".1%" if percent else ".3g"
+    ends = ["open" if end is None else f"{end:{kind}}" for end in (estimate["low"], estimate["high"])]
+    return f"{estimate['value']:{kind}} [{', '.join(ends)}]"
 
 
 def _provenance_note(points: list[Row]) -> str:
@@ -229,8 +253,47 @@ def schemas() -> Row:
         },
         "required": ["cell_id", "energy_j_per_image", "quality", "provenance"],
     }
+    reference: Row = {"$ref": "#/$defs/Estimate"}
+    maybe: Row = {"type": ["number", "null"]}
+    compared: Row = {
+        "test": {"type": "string"},
+        "anchor": {"type": "string"},
+        "bd_energy": reference,
+        "iso_quality_saving": reference,
+        "at_quality": maybe,
+        "gain_per_joule": reference,
+        "overlap": {"type": "number"},
+        "resolved": {"type": "boolean"},
+        "reason": {"type": ["string", "null"]},
+    }
+    comparison = {"type": "object", "properties": compared, "required": list(compared)}
+    axis = {
+        "type": "object",
+        "properties": {
+            "change": reference,
+            "margin": {"type": "number"},
+            "mde": maybe,
+            "outcome": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
+        },
+        "required": ["change", "margin", "mde", "outcome"],
+    }
+    key_difference = {"type": "object", "required": ["key", "baseline", "candidate"]}
+    gate_schema = {
+        "$defs": {"Estimate": estimate},
+        "type": "object",
+        "properties": {
+            "schema": {"const": 1},
+            "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
+            "energy": axis,
+            "quality": axis,
+            "missing": {"type": "array"},
+            "incomparable": {"type": "array", "items": key_difference},
+            "reasons": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["schema", "verdict", "energy", "quality", "missing", "incomparable", "reasons"],
+    }
     frontier_schema = {
-        "$defs": {"Estimate": estimate, "Point": point},
+        "$defs": {"Estimate": estimate, "Point": point, "Comparison": comparison},
         "type": "object",
         "properties": {
             "schema": {"const": 1},
@@ -239,12 +302,12 @@ def schemas() -> Row:
             "points": {"type": "array", "items": {"$ref": "#/$defs/Point"}},
             "frontier": {"type": "array", "items": {"type": "string"}},
             "hypervolume": {"type": ["object", "null"]},
-            "comparisons": {"type": "array"},
+            "comparisons": {"type": "array", "items": {"$ref": "#/$defs/Comparison"}},
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }
     records = {"doctor": _record_schema(Diagnosis), "measure": _record_schema(Measurement)}
-    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, **records}
+    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
 
 
 def _record_schema(record: type) -> Row:

@@ -42,7 +42,7 @@ def hypervolume_rows(
     with np.errstate(invalid="ignore"):
         x = np.log2(energy)
         inside = np.isfinite(x) & np.isfinite(quality) & (x < worst_e) & (quality > worst_q)
-    order = np.argsort(np.where(inside, x, np.inf), axis=1, kind="stable")
+    order = np.argsort(np.where(inside, x, np.inf), axis=1)
     left = np.take_along_axis(np.where(inside, x, worst_e), order, 1)
     # swept from left to right, each point adds the strip by which it rises above all before it
     best = np.maximum.accumulate(np.take_along_axis(np.where(inside, quality, worst_q), order, 1), axis=1)

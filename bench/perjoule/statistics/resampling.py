@@ -32,7 +32,8 @@ SEED = 20_241_205
 METHOD = "paired bootstrap over prompts with their seeds; BCa"
 
 # rows of weights are made in portions of this size
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 4 * 2**20
+_CACHED_COUNTERS = 2**15
 # leaving out groups instead of single prompts keeps the acceleration and bounds the work
 _JACKKNIFE_GROUPS = 1_000
 # an interval from fewer usable resamples than this share would be one of the lucky draws
@@ -162,11 +163,16 @@ def _weights(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Arr
     """(first row, how often each prompt is drawn in each resample), in portions."""
     chance = np.random.default_rng(seed)
     portion = max(1, _CHUNK_BYTES // (8 * max(1, prompts)))
+    block = max(1, _CACHED_COUNTERS // max(1, prompts))
+    offsets = np.arange(block)[:, None] * prompts
     for at in range(0, resamples, portion):
         drawn = chance.integers(0, prompts, (min(portion, resamples - at), prompts))
         weights = np.empty(drawn.shape)
-        for row, units in enumerate(drawn):
-            weights[row] = np.bincount(units, minlength=prompts)
+        # several rows at once, as many as the cache holds counters for
+        for row in range(0, len(drawn), block):
+            units = drawn[row : row + block] + offsets[: len(drawn) - row]
+            counts = np.bincount(units.ravel(), minlength=len(units) * prompts)
+            weights[row : row + block] = counts.reshape(len(units), prompts)
         yield at, weights
 
 

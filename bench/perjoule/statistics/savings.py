@@ -1,7 +1,7 @@
 """What an arm saves at equal quality, and gains at equal energy.
 
     S(q*) = 1 − E_T(q*) / E_A(q*)        q*: quality of the anchor's last rung, unless told otherwise
-    G(e*) = Q_T(e*) − Q_A(e*)            e*: energy of the anchor's last rung, unless told otherwise
+    G(e*) = Q_T(e*) − Q_A(e*)            e*: energy of the anchor's last rung, or of the test's if that is less
 
 For an arm of a single point q* is its own quality and e* its own energy, since nothing can be read off between its
 rungs. Outside the measured range there is no number: `reason` then holds the bound that the range does give.
@@ -131,7 +131,9 @@ def _quality_at(test: Ladders, anchor: Ladders, fixed: float | None, rung: int) 
 def _energy_at(test: Ladders, anchor: Ladders, fixed: float | None, rung: int) -> Array:
     if fixed is not None:
         return np.full(len(test.quality), float(fixed))
-    return test.energy_j[:, 0] if test.quality.shape[1] == 1 else anchor.energy_j[:, rung]
+    if test.quality.shape[1] == 1:
+        return test.energy_j[:, 0]
+    return np.minimum(anchor.energy_j[:, rung], np.fmax.reduce(test.energy_j, axis=1))
 
 
 def _why_no_saving(test: Ladders, anchor: Ladders, at: float) -> tuple[str, float | None]:

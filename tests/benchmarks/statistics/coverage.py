@@ -2,9 +2,10 @@
 
     nice python -m tests.benchmarks.statistics.coverage [WORLDS] [RESAMPLES]
 
-`same rungs`: the test arm costs four fifths of the anchor at every step count; the truth is −20 %.
+`same rungs`: the test arm costs four fifths of the anchor at every step count; the truth is −20 % whatever the
+interpolator.
 `other rungs`: it also stands at other step counts, so that interpolation has something to get wrong.
-`noisy seeds`: seeds scatter more than prompts do, where drawing both levels is known to widen intervals.
+`noisy seeds`: seeds scatter more than prompts do, where drawing seeds as well would count them twice.
 """
 
 from __future__ import annotations

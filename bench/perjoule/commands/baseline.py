@@ -1,0 +1,94 @@
+"""`perjoule baseline save|list|show|promote|prune`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perjoule.commands.options import Json, RunArgument, print_json
+
+if TYPE_CHECKING:
+    from perjoule.baselines import Baseline
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the baseline: main, release-1.2, …")]
+Suite = Annotated[str | None, typer.Option("--suite", help="Suite, if the name is kept for several.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    group = typer.Typer(help="Keep runs under a name, to compare later ones with.", no_args_is_help=True)
+    for verb, function in (("save", save), ("list", list_), ("show", show), ("promote", promote), ("prune", prune)):
+        group.command(verb)(function)
+    app.add_typer(group, name="baseline")
+
+
+def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
+    """Keep a run: its trials and scores, not its pictures.
+
+    Example: perjoule baseline save main runs/demo
+    """
+    from perjoule import baselines
+    from perjoule.run_directory import load_run
+
+    _print([baselines.save(load_run(run), name)], as_json)
+
+
+def list_(as_json: Json = False) -> None:
+    """List what is kept, oldest first.
+
+    Example: perjoule baseline list
+    """
+    from perjoule import baselines
+
+    _print(baselines.listed(), as_json)
+
+
+def show(name: Name, suite: Suite = None, as_json: Json = False) -> None:
+    """Print the operating points of a baseline.
+
+    Example: perjoule baseline show main
+    """
+    from tempfile import TemporaryDirectory
+
+    from perjoule import baselines, tables
+
+    with TemporaryDirectory() as folder:
+        run = baselines.load(name, Path(folder) / "run", suite=suite)
+        tables.print_frontier(run, None, "json" if as_json else "table")
+
+
+def promote(
+    name: Name, to: Annotated[str, typer.Argument(metavar="TO")], suite: Suite = None, as_json: Json = False
+) -> None:
+    """Keep a baseline under a second name, for slow drift to be measured against.
+
+    Example: perjoule baseline promote main release-1.2
+    """
+    from perjoule import baselines
+
+    _print([baselines.promote(name, to, suite=suite)], as_json)
+
+
+def prune(
+    keep: Annotated[int, typer.Option(help="How many of each suite and system stay.")] = 5, as_json: Json = False
+) -> None:
+    """Delete all but the newest; main and release-… always stay.
+
+    Example: perjoule baseline prune --keep 3
+    """
+    from perjoule import baselines
+
+    _print(baselines.prune(keep), as_json)
+
+
+def _print(found: list[Baseline], as_json: bool) -> None:
+    from perjoule import tables
+
+    rows: list[dict[str, Any]] = [{**asdict(b), "path": str(b.path)} for b in found]
+    if as_json:
+        print_json({"schema": 1, "baselines": rows})
+    else:
+        typer.echo(tables.text_table(rows))

@@ -1,0 +1,122 @@
+"""`perjoule gate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perjoule.commands.options import Json, Metric, print_json, share
+
+if TYPE_CHECKING:
+    from perjoule.gating.records import Verdict
+
+
+class Inconclusive(StrEnum):
+    """What an inconclusive verdict does to the exit code."""
+
+    report = "report"
+    warn = "warn"
+    fail = "fail"
+
+
+class Mode(StrEnum):
+    """Where the baseline was measured."""
+
+    paired = "paired"
+    stored = "stored"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(gate)
+
+
+def gate(
+    baseline: Annotated[str, typer.Option(metavar="RUN", help="Run directory, or the name of a stored baseline.")],
+    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    metric: Metric = None,
+    margin_energy: Annotated[str, typer.Option(help="Tolerable extra energy: 5% or 0.05.")] = "5%",
+    margin_quality: Annotated[float, typer.Option(help="Tolerable loss, in units of the metric.")] = 0.15,
+    alpha: Annotated[float, typer.Option(help="One-sided error of each axis.")] = 0.05,
+    mode: Annotated[
+        Mode | None, typer.Option(help="paired: same session; stored: another one. A stored name means stored.")
+    ] = None,
+    session_sd: Annotated[str | None, typer.Option(help="Scatter between sessions, from A/A runs: 3% or 0.03.")] = None,
+    looks: Annotated[int, typer.Option(help="How often this commit is looked at while prompts are added.")] = 1,
+    change: Annotated[
+        list[str] | None, typer.Option(help="Key that may differ, because it is the change under test; repeatable.")
+    ] = None,
+    joules_per_quality: Annotated[
+        float | None, typer.Option(help="Judge a trade by its net benefit at this price.")
+    ] = None,
+    inconclusive: Annotated[
+        Inconclusive, typer.Option(help="Exit code of an inconclusive verdict: 3, 0 with a warning, or 1.")
+    ] = Inconclusive.report,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request there.")] = None,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether the candidate may replace the baseline: not dearer and not worse than the margins.
+
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
+
+    Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-quality 0.02
+    """
+    from perjoule import baselines
+    from perjoule.gating import GateConfig, render
+    from perjoule.gating import gate as judge
+    from perjoule.run_directory import load_run
+
+    ours = load_run(candidate)
+    with ExitStack() as stack:
+        stored = not Path(baseline).is_dir()
+        if stored:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            key = str(ours.environment.get("comparability_key"))
+            theirs = baselines.load(baseline, folder, suite=ours.suite.name, key=key)
+        else:
+            theirs = load_run(baseline)
+        config = GateConfig(
+            margin_energy=share(margin_energy, "--margin-energy"),
+            margin_quality=margin_quality,
+            alpha=alpha,
+            mode=(mode or (Mode.stored if stored else Mode.paired)).value,
+            session_sd=None if session_sd is None else share(session_sd, "--session-sd"),
+            looks=looks,
+            change=tuple(change or ()),
+            joules_per_quality=joules_per_quality,
+        )
+        verdict = judge(theirs, ours, metric, config)
+    if junit is not None:
+        junit.write_text(render.junit(verdict), encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(render.markdown(verdict), encoding="utf-8")
+    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    if as_json:
+        print_json(verdict.as_json())
+    else:
+        typer.echo(render.terminal(verdict))
+        if github or on_github:
+            typer.echo(render.annotations(verdict))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if on_github and summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(render.markdown(verdict))
+    raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _exit_code(verdict: Verdict, inconclusive: Inconclusive) -> int:
+    if verdict.verdict != "inconclusive" or inconclusive is Inconclusive.report:
+        return verdict.exit_code
+    if inconclusive is Inconclusive.fail:
+        return 1
+    sys.stderr.write("perjoule: the gate is inconclusive; let through by --inconclusive warn\n")
+    return 0

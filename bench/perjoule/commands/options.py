@@ -1,0 +1,32 @@
+"""Options and output that verbs share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perjoule.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
+
+
+def print_json(value: Any) -> None:
+    """A result for programs."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False, default=str))
+
+
+def share(text: str, option: str) -> float:
+    """`5%` or `0.05` -> 0.05.
+
+    Raises:
+        UsageError: Names the option and its value.
+    """
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: a share, such as 5% or 0.05") from None

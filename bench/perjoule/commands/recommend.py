@@ -1,0 +1,68 @@
+"""`perjoule recommend`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from perjoule.commands.options import Json, Metric, RunArgument, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(recommend)
+
+
+def recommend(
+    run: RunArgument,
+    min_quality: Annotated[float | None, typer.Option(help="Take the cheapest point at least this good.")] = None,
+    max_joules: Annotated[float | None, typer.Option(help="Take the best point of at most so many J/image.")] = None,
+    metric: Metric = None,
+    family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which operating point to deploy, how sure that is, and print the diffusers call to paste.
+
+    Example: perjoule recommend runs/demo --min-quality 0.95
+    """
+    from perjoule import recommend as recommending
+    from perjoule.errors import EvidenceError
+    from perjoule.run_directory import load_run
+
+    found = recommending.recommend(load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family)
+    if as_json:
+        print_json(found)
+    elif found["chosen"] is not None:
+        typer.echo(_text(found))
+    if found["chosen"] is None:
+        raise EvidenceError(f"recommend: {found['reason']}")
+
+
+def _text(found: dict[str, Any]) -> str:
+    chosen, safe = found["chosen"], found["safe"]
+    lines = [_line(chosen, found["metric"])]
+    if chosen["p_meets"] is not None:
+        lines.append(
+            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples, and is chosen again in "
+            f"{chosen['p_chosen']:.1%} ({found['n_prompts']} prompts)"
+        )
+    if safe is None:
+        lines.append("  no point keeps it in 95 % of the resamples: measure more prompts, or ask for less")
+    elif safe["cell_id"] != chosen["cell_id"]:
+        lines.append(f"  to be sure in 95 %: {_line(safe, found['metric'])}")
+    if chosen["provenance"] != "measured":
+        lines.append(f"  energy is {str(chosen['provenance']).upper()}: do not quote it as measured")
+    if chosen["call"]:
+        lines += ["", chosen["call"]]
+    return "\n".join(lines)
+
+
+def _line(choice: dict[str, Any], metric: str) -> str:
+    energy = _interval(choice["energy_j_per_image"], choice["energy_low"], choice["energy_high"])
+    quality = _interval(choice["quality"], choice["quality_low"], choice["quality_high"])
+    return f"{choice['cell_id']}: {energy} J/image, {metric} {quality}"
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.4g}" if low is None or high is None else f"{value:.4g} [{low:.4g}, {high:.4g}]"

@@ -1,0 +1,45 @@
+"""The gate: may the candidate replace the baseline? Two axes, one verdict, and never a pass for want of evidence.
+
+baseline, candidate ──► evidence.check   missing · invalid · incomparable      ──► INVALID
+                        pairing.pair     ln E and Q differences, prompt by prompt
+                        decide.decide    non-inferiority on both axes          ──► PASS, FAIL, INCONCLUSIVE
+                        render           terminal, JSON, Markdown, JUnit, annotations: all from one Verdict
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perjoule.gating.records import GateConfig, Verdict
+
+if TYPE_CHECKING:
+    from perjoule.run_directory import Run
+
+__all__ = ["GateConfig", "Verdict", "gate"]
+
+
+def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateConfig | None = None) -> Verdict:
+    """Compare two runs and decide.
+
+    Args:
+        baseline: What is in use.
+        candidate: What would replace it.
+        metric: Quality axis; the baseline suite's primary metric by default.
+        config: Margins, level, mode; see `GateConfig`.
+
+    Returns:
+        The verdict. Missing, invalid or incomparable evidence is a verdict (`invalid`), not an exception.
+
+    Raises:
+        UsageError: If a margin is below the minimal detectable effect: such a gate could only guess.
+    """
+    from perjoule.gating.decide import decide
+    from perjoule.gating.evidence import check
+    from perjoule.gating.pairing import pair_runs
+
+    settings = config or GateConfig()
+    name = metric or baseline.suite.metrics.primary
+    found = check(baseline, candidate, name, settings)
+    if found.blocking:
+        return Verdict.invalid(name, settings, found)
+    return decide(pair_runs(baseline, candidate, name), name, settings, found)

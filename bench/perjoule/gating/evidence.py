@@ -1,0 +1,174 @@
+"""Is there evidence, and may the two runs be compared at all? Everything here speaks before any number does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import polars as pl
+
+from perjoule.gating.records import Difference, Findings, GateConfig, Missing
+from perjoule.run_directory import Run
+
+# windows with one of these were not of this work on this device alone
+_INVALIDATING = ("W202", "W212", "W213", "W215", "W260", "W263")
+_BRAKED = re.compile(r"W261.*(heat|therm|brake)", re.IGNORECASE)
+_TOLERATED_SHARE = 0.05
+_VARIANT_KEYS = (
+    "model", "role", "policy", "revision", "scheduler", "scheduler_args", "guidance", "negative_prompt", "dtype",
+    "width_px", "height_px", "family",
+)  # fmt: skip
+_LISTED = 5
+
+
+def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Findings:
+    """All that is missing, invalid or unlike, in words; notes for what is only worth knowing."""
+    empty = [
+        f"the {name} holds no finished trial: {run.path}"
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+        if _good(run).is_empty()
+    ]
+    if empty:
+        return Findings(invalid=tuple(empty))
+    missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]
+    missing += _missing_scores(baseline, candidate, metric)
+    invalid: list[str] = []
+    for name, run in (("baseline", baseline), ("candidate", candidate)):
+        invalid += _invalid(name, run)
+        missing += _missing_energy(name, run)
+    return Findings(
+        missing=tuple(missing),
+        incomparable=tuple(_differences(baseline, candidate, metric, set(config.change))),
+        invalid=tuple(invalid),
+        notes=tuple(_notes(baseline, candidate)),
+    )
+
+
+def _good(run: Run) -> pl.DataFrame:
+    return run.trials.filter(pl.col("failure").is_null())
+
+
+def _cells(run: Run) -> set[str]:
+    return set(run.trials["cell_id"])
+
+
+def _missing_cells(baseline: Run, candidate: Run) -> Iterable[Missing]:
+    new = sorted(_cells(candidate) - _cells(baseline))
+    hint = f"the candidate has {', '.join(new[:_LISTED])} instead: renamed?" if new else ""
+    for cell in sorted(_cells(baseline) - _cells(candidate)):
+        yield Missing(what="cell", name=cell, where="candidate", detail=hint)
+
+
+def _missing_prompts(baseline: Run, candidate: Run) -> Iterable[Missing]:
+    """Images of the baseline that the candidate did not make, by cell."""
+    theirs, ours = _images(baseline), _images(candidate)
+    shared = _cells(baseline) & _cells(candidate)
+    gone = theirs.filter(pl.col("cell_id").is_in(list(shared))).join(
+        ours, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True
+    )
+    for (cell,), part in sorted(gone.group_by("cell_id"), key=lambda item: str(item[0])):
+        prompts = sorted(part["prompt_id"].unique())
+        some = ", ".join(prompts[:_LISTED]) + (" …" if len(prompts) > _LISTED else "")
+        yield Missing(
+            what="prompt",
+            name=some,
+            where="candidate",
+            detail=f"cell {cell}: {len(part)} images of {len(prompts)} prompts are in the baseline only",
+        )
+
+
+def _images(run: Run) -> pl.DataFrame:
+    return (
+        _good(run)
+        .select("cell_id", "prompt_ids", "seeds")
+        .explode("prompt_ids", "seeds")
+        .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
+        .unique()
+    )
+
+
+def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Missing]:
+    for name, run in (("baseline", baseline), ("candidate", candidate)):
+        scores = run.scores.filter(pl.col("metric") == metric)
+        if metric not in run.metrics or scores.is_empty():
+            known = ", ".join(sorted(run.metrics)) or "none"
+            yield Missing(what="metric", name=metric, where=name, detail=f"scored are: {known}")
+            continue
+        bad = scores.filter(~pl.col("value").is_finite().fill_null(False))
+        images = _images(run).join(scores, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True)
+        if len(bad) or len(images):
+            reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
+            why = f"; the commonest reason: {reasons[0]}" if reasons else ""
+            yield Missing(
+                what="score", name=metric, where=name, detail=f"{len(bad) + len(images)} images have no number{why}"
+            )
+
+
+def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
+    failed = run.trials.filter(pl.col("failure").is_not_null())
+    if len(failed):
+        row = failed.row(0, named=True)
+        yield Missing(
+            what="trial", name=row["trial_id"], where=name, detail=f"{len(failed)} trials failed: {row['failure']}"
+        )
+    blank = _good(run).filter(~pl.col("energy_j").is_finite().fill_null(False))
+    if len(blank):
+        yield Missing(
+            what="energy", name=str(blank["trial_id"][0]), where=name, detail=f"{len(blank)} windows have no joules"
+        )
+
+
+def _invalid(name: str, run: Run) -> Iterable[str]:
+    good = _good(run)
+    negative = good.filter(pl.col("energy_j") <= 0)
+    if len(negative):
+        yield f"{name}: {len(negative)} windows of zero or negative joules: {negative['trial_id'][0]}"
+    lines = good["warnings"].list.eval(pl.element().filter(pl.element().str.contains("|".join(_INVALIDATING))))
+    marked = lines.list.len().fill_null(0) > 0
+    braked = pl.Series(
+        [any(_BRAKED.search(text) for text in row or ()) for row in good["warnings"].to_list()], dtype=pl.Boolean
+    )
+    count = int((marked | braked).sum())
+    if count > _TOLERATED_SHARE * len(good):
+        texts = [text for row in good.filter(marked | braked)["warnings"].to_list() for text in row]
+        first = next(t for t in texts if t.startswith(_INVALIDATING) or _BRAKED.search(t))
+        yield f"{name}: {count} of {len(good)} windows are not valid for a verdict: {first}"
+
+
+def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
+    for key, there, here in sorted(_pairs(baseline, candidate, metric)):
+        if there != here and not {key, key.rsplit(".", 1)[-1]} & change:
+            yield Difference(key=key, baseline=there, candidate=here)
+
+
+def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:
+    a, b = (run.environment.get("comparability", {}) for run in (baseline, candidate))
+    for key in {*a, *b}:
+        yield key, a.get(key), b.get(key)
+    for column in ("boundary", "provenance"):
+        there, here = (sorted(set(_good(run)[column].drop_nulls())) for run in (baseline, candidate))
+        yield column, there, here
+    one, other = baseline.metrics.get(metric), candidate.metrics.get(metric)
+    if one is not None and other is not None:
+        for key in ("weights_digest", "direction", "track", "unit"):
+            yield f"metrics.{metric}.{key}", getattr(one, key), getattr(other, key)
+        options = [run.suite.metrics.options.get(metric, {}) for run in (baseline, candidate)]
+        yield f"metrics.{metric}.options", options[0], options[1]
+    protocols = [run.suite.protocol for run in (baseline, candidate)]
+    for key in ("batch_size", "iterations"):
+        yield f"protocol.{key}", getattr(protocols[0], key), getattr(protocols[1], key)
+    variants = [{v.name: asdict(v) for v in run.suite.variants} for run in (baseline, candidate)]
+    for name in variants[0].keys() & variants[1].keys():
+        for key in _VARIANT_KEYS:
+            yield f"variants.{name}.{key}", variants[0][name].get(key), variants[1][name].get(key)
+
+
+def _notes(baseline: Run, candidate: Run) -> Iterable[str]:
+    new = sorted(_cells(candidate) - _cells(baseline))
+    if new:
+        yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
+    kinds = sorted(set(_good(candidate)["provenance"].drop_nulls()) - {"measured"})
+    if kinds:
+        yield f"the joules are {' and '.join(k.upper() for k in kinds)}, not measured"

@@ -1,0 +1,111 @@
+"""Two runs side by side: what changed, prompt by prompt.
+
+    d_i = ln E_i^candidate − ln E_i^baseline      per prompt, or per group of prompts that share windows
+    q_i = Q_i^candidate − Q_i^baseline            per prompt, better is positive
+
+Both are means over the seeds and rounds of i. A run's change is the mean over its cells, each counting alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from perjoule.gating.evidence import _good
+from perjoule.run_directory import Run
+from perjoule.statistics.points import sign_of
+from perjoule.statistics.resampling import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """Differences. Rows are prompts (or groups that share a window), columns are cells.
+
+    Attributes:
+        cells: Cell ids.
+        log_energy: (groups, cells) ln E differences.
+        energy_j: (groups, cells) E differences in J/image, for net benefit.
+        quality: (prompts, cells) differences, better is positive.
+        total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
+        identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
+        provenance: Of the joules.
+    """
+
+    cells: tuple[str, ...]
+    log_energy: Array
+    energy_j: Array
+    quality: Array
+    total_energy_change: float
+    identical_images: bool
+    provenance: tuple[str, ...]
+
+
+def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
+    """Join two runs that were found comparable and complete."""
+    cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
+    energy = _windows(baseline).join(_windows(candidate), on=["cell_id", "unit"], suffix="_candidate")
+    if energy["unit"].n_unique() < 2:
+        # windows were put together otherwise: fall back on the images' own prompts
+        parts = (_windows(run, by_prompt=True) for run in (baseline, candidate))
+        energy = next(parts).join(next(parts), on=["cell_id", "unit"], suffix="_candidate")
+    energy = energy.filter(pl.col("cell_id").is_in(cells)).with_columns(
+        log=(pl.col("energy_candidate") / pl.col("energy")).log(),
+        difference=pl.col("energy_candidate") - pl.col("energy"),
+    )
+    totals = [float(energy[name].to_numpy().sum()) for name in ("energy_candidate", "energy")]
+    scores = _scores(baseline, metric).join(_scores(candidate, metric), on=["cell_id", "unit"], suffix="_candidate")
+    sign = sign_of(baseline.metrics[metric])
+    scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
+    same = _identical(baseline, candidate)
+    quality = _wide(scores, "difference", cells)
+    return Pairs(
+        cells=tuple(cells),
+        log_energy=_wide(energy, "log", cells),
+        energy_j=_wide(energy, "difference", cells),
+        quality=np.zeros_like(quality) if same else quality,
+        total_energy_change=totals[0] / totals[1] - 1,
+        identical_images=same,
+        provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
+    )
+
+
+def _windows(run: Run, by_prompt: bool = False) -> pl.DataFrame:
+    """J/image by cell and unit of pairing."""
+    frame = _good(run).select(
+        "cell_id",
+        "prompt_ids",
+        energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
+    )
+    if by_prompt:
+        frame = frame.explode("prompt_ids").rename({"prompt_ids": "unit"})
+    else:
+        unit = pl.col("prompt_ids").list.unique().list.sort().list.join("\x1f")
+        frame = frame.with_columns(unit=unit)
+    return frame.group_by("cell_id", "unit").agg(pl.col("energy").mean())
+
+
+def _scores(run: Run, metric: str) -> pl.DataFrame:
+    return (
+        run.scores.filter((pl.col("metric") == metric) & pl.col("value").is_finite())
+        .group_by("cell_id", unit="prompt_id")
+        .agg(pl.col("value").mean())
+    )
+
+
+def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> Array:
+    """(units, cells), units that every cell has."""
+    wide = frame.pivot(on="cell_id", index="unit", values=value).drop_nulls().sort("unit")
+    if not set(cells) <= set(wide.columns):
+        return np.empty((0, len(cells)))
+    return wide.select(cells).to_numpy().astype(np.float64)
+
+
+def _identical(baseline: Run, candidate: Run) -> bool:
+    keys = ["cell_id", "prompt_id", "seed"]
+    one, other = (run.images.select(*keys, "sha256") for run in (baseline, candidate))
+    if one.is_empty() or len(one) != len(other) or one["sha256"].null_count():
+        return False
+    both = one.join(other, on=keys, suffix="_candidate")
+    return len(both) == len(one) and bool((both["sha256"] == both["sha256_candidate"]).all())

@@ -1,0 +1,175 @@
+"""What the gate is told and what it says. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from perjoule.errors import UsageError
+from perjoule.types import Estimate
+
+SCHEMA = 1
+Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
+Mode = Literal["paired", "stored"]
+MAX_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfig:
+    """How to judge.
+
+    Attributes:
+        margin_energy: How much more energy is still tolerable, as a share.
+        margin_quality: How much less quality is still tolerable, in units of the metric.
+        alpha: One-sided error of each axis, of all looks together.
+        mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, whose own
+            scatter `session_sd` is added; without it, energy cannot fail.
+        session_sd: Standard deviation of ln E between sessions, from at least five A/A sessions.
+        looks: How often this commit will be looked at while prompts are added, at most 3; `alpha` is shared out.
+        change: Keys that may differ because they are the change under test, such as `models` or `scheduler`.
+        joules_per_quality: If given, a trade is judged by its net benefit at this price instead of by two margins.
+    """
+
+    margin_energy: float = 0.05
+    margin_quality: float = 0.15
+    alpha: float = 0.05
+    mode: Mode = "paired"
+    session_sd: float | None = None
+    looks: int = 1
+    change: tuple[str, ...] = ()
+    joules_per_quality: float | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("margin_energy", 0 < self.margin_energy < 10, "a share above 0, such as 0.05 or 5%"),
+            ("margin_quality", 0 < self.margin_quality < float("inf"), "above 0, in units of the metric"),
+            ("alpha", 0 < self.alpha < 0.5, "between 0 and 0.5"),
+            ("looks", 1 <= self.looks <= MAX_LOOKS, f"1 to {MAX_LOOKS}; more looks are a rerun until green"),
+            ("session_sd", self.session_sd is None or self.session_sd >= 0, "a share, 0 or more"),
+            ("joules_per_quality", self.joules_per_quality is None or self.joules_per_quality > 0, "above 0"),
+        )
+        for name, good, remedy in checks:
+            if not good:
+                raise UsageError(f"gate: {name} = {getattr(self, name)}: {remedy}")
+
+    @property
+    def level(self) -> float:
+        """Of the two-sided intervals whose ends are the one-sided limits."""
+        return 1 - 2 * self.alpha / self.looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A key that must agree and does not."""
+
+    key: str
+    baseline: Any
+    candidate: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Something the baseline has and the candidate lacks, or that one of them should have."""
+
+    what: str  # cell, prompt, metric, score, energy, trial
+    name: str
+    where: str  # baseline, candidate
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What stands in the way of a verdict. `notes` do not."""
+
+    missing: tuple[Missing, ...] = ()
+    incomparable: tuple[Difference, ...] = ()
+    invalid: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def blocking(self) -> bool:
+        """True if there can be no verdict but `invalid`."""
+        return bool(self.missing or self.incomparable or self.invalid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of the verdict.
+
+    Attributes:
+        change: Energy: a share, positive is more. Quality: units of the metric, positive is better. The ends are the
+            one-sided limits that decide.
+        margin: As declared, positive.
+        mde: Smallest change that this evidence would see in four of five cases; None without evidence.
+        outcome: Of this axis alone.
+        label: `improved`, `unchanged within the margin`, `worse` and the like, for people.
+        n_needed: Prompts needed to resolve a change of this size from the margin; None if that cannot be had.
+    """
+
+    change: Estimate
+    margin: float
+    mde: float | None
+    outcome: Outcome
+    label: str
+    n_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """One cell's own changes; `failed` names the axes on which it is worse than the margin for sure (Holm)."""
+
+    cell_id: str
+    energy: Estimate
+    quality: Estimate
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """All that the gate has to say; every output is rendered from it."""
+
+    verdict: Outcome
+    metric: str
+    energy: Axis
+    quality: Axis
+    config: GateConfig
+    missing: tuple[Missing, ...] = ()
+    incomparable: tuple[Difference, ...] = ()
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    cells: tuple[CellResult, ...] = ()
+    total_energy_change: float | None = None
+    net_benefit_j: Estimate | None = None
+    provenance: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def invalid(cls, metric: str, config: GateConfig, found: Findings) -> Verdict:
+        """The verdict without numbers."""
+        none = Estimate(value=None, low=None, high=None, level=config.level, n=0, method="")
+
+        def axis(margin: float) -> Axis:
+            return Axis(change=none, margin=margin, mde=None, outcome="invalid", label="no evidence")
+
+        reasons = [*found.invalid]
+        reasons += [f"{m.where} lacks {m.what} {m.name}{': ' if m.detail else ''}{m.detail}" for m in found.missing]
+        reasons += [f"{d.key} differs: baseline {d.baseline!r}, candidate {d.candidate!r}" for d in found.incomparable]
+        return cls(
+            verdict="invalid",
+            metric=metric,
+            energy=axis(config.margin_energy),
+            quality=axis(config.margin_quality),
+            config=config,
+            missing=found.missing,
+            incomparable=found.incomparable,
+            reasons=tuple(reasons),
+            notes=found.notes,
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
+        return {"pass": 0, "fail": 1, "inconclusive": 3, "invalid": 4}[self.verdict]
+
+    def as_json(self) -> dict[str, Any]:
+        """The record of `perjoule gate --json`."""
+        return {"schema": SCHEMA, **asdict(self), "exit_code": self.exit_code}

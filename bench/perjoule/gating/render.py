@@ -1,0 +1,155 @@
+"""A verdict for people and machines: terminal, Markdown, JUnit, GitHub annotations. JSON is `Verdict.as_json`."""
+
+from xml.etree import ElementTree as Xml
+
+from perjoule.gating.records import Axis, Verdict
+
+_WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
+# GitHub cuts comments at 64 kB and shows ten annotations of a kind per step
+COMMENT_BYTES = 60_000
+ANNOTATIONS = 10
+_LISTED = 4
+
+
+def terminal(verdict: Verdict) -> str:
+    """At most twelve lines."""
+    lines = [f"{_WORDS[verdict.verdict]}{_brand(verdict)}"]
+    lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
+    lines.append(f"  quality  {_axis(verdict.quality, percent=False)}  ({verdict.metric})")
+    if verdict.total_energy_change is not None:
+        lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
+    shown = verdict.reasons[:_LISTED]
+    lines += [f"  - {reason}" for reason in shown]
+    if len(verdict.reasons) > len(shown):
+        lines.append(f"  - and {len(verdict.reasons) - len(shown)} more: see --json")
+    lines += [f"  note: {note}" for note in verdict.notes[:2]]
+    return "\n".join(lines)
+
+
+def markdown(verdict: Verdict) -> str:
+    """For a pull request: a table, the reasons, the cells that matter; below GitHub's limit."""
+    icon = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "invalid": "⛔"}[verdict.verdict]
+    lines = [
+        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_brand(verdict)}",
+        "",
+        f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | outcome |",
+        "|---|---|---|---|---|---|",
+        _row("energy per image", verdict.energy, percent=True),
+        _row(verdict.metric, verdict.quality, percent=False),
+        "",
+    ]
+    lines += [f"- {_escape(reason)}" for reason in verdict.reasons]
+    lines += [f"- note: {_escape(note)}" for note in verdict.notes]
+    if len(verdict.cells) > 1:
+        lines += [
+            "",
+            "<details><summary>cells</summary>",
+            "",
+            "| cell | energy | quality | worse in |",
+            "|---|---|---|---|",
+        ]
+        for cell in verdict.cells:
+            energy, quality = _percent(cell.energy.value), _number(cell.quality.value)
+            lines.append(f"| {_escape(cell.cell_id)} | {energy} | {quality} | {', '.join(cell.failed) or '–'} |")
+        lines += ["", "</details>"]
+    return _fit("\n".join(lines) + "\n")
+
+
+def annotations(verdict: Verdict) -> str:
+    """GitHub workflow commands, to be printed on stdout."""
+    if verdict.verdict == "pass":
+        return f"::notice title=perjoule gate::{_command(terminal(verdict).splitlines()[0])}"
+    kind = "warning" if verdict.verdict == "inconclusive" else "error"
+    reasons = verdict.reasons or ("no reason given",)
+    head = f"::{kind} title=perjoule gate {_WORDS[verdict.verdict]}::"
+    return "\n".join(head + _command(reason) for reason in reasons[:ANNOTATIONS])
+
+
+def junit(verdict: Verdict) -> str:
+    """JUnit XML: one test case per axis; the numbers are properties."""
+    axes = (("energy", verdict.energy), ("quality", verdict.quality))
+    broken = verdict.verdict == "invalid"
+    failures = 0 if broken else sum(axis.outcome == "fail" for _, axis in axes)
+    suite = Xml.Element("testsuite", name="perjoule gate")
+    properties = Xml.SubElement(suite, "properties")
+    for name, text in (("verdict", verdict.verdict), ("metric", verdict.metric), ("provenance", _kinds(verdict))):
+        Xml.SubElement(properties, "property", name=name, value=text)
+    cell_failure = not broken and verdict.verdict == "fail" and not failures
+    for name, axis in axes:
+        case = Xml.SubElement(suite, "testcase", classname="perjoule.gate", name=name)
+        numbers = Xml.SubElement(case, "properties")
+        for key, value in (
+            ("change", axis.change.value),
+            ("low", axis.change.low),
+            ("high", axis.change.high),
+            ("margin", axis.margin),
+            ("mde", axis.mde),
+        ):
+            Xml.SubElement(numbers, "property", name=key, value="" if value is None else repr(value))
+        text = "\n".join(verdict.reasons)
+        if broken:
+            Xml.SubElement(case, "error", message="invalid or incomparable evidence").text = text
+        elif axis.outcome == "fail" or (cell_failure and name == "energy"):
+            Xml.SubElement(case, "failure", message=f"{name} is worse than the margin").text = text
+        elif axis.outcome == "inconclusive":
+            Xml.SubElement(case, "skipped", message="inconclusive")
+    suite.set("tests", "2")
+    suite.set("errors", "2" if broken else "0")
+    suite.set("failures", str(failures + cell_failure))
+    suite.set("skipped", str(0 if broken else sum(axis.outcome == "inconclusive" for _, axis in axes)))
+    Xml.indent(suite)
+    return Xml.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _axis(axis: Axis, *, percent: bool) -> str:
+    text = _percent if percent else _number
+    if axis.change.value is None:
+        return f"no number; margin {text(axis.margin)}, minimal detectable effect unknown"
+    change = f"{text(axis.change.value)} [{text(axis.change.low)}, {text(axis.change.high)}]"
+    return (
+        f"{change}, margin {text(axis.margin)}, minimal detectable effect {text(axis.mde)}, n = {axis.change.n}: "
+        f"{axis.outcome}, {axis.label}"
+    )
+
+
+def _row(name: str, axis: Axis, *, percent: bool) -> str:
+    text = _percent if percent else _number
+    interval = "–" if axis.change.value is None else f"{text(axis.change.low)} to {text(axis.change.high)}"
+    cells = (_escape(name), text(axis.change.value), interval, text(axis.margin), text(axis.mde), axis.outcome)
+    return "| " + " | ".join(cells) + " |"
+
+
+def _brand(verdict: Verdict) -> str:
+    return "" if set(verdict.provenance) <= {"measured"} else f" ({_kinds(verdict)} joules)"
+
+
+def _kinds(verdict: Verdict) -> str:
+    return " and ".join(kind.upper() for kind in verdict.provenance)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4g}"
+
+
+def _escape(text: str) -> str:
+    """Names and prompts are untrusted: no table breaks, no HTML, no mentions."""
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " "), ("`", "'"), ("@", "@\u200b")):
+        text = text.replace(old, new)
+    return text
+
+
+def _command(text: str) -> str:
+    for old, new in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(old, new)
+    return text
+
+
+def _fit(text: str) -> str:
+    raw = text.encode()
+    if len(raw) <= COMMENT_BYTES:
+        return text
+    return raw[:COMMENT_BYTES].decode(errors="ignore").rsplit("\n", 1)[0] + "\n\n… cut: see gate.json\n"
