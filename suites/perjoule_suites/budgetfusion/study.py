@@ -227,19 +227,26 @@ def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[st
             row["time_saved_against_longest"] = 1 - durations[cell.cell_id] / durations[longest.cell_id]
             row["predictor_share_of_longest"] = _predictor_s(arms.run, cell.cell_id) / durations[longest.cell_id]
             row["rank_correlation"] = _rank_correlation(arms, cell, column, anchor)
-            row |= _same_energy(arms, name, column, anchor, metric)
+            row |= _by_itself(arms, name, column, anchor, metric)
             row["gain_per_step_against_uniform"] = _gain_per_step(arms, column, anchor, metric)
         rows.append(row)
     return {"arm": name, "anchor": anchor, "levels": rows}
 
 
-def _same_energy(arms: Arms, name: str, column: int, anchor: str, metric: str) -> dict[str, Any]:
-    """The control of matched energy: quality against the ladder at the arm's own mean energy."""
+def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> dict[str, Any]:
+    """A level by itself: gain at its own energy, saving at its own quality. Only the ladder is interpolated."""
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
     one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]])
-    found = iso_energy_gain(one, arms.curve(anchor, metric), resamples=2_000)
-    return {"gain_at_equal_energy": asdict(found.estimate), "gain_reason": found.reason}
+    ladder = arms.curve(anchor, metric)
+    gain = iso_energy_gain(one, ladder, resamples=RESAMPLES)
+    saving = iso_quality_saving(one, ladder, resamples=RESAMPLES)
+    return {
+        "gain_at_equal_energy": asdict(gain.estimate),
+        "gain_reason": gain.reason,
+        "saving_at_own_quality": asdict(saving.estimate),
+        "saving_reason": saving.reason,
+    }
 
 
 def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float | None:

@@ -94,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 reading=reading,
                 image_sha256=("0",),
                 phases_s={"predictor": 0.001},
-            )  # fmt: skip
+            )
         )
         name = image_id(cell.cell_id, prompt.prompt_id, seed)
         scores.append(Score(image_id=name, metric="q", value=quality(prompt, seed, steps)))
@@ -110,15 +110,19 @@ def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> No
     assert adaptive["low"] > 0
     assert savings["bf", "bf, shuffled"]["low"] > 0
     assert savings["dealt", "ladder"]["high"] < adaptive["low"]
-    assert savings["ladder oracle", "ladder"]["value"] == pytest.approx(adaptive["value"], abs=0.05)
-    (captured,) = found["headroom"]
-    assert captured["captured"]["value"] == pytest.approx(1.0, abs=0.3)
+    assert ("ladder oracle", "ladder") in savings
+    assert [one["test"] for one in found["headroom"]] == ["bf"]
     assert found["extra_evaluations"] == {"bf": 0.0}
     assert found["provenance"] == ["simulated"]
     arm = next(a for a in found["arms"] if a["arm"] == "bf")
     for level in arm["levels"]:
         assert level["time_saved_against_longest"] == pytest.approx(1 - level["steps_mean"] / 16)
         assert level["energy_j_per_image"] == pytest.approx(BASE_J + STEP_J * level["steps_mean"])
+    # price 10: easy prompts take 4 steps, hard ones 8; by hand, from the ladder's mean curve
+    at_ten = next(level for level in arm["levels"] if level["level"] == 10.0)
+    assert at_ten["steps_mean"] == 6.0
+    assert at_ten["saving_at_own_quality"]["value"] == pytest.approx(0.17, abs=0.05)
+    assert at_ten["saving_at_own_quality"]["low"] > 0
 
 
 def test_curves_come_back_from_the_run(run: Run) -> None:
