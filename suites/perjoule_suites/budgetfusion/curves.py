@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
@@ -50,8 +51,8 @@ class Curves:
         metrics: (m,) names; higher is better for all.
         values: (n, seeds, g, m) float64.
         cost: Fitted to the run's windows.
-        collected_j: What the whole run spent, None if nothing was metered.
-        image_count: How many images that bought.
+        collected_j: What the ladder's images cost, None if nothing was metered.
+        image_count: How many images that were.
         digest: SHA-256 of the pipeline's weights.
     """
 
@@ -109,7 +110,8 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
             f"{run.path}: {len(values)} prompts are too few curves to learn from; "
             f"at least {LEAST_PROMPTS}, better hundreds"
         )
-    joules = run.trials["energy_j"].drop_nulls()
+    trials = run.trials.filter(pl.col("variant") == ladder.name)
+    joules = trials["energy_j"].drop_nulls()
     return Curves(
         variant=ladder,
         prompts=tuple(run.prompts[prompt_id] for prompt_id in table.prompts),
@@ -119,7 +121,7 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
         values=values,
         cost=_fit_cost(run, np.array(grid), table.energy_j[:, :, columns]),
         collected_j=float(joules.sum()) if len(joules) else None,
-        image_count=int(run.trials["image_count"].sum()),
+        image_count=int(trials["image_count"].sum()),
         digest=str(run.environment.get("models", {}).get(ladder.model, "")),
     )
 

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from perjoule.errors import PerjouleError
+from perjoule.plan import make_plan
+from perjoule.prompts import load_prompts
+from perjoule.suite import cells_of, find_suite, load_suite, suite_names
+from perjoule_suites.budgetfusion.commands import app
+
+EASY = "a large red circle on a white ground"
+HARD = "a spotted blue star above a striped pink ring on a checkered grey ground"
+
+
+def call(*arguments: str) -> str:
+    found = CliRunner().invoke(app, list(arguments), catch_exceptions=False, standalone_mode=False)
+    return found.stdout
+
+
+def test_predict_prints_steps() -> None:
+    lines = call("predict", "builtin:steps-tiny", EASY, HARD).splitlines()
+    steps = [int(line.split("\t")[0]) for line in lines]
+    assert [line.split("\t")[1] for line in lines] == [EASY, HARD]
+    assert all(n in (1, 2, 3, 4, 5, 6, 8, 12, 25) for n in steps)
+
+
+def test_predict_prints_curves_as_json() -> None:
+    found = json.loads(call("predict", "builtin:steps-tiny", EASY, "--rule", "plateau", "--level", "0.1", "--json"))
+    (row,) = found["predictions"]
+    assert row["steps"] in found["grid"]
+    assert set(row["curves"]) == {"iclip", "cvvdp", "scene"}
+    assert len(row["curves"]["iclip"]) == len(found["grid"])
+    assert found["energy"]["provenance"] == "estimated"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("predict", "builtin:steps-tiny", " "), "prompt 0 is empty"),
+        (("predict", "builtin:steps-tiny-peek1", EASY), "looks at the first evaluations"),
+        (("predict", "builtin:steps-tiny", EASY, "--rule", "plato"), "plateau"),
+        (("predict", "builtin:steps-tiny", EASY, "--metric", "iklip"), "iclip"),
+        (("train", "/nowhere", "--calibration", "/nowhere", "--out", "/tmp/x"), "does not exist"),
+        (("evaluate", "/nowhere"), "does not exist"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(PerjouleError, match=words):
+        call(*arguments)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_can_be_planned(name: str) -> None:
+    suite = load_suite(find_suite(name))
+    prompts = load_prompts(suite.prompts, where=name)
+    assert len(make_plan(suite, prompts)) >= len(cells_of(suite))
+
+
+def test_prompt_sets_share_no_prompt() -> None:
+    from perjoule_suites.builtin import prompt_files
+    from perjoule_suites.tiny.scenes import parse_caption
+
+    keys = {}
+    for name, file in prompt_files().items():
+        rows = Path(file).read_text(encoding="utf-8").splitlines()[1:]
+        scenes = [parse_caption(row.split("\t")[0]) for row in rows]
+        keys[name] = {scene.key for scene in scenes if scene is not None}
+        assert len(keys[name]) == len(rows)
+        if name != "tiny-train":
+            assert all(scene is not None and scene.held_out for scene in scenes)
+    names = sorted(keys)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert not keys[one] & keys[other], (one, other)
