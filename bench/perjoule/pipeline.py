@@ -19,6 +19,7 @@ from perjoule.execute import GeneratorCache, Progress, execute
 from perjoule.files import free_bytes, write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
+from perjoule.policies import load_policy
 from perjoule.prompts import load_prompts
 from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
@@ -26,7 +27,7 @@ from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
-from perjoule.suite import find_suite, load_suite
+from perjoule.suite import cells_of, find_suite, load_suite
 from perjoule.types import Assignment, Prompt, Suite, Variant
 
 # a lossless PNG is rarely larger than two thirds of its pixels
@@ -116,11 +117,15 @@ def run(
     suite = prepared.suite
     _set_threads(suite)
     generators = _generators(prepared)
-    # every variant is loaded and every metric's weights are found before anything is written or burnt: what is
-    # missing or misspelt must not be found out after an hour
+    # every variant and step policy is loaded and every metric's weights are found before anything is written or burnt:
+    # what is missing or misspelt must not be found out after an hour
     for metric in prepared.metrics:
         _ = metric.spec
-    digests = {v.model: generators.get(v).digest for v in suite.variants}
+    digests: dict[str, str] = {}
+    for cell in cells_of(suite):
+        generator = generators.get(cell.variant)
+        digests[cell.variant.model] = generator.digest
+        load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
         environment = describe(suite, meter, digests, list(command))

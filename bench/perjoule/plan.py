@@ -41,7 +41,7 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
         ]
         if suite.protocol.interleave:
             chance.shuffle(block_plan)
-            block_plan.sort(key=lambda assignment: assignment.trial_id.rsplit(".", 1)[1])
+            block_plan.sort(key=lambda assignment: int(assignment.trial_id.rsplit(".", 1)[1]))
         plan += block_plan
     return plan
 

@@ -186,3 +186,23 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     file.write_text("\n".join(lines) + "\n")
     with pytest.raises(RunError, match="line 2: damaged"):
         _ = load_run(tmp_path / "run").trials
+
+
+def test_variants_that_differ_in_steps_alone_share_a_pipeline() -> None:
+    factory = FakeFactory()
+    one = Variant(name="one", model="m", steps=(1,))
+    same = replace(one, name="two", steps=(), policy="budgetfusion", levels=(1.0,), role="predicted", family="one")
+    other = replace(one, name="three", guidance=1.0)
+    for keep_all, loads in ((False, ["one", "three", "one"]), (True, ["one", "three"])):
+        factory.loaded.clear()
+        cache = GeneratorCache(factory, lambda variant: variant.name, keep_all=keep_all)
+        for variant in (one, same, other, one):
+            cache.get(variant)
+        assert factory.loaded == loads
+
+
+def test_an_interleaved_run_makes_the_same_images(tmp_path: Path) -> None:
+    together, turns = make_suite(), make_suite(interleave=True)
+    do(together, fresh(tmp_path / "a", together))
+    do(turns, fresh(tmp_path / "b", turns))
+    assert hashes(load_run(tmp_path / "a")) == hashes(load_run(tmp_path / "b"))

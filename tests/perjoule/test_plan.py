@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
 from perjoule.suite import cells_of, find_suite, load_suite
-from perjoule.types import Prompt
+from perjoule.types import Prompt, Protocol
 
 DEMO = load_suite(find_suite("demo"))
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a", "b", "c", "d", "e"))
@@ -46,3 +46,17 @@ def test_order_is_seeded_and_shuffled() -> None:
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(written)
     assert orders[0] != orders[1]
     assert orders[0] != written
+
+
+def test_interleaved_cells_take_turns() -> None:
+    suite = replace(DEMO, protocol=Protocol(seeds=(1, 2), batch_size=2, blocks=2, interleave=True))
+    plan = make_plan(suite, PROMPTS)
+    cells = {assignment.cell.cell_id for assignment in plan}
+    rounds = [plan[start : start + len(cells)] for start in range(0, len(plan), len(cells))]
+    for turn in rounds:
+        assert {assignment.cell.cell_id for assignment in turn} == cells
+        assert len({(assignment.block, assignment.prompts, assignment.seeds) for assignment in turn}) == 1
+    # in another order each time
+    assert len({tuple(assignment.cell.cell_id for assignment in turn) for turn in rounds}) > 1
+    together = make_plan(replace(DEMO, protocol=Protocol(seeds=(1, 2), batch_size=2, blocks=2)), PROMPTS)
+    assert {a.trial_id for a in plan} == {a.trial_id for a in together}
