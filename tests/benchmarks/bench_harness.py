@@ -25,6 +25,7 @@ from perjoule.execute import run_trial
 from perjoule.files import write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
+from perjoule.policies import FixedSteps
 from perjoule.prompts import load_prompts
 from perjoule.run_directory import load_run, write_scores
 from perjoule.run_writer import RunWriter, images_of
@@ -46,7 +47,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     torch.set_num_threads(2)
     suite = load_suite(find_suite("demo"))
     prompts = load_prompts(replace(suite.prompts, limit=4), where="demo")
-    assignment = next(a for a in make_plan(suite, prompts) if a.cell.steps == 12)
+    assignment = next(a for a in make_plan(suite, prompts) if a.cell.cell_id == "sd-tiny-ddim-012")
     texts = [p.text for p in assignment.prompts]
     bare = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
     bare.set_progress_bar_config(disable=True)
@@ -58,7 +59,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, generator, writer)
+            trial = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer)
             writer.append(trial)
 
         def by_hand() -> None:
@@ -110,7 +111,7 @@ def test_trial_without_generation(benchmark: BenchmarkFixture, tmp_path: Path) -
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     assignment = make_plan(suite, prompts)[0]
     meter, generator = SyntheticMeter(10.0, VirtualClock()), FakeGenerator(side_px=64)
-    benchmark(lambda: writer.append(run_trial(assignment, suite.protocol, meter, generator, writer)))
+    benchmark(lambda: writer.append(run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer)))
 
 
 @pytest.mark.parametrize("trials", [1_000, 10_000])
