@@ -145,8 +145,10 @@ def evaluate(
     typer.echo(
         f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}"
     )
-    for one in found["comparisons"]:
-        typer.echo(f"{one['test']} against {one['anchor']}: {_saving(one)}")
+    for basis, title in (("as_run", "as run"), ("full_batches", "if equal steps always filled a batch")):
+        typer.echo(f"\n{title}:")
+        for one in found[basis]["comparisons"]:
+            typer.echo(f"  {one['test']} against {one['anchor']}: {_saving(one)}")
 
 
 @app.command()

@@ -46,6 +46,7 @@ class Arms:
     grid: Grid
     cells: dict[str, list[Cell]]
     steps: Array
+    full_batches: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant of a name."""
@@ -58,7 +59,8 @@ class Arms:
     def curve(self, name: str, metric: str) -> Any:
         """A variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
         columns = self.columns(name)
-        return self._curve(name, metric, self.grid.spread_energy()[:, :, columns], self.quality(metric)[:, :, columns])
+        energy_j = self.grid.energy_j if self.full_batches else self.grid.spread_energy()
+        return self._curve(name, metric, energy_j[:, :, columns], self.quality(metric)[:, :, columns])
 
     def quality(self, metric: str) -> Array:
         """(prompts, seeds, cells), higher is better."""
@@ -98,6 +100,35 @@ def arms_of(run: Run) -> Arms:
     return Arms(run=run, grid=grid, cells=cells, steps=_steps(run, grid))
 
 
+def with_full_batches(arms: Arms) -> Arms:
+    """The arms as if images of equal steps always filled a batch, as a queue of many prompts would let them.
+
+    Each image costs what the fixed ladder of its family pays for its number of steps, a + b · N by least squares on
+    that ladder's cells, and the decision costs its measured seconds at the ladder's mean power. What groups of unlike
+    sizes lose inside one batch, and what the machine did meanwhile, is left out.
+    """
+    energy_j = arms.grid.energy_j.copy()
+    durations = _durations(arms.run)
+    for anchor in _ladders(arms).values():
+        columns = arms.columns(anchor)
+        mean_j = np.nanmean(energy_j[:, :, columns], axis=(0, 1))
+        rungs = np.array([float(cell.steps or 0) for cell in arms.cells[anchor]])
+        design = np.stack([np.ones(len(rungs)), rungs], axis=1) / mean_j[:, None]
+        base_j, step_j = np.linalg.lstsq(design, np.ones(len(rungs)), rcond=None)[0]
+        power_w = mean_j.sum() / sum(durations[cell.cell_id] for cell in arms.cells[anchor])
+        for name in arms.cells:
+            if _family(arms.variant(name)) == _family(arms.variant(anchor)):
+                for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
+                    decision_j = _predictor_s(arms.run, cell.cell_id) * power_w
+                    energy_j[:, :, column] = base_j + step_j * arms.steps[:, :, column] + decision_j
+    return replace(arms, grid=replace(arms.grid, energy_j=energy_j), full_batches=True)
+
+
+def _ladders(arms: Arms) -> dict[str, str]:
+    """Family -> its first fixed ladder."""
+    return {_family(arms.variant(n)): n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
+
+
 def _steps(run: Run, grid: Grid) -> Array:
     """Steps of every image, in the places of the grid."""
     places = (
@@ -123,39 +154,11 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
     Raises:
         EvidenceError: Not scored, or no fixed ladder.
     """
-    arms = arms_of(run)
-    name = metric or run.suite.metrics.primary
-    ladders = {_family(arms.variant(n)): n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
-    if not ladders:
+    arms, name = arms_of(run), metric or run.suite.metrics.primary
+    if not _ladders(arms):
         raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
-    comparisons: list[Comparison] = []
-    captured: list[dict[str, Any]] = []
     adaptive = [n for n in arms.cells if arms.variant(n).role == "predicted"]
     controls = [n for n in arms.cells if arms.variant(n).role == "control"]
-    for test in adaptive + controls:
-        anchor = ladders.get(_family(arms.variant(test)))
-        if anchor is None:
-            continue
-        at = _held(arms, anchor, name, at_steps)
-        ladder, curve = arms.curve(anchor, name), arms.curve(test, name)
-        comparisons.append(_compare(curve, ladder, name, at))
-        if test not in adaptive:
-            continue
-        found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
-        captured.append({"test": test, "anchor": anchor, **asdict(found)})
-        if set(arms.steps[:, :, arms.columns(test)][np.isfinite(arms.steps[:, :, arms.columns(test)])]) <= {
-            float(c.steps or 0) for c in arms.cells[anchor]
-        }:
-            comparisons.append(_compare(curve, arms.shuffled(test, anchor, name), name, at))
-    for anchor in ladders.values():
-        ladder = arms.curve(anchor, name)
-        comparisons.append(_compare(oracle(ladder), ladder, name, _held(arms, anchor, name, at_steps)))
-    for test in adaptive:
-        for other in adaptive:
-            peeks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
-            if peeks == [True, False] and _family(arms.variant(test)) == _family(arms.variant(other)):
-                at = _held(arms, ladders[_family(arms.variant(test))], name, at_steps)
-                comparisons.append(_compare(arms.curve(test, name), arms.curve(other, name), name, at))
     return {
         "schema": 1,
         "suite": run.suite.name,
@@ -163,11 +166,50 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
         "prompts": len(arms.grid.prompts),
         "seeds": arms.grid.energy_j.shape[1],
         "provenance": sorted(set(run.trials["provenance"].drop_nulls())),
+        "as_run": _basis(arms, adaptive, controls, name, at_steps),
+        "full_batches": _basis(with_full_batches(arms), adaptive, controls, name, at_steps),
+        "extra_evaluations": {n: _extra_evaluations(run, n, arms) for n in adaptive},
+    }
+
+
+def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> dict[str, Any]:
+    """Comparisons, headroom and levels on one way to count joules."""
+    ladders = _ladders(arms)
+    comparisons: list[Comparison] = []
+    captured: list[dict[str, Any]] = []
+    for test in adaptive + controls:
+        anchor = ladders.get(_family(arms.variant(test)))
+        if anchor is None:
+            continue
+        at = _held(arms, anchor, metric, at_steps)
+        ladder, curve = arms.curve(anchor, metric), arms.curve(test, metric)
+        comparisons.append(_compare(curve, ladder, metric, at))
+        if test in adaptive:
+            found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
+            captured.append({"test": test, "anchor": anchor, **asdict(found)})
+            if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
+                comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
+    for anchor in ladders.values():
+        ladder = arms.curve(anchor, metric)
+        comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
+    swept = [n for n in adaptive if len(arms.cells[n]) > 1]
+    for test in swept:
+        for other in swept:
+            looks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
+            if looks == [True, False] and _family(arms.variant(test)) == _family(arms.variant(other)):
+                at = _held(arms, ladders[_family(arms.variant(test))], metric, at_steps)
+                comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
+    return {
         "comparisons": [asdict(one) for one in comparisons],
         "headroom": captured,
-        "extra_evaluations": {n: _extra_evaluations(run, n, arms) for n in adaptive},
-        "arms": [_arm(arms, n, ladders, name) for n in adaptive + controls],
+        "arms": [_arm(arms, n, ladders, metric) for n in adaptive + controls],
     }
+
+
+def _on_the_ladder(arms: Arms, name: str, anchor: str) -> bool:
+    """Whether every image of the arm has a number of steps that the ladder has as well."""
+    taken = arms.steps[:, :, arms.columns(name)]
+    return set(taken[np.isfinite(taken)]) <= {float(cell.steps or 0) for cell in arms.cells[anchor]}
 
 
 def _family(variant: Variant) -> str:
