@@ -124,6 +124,7 @@ def _frontier_row(point: Row, metric: str) -> Row:
         metric: quality["value"],
         "low": quality["low"],
         "high": quality["high"],
+        "p10": point["quality_p10"]["value"],
         "frontier": "*" if point["on_frontier"] else "",
         "P(frontier)": point["p_on_frontier"],
     }
@@ -249,9 +250,10 @@ def schemas() -> Row:
             "cell_id": {"type": "string"},
             "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
             "quality": {"$ref": "#/$defs/Estimate"},
+            "quality_p10": {"$ref": "#/$defs/Estimate"},
             "provenance": {"enum": ["measured", "estimated", "simulated", None]},
         },
-        "required": ["cell_id", "energy_j_per_image", "quality", "provenance"],
+        "required": ["cell_id", "energy_j_per_image", "quality", "quality_p10", "provenance"],
     }
     reference: Row = {"$ref": "#/$defs/Estimate"}
     maybe: Row = {"type": ["number", "null"]}
