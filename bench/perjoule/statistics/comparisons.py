@@ -20,6 +20,7 @@ from perjoule.statistics.bd import BdEnergy, bd_energy_of, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.grid import Grid
 from perjoule.statistics.pareto import hypervolume_rows
+from perjoule.statistics.preference import predicted_preference
 from perjoule.statistics.resampling import METHOD, Array, Means
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
 from perjoule.types import Estimate, MetricSpec
@@ -111,13 +112,14 @@ def anchor_of(arm: Arm, arms: Sequence[Arm], spec: MetricSpec) -> Arm | None:
     return None if whole == arm else whole
 
 
-def compare_all(evidence: Evidence, at_quality: float | None) -> list[dict[str, Any]]:
+def compare_all(evidence: Evidence, at_quality: float | None, temperature: float | None = None) -> list[dict[str, Any]]:
     """One record per arm that has an anchor, ready for JSON."""
     found = []
     for arm in evidence.arms:
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
-            found.append(_compare(evidence, arm, anchor, at_quality))
+            record = _compare(evidence, arm, anchor, at_quality)
+            found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
     return found
 
 
@@ -169,6 +171,15 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "n_prompts": paired.means.n,
         "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
     }  # fmt: skip
+
+
+def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> dict[str, Any] | None:
+    """The dearest cells against each other; None for metrics that say how true an image is, not how good."""
+    if evidence.spec.track not in ("alignment", "absolute"):
+        return None
+    test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))
+    found = predicted_preference(test, other, temperature=temperature, resamples=len(evidence.means.resamples) or 1)
+    return asdict(found)
 
 
 def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, sign: float) -> tuple[AtEqual, int]:

@@ -24,7 +24,12 @@ SCHEMA = 1
 
 
 def frontier(
-    run: Run, metric: str | None = None, *, at_quality: float | None = None, resamples: int = RESAMPLES
+    run: Run,
+    metric: str | None = None,
+    *,
+    at_quality: float | None = None,
+    temperature: float | None = None,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Operating points of one metric, the cells no other cell beats, and each arm against its anchor.
 
@@ -32,6 +37,7 @@ def frontier(
         run: A scored run.
         metric: Defaults to the suite's primary metric.
         at_quality: Where savings are looked up; by default at the quality of the anchor's longest rung.
+        temperature: Of the metric, for the preference that it predicts; without it wins are counted.
         resamples: Bootstrap draws.
 
     Raises:
@@ -69,7 +75,7 @@ def frontier(
         "hypervolume": None if anchor is None else _hypervolume(run, evidence, anchor),
         "marginal": _marginal(evidence, [p["cell_id"] for p in best], facts),
         "knee": None if anchor is None else _knee(evidence, anchor),
-        "comparisons": compare_all(evidence, at_quality),
+        "comparisons": compare_all(evidence, at_quality, temperature),
     }
 
 
