@@ -139,6 +139,7 @@ def _comparison_row(record: Row) -> Row:
         "at quality": record["at_quality"],
         "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
         "BD-energy": bd if record["resolved"] else f"({bd})",
+        "Holm": "yes" if record["resolved_holm"] else "no",
         "because": record["reason"] or "",
     }
 
@@ -266,6 +267,8 @@ def schemas() -> Row:
         "gain_per_joule": reference,
         "overlap": {"type": "number"},
         "resolved": {"type": "boolean"},
+        "resolved_holm": {"type": "boolean"},
+        "bd_energy_p": maybe,
         "reason": {"type": ["string", "null"]},
     }
     comparison = {"type": "object", "properties": compared, "required": list(compared)}

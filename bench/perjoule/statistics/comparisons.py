@@ -16,9 +16,10 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
 from perjoule.statistics.allocation import headroom
-from perjoule.statistics.bd import BdEnergy, bd_energy_of, relative_curve
+from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.grid import Grid
+from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
 from perjoule.statistics.preference import predicted_preference
 from perjoule.statistics.resampling import METHOD, Array, Means
@@ -120,7 +121,8 @@ def compare_all(evidence: Evidence, at_quality: float | None, temperature: float
         if anchor is not None:
             record = _compare(evidence, arm, anchor, at_quality)
             found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
-    return found
+    sure = holm({i: 1.0 if r["bd_energy_p"] is None else r["bd_energy_p"] for i, r in enumerate(found)})
+    return [r | {"resolved_holm": r["resolved"] and i in sure} for i, r in enumerate(found)]
 
 
 def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> dict[str, Any]:
@@ -153,6 +155,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "gain_reason": gain.reason,
         "gain_per_joule": _estimate(per_joule),
         "gain_per_joule_reason": why_not,
+        "bd_energy_p": _p_value(paired, bd),
         "overlap": bd.overlap,
         "resolved": bd.resolved,
         "reason": "; ".join(dict.fromkeys(reasons)) or None,
@@ -252,6 +255,13 @@ def _difference(one: int, other: int) -> Any:
     return lambda rows: rows[:, one] - rows[:, other]
 
 
+def _p_value(paired: PairedCurves, bd: BdEnergy) -> float | None:
+    """Of no difference in BD-energy; None where there is no interval."""
+    if bd.estimate.value is None or bd.estimate.low is None or bd.estimate.high is None:
+        return None
+    return p_differs_from_zero(bd_energy_rows(*paired.split(paired.means.resamples)))
+
+
 def _hypervolume_gain(paired: PairedCurves) -> Estimate:
     """What the test adds to the area that the anchor dominates, up to the anchor's own corner."""
     _, point = paired.point
@@ -296,6 +306,7 @@ def _nothing(reason: str, evidence: Evidence) -> dict[str, Any]:
     names = ("bd_energy", "iso_quality_saving", "iso_energy_gain", "gain_per_joule")
     return dict.fromkeys(names, absent) | {
         "at_quality": None,
+        "bd_energy_p": None,
         "overlap": 0.0,
         "resolved": False,
         "reason": reason,
