@@ -230,6 +230,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+_CHOICE_NUMBERS = (
+    "steps_mean", "duration_s_per_image", "energy_j_per_image", "energy_low", "energy_high",
+    "quality", "quality_low", "quality_high", "p_meets", "p_chosen",
+)  # fmt: skip
+
+
 def schemas() -> Row:
     """JSON Schemas by document."""
     from perjoule.doctor import Diagnosis
@@ -311,7 +317,39 @@ def schemas() -> Row:
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }
-    records = {"doctor": _record_schema(Diagnosis), "measure": _record_schema(Measurement)}
+    choice: Row = {
+        "type": ["object", "null"],
+        "properties": {
+            **{name: {"type": "string"} for name in ("cell_id", "variant")},
+            **{name: {"type": ["string", "null"]} for name in ("policy", "provenance", "boundary", "call")},
+            **dict.fromkeys(_CHOICE_NUMBERS, maybe),
+        },
+        "required": ["cell_id", "variant", "policy", "provenance", "boundary", "call", *_CHOICE_NUMBERS],
+        "additionalProperties": False,
+    }
+    recommended: Row = {
+        "schema": {"const": 1},
+        "metric": {"type": "string"},
+        "direction": {"enum": ["higher", "lower"]},
+        "min_quality": maybe,
+        "max_joules": maybe,
+        "chosen": {"$ref": "#/$defs/Choice"},
+        "safe": {"$ref": "#/$defs/Choice"},
+        "reason": {"type": ["string", "null"]},
+        "n_prompts": {"type": "integer"},
+    }
+    recommend_schema = {
+        "$defs": {"Choice": choice},
+        "type": "object",
+        "properties": recommended,
+        "required": list(recommended),
+        "additionalProperties": False,
+    }
+    records = {
+        "recommend": recommend_schema,
+        "doctor": _record_schema(Diagnosis),
+        "measure": _record_schema(Measurement),
+    }
     return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
 
 

@@ -259,7 +259,8 @@ def _p_value(paired: PairedCurves, bd: BdEnergy) -> float | None:
     """Of no difference in BD-energy; None where there is no interval."""
     if bd.estimate.value is None or bd.estimate.low is None or bd.estimate.high is None:
         return None
-    return p_differs_from_zero(bd_energy_rows(*paired.split(paired.means.resamples)))
+    test, anchor = paired.split(paired.means.resamples)
+    return p_differs_from_zero(bd_energy_rows(test, anchor))
 
 
 def _hypervolume_gain(paired: PairedCurves) -> Estimate:
