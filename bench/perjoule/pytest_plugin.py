@@ -43,6 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--energy-session-sd", default="3%", metavar="SHARE",
         help="Scatter of ln E between sessions (default 3%%, an assumption; learn yours from A/A sessions).",
     )  # fmt: skip
+    add(
+        "--energy-max-joules", type=float, metavar="J",
+        help="Stop and fail once the windows of the session have spent more than this.",
+    )  # fmt: skip
     add("--energy-report", metavar="PATH", help="Write the joules there: .json, .md or .html.")
 
 
@@ -50,8 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse what cannot be measured, before anything is collected."""
     config.addinivalue_line("markers", "energy(rounds, window_s): an energy benchmark; needs --benchmark to run")
     if not config.getoption("--benchmark"):
-        for option in ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report"):
-            if config.getoption(option):
+        names = ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report", "--energy-max-joules")
+        for option in names:
+            if config.getoption(option) not in (None, False):
                 raise pytest.UsageError(f"{option} needs --benchmark: without it no energy test runs")
         return
     workers = getattr(config.option, "numprocesses", None)
@@ -61,6 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     if config.getoption("--energy-gate") and not config.getoption("--energy-baseline"):
         raise pytest.UsageError("--energy-gate needs --energy-baseline NAME: there is nothing to gate against")
+    most = config.getoption("--energy-max-joules")
+    if most is not None and not 0 < most < float("inf"):
+        raise pytest.UsageError(f"--energy-max-joules {most:g}: a positive number of joules")
     if config.getoption("--energy-rounds") < 2:
         raise pytest.UsageError("--energy-rounds: 2 or more; one window has no scatter")
 

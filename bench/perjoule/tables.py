@@ -124,6 +124,7 @@ def _frontier_row(point: Row, metric: str) -> Row:
         metric: quality["value"],
         "low": quality["low"],
         "high": quality["high"],
+        "p10": point["quality_p10"]["value"],
         "frontier": "*" if point["on_frontier"] else "",
         "P(frontier)": point["p_on_frontier"],
     }
@@ -138,6 +139,7 @@ def _comparison_row(record: Row) -> Row:
         "at quality": record["at_quality"],
         "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
         "BD-energy": bd if record["resolved"] else f"({bd})",
+        "Holm": "yes" if record["resolved_holm"] else "no",
         "because": record["reason"] or "",
     }
 
@@ -228,6 +230,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+_CHOICE_NUMBERS = (
+    "steps_mean", "duration_s_per_image", "energy_j_per_image", "energy_low", "energy_high",
+    "quality", "quality_low", "quality_high", "p_meets", "p_chosen",
+)  # fmt: skip
+
+
 def schemas() -> Row:
     """JSON Schemas by document."""
     from perjoule.doctor import Diagnosis
@@ -249,9 +257,10 @@ def schemas() -> Row:
             "cell_id": {"type": "string"},
             "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
             "quality": {"$ref": "#/$defs/Estimate"},
+            "quality_p10": {"$ref": "#/$defs/Estimate"},
             "provenance": {"enum": ["measured", "estimated", "simulated", None]},
         },
-        "required": ["cell_id", "energy_j_per_image", "quality", "provenance"],
+        "required": ["cell_id", "energy_j_per_image", "quality", "quality_p10", "provenance"],
     }
     reference: Row = {"$ref": "#/$defs/Estimate"}
     maybe: Row = {"type": ["number", "null"]}
@@ -264,6 +273,8 @@ def schemas() -> Row:
         "gain_per_joule": reference,
         "overlap": {"type": "number"},
         "resolved": {"type": "boolean"},
+        "resolved_holm": {"type": "boolean"},
+        "bd_energy_p": maybe,
         "reason": {"type": ["string", "null"]},
     }
     comparison = {"type": "object", "properties": compared, "required": list(compared)}
@@ -306,7 +317,39 @@ def schemas() -> Row:
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }
-    records = {"doctor": _record_schema(Diagnosis), "measure": _record_schema(Measurement)}
+    choice: Row = {
+        "type": ["object", "null"],
+        "properties": {
+            **{name: {"type": "string"} for name in ("cell_id", "variant")},
+            **{name: {"type": ["string", "null"]} for name in ("policy", "provenance", "boundary", "call")},
+            **dict.fromkeys(_CHOICE_NUMBERS, maybe),
+        },
+        "required": ["cell_id", "variant", "policy", "provenance", "boundary", "call", *_CHOICE_NUMBERS],
+        "additionalProperties": False,
+    }
+    recommended: Row = {
+        "schema": {"const": 1},
+        "metric": {"type": "string"},
+        "direction": {"enum": ["higher", "lower"]},
+        "min_quality": maybe,
+        "max_joules": maybe,
+        "chosen": {"$ref": "#/$defs/Choice"},
+        "safe": {"$ref": "#/$defs/Choice"},
+        "reason": {"type": ["string", "null"]},
+        "n_prompts": {"type": "integer"},
+    }
+    recommend_schema = {
+        "$defs": {"Choice": choice},
+        "type": "object",
+        "properties": recommended,
+        "required": list(recommended),
+        "additionalProperties": False,
+    }
+    records = {
+        "recommend": recommend_schema,
+        "doctor": _record_schema(Diagnosis),
+        "measure": _record_schema(Measurement),
+    }
     return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
 
 

@@ -11,6 +11,7 @@ from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.importing import import_table
 from perjoule.recommend import diffusers_call, recommend
 from perjoule.statistics.frontier import frontier
+from perjoule.tables import schemas
 from perjoule.types import Variant
 from tests.perjoule.tables_of_runs import imported, table
 from tests.perjoule.test_cli import call
@@ -121,6 +122,18 @@ class TestRecommend:
         assert cheapest["p_meets"] == 1.0
         best = recommend(run, max_joules=8.0)["chosen"]
         assert best["cell_id"] == "quick-008"
+
+    def test_the_schema_names_every_key(self, tmp_path: Path) -> None:
+        schema = schemas()["recommend"]
+        run = imported(table(prompts=8), tmp_path)
+        for asked in ({"max_joules": 8.0}, {"max_joules": 1e-9}):
+            found = recommend(run, **asked, resamples=50)
+            assert set(found) == set(schema["properties"]) == set(schema["required"])
+            choice = schema["$defs"]["Choice"]
+            for name in ("chosen", "safe"):
+                if found[name] is not None:
+                    assert set(found[name]) == set(choice["properties"]) == set(choice["required"])
+        assert found["chosen"] is None
 
     def test_it_says_how_sure_it_is(self, tmp_path: Path) -> None:
         run = imported(table(), tmp_path)

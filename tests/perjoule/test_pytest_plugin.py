@@ -201,6 +201,8 @@ class TestGate:
         (["--benchmark", "--energy-baseline=none"], "none.json does not exist"),
         (["--benchmark", "--energy-margin=much"], "--energy-margin much"),
         (["--benchmark", "--energy-rounds=1"], "2 or more"),
+        (["--benchmark", "--energy-max-joules=0"], "--energy-max-joules 0: a positive number"),
+        (["--energy-max-joules=5"], "--energy-max-joules needs --benchmark"),
         (["--benchmark", "--energy-report=x.pdf"], ".json, .md or .html"),
     ],
 )
@@ -208,6 +210,28 @@ def test_bad_options(repository: pytest.Pytester, arguments: list[str], words: s
     result = run(repository, *arguments)
     assert result.ret != 0
     assert words in result.stdout.str() + result.stderr.str()
+
+
+def test_a_session_that_spends_too_much_stops_with_what_it_has(repository: pytest.Pytester) -> None:
+    # 50 W for 2 s in five rounds: 500 J a test
+    repository.makepyfile(
+        test_theirs="""
+import pytest
+
+@pytest.mark.parametrize("number", range(3))
+def test_joules(energy_benchmark, sleep, number):
+    energy_benchmark(sleep, 2.0)
+"""
+    )
+    options = ("--benchmark", "--benchmark-disable", "--energy-report=out.json")
+    result = run(repository, *options, "--energy-max-joules=800")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--energy-max-joules 800: the windows so far have spent * J; the tests after*"])
+    assert len(json.loads((repository.path / "out.json").read_text())["tests"]) == 2
+    enough = run(repository, *options, "--energy-max-joules=1600")
+    enough.assert_outcomes(passed=3)
+    assert enough.ret == 0
 
 
 def test_xdist_is_refused(repository: pytest.Pytester) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from perjoule.errors import UsageError
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis, CellResult, Findings, GateConfig, Outcome, Verdict
+from perjoule.statistics.multiplicity import holm
 from perjoule.statistics.resampling import METHOD, Array, resample_means
 from perjoule.types import Estimate
 
@@ -37,7 +38,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Ve
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes))
     extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
     limit_e, limit_q = math.log1p(config.margin_energy), config.margin_quality
-    failing = _holm(
+    failing = holm(
         {
             ("", "energy"): _p_worse(energy, limit_e, extra),
             ("", "quality"): _p_worse(-quality, limit_q, 0.0),
@@ -168,16 +169,6 @@ def _cell_tests(pairs: Pairs, limit_e: float, limit_q: float, extra: float) -> d
         tests[cell, "energy"] = _p_worse(pairs.log_energy[:, i], limit_e, extra)
         tests[cell, "quality"] = _p_worse(-pairs.quality[:, i], limit_q, 0.0)
     return tests
-
-
-def _holm(tests: dict[tuple[str, str], float], alpha: float) -> set[tuple[str, str]]:
-    """The tests that reject at a family-wise level."""
-    rejected = set()
-    for rank, (key, p) in enumerate(sorted(tests.items(), key=lambda item: item[1])):
-        if p > alpha / (len(tests) - rank):
-            break
-        rejected.add(key)
-    return rejected
 
 
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], unsure: bool) -> CellResult:

@@ -61,7 +61,10 @@ class EnergyBenchmark:
         if self._benchmark is not None:
             self._benchmark.extra_info["energy"] = self.measured.as_json()
             self._benchmark.extra_info["energy_j"] = self.measured.mean_j
-        self._conclude(self._session.add(self.measured))
+        judgement = self._session.add(self.measured)
+        if self._session.over_budget:
+            self._item.session.shouldfail = self._session.over_budget  # after this test
+        self._conclude(judgement)
         return result
 
     def _settings(self) -> tuple[int, float]:

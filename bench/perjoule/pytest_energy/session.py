@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ class EnergySession:
     report: Path | None
     rounds: int
     window_s: float
+    max_joules: float | None = None
+    spent_j: float = 0.0
     baseline: dict[str, Measured] = field(default_factory=dict)
     baseline_system: dict[str, Any] = field(default_factory=dict)
     system: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class EnergySession:
                 report=Path(option("--energy-report")) if option("--energy-report") else None,
                 rounds=option("--energy-rounds"),
                 window_s=option("--energy-window"),
+                max_joules=option("--energy-max-joules"),
             )
             for name in (session.save_as, session.baseline_name):
                 if name is not None and not _NAME.fullmatch(name):
@@ -96,6 +100,7 @@ class EnergySession:
     def add(self, measured: Measured) -> Judgement | None:
         """Keep a test's rounds; with a baseline, judge them."""
         self.measured[measured.nodeid] = measured
+        self.spent_j += math.fsum(measured.known) * measured.iterations
         if self.baseline_name is None:
             return None
         before = self.baseline.get(measured.nodeid)
@@ -109,6 +114,13 @@ class EnergySession:
             found = judge(measured, before, self.margin, self.session_sd)
         self.judged[measured.nodeid] = found
         return found
+
+    @property
+    def over_budget(self) -> str | None:
+        """Why the session must stop, or None. Warm-up calls are outside the windows and not counted."""
+        if self.max_joules is None or self.spent_j <= self.max_joules:
+            return None
+        return f"--energy-max-joules {self.max_joules:g}: the windows so far have spent {self.spent_j:.4g} J"
 
     def finish(self, exitstatus: int) -> bool:
         """Write what was asked for. -> False if a gate has no evidence for a test of its baseline."""
@@ -143,6 +155,8 @@ class EnergySession:
         counts = {o: sum(j.outcome == o for j in self.judged.values()) for o in ("fail", "invalid", "inconclusive")}
         if any(counts.values()):
             terminal.write_line(", ".join(f"{n} {name}" for name, n in counts.items() if n))
+        if self.over_budget:
+            terminal.write_line(f"ERROR {self.over_budget}; the tests after that did not run")
         for path in self.written:
             terminal.write_line(f"wrote {path}")
 

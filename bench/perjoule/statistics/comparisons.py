@@ -16,10 +16,12 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
 from perjoule.statistics.allocation import headroom
-from perjoule.statistics.bd import BdEnergy, bd_energy_of, relative_curve
+from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.grid import Grid
+from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
+from perjoule.statistics.preference import predicted_preference
 from perjoule.statistics.resampling import METHOD, Array, Means
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
 from perjoule.types import Estimate, MetricSpec
@@ -111,14 +113,16 @@ def anchor_of(arm: Arm, arms: Sequence[Arm], spec: MetricSpec) -> Arm | None:
     return None if whole == arm else whole
 
 
-def compare_all(evidence: Evidence, at_quality: float | None) -> list[dict[str, Any]]:
+def compare_all(evidence: Evidence, at_quality: float | None, temperature: float | None = None) -> list[dict[str, Any]]:
     """One record per arm that has an anchor, ready for JSON."""
     found = []
     for arm in evidence.arms:
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
-            found.append(_compare(evidence, arm, anchor, at_quality))
-    return found
+            record = _compare(evidence, arm, anchor, at_quality)
+            found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
+    sure = holm({i: 1.0 if r["bd_energy_p"] is None else r["bd_energy_p"] for i, r in enumerate(found)})
+    return [r | {"resolved_holm": r["resolved"] and i in sure} for i, r in enumerate(found)]
 
 
 def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> dict[str, Any]:
@@ -151,6 +155,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "gain_reason": gain.reason,
         "gain_per_joule": _estimate(per_joule),
         "gain_per_joule_reason": why_not,
+        "bd_energy_p": _p_value(paired, bd),
         "overlap": bd.overlap,
         "resolved": bd.resolved,
         "reason": "; ".join(dict.fromkeys(reasons)) or None,
@@ -169,6 +174,15 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "n_prompts": paired.means.n,
         "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
     }  # fmt: skip
+
+
+def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> dict[str, Any] | None:
+    """The dearest cells against each other; None for metrics that say how true an image is, not how good."""
+    if evidence.spec.track not in ("alignment", "absolute"):
+        return None
+    test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))
+    found = predicted_preference(test, other, temperature=temperature, resamples=len(evidence.means.resamples) or 1)
+    return asdict(found)
 
 
 def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, sign: float) -> tuple[AtEqual, int]:
@@ -241,6 +255,14 @@ def _difference(one: int, other: int) -> Any:
     return lambda rows: rows[:, one] - rows[:, other]
 
 
+def _p_value(paired: PairedCurves, bd: BdEnergy) -> float | None:
+    """Of no difference in BD-energy; None where there is no interval."""
+    if bd.estimate.value is None or bd.estimate.low is None or bd.estimate.high is None:
+        return None
+    test, anchor = paired.split(paired.means.resamples)
+    return p_differs_from_zero(bd_energy_rows(test, anchor))
+
+
 def _hypervolume_gain(paired: PairedCurves) -> Estimate:
     """What the test adds to the area that the anchor dominates, up to the anchor's own corner."""
     _, point = paired.point
@@ -285,6 +307,7 @@ def _nothing(reason: str, evidence: Evidence) -> dict[str, Any]:
     names = ("bd_energy", "iso_quality_saving", "iso_energy_gain", "gain_per_joule")
     return dict.fromkeys(names, absent) | {
         "at_quality": None,
+        "bd_energy_p": None,
         "overlap": 0.0,
         "resolved": False,
         "reason": reason,

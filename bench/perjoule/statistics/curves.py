@@ -199,11 +199,12 @@ class Envelopes:
         kept = envelope(ladders.energy_j, ladders.quality)
         gain = np.where(kept, ladders.quality, np.nan)
         order = np.argsort(gain, axis=1, kind="stable")  # NaN goes last
+        rows = np.arange(len(gain))[:, None]
         with np.errstate(invalid="ignore"):
             cost = np.log(np.where(kept, ladders.energy_j, np.nan))
         return cls(
-            quality=np.take_along_axis(gain, order, 1),
-            log_energy=np.take_along_axis(cost, order, 1),
+            quality=gain[rows, order],
+            log_energy=cost[rows, order],
             count=kept.sum(1),
             dearest=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
             slopes=slopes,

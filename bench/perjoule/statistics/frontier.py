@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +17,19 @@ from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
 from perjoule.statistics.points import family_of, points_of, sign_of
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array, Means
-from perjoule.types import MetricSpec
+from perjoule.statistics.tails import at_or_below, tail_estimates
+from perjoule.types import Estimate, MetricSpec
 
 SCHEMA = 1
 
 
 def frontier(
-    run: Run, metric: str | None = None, *, at_quality: float | None = None, resamples: int = RESAMPLES
+    run: Run,
+    metric: str | None = None,
+    *,
+    at_quality: float | None = None,
+    temperature: float | None = None,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Operating points of one metric, the cells no other cell beats, and each arm against its anchor.
 
@@ -31,6 +37,7 @@ def frontier(
         run: A scored run.
         metric: Defaults to the suite's primary metric.
         at_quality: Where savings are looked up; by default at the quality of the anchor's longest rung.
+        temperature: Of the metric, for the preference that it predicts; without it wins are counted.
         resamples: Bootstrap draws.
 
     Raises:
@@ -41,12 +48,19 @@ def frontier(
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
     grid = read_grid(run, [name])
-    means = grid.resampled(resamples)
+    quality = sign_of(spec) * grid.quality[name]
+    drawn = grid.resampled(resamples, beside=[at_or_below(quality)])
+    count = len(grid.cells)
+    means = drawn.of(slice(2 * count))
+    tails = tail_estimates(quality, drawn.of(slice(2 * count, None)))
     table = points_of(run, grid, means)
-    points = [_point(row) for row in table.iter_rows(named=True)]
+    points = [
+        _point(row) | {"quality_p10": _turned(tail, sign_of(spec))}
+        for row, tail in zip(table.iter_rows(named=True), tails, strict=True)
+    ]
     facts = {point["cell_id"]: point for point in points}
     arms = arms_of(grid, facts, family_of(run), means.point)
-    evidence = Evidence(grid=grid, means=means, spec=spec, quality=sign_of(spec) * grid.quality[name], arms=arms)
+    evidence = Evidence(grid=grid, means=means, spec=spec, quality=quality, arms=arms)
     anchor = main_anchor(arms)
     best = [p for p in points if p["on_frontier"] and p["quality"]["value"] is not None]
     best.sort(key=lambda p: float(p["energy_j_per_image"]["value"] or 0))
@@ -61,7 +75,7 @@ def frontier(
         "hypervolume": None if anchor is None else _hypervolume(run, evidence, anchor),
         "marginal": _marginal(evidence, [p["cell_id"] for p in best], facts),
         "knee": None if anchor is None else _knee(evidence, anchor),
-        "comparisons": compare_all(evidence, at_quality),
+        "comparisons": compare_all(evidence, at_quality, temperature),
     }
 
 
@@ -157,6 +171,14 @@ def _point(row: dict[str, Any]) -> dict[str, Any]:
         "energy_j_per_image": _estimate(row, "energy_j_per_image", "energy"),
         "quality": _estimate(row, "quality", "quality"),
     }
+
+
+def _turned(estimate: Estimate, sign: float) -> dict[str, Any]:
+    """An estimate of turned quality on the metric's own scale."""
+    value, low, high = (None if v is None else sign * v for v in (estimate.value, estimate.low, estimate.high))
+    if sign < 0:
+        low, high = high, low
+    return asdict(replace(estimate, value=value, low=low, high=high))
 
 
 def _estimate(row: dict[str, Any], value: str, prefix: str) -> dict[str, Any]:

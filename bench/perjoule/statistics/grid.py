@@ -39,11 +39,13 @@ class Grid:
     quality: dict[str, Array]
     prompts_per_window: Array
 
-    def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> Means:
-        """One draw for all: columns are the cells' energies, then the cells' qualities, metric after metric."""
-        return resample_means(
-            np.concatenate([self.spread_energy(), *self.quality.values()], axis=2), resamples=resamples, seed=seed
-        )
+    def resampled(self, resamples: int = RESAMPLES, seed: int = SEED, beside: Sequence[Array] = ()) -> Means:
+        """One draw for all: columns are the cells' energies, then the cells' qualities, metric after metric.
+
+        `beside`: more arrays of prompts × seeds × columns to put behind them, on the same draws.
+        """
+        arrays = [self.spread_energy(), *self.quality.values(), *beside]
+        return resample_means(np.concatenate(arrays, axis=2), resamples=resamples, seed=seed)
 
     def spread_energy(self) -> Array:
         """`energy_j` with its scatter restored.

@@ -69,23 +69,25 @@ class HermiteRows:
 
     def integral(self, low: Array, high: Array) -> Array:
         """The integral of y over x from low to high, both (rows,) inside the knots -> (rows,); NaN outside."""
-        return self._from_start(high) - self._from_start(low)
+        ends = self._from_start(np.column_stack([low, high]))
+        return np.asarray(ends[:, 1] - ends[:, 0])
 
     def _from_start(self, at: Array) -> Array:
-        column = at[:, None]
-        k, s, h = self._place(column)
+        """The integral from the first knot to (rows, m) places -> (rows, m)."""
+        k, s, h = self._place(at)
         width = np.diff(self.x, axis=1)
         whole = width * (self.y[:, 1:] + self.y[:, :-1]) / 2 - width**2 * np.diff(self.slopes, axis=1) / 12
         before = np.concatenate([np.zeros((len(whole), 1)), np.cumsum(whole, axis=1)], axis=1)
         y0, y1 = _take(self.y, k), _take(self.y, k + 1)
         d0, d1 = _take(self.slopes, k), _take(self.slopes, k + 1)
-        s2, s3, s4 = s**2, s**3, s**4
+        s2 = s * s
+        s3, s4 = s2 * s, s2 * s2
         part = h * (
             y0 * (s - s3 + s4 / 2) + y1 * (s3 - s4 / 2)
             + h * (d0 * (s2 / 2 - 2 * s3 / 3 + s4 / 4) + d1 * (s4 / 4 - s3 / 3))
         )  # fmt: skip
-        inside = (column >= self.x[:, :1]) & (column <= self.x[:, -1:])
-        return np.asarray(np.where(inside, _take(before, k) + part, np.nan)[:, 0])
+        inside = (at >= self.x[:, :1]) & (at <= self.x[:, -1:])
+        return np.where(inside, _take(before, k) + part, np.nan)
 
     def _place(self, at: Array) -> tuple[NDArray[np.intp], Array, Array]:
         """The interval of each place, how far into it (0 to 1), and its width."""
@@ -108,4 +110,5 @@ def _end_slope(h0: Array, h1: Array, m0: Array, m1: Array) -> Array:
 
 
 def _take(values: Array, index: NDArray[np.intp]) -> Array:
-    return np.asarray(np.take_along_axis(values, index, axis=1))
+    # what np.take_along_axis does, without its checks, which take a third of the time of a single curve
+    return np.asarray(values[np.arange(len(values))[:, None], index])

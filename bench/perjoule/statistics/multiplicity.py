@@ -1,0 +1,37 @@
+"""Many tests at once: Holm's step-down, and the p-value of a resampled statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from perjoule.statistics.resampling import Array
+
+ALPHA = 0.05
+Key = TypeVar("Key", bound=Hashable)
+
+
+def holm(tests: Mapping[Key, float], alpha: float = ALPHA) -> set[Key]:
+    """The tests that reject when the chance of any false rejection is held at `alpha` (Holm 1979).
+
+    Args:
+        tests: Key -> p-value.
+        alpha: Family-wise level.
+    """
+    rejected = set()
+    for rank, (key, p) in enumerate(sorted(tests.items(), key=lambda item: item[1])):
+        if p > alpha / (len(tests) - rank):
+            break
+        rejected.add(key)
+    return rejected
+
+
+def p_differs_from_zero(resamples: Array) -> float:
+    """Two-sided p-value, 2 (1 + rows on the smaller side of 0)/(1 + rows); rows (b,) without a value side with zero."""
+    if not len(resamples):
+        return 1.0
+    with np.errstate(invalid="ignore"):
+        smaller = min((~(resamples > 0)).sum(), (~(resamples < 0)).sum())
+    return float(min(1.0, 2 * (1 + smaller) / (1 + len(resamples))))
