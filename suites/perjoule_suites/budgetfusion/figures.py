@@ -9,7 +9,7 @@ import numpy as np
 
 from perjoule.run_directory import Run
 from perjoule.types import Role
-from perjoule_suites.budgetfusion.study import Arms, arms_of
+from perjoule_suites.budgetfusion.study import Arms, arms_of, true_steps, with_full_batches
 
 # Okabe and Ito's palette, with a marker of its own for each part an arm can play
 _LOOKS: dict[Role, tuple[str, str]] = {
@@ -34,6 +34,7 @@ def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
     files = {
         "study-curves.png": _curves(arms),
         "study-steps.png": _steps(arms),
+        "study-predicted.png": _predicted_and_true(arms),
         "study-frontier.png": _frontier(arms, name),
     }
     for file, figure in files.items():
@@ -105,11 +106,19 @@ def _steps(arms: Arms) -> Any:
 
 
 def _frontier(arms: Arms, metric: str) -> Any:
-    """Energy against quality for every arm of the ladder's family."""
+    """Energy against quality for every arm of the ladder's family: as run, and if equal steps always filled a batch."""
+    figure, panels = _figure(11.0, 4.6, 2)
+    titles = ("as run", "if equal steps always filled a batch")
+    for panel, basis, title in zip(panels, (arms, with_full_batches(arms)), titles, strict=True):
+        _plane(panel, basis, metric)
+        panel.set_title(title, loc="left", fontsize=10)
+    panels[0].legend(fontsize=7, frameon=False, ncols=2)
+    return figure
+
+
+def _plane(panel: Any, arms: Arms, metric: str) -> None:
     ladder = arms.variant(_ladder(arms))
-    figure, (panel,) = _figure(7.2, 4.6)
     colours = iter(_PREDICTED)
-    sign = 1.0 if arms.run.metrics[metric].direction == "higher" else -1.0
     for name in arms.cells:
         variant = arms.variant(name)
         same = (variant.family or variant.name) == (ladder.family or ladder.name)
@@ -119,13 +128,38 @@ def _frontier(arms: Arms, metric: str) -> Any:
         colour = next(colours, colour) if variant.role == "predicted" else colour
         columns = arms.columns(name)
         energy = np.nanmean(arms.grid.energy_j[:, :, columns], axis=(0, 1))
-        quality = sign * np.nanmean(arms.quality(metric)[:, :, columns], axis=(0, 1))
-        line = "-" if variant.role == "fixed" else "--" if len(columns) > 1 else ""
-        panel.plot(energy, quality, line or "none", marker=marker, color=colour, label=name, ms=5, lw=1)
+        quality = np.nanmean(arms.quality(metric)[:, :, columns], axis=(0, 1))
+        line = "-" if variant.role == "fixed" else "--" if len(columns) > 1 else "none"
+        panel.plot(energy, quality, line, marker=marker, color=colour, label=name, ms=5, lw=1)
+    # the first two rungs are far below everything that is of interest
+    steep = np.sort(np.nanmean(arms.quality(metric)[:, :, arms.columns(ladder.name)], axis=(0, 1)))
+    top = steep[-1] + 0.05 * (steep[-1] - steep[len(steep) // 4])
+    panel.set_ylim(steep[len(steep) // 4] - 0.2 * (steep[-1] - steep[len(steep) // 4]), top)
     provenance = ", ".join(sorted(set(arms.run.trials["provenance"].drop_nulls())))
     panel.set_xscale("log")
     panel.set_xlabel(f"J/image ({provenance})")
     panel.set_ylabel(metric)
     panel.grid(alpha=0.3, which="both")
-    panel.legend(fontsize=7, frameon=False, ncols=2)
+
+
+def _predicted_and_true(arms: Arms) -> Any:
+    """Steps taken against those that the true curves call for, one panel a level of the first equal-marginal arm."""
+    name = next(n for n in arms.cells if arms.variant(n).role == "predicted")
+    cells = arms.cells[name]
+    figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))
+    for panel, cell, column in zip(panels, cells, arms.columns(name), strict=True):
+        true = true_steps(arms, cell, _ladder(arms))
+        if true is None:
+            panel.set_axis_off()
+            continue
+        pairs = np.stack([true, np.nanmean(arms.steps[:, :, column], axis=1)])
+        places, counts = np.unique(pairs, axis=1, return_counts=True)
+        panel.scatter(*places, s=4 * counts, color="#0072B2", alpha=0.6)
+        panel.plot([1, 25], [1, 25], color="#999999", lw=0.8)
+        panel.set(xscale="log", yscale="log", xlabel="true t*", title=f"level {cell.level:g}")
+        panel.set_xticks([1, 2, 4, 8, 25], ["1", "2", "4", "8", "25"])
+        panel.set_yticks([1, 2, 4, 8, 25], ["1", "2", "4", "8", "25"])
+        panel.minorticks_off()
+        panel.title.set_fontsize(8)
+    panels[0].set_ylabel("predicted t*")
     return figure

@@ -335,6 +335,19 @@ def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float
 
     For equal-marginal arms; None where either does not vary. The true curves are the ladder's, mean over seeds.
     """
+    true = true_steps(arms, cell, anchor)
+    if true is None:
+        return None
+    taken = np.nanmean(arms.steps[:, :, column], axis=1)
+    if len(set(true)) < 2 or len(set(taken)) < 2:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(taken, true).statistic)
+
+
+def true_steps(arms: Arms, cell: Cell, anchor: str) -> Array | None:
+    """The steps that the rule of an equal-marginal cell takes on the true mean curve of each prompt. -> (prompts,)."""
     arguments = cell.variant.policy_args
     if "predictor" not in arguments or arguments.get("rule", "equal-marginal") != "equal-marginal":
         return None
@@ -343,9 +356,4 @@ def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float
     rungs = np.array([float(c.steps or 0) for c in arms.cells[anchor]])
     curves = np.nanmean(arms.quality(metric)[:, :, arms.columns(anchor)], axis=1)
     worth = float(cell.level or 0) * curves - (config.base_j + config.step_j * rungs)
-    true, taken = rungs[worth.argmax(1)], np.nanmean(arms.steps[:, :, column], axis=1)
-    if len(set(true)) < 2 or len(set(taken)) < 2:
-        return None
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(taken, true).statistic)
+    return np.asarray(rungs[worth.argmax(1)], np.float64)

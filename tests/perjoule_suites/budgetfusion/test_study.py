@@ -39,7 +39,10 @@ SPEC = MetricSpec(
     name="q", direction="higher", track="absolute", needs_reference=False, unit="", weights_digest="none",
     licence="Apache-2.0", description="made up", advisory=False, bounds=(0.0, 1.0),
 )  # fmt: skip
-ARM = Variant(name="bf", model="m", family="ladder", role="predicted", policy="budgetfusion", levels=PRICES)
+ARM = Variant(
+    name="bf", model="m", family="ladder", role="predicted", policy="budgetfusion", levels=PRICES,
+    policy_args={"predictor": "builtin:steps-tiny", "metric": "q"},
+)  # fmt: skip
 SUITE = Suite(
     name="world",
     title="A world with a known truth",
@@ -170,5 +173,10 @@ def test_an_unscored_run_is_told_how_to_be_scored(run: Run, tmp_path: Path) -> N
 
 def test_figures_are_drawn(run: Run, tmp_path: Path) -> None:
     files = draw_all(run, tmp_path / "figures")
-    assert [f.name for f in files] == ["study-curves.png", "study-steps.png", "study-frontier.png"]
+    assert [f.name for f in files] == [
+        "study-curves.png",
+        "study-steps.png",
+        "study-predicted.png",
+        "study-frontier.png",
+    ]
     assert all(f.stat().st_size > 5_000 for f in files)
