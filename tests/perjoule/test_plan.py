@@ -31,7 +31,8 @@ def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> 
 
 def test_a_variant_is_loaded_once_a_block() -> None:
     first = DEMO.variants[0]
-    suite = replace(DEMO, variants=tuple(replace(first, name=name) for name in ("a", "b", "c")))
+    together = replace(DEMO.protocol, interleave=False)
+    suite = replace(DEMO, protocol=together, variants=tuple(replace(first, name=name) for name in ("a", "b", "c")))
     names = [a.cell.variant.name for a in make_plan(suite, PROMPTS)]
     switches = sum(one != other for one, other in pairwise(names))
     assert switches == 2
