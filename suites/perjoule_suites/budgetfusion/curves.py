@@ -142,15 +142,23 @@ def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
     if not known.any(axis=(0, 1)).all():
         raise EvidenceError(f"{run.path}: a step count has no joules: rules that weigh energy need them all")
     mean_j = np.where(known, energy_j, 0.0).sum((0, 1)) / known.sum((0, 1))
-    # relative errors weigh alike, so that the cheap rungs are not drowned by the dear ones
-    design = np.stack([np.ones(len(grid)), grid], axis=1) / mean_j[:, None]
-    (base_j, step_j), *_ = np.linalg.lstsq(design, np.ones(len(grid)), rcond=None)
+    base_j, step_j = fit_line(grid, mean_j)
     if step_j <= 0:
         raise EvidenceError(f"{run.path}: more steps did not cost more joules: measure again on a quieter machine")
     seen = set(run.trials["provenance"].drop_nulls())
     return StepCost(
-        base_j=max(float(base_j), 0.0),
-        step_j=float(step_j),
+        base_j=max(base_j, 0.0),
+        step_j=step_j,
         provenance=next(p for p in _PROVENANCE if p in seen),
         boundary=str(run.trials["boundary"].drop_nulls()[0]),
     )
+
+
+def fit_line(steps: NDArray[np.generic], mean_j: Array) -> tuple[float, float]:
+    """(a, b) of energy a + b · steps in J by least squares; steps and mean_j (g,).
+
+    Relative errors weigh alike, so that the cheap rungs are not drowned by the dear ones.
+    """
+    design = np.stack([np.ones(len(steps)), steps], axis=1) / mean_j[:, None]
+    base_j, step_j = np.linalg.lstsq(design, np.ones(len(steps)), rcond=None)[0]
+    return float(base_j), float(step_j)

@@ -20,7 +20,7 @@ from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Estimate, Variant
-from perjoule_suites.budgetfusion.curves import Array
+from perjoule_suites.budgetfusion.curves import Array, fit_line
 from perjoule_suites.budgetfusion.predictor import read_config
 
 RESAMPLES = 10_000
@@ -113,8 +113,7 @@ def with_full_batches(arms: Arms) -> Arms:
         columns = arms.columns(anchor)
         mean_j = np.nanmean(energy_j[:, :, columns], axis=(0, 1))
         rungs = np.array([float(cell.steps or 0) for cell in arms.cells[anchor]])
-        design = np.stack([np.ones(len(rungs)), rungs], axis=1) / mean_j[:, None]
-        base_j, step_j = np.linalg.lstsq(design, np.ones(len(rungs)), rcond=None)[0]
+        base_j, step_j = fit_line(rungs, mean_j)
         power_w = mean_j.sum() / sum(durations[cell.cell_id] for cell in arms.cells[anchor])
         for name in arms.cells:
             if _family(arms.variant(name)) == _family(arms.variant(anchor)):
