@@ -45,17 +45,18 @@ class Pairs:
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     """Join two runs that were found comparable and complete."""
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
-    energy = _windows(baseline).join(_windows(candidate), on=["cell_id", "unit"], suffix="_candidate")
+    energy = energy_by_unit(baseline).join(energy_by_unit(candidate), on=["cell_id", "unit"], suffix="_candidate")
     if energy["unit"].n_unique() < 2:
         # windows were put together otherwise: fall back on the images' own prompts
-        parts = (_windows(run, by_prompt=True) for run in (baseline, candidate))
+        parts = (energy_by_unit(run, by_prompt=True) for run in (baseline, candidate))
         energy = next(parts).join(next(parts), on=["cell_id", "unit"], suffix="_candidate")
     energy = energy.filter(pl.col("cell_id").is_in(cells)).with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
     )
     totals = [float(energy[name].to_numpy().sum()) for name in ("energy_candidate", "energy")]
-    scores = _scores(baseline, metric).join(_scores(candidate, metric), on=["cell_id", "unit"], suffix="_candidate")
+    both = (quality_by_prompt(run, metric) for run in (baseline, candidate))
+    scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate")
     sign = sign_of(baseline.metrics[metric])
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
@@ -71,8 +72,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     )
 
 
-def _windows(run: Run, by_prompt: bool = False) -> pl.DataFrame:
-    """J/image by cell and unit of pairing."""
+def energy_by_unit(run: Run, by_prompt: bool = False) -> pl.DataFrame:
+    """J/image by cell and unit of pairing (prompts that share windows): columns `cell_id, unit, energy`."""
     frame = _good(run).select(
         "cell_id",
         "prompt_ids",
@@ -86,7 +87,8 @@ def _windows(run: Run, by_prompt: bool = False) -> pl.DataFrame:
     return frame.group_by("cell_id", "unit").agg(pl.col("energy").mean())
 
 
-def _scores(run: Run, metric: str) -> pl.DataFrame:
+def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
+    """Mean score by cell and prompt (`unit`), over seeds: columns `cell_id, unit, value`."""
     return (
         run.scores.filter((pl.col("metric") == metric) & pl.col("value").is_finite())
         .group_by("cell_id", unit="prompt_id")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from perjoule.errors import EvidenceError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import read_grid
+from perjoule.statistics.lines import fit_line
 from perjoule.suite import cells_of
 from perjoule.types import Provenance, Variant
 
@@ -152,13 +153,3 @@ def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
         provenance=next(p for p in _PROVENANCE if p in seen),
         boundary=str(run.trials["boundary"].drop_nulls()[0]),
     )
-
-
-def fit_line(steps: NDArray[np.generic], mean_j: Array) -> tuple[float, float]:
-    """(a, b) of energy a + b · steps in J by least squares; steps and mean_j (g,).
-
-    Relative errors weigh alike, so that the cheap rungs are not drowned by the dear ones.
-    """
-    design = np.stack([np.ones(len(steps)), steps], axis=1) / mean_j[:, None]
-    base_j, step_j = np.linalg.lstsq(design, np.ones(len(steps)), rcond=None)[0]
-    return float(base_j), float(step_j)

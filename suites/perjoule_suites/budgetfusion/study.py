@@ -17,10 +17,11 @@ from perjoule.run_directory import Run
 from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
 from perjoule.statistics.grid import Grid, read_grid
+from perjoule.statistics.lines import fit_line
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Estimate, Variant
-from perjoule_suites.budgetfusion.curves import Array, fit_line
+from perjoule_suites.budgetfusion.curves import Array
 from perjoule_suites.budgetfusion.predictor import read_config
 
 RESAMPLES = 10_000

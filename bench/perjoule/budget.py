@@ -1,0 +1,116 @@
+"""How much a run may burn, and what it has burnt so far.
+
+Joules are those of the energy windows. Minutes are wall time since the run was started, loading and warm-up included;
+of an earlier session, which nobody timed, its windows' seconds count. A window is never cut: the run stops before the
+first one that, by the dearest window of its cell so far, would not fit any more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perjoule.errors import MeterError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most that a run may burn; None is no limit."""
+
+    max_joules: float | None = None
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (("--max-joules", self.max_joules), ("--max-minutes", self.max_minutes)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{option} {value:g}: a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """J/image of a cell so far: mean over its windows, and half of its 95 % interval, or the meter's bound for one."""
+
+    value: float
+    half: float | None
+
+
+class Spending:
+    """What is spent, window by window, resumed ones included.
+
+    Args:
+        budget: The limits.
+        resumed: Rows of `trials.jsonl` that are there already.
+        now: Seconds on a monotonic clock, of which the present reading is the start of this session.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        resumed: Iterable[Mapping[str, Any]] = (),
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._now, self._began_s = budget, now, now()
+        self.energy_j: float | None = None
+        self.images = 0
+        self._earlier_s = 0.0
+        self._windows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in resumed:
+            self.add(row)
+            self._earlier_s += row["duration_s"] or 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of this session, and window seconds of those before."""
+        return self._earlier_s + self._now() - self._began_s
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a finished trial.
+
+        Raises:
+            MeterError: If it has no joules and joules are limited: nobody could tell when to stop.
+        """
+        if row["energy_j"] is not None:
+            self.energy_j = (self.energy_j or 0.0) + row["energy_j"]
+        elif self._budget.max_joules is not None:
+            why = next(iter(row["warnings"]), "no reason was recorded")
+            raise MeterError(
+                f"--max-joules {self._budget.max_joules:g} cannot be kept: trial {row['trial_id']} has no joules ({why}); "
+                "limit the time instead, with --max-minutes, or measure with another --meter (see `perjoule doctor`)"
+            )
+        self.images += int(row["image_count"])
+        self._windows[row["cell_id"]].append(row)
+
+    def why_stop(self, cell_id: str) -> str | None:
+        """Why a window of this cell must not be started any more; None if it may."""
+        seen = self._windows[cell_id]
+        next_j = max((row["energy_j"] or 0.0 for row in seen), default=0.0)
+        next_s = max((row["duration_s"] or 0.0 for row in seen), default=0.0)
+        limits = (
+            ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, next_j, "J"),
+            ("--max-minutes", self._budget.max_minutes, self.seconds / 60, next_s / 60, "min"),
+        )
+        for option, limit, spent, more, unit in limits:
+            if limit is not None and (spent >= limit or spent + more > limit):
+                rest = f", and a window of {cell_id} takes about {more:.4g} {unit}" if spent < limit else ""
+                return f"{option} {limit:g}: {spent:.4g} {unit} are spent{rest}"
+        return None
+
+    def running(self, cell_id: str) -> Running | None:
+        """J/image of a cell so far; None if it has no joules yet."""
+        known = [row for row in self._windows[cell_id] if row["energy_j"] is not None and row["image_count"]]
+        if not known:
+            return None
+        images = [row["image_count"] * row["iterations"] for row in known]
+        each = [row["energy_j"] / n for row, n in zip(known, images, strict=True)]
+        value = sum(each) / len(each)
+        if len(each) == 1:
+            bound_j = known[0]["uncertainty_j"]
+            return Running(value=value, half=None if bound_j is None else bound_j / images[0])
+        from scipy.special import stdtrit
+
+        scatter = math.sqrt(sum((x - value) ** 2 for x in each) / (len(each) - 1) / len(each))
+        return Running(value=value, half=float(stdtrit(len(each) - 1, 0.975)) * scatter)

@@ -1,0 +1,88 @@
+"""The minimal detectable effect of a run that has not been made: can so many prompts answer the question at all?
+
+    MDE = (z_{1−α} + z_{0.8}) · s_d / √n
+
+s_d is the standard deviation over prompts of the paired difference between two cells. A run tells it (its neighbouring
+cells are compared); without one the effect is stated in units of s_d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from perjoule.gating.decide import minimal_detectable_effect
+from perjoule.gating.pairing import energy_by_unit, quality_by_prompt
+from perjoule.planning.records import Effect
+from perjoule.run_directory import Run
+from perjoule.statistics.grid import cell_order
+from perjoule.statistics.lines import Array
+from perjoule.types import Assignment
+
+ALPHA = 0.05
+# fewer say next to nothing of a scatter
+LEAST_UNITS = 8
+
+
+def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None) -> list[Effect]:
+    """One for energy and one for each metric; `run` tells the scatter."""
+    first = plan[0].cell.cell_id
+    groups = {frozenset(p.prompt_id for p in a.prompts) for a in plan if a.cell.cell_id == first}
+    prompts = {p.prompt_id for a in plan for p in a.prompts}
+    found = [_effect("energy", "relative", len(groups), _energy_sd(run) if run else None, run)]
+    for metric in metrics:
+        spec = run.metrics.get(metric) if run else None
+        sd = _quality_sd(run, metric) if run and spec else None
+        found.append(_effect(metric, spec.unit if spec else "of the metric", len(prompts), sd, run))
+    return found
+
+
+def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> Effect:
+    if n < 2:
+        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=None, reason="2 prompts are the least")
+    in_sd = minimal_detectable_effect(1 / math.sqrt(n), ALPHA)
+    if sd is None:
+        reason = "the scatter is not known: --from a scored run of these variants"
+        if run is not None:
+            reason = f"{run.path} has no two cells of a variant with {LEAST_UNITS} prompts or windows in common"
+        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=in_sd, reason=reason)
+    mde = in_sd * sd
+    return Effect(
+        axis=axis,
+        unit=unit,
+        n=n,
+        mde=math.expm1(mde) if axis == "energy" else mde,
+        mde_in_sd=in_sd,
+        sd=sd,
+        source=f"scatter between neighbouring cells of {run.path}" if run else "",
+    )
+
+
+def _energy_sd(run: Run) -> float | None:
+    """Of ln E between neighbouring cells, per prompt or group of prompts that share windows."""
+    frame = energy_by_unit(run).filter(pl.col("energy") > 0)
+    return _pooled(run, frame.with_columns(value=pl.col("energy").log()))
+
+
+def _quality_sd(run: Run, metric: str) -> float | None:
+    """Of the metric between neighbouring cells, per prompt."""
+    return _pooled(run, quality_by_prompt(run, metric))
+
+
+def _pooled(run: Run, frame: pl.DataFrame) -> float | None:
+    """Root mean square over pairs of neighbours of the standard deviation of their differences; None without pairs."""
+    found = [float(d.var(ddof=1)) for d in _differences(run, frame) if len(d) >= LEAST_UNITS]
+    return math.sqrt(sum(found) / len(found)) if found else None
+
+
+def _differences(run: Run, frame: pl.DataFrame) -> Iterator[Array]:
+    variants = dict(run.trials.select("cell_id", "variant").unique().iter_rows())
+    for one, other in pairwise(cell_order(run)):
+        if variants[one] == variants[other]:
+            left, right = (frame.filter(pl.col("cell_id") == cell).select("unit", "value") for cell in (one, other))
+            both = left.join(right, on="unit", suffix="_other").drop_nulls()
+            yield np.asarray((both["value_other"] - both["value"]).to_numpy(), np.float64)

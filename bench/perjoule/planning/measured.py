@@ -1,0 +1,214 @@
+"""Prices from windows that were metered: an earlier run, or a calibration.
+
+    the cell itself was there               ──►  mean over its windows
+    other step counts of the model were     ──►  a line through them, E = e0 + e1 · N
+    one step count of the model was         ──►  in proportion, with a range
+
+Of the model's windows, those under the same sampler and batch size come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perjoule.planning.published import LEAST_STEPS, is_guided, proportional
+from perjoule.planning.records import Price, Projection
+from perjoule.run_directory import Run
+from perjoule.statistics.lines import Array, line_through
+from perjoule.suite import cells_of
+from perjoule.types import Cell, Protocol, Variant
+
+LEVEL = 0.95
+# standard deviation of ln E between sessions on one machine, assumed: it cannot be seen inside one run
+SESSION_SD = 0.03
+# a line through two single windows has no scatter of its own
+_UNSCATTERED = (1 / 1.3, 1.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Windows:
+    """Windows without failures that have joules: per image, with the cell they belong to."""
+
+    frame: pl.DataFrame
+    cells: dict[str, Cell]
+    protocol: Protocol
+    path: str
+    device: str
+
+    @classmethod
+    def of(cls, run: Run, name: str = "") -> Windows:
+        """Read a run's windows; `name` is what to call the run, its path by default."""
+        images = pl.col("image_count") * pl.col("iterations")
+        frame = run.trials.filter(
+            pl.col("failure").is_null() & (pl.col("energy_j") > 0) & (pl.col("duration_s") > 0)
+        ).select(
+            "cell_id",
+            "iterations",
+            "provenance",
+            "boundary",
+            steps=pl.col("steps").list.mean(),
+            energy_j=pl.col("energy_j") / images,
+            duration_s=pl.col("duration_s") / images,
+        )
+        device = run.environment.get("comparability", {}).get("device", "a device that was not recorded")
+        return cls(
+            frame=frame,
+            cells={cell.cell_id: cell for cell in cells_of(run.suite)},
+            protocol=run.suite.protocol,
+            path=name or str(run.path),
+            device=", ".join(device) if isinstance(device, list) else str(device),
+        )
+
+    def where(self, same: Callable[[Cell], bool]) -> pl.DataFrame:
+        """The windows of the cells for which `same` holds."""
+        chosen = [cell_id for cell_id, cell in self.cells.items() if same(cell)]
+        return self.frame.filter(pl.col("cell_id").is_in(chosen))
+
+
+def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str | None) -> Price:
+    """What an image of the cell costs by windows that were metered.
+
+    Args:
+        cell: The cell to price.
+        windows: Of the run.
+        protocol: Of the plan.
+        device: That the run is planned for; another one than the run's widens the range.
+    """
+    twins = windows.where(lambda other: _task(other) == _task(cell))
+    if len(twins):
+        repeats = _repeats(twins, windows.protocol, protocol)
+        return _price(twins, windows, "the cell's own windows", _mean, repeats, device)
+    if cell.steps is None:
+        return Price(reason=f"its step policy decides when it sees the prompt, and {windows.path} has no such cell")
+    wanted = float(cell.steps)
+    rungs = windows.where(lambda other: other.steps is not None and _work(other) == _work(cell))
+    if rungs["steps"].n_unique() < 2:
+        others = windows.where(lambda other: other.steps is not None and _engine(other) == _engine(cell))
+        rungs = others if others["steps"].n_unique() > rungs["steps"].n_unique() else rungs
+    if rungs.is_empty():
+        return Price(reason=f"{windows.path} has no windows of {cell.variant.model} at this size and dtype")
+    steps = rungs["steps"].to_numpy()
+    if rungs["steps"].n_unique() > 1:
+        said = f"line through {len(rungs)} windows of {rungs['steps'].n_unique()} step counts"
+        return _price(rungs, windows, said, lambda values: _on_line(steps, values, wanted), None, device)
+    if min(steps[0], wanted) < LEAST_STEPS:
+        return Price(reason=f"{windows.path} has {cell.variant.model} at {steps[0]:.0f} steps only: a line needs two")
+    said = f"in proportion to {steps[0]:.0f} steps"
+    return _price(rungs, windows, said, lambda values: _scaled(steps[0], values, wanted), None, device)
+
+
+def _price(
+    rows: pl.DataFrame,
+    windows: Windows,
+    how: str,
+    project: Callable[[Array], Projection],
+    repeats: Projection | None,
+    device: str | None,
+) -> Price:
+    energy_j, duration_s = (project(rows[name].to_numpy().astype(np.float64)) for name in ("energy_j", "duration_s"))
+    elsewhere = device is not None and device != windows.device
+    if elsewhere:
+        from perjoule.planning.published import tables
+
+        spread = tables()["spread"]["other_device"]
+        energy_j, duration_s = (p.widened(spread["low"], spread["high"]) for p in (energy_j, duration_s))
+    kinds = set(rows["provenance"].drop_nulls())
+    return Price(
+        energy_j=energy_j,
+        duration_s=duration_s,
+        source=f"{windows.path}: {how}, on {windows.device}{' (another device than here)' if elsewhere else ''}",
+        # worst first: an estimate is only as good as the worst of what it rests on
+        rests_on=next((kind for kind in ("simulated", "estimated", "measured") if kind in kinds), None),  # type: ignore[arg-type]
+        boundary=", ".join(sorted(rows["boundary"].drop_nulls().unique())) or None,
+        repeats=repeats,
+    )
+
+
+def _mean(values: Array) -> Projection:
+    """Mean over windows; from one window alone the scatter is not known, so its ends are judged."""
+    mean, count = float(values.mean()), len(values)
+    if count == 1:
+        return Projection(value=mean, low=mean * _UNSCATTERED[0], high=mean * _UNSCATTERED[1], level=None)
+    from scipy.special import stdtrit
+
+    return _interval(mean, float(stdtrit(count - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(count)))
+
+
+def _on_line(steps: Array, values: Array, wanted: float) -> Projection:
+    line = line_through(steps, values)
+    value = line.at(wanted)
+    if not line.freedom:
+        return Projection(value=value, low=value * _UNSCATTERED[0], high=value * _UNSCATTERED[1], level=None)
+    return _interval(value, line.half_width(wanted, LEVEL))
+
+
+def _scaled(steps: float, values: Array, wanted: float) -> Projection:
+    base, mean = _mean(values), float(values.mean())
+    ratio = proportional(int(steps), 1.0, wanted)
+    return Projection(
+        value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None
+    )
+
+
+def _interval(value: float, half: float) -> Projection:
+    """Widened by the scatter between sessions, and never below 0."""
+    from scipy.special import ndtri
+
+    session = float(ndtri((1 + LEVEL) / 2)) * SESSION_SD * value
+    half = float(np.hypot(half, session))
+    # joules cannot be negative: the lower end falls off as a ratio where the interval is wide
+    low = value - half if half < value / 2 else value**2 / (value + 2 * half)
+    return Projection(value=value, low=low, high=value + half, level=LEVEL)
+
+
+def _repeats(rows: pl.DataFrame, there: Protocol, here: Protocol) -> Projection | None:
+    """How often a window did its work under the same bound and size."""
+    same = ("max_uncertainty", "iterations", "images_per_window")
+    if here.max_uncertainty is None or any(getattr(there, key) != getattr(here, key) for key in same):
+        return None
+    seen = rows["iterations"].to_numpy().astype(np.float64)
+    return Projection(value=float(seen.mean()), low=float(seen.min()), high=float(seen.max()), level=None)
+
+
+def _task(cell: Cell) -> Hashable:
+    """Equal for cells that do the same: same work, same steps or same policy at the same level."""
+    variant = cell.variant
+    policy = (variant.policy, repr(sorted(variant.policy_args.items())), cell.level)
+    return (_work(cell), cell.steps, policy if cell.steps is None else ())
+
+
+def _work(cell: Cell) -> Hashable:
+    """Equal for cells whose images cost the same at equal steps."""
+    return (_settings(cell.variant), cell.batch_size)
+
+
+def _engine(cell: Cell) -> Hashable:
+    """Equal for cells of one model, whatever the sampler and the batch size."""
+    return _settings(replace(cell.variant, scheduler="", scheduler_args={}))
+
+
+def _settings(variant: Variant) -> str:
+    """All that decides what an image costs; the names, the words and the height of the guidance do not."""
+    told_apart: dict[str, Any] = asdict(variant)
+    for key in ("name", "role", "policy", "policy_args", "steps", "levels", "family", "negative_prompt", "batch_size"):
+        told_apart.pop(key)
+    told_apart["guidance"] = is_guided(variant)
+    return repr(sorted(told_apart.items()))
+
+
+def calibration_plan(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells to meter so that all others can be priced: both ends of each ladder, and adaptive cells."""
+    chosen: dict[Hashable, list[Cell]] = {}
+    for cell in cells:
+        key = _work(cell) if cell.steps is not None else _task(cell)
+        chosen.setdefault(key, []).append(cell)
+    found: list[Cell] = []
+    for group in chosen.values():
+        ordered = sorted(group, key=lambda cell: cell.steps or 0)
+        found += [ordered[0]] if ordered[0].steps == ordered[-1].steps else [ordered[0], ordered[-1]]
+    return found
