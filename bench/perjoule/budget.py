@@ -43,22 +43,19 @@ class Spending:
 
     Args:
         budget: The limits.
-        resumed: Rows of `trials.jsonl` that are there already.
-        now: Seconds on a monotonic clock, of which the present reading is the start of this session.
+        now: Seconds on a monotonic clock; the time at which this is made is the start of the session.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        resumed: Iterable[Mapping[str, Any]] = (),
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, budget: Budget, now: Callable[[], float] = time.monotonic) -> None:
         self._budget, self._now, self._began_s = budget, now, now()
         self.energy_j: float | None = None
         self.images = 0
         self._earlier_s = 0.0
         self._windows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in resumed:
+
+    def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count the trials of earlier sessions: rows of `trials.jsonl`. Raises MeterError as `add` does."""
+        for row in rows:
             self.add(row)
             self._earlier_s += row["duration_s"] or 0.0
 
@@ -78,8 +75,8 @@ class Spending:
         elif self._budget.max_joules is not None:
             why = next(iter(row["warnings"]), "no reason was recorded")
             raise MeterError(
-                f"--max-joules {self._budget.max_joules:g} cannot be kept: trial {row['trial_id']} has no joules ({why}); "
-                "limit the time instead, with --max-minutes, or measure with another --meter (see `perjoule doctor`)"
+                f"--max-joules {self._budget.max_joules:g} cannot be kept: trial {row['trial_id']} has no joules "
+                f"({why}); limit the time instead, with --max-minutes, or measure with another --meter (see `perjoule doctor`)"
             )
         self.images += int(row["image_count"])
         self._windows[row["cell_id"]].append(row)

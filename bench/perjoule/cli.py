@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__, commands
+from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, SuiteArgument
+from perjoule.commands.plan import show_plan
 from perjoule.errors import MeterError, PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -32,13 +34,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
-MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
-]
 
 
 class Executor(StrEnum):
@@ -83,18 +80,6 @@ def _root(
 
 
 @app.command()
-def plan(suite: SuiteArgument, limit: Limit = None, as_json: Json = False) -> None:
-    """Show what a run would do: cells, images, denoiser evaluations, disk.
-
-    Example: perjoule plan demo
-    """
-    from perjoule import pipeline, tables
-
-    summary = tables.plan_summary(pipeline.prepare(suite, limit))
-    _print_json(summary) if as_json else typer.echo(tables.plan_text(summary))
-
-
-@app.command()
 def run(
     suite: SuiteArgument,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
@@ -102,20 +87,39 @@ def run(
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
+    max_joules: MaxJoules = None,
+    max_minutes: MaxMinutes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as `perjoule plan` does.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate, measure, score and report.
 
-    Example: perjoule run demo --out runs/demo
+    With --max-joules or --max-minutes the run stops before the window that would not fit any more, exits with 130, and
+    goes on with --resume under a larger budget; what was spent before counts.
+
+    Example: perjoule run demo --out runs/demo --max-minutes 10
     """
     from perjoule import pipeline, tables
+    from perjoule.budget import Budget
 
+    budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
+    if dry_run:
+        show_plan(suite, limit, budget, as_json)
+        return
     reporter = _reporter(quiet)
     prepared = pipeline.prepare(suite, limit)
     folder = out or pipeline.default_out(prepared.suite)
     command = ["perjoule", *sys.argv[1:]]
-    done = pipeline.run(prepared, out=folder, meter_name=meter, resume=resume, command=command, reporter=reporter)
+    done = pipeline.run(
+        prepared,
+        out=folder,
+        meter_name=meter,
+        resume=resume,
+        command=command,
+        reporter=reporter,
+        budget=budget,
+    )
     tables.print_frontier(done, None, "json" if as_json else "table")
     reporter.message(f"report: {done.path / 'report.html'}")
 

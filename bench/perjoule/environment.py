@@ -69,6 +69,12 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     }
 
 
+def gpu_name() -> str | None:
+    """Of the first NVIDIA GPU; None without one."""
+    gpus = _gpus()
+    return str(gpus[0]["name"]) if gpus else None
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -9,6 +9,7 @@
     │   ├── MeterError            4   energy cannot be measured here
     │   └── RunError              4   a run directory is missing, unfinished or damaged
     └── Interrupted             130   stopped on request; what was done is kept and can be resumed
+        └── BudgetSpent         130   the request was --max-joules or --max-minutes
 
 Every message says what was wrong, where (file, key, value) and what to do about it.
 """
@@ -74,3 +75,7 @@ class Interrupted(PerjouleError):  # noqa: N818 - it is not an error, it is a st
     """The user stopped a run that can be resumed."""
 
     exit_code = 130
+
+
+class BudgetSpent(Interrupted):
+    """A run has reached its --max-joules or --max-minutes and can be resumed under a larger one."""

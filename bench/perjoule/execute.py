@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from perjoule.budget import Budget, Running, Spending
+from perjoule.errors import BudgetSpent
 from perjoule.plan import image_id
 from perjoule.policies import load_policy
 from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
@@ -28,13 +29,25 @@ from perjoule.types import Assignment, EnergyReading, Protocol, Trial, Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What there is to tell after a trial: totals of the run so far, resumed trials included."""
+    """What there is to tell after a trial: totals of the run so far, resumed trials included.
+
+    Attributes:
+        trials_done: Trials that are on disk.
+        trials_total: Of the plan.
+        share_done: Of the work, 0 to 1, images weighed by their steps: what a remaining time can be told from.
+        images_done: Images.
+        energy_j: Of all windows that have joules; None if none has.
+        cell_id: Of the last trial.
+        running: J/image of that cell so far; None without joules.
+    """
 
     trials_done: int
     trials_total: int
+    share_done: float
     images_done: int
     energy_j: float | None
     cell_id: str
+    running: Running | None
 
 
 class GeneratorCache:
@@ -80,23 +93,32 @@ def execute(
     generators: GeneratorCache,
     writer: RunWriter,
     on_progress: Callable[[Progress], None],
+    spending: Spending | None = None,
 ) -> None:
     """Do all trials of the plan that `writer` does not hold yet.
 
     A pipeline that raises leaves a failed trial with the reason, and the run goes on; KeyboardInterrupt leaves the run
     as it is after the last finished trial.
+
+    Raises:
+        BudgetSpent: If `spending` says that the next window would not fit any more.
+        MeterError: If a window has no joules and `spending` limits them.
     """
+    spending = spending or Spending(Budget())
+    spending.resume(writer.done.values())
     idle_power_w = None
     rested = False
     warm: list[str] = []
     policies: dict[str, StepPolicy] = {}
     texts = list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
-    images_done = sum(int(row["image_count"]) for row in writer.done.values())
-    energy_j = _sum([row["energy_j"] for row in writer.done.values()])
+    work = work_of(plan)
+    share_done = sum(work[trial_id] for trial_id in writer.done)
     with closing(writer):
         for assignment in plan:
             if assignment.trial_id in writer.done:
                 continue
+            if why := spending.why_stop(assignment.cell.cell_id):
+                raise BudgetSpent(why)
             generator = generators.get(assignment.cell.variant)
             cell = assignment.cell
             if cell.cell_id not in policies:
@@ -116,17 +138,28 @@ def execute(
                 time.sleep(protocol.cooldown_s)
             trial = run_trial(assignment, protocol, meter, policy, generator, writer, idle_power_w)
             writer.append(trial)
-            images_done += trial.image_count
-            energy_j = _sum([energy_j, trial.reading.energy_j if trial.reading else None])
+            spending.add(writer.done[trial.trial_id])
+            share_done += work[assignment.trial_id]
             on_progress(
                 Progress(
                     trials_done=len(writer.done),
                     trials_total=len(plan),
-                    images_done=images_done,
-                    energy_j=energy_j,
+                    share_done=share_done,
+                    images_done=spending.images,
+                    energy_j=spending.energy_j,
                     cell_id=cell.cell_id,
+                    running=spending.running(cell.cell_id),
                 )
             )
+
+
+def work_of(plan: Sequence[Assignment]) -> dict[str, float]:
+    """Trial id -> share of all work, images times steps; an adaptive cell counts as the mean of the fixed ones."""
+    fixed = [a.cell.steps for a in plan if a.cell.steps is not None]
+    usual = sum(fixed) / len(fixed) if fixed else 1.0
+    work = {a.trial_id: len(a.prompts) * float(a.cell.steps or usual) for a in plan}
+    whole = sum(work.values())
+    return {trial_id: part / whole for trial_id, part in work.items()}
 
 
 def run_trial(
@@ -218,8 +251,3 @@ def _store(images: Images, assignment: Assignment, writer: RunWriter) -> tuple[t
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
             Image.fromarray(picture).save(writer.image_file(name), compress_level=1)
     return tuple(hashes), None
-
-
-def _sum(values: Sequence[Any]) -> float | None:
-    known = [float(v) for v in values if v is not None]
-    return sum(known) if known else None

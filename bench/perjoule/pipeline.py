@@ -1,6 +1,7 @@
 """The composition root: the only place that knows the order of the stages.
 
-run = check → plan → measure → score → summarise → report
+run  = check → plan → measure → score → summarise → report
+plan = check → plan → (meter a few windows) → forecast
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from perjoule import registry
-from perjoule.environment import describe
-from perjoule.errors import Interrupted, RunError, UsageError
-from perjoule.execute import GeneratorCache, Progress, execute
+from perjoule.budget import Budget, Spending
+from perjoule.environment import describe, gpu_name
+from perjoule.errors import BudgetSpent, Interrupted, MeterError, RunError, UsageError
+from perjoule.execute import GeneratorCache, Progress, execute, work_of
 from perjoule.files import free_bytes, write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
+from perjoule.planning import Forecast, forecast
+from perjoule.planning.forecast import image_bytes_at_most
+from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.policies import load_policy
 from perjoule.prompts import load_prompts
 from perjoule.protocols import EnergyMeter, QualityMetric
@@ -28,10 +34,11 @@ from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite
-from perjoule.types import Assignment, Prompt, Suite, Variant
+from perjoule.types import Assignment, Cell, Prompt, Suite, Variant
 
-# a lossless PNG is rarely larger than two thirds of its pixels
-_PNG_BYTES_PER_PIXEL = 2.0
+# windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide
+CALIBRATION_WINDOWS = 3
+_NO_BUDGET = Budget()
 _DISK_RESERVE_BYTES = 64 * 2**20
 
 
@@ -42,16 +49,16 @@ class Reporter(Protocol):
         """A line for the person."""
         ...
 
-    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[StageProgress]:
-        """A bar for a stage."""
+    def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> AbstractContextManager[StageProgress]:
+        """A bar for a stage, of which the share `resumed` was done before."""
         ...
 
 
 class StageProgress(Protocol):
     """One stage's bar."""
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` of the total, with a note beside it."""
+    def update(self, done: int, note: str = "", share: float | None = None) -> None:
+        """`done` of the total, with a note beside it; `share` of the work, where counts say little about time."""
         ...
 
 
@@ -104,28 +111,31 @@ def run(
     resume: bool,
     command: Sequence[str],
     reporter: Reporter,
+    budget: Budget = _NO_BUDGET,
 ) -> Run:
     """Measure, score, summarise and report.
 
     Everything that can be refused is refused before the directory is made.
 
     Raises:
-        Interrupted: On Ctrl-C; all finished trials are kept, and `resume` goes on.
+        Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends; all finished trials are kept, and `resume`
+            goes on.
+        MeterError: If joules are limited and a window has none.
     """
+    spending = Spending(budget)  # from here on, since loading takes minutes as well
     if not resume:
         require_vacant(out)
     suite = prepared.suite
+    warning = foresee(prepared).too_small(budget)
+    if warning:
+        reporter.message(f"warning: {warning}")
     _set_threads(suite)
     generators = _generators(prepared)
-    # every variant and step policy is loaded and every metric's weights are found before anything is written or burnt:
-    # what is missing or misspelt must not be found out after an hour
+    # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
+    # an hour
     for metric in prepared.metrics:
         _ = metric.spec
-    digests: dict[str, str] = {}
-    for cell in cells_of(suite):
-        generator = generators.get(cell.variant)
-        digests[cell.variant.model] = generator.digest
-        load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
+    digests = _load(prepared, cells_of(suite), generators)
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
         environment = describe(suite, meter, digests, list(command))
@@ -135,13 +145,64 @@ def run(
         else:
             _check_disk(prepared, out)
             writer = RunWriter.create(out, suite, prepared.prompts, environment)
-        _measure(prepared, meter, generators, writer, reporter)
+        _measure(prepared, meter, generators, writer, reporter, spending)
     try:
         return finish(load_run(out), prepared.metrics, reporter)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped: all trials are kept in {out}; go on with: perjoule score {out} && perjoule report {out}"
         ) from None
+
+
+def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
+    """What the plan will take.
+
+    Args:
+        prepared: The plan.
+        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in.
+    """
+    return _foresee(prepared, Windows.of(earlier) if earlier else None, earlier)
+
+
+def _foresee(
+    prepared: Prepared, windows: Windows | None, scatter: Run | None = None, notes: Sequence[str] = ()
+) -> Forecast:
+    device, protocol = gpu_name(), prepared.suite.protocol
+    cells = cells_of(prepared.suite) if windows else []
+    prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
+    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
+
+
+def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:
+    """What the plan will take, by a few windows of each ladder and of every adaptive cell, metered now.
+
+    Raises:
+        Interrupted: On Ctrl-C; nothing is kept.
+    """
+    chosen = {cell.cell_id for cell in calibration_plan(cells_of(prepared.suite))}
+    windows: dict[str, list[Assignment]] = {cell_id: [] for cell_id in chosen}
+    for assignment in sorted(prepared.plan, key=lambda a: a.trial_id):
+        if assignment.cell.cell_id in chosen and len(windows[assignment.cell.cell_id]) < CALIBRATION_WINDOWS:
+            windows[assignment.cell.cell_id].append(assignment)
+    few = {assignment.trial_id for part in windows.values() for assignment in part}
+    short = replace(prepared, plan=[assignment for assignment in prepared.plan if assignment.trial_id in few])
+    _set_threads(prepared.suite)
+    generators = _generators(prepared)
+    digests = _load(prepared, [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen], generators)
+    with TemporaryDirectory(prefix="perjoule-") as folder, open_meter(meter_name) as meter:
+        reporter.message(f"meter: {meter.name} ({meter.why})")
+        environment = describe(prepared.suite, meter, digests, [])
+        writer = RunWriter.create(Path(folder) / "calibration", prepared.suite, prepared.prompts, environment)
+        try:
+            _execute("calibrating", short, meter, generators, writer, reporter, Spending(_NO_BUDGET))
+        except KeyboardInterrupt:
+            raise Interrupted("stopped: nothing of the calibration is kept") from None
+        writer.finish()
+        run = load_run(writer.path)
+        spent = sum(run.trials["energy_j"].drop_nulls())
+        kinds = ", ".join(sorted(run.trials["provenance"].drop_nulls().unique()))
+        said = f"the calibration took {spent:,.4g} J ({kinds}) in {len(few)} windows"
+        return _foresee(prepared, Windows.of(run, "calibration"), notes=[said])
 
 
 def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
@@ -186,46 +247,90 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric]:
     ]
 
 
-def estimated_disk_bytes(prepared: Prepared) -> int:
-    """An upper guess at the size of the images."""
-    pixels = sum(
-        len(a.prompts) * (a.cell.variant.width_px or 512) * (a.cell.variant.height_px or 512)
-        for a in prepared.plan
-        if a.block == 0
-    )
-    return int(pixels * _PNG_BYTES_PER_PIXEL)
+def _load(prepared: Prepared, cells: Sequence[Cell], generators: GeneratorCache) -> dict[str, str]:
+    """Load every pipeline and step policy once, so that what is misspelt is found out now; digests by model."""
+    digests: dict[str, str] = {}
+    for cell in cells:
+        generator = generators.get(cell.variant)
+        digests[cell.variant.model] = generator.digest
+        load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
+    return digests
 
 
 def _measure(
-    prepared: Prepared, meter: EnergyMeter, generators: GeneratorCache, writer: RunWriter, reporter: Reporter
+    prepared: Prepared,
+    meter: EnergyMeter,
+    generators: GeneratorCache,
+    writer: RunWriter,
+    reporter: Reporter,
+    spending: Spending,
 ) -> None:
+    """Do the plan; however it ends, the derived tables fit what is there, so that a part can be scored as well."""
     try:
-        with reporter.stage("measuring", len(prepared.plan), "trials") as bar:
-            bar.update(len(writer.done))
-
-            def on_progress(progress: Progress) -> None:
-                joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
-                bar.update(progress.trials_done, f"{joules}{progress.images_done} images, {progress.cell_id}")
-
-            execute(
-                prepared.plan,
-                protocol=prepared.suite.protocol,
-                meter=meter,
-                generators=generators,
-                writer=writer,
-                on_progress=on_progress,
-            )
+        _execute("measuring", prepared, meter, generators, writer, reporter, spending)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped: {len(writer.done)} of {len(prepared.plan)} trials are kept in {writer.path}; "
-            f"go on with: perjoule run {writer.path / 'suite.toml'} --out {writer.path} --resume"
+        writer.finish()
+        raise Interrupted(f"stopped: {_kept(prepared, writer)}; {_how_to_go_on(writer)}") from None
+    except BudgetSpent as spent:
+        writer.finish()
+        raise BudgetSpent(
+            f"{spent}; {_kept(prepared, writer)}; {_how_to_go_on(writer, ' and a larger budget')}"
         ) from None
+    except MeterError as error:
+        raise MeterError(f"{error}; {_kept(prepared, writer)}, go on with --resume") from error
     except OSError as error:
         raise RunError(
             f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept, "
             "go on with --resume when there is room"
         ) from error
     writer.finish()
+
+
+def _execute(
+    stage: str,
+    prepared: Prepared,
+    meter: EnergyMeter,
+    generators: GeneratorCache,
+    writer: RunWriter,
+    reporter: Reporter,
+    spending: Spending,
+) -> None:
+    work = work_of(prepared.plan)
+    resumed = sum(work[trial_id] for trial_id in writer.done)
+    with reporter.stage(stage, len(prepared.plan), "trials", resumed) as bar:
+        bar.update(len(writer.done), share=resumed)
+        execute(
+            prepared.plan,
+            protocol=prepared.suite.protocol,
+            meter=meter,
+            generators=generators,
+            writer=writer,
+            on_progress=lambda progress: bar.update(progress.trials_done, _note(progress), progress.share_done),
+            spending=spending,
+        )
+
+
+def _note(progress: Progress) -> str:
+    """As in `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
+    joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
+    found = progress.running
+    now = ""
+    if found is not None:
+        half = "" if found.half is None else f" ± {found.half:.2g}"
+        now = f": {found.value:.4g}{half} J/image"
+    return f"{joules}{progress.images_done} images, {progress.cell_id}{now}"
+
+
+def _kept(prepared: Prepared, writer: RunWriter) -> str:
+    return f"{len(writer.done)} of {len(prepared.plan)} trials are kept in {writer.path}"
+
+
+def _how_to_go_on(writer: RunWriter, more: str = "") -> str:
+    path = writer.path
+    return (
+        f"go on with: perjoule run {path / 'suite.toml'} --out {path} --resume{more}; "
+        f"or look at what is there: perjoule score {path} && perjoule report {path}"
+    )
 
 
 def _generators(prepared: Prepared) -> GeneratorCache:
@@ -239,7 +344,7 @@ def _generators(prepared: Prepared) -> GeneratorCache:
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:
-    need, free = estimated_disk_bytes(prepared) // 8 + _DISK_RESERVE_BYTES, free_bytes(out)
+    need, free = image_bytes_at_most(prepared.plan) // 8 + _DISK_RESERVE_BYTES, free_bytes(out)
     if free < need:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")
 

@@ -10,60 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from perjoule.pipeline import Prepared, estimated_disk_bytes
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
 
 Row = dict[str, Any]
-
-
-def plan_summary(prepared: Prepared) -> Row:
-    """What a run of the plan makes and costs, as far as it can be known before."""
-    suite, plan = prepared.suite, prepared.plan
-    cells: dict[str, Row] = {}
-    for assignment in plan:
-        cell = assignment.cell
-        per_step = 2 if cell.variant.guidance > 1 else 1
-        row = cells.setdefault(
-            cell.cell_id,
-            {"cell_id": cell.cell_id, "steps": cell.steps, "trials": 0, "images": 0, "evaluations": 0},
-        )
-        images = len(assignment.prompts) * suite.protocol.iterations
-        row["trials"] += 1
-        row["images"] += images
-        # a policy decides when it sees the prompt
-        row["evaluations"] = None if cell.steps is None else row["evaluations"] + images * cell.steps * per_step
-    return {
-        "schema": 1,
-        "suite": suite.name,
-        "prompts": len(prepared.prompts),
-        "seeds": len(suite.protocol.seeds),
-        "blocks": suite.protocol.blocks,
-        "metrics": list(suite.metrics.names),
-        "cells": sorted(cells.values(), key=lambda row: str(row["cell_id"])),
-        "trials": len(plan),
-        "images": sum(row["images"] for row in cells.values()),
-        "evaluations": sum(row["evaluations"] or 0 for row in cells.values()),
-        "disk_bytes_at_most": estimated_disk_bytes(prepared),
-    }
-
-
-def plan_text(summary: Row) -> str:
-    """The plan for people."""
-    evaluations = f"{summary['evaluations']:,} denoiser evaluations{_adaptive(summary)}"
-    head = (
-        f"{summary['suite']}: {summary['prompts']} prompts × {summary['seeds']} seeds × {len(summary['cells'])} cells"
-        f" × {summary['blocks']} blocks = {summary['images']} images in {summary['trials']} trials,\n"
-        f"{evaluations}, at most {summary['disk_bytes_at_most'] / 2**20:,.0f} MiB"
-        f" of images; scored by {', '.join(summary['metrics'])}\n"
-    )
-    return head + text_table(summary["cells"])
-
-
-def _adaptive(summary: Row) -> str:
-    count = sum(row["evaluations"] is None for row in summary["cells"])
-    return f" and those of {count} adaptive cells" if count else ""
 
 
 def score_summary(run: Run) -> Row:
@@ -240,6 +191,7 @@ def schemas() -> Row:
     """JSON Schemas by document."""
     from perjoule.doctor import Diagnosis
     from perjoule.measure import Measurement
+    from perjoule.planning import Forecast
 
     estimate = {
         "type": "object",
@@ -349,6 +301,7 @@ def schemas() -> Row:
         "recommend": recommend_schema,
         "doctor": _record_schema(Diagnosis),
         "measure": _record_schema(Measurement),
+        "plan": _record_schema(Forecast),
     }
     return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
 

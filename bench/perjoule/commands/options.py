@@ -13,6 +13,13 @@ from perjoule.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
+MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
+]
+MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
+MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
 
 
 def print_json(value: Any) -> None:

@@ -1,8 +1,8 @@
 """What a run would cost and what it could tell, before anything is burnt.
 
-    published joules per step ─┐
-    an earlier run ────────────┼─► Price of each cell ─► Forecast ─► text, JSON, and the refusal of what cannot fit
-    a short calibration ───────┘
+published joules per step ─┐
+an earlier run ────────────┼─► Price of each cell ─► Forecast ─► text, JSON, and the refusal of what cannot fit
+a short calibration ───────┘
 """
 
 from __future__ import annotations

@@ -180,8 +180,8 @@ def _cell(
     price = _price(cell, measured, device)
     drawn = sum(len(part.prompts) for part in parts)
     repeats = _repeats(price, protocol, drawn / len(parts))
-    energy_j = price.energy_j.times(drawn).widened(repeats.low, repeats.high) if price.energy_j else None
-    duration_s = price.duration_s.times(drawn).widened(repeats.low, repeats.high) if price.duration_s else None
+    energy_j = price.energy_j.times(drawn).by(repeats) if price.energy_j else None
+    duration_s = price.duration_s.times(drawn).by(repeats) if price.duration_s else None
     images = drawn * protocol.iterations
     per_step = 2 if is_guided(cell.variant) else 1
     own = price.energy_j is not None and price.energy_j == getattr(measured.get(cell.cell_id), "energy_j", None)

@@ -61,7 +61,7 @@ class Windows:
             cells={cell.cell_id: cell for cell in cells_of(run.suite)},
             protocol=run.suite.protocol,
             path=name or str(run.path),
-            device=", ".join(device) if isinstance(device, list) else str(device),
+            device=str(device[0] if isinstance(device, list) else device),
         )
 
     def where(self, same: Callable[[Cell], bool]) -> pl.DataFrame:
@@ -123,7 +123,7 @@ def _price(
         duration_s=duration_s,
         source=f"{windows.path}: {how}, on {windows.device}{' (another device than here)' if elsewhere else ''}",
         # worst first: an estimate is only as good as the worst of what it rests on
-        rests_on=next((kind for kind in ("simulated", "estimated", "measured") if kind in kinds), None),  # type: ignore[arg-type]
+        rests_on=next((kind for kind in ("simulated", "estimated", "measured") if kind in kinds), None),
         boundary=", ".join(sorted(rows["boundary"].drop_nulls().unique())) or None,
         repeats=repeats,
     )
@@ -150,9 +150,7 @@ def _on_line(steps: Array, values: Array, wanted: float) -> Projection:
 def _scaled(steps: float, values: Array, wanted: float) -> Projection:
     base, mean = _mean(values), float(values.mean())
     ratio = proportional(int(steps), 1.0, wanted)
-    return Projection(
-        value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None
-    )
+    return Projection(value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None)
 
 
 def _interval(value: float, half: float) -> Projection:

@@ -128,9 +128,7 @@ def proportional(steps: int, value: float, wanted: float) -> Projection:
     return Projection(value=(low + high) / 2, low=low, high=high, level=None)
 
 
-def _factors(
-    cell: Cell, model: dict[str, Any], figure: Figure, device: str | None
-) -> Iterator[tuple[float, float]]:
+def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | None) -> Iterator[tuple[float, float]]:
     """How far other settings may move the figure: (low, high) each."""
     spread, variant = tables()["spread"], cell.variant
 

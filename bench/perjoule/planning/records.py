@@ -29,8 +29,15 @@ class Projection:
 
     def times(self, factor: float) -> Projection:
         """All three, times a number that is known exactly."""
+        return Projection(value=self.value * factor, low=self.low * factor, high=self.high * factor, level=self.level)
+
+    def by(self, count: Projection) -> Projection:
+        """Times a count that is itself only expected."""
         return Projection(
-            value=self.value * factor, low=self.low * factor, high=self.high * factor, level=self.level
+            value=self.value * count.value,
+            low=self.low * count.low,
+            high=self.high * count.high,
+            level=self.level if count.low == count.high else None,
         )
 
     def widened(self, low: float, high: float) -> Projection:

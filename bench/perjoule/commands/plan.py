@@ -1,0 +1,86 @@
+"""`perjoule plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perjoule.commands.options import Json, Limit, MaxJoules, MaxMinutes, MeterName, SuiteArgument, print_json
+
+if TYPE_CHECKING:
+    from perjoule.budget import Budget
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(plan)
+
+
+def plan(
+    suite: SuiteArgument,
+    limit: Limit = None,
+    measured: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Take prices and scatter from this earlier run.")
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Meter a few images first: both ends of each ladder, three windows each."),
+    ] = False,
+    meter: MeterName = "auto",
+    max_joules: MaxJoules = None,
+    max_minutes: MaxMinutes = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do and cost: cells, images, joules, minutes, disk, and what it could tell apart.
+
+    Joules come from published figures, from an earlier run, or from a calibration; each names its source. Exits with 2
+    if the plan cannot fit into --max-joules or --max-minutes.
+
+    Example: perjoule plan demo --calibrate
+    """
+    from perjoule.budget import Budget
+    from perjoule.errors import UsageError
+
+    if calibrate and measured is not None:
+        raise UsageError("plan: give either --from or --calibrate")
+    budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
+    show_plan(suite, limit, budget, as_json, measured=measured, meter=meter if calibrate else None)
+
+
+def show_plan(
+    suite: str,
+    limit: int | None,
+    budget: Budget,
+    as_json: bool,
+    *,
+    measured: Path | None = None,
+    meter: str | None = None,
+) -> None:
+    """Print the forecast of a suite.
+
+    Args:
+        suite: Name or file.
+        limit: Prompts.
+        budget: That the plan must fit into.
+        as_json: For programs.
+        measured: Run directory to take prices from.
+        meter: Calibrate with this meter; None does not calibrate.
+
+    Raises:
+        UsageError: If the plan cannot fit; it is printed nevertheless.
+    """
+    from perjoule import pipeline
+    from perjoule.console import TerminalReporter
+    from perjoule.planning.forecast import require_fit
+    from perjoule.planning.render import as_text
+    from perjoule.run_directory import load_run
+
+    prepared = pipeline.prepare(suite, limit)
+    if meter is not None:
+        found = pipeline.calibrate(prepared, meter, TerminalReporter())
+    else:
+        found = pipeline.foresee(prepared, load_run(measured) if measured is not None else None)
+    print_json(found.as_json()) if as_json else typer.echo(as_text(found))
+    require_fit(found, budget)
