@@ -76,7 +76,8 @@ class Spending:
             why = next(iter(row["warnings"]), "no reason was recorded")
             raise MeterError(
                 f"--max-joules {self._budget.max_joules:g} cannot be kept: trial {row['trial_id']} has no joules "
-                f"({why}); limit the time instead, with --max-minutes, or measure with another --meter (see `perjoule doctor`)"
+                f"({why}); limit the time instead, with --max-minutes, or measure with another --meter "
+                "(see `perjoule doctor`)"
             )
         self.images += int(row["image_count"])
         self._windows[row["cell_id"]].append(row)

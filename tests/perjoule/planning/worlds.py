@@ -1,0 +1,61 @@
+"""Runs on virtual time, in which an image of N steps takes 0.5 s and 20 J a step, or costs what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from perjoule.execute import GeneratorCache, execute
+from perjoule.plan import make_plan
+from perjoule.prompts import prompt_id
+from perjoule.run_directory import Run, load_run
+from perjoule.run_writer import RunWriter
+from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
+
+POWER_W, STEP_S = 40.0, 0.5
+J_PER_STEP = POWER_W * STEP_S
+MODEL = Variant(name="v", model="m", steps=(1, 4))
+PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a cat", "a dog", "a fox", "an owl"))
+
+
+def suite_of(*variants: Variant, **protocol: object) -> Suite:
+    settings = {"seeds": (1, 2), "idle_s": 0.0, "warmup_iterations": 0} | protocol
+    return Suite(
+        name="fake",
+        title="Fake",
+        description="",
+        prompts=PromptSource(source="x"),
+        metrics=Metrics(primary="lsnr", names=("lsnr",)),
+        protocol=Protocol(**settings),  # type: ignore[arg-type]
+        variants=variants or (MODEL,),
+    )
+
+
+def run_of(suite: Suite, path: Path, power_w: Callable[[float], float] | float = POWER_W) -> Run:
+    """Generate and meter a suite on virtual time."""
+    clock = VirtualClock()
+    writer = RunWriter.create(path, suite, PROMPTS, {"comparability": {"device": ["board"]}, "comparability_key": "k"})
+    execute(
+        make_plan(suite, PROMPTS),
+        protocol=suite.protocol,
+        meter=SyntheticMeter(power_w, clock),
+        generators=GeneratorCache(FakeFactory(FakeGenerator(clock=clock, step_s=STEP_S)), lambda variant: variant.name),
+        writer=writer,
+        on_progress=lambda _: None,
+    )
+    writer.finish()
+    return load_run(path)
+
+
+def noisy_power(seed: int = 0) -> Callable[[float], float]:
+    """40 W give or take 5 %, another value every second."""
+    watts = POWER_W * (1 + 0.05 * np.random.default_rng(seed).normal(size=10_000))
+    return lambda t_s: float(watts[int(t_s) % len(watts)])
+
+
+def named(variant: Variant, name: str, **changes: object) -> Variant:
+    return replace(variant, name=name, **changes)  # type: ignore[arg-type]
