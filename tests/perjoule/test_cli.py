@@ -167,12 +167,54 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
     plan = json.loads(out)
     assert code == 0
     assert (plan["images"], plan["trials"], plan["evaluations"]) == (12, 6, 2 * 4 * (1 + 3 + 6))
-    assert "12 images in 6 trials" in call("plan", str(suite), capsys=capsys)[1]
+    text = call("plan", str(suite), capsys=capsys)[1]
+    assert "12 images in 6 trials" in text
+    assert "no published figure for builtin:sd-tiny: --calibrate" in text
+    assert call("run", str(suite), "--dry-run", capsys=capsys)[1] == text
     for what in ("suites", "variants", "metrics", "meters"):
         assert json.loads(call("list", what, "--json", capsys=capsys)[1])[what]
         assert call("list", what, capsys=capsys)[0] == 0
     assert "suite" in json.loads(call("schema", capsys=capsys)[1])
     assert "_PERJOULE_COMPLETE" in call("completion", "bash", capsys=capsys)[1]
+
+
+def test_a_calibrated_plan_and_what_cannot_fit_in_it(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call("plan", str(suite), "--calibrate", "--max-joules", "1e-3", "--json", capsys=capsys)
+    plan = json.loads(out)
+    assert code == 2
+    assert "--max-joules 0.001 cannot hold the plan of mine" in err
+    assert "not even one prompt" in err
+    assert plan["unpriced"] == 0
+    assert 0 < plan["energy_j"]["low"] < plan["energy_j"]["value"] < plan["energy_j"]["high"]
+    assert plan["duration_s"]["value"] > 0
+    assert {cell["rests_on"] for cell in plan["cells"]} <= {"measured", "estimated"}
+    assert "calibration took" in plan["notes"][0]
+    assert set(json.loads(call("schema", capsys=capsys)[1])["plan"]["required"]) == set(plan)
+    both = call("plan", str(suite), "--calibrate", "--from", "somewhere", capsys=capsys)
+    assert (both[0], "either --from or --calibrate" in both[2]) == (2, True)
+    nowhere = call("plan", str(suite), "--from", str(suite.parent / "nowhere"), capsys=capsys)
+    assert (nowhere[0], "does not exist" in nowhere[2]) == (4, True)
+
+
+def test_a_budget_leaves_a_run_that_can_be_looked_at_and_resumed(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    bad = call("run", str(suite), "--out", str(run), "--max-joules", "0", capsys=capsys)
+    assert (bad[0], "--max-joules 0: a positive number" in bad[2], run.exists()) == (2, True, False)
+    code, out, err = call("run", str(suite), "--out", str(run), "--max-joules", "1e-6", "-q", capsys=capsys)
+    assert (code, out) == (130, "")
+    for words in ("J are spent", "1 of 6 trials are kept", "--resume and a larger budget", f"perjoule score {run}"):
+        assert words in err
+    # the part can be scored and reported
+    assert call("score", str(run), "--metric", "lsnr", "-q", capsys=capsys)[0] == 0
+    assert call("report", str(run), capsys=capsys)[0] == 0
+    more = ("--resume", "--max-minutes", "60", "-q")
+    assert call("run", str(run / "suite.toml"), "--out", str(run), *more, capsys=capsys)[0] == 0
+    # and the whole tells the next plan its price
+    plan = json.loads(call("plan", str(suite), "--from", str(run), "--json", capsys=capsys)[1])
+    assert plan["unpriced"] == 0
+    assert all("the cell's own windows" in cell["source"] for cell in plan["cells"])
 
 
 def test_every_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

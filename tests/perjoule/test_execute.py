@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from perjoule.errors import RunError, UsageError
+from perjoule.budget import Budget, Spending
+from perjoule.errors import BudgetSpent, MeterError, RunError, UsageError
 from perjoule.execute import GeneratorCache, Progress, execute
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
@@ -42,13 +43,16 @@ def do(
     generator: FakeGenerator | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     fails_on: str | None = None,
+    budget: Budget | None = None,
+    failing: Callable[[int], bool] = lambda window: False,
 ) -> None:
     clock = VirtualClock()
     drawer = generator or FakeGenerator(clock=clock, step_s=STEP_S, fails_on=fails_on)
     execute(
         make_plan(suite, PROMPTS),
         protocol=suite.protocol,
-        meter=SyntheticMeter(POWER_W, clock),
+        meter=SyntheticMeter(POWER_W, clock, failing=failing),
+        spending=Spending(budget, clock.now) if budget else None,
         generators=GeneratorCache(FakeFactory(drawer), lambda variant: variant.name),
         writer=writer,
         on_progress=on_progress,
@@ -172,6 +176,13 @@ def test_progress_counts_images_and_joules(tmp_path: Path) -> None:
     assert [p.trials_done for p in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].images_done == 12
     assert seen[-1].energy_j == pytest.approx(POWER_W * STEP_S * 6 * (1 + 4))
+    # shares follow the steps, since the time does
+    shares = {1: 2 / 30, 4: 8 / 30}
+    steps = [int(p.cell_id[-3:]) for p in seen]
+    assert [p.share_done for p in seen] == pytest.approx(np.cumsum([shares[n] for n in steps]))
+    for progress, n in zip(seen, steps, strict=True):
+        assert progress.running is not None
+        assert progress.running.value == pytest.approx(POWER_W * STEP_S * n)
 
 
 def test_existing_directories_and_strange_runs_are_refused(tmp_path: Path) -> None:
@@ -221,3 +232,42 @@ def test_an_interleaved_run_makes_the_same_images(tmp_path: Path) -> None:
     do(together, fresh(tmp_path / "a", together))
     do(turns, fresh(tmp_path / "b", turns))
     assert hashes(load_run(tmp_path / "a")) == hashes(load_run(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("budget", [Budget(max_joules=250.0), Budget(max_minutes=250.0 / POWER_W / 60)])
+def test_a_budget_stops_the_run_and_resuming_makes_it_whole(tmp_path: Path, budget: Budget) -> None:
+    suite = make_suite(interleave=True)
+    do(suite, fresh(tmp_path / "whole", suite))
+    with pytest.raises(BudgetSpent, match=r"--max-(joules|minutes) \S+: \S+ (J|min) are spent"):
+        do(suite, fresh(tmp_path / "cut", suite), budget=budget)
+    cut = load_run(tmp_path / "cut")
+    # windows of 1, 4, 1, 4 … steps, of 40 and 160 J each: the second one of 4 does not fit any more
+    assert cut.trials["energy_j"].to_list() == pytest.approx([40.0, 160.0, 40.0])
+    with pytest.raises(BudgetSpent):  # what is spent stays spent
+        do(suite, RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT), budget=budget)
+    assert load_run(tmp_path / "cut").trials.height == 3
+    more = Budget(max_joules=1_000.0, max_minutes=60.0)
+    do(suite, RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT), budget=more)
+    assert hashes(load_run(tmp_path / "cut")) == hashes(load_run(tmp_path / "whole"))
+
+
+def test_ctrl_c_under_a_budget_keeps_the_account(tmp_path: Path) -> None:
+    suite = make_suite(interleave=True)
+
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do(suite, fresh(tmp_path / "run", suite), on_progress=stop, budget=Budget(max_joules=250.0))
+    with pytest.raises(BudgetSpent, match="240 J are spent"):
+        do(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT), budget=Budget(max_joules=250.0))
+    assert load_run(tmp_path / "run").trials.height == 3
+
+
+def test_joules_cannot_be_limited_where_there_are_none(tmp_path: Path) -> None:
+    suite = make_suite()
+    with pytest.raises(MeterError, match=r"has no joules \(W220"):
+        do(suite, fresh(tmp_path / "run", suite), budget=Budget(max_joules=1e6), failing=lambda window: window == 2)
+    assert load_run(tmp_path / "run").trials.height == 3  # the window is kept, and the run can go on without the limit
+    do(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT), budget=Budget(max_minutes=60.0))
+    assert load_run(tmp_path / "run").trials.height == 6

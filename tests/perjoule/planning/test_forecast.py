@@ -125,7 +125,9 @@ def test_a_budget_is_too_small_only_if_all_that_is_known_says_so() -> None:
 def test_disk_follows_the_size_of_the_images() -> None:
     own = foresee(suite_of(SD21)).disk_bytes_at_most
     assert own == 2 * 8 * 768 * 768 * 2
-    assert foresee(suite_of(replace(SD21, width_px=64, height_px=32), blocks=3)).disk_bytes_at_most == 2 * 8 * 64 * 32 * 2
+    assert (
+        foresee(suite_of(replace(SD21, width_px=64, height_px=32), blocks=3)).disk_bytes_at_most == 2 * 8 * 64 * 32 * 2
+    )
 
 
 def test_json_is_plain(tmp_path: Path) -> None:
@@ -138,8 +140,10 @@ def test_json_is_plain(tmp_path: Path) -> None:
     assert table["energy_j"]["provenance"] == "estimated"
 
 
-spans = st.tuples(*[st.floats(0.1, 1e6)] * 3).map(sorted).map(
-    lambda v: Projection(value=v[1], low=v[0], high=v[2], level=0.95)
+spans = (
+    st.tuples(*[st.floats(0.1, 1e6)] * 3)
+    .map(sorted)
+    .map(lambda v: Projection(value=v[1], low=v[0], high=v[2], level=0.95))
 )
 
 
