@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from perjoule.pipeline import StageProgress
+from perjoule.measuring import StageProgress
 
 _LOG_EVERY_S = 15.0
 

@@ -7,27 +7,26 @@ plan = check → plan → (meter a few windows) → forecast
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from perjoule import registry
 from perjoule.budget import Budget, Spending
 from perjoule.environment import describe, gpu_name
-from perjoule.errors import BudgetSpent, Interrupted, MeterError, RunError, UsageError
-from perjoule.execute import GeneratorCache, Progress, execute, work_of
+from perjoule.errors import Interrupted, RunError, UsageError
+from perjoule.execute import GeneratorCache
 from perjoule.files import free_bytes, write_parquet
+from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
-from perjoule.plan import make_plan
+from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
 from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.policies import load_policy
 from perjoule.prompts import load_prompts
-from perjoule.protocols import EnergyMeter, QualityMetric
+from perjoule.protocols import QualityMetric
 from perjoule.quality import load_metric
 from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.run_writer import RunWriter, require_vacant
@@ -40,26 +39,6 @@ from perjoule.types import Assignment, Cell, Prompt, Suite, Variant
 CALIBRATION_WINDOWS = 3
 _NO_BUDGET = Budget()
 _DISK_RESERVE_BYTES = 64 * 2**20
-
-
-class Reporter(Protocol):
-    """Where progress goes: a terminal, a log, or nowhere."""
-
-    def message(self, text: str) -> None:
-        """A line for the person."""
-        ...
-
-    def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> AbstractContextManager[StageProgress]:
-        """A bar for a stage, of which the share `resumed` was done before."""
-        ...
-
-
-class StageProgress(Protocol):
-    """One stage's bar."""
-
-    def update(self, done: int, note: str = "", share: float | None = None) -> None:
-        """`done` of the total, with a note beside it; `share` of the work, where counts say little about time."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +105,8 @@ def run(
     if not resume:
         require_vacant(out)
     suite = prepared.suite
-    warning = foresee(prepared).too_small(budget)
-    if warning:
-        reporter.message(f"warning: {warning}")
+    if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
+        reporter.message(f"warning: {problem}")
     _set_threads(suite)
     generators = _generators(prepared)
     # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
@@ -145,7 +123,7 @@ def run(
         else:
             _check_disk(prepared, out)
             writer = RunWriter.create(out, suite, prepared.prompts, environment)
-        _measure(prepared, meter, generators, writer, reporter, spending)
+        measure(prepared.plan, suite.protocol, meter, generators, writer, reporter, spending)
     try:
         return finish(load_run(out), prepared.metrics, reporter)
     except KeyboardInterrupt:
@@ -185,7 +163,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
         if assignment.cell.cell_id in chosen and len(windows[assignment.cell.cell_id]) < CALIBRATION_WINDOWS:
             windows[assignment.cell.cell_id].append(assignment)
     few = {assignment.trial_id for part in windows.values() for assignment in part}
-    short = replace(prepared, plan=[assignment for assignment in prepared.plan if assignment.trial_id in few])
+    short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
     _set_threads(prepared.suite)
     generators = _generators(prepared)
     digests = _load(prepared, [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen], generators)
@@ -194,7 +172,8 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
         environment = describe(prepared.suite, meter, digests, [])
         writer = RunWriter.create(Path(folder) / "calibration", prepared.suite, prepared.prompts, environment)
         try:
-            _execute("calibrating", short, meter, generators, writer, reporter, Spending(_NO_BUDGET))
+            stage = ("calibrating", short, prepared.suite.protocol)
+            do_trials(*stage, meter, generators, writer, reporter, Spending(_NO_BUDGET))
         except KeyboardInterrupt:
             raise Interrupted("stopped: nothing of the calibration is kept") from None
         writer.finish()
@@ -214,6 +193,9 @@ def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Ru
 
 def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
     """(Re)score the stored images and bring the operating points up to date."""
+    planned = planned_trials(run.suite, len(run.prompt_set))
+    if len(run.trials) < planned:
+        reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")
     total = len(run.images) * len(metrics)
     with reporter.stage("scoring", total, "scores") as bar:
         done = 0
@@ -255,82 +237,6 @@ def _load(prepared: Prepared, cells: Sequence[Cell], generators: GeneratorCache)
         digests[cell.variant.model] = generator.digest
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
     return digests
-
-
-def _measure(
-    prepared: Prepared,
-    meter: EnergyMeter,
-    generators: GeneratorCache,
-    writer: RunWriter,
-    reporter: Reporter,
-    spending: Spending,
-) -> None:
-    """Do the plan; however it ends, the derived tables fit what is there, so that a part can be scored as well."""
-    try:
-        _execute("measuring", prepared, meter, generators, writer, reporter, spending)
-    except KeyboardInterrupt:
-        writer.finish()
-        raise Interrupted(f"stopped: {_kept(prepared, writer)}; {_how_to_go_on(writer)}") from None
-    except BudgetSpent as spent:
-        writer.finish()
-        raise BudgetSpent(
-            f"{spent}; {_kept(prepared, writer)}; {_how_to_go_on(writer, ' and a larger budget')}"
-        ) from None
-    except MeterError as error:
-        raise MeterError(f"{error}; {_kept(prepared, writer)}, go on with --resume") from error
-    except OSError as error:
-        raise RunError(
-            f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept, "
-            "go on with --resume when there is room"
-        ) from error
-    writer.finish()
-
-
-def _execute(
-    stage: str,
-    prepared: Prepared,
-    meter: EnergyMeter,
-    generators: GeneratorCache,
-    writer: RunWriter,
-    reporter: Reporter,
-    spending: Spending,
-) -> None:
-    work = work_of(prepared.plan)
-    resumed = sum(work[trial_id] for trial_id in writer.done)
-    with reporter.stage(stage, len(prepared.plan), "trials", resumed) as bar:
-        bar.update(len(writer.done), share=resumed)
-        execute(
-            prepared.plan,
-            protocol=prepared.suite.protocol,
-            meter=meter,
-            generators=generators,
-            writer=writer,
-            on_progress=lambda progress: bar.update(progress.trials_done, _note(progress), progress.share_done),
-            spending=spending,
-        )
-
-
-def _note(progress: Progress) -> str:
-    """As in `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
-    joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
-    found = progress.running
-    now = ""
-    if found is not None:
-        half = "" if found.half is None else f" ± {found.half:.2g}"
-        now = f": {found.value:.4g}{half} J/image"
-    return f"{joules}{progress.images_done} images, {progress.cell_id}{now}"
-
-
-def _kept(prepared: Prepared, writer: RunWriter) -> str:
-    return f"{len(writer.done)} of {len(prepared.plan)} trials are kept in {writer.path}"
-
-
-def _how_to_go_on(writer: RunWriter, more: str = "") -> str:
-    path = writer.path
-    return (
-        f"go on with: perjoule run {path / 'suite.toml'} --out {path} --resume{more}; "
-        f"or look at what is there: perjoule score {path} && perjoule report {path}"
-    )
 
 
 def _generators(prepared: Prepared) -> GeneratorCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import product
@@ -44,6 +45,12 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
             block_plan.sort(key=lambda assignment: int(assignment.trial_id.rsplit(".", 1)[1]))
         plan += block_plan
     return plan
+
+
+def planned_trials(suite: Suite, prompt_count: int) -> int:
+    """How many trials the plan of a suite on so many prompts has: a run with fewer is a part."""
+    windows = math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite))
+    return len(cells_of(suite)) * windows * suite.protocol.blocks
 
 
 def image_id(cell_id: str, prompt_id: str, seed: int) -> str:

@@ -207,7 +207,8 @@ def test_a_budget_leaves_a_run_that_can_be_looked_at_and_resumed(
     for words in ("J are spent", "1 of 6 trials are kept", "--resume and a larger budget", f"perjoule score {run}"):
         assert words in err
     # the part can be scored and reported
-    assert call("score", str(run), "--metric", "lsnr", "-q", capsys=capsys)[0] == 0
+    scored = call("score", str(run), "--metric", "lsnr", capsys=capsys)
+    assert (scored[0], "is a part: 1 of 6 planned trials" in scored[2]) == (0, True)
     assert call("report", str(run), capsys=capsys)[0] == 0
     more = ("--resume", "--max-minutes", "60", "-q")
     assert call("run", str(run / "suite.toml"), "--out", str(run), *more, capsys=capsys)[0] == 0

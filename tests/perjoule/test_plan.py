@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.plan import make_plan
+from perjoule.plan import make_plan, planned_trials
 from perjoule.prompts import prompt_id
 from perjoule.suite import cells_of, find_suite, load_suite
 from perjoule.types import Prompt, Protocol
@@ -27,6 +27,7 @@ def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> 
     assert len(images) == len(set(images)) == blocks * len(cells_of(suite)) * len(PROMPTS) * len(seeds)
     assert len({a.trial_id for a in plan}) == len(plan)
     assert all(len(a.prompts) <= batch for a in plan)
+    assert planned_trials(suite, len(PROMPTS)) == len(plan)
 
 
 def test_variants_of_other_batch_sizes_share_the_windows() -> None:
