@@ -8,9 +8,10 @@ from typing import Protocol as Interface
 
 from perjoule.budget import Spending
 from perjoule.errors import BudgetSpent, Interrupted, MeterError, RunError
-from perjoule.execute import GeneratorCache, Progress, execute, work_of
+from perjoule.execute import Progress, execute, work_of
 from perjoule.protocols import EnergyMeter
 from perjoule.run_writer import RunWriter
+from perjoule.trial import GeneratorCache
 from perjoule.types import Assignment, Protocol
 
 
@@ -80,7 +81,7 @@ def do_trials(
 ) -> None:
     """`execute` with a bar on which a person can follow it."""
     work = work_of(plan)
-    resumed = sum(work[trial_id] for trial_id in writer.done)
+    resumed = sum(work.get(trial_id, 0.0) for trial_id in writer.done)
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
         bar.update(len(writer.done), share=resumed)
         execute(

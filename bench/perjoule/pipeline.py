@@ -16,7 +16,6 @@ from perjoule import registry
 from perjoule.budget import Budget, Spending
 from perjoule.environment import describe, gpu_name
 from perjoule.errors import Interrupted, RunError, UsageError
-from perjoule.execute import GeneratorCache
 from perjoule.files import free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
@@ -33,6 +32,7 @@ from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite
+from perjoule.trial import GeneratorCache
 from perjoule.types import Assignment, Cell, Prompt, Suite, Variant
 
 # windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide

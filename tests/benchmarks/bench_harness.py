@@ -21,7 +21,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from perjoule.execute import run_trial
 from perjoule.files import write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
@@ -33,6 +32,7 @@ from perjoule.seeding import image_seed
 from perjoule.statistics.points import operating_points
 from perjoule.suite import find_suite, load_suite
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.trial import run_trial
 from perjoule.types import Score
 from perjoule_suites.diffusers_generator import load
 from perjoule_suites.tiny import sd_tiny
@@ -59,7 +59,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer)
+            trial = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
             writer.append(trial)
 
         def by_hand() -> None:
@@ -111,7 +111,11 @@ def test_trial_without_generation(benchmark: BenchmarkFixture, tmp_path: Path) -
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     assignment = make_plan(suite, prompts)[0]
     meter, generator = SyntheticMeter(10.0, VirtualClock()), FakeGenerator(side_px=64)
-    benchmark(lambda: writer.append(run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer)))
+    benchmark(
+        lambda: writer.append(
+            run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
+        )
+    )
 
 
 @pytest.mark.parametrize("trials", [1_000, 10_000])

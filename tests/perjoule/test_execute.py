@@ -11,12 +11,13 @@ from PIL import Image
 
 from perjoule.budget import Budget, Spending
 from perjoule.errors import BudgetSpent, MeterError, RunError, UsageError
-from perjoule.execute import GeneratorCache, Progress, execute
+from perjoule.execute import Progress, execute
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
 from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.trial import GeneratorCache
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
 
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a cat", "a dog", "a fox"))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from perjoule.execute import GeneratorCache, execute
+from perjoule.execute import execute
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
 from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.trial import GeneratorCache
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
 
 POWER_W, STEP_S = 40.0, 0.5

@@ -1,0 +1,203 @@
+"""One trial: a window of one cell, on one device.
+
+    one trial
+    ──────────┬───────────┬──────────────────────────────┬───────────────────────────
+     cooldown │ (warm-up) │ sync  window: iterations  sync│ PNG, hash, trials.jsonl
+    ──────────┴───────────┴──────────────────────────────┴───────────────────────────
+
+Warm-up happens whenever the variant changes. Encoding and writing stand outside the window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from perjoule.plan import image_id
+from perjoule.policies import load_policy
+from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
+from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
+
+
+class GeneratorCache:
+    """Loaded pipelines. Variants that differ in their steps alone share one.
+
+    Args:
+        factory: Loads a variant.
+        where: Names a variant's place in its suite file.
+        keep_all: Keep every pipeline; otherwise one at a time, since two large ones seldom fit.
+    """
+
+    def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str], keep_all: bool = False) -> None:
+        self._factory, self.where, self._keep_all = factory, where, keep_all
+        self._loaded: list[tuple[Variant, ImageGenerator]] = []
+
+    def get(self, variant: Variant) -> ImageGenerator:
+        """The generator of a variant, loaded unless it is there."""
+        pipeline = replace(
+            variant,
+            name="",
+            role="fixed",
+            policy="fixed",
+            family="",
+            steps=(),
+            levels=(),
+            policy_args={},
+            batch_size=None,
+        )
+        for known, generator in self._loaded:
+            if known == pipeline:
+                return generator
+        if not self._keep_all:
+            self._loaded.clear()  # let go of the old weights before the new ones are read
+        self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
+        return self._loaded[-1][1]
+
+
+class Bench:
+    """Does one trial after the other on one device: loads, warms up, learns the idle power, opens the window.
+
+    Args:
+        plan: All trials of the run, whose prompts the step policies prepare for.
+        protocol: Of the suite.
+        meter: Open.
+        generators: Loaded pipelines.
+        image_file: Where an image belongs, by its id.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[Assignment],
+        protocol: Protocol,
+        meter: EnergyMeter,
+        generators: GeneratorCache,
+        image_file: Callable[[str], Path],
+    ) -> None:
+        self._protocol, self._meter, self._generators, self._image_file = protocol, meter, generators, image_file
+        self._texts = list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
+        self._policies: dict[str, StepPolicy] = {}
+        self._warm: list[str] = []
+        self._idle_power_w: float | None = None
+        self._rested = False
+
+    def do(self, assignment: Assignment) -> Trial:
+        """The trial, its images stored."""
+        protocol, cell = self._protocol, assignment.cell
+        generator = self._generators.get(cell.variant)
+        policy = self._policy(cell, generator)
+        if cell.variant.name not in self._warm:
+            _warm_up(policy, generator, assignment, protocol.warmup_iterations)
+            # a variant whose pipeline was let go of in between is cold again
+            self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
+        if not self._rested and protocol.idle_s:
+            # after the first load, so that the device holds the context it will hold in the windows
+            self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
+        if protocol.cooldown_s:
+            time.sleep(protocol.cooldown_s)
+        return run_trial(assignment, protocol, self._meter, policy, generator, self._image_file, self._idle_power_w)
+
+    def _policy(self, cell: Cell, generator: ImageGenerator) -> StepPolicy:
+        if cell.cell_id not in self._policies:
+            if not self._protocol.interleave:
+                self._policies.clear()
+            self._policies[cell.cell_id] = load_policy(cell, self._generators.where)
+            self._policies[cell.cell_id].prepare(generator, self._texts)
+        return self._policies[cell.cell_id]
+
+
+def run_trial(
+    assignment: Assignment,
+    protocol: Protocol,
+    meter: EnergyMeter,
+    policy: StepPolicy,
+    generator: ImageGenerator,
+    image_file: Callable[[str], Path],
+    idle_power_w: float | None = None,
+) -> Trial:
+    """One window, its images stored and hashed."""
+    texts = [prompt.text for prompt in assignment.prompts]
+    result: Generation | None = None
+    failure: str | None = None
+    with meter.window(
+        label=assignment.trial_id, sync=generator.synchronize, max_uncertainty=protocol.max_uncertainty
+    ) as window:
+        try:
+            for _ in window.repeat(at_least=protocol.iterations):
+                result = policy.draw(generator, texts, assignment.seeds)
+        except (RuntimeError, ValueError, MemoryError, ArithmeticError) as error:
+            failure = f"{type(error).__name__}: {error}"[:2_000]
+    reading = _with_net_energy(window.reading, idle_power_w)
+    hashes: tuple[str, ...] = ()
+    if result is not None and failure is None:
+        hashes, failure = _store(result.images, assignment, image_file)
+    if failure is not None:
+        result = None
+    return Trial(
+        trial_id=assignment.trial_id,
+        cell_id=assignment.cell.cell_id,
+        variant=assignment.cell.variant.name,
+        role=assignment.cell.variant.role,
+        policy=assignment.cell.variant.policy,
+        block=assignment.block,
+        prompts=tuple(texts),
+        prompt_ids=tuple(prompt.prompt_id for prompt in assignment.prompts),
+        seeds=assignment.seeds,
+        steps=result.steps if result else (assignment.cell.steps,) * len(texts) if assignment.cell.steps else (),
+        nfe_per_image=result.nfe_per_image if result else None,
+        image_count=len(texts) if result else 0,
+        iterations=reading.iterations or protocol.iterations,
+        reading=reading,
+        image_sha256=hashes,
+        phases_s={k: round(v, 6) for k, v in result.phases_s.items()} if result else {},
+        failure=failure,
+    )
+
+
+def _warm_up(policy: StepPolicy, generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
+    """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
+    texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
+    seeds = assignment.seeds[: assignment.cell.batch_size]
+    for _ in range(iterations):
+        try:
+            if assignment.cell.steps is not None:
+                generator.generate(texts, seeds, min(2, assignment.cell.steps))
+            else:
+                policy.draw(generator, texts, seeds)
+        except (RuntimeError, ValueError, MemoryError, ArithmeticError):
+            return  # the trial itself will fail in the same way, and record why
+
+
+def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> EnergyReading:
+    """Add what the run's own rest period tells, where the meter had no idle power of its own."""
+    if idle_power_w is None or reading.energy_j is None or reading.net_energy_j is not None:
+        return reading
+    return replace(
+        reading,
+        idle_power_w=idle_power_w,
+        net_energy_j=reading.energy_j - idle_power_w * reading.duration_s,
+    )
+
+
+def _store(
+    images: Images, assignment: Assignment, image_file: Callable[[str], Path]
+) -> tuple[tuple[str, ...], str | None]:
+    """Write the images of block 0 and hash all. -> (SHA-256 of each image's pixels, failure)."""
+    from PIL import Image
+
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(assignment.prompts):
+        return (
+            (),
+            f"the pipeline returned {images.dtype} images of shape {images.shape}, not (n, h, w, 3) uint8",
+        )
+    hashes = []
+    for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
+        hashes.append(hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest())
+        if assignment.block == 0:
+            name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
+            Image.fromarray(picture).save(image_file(name), compress_level=1)
+    return tuple(hashes), None
