@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +64,14 @@ def mend(path: Path) -> list[dict[str, Any]]:
     if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return rows
+
+
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(path)
 
 
 def append_line(file: IO[str], row: dict[str, Any]) -> None:

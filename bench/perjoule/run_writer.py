@@ -12,7 +12,7 @@ import polars as pl
 
 from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError, UsageError
-from perjoule.files import append_line, mend, read_json_lines, write_json, write_parquet
+from perjoule.files import append_line, mend, read_json_lines, write_json, write_json_lines, write_parquet
 from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
 from perjoule.run_directory import load_run
@@ -90,6 +90,14 @@ class RunWriter:
         self._trials.close()
         self._traces.close()
         self._devices.close()
+
+    def sort(self, order: Sequence[str]) -> None:
+        """Bring the closed files into this order of trials, each whole or not at all; what is not named comes last."""
+        place = {trial_id: number for number, trial_id in enumerate(order)}
+        for name in ("trials", "traces", "devices"):
+            rows = read_json_lines(self.path / f"{name}.jsonl")
+            rows.sort(key=lambda row: place.get(row["trial_id"], len(place)))
+            write_json_lines(self.path / f"{name}.jsonl", rows)
 
     def finish(self) -> None:
         """Derive the tables that are made of the append-only files."""

@@ -158,6 +158,28 @@ def run_trial(
     )
 
 
+def failed_trial(assignment: Assignment, failure: str) -> Trial:
+    """A trial that left nothing but a reason."""
+    cell = assignment.cell
+    return Trial(
+        trial_id=assignment.trial_id,
+        cell_id=cell.cell_id,
+        variant=cell.variant.name,
+        role=cell.variant.role,
+        policy=cell.variant.policy,
+        block=assignment.block,
+        prompts=tuple(prompt.text for prompt in assignment.prompts),
+        prompt_ids=tuple(prompt.prompt_id for prompt in assignment.prompts),
+        seeds=assignment.seeds,
+        steps=(cell.steps,) * len(assignment.prompts) if cell.steps else (),
+        nfe_per_image=None,
+        image_count=0,
+        iterations=0,
+        reading=None,
+        failure=failure,
+    )
+
+
 def _warm_up(policy: StepPolicy, generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
     """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
     texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
