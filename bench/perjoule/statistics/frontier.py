@@ -59,7 +59,8 @@ def frontier(
         for row, tail in zip(table.iter_rows(named=True), tails, strict=True)
     ]
     facts = {point["cell_id"]: point for point in points}
-    arms = arms_of(grid, facts, family_of(run), means.point)
+    batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
+    arms = arms_of(grid, facts, family_of(run), means.point, batch_sizes)
     evidence = Evidence(grid=grid, means=means, spec=spec, quality=quality, arms=arms)
     anchor = main_anchor(arms)
     best = [p for p in points if p["on_frontier"] and p["quality"]["value"] is not None]
