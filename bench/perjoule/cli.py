@@ -42,6 +42,7 @@ class Executor(StrEnum):
     """Where trials run."""
 
     local = "local"
+    ray = "ray"
 
 
 class TableFormat(StrEnum):
@@ -86,7 +87,9 @@ def run(
     meter: MeterName = "auto",
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
+    executor: Annotated[
+        Executor, typer.Option(help="Where trials run: here, or on every GPU of a Ray cluster.")
+    ] = Executor.local,
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as `perjoule plan` does.")] = False,
@@ -119,6 +122,7 @@ def run(
         command=command,
         reporter=reporter,
         budget=budget,
+        executor=executor.value,
     )
     tables.print_frontier(done, None, "json" if as_json else "table")
     reporter.message(f"report: {done.path / 'report.html'}")

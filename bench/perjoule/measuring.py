@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from perjoule.budget import Spending
 from perjoule.errors import BudgetSpent, Interrupted, MeterError, RunError
-from perjoule.execute import Progress, execute, work_of
-from perjoule.protocols import EnergyMeter
+from perjoule.execute import Progress, work_of
 from perjoule.run_writer import RunWriter
-from perjoule.trial import GeneratorCache
-from perjoule.types import Assignment, Protocol
+from perjoule.types import Assignment
 
 
 class Reporter(Interface):
@@ -35,14 +33,16 @@ class StageProgress(Interface):
         ...
 
 
+class Executor(Interface):
+    """Does the trials of a plan that are not done yet: `execute` here, `execute_on` on workers, with the rest bound."""
+
+    def __call__(self, *, on_progress: Callable[[Progress], None], spending: Spending) -> None:
+        """Raises what stops it."""
+        ...
+
+
 def measure(
-    plan: Sequence[Assignment],
-    protocol: Protocol,
-    meter: EnergyMeter,
-    generators: GeneratorCache,
-    writer: RunWriter,
-    reporter: Reporter,
-    spending: Spending,
+    plan: Sequence[Assignment], do: Executor, writer: RunWriter, reporter: Reporter, spending: Spending
 ) -> None:
     """Do the plan. However it ends, the derived tables fit what is there, so that a part can be scored as well.
 
@@ -52,7 +52,7 @@ def measure(
         RunError: If the run cannot be written.
     """
     try:
-        do_trials("measuring", plan, protocol, meter, generators, writer, reporter, spending)
+        do_trials("measuring", plan, do, writer, reporter, spending)
     except KeyboardInterrupt:
         writer.finish()
         raise Interrupted(f"stopped: {_kept(plan, writer)}; {_how_to_go_on(writer)}") from None
@@ -72,24 +72,17 @@ def measure(
 def do_trials(
     stage: str,
     plan: Sequence[Assignment],
-    protocol: Protocol,
-    meter: EnergyMeter,
-    generators: GeneratorCache,
+    do: Executor,
     writer: RunWriter,
     reporter: Reporter,
     spending: Spending,
 ) -> None:
-    """`execute` with a bar on which a person can follow it."""
+    """Do the plan with a bar on which a person can follow it."""
     work = work_of(plan)
     resumed = sum(work.get(trial_id, 0.0) for trial_id in writer.done)
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
         bar.update(len(writer.done), share=resumed)
-        execute(
-            plan,
-            protocol=protocol,
-            meter=meter,
-            generators=generators,
-            writer=writer,
+        do(
             on_progress=lambda progress: bar.update(progress.trials_done, _note(progress), progress.share_done),
             spending=spending,
         )

@@ -6,16 +6,20 @@ plan = check → plan → (meter a few windows) → forecast
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from perjoule import registry
 from perjoule.budget import Budget, Spending
 from perjoule.environment import describe, gpu_name
 from perjoule.errors import Interrupted, RunError, UsageError
+from perjoule.execute import execute
 from perjoule.files import free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
@@ -25,7 +29,7 @@ from perjoule.planning.forecast import image_bytes_at_most
 from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.policies import load_policy
 from perjoule.prompts import load_prompts
-from perjoule.protocols import QualityMetric
+from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
 from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.run_writer import RunWriter, require_vacant
@@ -33,7 +37,8 @@ from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite
 from perjoule.trial import GeneratorCache
-from perjoule.types import Assignment, Cell, Prompt, Suite, Variant
+from perjoule.types import Assignment, Cell, Prompt, Protocol, Suite, Variant
+from perjoule.workers import execute_on
 
 # windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide
 CALIBRATION_WINDOWS = 3
@@ -50,6 +55,19 @@ class Prepared:
     prompts: tuple[Prompt, ...]
     plan: list[Assignment]
     metrics: list[QualityMetric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where trials can start: an open meter, loaded pipelines, and the record of the system under test."""
+
+    meter: EnergyMeter
+    generators: GeneratorCache
+    environment: dict[str, Any]
+
+    def executor(self, plan: Sequence[Assignment], protocol: Protocol) -> Callable[..., None]:
+        """`execute` with all but the writer, the progress and the account."""
+        return partial(execute, plan, protocol=protocol, meter=self.meter, generators=self.generators)
 
 
 def prepare(suite_name: str, limit: int | None = None) -> Prepared:
@@ -91,10 +109,21 @@ def run(
     command: Sequence[str],
     reporter: Reporter,
     budget: Budget = _NO_BUDGET,
+    executor: str = "local",
 ) -> Run:
     """Measure, score, summarise and report.
 
     Everything that can be refused is refused before the directory is made.
+
+    Args:
+        prepared: What to run.
+        out: Run directory.
+        meter_name: As for `open_meter`.
+        resume: Go on if the directory holds a part of this run.
+        command: For the record.
+        reporter: Where progress goes.
+        budget: The most to burn.
+        executor: `local`, or `ray`: on every GPU of a Ray cluster.
 
     Raises:
         Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends; all finished trials are kept, and `resume`
@@ -107,23 +136,19 @@ def run(
     suite = prepared.suite
     if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
         reporter.message(f"warning: {problem}")
-    _set_threads(suite)
-    generators = _generators(prepared)
     # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
     # an hour
     for metric in prepared.metrics:
         _ = metric.spec
-    digests = _load(prepared, cells_of(suite), generators)
-    with open_meter(meter_name) as meter:
-        reporter.message(f"meter: {meter.name} ({meter.why})")
-        environment = describe(suite, meter, digests, list(command))
+    with _devices(executor, prepared, meter_name, command) as (environment, do):
+        reporter.message(f"meter: {environment['meter']['name']} ({environment['meter']['why']})")
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:
             _check_disk(prepared, out)
             writer = RunWriter.create(out, suite, prepared.prompts, environment)
-        measure(prepared.plan, suite.protocol, meter, generators, writer, reporter, spending)
+        measure(prepared.plan, partial(do, writer=writer), writer, reporter, spending)
     try:
         return finish(load_run(out), prepared.metrics, reporter)
     except KeyboardInterrupt:
@@ -164,16 +189,14 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
             windows[assignment.cell.cell_id].append(assignment)
     few = {assignment.trial_id for part in windows.values() for assignment in part}
     short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
-    _set_threads(prepared.suite)
-    generators = _generators(prepared)
-    digests = _load(prepared, [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen], generators)
-    with TemporaryDirectory(prefix="perjoule-") as folder, open_meter(meter_name) as meter:
-        reporter.message(f"meter: {meter.name} ({meter.why})")
-        environment = describe(prepared.suite, meter, digests, [])
-        writer = RunWriter.create(Path(folder) / "calibration", prepared.suite, prepared.prompts, environment)
+    cells = [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen]
+    with TemporaryDirectory(prefix="perjoule-") as folder, ready(prepared, cells, meter_name, ()) as device:
+        reporter.message(f"meter: {device.meter.name} ({device.meter.why})")
+        path = Path(folder) / "calibration"
+        writer = RunWriter.create(path, prepared.suite, prepared.prompts, device.environment)
         try:
-            stage = ("calibrating", short, prepared.suite.protocol)
-            do_trials(*stage, meter, generators, writer, reporter, Spending(_NO_BUDGET))
+            do = partial(device.executor(short, prepared.suite.protocol), writer=writer)
+            do_trials("calibrating", short, do, writer, reporter, Spending(_NO_BUDGET))
         except KeyboardInterrupt:
             raise Interrupted("stopped: nothing of the calibration is kept") from None
         writer.finish()
@@ -229,14 +252,41 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric]:
     ]
 
 
-def _load(prepared: Prepared, cells: Sequence[Cell], generators: GeneratorCache) -> dict[str, str]:
-    """Load every pipeline and step policy once, so that what is misspelt is found out now; digests by model."""
+@contextmanager
+def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
+    """A device on which trials can start: pipelines loaded, the meter open, the system described.
+
+    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found out now.
+
+    Raises:
+        UsageError: If a pipeline or a policy cannot be had.
+        MeterError: If energy cannot be measured.
+    """
+    _set_threads(prepared.suite)
+    generators = _generators(prepared)
     digests: dict[str, str] = {}
     for cell in cells:
         generator = generators.get(cell.variant)
         digests[cell.variant.model] = generator.digest
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
-    return digests
+    with open_meter(meter_name) as meter:
+        environment = describe(prepared.suite, meter, digests, list(command))
+        yield Device(meter=meter, generators=generators, environment=environment)
+
+
+@contextmanager
+def _devices(
+    executor: str, prepared: Prepared, meter_name: str, command: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], Callable[..., None]]]:
+    """The system under test, and what does the trials there."""
+    if executor == "ray":
+        from perjoule.ray_executor import ray_pool
+
+        with ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
+            yield pool.environment, partial(execute_on, prepared.plan, spawn=pool.spawn, count=pool.count)
+    else:
+        with ready(prepared, cells_of(prepared.suite), meter_name, command) as device:
+            yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)
 
 
 def _generators(prepared: Prepared) -> GeneratorCache:

@@ -18,8 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol as Interface
 
+from perjoule.budget import Spending
 from perjoule.errors import BudgetSpent, PerjouleError
-from perjoule.execute import Ledger
+from perjoule.execute import Ledger, Progress
 from perjoule.run_writer import RunWriter
 from perjoule.trial import Bench, failed_trial
 from perjoule.types import Assignment, Trial
@@ -80,9 +81,10 @@ def execute_on(
     spawn: Callable[[], Worker],
     count: int,
     writer: RunWriter,
-    ledger: Ledger,
+    on_progress: Callable[[Progress], None],
+    spending: Spending,
 ) -> None:
-    """Do all trials of the plan that `writer` does not hold yet, on `count` workers.
+    """Do all trials of the plan that `writer` does not hold yet, on `count` workers; `execute` does them here.
 
     The files of the run are brought into the order of the plan when it ends.
 
@@ -91,12 +93,14 @@ def execute_on(
         spawn: Makes a worker, at the beginning and in the place of one that was lost.
         count: Workers.
         writer: Of the run.
-        ledger: Of the run.
+        on_progress: Called after every trial.
+        spending: The account; windows that are under way do not count yet.
 
     Raises:
-        BudgetSpent: If the ledger says that the next window would not fit any more; each worker finishes its window.
+        BudgetSpent: If the next window would not fit any more; each worker finishes its window.
         PerjouleError: As a worker raised it.
     """
+    ledger = Ledger(plan, writer, spending, on_progress)
     queues: list[deque[Assignment]] = [deque() for _ in range(count)]
     for assignment in plan:
         if assignment.trial_id not in writer.done:

@@ -9,7 +9,6 @@ import pytest
 
 from perjoule.budget import Budget, Spending
 from perjoule.errors import BudgetSpent, MeterError
-from perjoule.execute import Ledger
 from perjoule.plan import make_plan
 from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
@@ -68,9 +67,11 @@ class Pool:
             else RunWriter.create(path, SUITE, PROMPTS, ENVIRONMENT)
         )
         plan = make_plan(SUITE, PROMPTS)
-        ledger = Ledger(plan, writer, Spending(budget or Budget()), lambda progress: None)
+        spending = Spending(budget or Budget())
         try:
-            execute_on(plan, spawn=self.spawn, count=count, writer=writer, ledger=ledger)
+            execute_on(
+                plan, spawn=self.spawn, count=count, writer=writer, on_progress=lambda progress: None, spending=spending
+            )
         finally:
             writer.finish()
             assert all(worker.closed for worker in self.workers)

@@ -1,0 +1,75 @@
+"""A Ray cluster on this machine, for real; without the extra only its absence is tested."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Future
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from perjoule.ray_executor import RayWorker, Refusal
+from perjoule.run_directory import load_run
+from perjoule.types import Assignment
+from perjoule.workers import Parcel
+from tests.perjoule.test_cli import SUITE, call, hashes
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra perjoule[ray] is not installed")
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    (tmp_path / "prompts.txt").write_text("a large red circle on a white ground\na small blue star on a black ground\n")
+    file = tmp_path / "suite.toml"
+    short = SUITE.replace("[1, 3, 6]", "[1, 2]").replace('["scene", "lsnr", "cvvdp"]', '["scene", "lsnr"]')
+    file.write_text(short.replace("seeds = [1, 2]", "seeds = [1]").replace("batch_size = 2", "batch_size = 1"))
+    return file
+
+
+def test_without_the_extra_it_says_what_to_install(
+    suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = suite.parent / "run"
+    code, _, err = call("run", str(suite), "--out", str(out), "--executor", "ray", "-q", capsys=capsys)
+    assert (code, "pip install 'perjoule[ray]'" in err, out.exists()) == (2, True, False)
+
+
+def test_a_refusal_keeps_message_and_exit_code() -> None:
+    error = Refusal(message="no joules here", exit_code=4).as_error()
+    assert (str(error), error.exit_code) == ("no joules here", 4)
+
+
+@needs_ray
+def test_a_run_on_a_cluster_that_loses_a_worker(
+    suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    folder = suite.parent
+    wrong = call("run", str(suite), "--out", str(folder / "x"), "--executor", "ray", "--meter", "nvlm", capsys=capsys)
+    assert (wrong[0], "did you mean 'nvml'" in wrong[2], "Traceback" in wrong[2]) == (2, True, False)
+
+    do, started = RayWorker.do, []
+
+    def kill_the_second(self: RayWorker, assignment: Assignment) -> Future[Parcel]:
+        started.append(assignment.trial_id)
+        future = do(self, assignment)
+        if len(started) == 2:
+            ray.kill(self.actor)
+        return future
+
+    monkeypatch.setattr(RayWorker, "do", kill_the_second)
+    run = folder / "ray"
+    code, _, err = call("run", str(suite), "--out", str(run), "--executor", "ray", "-q", capsys=capsys)
+    assert code == 0, err
+    assert len(started) == 5  # four trials, one of them twice
+    assert started[1] == started[2]
+    assert not ray.is_initialized()
+    assert call("run", str(suite), "--out", str(folder / "local"), "-q", capsys=capsys)[0] == 0
+    there, here = load_run(run), load_run(folder / "local")
+    assert hashes(run) == hashes(folder / "local")
+    assert there.trials["trial_id"].to_list() == here.trials["trial_id"].to_list()
+    assert there.trials["failure"].null_count() == 4
+    assert there.environment["comparability_key"] == here.environment["comparability_key"]
