@@ -21,11 +21,14 @@ from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
 from perjoule.statistics.lines import Array, line_through
 from perjoule.suite import cells_of
-from perjoule.types import Cell, Protocol, Variant
+from perjoule.types import Cell, Protocol, Provenance, Variant
 
 LEVEL = 0.95
-# standard deviation of ln E between sessions on one machine, assumed: it cannot be seen inside one run
-SESSION_SD = 0.03
+# standard deviation of E between sessions on one machine, as a share; assumed, since no run can see its own. A power
+# model of CPUs goes by the time they take, and that by who else is there: on two busy cores the same cells took twice as
+# much an hour later
+SESSION_SD: dict[str | None, float] = {"measured": 0.03, "simulated": 0.03, "estimated": 0.3, None: 0.3}
+_WORST_FIRST: tuple[Provenance, ...] = ("simulated", "estimated", "measured")
 # a line through two single windows has no scatter of its own
 _UNSCATTERED = (1 / 1.3, 1.3)
 
@@ -110,20 +113,24 @@ def _price(
     repeats: Projection | None,
     device: str | None,
 ) -> Price:
-    energy_j, duration_s = (project(rows[name].to_numpy().astype(np.float64)) for name in ("energy_j", "duration_s"))
+    kinds = set(rows["provenance"].drop_nulls())
+    # worst first: an estimate is only as good as the worst of what it rests on
+    rests_on = next((kind for kind in _WORST_FIRST if kind in kinds), None)
+    energy_j, duration_s = (
+        _over_sessions(project(rows[name].to_numpy().astype(np.float64)), rests_on)
+        for name in ("energy_j", "duration_s")
+    )
     elsewhere = device is not None and device != windows.device
     if elsewhere:
         from perjoule.planning.published import tables
 
         spread = tables()["spread"]["other_device"]
         energy_j, duration_s = (p.widened(spread["low"], spread["high"]) for p in (energy_j, duration_s))
-    kinds = set(rows["provenance"].drop_nulls())
     return Price(
         energy_j=energy_j,
         duration_s=duration_s,
         source=f"{windows.path}: {how}, on {windows.device}{' (another device than here)' if elsewhere else ''}",
-        # worst first: an estimate is only as good as the worst of what it rests on
-        rests_on=next((kind for kind in ("simulated", "estimated", "measured") if kind in kinds), None),
+        rests_on=rests_on,
         boundary=", ".join(sorted(rows["boundary"].drop_nulls().unique())) or None,
         repeats=repeats,
     )
@@ -153,15 +160,22 @@ def _scaled(steps: float, values: Array, wanted: float) -> Projection:
     return Projection(value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None)
 
 
-def _interval(value: float, half: float) -> Projection:
-    """Widened by the scatter between sessions, and never below 0."""
+def _over_sessions(found: Projection, rests_on: Provenance | None) -> Projection:
+    """Widened by the scatter between sessions."""
     from scipy.special import ndtri
 
-    session = float(ndtri((1 + LEVEL) / 2)) * SESSION_SD * value
-    half = float(np.hypot(half, session))
-    # joules cannot be negative: the lower end falls off as a ratio where the interval is wide
-    low = value - half if half < value / 2 else value**2 / (value + 2 * half)
-    return Projection(value=value, low=low, high=value + half, level=LEVEL)
+    session = float(ndtri((1 + LEVEL) / 2)) * SESSION_SD[rests_on] * found.value
+    below, above = (float(np.hypot(end - found.value, session)) for end in (found.low, found.high))
+    return Projection(value=found.value, low=_lowered(found.value, below), high=found.value + above, level=found.level)
+
+
+def _interval(value: float, half: float) -> Projection:
+    return Projection(value=value, low=_lowered(value, half), high=value + half, level=LEVEL)
+
+
+def _lowered(value: float, half: float) -> float:
+    """`value - half`; joules cannot be negative, so a wide interval ends at a ratio instead."""
+    return value - half if half < value / 2 else value**2 / (value + 2 * half)
 
 
 def _repeats(rows: pl.DataFrame, there: Protocol, here: Protocol) -> Projection | None:
