@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.ray_executor import RayWorker, Refusal
+from perjoule import pipeline
+from perjoule.ray_executor import RayWorker, Refusal, RemoteBench
 from perjoule.run_directory import load_run
 from perjoule.types import Assignment
 from perjoule.workers import Parcel
@@ -41,6 +42,14 @@ def test_a_refusal_keeps_message_and_exit_code() -> None:
     assert (str(error), error.exit_code) == ("no joules here", 4)
 
 
+def test_what_a_worker_cannot_do_comes_back_in_words(suite: Path) -> None:
+    remote = RemoteBench()
+    answer = remote.open(pipeline.prepare(str(suite)), "nvlm", ())
+    assert isinstance(answer, Refusal)
+    assert "did you mean 'nvml'" in answer.message
+    assert answer.exit_code == 2
+
+
 @needs_ray
 def test_a_run_on_a_cluster_that_loses_a_worker(
     suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -48,9 +57,6 @@ def test_a_run_on_a_cluster_that_loses_a_worker(
     import ray
 
     folder = suite.parent
-    wrong = call("run", str(suite), "--out", str(folder / "x"), "--executor", "ray", "--meter", "nvlm", capsys=capsys)
-    assert (wrong[0], "did you mean 'nvml'" in wrong[2], "Traceback" in wrong[2]) == (2, True, False)
-
     do, started = RayWorker.do, []
 
     def kill_the_second(self: RayWorker, assignment: Assignment) -> Future[Parcel]:

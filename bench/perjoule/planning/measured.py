@@ -25,8 +25,8 @@ from perjoule.types import Cell, Protocol, Provenance, Variant
 
 LEVEL = 0.95
 # standard deviation of E between sessions on one machine, as a share; assumed, since no run can see its own. A power
-# model of CPUs goes by the time they take, and that by who else is there: on two busy cores the same cells took twice as
-# much an hour later
+# model of CPUs goes by the time they take, and that by who else is there: on two busy cores the same cells took twice
+# as much an hour later
 SESSION_SD: dict[str | None, float] = {"measured": 0.03, "simulated": 0.03, "estimated": 0.3, None: 0.3}
 _WORST_FIRST: tuple[Provenance, ...] = ("simulated", "estimated", "measured")
 # a line through two single windows has no scatter of its own
