@@ -15,25 +15,17 @@ from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.trial import GeneratorCache
-from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
+from perjoule.types import Prompt, Suite, Variant
+from tests.perjoule.test_execute import POWER_W, STEP_S, make_suite
 
-POWER_W, STEP_S = 40.0, 0.5
 J_PER_STEP = POWER_W * STEP_S
 MODEL = Variant(name="v", model="m", steps=(1, 4))
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a cat", "a dog", "a fox", "an owl"))
 
 
 def suite_of(*variants: Variant, **protocol: object) -> Suite:
-    settings = {"seeds": (1, 2), "idle_s": 0.0, "warmup_iterations": 0} | protocol
-    return Suite(
-        name="fake",
-        title="Fake",
-        description="",
-        prompts=PromptSource(source="x"),
-        metrics=Metrics(primary="lsnr", names=("lsnr",)),
-        protocol=Protocol(**settings),  # type: ignore[arg-type]
-        variants=variants or (MODEL,),
-    )
+    """One image a window, two seeds, no rest and no warm-up unless `protocol` says otherwise."""
+    return replace(make_suite(**({"batch_size": 1} | protocol)), variants=variants or (MODEL,))
 
 
 def run_of(suite: Suite, path: Path, power_w: Callable[[float], float] | float = POWER_W) -> Run:
