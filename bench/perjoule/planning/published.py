@@ -140,6 +140,10 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
         yield of("float32")
     if (cell.batch_size or 1) > 1:
         yield of("more_images_per_call")
+    if model.get("pruned"):
+        yield of("pruned")
+    if getattr(variant, "cache", None) is not None:
+        yield of("reused_between_steps")
     if is_guided(variant) != figure["guided"]:
         yield of("without_guidance" if figure["guided"] else "with_guidance")
     ratio = _pixels(variant, model["side_px"]) / figure["side_px"] ** 2

@@ -74,6 +74,7 @@ def test_the_own_board_comes_first_and_another_one_widens() -> None:
         (replace(SD21, guidance=1.0), 0.5, 1.0),
         (replace(SD21, width_px=1536, height_px=1536), 4**0.19, 4**1.12),
         (replace(SD21, model="stabilityai/stable-diffusion-2-1-base"), (4 / 9) ** 1.12, (4 / 9) ** 0.19),
+        (replace(SD21, model="stabilityai/sd-turbo", guidance=0.0), 0.5 * (4 / 9) ** 1.12, (4 / 9) ** 0.19),
     ],
 )
 def test_other_settings_move_the_range_by_the_declared_factors(variant: Variant, low: float, high: float) -> None:
@@ -83,6 +84,17 @@ def test_other_settings_move_the_range_by_the_declared_factors(variant: Variant,
     assert other.low == pytest.approx(plain.low * low)
     assert other.high == pytest.approx(plain.high * high)
     assert other.low < other.value < other.high
+
+
+def test_a_pruned_model_costs_no_more_than_the_whole_one() -> None:
+    whole, pruned = (
+        published_price(cell(replace(SD21, model=model)), A100).energy_j
+        for model in ("stable-diffusion-v1-5/stable-diffusion-v1-5", "nota-ai/bk-sdm-tiny")
+    )
+    assert whole is not None
+    assert pruned is not None
+    assert pruned.low == pytest.approx(whole.low * 0.28)
+    assert pruned.high == whole.high
 
 
 def test_larger_batches_may_cost_less_but_not_more() -> None:
