@@ -107,11 +107,11 @@ def run(
     from perjoule.budget import Budget
 
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
+    prepared = pipeline.prepare(suite, limit)
     if dry_run:
-        show_plan(suite, limit, budget, as_json)
+        show_plan(prepared, budget, as_json)
         return
     reporter = _reporter(quiet)
-    prepared = pipeline.prepare(suite, limit)
     folder = out or pipeline.default_out(prepared.suite)
     command = ["perjoule", *sys.argv[1:]]
     done = pipeline.run(

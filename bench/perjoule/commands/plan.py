@@ -11,6 +11,7 @@ from perjoule.commands.options import Json, Limit, MaxJoules, MaxMinutes, MeterN
 
 if TYPE_CHECKING:
     from perjoule.budget import Budget
+    from perjoule.pipeline import Prepared
 
 
 def register(app: typer.Typer) -> None:
@@ -40,29 +41,29 @@ def plan(
 
     Example: perjoule plan demo --calibrate
     """
+    from perjoule import pipeline
     from perjoule.budget import Budget
     from perjoule.errors import UsageError
 
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    show_plan(suite, limit, budget, as_json, measured=measured, meter=meter if calibrate else None)
+    prepared = pipeline.prepare(suite, limit)
+    show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
 
 
 def show_plan(
-    suite: str,
-    limit: int | None,
+    prepared: Prepared,
     budget: Budget,
     as_json: bool,
     *,
     measured: Path | None = None,
     meter: str | None = None,
 ) -> None:
-    """Print the forecast of a suite.
+    """Print the forecast of a plan.
 
     Args:
-        suite: Name or file.
-        limit: Prompts.
+        prepared: The plan.
         budget: That the plan must fit into.
         as_json: For programs.
         measured: Run directory to take prices from.
@@ -77,7 +78,6 @@ def show_plan(
     from perjoule.planning.render import as_text
     from perjoule.run_directory import load_run
 
-    prepared = pipeline.prepare(suite, limit)
     if meter is not None:
         found = pipeline.calibrate(prepared, meter, TerminalReporter())
     else:
