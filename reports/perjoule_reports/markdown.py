@@ -40,9 +40,9 @@ def escape(text: str) -> str:
 
 def _section(section: Section) -> list[str]:
     tables = [*section.tables, *section.folded]
-    if section.strips or (section.figures and not section.paragraphs):
+    if section.albums or (section.figures and not section.paragraphs):
         figures = ", ".join(escape(f.title) for f in section.figures)
-        shown = figures or f"{len(section.strips)} strips"
+        shown = figures or ", ".join(escape(album.title) for album in section.albums)
         return [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
     lines = [f"## {escape(section.title)}", ""]
     bullet = "- " if len(section.paragraphs) > 1 else ""
