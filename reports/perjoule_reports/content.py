@@ -19,6 +19,7 @@ from perjoule_reports.evidence import Axis, Evidence, read_evidence
 from perjoule_reports.figures import frontier, panels
 from perjoule_reports.headline import headline
 from perjoule_reports.pictures import pictures_section
+from perjoule_reports.power_section import power_section
 from perjoule_reports.records import Figure, Report, RunData, Section, Table
 
 _NOTHING = ("No warning, no failed trial, no image without a score.",)
@@ -64,6 +65,8 @@ def build_report(run: RunData) -> Report:
     evidence = read_evidence(run)
     rules = _Rules()
     said = headline(run, evidence)
+    traced, traced_rules = power_section(run, evidence)
+    rules.found |= traced_rules
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
@@ -74,6 +77,7 @@ def build_report(run: RunData) -> Report:
         _arms(evidence),
         pictures_section(run, evidence),
         _phases(run, evidence, rules),
+        traced,
         _warnings(notes, trust.oddities(evidence)),
         _system(run),
         _method(run, evidence),

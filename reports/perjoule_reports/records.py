@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from perjoule.types import MetricSpec, Suite
+from perjoule.types import DeviceEnergy, MetricSpec, Suite
 
 Tone = Literal["calm", "plain", "loud", "alarm"]
 
@@ -56,6 +56,16 @@ class RunData(Protocol):
     @property
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
+        ...
+
+    @property
+    def power(self) -> pl.DataFrame:
+        """Power samples; empty for sources without any."""
+        ...
+
+    @property
+    def devices(self) -> list[tuple[str, DeviceEnergy]]:
+        """Trial id and board; empty for sources without boards."""
         ...
 
     @property
