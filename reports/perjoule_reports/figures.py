@@ -56,7 +56,9 @@ def panels(evidence: Evidence, axis: Axis) -> list[Panel]:
 
 def frontier(evidence: Evidence, panel: Panel, name: str, size: tuple[float, float]) -> Svg:
     """Draw quality against joules per image (log2), the ladder of each variant joined, frontier points ringed."""
-    tips = {f"point-{i}": _tooltip(arm, panel.axis) for i, arm in enumerate(panel.arms)}
+    gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
+    tips = {gid: _tooltip(arm, panel.axis) for gid, arm in zip(gids, panel.arms, strict=True)}
+    data = {gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)}
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
 
     def draw(axes: Axes) -> None:
@@ -80,6 +82,7 @@ def frontier(evidence: Evidence, panel: Panel, name: str, size: tuple[float, flo
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table beside the picture holds the numbers.",
         tooltips=tips,
+        data=data,
     )
 
 
@@ -130,26 +133,28 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
     y = [a.quality[panel.axis.name].value or 0 for a in arms]
     width = 1.3 if size is SMALL else 1.8
     axes.plot(x, y, color=colour, linestyle=dash, linewidth=width, alpha=0.75, marker=marker, markersize=0,
-              gid=f"ladder-{series}")  # fmt: skip
+              gid=f"arm{series}-ladder")  # fmt: skip
     axes.plot([], [], color=colour, linestyle=dash, linewidth=width, marker=marker, markersize=6.5, label=variant)
     spoken = _spaced(x, 0.62 if size is SMALL else 0.3 if size is NARROW else 0.0)
     for place, arm, px, py in zip(places, arms, x, y, strict=True):
         quality = arm.quality[panel.axis.name]
         if quality.low is not None and quality.high is not None:
-            axes.plot([px, px], [quality.low, quality.high], color=colour, linewidth=1.1, alpha=0.55)
+            axes.plot([px, px], [quality.low, quality.high], color=colour, linewidth=1.1, alpha=0.55,
+                      gid=f"arm{series}-quality-{place}")  # fmt: skip
         if arm.energy.low is not None and arm.energy.high is not None and arm.energy.low > 0:
             ends = [arm.energy.low / unit.factor, arm.energy.high / unit.factor]
-            axes.plot(ends, [py, py], color=colour, linewidth=1.1, alpha=0.55)
+            axes.plot(ends, [py, py], color=colour, linewidth=1.1, alpha=0.55, gid=f"arm{series}-energy-{place}")
         if arm.on_frontier.get(panel.axis.name):
             axes.plot([px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
-                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"ring-{place}")  # fmt: skip
+                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
         axes.plot([px], [py], linestyle="", marker=marker, markersize=6 if size is SMALL else 7, color=colour,
-                  markeredgecolor=CARD, markeredgewidth=0.8, gid=f"point-{place}")  # fmt: skip
+                  markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
         if arm.steps is not None and px in spoken:
             above = _leads(panel, variant, arm)
             axes.annotate(fmt.steps(arm.steps), (px, py), xytext=(-6 if above else 6, 9 if above else -16),
                           textcoords="offset points", ha="right" if above else "left", color=colour,
-                          fontsize=8 if size is SMALL else 9, fontweight="bold")  # fmt: skip
+                          fontsize=8 if size is SMALL else 9, fontweight="bold",
+                          gid=f"arm{series}-steps-{place}")  # fmt: skip
 
 
 def _leads(panel: Panel, variant: str, arm: Arm) -> bool:

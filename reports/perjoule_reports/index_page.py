@@ -162,7 +162,8 @@ def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite:
             heights = [v.value or 0.0 for _, v in known]
             colour, marker = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)]
             axes.plot([x for x, _ in known], heights, color=colour, linewidth=1.4,
-                      marker=marker, markersize=6, markeredgecolor=CARD, markeredgewidth=0.7, gid=f"course-{series}")  # fmt: skip
+                      marker=marker, markersize=6, markeredgecolor=CARD, markeredgewidth=0.7,
+                      gid=f"course-{series}")  # fmt: skip
             for x, v in known:
                 if v.low is not None and v.high is not None:
                     axes.plot([x, x], [v.low, v.high], color=colour, linewidth=1.0, alpha=0.6)
