@@ -49,10 +49,11 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
     """What comparisons under one metric are made from."""
     grid, means = drawn.of(metric)
     spec = run.metrics[metric]
+    batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
     return Evidence(
         grid=grid,
         means=means,
         spec=spec,
         quality=sign_of(spec) * grid.quality[metric],
-        arms=arms_of(grid, cell_facts(run), family_of(run), means.point),
+        arms=arms_of(grid, cell_facts(run), family_of(run), means.point, batch_sizes),
     )
