@@ -18,8 +18,9 @@ from perjoule_reports.canvas import NARROW, SMALL, WIDE
 from perjoule_reports.evidence import Axis, Evidence, read_evidence
 from perjoule_reports.figures import frontier, panels
 from perjoule_reports.headline import headline
-from perjoule_reports.records import Figure, Report, RunData, Section, Strip, Table
-from perjoule_reports.strips import strips
+from perjoule_reports.pictures import pictures_section
+from perjoule_reports.power_section import power_section
+from perjoule_reports.records import Figure, Report, RunData, Section, Table
 
 _NOTHING = ("No warning, no failed trial, no image without a score.",)
 
@@ -64,6 +65,8 @@ def build_report(run: RunData) -> Report:
     evidence = read_evidence(run)
     rules = _Rules()
     said = headline(run, evidence)
+    traced, traced_rules = power_section(run, evidence)
+    rules.found |= traced_rules
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
@@ -72,8 +75,9 @@ def build_report(run: RunData) -> Report:
     sections = (
         _frontier(evidence, rules),
         _arms(evidence),
-        _pictures(evidence, strips(run, evidence)),
+        pictures_section(run, evidence),
         _phases(run, evidence, rules),
+        traced,
         _warnings(notes, trust.oddities(evidence)),
         _system(run),
         _method(run, evidence),
@@ -118,19 +122,6 @@ def _arms(evidence: Evidence) -> Section:
         "rows by the headline's paired differences, not by whether two intervals overlap.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=(tables.arms_table(evidence),) if evidence.arms else (),
-    )
-
-
-def _pictures(evidence: Evidence, found: tuple[Strip, ...]) -> Section:
-    score = evidence.primary.name if evidence.primary else "score"
-    return Section(
-        anchor="pictures",
-        title="Pictures along the ladder",
-        how_to_read=f"The same prompt and seed at every step count. Under each picture: steps, the cell's mean energy "
-        f"per image, and this picture's own {score}. Prompts stand at evenly spaced ranks from the hardest to the "
-        "easiest; nobody picked them. Outlined pictures belong to cells on the frontier.",
-        paragraphs=() if found else ("The run holds no pictures.",),
-        strips=found,
     )
 
 

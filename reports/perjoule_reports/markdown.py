@@ -40,10 +40,11 @@ def escape(text: str) -> str:
 
 def _section(section: Section) -> list[str]:
     tables = [*section.tables, *section.folded]
-    if section.strips or (section.figures and not section.paragraphs):
+    if section.albums or (section.figures and not section.paragraphs):
         figures = ", ".join(escape(f.title) for f in section.figures)
-        shown = figures or f"{len(section.strips)} strips"
-        return [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
+        shown = figures or ", ".join(escape(album.title) for album in section.albums)
+        lines = [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
+        return lines + [line for table in tables for line in _table(table)]
     lines = [f"## {escape(section.title)}", ""]
     bullet = "- " if len(section.paragraphs) > 1 else ""
     lines += [bullet + escape(p) for p in section.paragraphs] + [""] * bool(section.paragraphs)

@@ -6,7 +6,7 @@
         ├── paragraphs, notes
         ├── Figure*   SVG + its data Table
         ├── Table*    Column*, rows of Cell
-        └── Strip*    Thumb*             pictures along the step ladder
+        └── Album*    Strip*, Thumb*     pictures side by side and along the step ladder
 
 HTML and Markdown are rendered from the same object, so they cannot disagree.
 """
@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from perjoule.types import MetricSpec, Suite
+from perjoule.types import DeviceEnergy, MetricSpec, Suite
 
 Tone = Literal["calm", "plain", "loud", "alarm"]
 
@@ -56,6 +56,16 @@ class RunData(Protocol):
     @property
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
+        ...
+
+    @property
+    def power(self) -> pl.DataFrame:
+        """Power samples; empty for sources without any."""
+        ...
+
+    @property
+    def devices(self) -> list[tuple[str, DeviceEnergy]]:
+        """Trial id and board; empty for sources without boards."""
         ...
 
     @property
@@ -149,24 +159,41 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumb:
-    """One small picture as a data URI (empty if it is missing) with the lines under it."""
+    """One small picture as a data URI (empty if it is missing) with the lines under it.
+
+    `label` stands above it, with the mark of its `series`; `flag` says why it is set apart; `marked` ones are on the
+    frontier.
+    """
 
     uri: str
     alt: str
     lines: tuple[str, ...]
+    label: str = ""
+    series: int | None = None
+    cell_id: str = ""
+    flag: str = ""
     marked: bool = False
     pixelated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """The pictures of one prompt, seed and variant in the order of their steps."""
+    """Pictures of one prompt and seed; of one `variant` in the order of their steps, or of several side by side."""
 
     prompt: str
     remark: str
-    variant: str
-    series: int
     thumbs: tuple[Thumb, ...]
+    variant: str = ""
+    series: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Album:
+    """Strips under a heading of their own."""
+
+    title: str
+    note: str
+    strips: tuple[Strip, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +207,7 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
-    strips: tuple[Strip, ...] = ()
+    albums: tuple[Album, ...] = ()
     code: str = ""
 
 

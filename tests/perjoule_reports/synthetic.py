@@ -44,6 +44,7 @@ class SyntheticRun:
     power: pl.DataFrame
     metrics: dict[str, MetricSpec]
     prompts: dict[str, str]
+    devices: tuple[Any, ...] = ()
 
 
 def spec(name: str, **changes: Any) -> MetricSpec:
