@@ -53,7 +53,15 @@ class GeneratorCache:
     def get(self, variant: Variant) -> ImageGenerator:
         """The generator of a variant, loaded unless it is there."""
         pipeline = replace(
-            variant, name="", role="fixed", policy="fixed", family="", steps=(), levels=(), policy_args={}
+            variant,
+            name="",
+            role="fixed",
+            policy="fixed",
+            family="",
+            steps=(),
+            levels=(),
+            policy_args={},
+            batch_size=None,
         )
         for known, generator in self._loaded:
             if known == pipeline:
@@ -171,13 +179,14 @@ def run_trial(
 
 def _warm_up(policy: StepPolicy, generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
     """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
-    texts = [prompt.text for prompt in assignment.prompts]
+    texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
+    seeds = assignment.seeds[: assignment.cell.batch_size]
     for _ in range(iterations):
         try:
             if assignment.cell.steps is not None:
-                generator.generate(texts, assignment.seeds, min(2, assignment.cell.steps))
+                generator.generate(texts, seeds, min(2, assignment.cell.steps))
             else:
-                policy.draw(generator, texts, assignment.seeds)
+                policy.draw(generator, texts, seeds)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError):
             return  # the trial itself will fail in the same way, and record why
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from itertools import product
 
-from perjoule.suite import cells_of
+from perjoule.suite import cells_of, images_per_window
 from perjoule.types import Assignment, Prompt, Suite
 
 
@@ -19,8 +19,8 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     window, then all do their second, each time in shuffled order.
     """
     pairs = [(prompt, seed) for seed, prompt in product(suite.protocol.seeds, prompts)]
-    size = suite.protocol.batch_size
-    batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    size = images_per_window(suite)
+    windows = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     plan: list[Assignment] = []
     for block in range(suite.protocol.blocks):
         chance = random.Random(f"{suite.protocol.order_seed}/{block}")
@@ -33,11 +33,11 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
                 trial_id=f"b{block}.{cell.cell_id}.{number:04d}",
                 cell=cell,
                 block=block,
-                prompts=tuple(prompt for prompt, _ in batch),
-                seeds=tuple(seed for _, seed in batch),
+                prompts=tuple(prompt for prompt, _ in window),
+                seeds=tuple(seed for _, seed in window),
             )
             for cell in cells
-            for number, batch in enumerate(batches)
+            for number, window in enumerate(windows)
         ]
         if suite.protocol.interleave:
             chance.shuffle(block_plan)

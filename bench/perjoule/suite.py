@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,16 @@ def cells_of(suite: Suite) -> list[Cell]:
     """One cell per variant and step count, or level of its policy, in the order of the file."""
     cells: list[Cell] = []
     for variant in suite.variants:
-        cells += [Cell(cell_id=f"{variant.name}-{n:03d}", variant=variant, steps=n) for n in variant.steps]
-        cells += [Cell(cell_id=f"{variant.name}-{x:g}", variant=variant, level=x) for x in variant.levels]
+        cell = partial(Cell, variant=variant, batch_size=variant.batch_size or suite.protocol.batch_size)
+        cells += [cell(cell_id=f"{variant.name}-{n:03d}", steps=n) for n in variant.steps]
+        cells += [cell(cell_id=f"{variant.name}-{x:g}", level=x) for x in variant.levels]
     return cells
+
+
+def images_per_window(suite: Suite) -> int:
+    """Images in one energy window: as the protocol says, or one call of the suite's largest batch."""
+    protocol = suite.protocol
+    return protocol.images_per_window or max(v.batch_size or protocol.batch_size for v in suite.variants)
 
 
 def json_schema() -> dict[str, Any]:
@@ -107,15 +115,22 @@ def _check(suite: Suite, where: str) -> None:
     if not suite.variants:
         raise SuiteError(f"{where}: variants: at least one [[variants]] is needed")
     names = [variant.name for variant in suite.variants]
+    protocol, metrics = suite.protocol, suite.metrics
     for index, variant in enumerate(suite.variants):
         if names.index(variant.name) != index:
             raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice; names are unique")
         _check_variant(variant, f"{where}: variants[{index}]")
-    protocol, metrics = suite.protocol, suite.metrics
+        if variant.batch_size is not None:
+            _at_least(variant.batch_size, 1, f"{where}: variants[{index}].batch_size")
     for key in ("batch_size", "blocks", "iterations"):
         _at_least(getattr(protocol, key), 1, f"{where}: protocol.{key}")
     for key in ("warmup_iterations", "idle_s", "cooldown_s"):
         _at_least(getattr(protocol, key), 0, f"{where}: protocol.{key}")
+    largest = max(variant.batch_size or protocol.batch_size for variant in suite.variants)
+    if protocol.images_per_window is not None and protocol.images_per_window < largest:
+        raise SuiteError(
+            f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"
+        )
     _unique(protocol.seeds, f"{where}: protocol.seeds", "one seed")
     if protocol.max_uncertainty is not None and not 0 < protocol.max_uncertainty < 1:
         raise SuiteError(

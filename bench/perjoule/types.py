@@ -41,6 +41,7 @@ class Variant:
         dtype: `float32`, `float16` or `bfloat16`.
         width_px: Image width; None takes the model's own.
         height_px: Image height; None takes the model's own.
+        batch_size: Images per pipeline call; None takes `protocol.batch_size`.
         family: Variants of one family are the same model, under other samplers say; full-reference scores stay
             inside it. The variant alone by default.
     """
@@ -62,6 +63,7 @@ class Variant:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     width_px: int | None = None
     height_px: int | None = None
+    batch_size: int | None = None
     family: str = ""
 
 
@@ -82,7 +84,10 @@ class Protocol:
 
     Attributes:
         seeds: One image per prompt and seed in every cell.
-        batch_size: Prompts per pipeline call.
+        batch_size: Images per pipeline call.
+        images_per_window: Images in one energy window, over as many calls as that takes; None is one call of the
+            suite's largest batch. A step policy fills its batches with images of equal steps from the window, so a
+            window of several batches is what lets it keep them full.
         blocks: Passes over all cells, each in its own shuffled order.
         order_seed: Seed of that order.
         interleave: Cells take turns window by window, so that what drifts falls on all of them alike; all pipelines
@@ -101,6 +106,7 @@ class Protocol:
 
     seeds: tuple[int, ...] = (1,)
     batch_size: int = 1
+    images_per_window: int | None = None
     blocks: int = 1
     order_seed: int = 0
     interleave: bool = False
@@ -154,12 +160,21 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One variant at one step count, or at one level of its step policy: what is compared."""
+    """One variant at one step count, or at one level of its step policy: what is compared.
+
+    Attributes:
+        cell_id: Unique in the suite.
+        variant: The variant.
+        steps: diffusers' `num_inference_steps`, or None for a step policy.
+        level: Of the step policy, or None for `fixed`.
+        batch_size: Most images per pipeline call; None draws all images of a window in one.
+    """
 
     cell_id: str
     variant: Variant
     steps: int | None = None
     level: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

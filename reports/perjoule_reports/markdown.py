@@ -5,14 +5,8 @@ Foreign text is escaped so that it cannot open a table cell, a link, a mention, 
 
 from __future__ import annotations
 
-import re
-
-from perjoule_reports.format import clean
+from perjoule.text import escape_markdown as escape
 from perjoule_reports.records import Cell, Column, Report, Section, Table
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
-_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
 
 
 def render_markdown(report: Report) -> str:
@@ -28,14 +22,6 @@ def render_markdown(report: Report) -> str:
     for section in report.sections:
         lines += _section(section)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def escape(text: str) -> str:
-    """Return text that Markdown prints as it is."""
-    text = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], clean(text))
-    text = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), text)
-    parts = re.split(r"(&#?\w+;)", text)
-    return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
 
 
 def _section(section: Section) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.suite import images_per_window
 from perjoule_reports import format as fmt
 from perjoule_reports import pairing
 from perjoule_reports.evidence import Evidence, rows_of
@@ -138,7 +139,9 @@ def method(run: RunData, evidence: Evidence) -> tuple[str, ...]:
     sources = sorted({fmt.clean(r["method"]) for r in rows_of(run.trials, "method") if r["method"]})
     said = [
         "Energy per image = Σ energy of the windows ÷ Σ images made in them. A window holds "
-        f"{fmt.plural(protocol.iterations, 'pipeline call')} of {fmt.plural(protocol.batch_size, 'prompt')}; energy is "
+        f"{fmt.plural(images_per_window(evidence.suite), 'image')} in pipeline calls of at most "
+        f"{protocol.batch_size} (unless a variant says otherwise), repeated at least "
+        f"{fmt.plural(protocol.iterations, 'time')}; energy is "
         "gross, idle power is not subtracted. 1 J/image = 0.2778 Wh per 1000 images.",
         f"Protocol: {fmt.plural(protocol.blocks, 'pass')} over all cells, each in its own shuffled order (order seed "
         f"{protocol.order_seed}); {fmt.plural(protocol.warmup_iterations, 'warm-up call')} before the first window of "

@@ -119,6 +119,21 @@ def test_an_image_depends_on_prompt_seed_and_cell_only(tmp_path: Path) -> None:
     assert hashes(load_run(tmp_path / "one")) == hashes(load_run(tmp_path / "many"))
 
 
+def test_a_window_of_several_batches_is_one_trial_of_the_same_images(tmp_path: Path) -> None:
+    one, many = make_suite(batch_size=1), make_suite(batch_size=2, images_per_window=5, warmup_iterations=1)
+    clock = VirtualClock()
+    drawer = FakeGenerator(clock=clock, step_s=STEP_S)
+    do(one, fresh(tmp_path / "one", one))
+    do(many, fresh(tmp_path / "many", many), generator=drawer)
+    run = load_run(tmp_path / "many")
+    assert hashes(run) == hashes(load_run(tmp_path / "one"))
+    assert sorted(run.trials["image_count"].to_list()) == [1, 1, 5, 5]
+    warm_up, *calls = [len(prompts) for prompts, _, _ in drawer.calls]
+    assert warm_up == 2
+    assert sorted(calls) == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert all(row["nfe_per_image"] == 2 * row["steps"][0] for row in run.trials.iter_rows(named=True))
+
+
 def test_a_failing_prompt_leaves_a_reason_and_the_run_goes_on(tmp_path: Path) -> None:
     suite = make_suite(batch_size=1, seeds=(1,))
     do(suite, fresh(tmp_path / "run", suite), fails_on="a dog")

@@ -29,6 +29,18 @@ def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> 
     assert all(len(a.prompts) <= batch for a in plan)
 
 
+def test_variants_of_other_batch_sizes_share_the_windows() -> None:
+    sizes = {"a": 1, "b": 4, "c": None}
+    variants = tuple(replace(DEMO.variants[0], name=name, batch_size=size) for name, size in sizes.items())
+    protocol = Protocol(seeds=(1, 2), batch_size=2)
+    plan = make_plan(replace(DEMO, protocol=protocol, variants=variants), PROMPTS)
+    assert {len(a.prompts) for a in plan} == {4, 2}
+    assert {a.cell.variant.name: a.cell.batch_size for a in plan} == {"a": 1, "b": 4, "c": 2}
+    assert len({(a.prompts, a.seeds) for a in plan}) == 3
+    wider = replace(protocol, images_per_window=10)
+    assert {len(a.prompts) for a in make_plan(replace(DEMO, protocol=wider, variants=variants), PROMPTS)} == {10}
+
+
 def test_a_variant_is_loaded_once_a_block() -> None:
     first = DEMO.variants[0]
     together = replace(DEMO.protocol, interleave=False)

@@ -59,6 +59,11 @@ def test_minimal_suite_gets_its_defaults() -> None:
         ("steps = [1, 2]", "steps = [1]\nwidth_px = 100", ["width_px = 100", "multiple of 8"]),
         ('name = "a"', 'name = "a/b"', ["name = 'a/b'", "letters"]),
         ('primary = "lsnr"', 'primary = "lsrn"', ["metrics.primary = 'lsrn'", "lsnr"]),
+        (
+            "[protocol]",
+            "[protocol]\nbatch_size = 4\nimages_per_window = 3",
+            ["protocol.images_per_window = 3", "at least the largest batch, 4"],
+        ),
         ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
         ("[protocol]", "[protocol]\nmax_uncertainty = 2.0", ["max_uncertainty = 2.0", "between 0 and 1"]),
         ("[protocol]", "[protocol]\nseeds = []", ["protocol.seeds is empty"]),

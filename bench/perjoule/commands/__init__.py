@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every verb of this package."""
-    from perjoule.commands import baseline, gate, importing, init, recommend
+    from perjoule.commands import baseline, gate, importing, init, recommend, report
 
-    for module in (recommend, gate, baseline, importing, init):
+    for module in (report, recommend, gate, baseline, importing, init):
         module.register(app)

@@ -18,7 +18,7 @@ _BRAKED = re.compile(r"W261.*(heat|therm|brake)", re.IGNORECASE)
 _TOLERATED_SHARE = 0.05
 _VARIANT_KEYS = (
     "model", "role", "policy", "revision", "scheduler", "scheduler_args", "guidance", "negative_prompt", "dtype",
-    "width_px", "height_px", "family",
+    "width_px", "height_px", "batch_size", "family",
 )  # fmt: skip
 _LISTED = 5
 
@@ -157,7 +157,7 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
         options = [run.suite.metrics.options.get(metric, {}) for run in (baseline, candidate)]
         yield f"metrics.{metric}.options", options[0], options[1]
     protocols = [run.suite.protocol for run in (baseline, candidate)]
-    for key in ("batch_size", "iterations"):
+    for key in ("batch_size", "images_per_window", "iterations"):
         yield f"protocol.{key}", getattr(protocols[0], key), getattr(protocols[1], key)
     variants = [{v.name: asdict(v) for v in run.suite.variants} for run in (baseline, candidate)]
     for name in variants[0].keys() & variants[1].keys():

@@ -1,13 +1,14 @@
 """Every arm against the ladder that it should beat: what `perjoule frontier` says beyond single points.
 
 An arm is a variant with its cells, cheapest first. The anchor of an arm is the fixed ladder of its family with the most
-rungs; a model without such a ladder, a distilled one say, is compared with the largest fixed ladder of the run, unless
-the metric compares images of one model only. Every arm of a run is on one draw of prompts.
+rungs, one of the arm's own batch size if there is one; a model without such a ladder, a distilled one say, is compared
+with the largest fixed ladder of the run, unless the metric compares images of one model only. Every arm of a run is on
+one draw of prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,13 +33,23 @@ _PRICES = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """A variant with its cells. `columns`: places of the cells in the grid, cheapest first."""
+    """A variant with its cells.
+
+    Attributes:
+        variant: Its name.
+        role: Part it plays.
+        policy: Step policy.
+        family: Variants of the same model.
+        columns: Places of the cells in the grid, cheapest first.
+        batch_size: Its own, if it sets one.
+    """
 
     variant: str
     role: str
     policy: str
     family: str
     columns: tuple[int, ...]
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,7 +89,13 @@ class Evidence:
         return Curve(**arrays, name=arm.variant)
 
 
-def arms_of(grid: Grid, facts: dict[str, dict[str, Any]], families: dict[str, str], point: Array) -> tuple[Arm, ...]:
+def arms_of(
+    grid: Grid,
+    facts: dict[str, dict[str, Any]],
+    families: dict[str, str],
+    point: Array,
+    batch_sizes: Mapping[str, int | None] | None = None,
+) -> tuple[Arm, ...]:
     """The arms of a run, in the order of their first cell; cells without joules are left out."""
     columns: dict[str, list[int]] = {}
     for column, cell in enumerate(grid.cells):
@@ -91,6 +108,7 @@ def arms_of(grid: Grid, facts: dict[str, dict[str, Any]], families: dict[str, st
             policy=facts[grid.cells[found[0]]]["policy"],
             family=families[variant],
             columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
+            batch_size=(batch_sizes or {}).get(variant),
         )
         for variant, found in columns.items()
     )
@@ -104,7 +122,10 @@ def main_anchor(arms: Sequence[Arm]) -> Arm | None:
 
 def anchor_of(arm: Arm, arms: Sequence[Arm], spec: MetricSpec) -> Arm | None:
     """What an arm is compared with; None for the anchor itself and where there is nothing to compare with."""
-    own = main_anchor([other for other in arms if other.family == arm.family])
+    family = [other for other in arms if other.family == arm.family]
+    own = main_anchor([other for other in family if other.batch_size == arm.batch_size])
+    if own is None or own == arm:
+        own = main_anchor(family)
     if own is not None and own != arm:
         return own
     if spec.track == "fidelity":

@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's step-down, and the p-value of a resampled statistic."""
+"""Many tests at once: Holm's step-down, Benjamini and Hochberg's step-up, the p-value of a resampled statistic."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ def holm(tests: Mapping[Key, float], alpha: float = ALPHA) -> set[Key]:
             break
         rejected.add(key)
     return rejected
+
+
+def benjamini_hochberg(tests: Mapping[Key, float]) -> dict[Key, float]:
+    """Adjusted p-values that hold the expected share of false discoveries (Benjamini and Hochberg 1995).
+
+    Args:
+        tests: Key -> p-value.
+
+    Returns:
+        Key -> the smallest false discovery rate at which the test would still be called a discovery.
+    """
+    from scipy.stats import false_discovery_control
+
+    if not tests:
+        return {}
+    return dict(zip(tests, map(float, false_discovery_control(list(tests.values()))), strict=True))
 
 
 def p_differs_from_zero(resamples: Array) -> float:

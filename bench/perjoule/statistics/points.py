@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
     count = len(grid.cells)
     facts = cell_facts(run)
     families = family_of(run)
-    energy = _estimates(means, range(count), prompts_known(grid.energy_j), ENERGY_METHOD)
+    energy = energy_estimates(grid, means)
     rows: list[dict[str, Any]] = []
     for number, metric in enumerate(grid.quality, 1):
         spec = run.metrics[metric]
@@ -66,6 +67,17 @@ def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
             for i, cell in enumerate(grid.cells)
         ]
     return pl.DataFrame(rows, schema=POINT_COLUMNS)
+
+
+def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
+    """J/image of each cell, from draws whose first columns are the cells' energies.
+
+    A cell whose prompts all shared their windows has no interval: there is nothing to draw from.
+    """
+    known = prompts_known(grid.energy_j)
+    found = _estimates(means, range(len(grid.cells)), known, ENERGY_METHOD)
+    shared = known <= grid.prompts_per_window
+    return [replace(e, low=None, high=None) if one else e for e, one in zip(found, shared, strict=True)]
 
 
 def family_of(run: Run) -> dict[str, str]:

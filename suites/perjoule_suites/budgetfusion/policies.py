@@ -1,9 +1,14 @@
 """Step policies for suites: predict, decide, draw, all inside the energy window.
 
     policy             policy_args                                                        a level is
-    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed          the rule's parameter
-    budgetfusion-peek  the same, with a predictor that peeks                              the rule's parameter
+    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed, shared  the rule's parameter
+    budgetfusion-peek  the same but `shared`, with a predictor that peeks                 the rule's parameter
     shared-start       shared                                                             a number of steps
+
+`shared`: how many first timesteps the schedules of all numbers of steps have in common (`peek.shared_schedule`).
+
+A window's images of equal steps share pipeline calls of up to `batch_size` images, so with several batches in a window
+(`protocol.images_per_window`) few calls are left half full.
 
 `control` replaces what the predictor knows, and nothing of what it costs: `mean` gives every prompt the training mean,
 `length` sees the number of tokens only, `shuffled` deals the decisions out to other prompts of the run.
@@ -19,8 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.policies import batches
 from perjoule.protocols import Generation, ImageGenerator, Images
 from perjoule.types import Cell
 from perjoule_suites.budgetfusion import peek
@@ -42,6 +49,8 @@ class PolicyArguments:
         miss_rate: Of the quality floor.
         control: One of `CONTROLS`.
         control_seed: Of the shuffling.
+        shared: 1 or 2 draws on schedules with a shared start; 0 keeps the scheduler's own spacing. A peek shares what
+            its predictor looks at.
     """
 
     predictor: str
@@ -50,15 +59,18 @@ class PolicyArguments:
     miss_rate: float = 0.1
     control: str = ""
     control_seed: int = 1
+    shared: int = 0
 
 
 class PredictedSteps:
-    """BudgetFusion: the prompt decides. Prompts of equal steps share a pipeline call."""
+    """BudgetFusion: the prompt decides. Images of equal steps share pipeline calls."""
 
     def __init__(self, cell: Cell, where: str) -> None:
         """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
-        self._arguments = read_arguments(cell, where)
-        self._level, self._where = _level(cell, where), where
+        self._arguments = arguments = read_arguments(cell, where)
+        if arguments.shared not in (0, 1, peek.MOST_SHARED):
+            raise SuiteError(f"{where}.policy_args.shared = {arguments.shared!r}: 0, 1 or {peek.MOST_SHARED}")
+        self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
         self._dealt: dict[str, int] = {}
 
@@ -67,6 +79,9 @@ class PredictedSteps:
         self._predictor = predictor = _prepared(self._arguments, self._level, generator, self._where)
         if predictor.config.peek:
             raise SuiteError(f"{self._where}.policy_args.predictor: it peeks; set policy = 'budgetfusion-peek'")
+        if self._arguments.shared:
+            assert isinstance(generator, DiffusersGenerator)
+            peek.require_one_step_sampler(generator.pipeline, self._where)
         if self._arguments.control == "shuffled":
             steps = [
                 n
@@ -81,20 +96,23 @@ class PredictedSteps:
         assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor = self._predictor
         generator.take_counts()
-        encoded = generator.encode(prompts)
+        encoded = _encoded(generator, prompts, self._batch_size)
         began = time.perf_counter()
         counts = predictor.token_counts(prompts)
         steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts))
         steps = [self._dealt.get(prompt, n) for prompt, n in zip(prompts, steps, strict=True)]
         predictor_s = time.perf_counter() - began
 
-        def some(rows: list[int], n: int) -> Images:
-            arguments = generator.call_arguments([prompts[i] for i in rows], [seeds[i] for i in rows], n)
+        def some(rows: Sequence[int], n: int) -> Images:
+            texts, own, part = [prompts[i] for i in rows], [seeds[i] for i in rows], _rows(encoded, rows)
+            if self._arguments.shared:
+                return peek.draw_shared(generator, texts, own, n, self._arguments.shared, part)
+            arguments = generator.call_arguments(texts, own, n)
             for key in ("prompt", "negative_prompt"):
                 arguments.pop(key, None)
-            return generator.call(arguments | _rows(encoded, rows))
+            return generator.call(arguments | part)
 
-        return _grouped(generator, steps, some, predictor_s)
+        return _grouped(generator, steps, some, self._batch_size, predictor_s)
 
 
 class PeekedSteps:
@@ -107,7 +125,9 @@ class PeekedSteps:
             raise SuiteError(
                 f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead"
             )
-        self._level, self._where = _level(cell, where), where
+        if self._arguments.shared:
+            raise SuiteError(f"{where}.policy_args.shared: a peek shares what its predictor looks at; remove the key")
+        self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
@@ -123,19 +143,28 @@ class PeekedSteps:
         assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor, shared = self._predictor, self._predictor.config.peek
         generator.take_counts()
-        encoded = generator.encode(prompts)
-        seen = peek.glimpse(generator, encoded, prompts, seeds, shared)
+        encoded = _encoded(generator, prompts, self._batch_size)
+        looks = [
+            peek.glimpse(generator, _rows(encoded, rows), [prompts[i] for i in rows], [seeds[i] for i in rows], shared)
+            for rows in batches(len(prompts), self._batch_size)
+        ]
+        seen = peek.Glimpse(
+            clean=torch.cat([look.clean for look in looks]),
+            sample=torch.cat([look.sample for look in looks]),
+            output=torch.cat([look.output for look in looks]),
+        )
         began = time.perf_counter()
         counts = predictor.token_counts(prompts)
         steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, seen.clean))
         predictor_s = time.perf_counter() - began
 
-        def some(rows: list[int], n: int) -> Images:
-            part = peek.Glimpse(clean=seen.clean[rows], sample=seen.sample[rows], output=seen.output[rows])
+        def some(rows: Sequence[int], n: int) -> Images:
+            chosen = list(rows)
+            part = peek.Glimpse(clean=seen.clean[chosen], sample=seen.sample[chosen], output=seen.output[chosen])
             texts, own = [prompts[i] for i in rows], [seeds[i] for i in rows]
             return peek.go_on(generator, _rows(encoded, rows), texts, own, part, n, shared)
 
-        return _grouped(generator, steps, some, predictor_s)
+        return _grouped(generator, steps, some, self._batch_size, predictor_s)
 
 
 class SharedStart:
@@ -151,7 +180,7 @@ class SharedStart:
             raise SuiteError(f"{where}.policy_args.shared = {self._shared!r}: 1 or 2")
         if level != int(level) or not self._shared <= level <= 1000:
             raise SuiteError(f"{where}.levels: {level:g}: a number of steps, from {self._shared} to 1000")
-        self._steps, self._where = int(level), where
+        self._steps, self._batch_size, self._where = int(level), cell.batch_size, where
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
         """Check the sampler."""
@@ -159,17 +188,14 @@ class SharedStart:
         peek.require_one_step_sampler(generator.pipeline, self._where)
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """One pipeline call."""
+        """One pipeline call for each batch."""
         assert isinstance(generator, DiffusersGenerator)
         generator.take_counts()
-        images = peek.draw_shared(generator, prompts, seeds, self._steps, self._shared)
-        evaluations, seconds = generator.take_counts()
-        return Generation(
-            images=images,
-            nfe_per_image=evaluations / len(images),
-            steps=(self._steps,) * len(images),
-            phases_s=seconds,
-        )
+
+        def some(rows: Sequence[int], n: int) -> Images:
+            return peek.draw_shared(generator, [prompts[i] for i in rows], [seeds[i] for i in rows], n, self._shared)
+
+        return _grouped(generator, [self._steps] * len(prompts), some, self._batch_size)
 
 
 def budgetfusion(cell: Cell, *, where: str) -> PredictedSteps:
@@ -223,18 +249,30 @@ def _level(cell: Cell, where: str) -> float:
     return cell.level
 
 
-def _rows(encoded: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-    return {name: tensor[rows] for name, tensor in encoded.items()}
+def _encoded(generator: DiffusersGenerator, prompts: Sequence[str], batch_size: int | None) -> dict[str, Any]:
+    parts = [generator.encode([prompts[i] for i in rows]) for rows in batches(len(prompts), batch_size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(encoded: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    return {name: tensor[list(rows)] for name, tensor in encoded.items()}
 
 
 def _grouped(
-    generator: DiffusersGenerator, steps: Sequence[int], draw: Callable[[list[int], int], Images], predictor_s: float
+    generator: DiffusersGenerator,
+    steps: Sequence[int],
+    draw: Callable[[list[int], int], Images],
+    batch_size: int | None,
+    predictor_s: float | None = None,
 ) -> Generation:
-    """Draw the images of equal steps together and put them back in order."""
+    """Draw the images of equal steps together, at most `batch_size` at a time, and put them back in order."""
     groups: dict[int, list[int]] = defaultdict(list)
     for row, n in enumerate(steps):
         groups[n].append(row)
-    parts = [(rows, draw(rows, n)) for n, rows in sorted(groups.items())]
+    calls = [
+        (n, [rows[i] for i in batch]) for n, rows in sorted(groups.items()) for batch in batches(len(rows), batch_size)
+    ]
+    parts = [(rows, draw(rows, n)) for n, rows in calls]
     evaluations, seconds = generator.take_counts()
     images = np.empty((len(steps), *parts[0][1].shape[1:]), np.uint8)
     for rows, part in parts:
@@ -243,5 +281,5 @@ def _grouped(
         images=images,
         nfe_per_image=evaluations / len(images),
         steps=tuple(steps),
-        phases_s=seconds | {"predictor": predictor_s},
+        phases_s=seconds if predictor_s is None else seconds | {"predictor": predictor_s},
     )

@@ -62,6 +62,31 @@ def test_the_images_are_those_of_the_fixed_steps(
     assert drawn.phases_s["predictor"] > 0
 
 
+def test_a_window_fills_its_batches_with_equal_steps(folder: Path, ddim: DiffusersGenerator) -> None:
+    prompts, seeds = PROMPTS * 2, [*SEEDS, 3, 3, 4, 4]
+    whole = cell("budgetfusion", 12.0, predictor=str(folder), metric="quality")
+    policy = load_policy(replace(whole, batch_size=2), where)
+    policy.prepare(ddim, prompts)
+    sizes: dict[int, list[int]] = {}
+    draw = ddim.call
+
+    def watched(arguments: dict[str, Any]) -> Any:
+        sizes.setdefault(arguments["num_inference_steps"], []).append(len(arguments["generator"]))
+        return draw(arguments)
+
+    ddim.call = watched  # type: ignore[method-assign]
+    try:
+        drawn = policy.draw(ddim, prompts, seeds)
+    finally:
+        del ddim.call
+    for steps, calls in sizes.items():
+        assert calls == [2] * (drawn.steps.count(steps) // 2) + [1] * (drawn.steps.count(steps) % 2)
+    for i in (0, 5):
+        alone = ddim.generate([prompts[i]], [seeds[i]], drawn.steps[i]).images[0]
+        assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+    assert drawn.nfe_per_image * len(prompts) == 2 * sum(drawn.steps)
+
+
 def test_shuffling_keeps_the_histogram_and_not_the_prompt(
     folder: Path, ddim: DiffusersGenerator, trained: StepPredictor
 ) -> None:
@@ -80,6 +105,18 @@ def test_shuffling_keeps_the_histogram_and_not_the_prompt(
     assert taken[0] != taken[1]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_a_peek_in_batches(generator: DiffusersGenerator, batch_size: int | None) -> None:
+    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek1", metric="iclip")
+    policy = load_policy(replace(peeking, batch_size=batch_size), where)
+    policy.prepare(generator, PROMPTS)
+    drawn = policy.draw(generator, PROMPTS, SEEDS)
+    for i, steps in enumerate(drawn.steps):
+        alone = peek.draw_shared(generator, [PROMPTS[i]], [SEEDS[i]], steps, 1)[0]
+        assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+    assert drawn.nfe_per_image * len(PROMPTS) == 2 * sum(drawn.steps)
+
+
 def test_the_mean_curve_treats_all_alike(folder: Path, ddim: DiffusersGenerator) -> None:
     policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality", control="mean"), where)
     policy.prepare(ddim, PROMPTS)
@@ -95,6 +132,15 @@ def test_shared_start_is_its_schedule(generator: DiffusersGenerator) -> None:
     assert drawn.nfe_per_image == 6
 
 
+def test_the_prompt_alone_decides_on_schedules_with_a_shared_start(folder: Path, generator: DiffusersGenerator) -> None:
+    policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality", shared=2), where)
+    policy.prepare(generator, PROMPTS)
+    drawn = policy.draw(generator, PROMPTS, SEEDS)
+    for i, steps in enumerate(drawn.steps):
+        alone = peek.draw_shared(generator, [PROMPTS[i]], [SEEDS[i]], max(steps, 2), 2)[0]
+        assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("policy", "level", "arguments", "error", "words"),
     [
@@ -103,6 +149,8 @@ def test_shared_start_is_its_schedule(generator: DiffusersGenerator) -> None:
         ("budgetfusion", 1.0, {"predicter": "x"}, UnknownNameError, "predictor"),
         ("budgetfusion", 1.0, {"predictor": "x", "control": "shufled"}, UnknownNameError, "shuffled"),
         ("budgetfusion-peek", 1.0, {"predictor": "x", "control": "shuffled"}, SuiteError, "per image"),
+        ("budgetfusion", 1.0, {"predictor": "x", "shared": 3}, SuiteError, "0, 1 or 2"),
+        ("budgetfusion-peek", 1.0, {"predictor": "x", "shared": 2}, SuiteError, "remove the key"),
         ("shared-start", 1, {"shared": 2}, SuiteError, "from 2 to 1000"),
         ("shared-start", 2.5, {"shared": 2}, SuiteError, "a number of steps"),
         ("shared-start", 2, {"shared": 3}, SuiteError, "1 or 2"),
