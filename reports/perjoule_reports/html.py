@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from perjoule_reports.figures import GLYPHS
+from perjoule_reports.plots import GLYPHS
 from perjoule_reports.payload import to_script
 from perjoule_reports.records import Report
 from perjoule_reports.svg import SERIES
@@ -19,7 +19,7 @@ from perjoule_reports.trust import PROVENANCE_WORDS
 
 def render_html(report: Report) -> str:
     """Render the page. Equal reports give equal bytes."""
-    css = template("theme.css") + "\n".join(report.css_rules) + "\n"
+    css = template("theme.css") + template("content.css") + "\n".join(report.css_rules) + "\n"
     script = template("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
