@@ -63,9 +63,9 @@ def text_width(texts: Iterable[str], size: float) -> float:
 
 
 def _place(axes: Axes, size: tuple[float, float], room: Room) -> None:
-    ticks = [label.get_text() for label in axes.yaxis.get_majorticklabels()]
     labels = axes.yaxis.get_majorticklabels()
-    left = 0.12 + text_width(ticks, labels[0].get_fontsize() if labels else 10) + (0.24 if axes.get_ylabel() else 0.0)
+    font = float(labels[0].get_fontsize()) if labels else 10.0
+    left = 0.12 + text_width([label.get_text() for label in labels], font) + (0.24 if axes.get_ylabel() else 0.0)
     bottom = 0.34 + (0.24 if axes.get_xlabel() else 0.0) + room.bottom
     width, height = size
     left = min(left, 0.55 * width)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from perjoule_reports.canvas import render
+from perjoule_reports.canvas import Room, render
 from perjoule_reports.evidence import Arm, Evidence, phases, rows_of
 from perjoule_reports.records import Cell, Column, RunData, Table
 from perjoule_reports.svg import CARD, Svg, embed
@@ -70,7 +70,7 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
 
     height = 1.0 + 0.25 * len(cells)
     return embed(
-        render(draw, (size[0], height)),
+        render(draw, (size[0], height), Room(top=0.3 + 0.2 * -(-len(names) // (6 if size[0] > 6 else 2)))),
         name=name,
         title="Share of wall time per pipeline phase",
         description="Stacked bars, one per cell; the table beside the picture holds the numbers.",

@@ -55,5 +55,5 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
         means=means,
         spec=spec,
         quality=sign_of(spec) * grid.quality[metric],
-        arms=arms_of(grid, cell_facts(run), family_of(run), means.point, batch_sizes),
+        arms=arms_of(grid, cell_facts(run.trials), family_of(run), means.point, batch_sizes),
     )

@@ -39,7 +39,7 @@ def operating_points(run: Run) -> pl.DataFrame:
 def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
     """`operating_points` on arrays and draws that are there already."""
     count = len(grid.cells)
-    facts = cell_facts(run)
+    facts = cell_facts(run.trials)
     families = family_of(run)
     energy = energy_estimates(grid, means)
     rows: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ def sign_of(spec: MetricSpec) -> float:
     return 1.0 if spec.direction == "higher" else -1.0
 
 
-def cell_facts(run: Run) -> dict[str, dict[str, Any]]:
+def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
@@ -99,7 +99,7 @@ def cell_facts(run: Run) -> dict[str, dict[str, Any]]:
     bounded = measured & pl.col("uncertainty_j").is_not_null()
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
-    frame = run.trials.group_by("cell_id").agg(
+    frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
         steps_mean=pl.col("steps").filter(good).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
