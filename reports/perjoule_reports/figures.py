@@ -69,15 +69,10 @@ def frontier(
     arrow: Arrow | None = None,
 ) -> Figure:
     """Draw quality against joules per image (log2), the ladder of each variant joined, frontier points ringed."""
-<<<<<<< HEAD
-    gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
-    tips = {gid: _tooltip(arm, panel.axis) for gid, arm in zip(gids, panel.arms, strict=True)}
-    data = {gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)}
-=======
     axis = panel.axis
->>>>>>> report
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
     ringed = [a.cell_id for a in panel.arms if a.on_frontier.get(axis.name)]
+    gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         _scales(axes, panel, unit)
@@ -110,16 +105,12 @@ def frontier(
         caption="; ".join(filter(None, said)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table beside the picture holds the numbers.",
-<<<<<<< HEAD
-        tooltips=tips,
-        data=data,
-=======
-        tooltips={f"point-{i}": _tooltip(arm, axis) for i, arm in enumerate(panel.arms)},
+        tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
+        marks={gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)},
         wide=SMALL if small else WIDE,
         narrow=None if small else NARROW,
         data=data,
         small=small,
->>>>>>> report
     )
 
 
@@ -189,50 +180,24 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
     arms = _rungs(panel, variant)
     x = [(a.energy.value or 0) / unit.factor for a in arms]
     y = [a.quality[panel.axis.name].value or 0 for a in arms]
-<<<<<<< HEAD
-    width = 1.3 if size is SMALL else 1.8
-    axes.plot(x, y, color=colour, linestyle=dash, linewidth=width, alpha=0.75, marker=marker, markersize=0,
-              gid=f"arm{series}-ladder")  # fmt: skip
-    axes.plot([], [], color=colour, linestyle=dash, linewidth=width, marker=marker, markersize=6.5, label=variant)
-    spoken = _spaced(x, 0.62 if size is SMALL else 0.3 if size is NARROW else 0.0)
-    for place, arm, px, py in zip(places, arms, x, y, strict=True):
-        quality = arm.quality[panel.axis.name]
-        if quality.low is not None and quality.high is not None:
-            axes.plot([px, px], [quality.low, quality.high], color=colour, linewidth=1.1, alpha=0.55,
-                      gid=f"arm{series}-quality-{place}")  # fmt: skip
-        if arm.energy.low is not None and arm.energy.high is not None and arm.energy.low > 0:
-            ends = [arm.energy.low / unit.factor, arm.energy.high / unit.factor]
-            axes.plot(ends, [py, py], color=colour, linewidth=1.1, alpha=0.55, gid=f"arm{series}-energy-{place}")
-        if arm.on_frontier.get(panel.axis.name):
-            axes.plot([px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
-                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
-        axes.plot([px], [py], linestyle="", marker=marker, markersize=6 if size is SMALL else 7, color=colour,
-                  markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
-        if arm.steps is not None and px in spoken:
-            above = _leads(panel, variant, arm)
-            axes.annotate(fmt.steps(arm.steps), (px, py), xytext=(-6 if above else 6, 9 if above else -16),
-                          textcoords="offset points", ha="right" if above else "left", color=colour,
-                          fontsize=8 if size is SMALL else 9, fontweight="bold",
-                          gid=f"arm{series}-steps-{place}")  # fmt: skip
-=======
     if len(arms) > 1:
         axes.plot(x, y, color=colour(series), linestyle=dash(series), linewidth=1.3 if small else 1.8, alpha=0.75,
-                  gid=f"ladder-{series}")  # fmt: skip
+                  gid=f"arm{series}-ladder")  # fmt: skip
     upright = [(px, a.quality[panel.axis.name]) for px, a in zip(x, arms, strict=True)]
     upright = [(px, q) for px, q in upright if q.bounded]
     axes.vlines([px for px, _ in upright], [q.low or 0 for _, q in upright], [q.high or 0 for _, q in upright],
-                color=colour(series), linewidth=1.1, alpha=0.55)  # fmt: skip
+                color=colour(series), linewidth=1.1, alpha=0.55, gid=f"arm{series}-quality")  # fmt: skip
     flat = [(py, a.energy) for py, a in zip(y, arms, strict=True) if a.energy.bounded and (a.energy.low or 0) > 0]
     axes.hlines([py for py, _ in flat], [(e.low or 0) / unit.factor for _, e in flat],
-                [(e.high or 0) / unit.factor for _, e in flat], color=colour(series), linewidth=1.1, alpha=0.55)  # fmt: skip
+                [(e.high or 0) / unit.factor for _, e in flat], color=colour(series), linewidth=1.1, alpha=0.55,
+                gid=f"arm{series}-energy")  # fmt: skip
     for arm, px, py in zip(arms, x, y, strict=True):
         place = places[id(arm)]
         if arm.on_frontier.get(panel.axis.name):
             axes.plot([px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
-                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"ring-{place}")  # fmt: skip
+                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
         axes.plot([px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7,
-                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8, gid=f"point-{place}")  # fmt: skip
->>>>>>> report
+                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
 
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
@@ -255,13 +220,14 @@ def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, 
     wanted = [a for a in panel.arms if a.steps is not None]
     wanted.sort(key=lambda a: (not a.on_frontier.get(panel.axis.name), id(a) not in ends, a.energy.value or 0))
     font = 8.0 if small else 9.0
-    for arm in wanted[: 14 if small else 60]:
+    for i, arm in enumerate(wanted[: 14 if small else 60]):
         text = fmt.steps(arm.steps)
         place = board.place(_inches(axes, board, arm, panel.axis, unit), text_width([text], font), font / 72)
         if place is not None:
             axes.annotate(text, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
                           xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[arm.variant]), fontsize=font, fontweight="bold")  # fmt: skip
+                          color=colour(series[arm.variant]), fontsize=font, fontweight="bold",
+                          gid=f"arm{series[arm.variant]}-steps-{i}")  # fmt: skip
 
 
 def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
@@ -282,7 +248,7 @@ def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, bo
         for variant, (arm, mark, place) in places.items():
             axes.annotate(mark, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
                           xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[variant]), fontsize=font, gid=f"name-{series[variant]}")  # fmt: skip
+                          color=colour(series[variant]), fontsize=font, gid=f"arm{series[variant]}-name")  # fmt: skip
         return
     for variant, number in series.items():
         axes.plot([], [], color=colour(number), linestyle=dash(number), marker=marker(number), markersize=6.5,

@@ -12,15 +12,14 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from perjoule_reports.plots import GLYPHS
 from perjoule_reports.payload import to_script
+from perjoule_reports.plots import GLYPHS
 from perjoule_reports.records import Report
 from perjoule_reports.svg import SERIES
 from perjoule_reports.trust import PROVENANCE_WORDS
 
 
 def render_html(report: Report) -> str:
-<<<<<<< HEAD
     """Render the page of a run. Equal reports give equal bytes."""
     return render_page(
         "report.html.j2",
@@ -38,11 +37,7 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
 
     `raw` lets markup through that is ours: SVG whose texts were escaped when it was written.
     """
-    css = template("theme.css") + "\n".join(css_rules) + "\n"
-=======
-    """Render the page. Equal reports give equal bytes."""
-    css = template("theme.css") + template("content.css") + "\n".join(report.css_rules) + "\n"
->>>>>>> report
+    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
     script = template("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
