@@ -10,8 +10,8 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from perjoule_reports.plots import GLYPHS
 from perjoule_reports.payload import to_script
+from perjoule_reports.plots import GLYPHS
 from perjoule_reports.records import Report
 from perjoule_reports.svg import SERIES
 from perjoule_reports.trust import PROVENANCE_WORDS
