@@ -23,12 +23,12 @@ def advised(
     run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
 ) -> Headline:
     """The headline with its advice."""
-    deploy, call = _deploy(run, evidence, headline, versus)
+    deploy, call = _deploy(run, evidence, analysis, headline, versus)
     return replace(headline, deploy=deploy, call=call, beware=_beware(run, evidence, analysis, headline, versus))
 
 
 def _deploy(
-    run: RunData, evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
+    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
 ) -> tuple[tuple[str, ...], str]:
     axis = evidence.primary
     found = versus.get(headline.test)
@@ -41,8 +41,22 @@ def _deploy(
             floor,
         ), ""
     if not found.cheaper or found.worse(axis):
-        return ("No cell is both cheaper and not shown to be worse than the longest run.", floor), ""
+        return (
+            "No cell is both cheaper and not shown to be worse than the longest run.",
+            *_bend(evidence, analysis),
+            floor,
+        ), ""
     return (_cost(found.arm, evidence), floor), _call(run, found.arm)
+
+
+def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
+    """Where the ladder bends: a hint, since it moves with the range that was measured."""
+    knee = analysis.frontier["knee"] if analysis.frontier else None
+    arm = next((a for a in evidence.arms if knee and a.cell_id == knee["cell_id"]), None)
+    if arm is None or knee is None:
+        return ()
+    share = knee["shares"].get(arm.cell_id, 0.0)
+    return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}",)
 
 
 def _cost(arm: Arm, evidence: Evidence) -> str:
@@ -147,7 +161,8 @@ def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
     if near < 2:
         return []
     return [
-        f"{axis.name} stands at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: it cannot "
+        f"{axis.name} stands at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: "
+        "it cannot "
         "tell them apart, so look at the other metrics and at the pictures."
     ]
 
@@ -159,7 +174,8 @@ def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
     if not found.cheaper or found.worse(evidence.primary):
         return []
     return [
-        f"The cell was picked out of {len(versus) + 1} on the prompts that it is judged by, which flatters it: try it on "
+        f"The cell was picked out of {len(versus) + 1} on the prompts that it is judged by, which flatters it: "
+        "try it on "
         "prompts that this run has not seen."
     ]
 
@@ -169,5 +185,6 @@ def _curves(analysis: Analysis) -> list[str]:
     if not crossing:
         return []
     return [
-        f"The curves of {', '.join(crossing[:3])} and the ladder cross: they save at some qualities and waste at others."
+        f"The curves of {', '.join(crossing[:3])} and the ladder cross: they save at some qualities and waste at "
+        "others."
     ]

@@ -50,7 +50,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         "unscored": trust.unscored_table(run),
     }
     made = (
-        frontier_section(evidence, analysis),
+        frontier_section(evidence, analysis, said.test),
         arms_section(evidence, analysis, versus),
         gate_section(run, asked.baseline, evidence, analysis),
         warnings_section(run, evidence, analysis, notes),

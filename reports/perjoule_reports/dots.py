@@ -75,8 +75,9 @@ def shares_figure(
         axes.set_xlim(every[0] / 1.3, every[-1] * 1.3)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         for place, (_, series, shares) in enumerate(rows):
-            axes.scatter(list(shares), [place] * len(shares), s=[420 * s * (0.6 if size[0] < 6 else 1) for s in
-                         shares.values()], color=colour(series), alpha=0.75, linewidths=0)  # fmt: skip
+            areas = [(250 if size[0] < 6 else 420) * share for share in shares.values()]
+            axes.scatter(list(shares), [place] * len(shares), s=areas, color=colour(series), marker=marker(series),
+                         alpha=0.75, linewidths=0)  # fmt: skip
         ticks, last = [], 0.0
         for steps in every:  # not closer than labels are wide
             if not last or steps / last >= 1.18:
@@ -118,7 +119,9 @@ def cumulative_figure(
         axes.plot([median], [50], marker="o", markersize=7, color=SERIES[1], markeredgecolor=CARD)
         axes.annotate(f"median {fmt.number(median, 2)}", (median, 50), xytext=(8, -12), textcoords="offset points",
                       color=SERIES[1], fontsize=9, fontweight="bold")  # fmt: skip
-        axes.annotate(better, (0.02, 0.97), xycoords="axes fraction", va="top", color=MUTED, fontsize=9)
+        right = not better.startswith("←")
+        where, ha = (0.98, "right") if right else (0.02, "left")
+        axes.annotate(better, (where, 0.04), xycoords="axes fraction", ha=ha, color=MUTED, fontsize=9)
         axes.set_xlabel(label)
         axes.set_ylabel("% of prompts at or below")
         axes.xaxis.set_major_locator(MaxNLocator(5))

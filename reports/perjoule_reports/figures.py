@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +23,9 @@ from perjoule_reports.records import Figure, Table
 from perjoule_reports.svg import CARD, GOOD, INK, MUTED
 
 __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
+
+
+Corner = Literal["lower right", "upper right", "lower left", "upper left"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +192,8 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
     axes.vlines([px for px, _ in upright], [q.low or 0 for _, q in upright], [q.high or 0 for _, q in upright],
                 color=colour(series), linewidth=1.1, alpha=0.55, gid=f"arm{series}-quality")  # fmt: skip
     flat = [(py, a.energy) for py, a in zip(y, arms, strict=True) if a.energy.bounded and (a.energy.low or 0) > 0]
-    axes.hlines([py for py, _ in flat], [(e.low or 0) / unit.factor for _, e in flat],
-                [(e.high or 0) / unit.factor for _, e in flat], color=colour(series), linewidth=1.1, alpha=0.55,
+    left, right = ([(e.low or 0) / unit.factor for _, e in flat], [(e.high or 0) / unit.factor for _, e in flat])
+    axes.hlines([py for py, _ in flat], left, right, color=colour(series), linewidth=1.1, alpha=0.55,
                 gid=f"arm{series}-energy")  # fmt: skip
     for arm, px, py in zip(arms, x, y, strict=True):
         place = places[id(arm)]
@@ -202,8 +206,8 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
     ends = [arrow.from_j / unit.factor, arrow.to_j / unit.factor]
-    axes.annotate("", (ends[1], arrow.quality), (ends[0], arrow.quality),
-                  arrowprops={"arrowstyle": "->", "color": GOOD, "linewidth": 2.2, "shrinkA": 4, "shrinkB": 4})  # fmt: skip
+    style = {"arrowstyle": "->", "color": GOOD, "linewidth": 2.2, "shrinkA": 4, "shrinkB": 4}
+    axes.annotate("", (ends[1], arrow.quality), (ends[0], arrow.quality), arrowprops=style)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     x, y = (math.log2(math.sqrt(ends[0] * ends[1]) / left) / math.log2(right / left),
             (arrow.quality - bottom) / (top - bottom))  # fmt: skip
@@ -253,11 +257,26 @@ def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, bo
     for variant, number in series.items():
         axes.plot([], [], color=colour(number), linestyle=dash(number), marker=marker(number), markersize=6.5,
                   linewidth=1.6, label=fmt.shorten(variant, 26))  # fmt: skip
-    legend = axes.legend(loc="lower right", frameon=False, handlelength=3.0, fontsize=font if len(series) < 9 else 8,
+    legend = axes.legend(loc=_emptiest(board), frameon=False, handlelength=3.0, fontsize=font if len(series) < 9 else 8,
                          labelspacing=0.28, ncols=1 if len(series) < 14 else 2)  # fmt: skip
     legend.set_gid("legend")
     for text in legend.get_texts():
         text.set_color(INK if len(series) < 14 else MUTED)
+
+
+def _emptiest(board: Board) -> Corner:
+    """The corner in which a legend hides least."""
+
+    def hidden(corner: str) -> int:
+        low, right = "lower" in corner, "right" in corner
+        return sum(
+            (bottom < 0.55 * board.height if low else top > 0.45 * board.height)
+            and (end > 0.6 * board.width if right else begin < 0.4 * board.width)
+            for begin, bottom, end, top in board.taken
+        )
+
+    corners: tuple[Corner, ...] = ("lower right", "upper right", "lower left", "upper left")
+    return min(corners, key=hidden)
 
 
 def _present(value: fmt.Interval) -> list[float]:

@@ -56,7 +56,7 @@ def _section(section: Section, *, folded: bool) -> list[str]:
     if drawn:
         lines += [f"Drawn in the HTML report: {', '.join(map(escape, drawn))}.", ""]
     tables = [*section.tables, *(section.folded if folded else ())]
-    if not section.tables and folded:
+    if not section.tables and folded and section.anchor != "frontier":  # the arms table holds the same
         tables += [f.data for f in section.figures if f.data and not f.small and len(f.data.rows) <= MOST_ROWS]
     for table in tables:
         lines += _table(table)

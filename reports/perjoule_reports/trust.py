@@ -114,23 +114,33 @@ def partial(run: RunData) -> tuple[str, ...]:
     if not planned or done >= planned:
         return ()
     return (
-        f"The run is not complete: {done} of {fmt.plural(planned, 'planned trial')} are there. It is still going, or was "
+        f"The run is not complete: {done} of {fmt.plural(planned, 'planned trial')} are there. It is still going, "
+        "or was "
         "stopped; perjoule run suite.toml --out RUN --resume goes on with it.",
     )
 
 
 def curves(analysis: Analysis) -> tuple[str, ...]:
-    """Say where curves turn back, cross or hardly overlap."""
-    said = []
+    """Say which curves hardly overlap, cross or turn back."""
+    low, crossing, beaten = [], [], []
     for record in analysis.comparisons:
-        name = fmt.clean(record["test"])
-        dropped = [fmt.clean(c) for side in record.get("bd", {}).get("dropped", {}).values() for c in side]
-        if dropped:
-            said.append(f"{name}: the curve turns back, and the envelope leaves out {', '.join(dropped)}.")
-        reason = record.get("reason") or ""
-        if "overlap" in reason or "cross" in reason:
-            said.append(f"{name}: {fmt.clean(reason)}.")
-    return tuple(dict.fromkeys(said))
+        name, reason = fmt.clean(record["test"]), record.get("reason") or ""
+        if "overlap" in reason:
+            low.append(f"{name} ({100 * record['overlap']:.0f} %)")
+        if "cross" in reason:
+            crossing.append(f"{name}: {fmt.clean(reason)}.")
+        beaten += [fmt.clean(c) for side in record.get("bd", {}).get("dropped", {}).values() for c in side]
+    said = list(crossing)
+    if low:
+        said.append(
+            f"Too few common qualities with the ladder for a BD-energy ({MIN_OVERLAP:.0%} needed): {', '.join(low)}."
+        )
+    if beaten:
+        cells = ", ".join(dict.fromkeys(beaten))
+        said.append(
+            f"Left out of the curves, since a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
+        )
+    return tuple(said)
 
 
 def oddities(evidence: Evidence) -> tuple[str, ...]:
@@ -228,13 +238,15 @@ def method(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, .
     )
     if analysis.frontier is not None:
         said += [
-            f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. Nothing is "
+            f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. "
+            "Nothing is "
             "read off outside the measured range.",
             f"BD-energy = exp( mean over q of ln E_T(q) − ln E_A(q) ) − 1. {BD_METHOD}. Resolved needs an overlap of "
             f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
             "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld where the energies do not "
             "differ for sure. Q/E is never formed: it would rank the cheapest, worst image first.",
-            "Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; predicted by the "
+            "Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; predicted "
+            "by the "
             "metric, no person was asked.",
             f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
             "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",
@@ -243,8 +255,10 @@ def method(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, .
         config = analysis.verdict.config
         said.append(
             f"Gate, margins declared before the comparison: energy {fmt.percent(config.margin_energy)}, "
-            f"{fmt.clean(analysis.verdict.metric)} {fmt.number(config.margin_quality)}; one-sided α = {config.alpha:g} an "
-            f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by prompt; PASS "
+            f"{fmt.clean(analysis.verdict.metric)} {fmt.number(config.margin_quality)}; one-sided α = "
+            f"{config.alpha:g} an "
+            f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by "
+            "prompt; PASS "
             "by intersection and union, FAIL after Holm."
         )
     said.append(

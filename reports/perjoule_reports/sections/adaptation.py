@@ -70,7 +70,7 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     return Section(
         **shown,  # type: ignore[arg-type]
         sample=guide.sample(evidence),
-        paragraphs=(*(_sentence(r) for r in policies), *_predictor(run, evidence)),
+        paragraphs=(*(_sentence(run, r) for r in policies), *_predictor(run, evidence)),
         figures=(*figures, *((histogram,) if histogram else ())),
         tables=() if rows else (table,),
     )
@@ -149,30 +149,58 @@ def _less_one(ratio: Interval) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
+def _sentence(run: RunData, record: Mapping[str, Any]) -> str:
     """What the controls let us say of one policy."""
     name, ladder = fmt.clean(record["test"]), fmt.clean(record["anchor"])
     saving = estimate_interval(record["iso_quality_saving"])
     said = f"{name}: {_fixed(saving, ladder, record.get('saving_reason'))}"
     against = (record.get("controls") or {}).get("against", ())
-    shuffles = [estimate_interval(c.get("iso_quality_saving")) for c in against if "shuffle" in c["control"].lower()]
-    known = [s for s in shuffles if s.bounded]
+    shuffles = [c for c in against if c["control"] in _own_shuffles(run, record["test"])]
     if not shuffles:
-        said += ", and the suite has no shuffled control to show that it knows the prompt"
-    elif not known:
-        said += ", and its shuffled controls do not reach a common quality, so what it knows of the prompt is open"
-    elif all((s.low or 0) > 0 for s in known):
-        said += (
-            f", and it beats {_count(known, shuffles)} of its shuffled controls, so it knows something of the prompt"
+        return (
+            f"{said}. The suite has no control of its own step counts shuffled, so what it knows of the prompt is open."
         )
-    else:
-        beaten = sum((s.low or 0) > 0 for s in known)
-        said += f", and it beats {beaten} of {len(shuffles)} shuffled controls, so knowledge of the prompt is not shown"
-    return said + "."
+    beaten = [_beats(c) for c in shuffles]
+    count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
+    if all(beaten):
+        return f"{said}. It beats {count}, so it knows something of the prompt."
+    if all(b is None for b in beaten):
+        return f"{said}. Against its shuffled controls nothing is resolved, so what it knows of the prompt is open."
+    return f"{said}. It beats {count}, so knowledge of the prompt is not shown."
 
 
-def _count(known: list[Interval], shuffles: list[Interval]) -> str:
-    return f"all {len(shuffles)}" if len(known) == len(shuffles) else f"{len(known)} of {len(shuffles)}"
+def _own_shuffles(run: RunData, test: str) -> set[str]:
+    """The controls that deal out this policy's own step counts: the same settings but for the control itself."""
+    settings = {v.name: (v.model, v.policy, v.policy_args) for v in run.suite.variants}
+    if test not in settings:
+        return set()
+    model, policy, arguments = settings[test]
+    return {
+        name
+        for name, (other_model, other_policy, other) in settings.items()
+        if (other_model, other_policy) == (model, policy)
+        and "shuffle" in str(other.get("control", ""))
+        and _policy_of(other) == _policy_of(arguments)
+    }
+
+
+def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in arguments.items() if not key.startswith("control")}
+    return {"rule": "equal-marginal"} | kept  # the rule of a policy that names none
+
+
+def _beats(control: Mapping[str, Any]) -> bool | None:
+    """True if the policy is better for sure, False if it is not, None if that is open.
+
+    At equal quality where the curves allow it, else by the dearest cells: better in both in 97.5 % of the draws.
+    """
+    saving = estimate_interval(control.get("iso_quality_saving"))
+    if saving.bounded:
+        return True if (saving.low or 0) > 0 else False if (saving.high or 0) < 0 else None
+    better, worse = control.get("cheaper_and_better"), control.get("dearer_and_worse")
+    if better is None or worse is None:
+        return None
+    return True if better >= 0.975 else False if worse >= 0.975 else None
 
 
 def _fixed(saving: Interval, ladder: str, reason: str | None) -> str:
@@ -185,7 +213,7 @@ def _fixed(saving: Interval, ladder: str, reason: str | None) -> str:
         worse = Interval(value=-saving.value, low=-saving.high, high=None if saving.low is None else -saving.low)
         more = fmt.interval(worse, PERCENT)
         return f"at equal quality it needs {more[0]} % {more[1]} more energy than {ladder}"
-    return f"no saving against {ladder} is resolved ({text} % {detail})"
+    return f"no saving against {ladder} is resolved ({text} % {detail or 'without interval'})"
 
 
 def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
@@ -236,6 +264,7 @@ def _predictor(run: RunData, evidence: Evidence) -> tuple[str, ...]:
     if not shares:
         return ()
     return (
-        f"The predictor takes {fmt.percent(min(shares))} to {fmt.percent(max(shares))} of the wall time of the adaptive "
+        f"The predictor takes {fmt.percent(min(shares))} to {fmt.percent(max(shares))} of the wall time of the "
+        "adaptive "
         "cells, and its energy is inside theirs.",
     )

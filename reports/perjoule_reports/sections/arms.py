@@ -25,7 +25,8 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
         anchor="arms",
         title="Arms",
         how_to_read="One row per variant and step count; under a number stands its 95 % interval. ↑ means more is "
-        f"better, ↓ less.{anchor} Differences from the anchor are paired by prompt: ~ before a difference says that its "
+        f"better, ↓ less.{anchor} Differences from the anchor are paired by prompt: ~ before a difference says "
+        "that its "
         "interval holds no difference, bold that it does not. The second table holds whole arms against the fixed "
         "ladder of their family: the energy saved at the quality of the ladder's longest run, and BD-energy, the mean "
         "over all qualities that both reach. 10th percentile: one image in ten is worse.",
@@ -55,17 +56,15 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
     unit = evidence.primary.unit or evidence.primary.name
     per_joule = _per_joule(records)
     columns = (
-        Column(title="arm"),
-        Column(title="against"),
-        Column(title="saving", unit="% at equal quality", numeric=True, hint="1 − E_T(q)/E_A(q); under it the quality q"),
+        Column(title="arm", hint="under it the ladder that it is held against"),
+        Column(title="saving", unit="% at equal quality", numeric=True, hint="1 − E_T(q)/E_A(q), and q"),
         Column(title="BD-energy", unit="%", numeric=True, hint="mean change of energy over the common qualities"),
         Column(title="gain", unit=f"{unit} at equal energy", numeric=True),
         Column(title="gain per joule", unit=f"{unit} per {per_joule.unit}", numeric=True,
                hint="over the ladder's cheapest run: (Q − Q0)/(E − E0)"),
         Column(title="preference", unit="JOD-eq.", numeric=True,
                hint="metric-predicted, dearest cells against each other; no person was asked"),
-        Column(title="overlap", unit="%", numeric=True, hint="qualities that both reach over qualities that either does"),
-        Column(title="resolved", hint="enough overlap, no crossing, larger than the error of interpolation"),
+        Column(title="resolved", hint="enough overlap, no crossing, more than the error of interpolation"),
         Column(title="why not, or what holds"),
     )  # fmt: skip
     rows = tuple(_compared(evidence, r, per_joule) for r in records)
@@ -89,15 +88,22 @@ def _compared(evidence: Evidence, record: Mapping[str, Any], per_joule: Scale) -
     overlap = record.get("overlap")
     holm = "" if record.get("resolved_holm", resolved) == resolved else "; not after Holm's correction"
     return (
-        Cell(text=fmt.clean(record["test"]), detail=fmt.clean(record["role"]), series=evidence.series(record["test"])),
-        Cell(text=fmt.clean(record["anchor"])),
+        Cell(
+            text=fmt.clean(record["test"]),
+            detail=f"{fmt.clean(record['role'])}, against {fmt.clean(record['anchor'])}",
+            series=evidence.series(record["test"]),
+        ),
         saving,
         bd,
         difference_cell(estimate_interval(record["iso_energy_gain"])),
         difference_cell(estimate_interval(record["gain_per_joule"]), per_joule),
         _preference(preference),
-        Cell(text=fmt.ABSENT if overlap is None else f"{100 * overlap:.0f}", sort=overlap),
-        Cell(text="yes" if resolved else "no", strong=resolved),
+        Cell(
+            text="yes" if resolved else "no",
+            detail="" if overlap is None else f"overlap {100 * overlap:.0f} %",
+            sort=overlap,
+            strong=resolved,
+        ),
         Cell(text=fmt.clean(record.get("reason") or f"BD-energy may be quoted{holm}")),
     )
 

@@ -31,7 +31,8 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     return Section(
         anchor="curves",
         title="Curves",
-        how_to_read="The picture shows, at each quality that both reach, how much more or less energy an arm needs than "
+        how_to_read="The picture shows, at each quality that both reach, how much more or less energy an arm "
+        "needs than "
         "its ladder; below zero it saves. BD-energy is the mean of that line over quality (of the logarithm). A line "
         "that crosses zero has no one number: the arm saves at some qualities and wastes at others. The table repeats "
         "BD-energy under every metric and with two other interpolations.",
@@ -92,9 +93,21 @@ def _figure(evidence: Evidence, drawn: list[Mapping[str, Any]]) -> Figure:
     )
 
 
+def _absent(analysis: Analysis) -> tuple[str, ...]:
+    """Arms and metrics that have no BD-energy."""
+    by_arm: dict[str, list[str]] = {}
+    for record in analysis.sensitivity:
+        if not record.get("bd_energy") or record["bd_energy"]["value"] is None:
+            by_arm.setdefault(fmt.clean(record["test"]), []).append(fmt.clean(record["metric"]))
+    if not by_arm:
+        return ()
+    said = "; ".join(f"{arm} under {', '.join(metrics)}" for arm, metrics in by_arm.items())
+    return (f"No quality is reached both by the arm and by its ladder, so there is no BD-energy: {said}.",)
+
+
 def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
     """BD-energy by arm and metric, with all that it hangs on."""
-    records = [r for r in analysis.sensitivity if r.get("bd_energy")]
+    records = [r for r in analysis.sensitivity if r.get("bd_energy") and r["bd_energy"]["value"] is not None]
     if not records:
         return None
     order = {name: i for i, name in enumerate(evidence.variants())}

@@ -13,10 +13,11 @@ from perjoule_reports.sections import guide
 _MOST_SMALL = 12
 
 
-def frontier_section(evidence: Evidence, analysis: Analysis) -> Section:
-    """Build the section."""
+def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> Section:
+    """Build the section; `test` is the cell of the headline, whose arm's saving is drawn as an arrow."""
     primary = evidence.primary
-    main = _figures(evidence, analysis, primary) if primary else []
+    tested = next((a.variant for a in evidence.arms if a.cell_id == test), "")
+    main = _figures(evidence, analysis, primary, tested) if primary else []
     others = [f for axis in evidence.axes if axis is not primary for f in _small(evidence, axis)]
     missing = () if main else ("No cell has both joules and a score under the primary metric, so there is no picture.",)
     return Section(
@@ -36,9 +37,12 @@ def frontier_section(evidence: Evidence, analysis: Analysis) -> Section:
     )
 
 
-def _figures(evidence: Evidence, analysis: Analysis, axis: Axis) -> list[Figure]:
+def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) -> list[Figure]:
+    """The picture with the anchor large, those of other families or boundaries small; all large if there is none."""
+    every = panels(evidence, axis)
+    anchored = any(a.cell_id == analysis.anchor for panel in every for a in panel.arms)
     found = []
-    for i, panel in enumerate(panels(evidence, axis)):
+    for i, panel in enumerate(every):
         held = any(a.cell_id == analysis.anchor for a in panel.arms)
         found.append(
             frontier(
@@ -47,7 +51,8 @@ def _figures(evidence: Evidence, analysis: Analysis, axis: Axis) -> list[Figure]
                 f"frontier-{evidence.axes.index(axis)}-{i}",
                 data=tables.panel_table(evidence, panel),
                 band=analysis.attainment if held else None,
-                arrow=_arrow(analysis, panel) if held else None,
+                arrow=_arrow(analysis, panel, tested) if held else None,
+                small=anchored and not held,
             )
         )
     return found
@@ -63,23 +68,16 @@ def _small(evidence: Evidence, axis: Axis) -> list[Figure]:
     return [frontier(evidence, largest, name, data=tables.panel_table(evidence, largest), small=True)]
 
 
-def _arrow(analysis: Analysis, panel: Panel) -> Arrow | None:
-    """The largest saving at equal quality that is resolved against the anchor's own ladder."""
-    best: Arrow | None = None
-    variants = {arm.variant for arm in panel.arms}
-    for record in analysis.comparisons:
-        saving, at = record["iso_quality_saving"], record["at_quality"]
-        if record["role"] == "control" or not {record["test"], record["anchor"]} <= variants or at is None:
-            continue
-        if saving["low"] is None or saving["low"] <= 0 or record.get("saving_reason"):
-            continue
-        ladder = [a for a in panel.arms if a.variant == record["anchor"] and a.energy.value]
-        if not ladder:
-            continue
-        near = min(ladder, key=lambda a: abs((a.quality[panel.axis.name].value or 0) - at))
-        from_j = near.energy.value or 0.0
-        to_j = from_j * (1 - saving["value"])
-        if best is None or to_j / from_j < best.to_j / best.from_j:
-            words = f"{percent(saving['value'])} less at equal quality"
-            best = Arrow(quality=at, from_j=from_j, to_j=to_j, words=words)
-    return best
+def _arrow(analysis: Analysis, panel: Panel, tested: str) -> Arrow | None:
+    """The saving of the arm of the headline at equal quality, if it is resolved."""
+    record = next((r for r in analysis.comparisons if r["test"] == tested), None)
+    if record is None or record["at_quality"] is None or record.get("saving_reason"):
+        return None
+    saving, at = record["iso_quality_saving"], record["at_quality"]
+    ladder = [a for a in panel.arms if a.variant == record["anchor"] and a.energy.value]
+    if saving["low"] is None or saving["low"] <= 0 or not ladder:
+        return None
+    near = min(ladder, key=lambda a: abs((a.quality_of(panel.axis).value or 0) - at))
+    from_j = near.energy.value or 0.0
+    words = f"{percent(saving['value'])} less at equal quality"
+    return Arrow(quality=at, from_j=from_j, to_j=from_j * (1 - saving["value"]), words=words)

@@ -79,7 +79,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         sample=f"{verdict.energy.change.n or 'no'} units for energy, {verdict.quality.change.n or 'no'} prompts for "
         f"{fmt.clean(verdict.metric)}, in {fmt.plural(len(verdict.cells), 'cell')} that both runs have.",
         interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
-        f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: {fmt.clean(verdict.energy.change.method) or 'none'}.",
+        f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
+        f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
         change=_change(verdict),
         alert="These two runs must not be compared: the fields below differ. Differences are withheld."
         if incomparable else "",
@@ -101,7 +102,8 @@ def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
 def _identity(baseline: RunData) -> str:
     facts = baseline.environment
     return (
-        f"Baseline: suite {fmt.clean(baseline.suite.name)}, run {fmt.clean(facts.get('created_utc') or 'at an unrecorded time')}, "
+        f"Baseline: suite {fmt.clean(baseline.suite.name)}, run "
+        f"{fmt.clean(facts.get('created_utc') or 'at an unrecorded time')}, "
         f"commit {fmt.clean(facts.get('commit') or 'not recorded')}, "
         f"comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
     )

@@ -6,7 +6,8 @@ from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Evidence
 
 BOOTSTRAP = (
-    "95 % BCa intervals by a paired bootstrap: 10 000 draws of prompts, each with all its seeds, one draw for all cells "
+    "95 % BCa intervals by a paired bootstrap: 10 000 draws of prompts, each with all its seeds, one draw for "
+    "all cells "
     "and metrics. They cover the choice of prompts, not other machines, other days or a constant error of the meter."
 )
 NONE = "No intervals: what stands here was counted or recorded."

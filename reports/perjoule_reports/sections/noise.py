@@ -30,7 +30,8 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
         "for 99.5 % of windows, and it is common to all cells where it comes from gain or idle power, so that it "
         "cancels from ratios.",
         sample="By row, in the column n: groups of windows or images, or windows.",
-        interval="Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place in the run.",
+        interval="Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
+        "in the run.",
         change="Two A/A runs of this suite that differ by more than the intervals here allow.",
         paragraphs=(drifted,) if sources else ("No trial was finished, so nothing is known about its scatter.",),
         tables=(_table(evidence, analysis),) if sources else (),

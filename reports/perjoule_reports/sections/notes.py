@@ -22,7 +22,8 @@ def warnings_section(
     return Section(
         anchor="warnings",
         title="Warnings and gaps",
-        how_to_read="What the meter, the protocol, the metrics and the curves had to say. `perjoule explain CODE` tells "
+        how_to_read="What the meter, the protocol, the metrics and the curves had to say. `perjoule explain "
+        "CODE` tells "
         "the same of one code. What is absent is absent: it counts nowhere as zero.",
         sample=f"All {run.trials.height} trials and {run.scores.height} scores.",
         interval=guide.NONE,

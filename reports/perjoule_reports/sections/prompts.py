@@ -23,11 +23,14 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
     shown = {
         "anchor": "prompts",
         "title": "Per prompt",
-        "how_to_read": "The two cells of the headline, prompt by prompt: a mean hides who pays. The lines rise from the "
+        "how_to_read": "The two cells of the headline, prompt by prompt: a mean hides who pays. The lines rise "
+        "from the "
         "prompts that lose most to those that gain most; where a line crosses zero, the height is the share of prompts "
-        "that are no better. The worst prompts are chosen after the fact, so their losses are partly luck: another seed "
+        "that are no better. The worst prompts are chosen after the fact, so their losses are partly luck: "
+        "another seed "
         "would show smaller ones.",
-        "interval": "Slices: 95 % BCa intervals over the prompts of the slice (2 000 draws). q is the false discovery rate "
+        "interval": "Slices: 95 % BCa intervals over the prompts of the slice (2 000 draws). q is the false "
+        "discovery rate "
         "(Benjamini and Hochberg 1995) over all slices shown. Exploratory: no slice was declared before the run.",
         "change": "More prompts of a kind. A slice with q above 0.05 is what one sees by looking at many slices.",
     }
@@ -37,7 +40,7 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
         return Section(**shown, sample="No pair of cells.", paragraphs=(why,))  # type: ignore[arg-type]
     pair = f"{fmt.clean(found.test)} against {fmt.clean(found.anchor)}"
     worse = int((found.quality < 0).sum() if found.higher else (found.quality > 0).sum())
-    tables = [_worst(run, evidence, found), *_slices(run, analysis, found)]
+    tables = [*([_worst(run, evidence, found, worse)] if worse else []), *_slices(run, analysis, found)]
     return Section(
         **shown,  # type: ignore[arg-type]
         sample=f"{fmt.plural(len(found.prompts), 'prompt')}, each the mean over its seeds: {pair}.",
@@ -91,12 +94,12 @@ def _quantiles(values: np.ndarray, name: str) -> Table:
     return Table(caption="Quantiles over prompts", columns=columns, rows=rows)
 
 
-def _worst(run: RunData, evidence: Evidence, found: PerPrompt) -> Table:
+def _worst(run: RunData, evidence: Evidence, found: PerPrompt, worse: int) -> Table:
     axis = evidence.primary
     brand = next((a.brand for a in evidence.arms if a.cell_id == found.test), "")
     category = {p.prompt_id: p.category for p in run.prompt_set}
     rows = []
-    for i in found.worst(WORST):
+    for i in found.worst(min(WORST, worse)):
         prompt = found.prompts[i]
         energy = float(found.energy_change[i])
         quality = float(found.quality[i])
@@ -113,7 +116,7 @@ def _worst(run: RunData, evidence: Evidence, found: PerPrompt) -> Table:
         Column(title=f"Δ {axis.name if axis else 'quality'}", numeric=True),
         Column(title="Δ energy", unit="%", numeric=True),
     )
-    count = min(WORST, len(found.prompts))
+    count = min(WORST, worse)
     return Table(caption=f"The {fmt.plural(count, 'prompt')} with the largest loss", columns=columns, rows=tuple(rows))
 
 

@@ -78,7 +78,8 @@ def carbon_section(analysis: Analysis) -> Section | None:
     return Section(
         anchor="carbon",
         title="Carbon",
-        how_to_read="An operational estimate, not an SCI score: the energy of the measured boundary times a yearly mean of "
+        how_to_read="An operational estimate, not an SCI score: the energy of the measured boundary times a "
+        "yearly mean of "
         "a country's electricity.",
         sample=f"1000 images of {fmt.clean(analysis.anchor)}.",
         interval="None: the factor has none, and its error is larger than that of the energy.",
@@ -100,7 +101,8 @@ def _citation(run: RunData) -> list[str]:
     return [
         "# cite",
         f"# perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')} (commit "
-        f"{fmt.clean(facts.get('commit') or 'not recorded')}), suite {fmt.clean(run.suite.name)}, {when}, comparability "
+        f"{fmt.clean(facts.get('commit') or 'not recorded')}), suite {fmt.clean(run.suite.name)}, {when}, "
+        "comparability "
         f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}.",
         "# The question is that of BudgetFusion: arXiv:2412.05780.",
     ]

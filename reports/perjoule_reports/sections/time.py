@@ -16,7 +16,8 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
     shown = {
         "anchor": "phases",
         "title": "Where the time goes",
-        "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase that keeps the chip "
+        "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase that keeps "
+        "the chip "
         "busier costs more per second than this picture shows. What fewer steps cannot shrink is everything "
         "but denoising.",
         "sample": f"All windows of {fmt.plural(len(cells), 'cell')}.",
