@@ -178,6 +178,14 @@ def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Pa
     return files
 
 
+def index(folder: Path, out: Path) -> list[Path]:
+    """Render the page of a folder of runs with every registered index writer; returns the files written."""
+    files: list[Path] = []
+    for point in registry.registered("indexes").values():
+        files += point.load()(folder, out)
+    return files
+
+
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric]:
     """The named metrics, or the suite's own, with the suite's options."""
     options = run.suite.metrics.options

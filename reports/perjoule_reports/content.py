@@ -49,7 +49,6 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         "failures": trust.failures_table(run),
         "unscored": trust.unscored_table(run),
     }
-    traced, traced_rules = power_section(run, evidence)
     made = (
         frontier_section(evidence, analysis, said.test),
         arms_section(evidence, analysis, versus),
@@ -59,8 +58,8 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         adaptation_section(run, evidence, analysis),
         curves_section(evidence, analysis),
         prompts_section(run, evidence, analysis, said),
-        pictures_section(run, evidence),
-        traced,
+        pictures_section(run, evidence, said),
+        power_section(run, evidence),
         noise_section(evidence, analysis),
         system_section(run),
         method_section(run, evidence, analysis),
@@ -68,7 +67,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         carbon_section(analysis),
     )
     sections = tuple(section for section in made if section is not None)
-    rules = traced_rules.union(*(figure.rules for section in sections for figure in section.figures))
+    rules = frozenset().union(*(figure.rules for section in sections for figure in section.figures))
     verdict = stamp(analysis.verdict)
     when = fmt.clean(run.environment.get("created_utc") or "at an unrecorded time")
     commit = fmt.clean(run.environment.get("commit") or "not recorded")

@@ -76,6 +76,7 @@ def frontier(
     axis = panel.axis
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
     ringed = [a.cell_id for a in panel.arms if a.on_frontier.get(axis.name)]
+    gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         _scales(axes, panel, unit)
@@ -108,7 +109,8 @@ def frontier(
         caption="; ".join(filter(None, said)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table beside the picture holds the numbers.",
-        tooltips={f"point-{i}": _tooltip(arm, axis) for i, arm in enumerate(panel.arms)},
+        tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
+        marks={gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)},
         wide=SMALL if small else WIDE,
         narrow=None if small else NARROW,
         data=data,
@@ -184,21 +186,22 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
     y = [a.quality[panel.axis.name].value or 0 for a in arms]
     if len(arms) > 1:
         axes.plot(x, y, color=colour(series), linestyle=dash(series), linewidth=1.3 if small else 1.8, alpha=0.75,
-                  gid=f"ladder-{series}")  # fmt: skip
+                  gid=f"arm{series}-ladder")  # fmt: skip
     upright = [(px, a.quality[panel.axis.name]) for px, a in zip(x, arms, strict=True)]
     upright = [(px, q) for px, q in upright if q.bounded]
     axes.vlines([px for px, _ in upright], [q.low or 0 for _, q in upright], [q.high or 0 for _, q in upright],
-                color=colour(series), linewidth=1.1, alpha=0.55)  # fmt: skip
+                color=colour(series), linewidth=1.1, alpha=0.55, gid=f"arm{series}-quality")  # fmt: skip
     flat = [(py, a.energy) for py, a in zip(y, arms, strict=True) if a.energy.bounded and (a.energy.low or 0) > 0]
     left, right = ([(e.low or 0) / unit.factor for _, e in flat], [(e.high or 0) / unit.factor for _, e in flat])
-    axes.hlines([py for py, _ in flat], left, right, color=colour(series), linewidth=1.1, alpha=0.55)
+    axes.hlines([py for py, _ in flat], left, right, color=colour(series), linewidth=1.1, alpha=0.55,
+                gid=f"arm{series}-energy")  # fmt: skip
     for arm, px, py in zip(arms, x, y, strict=True):
         place = places[id(arm)]
         if arm.on_frontier.get(panel.axis.name):
             axes.plot([px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
-                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"ring-{place}")  # fmt: skip
+                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
         axes.plot([px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7,
-                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8, gid=f"point-{place}")  # fmt: skip
+                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
 
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
@@ -221,13 +224,14 @@ def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, 
     wanted = [a for a in panel.arms if a.steps is not None]
     wanted.sort(key=lambda a: (not a.on_frontier.get(panel.axis.name), id(a) not in ends, a.energy.value or 0))
     font = 8.0 if small else 9.0
-    for arm in wanted[: 14 if small else 60]:
+    for i, arm in enumerate(wanted[: 14 if small else 60]):
         text = fmt.steps(arm.steps)
         place = board.place(_inches(axes, board, arm, panel.axis, unit), text_width([text], font), font / 72)
         if place is not None:
             axes.annotate(text, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
                           xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[arm.variant]), fontsize=font, fontweight="bold")  # fmt: skip
+                          color=colour(series[arm.variant]), fontsize=font, fontweight="bold",
+                          gid=f"arm{series[arm.variant]}-steps-{i}")  # fmt: skip
 
 
 def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
@@ -248,7 +252,7 @@ def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, bo
         for variant, (arm, mark, place) in places.items():
             axes.annotate(mark, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
                           xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[variant]), fontsize=font, gid=f"name-{series[variant]}")  # fmt: skip
+                          color=colour(series[variant]), fontsize=font, gid=f"arm{series[variant]}-name")  # fmt: skip
         return
     for variant, number in series.items():
         axes.plot([], [], color=colour(number), linestyle=dash(number), marker=marker(number), markersize=6.5,

@@ -5,16 +5,11 @@ Foreign text is escaped so that it cannot open a table cell, a link, a mention, 
 
 from __future__ import annotations
 
-import re
-
-from perjoule_reports.format import clean
+from perjoule.text import escape_markdown as escape
 from perjoule_reports.records import Cell, Column, Report, Section, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 COMMENT_BYTES = 60_000  # GitHub takes 65 536 characters
 MOST_ROWS = 60
-_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
 
 
 def render_markdown(report: Report) -> str:
@@ -48,14 +43,6 @@ def _cut(text: str) -> str:
         return text
     kept = raw[: COMMENT_BYTES - 200].decode(errors="ignore").rpartition("\n\n")[0]
     return kept + "\n\n… cut here, for a pull request takes no more: the HTML report holds the rest.\n"
-
-
-def escape(text: str) -> str:
-    """Return text that Markdown prints as it is."""
-    text = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], clean(text))
-    text = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), text)
-    parts = re.split(r"(&#?\w+;)", text)
-    return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
 
 
 def _section(section: Section, *, folded: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -11,10 +11,33 @@ from perjoule_reports.canvas import Room, render
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.format import clean, finite
 from perjoule_reports.records import Cell, Column, RunData, Table
-from perjoule_reports.svg import CARD, Svg, embed
+from perjoule_reports.svg import CARD, SERIES, Svg, embed
 from perjoule_reports.tables import arm_cell
 
-_PHASE_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+# in the order of the pipeline: words for people and colours, the same in every picture
+PHASES = {
+    "text_encoder": ("text encoder", SERIES[4]),
+    "predictor": ("predictor", SERIES[3]),
+    "denoise": ("denoise", SERIES[0]),
+    "vae_decode": ("VAE", SERIES[2]),
+}
+_OTHERS = (SERIES[1], SERIES[5])
+
+
+def phase_word(phase: str) -> str:
+    """Return a phase's name for people."""
+    return PHASES[phase][0] if phase in PHASES else phase
+
+
+def phase_colour(phase: str) -> str:
+    """Return a phase's colour; phases that only some pipelines have share two."""
+    return PHASES[phase][1] if phase in PHASES else _OTHERS[len(phase) % 2]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return phases in the order of the pipeline, others before the last."""
+    places = [*PHASES]
+    return sorted(dict.fromkeys(names), key=lambda n: places.index(n) if n in PHASES else len(places) - 1.5)
 
 
 def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:
@@ -46,12 +69,15 @@ def _sums(run: RunData) -> dict[str, dict[str, float]]:
 
 def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:
     """The numbers behind the phase bars."""
-    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
+    names = in_order(phase for _, seconds in cells for phase in seconds)
     rows = []
     for arm, seconds in cells:
         shares = [100 * seconds.get(name, 0.0) / sum(seconds.values()) for name in names]
         rows.append((arm_cell(evidence, arm), *(Cell(text=f"{s:.1f}", sort=s) for s in shares)))
-    columns = (Column(title="cell"), *(Column(title=name, unit="% of time", numeric=True) for name in names))
+    columns = (
+        Column(title="cell"),
+        *(Column(title=phase_word(name), unit="% of time", numeric=True) for name in names),
+    )
     return Table(caption="Share of wall time per phase", columns=columns, rows=tuple(rows))
 
 
@@ -63,15 +89,15 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
         name: Prefix of ids.
         size: Inches; the height is taken from the number of cells.
     """
-    names = list(dict.fromkeys(phase for _, seconds in cells for phase in seconds))
+    names = in_order(phase for _, seconds in cells for phase in seconds)
 
     def draw(axes: Axes) -> None:
         left = [0.0] * len(cells)
-        for i, phase in enumerate(names):
+        for phase in names:
             shares = [100 * s.get(phase, 0.0) / sum(s.values()) for _, s in cells]
-            colour = _PHASE_COLOURS[i % len(_PHASE_COLOURS)]
+            colour = phase_colour(phase)
             axes.barh(range(len(cells)), shares, left=left, height=0.72, color=colour, edgecolor=CARD,
-                      linewidth=1.5, label=phase)  # fmt: skip
+                      linewidth=1.5, label=phase_word(phase))  # fmt: skip
             for row, share in enumerate(shares):
                 if share >= (7 if size[0] > 6 else 13):
                     axes.text(left[row] + share / 2, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,

@@ -16,7 +16,7 @@ import polars as pl
 
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Arm, Axis, Evidence
-from perjoule_reports.records import Album, RunData, Section, Strip, Thumb
+from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
 from perjoule_reports.thumbs import MOST_PICTURES, encode_all
 
 T = TypeVar("T")
@@ -48,28 +48,30 @@ class Row:
     series: int | None = None
 
 
-def pictures_section(run: RunData, evidence: Evidence) -> Section:
-    """Section 9 of a report."""
-    found = albums(run, evidence)
+def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Section:
+    """Section 9 of a report: the two cells of the headline, and the ladder."""
+    found = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(
         anchor="pictures",
         title="Pictures",
-        how_to_read="Pictures in a row come from the same prompt and seed; what is shown is what was "
-        f"metered. Under each: its steps, the mean energy per image of its cell, and its own {score}. The prompts "
-        "follow from the scores and nobody picked them; the best and the worst are extremes, so they say how far "
-        "single prompts go, not what to expect. Outlined pictures belong to cells on the frontier. "
-        "Another seed would show other pictures.",
+        how_to_read="Pictures in a row come from the same prompt and seed; what is shown is what was metered. Under "
+        f"each: its steps, the mean energy per image of its cell, and its own {score}. The prompts follow from the "
+        "scores and nobody picked them. Outlined pictures belong to cells on the frontier.",
+        sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'picture')} of "
+        f"{fmt.plural(run.images.height, 'image')}; {MOST_PICTURES} at most are shown.",
+        interval="None: best and worst are extremes, so they say how far single prompts go, not what to expect.",
+        change="Another seed shows other pictures of the same prompts; your own eyes may rank them otherwise.",
         paragraphs=() if found else ("The run holds no pictures.",),
         albums=found,
     )
 
 
-def albums(run: RunData, evidence: Evidence) -> tuple[Album, ...]:
+def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -> tuple[Album, ...]:
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
     if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
         return ()
-    gallery = _Gallery(run, evidence)
+    gallery = _Gallery(run, evidence, headline)
     beside = gallery.side_by_side()
     ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in beside))
     shots = [shot for row in (*beside, *ladder) for shot in row.shots]
@@ -86,49 +88,50 @@ def albums(run: RunData, evidence: Evidence) -> tuple[Album, ...]:
     )
 
 
-def pictured_arms(evidence: Evidence) -> list[Arm]:
+def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[Arm]:
     """Return the arms worth seeing beside each other: the cell under test, its anchor, then one per other variant.
 
-    The anchor is the longest fixed run. A variant is stood for by its cell on the frontier, else by its best cell;
-    controls come last.
+    Test and anchor are those of the headline; without them, the anchor is the longest fixed run and the test the best
+    of the others. A variant is stood for by its cell on the frontier, else by its best cell; controls come last.
     """
     axis = evidence.primary
     if axis is None:
         return list(evidence.arms[:MOST_ARMS])
+    by_cell = {a.cell_id: a for a in evidence.arms}
     scored = [a for a in evidence.arms if axis.name in a.quality and a.quality[axis.name].value is not None]
     if not scored:
         return list(evidence.arms[:MOST_ARMS])
-    anchor = max(scored, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0))
+    anchor = by_cell.get(headline.anchor) if headline else None
+    anchor = anchor or max(scored, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0))
+    test = by_cell.get(headline.test) if headline else None
     comparable = [a for a in scored if not axis.within_family or a.family == anchor.family]
 
-    def worth(arm: Arm) -> tuple[bool, float, float]:
+    def worth(arm: Arm) -> tuple[bool, bool, float, float]:
         quality = arm.quality[axis.name].value or 0.0
         on = arm.on_frontier.get(axis.name, False)
-        # the dearest cell of a frontier is the one that a person would deploy for its quality
-        return on, quality if axis.higher else -quality, -(arm.energy.value or 0.0)
+        return arm.role != "control", on, quality if axis.higher else -quality, -(arm.energy.value or 0.0)
 
     best: dict[str, Arm] = {}
-    for arm in comparable:
-        if arm is not anchor and (arm.variant not in best or worth(arm) > worth(best[arm.variant])):
-            best[arm.variant] = arm
-    others = sorted(
-        best.values(), key=lambda a: (a.role != "control", a.on_frontier.get(axis.name, False), worth(a)), reverse=True
-    )
-    return [*others[:1], anchor, *others[1 : MOST_ARMS - 1]]
+    for arm in sorted(comparable, key=worth, reverse=True):
+        if arm not in (anchor, test):
+            best.setdefault(arm.variant, arm)
+    others = [arm for arm in best.values() if test is None or arm.variant not in {test.variant, anchor.variant}]
+    first = [test] if test is not None else others[:1]
+    return [*first, anchor, *(arm for arm in others if arm not in first)][:MOST_ARMS]
 
 
 class _Gallery:
     """Finds pictures by prompt, cell and seed."""
 
-    def __init__(self, run: RunData, evidence: Evidence) -> None:
-        self.evidence, self.axis = evidence, evidence.primary
+    def __init__(self, run: RunData, evidence: Evidence, headline: Headline | None) -> None:
+        self.evidence, self.axis, self.arms = evidence, evidence.primary, pictured_arms(evidence, headline)
         self.images = run.images
         self.scores = _primary_scores(run, evidence.primary)
         self.said_beside = self.said_ladder = ""
 
     def side_by_side(self) -> list[Row]:
         """One row each for the best, the median and the worst difference between the first two arms."""
-        arms = pictured_arms(self.evidence)
+        arms = self.arms
         if len(arms) < 2 or self.axis is None or self.scores.is_empty():
             return []
         test, anchor = arms[0], arms[1]

@@ -30,6 +30,7 @@ def make_figure(
     narrow: tuple[float, float] | None = NARROW,
     room: Callable[[tuple[float, float]], Room] | None = None,
     tooltips: Mapping[str, str] | None = None,
+    marks: Mapping[str, Mapping[str, str]] | None = None,
     data: Table | None = None,
     small: bool = False,
 ) -> Figure:
@@ -45,6 +46,7 @@ def make_figure(
         narrow: Size for a phone.
         room: Space outside the axes, by size.
         tooltips: Texts by gid.
+        marks: `data-` attributes by gid, for the script; see `svg.embed`.
         data: The numbers of the picture.
         small: True for one of several small ones beside each other.
     """
@@ -55,6 +57,7 @@ def make_figure(
             title=title,
             description=description,
             tooltips=tooltips or {},
+            data=marks or {},
         )
         for ending, size in (("", wide), ("-narrow", narrow))
         if size is not None

@@ -3,120 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from perjoule.meters.conditions import THROTTLE_REASONS
 from perjoule_reports import format as fmt
-from perjoule_reports.canvas import NARROW, WIDE, render
+from perjoule_reports.canvas import NARROW, WIDE
 from perjoule_reports.evidence import Arm, Evidence
-from perjoule_reports.power import PhaseEnergy, PowerWindow, phase_energies, power_windows, thinned
-from perjoule_reports.records import Cell, Column, Figure, RunData, Section, Table
-from perjoule_reports.svg import CARD, GRID, INK, MUTED, SERIES, Svg, embed
+from perjoule_reports.phases import phase_colour, phase_word
+from perjoule_reports.plots import make_figure
+from perjoule_reports.power import MOST_WINDOWS, PhaseEnergy, PowerWindow, phase_energies, power_windows, thinned
+from perjoule_reports.records import Cell, Column, RunData, Section, Table
+from perjoule_reports.svg import CARD, GRID, INK, MUTED
 from perjoule_reports.tables import arm_cell
 
-PHASE_WORDS = {
-    "text_encoder": "text encoder",
-    "predictor": "predictor",
-    "denoise": "denoise",
-    "vae_decode": "VAE",
-    "rest": "rest",
-}
-PHASE_COLOURS = {"text_encoder": SERIES[4], "predictor": SERIES[3], "denoise": SERIES[0], "vae_decode": SERIES[2]}
 MOST_TRACES = 3
 _MOST_BANDS = 40  # a window of many short calls is drawn without bands
 
-_HOW = (
-    "The line is what the power sensor showed inside one window, not smoothed; the dashed level is the power at rest, "
-    "learnt before the window. Runs record how long each phase took and not when, so the bands are laid end to end in "
-    "the pipeline's order, and what the phases leave of a window counts as denoising. The joules of a window are the "
-    "metered ones, shared out over the phases by the samples; ± is how far they move if each end of a phase moves by "
-    "one refresh of the sensor. A phase shorter than that refresh is not resolved. Conditions are told per window: the "
-    "moment of a throttle inside it is not recorded."
+_SECTION = Section(
+    anchor="power",
+    title="Power trace",
+    how_to_read="The line is what the power sensor showed inside one window, not smoothed; the dashed level is the "
+    "power at rest, learnt before the window. Runs record how long each phase took and not when, so the bands are laid "
+    "end to end in the pipeline's order, and what the phases leave of a window counts as denoising. The joules of a "
+    "window are the metered ones, shared out over the phases by the samples. Conditions are told per window: the "
+    "moment of a throttle inside it is not recorded.",
+    interval="± is how far the joules of a phase move if each of its ends moves by one refresh of the sensor; a "
+    "phase shorter than that refresh is not resolved.",
+    change="A sensor that is refreshed faster, or longer windows: phases of many refreshes have small bounds.",
 )
 
 
-def power_section(run: RunData, evidence: Evidence) -> tuple[Section, frozenset[str]]:
-    """Build the section, and the CSS rules of its figures."""
+def power_section(run: RunData, evidence: Evidence) -> Section:
+    """Build section 10 of a report; without samples it says why there are none."""
     windows = power_windows(run, evidence)
     if not windows:
-        return Section(anchor="power", title="Power trace", how_to_read=_HOW, paragraphs=(_why_none(run),)), frozenset()
+        return replace(_SECTION, sample="No window has samples.", paragraphs=(_why_none(run),))
     costs = {window.trial_id: phase_energies(window) for window in windows}
-    figures: list[Figure] = []
-    rules: set[str] = set()
-    for i, window in enumerate(_chosen(windows)):
-        name = f"power-{i}"
-        wide, narrow = (trace(window, evidence, f"{name}{end}", size) for end, size in _SIZES)
-        rules |= wide.rules | narrow.rules
-        figures.append(
-            Figure(
-                name=name,
-                title=f"{fmt.clean(window.arm.cell_id)}: power over one window",
-                caption=_caption(window),
-                svg=wide.markup,
-                narrow=narrow.markup,
-                data=_window_table(window, costs[window.trial_id]),
-            )
+    figures = [
+        make_figure(
+            f"power-{i}",
+            f"{fmt.clean(window.arm.cell_id)}: power over one window",
+            partial(trace, window),
+            caption=_caption(window),
+            description=_described(window),
+            wide=(WIDE[0], 2.9),
+            narrow=(NARROW[0], 3.1),
+            data=_window_table(window, costs[window.trial_id]),
         )
+        for i, window in enumerate(_chosen(windows))
+    ]
     table = _phase_table(evidence, windows, costs)
-    return Section(
-        anchor="power",
-        title="Power trace",
-        how_to_read=_HOW,
+    return replace(
+        _SECTION,
+        sample=f"{fmt.plural(len(windows), 'window')} with samples, {MOST_WINDOWS} of a cell at most.",
         paragraphs=() if table else ("No trial recorded how long its phases took, so the joules stay undivided.",),
         figures=tuple(figures),
         tables=(table,) if table else (),
-    ), frozenset(rules)
+    )
 
 
-_SIZES = (("", (WIDE[0], 2.9)), ("-narrow", (NARROW[0], 3.1)))
-
-
-def trace(window: PowerWindow, evidence: Evidence, name: str, size: tuple[float, float]) -> Svg:
+def trace(window: PowerWindow, axes: Axes, size: tuple[float, float]) -> None:
     """Draw watts over seconds, the phases as bands behind them, rest before and after."""
     t_s, power_w = thinned(window.t_s, window.power_w)
     end_s, margin_s = window.duration_s, 0.07 * window.duration_s
     top_w = max(float(power_w.max()), window.idle_w or 0.0) * 1.28
     shown = window.bands if len(window.bands) <= _MOST_BANDS else ()
 
-    def draw(axes: Axes) -> None:
-        for band in shown:
-            colour = PHASE_COLOURS.get(band.phase, MUTED)
-            axes.axvspan(band.begin_s, band.end_s, facecolor=colour, alpha=0.16, linewidth=0)
-            room = (band.end_s - band.begin_s) / (end_s + 2 * margin_s) * size[0]  # inches, about
-            word = PHASE_WORDS.get(band.phase, band.phase)
-            upright = room > 0.085 * len(word) + 0.1
-            if upright or room > 0.22:
-                axes.text((band.begin_s + band.end_s) / 2, top_w * 0.985, word, ha="center", va="top", color=INK,
-                          fontsize=9, rotation=0 if upright else 90,
-                          bbox={"facecolor": CARD, "edgecolor": "none", "pad": 1.5})  # fmt: skip
-        if window.idle_w is not None:
-            axes.plot([-margin_s, end_s + margin_s], [window.idle_w] * 2, color=MUTED, linestyle=(0, (4, 3)),
-                      linewidth=1.1)  # fmt: skip
-            axes.annotate(f"idle {fmt.number(window.idle_w)} W", (end_s + margin_s, window.idle_w), xytext=(-2, 4),
-                          textcoords="offset points", ha="right", color=MUTED, fontsize=9)  # fmt: skip
-        axes.step(t_s, power_w, where="pre", color=INK, linewidth=1.3, gid="trace")
-        for edge_s in (0.0, end_s):
-            axes.axvline(edge_s, color=MUTED, linewidth=0.8)
-        axes.set_xlim(-margin_s, end_s + margin_s)
-        axes.set_ylim(0, top_w)
-        mark = fmt.brand(window.arm.provenance)
-        axes.set_xlabel("seconds from the start of the window")
-        axes.set_ylabel("power (W)" + (f", {(window.arm.provenance or '').upper()}" if mark else ""))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.grid(True, axis="y", color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
+    for band in shown:
+        colour = phase_colour(band.phase)
+        axes.axvspan(band.begin_s, band.end_s, facecolor=colour, alpha=0.16, linewidth=0)
+        room = (band.end_s - band.begin_s) / (end_s + 2 * margin_s) * size[0]  # inches, about
+        word = phase_word(band.phase)
+        upright = room > 0.085 * len(word) + 0.1
+        if upright or room > 0.22:
+            axes.text((band.begin_s + band.end_s) / 2, top_w * 0.985, word, ha="center", va="top", color=INK,
+                      fontsize=9, rotation=0 if upright else 90,
+                      bbox={"facecolor": CARD, "edgecolor": "none", "pad": 1.5})  # fmt: skip
+    if window.idle_w is not None:
+        axes.plot([-margin_s, end_s + margin_s], [window.idle_w] * 2, color=MUTED, linestyle=(0, (4, 3)),
+                  linewidth=1.1)  # fmt: skip
+        axes.annotate(f"idle {fmt.number(window.idle_w)} W", (end_s, window.idle_w), xytext=(-4, 4),
+                      textcoords="offset points", ha="right", color=MUTED, fontsize=9)  # fmt: skip
+    axes.step(t_s, power_w, where="pre", color=INK, linewidth=1.3, gid="trace")
+    for edge_s in (0.0, end_s):
+        axes.axvline(edge_s, color=MUTED, linewidth=0.8)
+    axes.set_xlim(-margin_s, end_s + margin_s)
+    axes.set_ylim(0, top_w)
+    mark = fmt.brand(window.arm.provenance)
+    axes.set_xlabel("seconds from the start of the window")
+    axes.set_ylabel("power (W)" + (f", {(window.arm.provenance or '').upper()}" if mark else ""))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(True, axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
 
-    said = ", ".join(dict.fromkeys(PHASE_WORDS.get(band.phase, band.phase) for band in window.bands))
-    return embed(
-        render(draw, size),
-        name=name,
-        title=f"Power over one window of {fmt.clean(window.arm.cell_id)}",
-        description=f"{fmt.plural(len(window.t_s), 'sample')} over {fmt.quantity(window.duration_s, 's')}, from "
+
+def _described(window: PowerWindow) -> str:
+    said = ", ".join(dict.fromkeys(phase_word(band.phase) for band in window.bands))
+    return (
+        f"{fmt.plural(len(window.t_s), 'sample')} over {fmt.quantity(window.duration_s, 's')}, from "
         f"{fmt.number(float(window.power_w.min()))} to {fmt.number(float(window.power_w.max()))} W. "
-        f"{'Phases in order: ' + said if said else 'No phases were recorded'}. The table below holds the joules.",
-        tooltips={},
+        f"{'Phases in order: ' + said if said else 'No phases were recorded'}. The table below holds the joules."
     )
 
 
@@ -172,7 +162,7 @@ def _window_table(window: PowerWindow, costs: dict[str, PhaseEnergy]) -> Table:
     brand = window.arm.brand
     rows = [
         (
-            Cell(text=PHASE_WORDS.get(phase, phase)),
+            Cell(text=phase_word(phase)),
             Cell(text=fmt.number(cost.seconds), sort=cost.seconds),
             Cell(text=fmt.number(cost.energy_j / cost.seconds if cost.seconds else None), brand=brand),
             Cell(text=fmt.number(cost.energy_j), detail=f"± {fmt.number(cost.bound_j, 2)}", brand=brand,
@@ -238,7 +228,7 @@ def _phase_table(
         )  # fmt: skip
     columns = (
         Column(title="cell"),
-        *(Column(title=PHASE_WORDS.get(name, name), unit=f"{unit.unit}/image", numeric=True,
+        *(Column(title=phase_word(name), unit=f"{unit.unit}/image", numeric=True,
                  hint="share of the whole and bound under it") for name in names),
         Column(title="all", unit=f"{unit.unit}/image", numeric=True, hint="gross energy of these windows"),
         Column(title="of which idle", unit=f"{unit.unit}/image", numeric=True, hint="power at rest times time"),

@@ -32,9 +32,14 @@ def write_report(run: RunData, out: Path, request: ReportRequest | None = None) 
         page.with_suffix(".md"): render_markdown(report),
         result: to_json(report.payload),
     }
-    page.parent.mkdir(parents=True, exist_ok=True)
     for file, text in contents.items():
-        temporary = file.with_name(file.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(file)
+        write_file(file, text)
     return list(contents)
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(file)

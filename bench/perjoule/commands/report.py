@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, RunArgument, print_json, share
+from perjoule.commands.options import Json, print_json, share
+from perjoule.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or a folder of run directories.")],
     baseline: Annotated[
         str | None, typer.Option(metavar="RUN", help="Gate against this run directory, or stored baseline.")
     ] = None,
@@ -33,15 +34,21 @@ def report(
 ) -> None:
     """Render one self-contained HTML file, its Markdown twin and result.json.
 
-    The verdict against a baseline is part of the report; `perjoule gate` turns it into an exit code.
+    The verdict against a baseline is part of the report; `perjoule gate` turns it into an exit code. Of a folder of
+    runs, render index.html: a line for each run, joules and quality over time, links to the reports that are there.
 
     Example: perjoule report runs/demo --out demo.html
     """
     from perjoule import baselines, pipeline
     from perjoule.gating.records import GateConfig
     from perjoule.reporting import ReportRequest
-    from perjoule.run_directory import load_run
+    from perjoule.run_directory import holds_runs, load_run
 
+    if holds_runs(run):
+        if baseline is not None:
+            raise UsageError(f"--baseline {baseline}: {run} is a folder of runs; give one of them")
+        _print(pipeline.index(run, out or run / "index.html"), as_json)
+        return
     ours = load_run(run)
     with ExitStack() as stack:
         theirs, stored = (None, False) if baseline is None else baselines.opened(baseline, ours, stack)
@@ -55,6 +62,10 @@ def report(
             co2_country=co2_country,
         )
         files = pipeline.report(ours, out or run / "report.html", request)
+    _print(files, as_json)
+
+
+def _print(files: list[Path], as_json: bool) -> None:
     if as_json:
         print_json({"schema": 1, "files": [str(file) for file in files]})
     else:
