@@ -9,7 +9,7 @@ import numpy as np
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import read_grid
-from perjoule.statistics.points import points_of, sign_of
+from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 from perjoule.types import Variant
 
@@ -53,7 +53,7 @@ def recommend(
     spec = run.metrics[name]
     grid = read_grid(run, [name])
     means = grid.resampled(resamples)
-    rows = points_of(run, grid, means).to_dicts()
+    rows = points_of(run, grid, means, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families, str(run.path))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import polars as pl
 from matplotlib.axes import Axes
 
 from perjoule_reports.canvas import Room, render
-from perjoule_reports.evidence import Arm, Evidence, phases, rows_of
+from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.format import clean, finite
 from perjoule_reports.records import Cell, Column, RunData, Table
 from perjoule_reports.svg import CARD, SERIES, Svg, embed
 from perjoule_reports.tables import arm_cell
@@ -40,13 +42,29 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:
     """Sum the wall seconds per phase over the trials of each cell; cells that recorded none are left out."""
-    by_cell: dict[str, dict[str, float]] = {}
-    for row in rows_of(run.trials, "cell_id", "phases_s"):
-        total = by_cell.setdefault(str(row["cell_id"]), {})
-        for name, seconds in phases(row).items():
-            total[name] = total.get(name, 0.0) + seconds
+    by_cell = _sums(run)
     every = ((arm, by_cell.get(arm.cell_id, {})) for arm in evidence.arms)
     return [(arm, seconds) for arm, seconds in every if sum(seconds.values()) > 0]
+
+
+def _sums(run: RunData) -> dict[str, dict[str, float]]:
+    if not {"cell_id", "phases_s"} <= set(run.trials.columns):
+        return {}
+    frame = run.trials.select("cell_id", "phases_s").drop_nulls("phases_s")
+    if frame.schema["phases_s"] == pl.String:
+        frame = frame.filter(~pl.col("phases_s").str.strip_chars().is_in(["", "{}"]))
+        if frame.is_empty():
+            return {}
+        decoded = frame["phases_s"].str.json_decode(infer_schema_length=None)
+        frame = frame.with_columns(phases_s=decoded)
+    names = [field.name for field in frame.schema["phases_s"].fields]  # type: ignore[attr-defined]
+    seconds = [pl.col("phases_s").struct.field(name).cast(pl.Float64, strict=False).alias(name) for name in names]
+    sums = frame.select("cell_id", *seconds).group_by("cell_id", maintain_order=True).sum()
+    found = {}
+    for row in sums.iter_rows(named=True):
+        cell = str(row.pop("cell_id"))
+        found[cell] = {clean(name): value for name, value in row.items() if finite(value)}
+    return found
 
 
 def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from perjoule.run_directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
@@ -19,11 +20,12 @@ from perjoule.statistics.tails import at_or_below
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """Arrays and draws of a run."""
+    """Arrays and draws of a run. `facts`: what does not depend on the metric, by cell."""
 
     grid: Grid
     means: Means
     tails: Means
+    facts: dict[str, dict[str, Any]]
 
     def of(self, metric: str) -> tuple[Grid, Means]:
         """The grid and the draws of one metric: columns are the cells' energies, then their qualities."""
@@ -42,7 +44,8 @@ def draw(run: Run, metrics: Sequence[str], resamples: int = RESAMPLES) -> Drawn:
     first = sign_of(run.metrics[metrics[0]]) * grid.quality[metrics[0]]
     drawn = grid.resampled(resamples, beside=[at_or_below(first)])
     inner = len(grid.cells) * (1 + len(metrics))
-    return Drawn(grid=grid, means=drawn.of(slice(inner)), tails=drawn.of(slice(inner, None)))
+    return Drawn(grid=grid, means=drawn.of(slice(inner)), tails=drawn.of(slice(inner, None)),
+                 facts=cell_facts(run.trials))  # fmt: skip
 
 
 def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
@@ -55,5 +58,5 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
         means=means,
         spec=spec,
         quality=sign_of(spec) * grid.quality[metric],
-        arms=arms_of(grid, cell_facts(run.trials), family_of(run), means.point, batch_sizes),
+        arms=arms_of(grid, drawn.facts, family_of(run), means.point, batch_sizes),
     )

@@ -58,7 +58,7 @@ def frontier_of(
     grid, means = drawn.of(name)
     evidence = evidence_of(run, drawn, name)
     tails = tail_estimates(evidence.quality, drawn.tails)
-    table = points_of(run, grid, means)
+    table = points_of(run, grid, means, drawn.facts)
     points = [
         _point(row) | {"quality_p10": _turned(tail, sign_of(spec))}
         for row, tail in zip(table.iter_rows(named=True), tails, strict=True)

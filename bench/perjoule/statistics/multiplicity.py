@@ -37,11 +37,13 @@ def benjamini_hochberg(tests: Mapping[Key, float]) -> dict[Key, float]:
     Returns:
         Key -> the smallest false discovery rate at which the test would still be called a discovery.
     """
-    from scipy.stats import false_discovery_control
-
     if not tests:
         return {}
-    return dict(zip(tests, map(float, false_discovery_control(list(tests.values()))), strict=True))
+    ranked = sorted(tests.items(), key=lambda item: item[1])
+    adjusted = np.array([p for _, p in ranked]) * len(ranked) / np.arange(1, len(ranked) + 1)
+    smallest = np.minimum(1.0, np.minimum.accumulate(adjusted[::-1])[::-1])
+    found = dict(zip((key for key, _ in ranked), smallest.tolist(), strict=True))
+    return {key: found[key] for key in tests}
 
 
 def p_differs_from_zero(resamples: Array) -> float:

@@ -33,13 +33,12 @@ def operating_points(run: Run) -> pl.DataFrame:
         with the family's own longest run, so its frontier is computed inside each family.
     """
     grid = read_grid(run, list(run.metrics))
-    return points_of(run, grid, grid.resampled())
+    return points_of(run, grid, grid.resampled(), cell_facts(run.trials))
 
 
-def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
-    """`operating_points` on arrays and draws that are there already."""
+def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
+    """`operating_points` on arrays, draws and facts that are there already."""
     count = len(grid.cells)
-    facts = cell_facts(run.trials)
     families = family_of(run)
     energy = energy_estimates(grid, means)
     rows: list[dict[str, Any]] = []
@@ -51,7 +50,7 @@ def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
         groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
         on, chance = _frontier(means, np.arange(count), np.array(columns), spec, groups)
         rows += [
-            facts[cell]
+            dict(facts[cell])
             | _spread("energy", energy[i], "energy_j_per_image")
             | _spread("quality", quality[i], "quality")
             | {
