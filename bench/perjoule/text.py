@@ -35,6 +35,8 @@ def escape_markdown(text: object) -> str:
     `1.` would still begin a list: put something before it.
     """
     plain = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], one_line(text))
+    # GitHub looks for mentions in the rendered text, where an entity is a sign like any other
+    plain = re.sub(r"(&#(?:64|35);)(?=\w)", r"\1&#8203;", plain)
     plain = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), plain)
     parts = re.split(r"(&#?\w+;)", plain)
     return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))

@@ -193,7 +193,7 @@ class _Gallery:
         by_cell = [
             self.images.filter(pl.col("cell_id") == arm.cell_id)
             .select("image_id", "prompt_id", "seed")
-            .join(self.scores, on="image_id")
+            .join(self.scores, on="image_id", maintain_order="left")
             for arm in (test, anchor)
         ]
         joined = by_cell[0].join(by_cell[1], on=["prompt_id", "seed"], suffix="_anchor")
@@ -222,7 +222,9 @@ class _Gallery:
         known = set(self.images["prompt_id"].unique().to_list())
         means: dict[str, float] = {}
         if self.axis is not None and not self.scores.is_empty():
-            grouped = self.images.select("image_id", "prompt_id").join(self.scores, on="image_id")
+            grouped = self.images.select("image_id", "prompt_id").join(
+                self.scores, on="image_id", maintain_order="left"
+            )
             sign = 1 if self.axis.higher else -1
             means = {
                 str(prompt): sign * float(value)

@@ -86,7 +86,8 @@ def test_full_reference_scores_are_not_compared_between_families(synthetic, tmp_
 
 
 def test_unscored_runs_show_the_ladder_by_id(small):
-    bare = replace(small, scores=small.scores.clear(), points=small.points.clear(), metrics={})
+    trials = small.trials.with_columns(energy_j=pl.lit(None, pl.Float64))
+    bare = replace(small, trials=trials, scores=small.scores.clear(), points=small.points.clear(), metrics={})
     albums_ = found(bare)
     assert list(albums_) == ["Along the step ladder"]
     strip = albums_["Along the step ladder"].strips[0]

@@ -155,7 +155,11 @@ def _prompts(windows: pl.DataFrame, evidence: Evidence | None) -> Source:
 
 def _pooled(windows: pl.DataFrame, keys: list[str]) -> tuple[float | None, int]:
     """Pooled standard deviation of ln E inside groups of two or more, and how many groups."""
-    groups = windows.group_by(keys).agg(n=pl.len(), variance=pl.col("log").var()).filter(pl.col("n") > 1)
+    groups = (
+        windows.group_by(keys, maintain_order=True)
+        .agg(n=pl.len(), variance=pl.col("log").var())
+        .filter(pl.col("n") > 1)
+    )
     if groups.is_empty():
         return None, 0
     weight = groups["n"].to_numpy() - 1
