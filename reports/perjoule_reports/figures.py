@@ -200,8 +200,8 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
         if arm.on_frontier.get(panel.axis.name):
             axes.plot([px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
                       markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
-        axes.plot([px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7,
-                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
+        axes.plot([px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7, color=colour(series),
+                  markeredgecolor=CARD, markeredgewidth=0.8, gid=f"arm{series}-point-{place}")  # fmt: skip
 
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:

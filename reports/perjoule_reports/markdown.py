@@ -65,7 +65,7 @@ def _section(section: Section, *, folded: bool) -> list[str]:
     guide = [("n", section.sample), ("Intervals", section.interval), ("What would change this", section.change)]
     said = [f"{name}: {escape(text)}" for name, text in guide if text]
     if said:
-        lines += [f"<sub>{'  '.join(said)}</sub>", ""]
+        lines += [f"*{' · '.join(said)}*", ""]
     return lines
 
 

@@ -60,7 +60,7 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
         "scores and nobody picked them. Outlined pictures belong to cells on the frontier.",
         sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'picture')} of "
         f"{fmt.plural(run.images.height, 'image')}; {MOST_PICTURES} at most are shown.",
-        interval="None: best and worst are extremes, so they say how far single prompts go, not what to expect.",
+        interval="There is none: best and worst are extremes, so they say how far single prompts go, not what to expect.",
         change="Another seed shows other pictures of the same prompts; your own eyes may rank them otherwise.",
         paragraphs=() if found else ("The run holds no pictures.",),
         albums=found,

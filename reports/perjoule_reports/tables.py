@@ -38,7 +38,7 @@ def arms_table(
         Column(title="steps", numeric=True, hint="denoising steps; of an adaptive policy the mean, and 5 % to 95 %"),
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_ENERGY_HINT),
         Column(title="energy", unit="Wh/1000 images", numeric=True, hint="1 J/image is 0.2778 Wh per 1000 images"),
-        *([Column(title="energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT)] if versus else []),
+        *([Column(title="Δ energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT)] if versus else []),
         *([_quality_column(primary)] if primary else []),
         *([Column(title=f"Δ {primary.name}", unit="vs anchor", numeric=True, hint=_DIFFERENCE_HINT)]
           if versus and primary else []),

@@ -63,7 +63,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
             title="Gate",
             how_to_read=how,
             sample="No second run.",
-            interval="None.",
+            interval="There is none.",
             change="A baseline: perjoule report RUN --baseline RUN.",
             paragraphs=("No gate was run, since no baseline was given.",),
         )

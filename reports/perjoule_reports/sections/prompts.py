@@ -104,7 +104,7 @@ def _worst(run: RunData, evidence: Evidence, found: PerPrompt, worse: int) -> Ta
         energy = float(found.energy_change[i])
         quality = float(found.quality[i])
         rows.append((
-            Cell(text=fmt.shorten(fmt.clean(run.prompts.get(prompt, prompt)), 160)),
+            Cell(text=fmt.shorten(fmt.clean(run.prompts.get(prompt, prompt)), 160) or "(empty)"),
             Cell(text=fmt.clean(category.get(prompt) or fmt.ABSENT)),
             Cell(text=_signed(quality), sort=quality),
             Cell(text=_signed(100 * energy) if np.isfinite(energy) else fmt.ABSENT, brand=brand,

@@ -54,7 +54,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
         if imported
         else [f"perjoule run suite.toml --meter {shlex.quote(fmt.clean(name))} --out NEW_RUN"]
     )
-    commands += ["perjoule report NEW_RUN", "", *_citation(run)]
+    commands.append("perjoule report NEW_RUN")
     return Section(
         anchor="data",
         title="Provenance and data",
@@ -65,6 +65,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
         f"{fmt.plural(run.scores.height, 'score')}.",
         interval=guide.NONE,
         change="A digest that differs: then it was not this run.",
+        paragraphs=(_citation(run),),
         tables=(digests,),
         code="\n".join(commands),
     )
@@ -82,7 +83,7 @@ def carbon_section(analysis: Analysis) -> Section | None:
         "yearly mean of "
         "a country's electricity.",
         sample=f"1000 images of {fmt.clean(analysis.anchor)}.",
-        interval="None: the factor has none, and its error is larger than that of the energy.",
+        interval="The factor has none, and its error is larger than that of the energy.",
         change="Another country, year or hour; embodied carbon, which is not inside.",
         paragraphs=(f"1000 images of {fmt.clean(analysis.anchor)}: {fmt.clean(found.line())}.",),
     )
@@ -95,14 +96,12 @@ def _command(environment: dict[str, Any]) -> str:
     return fmt.shorten(fmt.clean(shlex.join(map(str, command))), 300)
 
 
-def _citation(run: RunData) -> list[str]:
+def _citation(run: RunData) -> str:
     facts = run.environment
-    when = fmt.clean(facts.get("created_utc") or "")[:4] or "n.d."
-    return [
-        "# cite",
-        f"# perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')} (commit "
-        f"{fmt.clean(facts.get('commit') or 'not recorded')}), suite {fmt.clean(run.suite.name)}, {when}, "
-        "comparability "
-        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}.",
-        "# The question is that of BudgetFusion: arXiv:2412.05780.",
-    ]
+    when = fmt.clean(facts.get("created_utc") or "")[:4] or "no date"
+    return (
+        f"To cite this run: perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')}, commit "
+        f"{fmt.clean(facts.get('commit') or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
+        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people perceptually "
+        "gain per joule, is the open one of BudgetFusion (arXiv 2412.05780)."
+    )
