@@ -9,6 +9,7 @@ from perjoule_reports.payload import SCHEMA
 _NUMBER: dict[str, Any] = {"type": ["number", "null"]}
 _TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+_QUADRANTS = ("cheaper_and_better", "dearer_and_better", "cheaper_and_worse", "dearer_and_worse")
 _ESTIMATE: dict[str, Any] = {"$ref": "#/$defs/Estimate"}
 
 
@@ -72,16 +73,15 @@ def _definitions() -> dict[str, Any]:
         ),
         "Contrast": _object(
             cell_id={"type": "string"}, anchor_cell_id={"type": "string"}, energy_ratio=_ESTIMATE, quality=_ESTIMATE,
-            quadrants=_object(**dict.fromkeys(
-                ("cheaper_and_better", "dearer_and_better", "cheaper_and_worse", "dearer_and_worse"), {"type": "number"}
-            )),
+            quadrants=_object(**{name: {"type": "number"} for name in _QUADRANTS}),
         ),
         "Sensitivity": {
             "type": "object",
             "properties": {
                 "metric": {"type": "string"}, "test": {"type": "string"}, "anchor": {"type": "string"},
                 "bd_energy": {"anyOf": [_ESTIMATE, {"type": "null"}]}, "akima": _NUMBER, "saturating": _NUMBER,
-                "leave_one_out": _NUMBER, "overlap": {"type": "number"}, "resolved": {"type": "boolean"}, "reason": _TEXT,
+                "leave_one_out": _NUMBER, "overlap": {"type": "number"}, "resolved": {"type": "boolean"},
+                "reason": _TEXT,
             },
             "required": ["metric", "test", "anchor", "bd_energy", "reason"],
         },
