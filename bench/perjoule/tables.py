@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from perjoule import registry
 from perjoule.pipeline import Prepared, estimated_disk_bytes
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
@@ -350,7 +351,8 @@ def schemas() -> Row:
         "doctor": _record_schema(Diagnosis),
         "measure": _record_schema(Measurement),
     }
-    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
+    others = {name: point.load()() for name, point in registry.registered("schemas").items()}
+    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records, **others}
 
 
 def _record_schema(record: type) -> Row:

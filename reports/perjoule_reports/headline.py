@@ -123,9 +123,10 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     if not arm.duration_s or not anchor.duration_s:
         return ()
     change = arm.duration_s / anchor.duration_s - 1
-    sign = "+" if change > 0 else "\N{MINUS SIGN}"
+    shown = fmt.percent(abs(change))
+    sign = "" if shown.startswith("0 ") else "+" if change > 0 else "\N{MINUS SIGN}"
     both = f"{fmt.quantity(arm.duration_s, 's')} against {fmt.quantity(anchor.duration_s, 's')}"
-    return (Tile(value=f"{sign}{fmt.percent(abs(change))}", detail=both, label="time per image"),)
+    return (Tile(value=f"{sign}{shown}", detail=both, label="time per image"),)
 
 
 def _not_cheaper(anchor: Arm) -> Headline:

@@ -60,7 +60,7 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
         "scores and nobody picked them. Outlined pictures belong to cells on the frontier.",
         sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'picture')} of "
         f"{fmt.plural(run.images.height, 'image')}; {MOST_PICTURES} at most are shown.",
-        interval="There is none: best and worst are extremes, so they say how far single prompts go, not what to expect.",
+        interval="There is none: best and worst are extremes; they say how far single prompts go, not what to expect.",
         change="Another seed shows other pictures of the same prompts; your own eyes may rank them otherwise.",
         paragraphs=() if found else ("The run holds no pictures.",),
         albums=found,
@@ -70,6 +70,8 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
 def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -> tuple[Album, ...]:
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
     if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
+        return ()
+    if all(variant.model == "imported" for variant in run.suite.variants):  # it names pictures and has none
         return ()
     gallery = _Gallery(run, evidence, headline)
     beside = gallery.side_by_side()

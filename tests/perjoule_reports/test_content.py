@@ -86,7 +86,7 @@ def test_more_steps_for_fewer_joules_is_called_a_disturbance(small):
 def test_no_points(synthetic, small):
     run = small
     run = replace(run, points=run.points.clear(), scores=run.scores.clear(), metrics={})
-    report, html, _ = rendered(run)
+    report, _, _ = rendered(run)
     assert "have not been scored" in report.headline.sentence
     arms = section(report, "arms").tables[0]
     assert len(arms.rows) == 6

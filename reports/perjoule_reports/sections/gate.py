@@ -22,6 +22,7 @@ _WORDS: dict[str, tuple[Word, str, Tone]] = {
     "invalid": ("INVALID", "⊘", "alarm"),
 }
 _MOST_CELLS = 60
+_MOST_GAPS = 12
 
 
 def stamp(verdict: Verdict | None) -> Stamp:
@@ -159,9 +160,11 @@ def _findings(verdict: Verdict) -> list[Table]:
         found.append(Table(caption="Fields that differ", columns=columns, rows=tuple(rows)))
     if verdict.missing:
         gaps = [(Cell(text=fmt.clean(m.what)), Cell(text=fmt.clean(m.name)), Cell(text=fmt.clean(m.where)),
-                 Cell(text=fmt.shorten(fmt.clean(m.detail), 240))) for m in verdict.missing]  # fmt: skip
+                 Cell(text=fmt.shorten(fmt.clean(m.detail), 240)))
+                for m in verdict.missing[:_MOST_GAPS]]  # fmt: skip
+        more = f" (the first {_MOST_GAPS} of {len(verdict.missing)})" if len(verdict.missing) > _MOST_GAPS else ""
         heads = (Column(title="what"), Column(title="name"), Column(title="missing in"), Column(title="detail"))
-        found.append(Table(caption="What is missing", columns=heads, rows=tuple(gaps)))
+        found.append(Table(caption=f"What is missing{more}", columns=heads, rows=tuple(gaps)))
     return found
 
 

@@ -102,6 +102,6 @@ def _citation(run: RunData) -> str:
     return (
         f"To cite this run: perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')}, commit "
         f"{fmt.clean(facts.get('commit') or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
-        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people perceptually "
-        "gain per joule, is the open one of BudgetFusion (arXiv 2412.05780)."
+        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people "
+        "perceptually gain per joule, is the open one of BudgetFusion (arXiv 2412.05780)."
     )
