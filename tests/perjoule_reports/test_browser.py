@@ -322,7 +322,7 @@ def test_paper_shows_what_is_folded_in_light_colours(visit: Any, kind: str) -> N
     page.evaluate("addEventListener('beforeprint', () => { window.folded = "
                   "document.querySelectorAll('details:not([open])').length; })")  # fmt: skip
     folded = page.locator("details:not([open])").count()
-    paper = page.pdf(format="A4", print_background=False)
+    paper = page.pdf(prefer_css_page_size=True)
     assert paper.startswith(b"%PDF")
     assert folded > 3
     assert page.evaluate("window.folded") == 0  # ours ran first and opened them
@@ -336,3 +336,11 @@ def test_paper_shows_what_is_folded_in_light_colours(visit: Any, kind: str) -> N
         "getComputedStyle(e).breakInside !== 'avoid').length"
     )
     assert cut == 0
+    for part, millimetres in ((".scroll", 186), ("#arms .scroll", 273)):  # A4 upright and landscape, less the margins
+        page.set_viewport_size({"width": round(millimetres / 25.4 * 96), "height": 900})
+        unfold(page)
+        wide = page.evaluate(
+            "s => [...document.querySelectorAll(s)].filter(e => s !== '.scroll' || !e.closest('#arms'))"
+            ".filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.getAttribute('aria-label'))", part
+        )  # fmt: skip
+        assert wide == []

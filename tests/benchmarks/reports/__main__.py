@@ -3,7 +3,8 @@
     nice python -m tests.benchmarks.reports [--million] [RUN ...]
 
 Each run is rendered twice, in processes of their own; the better of two seconds and CPU seconds, and the peak memory,
-are those of `perjoule report`, imports included. `--million` adds 10⁴ to 10⁶ trials of 30 arms in 3 metrics, and a folder of 100 runs.
+are those of `perjoule report`, imports included. `--million` adds 10⁴ to 10⁶ trials of 30 arms in 3 metrics, and a
+folder of 100 runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from playwright.sync_api import sync_playwright
 from perjoule.importing import import_table
 from tests.benchmarks.statistics.million import table
 
-COLUMNS = ("what", "HTML kB", "MD kB", "JSON kB", "s", "CPU s", "peak MiB", "same bytes", "requests", "complaints", "s to load")  # fmt: skip  # noqa: E501
+COLUMNS = (
+    *("what", "HTML kB", "MD kB", "JSON kB", "s", "CPU s", "peak MiB"),
+    *("same bytes", "requests", "complaints", "s to load"),
+)
 
 
 def rendered(run: Path, out: Path) -> tuple[float, float, float]:
@@ -63,11 +67,11 @@ def line(name: str, run: Path, folder: Path) -> tuple[object, ...]:
     costs = [rendered(run, page) for page in pages]
     digests = {hashlib.sha256(page.read_bytes()).hexdigest() for page in pages}
     asked, complained, took = seen(pages[0])
-    sizes = [f.stat().st_size / 1e3 if f.exists() else 0 for f in (pages[0].with_suffix(s) for s in (".html", ".md", ".json"))]  # fmt: skip  # noqa: E501
-    return (
-        name, *(f"{size:.0f}" for size in sizes), *(f"{min(part):.1f}" for part in list(zip(*costs, strict=True))[:2]),
-        f"{max(peak for *_, peak in costs):.0f}", "yes" if len(digests) == 1 else "NO", asked, complained, f"{took:.1f}",
-    )  # fmt: skip
+    files = [pages[0].with_suffix(ending) for ending in (".html", ".md", ".json")]
+    sizes = [file.stat().st_size / 1e3 if file.exists() else 0.0 for file in files]
+    seconds, cpu = (f"{min(part):.1f}" for part in list(zip(*costs, strict=True))[:2])
+    peak, same = f"{max(peak for *_, peak in costs):.0f}", "yes" if len(digests) == 1 else "NO"
+    return name, *(f"{size:.0f}" for size in sizes), seconds, cpu, peak, same, asked, complained, f"{took:.1f}"
 
 
 def main() -> None:
