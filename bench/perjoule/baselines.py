@@ -11,9 +11,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -89,6 +91,22 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
         schema = getattr(columns, f"{table[:-1].upper()}_COLUMNS")
         write_parquet(pl.DataFrame(record["tables"][table], schema=schema), folder / f"{table}.parquet")
     return run
+
+
+def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
+    """What `--baseline` names: a run directory, else a stored baseline of the candidate's suite and system.
+
+    Returns:
+        The run, and whether it came out of the store; a stored one lies in a folder that goes when `stack` closes.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    if Path(name).is_dir():
+        return load_run(name), False
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    key = str(candidate.environment.get("comparability_key"))
+    return load(name, folder, suite=candidate.suite.name, key=key), True
 
 
 def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:

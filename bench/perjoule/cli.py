@@ -165,27 +165,6 @@ def frontier(
     tables.print_frontier(load_run(run), metric, "json" if as_json else fmt.value)
 
 
-@app.command()
-def report(
-    run: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Render one self-contained HTML file and its Markdown twin.
-
-    Example: perjoule report runs/demo --out demo.html
-    """
-    from perjoule import pipeline
-    from perjoule.run_directory import load_run
-
-    files = pipeline.report(load_run(run), out or run / "report.html")
-    if as_json:
-        _print_json({"schema": 1, "files": [str(file) for file in files]})
-    else:
-        for file in files:
-            typer.echo(str(file))
-
-
 @app.command("list")
 def list_(
     what: Annotated[Listable, typer.Argument(help="What to list.")],

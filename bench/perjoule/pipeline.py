@@ -31,6 +31,7 @@ from perjoule.policies import load_policy
 from perjoule.prompts import load_prompts
 from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
+from perjoule.reporting import ReportRequest
 from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
@@ -235,11 +236,19 @@ def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run
     return fresh  # it reads its points when they are first asked for, and nobody has yet
 
 
-def report(run: Run, out: Path) -> list[Path]:
+def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:
     """Render the run with every registered report writer; returns the files written."""
     files: list[Path] = []
     for point in registry.registered("reports").values():
-        files += point.load()(run, out)
+        files += point.load()(run, out, request or ReportRequest())
+    return files
+
+
+def index(folder: Path, out: Path) -> list[Path]:
+    """Render the page of a folder of runs with every registered index writer; returns the files written."""
+    files: list[Path] = []
+    for point in registry.registered("indexes").values():
+        files += point.load()(folder, out)
     return files
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import read_grid
-from perjoule.statistics.points import points_of, sign_of
+from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 from perjoule.types import Variant
 
@@ -53,7 +53,7 @@ def recommend(
     spec = run.metrics[name]
     grid = read_grid(run, [name])
     means = grid.resampled(resamples)
-    rows = points_of(run, grid, means).to_dicts()
+    rows = points_of(run, grid, means, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families, str(run.path))
@@ -143,19 +143,26 @@ def _call(run: Run, row: dict[str, Any]) -> str | None:
     variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
     if variant is None or variant.model == "imported":
         return None
-    return diffusers_call(variant, row["steps_mean"] if row["role"] != "predicted" else None)
-
-
-def diffusers_call(variant: Variant, steps: float | None) -> str:
-    """Python that makes the images of a variant; `steps` None leaves the step count to its policy."""
     from perjoule.models import resolve_model
 
+    model = resolve_model(variant.model, "recommend")
+    return diffusers_call(variant, row["steps_mean"] if row["role"] != "predicted" else None, model)
+
+
+def diffusers_call(variant: Variant, steps: float | None, model: str) -> str:
+    """Python that makes the images of a variant; `steps` None leaves the step count to its policy.
+
+    `model`: hub id or folder. A `builtin:NAME` stays one that is resolved where the code runs.
+    """
     lines = ["import torch"]
     names = "DiffusionPipeline" + (f", {variant.scheduler}" if variant.scheduler else "")
     lines += [f"from diffusers import {names}", ""]
     revision = f", revision={variant.revision!r}" if variant.revision else ""
-    model = resolve_model(variant.model, "recommend")
-    lines.append(f"pipe = DiffusionPipeline.from_pretrained({model!r}, dtype=torch.{variant.dtype}{revision})")
+    source = repr(model)
+    if model.startswith("builtin:"):
+        lines.insert(-1, "from perjoule.models import resolve_model")
+        source = f"resolve_model({model!r}, 'here')"
+    lines.append(f"pipe = DiffusionPipeline.from_pretrained({source}, dtype=torch.{variant.dtype}{revision})")
     if variant.scheduler:
         extra = "".join(f", {k}={v!r}" for k, v in variant.scheduler_args.items())
         lines.append(f"pipe.scheduler = {variant.scheduler}.from_config(pipe.scheduler.config{extra})")

@@ -108,6 +108,20 @@ class Run:
         return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
 
 
+# any of these tells that a folder holds a run, or what is left of one
+_TRACES = ("suite.toml", "environment.json", "trials.jsonl", "trials.parquet", "points.parquet")
+
+
+def is_run(folder: Path) -> bool:
+    """True if a folder holds a run, or what is left of one."""
+    return folder.is_dir() and any((folder / name).is_file() for name in _TRACES)
+
+
+def holds_runs(folder: Path) -> bool:
+    """True if a folder is no run itself and has runs right below it."""
+    return folder.is_dir() and not is_run(folder) and any(is_run(child) for child in folder.iterdir())
+
+
 def load_run(path: str | Path) -> Run:
     """Open a run directory.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from perjoule import registry
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
@@ -303,7 +304,8 @@ def schemas() -> Row:
         "measure": _record_schema(Measurement),
         "plan": _record_schema(Forecast),
     }
-    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records}
+    others = {name: point.load()() for name, point in registry.registered("schemas").items()}
+    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records, **others}
 
 
 def _record_schema(record: type) -> Row:

@@ -13,6 +13,9 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.errors import PerjouleError
+from perjoule.statistics.grid import read_grid
+from perjoule.statistics.points import cell_facts, energy_estimates
 from perjoule.types import Suite
 from perjoule_reports.format import Interval, brand, clean, finite
 from perjoule_reports.records import RunData
@@ -39,7 +42,10 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One cell with its energy and, by metric name, its quality."""
+    """One cell with its energy and, by metric name, its quality.
+
+    `steps_spread` holds the 5th and the 95th percentile of the steps over images.
+    """
 
     cell_id: str
     variant: str
@@ -55,6 +61,7 @@ class Arm:
     boundary: str | None = None
     prompt_count: int = 0
     seed_count: int = 0
+    steps_spread: tuple[float, float] | None = None
     quality: Mapping[str, Interval] = field(default_factory=dict)
     on_frontier: Mapping[str, bool] = field(default_factory=dict)
     p_on_frontier: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +72,10 @@ class Arm:
         if self.energy.value is None or not self.duration_s:
             return None
         return self.energy.value / self.duration_s
+
+    def quality_of(self, axis: Axis) -> Interval:
+        """The quality under a metric, empty if it was not scored."""
+        return self.quality.get(axis.name, Interval())
 
     @property
     def brand(self) -> str:
@@ -105,8 +116,9 @@ def read_evidence(run: RunData) -> Evidence:
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(str(row["cell_id"]), []).append(row)
-    arms = [_arm(run, cell) for cell in grouped.values()]
-    arms += _unpointed(run, set(grouped))
+    spread = _steps_spread(run)
+    arms = [_arm(run, cell, spread.get(cell[0]["cell_id"])) for cell in grouped.values()]
+    arms += _unpointed(run, set(grouped), spread)
     order = {v.name: i for i, v in enumerate(run.suite.variants)}
     arms.sort(key=lambda a: (order.get(a.variant, len(order)), a.variant, a.steps or 0, a.cell_id))
     methods = [
@@ -167,7 +179,7 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
     return tuple(sorted(axes.values(), key=lambda a: (order.get(a.name, len(order)), a.name)))
 
 
-def _arm(run: RunData, rows: list[dict[str, Any]]) -> Arm:
+def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] | None) -> Arm:
     first = rows[0]
     families = {v.name: v.family or v.model for v in run.suite.variants}
     chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
@@ -186,28 +198,64 @@ def _arm(run: RunData, rows: list[dict[str, Any]]) -> Arm:
         boundary=first.get("boundary"),
         prompt_count=int(first.get("n_prompts") or 0),
         seed_count=int(first.get("n_seeds") or 0),
+        steps_spread=spread,
         quality={str(r["metric"]): _interval(r, "quality", "quality_low", "quality_high") for r in rows},
         on_frontier={str(r["metric"]): bool(r.get("on_frontier")) for r in rows},
         p_on_frontier={name: p for name, p in chances.items() if p is not None},
     )
 
 
-def _unpointed(run: RunData, known: set[str]) -> list[Arm]:
-    arms: dict[str, Arm] = {}
-    for row in rows_of(run.trials, "cell_id", "variant"):
-        cell = str(row["cell_id"])
-        if cell in known or cell in arms:
-            continue
-        steps = [s for s in (finite(s) for s in row.get("steps") or []) if s is not None]
-        arms[cell] = Arm(
-            cell_id=cell,
-            variant=clean(row["variant"]),
-            role=str(row.get("role") or "fixed"),
-            policy=str(row.get("policy") or "fixed"),
-            family="",
-            steps=sum(steps) / len(steps) if steps else None,
+def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:
+    """Cells that have trials and no operating point: a run still going, or one that nobody scored."""
+    if not {"cell_id", "variant", "role", "policy", "failure", "energy_j"} <= set(run.trials.columns):
+        return []
+    rows = run.trials.filter(~pl.col("cell_id").is_in(list(known)))
+    if rows.is_empty():
+        return []
+    energies = _energies(run)
+    arms = []
+    for cell, facts in cell_facts(rows).items():
+        energy = energies.get(cell, Interval())
+        arms.append(
+            Arm(
+                cell_id=cell,
+                variant=clean(facts["variant"]),
+                role=str(facts["role"] or "fixed"),
+                policy=str(facts["policy"] or "fixed"),
+                family="",
+                steps=finite(facts["steps_mean"]),
+                nfe=finite(facts["nfe_mean"]),
+                energy=energy,
+                energy_bound_j=finite(facts["energy_bound_j_per_image"]) if energy.value is not None else None,
+                duration_s=finite(facts["duration_s_per_image"]),
+                provenance=facts["provenance"],
+                boundary=facts["boundary"],
+                steps_spread=spread.get(cell),
+            )
         )
-    return list(arms.values())
+    return arms
+
+
+def _energies(run: RunData) -> dict[str, Interval]:
+    """J/image of each cell straight from the trials, without scores."""
+    try:
+        grid = read_grid(run, [])
+    except PerjouleError:  # said among the warnings, where the comparisons fail for the same reason
+        return {}
+    if not grid.prompts:
+        return {}
+    found = energy_estimates(grid, grid.resampled())
+    return {cell: Interval(value=e.value, low=e.low, high=e.high) for cell, e in zip(grid.cells, found, strict=True)}
+
+
+def _steps_spread(run: RunData) -> dict[str, tuple[float, float]]:
+    if not {"cell_id", "steps"} <= set(run.trials.columns):
+        return {}
+    steps = run.trials.select("cell_id", "steps").explode("steps").drop_nulls("steps")
+    found = steps.group_by("cell_id").agg(
+        low=pl.col("steps").quantile(0.05, "nearest"), high=pl.col("steps").quantile(0.95, "nearest")
+    )
+    return {cell: (float(low), float(high)) for cell, low, high in found.select("cell_id", "low", "high").iter_rows()}
 
 
 def _interval(row: Mapping[str, Any], value: str, low: str, high: str) -> Interval:

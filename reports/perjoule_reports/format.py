@@ -7,10 +7,12 @@ its number deserves, and a prompt loses the characters that could reorder or hid
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from perjoule.text import one_line
+
+clean = one_line  # under the name that this room knows
 ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
@@ -127,20 +129,6 @@ def plural(count: int, noun: str) -> str:
 def brand(provenance: str | None) -> str:
     """Return the short mark that every joule of this provenance carries; empty for measured ones."""
     return _BRANDS.get(provenance or "", "unk.")
-
-
-def clean(text: object) -> str:
-    """Return foreign text on one line without control, formatting and bidirectional characters."""
-    kept = []
-    for character in str(text):
-        category = unicodedata.category(character)
-        if character.isspace():
-            kept.append(" ")
-        elif category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-            kept.append("\ufffd" if category != "Cf" else "")
-        else:
-            kept.append(character)
-    return " ".join("".join(kept).split())
 
 
 def shorten(text: str, length: int) -> str:

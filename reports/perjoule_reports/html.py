@@ -1,25 +1,43 @@
-"""A report as one HTML file under a strict content security policy, complete without JavaScript."""
+"""A report or an index as one HTML file under a strict content security policy, complete without JavaScript."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from perjoule_reports.figures import GLYPHS
 from perjoule_reports.payload import to_script
+from perjoule_reports.plots import GLYPHS
 from perjoule_reports.records import Report
 from perjoule_reports.svg import SERIES
 from perjoule_reports.trust import PROVENANCE_WORDS
 
 
 def render_html(report: Report) -> str:
-    """Render the page. Equal reports give equal bytes."""
-    css = template("theme.css") + "\n".join(report.css_rules) + "\n"
+    """Render the page of a run. Equal reports give equal bytes."""
+    return render_page(
+        "report.html.j2",
+        css_rules=report.css_rules,
+        report=report,
+        payload=Markup(to_script(report.payload)),
+        glyphs=GLYPHS,
+        colour_count=len(SERIES),
+        words=PROVENANCE_WORDS,
+    )
+
+
+def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
+    """Render a template with the theme, the script and the policy that allows exactly these two.
+
+    `raw` lets markup through that is ours: SVG whose texts were escaped when it was written.
+    """
+    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
     script = template("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
@@ -33,17 +51,8 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # trusted: our own files, SVG whose texts were escaped when it was written, and JSON escaped for a script element
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        policy=policy,
-        css=Markup(css),
-        script=Markup(script),
-        payload=Markup(to_script(report.payload)),
-        glyphs=GLYPHS,
-        colour_count=len(SERIES),
-        words=PROVENANCE_WORDS,
-        raw=Markup,
+    return environment.get_template(file).render(
+        policy=policy, css=Markup(css), script=Markup(script), raw=Markup, **words
     )
 
 

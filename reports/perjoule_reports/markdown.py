@@ -5,19 +5,17 @@ Foreign text is escaped so that it cannot open a table cell, a link, a mention, 
 
 from __future__ import annotations
 
-import re
-
-from perjoule_reports.format import clean
+from perjoule.text import escape_markdown as escape
 from perjoule_reports.records import Cell, Column, Report, Section, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
-_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+COMMENT_BYTES = 60_000  # GitHub takes 65 536 characters
+MOST_ROWS = 60
 
 
 def render_markdown(report: Report) -> str:
     """Render the report; pictures stay in its HTML twin."""
     lines = [f"# {escape(report.title)}", "", escape(report.subtitle), ""]
+    lines += [f"## {escape(report.stamp.sign)} {escape(report.stamp.word)}", "", escape(report.stamp.sentence), ""]
     if report.provenance != "measured":
         word = (report.provenance or "not measured").upper()
         lines += [f"> **{word}**: {'there are no joules' if report.provenance is None else 'not a measurement'}", ""]
@@ -25,33 +23,55 @@ def render_markdown(report: Report) -> str:
     for sentence in report.headline.support:
         lines += [escape(sentence), ""]
     lines += [" · ".join(f"{escape(b.label)}: **{escape(b.value)}**" for b in report.badges), ""]
-    for section in report.sections:
-        lines += _section(section)
-    return "\n".join(lines).rstrip() + "\n"
+    for title, said in (("Deploy", report.headline.deploy), ("Beware", report.headline.beware)):
+        if said:
+            lines += [f"**{title}**", "", *(f"- {escape(line)}" for line in said), ""]
+    if report.headline.call:
+        lines += ["```python", *_code(report.headline.call), "```", ""]
+    whole = [line for section in report.sections for line in _section(section, folded=True)]
+    text = "\n".join([*lines, *whole]).rstrip() + "\n"
+    if len(text.encode()) > COMMENT_BYTES:
+        short = [line for section in report.sections for line in _section(section, folded=False)]
+        text = "\n".join([*lines, *short]).rstrip() + "\n"
+    return _cut(text)
 
 
-def escape(text: str) -> str:
-    """Return text that Markdown prints as it is."""
-    text = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], clean(text))
-    text = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), text)
-    parts = re.split(r"(&#?\w+;)", text)
-    return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
+def _cut(text: str) -> str:
+    """Keep within what a pull request takes, cutting between sections."""
+    raw = text.encode()
+    if len(raw) <= COMMENT_BYTES:
+        return text
+    kept = raw[: COMMENT_BYTES - 200].decode(errors="ignore").rpartition("\n\n")[0]
+    return kept + "\n\n… cut here, for a pull request takes no more: the HTML report holds the rest.\n"
 
 
-def _section(section: Section) -> list[str]:
-    tables = [*section.tables, *section.folded]
-    if section.strips or (section.figures and not section.paragraphs):
-        figures = ", ".join(escape(f.title) for f in section.figures)
-        shown = figures or f"{len(section.strips)} strips"
-        return [f"## {escape(section.title)}", "", f"Drawn in the HTML report: {shown}.", ""]
+def _section(section: Section, *, folded: bool) -> list[str]:
     lines = [f"## {escape(section.title)}", ""]
+    if section.alert:
+        lines += [f"> **⊘ {escape(section.alert)}**", ""]
     bullet = "- " if len(section.paragraphs) > 1 else ""
     lines += [bullet + escape(p) for p in section.paragraphs] + [""] * bool(section.paragraphs)
+    drawn = [figure.title for figure in section.figures]
+    drawn += [f"{album.title.lower()} ({len(album.strips)} rows of pictures)" for album in section.albums]
+    if drawn:
+        lines += [f"Drawn in the HTML report: {', '.join(map(escape, drawn))}.", ""]
+    tables = [*section.tables, *(section.folded if folded else ())]
+    if not section.tables and folded and section.anchor != "frontier":  # the arms table holds the same
+        tables += [f.data for f in section.figures if f.data and not f.small and len(f.data.rows) <= MOST_ROWS]
     for table in tables:
         lines += _table(table)
     if section.code:
-        lines += ["```console", *section.code.splitlines(), "```", ""]
+        lines += ["```console", *_code(section.code), "```", ""]
+    guide = [("n", section.sample), ("Intervals", section.interval), ("What would change this", section.change)]
+    said = [f"{name}: {escape(text)}" for name, text in guide if text]
+    if said:
+        lines += [f"*{' · '.join(said)}*", ""]
     return lines
+
+
+def _code(text: str) -> list[str]:
+    """Lines of a fenced block, in which nothing can close the fence."""
+    return [line.replace("```", "` ` `") for line in text.splitlines()]
 
 
 def _table(table: Table) -> list[str]:
@@ -68,5 +88,8 @@ def _title(column: Column) -> str:
 
 
 def _cell(cell: Cell, stressed: bool) -> str:
-    text = escape(" ".join(filter(None, (cell.text, cell.detail, cell.brand))))
-    return f"**{text}**" if stressed and text else text
+    rest = escape(" ".join(filter(None, (cell.detail, cell.brand))))
+    text = escape(cell.text)
+    if (stressed or cell.strong) and text:
+        text = f"**{text}**"
+    return f"{text} {rest}".strip()

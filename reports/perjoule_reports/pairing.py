@@ -1,84 +1,103 @@
-"""A cell against the anchor, prompt by prompt.
+"""Cells against the anchor as the report needs them: arms, not ids; the meter's bound where nothing was drawn.
 
-A prompt's difficulty is shared by all cells, so two cells are compared by their differences on the same prompts; the
-intervals of single cells may overlap although the difference is clear.
+The differences themselves are those of `perjoule.statistics.contrasts`: paired by prompt, on one draw for all cells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import polars as pl
-
-from perjoule.statistics.resampling import METHOD as BOOTSTRAP
-from perjoule.statistics.resampling import resample_means
-from perjoule_reports.evidence import Arm, Axis
+from perjoule.statistics.benefit import Quadrants
+from perjoule.statistics.contrasts import Contrast
+from perjoule.types import Estimate
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.format import Interval
-from perjoule_reports.records import RunData
 
-METHOD = f"paired differences of prompt means over seeds; {BOOTSTRAP}, 95 %"
+LEAST_PROMPTS = 8  # with fewer, 95 % intervals hold far less often than they say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast:
-    """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor."""
+class Versus:
+    """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
+
+    `by_bound`: the interval of the energies is the meter's own bound, since one window gave nothing to draw from.
+    """
 
     arm: Arm
     anchor: Arm
     quality: Interval
     energy_ratio: Interval
+    by_bound: bool
     prompt_count: int
+    quadrants: Quadrants
+
+    @property
+    def cheaper(self) -> bool:
+        """True if the interval of the energies lies wholly below the anchor."""
+        return self.energy_ratio.high is not None and self.energy_ratio.high < 1
+
+    def worse(self, axis: Axis) -> bool:
+        """True if the interval of the difference lies wholly on the bad side of zero, or is not known."""
+        low, high = self.quality.low, self.quality.high
+        if low is None or high is None:
+            return True
+        return high < 0 if axis.higher else low > 0
+
+    def better(self, axis: Axis) -> bool:
+        """True if the interval of the difference lies wholly on the good side of zero."""
+        low, high = self.quality.low, self.quality.high
+        if low is None or high is None:
+            return False
+        return low > 0 if axis.higher else high < 0
+
+    def allowed_loss(self, axis: Axis) -> float | None:
+        """The largest loss that the interval still allows, 0 if it allows none; None without an interval."""
+        end = self.quality.low if axis.higher else self.quality.high
+        if end is None:
+            return None
+        return max(0.0, -end if axis.higher else end)
 
 
-def contrast(run: RunData, axis: Axis, arm: Arm, anchor: Arm) -> Contrast | None:
-    """Compare a cell with the anchor over the prompts that both have scores for; None if there are fewer than 2."""
-    if not {"cell_id", "prompt_id", "metric", "value"} <= set(run.scores.columns):
-        return None
-    means = (
-        run.scores.filter(
-            (pl.col("metric") == axis.name)
-            & pl.col("cell_id").is_in([arm.cell_id, anchor.cell_id])
-            & pl.col("value").is_finite()
-        )
-        .group_by("cell_id", "prompt_id")
-        .agg(pl.col("value").mean())
-        .to_dicts()
-    )
-    by_cell: dict[str, dict[str, float]] = {arm.cell_id: {}, anchor.cell_id: {}}
-    for row in means:
-        by_cell[row["cell_id"]][row["prompt_id"]] = row["value"]
-    shared = sorted(by_cell[arm.cell_id].keys() & by_cell[anchor.cell_id].keys())
-    if len(shared) < 2:
-        return None
-    differences = [by_cell[arm.cell_id][p] - by_cell[anchor.cell_id][p] for p in shared]
-    return Contrast(
+def versus_anchor(evidence: Evidence, analysis: Analysis) -> dict[str, Versus]:
+    """Every cell that can be compared with the anchor, by cell id."""
+    by_id = {arm.cell_id: arm for arm in evidence.arms}
+    anchor = by_id.get(analysis.anchor)
+    if anchor is None:
+        return {}
+    alike = [
+        (by_id[cell], contrast)
+        for cell, contrast in analysis.contrasts.items()
+        if cell in by_id and (by_id[cell].boundary, by_id[cell].provenance) == (anchor.boundary, anchor.provenance)
+    ]
+    return {arm.cell_id: _versus(arm, anchor, contrast) for arm, contrast in alike}
+
+
+def interval_of(estimate: Estimate) -> Interval:
+    """An estimate as an interval for printing."""
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _versus(arm: Arm, anchor: Arm, contrast: Contrast) -> Versus:
+    ratio = interval_of(contrast.energy_ratio)
+    by_bound = ratio.value is not None and not ratio.bounded
+    if by_bound:
+        ratio = _by_bounds(ratio.value or 0.0, arm, anchor)
+    return Versus(
         arm=arm,
         anchor=anchor,
-        quality=_bootstrap(differences),
-        energy_ratio=_ratio(_span(arm), _span(anchor)),
-        prompt_count=len(shared),
+        quality=interval_of(contrast.quality),
+        energy_ratio=ratio,
+        by_bound=by_bound,
+        prompt_count=contrast.quality.n,
+        quadrants=contrast.quadrants,
     )
 
 
-def _bootstrap(values: list[float]) -> Interval:
-    means = resample_means(np.array(values)[:, None, None])
-    found = means.estimate(lambda rows: rows[:, 0])
-    return Interval(value=found.value, low=found.low, high=found.high)
-
-
-def _span(arm: Arm) -> Interval:
-    """Return the energy with its interval, or, where one batch gave none, with the bound on the meter's error."""
-    value, bound = arm.energy.value, arm.energy_bound_j
-    if arm.energy.bounded or value is None or bound is None:
-        return arm.energy
-    return Interval(value=value, low=value - bound, high=value + bound)
-
-
-def _ratio(a: Interval, b: Interval) -> Interval:
-    """Divide two intervals end against end: wider than a paired interval, never narrower."""
-    if not a.value or not b.value:
-        return Interval()
-    if not (a.bounded and b.bounded) or min(a.low or 0, b.low or 0) <= 0:
-        return Interval(value=a.value / b.value)
-    return Interval(value=a.value / b.value, low=(a.low or 0) / (b.high or 1), high=(a.high or 0) / (b.low or 1))
+def _by_bounds(ratio: float, arm: Arm, anchor: Arm) -> Interval:
+    """The ratio with the meter's bounds end against end: wider than any paired interval."""
+    ends = [(a.energy.value, a.energy_bound_j) for a in (arm, anchor)]
+    if any(not value or bound is None or bound >= value for value, bound in ends):
+        return Interval(value=ratio)
+    (e, de), (a, da) = ((value or 0.0, bound or 0.0) for value, bound in ends)
+    return Interval(value=ratio, low=(e - de) / (a + da), high=(e + de) / (a - da))

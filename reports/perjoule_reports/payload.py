@@ -10,31 +10,68 @@ from dataclasses import asdict
 from typing import Any
 
 from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
-from perjoule_reports.records import Headline, RunData, Table
+from perjoule_reports.records import Headline, RunData, Stamp, Table
 
 SCHEMA = 1
 _DIGITS = 6
+MOST_PROMPTS = 2_000
 
 
-def payload(run: RunData, evidence: Evidence, headline: Headline, tables: Mapping[str, Table | None]) -> dict[str, Any]:
+def payload(
+    run: RunData,
+    evidence: Evidence,
+    analysis: Analysis,
+    stamp: Stamp,
+    headline: Headline,
+    tables: Mapping[str, Table | None],
+) -> dict[str, Any]:
     """Collect everything that another program may want from a report."""
+    estimate, why = analysis.drift
+    done, planned = missing_trials(run)
     return {
         "schema": SCHEMA,
         "kind": "perjoule-result",
         "suite": _plain(asdict(run.suite)),
+        "verdict": stamp.word.lower().replace(" ", "-"),
+        "gate": None if analysis.verdict is None else _plain(analysis.verdict.as_json()),
         "headline": headline.sentence,
+        "deploy": list(headline.deploy),
+        "beware": list(headline.beware),
+        "compared": {"test": headline.test or None, "anchor": headline.anchor or None},
         "provenance": evidence.provenance,
+        "trials": {"finished": done, "planned": planned or None},
         "boundaries": list(evidence.boundaries),
         "primary_metric": evidence.primary.name if evidence.primary else None,
         "metrics": {name: _plain(asdict(spec)) for name, spec in sorted(run.metrics.items())},
         "interval_methods": list(evidence.interval_methods),
         "cells": [_cell(arm) for arm in evidence.arms],
+        "frontier": None if analysis.frontier is None else _plain(_shorter(analysis.frontier)),
+        "contrasts": {cell: _plain(asdict(found)) for cell, found in sorted(analysis.contrasts.items())},
+        "sensitivity": _plain(analysis.sensitivity),
+        "variability": [_plain(asdict(source)) for source in analysis.variability],
+        "drift": {"estimate": None if estimate is None else _plain(asdict(estimate)), "reason": why or None},
+        "carbon": None if analysis.carbon is None else _plain(asdict(analysis.carbon)),
         "notes": {name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},
         "environment": _plain(run.environment),
-        "prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())},
-        "prompt_set_sha256": prompt_digest(run.prompts),
+        **_prompts(run),
     }
+
+
+def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of `perjoule frontier` without what stands elsewhere in the result."""
+    return {key: value for key, value in frontier.items() if key not in ("schema", "suite", "points")} | {
+        "quality_p10": {point["cell_id"]: point["quality_p10"] for point in frontier["points"]}
+    }
+
+
+def _prompts(run: RunData) -> dict[str, Any]:
+    """Prompt texts by id, of large sets only the digest: the run directory holds them all."""
+    digest = {"prompt_set_sha256": prompt_digest(run.prompts), "prompt_count": len(run.prompts)}
+    if len(run.prompts) > MOST_PROMPTS:
+        return digest | {"prompts": None}
+    return digest | {"prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())}}
 
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
@@ -61,6 +98,7 @@ def _cell(arm: Arm) -> dict[str, Any]:
         "policy": arm.policy,
         "family": arm.family,
         "steps_mean": arm.steps,
+        "steps_p5_p95": arm.steps_spread,
         "nfe_mean": arm.nfe,
         "energy_j_per_image": asdict(arm.energy),
         "energy_bound_j_per_image": arm.energy_bound_j,

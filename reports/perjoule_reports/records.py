@@ -1,77 +1,30 @@
 """What a report is made of: frozen records that hold every word and picture, and nothing of how they are laid out.
 
     Report
-    ├── Headline, Badge*, Tile*          ten seconds
+    ├── Stamp, Headline, Badge*, Tile*   ten seconds
     └── Section*                         in reading order
         ├── paragraphs, notes
         ├── Figure*   SVG + its data Table
         ├── Table*    Column*, rows of Cell
-        └── Strip*    Thumb*             pictures along the step ladder
+        └── Album*    Strip*, Thumb*     pictures side by side and along the step ladder
 
 HTML and Markdown are rendered from the same object, so they cannot disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import polars as pl
+from perjoule.run_directory import Run as RunData
 
-from perjoule.types import MetricSpec, Suite
+__all__ = [
+    "Album", "Badge", "Cell", "Column", "Figure", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",
+    "Thumb", "Tile", "Tone",
+]  # fmt: skip
 
 Tone = Literal["calm", "plain", "loud", "alarm"]
-
-
-class RunData(Protocol):
-    """The part of a loaded run that a report reads; `perjoule.load_run` returns one."""
-
-    @property
-    def path(self) -> Path:
-        """The run directory; image files are relative to it."""
-        ...
-
-    @property
-    def suite(self) -> Suite:
-        """The suite as run."""
-        ...
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """System under test."""
-        ...
-
-    @property
-    def trials(self) -> pl.DataFrame:
-        """One row per trial."""
-        ...
-
-    @property
-    def images(self) -> pl.DataFrame:
-        """One row per generated image."""
-        ...
-
-    @property
-    def scores(self) -> pl.DataFrame:
-        """One row per image and metric."""
-        ...
-
-    @property
-    def points(self) -> pl.DataFrame:
-        """One row per cell and metric."""
-        ...
-
-    @property
-    def metrics(self) -> Mapping[str, MetricSpec]:
-        """Specs of the metrics that were scored."""
-        ...
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """Prompt texts by id."""
-        ...
+Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID", "NO GATE"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +35,16 @@ class Badge:
     value: str
     tone: Tone = "plain"
     hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """The verdict: a word, a sign that tells it without colour, and what it rests on."""
+
+    word: Word
+    sign: str
+    tone: Tone
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +59,20 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """The run in one sentence; `support` says what carries it, `tiles` show its numbers."""
+    """The run in one sentence; `support` says what carries it, `tiles` show its numbers.
+
+    `deploy` names the cell to take and how to call it, or says why there is none; `beware` what to keep in mind.
+    `test` and `anchor` are the cells that the sentence compares, empty if it compares none.
+    """
 
     sentence: str
     support: tuple[str, ...] = ()
     tiles: tuple[Tile, ...] = ()
+    deploy: tuple[str, ...] = ()
+    call: str = ""
+    beware: tuple[str, ...] = ()
+    test: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +87,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A table cell: text, its interval or remark, the provenance mark, and the number to sort by."""
+    """A table cell: text, its interval or remark, the provenance mark, and the number to sort by.
+
+    `strong` is kept for numbers whose interval excludes no difference.
+    """
 
     text: str
     detail: str = ""
     brand: str = ""
     sort: float | None = None
     series: int | None = None
+    strong: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +112,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A picture with its words and its data. `narrow` is the same picture drawn for a phone, or empty."""
+    """A picture with its words and its data.
+
+    `narrow` is the same picture drawn for a phone, or empty; `rules` are the CSS rules that both need.
+    """
 
     name: str
     title: str
@@ -145,42 +124,69 @@ class Figure:
     narrow: str = ""
     data: Table | None = None
     small: bool = False
+    rules: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumb:
-    """One small picture as a data URI (empty if it is missing) with the lines under it."""
+    """One small picture as a data URI (empty if it is missing) with the lines under it.
+
+    `label` stands above it, with the mark of its `series`; `flag` says why it is set apart; `marked` ones are on the
+    frontier.
+    """
 
     uri: str
     alt: str
     lines: tuple[str, ...]
+    label: str = ""
+    series: int | None = None
+    cell_id: str = ""
+    flag: str = ""
     marked: bool = False
     pixelated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """The pictures of one prompt, seed and variant in the order of their steps."""
+    """Pictures of one prompt and seed; of one `variant` in the order of their steps, or of several side by side."""
 
     prompt: str
     remark: str
-    variant: str
-    series: int
     thumbs: tuple[Thumb, ...]
+    variant: str = ""
+    series: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Album:
+    """Strips under a heading of their own."""
+
+    title: str
+    note: str
+    strips: tuple[Strip, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is."""
+    """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is.
+
+    `how_to_read` says what is shown; `sample` how many units it rests on; `interval` how its intervals were made and
+    what they leave out; `change` what would change the conclusion.
+    """
 
     anchor: str
     title: str
     how_to_read: str
+    sample: str = ""
+    interval: str = ""
+    change: str = ""
+    alert: str = ""
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+    small_title: str = "The other metrics"
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
-    strips: tuple[Strip, ...] = ()
+    albums: tuple[Album, ...] = ()
     code: str = ""
 
 
@@ -191,6 +197,7 @@ class Report:
     title: str
     subtitle: str
     provenance: str | None
+    stamp: Stamp
     headline: Headline
     badges: tuple[Badge, ...]
     sections: tuple[Section, ...]

@@ -13,6 +13,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 INK, MUTED, GRID, CARD, GOOD = "#010101", "#020202", "#030303", "#040404", "#050505"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, 2008
@@ -21,6 +22,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", GO
 }
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_ARM = re.compile(r"arm(\d+)-")
 _DROPPED = {"metadata", "style"}
 
 
@@ -32,7 +34,15 @@ class Svg:
     rules: frozenset[str]
 
 
-def embed(raw: str, *, name: str, title: str, description: str, tooltips: Mapping[str, str]) -> Svg:
+def embed(
+    raw: str,
+    *,
+    name: str,
+    title: str,
+    description: str,
+    tooltips: Mapping[str, str],
+    data: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Svg:
     """Rewrite an SVG document for embedding.
 
     Args:
@@ -41,6 +51,7 @@ def embed(raw: str, *, name: str, title: str, description: str, tooltips: Mappin
         title: Read first by screen readers.
         description: What the picture shows, in a sentence or two.
         tooltips: Texts by gid of the group that they belong to.
+        data: `data-` attributes by gid, for the script. A gid that begins with `arm3-` gets `data-arm="3"` by itself.
     """
     root = ET.fromstring(raw)
     rules: set[str] = set()
@@ -51,7 +62,12 @@ def embed(raw: str, *, name: str, title: str, description: str, tooltips: Mappin
     for element in root.iter():
         element.tag = _local(element.tag)
         _rewrite(element, name, rules)
-        tip = tooltips.get(element.get("id", "").removeprefix(f"{name}-"))
+        gid = element.get("id", "").removeprefix(f"{name}-")
+        if arm := _ARM.match(gid):
+            element.set("data-arm", arm[1])
+        for key, value in data.get(gid, {}).items():
+            element.set(f"data-{key}", value)
+        tip = tooltips.get(gid)
         if tip:
             note = ET.Element("title")
             note.text = tip

@@ -10,12 +10,20 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.statistics.bd import METHOD as BD_METHOD
+from perjoule.statistics.bd import MIN_OVERLAP, MIN_RUNGS
+from perjoule.statistics.contrasts import DIFFERENCE_METHOD as CONTRAST_METHOD
+from perjoule.statistics.contrasts import RATIO_METHOD
+from perjoule.statistics.savings import SAVING_METHOD
+from perjoule.statistics.tails import METHOD as TAIL_METHOD
 from perjoule.suite import images_per_window
+from perjoule.warnings_table import WARNINGS
 from perjoule_reports import format as fmt
-from perjoule_reports import pairing
-from perjoule_reports.evidence import Evidence, rows_of
+from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
+_MOST_REASONS = 40
 _TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm"}
 PROVENANCE_WORDS = {
     "measured": "joules read from a meter",
@@ -31,13 +39,20 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     words = PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or "none"
     methods = "; ".join(evidence.interval_methods)
-    return (
+    done, planned = missing_trials(run)
+    unfinished = (
+        Badge(label="run", value=f"PARTIAL, {done} of {planned} trials", tone="loud",
+              hint="fewer trials than the suite plans")
+        if planned and done < planned else None
+    )  # fmt: skip
+    found = (
         Badge(
             label="energy",
             value=(evidence.provenance or "not measured").upper(),
             tone=_TONES.get(evidence.provenance, "loud"),
             hint=words,
         ),
+        unfinished,
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
@@ -49,24 +64,83 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             value="95 % paired bootstrap" if "paired bootstrap" in methods else methods or "method not recorded",
             hint=methods,
         ),
+        Badge(
+            label="comparable with",
+            value=fmt.shorten(fmt.clean(run.environment.get("comparability_key") or "key not recorded"), 20),
+            hint="runs of the same comparability key",
+        ),
     )
+    return tuple(badge for badge in found if badge is not None)
 
 
 def warnings_table(run: RunData) -> Table | None:
-    """Count the warnings of all trials by code, with the first sentence that came with each."""
-    count: Counter[str] = Counter()
-    sentence: dict[str, str] = {}
-    for row in rows_of(run.trials, "warnings"):
-        for warning in row["warnings"] or []:
-            code, _, words = fmt.clean(warning).partition(":")
-            count[code] += 1
-            sentence.setdefault(code, words.strip())
-    if not count:
+    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+    if "warnings" not in run.trials.columns:
         return None
-    rows = [(Cell(text=code), _count(count[code]), Cell(text=sentence[code] or "no sentence recorded"))
-            for code in sorted(count)]  # fmt: skip
-    columns = (Column(title="code"), Column(title="trials", numeric=True), Column(title="what it says"))
+    found = (
+        run.trials.select(warning=pl.col("warnings").explode())
+        .drop_nulls()
+        .with_columns(code=pl.col("warning").str.split(":").list.first())
+        .group_by("code")
+        .agg(pl.len(), pl.col("warning").first())
+        .sort("code")
+    )
+    if found.is_empty():
+        return None
+    rows = []
+    for code, n, warning in found.iter_rows():
+        code, known = fmt.clean(code), WARNINGS.get(fmt.clean(code))
+        words = fmt.clean(warning).partition(":")[2].strip()
+        rows.append((
+            Cell(text=fmt.shorten(code, 60)),
+            _count(n),
+            Cell(text=fmt.shorten(words or "no sentence recorded", 300)),
+            Cell(text=known.consequence if known else fmt.ABSENT),
+            Cell(text=known.remedy if known else fmt.ABSENT),
+        ))  # fmt: skip
+    columns = (
+        Column(title="code"),
+        Column(title="trials", numeric=True),
+        Column(title="what it says"),
+        Column(title="what follows"),
+        Column(title="what to do"),
+    )
     return Table(caption="Warnings of the meter and the protocol", columns=columns, rows=tuple(rows))
+
+
+def partial(run: RunData) -> tuple[str, ...]:
+    """Say so if the run holds fewer trials than its suite plans."""
+    done, planned = missing_trials(run)
+    if not planned or done >= planned:
+        return ()
+    return (
+        f"The run is not complete: {done} of {fmt.plural(planned, 'planned trial')} are there. It is still going, "
+        "or was "
+        "stopped; perjoule run suite.toml --out RUN --resume goes on with it.",
+    )
+
+
+def curves(analysis: Analysis) -> tuple[str, ...]:
+    """Say which curves hardly overlap, cross or turn back."""
+    low, crossing, beaten = [], [], []
+    for record in analysis.comparisons:
+        name, reason = fmt.clean(record["test"]), record.get("reason") or ""
+        if "overlap" in reason:
+            low.append(f"{name} ({100 * record['overlap']:.0f} %)")
+        if "cross" in reason:
+            crossing.append(f"{name}: {fmt.clean(reason)}.")
+        beaten += [fmt.clean(c) for side in record.get("bd", {}).get("dropped", {}).values() for c in side]
+    said = list(crossing)
+    if low:
+        said.append(
+            f"Too few common qualities with the ladder for a BD-energy ({MIN_OVERLAP:.0%} needed): {', '.join(low)}."
+        )
+    if beaten:
+        cells = ", ".join(dict.fromkeys(beaten))
+        said.append(
+            f"Left out of the curves, since a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
+        )
+    return tuple(said)
 
 
 def oddities(evidence: Evidence) -> tuple[str, ...]:
@@ -87,15 +161,11 @@ def oddities(evidence: Evidence) -> tuple[str, ...]:
 
 def failures_table(run: RunData) -> Table | None:
     """Count failed trials by cell and reason."""
-    count: Counter[tuple[str, str]] = Counter()
-    for row in rows_of(run.trials, "cell_id", "failure"):
-        if row["failure"]:
-            count[str(row["cell_id"]), fmt.shorten(fmt.clean(row["failure"]), 240)] += 1
-    if not count:
+    if not {"cell_id", "failure"} <= set(run.trials.columns):
         return None
-    rows = [(Cell(text=fmt.clean(cell)), _count(n), Cell(text=why)) for (cell, why), n in sorted(count.items())]
+    found = run.trials.filter(pl.col("failure").is_not_null()).group_by("cell_id", "failure").len()
     columns = (Column(title="cell"), Column(title="trials", numeric=True), Column(title="reason"))
-    return Table(caption="Trials that failed", columns=columns, rows=tuple(rows))
+    return _counted("Trials that failed", columns, found)
 
 
 def unscored_table(run: RunData) -> Table | None:
@@ -104,14 +174,22 @@ def unscored_table(run: RunData) -> Table | None:
     if not set(needed) <= set(run.scores.columns):
         return None
     absent = run.scores.filter(pl.col("value").is_null() | ~pl.col("value").is_finite())
+    found = absent.group_by("metric", pl.col("reason_unscored").fill_null("no reason recorded")).len()
+    columns = (Column(title="metric"), Column(title="images", numeric=True), Column(title="reason"))
+    return _counted("Images without a score", columns, found)
+
+
+def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> Table | None:
+    """Rows of (name, reason, count) as a table; reasons that read alike are counted together."""
     count: Counter[tuple[str, str]] = Counter()
-    for metric, reason in absent.select("metric", "reason_unscored").iter_rows():
-        count[fmt.clean(metric), fmt.shorten(fmt.clean(reason or "no reason recorded"), 240)] += 1
+    for name, reason, n in found.iter_rows():
+        count[fmt.shorten(fmt.clean(name), 120), fmt.shorten(fmt.clean(reason), 240)] += n
     if not count:
         return None
-    rows = [(Cell(text=metric), _count(n), Cell(text=why)) for (metric, why), n in sorted(count.items())]
-    columns = (Column(title="metric"), Column(title="images", numeric=True), Column(title="reason"))
-    return Table(caption="Images without a score", columns=columns, rows=tuple(rows))
+    most = sorted(count.items())[:_MOST_REASONS]
+    more = f" (the first {_MOST_REASONS} of {len(count)} kinds)" if len(count) > _MOST_REASONS else ""
+    rows = [(Cell(text=name), _count(n), Cell(text=why)) for (name, why), n in most]
+    return Table(caption=caption + more, columns=columns, rows=tuple(rows))
 
 
 def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
@@ -131,23 +209,22 @@ def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
     return table("System under test", short), table("Packages and the rest", rest) if rest else None
 
 
-def method(run: RunData, evidence: Evidence) -> tuple[str, ...]:
+def method(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """The formulas and parameters that this run was made and summed up with, a paragraph each."""
     protocol, metrics = evidence.suite.protocol, evidence.suite.metrics
     bound = "not limited" if protocol.max_uncertainty is None else fmt.percent(protocol.max_uncertainty)
     primary = evidence.primary
-    sources = sorted({fmt.clean(r["method"]) for r in rows_of(run.trials, "method") if r["method"]})
+    order = "cells take turns window by window" if protocol.interleave else "the cells of a variant stay together"
     said = [
-        "Energy per image = Σ energy of the windows ÷ Σ images made in them. A window holds "
-        f"{fmt.plural(images_per_window(evidence.suite), 'image')} in pipeline calls of at most "
-        f"{protocol.batch_size} (unless a variant says otherwise), repeated at least "
-        f"{fmt.plural(protocol.iterations, 'time')}; energy is "
-        "gross, idle power is not subtracted. 1 J/image = 0.2778 Wh per 1000 images.",
-        f"Protocol: {fmt.plural(protocol.blocks, 'pass')} over all cells, each in its own shuffled order (order seed "
-        f"{protocol.order_seed}); {fmt.plural(protocol.warmup_iterations, 'warm-up call')} before the first window of "
-        f"a model; {fmt.number(protocol.cooldown_s)} s of rest before each window; idle power learnt over "
+        "Energy per image = mean over prompts of E(window) ÷ images in the window. A window holds at least "
+        f"{fmt.plural(images_per_window(evidence.suite) * protocol.iterations, 'image')}, in pipeline calls of up to "
+        f"{protocol.batch_size}; energy is gross, idle power is not subtracted. 1 J/image = 0.2778 Wh per 1000 images.",
+        f"Protocol: {fmt.plural(protocol.blocks, 'pass')} over all cells in shuffled order (order seed "
+        f"{protocol.order_seed}), {order}; {fmt.plural(protocol.warmup_iterations, 'warm-up call')} before the first "
+        f"window of a model; {fmt.number(protocol.cooldown_s)} s of rest before each window; idle power learnt over "
         f"{fmt.number(protocol.idle_s)} s; uncertainty asked of a window: {bound}.",
-        "The images that were scored are the images that were metered. Scoring lies outside every energy window.",
+        "The images that were scored are the images that were metered. Scoring lies outside every energy window; the "
+        "predictor of an adaptive arm lies inside.",
         f"Quality of a cell = mean over prompts of the mean over seeds ({', '.join(map(str, protocol.seeds))}). "
         f"The frontier's axis is {metrics.primary}; a cell is on the frontier if no other cell is at least as good in "
         "both energy and quality and better in one.",
@@ -159,12 +236,39 @@ def method(run: RunData, evidence: Evidence) -> tuple[str, ...]:
     said.append(
         "Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + "."
     )
+    if analysis.frontier is not None:
+        said += [
+            f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. "
+            "Nothing is "
+            "read off outside the measured range.",
+            f"BD-energy = exp( mean over q of ln E_T(q) − ln E_A(q) ) − 1. {BD_METHOD}. Resolved needs an overlap of "
+            f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
+            "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld where the energies do not "
+            "differ for sure. Q/E is never formed: it would rank the cheapest, worst image first.",
+            "Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; predicted "
+            "by the "
+            "metric, no person was asked.",
+            f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
+            "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",
+        ]
+    if analysis.verdict is not None:
+        config = analysis.verdict.config
+        said.append(
+            f"Gate, margins declared before the comparison: energy {fmt.percent(config.margin_energy)}, "
+            f"{fmt.clean(analysis.verdict.metric)} {fmt.number(config.margin_quality)}; one-sided α = "
+            f"{config.alpha:g} an "
+            f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by "
+            "prompt; PASS "
+            "by intersection and union, FAIL after Holm."
+        )
     said.append(
-        f"The headline compares each cheaper cell with the longest run by {pairing.METHOD}; its saving divides the two "
-        "energy intervals end against end, which is never narrower than a paired interval. Intervals cover the choice "
-        "of prompts. They do not cover other machines, other sessions, or a constant error of the meter."
+        "Intervals cover the choice of prompts. They do not cover other machines, other sessions, the interpolation of "
+        "curves, or a constant error of the meter."
     )
-    said += [f"Source of the joules: {source}." for source in sources[:4]]
+    sources = (
+        sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique())) if "method" in run.trials.columns else []
+    )
+    said += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
     return tuple(said)
 
 

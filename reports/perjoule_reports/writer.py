@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perjoule.reporting import ReportRequest
 from perjoule_reports.content import build_report
 from perjoule_reports.html import render_html
 from perjoule_reports.markdown import render_markdown
@@ -11,28 +12,34 @@ from perjoule_reports.payload import to_json
 from perjoule_reports.records import RunData
 
 
-def write_report(run: RunData, out: Path) -> list[Path]:
+def write_report(run: RunData, out: Path, request: ReportRequest | None = None) -> list[Path]:
     """Write the HTML file, its Markdown twin and its JSON.
 
     Args:
         run: What to report on.
         out: The HTML file, or a folder that gets `report.html`, `report.md` and `result.json`. Beside an HTML file of
             another name, the twins take that name too.
+        request: A baseline to gate against, and what else is asked for.
 
     Returns:
         The files written, HTML first.
     """
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
     result = page.with_name("result.json") if page.stem == "report" else page.with_suffix(".json")
-    report = build_report(run)
+    report = build_report(run, request)
     contents = {
         page: render_html(report),
         page.with_suffix(".md"): render_markdown(report),
         result: to_json(report.payload),
     }
-    page.parent.mkdir(parents=True, exist_ok=True)
     for file, text in contents.items():
-        temporary = file.with_name(file.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(file)
+        write_file(file, text)
     return list(contents)
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(file)

@@ -155,7 +155,7 @@ class TestRecommend:
         variant = Variant(
             name="v", model="org/model", steps=(4, 8), scheduler="DDIMScheduler", guidance=3.0, dtype="float16"
         )
-        text = diffusers_call(variant, 8.0)
+        text = diffusers_call(variant, 8.0, variant.model)
         compile(text, "call", "exec")
         assert "DDIMScheduler.from_config(pipe.scheduler.config)" in text
         assert "num_inference_steps=8, guidance_scale=3.0" in text

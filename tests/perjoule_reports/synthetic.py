@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from perjoule.run_directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.statistics.points import operating_points
-from perjoule.types import Metrics, MetricSpec, PromptSource, Protocol, Suite, Variant
+from perjoule.types import Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 25, 50)
 SHAPES = ("circle", "square", "triangle")
@@ -44,6 +44,11 @@ class SyntheticRun:
     power: pl.DataFrame
     metrics: dict[str, MetricSpec]
     prompts: dict[str, str]
+    devices: tuple[Any, ...] = ()
+
+    @property
+    def prompt_set(self) -> tuple[Prompt, ...]:
+        return tuple(Prompt(prompt_id=pid, text=text) for pid, text in self.prompts.items())
 
 
 def spec(name: str, **changes: Any) -> MetricSpec:

@@ -35,7 +35,7 @@ def test_tables_keep_their_columns_whatever_the_run_says(synthetic, tmp_path):
 def test_escape_leaves_plain_words_alone():
     assert escape("0.97 [0.95, 0.98] +3 %") == r"0.97 \[0.95, 0.98\] +3 %"
     assert escape("a|b\nc") == r"a\|b c"
-    assert escape("<b>@me #1") == "&lt;b&gt;&#64;me &#35;1"
+    assert escape("<b>@me #1") == "&lt;b&gt;&#64;&#8203;me &#35;&#8203;1"
     assert escape("clip_text") == r"clip\_text"
 
 

@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every verb of this package."""
-    from perjoule.commands import baseline, gate, importing, init, plan, recommend
+    from perjoule.commands import baseline, gate, importing, init, plan, recommend, report
 
-    for module in (plan, recommend, gate, baseline, importing, init):
+    for module in (plan, report, recommend, gate, baseline, importing, init):
         module.register(app)

@@ -7,7 +7,6 @@ import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,13 +76,7 @@ def gate(
 
     ours = load_run(candidate)
     with ExitStack() as stack:
-        stored = not Path(baseline).is_dir()
-        if stored:
-            folder = Path(stack.enter_context(TemporaryDirectory()))
-            key = str(ours.environment.get("comparability_key"))
-            theirs = baselines.load(baseline, folder, suite=ours.suite.name, key=key)
-        else:
-            theirs = load_run(baseline)
+        theirs, stored = baselines.opened(baseline, ours, stack)
         config = GateConfig(
             margin_energy=share(margin_energy, "--margin-energy"),
             margin_quality=margin_quality,

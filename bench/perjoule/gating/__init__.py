@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from perjoule.gating.records import GateConfig, Verdict
 
 if TYPE_CHECKING:
+    from perjoule.gating.pairing import Pairs
     from perjoule.run_directory import Run
 
-__all__ = ["GateConfig", "Verdict", "gate"]
+__all__ = ["GateConfig", "Verdict", "examine", "gate"]
 
 
 def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateConfig | None = None) -> Verdict:
@@ -33,6 +34,35 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
     Raises:
         UsageError: If a margin is below the minimal detectable effect: such a gate could only guess.
     """
+    from perjoule.gating.decide import require_resolvable
+
+    verdict, _ = _judged(baseline, candidate, metric, config)
+    require_resolvable(verdict)
+    return verdict
+
+
+def examine(
+    baseline: Run, candidate: Run, metric: str | None = None, config: GateConfig | None = None
+) -> tuple[Verdict, Pairs | None]:
+    """`gate` for readers: what a margin that is too narrow would have made an error is an inconclusive verdict here.
+
+    Returns:
+        The verdict, and the differences that it rests on; None where evidence is missing, invalid or incomparable.
+    """
+    from dataclasses import replace
+
+    from perjoule.gating.decide import unresolvable
+
+    verdict, pairs = _judged(baseline, candidate, metric, config)
+    problems = unresolvable(verdict)
+    if problems:
+        verdict = replace(verdict, verdict="inconclusive", reasons=(*problems, *verdict.reasons))
+    return verdict, pairs
+
+
+def _judged(
+    baseline: Run, candidate: Run, metric: str | None, config: GateConfig | None
+) -> tuple[Verdict, Pairs | None]:
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
     from perjoule.gating.pairing import pair_runs
@@ -41,5 +71,6 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
     name = metric or baseline.suite.metrics.primary
     found = check(baseline, candidate, name, settings)
     if found.blocking:
-        return Verdict.invalid(name, settings, found)
-    return decide(pair_runs(baseline, candidate, name), name, settings, found)
+        return Verdict.invalid(name, settings, found), None
+    pairs = pair_runs(baseline, candidate, name)
+    return decide(pairs, name, settings, found), pairs

@@ -27,11 +27,7 @@ _LISTED = 5
 
 
 def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Verdict:
-    """Judge both axes and every cell.
-
-    Raises:
-        UsageError: If a margin is below the minimal detectable effect.
-    """
+    """Judge both axes and every cell."""
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
     if len(energy) < 2 or len(quality) < 2:
         reason = f"{min(len(energy), len(quality))} prompts are shared by both runs in every cell: 2 are the least"
@@ -49,7 +45,6 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Ve
     unsure_session = config.mode == "stored" and config.session_sd is None
     axis_e = _energy_axis(energy, config, extra, ("", "energy") in failing and not unsure_session)
     axis_q = _quality_axis(quality, config, ("", "quality") in failing)
-    _require_resolvable(axis_e, axis_q, metric, config, len(energy), len(quality))
     cells = tuple(_cell(pairs, i, config, failing, unsure_session) for i in range(len(pairs.cells)))
     worth = _net_benefit(pairs, config)
     reasons = [*_reasons(axis_e, axis_q, metric, unsure_session, energy, limit_e, extra, config)]
@@ -196,20 +191,31 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
     )
 
 
-def _require_resolvable(
-    energy: Axis, quality: Axis, metric: str, config: GateConfig, n_energy: int, n_quality: int
-) -> None:
+def unresolvable(verdict: Verdict) -> list[str]:
+    """A sentence for each margin below its minimal detectable effect: a gate with such a margin could only guess."""
     problems = []
-    for name, axis, n in (("energy", energy, n_energy), (metric, quality, n_quality)):
+    for name, axis in (("energy", verdict.energy), (verdict.metric, verdict.quality)):
         if axis.mde is not None and axis.mde > axis.margin:
+            n = axis.change.n
             needed = math.ceil(n * (axis.mde / axis.margin) ** 2)
             problems.append(
                 f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
                 f"({axis.mde:.4g}) of {n} prompts; the change found is {_text(axis.change.value)} "
                 f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. Take about {needed} prompts, or a wider margin"
             )
+    return problems
+
+
+def require_resolvable(verdict: Verdict) -> None:
+    """Refuse margins that the evidence cannot tell from nothing.
+
+    Raises:
+        UsageError: If a margin is below the minimal detectable effect.
+    """
+    problems = unresolvable(verdict)
     if problems:
-        shown = f"minimal detectable effects: energy {energy.mde:.2%}, {metric} {quality.mde:.4g}"
+        energy, quality = verdict.energy.mde or 0.0, verdict.quality.mde or 0.0
+        shown = f"minimal detectable effects: energy {energy:.2%}, {verdict.metric} {quality:.4g}"
         raise UsageError("\n".join([*problems, shown]))
 
 

@@ -21,7 +21,7 @@ from perjoule.statistics.resampling import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
-    """Differences. Rows are prompts (or groups that share a window), columns are cells.
+    r"""Differences. Rows are prompts (or groups that share a window), columns are cells.
 
     Attributes:
         cells: Cell ids.
@@ -31,6 +31,8 @@ class Pairs:
         total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
         provenance: Of the joules.
+        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \\x1f.
+        quality_units: What the rows of `quality` are: prompt ids.
     """
 
     cells: tuple[str, ...]
@@ -40,6 +42,8 @@ class Pairs:
     total_energy_change: float
     identical_images: bool
     provenance: tuple[str, ...]
+    energy_units: tuple[str, ...] = ()
+    quality_units: tuple[str, ...] = ()
 
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
@@ -60,15 +64,18 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     sign = sign_of(baseline.metrics[metric])
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
-    quality = _wide(scores, "difference", cells)
+    quality, quality_units = _wide(scores, "difference", cells)
+    log_energy, energy_units = _wide(energy, "log", cells)
     return Pairs(
         cells=tuple(cells),
-        log_energy=_wide(energy, "log", cells),
-        energy_j=_wide(energy, "difference", cells),
+        log_energy=log_energy,
+        energy_j=_wide(energy, "difference", cells)[0],
         quality=np.zeros_like(quality) if same else quality,
         total_energy_change=totals[0] / totals[1] - 1,
         identical_images=same,
         provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
+        energy_units=energy_units,
+        quality_units=quality_units,
     )
 
 
@@ -96,12 +103,12 @@ def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
     )
 
 
-def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> Array:
-    """(units, cells), units that every cell has."""
+def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> tuple[Array, tuple[str, ...]]:
+    """(units, cells), units that every cell has, and what they are."""
     wide = frame.pivot(on="cell_id", index="unit", values=value).drop_nulls().sort("unit")
     if not set(cells) <= set(wide.columns):
-        return np.empty((0, len(cells)))
-    return wide.select(cells).to_numpy().astype(np.float64)
+        return np.empty((0, len(cells))), ()
+    return wide.select(cells).to_numpy().astype(np.float64), tuple(wide["unit"])
 
 
 def _identical(baseline: Run, candidate: Run) -> bool:

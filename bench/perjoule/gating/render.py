@@ -3,6 +3,7 @@
 from xml.etree import ElementTree as Xml
 
 from perjoule.gating.records import Axis, Verdict
+from perjoule.text import escape_markdown, one_line
 
 _WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
 # GitHub cuts comments at 64 kB and shows ten annotations of a kind per step
@@ -15,14 +16,14 @@ def terminal(verdict: Verdict) -> str:
     """At most twelve lines."""
     lines = [f"{_WORDS[verdict.verdict]}{_brand(verdict)}"]
     lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
-    lines.append(f"  quality  {_axis(verdict.quality, percent=False)}  ({verdict.metric})")
+    lines.append(f"  quality  {_axis(verdict.quality, percent=False)}  ({one_line(verdict.metric)})")
     if verdict.total_energy_change is not None:
         lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
     shown = verdict.reasons[:_LISTED]
-    lines += [f"  - {reason}" for reason in shown]
+    lines += [f"  - {one_line(reason)}" for reason in shown]
     if len(verdict.reasons) > len(shown):
         lines.append(f"  - and {len(verdict.reasons) - len(shown)} more: see --json")
-    lines += [f"  note: {note}" for note in verdict.notes[:2]]
+    lines += [f"  note: {one_line(note)}" for note in verdict.notes[:2]]
     return "\n".join(lines)
 
 
@@ -38,8 +39,8 @@ def markdown(verdict: Verdict) -> str:
         _row(verdict.metric, verdict.quality, percent=False),
         "",
     ]
-    lines += [f"- {_escape(reason)}" for reason in verdict.reasons]
-    lines += [f"- note: {_escape(note)}" for note in verdict.notes]
+    lines += [f"- {escape_markdown(reason)}" for reason in verdict.reasons]
+    lines += [f"- note: {escape_markdown(note)}" for note in verdict.notes]
     if len(verdict.cells) > 1:
         lines += [
             "",
@@ -50,7 +51,9 @@ def markdown(verdict: Verdict) -> str:
         ]
         for cell in verdict.cells:
             energy, quality = _percent(cell.energy.value), _number(cell.quality.value)
-            lines.append(f"| {_escape(cell.cell_id)} | {energy} | {quality} | {', '.join(cell.failed) or '–'} |")
+            lines.append(
+                f"| {escape_markdown(cell.cell_id)} | {energy} | {quality} | {', '.join(cell.failed) or '–'} |"
+            )
         lines += ["", "</details>"]
     return _fit("\n".join(lines) + "\n")
 
@@ -73,7 +76,7 @@ def junit(verdict: Verdict) -> str:
     suite = Xml.Element("testsuite", name="perjoule gate")
     properties = Xml.SubElement(suite, "properties")
     for name, text in (("verdict", verdict.verdict), ("metric", verdict.metric), ("provenance", _kinds(verdict))):
-        Xml.SubElement(properties, "property", name=name, value=text)
+        Xml.SubElement(properties, "property", name=name, value=one_line(text))
     cell_failure = not broken and verdict.verdict == "fail" and not failures
     for name, axis in axes:
         case = Xml.SubElement(suite, "testcase", classname="perjoule.gate", name=name)
@@ -86,7 +89,7 @@ def junit(verdict: Verdict) -> str:
             ("mde", axis.mde),
         ):
             Xml.SubElement(numbers, "property", name=key, value="" if value is None else repr(value))
-        text = "\n".join(verdict.reasons)
+        text = "\n".join(one_line(reason) for reason in verdict.reasons)
         if broken:
             Xml.SubElement(case, "error", message="invalid or incomparable evidence").text = text
         elif axis.outcome == "fail" or (cell_failure and name == "energy"):
@@ -115,7 +118,7 @@ def _axis(axis: Axis, *, percent: bool) -> str:
 def _row(name: str, axis: Axis, *, percent: bool) -> str:
     text = _percent if percent else _number
     interval = "–" if axis.change.value is None else f"{text(axis.change.low)} to {text(axis.change.high)}"
-    cells = (_escape(name), text(axis.change.value), interval, text(axis.margin), text(axis.mde), axis.outcome)
+    cells = (escape_markdown(name), text(axis.change.value), interval, text(axis.margin), text(axis.mde), axis.outcome)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -135,17 +138,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4g}"
 
 
-def _escape(text: str) -> str:
-    """Names and prompts are untrusted: no table breaks, no HTML, no mentions."""
-    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " "), ("`", "'"), ("@", "@\u200b")):
-        text = text.replace(old, new)
-    return text
-
-
 def _command(text: str) -> str:
-    for old, new in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-        text = text.replace(old, new)
-    return text
+    return one_line(text).replace("%", "%25")
 
 
 def _fit(text: str) -> str:

@@ -11,13 +11,14 @@ import numpy as np
 from perjoule.errors import UnknownNameError
 from perjoule.run_directory import Run
 from perjoule.statistics import benefit
-from perjoule.statistics.comparisons import Arm, Evidence, arms_of, compare_all, main_anchor
+from perjoule.statistics.comparisons import Arm, Evidence, compare_all, main_anchor
 from perjoule.statistics.curves import Ladders
-from perjoule.statistics.grid import Grid, read_grid
+from perjoule.statistics.drawn import Drawn, draw, evidence_of
+from perjoule.statistics.grid import Grid
 from perjoule.statistics.pareto import hypervolume
-from perjoule.statistics.points import family_of, points_of, sign_of
+from perjoule.statistics.points import points_of, sign_of
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array, Means
-from perjoule.statistics.tails import at_or_below, tail_estimates
+from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
 
 SCHEMA = 1
@@ -46,23 +47,24 @@ def frontier(
     name = metric or run.suite.metrics.primary
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
+    return frontier_of(run, draw(run, [name], resamples), name, at_quality=at_quality, temperature=temperature)
+
+
+def frontier_of(
+    run: Run, drawn: Drawn, name: str, *, at_quality: float | None = None, temperature: float | None = None
+) -> dict[str, Any]:
+    """`frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
-    grid = read_grid(run, [name])
-    quality = sign_of(spec) * grid.quality[name]
-    drawn = grid.resampled(resamples, beside=[at_or_below(quality)])
-    count = len(grid.cells)
-    means = drawn.of(slice(2 * count))
-    tails = tail_estimates(quality, drawn.of(slice(2 * count, None)))
-    table = points_of(run, grid, means)
+    grid, means = drawn.of(name)
+    evidence = evidence_of(run, drawn, name)
+    tails = tail_estimates(evidence.quality, drawn.tails)
+    table = points_of(run, grid, means, drawn.facts)
     points = [
         _point(row) | {"quality_p10": _turned(tail, sign_of(spec))}
         for row, tail in zip(table.iter_rows(named=True), tails, strict=True)
     ]
     facts = {point["cell_id"]: point for point in points}
-    batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
-    arms = arms_of(grid, facts, family_of(run), means.point, batch_sizes)
-    evidence = Evidence(grid=grid, means=means, spec=spec, quality=quality, arms=arms)
-    anchor = main_anchor(arms)
+    anchor = main_anchor(evidence.arms)
     best = [p for p in points if p["on_frontier"] and p["quality"]["value"] is not None]
     best.sort(key=lambda p: float(p["energy_j_per_image"]["value"] or 0))
     return {

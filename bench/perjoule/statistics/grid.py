@@ -109,8 +109,9 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
     def array(frame: pl.DataFrame) -> Array:
         placed = (
             frame.filter(pl.col("value").is_not_null() & pl.col("value").is_finite())
-            .join(columns, on="cell_id")
-            .join(units, on=keys, nulls_equal=True)
+            # in order, since the last digit of a mean depends on it
+            .join(columns, on="cell_id", maintain_order="left")
+            .join(units, on=keys, nulls_equal=True, maintain_order="left")
             .group_by("row", "place", "column")
             .agg(pl.col("value").mean())
         )

@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's step-down, and the p-value of a resampled statistic."""
+"""Many tests at once: Holm's step-down, Benjamini and Hochberg's step-up, the p-value of a resampled statistic."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ def holm(tests: Mapping[Key, float], alpha: float = ALPHA) -> set[Key]:
             break
         rejected.add(key)
     return rejected
+
+
+def benjamini_hochberg(tests: Mapping[Key, float]) -> dict[Key, float]:
+    """Adjusted p-values that hold the expected share of false discoveries (Benjamini and Hochberg 1995).
+
+    Args:
+        tests: Key -> p-value.
+
+    Returns:
+        Key -> the smallest false discovery rate at which the test would still be called a discovery.
+    """
+    if not tests:
+        return {}
+    ranked = sorted(tests.items(), key=lambda item: item[1])
+    adjusted = np.array([p for _, p in ranked]) * len(ranked) / np.arange(1, len(ranked) + 1)
+    smallest = np.minimum(1.0, np.minimum.accumulate(adjusted[::-1])[::-1])
+    found = dict(zip((key for key, _ in ranked), smallest.tolist(), strict=True))
+    return {key: found[key] for key in tests}
 
 
 def p_differs_from_zero(resamples: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,14 @@ def operating_points(run: Run) -> pl.DataFrame:
         with the family's own longest run, so its frontier is computed inside each family.
     """
     grid = read_grid(run, list(run.metrics))
-    return points_of(run, grid, grid.resampled())
+    return points_of(run, grid, grid.resampled(), cell_facts(run.trials))
 
 
-def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
-    """`operating_points` on arrays and draws that are there already."""
+def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
+    """`operating_points` on arrays, draws and facts that are there already."""
     count = len(grid.cells)
-    facts = cell_facts(run)
     families = family_of(run)
-    energy = _estimates(means, range(count), prompts_known(grid.energy_j), ENERGY_METHOD)
+    energy = energy_estimates(grid, means)
     rows: list[dict[str, Any]] = []
     for number, metric in enumerate(grid.quality, 1):
         spec = run.metrics[metric]
@@ -50,7 +50,7 @@ def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
         groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
         on, chance = _frontier(means, np.arange(count), np.array(columns), spec, groups)
         rows += [
-            facts[cell]
+            dict(facts[cell])
             | _spread("energy", energy[i], "energy_j_per_image")
             | _spread("quality", quality[i], "quality")
             | {
@@ -68,6 +68,17 @@ def points_of(run: Run, grid: Grid, means: Means) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=POINT_COLUMNS)
 
 
+def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
+    """J/image of each cell, from draws whose first columns are the cells' energies.
+
+    A cell whose prompts all shared their windows has no interval: there is nothing to draw from.
+    """
+    known = prompts_known(grid.energy_j)
+    found = _estimates(means, range(len(grid.cells)), known, ENERGY_METHOD)
+    shared = known <= grid.prompts_per_window
+    return [replace(e, low=None, high=None) if one else e for e, one in zip(found, shared, strict=True)]
+
+
 def family_of(run: Run) -> dict[str, str]:
     """Variant -> family; a variant that the suite does not know is a family of its own."""
     named = {variant.name: variant.family or variant.name for variant in run.suite.variants}
@@ -79,7 +90,7 @@ def sign_of(spec: MetricSpec) -> float:
     return 1.0 if spec.direction == "higher" else -1.0
 
 
-def cell_facts(run: Run) -> dict[str, dict[str, Any]]:
+def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
@@ -87,7 +98,7 @@ def cell_facts(run: Run) -> dict[str, dict[str, Any]]:
     bounded = measured & pl.col("uncertainty_j").is_not_null()
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
-    frame = run.trials.group_by("cell_id").agg(
+    frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
         steps_mean=pl.col("steps").filter(good).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),

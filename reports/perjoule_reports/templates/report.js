@@ -1,16 +1,16 @@
 "use strict";
 // Comfort only: the page is complete without this.
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const make = (tag, more = {}) => Object.assign(document.createElement(tag), more);
 
 // A click on a column head sorts the table; again, the other way round. Cells without a number stay last.
-for (const table of document.querySelectorAll("section > .scroll > table")) {
+for (const table of all("section > .scroll > table")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
   if (body.rows.length < 2) continue;
   heads.forEach((head, column) => {
     const label = head.querySelector(".head");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = label.textContent;
+    const button = make("button", { type: "button", textContent: label.textContent });
     label.replaceChildren(button);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
@@ -33,10 +33,76 @@ for (const table of document.querySelectorAll("section > .scroll > table")) {
   });
 }
 
+// Arms can be hidden: in every figure and every table that has a row for them.
+const points = all("svg [data-cell]");
+const arms = new Map(points.map((point) => [point.dataset.arm, point.dataset.variant]));
+if (arms.size > 1) {
+  const set = make("fieldset", { className: "arms" });
+  set.append(make("legend", { textContent: "Show" }));
+  for (const [arm, variant] of [...arms].sort((a, b) => a[0] - b[0])) {
+    const box = make("input", { type: "checkbox", checked: true });
+    box.addEventListener("change", () => {
+      all(`[data-arm="${arm}"]`).forEach((part) => part.classList.toggle("off", !box.checked));
+    });
+    const label = make("label");
+    const swatch = document.querySelector(`tr[data-arm="${arm}"] .swatch`);
+    label.append(box, ...(swatch ? [swatch.cloneNode(true)] : []), variant);
+    set.append(label);
+  }
+  points[0].closest("figure").before(set);
+}
+
+// A point under the mouse or with the focus shows its joules and its pictures. One tab stop a figure, then arrow keys.
+const peek = make("div", { className: "peek", id: "peek" });
+const pictures = all("li[data-cell]");
+function show(point, text) {
+  const figure = point.closest("figure");
+  const row = make("div");
+  for (const item of pictures.filter((other) => other.dataset.cell === point.dataset.cell).slice(0, 3)) {
+    const image = item.querySelector("img");
+    if (image) row.append(make("img", { src: image.src, alt: "", className: image.className }));
+  }
+  peek.replaceChildren(make("p", { textContent: text }), ...(row.childElementCount ? [row] : []));
+  figure.append(peek);
+  const [outer, inner] = [figure.getBoundingClientRect(), point.getBoundingClientRect()];
+  const right = inner.right - outer.left + 14;
+  const fits = right + peek.offsetWidth <= outer.width;
+  peek.style.left = `${fits ? right : Math.max(0, inner.left - outer.left - peek.offsetWidth - 14)}px`;
+  peek.style.top = `${Math.max(0, inner.top - outer.top - peek.offsetHeight / 2)}px`;
+}
+for (const picture of new Set(points.map((point) => point.ownerSVGElement))) {
+  const own = all("[data-cell]", picture);
+  const across = (point) => point.getBoundingClientRect().left;
+  picture.setAttribute("role", "group");
+  own.forEach((point, i) => {
+    const title = point.querySelector("title");
+    const text = title ? title.textContent : point.dataset.cell;
+    if (title) title.remove();
+    point.setAttribute("role", "img");
+    point.setAttribute("aria-label", text);
+    point.setAttribute("tabindex", i ? -1 : 0);
+    point.addEventListener("mouseenter", () => show(point, text));
+    point.addEventListener("mouseleave", () => peek.remove());
+    point.addEventListener("focus", () => show(point, text));
+    point.addEventListener("blur", () => peek.remove());
+    point.addEventListener("keydown", (event) => {
+      const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+      if (event.key === "Escape") peek.remove();
+      if (!way) return;
+      event.preventDefault();
+      const seen = own.filter((other) => !other.classList.contains("off")).sort((a, b) => across(a) - across(b));
+      const next = seen[(seen.indexOf(point) + way + seen.length) % seen.length];
+      point.setAttribute("tabindex", -1);
+      next.setAttribute("tabindex", 0);
+      next.focus();
+    });
+  });
+}
+
 // Paper has no clicks: open what is folded, and fold it again afterwards.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = all("details:not([open])");
   opened.forEach((details) => { details.open = true; });
 });
 addEventListener("afterprint", () => opened.forEach((details) => { details.open = false; }));
@@ -46,7 +112,11 @@ if (copy && navigator.clipboard) {
   copy.hidden = false;
   copy.addEventListener("click", async () => {
     const data = JSON.parse(document.getElementById("perjoule-result").textContent);
-    await navigator.clipboard.writeText(JSON.stringify(data, null, 2));
-    copy.textContent = "Copied";
+    try {
+      await navigator.clipboard.writeText(JSON.stringify(data, null, 2));
+      copy.textContent = "Copied";
+    } catch {
+      copy.textContent = "The browser does not allow copying: take result.json";
+    }
   });
 }

@@ -1,0 +1,73 @@
+"""`perjoule report`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perjoule.commands.options import Json, print_json, share
+from perjoule.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(report)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or a folder of run directories.")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Gate against this run directory, or stored baseline.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
+    margin_energy: Annotated[str, typer.Option(help="With --baseline: tolerable extra energy, 5% or 0.05.")] = "5%",
+    margin_quality: Annotated[
+        float, typer.Option(help="With --baseline: tolerable loss, in units of the primary metric.")
+    ] = 0.15,
+    co2_country: Annotated[
+        str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, FRA say).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Render one self-contained HTML file, its Markdown twin and result.json.
+
+    The verdict against a baseline is part of the report; `perjoule gate` turns it into an exit code. Of a folder of
+    runs, render index.html: a line for each run, joules and quality over time, links to the reports that are there.
+
+    Example: perjoule report runs/demo --out demo.html
+    """
+    from perjoule import baselines, pipeline
+    from perjoule.gating.records import GateConfig
+    from perjoule.reporting import ReportRequest
+    from perjoule.run_directory import holds_runs, load_run
+
+    if holds_runs(run):
+        if baseline is not None:
+            raise UsageError(f"--baseline {baseline}: {run} is a folder of runs; give one of them")
+        _print(pipeline.index(run, out or run / "index.html"), as_json)
+        return
+    ours = load_run(run)
+    with ExitStack() as stack:
+        theirs, stored = (None, False) if baseline is None else baselines.opened(baseline, ours, stack)
+        request = ReportRequest(
+            baseline=theirs,
+            gate=GateConfig(
+                margin_energy=share(margin_energy, "--margin-energy"),
+                margin_quality=margin_quality,
+                mode="stored" if stored else "paired",
+            ),
+            co2_country=co2_country,
+        )
+        files = pipeline.report(ours, out or run / "report.html", request)
+    _print(files, as_json)
+
+
+def _print(files: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json({"schema": 1, "files": [str(file) for file in files]})
+    else:
+        for file in files:
+            typer.echo(str(file))

@@ -1,0 +1,88 @@
+"""Cells against one cell, prompt by prompt.
+
+A prompt's difficulty is shared by all cells, so two cells are compared by their differences on the same prompts; the
+intervals of single cells may overlap although the difference is clear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perjoule.errors import EvidenceError
+from perjoule.statistics.benefit import Quadrants, quadrants
+from perjoule.statistics.comparisons import Arm, Evidence
+from perjoule.statistics.grid import prompts_known
+from perjoule.statistics.resampling import METHOD, Array
+from perjoule.types import Estimate
+
+RATIO_METHOD = f"ratio of mean J/image; {METHOD}"
+DIFFERENCE_METHOD = f"mean paired difference; {METHOD}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """A cell against the anchor cell.
+
+    Attributes:
+        cell_id: The cell.
+        anchor_cell_id: What it is compared with.
+        energy_ratio: Cell over anchor.
+        quality: Cell minus anchor, in units of the metric and on its own scale.
+        quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points.
+    """
+
+    cell_id: str
+    anchor_cell_id: str
+    energy_ratio: Estimate
+    quality: Estimate
+    quadrants: Quadrants
+
+
+def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
+    """Every cell that may be compared with the anchor cell and shares a prompt with it, by cell id.
+
+    Under a full-reference metric only the anchor's own family may be.
+    """
+    arms = {column: arm for arm in evidence.arms for column in arm.columns}
+    at = {evidence.grid.cells[column]: column for column in arms}
+    if anchor_cell_id not in at:
+        return {}
+    anchor = _one(arms, at[anchor_cell_id])
+    single = prompts_known(evidence.grid.energy_j) <= evidence.grid.prompts_per_window
+    found = {}
+    for cell, column in at.items():
+        arm = _one(arms, column)
+        if column == at[anchor_cell_id] or (evidence.spec.track == "fidelity" and arm.family != anchor.family):
+            continue
+        try:
+            made = _contrast(evidence, arm, anchor)
+        except EvidenceError:  # no prompt was measured and scored in both
+            continue
+        if single[column] or single[at[anchor_cell_id]]:
+            # one window each: there is nothing to draw energies from
+            made = replace(made, energy_ratio=replace(made.energy_ratio, low=None, high=None))
+        found[cell] = made
+    return found
+
+
+def _one(arms: dict[int, Arm], column: int) -> Arm:
+    return replace(arms[column], columns=(column,))
+
+
+def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
+    means = evidence.paired(arm, anchor).means  # columns: E and Q of the cell, E and Q of the anchor
+    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+
+    def ratio(rows: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(rows[:, 0] / rows[:, 2])
+
+    return Contrast(
+        cell_id=evidence.grid.cells[arm.columns[0]],
+        anchor_cell_id=evidence.grid.cells[anchor.columns[0]],
+        energy_ratio=means.estimate(ratio, method=RATIO_METHOD),
+        quality=means.estimate(lambda rows: sign * (rows[:, 1] - rows[:, 3]), method=DIFFERENCE_METHOD),
+        quadrants=quadrants(means, (0, 1), (2, 3)),
+    )

@@ -1,0 +1,177 @@
+"""Where the scatter comes from, and which part of it an interval over prompts contains.
+
+meter           bound of the windows over their energy             not in the interval
+repeats         ln E of the same prompts in other blocks           in it
+seeds           quality of one prompt under other seeds            in it
+prompts         what prompts differ by, inside a cell              in it
+drift           slope of ln(E / mean of the cell) over the run     in it, if cells took turns
+sessions        the same run on another day or machine             not in it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from perjoule.run_directory import Run
+from perjoule.statistics.comparisons import Evidence
+from perjoule.statistics.resampling import LEVEL, Array
+from perjoule.types import Estimate
+
+MIN_WINDOWS = 20
+DRIFT_METHOD = "least squares of ln(E / mean of the cell) over the place in the run; Student's t"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source of variability.
+
+    Attributes:
+        name: In words.
+        energy: Standard deviation (or bound) as a share of a cell's energy; None with a reason.
+        quality: Standard deviation in units of the metric; None with a reason.
+        n: Groups or windows that it rests on.
+        inside: True if an interval over prompts contains it.
+        reason: Why a number is absent, in words.
+    """
+
+    name: str
+    energy: float | None
+    quality: float | None
+    n: int
+    inside: bool
+    reason: str = ""
+
+
+def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
+    """All sources in a fixed order; absent ones say why. `evidence` None: no metric was scored."""
+    good = run.trials.filter(pl.col("failure").is_null())
+    per_image = pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations"))
+    windows = good.select(
+        "cell_id",
+        place=pl.int_range(pl.len()),
+        unit=pl.concat_str(
+            pl.col("prompt_ids").list.join("\x1f"),
+            pl.col("seeds").cast(pl.List(pl.String)).list.join("\x1f"),
+            separator="\x1e",
+        ),
+        log=per_image.log(),
+    ).filter(pl.col("log").is_finite())
+    return (
+        _meter(good),
+        _repeats(windows),
+        _seeds(evidence),
+        _prompts(windows, evidence),
+        Source(
+            name="between sessions and machines",
+            energy=None,
+            quality=None,
+            n=1,
+            inside=False,
+            reason="one run is one session: it takes at least five A/A runs to know",
+        ),
+    )
+
+
+def drift(run: Run) -> tuple[Estimate | None, str]:
+    """Relative change of energy from the first to the last window, beside what cells differ by; or why there is none.
+
+    The order of the rows is the order of the measurement, except in a table that was imported.
+    """
+    if run.suite.variants and all(variant.model == "imported" for variant in run.suite.variants):
+        return None, "the run was imported: the order of its windows is not known"
+    frame = (
+        run.trials.with_row_index("place")
+        .filter(pl.col("failure").is_null() & (pl.col("energy_j") > 0))
+        .with_columns(log=(pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations"))).log())
+        .with_columns(off=pl.col("log") - pl.col("log").mean().over("cell_id"))
+    )
+    n = len(frame)
+    if n < MIN_WINDOWS:
+        return None, f"{n} windows are too few to see a drift: {MIN_WINDOWS} are the least"
+    place = frame["place"].to_numpy().astype(np.float64) / max(1, len(run.trials) - 1)
+    off = frame["off"].to_numpy()
+    # the cell's own mean place is taken out too, since its mean energy was
+    place = place - frame.select(pl.col("place").mean().over("cell_id")).to_series().to_numpy() / max(
+        1, len(run.trials) - 1
+    )
+    spread = float((place**2).sum())
+    freedom = n - frame["cell_id"].n_unique() - 1
+    if spread <= 0 or freedom < 2:
+        return None, "every cell has one window: what drifts cannot be told from what cells differ by"
+    from scipy.special import stdtrit
+
+    slope = float((place * off).sum()) / spread
+    error = float(np.sqrt(((off - slope * place) ** 2).sum() / freedom / spread))
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    value, low, high = (float(np.expm1(v)) for v in (slope, slope - half, slope + half))
+    return Estimate(value=value, low=low, high=high, level=LEVEL, n=n, method=DRIFT_METHOD), ""
+
+
+def _meter(good: pl.DataFrame) -> Source:
+    name = "the meter's own bound"
+    known = good.filter((pl.col("energy_j") > 0) & pl.col("uncertainty_j").is_finite())
+    if known.is_empty():
+        why = "no window has a reading with a bound"
+        return Source(name=name, energy=None, quality=None, n=0, inside=False, reason=why)
+    share = float(known["uncertainty_j"].to_numpy().sum() / known["energy_j"].to_numpy().sum())
+    return Source(name=name, energy=share, quality=None, n=len(known), inside=False)
+
+
+def _repeats(windows: pl.DataFrame) -> Source:
+    name = "between windows of the same prompts"
+    sd, n = _pooled(windows, ["cell_id", "unit"])
+    why = "" if n else "every window was measured once: protocol.blocks = 2 or more would tell"
+    return Source(name=name, energy=sd, quality=None, n=n, inside=True, reason=why)
+
+
+def _seeds(evidence: Evidence | None) -> Source:
+    name = "between seeds of one prompt"
+    if evidence is None:
+        return Source(name=name, energy=None, quality=None, n=0, inside=True, reason="nothing was scored")
+    quality = evidence.quality
+    known = np.isfinite(quality)
+    count = known.sum(1)
+    sd, n = _within(quality, known, count)
+    why = "" if n else "one seed per prompt: protocol.seeds with two or more would tell"
+    return Source(name=name, energy=None, quality=sd, n=n, inside=True, reason=why)
+
+
+def _prompts(windows: pl.DataFrame, evidence: Evidence | None) -> Source:
+    name = "between prompts of one cell"
+    energy, groups = _pooled(windows, ["cell_id"])
+    quality, n = None, 0
+    if evidence is not None:
+        known = np.isfinite(evidence.quality)
+        count = known.sum(1)
+        means = np.where(count > 0, np.where(known, evidence.quality, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+        there = np.isfinite(means)
+        quality, n = _within(means[None], there[None], there.sum(0)[None])
+    why = "" if energy is not None or quality is not None else "every cell has one window and one prompt"
+    return Source(name=name, energy=energy, quality=quality, n=max(groups, n), inside=True, reason=why)
+
+
+def _pooled(windows: pl.DataFrame, keys: list[str]) -> tuple[float | None, int]:
+    """Pooled standard deviation of ln E inside groups of two or more, and how many groups."""
+    groups = (
+        windows.group_by(keys, maintain_order=True)
+        .agg(n=pl.len(), variance=pl.col("log").var())
+        .filter(pl.col("n") > 1)
+    )
+    if groups.is_empty():
+        return None, 0
+    weight = groups["n"].to_numpy() - 1
+    return float(np.sqrt((groups["variance"].to_numpy() * weight).sum() / weight.sum())), len(groups)
+
+
+def _within(values: Array, known: Array | np.ndarray, count: Array | np.ndarray) -> tuple[float | None, int]:
+    """Pooled standard deviation along axis 1 inside groups of two or more, and how many groups."""
+    many = count > 1
+    if not many.any():
+        return None, 0
+    filled = np.where(known, values, 0.0)
+    mean = filled.sum(1) / np.maximum(count, 1)
+    squares = (np.where(known, values - mean[:, None], 0.0) ** 2).sum(1)
+    return float(np.sqrt(squares[many].sum() / (count[many] - 1).sum())), int(many.sum())

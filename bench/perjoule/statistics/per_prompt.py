@@ -1,0 +1,102 @@
+"""Two cells prompt by prompt: where the mean difference comes from, and which kinds of prompt pay for it.
+
+    ΔQ_i = Q_i(test) − Q_i(anchor)          means over the seeds of prompt i, on the metric's own scale
+    ΔE_i = E_i(test)/E_i(anchor) − 1        J/image of the windows that prompt i was in
+
+Slices are looked at after the fact and many at a time: exploratory, with false discovery rates beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from perjoule.statistics.comparisons import Evidence
+from perjoule.statistics.multiplicity import benjamini_hochberg, p_differs_from_zero
+from perjoule.statistics.resampling import METHOD, Array, Statistic, resample_means
+from perjoule.types import Estimate
+
+MIN_SLICE = 3  # prompts below which a slice has no interval worth printing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PerPrompt:
+    """Differences of two cells. `prompts`: ids; `quality` and `energy_change` (prompts,), the latter NaN if unknown."""
+
+    test: str
+    anchor: str
+    prompts: tuple[str, ...]
+    quality: Array
+    energy_change: Array
+    higher: bool
+
+    def worst(self, count: int) -> list[int]:
+        """Places of the prompts that lose most, worst first."""
+        order = np.argsort(self.quality if self.higher else -self.quality, kind="stable")
+        return [int(i) for i in order[:count]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A kind of prompt. `q_value`: false discovery rate of a quality difference (Benjamini and Hochberg), or None."""
+
+    name: str
+    n: int
+    quality: Estimate
+    energy_change: Estimate
+    q_value: float | None
+
+
+def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
+    """The differences over the prompts that both cells have scores for; None if there is no such prompt."""
+    one, other = (evidence.grid.cells.index(cell) for cell in (test, anchor))
+    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    quality = sign * (_over_seeds(evidence.quality[..., one]) - _over_seeds(evidence.quality[..., other]))
+    energy = evidence.grid.energy_j
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = _over_seeds(energy[..., one]) / _over_seeds(energy[..., other]) - 1
+    known = np.flatnonzero(np.isfinite(quality))
+    if not len(known):
+        return None
+    return PerPrompt(
+        test=test,
+        anchor=anchor,
+        prompts=tuple(evidence.grid.prompts[i] for i in known),
+        quality=quality[known],
+        energy_change=change[known],
+        higher=sign > 0,
+    )
+
+
+def slices(found: PerPrompt, category: Mapping[str, str]) -> tuple[Slice, ...]:
+    """One record per category of prompts, in the order of their names; none if the prompts have no categories."""
+    names = np.array([category.get(p, "") for p in found.prompts])
+    made: list[Slice] = []
+    tests: dict[str, float] = {}
+    for name in sorted(set(names) - {""}):
+        member = names == name
+        n = int(member.sum())
+        values = np.column_stack([found.quality[member], found.energy_change[member]])[:, None]
+        means = resample_means(values, resamples=2_000 if n >= MIN_SLICE else 0)
+        quality, energy = (means.estimate(_column(i), method=f"mean over prompts; {METHOD}") for i in (0, 1))
+        if n >= MIN_SLICE:
+            tests[str(name)] = p_differs_from_zero(means.resamples[:, 0])
+        made.append(Slice(name=str(name), n=n, quality=quality, energy_change=energy, q_value=None))
+    rates = benjamini_hochberg(tests)
+    return tuple(
+        Slice(name=s.name, n=s.n, quality=s.quality, energy_change=s.energy_change, q_value=rates.get(s.name))
+        for s in made
+    )
+
+
+def _column(index: int) -> Statistic:
+    return lambda rows: rows[:, index]
+
+
+def _over_seeds(values: Array) -> Array:
+    """(prompts, seeds) -> (prompts,) means of what is known, NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(1) / np.maximum(count, 1), np.nan)

@@ -1,0 +1,42 @@
+"""Foreign text (prompts, names, failures) made fit for terminals, XML and Markdown.
+
+Nothing of it may move the cursor, reorder what stands beside it, or be read as markup.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
+_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+
+
+def one_line(text: object) -> str:
+    """Return a text on one line without control, formatting and bidirectional characters."""
+    kept = []
+    for character in str(text):
+        category = unicodedata.category(character)
+        if character.isspace():
+            kept.append(" ")
+        elif category in _UNSAFE:
+            kept.append("\ufffd")
+        elif category != "Cf":
+            kept.append(character)
+    return " ".join("".join(kept).split())
+
+
+def escape_markdown(text: object) -> str:
+    """Return one line that GitHub-flavoured Markdown prints as it is, in a table cell too.
+
+    It opens no cell, link, mention, issue reference, image or HTML element. At the start of a line a plain `-`, `+` or
+    `1.` would still begin a list: put something before it.
+    """
+    plain = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], one_line(text))
+    # GitHub looks for mentions in the rendered text, where an entity is a sign like any other
+    plain = re.sub(r"(&#(?:64|35);)(?=\w)", r"\1&#8203;", plain)
+    plain = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), plain)
+    parts = re.split(r"(&#?\w+;)", plain)
+    return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))

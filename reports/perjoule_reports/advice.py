@@ -1,0 +1,190 @@
+"""The minute after the headline: which cell to deploy, and what to keep in mind before doing so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import polars as pl
+
+from perjoule.recommend import diffusers_call
+from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.pairing import LEAST_PROMPTS, Versus
+from perjoule_reports.records import Headline, RunData
+
+FEW_PROMPTS = 64
+WIDE_BOUND = 0.1
+_MOST = 6
+
+
+def advised(
+    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+) -> Headline:
+    """The headline with its advice."""
+    deploy, call = _deploy(run, evidence, analysis, headline, versus)
+    return replace(headline, deploy=deploy, call=call, beware=_beware(run, evidence, analysis, headline, versus))
+
+
+def _deploy(
+    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+) -> tuple[tuple[str, ...], str]:
+    axis = evidence.primary
+    found = versus.get(headline.test)
+    floor = "perjoule recommend RUN --min-quality Q names the cheapest cell above a quality, and how sure that is."
+    if axis is None or found is None:
+        return ("Nothing can be recommended from this run: see what is missing below.",), ""
+    if axis.within_family:
+        return (
+            f"{axis.name} tells closeness to the longest run, so how close is close enough is yours to say.",
+            floor,
+        ), ""
+    if not found.cheaper or found.worse(axis):
+        return (
+            "No cell is both cheaper and not shown to be worse than the longest run.",
+            *_bend(evidence, analysis),
+            floor,
+        ), ""
+    return (_cost(found.arm, evidence), floor), _call(run, found.arm)
+
+
+def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
+    """Where the ladder bends: a hint, since it moves with the range that was measured."""
+    knee = analysis.frontier["knee"] if analysis.frontier else None
+    arm = next((a for a in evidence.arms if knee and a.cell_id == knee["cell_id"]), None)
+    if arm is None or knee is None:
+        return ()
+    share = knee["shares"].get(arm.cell_id, 0.0)
+    return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}",)
+
+
+def _cost(arm: Arm, evidence: Evidence) -> str:
+    unit = fmt.scale([arm.energy.value], "J")
+    energy = fmt.interval(arm.energy, unit)
+    hours = fmt.number((arm.energy.value or 0) * fmt.WH_PER_1000_PER_JOULE)
+    axis = evidence.primary
+    chance = arm.p_on_frontier.get(axis.name) if axis else None
+    sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
+    mark = f" {arm.brand}" if arm.brand else ""
+    return (
+        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, "
+        f"{hours} Wh{mark} per 1000 images{sure}."
+    )
+
+
+def _call(run: RunData, arm: Arm) -> str:
+    """What to paste; empty where the run does not say how its images were made."""
+    variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
+    if variant is None or variant.model == "imported":
+        return ""
+    return diffusers_call(variant, arm.steps if arm.role != "predicted" else None, variant.model)
+
+
+def _beware(
+    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+) -> tuple[str, ...]:
+    said = [
+        *_unfinished(run),
+        *_joules(evidence),
+        *_sample(evidence, headline, versus),
+        *_ceiling(run, evidence),
+        *_choice(evidence, headline, versus),
+        *_curves(analysis),
+        *analysis.troubles,
+    ]
+    return tuple(said[:_MOST])
+
+
+def _unfinished(run: RunData) -> list[str]:
+    done, planned = missing_trials(run)
+    said = []
+    if planned and done < planned:
+        said.append(
+            f"PARTIAL: {done} of {fmt.plural(planned, 'planned trial')} are in this run; what follows may turn."
+        )
+    if "failure" in run.trials.columns and (failed := run.trials["failure"].is_not_null().sum()):
+        said.append(f"{fmt.plural(int(failed), 'trial')} failed and count nowhere.")
+    if "value" in run.scores.columns and not run.scores.is_empty():
+        absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
+        if absent:
+            said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are absent and count nowhere.")
+    return said
+
+
+def _joules(evidence: Evidence) -> list[str]:
+    said = []
+    if evidence.provenance == "estimated":
+        said.append(
+            "The joules come from a power model, not a meter: read ratios inside this run, not absolute joules."
+        )
+    elif evidence.provenance == "simulated":
+        said.append("The joules are simulated: they say nothing about any device.")
+    shares = [a.energy_bound_j / a.energy.value for a in evidence.arms if a.energy.value and a.energy_bound_j]
+    if shares and max(shares) > WIDE_BOUND:
+        said.append(
+            f"The meter's own bound is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all "
+            "cells cancels from ratios, and no interval here contains it."
+        )
+    if len(evidence.boundaries) > 1:
+        said.append(f"The cells were metered at unlike boundaries ({', '.join(evidence.boundaries)}).")
+    return said
+
+
+def _sample(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
+    axis, n = evidence.primary, evidence.prompt_count
+    found = versus.get(headline.test)
+    if axis is None or not n or n >= FEW_PROMPTS:
+        return []
+    said = f"Only {fmt.plural(n, 'prompt')}"
+    if found is not None and found.quality.bounded and n >= LEAST_PROMPTS:
+        half = ((found.quality.high or 0) - (found.quality.low or 0)) / 2
+        # (z 0.95 + z 0.8) standard errors, a standard error being half the interval over z 0.975
+        effect = half * 2.486 / 1.96
+        if effect > 0:
+            said += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly go unseen"
+    return [said + "."]
+
+
+def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
+    """A metric that is at its bound cannot tell cells apart."""
+    axis = evidence.primary
+    spec = run.metrics.get(axis.name) if axis else None
+    if axis is None or spec is None or axis.within_family:
+        return []
+    bound = spec.bounds[1 if axis.higher else 0]
+    values = [v for a in evidence.arms if (v := a.quality_of(axis).value) is not None]
+    if bound is None or len(values) < 2:
+        return []
+    span = max(abs(bound - v) for v in values) or 1.0
+    near = sum(abs(bound - v) <= 0.05 * max(span, 0.1 * abs(bound)) for v in values)
+    if near < 2:
+        return []
+    return [
+        f"{axis.name} stands at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: "
+        "it cannot "
+        "tell them apart, so look at the other metrics and at the pictures."
+    ]
+
+
+def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
+    found = versus.get(headline.test)
+    if found is None or len(versus) < 3 or evidence.primary is None or evidence.primary.within_family:
+        return []
+    if not found.cheaper or found.worse(evidence.primary):
+        return []
+    return [
+        f"The cell was picked out of {len(versus) + 1} on the prompts that it is judged by, which flatters it: "
+        "try it on "
+        "prompts that this run has not seen."
+    ]
+
+
+def _curves(analysis: Analysis) -> list[str]:
+    crossing = [fmt.clean(r["test"]) for r in analysis.comparisons if "cross" in (r.get("reason") or "")]
+    if not crossing:
+        return []
+    return [
+        f"The curves of {', '.join(crossing[:3])} and the ladder cross: they save at some qualities and waste at "
+        "others."
+    ]

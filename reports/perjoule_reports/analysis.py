@@ -1,0 +1,152 @@
+"""All that is worked out of a run, once: the sections only put it into words.
+
+run ── draw ──► frontier record, sensitivity, contrasts, attainment      primary metric first
+baseline ── examine ──► verdict, pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from perjoule.carbon import Carbon, carbon
+from perjoule.errors import PerjouleError
+from perjoule.gating import Verdict, examine
+from perjoule.gating.pairing import Pairs
+from perjoule.reporting import ReportRequest
+from perjoule.statistics.attainment import Attainment, attainment
+from perjoule.statistics.comparisons import Evidence as Compared
+from perjoule.statistics.contrasts import Contrast, contrasts
+from perjoule.statistics.drawn import draw, evidence_of
+from perjoule.statistics.frontier import frontier_of
+from perjoule.statistics.noise import Source, drift, sources
+from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
+from perjoule.statistics.sensitivity import bd_by_metric
+from perjoule.types import Estimate
+from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.records import RunData
+
+_NEEDED = {"cell_id", "variant", "prompt_ids", "seeds", "energy_j", "image_count", "iterations", "failure"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Results; None or empty where the run does not carry them, with words in `troubles` where that is a surprise.
+
+    Attributes:
+        compared: Arrays and draws of the primary metric.
+        frontier: The record of `perjoule frontier`.
+        sensitivity: BD-energy by metric, see `bd_by_metric`.
+        anchor: The cell that all others are held against: the longest fixed run.
+        contrasts: The other cells against it, by cell id.
+        attainment: Band of the frontier.
+        variability: Sources of scatter.
+        drift: Change of energy over the run, or why there is none.
+        verdict: Of the gate, if a baseline was given.
+        pairs: What it rests on.
+        carbon: Of 1000 images of the anchor, if a country was given.
+        troubles: What could not be worked out, and why.
+    """
+
+    compared: Compared | None = None
+    frontier: Mapping[str, Any] | None = None
+    sensitivity: tuple[Mapping[str, Any], ...] = ()
+    anchor: str = ""
+    contrasts: Mapping[str, Contrast] = field(default_factory=dict)
+    attainment: Attainment | None = None
+    variability: tuple[Source, ...] = ()
+    drift: tuple[Estimate | None, str] = (None, "no trial was finished")
+    verdict: Verdict | None = None
+    pairs: Pairs | None = None
+    carbon: Carbon | None = None
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def comparisons(self) -> list[Mapping[str, Any]]:
+        """The arms against their anchors, as in `perjoule frontier`."""
+        return list(self.frontier["comparisons"]) if self.frontier else []
+
+    def prompts_of(self, test: str, anchor: str) -> PerPrompt | None:
+        """Two cells prompt by prompt; None if they share no scored prompt."""
+        if self.compared is None or not {test, anchor} <= set(self.compared.grid.cells):
+            return None
+        return per_prompt(self.compared, test, anchor)
+
+    def slices_of(self, found: PerPrompt, run: RunData) -> tuple[Slice, ...]:
+        """The same by kind of prompt."""
+        return slices(found, {p.prompt_id: p.category for p in run.prompt_set})
+
+
+def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysis:
+    """Work everything out. What fails for want of evidence is said, not raised."""
+    troubles: list[str] = []
+    found: dict[str, Any] = {}
+    if set(run.trials.columns) >= _NEEDED and not run.trials.is_empty():
+        try:
+            found |= _compared(run, evidence)
+            found["variability"] = sources(run, found.get("compared"))
+            found["drift"] = drift(run)
+        except PerjouleError as error:
+            troubles.append(f"Nothing could be compared: {error}.")
+    if request.baseline is not None:
+        verdict, pairs = examine(request.baseline, run, None, request.gate)
+        found |= {"verdict": verdict, "pairs": pairs}
+    if request.co2_country is not None:
+        anchor = next((a for a in evidence.arms if a.cell_id == found.get("anchor")), None)
+        energy = anchor.energy.value if anchor else None
+        if energy is not None:
+            found["carbon"] = carbon(1000 * energy, request.co2_country)
+    return Analysis(**found, troubles=tuple(troubles))
+
+
+def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
+    """The longest fixed run that has joules and a score; of equals, the dearest."""
+    arms = rivals(evidence, axis)
+    return max(arms, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0), default=None)
+
+
+def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
+    """The arms that may be compared: one boundary, one provenance, and one family if the metric needs it."""
+    arms = [a for a in evidence.arms if a.energy.value and a.quality_of(axis).value is not None]
+    if not arms:
+        return []
+    first = next((a for a in arms if a.role == "fixed"), arms[0])
+    return [
+        a
+        for a in arms
+        if (a.boundary, a.provenance) == (first.boundary, first.provenance)
+        and (not axis.within_family or a.family == first.family)
+    ]
+
+
+def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
+    primary = evidence.primary
+    if primary is None or primary.name not in run.metrics or run.trials["failure"].is_not_null().all():
+        return {}
+    names = [primary.name, *(axis.name for axis in evidence.axes if axis.name != primary.name)]
+    names = [name for name in names if name in run.metrics]
+    drawn = draw(run, names)
+    compared = evidence_of(run, drawn, primary.name)
+    anchor = anchor_arm(evidence, primary)
+    allowed = [a.cell_id for a in rivals(evidence, primary)]
+    return {
+        "compared": compared,
+        "frontier": frontier_of(run, drawn, primary.name),
+        "sensitivity": tuple(bd_by_metric(run, drawn)),
+        "anchor": anchor.cell_id if anchor else "",
+        "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
+        "attainment": attainment(compared, allowed) if allowed else None,
+    }
+
+
+def missing_trials(run: RunData) -> tuple[int, int]:
+    """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
+    if not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants):
+        return len(run.trials), 0
+    from perjoule.suite import cells_of, images_per_window
+
+    images = len(run.prompts) * len(run.suite.protocol.seeds)
+    windows = -(-images // max(1, images_per_window(run.suite)))
+    done = run.trials["trial_id"].n_unique() if "trial_id" in run.trials.columns else 0
+    return done, windows * run.suite.protocol.blocks * len(cells_of(run.suite))

@@ -1,0 +1,68 @@
+"""Where labels may stand: beside their point, clear of points, lines and each other, or not at all.
+
+A label that finds no room is left out of the picture; the table beside the picture holds every number.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top in inches inside the axes
+Point = tuple[float, float]
+
+_GAP = 0.085
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """An anchor for text beside a point: offset in points and alignment."""
+
+    dx: float
+    dy: float
+    ha: str
+    va: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Board:
+    """What is taken inside axes of `width` by `height` inches."""
+
+    width: float
+    height: float
+    taken: list[Box] = field(default_factory=list)
+
+    def block(self, points: Iterable[Point], radius: float = 0.05) -> None:
+        """Keep a square free round each point."""
+        self.taken += [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+
+    def block_line(self, points: list[Point], radius: float = 0.03) -> None:
+        """Keep a line free."""
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
+            steps = max(2, round(max(abs(x1 - x0), abs(y1 - y0)) / 0.07))
+            self.block(((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)), radius)
+
+    def place(self, at: Point, width: float, height: float) -> Place | None:
+        """Find room for a text of some inches beside a point, and take it."""
+        x, y = at
+        for horizontal, vertical in (
+            (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0),
+        ):  # fmt: skip
+            left = x + (_GAP if horizontal > 0 else -_GAP - width if horizontal < 0 else -width / 2)
+            bottom = y + (_GAP if vertical > 0 else -_GAP - height if vertical < 0 else -height / 2)
+            box = (left, bottom, left + width, bottom + height)
+            inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.width and box[3] <= self.height
+            if inside and not any(_meet(box, other) for other in self.taken):
+                self.taken.append(box)
+                return Place(
+                    dx=72 * _GAP * horizontal,
+                    dy=72 * _GAP * vertical,
+                    ha={1: "left", -1: "right", 0: "center"}[horizontal],
+                    va={1: "bottom", -1: "top", 0: "center"}[vertical],
+                )
+        return None
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

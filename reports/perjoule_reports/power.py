@@ -1,0 +1,201 @@
+"""Power over time: which samples belong to which phase of the pipeline, and what each phase cost.
+
+    one window          |te|pr|------ denoise ------|-- vae --|
+    samples         x   x   x   x   x   x   x   x   x   x   x
+
+A run records how long each phase took, not when. A pipeline call has a fixed order, so the phases are laid end to end
+in that order; what they leave of the window (scheduler, transfers, tokenising) lies between denoiser calls for the
+most part and is counted as denoising. A window of n calls repeats the pattern n times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from perjoule.types import Conditions
+from perjoule_reports.evidence import Arm, Evidence, phases
+from perjoule_reports.format import finite
+from perjoule_reports.records import RunData
+
+Floats = NDArray[np.float64]
+
+FIRST, LAST = ("text_encoder", "predictor"), ("vae_decode",)
+REST = "denoise"
+MOST_POINTS = 1000
+MOST_WINDOWS = 50  # of each cell; their mean does not need more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A stretch of a window, in seconds from its start."""
+
+    phase: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerWindow:
+    """One window with samples; times in s from its start."""
+
+    trial_id: str
+    arm: Arm
+    t_s: Floats
+    power_w: Floats
+    source: str
+    duration_s: float
+    image_count: int
+    idle_w: float | None
+    energy_j: float | None
+    bands: tuple[Band, ...]
+    conditions: tuple[Conditions, ...] = ()
+
+    @property
+    def refresh_s(self) -> float:
+        """How long the sensor holds a value: the shortest time between two changes, never less than between samples."""
+        if len(self.t_s) < 2:
+            return self.duration_s
+        apart_s = float(np.median(np.diff(self.t_s)))
+        changes = self.t_s[np.flatnonzero(np.diff(self.power_w)) + 1]
+        return max(apart_s, float(np.diff(changes).min())) if len(changes) > 1 else apart_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEnergy:
+    """What a phase cost: seconds, joules, and how far both ends of its bands being unknown may move the joules."""
+
+    seconds: float
+    energy_j: float
+    bound_j: float
+
+
+def power_windows(run: RunData, evidence: Evidence) -> list[PowerWindow]:
+    """Read the windows with at least two samples, at most `MOST_WINDOWS` of each cell, in the order of the arms."""
+    needed = {"trial_id", "t_s", "power_w"}
+    if run.power.is_empty() or not needed <= set(run.power.columns) or "trial_id" not in run.trials.columns:
+        return []
+    sampled = run.power.filter(pl.col("t_s").is_finite() & pl.col("power_w").is_finite())
+    counted = sampled.group_by("trial_id").len().filter(pl.col("len") > 1)
+    trials = (
+        run.trials.filter(pl.col("failure").is_null() & pl.col("trial_id").is_in(counted["trial_id"].implode()))
+        .sort("trial_id")
+        .group_by("cell_id", maintain_order=True)
+        .head(MOST_WINDOWS)
+    )
+    wanted = trials["trial_id"].implode()
+    samples = {
+        str(key[0]): part.sort("t_s")
+        for key, part in sampled.filter(pl.col("trial_id").is_in(wanted)).partition_by("trial_id", as_dict=True).items()
+    }
+    conditions: dict[str, list[Conditions]] = {}
+    for trial_id, board in run.devices:
+        if trial_id in samples and board.conditions is not None:
+            conditions.setdefault(trial_id, []).append(board.conditions)
+    arms = {arm.cell_id: arm for arm in evidence.arms}
+    found = [
+        _window(row, arms[str(row["cell_id"])], samples[str(row["trial_id"])], conditions.get(str(row["trial_id"]), []))
+        for row in trials.to_dicts()
+        if str(row["cell_id"]) in arms and finite(row["duration_s"])
+    ]
+    order = {arm.cell_id: i for i, arm in enumerate(evidence.arms)}
+    return sorted(found, key=lambda w: (order[w.arm.cell_id], w.trial_id))
+
+
+def bands(seconds: Mapping[str, float], duration_s: float, calls: int) -> tuple[Band, ...]:
+    """Lay the phases of `calls` equal pipeline calls end to end over a window; none without seconds."""
+    if not seconds or duration_s <= 0 or calls < 1:
+        return ()
+    call_s = duration_s / calls
+    lengths = {name: seconds[name] for name in (*FIRST, *_between(seconds), *LAST) if name in seconds}
+    rest_s = call_s - sum(lengths.values())
+    if rest_s < 0:  # phases that overlap, or clocks that disagree
+        lengths = {name: s * call_s / sum(lengths.values()) for name, s in lengths.items()}
+    elif REST in lengths:
+        lengths[REST] += rest_s
+    else:
+        lengths["rest"] = rest_s
+    found, now_s = [], 0.0
+    for _ in range(calls):
+        for name, length_s in lengths.items():
+            found.append(Band(phase=name, begin_s=now_s, end_s=now_s + length_s))
+            now_s += length_s
+    return tuple(found)
+
+
+def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
+    """Share the joules of a window out over its phases by the samples.
+
+    A sample stands for the refresh before it. The bound moves each end of a phase by one refresh either way.
+    """
+    if not window.bands:
+        return {}
+    total_j = _integral(window, 0.0, window.duration_s)
+    if total_j <= 0:
+        return {}
+    scale = 1.0 if window.energy_j is None else window.energy_j / total_j
+    slip_s = window.refresh_s
+    found: dict[str, PhaseEnergy] = {}
+    for band in window.bands:
+        energy_j = scale * _integral(window, band.begin_s, band.end_s)
+        bound_j = 0.0
+        for end_s, inner in ((band.begin_s, 0.0), (band.end_s, window.duration_s)):
+            if end_s == inner:
+                continue  # the ends of the window itself are known
+            around = _integral(window, end_s - slip_s, end_s), _integral(window, end_s, end_s + slip_s)
+            bound_j += scale * abs(around[1] - around[0])
+        before = found.get(band.phase, PhaseEnergy(seconds=0.0, energy_j=0.0, bound_j=0.0))
+        found[band.phase] = PhaseEnergy(
+            seconds=before.seconds + band.end_s - band.begin_s,
+            energy_j=before.energy_j + energy_j,
+            bound_j=before.bound_j + bound_j,
+        )
+    return found
+
+
+def thinned(t_s: Floats, power_w: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
+    """Return at most `most` points that keep the lowest and the highest of every stretch, in order of time."""
+    count = len(t_s)
+    if count <= most:
+        return t_s, power_w
+    kept = []
+    for stretch in np.array_split(np.arange(count), most // 2):
+        low, high = stretch[np.argmin(power_w[stretch])], stretch[np.argmax(power_w[stretch])]
+        kept += sorted({int(low), int(high)})
+    return t_s[kept], power_w[kept]
+
+
+def _between(seconds: Mapping[str, float]) -> list[str]:
+    return sorted((n for n in seconds if n not in (*FIRST, *LAST)), key=lambda n: (n == REST, n))
+
+
+def _window(row: Mapping[str, Any], arm: Arm, samples: pl.DataFrame, conditions: Sequence[Conditions]) -> PowerWindow:
+    duration_s = float(row["duration_s"])
+    source = samples["source"][0] if "source" in samples.columns else None
+    return PowerWindow(
+        trial_id=str(row["trial_id"]),
+        arm=arm,
+        t_s=samples["t_s"].to_numpy(),
+        power_w=samples["power_w"].to_numpy(),
+        source=str(source or "unknown source"),
+        duration_s=duration_s,
+        image_count=int(row["image_count"] or 0) * int(row["iterations"] or 1),
+        idle_w=finite(row.get("idle_power_w")),
+        energy_j=finite(row.get("energy_j")),
+        bands=bands(phases(row), duration_s, int(row["iterations"] or 1)),
+        conditions=tuple(conditions),
+    )
+
+
+def _integral(window: PowerWindow, begin_s: float, end_s: float) -> float:
+    """Joules of the samples between two times; a sample stands for the time since the one before it."""
+    begin_s, end_s = max(begin_s, 0.0), min(end_s, window.duration_s)
+    if end_s <= begin_s:
+        return 0.0
+    edges = np.concatenate(([0.0], window.t_s[:-1], [window.duration_s])).clip(begin_s, end_s)
+    return float(np.sum(np.diff(edges) * window.power_w))

@@ -1,0 +1,270 @@
+"""Section 6: does a policy that adapts its steps to the prompt beat policies that know less?
+
+fixed ladder, equal quality    does adapting beat simply using fewer steps?
+shuffled                       its own step counts dealt to the wrong prompts: does it know the prompt?
+mean curve, length only        one curve for all prompts; the number of words alone
+oracle                         every prompt stops where it should: how much is there to win?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from perjoule_reports import format as fmt
+from perjoule_reports import phases
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.dots import Row, interval_figure, shares_figure
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.format import Interval
+from perjoule_reports.plots import of_joules
+from perjoule_reports.records import Cell, Column, Figure, RunData, Section, Table
+from perjoule_reports.sections import guide
+from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+
+_MOST_ROWS = 36
+
+
+def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
+    """Build the section."""
+    policies = [r for r in analysis.comparisons if r["role"] == "predicted"]
+    adaptive = [a for a in evidence.arms if a.role == "predicted"]
+    shown = {
+        "anchor": "adaptation",
+        "title": "Is adaptation real?",
+        "how_to_read": "A policy that picks steps per prompt has to beat, at equal quality, the fixed ladder (it could "
+        "simply use fewer steps), its own step counts shuffled over the prompts (then it knows the prompt), one curve "
+        "for all prompts, and a rule that counts words. Dots right of zero: the policy uses less. Filled: the interval "
+        "excludes zero. The oracle peeks at the scores; headroom captured is the share of its saving that the policy "
+        "reaches, and below zero the policy is worse than fixed steps. The joules of the predictor are inside.",
+        "interval": guide.BOOTSTRAP + " The oracle chooses on other seeds than it is judged by, if there are two.",
+        "change": "Controls that the suite lacks; another quality metric (a policy tuned for one may lose by another); "
+        "tuning on the prompts that are reported, which would flatter the policy.",
+    }
+    if not policies:
+        why = (
+            "The suite has no arm whose steps are predicted per prompt."
+            if not adaptive
+            else "The adaptive arms cannot be compared: no fixed ladder of the same family was scored."
+        )
+        return Section(**shown, sample="No adaptive arm.", paragraphs=(why,))  # type: ignore[arg-type]
+    rows, table = _against(evidence, policies)
+    figures: list[Figure] = []
+    if rows:
+        figures.append(
+            interval_figure(
+                "adaptation",
+                "Energy that the policy saves at equal quality",
+                rows[:_MOST_ROWS],
+                label=of_joules("energy saved at equal quality (%", evidence.provenance) + ")",
+                description=f"{fmt.plural(len(rows), 'comparison')} of adaptive arms with what knows less. The table "
+                "beside the picture holds the numbers.",
+                caption=f"against whom stands behind the arm; {evidence.primary.name if evidence.primary else ''}"
+                + (f"; the first {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""),
+                data=table,
+            )
+        )
+    histogram = _histogram(run, evidence)
+    return Section(
+        **shown,  # type: ignore[arg-type]
+        sample=guide.sample(evidence),
+        paragraphs=(*(_sentence(run, r) for r in policies), *_predictor(run, evidence)),
+        figures=(*figures, *((histogram,) if histogram else ())),
+        tables=() if rows else (table,),
+    )
+
+
+def _against(evidence: Evidence, policies: list[Mapping[str, Any]]) -> tuple[list[Row], Table]:
+    rows: list[Row] = []
+    cells: list[tuple[Cell, ...]] = []
+    for record in policies:
+        series = evidence.series(record["test"])
+        brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
+        opponents = [(f"{record['anchor']} (fixed)", record, record.get("saving_reason"))]
+        controls = record.get("controls") or {}
+        opponents += [(c["control"], c, c.get("reason")) for c in controls.get("against", ())]
+        for name, numbers, reason in opponents:
+            saving = estimate_interval(numbers.get("iso_quality_saving"))
+            row = _row(f"{record['test']} · {name}", saving, series)
+            if row:
+                rows.append(row)
+            ratio = estimate_interval(numbers.get("energy_ratio"))
+            cells.append((
+                Cell(text=fmt.clean(record["test"]), series=series),
+                Cell(text=fmt.clean(name)),
+                difference_cell(saving, PERCENT, brand=brand),
+                difference_cell(estimate_interval(numbers.get("iso_energy_gain"))),
+                difference_cell(_less_one(ratio), PERCENT, brand=brand),
+                difference_cell(estimate_interval(numbers.get("quality_difference"))),
+                Cell(text=fmt.clean(reason or "")),
+            ))  # fmt: skip
+        headroom = controls.get("headroom")
+        if headroom:
+            ceiling = estimate_interval(headroom["oracle_saving"])
+            captured = estimate_interval(headroom["captured"])
+            text, detail = fmt.interval(captured, PERCENT)
+            cells.append((
+                Cell(text=fmt.clean(record["test"]), series=series),
+                Cell(text="oracle", detail="of the fixed ladder"),
+                Cell(text=fmt.ABSENT),
+                Cell(text=fmt.ABSENT),
+                Cell(text=fmt.ABSENT),
+                Cell(text=fmt.ABSENT),
+                Cell(text=_headroom(ceiling, text, detail, captured, headroom)),
+            ))  # fmt: skip
+    columns = (
+        Column(title="policy"),
+        Column(title="against"),
+        Column(title="saving", unit="% at equal quality", numeric=True),
+        Column(title="gain", unit="quality at equal energy", numeric=True),
+        Column(title="energy", unit="%, dearest cells", numeric=True),
+        Column(title="quality", unit="dearest cells", numeric=True),
+        Column(title="remark"),
+    )
+    return rows, Table(caption="Adaptive arms against what knows less", columns=columns, rows=tuple(cells))
+
+
+def _headroom(ceiling: Interval, text: str, detail: str, captured: Interval, headroom: Mapping[str, Any]) -> str:
+    if ceiling.value is None:
+        return fmt.clean(headroom.get("reason") or "no oracle")
+    said = f"the oracle saves {fmt.percent(ceiling.value)}"
+    if captured.value is not None:
+        said += f"; headroom captured {text} % {detail}"
+    elif headroom.get("reason"):
+        said += f"; {headroom['reason']}"
+    return fmt.clean(said + ("" if headroom.get("cross_fitted") else "; one seed, so the oracle peeks"))
+
+
+def _row(label: str, saving: Interval, series: int) -> Row | None:
+    if saving.value is None:
+        return None
+    low, high = (None if v is None else 100 * v for v in (saving.low, saving.high))
+    return Row(label=fmt.clean(label), value=100 * saving.value, low=low, high=high, series=series)
+
+
+def _less_one(ratio: Interval) -> Interval:
+    value, low, high = (None if v is None else v - 1 for v in (ratio.value, ratio.low, ratio.high))
+    return Interval(value=value, low=low, high=high)
+
+
+def _sentence(run: RunData, record: Mapping[str, Any]) -> str:
+    """What the controls let us say of one policy."""
+    name, ladder = fmt.clean(record["test"]), fmt.clean(record["anchor"])
+    saving = estimate_interval(record["iso_quality_saving"])
+    said = f"{name}: {_fixed(saving, ladder, record.get('saving_reason'))}"
+    against = (record.get("controls") or {}).get("against", ())
+    shuffles = [c for c in against if c["control"] in _own_shuffles(run, record["test"])]
+    if not shuffles:
+        return (
+            f"{said}. The suite has no control of its own step counts shuffled, so what it knows of the prompt is open."
+        )
+    beaten = [_beats(c) for c in shuffles]
+    count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
+    if all(beaten):
+        return f"{said}. It beats {count}, so it knows something of the prompt."
+    if all(b is None for b in beaten):
+        return f"{said}. Against its shuffled controls nothing is resolved, so what it knows of the prompt is open."
+    return f"{said}. It beats {count}, so knowledge of the prompt is not shown."
+
+
+def _own_shuffles(run: RunData, test: str) -> set[str]:
+    """The controls that deal out this policy's own step counts: the same settings but for the control itself."""
+    settings = {v.name: (v.model, v.policy, v.policy_args) for v in run.suite.variants}
+    if test not in settings:
+        return set()
+    model, policy, arguments = settings[test]
+    return {
+        name
+        for name, (other_model, other_policy, other) in settings.items()
+        if (other_model, other_policy) == (model, policy)
+        and "shuffle" in str(other.get("control", ""))
+        and _policy_of(other) == _policy_of(arguments)
+    }
+
+
+def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in arguments.items() if not key.startswith("control")}
+    return {"rule": "equal-marginal"} | kept  # the rule of a policy that names none
+
+
+def _beats(control: Mapping[str, Any]) -> bool | None:
+    """True if the policy is better for sure, False if it is not, None if that is open.
+
+    At equal quality where the curves allow it, else by the dearest cells: better in both in 97.5 % of the draws.
+    """
+    saving = estimate_interval(control.get("iso_quality_saving"))
+    if saving.bounded:
+        return True if (saving.low or 0) > 0 else False if (saving.high or 0) < 0 else None
+    better, worse = control.get("cheaper_and_better"), control.get("dearer_and_worse")
+    if better is None or worse is None:
+        return None
+    return True if better >= 0.975 else False if worse >= 0.975 else None
+
+
+def _fixed(saving: Interval, ladder: str, reason: str | None) -> str:
+    if saving.value is None:
+        return f"no saving can be stated against {ladder} ({fmt.clean(reason or 'no common quality')})"
+    text, detail = fmt.interval(saving, PERCENT)
+    if saving.low is not None and saving.low > 0:
+        return f"at equal quality it saves {text} % {detail} against {ladder}"
+    if saving.high is not None and saving.high < 0:
+        worse = Interval(value=-saving.value, low=-saving.high, high=None if saving.low is None else -saving.low)
+        more = fmt.interval(worse, PERCENT)
+        return f"at equal quality it needs {more[0]} % {more[1]} more energy than {ladder}"
+    return f"no saving against {ladder} is resolved ({text} % {detail or 'without interval'})"
+
+
+def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
+    """Steps over images, of the arms whose steps are not all the same."""
+    varied = [a for a in evidence.arms if a.steps_spread and a.role in ("predicted", "control")
+              and a.steps_spread[0] != a.steps_spread[1]]  # fmt: skip
+    if not varied:
+        return None
+    counts = (
+        run.trials.filter(pl.col("failure").is_null() & pl.col("cell_id").is_in([a.cell_id for a in varied]))
+        .select("cell_id", "steps")
+        .explode("steps")
+        .drop_nulls("steps")
+        .group_by("cell_id", "steps")
+        .len()
+        .sort("cell_id", "steps")
+    )
+    shares: dict[str, dict[int, float]] = {}
+    for cell, steps, n in counts.iter_rows():
+        shares.setdefault(cell, {})[int(steps)] = float(n)
+    rows = []
+    for arm in varied[:_MOST_ROWS]:
+        found = shares.get(arm.cell_id, {})
+        total = sum(found.values())
+        if total and min(found) > 0:
+            rows.append(
+                (fmt.clean(arm.cell_id), evidence.series(arm.variant), {s: n / total for s, n in found.items()})
+            )
+    if not rows:
+        return None
+    every = sorted({s for _, _, found in rows for s in found})
+    data = Table(
+        caption="Share of images by steps (%)",
+        columns=(Column(title="cell"), *(Column(title=str(s), numeric=True) for s in every)),
+        rows=tuple(
+            (Cell(text=name, series=series), *(Cell(text=f"{100 * found[s]:.0f}" if s in found else fmt.ABSENT)
+                                               for s in every))
+            for name, series, found in rows
+        ),
+    )  # fmt: skip
+    return shares_figure("steps", "Steps that the policies chose", rows, label="steps, log₂ scale", data=data)
+
+
+def _predictor(run: RunData, evidence: Evidence) -> tuple[str, ...]:
+    """What the predictor itself costs, as a share of time."""
+    cells = phases.phase_seconds(run, evidence)
+    shares = [s["predictor"] / sum(s.values()) for arm, s in cells if s.get("predictor") and arm.role == "predicted"]
+    if not shares:
+        return ()
+    return (
+        f"The predictor takes {fmt.percent(min(shares))} to {fmt.percent(max(shares))} of the wall time of the "
+        "adaptive "
+        "cells, and its energy is inside theirs.",
+    )

@@ -1,0 +1,124 @@
+"""Section 2: every cell with its cost and quality, and every arm against the ladder that it should beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from perjoule_reports import format as fmt
+from perjoule_reports import tables
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.format import Scale
+from perjoule_reports.pairing import Versus
+from perjoule_reports.records import Cell, Column, Section, Table
+from perjoule_reports.sections import guide
+from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+
+
+def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Section:
+    """Build the section."""
+    compared = comparisons_table(evidence, analysis)
+    anchor = f" The anchor is {fmt.clean(analysis.anchor)}." if analysis.anchor else ""
+    return Section(
+        anchor="arms",
+        title="Arms",
+        how_to_read="One row per variant and step count; under a number stands its 95 % interval. ↑ means more is "
+        f"better, ↓ less.{anchor} Differences from the anchor are paired by prompt: ~ before a difference says "
+        "that its "
+        "interval holds no difference, bold that it does not. The second table holds whole arms against the fixed "
+        "ladder of their family: the energy saved at the quality of the ladder's longest run, and BD-energy, the mean "
+        "over all qualities that both reach. 10th percentile: one image in ten is worse.",
+        sample=guide.sample(evidence),
+        interval=guide.BOOTSTRAP + " Of BD-energy and savings the whole way from means to the number is drawn again; "
+        "the error of interpolation is not inside (see Curves).",
+        change="A difference marked ~ may turn out either way with more prompts. A bold one stands for prompts like "
+        "these on this machine.",
+        paragraphs=() if evidence.arms else ("No trial was finished.",),
+        tables=tuple(t for t in (_cells(evidence, analysis, versus), compared) if t is not None),
+    )
+
+
+def _cells(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Table | None:
+    if not evidence.arms:
+        return None
+    points = analysis.frontier["points"] if analysis.frontier else []
+    tails = {p["cell_id"]: estimate_interval(p["quality_p10"]) for p in points}
+    return tables.arms_table(evidence, versus, tails, analysis.anchor)
+
+
+def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
+    """The arms against their anchors; None if there is nothing to compare."""
+    records = analysis.comparisons
+    if not records or evidence.primary is None:
+        return None
+    unit = evidence.primary.unit or evidence.primary.name
+    per_joule = _per_joule(records)
+    columns = (
+        Column(title="arm", hint="under it the ladder that it is held against"),
+        Column(title="saving", unit="% at equal quality", numeric=True, hint="1 − E_T(q)/E_A(q), and q"),
+        Column(title="BD-energy", unit="%", numeric=True, hint="mean change of energy over the common qualities"),
+        Column(title="gain", unit=f"{unit} at equal energy", numeric=True),
+        Column(title="gain per joule", unit=f"{unit} per {per_joule.unit}", numeric=True,
+               hint="over the ladder's cheapest run: (Q − Q0)/(E − E0)"),
+        Column(title="preference", unit="JOD-eq.", numeric=True,
+               hint="metric-predicted, dearest cells against each other; no person was asked"),
+        Column(title="resolved", hint="enough overlap, no crossing, more than the error of interpolation"),
+        Column(title="why not, or what holds"),
+    )  # fmt: skip
+    rows = tuple(_compared(evidence, r, per_joule) for r in records)
+    return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
+
+
+def _compared(evidence: Evidence, record: Mapping[str, Any], per_joule: Scale) -> tuple[Cell, ...]:
+    brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
+    saving = difference_cell(estimate_interval(record["iso_quality_saving"]), PERCENT, brand=brand)
+    at = record.get("at_quality")
+    if at is not None and saving.sort is not None:
+        saving = replace(saving, detail=f"{saving.detail} at {fmt.number(at)}".strip())
+    elif record.get("saving_bound") is not None:
+        more = "more than" if "more than" in (record.get("saving_reason") or "") else "less than"
+        saving = Cell(text=f"{more} {fmt.percent(record['saving_bound'])}", brand=brand)
+    resolved = bool(record["resolved"])
+    bd = difference_cell(estimate_interval(record["bd_energy"]), PERCENT, brand=brand)
+    if not resolved:
+        bd = replace(bd, strong=False)
+    preference = record.get("preference")
+    overlap = record.get("overlap")
+    holm = "" if record.get("resolved_holm", resolved) == resolved else "; not after Holm's correction"
+    return (
+        Cell(
+            text=fmt.clean(record["test"]),
+            detail=f"{fmt.clean(record['role'])}, against {fmt.clean(record['anchor'])}",
+            series=evidence.series(record["test"]),
+        ),
+        saving,
+        bd,
+        difference_cell(estimate_interval(record["iso_energy_gain"])),
+        difference_cell(estimate_interval(record["gain_per_joule"]), per_joule),
+        _preference(preference),
+        Cell(
+            text="yes" if resolved else "no",
+            detail="" if overlap is None else f"overlap {100 * overlap:.0f} %",
+            sort=overlap,
+            strong=resolved,
+        ),
+        Cell(text=fmt.clean(record.get("reason") or f"BD-energy may be quoted{holm}")),
+    )
+
+
+def _preference(found: Mapping[str, Any] | None) -> Cell:
+    if not found:
+        return Cell(text=fmt.ABSENT)
+    cell = difference_cell(estimate_interval(found["gain"]))
+    wins = found["win_rate"]["value"]
+    if wins is None:
+        return cell
+    return replace(cell, detail=f"{cell.detail} {fmt.percent(wins)} wins".strip())
+
+
+def _per_joule(records: list[Mapping[str, Any]]) -> Scale:
+    values = [abs(r["gain_per_joule"]["value"]) for r in records if r["gain_per_joule"]["value"]]
+    small = bool(values) and sorted(values)[len(values) // 2] < 0.01
+    return Scale(factor=1e-3, unit="kJ") if small else Scale(factor=1.0, unit="J")

@@ -1,0 +1,152 @@
+"""Section 7: the curves against each other over all qualities, and what the number hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.plots import colour, dash, grid, make_figure, of_joules
+from perjoule_reports.records import Cell, Column, Figure, Section, Table
+from perjoule_reports.sections import guide
+from perjoule_reports.svg import INK
+from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+
+_DATA_PLACES = 9
+
+
+def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
+    """Build the section."""
+    drawn = [r for r in analysis.comparisons if len(r.get("relative_curve", {}).get("quality", ())) > 1]
+    table = _sensitivity(evidence, analysis)
+    nothing = (
+        () if drawn or table else ("No two curves share a quality, so there is nothing to hold beside each other.",)
+    )
+    return Section(
+        anchor="curves",
+        title="Curves",
+        how_to_read="The picture shows, at each quality that both reach, how much more or less energy an arm "
+        "needs than "
+        "its ladder; below zero it saves. BD-energy is the mean of that line over quality (of the logarithm). A line "
+        "that crosses zero has no one number: the arm saves at some qualities and wastes at others. The table repeats "
+        "BD-energy under every metric and with two other interpolations.",
+        sample=guide.sample(evidence),
+        interval=guide.BOOTSTRAP
+        + " BD by PCHIP of ln E over quality on the upper envelope (Bjøntegaard 2001). The error "
+        "of interpolation is not inside: see what leaving out one rung does, and Akima beside PCHIP.",
+        change="A metric under which the sign turns; a value no larger than its leave-one-out error; overlap below "
+        "60 %; more rungs near the knee.",
+        paragraphs=nothing,
+        figures=(_figure(evidence, drawn),) if drawn else (),
+        tables=(table,) if table else (),
+    )
+
+
+def _figure(evidence: Evidence, drawn: list[Mapping[str, Any]]) -> Figure:
+    axis = evidence.primary
+    name = axis.name if axis else "quality"
+
+    def draw(axes: Axes, size: tuple[float, float]) -> None:
+        axes.axhline(0, color=INK, linewidth=1)
+        for record in drawn:
+            series = evidence.series(record["test"])
+            curve = record["relative_curve"]
+            axes.plot(curve["quality"], [100 * c for c in curve["energy_change"]], color=colour(series),
+                      linestyle=dash(series), linewidth=2, label=fmt.shorten(fmt.clean(record["test"]), 26),
+                      gid=f"curve-{series}")  # fmt: skip
+        axes.set_xlabel(name + (f" ({axis.unit})" if axis and axis.unit else ""))
+        axes.set_ylabel(of_joules("energy against the ladder (%", evidence.provenance) + ")")
+        axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 6 else 4))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.margins(x=0.02, y=0.12)
+        if axis and not axis.higher:
+            axes.invert_xaxis()
+        grid(axes)
+        axes.legend(loc="best", frameon=False, fontsize=9, handlelength=3.0, labelspacing=0.3)
+
+    places = [i * 32 // (_DATA_PLACES - 1) for i in range(_DATA_PLACES)]
+    rows = tuple(
+        (
+            Cell(text=fmt.clean(r["test"]), series=evidence.series(r["test"])),
+            Cell(text=fmt.number(r["relative_curve"]["quality"][i])),
+            Cell(text=fmt.number(100 * r["relative_curve"]["energy_change"][i], 3)),
+        )
+        for r in drawn
+        for i in places
+        if i < len(r["relative_curve"]["quality"])
+    )
+    columns = (Column(title="arm"), Column(title=name, numeric=True), Column(title="energy", unit="%", numeric=True))
+    return make_figure(
+        "relative-curves",
+        "Energy against the fixed ladder, by quality",
+        draw,
+        caption="below zero the arm needs less energy for the same quality",
+        description=f"{fmt.plural(len(drawn), 'line')} of relative energy over {name}. The table beside the picture "
+        "holds some of their points.",
+        data=Table(caption="Some points of the lines", columns=columns, rows=rows),
+    )
+
+
+def _absent(analysis: Analysis) -> tuple[str, ...]:
+    """Arms and metrics that have no BD-energy."""
+    by_arm: dict[str, list[str]] = {}
+    for record in analysis.sensitivity:
+        if not record.get("bd_energy") or record["bd_energy"]["value"] is None:
+            by_arm.setdefault(fmt.clean(record["test"]), []).append(fmt.clean(record["metric"]))
+    if not by_arm:
+        return ()
+    said = "; ".join(f"{arm} under {', '.join(metrics)}" for arm, metrics in by_arm.items())
+    return (f"No quality is reached both by the arm and by its ladder, so there is no BD-energy: {said}.",)
+
+
+def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
+    """BD-energy by arm and metric, with all that it hangs on."""
+    records = [r for r in analysis.sensitivity if r.get("bd_energy") and r["bd_energy"]["value"] is not None]
+    if not records:
+        return None
+    order = {name: i for i, name in enumerate(evidence.variants())}
+    rows = []
+    for record in sorted(records, key=lambda r: order.get(r["test"], 0)):
+        brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
+        bd = difference_cell(estimate_interval(record["bd_energy"]), PERCENT, brand=brand)
+        rows.append((
+            Cell(text=fmt.clean(record["test"]), detail=f"against {fmt.clean(record['anchor'])}",
+                 series=evidence.series(record["test"])),
+            Cell(text=fmt.clean(record["metric"])),
+            bd if record["resolved"] else replace(bd, strong=False),
+            _percent(record["akima"]),
+            _percent(record["saturating"]),
+            _percent(record["leave_one_out"], signed=False),
+            Cell(text=f"{100 * record['overlap']:.0f}", sort=record["overlap"]),
+            Cell(text=f"{record['dropped'][0]}, {record['dropped'][1]}"),
+            Cell(text="yes" if record["resolved"] else "no", strong=bool(record["resolved"])),
+            Cell(text=fmt.clean(record["reason"] or "")),
+        ))  # fmt: skip
+    columns = (
+        Column(title="arm"),
+        Column(title="metric"),
+        Column(title="BD-energy", unit="%, PCHIP", numeric=True),
+        Column(title="Akima", unit="%", numeric=True),
+        Column(
+            title="stretched", unit="%", numeric=True, hint="interpolated over −ln(bound + ε − Q), for bounded metrics"
+        ),
+        Column(title="one rung out", unit="± %", numeric=True, hint="largest change when one inner rung is left out"),
+        Column(title="overlap", unit="%", numeric=True),
+        Column(title="dropped", numeric=True, hint="rungs below the envelope: of the arm, of the ladder"),
+        Column(title="resolved"),
+        Column(title="why not"),
+    )
+    return Table(caption="BD-energy by metric and interpolation", columns=columns, rows=tuple(rows))
+
+
+def _percent(value: float | None, *, signed: bool = True) -> Cell:
+    if value is None:
+        return Cell(text=fmt.ABSENT)
+    text = fmt.number(100 * value, 3)
+    return Cell(text=f"+{text}" if signed and value > 0 else text, sort=value)

@@ -1,0 +1,83 @@
+"""Section 1: quality against joules, under the primary metric and, small, under the others."""
+
+from __future__ import annotations
+
+from perjoule_reports import tables
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Axis, Evidence
+from perjoule_reports.figures import Arrow, Panel, frontier, panels
+from perjoule_reports.format import percent
+from perjoule_reports.records import Figure, Section
+from perjoule_reports.sections import guide
+
+_MOST_SMALL = 12
+
+
+def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> Section:
+    """Build the section; `test` is the cell of the headline, whose arm's saving is drawn as an arrow."""
+    primary = evidence.primary
+    tested = next((a.variant for a in evidence.arms if a.cell_id == test), "")
+    main = _figures(evidence, analysis, primary, tested) if primary else []
+    others = [f for axis in evidence.axes if axis is not primary for f in _small(evidence, axis)]
+    missing = () if main else ("No cell has both joules and a score under the primary metric, so there is no picture.",)
+    return Section(
+        anchor="frontier",
+        title="Frontier",
+        how_to_read="Left is cheaper, up is better. Each point is one step count (its number stands beside it where "
+        "there is room); a line joins the step counts of one variant; crosses are 95 % intervals. A ring marks a point "
+        "that no other point beats in both energy and quality; the pale shade is what the ringed points beat, and the "
+        "darker band is where the frontier lies in 90 % of the draws. Equal distances to the right multiply the cost "
+        "by equal factors. An arrow is the energy saved at equal quality.",
+        sample=guide.sample(evidence),
+        interval=guide.BOOTSTRAP,
+        change="A metric that sees something else in the pictures (the small ones below), or prompts of another kind. "
+        "More prompts narrow the crosses; they do not move the meter's own bound.",
+        paragraphs=missing,
+        figures=(*main, *others[:_MOST_SMALL]),
+    )
+
+
+def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) -> list[Figure]:
+    """The picture with the anchor large, those of other families or boundaries small; all large if there is none."""
+    every = panels(evidence, axis)
+    anchored = any(a.cell_id == analysis.anchor for panel in every for a in panel.arms)
+    found = []
+    for i, panel in enumerate(every):
+        held = any(a.cell_id == analysis.anchor for a in panel.arms)
+        found.append(
+            frontier(
+                evidence,
+                panel,
+                f"frontier-{evidence.axes.index(axis)}-{i}",
+                data=tables.panel_table(evidence, panel),
+                band=analysis.attainment if held else None,
+                arrow=_arrow(analysis, panel, tested) if held else None,
+                small=anchored and not held,
+            )
+        )
+    return found
+
+
+def _small(evidence: Evidence, axis: Axis) -> list[Figure]:
+    """One small picture for a metric: of a metric inside families, the family with the most cells."""
+    every = panels(evidence, axis)
+    if not every:
+        return []
+    largest = max(every, key=lambda panel: len(panel.arms))
+    name = f"frontier-{evidence.axes.index(axis)}-{every.index(largest)}"
+    return [frontier(evidence, largest, name, data=tables.panel_table(evidence, largest), small=True)]
+
+
+def _arrow(analysis: Analysis, panel: Panel, tested: str) -> Arrow | None:
+    """The saving of the arm of the headline at equal quality, if it is resolved."""
+    record = next((r for r in analysis.comparisons if r["test"] == tested), None)
+    if record is None or record["at_quality"] is None or record.get("saving_reason"):
+        return None
+    saving, at = record["iso_quality_saving"], record["at_quality"]
+    ladder = [a for a in panel.arms if a.variant == record["anchor"] and a.energy.value]
+    if saving["low"] is None or saving["low"] <= 0 or not ladder:
+        return None
+    near = min(ladder, key=lambda a: abs((a.quality_of(panel.axis).value or 0) - at))
+    from_j = near.energy.value or 0.0
+    words = f"{percent(saving['value'])} less at equal quality"
+    return Arrow(quality=at, from_j=from_j, to_j=from_j * (1 - saving["value"]), words=words)

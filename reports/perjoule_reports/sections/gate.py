@@ -1,0 +1,196 @@
+"""Section 3: the verdict on a candidate against a baseline, and the stamp at the top of the page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from perjoule.gating import Verdict
+from perjoule.gating.records import Axis as GateAxis
+from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.format import Scale
+from perjoule_reports.plane import plane_figure
+from perjoule_reports.records import Cell, Column, RunData, Section, Stamp, Table, Tone, Word
+from perjoule_reports.tables import PERCENT, difference_cell
+
+_WORDS: dict[str, tuple[Word, str, Tone]] = {
+    "pass": ("PASS", "✔", "calm"),
+    "fail": ("FAIL", "✘", "alarm"),
+    "inconclusive": ("INCONCLUSIVE", "?", "loud"),
+    "invalid": ("INVALID", "⊘", "alarm"),
+}
+_MOST_CELLS = 60
+_MOST_GAPS = 12
+
+
+def stamp(verdict: Verdict | None) -> Stamp:
+    """The verdict in a word and a sentence."""
+    if verdict is None:
+        return Stamp(
+            word="NO GATE", sign="○", tone="plain", sentence="No baseline was given, so nothing is passed or failed."
+        )
+    word, sign, tone = _WORDS[verdict.verdict]
+    if verdict.incomparable:
+        keys = ", ".join(fmt.clean(d.key) for d in verdict.incomparable[:4])
+        sentence = f"The two runs are not comparable ({keys}): differences are withheld."
+    elif verdict.energy.change.value is None:
+        sentence = (
+            "There is no evidence to judge by: " + (fmt.clean(verdict.reasons[0]) if verdict.reasons else "") + "."
+        )
+    else:
+        energy = _sentence(verdict.energy, PERCENT, " %")
+        quality = _sentence(verdict.quality, None, "")
+        sentence = (
+            f"Energy {energy} with {fmt.percent(verdict.energy.margin)} more allowed; {fmt.clean(verdict.metric)} "
+            f"{quality} with a loss of {fmt.number(verdict.quality.margin)} allowed."
+        )
+    return Stamp(word=word, sign=sign, tone=tone, sentence=sentence)
+
+
+def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis) -> Section:
+    """Build the section."""
+    verdict = analysis.verdict
+    how = (
+        "The candidate is this run. An axis passes if the whole interval lies on the good side of its margin, fails if "
+        "it is worse than the margin for sure, and is inconclusive otherwise. PASS needs both axes; FAIL needs one, or "
+        "one cell, after Holm's correction. The detectable effect is the smallest change that this many prompts would "
+        "show in four of five cases."
+    )
+    if verdict is None or baseline is None:
+        return Section(
+            anchor="gate",
+            title="Gate",
+            how_to_read=how,
+            sample="No second run.",
+            interval="There is none.",
+            change="A baseline: perjoule report RUN --baseline RUN.",
+            paragraphs=("No gate was run, since no baseline was given.",),
+        )
+    figure = None if analysis.pairs is None else plane_figure(
+        verdict, analysis.pairs, evidence.provenance, evidence.primary.unit if evidence.primary else ""
+    )  # fmt: skip
+    incomparable = bool(verdict.incomparable)
+    found = [_axes_table(verdict), *_findings(verdict)]
+    return Section(
+        anchor="gate",
+        title="Gate",
+        how_to_read=how,
+        sample=f"{verdict.energy.change.n or 'no'} units for energy, {verdict.quality.change.n or 'no'} prompts for "
+        f"{fmt.clean(verdict.metric)}, in {fmt.plural(len(verdict.cells), 'cell')} that both runs have.",
+        interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
+        f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
+        f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
+        change=_change(verdict),
+        alert="These two runs must not be compared: the fields below differ. Differences are withheld."
+        if incomparable else "",
+        paragraphs=(_identity(baseline), *map(fmt.clean, verdict.reasons if not incomparable else ()),
+                    *(f"Note: {fmt.clean(note)}" for note in verdict.notes)),
+        figures=(figure,) if figure else (),
+        tables=tuple(found),
+        folded=_cells_table(verdict),
+    )  # fmt: skip
+
+
+def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
+    text, detail = fmt.interval(
+        fmt.Interval(value=axis.change.value, low=axis.change.low, high=axis.change.high), unit, signed=True
+    )
+    return f"{text}{suffix} {detail}{suffix if detail else ''}".strip()
+
+
+def _identity(baseline: RunData) -> str:
+    facts = baseline.environment
+    return (
+        f"Baseline: suite {fmt.clean(baseline.suite.name)}, run "
+        f"{fmt.clean(facts.get('created_utc') or 'at an unrecorded time')}, "
+        f"commit {fmt.clean(facts.get('commit') or 'not recorded')}, "
+        f"comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
+    )
+
+
+def _change(verdict: Verdict) -> str:
+    needed = [a.n_needed for a in (verdict.energy, verdict.quality) if a.outcome == "inconclusive" and a.n_needed]
+    if verdict.verdict == "inconclusive" and needed:
+        return f"About {max(needed):,} prompts would tell.".replace(",", "\u202f")
+    if verdict.verdict == "invalid":
+        return "Evidence: what is listed below has to be there, and to agree."
+    return "Other margins than those declared, or a scatter between sessions that this comparison does not contain."
+
+
+def _axes_table(verdict: Verdict) -> Table:
+    rows = []
+    for name, axis, unit in (
+        ("energy per image (%)", verdict.energy, PERCENT),
+        (verdict.metric, verdict.quality, None),
+    ):
+        factor = unit.factor if unit else 1.0
+        change = difference_cell(
+            fmt.Interval(value=axis.change.value, low=axis.change.low, high=axis.change.high), unit
+        )
+        word, sign, _ = _WORDS[axis.outcome]
+        rows.append((
+            Cell(text=fmt.clean(name)),
+            change if axis.change.value is not None else Cell(text="withheld"),
+            Cell(text=fmt.number(axis.margin / factor), sort=axis.margin),
+            Cell(text=f"{sign} {word}", detail=fmt.clean(axis.label)),
+            Cell(text=fmt.ABSENT if axis.mde is None else fmt.number(axis.mde / factor, 2), sort=axis.mde),
+            Cell(text=fmt.ABSENT if axis.n_needed is None else f"{axis.n_needed}", sort=axis.n_needed),
+            Cell(text=str(axis.change.n)),
+        ))  # fmt: skip
+    columns = (
+        Column(title="axis"),
+        Column(title="change", numeric=True, hint="positive energy is more, positive quality is better"),
+        Column(title="margin", numeric=True),
+        Column(title="verdict"),
+        Column(title="detectable effect", numeric=True, hint="seen in four of five cases"),
+        Column(title="prompts needed", numeric=True, hint="to tell a change of this size from the margin"),
+        Column(title="n", numeric=True),
+    )
+    return Table(caption="The axes of the verdict", columns=columns, rows=tuple(rows))
+
+
+def _findings(verdict: Verdict) -> list[Table]:
+    found = []
+    if verdict.incomparable:
+        rows = [(Cell(text=fmt.clean(d.key)), Cell(text=_value(d.baseline)), Cell(text=_value(d.candidate)))
+                for d in verdict.incomparable]  # fmt: skip
+        columns = (Column(title="field"), Column(title="baseline"), Column(title="candidate"))
+        found.append(Table(caption="Fields that differ", columns=columns, rows=tuple(rows)))
+    if verdict.missing:
+        gaps = [(Cell(text=fmt.clean(m.what)), Cell(text=fmt.clean(m.name)), Cell(text=fmt.clean(m.where)),
+                 Cell(text=fmt.shorten(fmt.clean(m.detail), 240)))
+                for m in verdict.missing[:_MOST_GAPS]]  # fmt: skip
+        more = f" (the first {_MOST_GAPS} of {len(verdict.missing)})" if len(verdict.missing) > _MOST_GAPS else ""
+        heads = (Column(title="what"), Column(title="name"), Column(title="missing in"), Column(title="detail"))
+        found.append(Table(caption=f"What is missing{more}", columns=heads, rows=tuple(gaps)))
+    return found
+
+
+def _cells_table(verdict: Verdict) -> tuple[Table, ...]:
+    if len(verdict.cells) < 2:
+        return ()
+    shown = sorted(verdict.cells, key=lambda c: (not c.failed, c.cell_id))[:_MOST_CELLS]
+    rows = [
+        (
+            Cell(text=fmt.clean(c.cell_id)),
+            difference_cell(fmt.Interval(value=c.energy.value, low=c.energy.low, high=c.energy.high), PERCENT),
+            difference_cell(fmt.Interval(value=c.quality.value, low=c.quality.low, high=c.quality.high)),
+            Cell(text=", ".join(c.failed) or "nothing", strong=bool(c.failed)),
+        )
+        for c in shown
+    ]
+    more = f", {len(shown)} of {len(verdict.cells)}" if len(shown) < len(verdict.cells) else ""
+    columns = (
+        Column(title="cell"),
+        Column(title="energy", unit="%", numeric=True),
+        Column(title=fmt.clean(verdict.metric), numeric=True),
+        Column(title="worse than the margin in"),
+    )
+    return (Table(caption=f"The gate, cell by cell{more}", columns=columns, rows=tuple(rows)),)
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return fmt.shorten(fmt.clean(text), 160)

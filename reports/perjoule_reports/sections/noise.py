@@ -1,0 +1,62 @@
+"""Section 11: what the ± contains and what it does not."""
+
+from __future__ import annotations
+
+from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.pairing import interval_of
+from perjoule_reports.records import Cell, Column, Section, Table
+from perjoule_reports.tables import PERCENT
+
+
+def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
+    """Build the section."""
+    sources = analysis.variability
+    estimate, why = analysis.drift
+    if estimate is None:
+        drifted = f"Drift over the run: not known, {fmt.clean(why)}."
+    else:
+        text, detail = fmt.interval(interval_of(estimate), PERCENT, signed=True)
+        drifted = (
+            f"Drift from the first window to the last: {text} % {detail} of a cell's energy, over "
+            f"{fmt.plural(estimate.n, 'window')}."
+        )
+    return Section(
+        anchor="noise",
+        title="Noise",
+        how_to_read="Standard deviations of single windows or images, not of means. The last column says whether the "
+        "intervals of this report contain a source. The meter's bound is not a standard deviation: it is meant to hold "
+        "for 99.5 % of windows, and it is common to all cells where it comes from gain or idle power, so that it "
+        "cancels from ratios.",
+        sample="By row, in the column n: groups of windows or images, or windows.",
+        interval="Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
+        "in the run.",
+        change="Two A/A runs of this suite that differ by more than the intervals here allow.",
+        paragraphs=(drifted,) if sources else ("No trial was finished, so nothing is known about its scatter.",),
+        tables=(_table(evidence, analysis),) if sources else (),
+    )
+
+
+def _table(evidence: Evidence, analysis: Analysis) -> Table:
+    name = evidence.primary.name if evidence.primary else "quality"
+    rows = []
+    for source in analysis.variability:
+        absent = source.energy is None and source.quality is None
+        rows.append((
+            Cell(text=source.name),
+            Cell(text=fmt.ABSENT if source.energy is None else fmt.number(100 * source.energy, 2), sort=source.energy),
+            Cell(text=fmt.ABSENT if source.quality is None else fmt.number(source.quality, 2), sort=source.quality),
+            Cell(text=str(source.n), sort=source.n),
+            Cell(text="not known" if absent else "yes" if source.inside else "no"),
+            Cell(text=fmt.clean(source.reason)),
+        ))  # fmt: skip
+    columns = (
+        Column(title="source"),
+        Column(title="energy", unit="%", numeric=True),
+        Column(title=name, numeric=True),
+        Column(title="n", numeric=True),
+        Column(title="inside ±"),
+        Column(title="why absent"),
+    )
+    return Table(caption="Sources of variability", columns=columns, rows=tuple(rows))

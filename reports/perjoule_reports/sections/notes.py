@@ -1,0 +1,33 @@
+"""Section 4: warnings of the meter, failures, gaps, and what looks odd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from perjoule_reports import trust
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.records import RunData, Section, Table
+from perjoule_reports.sections import guide
+
+_NOTHING = ("No warning, no failed trial, no image without a score.",)
+
+
+def warnings_section(
+    run: RunData, evidence: Evidence, analysis: Analysis, notes: Mapping[str, Table | None]
+) -> Section:
+    """Build the section."""
+    found = tuple(table for table in notes.values() if table is not None)
+    said = (*trust.partial(run), *analysis.troubles, *trust.oddities(evidence), *trust.curves(analysis))
+    return Section(
+        anchor="warnings",
+        title="Warnings and gaps",
+        how_to_read="What the meter, the protocol, the metrics and the curves had to say. `perjoule explain "
+        "CODE` tells "
+        "the same of one code. What is absent is absent: it counts nowhere as zero.",
+        sample=f"All {run.trials.height} trials and {run.scores.height} scores.",
+        interval=guide.NONE,
+        change="A warning that covers most trials of one cell and few of another: their joules are then not alike.",
+        paragraphs=said or (() if found else _NOTHING),
+        tables=found,
+    )

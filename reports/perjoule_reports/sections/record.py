@@ -1,0 +1,107 @@
+"""Sections 12 to 15: the system, the method, provenance and data, carbon."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from perjoule_reports import format as fmt
+from perjoule_reports import payload as data
+from perjoule_reports import trust
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.records import RunData, Section
+from perjoule_reports.sections import guide
+
+
+def system_section(run: RunData) -> Section:
+    """What the run was measured on."""
+    short, rest = trust.system_tables(run.environment)
+    return Section(
+        anchor="system",
+        title="System under test",
+        how_to_read="Joules compare only between runs whose comparability key agrees.",
+        sample="One system; what it does not tell is said to be not recorded.",
+        interval=guide.NONE,
+        change="Another device, driver, power limit or version of torch changes the joules, and the key.",
+        paragraphs=() if short.rows else ("The run does not describe its system.",),
+        tables=(short,) if short.rows else (),
+        folded=(rest,) if rest else (),
+    )
+
+
+def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
+    """What was done, in formulas with their parameters."""
+    return Section(
+        anchor="method",
+        title="Method",
+        how_to_read="Generated from the suite and the run: what was done, not what is usual.",
+        sample=guide.sample(evidence),
+        interval="Named with each formula.",
+        change="A protocol of other batch sizes, seeds or metrics answers another question.",
+        paragraphs=trust.method(run, evidence, analysis),
+    )
+
+
+def data_section(run: RunData, evidence: Evidence) -> Section:
+    """How to get the same again, and how to cite it."""
+    meter = run.environment.get("meter")
+    name = str(meter.get("name", "auto")) if isinstance(meter, dict) else "auto"
+    digests = trust.digests_table(run, data.prompt_digest(run.prompts))
+    imported = name == "imported"
+    commands = (
+        ["perjoule import TABLE --out NEW_RUN   # the table is not part of the run"]
+        if imported
+        else [f"perjoule run suite.toml --meter {shlex.quote(fmt.clean(name))} --out NEW_RUN"]
+    )
+    commands.append("perjoule report NEW_RUN")
+    return Section(
+        anchor="data",
+        title="Provenance and data",
+        how_to_read="suite.toml lies in the run directory. The whole result is embedded in this page as JSON "
+        "(element `perjoule-result`) and lies beside it as a file; raw windows are in trials.jsonl. As it was run: "
+        f"{_command(run.environment)}.",
+        sample=f"{fmt.plural(run.trials.height, 'trial')}, {fmt.plural(run.images.height, 'image')}, "
+        f"{fmt.plural(run.scores.height, 'score')}.",
+        interval=guide.NONE,
+        change="A digest that differs: then it was not this run.",
+        paragraphs=(_citation(run),),
+        tables=(digests,),
+        code="\n".join(commands),
+    )
+
+
+def carbon_section(analysis: Analysis) -> Section | None:
+    """Grams of CO2, if they were asked for."""
+    found = analysis.carbon
+    if found is None:
+        return None
+    return Section(
+        anchor="carbon",
+        title="Carbon",
+        how_to_read="An operational estimate, not an SCI score: the energy of the measured boundary times a "
+        "yearly mean of "
+        "a country's electricity.",
+        sample=f"1000 images of {fmt.clean(analysis.anchor)}.",
+        interval="The factor has none, and its error is larger than that of the energy.",
+        change="Another country, year or hour; embodied carbon, which is not inside.",
+        paragraphs=(f"1000 images of {fmt.clean(analysis.anchor)}: {fmt.clean(found.line())}.",),
+    )
+
+
+def _command(environment: dict[str, Any]) -> str:
+    command = environment.get("command")
+    if not isinstance(command, list) or not command:
+        return "the command was not recorded"
+    return fmt.shorten(fmt.clean(shlex.join(map(str, command))), 300)
+
+
+def _citation(run: RunData) -> str:
+    facts = run.environment
+    when = fmt.clean(facts.get("created_utc") or "")[:4] or "no date"
+    return (
+        f"To cite this run: perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')}, commit "
+        f"{fmt.clean(facts.get('commit') or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
+        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people "
+        "perceptually gain per joule, is the open one of BudgetFusion (arXiv 2412.05780)."
+    )

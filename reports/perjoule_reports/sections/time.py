@@ -1,0 +1,41 @@
+"""Section 5: where the time goes, phase by phase."""
+
+from __future__ import annotations
+
+from perjoule_reports import format as fmt
+from perjoule_reports import phases
+from perjoule_reports.canvas import NARROW, WIDE
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.records import Figure, RunData, Section
+from perjoule_reports.sections import guide
+
+
+def phases_section(run: RunData, evidence: Evidence) -> Section:
+    """Build the section."""
+    cells = phases.phase_seconds(run, evidence)
+    shown = {
+        "anchor": "phases",
+        "title": "Where the time goes",
+        "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase that keeps "
+        "the chip "
+        "busier costs more per second than this picture shows. What fewer steps cannot shrink is everything "
+        "but denoising.",
+        "sample": f"All windows of {fmt.plural(len(cells), 'cell')}.",
+        "interval": guide.NONE,
+        "change": "Power that differs much between phases: the power trace shows it where the meter left samples.",
+    }
+    if not cells:
+        why = "No trial recorded how long its phases took (imported runs do not), so the time stays undivided."
+        return Section(**shown, paragraphs=(why,))  # type: ignore[arg-type]
+    labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
+    wide = phases.phase_shares(labelled, "phase-shares", WIDE)
+    narrow = phases.phase_shares(labelled, "phase-shares-narrow", NARROW)
+    figure = Figure(
+        name="phase-shares",
+        title="Share of wall time per pipeline phase",
+        svg=wide.markup,
+        narrow=narrow.markup,
+        data=phases.phase_table(evidence, cells),
+        rules=wide.rules | narrow.rules,
+    )
+    return Section(**shown, figures=(figure,))  # type: ignore[arg-type]

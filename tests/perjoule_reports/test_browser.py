@@ -1,0 +1,346 @@
+"""What a real browser makes of the pages: headless Chromium, driven by playwright, judged by axe-core.
+
+One browser for all tests. Where no Chromium is installed these tests are skipped and say so; CHROMIUM names another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+from tests.perjoule_reports.boards import traced_run
+from tests.perjoule_reports.hostile import PROMPTS, hostile_run
+
+from perjoule.importing import import_table
+from perjoule.run_directory import load_run
+from perjoule.testing.nvml_simulator import compiler
+from perjoule_reports import build_report, render_html, render_index
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none")
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+KINDS = ("small", "hostile", "traced", "empty", "index")
+
+
+@dataclass
+class Visit:
+    """A loaded page with all that it asked for and complained about."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-quic"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def pages(small: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages as files, by kind."""
+    folder = tmp_path_factory.mktemp("pages")
+    hostile = hostile_run(folder / "runs" / "hostile")
+    empty = replace(
+        small, points=small.points.clear(), scores=small.scores.clear(), trials=small.trials.clear(),
+        images=small.images.clear(), metrics={},
+    )  # fmt: skip
+    texts = {
+        "small": render_html(build_report(small)),
+        "hostile": render_html(build_report(hostile)),
+        "empty": render_html(build_report(empty)),
+    }
+    if compiler() is not None:
+        texts["traced"] = render_html(build_report(traced_run(folder / "runs" / "traced")))
+    rows = [
+        {"variant": v, "prompt_id": p, "seed": 1, "steps": s, "energy_j": s * 2.0, "quality:q": 1 - 1 / s}
+        for v in ("a", "<b>")
+        for p in PROMPTS[:9]
+        for s in (2, 5)
+    ]
+    pl.DataFrame(rows).write_parquet(folder / "t.parquet")
+    for number in range(3):
+        import_table(folder / "t.parquet", folder / "runs" / f"import {number} <i>")
+    (folder / "runs" / "torn").mkdir()
+    (folder / "runs" / "torn" / "trials.jsonl").write_text("{")
+    (folder / "runs" / "import 1 <i>" / "report.html").write_text(
+        render_html(build_report(load_run(folder / "runs" / "import 1 <i>"))), "utf-8"
+    )
+    texts["index"] = render_index(folder / "runs")
+    files = {}
+    for kind, text in texts.items():
+        files[kind] = folder / ("runs/index.html" if kind == "index" else f"{kind}.html")
+        files[kind].write_text(text, "utf-8")
+    return files
+
+
+@pytest.fixture
+def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Any]:
+    """Open a page: `visit(kind, viewport, **context)`."""
+    contexts = []
+
+    def open_(kind: str, viewport: dict[str, int] = DESK, **more: Any) -> Visit:
+        if kind not in pages:
+            pytest.skip("the NVML simulator needs a C compiler")
+        context = browser.new_context(
+            viewport=viewport, is_mobile=viewport is PHONE, reduced_motion="reduce", **more
+        )  # fmt: skip
+        contexts.append(context)
+        found = Visit(context.new_page())
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
+        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.on("dialog", lambda dialog: (found.complaints.append(dialog.message), dialog.dismiss()))
+        found.page.goto(pages[kind].as_uri())
+        return found
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def unfold(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_asked_for_and_nothing_complained_about(visit: Any, kind: str) -> None:
+    found = visit(kind)
+    unfold(found.page)
+    for control in found.page.locator("thead button, .arms input, #copy").all()[:40]:
+        if control.is_visible():
+            control.click()
+    found.page.wait_for_timeout(50)
+    asked = [url for url in found.requests if not url.startswith("data:image/webp;base64,")]
+    assert len(asked) == 1  # the file itself
+    assert asked[0].startswith("file:")
+    assert found.complaints == []
+
+
+def test_the_policy_stops_what_is_not_ours(visit: Any) -> None:
+    """The test above could not fail if the policy were not in force."""
+    found = visit("small")
+    found.page.evaluate(
+        """() => {
+          const script = document.createElement('script');
+          script.textContent = 'document.documentElement.dataset.pwned = 1';
+          document.body.append(script);
+          document.body.setAttribute('style', 'color: red');
+          document.body.append(Object.assign(new Image(), { src: 'https://example.com/x.png' }));
+        }"""
+    )
+    found.page.wait_for_timeout(100)
+    assert found.page.evaluate("document.documentElement.dataset.pwned") is None
+    said = " ".join(found.complaints)
+    assert re.search("Executing inline script violates.*script-src", said)
+    assert re.search("Applying inline style violates.*style-src", said)
+    assert re.search("Loading the image 'https://example.com/x.png' violates.*img-src", said)
+
+
+@pytest.mark.parametrize("kind", ["hostile", "index"])
+def test_hostile_texts_run_nothing_and_are_shown_as_text(visit: Any, kind: str) -> None:
+    page = visit(kind).page
+    unfold(page)
+    assert page.evaluate("document.documentElement.dataset.pwned") is None
+    count = "selector => document.querySelectorAll(selector).length"
+    assert page.evaluate(count, "script") == (2 if kind == "hostile" else 1)
+    assert page.evaluate(count, "iframe, object, embed, form, base, link, body body, main b, main i") == 0
+    assert page.evaluate("[...document.querySelectorAll('*')].every(e => e.getAttributeNames().every("
+                         "n => !n.startsWith('on') && n !== 'style'))")  # fmt: skip
+    assert page.evaluate("[...document.images].every(i => i.src.startsWith('data:') && i.complete && i.naturalWidth)")
+    shown = page.locator("body").inner_text()
+    if kind == "hostile":
+        assert "onerror=document" in shown  # the title, as text
+        assert "Traceback" not in shown
+        data = page.evaluate("JSON.parse(document.getElementById('perjoule-result').textContent).prompts")
+        assert set(data.values()) == set(PROMPTS)
+    else:
+        assert "import 1 <i>" in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_axe_finds_nothing_in_light_and_dark(visit: Any, kind: str) -> None:
+    """Not only nothing serious or critical: nothing."""
+    page = visit(kind).page
+    unfold(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        response = Axe().run(page, options={"resultTypes": ["violations"]}).response
+        assert response["testEngine"]["name"] == "axe-core"
+        assert [
+            (v["impact"], v["id"], [n["html"][:160] for n in v["nodes"][:3]], v["nodes"][0]["failureSummary"])
+            for v in response["violations"]
+        ] == []
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport: dict[str, int]) -> None:
+    page = visit(kind, viewport).page
+    unfold(page)
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= viewport["width"] == width[1]
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll('main *, header *')].filter(e => {
+          const box = e.getBoundingClientRect();
+          return box.width && box.right > innerWidth + 1 && !e.closest('.scroll, pre, svg');
+        }).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert outside == []
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('svg text')].filter(e => e.getClientRects().length).map(e => {
+          const scale = e.getCTM ? e.getCTM().a || Math.abs(e.getCTM().b) : 1;
+          return [parseFloat(getComputedStyle(e).fontSize) * scale, e.textContent];
+        }).filter(([size]) => size < 7.5)"""
+    )
+    assert small == []
+
+
+def test_complete_without_javascript(visit: Any) -> None:
+    with_script, without = visit("small").page, visit("small", java_script_enabled=False).page
+
+    def words(page: Page) -> list[str]:
+        texts = page.locator("section p, section td, section th, section figcaption, section li").all_text_contents()
+        return [" ".join(text.split()) for text in texts]
+
+    kept = words(without)
+    assert len(kept) > 100
+    assert not set(kept) - set(words(with_script)) - {""}
+    for summary in without.locator("main summary").all()[:3]:
+        if summary.is_visible():
+            summary.click()
+    assert without.locator("details[open]").count() > 0
+    assert without.locator("button:visible").count() == 0  # nothing that would do nothing
+    assert without.locator("svg:visible").count() >= 2
+
+
+def test_the_keyboard_reaches_everything_in_reading_order(visit: Any) -> None:
+    page = visit("small").page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.evaluate("window.passed = [document.activeElement]")
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        ringed = page.evaluate(
+            """() => {
+              const now = document.activeElement;
+              if (now === document.body) return null;
+              passed.push(now);
+              const style = getComputedStyle(now);
+              return style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
+            }"""
+        )
+        if ringed is None:
+            break
+        assert ringed, page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
+    else:
+        pytest.fail("the keyboard is caught")
+    assert page.evaluate(
+        "passed.every((e, i) => !i || passed[i - 1].compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING)"
+    )
+    missed = page.evaluate(
+        """() => [...document.querySelectorAll('a[href], button, summary, input, .scroll')].filter(e =>
+          e.checkVisibility() && !passed.includes(e)).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert missed == []
+    assert page.evaluate("passed.filter(e => e.matches('svg [data-cell]')).length") >= 1
+
+
+def test_a_column_is_sorted_from_the_keyboard(visit: Any) -> None:
+    page = visit("small").page
+    table = page.locator("#arms table").first
+    column = table.locator("th.num", has_text="energy").first
+    index = column.evaluate("e => e.cellIndex")
+
+    def values() -> list[float]:
+        return [float(v) for v in table.locator("tbody tr").evaluate_all(
+            "(rows, i) => rows.map(r => r.cells[i].dataset.sort).filter(v => v !== undefined)", index)]  # fmt: skip
+
+    column.locator("button").focus()
+    for way, direction in ((1, "ascending"), (-1, "descending")):
+        page.keyboard.press("Enter")
+        assert column.get_attribute("aria-sort") == direction
+        assert values() == sorted(values(), reverse=way < 0)
+    assert len(values()) == 6
+
+
+def test_a_point_shows_its_joules_and_pictures(visit: Any) -> None:
+    page = visit("small").page
+    page.locator("svg:visible [data-cell]").first.focus()
+    texts = {page.locator("#peek").inner_text()}
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+        texts.add(page.locator("#peek").inner_text())
+    assert len(texts) == 4
+    assert all(re.search(r"J/image est\..*scene", text) for text in texts)
+    page.keyboard.press("Escape")
+    assert page.locator("#peek").count() == 0
+    pictured = page.locator("li[data-cell]").first.get_attribute("data-cell")
+    page.locator(f'svg:visible [data-cell="{pictured}"]').first.hover()
+    assert page.locator("#peek img").count() >= 1
+
+
+def test_an_arm_can_be_hidden_and_shown(visit: Any) -> None:
+    page = visit("small").page
+    shown = page.locator("svg:visible [data-cell]:visible").count()
+    rows = page.locator("#arms table").first.locator("tbody tr:visible").count()
+    boxes = page.locator(".arms input")
+    assert boxes.count() == 2
+    boxes.first.focus()
+    page.keyboard.press("Space")
+    assert page.locator("svg:visible [data-cell]:visible").count() == shown / 2
+    assert page.locator("#arms table").first.locator("tbody tr:visible").count() == rows / 2
+    page.keyboard.press("Space")
+    assert page.locator("svg:visible [data-cell]:visible").count() == shown
+
+
+def test_the_result_is_copied(visit: Any) -> None:
+    page = visit("small", permissions=["clipboard-read", "clipboard-write"]).page
+    page.locator("#copy").click()
+    page.get_by_text("Copied").wait_for(timeout=2000)
+    assert '"kind": "perjoule-result"' in page.evaluate("navigator.clipboard.readText()")
+
+
+@pytest.mark.parametrize("kind", ["small", "hostile"])
+def test_paper_shows_what_is_folded_in_light_colours(visit: Any, kind: str) -> None:
+    page = visit(kind, color_scheme="dark").page
+    page.evaluate("addEventListener('beforeprint', () => { window.folded = "
+                  "document.querySelectorAll('details:not([open])').length; })")  # fmt: skip
+    folded = page.locator("details:not([open])").count()
+    paper = page.pdf(prefer_css_page_size=True)
+    assert paper.startswith(b"%PDF")
+    assert folded > 3
+    assert page.evaluate("window.folded") == 0  # ours ran first and opened them
+    assert page.locator("details:not([open])").count() == folded
+    page.emulate_media(media="print", color_scheme="dark")
+    ground = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    assert ground[0] == "rgb(255, 255, 255)"
+    assert sum(map(int, re.findall(r"\d+", ground[1])[:3])) < 150
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.picture, article, tr')].filter(e => "
+        "getComputedStyle(e).breakInside !== 'avoid').length"
+    )
+    assert cut == 0
+    for part, millimetres in ((".scroll", 186), ("#arms .scroll", 273)):  # A4 upright and landscape, less the margins
+        page.set_viewport_size({"width": round(millimetres / 25.4 * 96), "height": 900})
+        unfold(page)
+        wide = page.evaluate(
+            "s => [...document.querySelectorAll(s)].filter(e => s !== '.scroll' || !e.closest('#arms'))"
+            ".filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.getAttribute('aria-label'))", part
+        )  # fmt: skip
+        assert wide == []
