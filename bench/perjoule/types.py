@@ -23,11 +23,12 @@ _STRICT = {"extra": "forbid", "strict": True}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoiser:
-    """Weights of a UNet or transformer in one file, put on the configuration of the variant's model.
+    """Weights of a UNet or transformer in one file, in the place of the model's own.
 
     Attributes:
         model: Hub id or folder that holds the file.
         file: Its name there: `.safetensors`, or a pickle that holds tensors only.
+        config: Name of its own configuration there, where it is not the model's.
         revision: Hub revision to pin.
     """
 
@@ -35,6 +36,7 @@ class Denoiser:
 
     model: str
     file: str
+    config: str = ""
     revision: str | None = None
 
 

@@ -54,7 +54,11 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         parts |= {"safety_checker": None, "requires_safety_checker": False}
     if variant.denoiser:
         sources.append(hub.fetch_file(variant.denoiser, f"{where}.denoiser"))
-        parts[hub.denoiser_name(index)] = _denoiser(diffusers, source, index, sources[-1], dtype, where)
+        config = source.folder / hub.denoiser_name(index) / "config.json"
+        if variant.denoiser.config:
+            config = sources[-1].folder / variant.denoiser.config
+        kind = getattr(diffusers, index[hub.denoiser_name(index)][1])
+        parts[hub.denoiser_name(index)] = _denoiser(kind, config, sources[-1], dtype, where)
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             source.folder, dtype=dtype, variant=variant.file_variant or None, local_files_only=True, **parts
@@ -94,25 +98,21 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
 
 
-def _denoiser(
-    diffusers: Any, base: hub.Source, index: dict[str, Any], source: hub.Source, dtype: torch.dtype, where: str
-) -> Any:
-    """The base's network with the weights of one file, as the cards of SDXL-Lightning, Hyper-SD and DMD2 do it."""
+def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, where: str) -> Any:
+    """A network from one file of weights, as the cards of SDXL-Lightning, Hyper-SD, DMD2 and LCM-SDXL do it."""
     from safetensors.torch import load_file
 
-    name = hub.denoiser_name(index)
     (path,) = source.files.values()
-    kind = getattr(diffusers, index[name][1])
     try:
         with torch.device("meta"):  # no time is spent on weights that are thrown away
-            network = kind.from_config(kind.load_config(base.folder / name))
+            network = kind.from_config(kind.load_config(config))
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         network.load_state_dict(state, assign=True)
     except Exception as error:
         if hub.broken_file(source):
             raise _unloadable(error, source, f"{where}.denoiser.file") from error
         raise UsageError(
-            f"{where}.denoiser.file = {path.name!r}: these are not weights for the {kind.__name__} of {base.model}: "
+            f"{where}.denoiser.file = {path.name!r}: these are no weights for the {kind.__name__} of {config}: "
             f"{hub.first_line(error)}"
         ) from error
     return network.to(dtype).eval()

@@ -21,7 +21,7 @@ from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embed
 from perjoule_suites.hub import Source
 from perjoule_suites.phases import PhaseHooks
 from perjoule_suites.prompt_embeddings import encode_prompts
-from perjoule_suites.reuse import forget
+from perjoule_suites.reuse import fresh
 
 _KERNELS = {
     "math": "MATH",
@@ -117,9 +117,8 @@ class DiffusersGenerator:
 
     def call(self, arguments: dict[str, Any]) -> Images:
         """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil."""
-        if self._variant.cache:
-            forget(denoiser_of(self._pipeline))
-        with self._kernels():
+        empty = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
+        with self._kernels(), empty:
             found = self._pipeline(**arguments).images
         return np.asarray((np.asarray(found) * 255).round(), np.uint8)
 

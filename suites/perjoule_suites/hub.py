@@ -70,8 +70,11 @@ def fetch_file(part: Denoiser | Lora, where: str) -> Source:
     model = resolve_model(part.model, f"{where}.model")
     folder = Path(model)
     if not folder.is_dir():
-        path = _file(model, part.file, part.revision or revision_of(model), f"{where}.file")
+        revision = part.revision or revision_of(model)
+        path = _file(model, part.file, revision, f"{where}.file")
         folder = path.parents[part.file.count("/")]
+        if isinstance(part, Denoiser) and part.config:
+            _file(model, part.config, revision, f"{where}.config")
     elif not (folder / part.file).is_file():
         raise UsageError(f"{where}.file = {part.file!r}: no such file in {folder}")
     source = Source(
@@ -211,7 +214,7 @@ def _download(model: str, variant: Variant, key: str) -> Path:
         )
 
     folder = _online_or_cached(fetch, model, key)
-    if variant.denoiser:
+    if variant.denoiser and not variant.denoiser.config:
         _file(model, f"{denoiser_name(index)}/config.json", revision, key)
     return folder
 

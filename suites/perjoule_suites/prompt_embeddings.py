@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 # what encode_prompt returns, in its order; Stable Diffusion 1 and 2 stop after two
 _NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
+@torch.no_grad()
 def encode_prompts(
     pipeline: Any, prompts: Sequence[str], *, guided: bool, negative_prompt: str = "", clip_skip: int | None = None
 ) -> dict[str, Any]:

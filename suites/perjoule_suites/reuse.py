@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -17,7 +19,7 @@ _CONFIGS = {
 
 
 def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) -> None:
-    """Switch a cache on for good; each pipeline call begins with an empty one.
+    """Switch a cache on for good; `fresh` empties it before a pipeline call.
 
     Raises:
         SuiteError: It does not fit the model, or an argument is not known.
@@ -27,7 +29,6 @@ def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) ->
         _deepcache(pipeline, cache, where)
         return
     from diffusers import hooks
-    from diffusers.hooks import HookRegistry
 
     if cache.kind == "first-block" and not hasattr(pipeline, "transformer"):
         raise SuiteError(f"{where}.kind = 'first-block': for transformers; a UNet has no first block to compare")
@@ -48,17 +49,20 @@ def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) ->
         hooks.apply_first_block_cache(network, config)
     else:
         hooks.apply_taylorseer_cache(network, config)
-    registry = HookRegistry.check_if_exists_or_initialize(network)
-    # both halves of classifier-free guidance are in one batch, so there is one context
-    registry._set_context("perjoule")
 
 
-def forget(network: nn.Module) -> None:
-    """Empty the caches before a pipeline call."""
+@contextmanager
+def fresh(network: nn.Module) -> Iterator[None]:
+    """Around a pipeline call: diffusers' caches begin empty. DeepCache fills its own at the first step of each call."""
+    from diffusers.models.cache_utils import CacheMixin
+
     registry = getattr(network, "_diffusers_hook", None)
     if registry is not None:
         registry.reset_stateful_hooks()
-        registry._set_context("perjoule")
+    # both halves of classifier-free guidance are in one batch, so there is one context. The mixin's method serves any
+    # network, and pipelines whose networks lack the mixin set no context themselves.
+    with CacheMixin.cache_context(network, "denoise"):
+        yield
 
 
 class _TimestepWatch:
