@@ -6,7 +6,7 @@ The facts are data: tables that packages offer by the entry point group `perjoul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -71,6 +71,13 @@ def repositories(variant: Variant) -> list[str]:
     return list(dict.fromkeys([variant.model, *parts]))
 
 
+def weights_name(variant: Variant) -> str:
+    """What tells the weights of a variant from those of another: model, and the files put in its place or on top."""
+    parts = [f"{part.model}/{part.file}" for part in (variant.denoiser, variant.lora) if part is not None]
+    kind = f"[{variant.file_variant}]" if variant.file_variant else ""
+    return " + ".join([variant.model + kind, *parts])
+
+
 def notices(suite: Suite) -> Iterator[str]:
     """What has to be said of a suite's models before they are downloaded: one line for each that is not free to use."""
     for model in dict.fromkeys(name for variant in suite.variants for name in repositories(variant)):
@@ -87,7 +94,7 @@ def notices(suite: Suite) -> Iterator[str]:
             yield f"{model}: {told}"
 
 
-def with_models(suite: Suite, replacements: list[str]) -> Suite:
+def with_models(suite: Suite, replacements: Iterable[str]) -> Suite:
     """The suite with other repositories: `OLD=NEW` or `OLD=NEW@REVISION`, for ids that moved, mirrors and folders.
 
     Raises:

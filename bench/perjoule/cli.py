@@ -36,6 +36,10 @@ SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in na
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
 MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="OLD=NEW or OLD=NEW@REVISION: another repository or folder; may be repeated."),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
 ]
@@ -102,6 +106,11 @@ def run(
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
+    model: Models = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Rehearse: each variant once, one prompt at its shortest rung.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="Side of a rehearsal's images, in pixels.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -112,7 +121,7 @@ def run(
     from perjoule import pipeline, tables
 
     reporter = _reporter(quiet)
-    prepared = pipeline.prepare(suite, limit)
+    prepared = pipeline.prepare(suite, limit, models=model or (), smoke=smoke, side_px=size)
     folder = out or pipeline.default_out(prepared.suite)
     command = ["perjoule", *sys.argv[1:]]
     done = pipeline.run(prepared, out=folder, meter_name=meter, resume=resume, command=command, reporter=reporter)

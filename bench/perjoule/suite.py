@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,28 @@ def cells_of(suite: Suite) -> list[Cell]:
         cells += [cell(cell_id=f"{variant.name}-{n:03d}", steps=n) for n in variant.steps]
         cells += [cell(cell_id=f"{variant.name}-{x:g}", level=x) for x in variant.levels]
     return cells
+
+
+def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
+    """The suite as a rehearsal: every variant at its shortest rung, one prompt, one seed, one window without repetition.
+
+    Args:
+        suite: What will be run in earnest later.
+        side_px: Size of the images instead of the variants' own.
+    """
+
+    def shortest(variant: Variant) -> Variant:
+        size = {} if side_px is None else {"width_px": side_px, "height_px": side_px}
+        return replace(variant, steps=variant.steps[:1], levels=variant.levels[:1], batch_size=None, **size)
+
+    once = {"batch_size": 1, "images_per_window": None, "blocks": 1, "iterations": 1}
+    quick = {"idle_s": 0.0, "cooldown_s": 0.0, "max_uncertainty": None}
+    return replace(
+        suite,
+        prompts=replace(suite.prompts, limit=1),
+        protocol=replace(suite.protocol, seeds=suite.protocol.seeds[:1], **once, **quick),
+        variants=tuple(shortest(variant) for variant in suite.variants),
+    )
 
 
 def images_per_window(suite: Suite) -> int:

@@ -43,8 +43,8 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
-    gc.collect()  # pipelines hold cycles, and two large ones seldom fit
     if torch.cuda.is_available():
+        gc.collect()  # pipelines hold cycles, and two large ones seldom fit
         torch.cuda.empty_cache()
     source, index = hub.fetch_pipeline(variant, where)
     sources = [source]

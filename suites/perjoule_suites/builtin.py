@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -25,4 +26,4 @@ def model_facts() -> dict[str, ModelFacts]:
     from pydantic import TypeAdapter
 
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
-    return TypeAdapter(dict[str, ModelFacts]).validate_python(table)
+    return TypeAdapter(dict[str, ModelFacts]).validate_json(json.dumps(table))

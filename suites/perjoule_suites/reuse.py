@@ -30,8 +30,13 @@ def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) ->
         return
     from diffusers import hooks
 
-    if cache.kind == "first-block" and not hasattr(pipeline, "transformer"):
-        raise SuiteError(f"{where}.kind = 'first-block': for transformers; a UNet has no first block to compare")
+    if cache.kind == "first-block":
+        blocks = getattr(network, "transformer_blocks", None)
+        if blocks is None or getattr(blocks[-1], "context_pre_only", False):
+            raise SuiteError(
+                f"{where}.kind = 'first-block': for transformers whose last block returns the text as well, such as "
+                f"FLUX; diffusers' cache cannot go with a {type(network).__name__}"
+            )
     kind = getattr(hooks, _CONFIGS[cache.kind])
     unknown = set(cache.args) - set(kind.__dataclass_fields__)
     if unknown:

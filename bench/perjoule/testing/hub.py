@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -61,11 +61,20 @@ class HubMirror:
     Args:
         folder: Root of the repositories.
         gated: Ids that want a token.
-        token: The token that opens them.
+        commits: Ids whose one commit is to be this, as a suite may pin it; others have a digest of their files.
+        token: The token that opens the gated ones.
     """
 
-    def __init__(self, folder: Path, *, gated: Collection[str] = (), token: str = "hf_mirror") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        gated: Collection[str] = (),
+        commits: Mapping[str, str] | None = None,
+        token: str = "hf_mirror",
+    ) -> None:
         self.folder, self.gated, self.token = Path(folder), frozenset(gated), token
+        self._commits = dict(commits or {})
         self.requests: list[Request] = []
         self.faults = Faults()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"mirror": self}))
@@ -91,7 +100,9 @@ class HubMirror:
         }
 
     def commit(self, repo: str) -> str:
-        """The one commit of a repository: a digest of its files, 40 hex digits."""
+        """The one commit of a repository, 40 hex digits."""
+        if repo in self._commits:
+            return self._commits[repo]
         listing = "".join(f"{name} {_blob(path)[0]}\n" for name, path in self.files(repo).items())
         return hashlib.sha1(listing.encode()).hexdigest()
 
@@ -117,6 +128,8 @@ class HubMirror:
 class _Handler(BaseHTTPRequestHandler):
     mirror: HubMirror
     protocol_version = "HTTP/1.1"
+    # headers and body in one packet: in two, the second waits for an acknowledgement that the client delays by 40 ms
+    wbufsize = -1
 
     def do_GET(self) -> None:
         self._answer(body=True)
