@@ -1,7 +1,7 @@
 """Weights of a pipeline: where they come from, which files they are, whether they are whole, and what to do if not.
 
 Everything is fetched by `huggingface_hub` into its own cache, so that what another tool has fetched is there already, and
-a download that broke off goes on where it stopped.
+a download that broke off goes on after the last whole file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from perjoule.types import Denoiser, Lora, Variant
 
 INDEX = "model_index.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -142,7 +144,7 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
     if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
         return UsageError(
             f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Make room, or set HF_HOME to a larger "
-            "disk, and run again: what was fetched is kept and the download goes on"
+            "disk, and run again: whole files are kept, and the download goes on after them"
         )
     if one(errors.GatedRepoError):
         return UsageError(
@@ -164,13 +166,16 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
             f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once with the network, "
             "or copy a filled cache here and set HF_HOME"
         )
-    if any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in chain):
+    if _no_connection(error):
         return UsageError(
             f"{head}{constants.ENDPOINT} cannot be reached, and the cache {cache} lacks it or a part of it. Check the "
             "network or HF_ENDPOINT and run again; a filled cache works without it"
         )
     if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
-        return UsageError(f"{head}the download broke off ({first_line(error)}). Run again: it goes on where it stopped")
+        return UsageError(
+            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on after "
+            "them"
+        )
     return UsageError(f"{head}{first_line(error)}")
 
 
@@ -194,6 +199,17 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
+@dataclass(slots=True)
+class _Session:
+    """What this process has learnt of the hub: a run sees one commit of a repository, even if its branch moves."""
+
+    commits: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    unreachable: bool = False
+
+
+_SESSION = _Session()
+
+
 def _download(model: str, variant: Variant, key: str) -> Path:
     import diffusers
 
@@ -202,18 +218,21 @@ def _download(model: str, variant: Variant, key: str) -> Path:
     index = json.loads(index_file.read_text(encoding="utf-8"))
     leave_out: dict[str, Any] = dict.fromkeys(unused(index, variant))
 
-    def fetch(local_only: bool) -> Path:
-        return Path(
+    def fetch(commit: str | None, local_only: bool) -> Path:
+        folder = Path(
             diffusers.DiffusionPipeline.download(
                 model,
-                revision=revision,
+                revision=commit,
                 variant=variant.file_variant or None,
                 local_files_only=local_only or None,
                 **leave_out,
             )
         )
+        if local_only:
+            _require_complete(folder, model, commit, index, leave_out)
+        return folder
 
-    folder = _online_or_cached(fetch, model, key)
+    folder = _cached_or_fetched(fetch, model, revision, key)
     if variant.denoiser and not variant.denoiser.config:
         _file(model, f"{denoiser_name(index)}/config.json", revision, key)
     return folder
@@ -222,21 +241,64 @@ def _download(model: str, variant: Variant, key: str) -> Path:
 def _file(model: str, name: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    def fetch(local_only: bool) -> Path:
-        return Path(hf_hub_download(model, name, revision=revision, local_files_only=local_only))
+    def fetch(commit: str | None, local_only: bool) -> Path:
+        return Path(hf_hub_download(model, name, revision=commit, local_files_only=local_only))
 
-    return _online_or_cached(fetch, model, key)
+    file = _cached_or_fetched(fetch, model, revision, key)
+    commit = _commit(file.parents[name.count("/")])
+    if commit:
+        _SESSION.commits[model, revision] = commit
+    return file
 
 
-def _online_or_cached(fetch: Callable[[bool], Path], model: str, key: str) -> Path:
-    """What the network has, else what the cache has."""
+def _cached_or_fetched(
+    fetch: Callable[[str | None, bool], Path], model: str, revision: str | None, key: str
+) -> Path:
+    """What is in the cache of a commit, else what the network has, else, of a branch, what the cache has.
+
+    A commit never changes, so its files need no network once they are there. A branch is asked for once in a process.
+    """
+    commit = _SESSION.commits.get((model, revision), revision)
+    if _SESSION.unreachable or (commit and _COMMIT.fullmatch(commit)):
+        with suppress(Exception):  # not there, or not all of it
+            return fetch(commit, True)
     try:
-        return fetch(False)
+        return fetch(commit, False)
     except Exception as error:  # the hub's libraries raise many kinds
+        _SESSION.unreachable = _SESSION.unreachable or _no_connection(error)
         try:
-            return fetch(True)
+            return fetch(commit, True)
         except Exception:
             raise explain(error, model, key) from error
+
+
+def _require_complete(
+    folder: Path, model: str, commit: str | None, index: dict[str, Any], without: Collection[str]
+) -> None:
+    """Raise FileNotFoundError if a part of a cached pipeline is missing.
+
+    Where the cache lacks the repository's listing, diffusers takes what there is for all there is.
+    """
+    import huggingface_hub
+
+    listing = getattr(huggingface_hub, "get_cached_repo_tree", None)
+    if listing is not None:
+        listing(model, revision=commit)  # raises if it is not there; with it, diffusers has looked for every file
+    for name, kind in index.items():
+        if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
+            continue
+        part = folder / name
+        # a network has a config.json, and weights; what has neither is a tokenizer or a scheduler
+        if not part.is_dir() or ((part / "config.json").is_file() and not _weights_in(part)):
+            raise FileNotFoundError(f"{part}: not, or not wholly, in the cache")
+
+
+def _weights_in(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+
+
+def _no_connection(error: BaseException) -> bool:
+    return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))
 
 
 def _commit(folder: Path) -> str | None:

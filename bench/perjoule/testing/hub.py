@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -77,6 +79,7 @@ class HubMirror:
         self._commits = dict(commits or {})
         self.requests: list[Request] = []
         self.faults = Faults()
+        self._connections: set[socket.socket] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"mirror": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -119,8 +122,11 @@ class HubMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop serving."""
+        """Stop serving, connections that clients keep included."""
         self._server.shutdown()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
         self._thread.join()
 
@@ -130,6 +136,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # headers and body in one packet: in two, the second waits for an acknowledgement that the client delays by 40 ms
     wbufsize = -1
+
+    def setup(self) -> None:
+        super().setup()
+        self.mirror._connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.mirror._connections.discard(self.connection)
+        with suppress(OSError):
+            super().finish()
 
     def do_GET(self) -> None:
         self._answer(body=True)
