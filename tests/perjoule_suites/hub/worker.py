@@ -8,9 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+from huggingface_hub.utils import _http
 from pydantic import TypeAdapter
 
 from perjoule.errors import PerjouleError
@@ -18,6 +22,10 @@ from perjoule.types import Variant
 from perjoule_suites.diffusers_generator import load
 
 warnings.simplefilter("ignore")
+# the graph is traced for real and run by Python: the compiler of the default backend takes minutes
+torch.compile = partial(torch.compile, backend="eager")  # type: ignore[assignment]
+# the hub's client rests for seconds before it asks again
+_http.time = SimpleNamespace(sleep=lambda seconds: None)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -62,12 +70,11 @@ def full_disk() -> Iterator[None]:
 def _bare(variant: Variant, steps: int) -> str:
     """The pixels of the code that `perjoule recommend` prints, run as it is but for seeds and prompts."""
     import numpy as np
-    import torch
 
-    from perjoule.recommend import diffusers_call
+    from perjoule.diffusers_code import diffusers_code
     from perjoule.seeding import image_seed
 
-    code = diffusers_call(variant, steps).replace(".images[0]", ".images")
+    code = diffusers_code(variant, steps).replace(".images[0]", ".images")
     code = code.replace("pipe(prompt", "pipe(prompt, generator=generators")
     prompts, seeds = ["a red circle", "a blue star"], [1, 2]
     names = {
