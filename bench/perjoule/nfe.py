@@ -32,7 +32,7 @@ def evaluations(scheduler: str, steps: int, scheduler_args: dict[str, Any]) -> i
         return 2 * steps - 1
     if scheduler == "PNDMScheduler":
         if scheduler_args.get("skip_prk_steps", True):
-            return steps + 1  # the second timestep is evaluated twice
+            return steps + 1 if steps > 1 else 1  # the second timestep is evaluated twice
         return steps - _RUNGE_KUTTA_STEPS + _RUNGE_KUTTA_EVALUATIONS
     return steps
 

@@ -136,7 +136,7 @@ def test_caches_and_distilled_models_change_the_image_and_nothing_else(runs: Pat
 def test_airplane_mode(runs: Path, mirror: HubMirror, home: Path, tmp_path: Path) -> None:
     """The mirror is gone and the hub's libraries are told to stay offline: the same images."""
     environment = mirror.environment(home) | {"HF_HUB_OFFLINE": "1"}
-    arguments = ["-m", "perjoule", "run", "sd35", "--smoke", "--size", "32", "--meter", "estimate"]
+    arguments = ["-c", "from perjoule.cli import main; main()", "run", "sd35", "--smoke", "--size", "32", "--meter", "estimate"]
     done = run_python([*arguments, "--out", str(tmp_path / "run")], environment)
     assert done.returncode == 0, done.stderr[-3000:]
     again, first = load_run(tmp_path / "run").images, load_run(runs / "sd35").images
