@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perjoule.catalogue import facts_of, repositories
-from perjoule.environment import gpus
+from perjoule.environment import nvidia_gpus
 from perjoule.files import free_bytes
 from perjoule.types import Suite, Variant
 
@@ -155,7 +155,7 @@ def _memory(suite: Suite) -> list[Need]:
     largest = max(needs, key=lambda name: needs[name])
     most = needs[largest]
     says = f"{most / 1024:.1f} GiB for {largest} at batch 1, about"
-    boards = gpus()
+    boards = nvidia_gpus()
     if not boards:
         return [Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")]
     there = boards[0]["memory_bytes"] >> 20
