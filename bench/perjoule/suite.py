@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def cells_of(suite: Suite) -> list[Cell]:
 
 
 def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
-    """The suite as a rehearsal: every variant at its shortest rung, one prompt, one seed, one window without repetition.
+    """A rehearsal of the suite: every variant at its shortest rung, one prompt, one seed, one window, no repetition.
 
     Args:
         suite: What will be run in earnest later.
@@ -209,7 +210,7 @@ def _check_timesteps(variant: Variant, where: str) -> None:
             f"{where}.timesteps are {len(times)}: set steps = [{len(times)}], and leave the policy 'fixed': a given "
             "schedule has one length"
         )
-    if any(a <= b for a, b in zip(times, times[1:], strict=False)) or times[-1] < 0:
+    if any(a <= b for a, b in pairwise(times)) or times[-1] < 0:
         raise SuiteError(f"{where}.timesteps = {list(times)}: must fall from step to step, and not below 0")
 
 

@@ -157,7 +157,9 @@ def _memory(suite: Suite) -> list[Need]:
     says = f"{most / 1024:.1f} GiB for {largest} at batch 1, about"
     boards = nvidia_gpus()
     if not boards:
-        return [Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")]
+        return [
+            Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")
+        ]
     there = boards[0]["memory_bytes"] >> 20
     state: State = "ok" if there >= most else "missing"
     return [Need(kind="memory", name=boards[0]["name"], state=state, says=f"{says}; {there / 1024:.1f} GiB are there")]
