@@ -74,7 +74,11 @@ def perjoule(*arguments: str) -> None:
     """The command line, in this process."""
     began = time.perf_counter()
     sys.stdout.write(f"$ perjoule {' '.join(arguments)}\n")
-    app(list(arguments), standalone_mode=False)
+    try:
+        app(list(arguments), standalone_mode=False)
+    except SystemExit as done:  # `budgetfusion` ends so, as a command of its own
+        if done.code:
+            raise
     sys.stdout.write(f"{time.perf_counter() - began:.1f} s\n")
     sys.stdout.flush()
 
