@@ -7,15 +7,16 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError
 from perjoule.registry import merged_files
-from perjoule.types import Cell, Suite, Variant
+from perjoule.types import Cell, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,11 +61,11 @@ def load_suite(path: Path) -> Suite:
 
 def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
     """Check a table that came from TOML or JSON; `where` names its source in messages."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # JSON mode, so that strictness forbids "8" for 8 but still takes TOML's arrays as tuples
-        suite: Suite = TypeAdapter(Suite).validate_json(json.dumps(table, default=str))
+        suite: Suite = _reader().validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         messages = [_explain(detail, table, where) for detail in error.errors()]
         raise SuiteError("\n".join(messages)) from None
@@ -94,6 +95,32 @@ def cells_of(suite: Suite) -> list[Cell]:
     return cells
 
 
+def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
+    """A rehearsal of the suite: every variant at its shortest rung, one prompt, one seed, one window, no repetition.
+
+    Args:
+        suite: What will be run in earnest later.
+        side_px: Size of the images instead of the variants' own.
+    """
+
+    def shortest(variant: Variant) -> Variant:
+        size: dict[str, Any] = {} if side_px is None else {"width_px": side_px, "height_px": side_px}
+        return replace(variant, steps=variant.steps[:1], levels=variant.levels[:1], batch_size=None, **size)
+
+    once = Protocol(
+        seeds=suite.protocol.seeds[:1],
+        idle_s=0.0,
+        order_seed=suite.protocol.order_seed,
+        threads=suite.protocol.threads,
+    )
+    return replace(
+        suite,
+        prompts=replace(suite.prompts, limit=1),
+        protocol=once,
+        variants=tuple(shortest(variant) for variant in suite.variants),
+    )
+
+
 def images_per_window(suite: Suite) -> int:
     """Images in one energy window: as the protocol says, or one call of the suite's largest batch."""
     protocol = suite.protocol
@@ -102,9 +129,16 @@ def images_per_window(suite: Suite) -> int:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the suite file."""
+    schema: dict[str, Any] = _reader().json_schema()
+    return schema
+
+
+@cache
+def _reader() -> Any:
+    """The reader of a suite; making it takes longer than reading a hundred suites."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Suite).json_schema()
+    return TypeAdapter(Suite)
 
 
 def _check(suite: Suite, where: str) -> None:
@@ -167,10 +201,28 @@ def _check_variant(variant: Variant, where: str) -> None:
             raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")
     if not 0 <= variant.guidance <= 100:
         raise SuiteError(f"{where}.guidance = {variant.guidance}: 0 to 100; 1 or less switches guidance off")
+    if variant.timesteps:
+        _check_timesteps(variant, where)
+    if variant.guidance_mode == "none" and variant.guidance > 1:
+        raise SuiteError(
+            f"{where}.guidance_mode = 'none', and guidance = {variant.guidance}: set guidance to 1.0 or less, where it "
+            "is switched off"
+        )
     for key in ("width_px", "height_px"):
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: a multiple of 8 from 8 to 8192")
+
+
+def _check_timesteps(variant: Variant, where: str) -> None:
+    times = variant.timesteps
+    if variant.policy != "fixed" or variant.steps != (len(times),):
+        raise SuiteError(
+            f"{where}.timesteps are {len(times)}: set steps = [{len(times)}], and leave the policy 'fixed': a given "
+            "schedule has one length"
+        )
+    if any(a <= b for a, b in pairwise(times)) or times[-1] < 0:
+        raise SuiteError(f"{where}.timesteps = {list(times)}: must fall from step to step, and not below 0")
 
 
 def _check_name(name: str, key: str, where: str) -> None:
@@ -211,6 +263,8 @@ def _keys_at(path: Iterable[Any]) -> list[str]:
     node: Any = schema
     for part in path:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        # an optional record is "a record or null"
+        node = next((choice for choice in node.get("anyOf", ()) if "$ref" in choice), node)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
     return list(node.get("properties", {}))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from perjoule.recommend import diffusers_call
+from perjoule.diffusers_code import diffusers_code
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -78,7 +78,7 @@ def _call(run: RunData, arm: Arm) -> str:
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
     if variant is None or variant.model == "imported":
         return ""
-    return diffusers_call(variant, arm.steps if arm.role != "predicted" else None, variant.model)
+    return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
 
 
 def _beware(

@@ -198,7 +198,9 @@ def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
              "fingerprint", "comparability_key")  # fmt: skip
     short = [row for key in first if key in environment for row in _flatten(key, environment[key])]
     rest = [
-        r for key in sorted(set(environment) - {*first, "models", "command"}) for r in _flatten(key, environment[key])
+        r
+        for key in sorted(set(environment) - {*first, "models", "weights", "command"})
+        for r in _flatten(key, environment[key])
     ]
     columns = (Column(title="item"), Column(title="value"))
 

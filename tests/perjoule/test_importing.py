@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from perjoule.baselines import find, listed, load, promote, prune, save
+from perjoule.diffusers_code import diffusers_code
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.importing import import_table
-from perjoule.recommend import diffusers_call, recommend
+from perjoule.recommend import recommend
 from perjoule.statistics.frontier import frontier
 from perjoule.tables import schemas
 from perjoule.types import Variant
@@ -155,7 +156,7 @@ class TestRecommend:
         variant = Variant(
             name="v", model="org/model", steps=(4, 8), scheduler="DDIMScheduler", guidance=3.0, dtype="float16"
         )
-        text = diffusers_call(variant, 8.0, variant.model)
+        text = diffusers_code(variant, 8.0)
         compile(text, "call", "exec")
         assert "DDIMScheduler.from_config(pipe.scheduler.config)" in text
         assert "num_inference_steps=8, guidance_scale=3.0" in text

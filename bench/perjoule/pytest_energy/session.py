@@ -87,9 +87,9 @@ class EnergySession:
     def learn_system(self, meter: EnergyMeter) -> None:
         """Note what the joules are of; once is enough."""
         if not self.system:
-            from perjoule.environment import _cpu_name, _gpus
+            from perjoule.environment import _cpu_name, nvidia_gpus
 
-            gpus = _gpus()
+            gpus = nvidia_gpus()
             self.system = {
                 "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
                 "driver": gpus[0]["driver"].split(".")[0] if gpus else "",

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from perjoule.catalogue import weights_name
 from perjoule.errors import EvidenceError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import read_grid
@@ -123,7 +124,7 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
         cost=_fit_cost(run, np.array(grid), table.energy_j[:, :, columns]),
         collected_j=float(joules.sum()) if len(joules) else None,
         image_count=int(trials["image_count"].sum()),
-        digest=str(run.environment.get("models", {}).get(ladder.model, "")),
+        digest=str(run.environment.get("models", {}).get(weights_name(ladder), "")),
     )
 
 
