@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__, commands
-from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, SuiteArgument
+from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, Models, SuiteArgument
 from perjoule.commands.plan import show_plan
-from perjoule.errors import MeterError, PerjouleError, UnknownNameError
+from perjoule.errors import EvidenceError, MeterError, PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -93,6 +93,11 @@ def run(
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as `perjoule plan` does.")] = False,
+    model: Models = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Rehearse: each variant once, one prompt at its shortest rung.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="Side of a rehearsal's images, in pixels.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -107,7 +112,7 @@ def run(
     from perjoule.budget import Budget
 
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(suite, limit)
+    prepared = pipeline.prepare(suite, limit, models=model or (), smoke=smoke, side_px=size)
     if dry_run:
         show_plan(prepared, budget, as_json)
         return
@@ -202,19 +207,42 @@ def list_(
 
 
 @app.command()
-def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
+def doctor(
+    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="Look at what this suite needs instead.")] = None,
+    model: Models = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Try every meter of this machine: what can be measured, with what error, and what stands in the way.
 
-    Takes some seconds per meter, during which the machine should rest. Exits with 4 if nothing works.
+    Takes some seconds per meter, during which the machine should rest. Exits with 4 if nothing works. With --suite it
+    names what a suite needs (packages, weights, licences, tokens, memory, disk) and exits with 4 if some of it is
+    missing; nothing is downloaded.
 
-    Example: perjoule doctor
+    Example: perjoule doctor --suite few-step
     """
     from perjoule import doctor
 
+    if suite is not None:
+        _doctor_of_suite(suite, model or [], as_json)
+        return
     found = doctor.examine(_reporter(quiet).message)
     _print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
     if found.auto is None:
         raise typer.Exit(MeterError.exit_code)
+
+
+def _doctor_of_suite(name: str, models: list[str], as_json: bool) -> None:
+    from perjoule import suite_doctor
+    from perjoule.catalogue import with_models
+    from perjoule.suite import find_suite, load_suite
+
+    suite = with_models(load_suite(find_suite(name)), models)
+    needs = suite_doctor.examine(suite)
+    found = suite_doctor.as_json(suite, needs)
+    _print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
+    if not found["ready"]:
+        raise typer.Exit(EvidenceError.exit_code)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

@@ -35,7 +35,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
 
     `comparability` holds the keys whose difference makes joules incomparable; `comparability_key` is its digest.
     """
-    gpus = _gpus()
+    gpus = nvidia_gpus()
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     comparability = {
         "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
@@ -71,8 +71,8 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
 
 def gpu_name() -> str | None:
     """Of the first NVIDIA GPU; None without one."""
-    gpus = _gpus()
-    return str(gpus[0]["name"]) if gpus else None
+    found = nvidia_gpus()
+    return str(found[0]["name"]) if found else None
 
 
 def _version(name: str) -> str | None:
@@ -107,7 +107,7 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _gpus() -> list[dict[str, Any]]:
+def nvidia_gpus() -> list[dict[str, Any]]:
     """Name, UUID digest, driver, memory and power limit of each NVIDIA GPU; empty without a driver."""
     try:
         import pynvml

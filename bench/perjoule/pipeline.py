@@ -17,6 +17,7 @@ from typing import Any
 
 from perjoule import registry
 from perjoule.budget import Budget, Spending
+from perjoule.catalogue import notices, weights_name, with_models
 from perjoule.environment import describe, gpu_name
 from perjoule.errors import Interrupted, RunError, UsageError
 from perjoule.execute import execute
@@ -35,7 +36,7 @@ from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import score_images
 from perjoule.statistics.points import operating_points
-from perjoule.suite import cells_of, find_suite, load_suite
+from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
 from perjoule.trial import GeneratorCache
 from perjoule.types import Assignment, Cell, Prompt, Protocol, Suite, Variant
 from perjoule.workers import execute_on
@@ -70,15 +71,33 @@ class Device:
         return partial(execute, plan, protocol=protocol, meter=self.meter, generators=self.generators)
 
 
-def prepare(suite_name: str, limit: int | None = None) -> Prepared:
+def prepare(
+    suite_name: str,
+    limit: int | None = None,
+    *,
+    models: Sequence[str] = (),
+    smoke: bool = False,
+    side_px: int | None = None,
+) -> Prepared:
     """Read suite and prompts, load the metrics, lay out the plan.
+
+    Args:
+        suite_name: Built-in name or file.
+        limit: Prompts to take.
+        models: Repositories to take in place of others, see `catalogue.with_models`.
+        smoke: Rehearse, see `suite.smoke_of`.
+        side_px: Size of the images of a rehearsal.
 
     Raises:
         SuiteError: If anything in the suite cannot be used.
         UnknownNameError: If a suite, metric, model or prompt set is not known.
     """
     path = find_suite(suite_name)
-    suite = load_suite(path)
+    suite = with_models(load_suite(path), models)
+    if smoke:
+        suite = smoke_of(suite, side_px)
+    elif side_px is not None:
+        raise UsageError("--size is for rehearsals: add --smoke, or set width_px and height_px in the suite")
     if limit is not None:
         if limit < 1:
             raise UsageError(f"--limit {limit}: at least 1 prompt is needed")
@@ -93,6 +112,12 @@ def prepare(suite_name: str, limit: int | None = None) -> Prepared:
         for name in suite.metrics.names
     ]
     return Prepared(suite=suite, source=path, prompts=prompts, plan=make_plan(suite, prompts), metrics=metrics)
+
+
+def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
+    """`weights` and the files of one more source; several variants take different files of one repository."""
+    known = weights.get(model, {"files": {}})
+    return weights | {model: source | {"files": known["files"] | source["files"]}}
 
 
 def default_out(suite: Suite) -> Path:
@@ -134,6 +159,8 @@ def run(
     if not resume:
         require_vacant(out)
     suite = prepared.suite
+    for notice in notices(suite):
+        reporter.message(f"note: {notice}")
     if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
         reporter.message(f"warning: {problem}")
     # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
@@ -265,12 +292,15 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
     _set_threads(prepared.suite)
     generators = _generators(prepared)
     digests: dict[str, str] = {}
+    weights: dict[str, Any] = {}
     for cell in cells:
         generator = generators.get(cell.variant)
-        digests[cell.variant.model] = generator.digest
+        digests[weights_name(cell.variant)] = generator.digest
+        for model, source in generator.sources.items():
+            weights = _with_files(weights, model, source)
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
     with open_meter(meter_name) as meter:
-        environment = describe(prepared.suite, meter, digests, list(command))
+        environment = describe(prepared.suite, meter, digests, list(command)) | {"weights": weights}
         yield Device(meter=meter, generators=generators, environment=environment)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,11 @@ class ImageGenerator(Protocol):
     @property
     def digest(self) -> str:
         """SHA-256 over the weights."""
+        ...
+
+    @property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """By model: `revision` (the hub's commit, None for a folder) and `files`, name -> SHA-256."""
         ...
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:

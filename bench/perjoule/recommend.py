@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from perjoule.diffusers_code import diffusers_code
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.points import points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
-from perjoule.types import Variant
 
 SCHEMA = 1
 SURE = 0.95
@@ -143,33 +143,4 @@ def _call(run: Run, row: dict[str, Any]) -> str | None:
     variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
     if variant is None or variant.model == "imported":
         return None
-    return diffusers_call(variant, row["steps_mean"] if row["role"] != "predicted" else None)
-
-
-def diffusers_call(variant: Variant, steps: float | None) -> str:
-    """Python that makes the images of a variant; `steps` None leaves the step count to its policy."""
-    from perjoule.models import resolve_model
-
-    lines = ["import torch"]
-    names = "DiffusionPipeline" + (f", {variant.scheduler}" if variant.scheduler else "")
-    lines += [f"from diffusers import {names}", ""]
-    revision = f", revision={variant.revision!r}" if variant.revision else ""
-    model = resolve_model(variant.model, "recommend")
-    lines.append(f"pipe = DiffusionPipeline.from_pretrained({model!r}, dtype=torch.{variant.dtype}{revision})")
-    if variant.scheduler:
-        extra = "".join(f", {k}={v!r}" for k, v in variant.scheduler_args.items())
-        lines.append(f"pipe.scheduler = {variant.scheduler}.from_config(pipe.scheduler.config{extra})")
-    arguments = ["prompt"]
-    if steps is None:
-        lines.append(f"steps = ...  # what the policy {variant.policy!r} says for this prompt")
-        arguments.append("num_inference_steps=steps")
-    else:
-        arguments.append(f"num_inference_steps={round(steps)}")
-    arguments.append(f"guidance_scale={variant.guidance}")
-    if variant.negative_prompt:
-        arguments.append(f"negative_prompt={variant.negative_prompt!r}")
-    for key in ("width", "height"):
-        if size := getattr(variant, f"{key}_px"):
-            arguments.append(f"{key}={size}")
-    lines.append(f"image = pipe({', '.join(arguments)}).images[0]")
-    return "\n".join(lines)
+    return diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

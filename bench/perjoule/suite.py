@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,28 @@ def cells_of(suite: Suite) -> list[Cell]:
     return cells
 
 
+def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
+    """The suite as a rehearsal: every variant at its shortest rung, one prompt, one seed, one window without repetition.
+
+    Args:
+        suite: What will be run in earnest later.
+        side_px: Size of the images instead of the variants' own.
+    """
+
+    def shortest(variant: Variant) -> Variant:
+        size = {} if side_px is None else {"width_px": side_px, "height_px": side_px}
+        return replace(variant, steps=variant.steps[:1], levels=variant.levels[:1], batch_size=None, **size)
+
+    once = {"batch_size": 1, "images_per_window": None, "blocks": 1, "iterations": 1}
+    quick = {"idle_s": 0.0, "cooldown_s": 0.0, "max_uncertainty": None}
+    return replace(
+        suite,
+        prompts=replace(suite.prompts, limit=1),
+        protocol=replace(suite.protocol, seeds=suite.protocol.seeds[:1], **once, **quick),
+        variants=tuple(shortest(variant) for variant in suite.variants),
+    )
+
+
 def images_per_window(suite: Suite) -> int:
     """Images in one energy window: as the protocol says, or one call of the suite's largest batch."""
     protocol = suite.protocol
@@ -167,10 +189,28 @@ def _check_variant(variant: Variant, where: str) -> None:
             raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")
     if not 0 <= variant.guidance <= 100:
         raise SuiteError(f"{where}.guidance = {variant.guidance}: 0 to 100; 1 or less switches guidance off")
+    if variant.timesteps:
+        _check_timesteps(variant, where)
+    if variant.guidance_mode == "none" and variant.guidance > 1:
+        raise SuiteError(
+            f"{where}.guidance_mode = 'none', and guidance = {variant.guidance}: set guidance to 1.0 or less, where it "
+            "is switched off"
+        )
     for key in ("width_px", "height_px"):
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: a multiple of 8 from 8 to 8192")
+
+
+def _check_timesteps(variant: Variant, where: str) -> None:
+    times = variant.timesteps
+    if variant.policy != "fixed" or variant.steps != (len(times),):
+        raise SuiteError(
+            f"{where}.timesteps are {len(times)}: set steps = [{len(times)}], and leave the policy 'fixed': a given "
+            "schedule has one length"
+        )
+    if any(a <= b for a, b in zip(times, times[1:], strict=False)) or times[-1] < 0:
+        raise SuiteError(f"{where}.timesteps = {list(times)}: must fall from step to step, and not below 0")
 
 
 def _check_name(name: str, key: str, where: str) -> None:
@@ -211,6 +251,8 @@ def _keys_at(path: Iterable[Any]) -> list[str]:
     node: Any = schema
     for part in path:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        # an optional record is "a record or null"
+        node = next((choice for choice in node.get("anyOf", ()) if "$ref" in choice), node)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
     return list(node.get("properties", {}))

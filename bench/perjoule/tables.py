@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
+from perjoule.types import Variant
 
 Row = dict[str, Any]
 
@@ -144,9 +146,25 @@ def _variant_rows(name: str) -> list[Row]:
             "scheduler": v.scheduler or "the model's own",
             "guidance": v.guidance,
             "steps": " ".join(map(str, v.steps)) or v.policy,
+            **_terms(v),
         }
         for v in load_suite(find_suite(name)).variants
     ]
+
+
+def _terms(variant: Variant) -> Row:
+    """Under which terms the weights come: of all repositories that the variant takes files from."""
+    models = repositories(variant)
+    known = [facts for model in models if (facts := facts_of(model)) is not None]
+    allowed = {facts.commercial for facts in known}
+    own = all(model.startswith("builtin:") for model in models)
+    return {
+        "licence": " + ".join(dict.fromkeys(f.licence for f in known)) or ("Apache-2.0" if own else "unknown"),
+        "commercial": next((x for x in ("no", "conditional", "yes") if x in allowed), "yes" if own else "unknown"),
+        "gated": any(facts.gated for facts in known),
+        "revision": " + ".join(f.revision[:12] if f.revision else "main" for f in known) or None,
+        "weights": weights_name(variant),
+    }
 
 
 def text_table(rows: list[Row]) -> str:

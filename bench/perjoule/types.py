@@ -22,6 +22,83 @@ _STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Denoiser:
+    """Weights of a UNet or transformer in one file, in the place of the model's own.
+
+    Attributes:
+        model: Hub id or folder that holds the file.
+        file: Its name there: `.safetensors`, or a pickle that holds tensors only.
+        config: Name of its own configuration there, where it is not the model's.
+        revision: Hub revision to pin.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    model: str
+    file: str
+    config: str = ""
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """An adapter.
+
+    Attributes:
+        model: Hub id or folder that holds the file.
+        file: Its name there (diffusers' `weight_name`).
+        revision: Hub revision to pin.
+        scale: Its weight.
+        fuse: Add it to the weights once; otherwise every evaluation pays for it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    model: str
+    file: str
+    revision: str | None = None
+    scale: float = 1.0
+    fuse: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """What is computed once and used in several denoising steps.
+
+    Attributes:
+        kind: `deepcache` is the package DeepCache, for UNets; the others are diffusers' own.
+        args: Its parameters, as the package or diffusers' config class names them.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    kind: Literal["deepcache", "first-block", "pyramid-attention", "taylorseer"]
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How the same arithmetic is carried out; images may differ in their last bits.
+
+    Attributes:
+        compile: Mode of `torch.compile` for the denoiser; empty for none.
+        attention: The one kernel of `torch.nn.functional.scaled_dot_product_attention` that may be used; empty leaves
+            the choice to PyTorch.
+        channels_last: Memory format of UNet and VAE.
+        vae_tiling: Decode in tiles.
+        vae_slicing: Decode image by image.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    compile: Literal["", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = ""
+    attention: Literal["", "math", "flash", "efficient", "cudnn"] = ""
+    channels_last: bool = False
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A checkpoint with sampler, guidance and step policy.
 
@@ -33,15 +110,26 @@ class Variant:
         policy: Step policy; `fixed` takes `steps` as they are.
         policy_args: Settings of another policy; see its own documentation.
         levels: Settings of another policy's parameter: one cell per entry.
-        revision: Hub revision to pin.
+        revision: Hub revision to pin; the catalogue's by default.
+        file_variant: Which weight files of the repository: `fp16` takes `*.fp16.safetensors`.
+        denoiser: Other weights for the UNet or transformer.
+        lora: An adapter.
         scheduler: diffusers scheduler class; empty keeps the model's own.
-        scheduler_args: Overrides of the scheduler's config.
-        guidance: Classifier-free guidance scale; at 1.0 or less the denoiser runs once a step.
+        scheduler_args: Overrides of the scheduler's config, `timestep_spacing` say.
+        timesteps: The schedule itself, falling; `steps` is then its length.
+        guidance: Guidance scale; at 1.0 or less the denoiser runs once a step.
+        guidance_mode: What the scale does: `classifier-free` (two evaluations a step), `embedded` (the denoiser is told
+            the scale, as a latent consistency model is) or `none`. What is declared is checked; `auto` takes what the
+            model does.
+        call_args: Further arguments of the pipeline call, `eta` say.
         negative_prompt: For all prompts.
         dtype: `float32`, `float16` or `bfloat16`.
         width_px: Image width; None takes the model's own.
         height_px: Image height; None takes the model's own.
         batch_size: Images per pipeline call; None takes `protocol.batch_size`.
+        cache: Reuse between steps. `nfe_per_image` then counts evaluations that were partly skipped as well.
+        runtime: Compilation, kernels, memory format.
+        safety_checker: Load and run the model's own, which blackens images; off by default.
         family: Variants of one family are the same model, under other samplers say; full-reference scores stay
             inside it. The variant alone by default.
     """
@@ -56,14 +144,23 @@ class Variant:
     policy_args: dict[str, Any] = field(default_factory=dict)
     levels: tuple[float, ...] = ()
     revision: str | None = None
+    file_variant: str = ""
+    denoiser: Denoiser | None = None
+    lora: Lora | None = None
     scheduler: str = ""
     scheduler_args: dict[str, Any] = field(default_factory=dict)
+    timesteps: tuple[int, ...] = ()
     guidance: float = 7.5
+    guidance_mode: Literal["auto", "classifier-free", "embedded", "none"] = "auto"
+    call_args: dict[str, Any] = field(default_factory=dict)
     negative_prompt: str = ""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     width_px: int | None = None
     height_px: int | None = None
     batch_size: int | None = None
+    cache: Cache | None = None
+    runtime: Runtime = field(default_factory=Runtime)
+    safety_checker: bool = False
     family: str = ""
 
 

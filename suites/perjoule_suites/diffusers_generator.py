@@ -6,84 +6,58 @@ the same generators (`perjoule.seeding.image_seed`).
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from perjoule.digests import digest_folder
-from perjoule.errors import SuiteError, UsageError
-from perjoule.models import resolve_model
+from perjoule.digests import digest_file, digest_named
 from perjoule.protocols import Generation, Images
 from perjoule.seeding import image_seed
 from perjoule.types import Variant
+from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
+from perjoule_suites.hub import Source
+from perjoule_suites.phases import PhaseHooks
+from perjoule_suites.prompt_embeddings import encode_prompts
+from perjoule_suites.reuse import fresh
 
-_PHASES = {
-    "text_encoder": ("text_encoder", "text_encoder_2", "text_encoder_3"),
-    "denoise": ("unet", "transformer"),
-    "vae_decode": ("vae.decoder",),
+_KERNELS = {
+    "math": "MATH",
+    "flash": "FLASH_ATTENTION",
+    "efficient": "EFFICIENT_ATTENTION",
+    "cudnn": "CUDNN_ATTENTION",
 }
-
-
-class PhaseHooks:
-    """Counts denoiser evaluations and times the parts of a pipeline by forward hooks on its modules.
-
-    On a GPU the times are between CUDA events, so that they cost no synchronisation inside the window; they are read
-    when the call is over.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        self.evaluations = 0
-        self._open: dict[str, Any] = {}
-        self._spans: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
-        self._cuda = pipeline.device.type == "cuda"
-        for phase, paths in _PHASES.items():
-            for path in paths:
-                module = _at(pipeline, path)
-                if isinstance(module, nn.Module):
-                    module.register_forward_pre_hook(partial(self._enter, phase), with_kwargs=True)
-                    module.register_forward_hook(partial(self._leave, phase))
-
-    def take(self) -> tuple[int, dict[str, float]]:
-        """Denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last take."""
-        evaluations, self.evaluations = self.evaluations, 0
-        seconds = {
-            phase: sum(a.elapsed_time(b) / 1e3 if self._cuda else b - a for a, b in spans)
-            for phase, spans in self._spans.items()
-        }
-        self._spans.clear()
-        return evaluations, seconds
-
-    def _enter(self, phase: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if phase == "denoise":
-            self.evaluations += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
-        self._open[phase] = self._now()
-
-    def _leave(self, phase: str, _module: nn.Module, _args: Any, _output: Any) -> None:
-        self._spans[phase].append((self._open.pop(phase), self._now()))
-
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
 
 class DiffusersGenerator:
     """A loaded pipeline with the settings of one variant."""
 
-    def __init__(self, pipeline: Any, variant: Variant, digest: str) -> None:
+    def __init__(self, pipeline: Any, variant: Variant, sources: Sequence[Source]) -> None:
+        """Hold a pipeline that `assemble` made."""
         self._pipeline = pipeline
         self._variant = variant
-        self.digest = digest
+        self._sources = tuple(sources)
         self._hooks = PhaseHooks(pipeline)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the weight files: those of the pipeline by their names, others by `model/name`."""
+        base, *others = self._sources
+        more = {f"{source.model}/{name}": path for source in others for name, path in source.files.items()}
+        return digest_named(base.files | more)
+
+    @property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """By model: the hub's commit (None for a folder) and the SHA-256 of each weight file."""
+        return {
+            source.model: {
+                "revision": source.revision,
+                "files": {name: digest_file(path) for name, path in source.files.items()},
+            }
+            for source in self._sources
+        }
 
     @property
     def pipeline(self) -> Any:
@@ -91,27 +65,25 @@ class DiffusersGenerator:
         return self._pipeline
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Read the prompts once: `prompt_embeds` (n, tokens, width) and, with guidance, `negative_prompt_embeds`.
+        """Read the prompts once, with all text encoders: the embeddings that the pipeline call takes.
 
-        For pipelines whose `encode_prompt` returns these two (Stable Diffusion 1 and 2 and what derives from them).
+        `prompt_embeds` (n, tokens, width), with classifier-free guidance `negative_prompt_embeds`, and for SDXL and SD3
+        the pooled ones (n, width) as well.
         """
         pipeline, variant = self._pipeline, self._variant
-        embedded = getattr(pipeline.unet.config, "time_cond_proj_dim", None) is not None
-        found, negative = pipeline.encode_prompt(
-            list(prompts),
-            pipeline.device,
-            1,
-            variant.guidance > 1 and not embedded,
-            negative_prompt=[variant.negative_prompt] * len(prompts) if variant.negative_prompt else None,
+        return encode_prompts(
+            pipeline,
+            prompts,
+            guided=variant.guidance > 1 and not takes_guidance_embedding(pipeline),
+            negative_prompt=variant.negative_prompt,
+            clip_skip=variant.call_args.get("clip_skip"),
         )
-        return {"prompt_embeds": found} | ({} if negative is None else {"negative_prompt_embeds": negative})
 
     def call_arguments(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> dict[str, Any]:
         """The arguments of the pipeline call: what one would write by hand to get the same images."""
         variant = self._variant
         arguments: dict[str, Any] = {
             "prompt": list(prompts),
-            "num_inference_steps": steps,
             "guidance_scale": variant.guidance,
             # on the CPU and one for each image: the noise is the same on every device and in every batch
             "generator": [
@@ -119,7 +91,13 @@ class DiffusersGenerator:
                 for prompt, seed in zip(prompts, seeds, strict=True)
             ],
             "output_type": "np",
+            **variant.call_args,
         }
+        if variant.timesteps:
+            # fewer are asked for by a warm-up only
+            arguments["timesteps"] = list(variant.timesteps[:steps])
+        else:
+            arguments["num_inference_steps"] = steps
         if variant.negative_prompt:
             arguments["negative_prompt"] = [variant.negative_prompt] * len(prompts)
         if variant.width_px:
@@ -139,7 +117,14 @@ class DiffusersGenerator:
 
     def call(self, arguments: dict[str, Any]) -> Images:
         """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil."""
-        return np.asarray((np.asarray(self._pipeline(**arguments).images) * 255).round(), np.uint8)
+        empty = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
+        with self._kernels(), empty:
+            found = self._pipeline(**arguments).images
+        return np.asarray((np.asarray(found) * 255).round(), np.uint8)
+
+    def timed(self, phase: str) -> AbstractContextManager[None]:
+        """Time what is done inside as a phase of its own, which `take_counts` then tells."""
+        return self._hooks.span(phase)
 
     def take_counts(self) -> tuple[int, dict[str, float]]:
         """Denoiser evaluations and seconds by phase since the last time; waits for the device."""
@@ -151,65 +136,19 @@ class DiffusersGenerator:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
+    def _kernels(self) -> AbstractContextManager[Any]:
+        if not self._variant.runtime.attention:
+            return nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        return sdpa_kernel([getattr(SDPBackend, _KERNELS[self._variant.runtime.attention])])
+
 
 def load(variant: Variant, *, where: str) -> DiffusersGenerator:
     """Load a variant's pipeline onto the GPU if there is one.
 
     Raises:
-        UsageError: If the model is no diffusers pipeline, cannot be had, or its scheduler is not known.
+        UsageError: If the model is no diffusers pipeline, cannot be had, or a setting does not fit it.
     """
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
-    model = resolve_model(variant.model, f"{where}.model")
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise UsageError(
-            f"{where}.model = {variant.model!r}: this folder is no diffusers pipeline: model_index.json is missing"
-        )
-    dtype: torch.dtype = getattr(torch, variant.dtype)
-    try:
-        if not folder.is_dir():
-            folder = Path(diffusers.DiffusionPipeline.download(model, revision=variant.revision))
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype)
-    except Exception as error:  # hub, file system, JSON, safetensors: each library raises its own
-        raise UsageError(f"{where}.model = {variant.model!r} cannot be loaded: {_first_line(error)}") from error
-    if variant.scheduler or variant.scheduler_args:
-        pipeline.scheduler = _scheduler(diffusers, pipeline, variant, where)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline = pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    return DiffusersGenerator(pipeline, variant, digest_folder(folder, ("**/*.safetensors", "**/*.bin")))
-
-
-def _scheduler(diffusers: Any, pipeline: Any, variant: Variant, where: str) -> Any:
-    name = variant.scheduler or type(pipeline.scheduler).__name__
-    kind = getattr(diffusers, name, None)
-    if kind is None or not hasattr(kind, "from_config"):
-        known = sorted({c.__name__ for c in pipeline.scheduler.compatibles} | {type(pipeline.scheduler).__name__})
-        raise SuiteError(f"{where}.scheduler = {name!r}: no scheduler of diffusers; these fit: {', '.join(known)}")
-    known_args = set(pipeline.scheduler.config) | set(_parameters(kind.__init__))
-    for key in variant.scheduler_args:
-        if key not in known_args:
-            raise SuiteError(
-                f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(_parameters(kind.__init__))}"
-            )
-    return kind.from_config(pipeline.scheduler.config, **variant.scheduler_args)
-
-
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    import inspect
-
-    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
-
-
-def _at(root: Any, path: str) -> Any:
-    for part in path.split("."):
-        root = getattr(root, part, None)
-    return root
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+    pipeline, sources = assemble(variant, where)
+    return DiffusersGenerator(pipeline, variant, sources)

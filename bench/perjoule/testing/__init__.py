@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perjoule.testing.generator import FakeFactory, FakeGenerator
+from perjoule.testing.hub import Faults, HubMirror, Request
 from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
 from perjoule.testing.nvml_simulator import Bursts, Call, NvmlSimulator, SimulatedBoard, StepLog
 
@@ -12,8 +13,11 @@ __all__ = [
     "ConstantPower",
     "FakeFactory",
     "FakeGenerator",
+    "Faults",
+    "HubMirror",
     "NvmlSimulator",
     "PowerWave",
+    "Request",
     "SimulatedBoard",
     "SquareWave",
     "StepLog",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class FakeGenerator:
     """
 
     digest = "fake"
+    sources: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(
         self,

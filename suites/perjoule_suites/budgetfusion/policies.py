@@ -17,7 +17,6 @@ A window's images of equal steps share pipeline calls of up to `batch_size` imag
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,11 +96,10 @@ class PredictedSteps:
         predictor = self._predictor
         generator.take_counts()
         encoded = _encoded(generator, prompts, self._batch_size)
-        began = time.perf_counter()
-        counts = predictor.token_counts(prompts)
-        steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts))
+        with generator.timed("predictor"):
+            counts = predictor.token_counts(prompts)
+            steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts))
         steps = [self._dealt.get(prompt, n) for prompt, n in zip(prompts, steps, strict=True)]
-        predictor_s = time.perf_counter() - began
 
         def some(rows: Sequence[int], n: int) -> Images:
             texts, own, part = [prompts[i] for i in rows], [seeds[i] for i in rows], _rows(encoded, rows)
@@ -112,7 +110,7 @@ class PredictedSteps:
                 arguments.pop(key, None)
             return generator.call(arguments | part)
 
-        return _grouped(generator, steps, some, self._batch_size, predictor_s)
+        return _grouped(generator, steps, some, self._batch_size)
 
 
 class PeekedSteps:
@@ -153,10 +151,9 @@ class PeekedSteps:
             sample=torch.cat([look.sample for look in looks]),
             output=torch.cat([look.output for look in looks]),
         )
-        began = time.perf_counter()
-        counts = predictor.token_counts(prompts)
-        steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, seen.clean))
-        predictor_s = time.perf_counter() - began
+        with generator.timed("predictor"):
+            counts = predictor.token_counts(prompts)
+            steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, seen.clean))
 
         def some(rows: Sequence[int], n: int) -> Images:
             chosen = list(rows)
@@ -164,7 +161,7 @@ class PeekedSteps:
             texts, own = [prompts[i] for i in rows], [seeds[i] for i in rows]
             return peek.go_on(generator, _rows(encoded, rows), texts, own, part, n, shared)
 
-        return _grouped(generator, steps, some, self._batch_size, predictor_s)
+        return _grouped(generator, steps, some, self._batch_size)
 
 
 class SharedStart:
@@ -263,7 +260,6 @@ def _grouped(
     steps: Sequence[int],
     draw: Callable[[list[int], int], Images],
     batch_size: int | None,
-    predictor_s: float | None = None,
 ) -> Generation:
     """Draw the images of equal steps together, at most `batch_size` at a time, and put them back in order."""
     groups: dict[int, list[int]] = defaultdict(list)
@@ -281,5 +277,5 @@ def _grouped(
         images=images,
         nfe_per_image=evaluations / len(images),
         steps=tuple(steps),
-        phases_s=seconds if predictor_s is None else seconds | {"predictor": predictor_s},
+        phases_s=seconds,
     )

@@ -25,6 +25,7 @@ from perjoule.models import resolve_model
 from perjoule.types import Provenance
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
 from perjoule_suites.budgetfusion.rules import Array, Calibration, Forecast, Rule, make_rule
+from perjoule_suites.prompt_embeddings import encode_prompts
 
 SCHEMA = 1
 Source = Literal["network", "mean", "length"]
@@ -113,7 +114,8 @@ class StepPredictor:
         network: The network.
         labels: Statistics and calibration.
         tokenizer: Of the pipeline.
-        text_encoder: Of the pipeline.
+        text_encoder: Of the pipeline; the first one, if it has several.
+        pipeline: The pipeline itself, if there is one: it reads prompts with all of its encoders.
         source: `network`, or one of the controls: `mean` curve for all, or a curve of the prompt's `length`.
     """
 
@@ -122,13 +124,14 @@ class StepPredictor:
     labels: Labels
     tokenizer: Any
     text_encoder: Any
+    pipeline: Any = None
     source: Source = "network"
     _rule: Rule = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that the text encoder is the one that the predictor was trained on."""
         config = self.config
-        digest = text_encoder_digest(self.text_encoder)
+        digest = text_encoder_digest(*clip_encoders(self.pipeline, self.text_encoder))
         if digest != config.text_encoder_digest:
             raise EvidenceError(
                 f"the predictor was made for the text encoder {config.text_encoder_digest[:12]} of {config.model}, and "
@@ -156,7 +159,9 @@ class StepPredictor:
             tokenizer, encoder = _load_encoder(config, folder)
         else:
             tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-        return cls(config=config, network=network, labels=labels, tokenizer=tokenizer, text_encoder=encoder)
+        return cls(
+            config=config, network=network, labels=labels, tokenizer=tokenizer, text_encoder=encoder, pipeline=pipeline
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `predictor.safetensors` and `predictor.json`; the text encoder is not copied."""
@@ -216,6 +221,9 @@ class StepPredictor:
     def states(self, prompts: Sequence[str]) -> torch.Tensor:
         """What the pipeline reads of each prompt. -> (n, tokens, width)."""
         check_prompts(prompts)
+        if self.pipeline is not None:
+            read: torch.Tensor = encode_prompts(self.pipeline, prompts, guided=False)["prompt_embeds"]
+            return read
         ids = self.tokenizer(
             list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
             return_tensors="pt",
@@ -278,13 +286,20 @@ def check_prompts(prompts: Sequence[str]) -> None:
             raise UsageError(f"prompt {index} has {len(prompt):,} characters: at most {_MOST_CHARACTERS:,}")
 
 
-def text_encoder_digest(encoder: Any) -> str:
+def text_encoder_digest(*encoders: Any) -> str:
     """SHA-256 of the weights as they are in memory, in float32; what was loaded in half precision has another one."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    for encoder in encoders:
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def clip_encoders(pipeline: Any, first: Any) -> list[Any]:
+    """The CLIP encoders that tell pipelines apart; a T5 beside them takes minutes to hash and is the same in all."""
+    second = getattr(pipeline, "text_encoder_2", None)
+    return [first] if second is None else [first, second]
 
 
 def _folder(source: str) -> Path:

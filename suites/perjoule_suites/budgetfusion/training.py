@@ -18,6 +18,7 @@ from perjoule_suites.budgetfusion.predictor import (
     PredictorConfig,
     StepPredictor,
     check_prompts,
+    clip_encoders,
     text_encoder_digest,
 )
 from perjoule_suites.diffusers_generator import DiffusersGenerator
@@ -105,7 +106,9 @@ def train(
     config = PredictorConfig(
         model=curves.variant.model,
         model_digest=curves.digest,
-        text_encoder_digest=text_encoder_digest(generator.pipeline.text_encoder),
+        text_encoder_digest=text_encoder_digest(
+            *clip_encoders(generator.pipeline, generator.pipeline.text_encoder)
+        ),
         scheduler=type(generator.pipeline.scheduler).__name__,
         guidance=curves.variant.guidance,
         grid=curves.grid,
@@ -137,6 +140,7 @@ def train(
         ),
         tokenizer=generator.pipeline.tokenizer,
         text_encoder=generator.pipeline.text_encoder,
+        pipeline=generator.pipeline,
     )
     length = _length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
     predictor = replace(predictor, labels=replace(predictor.labels, length=length))

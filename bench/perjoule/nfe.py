@@ -1,0 +1,46 @@
+"""How many evaluations of the denoiser an image takes, in closed form: for plans, and for tests of the count by hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perjoule.types import Variant
+
+# second order by two evaluations a step but for the last, after diffusers' `schedulers/`
+_TWO_A_STEP = frozenset(
+    {
+        "HeunDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
+    }
+)
+# of PNDM's four-stage start, which takes the place of three steps
+_RUNGE_KUTTA_EVALUATIONS, _RUNGE_KUTTA_STEPS = 12, 3
+
+
+def evaluations(scheduler: str, steps: int, scheduler_args: dict[str, Any]) -> int:
+    """Calls of the denoiser for `num_inference_steps = steps`.
+
+    Args:
+        scheduler: diffusers class name.
+        steps: At least 1.
+        scheduler_args: Its config, as far as it matters: PNDM's `skip_prk_steps`, which Stable Diffusion sets.
+    """
+    if scheduler in _TWO_A_STEP:
+        return 2 * steps - 1
+    if scheduler == "PNDMScheduler":
+        if scheduler_args.get("skip_prk_steps", True):
+            return steps + 1 if steps > 1 else 1  # the second timestep is evaluated twice
+        return steps - _RUNGE_KUTTA_STEPS + _RUNGE_KUTTA_EVALUATIONS
+    return steps
+
+
+def nfe_per_image(variant: Variant, steps: int) -> int:
+    """Evaluations in rows of the denoiser's batch: classifier-free guidance takes two a call.
+
+    For a variant that keeps its model's own scheduler, one call a step is assumed; a model's own PNDM makes one more.
+    """
+    guided = variant.guidance > 1 and variant.guidance_mode in ("auto", "classifier-free")
+    return evaluations(variant.scheduler, steps, variant.scheduler_args) * (2 if guided else 1)

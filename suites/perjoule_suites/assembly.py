@@ -1,0 +1,214 @@
+"""A diffusers pipeline with all that a variant declares: weights, adapter, scheduler, reuse between steps, runtime.
+
+Each setting is done as its authors' model card or diffusers' documentation does it; nothing declared is silently without
+effect: what a model cannot do is a `SuiteError`.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perjoule.errors import SuiteError, UsageError
+from perjoule.types import Variant
+from perjoule_suites import hub
+from perjoule_suites.reuse import enable_reuse
+
+# arguments of a pipeline call that have a key of their own, or that perjoule sets
+_RESERVED = frozenset(
+    {
+        "self", "prompt", "prompt_2", "prompt_3", "negative_prompt", "height", "width", "num_inference_steps",
+        "timesteps", "sigmas", "guidance_scale", "generator", "latents", "num_images_per_prompt", "output_type",
+        "return_dict", "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    }
+)  # fmt: skip
+
+
+def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
+    """Load a variant's pipeline onto the GPU if there is one. -> (pipeline, where its weights came from).
+
+    Raises:
+        UsageError: Weights cannot be had.
+        SuiteError: A setting does not fit the model.
+    """
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    if torch.cuda.is_available():
+        gc.collect()  # pipelines hold cycles, and two large ones seldom fit
+        torch.cuda.empty_cache()
+    source, index = hub.fetch_pipeline(variant, where)
+    sources = [source]
+    dtype: torch.dtype = getattr(torch, variant.dtype)
+    parts: dict[str, Any] = {}
+    if "safety_checker" in index and not variant.safety_checker:
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+    if variant.denoiser:
+        sources.append(hub.fetch_file(variant.denoiser, f"{where}.denoiser"))
+        config = source.folder / hub.denoiser_name(index) / "config.json"
+        if variant.denoiser.config:
+            config = sources[-1].folder / variant.denoiser.config
+        kind = getattr(diffusers, index[hub.denoiser_name(index)][1])
+        parts[hub.denoiser_name(index)] = _denoiser(kind, config, sources[-1], dtype, where)
+    try:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            source.folder, dtype=dtype, variant=variant.file_variant or None, local_files_only=True, **parts
+        )
+    except Exception as error:  # file system, JSON, safetensors, diffusers: each raises its own
+        raise _unloadable(error, source, f"{where}.model") from error
+    if variant.lora:
+        sources.append(hub.fetch_file(variant.lora, f"{where}.lora"))
+        _add_lora(pipeline, variant, sources[-1], where)
+    _check_call(pipeline, variant, where)
+    if variant.scheduler or variant.scheduler_args:
+        pipeline.scheduler = _scheduler(diffusers, pipeline, variant, where)
+    _check_schedule(pipeline, variant, where)
+    _check_guidance(pipeline, variant, where)
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        pipeline = pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    except torch.OutOfMemoryError as error:
+        raise UsageError(f"{where}.model = {variant.model!r} does not fit the GPU: {hub.first_line(error)}") from error
+    _set_runtime(pipeline, variant, where)
+    return pipeline, sources
+
+
+def denoiser_of(pipeline: Any) -> Any:
+    """The UNet or transformer of a pipeline."""
+    return getattr(pipeline, "unet", None) or pipeline.transformer
+
+
+def takes_guidance_embedding(pipeline: Any) -> bool:
+    """Whether the denoiser is told the guidance scale, instead of being run twice."""
+    config = denoiser_of(pipeline).config
+    return getattr(config, "time_cond_proj_dim", None) is not None or bool(getattr(config, "guidance_embeds", False))
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of a function's parameters."""
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
+
+
+def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, where: str) -> Any:
+    """A network from one file of weights, as the cards of SDXL-Lightning, Hyper-SD, DMD2 and LCM-SDXL do it."""
+    from safetensors.torch import load_file
+
+    (path,) = source.files.values()
+    try:
+        with torch.device("meta"):  # no time is spent on weights that are thrown away
+            network = kind.from_config(kind.load_config(config))
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        network.load_state_dict(state, assign=True)
+    except Exception as error:
+        if hub.broken_file(source):
+            raise _unloadable(error, source, f"{where}.denoiser.file") from error
+        raise UsageError(
+            f"{where}.denoiser.file = {path.name!r}: these are no weights for the {kind.__name__} of {config}: "
+            f"{hub.first_line(error)}"
+        ) from error
+    return network.to(dtype).eval()
+
+
+def _add_lora(pipeline: Any, variant: Variant, source: hub.Source, where: str) -> None:
+    lora = variant.lora
+    assert lora is not None
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise SuiteError(f"{where}.lora: {type(pipeline).__name__} takes none")
+    try:
+        pipeline.load_lora_weights(str(source.folder), weight_name=lora.file, adapter_name="perjoule")
+    except Exception as error:
+        if "PEFT" in str(error):
+            raise UsageError(f"{where}.lora: an adapter needs the package peft: pip install peft") from error
+        raise _unloadable(error, source, f"{where}.lora.file") from error
+    if not pipeline.get_active_adapters():
+        raise SuiteError(f"{where}.lora.file = {lora.file!r}: nothing in it fits {type(pipeline).__name__}")
+    if lora.fuse:
+        pipeline.fuse_lora(lora_scale=lora.scale)
+        pipeline.unload_lora_weights()
+    else:
+        pipeline.set_adapters(["perjoule"], [lora.scale])
+
+
+def _scheduler(diffusers: Any, pipeline: Any, variant: Variant, where: str) -> Any:
+    name = variant.scheduler or type(pipeline.scheduler).__name__
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "from_config"):
+        known = sorted({c.__name__ for c in pipeline.scheduler.compatibles} | {type(pipeline.scheduler).__name__})
+        raise SuiteError(f"{where}.scheduler = {name!r}: no scheduler of diffusers; these fit: {', '.join(known)}")
+    known_args = parameters(kind.__init__)
+    for key in variant.scheduler_args:
+        if key not in known_args:
+            raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")
+    return kind.from_config(pipeline.scheduler.config, **variant.scheduler_args)
+
+
+def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
+    known = parameters(type(pipeline).__call__)
+    for key in variant.call_args:
+        if key in _RESERVED:
+            raise SuiteError(f"{where}.call_args.{key}: perjoule sets this; use the variant's own key for it")
+        if key not in known:
+            free = ", ".join(name for name in known if name not in _RESERVED)
+            raise SuiteError(f"{where}.call_args.{key}: {type(pipeline).__name__} takes no such argument: {free}")
+    if variant.negative_prompt and "negative_prompt" not in known:
+        raise SuiteError(f"{where}.negative_prompt: {type(pipeline).__name__} takes none")
+
+
+def _check_schedule(pipeline: Any, variant: Variant, where: str) -> None:
+    if not variant.timesteps:
+        return
+    for kind, function in ((pipeline, type(pipeline).__call__), (pipeline.scheduler, pipeline.scheduler.set_timesteps)):
+        if "timesteps" not in parameters(function):
+            raise SuiteError(f"{where}.timesteps: {type(kind).__name__} takes no schedule of one's own")
+
+
+def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:
+    if takes_guidance_embedding(pipeline):
+        does = "embedded"
+    else:
+        does = "classifier-free" if variant.guidance > 1 else "none"
+    if variant.guidance_mode not in ("auto", does):
+        raise SuiteError(
+            f"{where}.guidance_mode = {variant.guidance_mode!r}: with guidance = {variant.guidance}, this model's is "
+            f"{does!r}"
+        )
+
+
+def _set_runtime(pipeline: Any, variant: Variant, where: str) -> None:
+    runtime, network = variant.runtime, denoiser_of(pipeline)
+    if variant.cache:
+        enable_reuse(pipeline, network, variant.cache, f"{where}.cache")
+    if runtime.channels_last:
+        network.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+    if runtime.vae_tiling:
+        pipeline.vae.enable_tiling()
+    if runtime.vae_slicing:
+        pipeline.vae.enable_slicing()
+    if runtime.compile:
+        # the function and not the module, so that the hooks that count and time stay outside the graph
+        network.forward = torch.compile(network.forward, mode=runtime.compile)
+
+
+def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
+    broken = hub.broken_file(source)
+    if broken is None:
+        return hub.explain(error, source.model, where)
+    again = "run again to fetch it anew" if source.revision else "copy or download it again"
+    return UsageError(
+        f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or no safetensors "
+        f"file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {again}"
+    )
+
+
+def _shown(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -1,0 +1,327 @@
+"""Weights of a pipeline: where they come from, which files they are, whether they are whole, and what to do if not.
+
+Everything is fetched by `huggingface_hub` into its own cache, so that what another tool has fetched is there already, and
+a download that broke off goes on after the last whole file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perjoule.catalogue import revision_of
+from perjoule.digests import digest_file
+from perjoule.errors import UsageError
+from perjoule.models import resolve_model
+from perjoule.types import Denoiser, Lora, Variant
+
+INDEX = "model_index.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Weights that were found.
+
+    Attributes:
+        model: Hub id, folder or builtin, as the suite names it.
+        revision: Commit of the hub, None for a folder.
+        folder: Where the files are.
+        files: Weight files that are loaded, by their names in the repository.
+    """
+
+    model: str
+    revision: str | None
+    folder: Path
+    files: dict[str, Path]
+
+
+def fetch_pipeline(variant: Variant, where: str) -> tuple[Source, dict[str, Any]]:
+    """The files of a variant's pipeline, without components that will not be used. -> (source, model_index.json).
+
+    Raises:
+        UsageError: It cannot be had, is no pipeline, or a file is damaged (names file and remedy).
+    """
+    key = f"{where}.model"
+    model = resolve_model(variant.model, key)
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = _download(model, variant, key)
+    elif not (folder / INDEX).is_file():
+        raise UsageError(f"{key} = {variant.model!r}: this folder is no diffusers pipeline: {INDEX} is missing")
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    files = weight_files(folder, index, variant.file_variant, unused(index, variant))
+    if not files:
+        raise UsageError(f"{key} = {variant.model!r}: no weights: {folder} holds no .safetensors or .bin file to load")
+    source = Source(model=variant.model, revision=_commit(folder), folder=folder, files=files)
+    check_whole(source, key)
+    return source, index
+
+
+def fetch_file(part: Denoiser | Lora, where: str) -> Source:
+    """One weight file. Raises UsageError as `fetch_pipeline` does."""
+    model = resolve_model(part.model, f"{where}.model")
+    folder = Path(model)
+    if not folder.is_dir():
+        revision = part.revision or revision_of(model)
+        path = _file(model, part.file, revision, f"{where}.file")
+        folder = path.parents[part.file.count("/")]
+        if isinstance(part, Denoiser) and part.config:
+            _file(model, part.config, revision, f"{where}.config")
+    elif not (folder / part.file).is_file():
+        raise UsageError(f"{where}.file = {part.file!r}: no such file in {folder}")
+    source = Source(
+        model=part.model, revision=_commit(folder), folder=folder, files={part.file: folder / part.file}
+    )
+    check_whole(source, where)
+    return source
+
+
+def denoiser_name(index: dict[str, Any]) -> str:
+    """`unet` or `transformer`."""
+    return "transformer" if "transformer" in index else "unet"
+
+
+def unused(index: dict[str, Any], variant: Variant) -> set[str]:
+    """Components of the repository that the variant does without."""
+    found = set() if variant.safety_checker else {"safety_checker"} & set(index)
+    return found | ({denoiser_name(index)} if variant.denoiser else set())
+
+
+def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without: Collection[str]) -> dict[str, Path]:
+    """The files that diffusers loads: in each component those of the variant, else the plain ones; safetensors first."""
+    found: dict[str, Path] = {}
+    for name, kind in sorted(index.items()):
+        if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
+            continue
+        for suffix in (".safetensors", ".bin"):
+            paths = [path for path in sorted((folder / name).glob(f"*{suffix}"))]
+            chosen = [p for p in paths if file_variant and _variant_of(p) == file_variant] or [
+                p for p in paths if not _variant_of(p)
+            ]
+            if chosen:
+                found |= {path.relative_to(folder).as_posix(): path for path in chosen}
+                break
+    return found
+
+
+def check_whole(source: Source, where: str) -> None:
+    """Compare files of the hub's cache with the SHA-256 that the hub gave them.
+
+    Raises:
+        UsageError: Names the damaged file and the way to a whole one.
+    """
+    for name, path in source.files.items():
+        promised = path.resolve().name  # the cache names large files by their digest
+        if _SHA256.fullmatch(promised) and digest_file(path) != promised:
+            raise UsageError(
+                f"{where}: {source.model}/{name} is damaged: {path.resolve().stat().st_size:,} bytes with SHA-256 "
+                f"{digest_file(path)[:12]}…, not the hub's {promised[:12]}…. Delete {path.resolve()} and run again; "
+                "only this file is fetched anew"
+            )
+
+
+def explain(error: BaseException, model: str, where: str) -> UsageError:
+    """What stands behind the errors of the hub, the file system, safetensors and diffusers, and what to do."""
+    from huggingface_hub import constants, errors
+
+    cache = Path(constants.HF_HUB_CACHE)
+    head = f"{where} = {model!r} cannot be loaded: "
+    chain = list(_causes(error))
+
+    def one(*kinds: type[BaseException]) -> BaseException | None:
+        return next((e for e in chain if isinstance(e, kinds)), None)
+
+    if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
+        return UsageError(
+            f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Make room, or set HF_HOME to a larger "
+            "disk, and run again: whole files are kept, and the download goes on after them"
+        )
+    if one(errors.GatedRepoError):
+        return UsageError(
+            f"{head}it is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login` or set "
+            "HF_TOKEN, and run again"
+        )
+    if one(errors.RevisionNotFoundError):
+        return UsageError(f"{head}no such revision: check the suite's `revision`, or leave it out")
+    if one(errors.RepositoryNotFoundError):
+        return UsageError(
+            f"{head}{constants.ENDPOINT} has no such repository, or it is private. Ids move: if you know where it is "
+            f"now, add --model {model}=NEW/ID"
+        )
+    missing = one(errors.EntryNotFoundError)
+    if missing is not None and not isinstance(missing, errors.LocalEntryNotFoundError):
+        return UsageError(f"{head}a file is missing on the hub: {_address(missing)}. Pin another `revision`")
+    if constants.HF_HUB_OFFLINE:
+        return UsageError(
+            f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once with the network, "
+            "or copy a filled cache here and set HF_HOME"
+        )
+    if _no_connection(error):
+        return UsageError(
+            f"{head}{constants.ENDPOINT} cannot be reached, and the cache {cache} lacks it or a part of it. Check the "
+            "network or HF_ENDPOINT and run again; a filled cache works without it"
+        )
+    if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
+        return UsageError(
+            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on after "
+            "them"
+        )
+    return UsageError(f"{head}{first_line(error)}")
+
+
+def broken_file(source: Source) -> Path | None:
+    """The first safetensors file whose header does not fit its length, if there is one."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in source.files.values():
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return path
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
+@dataclass(slots=True)
+class _Session:
+    """What this process has learnt of the hub: a run sees one commit of a repository, even if its branch moves."""
+
+    commits: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    unreachable: bool = False
+
+
+_SESSION = _Session()
+
+
+def _download(model: str, variant: Variant, key: str) -> Path:
+    import diffusers
+
+    revision = variant.revision or revision_of(model)
+    index_file = _file(model, INDEX, revision, key)
+    index = json.loads(index_file.read_text(encoding="utf-8"))
+    leave_out: dict[str, Any] = dict.fromkeys(unused(index, variant))
+
+    def fetch(commit: str | None, local_only: bool) -> Path:
+        folder = Path(
+            diffusers.DiffusionPipeline.download(
+                model,
+                revision=commit,
+                variant=variant.file_variant or None,
+                local_files_only=local_only or None,
+                **leave_out,
+            )
+        )
+        if local_only:
+            _require_complete(folder, model, commit, index, leave_out)
+        return folder
+
+    folder = _cached_or_fetched(fetch, model, revision, key)
+    if variant.denoiser and not variant.denoiser.config:
+        _file(model, f"{denoiser_name(index)}/config.json", revision, key)
+    return folder
+
+
+def _file(model: str, name: str, revision: str | None, key: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    def fetch(commit: str | None, local_only: bool) -> Path:
+        return Path(hf_hub_download(model, name, revision=commit, local_files_only=local_only))
+
+    file = _cached_or_fetched(fetch, model, revision, key)
+    commit = _commit(file.parents[name.count("/")])
+    if commit:
+        _SESSION.commits[model, revision] = commit
+    return file
+
+
+def _cached_or_fetched(
+    fetch: Callable[[str | None, bool], Path], model: str, revision: str | None, key: str
+) -> Path:
+    """What is in the cache of a commit, else what the network has, else, of a branch, what the cache has.
+
+    A commit never changes, so its files need no network once they are there. A branch is asked for once in a process.
+    """
+    commit = _SESSION.commits.get((model, revision), revision)
+    if _SESSION.unreachable or (commit and _COMMIT.fullmatch(commit)):
+        with suppress(Exception):  # not there, or not all of it
+            return fetch(commit, True)
+    try:
+        return fetch(commit, False)
+    except Exception as error:  # the hub's libraries raise many kinds
+        _SESSION.unreachable = _SESSION.unreachable or _no_connection(error)
+        try:
+            return fetch(commit, True)
+        except Exception:
+            raise explain(error, model, key) from error
+
+
+def _require_complete(
+    folder: Path, model: str, commit: str | None, index: dict[str, Any], without: Collection[str]
+) -> None:
+    """Raise FileNotFoundError if a part of a cached pipeline is missing.
+
+    Where the cache lacks the repository's listing, diffusers takes what there is for all there is.
+    """
+    import huggingface_hub
+
+    listing = getattr(huggingface_hub, "get_cached_repo_tree", None)
+    if listing is not None:
+        listing(model, revision=commit)  # raises if it is not there; with it, diffusers has looked for every file
+    for name, kind in index.items():
+        if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
+            continue
+        part = folder / name
+        # a network has a config.json, and weights; what has neither is a tokenizer or a scheduler
+        if not part.is_dir() or ((part / "config.json").is_file() and not _weights_in(part)):
+            raise FileNotFoundError(f"{part}: not, or not wholly, in the cache")
+
+
+def _weights_in(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+
+
+def _no_connection(error: BaseException) -> bool:
+    return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))
+
+
+def _commit(folder: Path) -> str | None:
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _variant_of(path: Path) -> str:
+    """`fp16` of `model.fp16-00001-of-00002.safetensors`; empty for plain weights."""
+    return _SHARD.sub("", path.name.removesuffix(path.suffix)).partition(".")[2]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _address(error: BaseException) -> str:
+    found = re.search(r"https?://\S+", str(error))
+    return found[0].rstrip(".") if found else first_line(error)
+
+
+def _free_mib(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free >> 20

@@ -1,0 +1,77 @@
+"""Counts denoiser evaluations and times the parts of a pipeline, from outside: by forward hooks on its modules."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+_PHASES = {
+    "text_encoder": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+    "denoise": ("unet", "transformer"),
+    "vae_decode": ("vae.decoder",),
+}
+
+
+class PhaseHooks:
+    """Counts and times.
+
+    On a GPU the times are between CUDA events, so that they cost no synchronisation inside the window; they are read
+    when the call is over. On the CPU they are wall times.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.evaluations = 0
+        self._open: dict[str, Any] = {}
+        self._spans: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        self._cuda = pipeline.device.type == "cuda"
+        for phase, paths in _PHASES.items():
+            for path in paths:
+                module = _at(pipeline, path)
+                if isinstance(module, nn.Module):
+                    module.register_forward_pre_hook(partial(self._enter, phase), with_kwargs=True)
+                    module.register_forward_hook(partial(self._leave, phase))
+
+    @contextmanager
+    def span(self, phase: str) -> Iterator[None]:
+        """Time what is done inside as a phase of its own."""
+        began = self._now()
+        yield
+        self._spans[phase].append((began, self._now()))
+
+    def take(self) -> tuple[int, dict[str, float]]:
+        """Denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last take."""
+        evaluations, self.evaluations = self.evaluations, 0
+        seconds = {
+            phase: sum(a.elapsed_time(b) / 1e3 if self._cuda else b - a for a, b in spans)
+            for phase, spans in self._spans.items()
+        }
+        self._spans.clear()
+        return evaluations, seconds
+
+    def _enter(self, phase: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if phase == "denoise":
+            self.evaluations += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
+        self._open[phase] = self._now()
+
+    def _leave(self, phase: str, _module: nn.Module, _args: Any, _output: Any) -> None:
+        self._spans[phase].append((self._open.pop(phase), self._now()))
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def _at(root: Any, path: str) -> Any:
+    for part in path.split("."):
+        root = getattr(root, part, None)
+    return root

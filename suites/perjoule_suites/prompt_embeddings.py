@@ -1,0 +1,45 @@
+"""What a pipeline reads of prompts, with all of its text encoders: SD 1 and 2 (one), SDXL (two, pooled), SD3 (three)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+# what encode_prompt returns, in its order; Stable Diffusion 1 and 2 stop after two
+_NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+@torch.no_grad()
+def encode_prompts(
+    pipeline: Any, prompts: Sequence[str], *, guided: bool, negative_prompt: str = "", clip_skip: int | None = None
+) -> dict[str, Any]:
+    """The embeddings that the pipeline's call takes in place of prompts.
+
+    Args:
+        pipeline: A diffusers text-to-image pipeline with `encode_prompt`.
+        prompts: n prompts.
+        guided: Whether classifier-free guidance wants the negative ones as well.
+        negative_prompt: For all prompts.
+        clip_skip: As the call takes it.
+
+    Returns:
+        `prompt_embeds` (n, tokens, width), if guided `negative_prompt_embeds`, and, where the pipeline has them, the
+        pooled ones (n, width).
+    """
+    known = inspect.signature(pipeline.encode_prompt).parameters
+    arguments: dict[str, Any] = {
+        "prompt": list(prompts),
+        "device": pipeline.device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": guided,
+        "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None,
+    }
+    # the second and third encoder read the same prompt
+    arguments |= {key: None for key in ("prompt_2", "prompt_3") if key in known}
+    if clip_skip is not None:
+        arguments["clip_skip"] = clip_skip
+    found = zip(_NAMES, pipeline.encode_prompt(**arguments), strict=False)
+    return {name: tensor for name, tensor in found if tensor is not None}

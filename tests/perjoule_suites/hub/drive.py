@@ -1,0 +1,71 @@
+"""Run in a process of its own, because the hub's libraries read their address when they are imported:
+
+    python -m tests.perjoule_suites.hub.drive OUT
+
+Every built-in suite that takes models from the hub is rehearsed at 32 px on a simulated board, as `perjoule run SUITE
+--smoke --size 32 --meter nvml` does it. The suites of budgetfusion-sd21 are gone through in their order: collect, train,
+run, evaluate.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perjoule.cli import app
+from perjoule.suite import find_suite, load_suite, write_suite
+from perjoule.testing import Bursts, NvmlSimulator, SimulatedBoard
+from perjoule.types import PromptSource, Suite
+
+REHEARSED = ("sd15", "sd21", "sdxl", "sd35", "few-step", "compressed", "caching")
+CURVES = ("budgetfusion-sd21-curves", "budgetfusion-sd21-curves-dev")
+STUDY = "budgetfusion-sd21"
+BOARD = SimulatedBoard(wave=Bursts(low_w=60, high_w=300, burst_s=0.01, slot_s=0.02), counter_period_s=0.02)
+
+
+def main(out: Path) -> None:
+    """One run directory `out/SUITE` for each suite."""
+    torch.set_num_threads(1)
+    os.chdir(out)
+    with NvmlSimulator([BOARD], out / "nvml") as simulator:
+        simulator.load()
+        for suite in REHEARSED:
+            perjoule("run", suite, "--smoke", "--size", "32", "--meter", "nvml", "--out", suite)
+        for name, prompts in zip(CURVES, ("builtin:tiny-train", "builtin:tiny-dev"), strict=True):
+            file = few(name, out, PromptSource(source=prompts, limit=6), steps=3)
+            perjoule("budgetfusion", "collect", str(file), "--meter", "nvml", "--out", name)
+        learnt = ["--calibration", CURVES[1], "--metric", "iclip", "--level", "1000", "--out", "steps-sd21"]
+        perjoule("budgetfusion", "train", CURVES[0], *learnt)
+        study = few(STUDY, out, PromptSource(source="builtin:tiny-test", limit=2), steps=3)
+        perjoule("run", str(study), "--meter", "nvml", "--out", STUDY)
+        perjoule("budgetfusion", "evaluate", STUDY, "--metric", "iclip")
+
+
+def few(name: str, out: Path, prompts: PromptSource, steps: int) -> Path:
+    """A built-in suite as a file, with few prompts, the first rungs and small images."""
+    suite = load_suite(find_suite(name))
+    small: dict[str, Any] = {"width_px": 32, "height_px": 32}
+    variants = tuple(replace(v, steps=v.steps[:steps], levels=v.levels[:1], **small) for v in suite.variants)
+    quick = replace(suite.protocol, seeds=(1,), idle_s=0.0, cooldown_s=0.0, max_uncertainty=None)
+    less: Suite = replace(suite, prompts=prompts, variants=variants, protocol=quick)
+    write_suite(less, out / f"{name}.toml")
+    return out / f"{name}.toml"
+
+
+def perjoule(*arguments: str) -> None:
+    """The command line, in this process."""
+    began = time.perf_counter()
+    sys.stdout.write(f"$ perjoule {' '.join(arguments)}\n")
+    app(list(arguments), standalone_mode=False)
+    sys.stdout.write(f"{time.perf_counter() - began:.1f} s\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
