@@ -19,6 +19,13 @@ SCHEMA = 1
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
 _MOST_REPEAT_S = 60.0
+# `perjoule.meters.edges.expected_uncertainty_j` of a board that rests at 60 W known to 15 %, with a counter refreshed
+# every 0.1 s: whatever the length of the window
+_BOARD_BOUND_J = 1.0
+# `perjoule.meters.base.FORECAST_SHARE`
+_OF_THE_BOUND = 0.8
+# no single board draws more
+_MOST_BOARD_W = 1_000.0
 # a lossless PNG is rarely larger than two thirds of its pixels
 _PNG_BYTES_PER_PIXEL = 2.0
 _FALLBACK_SIDE_PX = 512
@@ -140,6 +147,12 @@ def forecast(
     rests_s = suite.protocol.cooldown_s * len(plan) + suite.protocol.idle_s
     windows_s = total(cell.duration_s for cell in cells)
     said = [cell.anchor.remark for cell in cells if cell.anchor and cell.anchor.remark]
+    bound = suite.protocol.max_uncertainty
+    if bound is not None and any(cell.energy_j and not _repeats_known(measured, cell.cell_id) for cell in cells):
+        said.append(
+            f"protocol.max_uncertainty = {bound:g} lets windows repeat their work: the middle is for a counter that "
+            "misses nothing, the upper end for a meter that never reaches the bound and repeats each window for a minute"
+        )
     return Forecast(
         suite=suite.name,
         prompts=len({prompt.prompt_id for assignment in plan for prompt in assignment.prompts}),
@@ -213,17 +226,28 @@ def _price(cell: Cell, measured: Mapping[str, Price], device: str | None) -> Pri
     return Price(reason=own.reason)
 
 
+def _repeats_known(measured: Mapping[str, Price], cell_id: str) -> bool:
+    return cell_id in measured and measured[cell_id].repeats is not None
+
+
 def _repeats(price: Price, protocol: Protocol, images: float) -> Projection:
-    """How often each window will do its work: a bound makes it repeat, for a minute at most."""
+    """How often each window will do its work: a bound makes it repeat, for a minute at most.
+
+    The middle is for a board whose counter misses nothing. One that looks part of the time, a bare power reading, or a
+    model of the power may never reach the bound, so the upper end is that minute.
+    """
     least = float(protocol.iterations)
     if protocol.max_uncertainty is None:
         return Projection(value=least, low=least, high=least, level=None)
     if price.repeats is not None:
         return price.repeats
-    most = least
-    if price.duration_s is not None:
-        most = max(least, math.ceil(_MOST_REPEAT_S / (price.duration_s.low * images)) + 1.0)
-    return Projection(value=math.sqrt(least * most), low=least, high=most, level=None)
+    if price.energy_j is None:
+        return Projection(value=least, low=least, high=least, level=None)
+    needed_j = _BOARD_BOUND_J / (_OF_THE_BOUND * protocol.max_uncertainty)
+    shortest_s = price.duration_s.low if price.duration_s else price.energy_j.low / _MOST_BOARD_W
+    most = max(least, math.ceil(_MOST_REPEAT_S / (shortest_s * images)) + 1.0)
+    usual = min(most, max(least, math.ceil(needed_j / (price.energy_j.value * images))))
+    return Projection(value=float(usual), low=least, high=most, level=None)
 
 
 def require_fit(found: Forecast, budget: Budget) -> None:

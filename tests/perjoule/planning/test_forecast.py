@@ -85,10 +85,17 @@ def test_published_figures_fill_in_for_what_was_not_measured(tmp_path: Path) -> 
 
 def test_a_bound_widens_the_bill_up_to_a_minute_a_window() -> None:
     free, bound = (foresee(suite_of(SD21, max_uncertainty=u)).energy_j for u in (None, 0.02))
+    assert "repeats each window for a minute" in foresee(suite_of(SD21, max_uncertainty=0.02)).notes[0]
     assert free is not None
     assert bound is not None
     assert bound.low == pytest.approx(free.low)
     assert bound.high > 10 * free.high
+    # a window of 10 steps takes some 190 J, far more than a counter's 1 J at 2 % asks for
+    assert bound.value == pytest.approx(free.value)
+    tight = foresee(suite_of(SD21, max_uncertainty=0.001)).energy_j
+    assert tight is not None
+    # 1 J / (0.8 · 0.001) = 1,250 J a window, in whole repetitions
+    assert 1_250 * 16 <= tight.value <= 1_250 * 16 + free.value
 
 
 def test_an_implausible_price_is_noted() -> None:
