@@ -151,7 +151,7 @@ def forecast(
     if bound is not None and any(cell.energy_j and not _repeats_known(measured, cell.cell_id) for cell in cells):
         said.append(
             f"protocol.max_uncertainty = {bound:g} lets windows repeat their work: the middle is for a counter that "
-            "misses nothing, the upper end for a meter that never reaches the bound and repeats each window for a minute"
+            "misses nothing, the upper end for a meter that never reaches it and repeats each window for a minute"
         )
     return Forecast(
         suite=suite.name,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional
+from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional, tables
 from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
 from perjoule.statistics.lines import Array, line_through
@@ -98,13 +98,29 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
     if rungs.is_empty():
         return Price(reason=f"{windows.path} has no windows of {cell.variant.model} at this size and dtype")
     steps = rungs["steps"].to_numpy()
+    batches = {windows.cells[cell_id].batch_size or 1 for cell_id in rungs["cell_id"]}
+    fuller = _of_batches(batches, cell.batch_size or 1)
     if rungs["steps"].n_unique() > 1:
         said = f"line through {len(rungs)} windows of {rungs['steps'].n_unique()} step counts"
-        return _price(rungs, windows, said, lambda values: _on_line(steps, values, wanted), None, device)
+        line = _price(rungs, windows, said, lambda values: _on_line(steps, values, wanted), None, device)
+        return _widened(line, fuller)
     if min(steps[0], wanted) < LEAST_STEPS:
         return Price(reason=f"{windows.path} has {cell.variant.model} at {steps[0]:.0f} steps only: a line needs two")
     said = f"in proportion to {steps[0]:.0f} steps"
-    return _price(rungs, windows, said, lambda values: _scaled(steps[0], values, wanted), None, device)
+    return _widened(
+        _price(rungs, windows, said, lambda values: _scaled(steps[0], values, wanted), None, device), fuller
+    )
+
+
+def _of_batches(there: set[int], here: int) -> tuple[float, float]:
+    """What a call of another size may change, by published figures: fuller calls cost less an image, never more."""
+    least = tables()["spread"]["more_images_per_call"]["low"]
+    return (least if min(there) < here else 1.0), (1 / least if max(there) > here else 1.0)
+
+
+def _widened(price: Price, factors: tuple[float, float]) -> Price:
+    energy_j, duration_s = (p and p.widened(*factors) for p in (price.energy_j, price.duration_s))
+    return replace(price, energy_j=energy_j, duration_s=duration_s)
 
 
 def _price(
@@ -124,8 +140,6 @@ def _price(
     )
     elsewhere = device is not None and device != windows.device
     if elsewhere:
-        from perjoule.planning.published import tables
-
         spread = tables()["spread"]["other_device"]
         energy_j, duration_s = (p.widened(spread["low"], spread["high"]) for p in (energy_j, duration_s))
     return Price(

@@ -50,6 +50,18 @@ def test_the_sampler_of_the_plan_comes_before_others(tmp_path: Path) -> None:
     assert "line through 32 windows of 4" in found["other-003"].source
 
 
+def test_another_batch_widens_in_its_own_direction(tmp_path: Path) -> None:
+    run = run_of(suite_of(batch_size=2), tmp_path / "run")
+    asked = replace(MODEL, steps=(2,))
+    same, fuller, emptier = (prices(run, suite_of(asked, batch_size=n))["v-002"].energy_j for n in (2, 4, 1))
+    assert same is not None
+    assert fuller is not None
+    assert emptier is not None
+    assert (fuller.low, fuller.high) == pytest.approx((same.low * 0.39, same.high))
+    assert (emptier.low, emptier.high) == pytest.approx((same.low, same.high / 0.39))
+    assert (same.level, fuller.level, emptier.level) == (0.95, None, None)
+
+
 def test_another_model_size_or_dtype_is_another_price(tmp_path: Path) -> None:
     run = run_of(suite_of(), tmp_path / "run")
     others: list[Variant] = [
