@@ -1,7 +1,7 @@
 """What is known of models on the hub: revision, licence, whether it allows commercial use, whether it is gated, size.
 
-The facts are data: tables that packages offer by the entry point group `perjoule.catalogues`, each a callable that returns
-`{hub id: ModelFacts}`.
+The facts are data: tables that packages offer by the entry point group `perjoule.catalogues`, each a callable that
+returns `{hub id: ModelFacts}`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Python that makes a variant's images with diffusers alone: what to deploy, and what perjoule's images must equal."""
+"""Python that makes a variant's images with diffusers alone: to deploy, and what perjoule's images must equal."""
 
 from __future__ import annotations
 

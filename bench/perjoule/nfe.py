@@ -1,4 +1,4 @@
-"""How many evaluations of the denoiser an image takes, in closed form: for plans, and for tests of the count by hook."""
+"""Evaluations of the denoiser for an image, in closed form: for plans, and for tests of the count by hook."""
 
 from __future__ import annotations
 

@@ -9,13 +9,14 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError
 from perjoule.registry import merged_files
-from perjoule.types import Cell, Suite, Variant
+from perjoule.types import Cell, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,11 +61,11 @@ def load_suite(path: Path) -> Suite:
 
 def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
     """Check a table that came from TOML or JSON; `where` names its source in messages."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # JSON mode, so that strictness forbids "8" for 8 but still takes TOML's arrays as tuples
-        suite: Suite = TypeAdapter(Suite).validate_json(json.dumps(table, default=str))
+        suite: Suite = _reader().validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         messages = [_explain(detail, table, where) for detail in error.errors()]
         raise SuiteError("\n".join(messages)) from None
@@ -95,7 +96,7 @@ def cells_of(suite: Suite) -> list[Cell]:
 
 
 def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
-    """The suite as a rehearsal: every variant at its shortest rung, one prompt, one seed, one window without repetition.
+    """A rehearsal of the suite: every variant at its shortest rung, one prompt, one seed, one window, no repetition.
 
     Args:
         suite: What will be run in earnest later.
@@ -103,15 +104,19 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
     """
 
     def shortest(variant: Variant) -> Variant:
-        size = {} if side_px is None else {"width_px": side_px, "height_px": side_px}
+        size: dict[str, Any] = {} if side_px is None else {"width_px": side_px, "height_px": side_px}
         return replace(variant, steps=variant.steps[:1], levels=variant.levels[:1], batch_size=None, **size)
 
-    once = {"batch_size": 1, "images_per_window": None, "blocks": 1, "iterations": 1}
-    quick = {"idle_s": 0.0, "cooldown_s": 0.0, "max_uncertainty": None}
+    once = Protocol(
+        seeds=suite.protocol.seeds[:1],
+        idle_s=0.0,
+        order_seed=suite.protocol.order_seed,
+        threads=suite.protocol.threads,
+    )
     return replace(
         suite,
         prompts=replace(suite.prompts, limit=1),
-        protocol=replace(suite.protocol, seeds=suite.protocol.seeds[:1], **once, **quick),
+        protocol=once,
         variants=tuple(shortest(variant) for variant in suite.variants),
     )
 
@@ -124,9 +129,16 @@ def images_per_window(suite: Suite) -> int:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the suite file."""
+    schema: dict[str, Any] = _reader().json_schema()
+    return schema
+
+
+@cache
+def _reader() -> Any:
+    """The reader of a suite; making it takes longer than reading a hundred suites."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Suite).json_schema()
+    return TypeAdapter(Suite)
 
 
 def _check(suite: Suite, where: str) -> None:
@@ -209,7 +221,7 @@ def _check_timesteps(variant: Variant, where: str) -> None:
             f"{where}.timesteps are {len(times)}: set steps = [{len(times)}], and leave the policy 'fixed': a given "
             "schedule has one length"
         )
-    if any(a <= b for a, b in zip(times, times[1:], strict=False)) or times[-1] < 0:
+    if any(a <= b for a, b in pairwise(times)) or times[-1] < 0:
         raise SuiteError(f"{where}.timesteps = {list(times)}: must fall from step to step, and not below 0")
 
 

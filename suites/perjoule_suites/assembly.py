@@ -1,7 +1,7 @@
 """A diffusers pipeline with all that a variant declares: weights, adapter, scheduler, reuse between steps, runtime.
 
-Each setting is done as its authors' model card or diffusers' documentation does it; nothing declared is silently without
-effect: what a model cannot do is a `SuiteError`.
+Each setting is done as its authors' model card or diffusers' documentation does it. Nothing that is declared is
+silently without effect: what a model cannot do is a `SuiteError`.
 """
 
 from __future__ import annotations
@@ -172,10 +172,8 @@ def _check_schedule(pipeline: Any, variant: Variant, where: str) -> None:
 
 
 def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:
-    if takes_guidance_embedding(pipeline):
-        does = "embedded"
-    else:
-        does = "classifier-free" if variant.guidance > 1 else "none"
+    twice = "classifier-free" if variant.guidance > 1 else "none"
+    does = "embedded" if takes_guidance_embedding(pipeline) else twice
     if variant.guidance_mode not in ("auto", does):
         raise SuiteError(
             f"{where}.guidance_mode = {variant.guidance_mode!r}: with guidance = {variant.guidance}, this model's is "

@@ -1,7 +1,7 @@
 """Weights of a pipeline: where they come from, which files they are, whether they are whole, and what to do if not.
 
-Everything is fetched by `huggingface_hub` into its own cache, so that what another tool has fetched is there already, and
-a download that broke off goes on after the last whole file.
+Everything is fetched by `huggingface_hub` into its own cache, so that what another tool has fetched is there already,
+and a download that broke off goes on after the last whole file.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def fetch_file(part: Denoiser | Lora, where: str) -> Source:
             _file(model, part.config, revision, f"{where}.config")
     elif not (folder / part.file).is_file():
         raise UsageError(f"{where}.file = {part.file!r}: no such file in {folder}")
-    source = Source(
-        model=part.model, revision=_commit(folder), folder=folder, files={part.file: folder / part.file}
-    )
+    source = Source(model=part.model, revision=_commit(folder), folder=folder, files={part.file: folder / part.file})
     check_whole(source, where)
     return source
 
@@ -98,13 +96,13 @@ def unused(index: dict[str, Any], variant: Variant) -> set[str]:
 
 
 def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without: Collection[str]) -> dict[str, Path]:
-    """The files that diffusers loads: in each component those of the variant, else the plain ones; safetensors first."""
+    """What diffusers loads: of each component the files of the variant, else the plain ones; safetensors first."""
     found: dict[str, Path] = {}
     for name, kind in sorted(index.items()):
         if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
             continue
         for suffix in (".safetensors", ".bin"):
-            paths = [path for path in sorted((folder / name).glob(f"*{suffix}"))]
+            paths = sorted((folder / name).glob(f"*{suffix}"))
             chosen = [p for p in paths if file_variant and _variant_of(p) == file_variant] or [
                 p for p in paths if not _variant_of(p)
             ]
@@ -173,8 +171,8 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
         )
     if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
         return UsageError(
-            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on after "
-            "them"
+            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on "
+            "after them"
         )
     return UsageError(f"{head}{first_line(error)}")
 
@@ -251,9 +249,7 @@ def _file(model: str, name: str, revision: str | None, key: str) -> Path:
     return file
 
 
-def _cached_or_fetched(
-    fetch: Callable[[str | None, bool], Path], model: str, revision: str | None, key: str
-) -> Path:
+def _cached_or_fetched(fetch: Callable[[str | None, bool], Path], model: str, revision: str | None, key: str) -> Path:
     """What is in the cache of a commit, else what the network has, else, of a branch, what the cache has.
 
     A commit never changes, so its files need no network once they are there. A branch is asked for once in a process.

@@ -1,4 +1,4 @@
-"""What a pipeline reads of prompts, with all of its text encoders: SD 1 and 2 (one), SDXL (two, pooled), SD3 (three)."""
+"""What a pipeline reads of prompts with all its text encoders: SD 1 and 2 (one), SDXL (two, pooled), SD3 (three)."""
 
 from __future__ import annotations
 

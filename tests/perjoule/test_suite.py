@@ -68,6 +68,12 @@ def test_minimal_suite_gets_its_defaults() -> None:
         ("[protocol]", "[protocol]\nmax_uncertainty = 2.0", ["max_uncertainty = 2.0", "between 0 and 1"]),
         ("[protocol]", "[protocol]\nseeds = []", ["protocol.seeds is empty"]),
         ('name = "mine"', 'name = "mine"\nschema = 2', ["schema = 2"]),
+        ("steps = [1, 2]", "steps = [1, 2]\ntimesteps = [3, 1, 0]", ["timesteps are 3", "steps = [3]"]),
+        ("steps = [1, 2]", "steps = [2]\ntimesteps = [1, 3]", ["timesteps = [1, 3]", "must fall"]),
+        ("steps = [1, 2]", "steps = [1]\nguidance_mode = 'none'", ["guidance = 7.5", "1.0 or less"]),
+        ("steps = [1, 2]", "steps = [1]\nlora = { model = 'a', fil = 'b' }", ["lora.fil", "did you mean 'file'"]),
+        ("steps = [1, 2]", "steps = [1]\nruntime = { atention = 'math' }", ["runtime.atention", "'attention'"]),
+        ("steps = [1, 2]", "steps = [1]\ncache = { kind = 'deep' }", ["cache.kind", "'deepcache'"]),
         ('name = "mine"', 'name = "mine"\nvariants = []', None),
     ],
 )

@@ -13,6 +13,7 @@ from perjoule.errors import PerjouleError
 from perjoule.nfe import nfe_per_image
 from perjoule.protocols import Generation
 from perjoule.seeding import image_seed
+from perjoule.suite import find_suite, load_suite
 from perjoule.types import Cache, Variant
 from perjoule_suites.diffusers_generator import DiffusersGenerator, load
 from perjoule_suites.testing import build
@@ -161,6 +162,12 @@ def test_scheduler_settings_reach_the_scheduler() -> None:
         scheduler.config.prediction_type
         == DDIMScheduler.from_pretrained(sd_tiny(), subfolder="scheduler").config.prediction_type
     )
+
+
+def test_schedules_of_the_suites_are_those_of_diffusers() -> None:
+    for suite, name in (("sd15", "StableDiffusion"), ("sd21", "StableDiffusion"), ("sdxl", "StableDiffusionXL")):
+        (variant,) = (v for v in load_suite(find_suite(suite)).variants if v.timesteps)
+        assert list(variant.timesteps) == diffusers.schedulers.AysSchedules[f"{name}Timesteps"]
 
 
 @pytest.mark.parametrize(

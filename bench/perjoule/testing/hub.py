@@ -4,9 +4,9 @@ with HubMirror(folder, gated={"org/model"}) as mirror:      # folder/org/model/.
     subprocess.run([...], env=os.environ | mirror.environment(cache))
 
 It speaks the part of the protocol that `huggingface_hub` needs to download: repository information, file listings, and
-files with `ETag`, `X-Repo-Commit`, `X-Linked-Size`, ranges, and the hub's error codes. It breaks on demand: files can be
-gated, lost, cut short or falsified. `huggingface_hub` reads `HF_ENDPOINT` when it is imported, so a mirror is for other
-processes, or for one that has not imported it yet. Standard library only.
+files with `ETag`, `X-Repo-Commit`, `X-Linked-Size`, ranges, and the hub's error codes. It breaks on demand: files can
+be gated, lost, cut short or falsified. `huggingface_hub` reads `HF_ENDPOINT` when it is imported, so a mirror is for
+other processes, or for one that has not imported it yet. Standard library only.
 """
 
 from __future__ import annotations

@@ -68,6 +68,11 @@ class Glimpse:
 
 def require_one_step_sampler(pipeline: Any, where: str) -> None:
     """Raise SuiteError unless a step of the pipeline's scheduler depends on nothing before it."""
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        raise SuiteError(
+            f"{where}: a look at the first evaluations is for Stable Diffusion 1 and 2: a {type(pipeline).__name__} "
+            "decodes and conditions in other ways"
+        )
     scheduler = pipeline.scheduler
     if type(scheduler).__name__ != "DPMSolverMultistepScheduler" or scheduler.config.solver_order != 1:
         raise SuiteError(

@@ -106,9 +106,7 @@ def train(
     config = PredictorConfig(
         model=curves.variant.model,
         model_digest=curves.digest,
-        text_encoder_digest=text_encoder_digest(
-            *clip_encoders(generator.pipeline, generator.pipeline.text_encoder)
-        ),
+        text_encoder_digest=text_encoder_digest(*clip_encoders(generator.pipeline, generator.pipeline.text_encoder)),
         scheduler=type(generator.pipeline.scheduler).__name__,
         guidance=curves.variant.guidance,
         grid=curves.grid,

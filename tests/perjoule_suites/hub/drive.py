@@ -3,8 +3,8 @@
     python -m tests.perjoule_suites.hub.drive OUT
 
 Every built-in suite that takes models from the hub is rehearsed at 32 px on a simulated board, as `perjoule run SUITE
---smoke --size 32 --meter nvml` does it. The suites of budgetfusion-sd21 are gone through in their order: collect, train,
-run, evaluate.
+--smoke --size 32 --meter nvml` does it. The suites of budgetfusion-sd21 are gone through in their order: collect,
+train, run, evaluate.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.perjoule_suites.hub.conftest import Worker
 
 from perjoule.nfe import nfe_per_image
 from perjoule.suite import find_suite, load_suite
 from perjoule.testing import HubMirror
 from perjoule.types import Runtime, Variant
-from tests.perjoule_suites.hub.conftest import Worker
 
 # one of each kind of pipeline, sampler, schedule, guidance, adapter, single file, and reuse
 KINDS = {

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from tests.perjoule_suites.hub.conftest import Shelf
 
 from perjoule.types import Denoiser, Lora
-from tests.perjoule_suites.hub.conftest import Shelf
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -1,4 +1,4 @@
-"""Every variant of every built-in suite that takes models from the hub: downloaded, loaded, drawn, metered, scored, reported."""
+"""Every variant of every suite of the hub: downloaded, loaded, drawn, metered, scored, reported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from tests.perjoule_suites.hub.conftest import mirror_of, run_python
+from tests.perjoule_suites.hub.drive import CURVES, REHEARSED, STUDY
 
 from perjoule.catalogue import catalogue, repositories
 from perjoule.nfe import nfe_per_image
@@ -15,8 +17,6 @@ from perjoule.run_directory import Run, load_run
 from perjoule.suite import find_suite, load_suite, suite_names
 from perjoule.testing import HubMirror
 from perjoule_suites.testing import REPOSITORIES
-from tests.perjoule_suites.hub.conftest import mirror_of, run_python
-from tests.perjoule_suites.hub.drive import CURVES, REHEARSED, STUDY
 
 DRIVEN = (*REHEARSED, *CURVES, STUDY)
 
@@ -54,10 +54,7 @@ def test_no_suite_of_the_hub_is_left_out() -> None:
 
 def test_every_model_has_facts_and_a_stand_in() -> None:
     used = {
-        model
-        for name in DRIVEN
-        for variant in load_suite(find_suite(name)).variants
-        for model in repositories(variant)
+        model for name in DRIVEN for variant in load_suite(find_suite(name)).variants for model in repositories(variant)
     }
     assert used <= set(catalogue())
     assert used <= set(REPOSITORIES)
@@ -136,7 +133,17 @@ def test_caches_and_distilled_models_change_the_image_and_nothing_else(runs: Pat
 def test_airplane_mode(runs: Path, mirror: HubMirror, home: Path, tmp_path: Path) -> None:
     """The mirror is gone and the hub's libraries are told to stay offline: the same images."""
     environment = mirror.environment(home) | {"HF_HUB_OFFLINE": "1"}
-    arguments = ["-c", "from perjoule.cli import main; main()", "run", "sd35", "--smoke", "--size", "32", "--meter", "estimate"]
+    arguments = [
+        "-c",
+        "from perjoule.cli import main; main()",
+        "run",
+        "sd35",
+        "--smoke",
+        "--size",
+        "32",
+        "--meter",
+        "estimate",
+    ]
     done = run_python([*arguments, "--out", str(tmp_path / "run")], environment)
     assert done.returncode == 0, done.stderr[-3000:]
     again, first = load_run(tmp_path / "run").images, load_run(runs / "sd35").images
