@@ -193,8 +193,11 @@ def _cell(
     price = _price(cell, measured, device)
     drawn = sum(len(part.prompts) for part in parts)
     repeats = _repeats(price, protocol, drawn / len(parts))
-    energy_j = price.energy_j.times(drawn).by(repeats) if price.energy_j else None
-    duration_s = price.duration_s.times(drawn).by(repeats) if price.duration_s else None
+    longest_s = math.inf
+    if repeats.high > protocol.iterations and price.repeats is None:
+        longest_s = _longest_s(price, len(parts), drawn * protocol.iterations)
+    energy_j = price.energy_j.times(drawn).by(repeats).at_most(longest_s * _MOST_BOARD_W) if price.energy_j else None
+    duration_s = price.duration_s.times(drawn).by(repeats).at_most(longest_s) if price.duration_s else None
     images = drawn * protocol.iterations
     per_call = 2 if is_guided(cell.variant) else 1
     own = price.energy_j is not None and price.energy_j == getattr(measured.get(cell.cell_id), "energy_j", None)
@@ -213,6 +216,12 @@ def _cell(
         reason=price.reason,
         anchor=anchor(cell, price.energy_j.value, price.boundary) if own and price.energy_j else None,
     )
+
+
+def _longest_s(price: Price, trials: int, images: int) -> float:
+    """The longest that the windows can take: once through the work, and a minute of repetition each."""
+    slowest_s = price.duration_s.high if price.duration_s else math.inf
+    return trials * _MOST_REPEAT_S + images * slowest_s
 
 
 def _price(cell: Cell, measured: Mapping[str, Price], device: str | None) -> Price:

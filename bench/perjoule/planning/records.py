@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perjoule.types import Provenance
 
@@ -39,6 +39,10 @@ class Projection:
             high=self.high * count.high,
             level=self.level if count.low == count.high else None,
         )
+
+    def at_most(self, most: float) -> Projection:
+        """With the upper end cut off where nothing can reach it."""
+        return self if self.high <= most else replace(self, high=max(most, self.value))
 
     def widened(self, low: float, high: float) -> Projection:
         """Times a factor that is only known to lie between `low` and `high`; no interval any more, but a range."""

@@ -90,6 +90,11 @@ def test_a_bound_widens_the_bill_up_to_a_minute_a_window() -> None:
     assert bound is not None
     assert bound.low == pytest.approx(free.low)
     assert bound.high > 10 * free.high
+    limited = foresee(suite_of(SD21, max_uncertainty=0.02)).duration_s
+    free_s = foresee(suite_of(SD21)).duration_s
+    assert limited is not None
+    assert free_s is not None
+    assert limited.high == pytest.approx(free_s.high + 16 * 60)
     # a window of 10 steps takes some 190 J, far more than a counter's 1 J at 2 % asks for
     assert bound.value == pytest.approx(free.value)
     tight = foresee(suite_of(SD21, max_uncertainty=0.001)).energy_j
