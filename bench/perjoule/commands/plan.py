@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     suite: SuiteArgument,
     limit: Limit = None,
+    model: Models = None,
     measured: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take prices and scatter from this earlier run.")
     ] = None,

@@ -10,7 +10,7 @@ from typing import Any
 from perjoule.budget import Budget
 from perjoule.errors import UsageError
 from perjoule.planning.effects import effects
-from perjoule.planning.published import anchor, is_guided, own_side_px, published_price
+from perjoule.planning.published import anchor, calls_of, is_guided, own_side_px, published_price
 from perjoule.planning.records import Anchor, Effect, Price, Projection, total
 from perjoule.run_directory import Run
 from perjoule.types import Assignment, Cell, Protocol, Provenance, Suite
@@ -199,14 +199,14 @@ def _cell(
     energy_j = price.energy_j.times(drawn).by(repeats).at_most(longest_s * _MOST_BOARD_W) if price.energy_j else None
     duration_s = price.duration_s.times(drawn).by(repeats).at_most(longest_s) if price.duration_s else None
     images = drawn * protocol.iterations
-    per_step = 2 if is_guided(cell.variant) else 1
+    per_call = 2 if is_guided(cell.variant) else 1
     own = price.energy_j is not None and price.energy_j == getattr(measured.get(cell.cell_id), "energy_j", None)
     return CellForecast(
         cell_id=cell.cell_id,
         steps=cell.steps,
         trials=len(parts),
         images=images,
-        evaluations=None if cell.steps is None else images * cell.steps * per_step,
+        evaluations=None if cell.steps is None else images * calls_of(cell) * per_call,
         energy_j_per_image=price.energy_j,
         energy_j=energy_j,
         duration_s=duration_s,

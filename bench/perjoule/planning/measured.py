@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from perjoule.planning.published import LEAST_STEPS, is_guided, proportional, tables
+from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional, tables
 from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
 from perjoule.statistics.lines import Array, line_through
@@ -47,6 +47,7 @@ class Windows:
     def of(cls, run: Run, name: str = "") -> Windows:
         """Read a run's windows; `name` is what to call the run, its path by default."""
         images = pl.col("image_count") * pl.col("iterations")
+        calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
         frame = run.trials.filter(
             pl.col("failure").is_null() & (pl.col("energy_j") > 0) & (pl.col("duration_s") > 0)
         ).select(
@@ -54,7 +55,8 @@ class Windows:
             "iterations",
             "provenance",
             "boundary",
-            steps=pl.col("steps").list.mean(),
+            # of the denoiser, by the closed count; adaptive cells have none, and no line is drawn through them
+            steps=pl.col("cell_id").replace_strict(calls, default=None, return_dtype=pl.Int64),
             energy_j=pl.col("energy_j") / images,
             duration_s=pl.col("duration_s") / images,
         )
@@ -88,7 +90,7 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
         return _price(twins, windows, "the cell's own windows", _mean, repeats, device)
     if cell.steps is None:
         return Price(reason=f"its step policy decides when it sees the prompt, and {windows.path} has no such cell")
-    wanted = float(cell.steps)
+    wanted = float(calls_of(cell))
     rungs = windows.where(lambda other: other.steps is not None and _work(other) == _work(cell))
     if rungs["steps"].n_unique() < 2:
         others = windows.where(lambda other: other.steps is not None and _engine(other) == _engine(cell))

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from perjoule.nfe import evaluations
 from perjoule.planning.records import Anchor, Price, Projection
 from perjoule.types import Cell, Variant
 
@@ -35,8 +36,8 @@ def published_price(cell: Cell, device: str | None) -> Price:
     if cell.steps is None:
         return Price(reason="the step policy decides when it sees the prompt: --calibrate, or --from an earlier run")
     figures = _series(model, device)
-    energy_j = _at(figures, "energy_j", cell.steps)
-    duration_s = _at(figures, "duration_s", cell.steps)
+    energy_j = _at(figures, "energy_j", calls_of(cell))
+    duration_s = _at(figures, "duration_s", calls_of(cell))
     for low, high in _factors(cell, model, figures[0], device):
         energy_j = energy_j.widened(low, high) if energy_j else None
         duration_s = duration_s.widened(low, high) if duration_s else None
@@ -62,7 +63,7 @@ def anchor(cell: Cell, energy_j: float, boundary: str | None) -> Anchor | None:
     if model is None or cell.steps is None or boundary not in _BOARDS:
         return None
     figures = _series(model, None)
-    expected = _at(figures, "energy_j", cell.steps)
+    expected = _at(figures, "energy_j", calls_of(cell))
     if expected is None:
         return None
     ratio = energy_j / expected.value
@@ -142,7 +143,7 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
         yield of("more_images_per_call")
     if model.get("pruned"):
         yield of("pruned")
-    if getattr(variant, "cache", None) is not None:
+    if variant.cache is not None:
         yield of("reused_between_steps")
     if is_guided(variant) != figure["guided"]:
         yield of("without_guidance" if figure["guided"] else "with_guidance")
@@ -153,9 +154,17 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
 
 
 def is_guided(variant: Variant) -> bool:
-    """Whether the denoiser works on two rows a step: guidance that is not embedded in the model."""
+    """Whether the denoiser works on two rows a call: guidance that is not embedded in the model."""
+    if variant.guidance_mode != "auto":
+        return variant.guidance_mode == "classifier-free" and variant.guidance > 1
     model = _model(variant.model)
     return variant.guidance > 1 and not (model or {}).get("embedded_guidance", False)
+
+
+def calls_of(cell: Cell) -> int:
+    """Calls of the denoiser for an image of a cell with fixed steps; what an image costs goes by them."""
+    variant = cell.variant
+    return evaluations(variant.scheduler, cell.steps or 0, variant.scheduler_args)
 
 
 def _pixels(variant: Variant, side_px: int) -> int:
