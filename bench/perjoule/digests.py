@@ -6,7 +6,7 @@ A digest can be checked without perjoule: `cd FOLDER && sha256sum *.safetensors 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -42,16 +42,22 @@ def digest_folder(folder: Path, patterns: Sequence[str]) -> str:
     return _digest((path.relative_to(folder).as_posix(), path) for path in files)
 
 
-def _digest(named: Iterable[tuple[str, Path]]) -> str:
-    listing = "".join(f"{_digest_file(path)}  {name}\n" for name, path in sorted(named))
-    return hashlib.sha256(listing.encode()).hexdigest()
+def digest_named(files: Mapping[str, Path]) -> str:
+    """One digest over files under names of your choice. -> 64 hex digits."""
+    return _digest(files.items())
 
 
-def _digest_file(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """SHA-256 of one file's content; a file that did not change is read once. -> 64 hex digits."""
     # a hub cache holds links whose target changes with the revision, so the target is what is remembered
     target = path.resolve()
     state = target.stat()
     return _read_digest(target, state.st_size, state.st_mtime_ns)
+
+
+def _digest(named: Iterable[tuple[str, Path]]) -> str:
+    listing = "".join(f"{digest_file(path)}  {name}\n" for name, path in sorted(named))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @cache

@@ -69,13 +69,32 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """Where the prompts come from: `builtin:NAME` or a path (.txt, .tsv, .csv, .jsonl), and how many to take."""
+    """Where the prompts come from, and which of them are taken.
+
+    Attributes:
+        source: `builtin:NAME`, `public:NAME`, `hub:ORG/NAME`, an address, or a path (.txt, .tsv, .csv, .json, .jsonl,
+            .parquet). `perjoule list prompts` names the first two kinds.
+        column: Of the prompt, in tables of your own.
+        category: Column of the first stratum, if the table has one.
+        challenge: Column of the second stratum, inside the first.
+        limit: How many to take, in an order in which every prefix is stratified; None takes all.
+        split: `dev` or `test`: the half of the prompts that a hash puts there; None takes both.
+        sha256: Pin of the file; several files are pinned by the digest that a run records.
+        revision: Of a hub data set; a full commit pins it.
+        hub_split: The data set's own split, such as `train`.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     source: str
     column: str = "prompt"
+    category: str = "category"
+    challenge: str = "challenge"
     limit: int | None = None
+    split: Literal["dev", "test"] | None = None
+    sha256: str | None = None
+    revision: str | None = None
+    hub_split: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +175,7 @@ class Prompt:
     prompt_id: str
     text: str
     category: str = ""
+    challenge: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,3 +15,8 @@ def suite_files() -> dict[str, Path]:
 def prompt_files() -> dict[str, Path]:
     """Prompt set name -> file."""
     return {file.stem: file for file in sorted((_HERE / "prompts").iterdir()) if file.suffix in {".tsv", ".txt"}}
+
+
+def public_prompts() -> Path:
+    """The table of prompt sets that others published."""
+    return _HERE / "prompts" / "public.toml"
