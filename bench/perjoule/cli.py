@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__, commands
+from perjoule.commands.options import Offline
 from perjoule.errors import MeterError, PerjouleError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Listable(StrEnum):
 
     suites = "suites"
     variants = "variants"
+    prompts = "prompts"
     metrics = "metrics"
     meters = "meters"
 
@@ -102,6 +104,7 @@ def run(
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     executor: Annotated[Executor, typer.Option(help="Where trials run.")] = Executor.local,
+    offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -124,6 +127,7 @@ def run(
 def score(
     run: RunArgument,
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Metric to score; may be repeated.")] = None,
+    offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -183,7 +187,7 @@ def list_(
     what: Annotated[Listable, typer.Argument(help="What to list.")],
     as_json: Json = False,
 ) -> None:
-    """List built-in suites, their variants, metrics, or the meters of this machine.
+    """List built-in suites, their variants, prompt sets, metrics, or the meters of this machine.
 
     Example: perjoule list meters
     """

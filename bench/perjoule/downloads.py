@@ -1,6 +1,6 @@
 """Files from the web, fetched once: whole or not at all, checked by SHA-256, and used again without a network.
 
-They lie under `~/.cache/perjoule` (`PERJOULE_CACHE` or `XDG_CACHE_HOME` move it), one folder for each address. What lies
+They lie under `~/.cache/perjoule` (`PERJOULE_CACHE` or `XDG_CACHE_HOME` move it), one folder for each address. What is
 on the Hugging Face hub is fetched by `huggingface_hub` into its own cache instead.
 """
 
@@ -87,10 +87,10 @@ def fetch_file(url: str, *, sha256: str | None, where: str) -> Path:
 def _download(url: str, file: Path, where: str) -> None:
     import requests
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     head = f"{where}: {url} cannot be fetched"
     for number in range(1, _TRIES + 1):
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             with _session() as session, _whole(file) as temporary:
                 _stream(session, url, temporary)
             return
@@ -100,7 +100,7 @@ def _download(url: str, file: Path, where: str) -> None:
             if number == _TRIES:
                 raise UsageError(f"{head}: it broke off {number} times: {error}") from error
         except (requests.RequestException, ValueError) as error:
-            raise UsageError(f"{head}: {error}: check the network, or run with --offline from a filled cache") from error
+            raise UsageError(f"{head}: {error}: check the network; a filled cache works without it") from error
         except OSError as error:
             full = ": the disk is full, make room or set PERJOULE_CACHE" if error.errno == errno.ENOSPC else ""
             raise UsageError(f"{head}: {file}: {error.strerror or error}{full}") from error

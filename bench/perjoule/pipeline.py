@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from perjoule.files import free_bytes, write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
 from perjoule.policies import load_policy
-from perjoule.prompts import load_prompts
+from perjoule.prompts import Origin, read_prompt_set
 from perjoule.protocols import EnergyMeter, QualityMetric
 from perjoule.quality import load_metric
 from perjoule.run_directory import Run, load_run, write_scores
@@ -62,6 +62,7 @@ class Prepared:
     suite: Suite
     source: Path
     prompts: tuple[Prompt, ...]
+    origin: Origin
     plan: list[Assignment]
     metrics: list[QualityMetric]
 
@@ -83,12 +84,13 @@ def prepare(suite_name: str, limit: int | None = None) -> Prepared:
         # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
         absolute = str((path.parent / suite.prompts.source).resolve())
         suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-    prompts = load_prompts(suite.prompts, where=f"{path}: prompts.source")
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
     ]
-    return Prepared(suite=suite, source=path, prompts=prompts, plan=make_plan(suite, prompts), metrics=metrics)
+    plan = make_plan(suite, prompts)
+    return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics)
 
 
 def default_out(suite: Suite) -> Path:
@@ -128,7 +130,7 @@ def run(
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
-        environment = describe(suite, meter, digests, list(command))
+        environment = describe(suite, meter, digests, list(command)) | {"prompts": asdict(prepared.origin)}
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")

@@ -166,12 +166,16 @@ def listing(what: str) -> list[Row]:
         return [_suite_row(name) for name in suite_names()]
     if what == "variants":
         return [row for name in suite_names() for row in _variant_rows(name)]
+    from dataclasses import asdict
+
+    if what == "prompts":
+        from perjoule.prompts import prompt_sets
+
+        return [asdict(row) for row in prompt_sets()]
     if what == "metrics":
         from perjoule.quality import metric_names
 
         return [{"metric": name} for name in metric_names()]
-    from dataclasses import asdict
-
     from perjoule.meters import list_meters
 
     return [asdict(meter) for meter in list_meters()]

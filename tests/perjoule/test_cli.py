@@ -168,7 +168,7 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
     assert code == 0
     assert (plan["images"], plan["trials"], plan["evaluations"]) == (12, 6, 2 * 4 * (1 + 3 + 6))
     assert "12 images in 6 trials" in call("plan", str(suite), capsys=capsys)[1]
-    for what in ("suites", "variants", "metrics", "meters"):
+    for what in ("suites", "variants", "prompts", "metrics", "meters"):
         assert json.loads(call("list", what, "--json", capsys=capsys)[1])[what]
         assert call("list", what, capsys=capsys)[0] == 0
     assert "suite" in json.loads(call("schema", capsys=capsys)[1])

@@ -68,6 +68,10 @@ def test_minimal_suite_gets_its_defaults() -> None:
         ("[protocol]", "[protocol]\nmax_uncertainty = 2.0", ["max_uncertainty = 2.0", "between 0 and 1"]),
         ("[protocol]", "[protocol]\nseeds = []", ["protocol.seeds is empty"]),
         ('name = "mine"', 'name = "mine"\nschema = 2', ["schema = 2"]),
+        ("[prompts]", '[prompts]\nsplit = "val"', ["prompts.split = 'val'", "dev"]),
+        ("[prompts]", '[prompts]\nsha256 = "ab"', ["prompts.sha256 = 'ab'", "64 hex digits"]),
+        ("[prompts]", '[prompts]\nrevision = "main"', ["prompts.revision", "data sets of the hub only"]),
+        ("[prompts]", '[prompts]\nhub_split = "train"', ["prompts.hub_split", "data sets of the hub only"]),
         ('name = "mine"', 'name = "mine"\nvariants = []', None),
     ],
 )

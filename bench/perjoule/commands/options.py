@@ -8,11 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
+from perjoule.downloads import go_offline
 from perjoule.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
+
+
+def _heed(offline: bool) -> bool:
+    if offline:
+        go_offline()
+    return offline
+
+
+# acts when it is parsed, before a command imports anything that reads the environment
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_heed, help="No network: prompts, models and weights come from caches.")
+]
 
 
 def print_json(value: Any) -> None:

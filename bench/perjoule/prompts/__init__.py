@@ -1,10 +1,12 @@
-"""Prompt sets: shipped, public, on the hub, or the user's own, in an order in which every prefix is a stratified sample.
+"""Prompt sets: shipped, public, of the hub, or the user's own, in an order in which every prefix is stratified.
 
-    builtin:NAME    comes with a package              (entry points of the group `perjoule.prompts`)
-    public:NAME     is fetched once, pinned by digest (entry points of the group `perjoule.public_prompts`)
-    hub:ORG/NAME    a data set of the Hugging Face hub
-    https://…       any address
-    a path          .txt (a prompt a line), .tsv, .csv, .json, .jsonl, .parquet
+| source | is |
+|---|---|
+| `builtin:NAME` | part of a package (entry points of the group `perjoule.prompts`) |
+| `public:NAME` | fetched once from its authors (entry points of the group `perjoule.public_prompts`) |
+| `hub:ORG/NAME` | a data set of the Hugging Face hub |
+| `https://…` | a file at any address |
+| a path | .txt (a prompt a line), .tsv, .csv, .json, .jsonl, .parquet |
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def _public(source: PromptSource, where: str) -> Located:
         raise SuiteError(f"{where} = {source.source!r}: unknown prompt set; known: {named}")
     own = Layout(column=source.column, category=source.category, challenge=source.challenge)
     if own != Layout():
-        raise SuiteError(f"{where} = {source.source!r}: a public set knows its columns: remove column, category, challenge")
+        raise SuiteError(f"{where} = {source.source!r}: a public set knows its columns: remove yours")
     fetched = [(file, fetch_file(file.url, sha256=file.sha256, where=where)) for file in known.files]
     located = _checked(
         source,
@@ -131,8 +131,8 @@ def _checked(
     sha256 = digest_of(files)
     if source.sha256 is not None and source.sha256 != sha256:
         raise SuiteError(
-            f"{where} = {source.source!r}: SHA-256 is {sha256}, prompts.sha256 = {source.sha256}: another file than the "
-            "one that was pinned"
+            f"{where} = {source.source!r}: SHA-256 is {sha256}, prompts.sha256 = {source.sha256}: another file than "
+            "the one that was pinned"
         )
     pinned = fixed or source.sha256 is not None
     if not pinned and not local:

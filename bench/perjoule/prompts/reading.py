@@ -121,11 +121,12 @@ def _one_caption_each(annotations: Iterable[Any], head: str) -> list[Any]:
 def _table(text: str, suffix: str, head: str) -> list[Any]:
     lines = io.StringIO(text, newline="")
     # TSV sets quote nothing: a prompt may hold a lone quotation mark
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if suffix == ".tsv" else csv.DictReader(lines)
+    tsv = suffix == ".tsv"
+    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tsv else csv.DictReader(lines)
     try:
         return list(reader)
     except csv.Error as error:
-        raise SuiteError(f"{head}, line {reader.line_num}: {error}") from error
+        raise SuiteError(f"{head}, after line {reader.line_num}: {error}") from error
 
 
 def _parquet(path: Path, head: str) -> Iterable[Any]:
