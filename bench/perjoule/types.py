@@ -430,7 +430,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """What a quality metric is; every field is mandatory.
+    """What a quality metric is; the fields without a default are mandatory.
 
     Attributes:
         name: As used in suites and tables.
@@ -443,6 +443,10 @@ class MetricSpec:
         description: One sentence.
         advisory: True if it must not decide a verdict.
         bounds: Smallest and largest possible value, None where unbounded.
+        weights: Which weights: `builtin:NAME`, a folder, a hub id, an address; empty without any.
+        commercial: Whether `licence` allows commercial use; None if its name does not tell.
+        temperature: The difference of two scores at which the odds of being preferred are e to 1, for metrics that were
+            trained on preferences.
     """
 
     name: str
@@ -455,6 +459,9 @@ class MetricSpec:
     description: str
     advisory: bool
     bounds: tuple[float | None, float | None]
+    weights: str = ""
+    commercial: bool | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
