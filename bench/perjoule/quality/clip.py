@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from perjoule.protocols import ImageSet
-from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
-from perjoule.quality.clip_base import EMPTY, ClipMetric, ClipOptions, Vector, cosine, encode_texts
+from perjoule.quality.batches import Outcome, score_in_batches
+from perjoule.quality.clip_base import EMPTY, ClipMetric, ClipOptions, Vector, encode_texts
 from perjoule.quality.distractors import DISTRACTOR_COUNT, FEWEST_DISTRACTORS, choose, read_texts
 from perjoule.quality.options import read_options
+from perjoule.quality.references import cosines_to_references
 from perjoule.types import Score
 
 _TIE = 1e-6  # float32 cosines of one text in two batches differ by less
@@ -96,27 +97,7 @@ class IClip(ClipMetric):
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One cosine per image; 1.0 for a reference, unscored where there is none."""
-        encoder = self.encoder()
-        reference_vectors: dict[str, Vector] = {}
-
-        def judge(batch: range) -> Sequence[Outcome]:
-            references = [images.reference_ids[i] for i in batch]
-            new = {r: i for r, i in zip(references, batch, strict=True) if r and r not in reference_vectors}
-            if new:
-                vectors = encoder.images([images.references(i) for i in new.values()])
-                reference_vectors.update(zip(new, vectors, strict=True))
-            seen = encoder.images([images.images(i) for i in batch])
-            outcomes: list[Outcome] = []
-            for vector, reference, index in zip(seen, references, batch, strict=True):
-                if reference is None:
-                    outcomes.append(NO_REFERENCE)
-                elif reference == images.image_ids[index]:
-                    outcomes.append(1.0)
-                else:
-                    outcomes.append(cosine(vector, reference_vectors[reference]))
-            return outcomes
-
-        return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
+        return cosines_to_references(images, self.name, self.options.batch_size, self.encoder().images, on_progress)
 
 
 def _ranks_first(

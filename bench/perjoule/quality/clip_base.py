@@ -15,6 +15,7 @@ from perjoule.protocols import ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.clip_encoder import ClipEncoder, fetch, load_encoder, weights_digest
 from perjoule.quality.options import resolve_device
+from perjoule.quality.references import cosine
 from perjoule.quality.weights import hub_licence, in_hub_cache
 from perjoule.types import MetricSpec, Score, Track
 
@@ -115,9 +116,3 @@ def encode_texts(encoder: ClipEncoder, texts: Sequence[str]) -> dict[str, Vector
     """Text -> unit vector, each distinct text once; the empty text is left out."""
     distinct = [text for text in dict.fromkeys(texts) if text]
     return dict(zip(distinct, encoder.texts(distinct), strict=True)) if distinct else {}
-
-
-def cosine(a: Vector, b: Vector) -> float:
-    """Of two unit vectors, kept within [-1, 1] against rounding; NaN stays NaN, which min and max would hide."""
-    value = float(a @ b)
-    return min(max(value, -1.0), 1.0) if np.isfinite(value) else value
