@@ -194,7 +194,11 @@ def list_(
     from perjoule import tables
 
     rows = tables.listing(what.value)
-    _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.text_table(rows))
+    if as_json:
+        _print_json({"schema": 1, what.value: rows})
+    else:  # sentences are for the JSON
+        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        typer.echo(tables.text_table(short))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,7 +68,12 @@ def mend(path: Path) -> list[dict[str, Any]]:
 
 def append_line(file: IO[str], row: dict[str, Any]) -> None:
     """Append a row as one JSON line and wait until it is on disk."""
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    append_lines(file, [row])
+
+
+def append_lines(file: IO[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows as JSON lines and wait until they are on disk."""
+    file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     file.flush()
     os.fsync(file.fileno())
 

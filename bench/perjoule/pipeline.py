@@ -14,18 +14,18 @@ from typing import Protocol
 
 from perjoule import registry
 from perjoule.environment import describe
-from perjoule.errors import Interrupted, RunError, UsageError
+from perjoule.errors import Interrupted, RunError, SuiteError, UsageError
 from perjoule.execute import GeneratorCache, Progress, execute
 from perjoule.files import free_bytes, write_parquet
 from perjoule.meters import open_meter
 from perjoule.plan import make_plan
 from perjoule.policies import load_policy
 from perjoule.prompts import Origin, read_prompt_set
-from perjoule.protocols import EnergyMeter, QualityMetric
+from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric
 from perjoule.quality import load_metric
-from perjoule.run_directory import Run, load_run, write_scores
+from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
-from perjoule.scoring import score_images
+from perjoule.scoring import forget_partial, image_set, open_work, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite
 from perjoule.types import Assignment, Prompt, Suite, Variant
@@ -64,7 +64,7 @@ class Prepared:
     prompts: tuple[Prompt, ...]
     origin: Origin
     plan: list[Assignment]
-    metrics: list[QualityMetric]
+    metrics: list[QualityMetric | SetMetric]
 
 
 def prepare(suite_name: str, limit: int | None = None) -> Prepared:
@@ -89,6 +89,11 @@ def prepare(suite_name: str, limit: int | None = None) -> Prepared:
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
     ]
+    if isinstance(metrics[suite.metrics.names.index(suite.metrics.primary)], SetMetric):
+        raise SuiteError(
+            f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
+            "advisory: choose another primary metric"
+        )
     plan = make_plan(suite, prompts)
     return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics)
 
@@ -146,16 +151,25 @@ def run(
         ) from None
 
 
-def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
+def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
     """Everything after the last joule: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
     report(scored, run.path / "report.html")
     return scored
 
 
-def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
-    """(Re)score the stored images and bring the operating points up to date."""
-    total = len(run.images) * len(metrics)
+def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
+    """(Re)score the stored images and bring the operating points up to date.
+
+    A scoring that was stopped goes on where it was; one that was finished starts anew.
+    """
+    of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    images = image_set(run)
+    work = open_work(run, images, [metric for metric in metrics if not isinstance(metric, SetMetric)])
+    kept = sum(len(one.kept) for one in work)
+    if kept:
+        reporter.message(f"scoring goes on: {kept} scores are there from the one that was stopped")
+    total = sum(len(one.left) for one in work) + len(images.image_ids) * len(of_sets)
     with reporter.stage("scoring", total, "scores") as bar:
         done = 0
 
@@ -164,8 +178,14 @@ def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run
             done += count
             bar.update(done, name)
 
-        scores = score_images(run, metrics, on_progress)
-    write_scores(run, scores, [metric.spec for metric in metrics])
+        scores = score_images(run, images, work, on_progress)
+        sets = score_sets(run, images, of_sets, on_progress)
+    write_scores(run, scores, [one.spec for one in work])
+    if of_sets:
+        write_set_scores(run, sets, [metric.spec for metric in of_sets])
+    forget_partial(run)
+    for note in sorted({f"{found.metric}: {note}" for found in sets for note in found.notes}):
+        reporter.message(f"ADVISORY {note}")
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
     return fresh  # it reads its points when they are first asked for, and nobody has yet
@@ -179,7 +199,7 @@ def report(run: Run, out: Path) -> list[Path]:
     return files
 
 
-def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric]:
+def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:
     """The named metrics, or the suite's own, with the suite's options."""
     options = run.suite.metrics.options
     return [

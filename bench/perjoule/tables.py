@@ -173,9 +173,9 @@ def listing(what: str) -> list[Row]:
 
         return [asdict(row) for row in prompt_sets()]
     if what == "metrics":
-        from perjoule.quality import metric_names
+        from perjoule.quality import metric_rows
 
-        return [{"metric": name} for name in metric_names()]
+        return metric_rows()
     from perjoule.meters import list_meters
 
     return [asdict(meter) for meter in list_meters()]

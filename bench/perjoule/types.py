@@ -475,6 +475,18 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetScore:
+    """All images of a cell under a metric of sets; for orientation only. notes: what to know before believing it."""
+
+    cell_id: str
+    metric: str
+    image_count: int
+    value: float | None
+    reason_unscored: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A number with its interval. n: how many independent units (prompts) it rests on."""
 

@@ -6,10 +6,13 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from perjoule.protocols import ImageSet
 from perjoule.types import Score
 
+T = TypeVar("T")
 Outcome = float | str
 """What a metric says of one image: its value, or the reason why there is none."""
 
@@ -40,7 +43,7 @@ def score_in_batches(
     count = len(images.image_ids)
     while len(scores) < count:
         batch = range(len(scores), min(len(scores) + batch_size, count))
-        outcomes = within_memory(lambda batch=batch: judge(batch))
+        outcomes = within_memory(partial(judge, batch))
         if outcomes is None and len(batch) > 1:
             batch_size = len(batch) // 2
             logging.getLogger(__name__).warning(
@@ -56,7 +59,7 @@ def score_in_batches(
     return scores
 
 
-def within_memory(work: Callable[[], Sequence[Outcome]]) -> Sequence[Outcome] | None:
+def within_memory(work: Callable[[], T]) -> T | None:
     """The result, or None if the memory of the host or the device was not enough; other errors are raised."""
     try:
         return work()

@@ -29,8 +29,8 @@ def fetch(model: str, revision: str | None, metric: str) -> Path:
     Raises:
         UsageError: If it can neither be found nor be had.
     """
-    # older repositories hold only pickles; newer ones hold both, and one is enough. OpenCLIP's own files, which lie beside
-    # them in LAION's repositories, are left out
+    # older repositories hold only pickles; newer ones hold both, and one is enough. OpenCLIP's own files, which LAION's
+    # repositories hold as well, are left out
     return fetch_snapshot(model, revision, _WEIGHTS, metric)
 
 
@@ -141,4 +141,3 @@ def _unit(features: Any) -> NDArray[np.float64]:
     vectors = getattr(features, "pooler_output", features).float().cpu().numpy().astype(np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
-

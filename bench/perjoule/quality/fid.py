@@ -3,9 +3,9 @@
     FID = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½)
 
 Heusel et al., arXiv:1706.08500, with the network and the resizing of the original, from the package `torch-fidelity`
-(Apache-2.0). Lower is better. It judges a set, so no image has one, nothing can be paired, and no interval is given. It is
-biased upwards the more the fewer images there are, and the bias differs between models: with less than some ten thousand
-images it compares nothing. It is offered because it is asked for, is never on a frontier and decides nothing.
+(Apache-2.0). Lower is better. It judges a set, so no image has one, nothing can be paired, and no interval is given.
+The fewer the images the more it is biased upwards, and the bias differs between models: with less than some ten
+thousand images it compares nothing. It is offered because it is asked for, is on no frontier and decides nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from perjoule.digests import digest_file
 from perjoule.errors import UsageError
 from perjoule.protocols import Images, ImageSet, SetOutcome
+from perjoule.quality.batches import within_memory
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import fetch_weights, first_line, load_tensors, weights_cached
 from perjoule.types import MetricSpec
@@ -81,7 +82,7 @@ class Fid:
             unit="FID",
             weights_digest="",
             licence=LICENCE,
-            description=f"Fréchet Inception distance of all images of a cell to {self._options.reference or 'a reference'}",
+            description=f"Fréchet Inception distance of a cell's images to {self._options.reference or 'a reference'}",
             advisory=True,
             bounds=(0.0, None),
             weights=self._options.weights or _URL,
@@ -181,7 +182,7 @@ def _moments(
 
     def flush() -> None:
         if batch:
-            features.append(extractor(batch))
+            features.append(_extracted(extractor, batch))
             on_progress(len(batch))
             batch.clear()
 
@@ -192,6 +193,17 @@ def _moments(
     flush()
     found = np.concatenate(features)
     return Gaussian(mean=found.mean(0), covariance=np.cov(found, rowvar=False), count=len(found))
+
+
+def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
+    """Features of a batch, in halves if they do not fit into memory together."""
+    found: NDArray[np.float64] | None = within_memory(lambda: extractor(list(batch)))
+    if found is not None:
+        return found
+    if len(batch) == 1:
+        raise MemoryError("out of memory even for a single image")
+    middle = len(batch) // 2
+    return np.concatenate([_extracted(extractor, half) for half in (batch[:middle], batch[middle:])])
 
 
 @cache
@@ -217,7 +229,7 @@ def _extractor(weights: Path, device: str) -> Callable[[list[Images]], NDArray[n
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", [_FEATURES], str(weights)).to(device)
     except (RuntimeError, KeyError) as error:
-        raise UsageError(f"metric fid: {weights}: not torch-fidelity's Inception weights: {first_line(error)}") from error
+        raise UsageError(f"metric fid: {weights} holds no weights of the FID Inception: {first_line(error)}") from error
 
     def extract(pictures: list[Images]) -> NDArray[np.float64]:
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)

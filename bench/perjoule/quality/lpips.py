@@ -1,7 +1,7 @@
 """LPIPS: how far are the features of a classifier apart on the image and on its reference?
 
-Zhang et al., CVPR 2018, arXiv:1801.03924; package `lpips` (BSD-2-Clause), which holds the linear heads v0.1. The backbone's
-ImageNet weights are torchvision's. 0 is identical, lower is better. `alex` is what the authors recommend for judging.
+Zhang et al., CVPR 2018, arXiv:1801.03924; package `lpips` (BSD-2-Clause), which holds the linear heads v0.1. The
+backbone has torchvision's ImageNet weights. 0 is identical, lower is better. `alex` is the authors' choice for judging.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Lpips:
             weights_digest="",
             licence=LICENCE,
             description=(
-                f"LPIPS v0.1 ({self._options.net}, package lpips {version('lpips')}) against the longest run of the same "
-                "model, prompt and seed, which itself has 0 by construction"
+                f"LPIPS v0.1 ({self._options.net}, package lpips {version('lpips')}) against the longest run of the "
+                "same model, prompt and seed, which itself has 0 by construction"
             ),
             advisory=False,
             bounds=(0.0, None),

@@ -1,7 +1,7 @@
-"""OpenCLIP checkpoints as transformers' CLIP: the same network under other names, its query, key and value in one matrix.
+"""OpenCLIP checkpoints as transformers' CLIP: the same network under other names, query, key and value in one matrix.
 
-The names are those of github.com/mlfoundations/open_clip, `CLIP` with a `VisionTransformer`; the correspondence is the one
-that LAION used for the transformers files beside its OpenCLIP ones.
+The names are those of github.com/mlfoundations/open_clip, class `CLIP` with a `VisionTransformer`. On random weights
+the vectors of the converted model were those of package open_clip_torch 3.3.0 within 1e-6.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ of other packages are not interchangeable with it: on one 256 px pair its `ssim`
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class PyiqaMetric:
             description=f"{self._pyiqa_name} of pyiqa {_version()}, range {span}{reference}",
             advisory=False,
             bounds=(None, None),  # the registry calls its own ranges a rough estimation
+            weights=f"package pyiqa {_version()}",
+            commercial=False,
         )
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
@@ -140,6 +143,11 @@ def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
     return PyiqaMetric(name, entry, checked)
 
 
+def is_installed() -> bool:
+    """Whether the extra is there."""
+    return importlib.util.find_spec("pyiqa") is not None
+
+
 @cache
 def _say_licence() -> None:
     print(f"pyiqa {_version()}: licence {LICENCE}, not for commercial use", file=sys.stderr)
@@ -157,4 +165,3 @@ def _tensor(image: Images) -> Any:
     import torch
 
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-

@@ -1,10 +1,9 @@
-"""A vision transformer as DINO has it and as CLIP's image tower is, read from its tensors; made of torch's own layers."""
+"""A vision transformer as DINO's and as CLIP's image tower, read from its tensors and made of torch's own layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +41,9 @@ class VisionTransformer(nn.Module):
         width = patch.shape[0]
         self.patches = nn.Conv2d(3, width, patch.shape[-1], stride=patch.shape[-1])
         nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]
-        self.register_buffer("class_token", state["cls_token"].float())
-        self.register_buffer("positions", state["pos_embed"].float())
-        self.register_buffer("projection", state["proj"].float() if "proj" in state else torch.eye(width))
+        self.class_token = nn.Parameter(state["cls_token"].float())
+        self.positions = nn.Parameter(state["pos_embed"].float())
+        self.projection = nn.Parameter(state["proj"].float() if "proj" in state else torch.eye(width))
         self.first = nn.LayerNorm(width, kind.norm_eps) if kind.first_norm else nn.Identity()
         self.last = nn.LayerNorm(width, kind.norm_eps) if kind.last_norm else nn.Identity()
         depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})

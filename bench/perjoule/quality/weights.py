@@ -1,7 +1,7 @@
 """Weights of metrics: fetched when they are needed, never in silence when their licence restricts their use.
 
-What is on the Hugging Face hub is fetched by `huggingface_hub` into its own cache; files of other addresses are fetched by
-`perjoule.downloads`, unless torch's own cache (`TORCH_HOME`) holds them already.
+What is on the Hugging Face hub is fetched by `huggingface_hub` into its own cache; files of other addresses are fetched
+by `perjoule.downloads`, unless torch's own cache (`TORCH_HOME`) holds them already.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def fetch_snapshot(model: str, revision: str | None, wanted: Sequence[Sequence[s
             if any(match for pattern in patterns for match in folder.glob(pattern)):
                 return folder
     except Exception as error:  # offline, no such repository, gated: the hub's client has a dozen of them
-        raise UsageError(f"metric {metric}: model {model!r}: no folder, and no download: {first_line(error)}") from error
+        raise UsageError(
+            f"metric {metric}: model {model!r}: no folder, and no download: {first_line(error)}"
+        ) from error
     named = " or ".join(pattern for patterns in wanted for pattern in patterns)
     raise UsageError(f"metric {metric}: model {model!r}: the repository holds no {named}")
 
