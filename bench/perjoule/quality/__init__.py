@@ -31,8 +31,10 @@ def metric_rows() -> list[dict[str, Any]]:
     rows = []
     for name in metric_names():
         metric: object = load_metric(name, {}, "list metrics")
-        known = isinstance(metric, CardedMetric)
-        rows.append(_row(name, metric.card, metric.weights_here()) if known else _row(name, None, None))
+        if isinstance(metric, CardedMetric):
+            rows.append(_row(name, metric.card, metric.weights_here()))
+        else:
+            rows.append(_row(name, None, None))
     from perjoule.quality.pyiqa_adapter import LICENCE, is_installed
 
     rows.append(

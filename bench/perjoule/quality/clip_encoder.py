@@ -88,7 +88,7 @@ class ClipEncoder:
     @property
     def logit_scale(self) -> float:
         """The factor that the model was trained with between cosine and logit."""
-        return float(self._model.logit_scale.exp())
+        return float(self._model.logit_scale.detach().exp())
 
     def images(self, pictures: Sequence[Images]) -> NDArray[np.float64]:
         """Pictures of any size, each (h, w, 3) uint8 -> (n, d) unit vectors."""

@@ -57,10 +57,16 @@ class FidOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaussian:
-    """Moments of features. mean: (d,), covariance: (d, d), count: images behind it, None if a file does not tell."""
+    """Moments of features.
+
+    Attributes:
+        mean: (d,).
+        root: (d, r) with covariance = root·rootᵀ; r is the smaller of d and the number of images.
+        count: Images behind it, None if a file does not tell.
+    """
 
     mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
+    root: NDArray[np.float64]
     count: int | None
 
 
@@ -125,22 +131,35 @@ class Fid:
         return file
 
 
+def gaussian_of(features: NDArray[np.float64]) -> Gaussian:
+    """Mean and unbiased covariance of (n, d) features."""
+    count, size = features.shape
+    mean = features.mean(0)
+    scaled = (features - mean) / np.sqrt(count - 1)
+    root = scaled.T if count <= size else np.asarray(np.linalg.qr(scaled, mode="r")).T
+    return Gaussian(mean=mean, root=root, count=count)
+
+
+def gaussian_from(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> Gaussian:
+    """Moments that somebody else has computed. (d,), (d, d)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return Gaussian(mean=mean, root=vectors * np.sqrt(np.clip(values, 0, None)), count=None)
+
+
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """FID of two Gaussians.
 
-    tr (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric: no complex parts, no
-    matrix root of a product that is singular when images are few.
+    With Σ₁ = FFᵀ and Σ₂ = GGᵀ the eigenvalues of Σ₁Σ₂ are the squared singular values of GᵀF, so tr (Σ₁Σ₂)^½ is the sum
+    of these: no root of a product that is neither symmetric nor, when images are few, of full rank.
 
     Raises:
         UsageError: If they have different dimensions.
     """
     if a.mean.shape != b.mean.shape:
         raise UsageError(f"metric fid: the reference has {b.mean.size} features, {a.mean.size} are wanted")
-    half = _root(a.covariance)
-    inner = np.linalg.eigvalsh(half @ b.covariance @ half)
-    cross = np.sqrt(np.clip(inner, 0, None)).sum()
     difference = a.mean - b.mean
-    return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+    cross = np.linalg.svd(b.root.T @ a.root, compute_uv=False).sum()
+    return float(difference @ difference + (a.root**2).sum() + (b.root**2).sum() - 2 * cross)
 
 
 def reference_files(reference: str) -> list[Path]:
@@ -158,12 +177,6 @@ def reference_files(reference: str) -> list[Path]:
     if len(found) < _FEWEST:
         raise UsageError(f"metric fid: option reference = {reference!r}: no .npz file, and no folder with images")
     return found
-
-
-def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    values, vectors = np.linalg.eigh(matrix)
-    root: NDArray[np.float64] = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    return root
 
 
 def _notes(count: int, reference_count: int | None) -> Iterator[str]:
@@ -191,8 +204,7 @@ def _moments(
             flush()
         batch.append(picture)
     flush()
-    found = np.concatenate(features)
-    return Gaussian(mean=found.mean(0), covariance=np.cov(found, rowvar=False), count=len(found))
+    return gaussian_of(np.concatenate(features))
 
 
 def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
@@ -215,7 +227,7 @@ def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
                 mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(f"metric fid: {files[0]} holds no mu and sigma: {first_line(error)}") from error
-        return Gaussian(mean=mean, covariance=covariance, count=None)
+        return gaussian_from(mean, covariance)
     return _moments(extractor, (_opened(file) for file in files), batch_size, lambda count: None)
 
 

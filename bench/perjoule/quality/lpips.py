@@ -6,6 +6,7 @@ backbone has torchvision's ImageNet weights. 0 is identical, lower is better. `a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -126,8 +127,10 @@ class Lpips:
 def _load(net: str, file: Path, device: str) -> Any:
     import lpips
 
-    # the package would fetch the backbone by itself, without a digest and whatever --offline says
-    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it speaks to torchvision in an old way
+        # the package would fetch the backbone by itself, without a digest and whatever --offline says
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
     state = load_tensors(file, "lpips")
     # `slice1.0.weight` is `features.0.weight` of torchvision
     wanted = {name: "features." + name.partition(".")[2] for name in model.net.state_dict()}
