@@ -21,7 +21,7 @@ from perjoule.meters import open_meter
 from perjoule.plan import make_plan
 from perjoule.policies import load_policy
 from perjoule.prompts import Origin, read_prompt_set
-from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric
+from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
 from perjoule.quality import load_metric
 from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
@@ -89,7 +89,7 @@ def prepare(suite_name: str, limit: int | None = None) -> Prepared:
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
     ]
-    if isinstance(metrics[suite.metrics.names.index(suite.metrics.primary)], SetMetric):
+    if judges_sets(metrics[suite.metrics.names.index(suite.metrics.primary)]):
         raise SuiteError(
             f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
             "advisory: choose another primary metric"
@@ -163,9 +163,9 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
 
     A scoring that was stopped goes on where it was; one that was finished starts anew.
     """
-    of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    of_sets = [metric for metric in metrics if judges_sets(metric)]
     images = image_set(run)
-    work = open_work(run, images, [metric for metric in metrics if not isinstance(metric, SetMetric)])
+    work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
     kept = sum(len(one.kept) for one in work)
     if kept:
         reporter.message(f"scoring goes on: {kept} scores are there from the one that was stopped")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,6 @@ class QualityMetric(Protocol):
         ...
 
 
-@runtime_checkable
 class CardedMetric(Protocol):
     """A metric that can say what it is without its weights; `perjoule list metrics` shows more of such ones."""
 
@@ -156,7 +155,6 @@ class CardedMetric(Protocol):
         ...
 
 
-@runtime_checkable
 class SetMetric(Protocol):
     """Judges the images of a cell together, so that no image has a score; for orientation, never for a verdict.
 
@@ -180,6 +178,16 @@ class SetOutcome:
     value: float | None
     reason_unscored: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def judges_sets(metric: object) -> TypeGuard[SetMetric]:
+    """Whether a metric judges sets and not images. Not isinstance, which would ask for `spec` and so fetch weights."""
+    return hasattr(metric, "score_set")
+
+
+def judges_images(metric: object) -> TypeGuard[QualityMetric]:
+    """Whether a metric gives each image a score."""
+    return not judges_sets(metric)
 
 
 class StepPolicy(Protocol):

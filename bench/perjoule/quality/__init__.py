@@ -6,7 +6,7 @@ A metric is a factory `(options) -> QualityMetric` under the entry point group `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from perjoule import registry
 from perjoule.errors import UsageError
@@ -30,8 +30,8 @@ def metric_rows() -> list[dict[str, Any]]:
     """
     rows = []
     for name in metric_names():
-        metric: object = load_metric(name, {}, "list metrics")
-        if isinstance(metric, CardedMetric):
+        metric = load_metric(name, {}, "list metrics")
+        if _has_card(metric):
             rows.append(_row(name, metric.card, metric.weights_here()))
         else:
             rows.append(_row(name, None, None))
@@ -47,6 +47,10 @@ def metric_rows() -> list[dict[str, Any]]:
         }
     )
     return rows
+
+
+def _has_card(metric: object) -> TypeGuard[CardedMetric]:
+    return hasattr(type(metric), "card")
 
 
 def _row(name: str, card: MetricSpec | None, cached: bool | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import linalg
 
 from perjoule.errors import UsageError
-from perjoule.protocols import SetMetric
+from perjoule.protocols import judges_sets
 from perjoule.quality.fid import fid, frechet_distance, gaussian_from, gaussian_of, reference_files
 
 
@@ -91,7 +91,7 @@ def test_a_cell_against_a_folder(inception, folder, pictures, noise, tmp_path):
     file, network = inception
     images = [*noise(3, 32), *noise(2, 48, seed=1)]
     metric = fid({"reference": str(folder), "weights": str(file), "device": "cpu", "batch_size": 2})
-    assert isinstance(metric, SetMetric)
+    assert judges_sets(metric)
     done: list[int] = []
     outcome = metric.score_set(pictures(images).image_set(), [0, 1, 2, 4], done.append)
     assert done == [2, 1, 1]
