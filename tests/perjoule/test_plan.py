@@ -21,7 +21,8 @@ PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a", "b", "c", 
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
 )
 def test_every_image_once_a_block(batch: int, blocks: int, seeds: list[int]) -> None:
-    suite = replace(DEMO, protocol=replace(DEMO.protocol, batch_size=batch, blocks=blocks, seeds=tuple(seeds)))
+    protocol = Protocol(batch_size=batch, blocks=blocks, seeds=tuple(seeds))
+    suite = replace(DEMO, protocol=protocol)
     plan = make_plan(suite, PROMPTS)
     images = [(a.block, a.cell.cell_id, p.prompt_id, s) for a in plan for p, s in zip(a.prompts, a.seeds, strict=True)]
     assert len(images) == len(set(images)) == blocks * len(cells_of(suite)) * len(PROMPTS) * len(seeds)

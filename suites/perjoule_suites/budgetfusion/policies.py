@@ -1,9 +1,11 @@
 """Step policies for suites: predict, decide, draw, all inside the energy window.
 
     policy             policy_args                                                        a level is
-    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed          the rule's parameter
-    budgetfusion-peek  the same, with a predictor that peeks                              the rule's parameter
+    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed, shared  the rule's parameter
+    budgetfusion-peek  the same but `shared`, with a predictor that peeks                 the rule's parameter
     shared-start       shared                                                             a number of steps
+
+`shared`: how many first timesteps the schedules of all numbers of steps have in common (`peek.shared_schedule`).
 
 A window's images of equal steps share pipeline calls of up to `batch_size` images, so with several batches in a window
 (`protocol.images_per_window`) few calls are left half full.
@@ -47,6 +49,8 @@ class PolicyArguments:
         miss_rate: Of the quality floor.
         control: One of `CONTROLS`.
         control_seed: Of the shuffling.
+        shared: 1 or 2 draws on schedules with a shared start; 0 keeps the scheduler's own spacing. A peek shares what
+            its predictor looks at.
     """
 
     predictor: str
@@ -55,6 +59,7 @@ class PolicyArguments:
     miss_rate: float = 0.1
     control: str = ""
     control_seed: int = 1
+    shared: int = 0
 
 
 class PredictedSteps:
@@ -62,7 +67,9 @@ class PredictedSteps:
 
     def __init__(self, cell: Cell, where: str) -> None:
         """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
-        self._arguments = read_arguments(cell, where)
+        self._arguments = arguments = read_arguments(cell, where)
+        if arguments.shared not in (0, 1, peek.MOST_SHARED):
+            raise SuiteError(f"{where}.policy_args.shared = {arguments.shared!r}: 0, 1 or {peek.MOST_SHARED}")
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
         self._dealt: dict[str, int] = {}
@@ -72,6 +79,9 @@ class PredictedSteps:
         self._predictor = predictor = _prepared(self._arguments, self._level, generator, self._where)
         if predictor.config.peek:
             raise SuiteError(f"{self._where}.policy_args.predictor: it peeks; set policy = 'budgetfusion-peek'")
+        if self._arguments.shared:
+            assert isinstance(generator, DiffusersGenerator)
+            peek.require_one_step_sampler(generator.pipeline, self._where)
         if self._arguments.control == "shuffled":
             steps = [
                 n
@@ -94,10 +104,13 @@ class PredictedSteps:
         predictor_s = time.perf_counter() - began
 
         def some(rows: Sequence[int], n: int) -> Images:
-            arguments = generator.call_arguments([prompts[i] for i in rows], [seeds[i] for i in rows], n)
+            texts, own, part = [prompts[i] for i in rows], [seeds[i] for i in rows], _rows(encoded, rows)
+            if self._arguments.shared:
+                return peek.draw_shared(generator, texts, own, n, self._arguments.shared, part)
+            arguments = generator.call_arguments(texts, own, n)
             for key in ("prompt", "negative_prompt"):
                 arguments.pop(key, None)
-            return generator.call(arguments | _rows(encoded, rows))
+            return generator.call(arguments | part)
 
         return _grouped(generator, steps, some, self._batch_size, predictor_s)
 
@@ -112,6 +125,8 @@ class PeekedSteps:
             raise SuiteError(
                 f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead"
             )
+        if self._arguments.shared:
+            raise SuiteError(f"{where}.policy_args.shared: a peek shares what its predictor looks at; remove the key")
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
 

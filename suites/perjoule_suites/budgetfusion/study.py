@@ -20,7 +20,7 @@ from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Estimate, Variant
-from perjoule_suites.budgetfusion.curves import Array, fit_line
+from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array, fit_line
 from perjoule_suites.budgetfusion.predictor import read_config
 
 RESAMPLES = 10_000
@@ -70,7 +70,7 @@ class Arms:
     def shuffled(self, name: str, anchor: str, metric: str) -> Any:
         """The arm's own step counts dealt out to all prompts alike (mean over all permutations), a rung per level."""
         ladder = self.curve(anchor, metric)
-        rungs = {cell.steps: i for i, cell in enumerate(self.cells[anchor])}
+        rungs = {_rung(cell): i for i, cell in enumerate(self.cells[anchor])}
         parts = []
         for column in self.columns(name):
             taken = self.steps[:, :, column].ravel()
@@ -177,26 +177,27 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
     comparisons: list[Comparison] = []
     captured: list[dict[str, Any]] = []
     for test in adaptive + controls:
-        anchor = ladders.get(_family(arms.variant(test)))
-        if anchor is None:
+        if _family(arms.variant(test)) not in ladders:
             continue
-        at = _held(arms, anchor, metric, at_steps)
-        ladder, curve = arms.curve(anchor, metric), arms.curve(test, metric)
-        comparisons.append(_compare(curve, ladder, metric, at))
-        if test in adaptive:
-            found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
-            captured.append({"test": test, "anchor": anchor, **asdict(found)})
-            if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
-                comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
-    for anchor in ladders.values():
-        ladder = arms.curve(anchor, metric)
-        comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
+        at, curve = _held(arms, test, metric, at_steps), arms.curve(test, metric)
+        for anchor in _rivals(arms, test):
+            ladder = arms.curve(anchor, metric)
+            comparisons.append(_compare(curve, ladder, metric, at))
+            if test in adaptive:
+                found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
+                captured.append({"test": test, "anchor": anchor, **asdict(found)})
+                if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
+                    comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
+    for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
+        if _family(arms.variant(anchor)) in ladders:
+            ladder = arms.curve(anchor, metric)
+            comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
     swept = [n for n in adaptive if len(arms.cells[n]) > 1]
     for test in swept:
         for other in swept:
             looks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
             if looks == [True, False] and _family(arms.variant(test)) == _family(arms.variant(other)):
-                at = _held(arms, ladders[_family(arms.variant(test))], metric, at_steps)
+                at = _held(arms, test, metric, at_steps)
                 comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
     return {
         "comparisons": [asdict(one) for one in comparisons],
@@ -208,14 +209,43 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
 def _on_the_ladder(arms: Arms, name: str, anchor: str) -> bool:
     """Whether every image of the arm has a number of steps that the ladder has as well."""
     taken = arms.steps[:, :, arms.columns(name)]
-    return set(taken[np.isfinite(taken)]) <= {float(cell.steps or 0) for cell in arms.cells[anchor]}
+    return set(taken[np.isfinite(taken)]) <= {_rung(cell) for cell in arms.cells[anchor]}
+
+
+def _rung(cell: Cell) -> float:
+    """Steps of a ladder's cell: `steps`, or the level of a ladder with a shared start."""
+    return float(cell.steps or cell.level or 0)
+
+
+def _rivals(arms: Arms, test: str) -> list[str]:
+    """The ladders an arm has to beat: the fixed one of its family, and one on its own schedules if those are others."""
+    variant = arms.variant(test)
+    own = [
+        name
+        for name in arms.cells
+        if name != test
+        and arms.variant(name).policy == "shared-start"
+        and _family(arms.variant(name)) == _family(variant)
+        and _shared(arms.variant(name)) == _shared(variant)
+    ]
+    return [_ladders(arms)[_family(variant)], *own]
+
+
+def _shared(variant: Variant) -> int:
+    """How many first timesteps all schedules of a variant have in common; 1 for trailing spacing."""
+    arguments = variant.policy_args
+    if variant.policy == "budgetfusion-peek":
+        return read_config(arguments["predictor"]).peek
+    return int(arguments.get("shared", 2 if variant.policy == "shared-start" else 1))
 
 
 def _family(variant: Variant) -> str:
     return variant.family or variant.name
 
 
-def _held(arms: Arms, anchor: str, metric: str, at_steps: int | None) -> float:
+def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
+    """The quality of a rung of the fixed ladder of a variant's family."""
+    anchor = _ladders(arms)[_family(arms.variant(name))]
     rungs = [cell.steps for cell in arms.cells[anchor]]
     wanted = at_steps if at_steps in rungs else rungs[len(rungs) // 2]
     column = arms.columns(anchor)[rungs.index(wanted)]

@@ -45,6 +45,11 @@ def steps_tiny_lcm() -> Path:
     return _WEIGHTS / "steps-tiny-lcm"
 
 
+def steps_tiny_shared() -> Path:
+    """Folder of the step predictor that knows the prompt alone, for schedules that share their first two timesteps."""
+    return _WEIGHTS / "steps-tiny-shared"
+
+
 def clip_tiny() -> Path:
     """Folder of the `CLIPModel` with its tokenizer."""
     return _WEIGHTS / "clip-tiny"

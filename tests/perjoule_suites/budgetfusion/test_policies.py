@@ -132,6 +132,15 @@ def test_shared_start_is_its_schedule(generator: DiffusersGenerator) -> None:
     assert drawn.nfe_per_image == 6
 
 
+def test_the_prompt_alone_decides_on_schedules_with_a_shared_start(folder: Path, generator: DiffusersGenerator) -> None:
+    policy = load_policy(cell("budgetfusion", 12.0, predictor=str(folder), metric="quality", shared=2), where)
+    policy.prepare(generator, PROMPTS)
+    drawn = policy.draw(generator, PROMPTS, SEEDS)
+    for i, steps in enumerate(drawn.steps):
+        alone = peek.draw_shared(generator, [PROMPTS[i]], [SEEDS[i]], max(steps, 2), 2)[0]
+        assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("policy", "level", "arguments", "error", "words"),
     [
@@ -140,6 +149,8 @@ def test_shared_start_is_its_schedule(generator: DiffusersGenerator) -> None:
         ("budgetfusion", 1.0, {"predicter": "x"}, UnknownNameError, "predictor"),
         ("budgetfusion", 1.0, {"predictor": "x", "control": "shufled"}, UnknownNameError, "shuffled"),
         ("budgetfusion-peek", 1.0, {"predictor": "x", "control": "shuffled"}, SuiteError, "per image"),
+        ("budgetfusion", 1.0, {"predictor": "x", "shared": 3}, SuiteError, "0, 1 or 2"),
+        ("budgetfusion-peek", 1.0, {"predictor": "x", "shared": 2}, SuiteError, "remove the key"),
         ("shared-start", 1, {"shared": 2}, SuiteError, "from 2 to 1000"),
         ("shared-start", 2.5, {"shared": 2}, SuiteError, "a number of steps"),
         ("shared-start", 2, {"shared": 3}, SuiteError, "1 or 2"),

@@ -43,6 +43,12 @@ ARM = Variant(
     name="bf", model="m", family="ladder", role="predicted", policy="budgetfusion", levels=PRICES,
     policy_args={"predictor": "builtin:steps-tiny", "metric": "q"},
 )  # fmt: skip
+# the same ladder once more on schedules with a shared start, and an arm that draws on those
+SHORT = Variant(
+    name="short", model="m", family="ladder", role="control", policy="shared-start", levels=LADDER,
+    policy_args={"shared": 2},
+)  # fmt: skip
+ON_SHORT = replace(ARM, name="bf-short", policy_args=ARM.policy_args | {"shared": 2})
 SUITE = Suite(
     name="world",
     title="A world with a known truth",
@@ -50,7 +56,13 @@ SUITE = Suite(
     prompts=PromptSource(source="x"),
     metrics=Metrics(primary="q", names=("q",)),
     protocol=Protocol(seeds=(1, 2), batch_size=1, idle_s=0.0),
-    variants=(Variant(name="ladder", model="m", steps=LADDER), ARM, replace(ARM, name="dealt", role="control")),
+    variants=(
+        Variant(name="ladder", model="m", steps=LADDER),
+        ARM,
+        replace(ARM, name="dealt", role="control"),
+        SHORT,
+        ON_SHORT,
+    ),
 )
 
 
@@ -74,7 +86,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for work in make_plan(SUITE, PROMPTS):
         (prompt,), (seed,), cell = work.prompts, work.seeds, work.cell
         wanted = PROMPTS[(int(prompt.prompt_id) + 1) % len(PROMPTS)] if cell.variant.name == "dealt" else prompt
-        steps = cell.steps or right_steps(wanted, float(cell.level or 0))
+        fixed = int(cell.level or 0) if cell.variant == SHORT else cell.steps
+        steps = fixed or right_steps(wanted, float(cell.level or 0))
         reading = EnergyReading(
             energy_j=BASE_J + STEP_J * steps, uncertainty_j=0.1, duration_s=0.1 * steps, boundary="estimate",
             provenance="simulated", method="made up",
@@ -114,8 +127,14 @@ def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> No
     assert savings["bf", "bf, shuffled"]["low"] > 0
     assert savings["dealt", "ladder"]["high"] < adaptive["low"]
     assert ("ladder oracle", "ladder") in savings
-    assert [one["test"] for one in found["as_run"]["headroom"]] == ["bf"]
-    assert found["extra_evaluations"] == {"bf": 0.0}
+    captured = [(one["test"], one["anchor"]) for one in found["as_run"]["headroom"]]
+    assert captured == [("bf", "ladder"), ("bf-short", "ladder"), ("bf-short", "short")]
+    assert found["extra_evaluations"] == {"bf": 0.0, "bf-short": 0.0}
+    # on other schedules an arm has two ladders to beat: the family's, and the one on its own schedules
+    assert savings["bf-short", "short"] == savings["bf-short", "ladder"] == adaptive
+    assert ("bf", "short") not in savings
+    assert savings["short", "ladder"]["value"] == pytest.approx(0, abs=1e-9)
+    assert ("short oracle", "short") in savings
     assert found["provenance"] == ["simulated"]
     arm = next(a for a in found["as_run"]["arms"] if a["arm"] == "bf")
     for level in arm["levels"]:
