@@ -37,7 +37,8 @@ def frontier(
         run: A scored run.
         metric: Defaults to the suite's primary metric.
         at_quality: Where savings are looked up; by default at the quality of the anchor's longest rung.
-        temperature: Of the metric, for the preference that it predicts; without it wins are counted.
+        temperature: For the preference that the metric predicts; by default the metric's own, and if it has none wins
+            are counted.
         resamples: Bootstrap draws.
 
     Raises:
@@ -47,6 +48,7 @@ def frontier(
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
+    temperature = spec.temperature if temperature is None else temperature
     grid = read_grid(run, [name])
     quality = sign_of(spec) * grid.quality[name]
     drawn = grid.resampled(resamples, beside=[at_or_below(quality)])

@@ -21,13 +21,14 @@ import numpy as np
 from perjoule.protocols import ImageSet
 from perjoule.quality import load_metric
 from perjoule.types import Prompt
-metric = load_metric("clip_text", {"model": sys.argv[1], "device": "cpu"}, "s.toml")
 image = np.full((80, 48, 3), 90, np.uint8)
 images = ImageSet(image_ids=["a"], prompts=[Prompt(prompt_id="p", text="a blue star")], images=lambda i: image,
                   reference_ids=[None], references=None, all_prompts=[])
-(score,) = metric.score(images, lambda n: None)
-print(json.dumps([score.value, metric.weights_here(), metric.spec.licence, metric.spec.commercial,
-                  metric.spec.weights_digest]))
+for model in sys.argv[1:]:
+    metric = load_metric("clip_text", {"model": model, "device": "cpu"}, "s.toml")
+    (score,) = metric.score(images, lambda n: None)
+    spec = metric.spec
+    print(json.dumps([score.value, metric.weights_here(), spec.licence, spec.commercial, spec.weights_digest]))
 """
 
 
@@ -49,14 +50,10 @@ def test_any_clip_by_its_hub_id_out_of_the_hubs_cache(clip_folder, tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment = kept | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
 
-    def scored(model: str) -> list[object]:
-        command = [sys.executable, "-c", SCORE, model]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found: list[object] = json.loads(done.stdout)
-        return found
-
-    by_id, by_folder = scored("org/clip"), scored(str(clip_folder))
+    command = [sys.executable, "-c", SCORE, "org/clip", str(clip_folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    by_id, by_folder = map(json.loads, done.stdout.splitlines())
     assert by_id[0] == by_folder[0]
     assert by_id[1:4] == [True, "cc-by-nc-4.0", False]
     assert by_id[4] == by_folder[4]  # OpenCLIP's file is not read, so it is not in the digest
