@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from perjoule.downloads import is_offline
-from perjoule.errors import SuiteError
+from perjoule.errors import SuiteError, first_line
 from perjoule.licences import allows_commerce
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.reading import SUFFIXES
@@ -57,22 +57,27 @@ def fetch_data_set(source: PromptSource, where: str) -> DataSet:
             )
         )
 
-    try:
-        if is_offline():
-            folder = snapshot([], local=True)
-            names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        else:
-            names = HfApi().list_repo_files(repository, repo_type="dataset", revision=source.revision)
-            folder = snapshot([_CARD], local=False)
-        card = _card(folder / _CARD)
+    def from_hub() -> tuple[Path, dict[str, Any], list[str]]:
+        names = HfApi().list_repo_files(repository, repo_type="dataset", revision=source.revision)
+        card = _card(snapshot([_CARD], local=False) / _CARD)
         chosen = choose_files(names, card.get("configs"), source.hub_split, head)
-        if not is_offline():
-            folder = snapshot([_CARD, *chosen], local=False)
+        return snapshot([_CARD, *chosen], local=False), card, chosen
+
+    def from_cache() -> tuple[Path, dict[str, Any], list[str]]:
+        folder = snapshot([], local=True)
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        card = _card(folder / _CARD)
+        return folder, card, choose_files(names, card.get("configs"), source.hub_split, head)
+
+    try:
+        folder, card, chosen = from_cache() if is_offline() else from_hub()
     except SuiteError:
         raise
     except Exception as error:  # offline, no such data set, gated: the hub's client has a dozen of them
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SuiteError(f"{head}: the hub's data set cannot be had: {line}") from error
+        try:
+            folder, card, chosen = from_cache()
+        except Exception:
+            raise SuiteError(f"{head}: the hub's data set cannot be had: {first_line(error)}") from error
     licence = card.get("license", NOT_STATED)
     return DataSet(
         files={name: folder / name for name in chosen},

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.digests import digest_folder
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, first_line
 from perjoule.protocols import Images
 from perjoule.quality.open_clip import load_open_clip
-from perjoule.quality.weights import fetch_snapshot, first_line
+from perjoule.quality.weights import fetch_snapshot
 
 _WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
 

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.digests import digest_file
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, first_line
 from perjoule.protocols import Images, ImageSet, SetOutcome
 from perjoule.quality.batches import within_memory
 from perjoule.quality.options import read_options, resolve_device
-from perjoule.quality.weights import fetch_weights, first_line, load_tensors, weights_cached
+from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
 from perjoule.types import MetricSpec
 
 LICENCE = "Apache-2.0"

@@ -84,7 +84,7 @@ class Lpips:
     @property
     def spec(self) -> MetricSpec:
         """The digest is over backbone and heads."""
-        return replace(self.card, weights_digest=digest_state(self._model("cpu").state_dict()))
+        return replace(self.card, weights_digest=self._loaded("cpu")[1])
 
     def weights_here(self) -> bool:
         """Whether the backbone's weights lie in a cache."""
@@ -95,7 +95,7 @@ class Lpips:
         import torch
 
         device = resolve_device(self._options.device, "lpips")
-        model = self._model(device)
+        model, _ = self._loaded(device)
 
         def tensor(pictures: Sequence[Any]) -> Any:
             return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -110,7 +110,7 @@ class Lpips:
 
         return score_in_batches(images, "lpips", self._options.batch_size, judge, on_progress)
 
-    def _model(self, device: str) -> Any:
+    def _loaded(self, device: str) -> tuple[Any, str]:
         net, own = self._options.net, self._options.weights
         if own is not None:
             file = Path(own).expanduser()
@@ -124,7 +124,8 @@ class Lpips:
 
 
 @cache
-def _load(net: str, file: Path, device: str) -> Any:
+def _load(net: str, file: Path, device: str) -> tuple[Any, str]:
+    """The network on a device, and its digest."""
     import lpips
 
     with warnings.catch_warnings():
@@ -141,7 +142,7 @@ def _load(net: str, file: Path, device: str) -> Any:
         model.net.load_state_dict({name: state[source] for name, source in wanted.items()})
     except RuntimeError as error:
         raise UsageError(f"metric lpips: {file} holds no {net} of torchvision: {error}") from error
-    return model.to(device)
+    return model.to(device), digest_state(model.state_dict())
 
 
 def lpips(options: dict[str, Any]) -> Lpips:

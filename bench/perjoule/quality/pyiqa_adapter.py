@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from perjoule.errors import UnknownNameError, UsageError
+from perjoule.errors import UnknownNameError, UsageError, first_line
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
 from perjoule.quality.options import read_options, resolve_device
-from perjoule.quality.weights import digest_state, first_line
+from perjoule.quality.weights import digest_state
 from perjoule.types import MetricSpec, Score
 
 LICENCE = "PolyForm-Noncommercial-1.0.0"

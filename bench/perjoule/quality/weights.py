@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.downloads import cached_file, fetch_file, is_offline
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, first_line
 from perjoule.licences import UNKNOWN, allows_commerce
 
 _CARD = "README.md"
@@ -171,11 +171,6 @@ def digest_state(state: Mapping[str, Any]) -> str:
         # every dtype has bytes, while numpy has no bfloat16
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest() if held else "none"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _in_torch_cache(url: str) -> Path:
