@@ -75,6 +75,11 @@ def fetch_file(url: str, *, sha256: str | None, where: str) -> Path:
                 f"put the file at {file}"
             )
         _download(url, file, where)
+    return checked(file, url, sha256=sha256, where=where)
+
+
+def checked(file: Path, url: str, *, sha256: str | None, where: str) -> Path:
+    """The file, if it hashes to what is wanted. Raises UsageError that names both digests if not."""
     found = digest_file(file)
     if sha256 is not None and not found.startswith(sha256):
         raise UsageError(

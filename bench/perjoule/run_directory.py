@@ -8,7 +8,7 @@ traces.jsonl        power samples of each trial; becomes power.parquet
 devices.jsonl       boards of each trial: energy, conditions, and the log that the energy was computed from
 images/             PNG, named by image_id
 images.parquet      one row an image, with the SHA-256 of its pixels
-scores.parquet      image × metric
+scores.parquet      image × metric; scores.partial.jsonl while a scoring lasts, or if it was stopped
 metrics.json        what the metrics are
 set_scores.json     cell × metric of sets (FID), advisory, with what such metrics are
 points.parquet      cell × metric

@@ -18,12 +18,13 @@ import polars as pl
 
 from perjoule.errors import RunError
 from perjoule.files import append_lines, mend
-from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric
+from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome
 from perjoule.run_directory import Run
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 
 PARTIAL = "scores.partial.jsonl"
 _PART = 256  # images between two looks at what is done: minutes of a slow metric
+_FAILURES = (RuntimeError, ValueError, ArithmeticError, OSError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +95,8 @@ def score_images(
                 if failed is None:
                     try:
                         found = one.metric.score(some, report)
-                    except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
-                        failed = f"{type(error).__name__}: {error}"[:300]
+                    except _FAILURES as error:
+                        failed = _reason(error)
                     else:
                         scores += found
                         append_lines(file, [{"key": one.key, **asdict(score)} for score in found])
@@ -118,7 +119,10 @@ def score_sets(
     for metric in metrics:
         name = metric.spec.name
         for cell_id, indices in cells.items():
-            outcome = metric.score_set(images, indices, partial(on_progress, name))
+            try:
+                outcome = metric.score_set(images, indices, partial(on_progress, name))
+            except _FAILURES as error:
+                outcome = SetOutcome(value=None, reason_unscored=_reason(error))
             found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
     return found
 
@@ -190,6 +194,10 @@ def _by_reference(images: ImageSet) -> list[int]:
     """Positions, so that a metric that keeps the references of a part meets each in one part only."""
     ids = images.image_ids
     return sorted(range(len(ids)), key=lambda i: (images.reference_ids[i] or "", images.prompts[i].prompt_id, ids[i]))
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _parts(positions: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -175,6 +175,17 @@ def test_metrics_of_sets_go_into_a_file_of_their_own_and_on_no_frontier(run):
     assert len(again.set_scores) == 2
 
 
+class Hungry(Spread):
+    def score_set(self, images, indices, on_progress):
+        raise MemoryError("4 GiB")
+
+
+def test_a_metric_of_sets_that_fails_costs_nothing_else(run):
+    done = pipeline.score(run, [Counting(), Hungry()], Quiet())
+    assert {s.reason_unscored for s in done.set_scores} == {"MemoryError: 4 GiB"}
+    assert done.scores.height == 12
+
+
 def test_a_metric_of_sets_cannot_be_the_primary_one(tmp_path):
     (tmp_path / "p.txt").write_text("a cat\n")
     (tmp_path / "s.toml").write_text(

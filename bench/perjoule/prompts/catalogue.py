@@ -13,6 +13,7 @@ from perjoule import registry
 from perjoule.digests import digest_file, digest_named
 from perjoule.downloads import cached_file
 from perjoule.errors import SuiteError
+from perjoule.licences import allows_commerce
 from perjoule.prompts.reading import Layout, read_rows
 from perjoule.prompts.sampling import clean
 
@@ -147,7 +148,7 @@ def _shipped_row(name: str, file: Path, licence: str) -> PromptSetRow:
         prompts=f"builtin:{name}",
         count=len(prompts),
         licence=licence,
-        commercial=None if licence == NOT_STATED else True,
+        commercial=allows_commerce(licence),
         sha256=digest_file(file),
         pinned=True,
         cached=True,

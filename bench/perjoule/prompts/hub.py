@@ -83,7 +83,7 @@ def fetch_data_set(source: PromptSource, where: str) -> DataSet:
         files={name: folder / name for name in chosen},
         addresses=tuple(f"hub:{repository}@{folder.name}/{name}" for name in chosen),
         licence=licence if isinstance(licence, str) else ", ".join(licence),
-        commercial=allows_commerce(licence) if isinstance(licence, str) and licence != NOT_STATED else None,
+        commercial=allows_commerce(licence) if isinstance(licence, str) else None,
     )
 
 

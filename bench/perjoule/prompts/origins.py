@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perjoule.downloads import fetch_file
 from perjoule.errors import SuiteError, UsageError
+from perjoule.licences import allows_commerce
 from perjoule.prompts.catalogue import NOT_STATED, digest_of, public_sets, shipped_files
 from perjoule.prompts.reading import Layout
 from perjoule.types import PromptSource
@@ -91,7 +92,7 @@ def _shipped(name: str, where: str) -> tuple[dict[str, Path], str, bool | None, 
     if file is None:
         named = ", ".join(f"{BUILTIN}{n}" for n in sorted(known))
         raise SuiteError(f"{where} = {name!r}: unknown prompt set; known: {named}")
-    return {file.name: file}, licence, None if licence == NOT_STATED else True, (file.name,)
+    return {file.name: file}, licence, allows_commerce(licence), (file.name,)
 
 
 def _public(source: PromptSource, where: str) -> Located:

@@ -115,9 +115,7 @@ def fitted_into(picture: Images, side: int) -> Images:
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     size = (round(width * scale), round(height * scale))
-    resized = (
-        Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC) if scale != 1 else Image.fromarray(picture)
-    )
+    resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
     square = Image.new("RGB", (side, side))
     square.paste(resized, ((side - size[0]) // 2, (side - size[1]) // 2))
     return np.array(square)

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perjoule.downloads import cached_file, fetch_file, is_offline
+from perjoule.downloads import cached_file, checked, fetch_file, is_offline
 from perjoule.errors import UsageError, first_line
 from perjoule.licences import UNKNOWN, allows_commerce
 
@@ -91,8 +91,10 @@ def fetch_weights(url: str, *, sha256: str | None, licence: str, metric: str) ->
     """
     if not weights_cached(url):
         announce(metric, url, licence)
-    kept = _in_torch_cache(url)
-    return kept if kept.is_file() else fetch_file(url, sha256=sha256, where=f"metric {metric}")
+    kept, where = _in_torch_cache(url), f"metric {metric}"
+    if kept.is_file():
+        return checked(kept, url, sha256=sha256, where=where)
+    return fetch_file(url, sha256=sha256, where=where)
 
 
 def weights_cached(url: str) -> bool:
@@ -125,7 +127,8 @@ def hub_licence(model: str, revision: str | None = None, *, ask: bool = True) ->
             return UNKNOWN
         else:
             data = model_info(model, revision=revision).card_data
-        return str(getattr(data, "license_name", None) or getattr(data, "license", None) or UNKNOWN)
+        stated, name = (getattr(data, key, None) for key in ("license", "license_name"))
+        return f"LicenseRef-{name}" if stated == "other" and name else str(stated or UNKNOWN)
     except Exception:  # a licence that cannot be asked for is not known; the download itself will say what is wrong
         return UNKNOWN
 

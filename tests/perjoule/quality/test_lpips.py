@@ -93,14 +93,15 @@ def test_faults_are_named(options, tmp_path, monkeypatch):
         _ = lpips(options | {"weights": str(tmp_path / "x.pth")}).spec
 
 
-def test_weights_in_torchs_own_cache_are_used(backbone, tmp_path, monkeypatch):
+def test_false_weights_in_torchs_own_cache_are_refused(backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(backbone.read_bytes())
     metric = lpips({"net": "squeeze", "device": "cpu"})
     assert metric.weights_here()
-    assert metric.spec.weights_digest == lpips({"net": "squeeze", "weights": str(backbone)}).spec.weights_digest
+    with pytest.raises(UsageError, match=r"metric lpips: .* has SHA-256 .*, b8a52dc0 was wanted"):
+        _ = metric.spec
 
 
 def test_black_images_are_alike(options, pictures):
