@@ -46,7 +46,7 @@ def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
     name = Path(layout.member).name or path.name
     head = f"{where}: {path}"
     if Path(name).suffix == ".parquet":
-        return _from_records(_parquet(path, head), layout, name, head)
+        return _from_records(_parquet(path, layout, head), layout, name, head)
     text = _text(path, layout.member, head)
     match Path(name).suffix:
         case ".jsonl" | ".ndjson":
@@ -129,11 +129,17 @@ def _table(text: str, suffix: str, head: str) -> list[Any]:
         raise SuiteError(f"{head}, after line {reader.line_num}: {error}") from error
 
 
-def _parquet(path: Path, head: str) -> Iterable[Any]:
+def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
+    """The columns that are wanted: data sets often hold images beside their prompts."""
     import polars as pl
 
+    wanted = {column.lower() for column in (layout.column, layout.category, layout.challenge)}
     try:
-        return pl.read_parquet(path).iter_rows(named=True)
+        names = list(pl.read_parquet_schema(path))
+        kept = [name for name in names if name.lower() in wanted]
+        if layout.column.lower() not in map(str.lower, kept):
+            raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
+        return pl.read_parquet(path, columns=kept).iter_rows(named=True)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 

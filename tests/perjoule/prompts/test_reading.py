@@ -100,6 +100,15 @@ def test_declared_columns(tmp_path: Path) -> None:
     assert (prompt.text, prompt.category, prompt.challenge) == ("a", "b", "3")
 
 
+def test_of_parquet_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"Prompt": ["a cat"], "Category": [7], "image": [b"\0" * 9]})
+    frame.write_parquet(tmp_path / "p.parquet")
+    (prompt,) = load_prompts(PromptSource(source=str(tmp_path / "p.parquet")), where="x")
+    assert (prompt.text, prompt.category, prompt.challenge) == ("a cat", "7", "")
+    with pytest.raises(SuiteError, match="no column 'caption': it has Prompt, Category, image"):
+        load(tmp_path / "p.parquet", column="caption")
+
+
 def test_a_pin_that_holds_is_silent(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a cat\n")
     assert load(tmp_path / "p.txt", sha256=hashlib.sha256(b"a cat\n").hexdigest()) == ["a cat"]
