@@ -10,6 +10,7 @@ its distances were those of package 0.2.1 within 3e-7.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ LICENCE = "MIT AND Apache-2.0"  # DreamSim and CLIP; DINO
 _RELEASE = "https://github.com/ssundaram21/dreamsim/releases/download/v0.2.0-checkpoints/dreamsim_{}_checkpoint.zip"
 _DINO = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
 _DINO_FILE = "checkpoints/dino_vitbase16_pretrain.pth"
+_LORA = re.compile(r"extractor_list\.(\d+)\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$")
 _SIDE_PX = 224
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -183,19 +185,31 @@ class Embedder:
         return [(model, (pixels.new_tensor(mean), pixels.new_tensor(std))) for model, (mean, std) in self._branches]
 
 
-def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Weights with low-rank updates added: W + scale·B·A, for every pair `NAME.lora_A.weight`, `NAME.lora_B.weight`.
+def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], branch: int, scale: float) -> dict[str, Tensor]:
+    """Weights of a branch with its low-rank updates added: W + scale·B·A.
+
+    Args:
+        state: Base weights.
+        adapter: As peft saves it: `…extractor_list.BRANCH.model.NAME.lora_A.weight`, and `lora_B`.
+        branch: Which transformer.
+        scale: alpha / r.
 
     Raises:
-        KeyError: If an update is meant for a weight that is not there.
+        KeyError: If an update is meant for a weight that is not there, or there is none at all: without them the
+            embedding is another one.
     """
     changed = dict(state)
-    for name, down in adapter.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        target = name.removesuffix(".lora_A.weight")
-        up = adapter[f"{target}.lora_B.weight"]
-        changed[f"{target}.weight"] = changed[f"{target}.weight"].float() + scale * (up.float() @ down.float())
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in adapter.items():
+        found = _LORA.search(name)
+        if found is None:
+            raise KeyError(f"{name} is no update of a transformer's weight")
+        if int(found[1]) == branch:
+            parts.setdefault(found[2], {})[found[3]] = tensor.float()
+    if not parts:
+        raise KeyError(f"the adapter holds no update for transformer {branch}")
+    for name, part in parts.items():
+        changed[f"{name}.weight"] = changed[f"{name}.weight"].float() + scale * (part["B"] @ part["A"])
     return changed
 
 
@@ -210,10 +224,8 @@ def _load(variant: str, files: tuple[tuple[str, Path], ...], device: str) -> Emb
     for number, branch in enumerate(checkpoint.branches):
         file = named[branch.file]
         found = load_tensors(file, "dsim")
-        prefix = f"base_model.model.extractor_list.{number}.model."
-        own = {name.removeprefix(prefix): tensor for name, tensor in adapter.items() if name.startswith(prefix)}
         try:
-            state = with_lora(found.get("state_dict", found), own, config["lora_alpha"] / config["r"])
+            state = with_lora(found.get("state_dict", found), adapter, number, config["lora_alpha"] / config["r"])
             branches.append((VisionTransformer(state, _kind(branch.family)), branch.family))
         except (KeyError, RuntimeError) as error:
             raise UsageError(f"metric dsim: {file}: not the weights of DreamSim's {branch.family}: {error}") from error

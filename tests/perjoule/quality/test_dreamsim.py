@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from perjoule.errors import UnknownNameError, UsageError
-from perjoule.quality.dreamsim import dsim
+from perjoule.quality.dreamsim import dsim, with_lora
 
 WIDTH, DEPTH, HEADS, RANK, ALPHA = 128, 2, 2, 4, 6
 DINO = "checkpoints/dino_vitbase16_pretrain.pth"
@@ -185,6 +185,18 @@ def test_the_published_archive_is_unpacked_once(folder, tmp_path, monkeypatch):
     own = dsim({"variant": "dino_vitb16", "folder": str(folder)})
     assert fetched.spec.weights_digest == own.spec.weights_digest
     assert not list(tmp_path.rglob("outside"))
+
+
+def test_updates_that_do_not_arrive_are_an_error_and_not_another_embedding(states, adapter):
+    alone = {name: tensor for name, tensor in adapter.items() if "extractor_list.0" in name}
+    assert with_lora(states["dino"], alone, 0, 1.0).keys() == states["dino"].keys()
+    with pytest.raises(KeyError, match="no update for transformer 1"):
+        with_lora(states["clip"], alone, 1, 1.0)
+    with pytest.raises(KeyError, match="unknown is no update"):
+        with_lora(states["dino"], {"unknown": 1}, 0, 1.0)
+    other = {name.replace("blocks.1", "blocks.7"): tensor for name, tensor in alone.items()}
+    with pytest.raises(KeyError, match=r"blocks\.7\.attn\.qkv\.weight"):
+        with_lora(states["dino"], other, 0, 1.0)
 
 
 def test_faults_are_named(folder, tmp_path, monkeypatch, pictures, noise):
