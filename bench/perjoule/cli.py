@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__, commands
-from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, Models, SuiteArgument
+from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, Models, Offline, SuiteArgument
 from perjoule.commands.plan import show_plan
 from perjoule.errors import EvidenceError, MeterError, PerjouleError, UnknownNameError
 
@@ -59,6 +59,7 @@ class Listable(StrEnum):
 
     suites = "suites"
     variants = "variants"
+    prompts = "prompts"
     metrics = "metrics"
     meters = "meters"
 
@@ -98,6 +99,7 @@ def run(
         bool, typer.Option("--smoke", help="Rehearse: each variant once, one prompt at its shortest rung.")
     ] = False,
     size: Annotated[int | None, typer.Option(help="Side of a rehearsal's images, in pixels.")] = None,
+    offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -137,6 +139,7 @@ def run(
 def score(
     run: RunArgument,
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Metric to score; may be repeated.")] = None,
+    offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -175,14 +178,18 @@ def list_(
     what: Annotated[Listable, typer.Argument(help="What to list.")],
     as_json: Json = False,
 ) -> None:
-    """List built-in suites, their variants, metrics, or the meters of this machine.
+    """List built-in suites, their variants, prompt sets, metrics, or the meters of this machine.
 
     Example: perjoule list meters
     """
     from perjoule import tables
 
     rows = tables.listing(what.value)
-    _print_json({"schema": 1, what.value: rows}) if as_json else typer.echo(tables.text_table(rows))
+    if as_json:
+        _print_json({"schema": 1, what.value: rows})
+    else:  # sentences are for the JSON
+        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        typer.echo(tables.text_table(short))
 
 
 @app.command()

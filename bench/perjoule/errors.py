@@ -57,6 +57,11 @@ class CommandError(UsageError):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class EvidenceError(PerjouleError):
     """The evidence is invalid or incomparable."""
 

@@ -76,7 +76,12 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def append_line(file: IO[str], row: dict[str, Any]) -> None:
     """Append a row as one JSON line and wait until it is on disk."""
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    append_lines(file, [row])
+
+
+def append_lines(file: IO[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows as JSON lines and wait until they are on disk."""
+    file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     file.flush()
     os.fsync(file.fileno())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from perjoule import registry
 from perjoule.budget import Budget, Spending
 from perjoule.catalogue import notices, weights_name, with_models
 from perjoule.environment import describe, gpu_name
-from perjoule.errors import Interrupted, RunError, UsageError
+from perjoule.errors import Interrupted, RunError, SuiteError, UsageError
 from perjoule.execute import execute
 from perjoule.files import free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
@@ -29,13 +29,13 @@ from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
 from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.policies import load_policy
-from perjoule.prompts import load_prompts
-from perjoule.protocols import EnergyMeter, QualityMetric
+from perjoule.prompts import Origin, read_prompt_set
+from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
 from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
-from perjoule.run_directory import Run, load_run, write_scores
+from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
-from perjoule.scoring import score_images
+from perjoule.scoring import forget_partial, image_set, open_work, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
 from perjoule.trial import GeneratorCache
@@ -55,8 +55,9 @@ class Prepared:
     suite: Suite
     source: Path
     prompts: tuple[Prompt, ...]
+    origin: Origin
     plan: list[Assignment]
-    metrics: list[QualityMetric]
+    metrics: list[QualityMetric | SetMetric]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +108,18 @@ def prepare(
         # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
         absolute = str((path.parent / suite.prompts.source).resolve())
         suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-    prompts = load_prompts(suite.prompts, where=f"{path}: prompts.source")
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
     ]
-    return Prepared(suite=suite, source=path, prompts=prompts, plan=make_plan(suite, prompts), metrics=metrics)
+    if judges_sets(metrics[suite.metrics.names.index(suite.metrics.primary)]):
+        raise SuiteError(
+            f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
+            "advisory: choose another primary metric"
+        )
+    plan = make_plan(suite, prompts)
+    return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics)
 
 
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -235,19 +242,28 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
         return _foresee(prepared, Windows.of(run, "calibration"), notes=[said])
 
 
-def finish(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
+def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
     """Everything after the last joule: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
     report(scored, run.path / "report.html")
     return scored
 
 
-def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run:
-    """(Re)score the stored images and bring the operating points up to date."""
+def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
+    """(Re)score the stored images and bring the operating points up to date.
+
+    A scoring that was stopped goes on where it was; one that was finished starts anew.
+    """
     planned = planned_trials(run.suite, len(run.prompt_set))
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")
-    total = len(run.images) * len(metrics)
+    of_sets = [metric for metric in metrics if judges_sets(metric)]
+    images = image_set(run)
+    work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
+    kept = sum(len(one.kept) for one in work)
+    if kept:
+        reporter.message(f"scoring goes on: {kept} scores are there from the one that was stopped")
+    total = sum(len(one.left) for one in work) + len(images.image_ids) * len(of_sets)
     with reporter.stage("scoring", total, "scores") as bar:
         done = 0
 
@@ -256,8 +272,14 @@ def score(run: Run, metrics: Sequence[QualityMetric], reporter: Reporter) -> Run
             done += count
             bar.update(done, name)
 
-        scores = score_images(run, metrics, on_progress)
-    write_scores(run, scores, [metric.spec for metric in metrics])
+        scores = score_images(run, images, work, on_progress)
+        sets = score_sets(run, images, of_sets, on_progress)
+    write_scores(run, scores, [one.spec for one in work])
+    if of_sets:
+        write_set_scores(run, sets, [metric.spec for metric in of_sets])
+    forget_partial(run)
+    for note in sorted({f"{found.metric}: {note}" for found in sets for note in found.notes}):
+        reporter.message(f"ADVISORY {note}")
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
     return fresh  # it reads its points when they are first asked for, and nobody has yet
@@ -279,7 +301,7 @@ def index(folder: Path, out: Path) -> list[Path]:
     return files
 
 
-def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric]:
+def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:
     """The named metrics, or the suite's own, with the suite's options."""
     options = run.suite.metrics.options
     return [
@@ -309,7 +331,8 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
             weights = _with_files(weights, model, source)
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
     with open_meter(meter_name) as meter:
-        environment = describe(prepared.suite, meter, digests, list(command)) | {"weights": weights}
+        environment = describe(prepared.suite, meter, digests, list(command))
+        environment |= {"weights": weights, "prompts": asdict(prepared.origin)}
         yield Device(meter=meter, generators=generators, environment=environment)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,54 @@ class QualityMetric(Protocol):
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One score per image, in order; `on_progress` gets the number of images just done."""
         ...
+
+
+class CardedMetric(Protocol):
+    """A metric that can say what it is without its weights; `perjoule list metrics` shows more of such ones."""
+
+    @property
+    def card(self) -> MetricSpec:
+        """The spec, its `weights_digest` empty: nothing is fetched and nothing read."""
+        ...
+
+    def weights_here(self) -> bool:
+        """Whether it could score without a network."""
+        ...
+
+
+class SetMetric(Protocol):
+    """Judges the images of a cell together, so that no image has a score; for orientation, never for a verdict.
+
+    Registered under the entry point group `perjoule.metrics`, as the others are.
+    """
+
+    @property
+    def spec(self) -> MetricSpec:
+        """`advisory` is True."""
+        ...
+
+    def score_set(self, images: ImageSet, indices: Sequence[int], on_progress: Callable[[int], None]) -> SetOutcome:
+        """Judge the images at `indices`; `on_progress` gets the number of images just seen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetOutcome:
+    """What a set came out as: a value or a reason why there is none, and what to know before it is believed."""
+
+    value: float | None
+    reason_unscored: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def judges_sets(metric: object) -> TypeGuard[SetMetric]:
+    """Whether a metric judges sets and not images. Not isinstance, which would ask for `spec` and so fetch weights."""
+    return hasattr(metric, "score_set")
+
+
+def judges_images(metric: object) -> TypeGuard[QualityMetric]:
+    """Whether a metric gives each image a score."""
+    return not judges_sets(metric)
 
 
 class StepPolicy(Protocol):

@@ -8,8 +8,9 @@ traces.jsonl        power samples of each trial; becomes power.parquet
 devices.jsonl       boards of each trial: energy, conditions, and the log that the energy was computed from
 images/             PNG, named by image_id
 images.parquet      one row an image, with the SHA-256 of its pixels
-scores.parquet      image × metric
+scores.parquet      image × metric; scores.partial.jsonl while a scoring lasts, or if it was stopped
 metrics.json        what the metrics are
+set_scores.json     cell × metric of sets (FID), advisory, with what such metrics are
 points.parquet      cell × metric
 """
 
@@ -29,7 +30,7 @@ from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError
 from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
 from perjoule.suite import load_suite
-from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, Suite
+from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,13 @@ class Run:
         return {spec.name: spec for spec in found}
 
     @cached_property
+    def set_scores(self) -> list[SetScore]:
+        """Cell × metric of sets; advisory."""
+        file = self.path / "set_scores.json"
+        rows = read_json(file)["scores"] if file.exists() else []
+        return [SetScore(**{**row, "notes": tuple(row["notes"])}) for row in rows]
+
+    @cached_property
     def points(self) -> pl.DataFrame:
         """Operating points: cell × metric."""
         return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
@@ -152,3 +160,14 @@ def write_scores(run: Run, scores: Iterable[Score], specs: Iterable[MetricSpec])
     write_parquet(pl.concat([kept, fresh]).sort("metric", "image_id"), run.path / "scores.parquet")
     merged = {**run.metrics, **new_specs}
     write_json(run.path / "metrics.json", {"schema": SCHEMA, "metrics": [asdict(merged[n]) for n in sorted(merged)]})
+
+
+def write_set_scores(run: Run, scores: Iterable[SetScore], specs: Iterable[MetricSpec]) -> None:
+    """Store what metrics of sets made of each cell, beside those of other metrics of sets."""
+    new_specs = {spec.name: asdict(spec) for spec in specs}
+    file = run.path / "set_scores.json"
+    old = read_json(file) if file.exists() else {"metrics": [], "scores": []}
+    merged = {spec["name"]: spec for spec in old["metrics"]} | new_specs
+    kept = [row for row in old["scores"] if row["metric"] not in new_specs]
+    rows = sorted(kept + [asdict(score) for score in scores], key=lambda row: (row["metric"], row["cell_id"]))
+    write_json(file, {"schema": SCHEMA, "metrics": [merged[name] for name in sorted(merged)], "scores": rows})

@@ -1,8 +1,15 @@
-"""Scoring: stored images in, one score per image and metric out. Needs no meter and burns no generation."""
+"""Scoring: stored images in, one score per image and metric out. Needs no meter and burns no generation.
+
+What is scored goes to `scores.partial.jsonl` as it comes, so that a scoring that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,31 +17,131 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.protocols import Images, ImageSet, QualityMetric
+from perjoule.files import append_lines, mend
+from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome
 from perjoule.run_directory import Run
-from perjoule.types import Prompt, Score, Suite
+from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
+
+PARTIAL = "scores.partial.jsonl"
+_PART = 256  # images between two looks at what is done: minutes of a slow metric
+_FAILURES = (RuntimeError, ValueError, ArithmeticError, OSError, MemoryError)
 
 
-def score_images(run: Run, metrics: Sequence[QualityMetric], on_progress: Callable[[str, int], None]) -> list[Score]:
-    """Score every image of the run under every metric.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is left to score under one metric.
+
+    Attributes:
+        metric: To score with.
+        spec: Of the metric.
+        key: Digest of the metric's spec and options; scores under another key are not its own.
+        kept: Scores from a scoring that was stopped.
+        left: Positions in the image set, those that share a reference next to each other.
+    """
+
+    metric: QualityMetric
+    spec: MetricSpec
+    key: str
+    kept: tuple[Score, ...]
+    left: tuple[int, ...]
+
+
+def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> list[Work]:
+    """What is to be done under each metric, and what an earlier scoring that was stopped has done.
+
+    Raises:
+        UsageError: If a metric's weights cannot be had.
+    """
+    rows = mend(run.path / PARTIAL) if (run.path / PARTIAL).exists() else []
+    order = _by_reference(images)
+    work = []
+    for metric in metrics:
+        spec = metric.spec
+        options = run.suite.metrics.options.get(spec.name, {})
+        content = json.dumps([asdict(spec), options], sort_keys=True, default=str)
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        known = {row["image_id"]: row for row in rows if row["key"] == key}
+        kept = [
+            Score(image_id=i, metric=spec.name, value=known[i]["value"], reason_unscored=known[i]["reason_unscored"])
+            for i in images.image_ids
+            if i in known
+        ]
+        left = tuple(i for i in order if images.image_ids[i] not in known)
+        work.append(Work(metric=metric, spec=spec, key=key, kept=tuple(kept), left=left))
+    return work
+
+
+def score_images(
+    run: Run, images: ImageSet, work: Iterable[Work], on_progress: Callable[[str, int], None]
+) -> list[Score]:
+    """Score what is left under every metric; what was kept is among the result.
 
     A metric that raises does not cost the others their scores: its images are unscored, with the reason.
 
     Args:
-        run: The run.
-        metrics: What to score with.
+        run: Gets the scores as they come.
+        images: Of the run.
+        work: From `open_work`.
         on_progress: Called with a metric's name and the number of images just done.
     """
-    images = image_set(run)
     scores: list[Score] = []
+    with closing((run.path / PARTIAL).open("a", encoding="utf-8")) as file:
+        for one in work:
+            scores += one.kept
+            report = partial(on_progress, one.spec.name)
+            failed: str | None = None
+            for part in _parts(one.left):
+                some = subset(images, part)
+                if failed is None:
+                    try:
+                        found = one.metric.score(some, report)
+                    except _FAILURES as error:
+                        failed = _reason(error)
+                    else:
+                        scores += found
+                        append_lines(file, [{"key": one.key, **asdict(score)} for score in found])
+                        continue
+                scores += [
+                    Score(image_id=i, metric=one.spec.name, value=None, reason_unscored=failed) for i in some.image_ids
+                ]
+    return scores
+
+
+def score_sets(
+    run: Run, images: ImageSet, metrics: Sequence[SetMetric], on_progress: Callable[[str, int], None]
+) -> list[SetScore]:
+    """Judge the images of every cell together. Raises UsageError if weights or a reference cannot be had."""
+    cells: dict[str, list[int]] = {}
+    cell_of = dict(zip(run.images["image_id"], run.images["cell_id"], strict=True))
+    for position, image_id in enumerate(images.image_ids):
+        cells.setdefault(cell_of[image_id], []).append(position)
+    found = []
     for metric in metrics:
         name = metric.spec.name
-        try:
-            scores += metric.score(images, partial(on_progress, name))
-        except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
-            reason = f"{type(error).__name__}: {error}"[:300]
-            scores += [Score(image_id=i, metric=name, value=None, reason_unscored=reason) for i in images.image_ids]
-    return scores
+        for cell_id, indices in cells.items():
+            try:
+                outcome = metric.score_set(images, indices, partial(on_progress, name))
+            except _FAILURES as error:
+                outcome = SetOutcome(value=None, reason_unscored=_reason(error))
+            found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
+    return found
+
+
+def forget_partial(run: Run) -> None:
+    """Remove what was kept for going on, once the scores are in their table."""
+    (run.path / PARTIAL).unlink(missing_ok=True)
+
+
+def subset(images: ImageSet, positions: Sequence[int]) -> ImageSet:
+    """Some of the images, in the order of `positions`; the prompts to draw distractors from stay all."""
+    return replace(
+        images,
+        image_ids=[images.image_ids[i] for i in positions],
+        prompts=[images.prompts[i] for i in positions],
+        images=lambda index: images.images(positions[index]),
+        reference_ids=[images.reference_ids[i] for i in positions],
+        references=lambda index: images.references(positions[index]),
+    )
 
 
 def image_set(run: Run) -> ImageSet:
@@ -81,6 +188,21 @@ def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
     )
     joined = frame.join(longest, on=["family", "prompt_id", "seed"])
     return dict(zip(joined["image_id"], joined["reference_id"], strict=True))
+
+
+def _by_reference(images: ImageSet) -> list[int]:
+    """Positions, so that a metric that keeps the references of a part meets each in one part only."""
+    ids = images.image_ids
+    return sorted(range(len(ids)), key=lambda i: (images.reference_ids[i] or "", images.prompts[i].prompt_id, ids[i]))
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _parts(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(positions), _PART):
+        yield positions[start : start + _PART]
 
 
 def _load(file: Path) -> Images:

@@ -16,9 +16,10 @@ from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError
 from perjoule.registry import merged_files
-from perjoule.types import Cell, Protocol, Suite, Variant
+from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -172,8 +173,7 @@ def _check(suite: Suite, where: str) -> None:
         )
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
-    if suite.prompts.limit is not None:
-        _at_least(suite.prompts.limit, 1, f"{where}: prompts.limit")
+    _check_prompts(suite.prompts, f"{where}: prompts")
     _unique(metrics.names, f"{where}: metrics.names", "one metric")
     if metrics.primary not in metrics.names:
         raise SuiteError(
@@ -183,6 +183,16 @@ def _check(suite: Suite, where: str) -> None:
     for name in metrics.options:
         if name not in metrics.names:
             raise SuiteError(f"{where}: metrics.options.{name}: no such metric in metrics.names")
+
+
+def _check_prompts(prompts: PromptSource, where: str) -> None:
+    if prompts.limit is not None:
+        _at_least(prompts.limit, 1, f"{where}.limit")
+    if prompts.sha256 is not None and not _SHA256.fullmatch(prompts.sha256):
+        raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: 64 hex digits in lower case, as sha256sum prints them")
+    for key in ("revision", "hub_split"):
+        if getattr(prompts, key) is not None and not prompts.source.startswith("hub:"):
+            raise SuiteError(f"{where}.{key}: for data sets of the hub only, and source = {prompts.source!r}")
 
 
 def _check_variant(variant: Variant, where: str) -> None:

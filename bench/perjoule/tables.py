@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -34,12 +35,17 @@ def score_summary(run: Run) -> Row:
                 "reasons": [f"{reason} ({count})" for reason, count in reasons],
             }
         )
-    return {"schema": 1, "run": str(run.path), "metrics": rows}
+    return {"schema": 1, "run": str(run.path), "metrics": rows, "sets": [asdict(found) for found in run.set_scores]}
 
 
 def score_text(summary: Row) -> str:
     """The scores for people."""
-    return text_table([{**row, "reasons": "; ".join(row["reasons"])} for row in summary["metrics"]])
+    text = text_table([{**row, "reasons": "; ".join(row["reasons"])} for row in summary["metrics"]])
+    if not summary["sets"]:
+        return text
+    columns = {"metric": "metric", "cell_id": "cell", "value": "value", "image_count": "images"}
+    sets = [{title: row[key] for key, title in columns.items()} for row in summary["sets"]]
+    return f"{text}\n\nADVISORY, of sets of images: decides nothing, see docs/metrics.md\n{text_table(sets)}"
 
 
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
@@ -120,12 +126,14 @@ def listing(what: str) -> list[Row]:
         return [_suite_row(name) for name in suite_names()]
     if what == "variants":
         return [row for name in suite_names() for row in _variant_rows(name)]
+    if what == "prompts":
+        from perjoule.prompts import prompt_sets
+
+        return [asdict(row) for row in prompt_sets()]
     if what == "metrics":
-        from perjoule.quality import metric_names
+        from perjoule.quality import metric_rows
 
-        return [{"metric": name} for name in metric_names()]
-    from dataclasses import asdict
-
+        return metric_rows()
     from perjoule.meters import list_meters
 
     return [asdict(meter) for meter in list_meters()]

@@ -166,13 +166,32 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """Where the prompts come from: `builtin:NAME` or a path (.txt, .tsv, .csv, .jsonl), and how many to take."""
+    """Where the prompts come from, and which of them are taken.
+
+    Attributes:
+        source: `builtin:NAME`, `public:NAME`, `hub:ORG/NAME`, an address, or a path (.txt, .tsv, .csv, .json, .jsonl,
+            .parquet). `perjoule list prompts` names the first two kinds.
+        column: Of the prompt, in tables of your own.
+        category: Column of the first stratum, if the table has one.
+        challenge: Column of the second stratum, inside the first.
+        limit: How many to take, in an order in which every prefix is stratified; None takes all.
+        split: `dev` or `test`: the half of the prompts that a hash puts there; None takes both.
+        sha256: Pin of the file; several files are pinned by the digest that a run records.
+        revision: Of a hub data set; a full commit pins it.
+        hub_split: The data set's own split, such as `train`.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     source: str
     column: str = "prompt"
+    category: str = "category"
+    challenge: str = "challenge"
     limit: int | None = None
+    split: Literal["dev", "test"] | None = None
+    sha256: str | None = None
+    revision: str | None = None
+    hub_split: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +272,7 @@ class Prompt:
     prompt_id: str
     text: str
     category: str = ""
+    challenge: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -507,7 +527,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """What a quality metric is; every field is mandatory.
+    """What a quality metric is; the fields without a default are mandatory.
 
     Attributes:
         name: As used in suites and tables.
@@ -520,6 +540,10 @@ class MetricSpec:
         description: One sentence.
         advisory: True if it must not decide a verdict.
         bounds: Smallest and largest possible value, None where unbounded.
+        weights: Which weights: `builtin:NAME`, a folder, a hub id, an address; empty without any.
+        commercial: Whether `licence` allows commercial use; None if its name does not tell.
+        temperature: The difference of two scores at which the odds of being preferred are e to 1, for metrics that were
+            trained on preferences.
     """
 
     name: str
@@ -532,6 +556,9 @@ class MetricSpec:
     description: str
     advisory: bool
     bounds: tuple[float | None, float | None]
+    weights: str = ""
+    commercial: bool | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -542,6 +569,18 @@ class Score:
     metric: str
     value: float | None
     reason_unscored: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetScore:
+    """All images of a cell under a metric of sets; for orientation only. notes: what to know before believing it."""
+
+    cell_id: str
+    metric: str
+    image_count: int
+    value: float | None
+    reason_unscored: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,3 +27,8 @@ def model_facts() -> dict[str, ModelFacts]:
 
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
     return TypeAdapter(dict[str, ModelFacts]).validate_json(json.dumps(table))
+
+
+def public_prompts() -> Path:
+    """The table of prompt sets that others published."""
+    return _HERE / "prompts" / "public.toml"

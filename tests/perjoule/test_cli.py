@@ -171,7 +171,7 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
     assert "12 images in 6 trials" in text
     assert "no published figure for builtin:sd-tiny: --calibrate" in text
     assert call("run", str(suite), "--dry-run", capsys=capsys)[1] == text
-    for what in ("suites", "variants", "metrics", "meters"):
+    for what in ("suites", "variants", "prompts", "metrics", "meters"):
         assert json.loads(call("list", what, "--json", capsys=capsys)[1])[what]
         assert call("list", what, capsys=capsys)[0] == 0
     assert "suite" in json.loads(call("schema", capsys=capsys)[1])

@@ -74,6 +74,10 @@ def test_minimal_suite_gets_its_defaults() -> None:
         ("steps = [1, 2]", "steps = [1]\nlora = { model = 'a', fil = 'b' }", ["lora.fil", "did you mean 'file'"]),
         ("steps = [1, 2]", "steps = [1]\nruntime = { atention = 'math' }", ["runtime.atention", "'attention'"]),
         ("steps = [1, 2]", "steps = [1]\ncache = { kind = 'deep' }", ["cache.kind", "'deepcache'"]),
+        ("[prompts]", '[prompts]\nsplit = "val"', ["prompts.split = 'val'", "dev"]),
+        ("[prompts]", '[prompts]\nsha256 = "ab"', ["prompts.sha256 = 'ab'", "64 hex digits"]),
+        ("[prompts]", '[prompts]\nrevision = "main"', ["prompts.revision", "data sets of the hub only"]),
+        ("[prompts]", '[prompts]\nhub_split = "train"', ["prompts.hub_split", "data sets of the hub only"]),
         ('name = "mine"', 'name = "mine"\nvariants = []', None),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perjoule.downloads import go_offline
 from perjoule.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
@@ -24,6 +25,18 @@ Models = Annotated[
 ]
 MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
+
+
+def _heed(offline: bool) -> bool:
+    if offline:
+        go_offline()
+    return offline
+
+
+# acts when it is parsed, before a command imports anything that reads the environment
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_heed, help="No network: prompts, models and weights come from caches.")
+]
 
 
 def print_json(value: Any) -> None:

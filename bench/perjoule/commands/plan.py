@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Limit, MaxJoules, MaxMinutes, MeterName, Models, SuiteArgument, print_json
+from perjoule.commands.options import (
+    Json,
+    Limit,
+    MaxJoules,
+    MaxMinutes,
+    MeterName,
+    Models,
+    Offline,
+    SuiteArgument,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from perjoule.budget import Budget
@@ -33,7 +43,7 @@ def plan(
     meter: MeterName = "auto",
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
-    model: Models = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do and cost: cells, images, joules, minutes, disk, and what it could tell apart.

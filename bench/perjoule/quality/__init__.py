@@ -6,13 +6,14 @@ A metric is a factory `(options) -> QualityMetric` under the entry point group `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from perjoule import registry
 from perjoule.errors import UsageError
-from perjoule.protocols import QualityMetric
+from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
+from perjoule.types import MetricSpec
 
-__all__ = ["load_metric", "metric_names"]
+__all__ = ["load_metric", "metric_names", "metric_rows"]
 
 _PYIQA = "pyiqa:"
 
@@ -22,7 +23,42 @@ def metric_names() -> list[str]:
     return sorted(registry.registered("metrics"))
 
 
-def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric:
+def metric_rows() -> list[dict[str, Any]]:
+    """Lines of `perjoule list metrics`, as every metric is without options; nothing is fetched.
+
+    `cached` says whether it could score without a network; what a metric does not tell without its weights is None.
+    """
+    rows = []
+    for name in metric_names():
+        metric = load_metric(name, {}, "list metrics")
+        if _has_card(metric):
+            rows.append(_row(name, metric.card, metric.weights_here()))
+        else:
+            rows.append(_row(name, None, None))
+    from perjoule.quality.pyiqa_adapter import LICENCE, is_installed
+
+    rows.append(
+        {
+            **_row(f"{_PYIQA}NAME", None, is_installed()),
+            "licence": LICENCE,
+            "commercial": False,
+            "weights": "extra perjoule[pyiqa]",
+            "description": "any metric of pyiqa; direction and track are those of its registry",
+        }
+    )
+    return rows
+
+
+def _has_card(metric: object) -> TypeGuard[CardedMetric]:
+    return hasattr(type(metric), "card")
+
+
+def _row(name: str, card: MetricSpec | None, cached: bool | None) -> dict[str, Any]:
+    columns = ("direction", "track", "advisory", "licence", "commercial", "weights", "description")
+    return {"metric": name, "cached": cached} | {column: getattr(card, column, None) for column in columns}
+
+
+def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric | SetMetric:
     """Make a metric ready; weights are read when its `spec` or `score` is first asked for.
 
     Args:
@@ -40,7 +76,7 @@ def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric
 
             return pyiqa_metric(name.removeprefix(_PYIQA), options)
         factory = registry.load("metrics", name, kind="metric")
-        metric: QualityMetric = factory(options)
+        metric: QualityMetric | SetMetric = factory(options)
     except UsageError as error:
         # factories know the option at fault but not the file it stands in
         error.args = (f"{where}: {error}",)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from perjoule.protocols import ImageSet
-from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
-from perjoule.quality.clip_base import ClipMetric, ClipOptions, Vector, cosine, encode_texts
+from perjoule.quality.batches import Outcome, score_in_batches
+from perjoule.quality.clip_base import EMPTY, ClipMetric, ClipOptions, Vector, encode_texts
 from perjoule.quality.distractors import DISTRACTOR_COUNT, FEWEST_DISTRACTORS, choose, read_texts
 from perjoule.quality.options import read_options
+from perjoule.quality.references import cosines_to_references
 from perjoule.types import Score
 
 _TIE = 1e-6  # float32 cosines of one text in two batches differ by less
@@ -41,15 +42,7 @@ class ClipText(ClipMetric):
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One cosine per image; an image whose prompt is empty is unscored."""
-        encoder = self.encoder()
-        vector_of = encode_texts(encoder, [p.text for p in images.prompts])
-
-        def judge(batch: range) -> Sequence[Outcome]:
-            seen = encoder.images([images.images(i) for i in batch])
-            prompts = [images.prompts[i].text for i in batch]
-            return [cosine(v, vector_of[t]) if t else "the prompt is empty" for v, t in zip(seen, prompts, strict=True)]
-
-        return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
+        return self.score_against_prompts(self.encoder(), images, on_progress)
 
 
 class RPrecision(ClipMetric):
@@ -65,6 +58,7 @@ class RPrecision(ClipMetric):
         """Raises UsageError if the file of distractors cannot be read."""
         super().__init__(options)
         self._pool = read_texts(options.distractors)
+        self._warned = False
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """1.0 or 0.0 per image."""
@@ -73,7 +67,8 @@ class RPrecision(ClipMetric):
         chosen = {p.text: choose(p, others, self._pool) for p in dict.fromkeys(images.prompts)}
         vector_of = encode_texts(encoder, [t for own, texts in chosen.items() for t in (own, *texts)])
         fewest = min(map(len, chosen.values()), default=DISTRACTOR_COUNT)
-        if FEWEST_DISTRACTORS <= fewest < DISTRACTOR_COUNT:
+        if FEWEST_DISTRACTORS <= fewest < DISTRACTOR_COUNT and not self._warned:
+            self._warned = True  # a run is scored in parts
             logging.getLogger(__name__).warning(
                 "r_precision: %d distractors instead of %d; compare only with runs that had as many, or add texts by "
                 "the option `distractors`",
@@ -102,27 +97,7 @@ class IClip(ClipMetric):
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One cosine per image; 1.0 for a reference, unscored where there is none."""
-        encoder = self.encoder()
-        reference_vectors: dict[str, Vector] = {}
-
-        def judge(batch: range) -> Sequence[Outcome]:
-            references = [images.reference_ids[i] for i in batch]
-            new = {r: i for r, i in zip(references, batch, strict=True) if r and r not in reference_vectors}
-            if new:
-                vectors = encoder.images([images.references(i) for i in new.values()])
-                reference_vectors.update(zip(new, vectors, strict=True))
-            seen = encoder.images([images.images(i) for i in batch])
-            outcomes: list[Outcome] = []
-            for vector, reference, index in zip(seen, references, batch, strict=True):
-                if reference is None:
-                    outcomes.append(NO_REFERENCE)
-                elif reference == images.image_ids[index]:
-                    outcomes.append(1.0)
-                else:
-                    outcomes.append(cosine(vector, reference_vectors[reference]))
-            return outcomes
-
-        return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
+        return cosines_to_references(images, self.name, self.options.batch_size, self.encoder().images, on_progress)
 
 
 def _ranks_first(
@@ -133,7 +108,7 @@ def _ranks_first(
 ) -> Outcome:
     texts = chosen[own]
     if not own:
-        return "the prompt is empty"
+        return EMPTY
     if len(texts) < FEWEST_DISTRACTORS:
         return f"only {len(texts)} distractors, {FEWEST_DISTRACTORS} are needed: add texts by option `distractors`"
     rivals = np.stack([vector_of[t] for t in texts]) @ vector

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perjoule.licences import UNKNOWN, allows_commerce
 from perjoule.models import resolve_model
+from perjoule.protocols import ImageSet
+from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.clip_encoder import ClipEncoder, fetch, load_encoder, weights_digest
 from perjoule.quality.options import resolve_device
-from perjoule.types import MetricSpec, Track
+from perjoule.quality.references import cosine
+from perjoule.quality.weights import hub_licence, in_hub_cache
+from perjoule.types import MetricSpec, Score, Track
 
 Vector = NDArray[np.float64]  # (d,) of length one
+EMPTY = "the prompt is empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,9 @@ class ClipMetric:
     name: str
     track: Track
     unit: str
-    bounds: tuple[float, float]
+    bounds: tuple[float | None, float | None]
     needs_reference = False
+    temperature: float | None = None
     description: str
 
     def __init__(self, options: ClipOptions) -> None:
@@ -50,37 +57,62 @@ class ClipMetric:
         self._model = resolve_model(options.model, f"metric {self.name}: option model")
 
     @property
-    def spec(self) -> MetricSpec:
-        """Names the weights by their digest, for which a hub id is downloaded."""
-        builtin = self.options.model.startswith("builtin:")
+    def card(self) -> MetricSpec:
+        """What it is, without the weights."""
+        licence = self._licence()
         return MetricSpec(
             name=self.name,
             direction="higher",
             track=self.track,
             needs_reference=self.needs_reference,
             unit=self.unit,
-            weights_digest=weights_digest(self._folder()),
-            licence="Apache-2.0" if builtin else "LicenseRef-see-model-card",
+            weights_digest="",
+            licence=licence,
             description=f"{self.description}; CLIP: {self.options.model}",
             advisory=False,
             bounds=self.bounds,
+            weights=self.options.model,
+            commercial=allows_commerce(licence),
+            temperature=self.temperature,
         )
+
+    @property
+    def spec(self) -> MetricSpec:
+        """Names the weights by their digest, for which a hub id is downloaded."""
+        digest = weights_digest(self._folder())  # before the card, which reads the licence from what was downloaded
+        return replace(self.card, weights_digest=digest)
+
+    def weights_here(self) -> bool:
+        """A folder or a builtin always is."""
+        return Path(self._model).is_dir() or in_hub_cache(self._model, self.options.revision)
 
     def encoder(self) -> ClipEncoder:
         """The loaded model, shared by all metrics that use it on the same device."""
         return load_encoder(self._folder(), resolve_device(self.options.device, self.name))
 
+    def score_against_prompts(
+        self, encoder: ClipEncoder, images: ImageSet, on_progress: Callable[[int], None], factor: float = 1.0
+    ) -> list[Score]:
+        """`factor` times the cosine of each image and its prompt; an image whose prompt is empty is unscored."""
+        vector_of = encode_texts(encoder, [p.text for p in images.prompts])
+
+        def judge(batch: range) -> Sequence[Outcome]:
+            seen = encoder.images([images.images(i) for i in batch])
+            prompts = [images.prompts[i].text for i in batch]
+            return [factor * cosine(v, vector_of[t]) if t else EMPTY for v, t in zip(seen, prompts, strict=True)]
+
+        return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
+
     def _folder(self) -> Path:
-        return fetch(self._model, self.options.revision)
+        return fetch(self._model, self.options.revision, self.name)
+
+    def _licence(self) -> str:
+        if self.options.model.startswith("builtin:"):
+            return "Apache-2.0"
+        return UNKNOWN if Path(self._model).is_dir() else hub_licence(self._model, self.options.revision, ask=False)
 
 
 def encode_texts(encoder: ClipEncoder, texts: Sequence[str]) -> dict[str, Vector]:
     """Text -> unit vector, each distinct text once; the empty text is left out."""
     distinct = [text for text in dict.fromkeys(texts) if text]
     return dict(zip(distinct, encoder.texts(distinct), strict=True)) if distinct else {}
-
-
-def cosine(a: Vector, b: Vector) -> float:
-    """Of two unit vectors, kept within [-1, 1] against rounding; NaN stays NaN, which min and max would hide."""
-    value = float(a @ b)
-    return min(max(value, -1.0), 1.0) if np.isfinite(value) else value

@@ -15,58 +15,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.digests import digest_folder
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, first_line
 from perjoule.protocols import Images
+from perjoule.quality.open_clip import load_open_clip
+from perjoule.quality.weights import fetch_snapshot
 
-_SETTINGS = ["*.json", "*.txt"]
 _WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
 
 
-def fetch(model: str, revision: str | None) -> Path:
+def fetch(model: str, revision: str | None, metric: str) -> Path:
     """The folder of a resolved model; a hub id is downloaded unless it lies in the hub's cache.
 
     Raises:
         UsageError: If it can neither be found nor be had.
     """
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        # older repositories hold only pickles; newer ones hold both, and one is enough
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SETTINGS + weights))
-            if weight_files(folder):
-                return folder
-    except Exception as error:  # offline, no such repository, gated: the hub client has a dozen of them
-        raise UsageError(f"CLIP model {model!r}: no folder, and no download: {_first_line(error)}") from error
-    raise UsageError(f"CLIP model {model!r}: the repository holds neither safetensors nor pytorch_model*.bin")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The weights that transformers would load: safetensors if there are any, else pickles."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    # older repositories hold only pickles; newer ones hold both, and one is enough. OpenCLIP's own files, which LAION's
+    # repositories hold as well, are left out
+    return fetch_snapshot(model, revision, _WEIGHTS, metric)
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weights in use; see `perjoule.digests`."""
-    return digest_folder(folder, ("*.safetensors",) if any(folder.glob("*.safetensors")) else ("*.bin",))
+    """SHA-256 over the weights that transformers loads, safetensors if there are any; see `perjoule.digests`."""
+    chosen = next((patterns for patterns in _WEIGHTS if any(folder.glob(patterns[0]))), [p[0] for p in _WEIGHTS])
+    return digest_folder(folder, chosen)
 
 
 @cache
-def load_encoder(folder: Path, device: str) -> ClipEncoder:
+def load_encoder(folder: Path, device: str, weights: Path | None = None) -> ClipEncoder:
     """The encoder of a folder on a device, loaded once per process.
 
+    Args:
+        folder: Settings, tokenizer and, unless `weights` is given, weights.
+        device: A torch device.
+        weights: A checkpoint of OpenCLIP's for the architecture that the folder describes.
+
     Raises:
-        UsageError: If the folder holds no CLIP model.
+        UsageError: If the folder holds no CLIP model, or the weights do not fit it.
     """
-    return ClipEncoder(folder, device)
+    return ClipEncoder(folder, device, weights)
 
 
 class ClipEncoder:
     """Both towers of a CLIP model: pictures and texts in, vectors of length one out."""
 
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device: str, weights: Path | None = None) -> None:
         """Load in float32, because half precision moves a cosine by 1e-3, as much as ten steps do."""
         import torch
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -74,15 +66,29 @@ class ClipEncoder:
 
         logging.disable_progress_bar()
         try:
-            self._model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+            if weights is None:
+                self._model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+            else:
+                self._model = load_open_clip(folder, weights).eval().to(device)
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
             has_processor = (folder / "preprocessor_config.json").is_file()
             self._processor: Any = CLIPImageProcessor.from_pretrained(folder) if has_processor else None
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {_first_line(error)}") from error
+            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {first_line(error)}") from error
         self._side = int(self._model.config.vision_config.image_size)
         self._length = int(self._model.config.text_config.max_position_embeddings)
         self._device = device
+        self._known: dict[str, NDArray[np.float64]] = {}
+
+    @property
+    def side_px(self) -> int:
+        """Height and width of the images that the model looks at."""
+        return self._side
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor that the model was trained with between cosine and logit."""
+        return float(self._model.logit_scale.detach().exp())
 
     def images(self, pictures: Sequence[Images]) -> NDArray[np.float64]:
         """Pictures of any size, each (h, w, 3) uint8 -> (n, d) unit vectors."""
@@ -99,25 +105,23 @@ class ClipEncoder:
             return _unit(self._model.get_image_features(pixel_values=pixels.to(self._device)))
 
     def texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
-        """Texts, cut at the length the model knows -> (n, d) unit vectors."""
+        """Texts, cut at the length the model knows -> (n, d) unit vectors; each distinct text is encoded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        for start in range(0, len(new), batch_size):
+            batch = new[start : start + batch_size]
+            self._known |= zip(batch, self._encoded(batch), strict=True)
+        return np.stack([self._known[text] for text in texts])
+
+    def _encoded(self, texts: list[str]) -> NDArray[np.float64]:
         import torch
 
-        found = []
-        for start in range(0, len(texts), batch_size):
-            tokens = self._tokenizer(
-                list(texts[start : start + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=self._length,
-                return_tensors="pt",
+        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt")
+        with torch.inference_mode():
+            features = self._model.get_text_features(
+                input_ids=tokens["input_ids"].to(self._device),
+                attention_mask=tokens["attention_mask"].to(self._device),
             )
-            with torch.inference_mode():
-                features = self._model.get_text_features(
-                    input_ids=tokens["input_ids"].to(self._device),
-                    attention_mask=tokens["attention_mask"].to(self._device),
-                )
-            found.append(_unit(features))
-        return np.concatenate(found)
+        return _unit(features)
 
 
 def _resized(picture: Images, side: int) -> Any:
@@ -137,7 +141,3 @@ def _unit(features: Any) -> NDArray[np.float64]:
     vectors = getattr(features, "pooler_output", features).float().cpu().numpy().astype(np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

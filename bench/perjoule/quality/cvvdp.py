@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +25,9 @@ import numpy as np
 from perjoule.digests import digest_files
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.protocols import Images, ImageSet
-from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
+from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.options import read_options, resolve_device
+from perjoule.quality.references import Pair, compare
 from perjoule.types import MetricSpec, Score
 
 BEST_JOD = 10.0
@@ -65,16 +66,15 @@ class Cvvdp:
         self._options = options
 
     @property
-    def spec(self) -> MetricSpec:
+    def card(self) -> MetricSpec:
         """Says display, pixels per degree and the version of the package, without which a JOD is not a number."""
-        data = _data_folder()
         return MetricSpec(
             name="cvvdp",
             direction="higher",
             track="fidelity",
             needs_reference=True,
             unit="JOD",
-            weights_digest=digest_files(data.glob("*.json")),
+            weights_digest="",
             licence="MIT",
             description=(
                 f"ColorVideoVDP {version('cvvdp')} against the longest run of the same model, prompt and seed, "
@@ -83,7 +83,18 @@ class Cvvdp:
             ),
             advisory=False,
             bounds=(None, BEST_JOD),  # far apart, the scale goes below 0
+            weights="package cvvdp",
+            commercial=True,
         )
+
+    @property
+    def spec(self) -> MetricSpec:
+        """The digest is that of the package's parameters."""
+        return replace(self.card, weights_digest=digest_files(_data_folder().glob("*.json")))
+
+    def weights_here(self) -> bool:
+        """They come with the package."""
+        return True
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """JOD per image; 10 for a reference, unscored without one or when the sizes differ."""
@@ -97,27 +108,10 @@ class Cvvdp:
 
 
 def _judge(model: Any, images: ImageSet, batch: range) -> list[Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    by_shape: dict[tuple[int, ...], list[tuple[int, Images, Images]]] = {}
-    for index in batch:
-        reference_id = images.reference_ids[index]
-        if reference_id is None:
-            outcomes[index] = NO_REFERENCE
-            continue
-        if reference_id == images.image_ids[index]:
-            outcomes[index] = BEST_JOD
-            continue
-        image, reference = images.images(index), images.references(index)
-        if image.shape != reference.shape:
-            outcomes[index] = f"{_size(image)} cannot be compared with its reference of {_size(reference)}"
-        elif min(image.shape[:2]) < _SMALLEST_SIDE_PX:
-            outcomes[index] = f"{_size(image)} is too small: cvvdp needs {_SMALLEST_SIDE_PX} px"
-        else:
-            by_shape.setdefault(image.shape, []).append((index, image, reference))
-    for pairs in by_shape.values():  # one pass per size, because a batch is one array
-        tests, references = np.stack([p[1] for p in pairs]), np.stack([p[2] for p in pairs])
-        outcomes |= zip((p[0] for p in pairs), _predict(model, tests, references), strict=True)
-    return [outcomes[index] for index in batch]
+    def judge(pairs: list[Pair]) -> list[float]:
+        return _predict(model, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
+
+    return compare(images, batch, BEST_JOD, judge, smallest_px=_SMALLEST_SIDE_PX)
 
 
 def _predict(model: Any, tests: Images, references: Images) -> list[float]:
@@ -127,10 +121,6 @@ def _predict(model: Any, tests: Images, references: Images) -> list[float]:
     with torch.inference_mode():
         jod, _ = model.predict(tests, references, dim_order="BHWC")
     return [float(value) for value in np.atleast_1d(jod.cpu().numpy())]
-
-
-def _size(image: Images) -> str:
-    return f"{image.shape[1]} x {image.shape[0]} px"
 
 
 @cache

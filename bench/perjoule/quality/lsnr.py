@@ -130,7 +130,17 @@ class Lsnr:
             description=f"{self._definition.words} (working definition {self._name}, not the paper's)",
             advisory=True,
             bounds=(self._definition.low, None),
+            commercial=True,
         )
+
+    @property
+    def card(self) -> MetricSpec:
+        """The spec: there are no weights."""
+        return self.spec
+
+    def weights_here(self) -> bool:
+        """Nothing is missing."""
+        return True
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One score per image; flat images are unscored with a reason."""

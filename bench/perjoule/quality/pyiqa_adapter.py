@@ -6,7 +6,7 @@ of other packages are not interchangeable with it: on one 256 px pair its `ssim`
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from perjoule.errors import UnknownNameError, UsageError
+from perjoule.errors import UnknownNameError, UsageError, first_line
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
 from perjoule.quality.options import read_options, resolve_device
+from perjoule.quality.weights import digest_state
 from perjoule.types import MetricSpec, Score
 
 LICENCE = "PolyForm-Noncommercial-1.0.0"
@@ -62,11 +63,13 @@ class PyiqaMetric:
             track="fidelity" if self._needs_reference else "absolute",
             needs_reference=self._needs_reference,
             unit=self._pyiqa_name,
-            weights_digest=_digest_state(self._model.state_dict()),
+            weights_digest=digest_state(self._model.state_dict()),
             licence=LICENCE,
             description=f"{self._pyiqa_name} of pyiqa {_version()}, range {span}{reference}",
             advisory=False,
             bounds=(None, None),  # the registry calls its own ranges a rough estimation
+            weights=f"package pyiqa {_version()}",
+            commercial=False,
         )
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
@@ -96,7 +99,7 @@ class PyiqaMetric:
                 torch.manual_seed(0)
                 return float(torch.as_tensor(model(*map(_tensor, pictures))).reshape(()))
         except (RuntimeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as error:
-            return f"{self._pyiqa_name} cannot score {width} x {height} px: {_first_line(error)}"
+            return f"{self._pyiqa_name} cannot score {width} x {height} px: {first_line(error)}"
 
     @cached_property
     def _model(self) -> Any:
@@ -113,7 +116,7 @@ def _create(name: str, device: Any) -> Any:
     try:
         return pyiqa.create_metric(name, device=device)
     except Exception as error:  # each metric downloads and builds in its own way
-        raise UsageError(f"metric pyiqa:{name} cannot be loaded: {_first_line(error)}") from error
+        raise UsageError(f"metric pyiqa:{name} cannot be loaded: {first_line(error)}") from error
 
 
 def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
@@ -140,6 +143,11 @@ def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
     return PyiqaMetric(name, entry, checked)
 
 
+def is_installed() -> bool:
+    """Whether the extra is there."""
+    return importlib.util.find_spec("pyiqa") is not None
+
+
 @cache
 def _say_licence() -> None:
     print(f"pyiqa {_version()}: licence {LICENCE}, not for commercial use", file=sys.stderr)
@@ -152,29 +160,8 @@ def _version() -> str:
         return "of unknown version"
 
 
-def _digest_state(state: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes and values of the tensors that hold any; `none` if none does."""
-    held = {name: tensor for name, tensor in sorted(state.items()) if tensor.numel()}
-    digest = hashlib.sha256()
-    for name, tensor in held.items():
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
-        digest.update(values.reshape(-1).view(_bytes()).numpy().tobytes())
-    return digest.hexdigest() if held else "none"
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8  # every dtype has bytes, while numpy has no bfloat16
-
-
 def _tensor(image: Images) -> Any:
     """(h, w, 3) uint8 -> (1, 3, h, w) float32 in [0, 1]."""
     import torch
 
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -38,7 +38,8 @@ def frontier(
         run: A scored run.
         metric: Defaults to the suite's primary metric.
         at_quality: Where savings are looked up; by default at the quality of the anchor's longest rung.
-        temperature: Of the metric, for the preference that it predicts; without it wins are counted.
+        temperature: For the preference that the metric predicts; by default the metric's own, and if it has none wins
+            are counted.
         resamples: Bootstrap draws.
 
     Raises:
@@ -55,6 +56,7 @@ def frontier_of(
 ) -> dict[str, Any]:
     """`frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
+    temperature = spec.temperature if temperature is None else temperature
     grid, means = drawn.of(name)
     evidence = evidence_of(run, drawn, name)
     tails = tail_estimates(evidence.quality, drawn.tails)

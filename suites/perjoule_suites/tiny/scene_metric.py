@@ -57,7 +57,18 @@ class SceneMetric:
             description="share of the caption's attributes that a recogniser finds; tiny world only",
             advisory=False,
             bounds=(0.0, 1.0),
+            weights="builtin:recogniser-tiny",
+            commercial=True,
         )
+
+    @property
+    def card(self) -> MetricSpec:
+        """The spec: the weights are small and come with the package."""
+        return self.spec
+
+    def weights_here(self) -> bool:
+        """They come with the package."""
+        return True
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
         """One share per image; foreign prompts and other sizes than 64 x 64 are unscored with a reason."""

@@ -8,7 +8,8 @@ import pytest
 
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.quality import load_metric, pyiqa_adapter
-from perjoule.quality.pyiqa_adapter import _digest_state, pyiqa_metric
+from perjoule.quality.pyiqa_adapter import pyiqa_metric
+from perjoule.quality.weights import digest_state
 
 CONFIGS = {
     "psnr": {"metric_opts": {"type": "PSNR"}, "metric_mode": "FR", "score_range": "~0, ~40"},
@@ -130,10 +131,10 @@ def test_the_digest_sees_every_byte_of_the_state():
         "empty": torch.empty(0),
         "n": torch.tensor(1),
     }
-    digest = _digest_state(state)
-    assert digest == _digest_state(dict(reversed(state.items())))
-    assert digest != _digest_state(state | {"n": torch.tensor(2)})
-    assert _digest_state({"empty": torch.empty(0)}) == "none"
+    digest = digest_state(state)
+    assert digest == digest_state(dict(reversed(state.items())))
+    assert digest != digest_state(state | {"n": torch.tensor(2)})
+    assert digest_state({"empty": torch.empty(0)}) == "none"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,14 @@ def test_frontier_compares_the_dearest_cells(tmp_path: Path) -> None:
     assert preferred["temperature"] == 0.1
     assert abs(preferred["gain"]["value"]) < 0.2  # both ladders draw from one distribution
     assert preferred["gain"]["low"] < preferred["gain"]["value"] < preferred["gain"]["high"]
+
+
+def test_a_metric_that_declares_its_temperature_is_asked_by_it(tmp_path: Path) -> None:
+    run = imported(table(prompts=8, seeds=1, variants=(("ladder", 1.0), ("quick", 0.8))), tmp_path)
+    counted = frontier(run, "q", resamples=50)["comparisons"][0]["preference"]
+    assert counted["temperature"] is None
+    run.__dict__["metrics"] = {"q": replace(run.metrics["q"], temperature=0.1)}
+    declared = frontier(run, "q", resamples=50)["comparisons"][0]["preference"]
+    assert declared["temperature"] == 0.1
+    assert declared["gain"]["value"] != counted["gain"]["value"]
+    assert frontier(run, "q", temperature=5.0, resamples=50)["comparisons"][0]["preference"]["temperature"] == 5.0

@@ -1,0 +1,172 @@
+"""The prompt sets that are known by name: what they are, under which licence, and whether they are here already."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from perjoule import registry
+from perjoule.digests import digest_file, digest_named
+from perjoule.downloads import cached_file
+from perjoule.errors import SuiteError
+from perjoule.licences import allows_commerce
+from perjoule.prompts.reading import Layout, read_rows
+from perjoule.prompts.sampling import clean
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicFile:
+    """A file of a public set: its address, its SHA-256 if it is known, and how to read it."""
+
+    url: str
+    sha256: str | None
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return cached_file(self.url).name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicSet:
+    """A prompt set that others published.
+
+    Attributes:
+        name: After `public:`.
+        title: In words.
+        licence: SPDX name, or what is known.
+        commercial: Whether it allows commercial use; None if that is not stated.
+        count: Prompts as the authors count them; equal ones are taken once.
+        files: To be fetched.
+    """
+
+    name: str
+    title: str
+    licence: str
+    commercial: bool | None
+    count: int
+    files: tuple[PublicFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSetRow:
+    """A line of `perjoule list prompts`.
+
+    Attributes:
+        prompts: What to write as `source` in a suite.
+        count: Distinct prompts; for public sets, prompts as their authors count them.
+        licence: SPDX name, or what is known.
+        commercial: Whether the licence allows commercial use; None if that is not stated.
+        sha256: Of the file, or of the `sha256sum` listing of several; None if neither pinned nor fetched.
+        pinned: Whether the digest is fixed beforehand.
+        cached: Whether it can be read without a network.
+        title: In words.
+    """
+
+    prompts: str
+    count: int
+    licence: str
+    commercial: bool | None
+    sha256: str | None
+    pinned: bool
+    cached: bool
+    title: str
+
+
+def prompt_sets() -> list[PromptSetRow]:
+    """All sets known by name; nothing is fetched."""
+    shipped = [_shipped_row(name, *entry) for name, entry in sorted(shipped_files().items())]
+    return shipped + [_public_row(known) for _, known in sorted(public_sets().items())]
+
+
+def shipped_files() -> dict[str, tuple[Path, str]]:
+    """Name -> file and licence of every set that comes with a package."""
+    found: dict[str, tuple[Path, str]] = {}
+    for point in registry.registered("prompts").values():
+        found |= {name: (Path(file), _licence_of(point)) for name, file in point.load()().items()}
+    return found
+
+
+@cache
+def public_sets() -> dict[str, PublicSet]:
+    """Name -> public set, from every table that a package registers under `perjoule.public_prompts`.
+
+    Raises:
+        SuiteError: If such a table cannot be read.
+    """
+    found: dict[str, PublicSet] = {}
+    for point in registry.registered("public_prompts").values():
+        file = Path(point.load()())
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+            found |= {name: _public_set(name, entry) for name, entry in table.items()}
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+            raise SuiteError(f"{file}: public prompt sets cannot be read: {type(error).__name__}: {error}") from error
+    return found
+
+
+def digest_of(files: dict[str, Path]) -> str:
+    """SHA-256 of the only file, or of what `sha256sum` prints for several, by their names."""
+    return digest_file(next(iter(files.values()))) if len(files) == 1 else digest_named(files)
+
+
+def _public_set(name: str, entry: dict[str, Any]) -> PublicSet:
+    columns = {key: entry[key] for key in ("column", "category", "challenge") if key in entry}
+    files = tuple(
+        PublicFile(
+            url=file["url"],
+            sha256=file.get("sha256"),
+            layout=Layout(**columns, fixed_category=file.get("category", ""), member=file.get("member", "")),
+        )
+        for file in entry["files"]
+    )
+    return PublicSet(
+        name=name,
+        title=entry["title"],
+        licence=entry["licence"],
+        commercial=entry.get("commercial"),
+        count=entry["count"],
+        files=files,
+    )
+
+
+def _licence_of(point: EntryPoint) -> str:
+    metadata = point.dist.metadata if point.dist is not None else None
+    return str((metadata["License-Expression"] if metadata is not None else None) or NOT_STATED)
+
+
+def _shipped_row(name: str, file: Path, licence: str) -> PromptSetRow:
+    prompts = clean(read_rows(file, Layout(), name), name)
+    return PromptSetRow(
+        prompts=f"builtin:{name}",
+        count=len(prompts),
+        licence=licence,
+        commercial=allows_commerce(licence),
+        sha256=digest_file(file),
+        pinned=True,
+        cached=True,
+        title="comes with the package",
+    )
+
+
+def _public_row(known: PublicSet) -> PromptSetRow:
+    files = {file.name: cached_file(file.url) for file in known.files}
+    cached = all(path.is_file() for path in files.values())
+    pinned = all(file.sha256 for file in known.files)
+    return PromptSetRow(
+        prompts=f"public:{known.name}",
+        count=known.count,
+        licence=known.licence,
+        commercial=known.commercial,
+        sha256=digest_of(files) if cached else known.files[0].sha256,
+        pinned=pinned,
+        cached=cached,
+        title=known.title,
+    )

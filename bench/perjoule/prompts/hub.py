@@ -1,0 +1,149 @@
+"""Prompt sets of the Hugging Face hub: the files of one split, fetched by `huggingface_hub` into its own cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from perjoule.downloads import is_offline
+from perjoule.errors import SuiteError, first_line
+from perjoule.licences import allows_commerce
+from perjoule.prompts.catalogue import NOT_STATED
+from perjoule.prompts.reading import SUFFIXES
+from perjoule.types import PromptSource
+
+_CARD = "README.md"
+# names that the hub takes for splits in the names of files
+_USUAL_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """What was fetched: name -> file, their addresses, the licence of the card."""
+
+    files: dict[str, Path]
+    addresses: tuple[str, ...]
+    licence: str
+    commercial: bool | None
+
+
+def fetch_data_set(source: PromptSource, where: str) -> DataSet:
+    """Fetch the card and the files of one split; without a network, what the hub's cache holds.
+
+    Raises:
+        SuiteError: If there is no such data set, it is gated, or it is not clear which files are meant.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    repository = source.source.partition(":")[2]
+    head = f"{where} = {source.source!r}"
+
+    def snapshot(patterns: list[str], local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=source.revision,
+                allow_patterns=patterns,
+                local_files_only=local,
+            )
+        )
+
+    def from_hub() -> tuple[Path, dict[str, Any], list[str]]:
+        names = HfApi().list_repo_files(repository, repo_type="dataset", revision=source.revision)
+        card = _card(snapshot([_CARD], local=False) / _CARD)
+        chosen = choose_files(names, card.get("configs"), source.hub_split, head)
+        return snapshot([_CARD, *chosen], local=False), card, chosen
+
+    def from_cache() -> tuple[Path, dict[str, Any], list[str]]:
+        folder = snapshot([], local=True)
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        card = _card(folder / _CARD)
+        return folder, card, choose_files(names, card.get("configs"), source.hub_split, head)
+
+    try:
+        folder, card, chosen = from_cache() if is_offline() else from_hub()
+    except SuiteError:
+        raise
+    except Exception as error:  # offline, no such data set, gated: the hub's client has a dozen of them
+        try:
+            folder, card, chosen = from_cache()
+        except Exception:
+            raise SuiteError(f"{head}: the hub's data set cannot be had: {first_line(error)}") from error
+    licence = card.get("license", NOT_STATED)
+    return DataSet(
+        files={name: folder / name for name in chosen},
+        addresses=tuple(f"hub:{repository}@{folder.name}/{name}" for name in chosen),
+        licence=licence if isinstance(licence, str) else ", ".join(licence),
+        commercial=allows_commerce(licence) if isinstance(licence, str) else None,
+    )
+
+
+def choose_files(names: Iterable[str], configs: Any, split: str | None, head: str) -> list[str]:
+    """The files that hold a split.
+
+    Args:
+        names: All files of the repository.
+        configs: `configs` of the card, which may name the files of each split; the first or default one counts.
+        split: As asked for; None takes the only one there is.
+        head: For messages.
+
+    Raises:
+        SuiteError: Names the splits there are.
+    """
+    readable = sorted(name for name in names if PurePosixPath(name).suffix in SUFFIXES)
+    # text files beside tables are licences and notes
+    tables = [name for name in readable if not name.endswith(".txt")] or readable
+    by_split = _declared(configs, tables) or _guessed(tables)
+    if not by_split:
+        raise SuiteError(f"{head}: the data set holds no file that can be read ({', '.join(SUFFIXES)})")
+    if split is None and len(by_split) == 1:
+        return next(iter(by_split.values()))
+    if split not in by_split:
+        wanted = "hub_split is not set" if split is None else f"hub_split = {split!r}: no such split"
+        raise SuiteError(f"{head}: {wanted}; there are {', '.join(map(repr, sorted(by_split)))}")
+    return by_split[split]
+
+
+def _declared(configs: Any, tables: list[str]) -> dict[str, list[str]]:
+    """Split -> files, as the card says."""
+    listed = [config for config in configs or () if isinstance(config, dict) and config.get("data_files")]
+    if not listed:
+        return {}
+    chosen = next((config for config in listed if config.get("default")), listed[0])
+    entries = chosen["data_files"]
+    if isinstance(entries, str):
+        entries = [{"split": "train", "path": entries}]
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        if isinstance(entry, dict):
+            paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+            found[str(entry.get("split", "train"))] = [n for n in tables if any(fnmatch(n, path) for path in paths)]
+    return {split: names for split, names in found.items() if names}
+
+
+def _guessed(tables: list[str]) -> dict[str, list[str]]:
+    """Split -> files, by words in their names; files without such a word are `train`, as the hub takes them."""
+    found: dict[str, list[str]] = {}
+    for name in tables:
+        words = set(re.split(r"[^a-z0-9]+", name.lower()))
+        split = next((split for split, usual in _USUAL_SPLITS.items() if words & set(usual)), "train")
+        found.setdefault(split, []).append(name)
+    return found
+
+
+def _card(file: Path) -> dict[str, Any]:
+    from huggingface_hub import DatasetCard
+
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = DatasetCard.load(file).data.to_dict()
+    return found

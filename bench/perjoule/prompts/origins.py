@@ -1,0 +1,148 @@
+"""From the source that a suite names to files that can be read, each checked against its pin."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from perjoule.downloads import fetch_file
+from perjoule.errors import SuiteError, UsageError
+from perjoule.licences import allows_commerce
+from perjoule.prompts.catalogue import NOT_STATED, digest_of, public_sets, shipped_files
+from perjoule.prompts.reading import Layout
+from perjoule.types import PromptSource
+
+BUILTIN, PUBLIC, HUB = "builtin:", "public:", "hub:"
+_WEB = ("https://", "http://")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the prompts of a run came from; stands in its `environment.json`.
+
+    Attributes:
+        source: As the suite names it.
+        files: Paths or addresses that were read.
+        sha256: Of the only file, or of the `sha256sum` listing of several.
+        pinned: Whether the content was fixed beforehand, by a digest or a commit.
+        licence: SPDX name, or what is known.
+        commercial: Whether the licence allows commercial use; None if that is not known.
+    """
+
+    source: str
+    files: tuple[str, ...]
+    sha256: str
+    pinned: bool
+    licence: str
+    commercial: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Files with their layouts, and the origin to record. name: for messages."""
+
+    name: str
+    files: tuple[tuple[Path, Layout], ...]
+    origin: Origin
+
+
+def locate(source: PromptSource, where: str) -> Located:
+    """Find, and if need be fetch, the files of a source.
+
+    What was fetched without a pin is named in a warning, with the digest to pin.
+
+    Raises:
+        SuiteError: If there is no such source, it cannot be had, or it is not the file that was pinned.
+    """
+    name = source.source
+    try:
+        if name.startswith(BUILTIN):
+            return _checked(source, where, *_shipped(name, where), fixed=True)
+        if name.startswith(PUBLIC):
+            return _public(source, where)
+        if name.startswith(HUB):
+            from perjoule.prompts.hub import fetch_data_set
+
+            fetched = fetch_data_set(source, where)
+            fixed = _COMMIT.fullmatch(source.revision or "") is not None
+            return _checked(
+                source, where, fetched.files, fetched.licence, fetched.commercial, fetched.addresses, fixed=fixed
+            )
+        if name.startswith(_WEB):
+            path = fetch_file(name, sha256=source.sha256, where=where)
+            return _checked(source, where, {path.name: path}, NOT_STATED, None, (name,))
+    except SuiteError:
+        raise
+    except UsageError as error:
+        raise SuiteError(str(error)) from error
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SuiteError(
+            f"{where} = {name!r}: no such file, and no {BUILTIN}NAME, {PUBLIC}NAME, {HUB}ORG/NAME or https:// address"
+        )
+    return _checked(source, where, {path.name: path}, NOT_STATED, None, (str(path),), local=True)
+
+
+def _shipped(name: str, where: str) -> tuple[dict[str, Path], str, bool | None, tuple[str, ...]]:
+    known = shipped_files()
+    file, licence = known.get(name.removeprefix(BUILTIN), (None, ""))
+    if file is None:
+        named = ", ".join(f"{BUILTIN}{n}" for n in sorted(known))
+        raise SuiteError(f"{where} = {name!r}: unknown prompt set; known: {named}")
+    return {file.name: file}, licence, allows_commerce(licence), (file.name,)
+
+
+def _public(source: PromptSource, where: str) -> Located:
+    known = public_sets().get(source.source.removeprefix(PUBLIC))
+    if known is None:
+        named = ", ".join(f"{PUBLIC}{n}" for n in sorted(public_sets()))
+        raise SuiteError(f"{where} = {source.source!r}: unknown prompt set; known: {named}")
+    own = Layout(column=source.column, category=source.category, challenge=source.challenge)
+    if own != Layout():
+        raise SuiteError(f"{where} = {source.source!r}: a public set knows its columns: remove yours")
+    fetched = [(file, fetch_file(file.url, sha256=file.sha256, where=where)) for file in known.files]
+    located = _checked(
+        source,
+        where,
+        {file.name: path for file, path in fetched},
+        known.licence,
+        known.commercial,
+        tuple(file.url for file in known.files),
+        fixed=all(file.sha256 for file in known.files),
+    )
+    files = tuple((path, file.layout) for file, path in fetched)
+    return Located(name=located.name, files=files, origin=located.origin)
+
+
+def _checked(
+    source: PromptSource,
+    where: str,
+    files: dict[str, Path],
+    licence: str,
+    commercial: bool | None,
+    addresses: tuple[str, ...],
+    *,
+    fixed: bool = False,
+    local: bool = False,
+) -> Located:
+    """Compare with the suite's pin, and warn of a fetched set that nothing pins. fixed: the set brings its own pin."""
+    sha256 = digest_of(files)
+    if source.sha256 is not None and source.sha256 != sha256:
+        raise SuiteError(
+            f"{where} = {source.source!r}: SHA-256 is {sha256}, prompts.sha256 = {source.sha256}: another file than "
+            "the one that was pinned"
+        )
+    pinned = fixed or source.sha256 is not None
+    if not pinned and not local:
+        logging.getLogger(__name__).warning(
+            '%s = %r is not pinned: set prompts.sha256 = "%s" to be told when it changes', where, source.source, sha256
+        )
+    layout = Layout(column=source.column, category=source.category, challenge=source.challenge)
+    origin = Origin(
+        source=source.source, files=addresses, sha256=sha256, pinned=pinned, licence=licence, commercial=commercial
+    )
+    name = source.source if not local else str(next(iter(files.values())))
+    return Located(name=name, files=tuple((path, layout) for path in files.values()), origin=origin)

@@ -1,0 +1,175 @@
+"""Rows of prompts out of files: text, TSV, CSV, JSON, JSON lines, Parquet, and the captions of COCO."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perjoule.errors import SuiteError
+from perjoule.prompts.sampling import Row
+
+SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".parquet")
+_CATEGORY, _CHALLENGE = "category", "challenge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where in a file the prompts stand.
+
+    Attributes:
+        column: Of the prompt, in tables.
+        category: Column of the first stratum; a table without one of this name has none.
+        challenge: Column of the second stratum, likewise.
+        fixed_category: The category of every prompt of the file, for sets that have a file for each.
+        member: File inside a zip archive.
+    """
+
+    column: str = "prompt"
+    category: str = _CATEGORY
+    challenge: str = _CHALLENGE
+    fixed_category: str = ""
+    member: str = ""
+
+
+def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
+    """All rows of a file, by what its name ends in; anything unknown is text with a prompt a line.
+
+    Raises:
+        SuiteError: Names file and row.
+    """
+    name = Path(layout.member).name or path.name
+    head = f"{where}: {path}"
+    if Path(name).suffix == ".parquet":
+        return _from_records(_parquet(path, layout, head), layout, name, head)
+    text = _text(path, layout.member, head)
+    match Path(name).suffix:
+        case ".jsonl" | ".ndjson":
+            records: Iterable[Any] = _json_lines(text, head)
+        case ".json":
+            records = _json_records(text, layout, head)
+        case ".tsv" | ".csv" as suffix:
+            records = _table(text, suffix, head)
+        case _:
+            lines = text.split("\n")
+            return [
+                Row(text=line, category=layout.fixed_category, place=f"line {number} of {name}")
+                for number, line in enumerate(lines, 1)
+            ]
+    return _from_records(records, layout, name, head)
+
+
+def _text(path: Path, member: str, head: str) -> str:
+    try:
+        if member:
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read(member)
+        else:
+            data = path.read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise SuiteError(f"{head} cannot be read: {error}") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SuiteError(f"{head} cannot be read as UTF-8 text: it is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SuiteError(f"{head} cannot be read as UTF-8 text: line {line}: {error}; save it as UTF-8") from error
+
+
+def _json_lines(text: str, head: str) -> list[Any]:
+    found = []
+    # not splitlines, which also cuts at U+2028 and others that JSON strings may hold as they are
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(json.loads(line))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise SuiteError(f"{head} is not JSON lines: line {number}: {error}") from error
+    return found
+
+
+def _json_records(text: str, layout: Layout, head: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise SuiteError(f"{head} is not JSON: {error}") from error
+    if isinstance(found, dict) and isinstance(found.get("annotations"), list):
+        return _one_caption_each(found["annotations"], head)
+    if isinstance(found, list):
+        return [{layout.column: entry} if isinstance(entry, str) else entry for entry in found]
+    raise SuiteError(f"{head}: a list of texts or objects is wanted, or COCO's captions")
+
+
+def _one_caption_each(annotations: Iterable[Any], head: str) -> list[Any]:
+    """COCO has about five captions an image; the one with the lowest id stands for it."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    try:
+        for annotation in sorted(annotations, key=lambda a: a["id"]):
+            first.setdefault(annotation["image_id"], annotation)
+    except (KeyError, TypeError) as error:
+        raise SuiteError(f"{head}: these are not COCO's captions: an annotation has no usable {error}") from error
+    return list(first.values())
+
+
+def _table(text: str, suffix: str, head: str) -> list[Any]:
+    lines = io.StringIO(text, newline="")
+    # TSV sets quote nothing: a prompt may hold a lone quotation mark
+    tsv = suffix == ".tsv"
+    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tsv else csv.DictReader(lines)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise SuiteError(f"{head}, after line {reader.line_num}: {error}") from error
+
+
+def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
+    """The columns that are wanted: data sets often hold images beside their prompts."""
+    import polars as pl
+
+    wanted = {column.lower() for column in (layout.column, layout.category, layout.challenge)}
+    try:
+        names = list(pl.read_parquet_schema(path))
+        kept = [name for name in names if name.lower() in wanted]
+        if layout.column.lower() not in map(str.lower, kept):
+            raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
+        return pl.read_parquet(path, columns=kept).iter_rows(named=True)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
+
+
+def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) -> list[Row]:
+    found = []
+    for number, record in enumerate(records, 1):
+        place = f"row {number} of {name}"
+        if not isinstance(record, dict):
+            raise SuiteError(f"{head}: {place} must be a JSON object with the key {layout.column!r}")
+        lowered = {str(key).lower(): value for key, value in record.items()}
+        text = _value(lowered, layout.column, record, f"{head}, {place}")
+        if not isinstance(text, str):
+            raise SuiteError(f"{head}, {place}: {layout.column} = {text!r} is not text")
+        category, challenge = (
+            lowered.get(column.lower()) if column == usual else _value(lowered, column, record, f"{head}, {place}")
+            for column, usual in ((layout.category, _CATEGORY), (layout.challenge, _CHALLENGE))
+        )
+        found.append(
+            Row(
+                text=text,
+                category=layout.fixed_category or str(category or ""),
+                challenge=str(challenge or ""),
+                place=place,
+            )
+        )
+    return found
+
+
+def _value(lowered: Mapping[str, Any], column: str, record: Mapping[str, Any], head: str) -> Any:
+    if column.lower() not in lowered:
+        raise SuiteError(f"{head}: no column {column!r}: it has {', '.join(map(str, record))}")
+    return lowered[column.lower()]

@@ -1,0 +1,101 @@
+"""From rows to prompts: cleaning, ids, the order in which every prefix is stratified, and the halves dev and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from perjoule.errors import SuiteError
+from perjoule.types import Prompt
+
+Part = Literal["dev", "test"]
+
+_MAX_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A prompt as it stands in a file. place: for messages, `row 3 of p.tsv`."""
+
+    text: str
+    category: str = ""
+    challenge: str = ""
+    place: str = ""
+
+
+def prompt_id(text: str) -> str:
+    """The first ten hex digits of the SHA-256 of the prompt: the same prompt has the same id in every set."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+def part_of(text: str) -> Part:
+    """The half that a prompt belongs to, the same one in every set, and independent of the order of `stratified`."""
+    # a hash of its own: the id's first bits decide which prompts small limits take
+    return "dev" if hashlib.sha256(f"perjoule split\0{text}".encode()).digest()[0] % 2 else "test"
+
+
+def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
+    """Distinct prompts in order; empty ones are left out, of equal ones the first counts.
+
+    Raises:
+        SuiteError: If a prompt cannot be one (names its place), or none is left.
+    """
+    found: dict[str, Prompt] = {}
+    for row in rows:
+        text = row.text.strip()
+        if not text or text in found:
+            continue
+        fault = _fault(text)
+        if fault:
+            raise SuiteError(f"{where}: {row.place}: {fault}")
+        found[text] = Prompt(
+            prompt_id=prompt_id(text), text=text, category=row.category.strip(), challenge=row.challenge.strip()
+        )
+    if not found:
+        raise SuiteError(f"{where} holds no prompt: put one on each line")
+    return list(found.values())
+
+
+def within(prompts: Iterable[Prompt], part: Part) -> list[Prompt]:
+    """The prompts of one half."""
+    return [prompt for prompt in prompts if part_of(prompt.text) == part]
+
+
+def stratified(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Categories take turns, in a category its challenges do, and among equals the smallest id comes first."""
+    ordered = sorted(prompts, key=lambda prompt: prompt.prompt_id)
+    categories = []
+    for number, category in enumerate(_grouped(ordered, lambda prompt: prompt.category)):
+        challenges = _grouped(category, lambda prompt: prompt.challenge)
+        # each category starts at another challenge, or the first turn of all would be the first challenge only
+        first = number % len(challenges)
+        categories.append(_in_turns(challenges[first:] + challenges[:first]))
+    return _in_turns(categories)
+
+
+def _grouped(prompts: Iterable[Prompt], key: Callable[[Prompt], str]) -> list[list[Prompt]]:
+    groups: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[key(prompt)].append(prompt)
+    return [groups[name] for name in sorted(groups)]
+
+
+def _in_turns(groups: Sequence[Sequence[Prompt]]) -> list[Prompt]:
+    """The first of each group, then the second of each that has one, and so on."""
+    longest = max(map(len, groups), default=0)
+    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
+
+
+def _fault(text: str) -> str | None:
+    if len(text) > _MAX_CHARACTERS:
+        return f"a prompt of {len(text):,} characters: at most {_MAX_CHARACTERS:,}"
+    if "\0" in text:
+        return f"a NUL character in {text[:60]!r}: remove it"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"half a surrogate pair in {text[:60]!r}: it is no text that UTF-8 can hold"
+    return None

@@ -1,0 +1,103 @@
+"""A vision transformer as DINO's and as CLIP's image tower, read from its tensors and made of torch's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_HEAD_WIDTH = 64  # of every ViT-S, -B and -L
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What tensors do not tell.
+
+    Attributes:
+        quick_gelu: OpenAI's x·σ(1.702 x) instead of GELU.
+        norm_eps: Of all layer norms.
+        first_norm: Whether tokens are normalised before the first block, as in CLIP.
+        last_norm: Whether the class token is normalised after the last block.
+    """
+
+    quick_gelu: bool
+    norm_eps: float
+    first_norm: bool
+    last_norm: bool
+
+
+class VisionTransformer(nn.Module):
+    """(n, 3, side, side) normalised pixels -> (n, d): the class token, projected if there is a projection.
+
+    Named as in facebookresearch/dino: `cls_token`, `pos_embed`, `patch_embed.proj`, `blocks.N.attn.qkv`, …
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], kind: Kind) -> None:
+        """Build and load. Raises KeyError or RuntimeError if tensors are missing or do not fit each other."""
+        super().__init__()
+        patch = state["patch_embed.proj.weight"]
+        width = patch.shape[0]
+        self.patches = nn.Conv2d(3, width, patch.shape[-1], stride=patch.shape[-1])
+        nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]
+        self.class_token = nn.Parameter(state["cls_token"].float())
+        self.positions = nn.Parameter(state["pos_embed"].float())
+        self.projection = nn.Parameter(state["proj"].float() if "proj" in state else torch.eye(width))
+        self.first = nn.LayerNorm(width, kind.norm_eps) if kind.first_norm else nn.Identity()
+        self.last = nn.LayerNorm(width, kind.norm_eps) if kind.last_norm else nn.Identity()
+        depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    width,
+                    width // _HEAD_WIDTH,
+                    state[f"blocks.{n}.mlp.fc1.weight"].shape[0],
+                    dropout=0.0,
+                    activation=_quick_gelu if kind.quick_gelu else nn.functional.gelu,
+                    layer_norm_eps=kind.norm_eps,
+                    batch_first=True,
+                    norm_first=True,
+                )
+                for n in range(depth)
+            )
+        )
+        self._fill(state)
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        patches = self.patches(pixels).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1) + self.positions
+        found: Tensor = self.last(self.blocks(self.first(tokens))[:, 0]) @ self.projection
+        return found
+
+    def _fill(self, state: Mapping[str, Tensor]) -> None:
+        named = {"patches": "patch_embed.proj"}
+        named |= {"first": "pos_drop"} if isinstance(self.first, nn.LayerNorm) else {}
+        named |= {"last": "norm"} if isinstance(self.last, nn.LayerNorm) else {}
+        for n in range(len(self.blocks)):
+            there, here = f"blocks.{n}", f"blocks.{n}"
+            named |= {
+                f"{here}.self_attn.in_proj_": f"{there}.attn.qkv",
+                f"{here}.self_attn.out_proj": f"{there}.attn.proj",
+                f"{here}.linear1": f"{there}.mlp.fc1",
+                f"{here}.linear2": f"{there}.mlp.fc2",
+                f"{here}.norm1": f"{there}.norm1",
+                f"{here}.norm2": f"{there}.norm2",
+            }
+        own = self.state_dict()
+        filled = {"class_token", "positions", "projection"}
+        for here, there in named.items():
+            for kind in ("weight", "bias"):
+                name = here + kind if here.endswith("_") else f"{here}.{kind}"
+                if f"{there}.{kind}" not in state and name == "patches.bias":
+                    filled.add(name)  # CLIP's has none
+                    continue
+                own[name].copy_(state[f"{there}.{kind}"])
+                filled.add(name)
+        assert filled == set(own), filled ^ set(own)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
