@@ -49,6 +49,11 @@ class Arms:
     steps: Array
     full_batches: bool = False
 
+    @property
+    def images_apart(self) -> bool:
+        """Whether joules are known image by image: what an oracle or a permutation would have spent rests on that."""
+        return self.full_batches or bool((self.grid.prompts_per_window <= 1).all())
+
     def variant(self, name: str) -> Variant:
         """The variant of a name."""
         return self.cells[name][0].variant
@@ -173,7 +178,10 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
 
 
 def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> dict[str, Any]:
-    """Comparisons, headroom and levels on one way to count joules."""
+    """Comparisons, headroom and levels on one way to count joules.
+
+    Where windows hold several prompts there is no oracle and no mean over permutations: both pick images out of windows.
+    """
     ladders = _ladders(arms)
     comparisons: list[Comparison] = []
     captured: list[dict[str, Any]] = []
@@ -184,13 +192,13 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
         for anchor in _rivals(arms, test):
             ladder = arms.curve(anchor, metric)
             comparisons.append(_compare(curve, ladder, metric, at))
-            if test in adaptive:
+            if test in adaptive and arms.images_apart:
                 found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
                 captured.append({"test": test, "anchor": anchor, **asdict(found)})
                 if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
                     comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
     for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
-        if _family(arms.variant(anchor)) in ladders:
+        if _family(arms.variant(anchor)) in ladders and arms.images_apart:
             ladder = arms.curve(anchor, metric)
             comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
     swept = [n for n in adaptive if len(arms.cells[n]) > 1]
