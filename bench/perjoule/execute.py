@@ -63,9 +63,9 @@ class GeneratorCache:
             policy_args={},
             batch_size=None,
         )
-        for known, generator in self._loaded:
-            if known == pipeline:
-                return generator
+        found = next((generator for known, generator in self._loaded if known == pipeline), None)
+        if found is not None:
+            return found
         if not self._keep_all:
             self._loaded.clear()  # let go of the old weights before the new ones are read
         self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
@@ -97,11 +97,11 @@ def execute(
         for assignment in plan:
             if assignment.trial_id in writer.done:
                 continue
-            generator = generators.get(assignment.cell.variant)
             cell = assignment.cell
+            if cell.cell_id not in policies and not protocol.interleave:
+                policies.clear()
+            generator = generators.get(cell.variant)
             if cell.cell_id not in policies:
-                if not protocol.interleave:
-                    policies.clear()
                 policies[cell.cell_id] = load_policy(cell, generators.where)
                 policies[cell.cell_id].prepare(generator, texts)
             policy = policies[cell.cell_id]
@@ -127,6 +127,8 @@ def execute(
                     cell_id=cell.cell_id,
                 )
             )
+            # held on to, they would keep the old weights in memory while the next are read
+            del generator, policy
 
 
 def run_trial(

@@ -156,6 +156,7 @@ def run(
         for model, source in generator.sources.items():
             weights = _with_files(weights, model, source)
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
+        del generator  # or it would still be in memory while the next is read
     with open_meter(meter_name) as meter:
         reporter.message(f"meter: {meter.name} ({meter.why})")
         environment = describe(suite, meter, digests, list(command)) | {"weights": weights}

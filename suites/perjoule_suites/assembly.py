@@ -107,7 +107,11 @@ def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, w
     try:
         with torch.device("meta"):  # no time is spent on weights that are thrown away
             network = kind.from_config(kind.load_config(config))
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
         network.load_state_dict(state, assign=True)
     except Exception as error:
         if broken_file(source.files.values()):

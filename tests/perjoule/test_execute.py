@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -221,3 +222,26 @@ def test_an_interleaved_run_makes_the_same_images(tmp_path: Path) -> None:
     do(together, fresh(tmp_path / "a", together))
     do(turns, fresh(tmp_path / "b", turns))
     assert hashes(load_run(tmp_path / "a")) == hashes(load_run(tmp_path / "b"))
+
+
+def test_old_weights_are_let_go_of_before_new_ones_are_read(tmp_path: Path) -> None:
+    alive: list[weakref.ref[FakeGenerator]] = []
+    left: list[int] = []
+
+    def factory(variant: Variant, *, where: str) -> FakeGenerator:
+        left.append(sum(reference() is not None for reference in alive))
+        fresh_one = FakeGenerator()
+        alive.append(weakref.ref(fresh_one))
+        return fresh_one
+
+    suite = make_suite(batch_size=6)
+    suite = replace(suite, variants=tuple(replace(suite.variants[0], name=f"v{n}", guidance=n) for n in range(1, 4)))
+    execute(
+        make_plan(suite, PROMPTS),
+        protocol=suite.protocol,
+        meter=SyntheticMeter(POWER_W, VirtualClock()),
+        generators=GeneratorCache(factory, lambda variant: variant.name),
+        writer=fresh(tmp_path / "run", suite),
+        on_progress=lambda _: None,
+    )
+    assert left == [0, 0, 0]
