@@ -69,14 +69,15 @@ def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[
     pin = f", revision={at!r}" if at else ""
     base = f", revision={revision!r}" if revision else ""
     config = f"{part.model!r}{pin}" if own else f"{model!r}, subfolder='unet'{base}"
-    reader = "load_file" if part.file.endswith(".safetensors") else "torch.load"
+    file = f"hf_hub_download({part.model!r}, {part.file!r}{pin})"
+    state = f"load_file({file})" if part.file.endswith(".safetensors") else f"torch.load({file}, map_location='cpu')"
     return [
         "from diffusers import UNet2DConditionModel",
         "from huggingface_hub import hf_hub_download",
         "from safetensors.torch import load_file",
         "",
         f"unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config({config}))",
-        f"unet.load_state_dict({reader}(hf_hub_download({part.model!r}, {part.file!r}{pin})))",
+        f"unet.load_state_dict({state})",
         f"unet = unet.to(torch.{variant.dtype}).eval()",
     ]
 

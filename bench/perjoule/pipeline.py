@@ -330,6 +330,7 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         for model, source in generator.sources.items():
             weights = _with_files(weights, model, source)
         load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
+        del generator  # or it would still be in memory while the next is read
     with open_meter(meter_name) as meter:
         environment = describe(prepared.suite, meter, digests, list(command))
         environment |= {"weights": weights, "prompts": asdict(prepared.origin)}

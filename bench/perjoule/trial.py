@@ -50,9 +50,9 @@ class GeneratorCache:
             policy_args={},
             batch_size=None,
         )
-        for known, generator in self._loaded:
-            if known == pipeline:
-                return generator
+        found = next((generator for known, generator in self._loaded if known == pipeline), None)
+        if found is not None:
+            return found
         if not self._keep_all:
             self._loaded.clear()  # let go of the old weights before the new ones are read
         self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
@@ -88,6 +88,8 @@ class Bench:
     def do(self, assignment: Assignment) -> Trial:
         """The trial, its images stored."""
         protocol, cell = self._protocol, assignment.cell
+        if cell.cell_id not in self._policies and not protocol.interleave:
+            self._policies.clear()  # held on to, they would keep the old weights in memory while the next are read
         generator = self._generators.get(cell.variant)
         policy = self._policy(cell, generator)
         if cell.variant.name not in self._warm:
@@ -103,8 +105,6 @@ class Bench:
 
     def _policy(self, cell: Cell, generator: ImageGenerator) -> StepPolicy:
         if cell.cell_id not in self._policies:
-            if not self._protocol.interleave:
-                self._policies.clear()
             self._policies[cell.cell_id] = load_policy(cell, self._generators.where)
             self._policies[cell.cell_id].prepare(generator, self._texts)
         return self._policies[cell.cell_id]

@@ -17,6 +17,7 @@ import torch
 from perjoule.errors import SuiteError, UsageError
 from perjoule.types import Variant
 from perjoule_suites import hub
+from perjoule_suites.faults import broken_file, explain, first_line
 from perjoule_suites.reuse import enable_reuse
 
 # arguments of a pipeline call that have a key of their own, or that perjoule sets
@@ -77,7 +78,7 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
     try:
         pipeline = pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     except torch.OutOfMemoryError as error:
-        raise UsageError(f"{where}.model = {variant.model!r} does not fit the GPU: {hub.first_line(error)}") from error
+        raise UsageError(f"{where}.model = {variant.model!r} does not fit the GPU: {first_line(error)}") from error
     _set_runtime(pipeline, variant, where)
     return pipeline, sources
 
@@ -106,14 +107,18 @@ def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, w
     try:
         with torch.device("meta"):  # no time is spent on weights that are thrown away
             network = kind.from_config(kind.load_config(config))
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
         network.load_state_dict(state, assign=True)
     except Exception as error:
-        if hub.broken_file(source):
+        if broken_file(source.files.values()):
             raise _unloadable(error, source, f"{where}.denoiser.file") from error
         raise UsageError(
             f"{where}.denoiser.file = {path.name!r}: these are no weights for the {kind.__name__} of {config}: "
-            f"{hub.first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     return network.to(dtype).eval()
 
@@ -198,9 +203,9 @@ def _set_runtime(pipeline: Any, variant: Variant, where: str) -> None:
 
 
 def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
-    broken = hub.broken_file(source)
+    broken = broken_file(source.files.values())
     if broken is None:
-        return hub.explain(error, source.model, where)
+        return explain(error, source.model, where)
     again = "run again to fetch it anew" if source.revision else "copy or download it again"
     return UsageError(
         f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or no safetensors "

@@ -6,11 +6,9 @@ and a download that broke off goes on after the last whole file.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from perjoule.digests import digest_file
 from perjoule.errors import UsageError
 from perjoule.models import resolve_model
 from perjoule.types import Denoiser, Lora, Variant
+from perjoule_suites.faults import explain, no_connection
 
 INDEX = "model_index.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -128,75 +127,6 @@ def check_whole(source: Source, where: str) -> None:
             )
 
 
-def explain(error: BaseException, model: str, where: str) -> UsageError:
-    """What stands behind the errors of the hub, the file system, safetensors and diffusers, and what to do."""
-    from huggingface_hub import constants, errors
-
-    cache = Path(constants.HF_HUB_CACHE)
-    head = f"{where} = {model!r} cannot be loaded: "
-    chain = list(_causes(error))
-
-    def one(*kinds: type[BaseException]) -> BaseException | None:
-        return next((e for e in chain if isinstance(e, kinds)), None)
-
-    if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
-        return UsageError(
-            f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Make room, or set HF_HOME to a larger "
-            "disk, and run again: whole files are kept, and the download goes on after them"
-        )
-    if one(errors.GatedRepoError):
-        return UsageError(
-            f"{head}it is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login` or set "
-            "HF_TOKEN, and run again"
-        )
-    if one(errors.RevisionNotFoundError):
-        return UsageError(f"{head}no such revision: check the suite's `revision`, or leave it out")
-    if one(errors.RepositoryNotFoundError):
-        return UsageError(
-            f"{head}{constants.ENDPOINT} has no such repository, or it is private. Ids move: if you know where it is "
-            f"now, add --model {model}=NEW/ID"
-        )
-    missing = one(errors.EntryNotFoundError)
-    if missing is not None and not isinstance(missing, errors.LocalEntryNotFoundError):
-        return UsageError(f"{head}a file is missing on the hub: {_address(missing)}. Pin another `revision`")
-    if constants.HF_HUB_OFFLINE:
-        return UsageError(
-            f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once with the network, "
-            "or copy a filled cache here and set HF_HOME"
-        )
-    if _no_connection(error):
-        return UsageError(
-            f"{head}{constants.ENDPOINT} cannot be reached, and the cache {cache} lacks it or a part of it. Check the "
-            "network or HF_ENDPOINT and run again; a filled cache works without it"
-        )
-    if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
-        return UsageError(
-            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on "
-            "after them"
-        )
-    return UsageError(f"{head}{first_line(error)}")
-
-
-def broken_file(source: Source) -> Path | None:
-    """The first safetensors file whose header does not fit its length, if there is one."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in source.files.values():
-        if path.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError):
-            return path
-    return None
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one line of at most 300 characters."""
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
-
-
 @dataclass(slots=True)
 class _Session:
     """What this process has learnt of the hub: a run sees one commit of a repository, even if its branch moves."""
@@ -261,7 +191,7 @@ def _cached_or_fetched(fetch: Callable[[str | None, bool], Path], model: str, re
     try:
         return fetch(commit, False)
     except Exception as error:  # the hub's libraries raise many kinds
-        _SESSION.unreachable = _SESSION.unreachable or _no_connection(error)
+        _SESSION.unreachable = _SESSION.unreachable or no_connection(error)
         try:
             return fetch(commit, True)
         except Exception:
@@ -293,10 +223,6 @@ def _weights_in(folder: Path) -> bool:
     return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
-def _no_connection(error: BaseException) -> bool:
-    return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))
-
-
 def _commit(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
@@ -304,20 +230,3 @@ def _commit(folder: Path) -> str | None:
 def _variant_of(path: Path) -> str:
     """`fp16` of `model.fp16-00001-of-00002.safetensors`; empty for plain weights."""
     return _SHARD.sub("", path.name.removesuffix(path.suffix)).partition(".")[2]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _address(error: BaseException) -> str:
-    found = re.search(r"https?://\S+", str(error))
-    return found[0].rstrip(".") if found else first_line(error)
-
-
-def _free_mib(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free >> 20

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -272,3 +273,26 @@ def test_joules_cannot_be_limited_where_there_are_none(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run").trials.height == 3  # the window is kept, and the run can go on without the limit
     do(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT), budget=Budget(max_minutes=60.0))
     assert load_run(tmp_path / "run").trials.height == 6
+
+
+def test_old_weights_are_let_go_of_before_new_ones_are_read(tmp_path: Path) -> None:
+    alive: list[weakref.ref[FakeGenerator]] = []
+    left: list[int] = []
+
+    def factory(variant: Variant, *, where: str) -> FakeGenerator:
+        left.append(sum(reference() is not None for reference in alive))
+        fresh_one = FakeGenerator()
+        alive.append(weakref.ref(fresh_one))
+        return fresh_one
+
+    suite = make_suite(batch_size=6)
+    suite = replace(suite, variants=tuple(replace(suite.variants[0], name=f"v{n}", guidance=n) for n in range(1, 4)))
+    execute(
+        make_plan(suite, PROMPTS),
+        protocol=suite.protocol,
+        meter=SyntheticMeter(POWER_W, VirtualClock()),
+        generators=GeneratorCache(factory, lambda variant: variant.name),
+        writer=fresh(tmp_path / "run", suite),
+        on_progress=lambda _: None,
+    )
+    assert left == [0, 0, 0]

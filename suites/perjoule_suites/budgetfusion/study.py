@@ -180,7 +180,7 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
 def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> dict[str, Any]:
     """Comparisons, headroom and levels on one way to count joules.
 
-    Where windows hold several prompts there is no oracle and no mean over permutations: both pick images out of windows.
+    Where windows hold several prompts there is no oracle and no mean over permutations: both pick single images.
     """
     ladders = _ladders(arms)
     comparisons: list[Comparison] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_all_variants_were_drawn_metered_scored_and_reported(runs: Path, name: s
         assert trial["failure"] is None, trial
         assert trial["energy_j"] > 0
         assert "nvml energy counter" in trial["method"]
-        assert {"text_encoder", "denoise", "vae_decode"} <= trial["phases_s"].keys()
+        assert {"text_encoder", "denoise", "vae_decode"} <= json.loads(trial["phases_s"]).keys()
     check_images(run)
     assert run.scores.filter(pl.col("value").is_null()).is_empty()
     assert set(run.scores["metric"]) == set(run.suite.metrics.names)

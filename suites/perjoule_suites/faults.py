@@ -1,0 +1,102 @@
+"""What stands behind the errors of the hub, the disk and the files, in words, with the way out."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from perjoule.errors import UsageError
+
+
+def explain(error: BaseException, model: str, where: str) -> UsageError:
+    """What stands behind the errors of the hub, the file system, safetensors and diffusers, and what to do."""
+    from huggingface_hub import constants, errors
+
+    cache = Path(constants.HF_HUB_CACHE)
+    head = f"{where} = {model!r} cannot be loaded: "
+    chain = list(_causes(error))
+
+    def one(*kinds: type[BaseException]) -> BaseException | None:
+        return next((e for e in chain if isinstance(e, kinds)), None)
+
+    if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
+        return UsageError(
+            f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Make room, or set HF_HOME to a larger "
+            "disk, and run again: whole files are kept, and the download goes on after them"
+        )
+    if one(errors.GatedRepoError):
+        return UsageError(
+            f"{head}it is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login` or set "
+            "HF_TOKEN, and run again"
+        )
+    if one(errors.RevisionNotFoundError):
+        return UsageError(f"{head}no such revision: check the suite's `revision`, or leave it out")
+    if one(errors.RepositoryNotFoundError):
+        return UsageError(
+            f"{head}{constants.ENDPOINT} has no such repository, or it is private. Ids move: if you know where it is "
+            f"now, add --model {model}=NEW/ID"
+        )
+    missing = one(errors.EntryNotFoundError)
+    if missing is not None and not isinstance(missing, errors.LocalEntryNotFoundError):
+        return UsageError(f"{head}a file is missing on the hub: {_address(missing)}. Pin another `revision`")
+    if constants.HF_HUB_OFFLINE:
+        return UsageError(
+            f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once with the network, "
+            "or copy a filled cache here and set HF_HOME"
+        )
+    if no_connection(error):
+        return UsageError(
+            f"{head}{constants.ENDPOINT} cannot be reached, and the cache {cache} lacks it or a part of it. Check the "
+            "network or HF_ENDPOINT and run again; a filled cache works without it"
+        )
+    if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
+        return UsageError(
+            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on "
+            "after them"
+        )
+    return UsageError(f"{head}{first_line(error)}")
+
+
+def broken_file(files: Iterable[Path]) -> Path | None:
+    """The first safetensors file whose header does not fit its length, if there is one."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in files:
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return path
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
+def no_connection(error: BaseException) -> bool:
+    """Whether the hub could not be reached."""
+    return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _address(error: BaseException) -> str:
+    found = re.search(r"https?://\S+", str(error))
+    return found[0].rstrip(".") if found else first_line(error)
+
+
+def _free_mib(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free >> 20
