@@ -130,10 +130,11 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     compared = evidence_of(run, drawn, primary.name)
     anchor = anchor_arm(evidence, primary)
     allowed = [a.cell_id for a in rivals(evidence, primary)]
+    record = frontier_of(run, drawn, primary.name)
     return {
         "compared": compared,
-        "frontier": frontier_of(run, drawn, primary.name),
-        "sensitivity": tuple(bd_by_metric(run, drawn)),
+        "frontier": record,
+        "sensitivity": tuple(bd_by_metric(run, drawn, record)),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
         "attainment": attainment(compared, allowed) if allowed else None,
