@@ -125,7 +125,7 @@ def test_single_prompts_and_slices(report: Report, run: Run) -> None:
 @pytest.mark.parametrize(
     ("gain", "shuffled_gain", "words"),
     [
-        (0.08, -0.02, ("it saves", "It beats 1 of its 1 shuffled control, so it knows")),
+        (0.08, -0.02, ("it saves", "It beats its shuffled control, so it knows")),
         (-0.06, -0.06, ("more energy than teacher", "nothing is resolved")),
     ],
 )
