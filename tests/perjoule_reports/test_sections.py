@@ -209,6 +209,9 @@ class TestGate:
         text = rendered(report)
         assert word in text
         row = found.tables[0].rows[0]
+        losses = [r[1].sort for r in found.tables[1].rows]
+        assert losses == sorted(losses)
+        assert losses[-1] < 0
         assert row[3].text.endswith(word)
 
     def test_a_margin_below_what_can_be_seen_is_no_verdict(self, run: Run, tmp_path: Path) -> None:
