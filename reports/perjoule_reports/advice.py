@@ -58,7 +58,7 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
         return ()
     share = knee["shares"].get(arm.cell_id, 0.0)
     axis = evidence.primary
-    quality = f" {axis.name} {fmt.interval(arm.quality_of(axis))[0]} there." if axis else ""
+    quality = f" There {axis.name} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
     return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}{quality}",)
 
 

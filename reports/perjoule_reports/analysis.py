@@ -95,7 +95,9 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
     if request.co2_country is not None:
         anchor = next((a for a in evidence.arms if a.cell_id == found.get("anchor")), None)
         energy = anchor.energy.value if anchor else None
-        if energy is not None:
+        if energy is None:
+            troubles.append("Grams of CO2 were asked for, but there is no anchor with joules to state them for.")
+        else:
             found["carbon"] = carbon(1000 * energy, request.co2_country)
     return Analysis(**found, troubles=tuple(troubles))
 
