@@ -38,6 +38,7 @@ def _deploy(
     if axis.within_family:
         return (
             f"{axis.name} tells closeness to the longest run, so how close is close enough is yours to say.",
+            *_bend(evidence, analysis),
             floor,
         ), ""
     if not found.cheaper or found.worse(axis):
@@ -56,7 +57,9 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     if arm is None or knee is None:
         return ()
     share = knee["shares"].get(arm.cell_id, 0.0)
-    return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}",)
+    axis = evidence.primary
+    quality = f" There {axis.name} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
+    return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}{quality}",)
 
 
 def _cost(arm: Arm, evidence: Evidence) -> str:

@@ -95,7 +95,9 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
     if request.co2_country is not None:
         anchor = next((a for a in evidence.arms if a.cell_id == found.get("anchor")), None)
         energy = anchor.energy.value if anchor else None
-        if energy is not None:
+        if energy is None:
+            troubles.append("Grams of CO2 were asked for, but there is no anchor with joules to state them for.")
+        else:
             found["carbon"] = carbon(1000 * energy, request.co2_country)
     return Analysis(**found, troubles=tuple(troubles))
 
@@ -130,10 +132,11 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     compared = evidence_of(run, drawn, primary.name)
     anchor = anchor_arm(evidence, primary)
     allowed = [a.cell_id for a in rivals(evidence, primary)]
+    record = frontier_of(run, drawn, primary.name)
     return {
         "compared": compared,
-        "frontier": frontier_of(run, drawn, primary.name),
-        "sensitivity": tuple(bd_by_metric(run, drawn)),
+        "frontier": record,
+        "sensitivity": tuple(bd_by_metric(run, drawn, record)),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
         "attainment": attainment(compared, allowed) if allowed else None,

@@ -26,10 +26,11 @@ from perjoule_reports.sections.arms import arms_section
 from perjoule_reports.sections.curves import curves_section
 from perjoule_reports.sections.frontier import frontier_section
 from perjoule_reports.sections.gate import gate_section, stamp
+from perjoule_reports.sections.method import method_section
 from perjoule_reports.sections.noise import noise_section
 from perjoule_reports.sections.notes import warnings_section
 from perjoule_reports.sections.prompts import prompts_section
-from perjoule_reports.sections.record import carbon_section, data_section, method_section, system_section
+from perjoule_reports.sections.record import carbon_section, data_section, system_section
 from perjoule_reports.sections.time import phases_section
 
 

@@ -146,11 +146,6 @@ def weakest(provenances: Iterable[str | None]) -> str | None:
     return next((p for p in _WEAKEST_FIRST if p in found), None)
 
 
-def rows_of(frame: pl.DataFrame, *needed: str) -> list[dict[str, Any]]:
-    """Return the rows of a table, or none if it lacks a column that its reader needs."""
-    return frame.to_dicts() if set(needed) <= set(frame.columns) else []
-
-
 def phases(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the seconds per pipeline phase of a trial, from a struct or from JSON."""
     raw = row.get("phases_s")

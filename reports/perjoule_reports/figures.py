@@ -25,6 +25,7 @@ from perjoule_reports.svg import CARD, GOOD, INK, MUTED
 __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
 
 
+_MOST_NAMES_SMALL = 8
 Corner = Literal["lower right", "upper right", "lower left", "upper left"]
 
 
@@ -236,7 +237,7 @@ def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, 
 
 def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
     """Names of variants at their ladders where there is room for all of them, else a legend."""
-    if len(series) < 2:
+    if len(series) < 2 or (small and len(series) > _MOST_NAMES_SMALL):  # the large picture names the same marks
         return
     font = 8.5 if small else 9.5
     places = {}

@@ -125,7 +125,7 @@ def test_single_prompts_and_slices(report: Report, run: Run) -> None:
 @pytest.mark.parametrize(
     ("gain", "shuffled_gain", "words"),
     [
-        (0.08, -0.02, ("it saves", "It beats 1 of its 1 shuffled control, so it knows")),
+        (0.08, -0.02, ("it saves", "It beats its shuffled control, so it knows")),
         (-0.06, -0.06, ("more energy than teacher", "nothing is resolved")),
     ],
 )
@@ -209,6 +209,9 @@ class TestGate:
         text = rendered(report)
         assert word in text
         row = found.tables[0].rows[0]
+        losses = [r[1].sort for r in found.tables[1].rows]
+        assert losses == sorted(losses)
+        assert losses[-1] < 0
         assert row[3].text.endswith(word)
 
     def test_a_margin_below_what_can_be_seen_is_no_verdict(self, run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perjoule.gating.records import GateConfig, Verdict
+from perjoule.gating.records import GateConfig, Outcome, Verdict
 
 if TYPE_CHECKING:
     from perjoule.gating.pairing import Pairs
@@ -56,7 +56,9 @@ def examine(
     verdict, pairs = _judged(baseline, candidate, metric, config)
     problems = unresolvable(verdict)
     if problems:
-        verdict = replace(verdict, verdict="inconclusive", reasons=(*problems, *verdict.reasons))
+        # a failure for sure stays one; a pass under such a margin would be luck
+        word: Outcome = "fail" if verdict.verdict == "fail" else "inconclusive"
+        verdict = replace(verdict, verdict=word, reasons=(*problems, *verdict.reasons))
     return verdict, pairs
 
 

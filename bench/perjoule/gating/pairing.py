@@ -31,7 +31,7 @@ class Pairs:
         total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
         provenance: Of the joules.
-        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \\x1f.
+        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
     """
 

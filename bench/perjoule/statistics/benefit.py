@@ -59,10 +59,11 @@ def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) 
         The estimate in quality units per joule, and why it is withheld, in words.
     """
     spent = means.estimate(lambda rows: rows[:, test[0]] - rows[:, floor[0]])
-    found = means.estimate(
-        lambda rows: (rows[:, test[1]] - rows[:, floor[1]]) / (rows[:, test[0]] - rows[:, floor[0]]),
-        method=GAIN_METHOD,
-    )
+    with np.errstate(invalid="ignore", divide="ignore"):  # cells may tie in energy; the ratio is then withheld
+        found = means.estimate(
+            lambda rows: (rows[:, test[1]] - rows[:, floor[1]]) / (rows[:, test[0]] - rows[:, floor[0]]),
+            method=GAIN_METHOD,
+        )
     absent = Estimate(value=None, low=None, high=None, level=found.level, n=found.n, method=GAIN_METHOD)
     if spent.value is None:
         return absent, "joules or scores are missing"
@@ -113,7 +114,7 @@ def knee(ladder: Ladders) -> Array:
     """
     x, y = np.log2(ladder.energy_j), ladder.quality
     with np.errstate(invalid="ignore", divide="ignore"):
-        x = (x - np.nanmin(x, 1, keepdims=True)) / np.ptp(x, axis=1, keepdims=True)
-        y = (y - np.nanmin(y, 1, keepdims=True)) / np.ptp(y, axis=1, keepdims=True)
+        x = (x - np.fmin.reduce(x, axis=1, keepdims=True)) / np.ptp(x, axis=1, keepdims=True)
+        y = (y - np.fmin.reduce(y, axis=1, keepdims=True)) / np.ptp(y, axis=1, keepdims=True)
     height = np.where(np.isfinite(x) & np.isfinite(y), y - x, -np.inf)
     return np.where(np.isfinite(height.max(1)), height.argmax(1).astype(np.float64), np.nan)

@@ -320,6 +320,7 @@ def _bd_details(bd: BdEnergy, arm: Arm, anchor: Arm, cells: Sequence[str], sign:
             for regime in bd.regimes
         ],
         "rungs": [len(arm.columns), len(anchor.columns)],
+        "reason": bd.reason,
     }
 
 

@@ -5,6 +5,7 @@ One record per arm and metric, all on the draws that were made for the frontier.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +16,16 @@ from perjoule.statistics.comparisons import anchor_of
 from perjoule.statistics.drawn import Drawn, evidence_of
 
 
-def bd_by_metric(run: Run, drawn: Drawn) -> list[dict[str, Any]]:
-    """Arm × metric, in the order of the draws' metrics; arms without an anchor under a metric are left out."""
-    found = []
+def bd_by_metric(run: Run, drawn: Drawn, compared: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Arm × metric, in the order of the draws' metrics; arms without an anchor under a metric are left out.
+
+    `compared`: a record of `frontier_of` on the same draws, whose metric is then not worked out again.
+    """
+    known = compared["metric"] if compared else ""
+    found = _taken(known, compared["comparisons"]) if compared else []
     for metric in drawn.grid.quality:
+        if metric == known:
+            continue
         evidence = evidence_of(run, drawn, metric)
         sign = 1.0 if evidence.spec.direction == "higher" else -1.0
         bound = evidence.spec.bounds[1 if sign > 0 else 0]
@@ -45,4 +52,21 @@ def bd_by_metric(run: Run, drawn: Drawn) -> list[dict[str, Any]]:
                     "reason": bd.reason,
                 }
             )
+    return found
+
+
+def _taken(metric: str, comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same records from comparisons that are there already."""
+    found: list[dict[str, Any]] = []
+    for record in comparisons:
+        details = record.get("bd")
+        if details is None or min(details["rungs"]) < 2:
+            continue
+        names = ("test", "anchor", "bd_energy", "overlap", "resolved")
+        found.append(
+            {"metric": metric}
+            | {name: record[name] for name in names}
+            | {name: details[name] for name in ("akima", "saturating", "leave_one_out", "reason")}
+            | {"dropped": [len(details["dropped"][side]) for side in ("test", "anchor")]}
+        )
     return found

@@ -163,7 +163,8 @@ def _sentence(run: RunData, record: Mapping[str, Any]) -> str:
     beaten = [_beats(c) for c in shuffles]
     count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
     if all(beaten):
-        return f"{said}. It beats {count}, so it knows something of the prompt."
+        every = f"all {len(beaten)} of its shuffled controls" if len(beaten) > 1 else "its shuffled control"
+        return f"{said}. It beats {every}, so it knows something of the prompt."
     if all(b is None for b in beaten):
         return f"{said}. Against its shuffled controls nothing is resolved, so what it knows of the prompt is open."
     return f"{said}. It beats {count}, so knowledge of the prompt is not shown."

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+
 from perjoule.gating import Verdict
+from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis as GateAxis
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
@@ -23,6 +26,7 @@ _WORDS: dict[str, tuple[Word, str, Tone]] = {
 }
 _MOST_CELLS = 60
 _MOST_GAPS = 12
+_WORST = 5
 
 
 def stamp(verdict: Verdict | None) -> Stamp:
@@ -72,7 +76,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         verdict, analysis.pairs, evidence.provenance, evidence.primary.unit if evidence.primary else ""
     )  # fmt: skip
     incomparable = bool(verdict.incomparable)
-    found = [_axes_table(verdict), *_findings(verdict)]
+    found = [_axes_table(verdict), *_findings(verdict), *_worst_prompts(run, verdict, analysis.pairs)]
     return Section(
         anchor="gate",
         title="Gate",
@@ -166,6 +170,32 @@ def _findings(verdict: Verdict) -> list[Table]:
         heads = (Column(title="what"), Column(title="name"), Column(title="missing in"), Column(title="detail"))
         found.append(Table(caption=f"What is missing{more}", columns=heads, rows=tuple(gaps)))
     return found
+
+
+def _worst_prompts(run: RunData, verdict: Verdict, pairs: Pairs | None) -> list[Table]:
+    """The prompts that lose most against the baseline, over the cells that both runs have."""
+    if pairs is None or not pairs.quality_units:
+        return []
+    lost = pairs.quality.mean(1)
+    worst = [int(i) for i in np.argsort(lost, kind="stable")[:_WORST] if lost[i] < 0]
+    energy = dict(zip(pairs.energy_units, np.expm1(pairs.log_energy.mean(1)), strict=True))
+    rows = [
+        (
+            Cell(text=fmt.shorten(fmt.clean(run.prompts.get(prompt, prompt)), 160) or "(empty)"),
+            Cell(text=fmt.number(float(lost[i])), sort=float(lost[i])),
+            Cell(text=fmt.number(100 * float(energy[prompt])) if prompt in energy else "in a shared window"),
+        )
+        for i in worst
+        for prompt in [pairs.quality_units[i]]
+    ]
+    if not rows:
+        return []
+    columns = (
+        Column(title="prompt"),
+        Column(title=f"Δ {fmt.clean(verdict.metric)}", numeric=True, hint="mean over cells and seeds"),
+        Column(title="Δ energy", unit="%", numeric=True),
+    )
+    return [Table(caption="Prompts that lose most against the baseline", columns=columns, rows=tuple(rows))]
 
 
 def _cells_table(verdict: Verdict) -> tuple[Table, ...]:

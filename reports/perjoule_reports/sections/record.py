@@ -1,4 +1,4 @@
-"""Sections 12 to 15: the system, the method, provenance and data, carbon."""
+"""Sections 12, 14 and 15: the system, provenance and data, carbon."""
 
 from __future__ import annotations
 
@@ -27,19 +27,6 @@ def system_section(run: RunData) -> Section:
         paragraphs=() if short.rows else ("The run does not describe its system.",),
         tables=(short,) if short.rows else (),
         folded=(rest,) if rest else (),
-    )
-
-
-def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
-    """What was done, in formulas with their parameters."""
-    return Section(
-        anchor="method",
-        title="Method",
-        how_to_read="Generated from the suite and the run: what was done, not what is usual.",
-        sample=guide.sample(evidence),
-        interval="Named with each formula.",
-        change="A protocol of other batch sizes, seeds or metrics answers another question.",
-        paragraphs=trust.method(run, evidence, analysis),
     )
 
 

@@ -92,6 +92,11 @@ def test_bd_energy_is_the_same_under_a_metric_turned_over(run: Run) -> None:
     assert up["akima"] == pytest.approx(up["bd_energy"]["value"], abs=0.02)
 
 
+def test_what_the_frontier_knows_is_not_worked_out_again(run: Run) -> None:
+    drawn = draw(run, ["q", "loss"], DRAWS)
+    assert bd_by_metric(run, drawn, frontier_of(run, drawn, "q")) == bd_by_metric(run, drawn)
+
+
 def test_the_band_rises_and_holds_the_frontier(run: Run) -> None:
     evidence = evidence_of(run, draw(run, ["q"], DRAWS), "q")
     band = attainment(evidence, evidence.grid.cells)
