@@ -112,8 +112,10 @@ def knee(ladder: Ladders) -> Array:
 
     A hint: it moves with the range that was measured.
     """
-    x, y = np.log2(ladder.energy_j), ladder.quality
+    y = ladder.quality
+    # a draw of few, scattered windows may have a mean below 0: it has no knee
     with np.errstate(invalid="ignore", divide="ignore"):
+        x = np.log2(ladder.energy_j)
         x = (x - np.fmin.reduce(x, axis=1, keepdims=True)) / np.ptp(x, axis=1, keepdims=True)
         y = (y - np.fmin.reduce(y, axis=1, keepdims=True)) / np.ptp(y, axis=1, keepdims=True)
     height = np.where(np.isfinite(x) & np.isfinite(y), y - x, -np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 
 from perjoule.run_directory import Run
 from perjoule.types import Role
-from perjoule_suites.budgetfusion.study import Arms, arms_of, true_steps, with_full_batches
+from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
 
 # Okabe and Ito's palette, with a marker of its own for each part an arm can play
 _LOOKS: dict[Role, tuple[str, str]] = {
@@ -53,6 +53,12 @@ def _ladder(arms: Arms) -> str:
     return next(name for name in arms.cells if arms.variant(name).policy == "fixed")
 
 
+def _first_predicted(arms: Arms) -> str:
+    """The first predicted arm on the ladder's own schedules, or the first of all."""
+    names = [name for name in arms.cells if arms.variant(name).role == "predicted"]
+    return next((name for name in names if shared_start(arms.variant(name)) == 1), names[0])
+
+
 def _categories(arms: Arms) -> dict[str, list[int]]:
     """Kind of prompt -> rows of the grid."""
     kinds = {prompt.prompt_id: prompt.category for prompt in arms.run.prompt_set}
@@ -84,7 +90,7 @@ def _curves(arms: Arms) -> Any:
 
 def _steps(arms: Arms) -> Any:
     """Steps that the first predicted arm gave each kind of prompt, one panel a level."""
-    name = next(n for n in arms.cells if arms.variant(n).role == "predicted")
+    name = _first_predicted(arms)
     cells = arms.cells[name]
     figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))
     kinds = _categories(arms)
@@ -117,6 +123,8 @@ def _frontier(arms: Arms, metric: str) -> Any:
 
 
 def _plane(panel: Any, arms: Arms, metric: str) -> None:
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
     ladder = arms.variant(_ladder(arms))
     colours = iter(_PREDICTED)
     for name in arms.cells:
@@ -137,6 +145,9 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
     panel.set_ylim(steep[len(steep) // 4] - 0.2 * (steep[-1] - steep[len(steep) // 4]), top)
     provenance = ", ".join(sorted(set(arms.run.trials["provenance"].drop_nulls())))
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.minorticks_off()
     panel.set_xlabel(f"J/image ({provenance})")
     panel.set_ylabel(metric)
     panel.grid(alpha=0.3, which="both")
@@ -144,7 +155,7 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
 
 def _predicted_and_true(arms: Arms) -> Any:
     """Steps taken against those that the true curves call for, one panel a level of the first equal-marginal arm."""
-    name = next(n for n in arms.cells if arms.variant(n).role == "predicted")
+    name = _first_predicted(arms)
     cells = arms.cells[name]
     figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))
     for panel, cell, column in zip(panels, cells, arms.columns(name), strict=True):

@@ -235,12 +235,12 @@ def _rivals(arms: Arms, test: str) -> list[str]:
         if name != test
         and arms.variant(name).policy == "shared-start"
         and _family(arms.variant(name)) == _family(variant)
-        and _shared(arms.variant(name)) == _shared(variant)
+        and shared_start(arms.variant(name)) == shared_start(variant)
     ]
     return [_ladders(arms)[_family(variant)], *own]
 
 
-def _shared(variant: Variant) -> int:
+def shared_start(variant: Variant) -> int:
     """How many first timesteps all schedules of a variant have in common; 1 for trailing spacing."""
     arguments = variant.policy_args
     if variant.policy == "budgetfusion-peek":
