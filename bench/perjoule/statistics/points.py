@@ -71,12 +71,25 @@ def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any
 def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     """J/image of each cell, from draws whose first columns are the cells' energies.
 
-    A cell whose prompts all shared their windows has no interval: there is nothing to draw from.
+    A cell whose prompts all shared their windows has no interval: there is nothing to draw from. No mean of windows
+    lies outside their range, so the interval ends there, which `Grid.spread_energy` does not know.
     """
     known = prompts_known(grid.energy_j)
     found = _estimates(means, range(len(grid.cells)), known, ENERGY_METHOD)
     shared = known <= grid.prompts_per_window
-    return [replace(e, low=None, high=None) if one else e for e, one in zip(found, shared, strict=True)]
+    windows = [column[np.isfinite(column)] for column in np.moveaxis(grid.energy_j, 2, 0)]
+    return [
+        replace(e, low=None, high=None) if one else _within(e, own)
+        for e, one, own in zip(found, shared, windows, strict=True)
+    ]
+
+
+def _within(estimate: Estimate, values: Array) -> Estimate:
+    """The interval cut at the range of the values."""
+    if estimate.low is None or estimate.high is None or estimate.value is None:
+        return estimate
+    low, high = max(estimate.low, float(values.min())), min(estimate.high, float(values.max()))
+    return replace(estimate, low=min(low, estimate.value), high=max(high, estimate.value))
 
 
 def family_of(run: Run) -> dict[str, str]:

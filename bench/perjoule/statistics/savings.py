@@ -118,7 +118,8 @@ def saving_rows(test: Ladders, anchor: Ladders, at_quality: float | None = None,
 
 def gain_rows(test: Ladders, anchor: Ladders, at_energy_j: float | None = None, default_rung: int = -1) -> Array:
     """G of each row -> (rows,); NaN outside either range."""
-    at = np.log(_energy_at(test, anchor, at_energy_j, default_rung))
+    with np.errstate(invalid="ignore"):  # a draw of few, scattered windows may have a mean below 0
+        at = np.log(_energy_at(test, anchor, at_energy_j, default_rung))
     return Envelopes.of(test).quality_at(at) - Envelopes.of(anchor).quality_at(at)
 
 

@@ -11,7 +11,8 @@ from perjoule.errors import UnknownNameError
 from perjoule.files import write_parquet
 from perjoule.run_directory import Run, load_run, write_scores
 from perjoule.statistics.frontier import frontier
-from perjoule.statistics.points import operating_points
+from perjoule.statistics.grid import Grid
+from perjoule.statistics.points import energy_estimates, operating_points
 from perjoule.types import MetricSpec, Score
 from tests.perjoule.test_execute import POWER_W, STEP_S, do, fresh, make_suite
 
@@ -105,6 +106,26 @@ def test_failed_trials_and_missing_joules_do_not_count(tmp_path: Path) -> None:
     assert points["n_prompts"].to_list() == [2, 2]
     assert points["energy_n"].to_list() == [2, 2]
     assert np.isfinite(points["energy_j_per_image"].to_numpy()).all()
+
+
+def test_no_interval_of_energy_leaves_the_range_of_the_windows() -> None:
+    # six windows of four prompts; something else ran during one of them
+    windows = np.array([4.0, 4.2, 3.9, 4.1, 80.0, 4.0])
+    energy = np.repeat(windows, 4)[:, None, None]
+    grid = Grid(
+        cells=("c",),
+        prompts=tuple(f"{i:02d}" for i in range(24)),
+        energy_j=energy,
+        quality={},
+        prompts_per_window=np.array([4.0]),
+    )
+    assert grid.spread_energy().min() < 0
+    (found,) = energy_estimates(grid, grid.resampled(2_000))
+    assert found.value == pytest.approx(windows.mean())
+    assert found.low is not None
+    assert found.high is not None
+    assert 3.9 <= found.low < 10
+    assert 30 < found.high <= 80
 
 
 def test_scoring_one_metric_again_keeps_the_others(run: Run) -> None:
