@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule import __version__, commands
-from perjoule.commands.options import Limit, MaxJoules, MaxMinutes, MeterName, Models, Offline, SuiteArgument
+from perjoule.commands.options import (
+    Json,
+    Limit,
+    MaxJoules,
+    MaxMinutes,
+    MeterName,
+    Metric,
+    Models,
+    Offline,
+    Quiet,
+    RunArgument,
+    SuiteArgument,
+)
 from perjoule.commands.plan import show_plan
 from perjoule.errors import EvidenceError, MeterError, PerjouleError, UnknownNameError
 
@@ -31,11 +43,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
-Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
 
 
 class Executor(StrEnum):

@@ -124,8 +124,11 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
 
 def images_per_window(suite: Suite) -> int:
     """Images in one energy window: as the protocol says, or one call of the suite's largest batch."""
-    protocol = suite.protocol
-    return protocol.images_per_window or max(v.batch_size or protocol.batch_size for v in suite.variants)
+    return suite.protocol.images_per_window or _largest_batch(suite)
+
+
+def _largest_batch(suite: Suite) -> int:
+    return max(variant.batch_size or suite.protocol.batch_size for variant in suite.variants)
 
 
 def json_schema() -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _check(suite: Suite, where: str) -> None:
         _at_least(getattr(protocol, key), 1, f"{where}: protocol.{key}")
     for key in ("warmup_iterations", "idle_s", "cooldown_s"):
         _at_least(getattr(protocol, key), 0, f"{where}: protocol.{key}")
-    largest = max(variant.batch_size or protocol.batch_size for variant in suite.variants)
+    largest = _largest_batch(suite)
     if protocol.images_per_window is not None and protocol.images_per_window < largest:
         raise SuiteError(
             f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"

@@ -12,6 +12,7 @@ from perjoule.downloads import go_offline
 from perjoule.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]

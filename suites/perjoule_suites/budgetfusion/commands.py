@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perjoule.commands.options import Json, Quiet
 from perjoule.errors import UsageError
 
 app = typer.Typer(
@@ -22,8 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
 
 
 @app.command()
