@@ -59,7 +59,8 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
         "name": name,
         "saved_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,
-        "environment": run.environment,
+        # a baseline may be shared, and the path says nothing to others
+        "environment": {k: v for k, v in run.environment.items() if k != "suite_folder"},
         "metrics": json.loads((run.path / "metrics.json").read_text())
         if (run.path / "metrics.json").is_file()
         else None,

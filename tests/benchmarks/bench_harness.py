@@ -59,7 +59,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
+            trial, _ = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
             writer.append(trial)
 
         def by_hand() -> None:
