@@ -20,9 +20,10 @@ from perjoule.budget import Budget, Spending
 from perjoule.catalogue import notices, weights_name, with_models
 from perjoule.environment import describe, gpu_name
 from perjoule.errors import DeviceLostError, Interrupted, PerjouleError, RunError, SuiteError, UsageError
+from perjoule.examining import examine_models, prompt_notes, suite_folder
 from perjoule.execute import execute
 from perjoule.failures import Failure, failure_of
-from perjoule.files import free_bytes, read_json, write_parquet
+from perjoule.files import free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
 from perjoule.models import relative_to
@@ -31,13 +32,12 @@ from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
 from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.policies import load_policy
-from perjoule.prompt_findings import record_of
+from perjoule.prompt_findings import record_of, sentences
 from perjoule.prompts import Origin, read_prompt_set
 from perjoule.protocols import (
     EnergyMeter,
     QualityMetric,
     SetMetric,
-    examines_models,
     judges_images,
     judges_sets,
     reads_prompts,
@@ -46,7 +46,7 @@ from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
 from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
-from perjoule.scoring import forget_partial, image_set, open_work, score_images, score_sets
+from perjoule.scoring import forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
 from perjoule.trial import GeneratorCache, NotLoadedError
@@ -161,35 +161,6 @@ def _prepare(path: Path, limit: int | None, *, models: Sequence[str], smoke: boo
     )
 
 
-def suite_folder(path: Path) -> Path:
-    """The folder in which a suite's relative model names are looked for first: its own.
-
-    The copy of a suite in a run directory still means the folder of the suite that was run.
-    """
-    record = path.parent / "environment.json"
-    recorded = read_json(record).get("suite_folder") if record.is_file() else None
-    return Path(recorded) if recorded else path.parent.resolve()
-
-
-def examine_models(suite: Suite, texts: Sequence[str], path: Path) -> dict[str, Examination]:
-    """Look at every variant's model before anything is downloaded, loaded or measured.
-
-    Raises:
-        SuiteError: Names everything that cannot run: file, key, value and remedy.
-    """
-    factory = registry.load("generators", "diffusers", kind="generator")
-    if not examines_models(factory):
-        return {}
-    found = {
-        variant.name: factory.examine(variant, texts, where=f"{path}: variants[{number}]")
-        for number, variant in enumerate(suite.variants)
-    }
-    problems = [problem for examination in found.values() for problem in examination.problems]
-    if problems:
-        raise SuiteError("\n".join(problems))
-    return found
-
-
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
     """`weights` and the files of one more source; several variants take different files of one repository."""
     known = weights.get(model, {"files": {}})
@@ -242,14 +213,15 @@ def run(
         reporter.message(f"warning: {problem}")
     for notice in notices(suite):
         reporter.message(f"note: {notice}")
-    # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
-    # an hour
-    for metric in prepared.metrics:
-        _ = metric.spec
+    # what a metric lacks must not be found out after an hour of measuring
+    with relative_to(prepared.folder):
+        rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
     with _devices(executor, prepared, meter_name, command) as (environment, do):
         reporter.message(f"meter: {environment['meter']['name']} ({environment['meter']['why']})")
         for cell_id, reason in environment.get("not_loaded", {}).items():
             reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
+        for sentence in sentences(environment.get("prompt_findings", ())):
+            reporter.message(f"warning: {sentence}")
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
@@ -281,7 +253,8 @@ def _foresee(
     device, protocol = gpu_name(), prepared.suite.protocol
     cells = cells_of(prepared.suite) if windows else []
     prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
-    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
+    said = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
+    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=said)
 
 
 def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:

@@ -2,7 +2,8 @@
 
 The record is kept in `environment.json`, so that a report needs no model:
 
-    prompt_findings = [{variant, prompts, cuts: [{encoder, limit, prompt_id, tokens, lost}], negative_prompt_ignored}]
+    prompt_findings = [{variant, prompts, negative_prompt_ignored,
+                        cuts: [{encoder, limit, prompt_id, tokens, lost, negative}]}]
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ _MOST_CHARACTERS = 60
 def remarks(findings: PromptFindings, count: int) -> tuple[str, ...]:
     """Coded warnings for a trial of `count` prompts."""
     said = []
-    for encoder, limit in dict.fromkeys((cut.encoder, cut.limit) for cut in findings.cuts):
-        cut = {c.prompt for c in findings.cuts if c.encoder == encoder}
-        said.append(warning("W271", f"{len(cut)} of {count} prompts are cut after {limit} tokens ({encoder})"))
+    for encoder, limit, negative in dict.fromkeys((cut.encoder, cut.limit, cut.negative) for cut in findings.cuts):
+        cut = {c.prompt for c in findings.cuts if (c.encoder, c.negative) == (encoder, negative)}
+        what = "the negative prompt is" if negative else f"{len(cut)} of {count} prompts are"
+        said.append(warning("W271", f"{what} cut after {limit} tokens ({encoder})"))
     if findings.negative_prompt_ignored:
         said.append(warning("W272", "the negative prompt has no effect, since guidance is off"))
     return tuple(said)
@@ -43,6 +45,7 @@ def record_of(found: Mapping[str, PromptFindings], prompts: Sequence[Prompt]) ->
                     "prompt_id": ids.get(cut.prompt, ""),
                     "tokens": cut.tokens,
                     "lost": cut.lost,
+                    "negative": cut.negative,
                 }
                 for cut in findings.cuts
             ],
@@ -58,22 +61,19 @@ def sentences(record: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
     Example: `W271: 3 of 40 prompts are cut after 77 tokens (tokenizer of sd15): 5e1c… (93 tokens) loses '…, and a fox'`
     """
-    cuts: dict[tuple[str, int, tuple[str, ...]], tuple[list[str], list[Mapping[str, Any]], int]] = {}
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for row in record:
-        for encoder, limit in dict.fromkeys((cut["encoder"], cut["limit"]) for cut in row["cuts"]):
-            some = [cut for cut in row["cuts"] if cut["encoder"] == encoder]
-            key = (encoder, limit, tuple(cut["prompt_id"] for cut in some))
-            cuts.setdefault(key, ([], some, row["prompts"]))[0].append(row["variant"])
-    for (encoder, limit, _), (variants, some, count) in cuts.items():
-        named = "; ".join(
-            f"{cut['prompt_id']} ({cut['tokens']} tokens) loses {_short(cut['lost'])!r}" for cut in some[:_MOST_NAMED]
-        )
-        more = f"; and {len(some) - _MOST_NAMED} more" if len(some) > _MOST_NAMED else ""
-        verb = "is" if len(some) == 1 else "are"
+        for encoder, limit, negative in dict.fromkeys((c["encoder"], c["limit"], c["negative"]) for c in row["cuts"]):
+            some = [c for c in row["cuts"] if (c["encoder"], c["negative"]) == (encoder, negative)]
+            said = tuple((c["prompt_id"], c["tokens"], c["lost"]) for c in some)
+            groups.setdefault((encoder, limit, negative, row["prompts"], said), []).append(row["variant"])
+    for (encoder, limit, negative, count, said), variants in groups.items():
+        named = "; ".join(f"{i or 'it'} ({tokens} tokens) loses {_short(lost)!r}" for i, tokens, lost in said[:_MOST_NAMED])
+        more = f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
+        what = "the negative prompt" if negative else f"{len(said)} of {count} prompts"
+        verb = "is" if negative or len(said) == 1 else "are"
         yield warning(
-            "W271",
-            f"{len(some)} of {count} prompts {verb} cut after {limit} tokens ({encoder} of {', '.join(variants)}): "
-            f"{named}{more}",
+            "W271", f"{what} {verb} cut after {limit} tokens ({encoder} of {', '.join(variants)}): {named}{more}"
         )
     ignored = [row["variant"] for row in record if row["negative_prompt_ignored"]]
     if ignored:

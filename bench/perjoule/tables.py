@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from perjoule import registry
 from perjoule.catalogue import facts_of, repositories, weights_name
+from perjoule.outcome import Outcome, outcome_of
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
@@ -52,6 +53,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     found = frontier(run, metric)
     if fmt == "json":
+        found = {**found, "trials": outcome_of(run).as_json()}
         sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
         return
     rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
@@ -293,6 +295,7 @@ def schemas() -> Row:
             "frontier": {"type": "array", "items": {"type": "string"}},
             "hypervolume": {"type": ["object", "null"]},
             "comparisons": {"type": "array", "items": {"$ref": "#/$defs/Comparison"}},
+            "trials": TypeAdapter(Outcome).json_schema(ref_template="#/properties/trials/$defs/{model}"),
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }

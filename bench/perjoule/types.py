@@ -285,6 +285,7 @@ class PromptCut:
         prompt: The text.
         tokens: How many it has.
         lost: The end of the text that is not read.
+        negative: Whether it is the negative prompt.
     """
 
     encoder: str
@@ -292,6 +293,7 @@ class PromptCut:
     prompt: str
     tokens: int
     lost: str
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

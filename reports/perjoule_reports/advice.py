@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from perjoule.diffusers_code import diffusers_code
+from perjoule.outcome import outcome_of
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -108,6 +109,11 @@ def _unfinished(run: RunData) -> list[str]:
         )
     if "failure" in run.trials.columns and (failed := run.trials["failure"].is_not_null().sum()):
         said.append(f"{fmt.plural(int(failed), 'trial')} failed and count nowhere.")
+    if flat := outcome_of(run).one_colour:
+        said.append(
+            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "
+            "them, so look at the pictures before you believe a score."
+        )
     if "value" in run.scores.columns and not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:

@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.outcome import outcome_of
+from perjoule.prompt_findings import sentences
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings_table import WARNINGS
 from perjoule_reports import format as fmt
@@ -39,6 +41,17 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
               hint="fewer trials than the suite plans")
         if planned and done < planned else None
     )  # fmt: skip
+    outcome = outcome_of(run)
+    failed = (
+        Badge(label="failures", value=f"{outcome.failed} OF {outcome.done} TRIALS FAILED", tone="alarm",
+              hint="; ".join(fmt.clean(one.reason) for one in outcome.failures[:3]))
+        if outcome.failed else None
+    )  # fmt: skip
+    flat = (
+        Badge(label="pictures", value=f"OF ONE COLOUR in {outcome.one_colour} of {outcome.done} trials", tone="alarm",
+              hint="W270: nothing is drawn on them; look at the pictures")
+        if outcome.one_colour else None
+    )  # fmt: skip
     found = (
         Badge(
             label="energy",
@@ -47,6 +60,8 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             hint=words,
         ),
         unfinished,
+        failed,
+        flat,
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
@@ -112,6 +127,12 @@ def partial(run: RunData) -> tuple[str, ...]:
         "or was "
         "stopped; perjoule run suite.toml --out RUN --resume goes on with it.",
     )
+
+
+def prompts(run: RunData) -> tuple[str, ...]:
+    """Say which prompts were cut by a text encoder, and which negative prompts had no effect."""
+    record = run.environment.get("prompt_findings")
+    return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
 
 
 def curves(analysis: Analysis) -> tuple[str, ...]:
@@ -188,6 +209,7 @@ def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> 
 
 def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
     """The system under test: the short list, and packages with everything else that was recorded."""
+    environment = {k: v for k, v in environment.items() if k not in ("prompt_findings", "suite_folder", "not_loaded")}
     first = ("gpu", "cpu", "cpu_count", "ram_bytes", "os", "python", "meter", "perjoule", "commit", "created_utc",
              "fingerprint", "comparability_key")  # fmt: skip
     short = [row for key in first if key in environment for row in _flatten(key, environment[key])]

@@ -16,7 +16,7 @@ from perjoule.errors import SuiteError, UsageError
 from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
-from perjoule_suites.faults import broken_file, explain, first_line
+from perjoule_suites.faults import broken_file, explain, first_line, quiet
 from perjoule_suites.reuse import enable_reuse
 from perjoule_suites.schedules import make_scheduler, parameters
 
@@ -39,11 +39,8 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         SuiteError: A setting does not fit the model.
     """
     import diffusers
-    import transformers
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
+    quiet()
     if torch.cuda.is_available():
         gc.collect()  # pipelines hold cycles, and two large ones seldom fit
         torch.cuda.empty_cache()

@@ -10,13 +10,14 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.types import Examination, PromptFindings, Variant
 from perjoule_suites import hub
-from perjoule_suites.faults import broken_file, first_line
+from perjoule_suites.faults import broken_file, first_line, quiet
 from perjoule_suites.prompt_lengths import prompt_cuts, token_limits
 from perjoule_suites.schedules import schedule_problems
 
@@ -35,6 +36,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         prompts: Texts to be drawn.
         where: Suite file and key, for messages.
     """
+    quiet()
     try:
         folder, here = hub.local_folder(variant, where)
         if folder is None:
@@ -218,10 +220,10 @@ def prompt_findings(
     """
     limits = token_limits(tokenizers, kind, variant.call_args)
     guided = (variant.guidance > 1 and not embedded) or float(variant.call_args.get("true_cfg_scale", 1.0)) > 1
-    texts = [*prompts, *([variant.negative_prompt] if variant.negative_prompt and guided else [])]
-    return PromptFindings(
-        cuts=prompt_cuts(limits, texts), negative_prompt_ignored=bool(variant.negative_prompt) and not guided
-    )
+    cuts = prompt_cuts(limits, prompts)
+    if variant.negative_prompt and guided:
+        cuts += tuple(replace(cut, negative=True) for cut in prompt_cuts(limits, [variant.negative_prompt]))
+    return PromptFindings(cuts=cuts, negative_prompt_ignored=bool(variant.negative_prompt) and not guided)
 
 
 def _denoiser_config(folder: Path, index: dict[str, Any]) -> dict[str, Any]:

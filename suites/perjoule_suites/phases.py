@@ -58,7 +58,7 @@ class PhaseHooks:
         return evaluations, seconds
 
     def take_not_finite(self) -> list[str]:
-        """What held NaN or infinite values since the last take: the latents that the VAE read, or what it made."""
+        """What held NaN or infinite values since the last take: the latents that the VAE's decoder read, or what it made."""
         found = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
         self._finite.clear()
         return found
@@ -68,11 +68,11 @@ class PhaseHooks:
             self.evaluations += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
         self._open[phase] = self._now()
         if phase == "vae_decode":
-            self._look("the latents", args[0] if args else kwargs.get("sample"))
+            self._look("the input of the VAE decoder", args[0] if args else kwargs.get("sample"))
 
     def _leave(self, phase: str, _module: nn.Module, _args: Any, output: Any) -> None:
         if phase == "vae_decode":
-            self._look("the decoded images", output)
+            self._look("the output of the VAE decoder", output)
         self._spans[phase].append((self._open.pop(phase), self._now()))
 
     def _look(self, name: str, values: Any) -> None:

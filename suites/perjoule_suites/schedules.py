@@ -58,7 +58,8 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
     except SuiteError as error:
         return [str(error)]
     name = type(scheduler).__name__
-    key = f"{where}.scheduler = {name!r}" if variant.scheduler else f"{where}: the model's own scheduler {name}"
+    own_name = f"{where}.model = {variant.model!r}: its own scheduler {name}"
+    key = f"{f'{where}.scheduler = {name!r}' if variant.scheduler else own_name} (variant {variant.name!r})"
     lacking = [attribute for attribute in _needed(pipeline_class) if not hasattr(scheduler, attribute)]
     if lacking:
         return [
