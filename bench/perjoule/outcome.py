@@ -8,12 +8,14 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.columns import TRIAL_COLUMNS
 from perjoule.errors import RunError
 from perjoule.plan import planned_trials
 from perjoule.run_directory import Run
 from perjoule.suite import cells_of
 from perjoule.text import one_line
 
+_NEEDED = {"cell_id", "failure", "warnings"}
 _MOST_CELLS = 4
 _MOST_REASON = 300
 
@@ -70,6 +72,8 @@ class Outcome:
 def outcome_of(run: Run) -> Outcome:
     """Count the trials of a run."""
     trials = run.trials
+    if not _NEEDED <= set(trials.columns):
+        trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
     imported = not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants)
     failed = trials.filter(pl.col("failure").is_not_null()).select("cell_id", "failure")
     by_reason: dict[str, list[str]] = {}

@@ -72,7 +72,6 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
     _check_call(pipeline, variant, where)
     if variant.scheduler or variant.scheduler_args:
         pipeline.scheduler = make_scheduler(pipeline.scheduler, variant, where)
-    _check_schedule(pipeline, variant, where)
     _check_guidance(pipeline, variant, where)
     pipeline.set_progress_bar_config(disable=True)
     try:
@@ -148,14 +147,6 @@ def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
             raise SuiteError(f"{where}.call_args.{key}: {type(pipeline).__name__} takes no such argument: {free}")
     if variant.negative_prompt and "negative_prompt" not in known:
         raise SuiteError(f"{where}.negative_prompt: {type(pipeline).__name__} takes none")
-
-
-def _check_schedule(pipeline: Any, variant: Variant, where: str) -> None:
-    if not variant.timesteps:
-        return
-    for kind, function in ((pipeline, type(pipeline).__call__), (pipeline.scheduler, pipeline.scheduler.set_timesteps)):
-        if "timesteps" not in parameters(function):
-            raise SuiteError(f"{where}.timesteps: {type(kind).__name__} takes no schedule of one's own")
 
 
 def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:

@@ -60,6 +60,10 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
     name = type(scheduler).__name__
     own_name = f"{where}.model = {variant.model!r}: its own scheduler {name}"
     key = f"{f'{where}.scheduler = {name!r}' if variant.scheduler else own_name} (variant {variant.name!r})"
+    if variant.timesteps:
+        for owner, function in ((pipeline_class, pipeline_class.__call__), (type(scheduler), scheduler.set_timesteps)):
+            if "timesteps" not in parameters(function):
+                return [f"{where}.timesteps: {owner.__name__} takes no schedule of one's own"]
     lacking = [attribute for attribute in _needed(pipeline_class) if not hasattr(scheduler, attribute)]
     if lacking:
         return [
