@@ -1,8 +1,8 @@
 """Failures of the work inside a trial: their words, and what has to happen before the next trial.
 
-    an exception of the pipeline      one failed trial with type, message and traceback; the run goes on
-    out of memory                     the same, and the device's cache is emptied first
-    the GPU's context is dead         the run ends: every later call in this process would fail as well
+an exception of the pipeline      one failed trial with type, message and traceback; the run goes on
+out of memory                     the same, and the device's cache is emptied first
+the GPU's context is dead         the run ends: every later call in this process would fail as well
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Outcome:
 def outcome_of(run: Run) -> Outcome:
     """Count the trials of a run."""
     trials = run.trials
-    if not _NEEDED <= set(trials.columns):
+    if not set(trials.columns) >= _NEEDED:
         trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
     imported = not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants)
     failed = trials.filter(pl.col("failure").is_not_null()).select("cell_id", "failure")

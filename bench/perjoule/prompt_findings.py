@@ -68,7 +68,9 @@ def sentences(record: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             said = tuple((c["prompt_id"], c["tokens"], c["lost"]) for c in some)
             groups.setdefault((encoder, limit, negative, row["prompts"], said), []).append(row["variant"])
     for (encoder, limit, negative, count, said), variants in groups.items():
-        named = "; ".join(f"{i or 'it'} ({tokens} tokens) loses {_short(lost)!r}" for i, tokens, lost in said[:_MOST_NAMED])
+        named = "; ".join(
+            f"{i or 'it'} ({tokens} tokens) loses {_short(lost)!r}" for i, tokens, lost in said[:_MOST_NAMED]
+        )
         more = f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
         what = "the negative prompt" if negative else f"{len(said)} of {count} prompts"
         verb = "is" if negative or len(said) == 1 else "are"

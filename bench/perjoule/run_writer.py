@@ -26,9 +26,7 @@ SUPERSEDED = "superseded.jsonl"
 class RunWriter:
     """Appends to a run directory; a trial is on disk before the next one starts."""
 
-    def __init__(
-        self, path: Path, done: dict[str, dict[str, Any]], superseded: Sequence[dict[str, Any]] = ()
-    ) -> None:
+    def __init__(self, path: Path, done: dict[str, dict[str, Any]], superseded: Sequence[dict[str, Any]] = ()) -> None:
         """Open the append-only files.
 
         Args:
@@ -60,9 +58,7 @@ class RunWriter:
         return cls(path, {})
 
     @classmethod
-    def resume(
-        cls, path: Path, suite: Suite, environment: dict[str, Any], *, retry_failed: bool = False
-    ) -> RunWriter:
+    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any], *, retry_failed: bool = False) -> RunWriter:
         """Go on with a run that was interrupted.
 
         A last line torn by a crash is dropped: its trial is done again. Trials that failed stay failed, unless

@@ -192,9 +192,7 @@ def _own_scheduler(folder: Path, index: dict[str, Any]) -> Any:
     return getattr(diffusers, entry[1]).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
 
 
-def _prompt_findings(
-    folder: Path, index: dict[str, Any], variant: Variant, prompts: Sequence[str]
-) -> PromptFindings:
+def _prompt_findings(folder: Path, index: dict[str, Any], variant: Variant, prompts: Sequence[str]) -> PromptFindings:
     import transformers
 
     names = [(name, kind) for name, _, kind in hub.components(index) if name.startswith("tokenizer")]

@@ -97,7 +97,11 @@ def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
     path, head = folder / INDEX, f"{key} = {model!r}"
     if not path.is_file():
         single = sorted(p.name for p in folder.glob("*") if p.suffix in _SINGLE_FILES)
-        more = f"; {single[0]} is a single-file checkpoint: {_CONVERT.format(file=str(folder / single[0]))}" if single else ""
+        more = (
+            f"; {single[0]} is a single-file checkpoint: {_CONVERT.format(file=str(folder / single[0]))}"
+            if single
+            else ""
+        )
         raise UsageError(f"{head}: this folder is not a diffusers pipeline: {INDEX} is missing{more}")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))

