@@ -37,7 +37,7 @@ def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         what = "is not a scheduler of diffusers" if kind is None else "of diffusers is not a scheduler"
         raise SuiteError(f"{where}.scheduler = {name!r} {what}; these fit: {', '.join(_fitting(own))}")
-    known_args = parameters(kind.__init__)
+    known_args = parameters(kind.__init__)  # type: ignore[misc]
     for key in variant.scheduler_args:
         if key not in known_args:
             raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")

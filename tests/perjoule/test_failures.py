@@ -191,7 +191,7 @@ def test_the_tensors_of_a_failed_call_are_let_go_of() -> None:
     assert "in call" in found.traceback
 
 
-# -- a dead device ------------------------------------------------------------------------------------------------------
+# -- a dead device -----------------------------------------------------------------------------------------------------
 
 STICKY = [
     torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
@@ -279,7 +279,7 @@ def test_a_worker_with_a_dead_device_is_lost(tmp_path: Path) -> None:
     packing.close()
 
 
-# -- loading and preparing ----------------------------------------------------------------------------------------------
+# -- loading and preparing ---------------------------------------------------------------------------------------------
 
 
 def two_variants() -> Suite:
@@ -350,7 +350,7 @@ def test_a_warm_up_that_fails_leaves_the_trial_to_say_why(tmp_path: Path) -> Non
     assert run.trials["failure"].to_list() == ["IndexError: always"] * 6
 
 
-# -- going on -----------------------------------------------------------------------------------------------------------
+# -- going on ----------------------------------------------------------------------------------------------------------
 
 
 def test_resume_leaves_failed_trials_and_retry_failed_does_them_again(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_a_fix_may_bring_back_a_variant_that_was_not_loaded(tmp_path: Path) -> N
         RunWriter.resume(tmp_path / "run", suite, changed)
 
 
-# -- what is said of it -------------------------------------------------------------------------------------------------
+# -- what is said of it ------------------------------------------------------------------------------------------------
 
 
 def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(

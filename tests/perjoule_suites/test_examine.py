@@ -187,7 +187,7 @@ def test_every_text_to_image_pipeline_of_diffusers_is_taken_and_no_editor() -> N
     assert [c.__name__ for c in editors if input_problem(c) is None] == []
 
 
-# -- schedulers ---------------------------------------------------------------------------------------------------------
+# -- schedulers --------------------------------------------------------------------------------------------------------
 
 OWN = diffusers.DDIMScheduler.from_pretrained(sd_tiny(), subfolder="scheduler")
 PIPELINE = diffusers.StableDiffusionPipeline
@@ -261,7 +261,7 @@ def test_a_walk_says_what_the_real_pipeline_does(small: Any, scheduler: str) -> 
             assert works == (schedule_problems(OWN, PIPELINE, variant, "s") == []), (arguments, steps)
 
 
-# -- NaN ----------------------------------------------------------------------------------------------------------------
+# -- NaN ---------------------------------------------------------------------------------------------------------------
 
 
 def nan_in(folder: Path, part: str, key: str, value: float) -> None:
@@ -302,7 +302,7 @@ def test_one_failure_does_not_taint_the_next_call(tmp_path: Path) -> None:
     assert generator.generate(["a large red circle"], [1], 2).images.std() > 0
 
 
-# -- prompts ------------------------------------------------------------------------------------------------------------
+# -- prompts -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
