@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
+from perjoule.commit import checked_out_commit
 from perjoule.protocols import EnergyMeter
 from perjoule.types import Suite
 
@@ -62,7 +62,8 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "packages": packages,
-        "commit": _commit(),
+        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        "commit": checked_out_commit(Path()),
         "comparability": comparability,
         "comparability_key": key,
         "fingerprint": key,
@@ -84,27 +85,12 @@ def _version(name: str) -> str | None:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the working directory, with `-dirty`, or None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
@@ -52,10 +53,10 @@ def load_suite(path: Path) -> Suite:
         SuiteError: Names the file, the key, its value and what to do.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(path.read_bytes(), f"{path}:", SuiteError))
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from error
     return parse_suite(table, where=str(path))
 
@@ -78,7 +79,7 @@ def write_suite(suite: Suite, path: Path) -> None:
     """Write a suite as TOML with every default spelled out (absent values are left out)."""
     import tomli_w
 
-    path.write_text(tomli_w.dumps(_without_none(asdict(suite))), encoding="utf-8")
+    write_text(path, tomli_w.dumps(_without_none(asdict(suite))))
 
 
 def suite_digest(suite: Suite) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands.options import Json, Metric, print_json, share
+from perjoule.files import write_text
+from perjoule.outcome import in_words
 
 if TYPE_CHECKING:
     from perjoule.gating.records import Verdict
@@ -88,10 +90,6 @@ def gate(
             joules_per_quality=joules_per_quality,
         )
         verdict = judge(theirs, ours, metric, config)
-    if junit is not None:
-        junit.write_text(render.junit(verdict), encoding="utf-8")
-    if markdown is not None:
-        markdown.write_text(render.markdown(verdict), encoding="utf-8")
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
         print_json(verdict.as_json())
@@ -99,11 +97,25 @@ def gate(
         typer.echo(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
+    # after stdout, so that a file that cannot be written does not cost the verdict
+    if junit is not None:
+        write_text(junit, render.junit(verdict))
+    if markdown is not None:
+        write_text(markdown, render.markdown(verdict))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if on_github and summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(render.markdown(verdict))
+        _append(Path(summary), render.markdown(verdict))
     raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _append(file: Path, text: str) -> None:
+    """Add to a file that the environment names, not the user: that it cannot be written does not change the verdict."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        sys.stderr.write(f"perjoule: warning: GITHUB_STEP_SUMMARY: {in_words(error)}\n")
 
 
 def _exit_code(verdict: Verdict, inconclusive: Inconclusive) -> int:

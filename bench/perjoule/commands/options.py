@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from perjoule.downloads import go_offline
 from perjoule.errors import UsageError
+from perjoule.text import as_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
@@ -42,7 +42,7 @@ Offline = Annotated[
 
 def print_json(value: Any) -> None:
     """A result for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False, default=str))
+    typer.echo(as_json(value))
 
 
 def share(text: str, option: str) -> float:

@@ -14,7 +14,7 @@ import pytest
 
 from perjoule.commands.options import share
 from perjoule.errors import PerjouleError, UsageError
-from perjoule.files import read_json, write_json
+from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 
@@ -129,8 +129,7 @@ class EnergySession:
         if self.save_as is not None and self.measured and exitstatus == 0:
             self._save(self.save_as)
         if self.report is not None:
-            self.report.parent.mkdir(parents=True, exist_ok=True)
-            self.report.write_text(self._render(self.report.suffix), encoding="utf-8")
+            write_text(self.report, self._render(self.report.suffix))
             self.written.append(self.report)
         return not (self.gating and (self.missing or not self.measured))
 
@@ -199,7 +198,6 @@ class EnergySession:
 
     def _save(self, name: str) -> None:
         path = self.root / FOLDER / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, self._record())
         self.written.append(path)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from perjoule.files import replacing
 from perjoule.run_directory import Run
 from perjoule.types import Role
 from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
@@ -30,7 +31,6 @@ def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
         metric: The quality on the axes; the suite's primary metric by default.
     """
     arms, name = arms_of(run), metric or run.suite.metrics.primary
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
         "study-curves.png": _curves(arms),
         "study-steps.png": _steps(arms),
@@ -38,7 +38,8 @@ def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
         "study-frontier.png": _frontier(arms, name),
     }
     for file, figure in files.items():
-        figure.savefig(folder / file, dpi=120, metadata={"Software": None})
+        with replacing(folder / file) as opened:
+            figure.savefig(opened, format="png", dpi=120, metadata={"Software": None})
     return [folder / file for file in files]
 
 
