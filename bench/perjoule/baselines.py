@@ -221,8 +221,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
     if len(text) > MOST_BYTES:
         raise RunError(
-            f"{path}: {len(text) / 2**20:.0f} MiB, and a baseline may have {MOST_BYTES // 2**20}: keep the run directory "
-            "itself, and name it with --baseline"
+            f"{path}: {len(text) / 2**20:.0f} MiB, and a baseline may have {MOST_BYTES // 2**20}: keep the run "
+            "directory itself, and name it with --baseline"
         )
     write_bytes(path, gzip.compress(text, mtime=0))
 

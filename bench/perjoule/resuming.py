@@ -1,7 +1,7 @@
 """The prompts of a run that goes on: its own, as stored when it began, whatever has become of the prompt file.
 
-Half a run on one prompt set and half on another would be no measurement of either. So the file that the suite names is
-compared with the digest that the run recorded, and a difference is reported; the trials continue with the stored prompts.
+Half a run on one prompt set and half on another measures neither. So the file that the suite names is compared with the
+digest that the run recorded, a difference is reported, and the trials continue with the stored prompts.
 """
 
 from __future__ import annotations
@@ -109,6 +109,6 @@ def _changed(name: str, digest: str | None, recorded: str, run: Run) -> str | No
         return None
     what = "is gone" if digest is None else f"has changed since the run began (SHA-256 was {recorded}, is {digest})"
     return (
-        f"{name} {what}: the run goes on with the {len(run.prompt_set)} prompts stored in {run.path / 'prompts.jsonl'}; "
+        f"{name} {what}: the run goes on with the {len(run.prompt_set)} prompts in {run.path / 'prompts.jsonl'}; "
         "start a run of other prompts with another --out"
     )

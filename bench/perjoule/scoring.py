@@ -62,11 +62,13 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
         options = run.suite.metrics.options.get(spec.name, {})
         content = json.dumps([asdict(spec), options, _digests(options)], sort_keys=True, default=str)
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        known = {row.get("image_id"): row for row in rows if row.get("key") == key and "value" in row}
+        known = {
+            row.get("image_id"): row
+            for row in rows
+            if row.get("key") == key and row.keys() >= {"value", "reason_unscored"}
+        }
         kept = [
-            Score(
-                image_id=i, metric=spec.name, value=known[i]["value"], reason_unscored=known[i].get("reason_unscored")
-            )
+            Score(image_id=i, metric=spec.name, **{name: known[i][name] for name in ("value", "reason_unscored")})
             for i in images.image_ids
             if i in known
         ]

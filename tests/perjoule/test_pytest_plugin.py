@@ -10,6 +10,7 @@ import scipy.special
 
 # pytester forgets what a run inside this process imported, and extension modules cannot be loaded twice
 import perjoule.environment
+import perjoule.pytest_energy.suites
 import perjoule.testing
 import perjoule_suites.diffusers_generator
 
