@@ -119,6 +119,8 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     for table in _TABLES:
         try:
             frame = pl.DataFrame(record.tables[table], schema=_COLUMNS[table])
+        except KeyError as error:
+            raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
             raise RunError(f"{path}: table {table}: cannot be read: {first_line(error)}") from error
         write_parquet(frame, folder / f"{table}.parquet")

@@ -93,7 +93,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; see `replacing`."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, _encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -138,7 +138,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """JSON text as UTF-8; file names that are not UTF-8 reach us as lone surrogates, which JSON writes as escapes."""
+    """Text as UTF-8; file names that are not UTF-8 reach us as lone surrogates, which become escapes, as in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 

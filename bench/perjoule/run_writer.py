@@ -47,8 +47,8 @@ class RunWriter:
             UsageError: If the directory exists and is not empty.
         """
         require_vacant(path)
-        (path / "images").mkdir(parents=True, exist_ok=True)
         write_suite(suite, path / "suite.toml")
+        (path / "images").mkdir(exist_ok=True)
         write_json_lines(path / "prompts.jsonl", [asdict(prompt) for prompt in prompts])
         digest = hashlib.sha256((path / "prompts.jsonl").read_bytes()).hexdigest()
         # last, since its presence is what makes the directory a run

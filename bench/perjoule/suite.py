@@ -79,7 +79,13 @@ def write_suite(suite: Suite, path: Path) -> None:
     """Write a suite as TOML with every default spelled out (absent values are left out)."""
     import tomli_w
 
-    write_text(path, tomli_w.dumps(_without_none(asdict(suite))))
+    text = tomli_w.dumps(_without_none(asdict(suite)))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text[: error.start].splitlines()[-1]
+        raise SuiteError(f"{suite.name}: {ascii(line)}…: a name that is not UTF-8 cannot be stored: rename it") from None
+    write_text(path, text)
 
 
 def suite_digest(suite: Suite) -> str:

@@ -55,7 +55,7 @@ PLAIN = "perjoule.plain"
 
 
 def plain_error(error: UnicodeError) -> tuple[str, int]:
-    """Error handler of codecs: write what an encoding lacks in ASCII, our signs by their look, the rest escaped as in JSON."""
+    """Error handler of codecs: what an encoding lacks is written in ASCII, signs by their look, the rest as in JSON."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
