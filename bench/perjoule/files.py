@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: Names `path`, not the temporary file.
     """
-    temporary = path.with_name(f".perjoule-{secrets.token_hex(8)}.tmp")
+    temporary = path.parent / f".perjoule-{secrets.token_hex(8)}.tmp"
     try:
         if _is_stream(path):
             with path.open("wb") as stream:
@@ -117,8 +117,11 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def open_journal(path: Path) -> IO[bytes]:
     """Open a file of JSON lines to append to; a symbolic link in its place is refused with an OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+    return open(path, "ab", opener=opener)  # noqa: PTH123 - Path.open takes no opener
 
 
 def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
@@ -127,10 +130,14 @@ def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
 
 
 def append_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows as JSON lines and wait until they are on disk."""
-    file.write(b"".join(map(_line, rows)))
-    file.flush()
-    os.fsync(file.fileno())
+    """Append rows as JSON lines and wait until they are on disk. Raises OSError that names the file."""
+    content = b"".join(map(_line, rows))
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file.name)) from error
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -238,7 +245,8 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     if not path.exists():
         return pl.DataFrame(schema=columns)
     try:
-        return pl.read_parquet(path)
+        with path.open("rb") as file:  # polars itself takes no path that is not UTF-8
+            return pl.read_parquet(file)
     # polars panics, which is not an Exception, over some damaged bytes
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error

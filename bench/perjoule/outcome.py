@@ -95,8 +95,9 @@ def _reported(error: BaseException) -> int:
         case BrokenPipeError():
             return READER_GONE
         case OSError():
-            on_stdout = error.filename is None and not _stdout_works()
-            return _say(f"{'stdout: ' if on_stdout else ''}{in_words(error)}", FILE_ERROR)
+            # files that we write are named in the error, see `perjoule.files`; what is left is stdout
+            unnamed = error.filename is None and error.errno is not None
+            return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
         case MemoryError():
             return _say("out of memory", INTERNAL_ERROR)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click

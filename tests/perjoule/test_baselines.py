@@ -47,7 +47,17 @@ def rewrite(path: Path, record: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../planted", "../../../planted", "{absolute}", "sub/planted", ".", "..", "", "suite.toml/../../planted", "points.txt"],
+    [
+        "../planted",
+        "../../../planted",
+        "{absolute}",
+        "sub/planted",
+        ".",
+        "..",
+        "",
+        "suite.toml/../../planted",
+        "points.txt",
+    ],
 )
 def test_a_baseline_writes_no_file_but_its_own(root, run, tmp_path, capsys, name):
     path = find("main", root).path
@@ -162,7 +172,9 @@ def mutated(record: Any, chance: random.Random) -> Any:
         if chance.random() < 0.3:
             del node[key]
         else:
-            node[key] = chance.choice([None, 0, -1, 2**70, 1e308, "", "x" * 300, [], {}, [[]], {"a": {}}, True, "\ud800"])
+            node[key] = chance.choice(
+                [None, 0, -1, 2**70, 1e308, "", "x" * 300, [], {}, [[]], {"a": {}}, True, "\ud800"]
+            )
         return record
 
 

@@ -14,7 +14,9 @@ from perjoule.testing import SyntheticMeter, VirtualClock
 from tests.perjoule.test_execute import make_suite
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | IDENTITY | {"GIT_CONFIG_GLOBAL": "/dev/null"}
+CLEAN = (
+    {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | IDENTITY | {"GIT_CONFIG_GLOBAL": "/dev/null"}
+)
 
 
 def git(*arguments: str, at: Path) -> str:

@@ -166,10 +166,14 @@ class TestJsonLines:
 
     @settings(max_examples=60)
     @given(
-        rows=st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6) | st.integers(), max_size=3), max_size=5),
+        rows=st.lists(
+            st.dictionaries(st.text(max_size=4), st.text(max_size=6) | st.integers(), max_size=3), max_size=5
+        ),
         cut=st.integers(0, 400),
     )
-    def test_whatever_a_crash_leaves_the_complete_rows_are_there_and_rows_can_be_appended(self, tmp_path_factory, rows, cut):
+    def test_whatever_a_crash_leaves_the_complete_rows_are_there_and_rows_can_be_appended(
+        self, tmp_path_factory, rows, cut
+    ):
         file = tmp_path_factory.mktemp("lines") / "trials.jsonl"
         write_json_lines(file, rows)
         whole = file.read_bytes()
