@@ -87,15 +87,9 @@ class EnergySession:
     def learn_system(self, meter: EnergyMeter) -> None:
         """Note what the joules are of; once is enough."""
         if not self.system:
-            from perjoule.environment import _cpu_name, nvidia_gpus
+            from perjoule.environment import system_of
 
-            gpus = nvidia_gpus()
-            self.system = {
-                "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
-                "driver": gpus[0]["driver"].split(".")[0] if gpus else "",
-                "power_limit_w": [gpu["power_limit_w"] for gpu in gpus],
-                "meter": meter.name.split(":")[0],
-            }
+            self.system = system_of(meter)
 
     def add(self, measured: Measured) -> Judgement | None:
         """Keep a test's rounds; with a baseline, judge them."""

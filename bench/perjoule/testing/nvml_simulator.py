@@ -555,6 +555,10 @@ class NvmlSimulator:
         """
         return (self._clock or SystemClock()).every(interval_s, action)
 
+    def asleep_s(self) -> float:
+        """Seconds that the machine has slept; on virtual time it never does."""
+        return (self._clock or SystemClock()).asleep_s()
+
     def set_power(self, board: int, power_w: float) -> float:
         """A step of a `StepLog` board, now; the time of it.
 
