@@ -23,6 +23,7 @@ import polars as pl
 from perjoule.errors import RunError, UnknownNameError, UsageError
 from perjoule.files import write_json, write_parquet
 from perjoule.run_directory import Run, load_run
+from perjoule.statistics.devices import require_one_device
 
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
@@ -51,6 +52,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} holds no trial: there is nothing to keep")
+    require_one_device(run)
     files = {text: (run.path / text).read_text(encoding="utf-8") for text in _TEXTS if (run.path / text).is_file()}
     if (run.path / "trials.parquet").is_file():
         files["trials.jsonl"] = run.trials.write_ndjson()
