@@ -395,7 +395,7 @@ class CounterLog:
         idle: As learnt before the window.
         limit_w: The device's power limit.
         seen_share: Share of time that a part-time counter sees; 1 for one that misses nothing.
-        lost: The coded reason why the source failed on the way, None if it did not.
+        lost: The coded reason why the source failed on the way, or why the window is worthless; None if it is not.
     """
 
     before: Edge

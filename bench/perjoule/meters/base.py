@@ -469,7 +469,7 @@ def _without_energy(reading: EnergyReading, reason: str) -> EnergyReading:
             energy_j=None,
             uncertainty_j=None,
             power_ratio=None,
-            counter=None if row.counter is None else replace(row.counter, after=None, rest=None, lost=reason),
+            counter=None if row.counter is None else replace(row.counter, lost=reason),
         )
         for row in reading.devices
     ]
