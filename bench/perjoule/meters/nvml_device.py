@@ -335,6 +335,8 @@ def ask(
         try:
             value = retried(nvml, clock, name, getattr(nvml, name), *args, for_s=for_s)
         except UnicodeDecodeError as error:  # the binding takes all text for UTF-8, which it is not everywhere
+            if take is not _text:
+                raise
             value = error.object
         return Answer(value=take(value))
     except Fault as fault:
