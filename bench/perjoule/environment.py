@@ -90,7 +90,7 @@ def system_of(meter: EnergyMeter) -> dict[str, Any]:
         }
     system: dict[str, Any] = {"device": cpu_name(), "meter": kind, "driver": "", "power_limit_w": []}
     gpus = list(visible_gpus())
-    return system | ({"gpus_not_measured": gpus} if gpus else {})
+    return system | ({"visible_gpus": gpus} if gpus else {})
 
 
 def gpu_name() -> str | None:
