@@ -103,13 +103,17 @@ def sign_of(spec: MetricSpec) -> float:
     return 1.0 if spec.direction == "higher" else -1.0
 
 
+def was_stopped() -> pl.Expr:
+    """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
+    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+
+
 def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
     measured = good & pl.col("energy_j").is_not_null()
-    # the seconds for which a window was stopped are not the work's
-    ran = good & ~pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+    ran = good & ~was_stopped()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
