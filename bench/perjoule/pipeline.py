@@ -187,7 +187,7 @@ def run(
     for metric in prepared.metrics:
         _ = metric.spec
     with _devices(executor, prepared, meter_name, command) as (environment, do):
-        reporter.message(f"meter: {environment['meter']['name']} ({environment['meter']['why']})")
+        _introduce(environment, reporter)
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
@@ -201,6 +201,14 @@ def run(
         raise Interrupted(
             f"stopped: all trials are kept in {out}; go on with: perjoule score {out} && perjoule report {out}"
         ) from None
+
+
+def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
+    """Say which meter was taken, and what holds for all of its readings."""
+    meter = environment["meter"]
+    reporter.message(f"meter: {meter['name']} ({meter['why']})")
+    for note in meter.get("notes", ()):
+        reporter.message(f"warning: {note}")
 
 
 def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
@@ -237,7 +245,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
     short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
     cells = [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen]
     with TemporaryDirectory(prefix="perjoule-") as folder, ready(prepared, cells, meter_name, ()) as device:
-        reporter.message(f"meter: {device.meter.name} ({device.meter.why})")
+        _introduce(device.environment, reporter)
         path = Path(folder) / "calibration"
         writer = RunWriter.create(path, prepared.suite, prepared.prompts, device.environment)
         try:

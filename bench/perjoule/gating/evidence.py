@@ -11,6 +11,8 @@ import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import devices_of, mixtures
+from perjoule.warnings_table import warning
 
 # windows with one of these were not of this work on this device alone
 _INVALIDATING = ("W202", "W212", "W213", "W215", "W260", "W263")
@@ -122,6 +124,8 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
 
 def _invalid(name: str, run: Run) -> Iterable[str]:
     good = _good(run)
+    for mixture in mixtures(run.trials)[:_LISTED]:
+        yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
     if len(negative):
         yield f"{name}: {len(negative)} windows of zero or negative joules: {negative['trial_id'][0]}"
@@ -150,6 +154,9 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     for column in ("boundary", "provenance"):
         there, here = (sorted(set(_good(run)[column].drop_nulls())) for run in (baseline, candidate))
         yield column, there, here
+    there, here = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
+    if there and here:  # runs of earlier versions do not know
+        yield "trials.device", there, here
     one, other = baseline.metrics.get(metric), candidate.metrics.get(metric)
     if one is not None and other is not None:
         for key in ("weights_digest", "direction", "track", "unit"):
