@@ -48,7 +48,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
         missing=tuple(missing),
         incomparable=tuple(_differences(baseline, candidate, metric, set(config.change))),
         invalid=tuple(invalid),
-        notes=tuple(_notes(baseline, candidate)),
+        notes=tuple(_notes(baseline, candidate, metric)),
     )
 
 
@@ -136,13 +136,15 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
         yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict: {marked[0]}"
 
 
+def disturbance(warnings: Iterable[str]) -> str | None:
+    """The first warning of a window that makes it invalid for a verdict, or None."""
+    return next((text for text in warnings if text.startswith(INVALIDATING) or _BRAKED.search(text)), None)
+
+
 def _disturbed(trials: pl.DataFrame) -> list[str]:
-    """The first invalidating warning of every window that has one."""
-    found = []
-    for texts in trials["warnings"].to_list():
-        bad = [text for text in texts or () if text.startswith(INVALIDATING) or _BRAKED.search(text)]
-        found += bad[:1]
-    return found
+    """`disturbance` of every window that has one."""
+    found = (disturbance(texts or ()) for texts in trials["warnings"].to_list())
+    return [text for text in found if text is not None]
 
 
 def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
@@ -173,7 +175,10 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
             yield f"variants.{name}.{key}", variants[0][name].get(key), variants[1][name].get(key)
 
 
-def _notes(baseline: Run, candidate: Run) -> Iterable[str]:
+def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
+    spec = baseline.metrics.get(metric)
+    if spec is not None and spec.advisory:
+        yield f"{metric} is advisory: it describes images and does not say how good they are"
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
         yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
