@@ -18,7 +18,7 @@ from perjoule.types import Variant
 # (W203, W205, W214, W223) or is in the bound (W201, W207, W210, W211) does not forbid a comparison
 INVALIDATING = ("W202", "W212", "W213", "W215", "W251", "W260", "W263")
 # a board that heat or a power brake held back; one at its power cap is as it was set up
-_BRAKED = re.compile(r"^W261.*(heat|therm|brake|slowdown|sync boost)", re.IGNORECASE)
+_BRAKED = re.compile(r"^W261.*(slowdown|brake|sync boost)")
 _TOLERATED_SHARE = 0.05
 # of a variant all must agree but its name, by which two runs are matched, and the rungs, which are cells
 _NOT_COMPARED = ("name", "steps", "levels")

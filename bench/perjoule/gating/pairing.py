@@ -67,7 +67,9 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     if len(energy) < len(one):
         # windows were put together otherwise: pair the smallest groups of prompts that are whole in both runs
         groups = _common_groups((baseline, candidate))
-        one, other = (energy_by_unit(run, groups).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
+        one, other = (
+            energy_by_unit(run, groups).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate)
+        )
         energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
     energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),

@@ -109,9 +109,7 @@ class TestNoMarginDeclared:
         return imported(table(**small), tmp_path, "a"), imported(table(seed=1, **small), tmp_path, "b")
 
     @pytest.mark.parametrize("verb", ["gate", "report"])
-    def test_the_option_is_required(
-        self, pair: tuple[Run, Run], verb: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_the_option_is_required(self, pair: tuple[Run, Run], verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         base, candidate = map(str, (pair[0].path, pair[1].path))
         arguments = {
             "gate": ["gate", "--baseline", base, "--candidate", candidate],
@@ -144,9 +142,7 @@ class TestNoMarginDeclared:
         assert json.loads(out)["quality"]["margin"] is None
 
     @pytest.mark.parametrize("margin", ["0", "-0.1", "nan", "inf"])
-    def test_margins_are_positive(
-        self, pair: tuple[Run, Run], margin: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_margins_are_positive(self, pair: tuple[Run, Run], margin: str, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, err = gated(*pair, "--margin-quality", margin, capsys=capsys)
         assert code == 2
         assert "margin_quality" in err
@@ -198,9 +194,7 @@ def test_the_margin_and_its_origin_are_in_every_output(tmp_path: Path, capsys: p
         assert "0.15 (default of cvvdp)" in shown.replace("\\", "")
         assert "3 % (given)" in shown
     cases = {case.get("name"): case for case in Xml.parse(files["--junit"]).iter("testcase")}
-    numbers = {
-        name: {p.get("name"): p.get("value") for p in case.iter("property")} for name, case in cases.items()
-    }
+    numbers = {name: {p.get("name"): p.get("value") for p in case.iter("property")} for name, case in cases.items()}
     assert numbers["energy"] | {"margin": "0.03", "margin_origin": "given"} == numbers["energy"]
     assert numbers["quality"] | {"margin": "0.15", "margin_origin": "default of cvvdp"} == numbers["quality"]
     assert call("report", str(base.path), "--baseline", str(base.path), capsys=capsys)[0] == 0
@@ -237,9 +231,7 @@ class TestShares:
         "arguments",
         [["--margin-energy", "5"], ["--session-sd", "3"], ["--alpha", "5"]],
     )
-    def test_the_gate_refuses(
-        self, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_the_gate_refuses(self, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(ladder=(4, 16)), tmp_path)
         code, _, err = gated(run, run, "--margin-quality", "0.1", *arguments, capsys=capsys)
         value = arguments[1]

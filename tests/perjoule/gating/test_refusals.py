@@ -418,9 +418,7 @@ class TestSmallSamples:
         )
         return code, json.loads(out) if out else {}, err
 
-    def test_an_open_one_is_refused_with_both_counts(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_an_open_one_is_refused_with_both_counts(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, err = self.decided(tmp_path, capsys)
         assert code == 2
         assert "the margin on energy (0.05) is below the minimal detectable effect" in err
