@@ -1,4 +1,4 @@
-"""Shares as people write them: `5%` or `0.05`. The one parser of the command line, the pytest plugin and suite files."""
+"""Shares as people write them, `5%` or `0.05`: the one parser of command line, pytest plugin and suite files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def share(value: str | float, name: str) -> Share:
     if percent:
         return Share(number / 100)
     if number >= 1 and not isinstance(value, Share):
-        raise UsageError(
-            f"{name} = {text}: ambiguous: write {number:g}% (or {number / 100:g}), or {100 * number:g}% if that is meant"
-        )
+        small, large = f"{number:g}% (or {number / 100:g})", f"{100 * number:g}%"
+        raise UsageError(f"{name} = {text}: ambiguous: write {small}, or {large} if that is meant")
     return Share(number)

@@ -3,8 +3,8 @@
     nice python -m tests.benchmarks.gate_mutants [WORD ...]
 
 Every mutant is a copy of `bench/` with one text replaced; the tests of the gate run against it. It is killed if a test
-fails, and survives if all pass. A mutant whose text is gone, or that cannot be imported, is an error: the list below has
-to follow the code. With WORDs only the mutants whose names contain one of them run. Takes about 15 minutes on two cores.
+fails, and survives if all pass. A mutant whose text is gone, or that cannot be imported, is an error: the list below
+has to follow the code. With WORDs only the mutants whose names contain one of them run. Takes about 15 minutes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ TESTS = [f"tests/perjoule/gating/test_{name}.py" for name in ("refusals", "margi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A text of a file below `bench/`, which must occur once, and what takes its place."""
+    """A text of a file below `bench/`, which must occur once, and what takes its place.
+
+    `likely`: which tests to try first (pytest's -k).
+    """
 
     name: str
     file: str
     old: str
     new: str
+    likely: str
 
     def apply(self, bench: Path) -> None:
         """Edit the copy. Raises ValueError if the text does not occur exactly once."""
@@ -52,10 +56,10 @@ def mutants() -> Iterator[Mutant]:
 
 
 def _evidence() -> Iterator[Mutant]:
-    file = f"{GATING}/evidence.py"
+    file, likely = f"{GATING}/evidence.py", "TestInvalidWindows"
 
     def mutant(name: str, old: str, new: str) -> Mutant:
-        return Mutant(name=name, file=file, old=old, new=new)
+        return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
     line = "INVALIDATING = (" + ", ".join(f'"{code}"' for code in evidence.INVALIDATING) + ")"
     for code in evidence.INVALIDATING:
@@ -69,6 +73,7 @@ def _evidence() -> Iterator[Mutant]:
     yield mutant("every window tolerated", "_TOLERATED_SHARE = 0.05", "_TOLERATED_SHARE = 1.0")
     yield mutant("exactly a twentieth refused", "if len(marked) > _TOL", "if len(marked) >= _TOL")
     yield mutant("tolerated windows unnamed", "if marked:  # few", "if False:  # few")
+    likely = "TestMissing or TestNeverExitZero"
     yield mutant("zero joules", "if len(negative):", "if False:")
     yield mutant("zero joules, negative only", 'pl.col("energy_j") <= 0)', 'pl.col("energy_j") < 0)')
     yield mutant("no finished trial", "    if empty:\n", "    if False:\n")
@@ -89,6 +94,7 @@ def _evidence() -> Iterator[Mutant]:
     yield mutant("images without a score", "if len(bad) or len(images):", "if len(bad):")
     yield mutant("failed trials", "    if len(failed):\n", "    if False:\n")
     yield mutant("windows without joules", "    if len(blank):\n", "    if False:\n")
+    likely = "TestComparability"
     yield mutant("comparability", "if there != here and not", "if False and not")
     yield mutant("declared changes", '.rsplit(".", 1)[-1]} & change', '.rsplit(".", 1)[-1]} & set()')
     for name, keys in (("both systems", "*a, *b"), ("the baseline's", "*a"), ("the candidate's", "*b")):
@@ -110,10 +116,10 @@ def _evidence() -> Iterator[Mutant]:
 
 
 def _decisions() -> Iterator[Mutant]:
-    file = f"{GATING}/decide.py"
+    file, likely = f"{GATING}/decide.py", "TestPrice"
 
     def mutant(name: str, old: str, new: str) -> Mutant:
-        return Mutant(name=name, file=file, old=old, new=new)
+        return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
     yield mutant(
         "price verdict", "    if worth is not None:\n        if worth.low", "    if False:\n        if worth.low"
@@ -124,6 +130,7 @@ def _decisions() -> Iterator[Mutant]:
     )
     yield mutant("price fails across sessions", "worth.high < 0 and not unsure_session else", "worth.high < 0 else")
     yield mutant("price without the scatter of sessions", "if extra else 0.0", "if False else 0.0")
+    likely = "TestCounts or TestSmallSamples or test_gate"
     yield mutant("one pair of energy", "if len(energy) < 2 or len(quality) < 2:", "if len(quality) < 2:")
     yield mutant("cells", "or (len(cells) > 1 and any(cell.failed for cell in cells))", "")
     yield mutant("unknown scatter of sessions", "    if unsure_session:\n", "    if False:\n")
@@ -149,13 +156,14 @@ def _decisions() -> Iterator[Mutant]:
     )
     yield mutant("decided axes refused", 'axis.outcome != "inconclusive" or low', "low")
     yield mutant("axes that cannot fail refused", "return low <= -good * margin <= high", "return True")
+    likely = "TestIdenticalImages or TestCounts"
     yield mutant("identical images unnamed", "((IDENTICAL,) if pairs.identical_images else ())", "()")
     file = f"{GATING}/pairing.py"
     yield mutant("copies of a window", "if len(energy) < len(one):", "if False:")
     yield mutant("identity of any number", "len(both) == len(one) and ", "")
     yield mutant("identity without a look", 'bool((both["sha256"] == both["sha256_candidate"]).all())', "True")
     yield mutant("identity without digests", ' or one["sha256"].null_count()', "")
-    file = f"{GATING}/__init__.py"
+    file, likely = f"{GATING}/__init__.py", "TestMissing or TestSmallSamples or test_gate"
     yield mutant("the gate's error", "    require_resolvable(verdict)\n", "")
     yield mutant("evidence", "    if found.blocking:\n", "    if False:\n")
     file = f"{GATING}/records.py"
@@ -164,7 +172,7 @@ def _decisions() -> Iterator[Mutant]:
     yield mutant("missing blocks", "bool(self.missing or ", "bool(")
     yield mutant("incomparable blocks", " or self.incomparable or", " or")
     yield mutant("invalid blocks", " or self.invalid)", ")")
-    file = f"{GATING}/render.py"
+    file, likely = f"{GATING}/render.py", "TestPrice"
     yield mutant(
         "axes fail under a price",
         "        elif priced:\n            continue",
@@ -173,10 +181,10 @@ def _decisions() -> Iterator[Mutant]:
 
 
 def _margins() -> Iterator[Mutant]:
-    file = f"{GATING}/margins.py"
+    file, likely = f"{GATING}/margins.py", "test_margins"
 
     def mutant(name: str, old: str, new: str) -> Mutant:
-        return Mutant(name=name, file=file, old=old, new=new)
+        return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
     yield mutant("imported metrics looked up", " or spec.weights_digest == _IMPORTED", "")
     yield mutant("the larger margin", "min(declared)", "max(declared)")
@@ -207,18 +215,25 @@ def tried(mutant: Mutant) -> str:
             mutant.apply(bench)
         except ValueError as error:
             return f"ERROR {error}"
-        paths = [str(bench), str(ROOT / "suites"), str(ROOT / "reports")]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        for options in (["-k", mutant.likely], []):
+            done = _tested(bench, options)
+            if done.returncode != 0:
+                break
     if done.returncode == 1:
         return "killed"
     return "SURVIVED" if done.returncode == 0 else f"ERROR pytest exits with {done.returncode}\n{done.stdout[-2000:]}"
+
+
+def _tested(bench: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
+    paths = [str(bench), str(ROOT / "suites"), str(ROOT / "reports")]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *TESTS],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def main(*words: str) -> int:

@@ -4,8 +4,8 @@
     quality  pass: lower limit ≥ −m_Q            fail: p(no worse than −m_Q) rejected
 
 PASS needs both, so neither needs a correction (intersection-union). FAIL needs one, of both axes and of every cell, so
-it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap. With a declared price of
-quality the verdict is that of the net benefit, and margins decide nothing.
+it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap. With a declared price
+of quality the verdict is that of the net benefit, and margins decide nothing.
 """
 
 from __future__ import annotations

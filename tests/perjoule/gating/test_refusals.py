@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -37,12 +38,20 @@ HUNDRED: dict[str, Any] = {"ladder": (4, 16), "variants": (("ladder", 1.0),), "p
 WIDE = GateConfig(margin_energy=0.3, margin_quality=0.3)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[Run, Run]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """Two comparable runs that pass."""
-    base = imported(table(**HUNDRED), tmp_path, "base")
-    candidate = imported(table(**HUNDRED, seed=1), tmp_path, "candidate")
+    folder = tmp_path_factory.mktemp("made")
+    base = imported(table(**HUNDRED), folder, "base")
+    candidate = imported(table(**HUNDRED, seed=1), folder, "candidate")
     assert gate(base, candidate, config=WIDE).verdict == "pass"
+    return base, candidate
+
+
+@pytest.fixture
+def pair(made: tuple[Run, Run], tmp_path: Path) -> tuple[Run, Run]:
+    """The same, to be edited."""
+    base, candidate = (load_run(shutil.copytree(run.path, tmp_path / run.path.name)) for run in made)
     return base, candidate
 
 
@@ -201,19 +210,19 @@ class TestMissing:
         refused((one, one), "2 pairs are the least", "quality in 1 prompts")
 
 
-class TestComparability:
-    # another value of each type; the fields of a variant are told apart one by one
-    OTHER: dict[str, Any] = {
-        "model": "other", "role": "control", "policy": "other", "policy_args": {"a": 1}, "revision": "abc",
-        "file_variant": "fp16", "denoiser": Denoiser(model="m", file="f"), "lora": Lora(model="m", file="f"),
-        "scheduler": "DDIMScheduler", "scheduler_args": {"timestep_spacing": "trailing"}, "timesteps": (4, 3),
-        "guidance": 3.0, "guidance_mode": "embedded", "call_args": {"eta": 1.0}, "negative_prompt": "ugly",
-        "dtype": "float16", "width_px": 512, "height_px": 768, "batch_size": 4,
-        "cache": Cache(kind="deepcache"), "runtime": Runtime(compile="default"), "safety_checker": True,
-        "family": "other",
-    }  # fmt: skip
-    NOT_COMPARED = ("name", "steps", "levels")
+# another value of each field of a variant
+OTHER: dict[str, Any] = {
+    "model": "other", "role": "control", "policy": "other", "policy_args": {"a": 1}, "revision": "abc",
+    "file_variant": "fp16", "denoiser": Denoiser(model="m", file="f"), "lora": Lora(model="m", file="f"),
+    "scheduler": "DDIMScheduler", "scheduler_args": {"timestep_spacing": "trailing"}, "timesteps": (4, 3),
+    "guidance": 3.0, "guidance_mode": "embedded", "call_args": {"eta": 1.0}, "negative_prompt": "ugly",
+    "dtype": "float16", "width_px": 512, "height_px": 768, "batch_size": 4, "cache": Cache(kind="deepcache"),
+    "runtime": Runtime(compile="default"), "safety_checker": True, "family": "other",
+}  # fmt: skip
+NOT_COMPARED = ("name", "steps", "levels")
 
+
+class TestComparability:
     def with_suite(self, run: Run, edit: Callable[[Suite], Suite]) -> Run:
         write_suite(edit(run.suite), run.path / "suite.toml")
         fresh = load_run(run.path)
@@ -231,17 +240,17 @@ class TestComparability:
 
     @pytest.mark.parametrize("key", [field.name for field in fields(Variant)])
     def test_each_key_of_a_variant(self, pair: tuple[Run, Run], key: str) -> None:
-        if key in self.NOT_COMPARED:
+        if key in NOT_COMPARED:
             return
         edited = of(
             pair,
             "candidate",
             lambda run: self.with_suite(
-                run, lambda s: replace(s, variants=(replace(s.variants[0], **{key: self.OTHER[key]}),))
+                run, lambda s: replace(s, variants=(replace(s.variants[0], **{key: OTHER[key]}),))
             ),
         )
         found = self.differs(edited, f"variants.ladder.{key}", key)
-        value = self.OTHER[key]
+        value = OTHER[key]
         shown = asdict(value) if hasattr(value, "__dataclass_fields__") else value
         assert found.incomparable[0].candidate == shown
         assert repr(shown) in found.reasons[0]
