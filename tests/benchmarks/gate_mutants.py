@@ -9,20 +9,22 @@ has to follow the code. With WORDs only the mutants whose names contain one of t
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from perjoule.gating import evidence
-from perjoule.types import Variant
-
 ROOT = Path(__file__).parents[2]
 GATING = "perjoule/gating"
+_AT_A_TIME = 4
+# a server that has imported what takes long, and is copied for each mutant
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["scipy.special", "scipy.stats", "typer", "pydantic", "hypothesis", "pytest"])
 TESTS = [f"tests/perjoule/gating/test_{name}.py" for name in ("refusals", "margins", "gate")]
 
 
@@ -56,6 +58,9 @@ def mutants() -> Iterator[Mutant]:
 
 
 def _evidence() -> Iterator[Mutant]:
+    from perjoule.gating import evidence
+    from perjoule.types import Variant
+
     file, likely = f"{GATING}/evidence.py", "TestInvalidWindows"
 
     def mutant(name: str, old: str, new: str) -> Mutant:
@@ -215,35 +220,45 @@ def tried(mutant: Mutant) -> str:
             mutant.apply(bench)
         except ValueError as error:
             return f"ERROR {error}"
+        log, code = Path(folder) / "log", 0
         for options in (["-k", mutant.likely], []):
-            done = _tested(bench, options)
-            if done.returncode != 0:
+            process = _CONTEXT.Process(target=_test, args=(str(bench), options, str(log)))
+            process.start()
+            process.join()
+            code = process.exitcode or 0
+            if code:
                 break
-    if done.returncode == 1:
+        said = log.read_text(errors="replace")[-2000:]
+    if code == 1:
         return "killed"
-    return "SURVIVED" if done.returncode == 0 else f"ERROR pytest exits with {done.returncode}\n{done.stdout[-2000:]}"
+    return "SURVIVED" if code == 0 else f"ERROR pytest exits with {code}\n{said}"
 
 
-def _tested(bench: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
-    paths = [str(bench), str(ROOT / "suites"), str(ROOT / "reports")]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *TESTS],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _test(bench: str, options: list[str], log: str) -> None:
+    """Run pytest on a mutant, in a process that has not imported perjoule yet."""
+    import pytest
+
+    assert "perjoule" not in sys.modules
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, bench)
+    os.environ["PYTHONPATH"] = os.pathsep.join([bench, str(ROOT / "suites"), str(ROOT / "reports")])
+    os.chdir(ROOT)
+    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *options, *TESTS])
+    found = sys.modules["perjoule.gating"].__file__
+    os._exit(int(code) if str(found).startswith(bench) else 99)
 
 
 def main(*words: str) -> int:
     """Try them all; exits with 1 unless every one is killed."""
     chosen = [m for m in mutants() if not words or any(word in m.name for word in words)]
     killed = 0
-    for mutant in chosen:
-        outcome = tried(mutant)
-        killed += outcome == "killed"
-        print(f"{mutant.name}: {outcome}", flush=True)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        for mutant, outcome in zip(chosen, pool.map(tried, chosen), strict=True):
+            killed += outcome == "killed"
+            print(f"{mutant.name}: {outcome}", flush=True)
     print(f"{killed} of {len(chosen)} killed")
     return int(killed != len(chosen))
 

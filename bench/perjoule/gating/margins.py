@@ -4,7 +4,7 @@ energy     as given, else 5 %
 quality    as given, else what the metric declares (`MetricSpec.margin`), else there is none and the gate asks for one
 
 A run that was scored before metrics declared margins has none in its metrics.json: then the installed metric of the
-same name and unit is asked. Imported scores are never looked up: nobody knows whether they are on the scale of the name.
+same name and unit is asked. Imported scores are never looked up: nobody knows whether their scale is the usual one.
 """
 
 from __future__ import annotations
