@@ -197,7 +197,7 @@ def list_(
     if as_json:
         print_json({"schema": 1, what.value: rows})
     else:  # sentences are for the JSON
-        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
         typer.echo(tables.text_table(short))
 
 

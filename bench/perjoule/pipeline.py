@@ -27,7 +27,7 @@ from perjoule.meters import open_meter
 from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
-from perjoule.planning.measured import Windows, calibration_plan, measured_price
+from perjoule.planning.measured import Windows, calibration_plan, is_imported, measured_price, unused
 from perjoule.policies import load_policy
 from perjoule.prompts import Origin, read_prompt_set
 from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
@@ -216,9 +216,13 @@ def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
 
     Args:
         prepared: The plan.
-        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in.
+        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in. What of
+            it cannot be used is among the notes.
     """
-    return _foresee(prepared, Windows.of(earlier) if earlier else None, earlier)
+    if earlier is None:
+        return _foresee(prepared, None)
+    windows = None if is_imported(earlier) else Windows.of(earlier)
+    return _foresee(prepared, windows, earlier, notes=unused(earlier))
 
 
 def _foresee(

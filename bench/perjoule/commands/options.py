@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from perjoule.downloads import go_offline
-from perjoule.errors import UsageError
 from perjoule.text import as_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
@@ -27,6 +26,14 @@ Models = Annotated[
 MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
 
+MarginEnergy = Annotated[
+    str | None, typer.Option("--margin-energy", help="Tolerable extra energy: 5% or 0.05; 5% by default.")
+]
+MarginQuality = Annotated[
+    float | None,
+    typer.Option("--margin-quality", help="Tolerable loss, in units of the metric; the metric's own by default."),
+]
+
 
 def _heed(offline: bool) -> bool:
     if offline:
@@ -43,15 +50,3 @@ Offline = Annotated[
 def print_json(value: Any) -> None:
     """A result for programs."""
     typer.echo(as_json(value))
-
-
-def share(text: str, option: str) -> float:
-    """`5%` or `0.05` -> 0.05.
-
-    Raises:
-        UsageError: Names the option and its value.
-    """
-    try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: a share, such as 5% or 0.05") from None

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from perjoule.commands.options import share
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
+from perjoule.shares import share
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
