@@ -22,7 +22,9 @@ def recommend(
     family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which operating point to deploy, how sure that is, and print the diffusers call to paste.
+    """Recommend an operating point to deploy.
+
+    Prints how certain the choice is, and the diffusers code for it.
 
     Example: perjoule recommend runs/demo --min-quality 0.95
     """
