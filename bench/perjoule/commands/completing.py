@@ -56,9 +56,7 @@ def baselines_and_runs(incomplete: str) -> list[str]:
 
 def metrics(incomplete: str) -> list[str]:
     """Registered metrics."""
-    from perjoule.quality import metric_names
-
-    return metric_names()
+    return sorted(registry.registered("metrics"))
 
 
 def meters(incomplete: str) -> list[str]:
