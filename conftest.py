@@ -9,8 +9,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from hypothesis import settings
 
 # no deadline: a slow machine is not a failing test
 settings.register_profile("perjoule", deadline=None)
 settings.load_profile("perjoule")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With PERJOULE_SKIPS=gpu, as in CI, a test that is skipped for another reason than a missing GPU is a failure."""
+    if os.environ.get("PERJOULE_SKIPS") != "gpu":
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [
+        str(report.longrepr) for report in reporter.stats.get("skipped", []) if "GPU" not in str(report.longrepr)
+    ]
+    for reason in skipped:
+        reporter.write_line(f"skipped without leave: {reason}", red=True)
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,11 +1,11 @@
 """The code blocks of README and docs, run as they stand: in order, in one directory that was empty before.
 
-    ```bash, ```python           run; names of one Python block are not known to the next
-    ```toml                      a suite, or a part of one: checked
-    ```LANGUAGE file.name        written to that file (a suite is checked as well)
-    ```text, ```console          shown, not run
-    <!-- not run: REASON -->     before a block that cannot run here
-    <!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
+```bash, ```python           run; names of one Python block are not known to the next
+```toml                      a suite, or a part of one: checked
+```LANGUAGE file.name        written to that file (a suite is checked as well)
+```text, ```console          shown, not run
+<!-- not run: REASON -->     before a block that cannot run here
+<!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
 """
 
 from __future__ import annotations
