@@ -1,8 +1,10 @@
-"""The tests under the arithmetic of other machines: `python -m tests.portability [PYTEST ARGUMENTS]`, or `tox -e portability`.
+"""The tests under the arithmetic of other machines.
 
-Libraries choose their kernels by the processor; environment variables make them take those of another one. Kernels differ
-in the order of their sums, and so in the last bits of results. What passes here rests on no such bit. A processor cannot
-be made to run instructions that it lacks: those settings are named and left out.
+    python -m tests.portability [PYTEST ARGUMENTS]        or: tox -e portability
+
+Libraries choose their kernels by the processor; environment variables make them take those of another one. Kernels
+differ in the order of their sums, and so in the last bits of results. What passes here rests on no such bit. A
+processor cannot run instructions that it lacks: those settings are named and left out.
 """
 
 from __future__ import annotations

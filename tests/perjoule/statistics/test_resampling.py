@@ -88,7 +88,7 @@ def test_holes_are_left_out_and_prompts_count_alike(seed: int) -> None:
 
 @given(st.integers(0, 1_000), st.integers(2, 70), st.sampled_from([1e-300, 1e-3, 1.0, 1e9]))
 def test_sums_are_exact_whatever_their_order(seed: int, prompts: int, scale: float) -> None:
-    """What the arithmetic guarantees on every BLAS: each resampled mean is the exact sum, rounded once by the division."""
+    """What holds on every BLAS: each resampled mean is the exact sum, rounded once by the division."""
     values = scale * np.random.default_rng(seed).normal(size=(prompts, 1, 3)) ** 3
     means = resample_means(values, resamples=20)
     rounded = summable(values[:, 0])
