@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from typer.core import TyperGroup
 
@@ -17,14 +19,14 @@ ORDER = (
 class Verbs(TyperGroup):
     """The group of all verbs; those of the entry point group `perjoule.commands` are loaded when they are named."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of the work."""
         names = {**self.commands, **registry.registered("commands")}
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
-    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override]
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb; one that is not ours is looked up among the `typer.Typer` apps of the entry points."""
         if cmd_name not in self.commands:
             for name in registry.registered("commands"):
                 self.commands[name] = typer.main.get_command(registry.load("commands", name, kind="command"))
-        return super().get_command(ctx, cmd_name)  # type: ignore[arg-type]
+        return super().get_command(ctx, cmd_name)
