@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_json
 from perjoule.files import write_text
 from perjoule.outcome import in_words
@@ -41,8 +42,15 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    baseline: Annotated[str, typer.Option(metavar="RUN", help="Run directory, or the name of a stored baseline.")],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Run directory, or the name of a stored baseline.",
+            autocompletion=completing.baselines_and_runs,
+        ),
+    ],
+    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.", autocompletion=completing.runs)],
     metric: Metric = None,
     margin_energy: MarginEnergy = None,
     margin_quality: MarginQuality = None,
@@ -66,7 +74,9 @@ def gate(
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether the candidate may replace the baseline: neither energy nor quality worse than its margin.
+    """Decide if a candidate may replace a baseline.
+
+    It passes if neither its energy nor its quality is worse than the margin.
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
 
