@@ -255,8 +255,13 @@ def _store(
         )
     hashes = []
     for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
-        hashes.append(hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest())
+        hashes.append(image_digest(picture))
         if assignment.block == 0:
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
             Image.fromarray(picture).save(image_file(name), compress_level=1)
     return tuple(hashes), None
+
+
+def image_digest(picture: Images) -> str:
+    """SHA-256 of an image's pixels."""
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()

@@ -18,7 +18,7 @@ import pytest
 
 from perjoule.errors import PerjouleError
 from perjoule.pytest_energy.fixture import EnergyBenchmark
-from perjoule.trial import Cells, draw_cell, texts_of
+from perjoule.trial import Cells, draw_cell, image_digest, texts_of
 from perjoule.types import Assignment
 
 
@@ -80,7 +80,8 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
         with _threads(suite.threads):
             ready = suite.cells.ready(trial.cell)
             energy_benchmark.call = _identity(trial)
-            energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
+            drawn = energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
+        energy_benchmark.extra_info["image_sha256"] = [image_digest(picture) for picture in drawn.images]
 
     return test
 
