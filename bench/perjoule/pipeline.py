@@ -115,11 +115,7 @@ def prepare(
         suite = replace(suite, prompts=stored.source)
         prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
     else:
-        if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
-            # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
-            absolute = str((path.parent / suite.prompts.source).resolve())
-            suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-        prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+        suite, prompts, origin = with_prompts(suite, path)
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
@@ -131,6 +127,20 @@ def prepare(
         )
     plan = make_plan(suite, prompts)
     return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics, notes=notes)
+
+
+def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
+    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
+
+    Raises:
+        SuiteError: If there are no such prompts.
+    """
+    if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
+        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
+        absolute = str((path.parent / suite.prompts.source).resolve())
+        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    return suite, prompts, origin
 
 
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -347,7 +357,7 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         MeterError: If energy cannot be measured.
     """
     _set_threads(prepared.suite)
-    generators = _generators(prepared)
+    generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
     for cell in cells:
@@ -378,14 +388,15 @@ def _devices(
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)
 
 
-def _generators(prepared: Prepared) -> GeneratorCache:
+def generators_of(suite: Suite, source: Path) -> GeneratorCache:
+    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
     factory = registry.load("generators", "diffusers", kind="generator")
-    index = {variant.name: number for number, variant in enumerate(prepared.suite.variants)}
+    index = {variant.name: number for number, variant in enumerate(suite.variants)}
 
     def where(variant: Variant) -> str:
-        return f"{prepared.source}: variants[{index[variant.name]}]"
+        return f"{source}: variants[{index[variant.name]}]"
 
-    return GeneratorCache(factory, where, keep_all=prepared.suite.protocol.interleave)
+    return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:
