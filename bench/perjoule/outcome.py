@@ -1,120 +1,157 @@
-"""What became of the planned trials of a run: how many finished, how many failed and why, which cells have none."""
+"""From whatever a command ends with to one message on stderr and an exit code.
+
+| ends with | exit code |
+|---|---|
+| an error of `perjoule.errors` | its own |
+| bad arguments | 2 |
+| Ctrl-C | 130 |
+| a file that cannot be read or written | 74 |
+| whoever read stdout has gone | 141 |
+| anything else: a fault in perjoule | 70 |
+
+No fault has an exit code that a verdict of `perjoule gate` has. `PERJOULE_TRACEBACK=1` adds the traceback.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
 
-import polars as pl
+from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, first_line
+from perjoule.text import PLAIN, one_line
 
-from perjoule.columns import TRIAL_COLUMNS
-from perjoule.errors import RunError
-from perjoule.plan import planned_trials
-from perjoule.run_directory import Run
-from perjoule.suite import cells_of
-from perjoule.text import one_line
-
-_NEEDED = {"cell_id", "failure", "warnings"}
-_MOST_CELLS = 4
-_MOST_REASON = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureCount:
-    """Trials that failed for one reason, and their cells."""
-
-    reason: str
-    count: int
-    cells: tuple[str, ...]
+_TRACEBACK = "PERJOULE_TRACEBACK"
+_REMEDIES = {
+    errno.ENOSPC: "make room, or choose another place",
+    errno.EDQUOT: "your quota is used up: make room, or choose another place",
+    errno.EROFS: "choose another place for the output, e.g. with --out",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: "choose another place, or remove it",
+    errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The trials of a run, counted.
+def status_of(command: Callable[[], object]) -> int:
+    """Run a command of the command line and say how it ended.
 
-    Attributes:
-        planned: Trials of the plan; None for an imported run, which has no plan.
-        done: Trials on disk, failed ones included.
-        failed: Trials that failed.
-        one_colour: Trials with pictures of one colour (W270).
-        failures: By reason, the most frequent first.
-        empty_cells: Planned cells without a finished trial.
+    Args:
+        command: Calls the application; what it returns is an exit code if it is an integer.
+
+    Returns:
+        The exit code of the process.
     """
-
-    planned: int | None
-    done: int
-    failed: int
-    one_colour: int
-    failures: tuple[FailureCount, ...]
-    empty_cells: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self)
-
-    def words(self) -> Iterator[str]:
-        """Say what went wrong, the failures last: `4 of 4 trials failed: ValueError: …`."""
-        if self.one_colour:
-            yield f"W270: {self.one_colour} of {self.done} trials have pictures of one colour: look at the pictures"
-        if not self.failed:
-            return
-        if self.empty_cells:
-            yield f"no trial finished in {_some(self.empty_cells)}"
-        if len(self.failures) == 1:
-            (only,) = self.failures
-            yield f"{self.failed} of {self.done} trials failed: {only.reason} ({_some(only.cells)})"
-            return
-        parts = [f"  {one.count} × {one.reason} ({_some(one.cells)})" for one in self.failures]
-        yield "\n".join([f"{self.failed} of {self.done} trials failed:", *parts])
+    _prepare_streams()
+    try:
+        try:
+            status = exit_code(command())
+            sys.stdout.flush()
+        except BaseException as error:  # polars panics are not an Exception
+            status = _reported(error)
+            _stdout_works()
+    except KeyboardInterrupt:  # again, while the first one was being reported
+        status = Interrupted.exit_code
+    if status == Interrupted.exit_code:
+        _end_quietly()
+    return status
 
 
-def outcome_of(run: Run) -> Outcome:
-    """Count the trials of a run."""
-    trials = run.trials
-    if not set(trials.columns) >= _NEEDED:
-        trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
-    imported = not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants)
-    failed = trials.filter(pl.col("failure").is_not_null()).select("cell_id", "failure")
-    by_reason: dict[str, list[str]] = {}
-    for cell_id, failure in failed.iter_rows():
-        by_reason.setdefault(one_line(failure)[:_MOST_REASON], []).append(cell_id)
-    finished = set(trials.filter(pl.col("failure").is_null())["cell_id"])
-    return Outcome(
-        planned=None if imported else planned_trials(run.suite, len(run.prompt_set)),
-        done=len(trials),
-        failed=len(failed),
-        one_colour=int(_marked(trials, "W270").sum()),
-        failures=tuple(
-            FailureCount(reason=reason, count=len(cells), cells=tuple(dict.fromkeys(cells)))
-            for reason, cells in sorted(by_reason.items(), key=lambda item: -len(item[1]))
-        ),
-        empty_cells=()
-        if imported
-        else tuple(cell.cell_id for cell in cells_of(run.suite) if cell.cell_id not in finished),
-    )
+def exit_code(returned: object) -> int:
+    """The exit code that an application returned; any other value means that all is well."""
+    return returned if isinstance(returned, int) else 0
 
 
-def require_every_cell(run: Run) -> None:
-    """Raise RunError if a planned cell of a run has no finished trial: it cannot be compared with."""
-    found = outcome_of(run)
-    if not found.empty_cells:
-        return
-    reasons = "; ".join(f"{one.count} × {one.reason}" for one in found.failures[:3])
-    raise RunError(
-        f"{run.path}: no trial finished in {_some(found.empty_cells)}{f' ({reasons})' if reasons else ''}: remove the "
-        "cause and go on with: "
-        f"perjoule run {run.path / 'suite.toml'} --out {run.path} --resume{' --retry-failed' if reasons else ''}"
-    )
+def in_words(error: OSError) -> str:
+    """File, reason and remedy of an error of the operating system."""
+    file = error.filename2 or error.filename
+    if isinstance(file, bytes):
+        file = os.fsdecode(file)
+    reason = error.strerror or first_line(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return one_line(f"{f'{file}: ' if file is not None else ''}{reason}{f': {remedy}' if remedy else ''}")
 
 
-def _marked(trials: pl.DataFrame, code: str) -> pl.Series:
-    """Which trials carry a warning code."""
-    return trials.select(pl.col("warnings").list.eval(pl.element().str.starts_with(code)).list.any().fill_null(False))[
-        "warnings"
-    ]
+def _reported(error: BaseException) -> int:
+    if os.environ.get(_TRACEBACK) and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    match error:
+        case SystemExit():
+            return _of_exit(error)
+        case PerjouleError():
+            return _say(str(error), error.exit_code)
+        case KeyboardInterrupt():
+            return _say("interrupted", Interrupted.exit_code)
+        case BrokenPipeError():
+            return READER_GONE
+        case OSError():
+            # files that we write are named in the error, see `perjoule.files`; what is left is stdout
+            unnamed = error.filename is None and error.errno is not None
+            return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
+        case MemoryError():
+            return _say("out of memory", INTERNAL_ERROR)
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click
+        error.show()
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":  # typer's, for an end of input
+        return _say("interrupted", Interrupted.exit_code)
+    hint = "" if os.environ.get(_TRACEBACK) else f"; {_TRACEBACK}=1 shows where"
+    words = one_line(f"{type(error).__name__}: {first_line(error)}")
+    return _say(f"internal error, please report it: {words}{hint}", INTERNAL_ERROR)
 
 
-def _some(cells: tuple[str, ...]) -> str:
-    more = f" and {len(cells) - _MOST_CELLS} more cells" if len(cells) > _MOST_CELLS else ""
-    return ", ".join(cells[:_MOST_CELLS]) + more
+def _of_exit(stop: SystemExit) -> int:
+    """Typer turns a broken pipe into an exit with 1, which is the gate's FAIL."""
+    if isinstance(stop.__context__, BrokenPipeError):
+        return READER_GONE
+    if stop.code is None:
+        return 0
+    return stop.code if isinstance(stop.code, int) else _say(str(stop.code), INTERNAL_ERROR)
+
+
+def _say(message: str, status: int) -> int:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
+        sys.stderr.write(f"perjoule: {message}\n")
+        sys.stderr.flush()
+    return status
+
+
+def _stdout_works() -> bool:
+    """Flush stdout; if it does not take anything more, put a sink in its place, or the interpreter fails at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, sys.stdout.fileno())
+            os.close(sink)
+        return False
+    return True
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take every character and exist."""
+    # a closed stdout frees descriptor 1, and the next file that is opened, a journal say, would get what is printed
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
+
+
+def _end_quietly() -> None:
+    """From here on, another Ctrl-C ends the process at once, without a word of the interpreter."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,7 @@
-"""What can be known of a model before its weights are read: whether it is a text-to-image pipeline, whether its files
-are whole, whether its scheduler works at the step counts of the suite, and which prompts it cuts.
+"""What can be known of a model before its weights are read.
 
-Looks at files that are here; downloads nothing.
+Whether it is a text-to-image pipeline, whether its files are whole, whether its scheduler works at the step counts of
+the suite, and which prompts its text encoders cut. Looks at files that are here; downloads nothing.
 """
 
 from __future__ import annotations

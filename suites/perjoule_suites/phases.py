@@ -58,7 +58,7 @@ class PhaseHooks:
         return evaluations, seconds
 
     def take_not_finite(self) -> list[str]:
-        """What held NaN or infinite values since the last take: the latents that the VAE's decoder read, or what it made."""
+        """What held NaN or infinite values since the last take: what the decoder of the VAE read, or what it made."""
         found = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
         self._finite.clear()
         return found

@@ -12,12 +12,12 @@ import pytest
 
 from perjoule import pipeline
 from perjoule.errors import UsageError
-from perjoule.outcome import outcome_of
 from perjoule.protocols import ImageGenerator
 from perjoule.quality.lsnr import lsnr
 from perjoule.run_directory import load_run
 from perjoule.testing import FakeFactory, FakeGenerator, VirtualClock
 from perjoule.trial import GeneratorCache
+from perjoule.trial_counts import trial_counts
 from perjoule.types import Variant
 from perjoule_suites.tiny import sd_tiny
 from tests.perjoule.test_cli import call
@@ -56,7 +56,7 @@ def suite_of(folder: Path, *variants: str) -> Path:
 def faked(monkeypatch: pytest.MonkeyPatch, factory: Any) -> None:
     """Draw with a fake in the place of diffusers; models are still looked at."""
     monkeypatch.setattr(
-        pipeline, "_generators", lambda prepared: GeneratorCache(factory, lambda v: f"{prepared.source}: {v.name}")
+        pipeline, "generators_of", lambda suite, path: GeneratorCache(factory, lambda v: f"{path}: {v.name}")
     )
 
 
@@ -126,7 +126,7 @@ def test_a_variant_that_raises_while_it_is_loaded_leaves_the_others(
                         capsys=capsys)  # fmt: skip
     assert code == 4  # two planned cells have none
     assert "warning: u-002 cannot be loaded, its trials will fail: NotImplementedError: no such kernel" in err
-    found = outcome_of(load_run(out))
+    found = trial_counts(load_run(out))
     assert (found.done, found.failed, found.empty_cells) == (8, 4, ("u-002", "u-004"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from perjoule.errors import BudgetSpent, DeviceLostError, RunError, SuiteError
 from perjoule.execute import execute
 from perjoule.failures import failure_of, kills_context
 from perjoule.measuring import measure
-from perjoule.outcome import outcome_of
 from perjoule.plan import make_plan
 from perjoule.protocols import Generation, ImageGenerator
 from perjoule.quality import load_metric
@@ -28,6 +27,7 @@ from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.trial import GeneratorCache
+from perjoule.trial_counts import trial_counts
 from perjoule.types import Cell, Suite, Variant
 from tests.perjoule.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
@@ -306,7 +306,7 @@ def test_a_variant_that_cannot_be_loaded_fails_its_own_trials(tmp_path: Path, er
     assert failed.height == 6
     assert all(str(error) in reason for reason in failed["failure"])
     assert loads.count("w") == 1  # not once for each trial
-    found = outcome_of(run)
+    found = trial_counts(run)
     assert found.empty_cells == ("w-001", "w-004")
     assert list(found.words())[-1].startswith("6 of 12 trials failed: ")
 
@@ -432,7 +432,7 @@ def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(
 ) -> None:
     suite = one_by_one()
     half = go(suite, fresh(tmp_path / "half", suite), on_dogs(ValueError("no dogs")))
-    found = outcome_of(half)
+    found = trial_counts(half)
     assert (found.planned, found.done, found.failed, found.empty_cells) == (6, 6, 2, ())
     (words,) = found.words()
     assert words.startswith("2 of 6 trials failed: ValueError: no dogs (v-00")
@@ -442,13 +442,13 @@ def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(
         raise IndexError(f"index {len(prompts)}") if "a dog" in prompts else ValueError("never")
 
     none = go(suite, fresh(tmp_path / "none", suite), breaks)
-    *_, last = outcome_of(none).words()
+    *_, last = trial_counts(none).words()
     assert last.splitlines()[0] == "6 of 6 trials failed:"
     assert "4 × ValueError: never" in last.splitlines()[1]
     assert "2 × IndexError: index 1" in last.splitlines()[2]
     with pytest.raises(RunError, match=r"no trial finished in v-001, v-004 .*--resume --retry-failed"):
         baselines.save(none, "main", tmp_path / "kept")
-    counts = outcome_of(none).as_json()
+    counts = asdict(trial_counts(none))
     assert json.loads(json.dumps(counts))["failed"] == 6
     scored = pipeline.score(half, [load_metric("lsnr", {}, "test")], Silent())
     tables.print_frontier(scored, None, "json")
@@ -467,11 +467,11 @@ def test_pictures_of_one_colour_get_a_code(tmp_path: Path) -> None:
     suite = make_suite(seeds=(1,), batch_size=3)
     run = go(suite, fresh(tmp_path / "run", suite), breaks)
     assert all("W270: 3 of 3 pictures are of one colour (#000000)" in row for row in run.trials["warnings"])
-    found = outcome_of(run)
+    found = trial_counts(run)
     assert found.one_colour == run.trials.height == 2
     assert next(found.words()).startswith("W270: 2 of 2 trials")
     plain = go(suite, fresh(tmp_path / "plain", suite))
-    assert outcome_of(plain).one_colour == 0
+    assert trial_counts(plain).one_colour == 0
 
 
 def test_a_picture_of_one_colour_but_for_a_pixel_is_a_picture(tmp_path: Path) -> None:
