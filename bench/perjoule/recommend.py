@@ -52,8 +52,9 @@ def recommend(
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
     grid = read_grid(run, [name])
-    means = grid.resampled(resamples)
-    rows = points_of(run, grid, means, cell_facts(run.trials)).to_dicts()
+    draws = grid.drawn(resamples)
+    means = draws.joint
+    rows = points_of(run, grid, draws, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families, str(run.path))
@@ -77,7 +78,13 @@ def recommend(
     best = _best(point_e, point_q, meets, min_quality is not None)[0]
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
-    p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
+    if min_quality is None:
+        known = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
+        p_meets = np.where(known, drawn.mean(0) if len(drawn) else 0.0, np.nan)
+    else:  # a promise of quality alone rests on prompts
+        alone = sign * draws.by_prompt.resamples
+        kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
+        p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     safe = _best(point_e, point_q, meets & (p_meets >= SURE), min_quality is not None)[0]
 
@@ -106,7 +113,8 @@ def recommend(
         "chosen": choice(int(best)),
         "safe": choice(int(safe)),
         "reason": None if best >= 0 else _why_none(point_e, sign * point_q, asked, name),
-        "n_prompts": means.n,
+        "n_prompts": draws.by_prompt.n,
+        "n_window_groups": means.n,
     }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from scipy.stats import t
 
 from perjoule.budget import Budget, Spending
 from perjoule.errors import MeterError, UsageError
+
+_NUMBERS = count()
 
 
 def row(energy_j: float | None, cell_id: str = "c", duration_s: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -21,6 +24,7 @@ def row(energy_j: float | None, cell_id: str = "c", duration_s: float = 1.0, **m
         "image_count": 2,
         "iterations": 5,
         "warnings": [],
+        "prompt_ids": [f"p{next(_NUMBERS)}"],
     } | more
 
 

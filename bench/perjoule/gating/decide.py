@@ -4,7 +4,8 @@
     quality  pass: lower limit ≥ −m_Q            fail: worse than −m_Q for sure
 
 PASS needs both, so neither needs a correction (intersection-union). FAIL needs one, of both axes and of every cell, so
-it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap.
+it is corrected by Holm. The units of energy are window groups, those of quality prompts. From 64 units up and below 25
+limits are Student's t; between, paired BCa bootstrap.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from perjoule.errors import UsageError
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis, CellResult, Findings, GateConfig, Outcome, Verdict
 from perjoule.statistics.multiplicity import holm
-from perjoule.statistics.resampling import METHOD, Array, resample_means
+from perjoule.statistics.resampling import STUDENT_BELOW, Array, resample_means
 from perjoule.types import Estimate
 
 T_FROM = 64
+GROUPS = "window groups"
 POWER = 0.8
 _LISTED = 5
 
@@ -30,7 +32,12 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Ve
     """Judge both axes and every cell."""
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
     if len(energy) < 2 or len(quality) < 2:
-        reason = f"{min(len(energy), len(quality))} prompts are shared by both runs in every cell: 2 are the least"
+        reason = f"{len(quality)} prompts are shared by both runs in every cell: 2 are the least"
+        if len(quality) >= 2:
+            reason = (
+                "all prompts share one window group, so that nothing is known of the scatter of energy: at least 2 "
+                "groups are needed; give protocol.images_per_window (or batch_size) fewer images than there are prompts"
+            )
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes))
     extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
     limit_e, limit_q = math.log1p(config.margin_energy), config.margin_quality
@@ -93,7 +100,7 @@ def prompts_needed(sd: float, margin: float, change: float, alpha: float) -> int
 
 
 def _energy_axis(d: Array, config: GateConfig, extra: float, failed: bool) -> Axis:
-    value, low, high, method = _limits(d, config.level, extra)
+    value, low, high, method = _limits(d, config.level, extra, GROUPS)
     margin = math.log1p(config.margin_energy)
     alpha = config.alpha / config.looks
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
@@ -133,18 +140,18 @@ def _quality_axis(q: Array, config: GateConfig, failed: bool) -> Axis:
     )
 
 
-def _limits(x: Array, level: float, extra: float) -> tuple[float, float, float, str]:
+def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
     """Mean with two-sided limits; `extra` variance is that of the sessions."""
     n, mean = len(x), float(x.mean())
     se = math.sqrt(float(x.var(ddof=1)) / n + extra)
-    if n >= T_FROM or extra:
+    if n >= T_FROM or n < STUDENT_BELOW or extra:
         from scipy.special import stdtrit
 
         half = float(stdtrit(n - 1, (1 + level) / 2)) * se
-        return mean, mean - half, mean + half, "Student's t over prompts"
+        return mean, mean - half, mean + half, f"Student's t over {n} {units}"
     found = resample_means(x[:, None, None]).estimate(lambda rows: rows[:, 0], level=level)
     low, high = (mean if end is None else end for end in (found.low, found.high))
-    return mean, low, high, METHOD
+    return mean, low, high, f"paired bootstrap over {n} {units}; BCa"
 
 
 def _p_worse(x: Array, limit: float, extra: float) -> float:
@@ -168,7 +175,7 @@ def _cell_tests(pairs: Pairs, limit_e: float, limit_q: float, extra: float) -> d
 
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], unsure: bool) -> CellResult:
     d, q = pairs.log_energy[:, i], pairs.quality[:, i]
-    value, low, high, method = _limits(d, config.level, 0.0)
+    value, low, high, method = _limits(d, config.level, 0.0, GROUPS)
     energy = Estimate(
         value=math.expm1(value),
         low=math.expm1(low),
@@ -220,25 +227,13 @@ def require_resolvable(verdict: Verdict) -> None:
 
 
 def _net_benefit(pairs: Pairs, config: GateConfig) -> Estimate | None:
-    """λ ΔQ − ΔE in J/image, if a price was declared and the pairs are of single prompts."""
+    """λ ΔQ − ΔE in J/image over window groups, if a price was declared."""
     price = config.joules_per_quality
     if price is None:
         return None
-    if len(pairs.quality) == len(pairs.energy_j):
-        x = price * pairs.quality.mean(1) - pairs.energy_j.mean(1)
-        value, low, high, method = _limits(x, config.level, 0.0)
-        return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
-    # windows of several prompts: the two axes are not of the same units, so their variances are added
-    parts = (price * pairs.quality.mean(1), -pairs.energy_j.mean(1))
-    from scipy.special import stdtrit
-
-    value = float(sum(p.mean() for p in parts))
-    se = math.sqrt(sum(p.var(ddof=1) / len(p) for p in parts))
-    n = min(len(p) for p in parts)
-    half = float(stdtrit(n - 1, (1 + config.level) / 2)) * se
-    return Estimate(
-        value=value, low=value - half, high=value + half, level=config.level, n=n, method="λ ΔQ − ΔE; Student's t"
-    )
+    x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
+    value, low, high, method = _limits(x, config.level, 0.0, GROUPS)
+    return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 
 
 def _verdict(energy: Axis, quality: Axis, cells: tuple[CellResult, ...], worth: Estimate | None) -> Outcome:

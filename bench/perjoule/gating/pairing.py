@@ -1,6 +1,6 @@
 """Two runs side by side: what changed, prompt by prompt.
 
-    d_i = ln E_i^candidate − ln E_i^baseline      per prompt, or per group of prompts that share windows
+    d_i = ln E_i^candidate − ln E_i^baseline      per window group (a prompt, where windows are not shared)
     q_i = Q_i^candidate − Q_i^baseline            per prompt, better is positive
 
 Both are means over the seeds and rounds of i. A run's change is the mean over its cells, each counting alike.
@@ -17,11 +17,14 @@ from perjoule.gating.evidence import _good
 from perjoule.run_directory import Run
 from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
+from perjoule.statistics.window_groups import linked
+
+SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
-    r"""Differences. Rows are prompts (or groups that share a window), columns are cells.
+    r"""Differences. Rows are prompts (or window groups of both runs), columns are cells.
 
     Attributes:
         cells: Cell ids.
@@ -31,7 +34,7 @@ class Pairs:
         total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
         provenance: Of the joules.
-        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \x1f.
+        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
     """
 
@@ -45,15 +48,23 @@ class Pairs:
     energy_units: tuple[str, ...] = ()
     quality_units: tuple[str, ...] = ()
 
+    def quality_by_group(self) -> Array:
+        """(groups, cells) quality differences in the rows of `log_energy`: means over the prompts of each group."""
+        if self.energy_units == self.quality_units:
+            return self.quality
+        place = {prompt: i for i, prompt in enumerate(self.quality_units)}
+        rows = [[place[p] for p in unit.split(SEPARATOR) if p in place] for unit in self.energy_units]
+        return np.array([self.quality[row].mean(0) for row in rows]).reshape(-1, len(self.cells))
+
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     """Join two runs that were found comparable and complete."""
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
-    energy = energy_by_unit(baseline).join(energy_by_unit(candidate), on=["cell_id", "unit"], suffix="_candidate")
-    if energy["unit"].n_unique() < 2:
-        # windows were put together otherwise: fall back on the images' own prompts
-        parts = (energy_by_unit(run, by_prompt=True) for run in (baseline, candidate))
-        energy = next(parts).join(next(parts), on=["cell_id", "unit"], suffix="_candidate")
+    # windows may be put together differently in the two runs: the groups are those of both together
+    units = window_units(baseline, candidate)
+    energy = energy_by_unit(baseline, units).join(
+        energy_by_unit(candidate, units), on=["cell_id", "unit"], suffix="_candidate"
+    )
     energy = energy.filter(pl.col("cell_id").is_in(cells)).with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
@@ -65,7 +76,9 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
-    log_energy, energy_units = _wide(energy, "log", cells)
+    log_energy, firsts = _wide(energy, "log", cells)
+    members = units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(SEPARATOR))
+    names = dict(members.iter_rows())
     return Pairs(
         cells=tuple(cells),
         log_energy=log_energy,
@@ -74,24 +87,47 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         total_energy_change=totals[0] / totals[1] - 1,
         identical_images=same,
         provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
-        energy_units=energy_units,
+        energy_units=tuple(names[first] for first in firsts),
         quality_units=quality_units,
     )
 
 
-def energy_by_unit(run: Run, by_prompt: bool = False) -> pl.DataFrame:
-    """J/image by cell and unit of pairing (prompts that share windows): columns `cell_id, unit, energy`."""
-    frame = _good(run).select(
+def window_units(*runs: Run) -> pl.DataFrame:
+    """The window groups of some runs together: columns `prompt_id`, `unit`, the id of the first prompt of its group.
+
+    See `perjoule.statistics.window_groups`: different groups share neither a window nor a prompt.
+    """
+    windows = pl.concat([_good(run).select("prompt_ids") for run in runs]).unique()
+    places = (
+        windows.select(prompt_id=pl.col("prompt_ids").explode()).drop_nulls().unique().sort("prompt_id")
+        .with_row_index("place")
+    )  # fmt: skip
+    pairs = (
+        windows.with_columns(first=pl.col("prompt_ids").list.first())
+        .explode("prompt_ids")
+        .join(places, left_on="prompt_ids", right_on="prompt_id")
+        .join(places.rename({"place": "other"}), left_on="first", right_on="prompt_id")
+    )
+    groups = linked(len(places), *(pairs[name].to_numpy().astype(np.intp) for name in ("place", "other")))
+    return places.select("prompt_id", unit=places["prompt_id"].gather(groups))
+
+
+def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
+    """J/image by cell and window group, mean over its images: columns `cell_id, unit, energy`.
+
+    `units`: see `window_units`; the run's own by default.
+    """
+    images = _good(run).select(
         "cell_id",
         "prompt_ids",
         energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
     )
-    if by_prompt:
-        frame = frame.explode("prompt_ids").rename({"prompt_ids": "unit"})
-    else:
-        unit = pl.col("prompt_ids").list.unique().list.sort().list.join("\x1f")
-        frame = frame.with_columns(unit=unit)
-    return frame.group_by("cell_id", "unit").agg(pl.col("energy").mean())
+    return (
+        images.explode("prompt_ids")
+        .join(window_units(run) if units is None else units, left_on="prompt_ids", right_on="prompt_id")
+        .group_by("cell_id", "unit")
+        .agg(pl.col("energy").mean())
+    )
 
 
 def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
