@@ -18,6 +18,7 @@ from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
 from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.lines import fit_line
+from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups
 from perjoule.suite import cells_of
@@ -362,14 +363,16 @@ def _predictor_s(run: Run, cell_id: str) -> float:
 
 
 def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
-    """For the quality floor: the share of images that miss it, beside the share that was promised."""
+    """For the quality floor: the share that misses it, mean over prompts, next to the share that was promised."""
     arguments = cell.variant.policy_args
     if arguments.get("rule") != "quality-floor":
         return {}
     values = arms.quality(arguments["metric"])[:, :, column]
-    known = np.isfinite(values)
-    missed = float((values[known] < float(cell.level or 0)).mean())
-    return {"promised_miss_rate": arguments.get("miss_rate", 0.1), "miss_rate": missed}
+    missed = np.where(np.isfinite(values), values < float(cell.level or 0), np.nan)
+    by_prompt = resample_means(missed[..., None], resamples=RESAMPLES)
+    rate = by_prompt.estimate(lambda rows: rows[:, 0], what="mean over prompts of the share of their images")
+    promised = arguments.get("miss_rate", 0.1)
+    return {"promised_miss_rate": promised, "miss_rate": rate.value, "miss_rate_interval": asdict(rate)}
 
 
 def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:

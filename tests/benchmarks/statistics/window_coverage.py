@@ -35,7 +35,7 @@ WORLDS = {
     "prompts": WindowWorld(prompt_sd=0.3),
     "drift": WindowWorld(prompt_sd=0.1, drift=0.03),
 }
-SIZES = tuple((size, groups) for size in (4, 16, 60) for groups in (5, 6, 8, 12, 24))
+SIZES = (*((4, g) for g in (5, 6, 8, 12, 24)), (16, 6), (16, 12), *((60, g) for g in (5, 6, 8, 12, 24)))
 STATISTICS = ("energy", "ratio", "saving", "gate")
 Limits = tuple[float | None, float | None]
 
