@@ -87,8 +87,9 @@ class Evidence:
             signs += [1.0] * len(arm.columns) + [sign] * len(arm.columns)
         return PairedCurves(
             means=self.means.of(columns).times(signs),
-            by_prompt=self.by_prompt.of(chosen).times([sign] * len(chosen)),
+            prompts=len(self.grid.prompts),
             rungs=tuple(len(arm.columns) for arm in arms),
+            draw_by_prompt=lambda: self.by_prompt.of(chosen).times([sign] * len(chosen)),
         )
 
     @property
@@ -212,7 +213,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
             for n in benefit.net_benefits(paired.means, test_top, floor, _prices(anchor_ladder))
         ],
         "hypervolume_gain": _estimate(_hypervolume_gain(paired)),
-        "n_prompts": paired.by_prompt.n,
+        "n_prompts": paired.prompts,
         "n_window_groups": paired.means.n,
         "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
     }  # fmt: skip

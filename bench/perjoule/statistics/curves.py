@@ -121,13 +121,20 @@ class PairedCurves:
 
     Attributes:
         means: Each arm's energies, then its qualities, drawn by window groups.
-        by_prompt: Each arm's qualities, drawn by prompts.
+        prompts: How many prompts the arms have in common.
         rungs: How many each arm has.
+        draw_by_prompt: Makes `by_prompt`, which few statistics need.
     """
 
     means: Means
-    by_prompt: Means
+    prompts: int
     rungs: tuple[int, ...]
+    draw_by_prompt: Callable[[], Means]
+
+    @property
+    def by_prompt(self) -> Means:
+        """Each arm's qualities, drawn by prompts."""
+        return self.draw_by_prompt()
 
     @property
     def point(self) -> tuple[Ladders, ...]:
@@ -174,11 +181,12 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     energies, qualities = columns_of(rungs)
     groups = np.concatenate([curve.window_groups for curve in curves], axis=1)
     means = resample_windows(values, energies, groups, resamples=resamples, seed=seed)
-    if means.unit == "prompts" and not means.student:
-        by_prompt = means.of(qualities)
-    else:
-        by_prompt = resample_means(values[..., qualities], resamples=resamples, seed=seed)
-    return PairedCurves(means=means, by_prompt=by_prompt, rungs=rungs)
+
+    def draw_by_prompt() -> Means:
+        return resample_means(values[..., qualities], resamples=resamples, seed=seed)
+
+    prompts = int(common.any(1).sum())
+    return PairedCurves(means=means, prompts=prompts, rungs=rungs, draw_by_prompt=draw_by_prompt)
 
 
 def columns_of(rungs: Sequence[int]) -> tuple[list[int], list[int]]:

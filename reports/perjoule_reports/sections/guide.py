@@ -8,8 +8,8 @@ from perjoule_reports.evidence import Evidence
 BOOTSTRAP = (
     "95 % intervals from 10 000 paired draws, one draw for all cells and metrics: of prompts, each with all its seeds, "
     "for quality; of window groups, the prompts that share energy windows, for whatever holds energy. BCa bootstrap; "
-    "Student's t for fewer than 25 window groups. They cover the choice of prompts and the scatter of windows, not other "
-    "machines, other days or a constant error of the meter."
+    "Student's t for fewer than 25 window groups. They cover the choice of prompts and the scatter of windows, not "
+    "other machines, other days or a constant error of the meter."
 )
 NONE = "No intervals: what stands here was counted or recorded."
 

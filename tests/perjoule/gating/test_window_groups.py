@@ -48,7 +48,7 @@ def test_energy_is_judged_over_window_groups_and_quality_over_prompts(tmp_path: 
 def test_windows_put_together_differently_have_coarser_groups(
     tmp_path: Path, sizes: tuple[int, int], groups: int
 ) -> None:
-    """Windows of 4 and of 6 prompts have their borders in common every 12 prompts: 64 prompts are 5 groups and 4 over."""
+    """Windows of 4 and of 6 prompts have common borders every 12 prompts: 64 prompts are 5 groups and 4 over."""
     pairs = pair_runs(*runs(tmp_path, sizes), "q")
     assert len(pairs.log_energy) == len(pairs.energy_units) == groups + (sizes == (4, 6))
     assert sum(len(unit.split("\x1f")) for unit in pairs.energy_units) == 64

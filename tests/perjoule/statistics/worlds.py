@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -96,22 +97,28 @@ class WindowWorld:
         )
 
     def truth(self, rung: int) -> dict[str, float]:
-        """Energy of the test arm at a rung, its ratio to the anchor's, and the saving at the anchor's quality there."""
-        hard = np.random.default_rng(0).normal(size=(20_000, 1))
-        noise = np.exp(self.window_sd**2 / 2)
-        test_j, anchor_j = (
-            noise * f * (0.5 + 0.4 * self.steps(hard, sd).mean(0)) for f, sd in ((self.factor, self.prompt_sd), (1, 0))
-        )
-        dense = np.geomspace(1, 60, 400)
-        curves = []
-        for f, sd in ((self.factor, self.prompt_sd), (1.0, 0.0)):
-            stretch = np.exp(sd * hard)
-            quality = np.array([mean_quality(n * stretch, 4.0 * np.exp(self.hardness_sd * hard)).mean() for n in dense])
-            curves.append((quality, np.log(f * (0.5 + 0.4 * dense * stretch.mean()))))
-        at = self.quality(hard, 0.0).mean(0)[rung]
-        logs = [np.interp(at, quality, cost) for quality, cost in curves]
-        return {
-            "energy": float(test_j[rung]),
-            "ratio": float(test_j[rung] / anchor_j[rung]),
-            "saving": float(1 - np.exp(logs[0] - logs[1])),
-        }
+        """See `_truth`: it does not depend on how many prompts and windows there are."""
+        return _truth(replace(self, groups=1, prompts_per_window=1, seeds=1), rung)
+
+
+@cache
+def _truth(world: WindowWorld, rung: int) -> dict[str, float]:
+    """Energy of the test arm at a rung, its ratio to the anchor's, and the saving at the anchor's quality there."""
+    hard = np.random.default_rng(0).normal(size=(20_000, 1))
+    noise = np.exp(world.window_sd**2 / 2)
+    test_j, anchor_j = (
+        noise * f * (0.5 + 0.4 * world.steps(hard, sd).mean(0)) for f, sd in ((world.factor, world.prompt_sd), (1, 0))
+    )
+    dense = np.geomspace(1, 60, 400)
+    curves = []
+    for f, sd in ((world.factor, world.prompt_sd), (1.0, 0.0)):
+        stretch = np.exp(sd * hard)
+        quality = np.array([mean_quality(n * stretch, 4.0 * np.exp(world.hardness_sd * hard)).mean() for n in dense])
+        curves.append((quality, np.log(f * (0.5 + 0.4 * dense * stretch.mean()))))
+    at = world.quality(hard, 0.0).mean(0)[rung]
+    logs = [np.interp(at, quality, cost) for quality, cost in curves]
+    return {
+        "energy": float(test_j[rung]),
+        "ratio": float(test_j[rung] / anchor_j[rung]),
+        "saving": float(1 - np.exp(logs[0] - logs[1])),
+    }
