@@ -12,7 +12,7 @@ from perjoule.columns import POINT_COLUMNS
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import Draws, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
-from perjoule.statistics.resampling import ONE_GROUP, RESAMPLES, Array, Means, resample_windows
+from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
 from perjoule.types import Estimate, MetricSpec
 
 ENERGY_METHOD = "mean over prompts of J/image"
@@ -76,15 +76,16 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     """J/image of each cell, from draws whose first columns are the cells' energies.
 
     A cell of one window group has no interval: its windows hold the same prompts, so nothing is known of the scatter
-    between prompts. A cell whose own groups are finer than those that it has in common with the other cells is drawn by
-    its own.
+    between prompts. A cell is drawn by its own groups where those are finer than the common ones of all cells, or so
+    few that they need draws of Student's t.
     """
     counts, common, found = grid.group_counts(), grid.common_groups(), []
     for column, n in enumerate(counts):
         known, draws, place = grid.energy_known[:, column], means, column
-        if 1 < n != len(np.unique(common[known])):
+        few = n < STUDENT_BELOW and not means.student
+        if n > 1 and (few or n != len(np.unique(common[known]))):
             own = grid.energy_j[..., [column]]
-            draws = resample_windows(own, [0], grid.groups[:, [column]], resamples=len(means.resamples) or RESAMPLES)
+            draws = resample_windows(own, [0], grid.groups[:, [column]], resamples=len(means.resamples))
             place = 0
         estimate = _column(draws, place, int(n), ENERGY_METHOD)
         alone = n == 1 and known.sum() > 1

@@ -172,5 +172,13 @@ def test_intervals_cover_in_worlds_with_shared_windows(name: str, size: int, gro
     120 draws of a world with a fixed seed. Of intervals that cover 95 %, fewer than 106 hold the truth once in 1,000
     times; of those that cover 75 %, as many as that never do.
     """
-    held = coverage(replace(WORLDS[name], groups=groups, prompts_per_window=size), 120, 300)
+    held = coverage(replace(WORLDS[name], groups=groups, prompts_per_window=size), 120, 120, 300)
     assert min(held.values()) >= 106 / 120, held
+
+
+def test_a_cell_with_few_prompts_in_a_large_run_is_drawn_by_student(tmp_path: Path) -> None:
+    frame = table(prompts=40, ladder=(4, 16), variants=(("ladder", 1.0),))
+    run = imported(frame.filter((pl.col("steps") == 4) | (pl.col("prompt_id") < "p006")), tmp_path)
+    few, many = (p["energy_j_per_image"] for p in reversed(frontier(run, "q", resamples=400)["points"]))
+    assert few["method"].endswith("Student's t over 6 prompts")
+    assert many["method"].endswith("paired bootstrap over prompts with their seeds; BCa")

@@ -73,16 +73,25 @@ class WindowWorld:
     def hard(self, chance: np.random.Generator) -> np.ndarray:
         return np.asarray(chance.normal(size=(self.prompts, 1, 1)))
 
-    def steps(self, hard: np.ndarray, prompt_sd: float) -> np.ndarray:
-        return np.asarray(LADDER * np.exp(prompt_sd * hard))
+    def steps(self, hard: np.ndarray, prompt_sd: float, ladder: np.ndarray = LADDER) -> np.ndarray:
+        return np.asarray(ladder * np.exp(prompt_sd * hard))
 
-    def quality(self, hard: np.ndarray, prompt_sd: float) -> np.ndarray:
-        return mean_quality(self.steps(hard, prompt_sd), 4.0 * np.exp(self.hardness_sd * hard))
+    def quality(self, hard: np.ndarray, prompt_sd: float, ladder: np.ndarray = LADDER) -> np.ndarray:
+        return mean_quality(self.steps(hard, prompt_sd, ladder), 4.0 * np.exp(self.hardness_sd * hard))
 
-    def arm(self, chance: np.random.Generator, hard: np.ndarray, factor: float, prompt_sd: float) -> Curve:
-        rungs, size = len(LADDER), self.prompts_per_window
-        quality = self.quality(hard, prompt_sd) + self.seed_sd * chance.normal(size=(self.prompts, self.seeds, rungs))
-        image = np.broadcast_to(factor * (0.5 + 0.4 * self.steps(hard, prompt_sd)), quality.shape)
+    def arm(
+        self,
+        chance: np.random.Generator,
+        hard: np.ndarray,
+        factor: float,
+        prompt_sd: float,
+        ladder: np.ndarray = LADDER,
+    ) -> Curve:
+        rungs, size = len(ladder), self.prompts_per_window
+        quality = self.quality(hard, prompt_sd, ladder) + self.seed_sd * chance.normal(
+            size=(self.prompts, self.seeds, rungs)
+        )
+        image = np.broadcast_to(factor * (0.5 + 0.4 * self.steps(hard, prompt_sd, ladder)), quality.shape)
         window = image.reshape(self.groups, size, self.seeds, rungs).mean(1)
         window = window * np.exp(self.window_sd * chance.normal(size=window.shape))
         # windows in the order of a plan: all groups under the first seed, then under the second
