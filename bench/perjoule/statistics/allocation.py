@@ -158,7 +158,7 @@ def _merged(ladder: Curve | FidelityCurve, rungs: int) -> Groups | None:
     """Window groups of an arm that picks from all rungs of a ladder."""
     if ladder.groups is None:
         return None
-    common, _ = common_groups(ladder.groups, np.isfinite(ladder.energy_j).any(1))
+    common, _ = common_groups(ladder.groups, np.asarray(np.isfinite(ladder.energy_j).any(1)))
     return np.tile(common[:, None], (1, rungs))
 
 

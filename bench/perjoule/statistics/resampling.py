@@ -198,7 +198,7 @@ def resample_windows(
     Returns:
         The means. An energy whose cell has one window group has no draws (NaN): nothing is known of its scatter.
     """
-    common, lone = common_groups(groups, np.isfinite(values[..., list(energy)]).any(1))
+    common, lone = common_groups(groups, np.asarray(np.isfinite(values[..., list(energy)]).any(1)))
     positive = np.zeros(values.shape[2], np.bool_)
     positive[list(energy)] = True
     means = resample_means(values, resamples=resamples, seed=seed, groups=common, positive=positive)
