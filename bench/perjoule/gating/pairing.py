@@ -8,6 +8,7 @@ Both are means over the seeds and rounds of i. A run's change is the mean over i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
 from perjoule.statistics.window_groups import linked
 
-SEPARATOR = "\x1f"
+_JOIN = "\x1f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,6 +37,8 @@ class Pairs:
         provenance: Of the joules.
         energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
+        windows: How many energy windows the baseline and the candidate have in these cells.
+        baseline_j: Mean J/image of the baseline over cells and groups.
     """
 
     cells: tuple[str, ...]
@@ -47,13 +50,20 @@ class Pairs:
     provenance: tuple[str, ...]
     energy_units: tuple[str, ...] = ()
     quality_units: tuple[str, ...] = ()
+    windows: tuple[int, int] = (0, 0)
+    baseline_j: float = math.nan
+
+    @property
+    def energy_prompts(self) -> set[str]:
+        """The prompts behind `log_energy`."""
+        return {prompt for unit in self.energy_units for prompt in unit.split(_JOIN)}
 
     def quality_by_group(self) -> Array:
         """(groups, cells) quality differences in the rows of `log_energy`: means over the prompts of each group."""
         if self.energy_units == self.quality_units:
             return self.quality
         place = {prompt: i for i, prompt in enumerate(self.quality_units)}
-        rows = [[place[p] for p in unit.split(SEPARATOR) if p in place] for unit in self.energy_units]
+        rows = [[place[p] for p in unit.split(_JOIN) if p in place] for unit in self.energy_units]
         return np.array([self.quality[row].mean(0) for row in rows]).reshape(-1, len(self.cells))
 
 
@@ -62,10 +72,9 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
     # windows may be put together differently in the two runs: the groups are those of both together
     units = window_units(baseline, candidate)
-    energy = energy_by_unit(baseline, units).join(
-        energy_by_unit(candidate, units), on=["cell_id", "unit"], suffix="_candidate"
-    )
-    energy = energy.filter(pl.col("cell_id").is_in(cells)).with_columns(
+    one, other = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
+    energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
+    energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
     )
@@ -77,8 +86,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
     log_energy, firsts = _wide(energy, "log", cells)
-    members = units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(SEPARATOR))
-    names = dict(members.iter_rows())
+    names = dict(units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(_JOIN)).iter_rows())
+    windows = [int(_good(run)["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
         cells=tuple(cells),
         log_energy=log_energy,
@@ -89,6 +98,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
         energy_units=tuple(names[first] for first in firsts),
         quality_units=quality_units,
+        windows=(windows[0], windows[1]),
+        baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from perjoule.gating.decide import decide
 from perjoule.gating.pairing import Pairs
-from perjoule.gating.records import Findings, GateConfig
+from perjoule.gating.records import Findings, GateConfig, Margin, Margins
 from perjoule.statistics.curves import Curve, pair
 from perjoule.statistics.grid import Grid
 from perjoule.statistics.points import energy_estimates
@@ -30,6 +30,7 @@ from perjoule.statistics.savings import saving_rows
 from tests.perjoule.statistics.worlds import LADDER, WindowWorld
 
 RUNG = 7  # 20 steps
+MARGINS = Margins(energy=Margin(value=0.05, origin="default"), quality=Margin(value=0.15, origin="default"))
 WORLDS = {
     "windows": WindowWorld(),
     "prompts": WindowWorld(prompt_sd=0.3),
@@ -79,7 +80,7 @@ def gate_limits(candidate: Curve, baseline: Curve, world: WindowWorld) -> Limits
         identical_images=False,
         provenance=("simulated",),
     )
-    change = decide(pairs, "q", GateConfig(alpha=0.025), Findings()).energy.change
+    change = decide(pairs, "q", GateConfig(alpha=0.025), Findings(), MARGINS).energy.change
     return change.low, change.high
 
 

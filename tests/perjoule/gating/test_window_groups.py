@@ -15,6 +15,7 @@ from perjoule.run_directory import Run
 from tests.perjoule.statistics.test_window_groups import windowed
 from tests.perjoule.tables_of_runs import imported, table
 
+CONFIG = GateConfig(margin_quality=0.15)
 ONE_CELL = {"ladder": (4,), "variants": (("ladder", 1.0),)}
 
 
@@ -29,7 +30,7 @@ def runs(folder: Path, sizes: tuple[int, int], prompts: int = 64) -> tuple[Run, 
 
 def test_energy_is_judged_over_window_groups_and_quality_over_prompts(tmp_path: Path) -> None:
     base, candidate = runs(tmp_path, (4, 4))
-    found = gate(base, candidate)
+    found = gate(base, candidate, config=CONFIG)
     assert (found.energy.change.n, found.quality.change.n) == (16, 64)
     # Student's t of the 16 groups' log ratios, each the mean of its two windows
     logs = []
@@ -59,14 +60,14 @@ def test_windows_put_together_differently_have_coarser_groups(
 
 
 def test_all_prompts_in_one_window_group_are_no_evidence_on_energy(tmp_path: Path) -> None:
-    found = gate(*runs(tmp_path, (64, 64)))
+    found = gate(*runs(tmp_path, (64, 64)), config=CONFIG)
     assert (found.verdict, found.exit_code) == ("invalid", 4)
-    assert "all prompts share one window group" in found.reasons[0]
+    assert "energy can be paired in 1 (prompts, or groups of prompts that share windows)" in found.reasons[0]
     assert "protocol.images_per_window" in found.reasons[0]
 
 
 def test_net_benefit_is_over_window_groups(tmp_path: Path) -> None:
-    found = gate(*runs(tmp_path, (4, 4)), config=GateConfig(joules_per_quality=100.0))
+    found = gate(*runs(tmp_path, (4, 4)), config=GateConfig(joules_per_quality=100.0, margin_quality=0.15))
     assert found.net_benefit_j is not None
     assert found.net_benefit_j.n == 16
 
