@@ -100,7 +100,7 @@ class Evidence:
     def curve(self, arm: Arm) -> Any:
         """The arm as a curve of the metric's track."""
         columns = list(arm.columns)
-        arrays = {
+        arrays: dict[str, Any] = {
             "energy_j": self.grid.energy_j[..., columns],
             "quality": self.quality[..., columns],
             "groups": self.grid.groups[:, columns],
