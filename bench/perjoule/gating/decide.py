@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
     axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
     axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
-    windows = {"n_windows_baseline": pairs.windows[0], "n_windows_candidate": pairs.windows[1]}
+    windows: dict[str, Any] = {"n_windows_baseline": pairs.windows[0], "n_windows_candidate": pairs.windows[1]}
     axis_e = _in_prompts(replace(axis_e, **windows), len(pairs.energy_prompts) or len(energy))
     axis_q = replace(axis_q, n_prompts=len(quality), **windows)
     if pairs.identical_images:
