@@ -64,7 +64,14 @@ class Run:
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """One row a trial."""
+        """One row a trial. Raises RunError if a trial's prompts and seeds do not pair up."""
+        frame = self._trials()
+        torn = frame.filter(pl.col("prompt_ids").list.len().ne_missing(pl.col("seeds").list.len()))
+        if len(torn):
+            raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
+        return frame
+
+    def _trials(self) -> pl.DataFrame:
         parquet = self.path / "trials.parquet"
         if parquet.exists():
             return read_parquet(parquet, TRIAL_COLUMNS)
