@@ -183,7 +183,7 @@ def test_a_built_in_set_is_taken_from_the_run_too(folder):
         (lambda lines: [lines[0].replace("a ", "no "), *lines[1:]], "does not belong to its text"),
         (lambda lines: [lines[0].replace('"prompt_id": "', '"prompt_id": "../../'), *lines[1:]], "does not belong"),
         (lambda lines: [lines[0], "{", *lines[1:]], "line 2: damaged"),
-        (lambda lines: ['{"unknown": 1}', *lines], "damaged: TypeError"),
+        (lambda lines: ['{"unknown": 1}', *lines], "damaged: 1.prompt_id: field required"),
         (lambda lines: [], "no prompts"),
     ],
 )
