@@ -58,7 +58,7 @@ def without_rights(*, needed: bool = True) -> tuple[str, ...]:
 
 
 def in_namespace(setup: str, folder: Path) -> tuple[str, ...]:
-    """What a command starts with so that `setup` (a mount at $1) holds for it alone; skips where that is not allowed."""
+    """What a command starts with so that `setup` (a mount at $1) holds for it alone; skips where it is not allowed."""
     prefix = ("unshare", "-m", "sh", "-c", f'{setup} && shift && exec "$@"', "sh", str(folder))
     if (
         shutil.which("unshare") is None
@@ -155,7 +155,8 @@ class TestEncodings:
     def test_no_text_file_is_read_or_written_in_the_encoding_of_the_locale(self):
         sources = Path(perjoule.__file__).parents[2]
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--select", "PLW1514", "bench", "suites", "reports"],
+            [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--select", "PLW1514",
+             "bench", "suites", "reports"],
             cwd=sources, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -168,7 +169,7 @@ class TestEncodings:
         assert call("frontier", name, capsys=capsys)[0] == 0
         assert call("report", name, "--json", capsys=capsys)[0] == 0
         assert call("baseline", "save", "main", name, "--json", capsys=capsys)[0] == 0
-        assert os.path.exists(odd + b"/report.html")
+        assert Path(name, "report.html").exists()
 
 
 class TestMissingFolders:
@@ -283,9 +284,10 @@ class TestLinks:
         monkeypatch.chdir(tmp_path)
         Path("loop").symlink_to(target)
         for arguments in (
-            ["frontier", "loop"], ["score", "loop"], ["report", "loop"], ["gate", "--baseline", "loop", "--candidate", "loop"],
+            ["frontier", "loop"], ["score", "loop"], ["report", "loop"], ["gate", "--baseline", "x", "--candidate", "loop"],
             ["recommend", "loop", "--min-quality", "1"], ["baseline", "save", "main", "loop"], ["plan", "loop"],
-            ["plan", str(suite), "--from", "loop"], ["import", "loop", "--out", "out"], ["run", str(suite), "--out", "loop"],
+            ["plan", str(suite), "--from", "loop"], ["import", "loop", "--out", "out"],
+            ["run", str(suite), "--out", "loop"],
             ["run", str(suite), "--out", "loop", "--resume"], ["doctor", "--suite", "loop"],
             ["frontier", "a" * 300], ["plan", "b" * 300], ["report", str(runs / "base"), "--out", "c" * 300 + ".html"],
         ):  # fmt: skip

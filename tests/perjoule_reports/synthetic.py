@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageDraw
 
-from perjoule.run_directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.pictures import pixel_digest
+from perjoule.run_directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.statistics.points import operating_points
 from perjoule.types import Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
 
