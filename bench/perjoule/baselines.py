@@ -26,6 +26,7 @@ from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, write_bytes, write_json, write_parquet, write_text
 from perjoule.run_directory import Run, load_run
+from perjoule.statistics.devices import require_one_device
 
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
@@ -79,6 +80,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} holds no trial: there is nothing to keep")
+    require_one_device(run)
     files = {
         text: decode_text((run.path / text).read_bytes(), f"{run.path / text}")
         for text in _TEXTS

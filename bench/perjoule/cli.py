@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule import __version__, commands, outcome
+from perjoule.commands import completing
 from perjoule.commands.options import (
     Json,
     Limit,
@@ -28,6 +29,7 @@ from perjoule.commands.options import (
     print_json,
 )
 from perjoule.commands.plan import show_plan
+from perjoule.commands.verbs import Verbs
 from perjoule.errors import EvidenceError, MeterError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ app = typer.Typer(
     name="perjoule",
     help="How much do people perceptually gain from a generated image, per joule?\n\n"
     "Example: perjoule run demo --out runs/demo",
+    cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -147,12 +149,17 @@ def run(
 @app.command()
 def score(
     run: RunArgument,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="Metric to score; may be repeated.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Metric to score; may be repeated.", autocompletion=completing.metrics),
+    ] = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """(Re)score the stored images; needs no meter and burns no generation.
+    """Score the stored images of a run again.
+
+    Needs no meter and generates nothing.
 
     Example: perjoule score runs/demo --metric lsnr
     """
@@ -172,7 +179,7 @@ def frontier(
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.table,
     as_json: Json = False,
 ) -> None:
-    """Print operating points and the quality-per-joule frontier.
+    """Print operating points and their frontier.
 
     Example: perjoule frontier runs/demo --metric clip_text --format md
     """
@@ -187,7 +194,7 @@ def list_(
     what: Annotated[Listable, typer.Argument(help="What to list.")],
     as_json: Json = False,
 ) -> None:
-    """List built-in suites, their variants, prompt sets, metrics, or the meters of this machine.
+    """List what is built in, and the meters here.
 
     Example: perjoule list meters
     """
@@ -197,20 +204,24 @@ def list_(
     if as_json:
         print_json({"schema": 1, what.value: rows})
     else:  # sentences are for the JSON
-        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
         typer.echo(tables.text_table(short))
 
 
 @app.command()
 def doctor(
-    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="Look at what this suite needs instead.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="Look at what this suite needs instead.", autocompletion=completing.suites),
+    ] = None,
     model: Models = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try every meter of this machine: what can be measured, with what error, and what stands in the way.
+    """Check what can be measured on this machine.
 
-    Takes some seconds per meter, during which the machine should rest. Exits with 4 if nothing works. With --suite it
+    Tries every meter and says with what error it works, or why it does not. Takes some seconds per meter, during which
+    the machine should rest. Exits with 4 if nothing works. With --suite it
     names what a suite needs (packages, weights, licences, tokens, memory, disk) and exits with 4 if some of it is
     missing; nothing is downloaded.
 
@@ -249,7 +260,7 @@ def measure(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a command and tell its joules, as `time` tells its seconds.
+    """Measure the energy of a command.
 
     The joules go to stderr, since stdout is the command's. With --json they go to stdout, and what the command writes
     to stdout goes to stderr. The command's exit code is passed on: 128 + N if signal N ended it, 127 if there is no
@@ -266,7 +277,7 @@ def measure(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schemas of the suite file and of the JSON outputs.
+    """Print the JSON Schemas of suites and output.
 
     Example: perjoule schema > perjoule.schema.json
     """
@@ -276,8 +287,13 @@ def schema() -> None:
 
 
 @app.command()
-def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203.")], as_json: Json = False) -> None:
-    """Explain a warning code: what it means, what follows, what to do.
+def explain(
+    code: Annotated[str, typer.Argument(help="Warning code, such as W203.", autocompletion=completing.codes)],
+    as_json: Json = False,
+) -> None:
+    """Explain a warning code.
+
+    Prints what it means, what follows and what to do.
 
     Example: perjoule explain W203
     """
@@ -299,28 +315,11 @@ def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203
 def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
     """Print the shell completion script.
 
+    Load it once with `eval "$(perjoule completion zsh)"`, or store it where the shell looks for completions.
+
     Example: perjoule completion bash > ~/.local/share/bash-completion/completions/perjoule
     """
-    from typer._completion_shared import get_completion_script  # its public home does not export it by name
-
-    typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
-
-
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-def budgetfusion(context: typer.Context) -> None:
-    """Collect, train, evaluate and predict adaptive numbers of steps: see `perjoule budgetfusion --help`.
-
-    Example: perjoule budgetfusion predict builtin:steps-tiny "a large red circle on a white ground"
-    """
-    from perjoule import registry
-
-    verbs = registry.load("commands", "budgetfusion", kind="command")
-    raise typer.Exit(
-        outcome.exit_code(verbs(args=context.args, prog_name="perjoule budgetfusion", standalone_mode=False))
-    )
+    typer.echo(completing.script(shell.value))
 
 
 commands.register(app)

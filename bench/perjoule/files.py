@@ -123,7 +123,7 @@ def open_journal(path: Path) -> IO[bytes]:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
-    return open(path, "ab", opener=opener)
+    return open(path, "ab", opener=opener)  # Path.open takes no opener
 
 
 def append_line(file: IO[bytes], row: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from perjoule.meters import open_meter
 from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
-from perjoule.planning.measured import Windows, calibration_plan, measured_price
+from perjoule.planning.measured import Windows, calibration_plan, is_imported, measured_price, unused
 from perjoule.policies import load_policy
 from perjoule.prompts import Origin, read_prompt_set
 from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
@@ -115,11 +115,7 @@ def prepare(
         suite = replace(suite, prompts=stored.source)
         prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
     else:
-        if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
-            # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
-            absolute = str((path.parent / suite.prompts.source).resolve())
-            suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-        prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+        suite, prompts, origin = with_prompts(suite, path)
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
@@ -131,6 +127,20 @@ def prepare(
         )
     plan = make_plan(suite, prompts)
     return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics, notes=notes)
+
+
+def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
+    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
+
+    Raises:
+        SuiteError: If there are no such prompts.
+    """
+    if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
+        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
+        absolute = str((path.parent / suite.prompts.source).resolve())
+        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    return suite, prompts, origin
 
 
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +197,7 @@ def run(
     for metric in prepared.metrics:
         _ = metric.spec
     with _devices(executor, prepared, meter_name, command) as (environment, do):
-        reporter.message(f"meter: {environment['meter']['name']} ({environment['meter']['why']})")
+        _introduce(environment, reporter)
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
@@ -203,14 +213,26 @@ def run(
         ) from None
 
 
+def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
+    """Say which meter was taken, and what holds for all of its readings."""
+    meter = environment["meter"]
+    reporter.message(f"meter: {meter['name']} ({meter['why']})")
+    for note in meter.get("notes", ()):
+        reporter.message(f"warning: {note}")
+
+
 def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
     """What the plan will take.
 
     Args:
         prepared: The plan.
-        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in.
+        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in. What of
+            it cannot be used is among the notes.
     """
-    return _foresee(prepared, Windows.of(earlier) if earlier else None, earlier)
+    if earlier is None:
+        return _foresee(prepared, None)
+    windows = None if is_imported(earlier) else Windows.of(earlier)
+    return _foresee(prepared, windows, earlier, notes=unused(earlier))
 
 
 def _foresee(
@@ -237,7 +259,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
     short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
     cells = [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen]
     with TemporaryDirectory(prefix="perjoule-") as folder, ready(prepared, cells, meter_name, ()) as device:
-        reporter.message(f"meter: {device.meter.name} ({device.meter.why})")
+        _introduce(device.environment, reporter)
         path = Path(folder) / "calibration"
         writer = RunWriter.create(path, prepared.suite, prepared.prompts, device.environment)
         try:
@@ -335,7 +357,7 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         MeterError: If energy cannot be measured.
     """
     _set_threads(prepared.suite)
-    generators = _generators(prepared)
+    generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
     for cell in cells:
@@ -366,14 +388,15 @@ def _devices(
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)
 
 
-def _generators(prepared: Prepared) -> GeneratorCache:
+def generators_of(suite: Suite, source: Path) -> GeneratorCache:
+    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
     factory = registry.load("generators", "diffusers", kind="generator")
-    index = {variant.name: number for number, variant in enumerate(prepared.suite.variants)}
+    index = {variant.name: number for number, variant in enumerate(suite.variants)}
 
     def where(variant: Variant) -> str:
-        return f"{prepared.source}: variants[{index[variant.name]}]"
+        return f"{source}: variants[{index[variant.name]}]"
 
-    return GeneratorCache(factory, where, keep_all=prepared.suite.protocol.interleave)
+    return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:

@@ -25,7 +25,7 @@ from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
 from perjoule.run_directory import load_run
 from perjoule.suite import suite_digest, write_suite
-from perjoule.types import Prompt, Suite, Trial
+from perjoule.types import EnergyReading, Prompt, Suite, Trial
 
 
 class RunWriter:
@@ -167,9 +167,24 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "duration_s",
         "boundary",
         "provenance",
+        "device",
+        "device_digest",
+        "power_limit_w",
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
-    return row | spread | totals(reading) | {"warnings": list(reading.warnings) if reading else []}
+    warnings = list(reading.warnings) if reading else []
+    return row | spread | totals(reading) | _machine(reading) | {"warnings": warnings}
+
+
+def _machine(reading: EnergyReading | None) -> dict[str, Any]:
+    """The machine's load as columns."""
+    load = reading.machine if reading is not None else None
+    before_after = {
+        f"{name}_{when}": getattr(load, name)[i] if load is not None else None
+        for name in ("load", "cpu_mhz")
+        for i, when in enumerate(("before", "after"))
+    }
+    return before_after | {name: getattr(load, name, None) for name in ("cores", "others_cores", "steal_share")}
 
 
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

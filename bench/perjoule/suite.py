@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.errors import SuiteError, UnknownNameError, UsageError
 from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
+from perjoule.shares import share
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
@@ -177,10 +178,8 @@ def _check(suite: Suite, where: str) -> None:
             f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"
         )
     _unique(protocol.seeds, f"{where}: protocol.seeds", "one seed")
-    if protocol.max_uncertainty is not None and not 0 < protocol.max_uncertainty < 1:
-        raise SuiteError(
-            f"{where}: protocol.max_uncertainty = {protocol.max_uncertainty}: a share between 0 and 1, such as 0.02"
-        )
+    if protocol.max_uncertainty is not None:
+        _share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
     _check_prompts(suite.prompts, f"{where}: prompts")
@@ -250,6 +249,15 @@ def _check_name(name: str, key: str, where: str) -> None:
         raise SuiteError(
             f"{where}: {key} = {name!r}: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
         )
+
+
+def _share(value: float, where: str) -> None:
+    """Refuse 2 for 2 % and the like; a bound of 0 cannot be kept."""
+    try:
+        if not share(value, where):
+            raise UsageError(f"{where} = {value}: above 0, such as 0.02")
+    except UsageError as error:
+        raise SuiteError(str(error)) from None
 
 
 def _at_least(value: float, least: int, where: str) -> None:

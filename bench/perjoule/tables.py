@@ -261,11 +261,24 @@ def schemas() -> Row:
         "type": "object",
         "properties": {
             "change": reference,
-            "margin": {"type": "number"},
+            "margin": maybe,
+            "margin_origin": {"type": "string"},
             "mde": maybe,
             "outcome": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
+            "n_prompts": {"type": "integer"},
+            "n_windows_baseline": {"type": "integer"},
+            "n_windows_candidate": {"type": "integer"},
         },
-        "required": ["change", "margin", "mde", "outcome"],
+        "required": [
+            "change",
+            "margin",
+            "margin_origin",
+            "mde",
+            "outcome",
+            "n_prompts",
+            "n_windows_baseline",
+            "n_windows_candidate",
+        ],
     }
     key_difference = {"type": "object", "required": ["key", "baseline", "candidate"]}
     gate_schema = {
@@ -276,6 +289,7 @@ def schemas() -> Row:
             "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
             "energy": axis,
             "quality": axis,
+            "identical_images": {"type": "boolean"},
             "missing": {"type": "array"},
             "incomparable": {"type": "array", "items": key_difference},
             "reasons": {"type": "array", "items": {"type": "string"}},
@@ -312,8 +326,10 @@ def schemas() -> Row:
         "direction": {"enum": ["higher", "lower"]},
         "min_quality": maybe,
         "max_joules": maybe,
+        "by": {"enum": ["limit", "point"]},
         "chosen": {"$ref": "#/$defs/Choice"},
         "safe": {"$ref": "#/$defs/Choice"},
+        "point": {"$ref": "#/$defs/Choice"},
         "reason": {"type": ["string", "null"]},
         "n_prompts": {"type": "integer"},
     }

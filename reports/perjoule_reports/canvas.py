@@ -1,4 +1,4 @@
-"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes.
+"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes on one machine.
 
 Margins are worked out from the lengths of the labels. matplotlib's own layout engines draw everything twice more to
 find them, which would be most of the time that a report takes.

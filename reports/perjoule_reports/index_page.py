@@ -73,7 +73,7 @@ def write_index(folder: Path, out: Path) -> list[Path]:
 
 
 def render_index(folder: Path) -> str:
-    """Render the page. Equal runs give equal bytes."""
+    """Render the page. Equal runs give equal bytes on one machine."""
     suites, broken = read_folder(folder)
     parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
     rules = {rule for part in parts for spark in part.sparks for rule in spark.rules}

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, print_json, share
+from perjoule.commands import completing
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_json
 from perjoule.files import write_text
 from perjoule.outcome import in_words
+from perjoule.shares import share
 
 if TYPE_CHECKING:
     from perjoule.gating.records import Verdict
@@ -40,12 +42,19 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    baseline: Annotated[str, typer.Option(metavar="RUN", help="Run directory, or the name of a stored baseline.")],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Run directory, or the name of a stored baseline.",
+            autocompletion=completing.baselines_and_runs,
+        ),
+    ],
+    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.", autocompletion=completing.runs)],
     metric: Metric = None,
-    margin_energy: Annotated[str, typer.Option(help="Tolerable extra energy: 5% or 0.05.")] = "5%",
-    margin_quality: Annotated[float, typer.Option(help="Tolerable loss, in units of the metric.")] = 0.15,
-    alpha: Annotated[float, typer.Option(help="One-sided error of each axis.")] = 0.05,
+    margin_energy: MarginEnergy = None,
+    margin_quality: MarginQuality = None,
+    alpha: Annotated[str, typer.Option(help="One-sided error of each axis: 5% or 0.05.")] = "5%",
     mode: Annotated[
         Mode | None, typer.Option(help="paired: same session; stored: another one. A stored name means stored.")
     ] = None,
@@ -65,11 +74,13 @@ def gate(
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether the candidate may replace the baseline: not dearer and not worse than the margins.
+    """Decide if a candidate may replace a baseline.
+
+    It passes if neither its energy nor its quality is worse than the margin.
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
 
-    Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-quality 0.02
+    Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
     """
     from perjoule import baselines
     from perjoule.gating import GateConfig, render
@@ -80,9 +91,9 @@ def gate(
     with ExitStack() as stack:
         theirs, stored = baselines.opened(baseline, ours, stack)
         config = GateConfig(
-            margin_energy=share(margin_energy, "--margin-energy"),
+            margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
             margin_quality=margin_quality,
-            alpha=alpha,
+            alpha=share(alpha, "--alpha"),
             mode=(mode or (Mode.stored if stored else Mode.paired)).value,
             session_sd=None if session_sd is None else share(session_sd, "--session-sd"),
             looks=looks,
