@@ -78,7 +78,7 @@ class Machine:
 
     def _load(self) -> float | None:
         try:
-            return float((self._proc / "loadavg").read_text().split()[0])
+            return float((self._proc / "loadavg").read_text(encoding="ascii").split()[0])
         except (OSError, ValueError, IndexError):
             return None
 
@@ -97,7 +97,7 @@ class Machine:
         found = []
         for file in self._frequencies:
             try:
-                found.append(int(file.read_text()) / 1000)
+                found.append(int(file.read_text(encoding="ascii")) / 1000)
             except (OSError, ValueError):
                 continue
         return sum(found) / len(found) if found else None
