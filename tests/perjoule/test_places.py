@@ -70,6 +70,7 @@ def in_namespace(setup: str, folder: Path) -> tuple[str, ...]:
     return prefix
 
 
+MARGIN = ("--margin-quality", "0.15")
 READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"'
 FULL = 'mount -t tmpfs -o size=256k tmpfs "$1"'
 
@@ -161,7 +162,7 @@ class TestEncodings:
 
     @pytest.mark.parametrize("encoding", ["cp437", "koi8-r", "ascii", "latin-1", "utf-16"])
     def test_every_result_can_be_printed_and_json_loses_nothing(self, suite, runs, capsys, monkeypatch, encoding):
-        gate = ["gate", "--baseline", str(runs / "base"), "--candidate", str(runs / "candidate")]
+        gate = ["gate", "--baseline", str(runs / "base"), "--candidate", str(runs / "candidate"), *MARGIN]
         for arguments in (
             ["plan", str(suite)],
             ["frontier", str(runs / "base")],
@@ -216,7 +217,7 @@ class TestMissingFolders:
         outputs = [tmp_path / "a" / "b" / "junit.xml", tmp_path / "c" / "d" / "comment.md"]
         options = ["--junit", str(outputs[0]), "--markdown", str(outputs[1])]
         base = str(runs / "base")
-        assert call("gate", "--baseline", base, "--candidate", base, *options, capsys=capsys)[0] == 0
+        assert call("gate", "--baseline", base, "--candidate", base, *options, *MARGIN, capsys=capsys)[0] == 0
         for file in (*outputs, tmp_path / "s" / "t" / "summary.md"):
             assert file.read_text(encoding="utf-8")
 
@@ -242,7 +243,7 @@ class TestUnwritable:
         for folder in folders if how == "permissions" else ():
             folder.chmod(0o555)
         before = {str(path): path.stat().st_mtime_ns for path in run.rglob("*")}
-        gate = f"gate --baseline {run}/base --candidate {run}/base"
+        gate = f"gate --baseline {run}/base --candidate {run}/base --margin-quality 0.15"
         for command in (f"frontier {run}/base", f"report {run}/base --out {tmp_path}/o.html", gate):
             done = shell(f"$P {command}", tmp_path, prefix)
             assert (done.returncode, done.stderr) == (0, b"")
@@ -277,7 +278,7 @@ class TestUnwritable:
     ):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "file").write_text("")
-        gate = ["gate", "--baseline", str(runs / "base"), "--candidate", str(runs / "base")]
+        gate = ["gate", "--baseline", str(runs / "base"), "--candidate", str(runs / "base"), *MARGIN]
         for target in ("/dev/full", "file/junit.xml", "."):
             code, out, err = call(*gate, "--junit", target, capsys=capsys)
             assert code == FILE_ERROR
@@ -299,7 +300,7 @@ class TestUnwritable:
         assert shell(f"{command} >&-", tmp_path).returncode == 0
 
     def test_a_gate_whose_reader_has_gone_is_no_verdict(self, runs, tmp_path):
-        gate = f"$P gate --baseline {runs}/base --candidate {runs}/base"
+        gate = f"$P gate --baseline {runs}/base --candidate {runs}/base --margin-quality 0.15"
         done = shell(f'{gate} | true; exit "${{PIPESTATUS[0]}}"', tmp_path)
         assert (done.returncode, done.stderr) == (READER_GONE, b"")
         done = shell(f"{gate} > /dev/full", tmp_path)
