@@ -54,7 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a suite and its prompts; pipelines and meter are fakes, and nothing is scored."""
     clock = VirtualClock()
     factory = FakeFactory(FakeGenerator(clock=clock, step_s=1.0))
-    monkeypatch.setattr(pipeline, "_generators", lambda prepared: GeneratorCache(factory, lambda variant: variant.name))
+    cache = GeneratorCache(factory, lambda variant: variant.name)
+    monkeypatch.setattr(pipeline, "generators_of", lambda suite, source: cache)
 
     @contextmanager
     def meter(name):
