@@ -329,7 +329,9 @@ class TestPrice:
     def test_the_margins_alone_fail(self, traded: tuple[Run, Run]) -> None:
         assert gate(*traded).verdict == "fail"
 
-    @pytest.mark.parametrize(("price", "verdict"), [(100.0, "pass"), (1.0, "fail"), (5.5, "inconclusive")])
+    @pytest.mark.parametrize(
+        ("price", "verdict"), [(100.0, "pass"), (1.0, "fail"), (5.5, "inconclusive"), (5.8, "inconclusive")]
+    )
     def test_the_price_decides(
         self, traded: tuple[Run, Run], price: float, verdict: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
