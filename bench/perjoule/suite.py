@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError, UsageError
+from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
 from perjoule.shares import share
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
@@ -53,10 +54,10 @@ def load_suite(path: Path) -> Suite:
         SuiteError: Names the file, the key, its value and what to do.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(path.read_bytes(), f"{path}:", SuiteError))
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from error
     return parse_suite(table, where=str(path))
 
@@ -79,7 +80,15 @@ def write_suite(suite: Suite, path: Path) -> None:
     """Write a suite as TOML with every default spelled out (absent values are left out)."""
     import tomli_w
 
-    path.write_text(tomli_w.dumps(_without_none(asdict(suite))), encoding="utf-8")
+    text = tomli_w.dumps(_without_none(asdict(suite)))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text[: error.start].splitlines()[-1]
+        raise SuiteError(
+            f"{suite.name}: {line!a}…: a name that is not UTF-8 cannot be stored: rename it"
+        ) from None
+    write_text(path, text)
 
 
 def suite_digest(suite: Suite) -> str:

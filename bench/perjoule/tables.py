@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +15,7 @@ from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
+from perjoule.text import as_json
 from perjoule.types import Variant
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     found = frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+        sys.stdout.write(as_json(found) + "\n")
         return
     rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
     if fmt == "csv":

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.downloads import go_offline
+from perjoule.text import as_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
-Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
-MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=completing.runs)]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="Metric; the suite's primary one by default.", autocompletion=completing.metrics),
+]
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.", autocompletion=completing.suites)
+]
+MeterName = Annotated[
+    str,
+    typer.Option(
+        "--meter",
+        help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.",
+        autocompletion=completing.meters,
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
 ]
@@ -49,4 +62,4 @@ Offline = Annotated[
 
 def print_json(value: Any) -> None:
     """A result for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False, default=str))
+    typer.echo(as_json(value))

@@ -25,7 +25,9 @@ def recommend(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say which operating point to deploy, how sure that is, and print the diffusers call to paste.
+    """Recommend an operating point to deploy.
+
+    Prints how certain the choice is, and the diffusers code for it.
 
     A point counts only if the worse end of its 95 % interval does what was asked; of equals the cheapest is taken.
 

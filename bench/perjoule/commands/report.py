@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_json
 from perjoule.errors import UsageError
 from perjoule.shares import share
@@ -19,9 +20,19 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or a folder of run directories.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run directory, or a folder of run directories.", autocompletion=completing.runs
+        ),
+    ],
     baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Gate against this run directory, or stored baseline.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Gate against this run directory, or stored baseline.",
+            autocompletion=completing.baselines_and_runs,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
     margin_energy: MarginEnergy = None,
@@ -31,10 +42,11 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Render one self-contained HTML file, its Markdown twin and result.json.
+    """Write the report of a run as one HTML file.
 
-    The verdict against a baseline is part of the report; `perjoule gate` turns it into an exit code. Of a folder of
-    runs, render index.html: a line for each run, joules and quality over time, links to the reports that are there.
+    Also writes its Markdown twin and result.json. The verdict against a baseline is part of the report; `perjoule
+    gate` turns it into an exit code. For a folder of runs, write index.html: a line for each run, joules and quality
+    over time, links to the reports that are there.
 
     Example: perjoule report runs/demo --out demo.html
     """

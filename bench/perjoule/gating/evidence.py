@@ -11,7 +11,9 @@ import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.types import Variant
+from perjoule.warnings_table import warning
 
 # a window with one of these has a number that is wrong (W202, W212, W213, W215), or is not of this work on this device
 # alone: stopped on the way (W251), other processes (W260), another power limit (W263). What is the same on both sides
@@ -128,6 +130,8 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
 
 def _invalid(name: str, run: Run) -> Iterable[str]:
     good = _good(run)
+    for mixture in mixtures(run.trials)[:_LISTED]:
+        yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
     if len(negative):
         yield f"{name}: {len(negative)} windows of zero or negative joules: {negative['trial_id'][0]}"
@@ -160,6 +164,9 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     for column in _TRIAL_KEYS:
         there, here = (sorted(set(_good(run)[column].drop_nulls())) for run in (baseline, candidate))
         yield column, there, here
+    there, here = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
+    if there and here:  # runs of earlier versions do not know
+        yield "trials.device", there, here
     one, other = baseline.metrics.get(metric), candidate.metrics.get(metric)
     if one is not None and other is not None:
         for key in _METRIC_KEYS:
