@@ -456,6 +456,17 @@ class TestSmallSamples:
         assert "another session" in record["reasons"][0]
 
 
+@pytest.mark.parametrize("changes", [{"factor": 1.2}, {"shift": -0.5}])
+def test_a_single_cell_fails_by_the_axes(tmp_path: Path, changes: dict[str, float]) -> None:
+    """There are no cells to fail by themselves."""
+    one = HUNDRED | {"ladder": (4,)}
+    base = imported(table(**one), tmp_path, "base")
+    found = gate(
+        base, imported(table(**one, seed=1, **changes), tmp_path, "candidate"), config=GateConfig(margin_quality=0.1)
+    )
+    assert (found.verdict, found.exit_code, len(found.cells)) == ("fail", 1, 1)
+
+
 class TestCounts:
     """Prompts and windows are counted apart, in words and in JSON."""
 
