@@ -243,9 +243,9 @@ def unresolvable(verdict: Verdict) -> list[str]:
 def _open(axis: Axis, good: int) -> bool:
     """Whether the interval of the change contains the margin; `good`: the sign of a change for the better."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
-    if axis.outcome != "inconclusive" or low is None or high is None or margin is None:
+    if low is None or high is None or margin is None:
         return False
-    return low <= -good * margin <= high
+    return low < -good * margin < high
 
 
 def require_resolvable(verdict: Verdict) -> None:

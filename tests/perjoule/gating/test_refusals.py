@@ -362,6 +362,12 @@ class TestPrice:
         priced = GateConfig(joules_per_quality=100.0, margin_quality=1e-6, margin_energy=1e-6)
         assert gate(*traded, config=priced).verdict == "pass"
 
+    def test_open_margins_do_not_stand_in_the_way_either(self, pair: tuple[Run, Run]) -> None:
+        narrow = GateConfig(margin_quality=1e-6, margin_energy=1e-6)
+        with pytest.raises(UsageError, match="below the minimal detectable effect"):
+            gate(*pair, config=narrow)
+        assert gate(*pair, config=replace(narrow, joules_per_quality=100.0)).verdict == "inconclusive"
+
     def test_another_session_counts_here_too(self, traded: tuple[Run, Run]) -> None:
         priced = GateConfig(joules_per_quality=1.0)
         unknown = gate(*traded, config=replace(priced, mode="stored"))
@@ -402,6 +408,13 @@ class TestIdenticalImages:
         assert not found.identical_images
         assert found.quality.change.value != 0.0
         assert IDENTICAL not in render.terminal(found)
+
+    @pytest.mark.parametrize("count", [1, 100])
+    def test_pictures_of_other_seeds_are_other_pictures(self, same: tuple[Run, Run], count: int) -> None:
+        """As many images with the same digests, but not of the same prompt and seed."""
+        seed = (pl.col("seed") + (pl.int_range(pl.len()) < count)).alias("seed")
+        unlike = of(same, "candidate", lambda run: rewrite_table(run, "images", seed))
+        assert not gate(*unlike, config=WIDE).identical_images
 
     def test_no_digests_are_no_identity(self, pair: tuple[Run, Run]) -> None:
         assert not gate(pair[0], pair[0], config=WIDE).identical_images
