@@ -197,7 +197,7 @@ def _margins() -> Iterator[Mutant]:
     yield mutant("old runs", "return installed.margin", "return None")
     file = f"{GATING}/__init__.py"
     yield mutant(
-        "a margin is needed", "        require_margin(name, margins, (baseline, candidate))\n", "        pass\n"
+        "a margin is needed", "        require_margin(name, margins, baseline)\n", "        pass\n"
     )
     file = "perjoule/shares.py"
     yield mutant("bare numbers", "if number >= 1 and not isinstance(value, Share):", "if False:")
