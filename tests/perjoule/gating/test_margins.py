@@ -132,9 +132,11 @@ class TestNoMarginDeclared:
         """Its CLIP scores may be on a scale to 100."""
         frame = table(ladder=(4, 16)).rename({"quality:q": "quality:clip_text"})
         run = imported(frame, tmp_path, "theirs")
-        code, _, err = gated(run, run, capsys=capsys)
-        assert code == 2
-        assert "'clip_text' declares no margin" in err
+        for unit in ("", "cosine"):
+            run = rewrite(run, "metrics.json", lambda m, unit=unit: m["metrics"][0].update(unit=unit))
+            code, _, err = gated(run, run, capsys=capsys)
+            assert code == 2
+            assert "'clip_text' declares no margin" in err
 
     def test_a_price_needs_no_margin(self, pair: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = gated(*pair, "--joules-per-quality", "1000", "--json", capsys=capsys)
