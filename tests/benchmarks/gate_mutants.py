@@ -204,7 +204,10 @@ def _margins() -> Iterator[Mutant]:
     yield mutant("bare 1", "if number >= 1 and", "if number > 1 and")
     yield mutant("negative shares", "if not 0 <= number < math.inf:", "if math.isnan(number):")
     file = "perjoule/suite.py"
-    yield mutant("shares of suites", "        _share(protocol.max_uncertainty,", "        str(")
+    checked = '_share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")'
+    yield mutant("shares of suites", checked, "pass")
+    file = "perjoule/meters/base.py"
+    yield mutant("shares of windows", 'below_one(max_uncertainty, "max_uncertainty")', "pass")
     file = f"{GATING}/records.py"
     yield mutant("margins of zero", 'self.margin_quality is None or 0 < self.margin_quality < float("inf")', "True")
     yield mutant("shares of Python", 'share(getattr(self, name), f"gate: {name}")', "float(getattr(self, name))")
