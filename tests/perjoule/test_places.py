@@ -18,7 +18,7 @@ import pytest
 import perjoule
 from perjoule.errors import FILE_ERROR, READER_GONE
 from perjoule.run_directory import load_run
-from tests.perjoule.tables_of_runs import imported, table
+from tests.perjoule.tables_of_runs import imported, table, with_margin
 from tests.perjoule.test_cli import SUITE, call
 from tests.perjoule.test_execute import do, fresh, make_suite
 
@@ -79,8 +79,8 @@ FULL = 'mount -t tmpfs -o size=256k tmpfs "$1"'
 def runs(tmp_path_factory) -> Path:
     """A folder with `base` and `candidate`, imported, and `drawn`, with pictures and one cheap metric."""
     folder = tmp_path_factory.mktemp("runs")
-    imported(table(prompts=6, seeds=1, ladder=(2, 4)), folder, "base")
-    imported(table(prompts=6, seeds=1, ladder=(2, 4), seed=1), folder, "candidate")
+    with_margin(imported(table(prompts=6, seeds=1, ladder=(2, 4)), folder, "base"))
+    with_margin(imported(table(prompts=6, seeds=1, ladder=(2, 4), seed=1), folder, "candidate"))
     suite = make_suite()
     do(replace(suite, title="± × … 日本"), fresh(folder / "drawn", replace(suite, title="± × … 日本")))
     return folder
