@@ -5,15 +5,14 @@ Heavy imports stand inside the commands, so that `--help` and completion answer 
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule import __version__, commands
+from perjoule import __version__, commands, outcome
 from perjoule.commands import completing
 from perjoule.commands.options import (
     Json,
@@ -27,10 +26,11 @@ from perjoule.commands.options import (
     Quiet,
     RunArgument,
     SuiteArgument,
+    print_json,
 )
 from perjoule.commands.plan import show_plan
 from perjoule.commands.verbs import Verbs
-from perjoule.errors import EvidenceError, MeterError, PerjouleError, UnknownNameError
+from perjoule.errors import EvidenceError, MeterError, UnknownNameError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -123,7 +123,9 @@ def run(
     from perjoule.budget import Budget
 
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(suite, limit, models=model or (), smoke=smoke, side_px=size)
+    prepared = pipeline.prepare(
+        suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None
+    )
     if dry_run:
         show_plan(prepared, budget, as_json)
         return
@@ -167,7 +169,7 @@ def score(
     loaded = load_run(run)
     done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), _reporter(quiet))
     summary = tables.score_summary(done)
-    _print_json(summary) if as_json else typer.echo(tables.score_text(summary))
+    print_json(summary) if as_json else typer.echo(tables.score_text(summary))
 
 
 @app.command()
@@ -200,9 +202,9 @@ def list_(
 
     rows = tables.listing(what.value)
     if as_json:
-        _print_json({"schema": 1, what.value: rows})
+        print_json({"schema": 1, what.value: rows})
     else:  # sentences are for the JSON
-        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
         typer.echo(tables.text_table(short))
 
 
@@ -231,7 +233,7 @@ def doctor(
         _doctor_of_suite(suite, model or [], as_json)
         return
     found = doctor.examine(_reporter(quiet).message)
-    _print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
+    print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
     if found.auto is None:
         raise typer.Exit(MeterError.exit_code)
 
@@ -244,7 +246,7 @@ def _doctor_of_suite(name: str, models: list[str], as_json: bool) -> None:
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite)
     found = suite_doctor.as_json(suite, needs)
-    _print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
+    print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
     if not found["ready"]:
         raise typer.Exit(EvidenceError.exit_code)
 
@@ -269,7 +271,7 @@ def measure(
     from perjoule import measure
 
     done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
-    _print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
+    print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
     raise typer.Exit(done.status)
 
 
@@ -281,7 +283,7 @@ def schema() -> None:
     """
     from perjoule import tables
 
-    _print_json(tables.schemas())
+    print_json(tables.schemas())
 
 
 @app.command()
@@ -304,7 +306,7 @@ def explain(
         raise UnknownNameError("warning code", code, WARNINGS)
     fields = asdict(entry)
     if as_json:
-        _print_json({"schema": 1, "code": code.upper(), **fields})
+        print_json({"schema": 1, "code": code.upper(), **fields})
     else:
         typer.echo("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))
 
@@ -329,20 +331,6 @@ def _reporter(quiet: bool) -> TerminalReporter:
     return TerminalReporter(quiet=quiet)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False))
-
-
 def main() -> None:
-    """Entry point of the console script: errors become one message and an exit code, never a traceback."""
-    try:
-        app()
-    except PerjouleError as error:
-        sys.stderr.write(f"perjoule: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("perjoule: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    """Entry point of the console script: whatever happens becomes one message and an exit code, never a traceback."""
+    sys.exit(outcome.status_of(lambda: app(standalone_mode=False)))

@@ -47,7 +47,9 @@ class Room:
 
 def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room | None = None) -> str:
     """Draw on one pair of axes of `size` inches; texts stay texts. Returns an SVG document."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
+        mpl.rcParams.update(_RC)
         canvas = Canvas(figsize=size)
         axes = canvas.add_subplot()
         draw(axes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.downloads import go_offline
-from perjoule.errors import UsageError
+from perjoule.text import as_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
@@ -40,6 +39,14 @@ Models = Annotated[
 MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
 
+MarginEnergy = Annotated[
+    str | None, typer.Option("--margin-energy", help="Tolerable extra energy: 5% or 0.05; 5% by default.")
+]
+MarginQuality = Annotated[
+    float | None,
+    typer.Option("--margin-quality", help="Tolerable loss, in units of the metric; the metric's own by default."),
+]
+
 
 def _heed(offline: bool) -> bool:
     if offline:
@@ -55,16 +62,4 @@ Offline = Annotated[
 
 def print_json(value: Any) -> None:
     """A result for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False, default=str))
-
-
-def share(text: str, option: str) -> float:
-    """`5%` or `0.05` -> 0.05.
-
-    Raises:
-        UsageError: Names the option and its value.
-    """
-    try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: a share, such as 5% or 0.05") from None
+    typer.echo(as_json(value))

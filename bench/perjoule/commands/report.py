@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_json, share
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_json
 from perjoule.errors import UsageError
+from perjoule.shares import share
 
 
 def register(app: typer.Typer) -> None:
@@ -34,10 +35,8 @@ def report(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
-    margin_energy: Annotated[str, typer.Option(help="With --baseline: tolerable extra energy, 5% or 0.05.")] = "5%",
-    margin_quality: Annotated[
-        float, typer.Option(help="With --baseline: tolerable loss, in units of the primary metric.")
-    ] = 0.15,
+    margin_energy: MarginEnergy = None,
+    margin_quality: MarginQuality = None,
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, FRA say).")
     ] = None,
@@ -67,7 +66,7 @@ def report(
         request = ReportRequest(
             baseline=theirs,
             gate=GateConfig(
-                margin_energy=share(margin_energy, "--margin-energy"),
+                margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
                 margin_quality=margin_quality,
                 mode="stored" if stored else "paired",
             ),

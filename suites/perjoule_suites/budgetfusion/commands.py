@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Quiet
+from perjoule.commands.options import Json, MeterName, Quiet, print_json
 from perjoule.errors import UsageError
 
 app = typer.Typer(
@@ -237,7 +236,7 @@ def _saving(one: dict[str, Any]) -> str:
 
 def _say(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True))
+        print_json(found)
         return
     for key, value in found.items():
         if key != "schema":
