@@ -11,7 +11,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
@@ -49,7 +48,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "threads": suite.protocol.threads or os.cpu_count(),
     }
     key = hashlib.sha256(json.dumps(comparability, sort_keys=True).encode()).hexdigest()[:16]
-    record = {
+    record: dict[str, Any] = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "perjoule": __version__,
         # a board that was asked for by its UUID is named as the meter names it
@@ -69,8 +68,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "comparability_key": key,
         "fingerprint": key,
     }
-    found: dict[str, Any] = _scrubbed(record)
-    return found
+    return {key: _scrubbed(value) for key, value in record.items()}
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from perjoule.errors import MeterError
+from perjoule.identity import MeteredDevice, without_uuids
 from perjoule.meters.clock import Cancel, Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
-from perjoule.identity import MeteredDevice, without_uuids
 from perjoule.meters.machine import Look, Machine, between
 from perjoule.meters.pulse import BEAT_S, Pulse
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.perjoule.meters.conftest import NOT_SUPPORTED, Rig
 
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.clock import SystemClock
@@ -25,7 +26,6 @@ from perjoule.meters.rapl import RaplMeter
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard, SyntheticMeter, VirtualClock
 from perjoule.testing import nvml_simulator as module
 from perjoule.types import EnergyReading
-from tests.perjoule.meters.conftest import NOT_SUPPORTED, Rig
 
 MODEL = PowerModel(cpu_model="x", tdp_w=100.0, generic_tdp=False, cpu_count=1, ram_w=5.0, version="1")
 # opens the meter that it is told, says so, measures until it is told to stop, prints the reading
