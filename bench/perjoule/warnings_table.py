@@ -168,8 +168,8 @@ WARNINGS: dict[str, Explanation] = {
     ),
     "W264": Explanation(
         meaning="More tasks wanted to run than there are CPUs, and not all of them were this run's.",
-        consequence="The work waited for CPUs: the window is longer, and its joules include that waiting. On a CPU meter "
-        "they include the others' work too.",
+        consequence="The work waited for CPUs: the window is longer, and its joules include that waiting. On a CPU "
+        "meter they include the others' work too.",
         remedy="Measure on a machine that does nothing else, or repeat the run later; `uptime` shows the load.",
     ),
     "W265": Explanation(

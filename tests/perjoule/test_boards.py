@@ -137,8 +137,8 @@ def test_the_json_of_pytest_names_no_uuid(boards: Boards, suite: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", "--benchmark",
-         "--energy-rounds", "2", "--energy-window", "0.1", "--energy-save", "main", "--energy-report", "energy.json", "--benchmark-json=b.json",
-         "--energy-meter", f"nvml:{uuid}"],
+         "--energy-rounds", "2", "--energy-window", "0.1", "--energy-save", "main", "--energy-report", "energy.json",
+         "--benchmark-json=b.json", "--energy-meter", f"nvml:{uuid}"],
         env=os.environ | simulator.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=suite.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -349,6 +349,8 @@ def test_cells_of_different_boards_are_said_to_be(boards: Boards, run_suite: Any
         if row["cell_id"] == "tiny-002":
             row["device"], row["power_limit_w"] = "NVIDIA H100", 700.0
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RunError, match="no line can be drawn through them"):
+        Windows.of(load_run(file.parent))
     assert call("report", str(file.parent), capsys=capsys)[0] == 0
     beware = json.loads((file.parent / "result.json").read_text())["beware"]
     (said,) = (line for line in beware if "W265" in line)
