@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from perjoule import __version__
+from perjoule.commit import checked_out_commit
 from perjoule.identity import cpu_name, without_uuids
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.nvml import describe_gpus, visible_gpus
@@ -63,7 +63,8 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "packages": packages,
-        "commit": _commit(),
+        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        "commit": checked_out_commit(Path()),
         "comparability": comparability,
         "comparability_key": key,
         "fingerprint": key,
@@ -118,16 +119,3 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """The commit of the working directory, with `-dirty`, or None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

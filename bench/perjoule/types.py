@@ -571,6 +571,9 @@ class MetricSpec:
         commercial: Whether `licence` allows commercial use; None if its name does not tell.
         temperature: The difference of two scores at which the odds of being preferred are e to 1, for metrics that were
             trained on preferences.
+        margin: The gate's default: the largest loss, in `unit`, that is still no loss worth mentioning. None where
+            nobody can say; the gate then asks for `--margin-quality`.
+        scale: What differences of the metric mean, e.g. `1 JOD: 75 of 100 people prefer the better image`.
     """
 
     name: str
@@ -586,6 +589,8 @@ class MetricSpec:
     weights: str = ""
     commercial: bool | None = None
     temperature: float | None = None
+    margin: float | None = None
+    scale: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ class Domain:
     def read_j(self) -> float:
         """The counter in J. Raises Fault W220 if it cannot be read."""
         try:
-            return int(self.file.read_text()) / 1e6
+            return int(self.file.read_text(encoding="ascii")) / 1e6
         except (OSError, ValueError) as error:
             raise Fault("W220", f"{self.file}: {error}") from error
 
@@ -96,15 +96,15 @@ def find_domains(root: Path = POWERCAP) -> list[Domain]:
 def _domain(folder: Path) -> Domain | None:
     """The domain of a powercap folder, or None if it is not one of those that are summed."""
     try:
-        name = (folder / "name").read_text().strip()
+        name = (folder / "name").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
     if not (name.startswith("package") or name == "dram"):
         return None
     file = folder / "energy_uj"
     try:
-        int(file.read_text())
-        wraps_at_j = int((folder / "max_energy_range_uj").read_text()) / 1e6
+        int(file.read_text(encoding="ascii"))
+        wraps_at_j = int((folder / "max_energy_range_uj").read_text(encoding="ascii")) / 1e6
     except PermissionError as error:
         raise MeterError(
             f"rapl: {error.filename} is readable by root only (since CVE-2020-8694); allow it with "
@@ -120,7 +120,7 @@ def _domain(folder: Path) -> Domain | None:
 def _most_w(folder: Path) -> float:
     """Twice the highest limit that may be set for the domain; MOST_POWER_W where it does not tell."""
     try:
-        limit_w = int((folder / "constraint_0_max_power_uw").read_text()) / 1e6
+        limit_w = int((folder / "constraint_0_max_power_uw").read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):
         limit_w = 0.0
     return LIMIT_HEADROOM * limit_w or MOST_POWER_W

@@ -81,6 +81,32 @@ class Windows:
         return self.frame.filter(pl.col("cell_id").is_in(chosen))
 
 
+def is_imported(run: Run) -> bool:
+    """True if a run was made of a table."""
+    return "imported_from" in run.environment
+
+
+def unused(run: Run) -> list[str]:
+    """What of an earlier run cannot price a plan, a sentence each."""
+    good = run.trials.filter(pl.col("failure").is_null())
+    count, found = len(good), []
+    unit = "rows" if is_imported(run) else "windows"
+    if is_imported(run):
+        found.append(
+            f"{run.path} was imported from {run.environment['imported_from']}: it does not state the settings of its "
+            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
+            "scatter of energy"
+        )
+    for name, what in (("energy_j", "joules"), ("duration_s", "duration")):
+        without = count - int((good[name] > 0).sum())
+        if without:
+            found.append(f"{run.path}: {without} of {count} {unit} have no {what}")
+    vague = int((good["provenance"].fill_null("not stated") == "not stated").sum())
+    if vague:
+        found.append(f"{run.path}: {vague} of {count} {unit} do not state how their joules came about")
+    return found
+
+
 def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str | None) -> Price:
     """What an image of the cell costs by windows that were metered.
 

@@ -25,8 +25,8 @@ def operating_points(run: Run) -> pl.DataFrame:
     """Cell × metric, with intervals and the frontier of each metric.
 
     Energy is the mean over prompts of J/image, quality the mean over prompts of the mean over seeds. Intervals are 95 %
-    BCa intervals over prompts, then seeds; all cells and metrics share the draws, so that what the prompts have in
-    common cancels between cells.
+    BCa intervals over prompts, each with all its seeds; all cells and metrics share the draws, so that what the prompts
+    have in common cancels between cells.
 
     Returns:
         A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
