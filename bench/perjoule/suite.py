@@ -85,7 +85,9 @@ def write_suite(suite: Suite, path: Path) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         line = text[: error.start].splitlines()[-1]
-        raise SuiteError(f"{suite.name}: {line!a}…: a name that is not UTF-8 cannot be stored: rename it") from None
+        raise SuiteError(
+            f"{suite.name}: {line!a}…: a name that is not UTF-8 cannot be stored: rename it"
+        ) from None
     write_text(path, text)
 
 
