@@ -243,7 +243,8 @@ def _read(path: Path) -> _Record:
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
-    unknown = set(found.get("files") or ()) - set(_TEXTS)
+    files = found.get("files")
+    unknown = set(files) - set(_TEXTS) if isinstance(files, dict) else set()
     if unknown:
         names = ", ".join(sorted(map(repr, map(str, unknown))))
         raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
