@@ -49,9 +49,9 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             hint=words,
         ),
         unfinished,
-        None if unmetered is None else Badge(
-            label="not in the joules", value="THE GPU", tone="alarm", hint=fmt.clean(unmetered.sentence)
-        ),
+        None
+        if unmetered is None
+        else Badge(label="not in the joules", value="THE GPU", tone="alarm", hint=fmt.clean(unmetered.sentence)),
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
