@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +15,7 @@ from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
+from perjoule.text import as_json
 from perjoule.types import Variant
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     found = frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+        sys.stdout.write(as_json(found) + "\n")
         return
     rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
     if fmt == "csv":
@@ -261,11 +261,24 @@ def schemas() -> Row:
         "type": "object",
         "properties": {
             "change": reference,
-            "margin": {"type": "number"},
+            "margin": maybe,
+            "margin_origin": {"type": "string"},
             "mde": maybe,
             "outcome": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
+            "n_prompts": {"type": "integer"},
+            "n_windows_baseline": {"type": "integer"},
+            "n_windows_candidate": {"type": "integer"},
         },
-        "required": ["change", "margin", "mde", "outcome"],
+        "required": [
+            "change",
+            "margin",
+            "margin_origin",
+            "mde",
+            "outcome",
+            "n_prompts",
+            "n_windows_baseline",
+            "n_windows_candidate",
+        ],
     }
     key_difference = {"type": "object", "required": ["key", "baseline", "candidate"]}
     gate_schema = {
@@ -276,6 +289,7 @@ def schemas() -> Row:
             "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
             "energy": axis,
             "quality": axis,
+            "identical_images": {"type": "boolean"},
             "missing": {"type": "array"},
             "incomparable": {"type": "array", "items": key_difference},
             "reasons": {"type": "array", "items": {"type": "string"}},
@@ -312,8 +326,10 @@ def schemas() -> Row:
         "direction": {"enum": ["higher", "lower"]},
         "min_quality": maybe,
         "max_joules": maybe,
+        "by": {"enum": ["limit", "point"]},
         "chosen": {"$ref": "#/$defs/Choice"},
         "safe": {"$ref": "#/$defs/Choice"},
+        "point": {"$ref": "#/$defs/Choice"},
         "reason": {"type": ["string", "null"]},
         "n_prompts": {"type": "integer"},
     }

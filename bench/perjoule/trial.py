@@ -10,7 +10,6 @@ Warm-up happens whenever the variant changes. Encoding and writing stand outside
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from perjoule.files import replacing
+from perjoule.pictures import pixel_digest
 from perjoule.plan import image_id
 from perjoule.policies import load_policy
 from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
@@ -255,13 +256,9 @@ def _store(
         )
     hashes = []
     for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
-        hashes.append(image_digest(picture))
+        hashes.append(pixel_digest(picture))
         if assignment.block == 0:
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
-            Image.fromarray(picture).save(image_file(name), compress_level=1)
+            with replacing(image_file(name)) as file:
+                Image.fromarray(picture).save(file, "PNG", compress_level=1)
     return tuple(hashes), None
-
-
-def image_digest(picture: Images) -> str:
-    """SHA-256 of an image's pixels."""
-    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()

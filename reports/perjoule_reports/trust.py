@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +40,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
               hint="fewer trials than the suite plans")
         if planned and done < planned else None
     )  # fmt: skip
+    unmetered = disturbances(run).get("W232")
     found = (
         Badge(
             label="energy",
@@ -47,6 +49,9 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             hint=words,
         ),
         unfinished,
+        None if unmetered is None else Badge(
+            label="not in the joules", value="THE GPU", tone="alarm", hint=fmt.clean(unmetered.sentence)
+        ),
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
@@ -67,10 +72,18 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     return tuple(badge for badge in found if badge is not None)
 
 
-def warnings_table(run: RunData) -> Table | None:
-    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """A warning code of a run: how many of its trials have it, and what was said with the first."""
+
+    trials: int
+    sentence: str
+
+
+def disturbances(run: RunData) -> dict[str, Disturbance]:
+    """The warnings of all trials by code, in the order of the codes."""
     if "warnings" not in run.trials.columns:
-        return None
+        return {}
     found = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
@@ -79,16 +92,24 @@ def warnings_table(run: RunData) -> Table | None:
         .agg(pl.len(), pl.col("warning").first())
         .sort("code")
     )
-    if found.is_empty():
+    return {
+        str(code): Disturbance(trials=int(n), sentence=str(warning).partition(":")[2].strip())
+        for code, n, warning in found.iter_rows()
+    }
+
+
+def warnings_table(run: RunData) -> Table | None:
+    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+    found = disturbances(run)
+    if not found:
         return None
     rows = []
-    for code, n, warning in found.iter_rows():
+    for code, one in found.items():
         code, known = fmt.clean(code), WARNINGS.get(fmt.clean(code))
-        words = fmt.clean(warning).partition(":")[2].strip()
         rows.append((
             Cell(text=fmt.shorten(code, 60)),
-            _count(n),
-            Cell(text=fmt.shorten(words or "no sentence recorded", 300)),
+            _count(one.trials),
+            Cell(text=fmt.shorten(fmt.clean(one.sentence) or "no sentence recorded", 300)),
             Cell(text=known.consequence if known else fmt.ABSENT),
             Cell(text=known.remedy if known else fmt.ABSENT),
         ))  # fmt: skip

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from perjoule.pytest_energy.records import Measured, judge
 from tests.perjoule.pytest_energy.repository import edit, run
 
 pytest_plugins = ["pytester"]
@@ -127,6 +128,19 @@ class TestGate:
         assert result.ret == 1
         result.stdout.fnmatch_lines(["*provenance differs: baseline 'measured', now 'simulated'*"])
 
+    @pytest.mark.parametrize("side", ["now", "baseline"])
+    def test_disturbed_rounds_are_no_evidence(self, side: str) -> None:
+        rounds = {"nodeid": "t", "energy_j": (1.0, 1.01, 0.99), "uncertainty_j": (None,) * 3, "duration_s": (1.0,) * 3}
+        facts = {"iterations": 1, "boundary": "gpu-board", "provenance": "measured", "method": "m"}
+        quiet = Measured(**rounds, **facts)
+        assert judge(quiet, quiet, 0.05, 0.0).outcome == "pass"
+        disturbed = Measured(**rounds, **facts, warnings=("W203: x", "W260: 1 other compute process on the board"))
+        pair = (disturbed, quiet) if side == "now" else (quiet, disturbed)
+        found = judge(*pair, 0.05, 0.0)
+        assert found.outcome == "invalid"
+        assert found.reason.startswith(f"{side}: ")
+        assert "W260" in found.reason
+
     @pytest.mark.parametrize("suffix", ["json", "md", "html"])
     def test_reports(self, repository: pytest.Pytester, suffix: str) -> None:
         assert self.gate(repository, f"--energy-report=out/energy.{suffix}").ret == 0
@@ -141,7 +155,9 @@ class TestGate:
         (["--benchmark", "--energy-gate"], "--energy-gate needs --energy-baseline"),
         (["--energy-gate"], "--energy-gate needs --benchmark"),
         (["--benchmark", "--energy-baseline=none"], "none.json does not exist"),
-        (["--benchmark", "--energy-margin=much"], "--energy-margin much"),
+        (["--benchmark", "--energy-margin=much"], "--energy-margin = much"),
+        (["--benchmark", "--energy-margin=5"], "write 5% (or 0.05), or 500% if that is meant"),
+        (["--benchmark", "--energy-session-sd=3"], "write 3% (or 0.03), or 300% if that is meant"),
         (["--benchmark", "--energy-rounds=1"], "2 or more"),
         (["--benchmark", "--energy-max-joules=0"], "--energy-max-joules 0: a positive number"),
         (["--energy-max-joules=5"], "--energy-max-joules needs --benchmark"),

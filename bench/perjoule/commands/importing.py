@@ -24,7 +24,9 @@ def import_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a run of measurements made elsewhere: variant, prompt_id, seed, energy_j and quality:<metric> columns.
+    """Turn measurements made elsewhere into a run.
+
+    The table has the columns variant, prompt_id, seed, energy_j and quality:<metric>.
 
     Example: perjoule import measured.csv --out runs/theirs
     """

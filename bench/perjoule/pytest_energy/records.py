@@ -93,6 +93,12 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
     if len(now.known) < 2 or len(before.known) < 2 or len(now.known) < len(now.energy_j):
         why = "; ".join(now.warnings[:2]) or "windows gave no joules"
         return Judgement(outcome="invalid", reason=f"{len(now.known)} of {len(now.energy_j)} rounds have joules: {why}")
+    from perjoule.gating.evidence import disturbance
+
+    for side, measured in (("now", now), ("baseline", before)):
+        disturbed = disturbance(measured.warnings)
+        if disturbed is not None:
+            return Judgement(outcome="invalid", reason=f"{side}: a round is not valid for a verdict: {disturbed}")
     from scipy.special import ndtri, stdtrit
 
     logs = [[math.log(e) for e in side.known] for side in (now, before)]

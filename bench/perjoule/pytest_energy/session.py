@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from perjoule.commands.options import share
 from perjoule.errors import PerjouleError, RunError, UsageError
-from perjoule.files import read_json, write_json
+from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
+from perjoule.shares import share
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
+_DISTURBING = ("W232", "W251", "W264")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -90,15 +91,9 @@ class EnergySession:
     def learn_system(self, meter: EnergyMeter) -> None:
         """Note what the joules are of; once is enough."""
         if not self.system:
-            from perjoule.environment import _cpu_name, nvidia_gpus
+            from perjoule.environment import system_of
 
-            gpus = nvidia_gpus()
-            self.system = {
-                "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
-                "driver": gpus[0]["driver"].split(".")[0] if gpus else "",
-                "power_limit_w": [gpu["power_limit_w"] for gpu in gpus],
-                "meter": meter.name.split(":")[0],
-            }
+            self.system = system_of(meter)
 
     def add(self, measured: Measured) -> Judgement | None:
         """Keep a test's rounds; with a baseline, judge them."""
@@ -156,6 +151,8 @@ class EnergySession:
         if kinds:
             names = " and ".join(sorted(k.upper() for k in kinds))
             terminal.write_line(f"The joules are {names}, not measured: {self._method()}")
+        for said in self._disturbances():
+            terminal.write_line(f"WARNING {said}")
         for nodeid in self.missing:
             terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but it did not run: renamed?")
         if self.gating and not self.measured:
@@ -171,6 +168,16 @@ class EnergySession:
             terminal.write_line(f"wrote {path}")
         for text in self.unsaved:
             terminal.write_line(text)
+
+    def _disturbances(self) -> list[str]:
+        """Why the joules may not be what they look like: the first sentence of each such code, and of how many tests."""
+        found: dict[str, list[str]] = {}
+        for measured in self.measured.values():
+            for said in dict.fromkeys(w[:4] for w in measured.warnings):
+                first = next(w for w in measured.warnings if w.startswith(said))
+                found.setdefault(said, []).append(first)
+        counted = ((code, found[code]) for code in _DISTURBING if code in found)
+        return [f"{said[0]} ({len(said)} of {len(self.measured)} tests)" for _, said in counted]
 
     def _method(self) -> str:
         return next(iter(self.measured.values())).method
@@ -217,7 +224,6 @@ class EnergySession:
     def _keep(self, path: Path, content: dict[str, Any] | str) -> None:
         """Write a file. Where that fails, a temporary folder takes it, and failing that the terminal."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, content)
             self.written.append(path)
             return
@@ -283,7 +289,7 @@ def _records(rows: Any) -> list[Measured]:
 
 def _write(path: Path, content: dict[str, Any] | str) -> None:
     if isinstance(content, str):
-        path.write_text(content, encoding="utf-8")
+        write_text(path, content)
     else:
         write_json(path, content)
 

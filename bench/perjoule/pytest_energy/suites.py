@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from perjoule.errors import PerjouleError
+from perjoule.pictures import pixel_digest
 from perjoule.pytest_energy.fixture import EnergyBenchmark
-from perjoule.trial import Cells, draw_cell, image_digest, texts_of
+from perjoule.trial import Cells, draw_cell, texts_of
 from perjoule.types import Assignment
 
 
@@ -82,7 +83,7 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
             ready = suite.cells.ready(trial.cell)
             energy_benchmark.call = _identity(trial)
             drawn = energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
-        energy_benchmark.extra_info["image_sha256"] = [image_digest(picture) for picture in drawn.images]
+        energy_benchmark.extra_info["image_sha256"] = [pixel_digest(picture) for picture in drawn.images]
 
     return test
 

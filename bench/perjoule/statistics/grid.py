@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import RunError
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
 
 
@@ -74,8 +75,9 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
     """The arrays of a run.
 
     Raises:
-        RunError: If a joule is not positive (names the trial).
+        RunError: If a joule is not positive (names the trial), or the windows of a cell belong to different devices.
     """
+    require_one_device(run)
     trials = run.trials.filter(pl.col("failure").is_null())
     _require_positive(run, trials)
     windows = (

@@ -25,8 +25,8 @@ def operating_points(run: Run) -> pl.DataFrame:
     """Cell × metric, with intervals and the frontier of each metric.
 
     Energy is the mean over prompts of J/image, quality the mean over prompts of the mean over seeds. Intervals are 95 %
-    BCa intervals over prompts, then seeds; all cells and metrics share the draws, so that what the prompts have in
-    common cancels between cells.
+    BCa intervals over prompts, each with all its seeds; all cells and metrics share the draws, so that what the prompts
+    have in common cancels between cells.
 
     Returns:
         A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
@@ -103,11 +103,17 @@ def sign_of(spec: MetricSpec) -> float:
     return 1.0 if spec.direction == "higher" else -1.0
 
 
+def was_stopped() -> pl.Expr:
+    """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
+    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+
+
 def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
     measured = good & pl.col("energy_j").is_not_null()
+    ran = good & ~was_stopped()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
@@ -115,7 +121,7 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
         pl.col("variant", "role", "policy").first(),
         steps_mean=pl.col("steps").filter(good).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
-        duration_s_per_image=pl.col("duration_s").filter(good).sum() / images.filter(good).sum(),
+        duration_s_per_image=pl.col("duration_s").filter(ran).sum() / images.filter(ran).sum(),
         # bounds of windows add up: an error common to all windows (gain, idle) does not average out
         energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / images.filter(bounded).sum(),
         seen=pl.col("provenance").filter(measured).unique(),
