@@ -53,7 +53,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="Stop and fail once the windows of the session have spent more than this.",
     )  # fmt: skip
     add("--energy-report", metavar="PATH", help="Write the joules there: .json, .md or .html.")
-    if any(Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()):
+    if any(
+        Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()
+    ):
         # a conftest.py names us in `pytest_plugins`: pytest_load_initial_conftests is under way and will not be called
         _add_short_option(parser, pluginmanager.get_plugin("pytestconfig"))
 

@@ -134,7 +134,12 @@ class Workflow:
             return 0
         bash = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
         done = subprocess.run(
-            bash, cwd=self._workspace, env=environment(GITHUB_ACTIONS="true"), capture_output=True, text=True, check=False
+            bash,
+            cwd=self._workspace,
+            env=environment(GITHUB_ACTIONS="true"),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         self.said += done.stdout + done.stderr
         return done.returncode

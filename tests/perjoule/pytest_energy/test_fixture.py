@@ -56,7 +56,9 @@ def test_coroutines_are_awaited_inside_the_window(repository: pytest.Pytester) -
     )
     tests = records(repository)
     means = {name: test["mean_j"] for name, test in tests.items()}
-    assert means == pytest.approx({"test_coroutine": 100.0, "test_awaitable": 150.0, "test_in_pedantic": 50.0}, abs=0.06)
+    assert means == pytest.approx(
+        {"test_coroutine": 100.0, "test_awaitable": 150.0, "test_in_pedantic": 50.0}, abs=0.06
+    )
 
 
 def test_what_has_not_run_yet_is_refused(repository: pytest.Pytester) -> None:
@@ -233,9 +235,7 @@ def test_bad_settings_are_named(repository: pytest.Pytester) -> None:
 # -- next to pytest-benchmark ------------------------------------------------------------------------------------------
 
 
-def test_pytest_benchmark_gets_seconds_per_call(
-    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pytest_benchmark_gets_seconds_per_call(repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.makepyfile(
         test_theirs="""
         import os

@@ -90,7 +90,10 @@ def session(root: Path, *args: str, name: str | None = "main") -> EnergySession:
         ({"schema": 1, "system": 3, "tests": []}, "not an energy baseline: 'int' object is not iterable"),
         ({"schema": 1, "system": {}, "tests": 3}, "not an energy baseline: tests: "),
         ({"schema": 1, "system": {}, "tests": [{}]}, r"not an energy baseline: tests\[0\].nodeid: "),
-        ({"schema": 1, "system": {}, "tests": [TEST | {"energy_j": "1"}]}, r"not an energy baseline: tests\[0\].energy_j"),
+        (
+            {"schema": 1, "system": {}, "tests": [TEST | {"energy_j": "1"}]},
+            r"not an energy baseline: tests\[0\].energy_j",
+        ),
     ],
 )
 def test_a_damaged_baseline_is_named(tmp_path: Path, record: object, words: str) -> None:

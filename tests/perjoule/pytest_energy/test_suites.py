@@ -173,7 +173,9 @@ def threads_stay():
 def test_a_suite_that_cannot_be_used_is_one_sentence(repository: pytest.Pytester) -> None:
     (repository.path / "typo.toml").write_text(HEAD.format(source="builtin:everyday", limit=1) + FIXED + "stepz = 1\n")
     (repository.path / "none.toml").write_text(HEAD.format(source="builtin:nothing", limit=1) + FIXED)
-    result = run(repository, "--benchmark", "--benchmark-disable", "none.toml", "typo.toml", "--continue-on-collection-errors")
+    result = run(
+        repository, "--benchmark", "--benchmark-disable", "none.toml", "typo.toml", "--continue-on-collection-errors"
+    )
     result.assert_outcomes(failed=1, errors=1)
     text = result.stdout.str()
     assert "unknown key 'variants[0].stepz': did you mean 'steps'?" in text
