@@ -127,9 +127,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the baseline and check the options before the first window."""
     config = session.config
-    if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
-        if any(_is_energy(item) for item in session.items):
-            session_of(config)
+    measuring = config.getoption(_ENABLED) and not config.getoption("collectonly", False)
+    if measuring and any(_is_energy(item) for item in session.items):
+        session_of(config)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -184,7 +184,7 @@ class EnergyBenchmark:
             nonlocal window, args, kwargs
             args, kwargs = plan.arguments()
             if seconds is not None:
-                # it divides the seconds of a round by this: they are seconds per call, as the joules are joules per call
+                # it divides the seconds of a round by this: seconds per call, as the joules are
                 seconds.stats.iterations = plan.iterations
             window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_synchronize))
 

@@ -1,7 +1,7 @@
 """A foreign repository with tests of its own and a meter of known power, and pytest runs in it.
 
-Every run is a process of its own: pytester forgets what a run inside this process imported, and the tests after it would
-meet other copies of the modules and of their classes, and extension modules that cannot be loaded twice.
+Every run is a process of its own: pytester forgets what a run inside this process imported, and the tests after it
+would meet other copies of the modules and of their classes, and extension modules that cannot be loaded twice.
 """
 
 from __future__ import annotations

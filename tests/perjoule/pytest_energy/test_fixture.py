@@ -298,7 +298,7 @@ class Fixture:
         self.calls.append("call")
         return target(*args, **kwargs)
 
-    def pedantic(self, target, args=(), kwargs=None, setup=None, teardown=None, rounds=1, warmup_rounds=0, iterations=1):
+    def pedantic(self, target, args=(), kwargs=None, setup=None, teardown=None, rounds=1):
         self.calls.append("pedantic")
         args, kwargs = setup() if setup else (args, kwargs or {{}})
         result = target(*args, **kwargs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,4 +135,3 @@ def test_a_test_is_missing_only_if_it_was_asked_for(
     monkeypatch.chdir(tmp_path)
     found = session(tmp_path, argument, name=None)._expected("test_a.py::test_x[1]")
     assert found == expected
-    assert os.getcwd() == str(tmp_path)
