@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-# set by pytest itself
-_FREE = {"PYTEST_CURRENT_TEST"}
+# set by pytest itself, and lengthened by polars at every import
+_FREE = {"PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF"}
 
 
 def process_state() -> dict[str, Any]:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester"]
+from tests.perjoule.pytest_energy.repository import Repository, run
 
 
-def test_a_test_that_leaves_traces_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_that_leaves_traces_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("KEPT", "1")
-    pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
-    pytester.makepyfile(
-        """
+    theirs = Repository(tmp_path)
+    theirs.makeconftest(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
+    theirs.makepyfile(
+        test_leaks="""
         import decimal, logging, os, signal, sys
         import pytest
 
@@ -49,7 +50,7 @@ def test_a_test_that_leaves_traces_fails(pytester: pytest.Pytester, monkeypatch:
             os.environ["SOME_LIBRARY"] = "set when it is imported"
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:randomly", "-q")
+    result = run(theirs, "-q")
     result.assert_outcomes(passed=10, errors=9)
     text = result.stdout.str()
     for words in (

@@ -214,9 +214,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     config = session.config
     if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
         asked = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
-        if (asked or config.stash.get(_SESSION, None) is not None) and not session_of(config).finish(exitstatus):
-            # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if asked or config.stash.get(_SESSION, None) is not None:
+            complete = session_of(config).finish(exitstatus)
+            if not complete and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
     yield
 
 
