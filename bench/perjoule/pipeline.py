@@ -356,7 +356,12 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         UsageError: If a pipeline or a policy cannot be had.
         MeterError: If energy cannot be measured.
     """
-    _set_threads(prepared.suite)
+    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
+        yield device
+
+
+@contextmanager
+def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
     generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
@@ -405,8 +410,17 @@ def _check_disk(prepared: Prepared, out: Path) -> None:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")
 
 
-def _set_threads(suite: Suite) -> None:
-    if suite.protocol.threads is not None:
-        import torch
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
+    if count is None:
+        yield
+        return
+    import torch
 
-        torch.set_num_threads(suite.protocol.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
