@@ -5,6 +5,8 @@ environment.json    system under test, meter, model digests, comparability key
 prompts.jsonl       the prompts taken, with their ids
 trials.jsonl        one row a trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
+failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
+superseded.jsonl    trials that failed and were done again with --retry-failed
 devices.jsonl       boards of each trial: energy, conditions, and the log that the energy was computed from
 images/             PNG, named by image_id
 images.parquet      one row an image, with the SHA-256 of its pixels

@@ -178,6 +178,23 @@ WARNINGS: dict[str, Explanation] = {
         "on different boards differ by their boards as well.",
         remedy="Measure all cells on one board, or on boards of one model and power limit; one run for each board.",
     ),
+    "W270": Explanation(
+        meaning="Pictures of the trial are of one colour: nothing is drawn on them.",
+        consequence="They are scored and cost joules like any other picture, but are probably the sign of a fault.",
+        remedy="Look at the pictures. Common causes: a VAE that overflows in float16 (set dtype to bfloat16 or "
+        "float32), a safety checker that blackens pictures, a scheduler that does not fit the model, too few steps.",
+    ),
+    "W271": Explanation(
+        meaning="A prompt is longer than a text encoder reads; what comes after its limit is cut off.",
+        consequence="The picture cannot show what was cut, and text-image scores count it against the model.",
+        remedy="Shorten the prompt, or leave it out; `perjoule plan SUITE` counts such prompts before the run.",
+    ),
+    "W272": Explanation(
+        meaning="A negative prompt is set, but guidance is off, so it has no effect.",
+        consequence="The pictures are those without it.",
+        remedy="Remove negative_prompt, or set guidance above 1 (for models with embedded guidance, true_cfg_scale in "
+        "call_args).",
+    ),
     "W299": Explanation(
         meaning="The meter itself has a defect.",
         consequence="There is no number for this window; the work in it was not disturbed.",
