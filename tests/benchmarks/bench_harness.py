@@ -61,7 +61,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
+            trial, _ = run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
             writer.append(trial)
 
         def by_hand() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -59,9 +58,8 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
     axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
     axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
-    windows: dict[str, Any] = {"n_windows_baseline": pairs.windows[0], "n_windows_candidate": pairs.windows[1]}
-    axis_e = _in_prompts(replace(axis_e, **windows), len(pairs.energy_prompts) or len(energy))
-    axis_q = replace(axis_q, n_prompts=len(quality), **windows)
+    axis_e = _counted(axis_e, len(pairs.energy_prompts) or len(energy), pairs)
+    axis_q = _counted(axis_q, len(quality), pairs)
     if pairs.identical_images:
         axis_q = replace(axis_q, label="identical images")
     cells = tuple(_cell(pairs, i, config, failing, extra) for i in range(len(pairs.cells)))
@@ -124,10 +122,16 @@ def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str]
     return tests
 
 
-def _in_prompts(axis: Axis, prompts: int) -> Axis:
-    """The axis with its counts in prompts, where its units are groups of prompts."""
+def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
+    """The axis with prompts and windows counted; its units may be groups of prompts, and what it needs is prompts."""
     needed = None if axis.n_needed is None else math.ceil(axis.n_needed * prompts / axis.change.n)
-    return replace(axis, n_prompts=prompts, n_needed=needed)
+    return replace(
+        axis,
+        n_needed=needed,
+        n_prompts=prompts,
+        n_windows_baseline=pairs.windows[0],
+        n_windows_candidate=pairs.windows[1],
+    )
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
@@ -243,9 +247,9 @@ def unresolvable(verdict: Verdict) -> list[str]:
 def _open(axis: Axis, good: int) -> bool:
     """Whether the interval of the change contains the margin; `good`: the sign of a change for the better."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
-    if axis.outcome != "inconclusive" or low is None or high is None or margin is None:
+    if low is None or high is None or margin is None:
         return False
-    return low <= -good * margin <= high
+    return low < -good * margin < high
 
 
 def require_resolvable(verdict: Verdict) -> None:

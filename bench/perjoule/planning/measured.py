@@ -19,7 +19,7 @@ import polars as pl
 from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional, tables
 from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
-from perjoule.statistics.devices import require_one_device
+from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.lines import line_through
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Protocol, Provenance, Variant
@@ -49,9 +49,9 @@ class Windows:
         """Read a run's windows; `name` is what to call the run, its path by default.
 
         Raises:
-            RunError: If the windows of a cell belong to different devices.
+            RunError: If the windows belong to different devices.
         """
-        require_one_device(run)
+        require_same_device(run)
         images = pl.col("image_count") * pl.col("iterations")
         calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
         frame = run.trials.filter(

@@ -20,7 +20,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.errors import EvidenceError, SuiteError, UnknownNameError
+from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
+from perjoule.shares import below_one
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -254,6 +255,8 @@ def make_rule(name: str, metric: str, level: float, miss_rate: float = 0.1, *, w
         raise SuiteError(f"{where}: plateau level {level:g}: a share of the curve's height, from 0 to below 1")
     if name in ("equal-marginal", "energy-budget") and not 0 < level < np.inf:
         raise SuiteError(f"{where}: {name} level {level:g}: a positive number of joules")
-    if not 0 < miss_rate < 1:
-        raise SuiteError(f"{where}: miss_rate = {miss_rate:g}: between 0 and 1")
+    try:
+        below_one(miss_rate, f"{where}: miss_rate")
+    except UsageError as error:
+        raise SuiteError(str(error)) from None
     return RULES[name](metric, level, miss_rate)

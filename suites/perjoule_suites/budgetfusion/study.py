@@ -18,6 +18,7 @@ from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
 from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.lines import fit_line
+from perjoule.statistics.points import was_stopped
 from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups
@@ -349,7 +350,7 @@ def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float |
 
 
 def _durations(run: Run) -> dict[str, float]:
-    frame = run.trials.filter(pl.col("failure").is_null()).group_by("cell_id").agg(
+    frame = run.trials.filter(pl.col("failure").is_null() & ~was_stopped()).group_by("cell_id").agg(
         (pl.col("duration_s").sum() / (pl.col("image_count") * pl.col("iterations")).sum()).alias("s")
     )  # fmt: skip
     return dict(zip(frame["cell_id"], frame["s"], strict=True))
