@@ -246,14 +246,14 @@ def _read(path: Path) -> _Record:
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
-    files = found.get("files")
-    unknown = set(files) - set(_TEXTS) if isinstance(files, dict) else set()
-    if unknown:
-        names = ", ".join(sorted(map(repr, map(str, unknown))))
-        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
     try:
-        return TypeAdapter(_Record).validate_python(found)
+        record = TypeAdapter(_Record).validate_python(found)
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(map(str, detail["loc"]))
         raise RunError(f"{path}: {key}: {detail['msg'].lower()}: not a baseline that perjoule wrote") from None
+    unknown = record.files.keys() - set(_TEXTS)
+    if unknown:
+        names = ", ".join(sorted(map(repr, unknown)))
+        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
+    return record

@@ -47,7 +47,7 @@ from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
 from perjoule.resuming import stored_prompts
 from perjoule.run_directory import Run, is_run, load_run, write_scores, write_set_scores
-from perjoule.run_writer import RunWriter, require_vacant
+from perjoule.run_writer import RunWriter, require_same_images, require_vacant
 from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
@@ -251,6 +251,7 @@ def run(
         for sentence in sentences(environment.get("prompt_findings", ())):
             reporter.message(f"warning: {sentence}")
         if resume and out.exists():
+            require_same_images(out, prepared.plan)
             writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:
@@ -412,7 +413,12 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         DeviceLostError: If nothing works any more on the device.
         MeterError: If energy cannot be measured.
     """
-    _set_threads(prepared.suite)
+    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
+        yield device
+
+
+@contextmanager
+def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
     generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
@@ -500,8 +506,17 @@ def _check_disk(prepared: Prepared, out: Path) -> None:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")
 
 
-def _set_threads(suite: Suite) -> None:
-    if suite.protocol.threads is not None:
-        import torch
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
+    if count is None:
+        yield
+        return
+    import torch
 
-        torch.set_num_threads(suite.protocol.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

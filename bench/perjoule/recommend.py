@@ -59,8 +59,9 @@ def recommend(
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
     grid = read_grid(run, [name])
-    means = grid.resampled(resamples)
-    rows = points_of(run, grid, means, cell_facts(run.trials)).to_dicts()
+    draws = grid.drawn(resamples)
+    means = draws.joint
+    rows = points_of(run, grid, draws, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families, str(run.path))
@@ -84,10 +85,20 @@ def recommend(
     best = int(_best(point_e, point_q, meets, min_quality is not None)[0])
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
-    p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
+    if min_quality is None:
+        known = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
+        p_meets = np.where(known, drawn.mean(0) if len(drawn) else 0.0, np.nan)
+    else:  # a promise of quality alone rests on prompts
+        alone = sign * draws.by_prompt.resamples
+        kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
+        p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     limit_e, limit_q = _limits(rows, sign)
-    surely = meets & _meets(limit_e, sign * limit_q, sign, **asked)
+    # the axis that nothing was asked of needs no limit: an energy of one window group has none
+    if min_quality is None:
+        surely = meets & _meets(limit_e, point_q, sign, **asked)
+    else:
+        surely = meets & _meets(point_e, sign * limit_q, sign, **asked)
     safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 
@@ -120,7 +131,8 @@ def recommend(
         "reason": None
         if chosen >= 0
         else _why_none(point_e, sign * point_q, asked, name, rows[best] if best >= 0 else None),
-        "n_prompts": means.n,
+        "n_prompts": draws.by_prompt.n,
+        "n_window_groups": means.n,
     }
 
 

@@ -21,7 +21,7 @@ LEAST_PROMPTS = 8  # with fewer, 95 % intervals hold far less often than they sa
 class Versus:
     """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
 
-    `by_bound`: the interval of the energies is the meter's own bound, since one window gave nothing to draw from.
+    `by_bound`: the interval of the energies is the meter's own bound, since one window group gave nothing to draw from.
     """
 
     arm: Arm

@@ -54,7 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a suite and its prompts; pipelines and meter are fakes, and nothing is scored."""
     clock = VirtualClock()
     factory = FakeFactory(FakeGenerator(clock=clock, step_s=1.0))
-    monkeypatch.setattr(pipeline, "_generators", lambda prepared: GeneratorCache(factory, lambda variant: variant.name))
+    cache = GeneratorCache(factory, lambda variant: variant.name)
+    monkeypatch.setattr(pipeline, "generators_of", lambda suite, source: cache)
 
     @contextmanager
     def meter(name):
@@ -183,7 +184,7 @@ def test_a_built_in_set_is_taken_from_the_run_too(folder):
         (lambda lines: [lines[0].replace("a ", "no "), *lines[1:]], "does not belong to its text"),
         (lambda lines: [lines[0].replace('"prompt_id": "', '"prompt_id": "../../'), *lines[1:]], "does not belong"),
         (lambda lines: [lines[0], "{", *lines[1:]], "line 2: damaged"),
-        (lambda lines: ['{"unknown": 1}', *lines], "damaged: TypeError"),
+        (lambda lines: ['{"unknown": 1}', *lines], "damaged: 1.prompt_id: field required"),
         (lambda lines: [], "no prompts"),
     ],
 )
@@ -217,3 +218,15 @@ def test_a_distractor_file_that_changed_does_not_mix_with_kept_scores(tmp_path):
     file.write_text("a longer one\n")
     assert set(before) == {"distractors"}
     assert _digests({"distractors": str(file), "definition": "b"}) != before
+
+
+def test_trials_that_hold_other_images_than_the_plan_are_refused(folder):
+    run = start(folder)
+    journal = run / "trials.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    rows[0]["seeds"] = [2]
+    before = "".join(json.dumps(row) + "\n" for row in rows)
+    journal.write_text(before)
+    with pytest.raises(RunError, match=f"trial {rows[0]['trial_id']} holds other images"):
+        go(folder / "suite.toml", run, resume=True)
+    assert journal.read_text() == before

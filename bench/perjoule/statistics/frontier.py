@@ -17,7 +17,7 @@ from perjoule.statistics.drawn import Drawn, draw, evidence_of
 from perjoule.statistics.grid import Grid
 from perjoule.statistics.pareto import hypervolume
 from perjoule.statistics.points import points_of, sign_of
-from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array, Means
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
 
@@ -57,10 +57,10 @@ def frontier_of(
     """`frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
     temperature = spec.temperature if temperature is None else temperature
-    grid, means = drawn.of(name)
+    grid, draws = drawn.of(name)
     evidence = evidence_of(run, drawn, name)
     tails = tail_estimates(evidence.quality, drawn.tails)
-    table = points_of(run, grid, means, drawn.facts)
+    table = points_of(run, grid, draws, drawn.facts)
     points = [
         _point(row) | {"quality_p10": _turned(tail, sign_of(spec))}
         for row, tail in zip(table.iter_rows(named=True), tails, strict=True)
@@ -129,13 +129,7 @@ def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> li
     grid, spec = evidence.grid, evidence.spec
     count, sign = len(grid.cells), sign_of(spec)
     place = {cell: i for i, cell in enumerate(grid.cells)}
-    turned = Means(
-        **{
-            name: getattr(evidence.means, name) * np.repeat([1.0, sign], count)
-            for name in ("point", "resamples", "jackknife")
-        },
-        n=evidence.means.n,
-    )
+    turned = evidence.means.times(np.repeat([1.0, sign], count))
     found = []
     for lower, upper in pairwise(cells):
         if spec.track == "fidelity" and facts[lower]["family"] != facts[upper]["family"]:
