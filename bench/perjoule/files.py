@@ -99,6 +99,12 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     if not path.exists():
         return pl.DataFrame(schema=columns)
     try:
-        return pl.read_parquet(path)
+        return as_declared(pl.read_parquet(path), columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def as_declared(frame: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
+    """`frame` with the declared type in each known column: tables of older versions hold seeds of 63 bits."""
+    wrong = {name: columns[name] for name, kind in frame.schema.items() if name in columns and columns[name] != kind}
+    return frame.cast(wrong) if wrong else frame

@@ -37,7 +37,7 @@ from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
 from perjoule.scoring import forget_partial, image_set, open_work, score_images, score_sets
 from perjoule.statistics.points import operating_points
-from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
+from perjoule.suite import cells_of, find_suite, is_imported, load_suite, smoke_of
 from perjoule.trial import GeneratorCache
 from perjoule.types import Assignment, Cell, Prompt, Protocol, Suite, Variant
 from perjoule.workers import execute_on
@@ -96,6 +96,11 @@ def prepare(
     """
     path = find_suite(suite_name)
     suite = with_models(load_suite(path), models)
+    if is_imported(suite):
+        raise SuiteError(
+            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
+            "table states and not how to draw the images; it cannot be run"
+        )
     if smoke:
         suite = smoke_of(suite, side_px)
     elif side_px is not None:

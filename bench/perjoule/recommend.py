@@ -78,8 +78,13 @@ def recommend(
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
     p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
+    stated = grid.is_cell_value(name) if max_joules is None else grid.energy_is_shared & run.is_imported
+    p_meets = np.where(stated, np.nan, p_meets)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     safe = _best(point_e, point_q, meets & (p_meets >= SURE), min_quality is not None)[0]
+
+    # one cell of unknown scatter leaves open how often any of them would be chosen
+    unsure = (grid.is_cell_value(name) | (grid.energy_is_shared & run.is_imported)) & use
 
     def choice(index: int) -> dict[str, Any] | None:
         if index < 0:
@@ -94,7 +99,7 @@ def recommend(
             "quality_low": row["quality_low"],
             "quality_high": row["quality_high"],
             "p_meets": _share(p_meets[index]),
-            "p_chosen": _share((again == index).mean()) if len(again) else None,
+            "p_chosen": _share((again == index).mean()) if len(again) and not unsure.any() else None,
             "call": _call(run, row),
         }
 
@@ -141,6 +146,6 @@ def _share(value: float) -> float | None:
 def _call(run: Run, row: dict[str, Any]) -> str | None:
     """What to paste: the pipeline of the variant, and the call."""
     variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
-    if variant is None or variant.model == "imported":
+    if variant is None or run.is_imported:
         return None
     return diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

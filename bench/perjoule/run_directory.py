@@ -29,8 +29,12 @@ from pydantic import TypeAdapter
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.errors import RunError
 from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
-from perjoule.suite import load_suite
+from perjoule.suite import is_imported, load_suite
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
+
+
+# the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
+WHOLE_CELL = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,11 @@ class Run:
     def suite(self) -> Suite:
         """The suite as it was run."""
         return load_suite(self.path / "suite.toml")
+
+    @property
+    def is_imported(self) -> bool:
+        """True if the run was made of a table: perjoule knows what the table says, and nothing of how it came about."""
+        return is_imported(self.suite)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -65,10 +74,11 @@ class Run:
         """One row a trial."""
         parquet = self.path / "trials.parquet"
         if parquet.exists():
-            return pl.read_parquet(parquet)
+            return read_parquet(parquet, TRIAL_COLUMNS)
         rows = read_json_lines(self.path / "trials.jsonl")
         for row in rows:
-            row["phases_s"] = json.dumps(row.get("phases_s") or {}, sort_keys=True)
+            phases = row.get("phases_s") or {}
+            row["phases_s"] = phases if isinstance(phases, str) else json.dumps(phases, sort_keys=True)
         return pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
 
     @cached_property

@@ -16,7 +16,7 @@ from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
-from perjoule.types import Variant
+from perjoule.types import PROVENANCES, Variant
 
 Row = dict[str, Any]
 
@@ -237,7 +237,7 @@ def schemas() -> Row:
             "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
             "quality": {"$ref": "#/$defs/Estimate"},
             "quality_p10": {"$ref": "#/$defs/Estimate"},
-            "provenance": {"enum": ["measured", "estimated", "simulated", None]},
+            "provenance": {"enum": [*PROVENANCES, None]},
         },
         "required": ["cell_id", "energy_j_per_image", "quality", "quality_p10", "provenance"],
     }

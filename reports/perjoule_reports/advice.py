@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from perjoule.diffusers_code import diffusers_code
+from perjoule.suite import is_imported
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -79,7 +80,7 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
 def _call(run: RunData, arm: Arm) -> str:
     """What to paste; empty where the run does not say how its images were made."""
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
-    if variant is None or variant.model == "imported":
+    if variant is None or is_imported(run.suite):
         return ""
     return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
 

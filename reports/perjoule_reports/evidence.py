@@ -7,7 +7,7 @@ NaN or infinite reads as absent too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,9 @@ import polars as pl
 from perjoule.errors import PerjouleError
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
-from perjoule.types import Suite
+from perjoule.types import Suite, weakest
 from perjoule_reports.format import Interval, brand, clean, finite
 from perjoule_reports.records import RunData
-
-_WEAKEST_FIRST = ("simulated", "estimated", "measured")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +136,6 @@ def read_evidence(run: RunData) -> Evidence:
         prompt_count=max((a.prompt_count for a in arms), default=0) or len(run.prompts),
         seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
     )
-
-
-def weakest(provenances: Iterable[str | None]) -> str | None:
-    """Return the weakest of several provenances: simulated, then estimated, then measured."""
-    found = set(provenances)
-    return next((p for p in _WEAKEST_FIRST if p in found), None)
 
 
 def phases(row: Mapping[str, Any]) -> dict[str, float]:

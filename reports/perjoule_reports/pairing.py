@@ -30,7 +30,7 @@ class Versus:
     energy_ratio: Interval
     by_bound: bool
     prompt_count: int
-    quadrants: Quadrants
+    quadrants: Quadrants | None
 
     @property
     def cheaper(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from perjoule.suite import is_imported
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
@@ -71,7 +72,7 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
     if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
         return ()
-    if all(variant.model == "imported" for variant in run.suite.variants):  # it names pictures and has none
+    if is_imported(run.suite):  # it names pictures and has none
         return ()
     gallery = _Gallery(run, evidence, headline)
     beside = gallery.side_by_side()

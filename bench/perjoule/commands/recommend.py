@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perjoule.commands.options import Json, Metric, RunArgument, print_json
+from perjoule.text import provenance_words
 
 
 def register(app: typer.Typer) -> None:
@@ -43,16 +44,18 @@ def _text(found: dict[str, Any]) -> str:
     chosen, safe = found["chosen"], found["safe"]
     lines = [_line(chosen, found["metric"])]
     if chosen["p_meets"] is not None:
+        again = "" if chosen["p_chosen"] is None else f", and is chosen again in {chosen['p_chosen']:.1%}"
         lines.append(
-            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples, and is chosen again in "
-            f"{chosen['p_chosen']:.1%} ({found['n_prompts']} prompts)"
+            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({found['n_prompts']} prompts)"
         )
-    if safe is None:
+    if chosen["p_meets"] is None and found["n_prompts"] > 0 and safe is None:
+        lines.append("  how sure that is is not known: there is one number for the whole cell")
+    elif safe is None:
         lines.append("  no point keeps it in 95 % of the resamples: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
         lines.append(f"  to be sure in 95 %: {_line(safe, found['metric'])}")
     if chosen["provenance"] != "measured":
-        lines.append(f"  energy is {str(chosen['provenance']).upper()}: do not quote it as measured")
+        lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:
         lines += ["", chosen["call"]]
     return "\n".join(lines)

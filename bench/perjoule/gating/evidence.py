@@ -11,6 +11,7 @@ import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
+from perjoule.text import provenance_note
 
 # windows with one of these were not of this work on this device alone
 _INVALIDATING = ("W202", "W212", "W213", "W215", "W260", "W263")
@@ -169,6 +170,6 @@ def _notes(baseline: Run, candidate: Run) -> Iterable[str]:
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
         yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
-    kinds = sorted(set(_good(candidate)["provenance"].drop_nulls()) - {"measured"})
-    if kinds:
-        yield f"the joules are {' and '.join(k.upper() for k in kinds)}, not measured"
+    note = provenance_note(_good(candidate)["provenance"])
+    if note:
+        yield note

@@ -21,14 +21,15 @@ from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
 from perjoule.statistics.lines import Array, line_through
 from perjoule.suite import cells_of
-from perjoule.types import Cell, Protocol, Provenance, Variant
+from perjoule.types import Cell, Protocol, Provenance, Variant, weakest
 
 LEVEL = 0.95
 # standard deviation of E between sessions on one machine, as a share; assumed, since no run can see its own. A power
 # model of CPUs goes by the time they take, and that by who else is there: on two busy cores the same cells took twice
 # as much an hour later
-SESSION_SD: dict[str | None, float] = {"measured": 0.03, "simulated": 0.03, "estimated": 0.3, None: 0.3}
-_WORST_FIRST: tuple[Provenance, ...] = ("simulated", "estimated", "measured")
+SESSION_SD: dict[str | None, float] = {
+    "measured": 0.03, "simulated": 0.03, "estimated": 0.3, "not stated": 0.3, None: 0.3,
+}  # fmt: skip
 # a line through two single windows has no scatter of its own
 _UNSCATTERED = (1 / 1.3, 1.3)
 
@@ -131,9 +132,7 @@ def _price(
     repeats: Projection | None,
     device: str | None,
 ) -> Price:
-    kinds = set(rows["provenance"].drop_nulls())
-    # worst first: an estimate is only as good as the worst of what it rests on
-    rests_on = next((kind for kind in _WORST_FIRST if kind in kinds), None)
+    rests_on = weakest(rows["provenance"])
     energy_j, duration_s = (
         _over_sessions(project(rows[name].to_numpy().astype(np.float64)), rests_on)
         for name in ("energy_j", "duration_s")

@@ -17,6 +17,7 @@ from perjoule.errors import PerjouleError, UsageError
 from perjoule.files import read_json, write_json
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
+from perjoule.text import provenance_note
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
@@ -144,10 +145,9 @@ class EnergySession:
                 terminal.write_line("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
         else:
             terminal.write_line("no energy test ran")
-        kinds = {m.provenance for m in self.measured.values()} - {"measured"}
-        if kinds:
-            names = " and ".join(sorted(k.upper() for k in kinds))
-            terminal.write_line(f"The joules are {names}, not measured: {self._method()}")
+        note = provenance_note(m.provenance for m in self.measured.values())
+        if note:
+            terminal.write_line(f"{note[0].upper()}{note[1:]}: {self._method()}")
         for nodeid in self.missing:
             terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but it did not run: renamed?")
         if self.gating and not self.measured:

@@ -13,7 +13,7 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics.benefit import Quadrants, quadrants
 from perjoule.statistics.comparisons import Arm, Evidence
-from perjoule.statistics.grid import prompts_known
+from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.resampling import METHOD, Array
 from perjoule.types import Estimate
 
@@ -30,14 +30,15 @@ class Contrast:
         anchor_cell_id: What it is compared with.
         energy_ratio: Cell over anchor.
         quality: Cell minus anchor, in units of the metric and on its own scale.
-        quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points.
+        quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points. None if
+            one of the qualities is a cell value.
     """
 
     cell_id: str
     anchor_cell_id: str
     energy_ratio: Estimate
     quality: Estimate
-    quadrants: Quadrants
+    quadrants: Quadrants | None
 
 
 def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
@@ -50,7 +51,8 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
     if anchor_cell_id not in at:
         return {}
     anchor = _one(arms, at[anchor_cell_id])
-    single = prompts_known(evidence.grid.energy_j) <= evidence.grid.prompts_per_window
+    single = evidence.grid.energy_is_shared
+    stated = evidence.grid.is_cell_value(evidence.spec.name)
     found = {}
     for cell, column in at.items():
         arm = _one(arms, column)
@@ -63,6 +65,8 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
         if single[column] or single[at[anchor_cell_id]]:
             # one window each: there is nothing to draw energies from
             made = replace(made, energy_ratio=replace(made.energy_ratio, low=None, high=None))
+        if stated[column] or stated[at[anchor_cell_id]]:
+            made = replace(made, quality=replace(made.quality, low=None, high=None, method=CELL_VALUE), quadrants=None)
         found[cell] = made
     return found
 

@@ -9,16 +9,20 @@ the first; an image's joules are the mean over its windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.errors import RunError
-from perjoule.run_directory import Run
+from perjoule.run_directory import WHOLE_CELL, Run
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
+
+
+# the method of a number that has no interval because a table states it once for all prompts
+CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +35,7 @@ class Grid:
         energy_j: (prompts, seeds, cells) J/image; NaN where there is no reading.
         quality: Metric -> (prompts, seeds, cells), as scored; NaN where there is no score.
         prompts_per_window: (cells,) how many prompts share a window; 1 where every prompt has windows of its own.
+        cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell.
     """
 
     cells: tuple[str, ...]
@@ -38,6 +43,16 @@ class Grid:
     energy_j: Array
     quality: dict[str, Array]
     prompts_per_window: Array
+    cell_values: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def is_cell_value(self, metric: str) -> NDArray[np.bool_]:
+        """(cells,) True where the quality is one number for the whole cell, of which no scatter is known."""
+        return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
+
+    @property
+    def energy_is_shared(self) -> NDArray[np.bool_]:
+        """(cells,) True where all prompts of a cell share one energy, so that there is nothing to draw from."""
+        return np.asarray(prompts_known(self.energy_j) <= self.prompts_per_window)
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED, beside: Sequence[Array] = ()) -> Means:
         """One draw for all: columns are the cells' energies, then the cells' qualities, metric after metric.
@@ -124,13 +139,45 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         .agg(pl.col("prompt_ids").list.n_unique().mean())
         .join(columns, on="cell_id", how="right", maintain_order="right")
     )
-    return Grid(
+    grid = Grid(
         cells=tuple(cells),
         prompts=tuple(prompts),
         energy_j=array(windows),
         quality={name: array(scored.filter(pl.col("metric") == name)) for name in metrics},
         prompts_per_window=shared["prompt_ids"].fill_null(1.0).to_numpy().astype(np.float64),
     )
+    return _with_cell_values(run, grid) if run.is_imported else grid
+
+
+def _with_cell_values(run: Run, grid: Grid) -> Grid:
+    """`grid` with what a table states once for a cell, whether in one row or repeated in the rows of all prompts.
+
+    A quality at a bound of its metric may well be the same for all prompts, so it is not taken for a cell value. One
+    energy for all prompts is treated as that of one window that they share.
+    """
+    rows = _whole_cells(run)
+    whole = np.array([cell in rows for cell in grid.cells], bool)
+    cell_values = {}
+    for name, values in grid.quality.items():
+        constant, value = _constant(values)
+        at_bound = np.isin(value, [bound for bound in run.metrics[name].bounds if bound is not None])
+        cell_values[name] = whole | (constant & ~at_bound)
+    shared = _constant(grid.energy_j)[0] | whole
+    windows = np.where(shared, np.maximum(prompts_known(grid.energy_j), 1), grid.prompts_per_window)
+    return replace(grid, cell_values=cell_values, prompts_per_window=windows.astype(np.float64))
+
+
+def _whole_cells(run: Run) -> set[str]:
+    """The cells that a table gives in one row, without prompts."""
+    return set(run.trials.filter(pl.col("prompt_ids").list.contains(WHOLE_CELL))["cell_id"])
+
+
+def _constant(values: Array) -> tuple[NDArray[np.bool_], Array]:
+    """(prompts, seeds, cells) -> (cells,) True where two prompts or more have the same number, and that number."""
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min((0, 1), initial=np.inf)
+    high = np.where(known, values, -np.inf).max((0, 1), initial=-np.inf)
+    return np.asarray((low == high) & (prompts_known(values) > 1)), low
 
 
 def prompts_known(values: Array) -> NDArray[np.intp]:
