@@ -32,7 +32,6 @@ from perjoule.files import read_json, read_json_lines, read_parquet, write_json,
 from perjoule.suite import is_imported, load_suite
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
-
 # the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
 WHOLE_CELL = "*"
 

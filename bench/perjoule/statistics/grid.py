@@ -20,7 +20,6 @@ from perjoule.errors import RunError
 from perjoule.run_directory import WHOLE_CELL, Run
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
 
-
 # the method of a number that has no interval because a table states it once for all prompts
 CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
 
