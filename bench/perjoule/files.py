@@ -106,5 +106,7 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
 
 def as_declared(frame: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
     """`frame` with the declared type in each known column: tables of older versions hold seeds of 63 bits."""
-    wrong = {name: columns[name] for name, kind in frame.schema.items() if name in columns and columns[name] != kind}
+    wrong: dict[Any, Any] = {
+        name: columns[name] for name, kind in frame.schema.items() if name in columns and columns[name] != kind
+    }
     return frame.cast(wrong) if wrong else frame

@@ -184,31 +184,28 @@ class ForeignTable:
         Raises:
             UsageError: If that is open: a comma might separate thousands.
         """
-        found, proven, point = None, False, None
+        comma: tuple[int, str] | None = None
+        point: tuple[int, str] | None = None
+        proven = False
         for name in names:
             if self.frame[name].dtype != pl.String:
                 continue
             written = self._written(name)
-            comma = written.str.contains(_DECIMAL_COMMA).fill_null(False)
-            if comma.any() and found is None:
-                found = (_first(comma), name)
-            proven = proven or bool((comma & ~written.str.contains(_LIKE_THOUSANDS)).any())
-            if point is None and (at := _first(written.str.contains(r"\.\d"))) is not None:
-                point = (at, name)
-        if found is None or found[0] is None:
+            with_comma = written.str.contains(_DECIMAL_COMMA).fill_null(False)
+            if comma is None and (row := _first(with_comma)) is not None:
+                comma = (row, name)
+            if point is None and (row := _first(written.str.contains(r"\.\d"))) is not None:
+                point = (row, name)
+            proven = proven or bool((with_comma & ~written.str.contains(_LIKE_THOUSANDS)).any())
+        if comma is None:
             return False
-        row, name = found
         if self.separator not in (";", "\t", "|"):
-            raise self.fault(row, name, "a comma inside a number: write a decimal point, and no thousands separator")
+            raise self.fault(*comma, "a comma inside a number: write a decimal point, and no thousands separator")
         if point is not None:
-            other = self.frame[point[1]][point[0]]
-            raise self.fault(
-                row,
-                name,
-                f"a decimal comma, and row {point[0] + 1} has the point ({point[1]} = {other}): write one way",
-            )
+            other = f"row {point[0] + 1} has a point ({point[1]} = {self.frame[point[1]][point[0]]})"
+            raise self.fault(*comma, f"a decimal comma, and {other}: write all numbers one way")
         if not proven and self.separator != ";":
-            raise self.fault(row, name, "decimal comma or thousands? Write a decimal point, and no thousands separator")
+            raise self.fault(*comma, "decimal comma or thousands? Write a decimal point, and no thousands separator")
         return True
 
     def _written(self, name: str) -> pl.Series:

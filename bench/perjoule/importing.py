@@ -258,9 +258,9 @@ def _with_words(frame: pl.DataFrame, foreign: ForeignTable) -> pl.DataFrame:
             "apart"
         )
     # a word about joules says nothing where there are none
-    known = pl.col("energy_j").is_not_null()
+    metered = pl.col("energy_j").is_not_null()
     return frame.with_columns(
-        pl.when(known).then(pl.col(name)).alias(name) for name in ("provenance", "boundary", "uncertainty_j")
+        pl.when(metered).then(pl.col(name)).alias(name) for name in ("provenance", "boundary", "uncertainty_j")
     )
 
 

@@ -15,6 +15,7 @@ from perjoule import registry
 from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
+from perjoule.statistics.grid import CELL_VALUE
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
 from perjoule.types import PROVENANCES, Variant
 
@@ -54,7 +55,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     if fmt == "json":
         sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
         return
-    rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
+    rows = [_frontier_row(point, found["metric"], run.is_imported) for point in found["points"]]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -66,21 +67,26 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     compared = [_comparison_row(record) for record in found["comparisons"]]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    note = _provenance_note(found["points"])
-    sys.stdout.write(f"\n{note}\n" if note else "")
+    notes = [_provenance_note(found["points"], run.is_imported), *_cell_value_notes(found)]
+    sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
 
 
-def _frontier_row(point: Row, metric: str) -> Row:
+def _frontier_row(point: Row, metric: str | None, imported: bool) -> Row:
     energy, quality = point["energy_j_per_image"], point["quality"]
-    return {
+    absent = "not in the table" if imported else "not measured"
+    row = {
         "cell": point["cell_id"],
         "steps": point["steps_mean"],
         "NFE": point["nfe_mean"],
         "J/image": energy["value"],
         "J low": energy["low"],
         "J high": energy["high"],
-        "energy is": point["provenance"] or "not measured",
+        "energy is": point["provenance"] or absent,
         "s/image": point["duration_s_per_image"],
+    }
+    if metric is None:
+        return row
+    return row | {
         metric: quality["value"],
         "low": quality["low"],
         "high": quality["high"],
@@ -112,12 +118,24 @@ def _span(estimate: Row | None, *, percent: bool) -> str | None:
     return f"{estimate['value']:{kind}} [{', '.join(ends)}]"
 
 
-def _provenance_note(points: list[Row]) -> str:
+def _provenance_note(points: list[Row], imported: bool) -> str:
     kinds = {point["provenance"] for point in points}
-    if kinds == {"measured"}:
-        return ""
-    named = ", ".join(sorted(str(kind or "not measured").upper() for kind in kinds - {"measured"}))
-    return f"Energy: {named}. Do not quote it as measured."
+    if imported:  # where a table has no joules there is nothing to quote
+        kinds.discard(None)
+    words = {"not stated": "PROVENANCE NOT STATED (W280)", None: "NOT MEASURED"}
+    named = ", ".join(sorted(words.get(kind, str(kind).upper()) for kind in kinds - {"measured"}))
+    return f"Energy: {named}. Do not quote it as measured." if named else ""
+
+
+def _cell_value_notes(found: Row) -> list[str]:
+    """Which numbers an imported table gives once for a whole cell."""
+    notes = []
+    for name, key in ((found["metric"], "quality"), ("energy", "energy_j_per_image")):
+        cells = [point["cell_id"] for point in found["points"] if point[key]["method"] == CELL_VALUE]
+        if cells:
+            more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
+            notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
+    return notes
 
 
 def listing(what: str) -> list[Row]:
@@ -287,8 +305,9 @@ def schemas() -> Row:
         "type": "object",
         "properties": {
             "schema": {"const": 1},
-            "metric": {"type": "string"},
-            "direction": {"enum": ["higher", "lower"]},
+            # null in a run that was imported from a table of joules alone
+            "metric": {"type": ["string", "null"]},
+            "direction": {"enum": ["higher", "lower", None]},
             "points": {"type": "array", "items": {"$ref": "#/$defs/Point"}},
             "frontier": {"type": "array", "items": {"type": "string"}},
             "hypervolume": {"type": ["object", "null"]},

@@ -143,7 +143,8 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
         "sensitivity": tuple(bd_by_metric(run, drawn, record)),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
-        "attainment": attainment(compared, allowed) if allowed and not drawn.grid.is_cell_value(primary.name).any()
+        "attainment": attainment(compared, allowed)
+        if allowed and not drawn.grid.is_cell_value(primary.name).any()
         else None,
     }
 

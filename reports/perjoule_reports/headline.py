@@ -23,6 +23,8 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     axis = evidence.primary
     if not evidence.arms:
         return Headline(sentence="This run holds no finished trials, so there is nothing to compare.")
+    if evidence.imported and (said := _one_sided(evidence)):
+        return said
     if all(a.energy.value is None for a in evidence.arms):
         return Headline(
             sentence="Energy was not measured in this run, so no cost can be stated.",
@@ -32,6 +34,8 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         return Headline(sentence="The images have not been scored, so the joules have nothing to be held against.")
     comparable = rivals(evidence, axis)
     anchor = next((a for a in comparable if a.cell_id == analysis.anchor), None)
+    if evidence.is_cell_value(axis):
+        return _cell_values(comparable, axis)
     if anchor is None or len(comparable) < 2:
         return _single(comparable, axis)
     contrasts = [v for a in comparable if (v := versus.get(a.cell_id)) is not None and a.role != "control"]
@@ -51,6 +55,44 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         said = _saving(test, axis) if test else _needed(anchor, axis, cheaper)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
     return replace(said, test=other.arm.cell_id, anchor=anchor.cell_id)
+
+
+def _one_sided(evidence: Evidence) -> Headline | None:
+    """Of a table that has joules alone, or quality alone."""
+    if all(a.energy.value is None for a in evidence.arms):
+        return Headline(
+            sentence="The table states no energy, so no cost can be stated.",
+            support=("Absent is not zero.",),
+        )
+    axis = evidence.primary
+    if axis is None or all(a.quality_of(axis).value is None for a in evidence.arms):
+        unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
+        known = sorted((a for a in evidence.arms if a.energy.value is not None), key=lambda a: a.energy.value or 0.0)
+        low, high = (fmt.interval(a.energy, unit)[0] for a in (known[0], known[-1]))
+        span = f"{low} {unit.unit}" if len(known) == 1 else f"{low} to {high} {unit.unit}"
+        return Headline(
+            sentence=f"The table states no quality: its {fmt.plural(len(known), 'cell')} cost {span} of "
+            f"{_joules(known[0])} per image, and what that buys is not known.",
+        )
+    return None
+
+
+def _cell_values(arms: list[Arm], axis: Axis) -> Headline:
+    """Of a table with one quality for each cell: the numbers can be listed, and no difference can be judged."""
+    if not arms:
+        return _single(arms, axis)
+    best = max(arms, key=lambda a: (a.quality_of(axis).value or 0.0) * (1 if axis.higher else -1))
+    cheapest = min(arms, key=lambda a: a.energy.value or 0.0)
+    unit = fmt.scale([best.energy.value], "J")
+    return Headline(
+        sentence=f"The table gives one {axis.name} for each cell, so no difference in {axis.name} can be told from "
+        "chance: this run shows numbers, not a saving.",
+        support=(
+            f"The highest-ranked of {fmt.plural(len(arms), 'cell')} is {best.cell_id} with "
+            f"{fmt.number(best.quality_of(axis).value)} at {fmt.number((best.energy.value or 0.0) / unit.factor)} "
+            f"{unit.unit} per image; the cheapest is {cheapest.cell_id}.",
+        ),
+    )
 
 
 def _quality(arm: Arm, axis: Axis) -> Interval:
@@ -76,11 +118,15 @@ def _saved(ratio: Interval) -> tuple[str, str]:
 
 def _joules(arm: Arm) -> str:
     """Return the word for this arm's energy: `energy`, or `estimated energy`."""
+    if arm.provenance == "not stated":
+        return "energy of unstated provenance"
     return "energy" if arm.provenance == "measured" else f"{arm.provenance or 'unattributed'} energy"
 
 
 def _bound_remark(found: Versus) -> tuple[str, ...]:
-    return ("The interval of the saving is the meter's own bound: one window per cell.",) if found.by_bound else ()
+    if not found.by_bound:
+        return ()
+    return (f"The interval of the saving is {found.bound}: there is one energy for each cell.",)
 
 
 def _saving(found: Versus, axis: Axis) -> Headline:
@@ -130,7 +176,8 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
 
 
 def _not_cheaper(anchor: Arm) -> Headline:
-    why = "" if anchor.energy.bounded or anchor.energy_bound_j else " Energies have no interval: one window per cell."
+    one = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
+    why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {one}."
     return Headline(
         sentence="No cell is resolved as cheaper than the longest run, so no saving can be claimed.",
         support=(f"The longest run is {anchor.variant} at {fmt.step_count(anchor.steps)}.{why}",),

@@ -51,6 +51,13 @@ class Row:
 
 def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Section:
     """Section 9 of a report: the two cells of the headline, and the ladder."""
+    if evidence.imported:
+        return Section(
+            anchor="pictures",
+            title="Pictures",
+            how_to_read="A table holds no pictures.",
+            paragraphs=("The run was imported and holds no pictures.",),
+        )
     found = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(

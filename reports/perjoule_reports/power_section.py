@@ -96,7 +96,7 @@ def trace(window: PowerWindow, axes: Axes, size: tuple[float, float]) -> None:
     axes.set_ylim(0, top_w)
     mark = fmt.brand(window.arm.provenance)
     axes.set_xlabel("seconds from the start of the window")
-    axes.set_ylabel("power (W)" + (f", {(window.arm.provenance or '').upper()}" if mark else ""))
+    axes.set_ylabel("power (W)" + (f", {fmt.provenance_title(window.arm.provenance or '')}" if mark else ""))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(True, axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
+from perjoule.statistics.grid import read_grid
 from perjoule.text import provenance_note
 
 # windows with one of these were not of this work on this device alone
@@ -38,6 +40,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     invalid: list[str] = []
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         invalid += _invalid(name, run)
+        invalid += _cell_values(name, run, metric)
         missing += _missing_energy(name, run)
     return Findings(
         missing=tuple(missing),
@@ -119,6 +122,22 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
         yield Missing(
             what="energy", name=str(blank["trial_id"][0]), where=name, detail=f"{len(blank)} windows have no joules"
         )
+
+
+def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
+    """What an imported table states once for a whole cell: without its scatter, nothing passes or fails on it."""
+    if not run.is_imported:
+        return
+    grid = read_grid(run, [metric] if metric in run.metrics else [])
+    known = np.isfinite(grid.energy_j).any((0, 1))
+    for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.energy_is_shared & known)):
+        cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
+        if cells:
+            more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
+            yield (
+                f"{name}: W281: {what} is one value for the whole cell in {', '.join(cells[:_LISTED])}{more}: its "
+                "scatter is not known, so there is no gate on it; import the numbers of single images"
+            )
 
 
 def _invalid(name: str, run: Run) -> Iterable[str]:

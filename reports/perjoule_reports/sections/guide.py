@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Evidence
+from perjoule_reports.trust import counted
 
 BOOTSTRAP = (
     "95 % BCa intervals by a paired bootstrap: 10 000 draws of prompts, each with all its seeds, one draw for "
@@ -13,9 +14,16 @@ BOOTSTRAP = (
 NONE = "No intervals: what stands here was counted or recorded."
 
 
+def intervals(evidence: Evidence) -> str:
+    """Which intervals there are; those of an imported table of cells are none."""
+    if evidence.imported and not evidence.has_intervals:
+        return "None: the table gives one number for each cell, so the scatter is not known."
+    return BOOTSTRAP
+
+
 def sample(evidence: Evidence) -> str:
-    """Prompts, seeds and cells."""
-    return (
-        f"{fmt.plural(evidence.prompt_count, 'prompt')} × {fmt.plural(evidence.seed_count, 'seed')} in "
-        f"{fmt.plural(len(evidence.arms), 'cell')}; the prompts are the independent units."
-    )
+    """Prompts, seeds and cells, as far as they are known."""
+    cells = fmt.plural(len(evidence.arms), "cell")
+    if not evidence.prompt_count and evidence.imported:
+        return f"{cells}; the table does not state prompts."
+    return f"{counted(evidence)} in {cells}; the prompts are the independent units."
