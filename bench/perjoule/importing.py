@@ -477,15 +477,15 @@ def _scores(frame: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
 
 
 def _prompts(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """The prompts whose text or kind the table states."""
-    known = frame.filter(pl.col("prompt").is_not_null() & (pl.col("prompt_id") != WHOLE_CELL))
-    first = known.unique("prompt_id", keep="first", maintain_order=True).sort("prompt_id")
-    columns = ("prompt_id", "prompt", "category", "challenge")
-    return [
-        {"prompt_id": row["prompt_id"], "text": row["prompt"], "category": row["category"] or "",
-         "challenge": row["challenge"] or ""}
-        for row in first.select(columns).iter_rows(named=True)
-    ]  # fmt: skip
+    """The prompts with what the table states of them; a text that it does not state is empty."""
+    stated = ("prompt", "category", "challenge")
+    known = (
+        frame.filter(pl.col("prompt_id") != WHOLE_CELL)
+        .group_by("prompt_id")
+        .agg(pl.col(name).drop_nulls().first().fill_null("") for name in stated)
+        .sort("prompt_id")
+    )
+    return known.rename({"prompt": "text"}).to_dicts()
 
 
 def _suite(table: Path, frame: pl.DataFrame, metrics: list[str]) -> Suite:

@@ -206,8 +206,8 @@ def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
     """
     if earlier is not None and earlier.is_imported:
         unused = (
-            f"{earlier.path} was imported: under which sampler, size and dtype its joules were spent is not known, so no "
-            "price comes from it; its scatter was used where its metrics are the suite's"
+            f"{earlier.path} was imported: under which sampler, size and dtype its joules were spent is not known, so "
+            "no price comes from it; its scatter was used where its metrics are the suite's"
         )
         return _foresee(prepared, None, earlier, [unused])
     return _foresee(prepared, Windows.of(earlier) if earlier else None, earlier)

@@ -65,8 +65,8 @@ class Run:
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """Prompt id -> text."""
-        return {prompt.prompt_id: prompt.text for prompt in self.prompt_set}
+        """Prompt id -> text; of an imported run, where the table states one."""
+        return {prompt.prompt_id: prompt.text for prompt in self.prompt_set if prompt.text or not self.is_imported}
 
     @cached_property
     def trials(self) -> pl.DataFrame:

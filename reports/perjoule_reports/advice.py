@@ -8,7 +8,6 @@ from dataclasses import replace
 import polars as pl
 
 from perjoule.diffusers_code import diffusers_code
-from perjoule.suite import is_imported
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -86,7 +85,7 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
 def _call(run: RunData, arm: Arm) -> str:
     """What to paste; empty where the run does not say how its images were made."""
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
-    if variant is None or is_imported(run.suite):
+    if variant is None or run.is_imported:
         return ""
     return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
 
@@ -167,8 +166,8 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     if shares and max(shares) > WIDE_BOUND:
         whose = "The uncertainty that the table states" if evidence.imported else "The meter's own bound"
         said.append(
-            f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all cells cancels from "
-            "ratios, and no interval here contains it."
+            f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all cells cancels "
+            "from ratios, and no interval here contains it."
         )
     if len(evidence.boundaries) > 1:
         said.append(f"The cells were metered at unlike boundaries ({', '.join(evidence.boundaries)}).")

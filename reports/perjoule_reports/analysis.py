@@ -23,7 +23,6 @@ from perjoule.statistics.frontier import frontier_of
 from perjoule.statistics.noise import Source, drift, sources
 from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
 from perjoule.statistics.sensitivity import bd_by_metric
-from perjoule.suite import is_imported
 from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import RunData
@@ -151,7 +150,7 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
 
 def missing_trials(run: RunData) -> tuple[int, int]:
     """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
-    if not run.suite.variants or is_imported(run.suite):
+    if not run.suite.variants or run.is_imported:
         return len(run.trials), 0
     from perjoule.suite import cells_of, images_per_window
 

@@ -16,7 +16,6 @@ import polars as pl
 from perjoule.errors import PerjouleError
 from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
-from perjoule.suite import is_imported
 from perjoule.types import Suite, weakest
 from perjoule_reports.format import Interval, brand, clean, finite
 from perjoule_reports.records import RunData
@@ -152,7 +151,7 @@ def read_evidence(run: RunData) -> Evidence:
         interval_methods=tuple(dict.fromkeys(methods)),
         prompt_count=max((a.prompt_count for a in arms), default=0) or len(run.prompts),
         seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
-        imported=is_imported(run.suite),
+        imported=run.is_imported,
     )
 
 

@@ -85,7 +85,9 @@ def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prompts(run: RunData) -> dict[str, Any]:
     """Prompt texts by id, of large sets only the digest: the run directory holds them all."""
-    digest = {"prompt_set_sha256": prompt_digest(run.prompts), "prompt_count": len(run.prompts)}
+    # a table may state no prompts, and the digest of nothing is that of no set
+    sha256 = prompt_digest(run.prompts) if run.prompts or not run.is_imported else None
+    digest: dict[str, Any] = {"prompt_set_sha256": sha256, "prompt_count": len(run.prompts)}
     if len(run.prompts) > MOST_PROMPTS:
         return digest | {"prompts": None}
     return digest | {"prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())}}

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import polars as pl
 
-from perjoule.suite import is_imported
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
@@ -56,6 +55,9 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
             anchor="pictures",
             title="Pictures",
             how_to_read="A table holds no pictures.",
+            sample="No picture.",
+            interval="There is none.",
+            change="A run of perjoule's own, which keeps its pictures.",
             paragraphs=("The run was imported and holds no pictures.",),
         )
     found = albums(run, evidence, headline)
@@ -79,7 +81,7 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
     if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
         return ()
-    if is_imported(run.suite):  # it names pictures and has none
+    if run.is_imported:  # it names pictures and has none
         return ()
     gallery = _Gallery(run, evidence, headline)
     beside = gallery.side_by_side()

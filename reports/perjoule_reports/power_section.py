@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from perjoule.meters.conditions import THROTTLE_REASONS
-from perjoule.suite import is_imported
 from perjoule_reports import format as fmt
 from perjoule_reports.canvas import NARROW, WIDE
 from perjoule_reports.evidence import Arm, Evidence
@@ -272,7 +271,7 @@ def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
 def _why_none(run: RunData) -> str:
     meter = run.environment.get("meter")
     name = fmt.clean(meter.get("name", "")) if isinstance(meter, dict) else ""
-    if is_imported(run.suite):
+    if run.is_imported:
         return "This run was imported, and its table holds no power samples: there is no trace to show."
     if name == "estimate":
         return "The meter of this run works its joules out from a power model and takes no samples: there is no trace."

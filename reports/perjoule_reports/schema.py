@@ -46,7 +46,7 @@ def result_schema() -> dict[str, Any]:
         "environment": {"type": "object"},
         "prompts": {"type": ["object", "null"]},
         "prompt_count": {"type": "integer"},
-        "prompt_set_sha256": {"type": "string"},
+        "prompt_set_sha256": _TEXT,
     }
     return _object(**properties) | {"$defs": _definitions()}
 

@@ -18,7 +18,6 @@ import polars as pl
 from perjoule.run_directory import Run
 from perjoule.statistics.comparisons import Evidence
 from perjoule.statistics.resampling import LEVEL, Array
-from perjoule.suite import is_imported
 from perjoule.types import Estimate
 
 MIN_WINDOWS = 20
@@ -61,7 +60,7 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
         log=per_image.log(),
     ).filter(pl.col("log").is_finite())
     quality = None if evidence is None else _drawn_quality(evidence)
-    imported = is_imported(run.suite)
+    imported = run.is_imported
     if imported and evidence is not None:  # the same number in the rows of all prompts is one number, not no scatter
         shared = [c for c, one in zip(evidence.grid.cells, evidence.grid.energy_is_shared, strict=True) if one]
         windows = windows.filter(~pl.col("cell_id").is_in(shared))
@@ -88,7 +87,7 @@ def drift(run: Run) -> tuple[Estimate | None, str]:
 
     The order of the rows is the order of the measurement, except in a table that was imported.
     """
-    if is_imported(run.suite):
+    if run.is_imported:
         return None, "the run was imported: the order of its windows is not known"
     frame = (
         run.trials.with_row_index("place")

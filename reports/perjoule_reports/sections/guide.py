@@ -17,7 +17,7 @@ NONE = "No intervals: what stands here was counted or recorded."
 def intervals(evidence: Evidence) -> str:
     """Which intervals there are; those of an imported table of cells are none."""
     if evidence.imported and not evidence.has_intervals:
-        return "None: the table gives one number for each cell, so the scatter is not known."
+        return "No intervals: the table gives one number for each cell, so the scatter is not known."
     return BOOTSTRAP
 
 

@@ -42,7 +42,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
         if evidence.imported
         else "Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
         "in the run.",
-        change=""
+        change="A second table of the same cells that differs by more than the intervals here allow."
         if evidence.imported
         else "Two A/A runs of this suite that differ by more than the intervals here allow.",
         paragraphs=(drifted,) if sources else ("No trial was finished, so nothing is known about its scatter.",),

@@ -24,6 +24,8 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
             anchor="system",
             title="System under test",
             how_to_read="What the imported table states about where its numbers come from.",
+            sample="What the table states; nothing else is known.",
+            change="Another device changes the joules.",
             interval=guide.NONE,
             paragraphs=(f"Device: {named}. perjoule did not measure this run, and knows nothing else of the system.",),
             folded=tuple(table for table in (short, rest) if table is not None and table.rows),

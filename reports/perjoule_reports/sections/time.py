@@ -29,8 +29,8 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
         if evidence.imported:
             shown |= {
                 "how_to_read": "A table states seconds of images, if any, and not of phases.",
-                "sample": "",
-                "change": "",
+                "sample": "No window: the table states none.",
+                "change": "A run of perjoule's own, which times the phases of its windows.",
             }
             why = "The run was imported: how long the phases of its images took is not known."
         return Section(**shown, paragraphs=(why,))  # type: ignore[arg-type]
