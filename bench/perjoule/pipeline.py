@@ -265,6 +265,11 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
 
     A scoring that was stopped goes on where it was; one that was finished starts anew.
     """
+    if run.is_imported:
+        raise RunError(
+            f"{run.path} was imported and holds no pictures: add columns quality:<metric> to the table and import it "
+            "again"
+        )
     planned = planned_trials(run.suite, len(run.prompt_set))
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")

@@ -48,6 +48,8 @@ def recommend(
     if (min_quality is None) == (max_joules is None):
         raise UsageError("recommend: give either --min-quality or --max-joules")
     name = metric or run.suite.metrics.primary
+    if not name:
+        raise EvidenceError(f"recommend: {run.path} was imported without any quality: what its joules buy is not known")
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]

@@ -104,7 +104,7 @@ def _comparison_row(record: Row) -> Row:
         "saving": _span(record["iso_quality_saving"], percent=True),
         "at quality": record["at_quality"],
         "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
-        "BD-energy": bd if record["resolved"] else f"({bd})",
+        "BD-energy": bd if record["resolved"] or bd is None else f"({bd})",
         "Holm": "yes" if record["resolved_holm"] else "no",
         "because": record["reason"] or "",
     }
@@ -114,6 +114,8 @@ def _span(estimate: Row | None, *, percent: bool) -> str | None:
     if estimate is None or estimate["value"] is None:
         return None
     kind = ".1%" if percent else ".3g"
+    if estimate["low"] is None and estimate["high"] is None:
+        return f"{estimate['value']:{kind}}"
     ends = ["open" if end is None else f"{end:{kind}}" for end in (estimate["low"], estimate["high"])]
     return f"{estimate['value']:{kind}} [{', '.join(ends)}]"
 

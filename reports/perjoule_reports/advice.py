@@ -37,17 +37,22 @@ def _deploy(
         return (_nothing(evidence),), ""
     if axis.within_family:
         return (
-            f"{axis.name} tells closeness to the longest run, so how close is close enough is yours to say.",
+            f"{axis.name} tells closeness to {'a reference' if run.is_imported else 'the longest run'}, so how "
+            "close is close enough is yours to say.",
             *_bend(evidence, analysis),
             floor,
         ), ""
     if not found.cheaper or found.worse(axis):
         return (
-            "No cell is both cheaper and not shown to be worse than the longest run.",
+            f"No cell is both cheaper and not shown to be worse than {_anchor(found.anchor)}.",
             *_bend(evidence, analysis),
             floor,
         ), ""
     return (_cost(found.arm, evidence), floor), _call(run, found.arm)
+
+
+def _anchor(arm: Arm) -> str:
+    return "the longest run" if arm.steps is not None else arm.cell_id
 
 
 def _nothing(evidence: Evidence) -> str:
@@ -76,10 +81,8 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     chance = arm.p_on_frontier.get(axis.name) if axis else None
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
-    return (
-        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, "
-        f"{hours} Wh{mark} per 1000 images{sure}."
-    )
+    name = arm.cell_id if arm.steps is None else f"{arm.variant}, {fmt.step_count(arm.steps)}"
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _call(run: RunData, arm: Arm) -> str:

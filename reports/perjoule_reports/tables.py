@@ -80,13 +80,14 @@ def arms_table(
             if versus:
                 cells.append(_quality_change(found, arm, anchor, primary))
             if tails:
-                cells.append(interval_cell(tails.get(arm.cell_id, Interval())))
+                absent = fmt.ABSENT if primary.name in arm.cell_values else "not scored"
+                cells.append(interval_cell(tails.get(arm.cell_id, Interval()), absent=absent))
         on = bool(primary and arm.on_frontier.get(primary.name))
         cells.append(Cell(text="yes" if on else "no", detail=_resampled(arm, primary) if primary else "", strong=on))
         seconds = None if arm.duration_s is None else arm.duration_s / time.factor
         cells += [
             Cell(text=fmt.number(seconds), sort=arm.duration_s),
-            Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand, sort=arm.mean_power_w),
+            Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand if arm.mean_power_w else "", sort=arm.mean_power_w),
             Cell(text=fmt.steps(arm.nfe), sort=arm.nfe),
             *(interval_cell(arm.quality_of(axis)) for axis in others),
         ]
@@ -208,7 +209,9 @@ def _resampled(arm: Arm, axis: Axis) -> str:
 
 def _bound(arm: Arm, unit: Scale) -> Cell:
     bound = arm.energy_bound_j
-    return Cell(text=fmt.ABSENT if bound is None else fmt.number(bound / unit.factor, 2), brand=arm.brand, sort=bound)
+    if bound is None:
+        return Cell(text=fmt.ABSENT)
+    return Cell(text=fmt.number(bound / unit.factor, 2), brand=arm.brand, sort=bound)
 
 
 def _chance(arm: Arm, axis: Axis) -> Cell:

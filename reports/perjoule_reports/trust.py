@@ -112,7 +112,8 @@ def warnings_table(run: RunData) -> Table | None:
         Column(title="what follows"),
         Column(title="what to do"),
     )
-    return Table(caption="Warnings of the meter and the protocol", columns=columns, rows=tuple(rows))
+    caption = "Warnings" if run.is_imported else "Warnings of the meter and the protocol"
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
 def partial(run: RunData) -> tuple[str, ...]:

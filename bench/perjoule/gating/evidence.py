@@ -33,6 +33,8 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
         for name, run in (("baseline", baseline), ("candidate", candidate))
         if _good(run).is_empty()
     ]
+    if not metric:
+        empty = [f"the baseline holds no quality, and a gate needs energy and quality: {baseline.path}"]
     if empty:
         return Findings(invalid=tuple(empty))
     missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]
@@ -120,7 +122,10 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
     blank = _good(run).filter(~pl.col("energy_j").is_finite().fill_null(False))
     if len(blank):
         yield Missing(
-            what="energy", name=str(blank["trial_id"][0]), where=name, detail=f"{len(blank)} windows have no joules"
+            what="energy",
+            name=str(blank["trial_id"][0]),
+            where=name,
+            detail=f"{len(blank)} {'rows' if run.is_imported else 'windows'} have no joules",
         )
 
 
@@ -133,10 +138,10 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
     for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.energy_is_shared & known)):
         cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
         if cells:
-            more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
+            listed = ", ".join(cells[:_LISTED]) + (f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else "")
             yield (
-                f"{name}: W281: {what} is one value for the whole cell in {', '.join(cells[:_LISTED])}{more}: its "
-                "scatter is not known, so there is no gate on it; import the numbers of single images"
+                f"{name}: W281: {what} is one value for the whole cell in {listed}: its scatter is not known, so there "
+                "is no gate on it; import the numbers of single images"
             )
 
 

@@ -67,12 +67,13 @@ class Evidence:
         return bool(self.grid.is_cell_value(self.spec.name)[[c for arm in arms for c in arm.columns]].any())
 
     def paired(self, *arms: Arm) -> PairedCurves:
-        """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share.
-
-        There is no draw, and so no interval, if an arm has a cell value.
-        """
+        """`drawn`, without any draw, and so without intervals, if an arm has a cell value."""
         if self.states_once(*arms):
             return pair(*(self.curve(arm) for arm in arms), resamples=0)
+        return self.drawn(*arms)
+
+    def drawn(self, *arms: Arm) -> PairedCurves:
+        """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
         count = len(self.grid.cells)
         sign = 1.0 if self.spec.direction == "higher" else -1.0
         chosen = [c for arm in arms for c in arm.columns]

@@ -76,7 +76,7 @@ def _one(arms: dict[int, Arm], column: int) -> Arm:
 
 
 def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
-    means = evidence.paired(arm, anchor).means  # columns: E and Q of the cell, E and Q of the anchor
+    means = evidence.drawn(arm, anchor).means  # columns: E and Q of the cell, E and Q of the anchor
     sign = 1.0 if evidence.spec.direction == "higher" else -1.0
 
     def ratio(rows: Array) -> Array:

@@ -68,7 +68,7 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
         _meter(good, imported),
         _repeats(windows, imported),
         _seeds(quality, imported),
-        _prompts(windows, quality),
+        _prompts(windows, quality, imported),
         Source(
             name="between sessions and machines",
             energy=None,
@@ -153,7 +153,7 @@ def _seeds(quality: Array | None, imported: bool) -> Source:
     return Source(name=name, energy=None, quality=sd, n=n, inside=True, reason=why)
 
 
-def _prompts(windows: pl.DataFrame, scores: Array | None) -> Source:
+def _prompts(windows: pl.DataFrame, scores: Array | None, imported: bool) -> Source:
     name = "between prompts of one cell"
     energy, groups = _pooled(windows, ["cell_id"])
     quality, n = None, 0
@@ -163,7 +163,8 @@ def _prompts(windows: pl.DataFrame, scores: Array | None) -> Source:
         means = np.where(count > 0, np.where(known, scores, 0.0).sum(1) / np.maximum(count, 1), np.nan)
         there = np.isfinite(means)
         quality, n = _within(means[None], there[None], there.sum(0)[None])
-    why = "" if energy is not None or quality is not None else "every cell has one window and one prompt"
+    one = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
+    why = "" if energy is not None or quality is not None else one
     return Source(name=name, energy=energy, quality=quality, n=max(groups, n), inside=True, reason=why)
 
 

@@ -37,7 +37,7 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
         if evidence.has_intervals or not evidence.imported
         else guide.intervals(evidence),
         change="A difference marked ~ may turn out either way with more prompts. A bold one stands for prompts like "
-        "these on this machine.",
+        f"these{'' if evidence.imported else ' on this machine'}.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=tuple(t for t in (_cells(evidence, analysis, versus), compared) if t is not None),
     )

@@ -31,7 +31,7 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence),
         change="A metric that sees something else in the pictures (the small ones below), or prompts of another kind. "
-        "More prompts narrow the crosses; they do not move the meter's own bound.",
+        "More prompts narrow the crosses" + ("." if evidence.imported else "; they do not move the meter's own bound."),
         paragraphs=missing,
         figures=(*main, *others[:_MOST_SMALL]),
     )

@@ -26,8 +26,8 @@ def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
         else "Generated from the suite and the run: what was done, not what is usual.",
         sample=guide.sample(evidence),
         interval="Named with each formula.",
-        change=f"{'A table' if evidence.imported else 'A protocol'} of other batch sizes, seeds or metrics answers another "
-        "question.",
+        change=f"{'A table' if evidence.imported else 'A protocol'} of other batch sizes, seeds or metrics answers "
+        "another question.",
         paragraphs=_paragraphs(run, evidence, analysis),
     )
 

@@ -156,7 +156,7 @@ def test_noise_names_its_sources_and_says_what_is_absent(run: Run) -> None:
     assert repeats.energy is None
     assert "a column `block`" in repeats.reason
     assert found["between sessions and machines"].reason
-    assert found["the meter's own bound"].energy is None
+    assert found["the table's own uncertainty"].energy is None
     estimate, why = drift(run)
     assert estimate is None
     assert "imported" in why
