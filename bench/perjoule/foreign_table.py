@@ -378,7 +378,10 @@ def _separator(header: str, told: str | None, suffix: str, path: Path) -> str:
     usual = "\t" if suffix == ".tsv" else ","
 
     def known(separator: str) -> int:
-        names = next(csv.reader([header], delimiter=separator, skipinitialspace=True))
+        try:
+            names = next(csv.reader([header], delimiter=separator, skipinitialspace=True))
+        except csv.Error:
+            return -1
         return sum(column.here is not None for column in (_column(name, path) for name in names))
 
     candidates = [told] if told else [usual, *(mark for mark in _SEPARATORS if mark != usual)]

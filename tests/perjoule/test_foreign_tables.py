@@ -517,7 +517,7 @@ def test_a_written_table_reads_back_as_it_was(tmp_path: Path, rows: list[tuple[A
 def mutated(chance: random.Random, text: str) -> bytes:
     """A table with some harm done to it."""
     lines = text.split("\n")
-    for _ in range(chance.randint(1, 4)):
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
         row = chance.randrange(len(lines))
         cells = lines[row].split(",")
         place = chance.randrange(len(cells))
@@ -559,8 +559,10 @@ def mutated(chance: random.Random, text: str) -> bytes:
             cells[place] = chance.choice(["simulated", "gpu-board", "predicted", "not stated", "fixed", "system"])
         if row < len(lines):
             lines[row] = ",".join(cells)
-    raw = "\n".join(lines).encode(chance.choice(["utf-8", "utf-8", "utf-16", "utf-16-le", "latin-1"]), "replace")
-    for _ in range(chance.choice([0, 0, 0, 1, 5])):
+    raw = "\n".join(lines).encode(
+        chance.choice(["utf-8", "utf-8", "utf-8", "utf-16", "utf-16-le", "latin-1"]), "replace"
+    )
+    for _ in range(chance.choice([0, 0, 0, 0, 0, 0, 1, 5])):
         at = chance.randrange(len(raw) + 1)
         raw = raw[:at] + bytes([chance.randrange(256)]) + raw[at + chance.randint(0, 3) :]
     return raw
@@ -579,7 +581,7 @@ def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
     imported = refused = 0
     for number in range(300):
         table = write(
-            tmp_path, f"t{number}{chance.choice(['.csv', '.csv', '.tsv', '.jsonl', '.json'])}", mutated(chance, text)
+            tmp_path, f"t{number}{chance.choice(['.csv', '.csv', '.csv', '.tsv', '.json'])}", mutated(chance, text)
         )
         out = tmp_path / f"out{number}"
         try:
@@ -596,8 +598,8 @@ def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
                 assert str(error)
             imported += 1
         assert not list(tmp_path.glob(".perjoule-import-*"))
-    assert imported > 30
-    assert refused > 100
+    assert imported > 50
+    assert refused > 50
 
 
 def test_mutated_json_and_parquet_import_or_are_refused_in_words(tmp_path: Path) -> None:
