@@ -81,8 +81,8 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     chance = arm.p_on_frontier.get(axis.name) if axis else None
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
-    name = arm.cell_id if arm.steps is None else f"{arm.variant}, {fmt.step_count(arm.steps)}"
-    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
+
+    return f"{arm.name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _call(run: RunData, arm: Arm) -> str:

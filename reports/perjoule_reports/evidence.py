@@ -17,7 +17,7 @@ from perjoule.errors import PerjouleError
 from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
 from perjoule.types import Suite, weakest
-from perjoule_reports.format import Interval, brand, clean, finite
+from perjoule_reports.format import Interval, brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
 _CODE = CELL_VALUE.partition(":")[0]
@@ -68,6 +68,11 @@ class Arm:
     cell_values: frozenset[str] = frozenset()
     on_frontier: Mapping[str, bool] = field(default_factory=dict)
     p_on_frontier: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`sd15, 25 steps`; the cell where its steps are not known."""
+        return self.cell_id if self.steps is None else f"{self.variant}, {step_count(self.steps)}"
 
     @property
     def mean_power_w(self) -> float | None:

@@ -295,7 +295,4 @@ def _tooltip(arm: Arm, axis: Axis) -> str:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality[axis.name])
     mark = f" {arm.brand}" if arm.brand else ""
-    return (
-        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, "
-        f"{axis.name} {quality[0]} {quality[1]}"
-    )
+    return f"{arm.name}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, {axis.name} {quality[0]} {quality[1]}"

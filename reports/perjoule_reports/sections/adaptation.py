@@ -40,7 +40,7 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
         "excludes zero. The oracle peeks at the scores; headroom captured is the share of its saving that the policy "
         "reaches, and below zero the policy is worse than fixed steps. "
         + (
-            "Whether the joules of the predictor are inside, the table does not state."
+            "The table does not state whether what the predictor costs is counted."
             if evidence.imported
             else "The joules of the predictor are inside."
         ),
