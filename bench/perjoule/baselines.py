@@ -11,26 +11,55 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter, ValidationError
 
-from perjoule.errors import RunError, UnknownNameError, UsageError
-from perjoule.files import write_json, write_parquet
+from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
+from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
+from perjoule.files import decode_text, read_json, write_bytes, write_json, write_parquet, write_text
 from perjoule.run_directory import Run, load_run
+from perjoule.statistics.devices import require_one_device
 
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEXTS = ("suite.toml", "prompts.jsonl", "trials.jsonl")
 _TABLES = ("scores", "images", "points")
+# a pull request can carry a baseline: without a limit, 3 MB in git unpack to gigabytes of memory
+MOST_BYTES = 256 * 2**20
 # kept whatever the age: a release is what slow drift is measured against
 _PINNED = ("main", "release-")
+
+
+_COLUMNS = {"scores": SCORE_COLUMNS, "images": IMAGE_COLUMNS, "points": POINT_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The content of a baseline file."""
+
+    schema: int
+    name: str
+    saved_utc: str
+    files: dict[str, str]
+    environment: dict[str, Any]
+    metrics: dict[str, Any] | None
+    tables: dict[str, dict[str, list[Any]]]
+    promoted_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a record without one of the files or tables that every baseline has."""
+        for kind, names, known in (("files", _TEXTS, self.files), ("tables", _TABLES, self.tables)):
+            if missing := [name for name in names if name not in known]:
+                raise ValueError(f"{kind} lack {', '.join(missing)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +80,12 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} holds no trial: there is nothing to keep")
-    files = {text: (run.path / text).read_text(encoding="utf-8") for text in _TEXTS if (run.path / text).is_file()}
+    require_one_device(run)
+    files = {
+        text: decode_text((run.path / text).read_bytes(), f"{run.path / text}")
+        for text in _TEXTS
+        if (run.path / text).is_file()
+    }
     if (run.path / "trials.parquet").is_file():
         files["trials.jsonl"] = run.trials.write_ndjson()
     record = {
@@ -60,9 +94,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
         "saved_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,
         "environment": run.environment,
-        "metrics": json.loads((run.path / "metrics.json").read_text())
-        if (run.path / "metrics.json").is_file()
-        else None,
+        "metrics": read_json(run.path / "metrics.json") if (run.path / "metrics.json").is_file() else None,
         "tables": {table: getattr(run, table).to_dict(as_series=False) for table in _TABLES},
     }
     path = root / run.suite.name / _key(run) / f"{name}.json.gz"
@@ -76,21 +108,25 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     Raises:
         UnknownNameError: If there is none of that name.
         UsageError: If the name is kept for several suites or systems and neither `suite` nor `key` decides.
+        RunError: If the file is not a baseline that perjoule wrote.
     """
-    record = _read(find(name, root, suite=suite, key=key).path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in record["files"].items():
-        (folder / file).write_text(text, encoding="utf-8")
-    if record["metrics"] is not None:
-        write_json(folder / "metrics.json", record["metrics"])
-    write_json(folder / "environment.json", record["environment"])
-    run = load_run(folder)
-    from perjoule import columns
-
+    path = find(name, root, suite=suite, key=key).path
+    record = _read(path)
+    for file in _TEXTS:
+        if file in record.files:
+            write_text(folder / file, record.files[file])
+    if record.metrics is not None:
+        write_json(folder / "metrics.json", record.metrics)
+    write_json(folder / "environment.json", record.environment)
     for table in _TABLES:
-        schema = getattr(columns, f"{table[:-1].upper()}_COLUMNS")
-        write_parquet(pl.DataFrame(record["tables"][table], schema=schema), folder / f"{table}.parquet")
-    return run
+        try:
+            frame = pl.DataFrame(record.tables[table], schema=_COLUMNS[table])
+        except KeyError as error:
+            raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error
+        except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+            raise RunError(f"{path}: table {table}: cannot be read: {first_line(error)}") from error
+        write_parquet(frame, folder / f"{table}.parquet")
+    return load_run(folder)
 
 
 def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
@@ -111,14 +147,14 @@ def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
 
 def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:
     """The stored baseline of a name."""
-    every = listed(root)
-    found = [b for b in every if b.name == name]
+    # others are not opened: one damaged file does not keep the rest from being used
+    found = [describe(path) for path in sorted(root.glob("*/*/*.json.gz")) if _name_of(path) == name]
     # of several, suite and system decide; a single one is taken, and the gate says what does not fit
     for wanted, of in ((suite, lambda b: b.suite), (key, lambda b: b.key)):
         if len(found) > 1 and wanted is not None:
             found = [b for b in found if of(b) == wanted] or found
     if not found:
-        raise UnknownNameError("baseline", name, {b.name for b in every}, str(root))
+        raise UnknownNameError("baseline", name, set(map(_name_of, root.glob("*/*/*.json.gz"))), str(root))
     if len(found) > 1:
         places = ", ".join(f"{b.suite}/{b.key}" for b in found)
         raise UsageError(f"baseline {name!r} is kept {len(found)} times ({places}): name the file instead")
@@ -134,11 +170,11 @@ def describe(path: Path) -> Baseline:
     """What a file holds."""
     record = _read(path)
     return Baseline(
-        name=path.name.removesuffix(".json.gz"),
+        name=_name_of(path),
         suite=path.parent.parent.name,
         key=path.parent.name,
-        saved_utc=record["saved_utc"],
-        commit=record["environment"].get("commit"),
+        saved_utc=record.saved_utc,
+        commit=record.environment.get("commit"),
         bytes=path.stat().st_size,
         path=path,
     )
@@ -148,7 +184,7 @@ def promote(name: str, to: str, root: Path = FOLDER, *, suite: str | None = None
     """Keep a baseline under a second name, such as `release-1.2`."""
     _require_name(to)
     source = find(name, root, suite=suite)
-    record = _read(source.path) | {"name": to, "promoted_from": name}
+    record = asdict(_read(source.path)) | {"name": to, "promoted_from": name}
     target = source.path.with_name(f"{to}.json.gz")
     _write(target, record)
     return describe(target)
@@ -170,8 +206,14 @@ def prune(keep: int, root: Path = FOLDER) -> list[Baseline]:
     return gone
 
 
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".json.gz")
+
+
 def _key(run: Run) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", str(run.environment.get("comparability_key") or "unknown"))[:64]
+    """The comparability key as the name of a folder, which `..` is not."""
+    key = re.sub(r"[^A-Za-z0-9._-]", "_", str(run.environment.get("comparability_key") or "unknown"))[:64]
+    return key if _NAME.fullmatch(key) else f"x{key}"[:64]
 
 
 def _require_name(name: str) -> None:
@@ -180,18 +222,34 @@ def _require_name(name: str) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-    temporary.replace(path)
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
+    if len(text) > MOST_BYTES:
+        raise RunError(
+            f"{path}: {len(text) / 2**20:.0f} MiB, and a baseline may have {MOST_BYTES // 2**20}: keep the run "
+            "directory itself, and name it with --baseline"
+        )
+    write_bytes(path, gzip.compress(text, mtime=0))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _Record:
     try:
-        record: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise RunError(f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB: no baseline of perjoule does")
+        found = json.loads(content)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-    if record.get("schema") != SCHEMA:
-        raise RunError(f"{path}: schema = {record.get('schema')!r}: this version of perjoule reads {SCHEMA}")
-    return record
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+    unknown = set(found.get("files") or ()) - set(_TEXTS)
+    if unknown:
+        names = ", ".join(sorted(map(repr, map(str, unknown))))
+        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
+    try:
+        return TypeAdapter(_Record).validate_python(found)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise RunError(f"{path}: {key}: {detail['msg'].lower()}: not a baseline that perjoule wrote") from None

@@ -86,7 +86,9 @@ class Spending:
         """Why a window of this cell must not be started any more; None if it may."""
         seen = self._windows[cell_id]
         next_j = max((row["energy_j"] or 0.0 for row in seen), default=0.0)
-        next_s = max((row["duration_s"] or 0.0 for row in seen), default=0.0)
+        # a window that was stopped (W251) says nothing about how long the next one takes
+        ran = (row for row in seen if not any(said.startswith("W251") for said in row["warnings"]))
+        next_s = max((row["duration_s"] or 0.0 for row in ran), default=0.0)
         limits = (
             ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, next_j, "J"),
             ("--max-minutes", self._budget.max_minutes, self.seconds / 60, next_s / 60, "min"),

@@ -5,15 +5,15 @@ Heavy imports stand inside the commands, so that `--help` and completion answer 
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule import __version__, commands
+from perjoule import __version__, commands, outcome
+from perjoule.commands import completing
 from perjoule.commands.options import (
     Json,
     Limit,
@@ -26,9 +26,11 @@ from perjoule.commands.options import (
     Quiet,
     RunArgument,
     SuiteArgument,
+    print_json,
 )
 from perjoule.commands.plan import show_plan
-from perjoule.errors import EvidenceError, MeterError, PerjouleError, UnknownNameError
+from perjoule.commands.verbs import Verbs
+from perjoule.errors import EvidenceError, MeterError, UnknownNameError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -37,8 +39,8 @@ app = typer.Typer(
     name="perjoule",
     help="How much do people perceptually gain from a generated image, per joule?\n\n"
     "Example: perjoule run demo --out runs/demo",
+    cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -121,7 +123,9 @@ def run(
     from perjoule.budget import Budget
 
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(suite, limit, models=model or (), smoke=smoke, side_px=size)
+    prepared = pipeline.prepare(
+        suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None
+    )
     if dry_run:
         show_plan(prepared, budget, as_json)
         return
@@ -145,12 +149,17 @@ def run(
 @app.command()
 def score(
     run: RunArgument,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="Metric to score; may be repeated.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Metric to score; may be repeated.", autocompletion=completing.metrics),
+    ] = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """(Re)score the stored images; needs no meter and burns no generation.
+    """Score the stored images of a run again.
+
+    Needs no meter and generates nothing.
 
     Example: perjoule score runs/demo --metric lsnr
     """
@@ -160,7 +169,7 @@ def score(
     loaded = load_run(run)
     done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), _reporter(quiet))
     summary = tables.score_summary(done)
-    _print_json(summary) if as_json else typer.echo(tables.score_text(summary))
+    print_json(summary) if as_json else typer.echo(tables.score_text(summary))
 
 
 @app.command()
@@ -170,7 +179,7 @@ def frontier(
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.table,
     as_json: Json = False,
 ) -> None:
-    """Print operating points and the quality-per-joule frontier.
+    """Print operating points and their frontier.
 
     Example: perjoule frontier runs/demo --metric clip_text --format md
     """
@@ -185,7 +194,7 @@ def list_(
     what: Annotated[Listable, typer.Argument(help="What to list.")],
     as_json: Json = False,
 ) -> None:
-    """List built-in suites, their variants, prompt sets, metrics, or the meters of this machine.
+    """List what is built in, and the meters here.
 
     Example: perjoule list meters
     """
@@ -193,22 +202,26 @@ def list_(
 
     rows = tables.listing(what.value)
     if as_json:
-        _print_json({"schema": 1, what.value: rows})
+        print_json({"schema": 1, what.value: rows})
     else:  # sentences are for the JSON
-        short = [{key: value for key, value in row.items() if key != "description"} for row in rows]
+        short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
         typer.echo(tables.text_table(short))
 
 
 @app.command()
 def doctor(
-    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="Look at what this suite needs instead.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="Look at what this suite needs instead.", autocompletion=completing.suites),
+    ] = None,
     model: Models = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try every meter of this machine: what can be measured, with what error, and what stands in the way.
+    """Check what can be measured on this machine.
 
-    Takes some seconds per meter, during which the machine should rest. Exits with 4 if nothing works. With --suite it
+    Tries every meter and says with what error it works, or why it does not. Takes some seconds per meter, during which
+    the machine should rest. Exits with 4 if nothing works. With --suite it
     names what a suite needs (packages, weights, licences, tokens, memory, disk) and exits with 4 if some of it is
     missing; nothing is downloaded.
 
@@ -220,7 +233,7 @@ def doctor(
         _doctor_of_suite(suite, model or [], as_json)
         return
     found = doctor.examine(_reporter(quiet).message)
-    _print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
+    print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
     if found.auto is None:
         raise typer.Exit(MeterError.exit_code)
 
@@ -233,7 +246,7 @@ def _doctor_of_suite(name: str, models: list[str], as_json: bool) -> None:
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite)
     found = suite_doctor.as_json(suite, needs)
-    _print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
+    print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
     if not found["ready"]:
         raise typer.Exit(EvidenceError.exit_code)
 
@@ -247,7 +260,7 @@ def measure(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a command and tell its joules, as `time` tells its seconds.
+    """Measure the energy of a command.
 
     The joules go to stderr, since stdout is the command's. With --json they go to stdout, and what the command writes
     to stdout goes to stderr. The command's exit code is passed on: 128 + N if signal N ended it, 127 if there is no
@@ -258,24 +271,29 @@ def measure(
     from perjoule import measure
 
     done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
-    _print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
+    print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
     raise typer.Exit(done.status)
 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schemas of the suite file and of the JSON outputs.
+    """Print the JSON Schemas of suites and output.
 
     Example: perjoule schema > perjoule.schema.json
     """
     from perjoule import tables
 
-    _print_json(tables.schemas())
+    print_json(tables.schemas())
 
 
 @app.command()
-def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203.")], as_json: Json = False) -> None:
-    """Explain a warning code: what it means, what follows, what to do.
+def explain(
+    code: Annotated[str, typer.Argument(help="Warning code, such as W203.", autocompletion=completing.codes)],
+    as_json: Json = False,
+) -> None:
+    """Explain a warning code.
+
+    Prints what it means, what follows and what to do.
 
     Example: perjoule explain W203
     """
@@ -288,7 +306,7 @@ def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203
         raise UnknownNameError("warning code", code, WARNINGS)
     fields = asdict(entry)
     if as_json:
-        _print_json({"schema": 1, "code": code.upper(), **fields})
+        print_json({"schema": 1, "code": code.upper(), **fields})
     else:
         typer.echo("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))
 
@@ -297,26 +315,11 @@ def explain(code: Annotated[str, typer.Argument(help="Warning code, such as W203
 def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
     """Print the shell completion script.
 
+    Load it once with `eval "$(perjoule completion zsh)"`, or store it where the shell looks for completions.
+
     Example: perjoule completion bash > ~/.local/share/bash-completion/completions/perjoule
     """
-    from typer._completion_shared import get_completion_script  # its public home does not export it by name
-
-    typer.echo(get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell.value))
-
-
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-def budgetfusion(context: typer.Context) -> None:
-    """Collect, train, evaluate and predict adaptive numbers of steps: see `perjoule budgetfusion --help`.
-
-    Example: perjoule budgetfusion predict builtin:steps-tiny "a large red circle on a white ground"
-    """
-    from perjoule import registry
-
-    verbs = registry.load("commands", "budgetfusion", kind="command")
-    verbs(args=context.args, prog_name="perjoule budgetfusion", standalone_mode=True)
+    typer.echo(completing.script(shell.value))
 
 
 commands.register(app)
@@ -328,20 +331,6 @@ def _reporter(quiet: bool) -> TerminalReporter:
     return TerminalReporter(quiet=quiet)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False))
-
-
 def main() -> None:
-    """Entry point of the console script: errors become one message and an exit code, never a traceback."""
-    try:
-        app()
-    except PerjouleError as error:
-        sys.stderr.write(f"perjoule: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("perjoule: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    """Entry point of the console script: whatever happens becomes one message and an exit code, never a traceback."""
+    sys.exit(outcome.status_of(lambda: app(standalone_mode=False)))

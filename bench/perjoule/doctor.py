@@ -174,4 +174,5 @@ def _findings(one: MeterCheck) -> list[str]:
         if found.foreign_processes:
             told.append(f"{found.foreign_processes} other compute processes")
         lines.append(", ".join(told))
+        lines += [f"not told by the board: {reason}" for reason in board.absent]
     return lines + list(dict.fromkeys(said for window in one.windows for said in window.warnings))

@@ -10,15 +10,13 @@ import errno
 import hashlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from perjoule.digests import digest_file
 from perjoule.errors import UsageError
+from perjoule.files import replacing
 
 if TYPE_CHECKING:
     import requests
@@ -52,7 +50,8 @@ def cache_folder() -> Path:
 
 def cached_file(url: str) -> Path:
     """Where the file of an address lies, or will lie once it is fetched."""
-    name = Path(unquote(urlsplit(url).path)).name or "index"
+    name = Path(unquote(urlsplit(url).path)).name
+    name = name if name.strip(".") else "index"  # `..` would leave the cache
     return cache_folder() / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
@@ -95,9 +94,8 @@ def _download(url: str, file: Path, where: str) -> None:
     head = f"{where}: {url} cannot be fetched"
     for number in range(1, _TRIES + 1):
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with _session() as session, _whole(file) as temporary:
-                _stream(session, url, temporary)
+            with _session() as session, replacing(file) as out:
+                _stream(session, url, out)
             return
         except requests.HTTPError as error:
             raise UsageError(f"{head}: {error}") from error
@@ -124,25 +122,11 @@ def _session() -> requests.Session:
     return session
 
 
-def _stream(session: requests.Session, url: str, file: Path) -> None:
+def _stream(session: requests.Session, url: str, out: IO[bytes]) -> None:
     with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
         answer.raise_for_status()
         size = int(answer.headers.get("Content-Length", 0))
         if size >= _SAY_FROM_BYTES:
             sys.stderr.write(f"perjoule: fetching {url}, {size / 2**20:,.0f} MiB\n")
-        with file.open("wb") as out:
-            for chunk in answer.iter_content(_CHUNK_BYTES):
-                out.write(chunk)
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A file beside `file` that takes its name if all goes well and vanishes if not."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".part-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        for chunk in answer.iter_content(_CHUNK_BYTES):
+            out.write(chunk)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
+import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
+from perjoule.commit import checked_out_commit
+from perjoule.identity import cpu_name, without_uuids
+from perjoule.meters.base import BaseMeter
+from perjoule.meters.nvml import describe_gpus, visible_gpus
 from perjoule.protocols import EnergyMeter
 from perjoule.types import Suite
 
@@ -35,44 +39,79 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
 
     `comparability` holds the keys whose difference makes joules incomparable; `comparability_key` is its digest.
     """
-    gpus = nvidia_gpus()
+    system = system_of(meter)
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     comparability = {
-        "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
-        "meter": meter.name.split(":")[0],
-        "driver": gpus[0].get("driver", "").split(".")[0] if gpus else "",
-        "power_limit_w": [gpu.get("power_limit_w") for gpu in gpus],
+        **system,
         "models": model_digests,
         "torch": packages.get("torch", ""),
         "diffusers": packages.get("diffusers", ""),
         "threads": suite.protocol.threads or os.cpu_count(),
     }
     key = hashlib.sha256(json.dumps(comparability, sort_keys=True).encode()).hexdigest()[:16]
-    return {
+    record = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "perjoule": __version__,
-        "command": command,
+        # a board that was asked for by its UUID is named as the meter names it
+        "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
         "suite": suite.name,
-        "meter": {"name": meter.name, "why": meter.why},
+        "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
         "models": model_digests,
-        "gpu": gpus,
-        "cpu": _cpu_name(),
+        "gpu": nvidia_gpus(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "packages": packages,
-        "commit": _commit(),
+        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        "commit": checked_out_commit(Path()),
         "comparability": comparability,
         "comparability_key": key,
         "fingerprint": key,
     }
+    found: dict[str, Any] = _scrubbed(record)
+    return found
+
+
+def system_of(meter: EnergyMeter) -> dict[str, Any]:
+    """What joules of this meter are of: the keys that must agree before two of its readings may be compared.
+
+    They are about the boards that are measured, not about all boards in the host. A meter of the CPU adds the GPUs that
+    the work may use unmeasured, since how long the CPU works depends on them.
+    """
+    boards = meter.describe() if isinstance(meter, BaseMeter) else ()
+    kind = meter.name.split(":")[0]
+    if boards:
+        return {
+            "device": [board.model for board in boards],
+            "meter": kind,
+            "driver": boards[0].driver.split(".")[0],
+            "power_limit_w": [board.limit_w for board in boards],
+        }
+    system: dict[str, Any] = {"device": cpu_name(), "meter": kind, "driver": "", "power_limit_w": []}
+    gpus = list(visible_gpus())
+    return system | ({"visible_gpus": gpus} if gpus else {})
 
 
 def gpu_name() -> str | None:
-    """Of the first NVIDIA GPU; None without one."""
+    """Name of the first NVIDIA GPU; None without one, and where it does not tell its name."""
     gpus = nvidia_gpus()
-    return str(gpus[0]["name"]) if gpus else None
+    return gpus[0]["name"] if gpus else None
+
+
+def nvidia_gpus() -> list[dict[str, Any]]:
+    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what it does not tell."""
+    return describe_gpus()
+
+
+def _scrubbed(value: Any) -> Any:
+    """The same with boards named by digests wherever a text holds a UUID: the record is shared."""
+    if isinstance(value, str):
+        return without_uuids(value)
+    if isinstance(value, dict):
+        return {key: _scrubbed(item) for key, item in value.items()}
+    return [_scrubbed(item) for item in value] if isinstance(value, list) else value
 
 
 def _version(name: str) -> str | None:
@@ -82,67 +121,3 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the working directory, with `-dirty`, or None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def nvidia_gpus() -> list[dict[str, Any]]:
-    """Name, UUID digest, driver, memory and power limit of each NVIDIA GPU; empty without a driver."""
-    try:
-        import pynvml
-    except ImportError:
-        return []
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    found: list[dict[str, Any]] = []
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            found.append(
-                {
-                    "name": _text(pynvml.nvmlDeviceGetName(handle)),
-                    # a board's serial identity is nobody's business; its digest tells boards apart
-                    "uuid_sha256": hashlib.sha256(_text(pynvml.nvmlDeviceGetUUID(handle)).encode()).hexdigest()[:12],
-                    "driver": driver,
-                    "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                    "power_limit_w": _power_limit_w(pynvml, handle),
-                }
-            )
-    finally:
-        pynvml.nvmlShutdown()
-    return found
-
-
-def _power_limit_w(pynvml: Any, handle: Any) -> float | None:
-    try:
-        return float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1e3  # NVML gives mW
-    except pynvml.NVMLError:
-        return None
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

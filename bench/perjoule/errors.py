@@ -11,6 +11,9 @@
     └── Interrupted             130   stopped on request; what was done is kept and can be resumed
         └── BudgetSpent         130   the request was --max-joules or --max-minutes
 
+What nobody raised on purpose has exit codes of its own, none of which a verdict has (see `perjoule.outcome`):
+70 a fault in perjoule itself, 74 a file cannot be read or written, 141 whoever read stdout has gone.
+
 Every message says what was wrong, where (file, key, value) and what to do about it.
 """
 
@@ -19,11 +22,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# 70 and 74 as in sysexits.h; 141 is what a shell gives for a program that SIGPIPE ended
+INTERNAL_ERROR, FILE_ERROR, READER_GONE = 70, 74, 141
+
 
 class PerjouleError(Exception):
     """Base of all errors with a message meant for people; `exit_code` is what the command line returns."""
 
-    exit_code = 1
+    exit_code = INTERNAL_ERROR
 
 
 class UsageError(PerjouleError):

@@ -1,17 +1,26 @@
-"""Reading and writing the files of a run: whole or not at all, and damage is named."""
+"""Reading and writing files: whole or not at all, never through a link that somebody planted, and damage is located."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import polars as pl
+from perjoule.errors import PerjouleError, RunError
 
-from perjoule.errors import RunError
+if TYPE_CHECKING:
+    import polars as pl
+
+# a person may name these as an output, e.g. --junit /dev/stdout; renaming a file over them would replace the device
+_STREAM_FOLDERS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def free_bytes(path: Path) -> int:
@@ -21,86 +30,225 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the name `path` when the block ends well; otherwise `path` stays as it was.
+
+    A reader sees the old file or the new one, never a part of it, even after a power failure. The content goes to a
+    temporary file with an unpredictable name in the same folder, so a link that waits at `path`, or at a name that
+    could be guessed, is replaced and never written through. Missing folders are made. Devices and pipes, such as
+    /dev/stdout, are written to directly.
+
+    Raises:
+        OSError: Names `path`, not the temporary file.
+    """
+    temporary = path.parent / f".perjoule-{secrets.token_hex(8)}.tmp"
+    try:
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                yield stream
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(temporary, _FRESH, 0o666), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _is_stream(path: Path) -> bool:
+    if path.absolute().parent in _STREAM_FOLDERS:
+        return True
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a rename is on disk; some file systems cannot, and the file itself is there."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; see `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; see `replacing`."""
+    write_bytes(path, _encoded(text))
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_bytes(path, _encoded(text))
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write Parquet, atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    frame.write_parquet(temporary)
-    temporary.replace(path)
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a JSON-lines file; an unfinished last line is ignored.
-
-    Raises:
-        RunError: If a line before the last is damaged (names it).
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break  # torn by a crash while it was written
-            raise RunError(f"{path}, line {number}: damaged: {error}") from error
-    return rows
-
-
-def mend(path: Path) -> list[dict[str, Any]]:
-    """Cut a torn last line off, so that appending starts on a line of its own."""
-    rows = read_json_lines(path)
-    if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return rows
+    """Write Parquet atomically."""
+    with replacing(path) as file:
+        frame.write_parquet(file)
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines, atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    """Write JSON lines atomically."""
+    with replacing(path) as file:
+        for row in rows:
+            file.write(_line(row))
 
 
-def append_line(file: IO[str], row: dict[str, Any]) -> None:
+def open_journal(path: Path) -> IO[bytes]:
+    """Open a file of JSON lines to append to; a symbolic link in its place is refused with an OSError."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+    return open(path, "ab", opener=opener)  # Path.open takes no opener
+
+
+def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
     """Append a row as one JSON line and wait until it is on disk."""
     append_lines(file, [row])
 
 
-def append_lines(file: IO[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows as JSON lines and wait until they are on disk."""
-    file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-    file.flush()
-    os.fsync(file.fileno())
+def append_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows as JSON lines and wait until they are on disk. Raises OSError that names the file."""
+    content = b"".join(map(_line, rows))
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file.name)) from error
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return _encoded(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _encoded(text: str) -> bytes:
+    """Text as UTF-8; file names that are not UTF-8 reach us as lone surrogates, which become escapes, as in JSON."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def read_json_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
+    """All complete lines of a JSON-lines file; an unfinished last line is ignored.
+
+    Args:
+        path: May be absent: no rows.
+        skip_damaged: Leave damaged lines out; for rows that can be made again.
+
+    Raises:
+        RunError: If a line before the last is damaged (names file and line).
+    """
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    *lines, tail = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_parsed(line))
+        except (ValueError, RecursionError) as error:
+            if not skip_damaged:
+                raise RunError(
+                    f"{path}, line {number}: damaged: {error}; restore the file from a copy, or delete that line"
+                ) from error
+    return rows + ([_parsed(tail)] if _is_whole(tail) else [])
+
+
+def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
+    """Read JSON lines and make the file end with a complete line, so that rows can be appended.
+
+    A last line that a crash tore is cut off in place; one that lacks its newline alone gets it. Nothing else of the
+    file is touched: a crash at any moment leaves every complete line as it was.
+    """
+    rows = read_json_lines(path, skip_damaged=skip_damaged)
+    if not path.exists():
+        return rows
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, "r+b", buffering=0) as file:
+        content = file.read()
+        tail = content.rpartition(b"\n")[2]
+        if tail:
+            file.write(b"\n") if _is_whole(tail) else file.truncate(len(content) - len(tail))
+            os.fsync(handle)
+    return rows
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    row = json.loads(line.decode("utf-8"))
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
+
+
+def _is_whole(tail: bytes) -> bool:
+    """Whether what follows the last newline is a complete row: no part of a JSON object is one."""
+    try:
+        _parsed(tail)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunError) -> str:
+    """Decode UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        PerjouleError: Of the given kind, if it is in another encoding (names the line).
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise error(f"{where} cannot be read as UTF-8 text: it is UTF-16; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = content[: fault.start].count(b"\n") + 1
+        raise error(f"{where} cannot be read as UTF-8 text: line {line}: {fault}; save it as UTF-8") from fault
 
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file; RunError names it if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        return json.loads(decode_text(path.read_bytes(), str(path)))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
 def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
-    """Read a table, or an empty one with these columns if the stage that writes it has not run yet."""
+    """Read a table, or an empty one with these columns if the stage that writes it has not run yet.
+
+    Raises:
+        RunError: If it cannot be read (names it).
+    """
+    import polars as pl  # costs a tenth of a second, so only where a table is read
+
     if not path.exists():
         return pl.DataFrame(schema=columns)
     try:
-        return as_declared(pl.read_parquet(path), columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        with path.open("rb") as file:  # polars itself takes no path that is not UTF-8
+            return as_declared(pl.read_parquet(file), columns)
+    # polars panics, which is not an Exception, over some damaged bytes
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
@@ -110,3 +258,39 @@ def as_declared(frame: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
         name: columns[name] for name, kind in frame.schema.items() if name in columns and columns[name] != kind
     }
     return frame.cast(wrong) if wrong else frame
+
+
+def open_inside(folder: Path, relative: str) -> IO[bytes]:
+    """Open a file below `folder` to read it, following no link on the way.
+
+    Args:
+        folder: May itself be reached through links.
+        relative: As some file names it, e.g. `images/a.png`.
+
+    Raises:
+        RunError: If the path leaves the folder, or a part of it is a link or not a regular file.
+        OSError: If there is no such file, or it cannot be read.
+    """
+    parts = relative.split("/")
+    if relative.startswith("/") or "\0" in relative or {"", ".", ".."} & set(parts):
+        raise RunError(f"{folder}: {relative!r} does not lead to a file inside the folder")
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = folder
+    try:
+        for part in parts:
+            place /= part
+            kind = os.O_NONBLOCK if place == folder / relative else os.O_DIRECTORY
+            inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise RunError(f"{place} is not a regular file")
+        return os.fdopen(handle, "rb")
+    except OSError as error:
+        os.close(handle)
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link: put the file itself in its place") from None
+        raise OSError(error.errno, error.strerror, str(place)) from error
+    except RunError:
+        os.close(handle)
+        raise

@@ -433,7 +433,7 @@ def _trials(frame: pl.DataFrame) -> pl.DataFrame:
     unstated = warning("W280", "the table does not state how this energy was obtained")
     filled = frame.select(
         "trial_id", "cell_id", "variant", "role", "policy", "block", "boundary", "provenance", "nfe_per_image",
-        "image_count",
+        "image_count", "device",
         **whole,
         prompts=pl.concat_list("prompt"),
         prompt_ids=pl.concat_list("prompt_id"),

@@ -27,15 +27,16 @@ from perjoule.meters import open_meter
 from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
-from perjoule.planning.measured import Windows, calibration_plan, measured_price
+from perjoule.planning.measured import Windows, calibration_plan, measured_price, unused
 from perjoule.policies import load_policy
 from perjoule.prompts import Origin, read_prompt_set
 from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
 from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
-from perjoule.run_directory import Run, load_run, write_scores, write_set_scores
+from perjoule.resuming import stored_prompts
+from perjoule.run_directory import Run, is_run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
-from perjoule.scoring import forget_partial, image_set, open_work, score_images, score_sets
+from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, is_imported, load_suite, smoke_of
 from perjoule.trial import GeneratorCache
@@ -50,7 +51,7 @@ _DISK_RESERVE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A suite that was checked as far as it can be without running it."""
+    """A suite that was checked as far as it can be without running it; `notes` are for the person who runs it."""
 
     suite: Suite
     source: Path
@@ -58,6 +59,7 @@ class Prepared:
     origin: Origin
     plan: list[Assignment]
     metrics: list[QualityMetric | SetMetric]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def prepare(
     models: Sequence[str] = (),
     smoke: bool = False,
     side_px: int | None = None,
+    resume: Path | None = None,
 ) -> Prepared:
     """Read suite and prompts, load the metrics, lay out the plan.
 
@@ -89,9 +92,11 @@ def prepare(
         models: Repositories to take in place of others, see `catalogue.with_models`.
         smoke: Rehearse, see `suite.smoke_of`.
         side_px: Size of the images of a rehearsal.
+        resume: Run directory whose own prompts are taken if it is a run already, see `resuming.stored_prompts`.
 
     Raises:
         SuiteError: If anything in the suite cannot be used.
+        RunError: If the prompts of the run to resume were changed.
         UnknownNameError: If a suite, metric, model or prompt set is not known.
     """
     path = find_suite(suite_name)
@@ -109,11 +114,13 @@ def prepare(
         if limit < 1:
             raise UsageError(f"--limit {limit}: at least 1 prompt is needed")
         suite = replace(suite, prompts=replace(suite.prompts, limit=limit))
-    if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
-        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
-        absolute = str((path.parent / suite.prompts.source).resolve())
-        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    notes: tuple[str, ...] = ()
+    if resume is not None and is_run(resume):
+        stored = stored_prompts(load_run(resume), suite.prompts, path.parent)
+        suite = replace(suite, prompts=stored.source)
+        prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
+    else:
+        suite, prompts, origin = with_prompts(suite, path)
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
@@ -124,7 +131,21 @@ def prepare(
             "advisory: choose another primary metric"
         )
     plan = make_plan(suite, prompts)
-    return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics)
+    return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics, notes=notes)
+
+
+def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
+    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
+
+    Raises:
+        SuiteError: If there are no such prompts.
+    """
+    if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
+        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
+        absolute = str((path.parent / suite.prompts.source).resolve())
+        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    return suite, prompts, origin
 
 
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -174,14 +195,14 @@ def run(
     suite = prepared.suite
     if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
         reporter.message(f"warning: {problem}")
-    for notice in notices(suite):
+    for notice in (*prepared.notes, *notices(suite)):
         reporter.message(f"note: {notice}")
     # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
     # an hour
     for metric in prepared.metrics:
         _ = metric.spec
     with _devices(executor, prepared, meter_name, command) as (environment, do):
-        reporter.message(f"meter: {environment['meter']['name']} ({environment['meter']['why']})")
+        _introduce(environment, reporter)
         if resume and out.exists():
             writer = RunWriter.resume(out, suite, environment)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
@@ -197,20 +218,26 @@ def run(
         ) from None
 
 
+def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
+    """Say which meter was taken, and what holds for all of its readings."""
+    meter = environment["meter"]
+    reporter.message(f"meter: {meter['name']} ({meter['why']})")
+    for note in meter.get("notes", ()):
+        reporter.message(f"warning: {note}")
+
+
 def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
     """What the plan will take.
 
     Args:
         prepared: The plan.
-        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in.
+        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in. What of
+            it cannot be used is among the notes.
     """
-    if earlier is not None and earlier.is_imported:
-        unused = (
-            f"{earlier.path} was imported: under which sampler, size and dtype its joules were spent is not known, so "
-            "no price comes from it; its scatter was used where its metrics are the suite's"
-        )
-        return _foresee(prepared, None, earlier, [unused])
-    return _foresee(prepared, Windows.of(earlier) if earlier else None, earlier)
+    if earlier is None:
+        return _foresee(prepared, None)
+    windows = None if earlier.is_imported else Windows.of(earlier)
+    return _foresee(prepared, windows, earlier, notes=unused(earlier))
 
 
 def _foresee(
@@ -237,7 +264,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
     short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
     cells = [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen]
     with TemporaryDirectory(prefix="perjoule-") as folder, ready(prepared, cells, meter_name, ()) as device:
-        reporter.message(f"meter: {device.meter.name} ({device.meter.why})")
+        _introduce(device.environment, reporter)
         path = Path(folder) / "calibration"
         writer = RunWriter.create(path, prepared.suite, prepared.prompts, device.environment)
         try:
@@ -290,6 +317,9 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
 
         scores = score_images(run, images, work, on_progress)
         sets = score_sets(run, images, of_sets, on_progress)
+    refused = {s.image_id: s.reason_unscored for s in scores if (s.reason_unscored or "").startswith(REFUSED)}
+    if refused:
+        reporter.message(f"warning: {len(refused)} pictures are not scored, the first: {next(iter(refused.values()))}")
     write_scores(run, scores, [one.spec for one in work])
     if of_sets:
         write_set_scores(run, sets, [metric.spec for metric in of_sets])
@@ -337,7 +367,7 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         MeterError: If energy cannot be measured.
     """
     _set_threads(prepared.suite)
-    generators = _generators(prepared)
+    generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
     for cell in cells:
@@ -368,14 +398,15 @@ def _devices(
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)
 
 
-def _generators(prepared: Prepared) -> GeneratorCache:
+def generators_of(suite: Suite, source: Path) -> GeneratorCache:
+    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
     factory = registry.load("generators", "diffusers", kind="generator")
-    index = {variant.name: number for number, variant in enumerate(prepared.suite.variants)}
+    index = {variant.name: number for number, variant in enumerate(suite.variants)}
 
     def where(variant: Variant) -> str:
-        return f"{prepared.source}: variants[{index[variant.name]}]"
+        return f"{source}: variants[{index[variant.name]}]"
 
-    return GeneratorCache(factory, where, keep_all=prepared.suite.protocol.interleave)
+    return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:

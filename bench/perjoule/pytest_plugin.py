@@ -1,4 +1,4 @@
-"""`pytest --benchmark`: joules of a call, beside pytest-benchmark's seconds.
+"""`pytest --benchmark`: joules per call, next to pytest-benchmark's seconds.
 
     def test_sd15(energy_benchmark):
         energy_benchmark(pipe, "a lighthouse", num_inference_steps=25)
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from perjoule.pytest_energy.fixture import EnergyBenchmark
     from perjoule.pytest_energy.session import EnergySession
 
+_ENABLED = "energy_benchmark"  # where the options --benchmark and --energy-benchmark are kept
+_SHORT, _LONG = "--benchmark", "--energy-benchmark"
+_HELP = "Run energy tests; they are deselected otherwise."
+
 _SESSION = pytest.StashKey["EnergySession"]()
 _DESELECTED = pytest.StashKey["set[str]"]()
+_OPTION = pytest.StashKey[str]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Our options; those of pytest-benchmark keep their prefix `--benchmark-`."""
     group = parser.getgroup("perjoule", "energy benchmarks (perjoule)")
     add = group.addoption
-    add("--benchmark", action="store_true", default=False, help="Run energy tests; they are deselected otherwise.")
+    add(_LONG, dest=_ENABLED, action="store_true", default=False, help=_HELP)
     add("--energy-meter", default="auto", metavar="M", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")
     add("--energy-rounds", type=int, default=5, metavar="N", help="Windows per test (default 5).")
     add(
@@ -48,21 +53,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Stop and fail once the windows of the session have spent more than this.",
     )  # fmt: skip
     add("--energy-report", metavar="PATH", help="Write the joules there: .json, .md or .html.")
+    if any(Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()):
+        # a conftest.py names us in `pytest_plugins`: pytest_load_initial_conftests is under way and will not be called
+        _add_short_option(parser, pluginmanager.get_plugin("pytestconfig"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
+    """Add `--benchmark` last: another plugin or a conftest.py of the project may have an option of this name."""
+    yield
+    _add_short_option(parser, early_config)
+
+
+def _add_short_option(parser: pytest.Parser, config: Any) -> None:
+    try:
+        taken = _SHORT not in parser.parse_known_and_unknown_args([_SHORT])[1]
+    except pytest.UsageError:  # it wants a value
+        taken = True
+    if not taken:
+        parser.getgroup("perjoule").addoption(_SHORT, dest=_ENABLED, action="store_true", default=False, help=_HELP)
+    config.stash[_OPTION] = _LONG if taken else _SHORT
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Name the option that runs energy tests where it is not the usual one."""
+    if _option(config) == _SHORT:
+        return None
+    return f"perjoule: {_SHORT} is an option of another plugin here; {_LONG} runs energy tests"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse what cannot be measured, before anything is collected."""
-    config.addinivalue_line("markers", "energy(rounds, window_s): an energy benchmark; needs --benchmark to run")
-    if not config.getoption("--benchmark"):
+    config.addinivalue_line("markers", "energy(rounds, window_s): settings of a test that uses energy_benchmark")
+    # known only now: `-p no:benchmark` leaves pytest-benchmark out
+    fixtures = _NextToSeconds() if config.pluginmanager.hasplugin("benchmark") else _JoulesOnly()
+    config.pluginmanager.register(fixtures, "perjoule-fixtures")
+    asked = _option(config)
+    if not config.getoption(_ENABLED):
         names = ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report", "--energy-max-joules")
         for option in names:
             if config.getoption(option) not in (None, False):
-                raise pytest.UsageError(f"{option} needs --benchmark: without it no energy test runs")
+                raise pytest.UsageError(f"{option} needs {asked}: without it no energy test runs")
         return
     workers = getattr(config.option, "numprocesses", None)
     if workers or hasattr(config, "workerinput") or getattr(config.option, "dist", "no") not in ("no", None):
         raise pytest.UsageError(
-            "--benchmark cannot run under xdist: tests side by side on one device burn each other's joules. Drop -n"
+            f"{asked} cannot run under xdist: tests that run at the same time spend each other's joules. Drop -n"
         )
     if config.getoption("--energy-gate") and not config.getoption("--energy-baseline"):
         raise pytest.UsageError("--energy-gate needs --energy-baseline NAME: there is nothing to gate against")
@@ -71,16 +107,27 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--energy-max-joules {most:g}: a positive number of joules")
     if config.getoption("--energy-rounds") < 2:
         raise pytest.UsageError("--energy-rounds: 2 or more; one window has no scatter")
+    window_s = config.getoption("--energy-window")
+    if not 0 <= window_s < float("inf"):
+        raise pytest.UsageError(f"--energy-window {window_s:g}: seconds, 0 or more")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect energy tests unless they were asked for."""
-    if config.getoption("--benchmark"):
+    if config.getoption(_ENABLED):
         return
     energy = [item for item in items if _is_energy(item)]
     if energy:
         config.hook.pytest_deselected(items=energy)
         items[:] = [item for item in items if not _is_energy(item)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the baseline and check the options before the first window."""
+    config = session.config
+    if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
+        if any(_is_energy(item) for item in session.items):
+            session_of(config)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -96,8 +143,10 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """With --benchmark, a suite file is collected: one test per cell."""
-    if file_path.suffix != ".toml" or not parent.config.getoption("--benchmark"):
+    if file_path.suffix != ".toml" or not parent.config.getoption(_ENABLED):
         return None
+    if (file_path.parent / "environment.json").exists() and not parent.session.isinitpath(file_path):
+        return None  # the copy that a run directory keeps
     text = file_path.read_text(encoding="utf-8", errors="replace")
     if "[[variants]]" not in text or "[protocol]" not in text:
         return None
@@ -115,9 +164,27 @@ def energy_meter(request: pytest.FixtureRequest) -> Iterator[EnergyMeter]:
         yield meter
 
 
-@pytest.fixture
-def energy_benchmark(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
-    """Call it like pytest-benchmark's `benchmark`; it returns what the function returned last."""
+class _NextToSeconds:
+    """The fixture where pytest-benchmark is loaded: its options apply to energy tests too."""
+
+    @pytest.fixture
+    def energy_benchmark(self, request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
+        """Call it like pytest-benchmark's `benchmark`; it returns what the function returned last."""
+        return _fixture(request, benchmark)
+
+
+class _JoulesOnly:
+    """The fixture where pytest-benchmark is not loaded."""
+
+    @pytest.fixture
+    def energy_benchmark(self, request: pytest.FixtureRequest) -> EnergyBenchmark:
+        """Call it with a function and its arguments; it returns what the function returned last."""
+        return _fixture(request, None)
+
+
+def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
+    if not request.config.getoption(_ENABLED):  # asked for by request.getfixturevalue
+        pytest.skip(f"an energy test; {_option(request.config)} runs it")
     from perjoule.pytest_energy.fixture import EnergyBenchmark
 
     meter = request.getfixturevalue("energy_meter")
@@ -136,16 +203,19 @@ def session_of(config: pytest.Config) -> EnergySession:
     return found
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Save, report, and fail if the evidence for a gate is not there."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """Save, report, and fail if the evidence for a gate is not there.
+
+    Before all other plugins: where one of them fails to write its own files, the joules are kept already.
+    """
     config = session.config
-    if not config.getoption("--benchmark") or config.getoption("collectonly", False):
-        return
-    asked = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
-    if (asked or config.stash.get(_SESSION, None) is not None) and not session_of(config).finish(exitstatus):
-        # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
+        asked = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
+        if (asked or config.stash.get(_SESSION, None) is not None) and not session_of(config).finish(exitstatus):
+            # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    yield
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -156,4 +226,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _is_energy(item: pytest.Item) -> bool:
-    return "energy_benchmark" in getattr(item, "fixturenames", ()) or item.get_closest_marker("energy") is not None
+    # not by the marker: projects may have one of that name for tests of their own
+    return "energy_benchmark" in getattr(item, "fixturenames", ())
+
+
+def _option(config: pytest.Config) -> str:
+    """The option that runs energy tests here."""
+    return config.stash.get(_OPTION, _LONG)

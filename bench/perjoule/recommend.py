@@ -1,4 +1,8 @@
-"""Which operating point to deploy: the cheapest above a quality, or the best within a budget, and how sure that is."""
+"""Which operating point to deploy: the cheapest above a quality, or the best within a budget, and how sure that is.
+
+By default a cell does what was asked if the limit of its 95 % interval does: the worse end of its quality, or the upper
+end of its joules. A point estimate that lies just above a demand is below it in half of all repetitions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 
 SCHEMA = 1
-SURE = 0.95
+_TIE = 1e-12  # means of equal scores differ in their last bits
 
 
 def recommend(
@@ -24,6 +28,7 @@ def recommend(
     min_quality: float | None = None,
     max_joules: float | None = None,
     family: str | None = None,
+    by_point: bool = False,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """The operating point to deploy.
@@ -34,12 +39,14 @@ def recommend(
         min_quality: Take the cheapest cell at least this good.
         max_joules: Take the best cell of at most so many J/image.
         family: Only cells of this family; needed for a full-reference metric if the run has several.
+        by_point: Judge cells by their point estimates instead of the limits of their intervals.
         resamples: Bootstrap draws.
 
     Returns:
-        The choice with `p_meets` (share of resamples in which it keeps what was asked) and `p_chosen` (in which it
-        would be chosen again), and `safe`: the best cell that keeps it in 95 % of them. `chosen` is None if no cell
-        does what was asked, with the reason.
+        `safe`: the best cell whose limit does what was asked; `point`: the best whose point estimate does; `chosen`:
+        one of the two, by `by`. Of equally good cells the one with fewer joules is taken, of equally cheap ones the
+        better. Each has `p_meets` (share of resamples in which it does what was asked) and `p_chosen` (in which it is
+        the best such cell). `chosen` is None if no cell does what was asked, with the reason.
 
     Raises:
         UsageError: Unless exactly one of `min_quality` and `max_joules` is given.
@@ -76,14 +83,19 @@ def recommend(
     asked = {"min_quality": min_quality, "max_joules": max_joules}
     point_e, point_q = split(means.point)
     meets = _meets(point_e, point_q, sign, **asked)
-    best = _best(point_e, point_q, meets, min_quality is not None)[0]
+    best = int(_best(point_e, point_q, meets, min_quality is not None)[0])
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
     p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
     stated = grid.is_cell_value(name) if max_joules is None else grid.energy_is_shared & run.is_imported
     p_meets = np.where(stated, np.nan, p_meets)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
-    safe = _best(point_e, point_q, meets & (p_meets >= SURE), min_quality is not None)[0]
+    limit_e, limit_q = _limits(rows, sign)
+    # the limit of what was asked; the other axis may be known without one
+    ends = (point_e, sign * limit_q) if max_joules is None else (limit_e, point_q)
+    surely = meets & _meets(*ends, sign, **asked)
+    safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
+    chosen = best if by_point else safe
 
     # one cell of unknown scatter leaves open how often any of them would be chosen
     unsure = (grid.is_cell_value(name) | (grid.energy_is_shared & run.is_imported)) & use
@@ -110,11 +122,24 @@ def recommend(
         "metric": name,
         "direction": spec.direction,
         **asked,
-        "chosen": choice(int(best)),
-        "safe": choice(int(safe)),
-        "reason": None if best >= 0 else _why_none(point_e, sign * point_q, asked, name),
+        "by": "point" if by_point else "limit",
+        "chosen": choice(chosen),
+        "safe": choice(safe),
+        "point": choice(best),
+        "reason": None
+        if chosen >= 0
+        else _why_none(point_e, sign * point_q, asked, name, rows[best] if best >= 0 else None),
         "n_prompts": means.n,
     }
+
+
+def _limits(rows: list[dict[str, Any]], sign: float) -> tuple[Array, Array]:
+    """The worse ends of the intervals, in the units of the run: (1, cells) each, NaN where there is none."""
+
+    def column(name: str) -> Array:
+        return np.array([[np.nan if row[name] is None else row[name] for row in rows]], dtype=np.float64)
+
+    return column("energy_high"), column("quality_low" if sign > 0 else "quality_high")
 
 
 def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None, max_joules: float | None) -> Any:
@@ -125,14 +150,35 @@ def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None
 
 
 def _best(energy: Array, quality: Array, meets: Array, cheapest: bool) -> Array:
-    """Index of the best cell of each row, −1 where none will do."""
+    """Index of the best cell of each row, −1 where none will do; the other axis decides between equals."""
     if not len(energy):
         return np.empty(0, int)
-    worth = np.where(meets, -energy if cheapest else quality, -np.inf)
-    return np.where(meets.any(1), worth.argmax(1), -1)
+    first, second = (-energy, quality) if cheapest else (quality, -energy)
+    worth = np.where(meets, first, -np.inf)
+    top = worth.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        equal = meets & (worth >= top - _TIE * np.maximum(1.0, np.abs(top)))
+    return np.where(meets.any(1), np.where(equal, second, -np.inf).argmax(1), -1)
 
 
-def _why_none(energy: Array, quality: Array, asked: dict[str, float | None], metric: str) -> str:
+def _why_none(
+    energy: Array,
+    quality: Array,
+    asked: dict[str, float | None],
+    metric: str,
+    by_point: dict[str, Any] | None,
+) -> str:
+    """Why no cell was chosen; `by_point` is the cell that the point estimates choose, if any."""
+    if by_point is not None:
+        wanted, value, axis = f"{metric} {asked['min_quality']}", by_point["quality"], "quality"
+        if asked["max_joules"] is not None:
+            wanted, value, axis = f"{asked['max_joules']:g} J", by_point["energy_j_per_image"], "energy"
+        low, high = by_point[f"{axis}_low"], by_point[f"{axis}_high"]
+        shown = "has no interval" if low is None or high is None else f"has {value:.4g} [{low:.4g}, {high:.4g}]"
+        return (
+            f"no cell keeps {wanted} with its whole 95 % interval; by its point estimate {by_point['cell_id']} does, "
+            f"which {shown}: measure more prompts, ask for less, or take the point estimate with --by-point"
+        )
     if not np.isfinite(energy).any() or not np.isfinite(quality).any():
         return "no cell has both joules and scores"
     if asked["max_joules"] is not None:

@@ -17,7 +17,8 @@ points.parquet      cell × metric
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +28,9 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
-from perjoule.errors import RunError
+from perjoule.errors import RunError, first_line
 from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
-from perjoule.suite import is_imported, load_suite
+from perjoule.suite import load_suite
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
 # the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
@@ -50,18 +51,19 @@ class Run:
     @property
     def is_imported(self) -> bool:
         """True if the run was made of a table: perjoule knows what the table says, and nothing of how it came about."""
-        return is_imported(self.suite)
+        return "imported_from" in self.environment
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """System under test, meter, model digests."""
-        found: dict[str, Any] = read_json(self.path / "environment.json")
-        return found
+        with _located(file := self.path / "environment.json"):
+            return dict(read_json(file))
 
     @cached_property
     def prompt_set(self) -> tuple[Prompt, ...]:
         """The prompts that were taken, in the order of the plan."""
-        return tuple(Prompt(**row) for row in read_json_lines(self.path / "prompts.jsonl"))
+        with _located(file := self.path / "prompts.jsonl"):
+            return tuple(Prompt(**row) for row in read_json_lines(file))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -74,11 +76,12 @@ class Run:
         parquet = self.path / "trials.parquet"
         if parquet.exists():
             return read_parquet(parquet, TRIAL_COLUMNS)
-        rows = read_json_lines(self.path / "trials.jsonl")
-        for row in rows:
-            phases = row.get("phases_s") or {}
-            row["phases_s"] = phases if isinstance(phases, str) else json.dumps(phases, sort_keys=True)
-        return pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
+        with _located(file := self.path / "trials.jsonl"):
+            rows = read_json_lines(file)
+            for row in rows:
+                phases = row.get("phases_s") or {}
+                row["phases_s"] = phases if isinstance(phases, str) else json.dumps(phases, sort_keys=True)
+            return pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
 
     @cached_property
     def images(self) -> pl.DataFrame:
@@ -98,10 +101,9 @@ class Run:
     @cached_property
     def devices(self) -> list[tuple[str, DeviceEnergy]]:
         """(trial id, board): `perjoule.meters.edges.bracket(board.counter)` computes a counter's energy again."""
-        file = self.path / "devices.jsonl"
-        rows = read_json_lines(file) if file.exists() else []
         reader = TypeAdapter(DeviceEnergy)
-        return [(row.pop("trial_id"), reader.validate_python(row)) for row in rows]
+        with _located(file := self.path / "devices.jsonl"):
+            return [(row.pop("trial_id"), reader.validate_python(row)) for row in read_json_lines(file)]
 
     @cached_property
     def metrics(self) -> dict[str, MetricSpec]:
@@ -109,20 +111,31 @@ class Run:
         file = self.path / "metrics.json"
         if not file.exists():
             return {}
-        found = [MetricSpec(**{**m, "bounds": tuple(m["bounds"])}) for m in read_json(file)["metrics"]]
-        return {spec.name: spec for spec in found}
+        with _located(file):
+            found = [MetricSpec(**{**m, "bounds": tuple(m["bounds"])}) for m in read_json(file)["metrics"]]
+            return {spec.name: spec for spec in found}
 
     @cached_property
     def set_scores(self) -> list[SetScore]:
         """Cell × metric of sets; advisory."""
         file = self.path / "set_scores.json"
-        rows = read_json(file)["scores"] if file.exists() else []
-        return [SetScore(**{**row, "notes": tuple(row["notes"])}) for row in rows]
+        with _located(file):
+            rows = read_json(file)["scores"] if file.exists() else []
+            return [SetScore(**{**row, "notes": tuple(row["notes"])}) for row in rows]
 
     @cached_property
     def points(self) -> pl.DataFrame:
         """Operating points: cell × metric."""
         return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
+
+
+@contextmanager
+def _located(file: Path) -> Iterator[None]:
+    """Name the file whose content has another shape than perjoule writes."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{file}: damaged: {type(error).__name__}: {first_line(error)}") from error
 
 
 # any of these tells that a folder holds a run, or what is left of one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +12,20 @@ import polars as pl
 
 from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError, UsageError
-from perjoule.files import append_line, mend, read_json_lines, write_json, write_json_lines, write_parquet
+from perjoule.files import (
+    append_line,
+    mend,
+    open_journal,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_parquet,
+)
 from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
 from perjoule.run_directory import load_run
 from perjoule.suite import suite_digest, write_suite
-from perjoule.types import Prompt, Suite, Trial
+from perjoule.types import EnergyReading, Prompt, Suite, Trial
 
 
 class RunWriter:
@@ -27,9 +35,9 @@ class RunWriter:
         """Open the append-only files. `done`: the rows that are there already, by trial id."""
         self.path = path
         self.done = done
-        self._trials: IO[str] = (path / "trials.jsonl").open("a", encoding="utf-8")
-        self._traces: IO[str] = (path / "traces.jsonl").open("a", encoding="utf-8")
-        self._devices: IO[str] = (path / "devices.jsonl").open("a", encoding="utf-8")
+        self._trials: IO[bytes] = open_journal(path / "trials.jsonl")
+        self._traces: IO[bytes] = open_journal(path / "traces.jsonl")
+        self._devices: IO[bytes] = open_journal(path / "devices.jsonl")
 
     @classmethod
     def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
@@ -39,12 +47,12 @@ class RunWriter:
             UsageError: If the directory exists and is not empty.
         """
         require_vacant(path)
-        (path / "images").mkdir(parents=True, exist_ok=True)
         write_suite(suite, path / "suite.toml")
-        lines = [json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts]
-        (path / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+        (path / "images").mkdir(exist_ok=True)
+        write_json_lines(path / "prompts.jsonl", [asdict(prompt) for prompt in prompts])
+        digest = hashlib.sha256((path / "prompts.jsonl").read_bytes()).hexdigest()
         # last, since its presence is what makes the directory a run
-        write_json(path / "environment.json", {"schema": SCHEMA, **environment})
+        write_json(path / "environment.json", {"schema": SCHEMA, **environment, "prompts_jsonl_sha256": digest})
         return cls(path, {})
 
     @classmethod
@@ -67,8 +75,7 @@ class RunWriter:
             raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
         rows = mend(path / "trials.jsonl")
         mend(path / "traces.jsonl")
-        if (path / "devices.jsonl").exists():
-            mend(path / "devices.jsonl")
+        mend(path / "devices.jsonl")
         return cls(path, {row["trial_id"]: row for row in rows})
 
     def append(self, trial: Trial) -> None:
@@ -117,6 +124,8 @@ class RunWriter:
 
 def require_vacant(path: Path) -> None:
     """Raise UsageError if a new run cannot start in `path` because something is there already."""
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist: make that folder, or remove it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
 
@@ -158,9 +167,24 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "duration_s",
         "boundary",
         "provenance",
+        "device",
+        "device_digest",
+        "power_limit_w",
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
-    return row | spread | totals(reading) | {"warnings": list(reading.warnings) if reading else []}
+    warnings = list(reading.warnings) if reading else []
+    return row | spread | totals(reading) | _machine(reading) | {"warnings": warnings}
+
+
+def _machine(reading: EnergyReading | None) -> dict[str, Any]:
+    """The machine's load as columns."""
+    load = reading.machine if reading is not None else None
+    before_after = {
+        f"{name}_{when}": getattr(load, name)[i] if load is not None else None
+        for name in ("load", "cpu_mhz")
+        for i, when in enumerate(("before", "after"))
+    }
+    return before_after | {name: getattr(load, name, None) for name in ("cores", "others_cores", "steal_share")}
 
 
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

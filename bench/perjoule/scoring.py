@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
+from perjoule.digests import digest_file
 from perjoule.errors import RunError
-from perjoule.files import append_lines, mend
+from perjoule.files import append_lines, mend, open_journal
+from perjoule.pictures import PictureError, read_picture
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome
 from perjoule.run_directory import Run
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 
 PARTIAL = "scores.partial.jsonl"
+REFUSED = "picture refused"
 _PART = 256  # images between two looks at what is done: minutes of a slow metric
-_FAILURES = (RuntimeError, ValueError, ArithmeticError, OSError, MemoryError)
+_FAILURES = (RuntimeError, ValueError, ArithmeticError, OSError, MemoryError, PictureError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +54,21 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
     Raises:
         UsageError: If a metric's weights cannot be had.
     """
-    rows = mend(run.path / PARTIAL) if (run.path / PARTIAL).exists() else []
+    rows = mend(run.path / PARTIAL, skip_damaged=True)  # what is lost there is scored again
     order = _by_reference(images)
     work = []
     for metric in metrics:
         spec = metric.spec
         options = run.suite.metrics.options.get(spec.name, {})
-        content = json.dumps([asdict(spec), options], sort_keys=True, default=str)
+        content = json.dumps([asdict(spec), options, _digests(options)], sort_keys=True, default=str)
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        known = {row["image_id"]: row for row in rows if row["key"] == key}
+        known = {
+            row.get("image_id"): row
+            for row in rows
+            if row.get("key") == key and row.keys() >= {"value", "reason_unscored"}
+        }
         kept = [
-            Score(image_id=i, metric=spec.name, value=known[i]["value"], reason_unscored=known[i]["reason_unscored"])
+            Score(image_id=i, metric=spec.name, **{name: known[i][name] for name in ("value", "reason_unscored")})
             for i in images.image_ids
             if i in known
         ]
@@ -71,12 +77,19 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
     return work
 
 
+def _digests(options: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of the files that a metric's options name: the same name may stand for other texts or weights later."""
+    named = {key: Path(value).expanduser() for key, value in options.items() if isinstance(value, str)}
+    return {key: digest_file(file) for key, file in named.items() if file.is_file()}
+
+
 def score_images(
     run: Run, images: ImageSet, work: Iterable[Work], on_progress: Callable[[str, int], None]
 ) -> list[Score]:
     """Score what is left under every metric; what was kept is among the result.
 
-    A metric that raises does not cost the others their scores: its images are unscored, with the reason.
+    A metric that raises does not cost the others their scores: its images are unscored, with the reason. So is a
+    picture that is not the one that was metered, and nothing but it.
 
     Args:
         run: Gets the scores as they come.
@@ -85,13 +98,23 @@ def score_images(
         on_progress: Called with a metric's name and the number of images just done.
     """
     scores: list[Score] = []
-    with closing((run.path / PARTIAL).open("a", encoding="utf-8")) as file:
+    faults = PictureFaults(images)
+    with open_journal(run.path / PARTIAL) as file:
         for one in work:
             scores += one.kept
             report = partial(on_progress, one.spec.name)
             failed: str | None = None
             for part in _parts(one.left):
-                some = subset(images, part)
+                bad = faults.among(part, with_references=one.spec.needs_reference)
+                scores += [
+                    Score(image_id=images.image_ids[i], metric=one.spec.name, value=None, reason_unscored=bad[i])
+                    for i in bad
+                ]
+                if bad:
+                    report(len(bad))
+                some = subset(images, [i for i in part if i not in bad])
+                if not some.image_ids:
+                    continue
                 if failed is None:
                     try:
                         found = one.metric.score(some, report)
@@ -116,15 +139,48 @@ def score_sets(
     for position, image_id in enumerate(images.image_ids):
         cells.setdefault(cell_of[image_id], []).append(position)
     found = []
+    faults = PictureFaults(images)
     for metric in metrics:
         name = metric.spec.name
         for cell_id, indices in cells.items():
             try:
+                # a set with a picture that was swapped is another set
+                if bad := faults.among(indices, with_references=metric.spec.needs_reference):
+                    raise PictureError(next(iter(bad.values())))
                 outcome = metric.score_set(images, indices, partial(on_progress, name))
             except _FAILURES as error:
                 outcome = SetOutcome(value=None, reason_unscored=_reason(error))
             found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
     return found
+
+
+class PictureFaults:
+    """Pictures that cannot be scored because they are not the ones that were metered; each is looked at once."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+        self._known: dict[str, str | None] = {}
+
+    def among(self, positions: Sequence[int], *, with_references: bool) -> dict[int, str]:
+        """Position -> what is wrong with its picture, or with its reference if that is asked for."""
+        images, found = self._images, {}
+        for i in positions:
+            reference = images.reference_ids[i] if with_references else None
+            reason = self._fault(images.image_ids[i], partial(images.images, i))
+            if reason is None and reference is not None:
+                reason = self._fault(reference, partial(images.references, i))
+            if reason is not None:
+                found[i] = reason
+        return found
+
+    def _fault(self, image_id: str, read: Callable[[], Images]) -> str | None:
+        if image_id not in self._known:
+            try:
+                read()
+                self._known[image_id] = None
+            except PictureError as error:
+                self._known[image_id] = f"{REFUSED}: {error}"[:300]
+        return self._known[image_id]
 
 
 def forget_partial(run: Run) -> None:
@@ -151,12 +207,12 @@ def image_set(run: Run) -> ImageSet:
     a full-reference score across models says only that they are different models.
     """
     frame = run.images
-    missing = [f for f in frame["file"] if not (run.path / f).is_file()]
+    missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
     if missing:
         raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
     reference_of = references(frame, run.suite)
-    files = dict(zip(frame["image_id"], frame["file"], strict=True))
+    stored = dict(zip(frame["image_id"], zip(frame["file"], frame["sha256"], strict=True), strict=True))
     ids = frame["image_id"].to_list()
     reference_ids = [reference_of.get(i) for i in ids]
 
@@ -164,12 +220,12 @@ def image_set(run: Run) -> ImageSet:
         name = reference_ids[index]
         if name is None:
             raise LookupError(f"image {ids[index]} has no reference")
-        return _load(run.path / files[name])
+        return read_picture(run.path, *stored[name])
 
     return ImageSet(
         image_ids=ids,
         prompts=[by_id.get(p, Prompt(prompt_id=p, text="")) for p in frame["prompt_id"]],
-        images=lambda index: _load(run.path / files[ids[index]]),
+        images=lambda index: read_picture(run.path, *stored[ids[index]]),
         reference_ids=reference_ids,
         references=reference,
         all_prompts=run.prompt_set,
@@ -203,10 +259,3 @@ def _reason(error: BaseException) -> str:
 def _parts(positions: Sequence[int]) -> Iterator[Sequence[int]]:
     for start in range(0, len(positions), _PART):
         yield positions[start : start + _PART]
-
-
-def _load(file: Path) -> Images:
-    from PIL import Image
-
-    with Image.open(file) as picture:
-        return np.array(picture.convert("RGB"))  # a copy: torch wants writable memory

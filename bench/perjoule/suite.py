@@ -14,8 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.errors import SuiteError, UnknownNameError, UsageError
+from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
+from perjoule.shares import share
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
@@ -55,10 +57,10 @@ def load_suite(path: Path) -> Suite:
         SuiteError: Names the file, the key, its value and what to do.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(path.read_bytes(), f"{path}:", SuiteError))
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from error
     return parse_suite(table, where=str(path))
 
@@ -81,7 +83,13 @@ def write_suite(suite: Suite, path: Path) -> None:
     """Write a suite as TOML with every default spelled out (absent values are left out)."""
     import tomli_w
 
-    path.write_text(tomli_w.dumps(_without_none(asdict(suite))), encoding="utf-8")
+    text = tomli_w.dumps(_without_none(asdict(suite)))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text[: error.start].splitlines()[-1]
+        raise SuiteError(f"{suite.name}: {line!a}…: a name that is not UTF-8 cannot be stored: rename it") from None
+    write_text(path, text)
 
 
 def is_imported(suite: Suite) -> bool:
@@ -178,10 +186,8 @@ def _check(suite: Suite, where: str) -> None:
             f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"
         )
     _check_seeds(protocol.seeds, f"{where}: protocol.seeds", imported=is_imported(suite))
-    if protocol.max_uncertainty is not None and not 0 < protocol.max_uncertainty < 1:
-        raise SuiteError(
-            f"{where}: protocol.max_uncertainty = {protocol.max_uncertainty}: a share between 0 and 1, such as 0.02"
-        )
+    if protocol.max_uncertainty is not None:
+        _share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
     _check_prompts(suite.prompts, f"{where}: prompts")
@@ -268,6 +274,15 @@ def _check_name(name: str, key: str, where: str) -> None:
         raise SuiteError(
             f"{where}: {key} = {name!r}: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
         )
+
+
+def _share(value: float, where: str) -> None:
+    """Refuse 2 for 2 % and the like; a bound of 0 cannot be kept."""
+    try:
+        if not share(value, where):
+            raise UsageError(f"{where} = {value}: above 0, such as 0.02")
+    except UsageError as error:
+        raise SuiteError(str(error)) from None
 
 
 def _at_least(value: float, least: int, where: str) -> None:

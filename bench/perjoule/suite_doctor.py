@@ -160,9 +160,12 @@ def _memory(suite: Suite) -> list[Need]:
         return [
             Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")
         ]
+    name = boards[0]["name"] or "GPU"
+    if boards[0]["memory_bytes"] is None:  # boards that share the CPU's memory do not tell
+        return [Need(kind="memory", name=name, state="note", says=f"{says}; the board does not tell how much it has")]
     there = boards[0]["memory_bytes"] >> 20
     state: State = "ok" if there >= most else "missing"
-    return [Need(kind="memory", name=boards[0]["name"], state=state, says=f"{says}; {there / 1024:.1f} GiB are there")]
+    return [Need(kind="memory", name=name, state=state, says=f"{says}; {there / 1024:.1f} GiB are there")]
 
 
 def _vram_mib(variant: Variant) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +16,7 @@ from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
+from perjoule.text import as_json
 from perjoule.types import PROVENANCES, Variant
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     found = frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+        sys.stdout.write(as_json(found) + "\n")
         return
     rows = [_frontier_row(point, found["metric"], run.is_imported) for point in found["points"]]
     if fmt == "csv":
@@ -281,11 +281,24 @@ def schemas() -> Row:
         "type": "object",
         "properties": {
             "change": reference,
-            "margin": {"type": "number"},
+            "margin": maybe,
+            "margin_origin": {"type": "string"},
             "mde": maybe,
             "outcome": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
+            "n_prompts": {"type": "integer"},
+            "n_windows_baseline": {"type": "integer"},
+            "n_windows_candidate": {"type": "integer"},
         },
-        "required": ["change", "margin", "mde", "outcome"],
+        "required": [
+            "change",
+            "margin",
+            "margin_origin",
+            "mde",
+            "outcome",
+            "n_prompts",
+            "n_windows_baseline",
+            "n_windows_candidate",
+        ],
     }
     key_difference = {"type": "object", "required": ["key", "baseline", "candidate"]}
     gate_schema = {
@@ -296,6 +309,7 @@ def schemas() -> Row:
             "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
             "energy": axis,
             "quality": axis,
+            "identical_images": {"type": "boolean"},
             "missing": {"type": "array"},
             "incomparable": {"type": "array", "items": key_difference},
             "reasons": {"type": "array", "items": {"type": "string"}},
@@ -333,8 +347,10 @@ def schemas() -> Row:
         "direction": {"enum": ["higher", "lower"]},
         "min_quality": maybe,
         "max_joules": maybe,
+        "by": {"enum": ["limit", "point"]},
         "chosen": {"$ref": "#/$defs/Choice"},
         "safe": {"$ref": "#/$defs/Choice"},
+        "point": {"$ref": "#/$defs/Choice"},
         "reason": {"type": ["string", "null"]},
         "n_prompts": {"type": "integer"},
     }

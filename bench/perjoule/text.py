@@ -5,9 +5,13 @@ Nothing of it may move the cursor, reorder what stands beside it, or be read as 
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
@@ -60,3 +64,30 @@ def escape_markdown(text: object) -> str:
     plain = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), plain)
     parts = re.split(r"(&#?\w+;)", plain)
     return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))
+
+
+# signs that we print, for terminals and logs in encodings without them
+_ASCII = {
+    "±": "+/-", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "≈": "~", "·": "*",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "Δ": "d", "√": "sqrt", "²": "^2", "₂": "2", "µ": "u",
+}  # fmt: skip
+PLAIN = "perjoule.plain"
+
+
+def plain_error(error: UnicodeError) -> tuple[str, int]:
+    """Error handler of codecs: what an encoding lacks is written in ASCII, signs by their look, the rest as in JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_ASCII.get(c) or json.dumps(c)[1:-1] for c in lacking), error.end
+
+
+codecs.register_error(PLAIN, plain_error)
+
+
+def as_json(value: Any) -> str:
+    """JSON for stdout, with sorted keys; in ASCII where stdout is not UTF-8, so that nothing of it is lost."""
+    utf8 = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name == "utf-8"
+    text = json.dumps(value, indent=2, ensure_ascii=not utf8, sort_keys=True, allow_nan=False, default=str)
+    # a file name that is not UTF-8 reaches us as lone surrogates
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

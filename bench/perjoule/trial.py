@@ -10,14 +10,15 @@ Warm-up happens whenever the variant changes. Encoding and writing stand outside
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from perjoule.files import replacing
+from perjoule.pictures import pixel_digest
 from perjoule.plan import image_id
 from perjoule.policies import load_policy
 from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
@@ -59,6 +60,49 @@ class GeneratorCache:
         return self._loaded[-1][1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyCell:
+    """A cell whose pipeline is loaded and whose step policy is prepared."""
+
+    cell: Cell
+    generator: ImageGenerator
+    policy: StepPolicy
+
+
+def draw_cell(ready: ReadyCell, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+    """Draw one image per prompt and seed, as the cell's step policy decides: trials and energy tests both call this."""
+    return ready.policy.draw(ready.generator, prompts, seeds)
+
+
+class Cells:
+    """Makes cells ready; pipelines and step policies are kept.
+
+    Args:
+        generators: Loaded pipelines.
+        texts: All prompts of the run, which step policies prepare for.
+        keep_all: Keep every policy; otherwise a new one replaces the others, which would keep their weights in memory.
+    """
+
+    def __init__(self, generators: GeneratorCache, texts: Sequence[str], keep_all: bool = False) -> None:
+        self._generators, self._texts, self._keep_all = generators, texts, keep_all
+        self._policies: dict[str, StepPolicy] = {}
+
+    def ready(self, cell: Cell) -> ReadyCell:
+        """Load the pipeline and prepare the step policy, unless that is done.
+
+        Raises:
+            UsageError: If a pipeline or a policy cannot be loaded.
+        """
+        if cell.cell_id not in self._policies and not self._keep_all:
+            self._policies.clear()  # before the next weights are read
+        generator = self._generators.get(cell.variant)
+        if cell.cell_id not in self._policies:
+            policy = load_policy(cell, self._generators.where)
+            policy.prepare(generator, self._texts)
+            self._policies[cell.cell_id] = policy
+        return ReadyCell(cell=cell, generator=generator, policy=self._policies[cell.cell_id])
+
+
 class Bench:
     """Does one trial after the other on one device: loads, warms up, learns the idle power, opens the window.
 
@@ -78,9 +122,8 @@ class Bench:
         generators: GeneratorCache,
         image_file: Callable[[str], Path],
     ) -> None:
-        self._protocol, self._meter, self._generators, self._image_file = protocol, meter, generators, image_file
-        self._texts = list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
-        self._policies: dict[str, StepPolicy] = {}
+        self._protocol, self._meter, self._image_file = protocol, meter, image_file
+        self._cells = Cells(generators, texts_of(plan), keep_all=protocol.interleave)
         self._warm: list[str] = []
         self._idle_power_w: float | None = None
         self._rested = False
@@ -88,12 +131,9 @@ class Bench:
     def do(self, assignment: Assignment) -> Trial:
         """The trial, its images stored."""
         protocol, cell = self._protocol, assignment.cell
-        if cell.cell_id not in self._policies and not protocol.interleave:
-            self._policies.clear()  # held on to, they would keep the old weights in memory while the next are read
-        generator = self._generators.get(cell.variant)
-        policy = self._policy(cell, generator)
+        ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
-            _warm_up(policy, generator, assignment, protocol.warmup_iterations)
+            _warm_up(ready, assignment, protocol.warmup_iterations)
             # a variant whose pipeline was let go of in between is cold again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
         if not self._rested and protocol.idle_s:
@@ -101,21 +141,19 @@ class Bench:
             self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
         if protocol.cooldown_s:
             time.sleep(protocol.cooldown_s)
-        return run_trial(assignment, protocol, self._meter, policy, generator, self._image_file, self._idle_power_w)
+        return run_trial(assignment, protocol, self._meter, ready, self._image_file, self._idle_power_w)
 
-    def _policy(self, cell: Cell, generator: ImageGenerator) -> StepPolicy:
-        if cell.cell_id not in self._policies:
-            self._policies[cell.cell_id] = load_policy(cell, self._generators.where)
-            self._policies[cell.cell_id].prepare(generator, self._texts)
-        return self._policies[cell.cell_id]
+
+def texts_of(plan: Sequence[Assignment]) -> list[str]:
+    """Every distinct prompt of a plan, in its order."""
+    return list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
 
 
 def run_trial(
     assignment: Assignment,
     protocol: Protocol,
     meter: EnergyMeter,
-    policy: StepPolicy,
-    generator: ImageGenerator,
+    ready: ReadyCell,
     image_file: Callable[[str], Path],
     idle_power_w: float | None = None,
 ) -> Trial:
@@ -124,11 +162,11 @@ def run_trial(
     result: Generation | None = None
     failure: str | None = None
     with meter.window(
-        label=assignment.trial_id, sync=generator.synchronize, max_uncertainty=protocol.max_uncertainty
+        label=assignment.trial_id, sync=ready.generator.synchronize, max_uncertainty=protocol.max_uncertainty
     ) as window:
         try:
             for _ in window.repeat(at_least=protocol.iterations):
-                result = policy.draw(generator, texts, assignment.seeds)
+                result = draw_cell(ready, texts, assignment.seeds)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError) as error:
             failure = f"{type(error).__name__}: {error}"[:2_000]
     reading = _with_net_energy(window.reading, idle_power_w)
@@ -180,16 +218,16 @@ def failed_trial(assignment: Assignment, failure: str) -> Trial:
     )
 
 
-def _warm_up(policy: StepPolicy, generator: ImageGenerator, assignment: Assignment, iterations: int) -> None:
+def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
     """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
     texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
     seeds = assignment.seeds[: assignment.cell.batch_size]
     for _ in range(iterations):
         try:
             if assignment.cell.steps is not None:
-                generator.generate(texts, seeds, min(2, assignment.cell.steps))
+                ready.generator.generate(texts, seeds, min(2, assignment.cell.steps))
             else:
-                policy.draw(generator, texts, seeds)
+                draw_cell(ready, texts, seeds)
         except (RuntimeError, ValueError, MemoryError, ArithmeticError):
             return  # the trial itself will fail in the same way, and record why
 
@@ -218,8 +256,9 @@ def _store(
         )
     hashes = []
     for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
-        hashes.append(hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest())
+        hashes.append(pixel_digest(picture))
         if assignment.block == 0:
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
-            Image.fromarray(picture).save(image_file(name), compress_level=1)
+            with replacing(image_file(name)) as file:
+                Image.fromarray(picture).save(file, "PNG", compress_level=1)
     return tuple(hashes), None

@@ -405,7 +405,7 @@ class CounterLog:
         idle: As learnt before the window.
         limit_w: The device's power limit.
         seen_share: Share of time that a part-time counter sees; 1 for one that misses nothing.
-        lost: The coded reason why the source failed on the way, None if it did not.
+        lost: The coded reason why the source failed on the way, or why the window is worthless; None if it is not.
     """
 
     before: Edge
@@ -446,11 +446,30 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """How busy the machine was around a window; None where the system does not tell. Tuples hold before and after.
+
+    Attributes:
+        load: Load average of the last minute: tasks that run or wait, our own included.
+        cores: Logical CPUs.
+        others_cores: Mean number of CPUs that other processes used between the two looks.
+        steal_share: Share of all CPU time that a hypervisor gave to others.
+        cpu_mhz: Mean CPU frequency.
+    """
+
+    load: tuple[float | None, float | None]
+    cores: int
+    others_cores: float | None = None
+    steal_share: float | None = None
+    cpu_mhz: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEnergy:
     """One board's part of a reading.
 
     Attributes:
-        device: UUID.
+        device: Digest of its UUID (runs of earlier versions hold the UUID itself).
         energy_j: Gross energy of the window, or None.
         uncertainty_j: Its bound, or None.
         idle_power_w: Learnt before the window.
@@ -486,7 +505,11 @@ class EnergyReading:
         iterations: How often the work ran, where `Window.repeat` drove it.
         warnings: Codes with a sentence each: `W203: no driver counter, power integrated instead`.
         trace: Power samples inside the window, if the source has any.
-        devices: The boards' parts, in order of their UUIDs as asked for; empty for sources without boards.
+        devices: The boards' parts, in the order in which they were asked for; empty for sources without boards.
+        device: Model of what was metered, several boards joined by ` + `; None for sources that do not know.
+        device_digest: Tells boards of one model apart.
+        power_limit_w: Enforced power limit of the device when the meter was opened.
+        machine: How busy the machine was; None on virtual time.
     """
 
     energy_j: float | None
@@ -503,6 +526,10 @@ class EnergyReading:
     warnings: tuple[str, ...] = ()
     trace: PowerTrace | None = None
     devices: tuple[DeviceEnergy, ...] = ()
+    device: str | None = None
+    device_digest: str | None = None
+    power_limit_w: float | None = None
+    machine: MachineLoad | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -554,6 +581,9 @@ class MetricSpec:
         commercial: Whether `licence` allows commercial use; None if its name does not tell.
         temperature: The difference of two scores at which the odds of being preferred are e to 1, for metrics that were
             trained on preferences.
+        margin: The gate's default: the largest loss, in `unit`, that is still no loss worth mentioning. None where
+            nobody can say; the gate then asks for `--margin-quality`.
+        scale: What differences of the metric mean, e.g. `1 JOD: 75 of 100 people prefer the better image`.
     """
 
     name: str
@@ -569,6 +599,8 @@ class MetricSpec:
     weights: str = ""
     commercial: bool | None = None
     temperature: float | None = None
+    margin: float | None = None
+    scale: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perjoule.identity import without_uuids
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -122,6 +124,12 @@ WARNINGS: dict[str, Explanation] = {
         consequence="There is no number for this window.",
         remedy="Check that the process may read its own CPU times; use longer windows.",
     ),
+    "W232": Explanation(
+        meaning="A GPU is visible to this process, but the meter reads or models the CPU alone.",
+        consequence="What the GPU draws is not in the joules: work on it looks as cheap as the CPU's waiting for it.",
+        remedy="Measure with --meter nvml (`perjoule doctor` says what stands in the way), or hide the GPU from the work "
+        "with CUDA_VISIBLE_DEVICES= if it is not used.",
+    ),
     "W240": Explanation(
         meaning="The replayed trace ended before the window did.",
         consequence="The rest of the window is unknown, so there is no number.",
@@ -131,6 +139,12 @@ WARNINGS: dict[str, Explanation] = {
         meaning="The synchronise hook failed at the end of a window in which the work had already failed.",
         consequence="It is unknown when the device finished, so there is no number.",
         remedy="Fix the failure of the work first.",
+    ),
+    "W251": Explanation(
+        meaning="The process or the whole machine stood still inside the window: SIGSTOP, a frozen container, a lid that "
+        "was closed.",
+        consequence="There is no number: the device went on drawing power while nothing was worked.",
+        remedy="Repeat the trial, and keep the process running: no Ctrl-Z, no sleep, no pausing of containers.",
     ),
     "W260": Explanation(
         meaning="Other compute processes were on the board before or after the window.",
@@ -151,6 +165,18 @@ WARNINGS: dict[str, Explanation] = {
         meaning="The power limit of the board was changed while it was measured.",
         consequence="The window belongs to neither limit.",
         remedy="Leave the limit alone, and repeat the trial.",
+    ),
+    "W264": Explanation(
+        meaning="More tasks wanted to run than there are CPUs, and not all of them were this run's.",
+        consequence="The work waited for CPUs: the window is longer, and its joules hold that waiting. On a CPU meter they "
+        "hold the others' work too.",
+        remedy="Measure on a machine that does nothing else, or repeat the run later; `uptime` shows the load.",
+    ),
+    "W265": Explanation(
+        meaning="Trials were measured on different boards: another model, or another power limit.",
+        consequence="Joules of different boards are not pooled into one operating point, and cells that were measured on "
+        "different boards differ by their boards as well.",
+        remedy="Measure all cells on one board, or on boards of one model and power limit; one run for each board.",
     ),
     "W280": Explanation(
         meaning="The joules were imported from a table that does not state how they were obtained.",
@@ -175,6 +201,9 @@ WARNINGS: dict[str, Explanation] = {
 
 
 def warning(code: str, sentence: str) -> str:
-    """`CODE: sentence`, for a code that has an explanation (KeyError otherwise: a defect, not a user's mistake)."""
+    """`CODE: sentence`, for a code that has an explanation (KeyError otherwise: a defect, not a user's mistake).
+
+    Warnings go into records that are shared, so boards are named by digests in them.
+    """
     WARNINGS[code]
-    return f"{code}: {sentence}"
+    return f"{code}: {without_uuids(sentence)}"

@@ -21,6 +21,7 @@ from typing import Protocol as Interface
 from perjoule.budget import Spending
 from perjoule.errors import BudgetSpent, PerjouleError
 from perjoule.execute import Ledger, Progress
+from perjoule.files import write_bytes
 from perjoule.run_writer import RunWriter
 from perjoule.trial import Bench, failed_trial
 from perjoule.types import Assignment, Trial
@@ -149,7 +150,7 @@ def execute_on(
 def _book(found: Parcel, writer: RunWriter, ledger: Ledger) -> None:
     """Images first, so that a trial that is on disk has them."""
     for image_id, png in found.images.items():
-        writer.image_file(image_id).write_bytes(png)
+        write_bytes(writer.image_file(image_id), png)
     ledger.book(found.trial)
 
 

@@ -8,11 +8,13 @@ from dataclasses import replace
 import polars as pl
 
 from perjoule.diffusers_code import diffusers_code
+from perjoule.statistics.devices import devices_of, mixtures
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, RunData
+from perjoule_reports.trust import disturbances
 
 FEW_PROMPTS = 64
 WIDE_BOUND = 0.1
@@ -98,6 +100,7 @@ def _beware(
 ) -> tuple[str, ...]:
     said = [
         *_unfinished(run),
+        *_devices(run),
         *_joules(run, evidence),
         *_stated(evidence),
         *_sample(evidence, headline, versus),
@@ -122,6 +125,29 @@ def _unfinished(run: RunData) -> list[str]:
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:
             said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are absent and count nowhere.")
+    return said
+
+
+def _devices(run: RunData) -> list[str]:
+    """What was metered, and in what circumstances: GPUs left out, windows stopped, machines busy, boards mixed."""
+    found = disturbances(run)
+    count = run.trials.height
+    said = []
+    if (left_out := found.get("W232")) is not None:
+        said.append(f"The GPU's energy is missing: {fmt.clean(left_out.sentence)} (W232).")
+    mixed = mixtures(run.trials)
+    devices = devices_of(run.trials)
+    if mixed:
+        said.append(f"W265: {fmt.clean(mixed[0])}: nothing is pooled.")
+    elif len(devices) > 1:
+        said.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
+    if (stopped := found.get("W251")) is not None:
+        said.append(f"{stopped.trials} of {fmt.plural(count, 'window')} stood still and have no joules (W251).")
+    if (busy := found.get("W264")) is not None:
+        said.append(
+            f"The machine was busy with other work in {busy.trials} of {fmt.plural(count, 'window')} (W264: "
+            f"{fmt.clean(busy.sentence)}): times and joules may not repeat; measure again on a quiet machine."
+        )
     return said
 
 

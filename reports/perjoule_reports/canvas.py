@@ -1,4 +1,4 @@
-"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes.
+"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes on one machine.
 
 Margins are worked out from the lengths of the labels. matplotlib's own layout engines draw everything twice more to
 find them, which would be most of the time that a report takes.
@@ -47,7 +47,9 @@ class Room:
 
 def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room | None = None) -> str:
     """Draw on one pair of axes of `size` inches; texts stay texts. Returns an SVG document."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
+        mpl.rcParams.update(_RC)
         canvas = Canvas(figsize=size)
         axes = canvas.add_subplot()
         draw(axes)

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import PerjouleError
+from perjoule.statistics.devices import mixtures
 from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
 from perjoule.types import Suite, weakest
@@ -129,7 +130,7 @@ class Evidence:
 
 def read_evidence(run: RunData) -> Evidence:
     """Read the points of a run; cells without points appear with their plan and no numbers."""
-    rows = run.points.to_dicts()
+    rows = _unpooled(run)
     axes = _axes(run, rows)
     primary = next((a for a in axes if a.name == run.suite.metrics.primary), axes[0] if axes else None)
     grouped: dict[str, list[dict[str, Any]]] = {}
@@ -158,6 +159,17 @@ def read_evidence(run: RunData) -> Evidence:
         seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
         imported=run.is_imported,
     )
+
+
+def _unpooled(run: RunData) -> list[dict[str, Any]]:
+    """The rows of the points; a cell whose windows belong to different devices has no energy."""
+    mixed = {mixture.cell_id for mixture in mixtures(run.trials)}
+    return [
+        {key: None if key.startswith("energy") else value for key, value in row.items()}
+        if row["cell_id"] in mixed
+        else row
+        for row in run.points.to_dicts()
+    ]
 
 
 def phases(row: Mapping[str, Any]) -> dict[str, float]:

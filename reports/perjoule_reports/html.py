@@ -21,7 +21,7 @@ from perjoule_reports.trust import PROVENANCE_WORDS
 
 
 def render_html(report: Report) -> str:
-    """Render the page of a run. Equal reports give equal bytes."""
+    """Render the page of a run. Equal reports give equal bytes on one machine."""
     return render_page(
         "report.html.j2",
         css_rules=report.css_rules,

@@ -179,10 +179,10 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
     done = failed = 0
     file = run.path / "trials.jsonl"
     if file.is_file():
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for line in lines:
-                done += line.endswith("\n")
-                failed += line.endswith("\n") and '"failure": null' not in line and '"failure":null' not in line
+                done += line.endswith(b"\n")
+                failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
     if run.is_imported:
         return done, failed, None
     return done, failed, len(make_plan(run.suite, run.prompt_set))

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from perjoule.errors import RunError
+from perjoule.files import write_text
 from perjoule.run_directory import holds_runs
 from perjoule_reports import format as fmt
 from perjoule_reports.canvas import render
@@ -20,7 +21,6 @@ from perjoule_reports.format import Interval
 from perjoule_reports.html import render_page
 from perjoule_reports.index import BrokenRun, RunLine, SuiteRuns, read_folder
 from perjoule_reports.svg import CARD, GRID, INK, SERIES, Svg, embed
-from perjoule_reports.writer import write_file
 
 SPARK = (4.2, 1.5)  # inches
 _TONES = {"measured": "calm", "estimated": "loud", "not stated": "loud", "simulated": "alarm", None: "plain"}
@@ -68,12 +68,12 @@ def write_index(folder: Path, out: Path) -> list[Path]:
     if not holds_runs(folder):
         raise RunError(f"{folder} holds no runs: give a run directory, or a folder of them")
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "index.html"
-    write_file(page, render_index(folder))
+    write_text(page, render_index(folder))
     return [page]
 
 
 def render_index(folder: Path) -> str:
-    """Render the page. Equal runs give equal bytes."""
+    """Render the page. Equal runs give equal bytes on one machine."""
     suites, broken = read_folder(folder)
     parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
     rules = {rule for part in parts for spark in part.sparks for rule in spark.rules}

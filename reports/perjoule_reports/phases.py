@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
+from perjoule.statistics.points import was_stopped
 from perjoule_reports.canvas import Room, render
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.format import clean, finite
@@ -50,7 +51,8 @@ def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str,
 def _sums(run: RunData) -> dict[str, dict[str, float]]:
     if not {"cell_id", "phases_s"} <= set(run.trials.columns):
         return {}
-    frame = run.trials.select("cell_id", "phases_s").drop_nulls("phases_s")
+    ran = run.trials.filter(~was_stopped()) if "warnings" in run.trials.columns else run.trials
+    frame = ran.select("cell_id", "phases_s").drop_nulls("phases_s")
     if frame.schema["phases_s"] == pl.String:
         frame = frame.filter(~pl.col("phases_s").str.strip_chars().is_in(["", "{}"]))
         if frame.is_empty():

@@ -17,7 +17,7 @@ import polars as pl
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
-from perjoule_reports.thumbs import MOST_PICTURES, encode_all
+from perjoule_reports.thumbs import MOST_PICTURES, Stored, encode_all
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     beside = gallery.side_by_side()
     ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in beside))
     shots = [shot for row in (*beside, *ladder) for shot in row.shots]
-    encoded = iter(encode_all([run.path / str(shot.row["file"]) for shot in shots]))
+    encoded = iter(encode_all([_stored(run, shot.row) for shot in shots]))
     drawn = [_strip(run, evidence, row, encoded) for row in (*beside, *ladder)]
     split = len(beside)
     return tuple(
@@ -98,6 +98,11 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
         )
         if album.strips
     )
+
+
+def _stored(run: RunData, row: Mapping[str, object]) -> Stored:
+    sha256 = row.get("sha256")
+    return Stored(folder=run.path, file=str(row["file"]), sha256=None if sha256 is None else str(sha256))
 
 
 def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[Arm]:

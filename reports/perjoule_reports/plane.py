@@ -27,7 +27,8 @@ _PLACES = 96
 def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: str) -> Figure | None:
     """The picture of a verdict; None without numbers."""
     energy, quality = verdict.energy, verdict.quality
-    if energy.change.value is None or quality.change.value is None:
+    margin_e, margin_q = energy.margin, quality.margin
+    if energy.change.value is None or quality.change.value is None or margin_e is None or margin_q is None:
         return None
     region = joint_region(pairs)
 
@@ -36,16 +37,16 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
         y = region[:, 1] if len(region) else np.empty(0)
         ends_x = [100 * v for v in (energy.change.low, energy.change.high, energy.change.value) if v is not None]
         ends_y = [v for v in (quality.change.low, quality.change.high, quality.change.value) if v is not None]
-        wide_x = [0.0, 100 * energy.margin, *ends_x, *x]
-        wide_y = [0.0, -quality.margin, *ends_y, *y]
+        wide_x = [0.0, 100 * margin_e, *ends_x, *x]
+        wide_y = [0.0, -margin_q, *ends_y, *y]
         (left, right), (bottom, top) = _room(wide_x), _room(wide_y)
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
-        axes.fill_between([left, 100 * energy.margin], [-quality.margin] * 2, [top] * 2, color=GOOD, alpha=0.1,
+        axes.fill_between([left, 100 * margin_e], [-margin_q] * 2, [top] * 2, color=GOOD, alpha=0.1,
                           linewidth=0, gid="margins")  # fmt: skip
-        axes.plot([left, 100 * energy.margin, 100 * energy.margin], [-quality.margin, -quality.margin, top],
+        axes.plot([left, 100 * margin_e, 100 * margin_e], [-margin_q, -margin_q, top],
                   color=GOOD, linewidth=1.6, linestyle=(0, (5, 2)))  # fmt: skip
-        axes.annotate("inside both margins", (left, -quality.margin), xytext=(8, 6), textcoords="offset points",
+        axes.annotate("inside both margins", (left, -margin_q), xytext=(8, 6), textcoords="offset points",
                       color=GOOD, fontsize=9.5, fontweight="bold")  # fmt: skip
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -70,8 +71,8 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
         "Change of energy and of quality, with the margins",
         draw,
         description=f"The candidate lies at {fmt.number(100 * energy.change.value)} % energy and "
-        f"{fmt.number(quality.change.value)} {verdict.metric}; margins at {fmt.percent(energy.margin)} and "
-        f"{fmt.number(quality.margin)}. The table beside the picture holds the intervals.",
+        f"{fmt.number(quality.change.value)} {verdict.metric}; margins at {fmt.percent(margin_e)} and "
+        f"{fmt.number(margin_q)}. The table beside the picture holds the intervals.",
         caption=f"the shaded box is inside both margins; the ellipse is the joint {LEVEL:.0%} region, the cross the "
         f"{verdict.config.level:.0%} interval of each axis",
         data=_table(verdict, region),
@@ -123,7 +124,7 @@ def _table(verdict: Verdict, region: Array) -> Table:
         )
         text, detail = fmt.interval(scaled, signed=True)
         rows.append((Cell(text=fmt.clean(name)), Cell(text=text, detail=detail), Cell(text=joint),
-                     Cell(text=fmt.number(factor * axis.margin))))  # fmt: skip
+                     Cell(text=fmt.ABSENT if axis.margin is None else fmt.number(factor * axis.margin))))  # fmt: skip
     columns = (
         Column(title="axis"),
         Column(title="change", numeric=True),

@@ -8,9 +8,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from perjoule.pictures import PictureError, read_picture
 
 MOST_PICTURES = 24
 SIDES_PX = (256, 192, 128, 96, 64)
@@ -18,12 +21,23 @@ BYTES_BUDGET = 1_100_000  # of base64; the rest of the two megabytes is for figu
 _PIXEL_ART_PX = 64
 
 
-def encode(file: Path, side: int) -> tuple[str, bool]:
-    """Return a WebP data URI of at most `side` px, empty if there is no such picture, and whether it is pixel art."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A picture of a run: the run directory, the file as images.parquet names it, the SHA-256 of its pixels."""
+
+    folder: Path
+    file: str
+    sha256: str | None
+
+
+def encode(stored: Stored, side: int) -> tuple[str, bool]:
+    """Return a WebP data URI of at most `side` px, and whether it is pixel art.
+
+    The URI is empty if the picture is missing, or is not the one that was metered.
+    """
     try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        image = Image.fromarray(read_picture(stored.folder, stored.file, stored.sha256))
+    except PictureError:
         return "", False
     pixel_art = max(image.size) <= min(side, _PIXEL_ART_PX)
     if max(image.size) > side:
@@ -37,12 +51,12 @@ def encode(file: Path, side: int) -> tuple[str, bool]:
 
 
 def encode_all(
-    files: Sequence[Path], budget: int = BYTES_BUDGET, one: Callable[[Path, int], tuple[str, bool]] = encode
+    pictures: Sequence[Stored], budget: int = BYTES_BUDGET, one: Callable[[Stored, int], tuple[str, bool]] = encode
 ) -> list[tuple[str, bool]]:
     """Encode all pictures at the largest side under which they fit the budget together."""
     found: list[tuple[str, bool]] = []
     for side in SIDES_PX:
-        found = [one(file, side) for file in files]
+        found = [one(picture, side) for picture in pictures]
         if sum(len(uri) for uri, _ in found) <= budget:
             break
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +41,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
               hint="fewer trials than the suite plans")
         if planned and done < planned else None
     )  # fmt: skip
+    unmetered = disturbances(run).get("W232")
     found = (
         Badge(
             label="energy",
@@ -48,6 +50,9 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             hint=words,
         ),
         unfinished,
+        None
+        if unmetered is None
+        else Badge(label="not in the joules", value="THE GPU", tone="alarm", hint=fmt.clean(unmetered.sentence)),
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
@@ -80,10 +85,18 @@ def counted(evidence: Evidence) -> str:
     return f"{fmt.plural(prompts, 'prompt')}, seeds not stated" if prompts else "prompts not stated"
 
 
-def warnings_table(run: RunData) -> Table | None:
-    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """A warning code of a run: how many of its trials have it, and what was said with the first."""
+
+    trials: int
+    sentence: str
+
+
+def disturbances(run: RunData) -> dict[str, Disturbance]:
+    """The warnings of all trials by code, in the order of the codes."""
     if "warnings" not in run.trials.columns:
-        return None
+        return {}
     found = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
@@ -92,16 +105,24 @@ def warnings_table(run: RunData) -> Table | None:
         .agg(pl.len(), pl.col("warning").first())
         .sort("code")
     )
-    if found.is_empty():
+    return {
+        str(code): Disturbance(trials=int(n), sentence=str(warning).partition(":")[2].strip())
+        for code, n, warning in found.iter_rows()
+    }
+
+
+def warnings_table(run: RunData) -> Table | None:
+    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+    found = disturbances(run)
+    if not found:
         return None
     rows = []
-    for code, n, warning in found.iter_rows():
+    for code, one in found.items():
         code, known = fmt.clean(code), WARNINGS.get(fmt.clean(code))
-        words = fmt.clean(warning).partition(":")[2].strip()
         rows.append((
             Cell(text=fmt.shorten(code, 60)),
-            _count(n),
-            Cell(text=fmt.shorten(words or "no sentence recorded", 300)),
+            _count(one.trials),
+            Cell(text=fmt.shorten(fmt.clean(one.sentence) or "no sentence recorded", 300)),
             Cell(text=known.consequence if known else fmt.ABSENT),
             Cell(text=known.remedy if known else fmt.ABSENT),
         ))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perjoule.files import write_text
 from perjoule.reporting import ReportRequest
 from perjoule_reports.content import build_report
 from perjoule_reports.html import render_html
@@ -33,13 +34,5 @@ def write_report(run: RunData, out: Path, request: ReportRequest | None = None) 
         result: to_json(report.payload),
     }
     for file, text in contents.items():
-        write_file(file, text)
+        write_text(file, text)
     return list(contents)
-
-
-def write_file(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(file)

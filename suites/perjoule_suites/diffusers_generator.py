@@ -1,7 +1,7 @@
 """Any diffusers text-to-image pipeline as an `ImageGenerator`.
 
 Nothing is added to the pipeline but hooks that count and time; the images are byte for byte those of a bare call with
-the same generators (`perjoule.seeding.image_seed`).
+the same generators (`perjoule.seeding.image_seed`) on the same machine, in the same batch and with as many threads.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from perjoule.seeding import image_seed
 from perjoule.statistics.points import operating_points
 from perjoule.suite import find_suite, load_suite
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.trial import run_trial
+from perjoule.trial import ReadyCell, run_trial
 from perjoule.types import Score
 from perjoule_suites.diffusers_generator import load
 from perjoule_suites.tiny import sd_tiny
@@ -51,7 +51,9 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     texts = [p.text for p in assignment.prompts]
     bare = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
     bare.set_progress_bar_config(disable=True)
-    generator = load(assignment.cell.variant, where="demo")
+    ready = ReadyCell(
+        cell=assignment.cell, generator=load(assignment.cell.variant, where="demo"), policy=FixedSteps(12)
+    )
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     ours: list[np.ndarray] = []
     theirs: list[np.ndarray] = []
@@ -59,7 +61,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
+            trial = run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
             writer.append(trial)
 
         def by_hand() -> None:
@@ -110,10 +112,11 @@ def test_trial_without_generation(benchmark: BenchmarkFixture, tmp_path: Path) -
     prompts = load_prompts(replace(load_suite(find_suite("demo")).prompts, limit=4), where="demo")
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     assignment = make_plan(suite, prompts)[0]
-    meter, generator = SyntheticMeter(10.0, VirtualClock()), FakeGenerator(side_px=64)
+    meter = SyntheticMeter(10.0, VirtualClock())
+    ready = ReadyCell(cell=assignment.cell, generator=FakeGenerator(side_px=64), policy=FixedSteps(12))
     benchmark(
         lambda: writer.append(
-            run_trial(assignment, suite.protocol, meter, FixedSteps(12), generator, writer.image_file)
+            run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
         )
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.perjoule.pytest_energy.repository import repository  # noqa: F401 - a fixture
+
 Answer = tuple[int, dict[str, str], bytes]
 
 

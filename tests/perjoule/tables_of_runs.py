@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,6 +38,7 @@ def table(
             "steps": steps,
             "energy_j": factor * cost * (1 + steps) * np.exp(0.02 * chance.normal()),
             "duration_s": 0.1 * steps,
+            "provenance": "measured",
             "quality:q": 1 - np.exp(-steps / 8) + hardness[prompt] + noise * chance.normal() + shift,
         }
         for name, cost in variants
@@ -51,3 +55,29 @@ def imported(frame: pl.DataFrame, folder: Path, name: str = "run", **options: li
     frame.write_parquet(file)
     import_table(file, folder / name, **options)
     return load_run(folder / name)
+
+
+def rewrite(run: Run, file: str, edit: Callable[[Any], object]) -> Run:
+    """The run with a JSON file of it edited."""
+    path = run.path / file
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return load_run(run.path)
+
+
+def rewrite_table(run: Run, name: str, *columns: pl.Expr) -> Run:
+    """The run with columns of a table computed anew."""
+    path = run.path / f"{name}.parquet"
+    pl.read_parquet(path).with_columns(*columns).write_parquet(path)
+    return load_run(run.path)
+
+
+def as_own(run: Run) -> Run:
+    """The run as if it had been measured here: its rows are windows."""
+    return rewrite(run, "environment.json", lambda e: e.pop("imported_from"))
+
+
+def with_margin(run: Run, margin: float = 0.15) -> Run:
+    """The run with a margin declared for its first metric."""
+    return rewrite(run, "metrics.json", lambda m: m["metrics"][0].update(margin=margin))

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from perjoule.gating import gate
+from perjoule.gating import GateConfig, gate
 from perjoule.importing import import_table
 from perjoule.recommend import recommend
 from perjoule.run_directory import Run
@@ -58,8 +58,9 @@ def test_a_quality_of_a_whole_cell_has_no_interval_and_no_share(tmp_path: Path, 
         assert not record["resolved_holm"]
         assert record["bd_energy_p"] is record["preference"] is record["dominance"] is None
         assert record["reason"].startswith("W281: ")
-    chosen = recommend(run, min_quality=0.5, resamples=200)
+    chosen = recommend(run, min_quality=0.5, by_point=True, resamples=200)
     assert chosen["chosen"]["p_meets"] is chosen["chosen"]["p_chosen"] is chosen["safe"] is None
+    assert recommend(run, min_quality=0.5, resamples=200)["chosen"] is None
 
 
 def test_the_energies_of_single_images_keep_their_interval(tmp_path: Path) -> None:
@@ -78,7 +79,10 @@ def test_an_energy_of_a_whole_cell_has_no_interval(tmp_path: Path) -> None:
         assert (row["energy_low"], row["energy_high"], row["energy_n"]) == (None, None, 1)
         assert row["energy_method"].startswith("W281: ")
         assert row["quality_low"] < row["quality"] < row["quality_high"]
-    assert recommend(run, max_joules=10.0, resamples=200)["chosen"]["p_meets"] is None
+    assert recommend(run, max_joules=10.0, by_point=True, resamples=200)["chosen"]["p_meets"] is None
+    assert recommend(run, max_joules=10.0, resamples=200)["chosen"] is None
+    # the limit of what was asked decides, and the quality has one
+    assert recommend(run, min_quality=0.5, resamples=200)["chosen"] is not None
 
 
 def test_a_row_of_a_cell_says_of_how_many_images_it_is(tmp_path: Path) -> None:
@@ -138,10 +142,11 @@ def test_there_is_no_gate_on_a_cell_value(
     run = imported(frame, tmp_path)
     usual = imported(table(**SMALL), tmp_path, "usual")
     for baseline, candidate in ((run, run), (usual, run), (run, usual)):
-        verdict = gate(baseline, candidate, "q")
+        verdict = gate(baseline, candidate, "q", GateConfig(margin_quality=0.15))
         assert (verdict.verdict, verdict.exit_code) == ("invalid", 4)
         assert verdict.quality.mde is None
-    code, out, _ = call("gate", "--baseline", str(run.path), "--candidate", str(run.path), capsys=capsys)
+    sides = ("--baseline", str(run.path), "--candidate", str(run.path))
+    code, out, _ = call("gate", *sides, "--margin-quality", "0.15", capsys=capsys)
     assert code == 4
     assert f"W281: {what}" in out
     assert "there is no gate on it" in out
@@ -149,7 +154,7 @@ def test_there_is_no_gate_on_a_cell_value(
 
 def test_the_usual_table_is_gated_as_ever(tmp_path: Path) -> None:
     run = imported(table(prompts=64, ladder=(4, 16)), tmp_path)
-    assert gate(run, run, "q").verdict == "pass"
+    assert gate(run, run, "q", GateConfig(margin_quality=0.15)).verdict == "pass"
 
 
 def test_the_same_number_in_all_rows_is_not_no_scatter(tmp_path: Path) -> None:
@@ -193,13 +198,16 @@ def test_every_shape_of_table_goes_through_every_verb(
     assert len(found["points"]) == len(set(load_cells(tmp_path / "run")))
     has_both = {"energy_j", "quality:q"} <= set(SHAPES[name].columns)
     for arguments in (("--min-quality", "-9"), ("--max-joules", "1e9")):
-        assert call("recommend", "run", *arguments, capsys=capsys)[0] == (0 if has_both else 4)
+        assert call("recommend", "run", *arguments, "--by-point", capsys=capsys)[0] == (0 if has_both else 4)
+        assert call("recommend", "run", *arguments, capsys=capsys)[0] in (0, 4)
     assert call("baseline", "save", "kept", "run", capsys=capsys)[0] == 0
     assert call("baseline", "show", "kept", capsys=capsys)[0] == 0
     expected = 0 if name in ("no steps", "no seeds", "rounds") else 4
     for baseline in ("run", "kept"):
-        assert call("gate", "--baseline", baseline, "--candidate", "run", capsys=capsys)[0] == expected
-    assert call("report", "run", "--baseline", "kept", capsys=capsys)[0] == 0
+        sides = ("--baseline", baseline, "--candidate", "run")
+        assert call("gate", *sides, "--margin-quality", "0.5", "--margin-energy", "50%", capsys=capsys)[0] == expected
+    code, _, err = call("report", "run", "--baseline", "kept", "--margin-quality", "0.5", capsys=capsys)
+    assert (code, err) == (0, "")
     assert call("score", "run", "--metric", "lsnr", capsys=capsys)[0] == 4
 
 
@@ -212,7 +220,7 @@ def test_a_plan_says_that_an_imported_run_has_no_prices(tmp_path: Path, capsys: 
     code, out, _ = call("plan", "demo", "--limit", "2", "--from", str(run.path), capsys=capsys)
     assert code == 0
     assert f"note: {run.path} was imported" in out
-    assert "no price comes from it" in out
+    assert "its joules price no cell of this plan" in out
 
 
 def test_the_columns_that_have_a_place(tmp_path: Path) -> None:

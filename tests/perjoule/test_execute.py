@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from perjoule.errors import BudgetSpent, MeterError, RunError, UsageError
 from perjoule.execute import Progress, execute
 from perjoule.plan import make_plan
 from perjoule.prompts import prompt_id
+from perjoule.protocols import Generation
 from perjoule.run_directory import Run, load_run
 from perjoule.run_writer import RunWriter
+from perjoule.statistics.points import cell_facts
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.trial import GeneratorCache
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
@@ -296,3 +298,43 @@ def test_old_weights_are_let_go_of_before_new_ones_are_read(tmp_path: Path) -> N
         on_progress=lambda _: None,
     )
     assert left == [0, 0, 0]
+
+
+class StoppedGenerator(FakeGenerator):
+    """Stands still for an hour in its third call."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock=clock, step_s=STEP_S)
+        self._clock_to_stop = clock
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
+        if len(self.calls) == 2:
+            self._clock_to_stop.stop(3600.0)
+        return super().generate(prompts, seeds, steps)
+
+
+def test_a_window_that_was_stopped_costs_nothing_and_takes_no_time(tmp_path: Path) -> None:
+    suite, clock = make_suite(batch_size=1), VirtualClock()
+    writer = RunWriter.create(tmp_path / "run", suite, PROMPTS, ENVIRONMENT)
+    spending = Spending(Budget(max_minutes=100), clock.now)
+    execute(
+        make_plan(suite, PROMPTS),
+        protocol=suite.protocol,
+        meter=SyntheticMeter(POWER_W, clock),
+        spending=spending,
+        generators=GeneratorCache(FakeFactory(StoppedGenerator(clock)), lambda variant: variant.name),
+        writer=writer,
+        on_progress=lambda _: None,
+    )
+    writer.finish()
+    trials = load_run(tmp_path / "run").trials
+    assert len(trials) == 12  # the hour is spent, but it does not foretell how long the next window takes
+    (stopped,) = trials.filter(pl.col("duration_s") > 3600).to_dicts()
+    assert stopped["failure"] is None
+    assert (stopped["energy_j"], stopped["net_energy_j"], stopped["partial_energy_j"]) == (None, None, None)
+    assert stopped["warnings"] == ["W251: the process did not run for 3600.0 s inside the window"]
+    facts = cell_facts(trials)
+    for cell, steps in (("v-001", 1), ("v-004", 4)):
+        assert facts[cell]["duration_s_per_image"] == pytest.approx(steps * STEP_S)
+        joules = trials.filter(pl.col("cell_id") == cell)["energy_j"].drop_nulls()
+        assert joules.to_list() == [pytest.approx(POWER_W * steps * STEP_S)] * len(joules)

@@ -202,7 +202,7 @@ class TestSeeds:
         assert sorted({line["seeds"][0] for line in lines}) == seeds
         assert frontier(run, resamples=50)["points"][0]["n_seeds"] == len(seeds)
         out = str(run.path)
-        assert call("gate", "--baseline", out, "--candidate", out, capsys=capsys)[0] == 0
+        assert call("gate", "--baseline", out, "--candidate", out, "--margin-quality", "1", capsys=capsys)[0] == 0
         assert call("report", out, capsys=capsys)[0] == 0
 
     @pytest.mark.parametrize("seed", ["1.5", "-1", "1e3", str(2**64), "one", "0x10", "1_000", "1,5"])
@@ -462,7 +462,7 @@ class TestNeverAnAverage:
         text = "variant,prompt_id,seed,energy_j,quality:q\na,b.c,1,1,0.1\na.b,c,1,2,0.9\n"
         run = import_table(write(tmp_path, "t.csv", text), tmp_path / "run")
         assert run.images["image_id"].n_unique() == run.trials["trial_id"].n_unique() == 2
-        assert dict(run.points.select("cell_id", "quality").iter_rows()) == {"a": 0.1, "a.b": 0.9}
+        assert dict(run.points.select("cell_id", "quality").iter_rows()) == pytest.approx({"a": 0.1, "a.b": 0.9})
 
     def test_variants_that_a_name_cannot_tell_apart_stay_two(self, tmp_path: Path) -> None:
         text = "variant,energy_j\n模型甲,1\n模型乙,2\nSD 1.5,3\nSD_1.5,4\n"

@@ -37,7 +37,8 @@ def test_a_table_becomes_a_run_like_any_other(tmp_path: Path, suffix: str, capsy
     assert (comparison["test"], comparison["anchor"]) == ("quick", "ladder")
     assert comparison["iso_quality_saving"]["value"] == pytest.approx(0.2, abs=0.1)
     assert call("recommend", out, "--min-quality", "0.5", capsys=capsys)[0] == 0
-    assert call("gate", "--baseline", out, "--candidate", out, capsys=capsys)[0] == 0
+    gated = ("gate", "--baseline", out, "--candidate", out)
+    assert call(*gated, "--margin-quality", "0.1", capsys=capsys)[0] == 0
     assert call("report", out, capsys=capsys)[0] == 0
 
 
@@ -137,7 +138,7 @@ class TestRecommend:
             found = recommend(run, **asked, resamples=50)
             assert set(found) == set(schema["properties"]) == set(schema["required"])
             choice = schema["$defs"]["Choice"]
-            for name in ("chosen", "safe"):
+            for name in ("chosen", "safe", "point"):
                 if found[name] is not None:
                     assert set(found[name]) == set(choice["properties"]) == set(choice["required"])
         assert found["chosen"] is None
@@ -146,8 +147,9 @@ class TestRecommend:
         run = imported(table(), tmp_path)
         point = next(p for p in frontier(run)["points"] if p["cell_id"] == "quick-016")
         found = recommend(run, min_quality=point["quality"]["value"] - 1e-6)
-        assert found["chosen"]["cell_id"] == "quick-016"
-        assert found["chosen"]["p_meets"] == pytest.approx(0.5, abs=0.05)
+        assert found["point"]["cell_id"] == "quick-016"
+        assert found["point"]["p_meets"] == pytest.approx(0.5, abs=0.05)
+        assert found["chosen"] == found["safe"]
         assert found["safe"]["cell_id"] == "quick-032"
 
     def test_nothing_will_do(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +200,8 @@ class TestBaselines:
         assert "ladder-004" in call("baseline", "show", "main", capsys=capsys)[1]
         assert call("baseline", "promote", "main", "release-1", capsys=capsys)[0] == 0
         assert call("baseline", "prune", "--keep", "0", "--json", capsys=capsys)[0] == 0
-        gated = call("gate", "--baseline", "main", "--candidate", str(run.path), capsys=capsys)
+        options = ("--margin-quality", "0.1")
+        gated = call("gate", "--baseline", "main", "--candidate", str(run.path), *options, capsys=capsys)
         assert gated[0] == 0
         assert call("gate", "--baseline", "none", "--candidate", str(run.path), capsys=capsys)[0] == 2
 

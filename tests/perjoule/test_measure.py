@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from perjoule.identity import board_digest
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
 
@@ -206,7 +207,7 @@ def test_a_command_on_a_simulated_board(boards: Callable[..., NvmlSimulator]) ->
     done = perjoule("measure", "--json", "sleep", "0.5", environment=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["meter"] == f"nvml:{simulator.boards[1].uuid}"
+    assert found["meter"] == f"nvml:{board_digest(simulator.boards[1].uuid)}"
     assert (found["boundary"], found["provenance"]) == ("gpu-board", "measured")
     assert abs(found["energy_j"] - 200.0 * found["duration_s"]) <= found["uncertainty_j"] < 0.5 * found["energy_j"]
     assert found["peak_memory_bytes"] == 3 << 30
@@ -240,10 +241,10 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
     done = perjoule("doctor", "--json", environment=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    first, second = simulator.boards
-    assert found["auto"] == f"nvml:{second.uuid}"
+    first, second = (f"nvml:{board_digest(board.uuid)}" for board in simulator.boards)
+    assert found["auto"] == second
     by_name = {one["name"]: one for one in found["meters"]}
-    counter, power = by_name[f"nvml:{first.uuid}"], by_name[f"nvml:{second.uuid}"]
+    counter, power = by_name[first], by_name[second]
     assert counter["works"]
     assert counter["boards"][0]["period"]["median_s"] == pytest.approx(0.1, rel=0.1)
     assert counter["idle_power_w"] == pytest.approx(60.0, abs=3.0)
@@ -260,7 +261,7 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
     assert set(found) == set(schema["properties"])
     text = perjoule("doctor", "--quiet", environment=environment)
     assert text.stderr == ""
-    assert f"auto takes nvml:{second.uuid}" in text.stdout
+    assert f"auto takes {second}" in text.stdout
     assert "work between rests" in text.stdout
 
 

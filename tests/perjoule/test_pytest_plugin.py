@@ -4,86 +4,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-import scipy.special
 
-# pytester forgets what a run inside this process imported, and extension modules cannot be loaded twice
-import perjoule.environment
-import perjoule.pytest_energy.suites
-import perjoule.testing
-import perjoule_suites.diffusers_generator
+from perjoule.pytest_energy.records import Measured, judge
+from tests.perjoule.pytest_energy.repository import edit, run
 
-KEPT = (scipy.special, perjoule.environment, perjoule.testing, perjoule_suites.diffusers_generator)
 pytest_plugins = ["pytester"]
-
-# a foreign repository: its own bench/ and reports/ packages, its own benchmarks, and a meter of known power
-CONFTEST = """
-import os
-import pytest
-from perjoule.testing import SyntheticMeter, VirtualClock
-
-CLOCK = VirtualClock()
-
-@pytest.fixture(scope="session")
-def energy_meter():
-    power, kind = float(os.environ.get("WATTS", "50")), os.environ.get("KIND", "measured")
-    with SyntheticMeter(power, CLOCK, uncertainty_j=0.05, seed=1, provenance=kind) as meter:
-        yield meter
-
-@pytest.fixture
-def sleep():
-    return CLOCK.sleep
-"""
-TESTS = """
-import bench.own
-import reports.own
-
-def test_plain():
-    assert bench.own.NAME == "theirs" and reports.own.NAME == "theirs"
-
-def test_joules(energy_benchmark, sleep):
-    energy_benchmark(sleep, 2.0)
-
-def test_seconds(benchmark):
-    assert benchmark(lambda: 1) == 1
-"""
-
-
-@pytest.fixture
-def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    for package in ("bench", "reports"):
-        (pytester.mkpydir(package) / "own.py").write_text('NAME = "theirs"\n')
-    pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_theirs=TESTS)
-    return pytester
-
-
-def run(repository: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return repository.runpytest_inprocess("-p", "no:cacheprovider", "--energy-window=0", *arguments)
-
-
-def run_apart(repository: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """In an interpreter of its own."""
-    return repository.runpytest_subprocess("-p", "no:cacheprovider", "--energy-window=0", *arguments)
-
-
-def edit(repository: pytest.Pytester, old: str, new: str) -> None:
-    file = repository.path / "test_theirs.py"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
 
 
 def test_energy_tests_are_deselected_unless_asked_for(repository: pytest.Pytester) -> None:
-    result = run_apart(repository)
+    result = run(repository)
     result.assert_outcomes(passed=2, deselected=1)
     assert "J/call" not in result.stdout.str()
 
 
 def test_joules_stand_in_the_table_and_in_pytest_benchmarks_json(repository: pytest.Pytester) -> None:
-    result = run_apart(repository, "--benchmark", "--benchmark-json=out.json")
+    result = run(repository, "--benchmark", "--benchmark-json=out.json")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*J/call*", "*test_theirs.py::test_joules*100*measured*"])
     both = {b["name"]: b for b in json.loads((repository.path / "out.json").read_text())["benchmarks"]}
@@ -117,11 +55,16 @@ def test_marker_sets_rounds_and_window(repository: pytest.Pytester) -> None:
 
 
 class TestGate:
+    saved: ClassVar[list[bytes]] = []  # by the first test; every session would save the same
+
     @pytest.fixture(autouse=True)
     def kept(self, repository: pytest.Pytester) -> None:
-        # without pytest-benchmark's own look at the processor, which takes seconds
-        run(repository, "--benchmark", "--energy-save=main", "--benchmark-disable").assert_outcomes(passed=3)
-        assert (repository.path / ".perjoule" / "energy" / "main.json").is_file()
+        file = repository.path / ".perjoule" / "energy" / "main.json"
+        if not self.saved:
+            run(repository, "--benchmark", "--energy-save=main", "--benchmark-disable").assert_outcomes(passed=3)
+            self.saved.append(file.read_bytes())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(self.saved[0])
 
     def gate(self, repository: pytest.Pytester, *more: str) -> pytest.RunResult:
         return run(
@@ -185,6 +128,19 @@ class TestGate:
         assert result.ret == 1
         result.stdout.fnmatch_lines(["*provenance differs: baseline 'measured', now 'simulated'*"])
 
+    @pytest.mark.parametrize("side", ["now", "baseline"])
+    def test_disturbed_rounds_are_no_evidence(self, side: str) -> None:
+        rounds = {"nodeid": "t", "energy_j": (1.0, 1.01, 0.99), "uncertainty_j": (None,) * 3, "duration_s": (1.0,) * 3}
+        facts = {"iterations": 1, "boundary": "gpu-board", "provenance": "measured", "method": "m"}
+        quiet = Measured(**rounds, **facts)
+        assert judge(quiet, quiet, 0.05, 0.0).outcome == "pass"
+        disturbed = Measured(**rounds, **facts, warnings=("W203: x", "W260: 1 other compute process on the board"))
+        pair = (disturbed, quiet) if side == "now" else (quiet, disturbed)
+        found = judge(*pair, 0.05, 0.0)
+        assert found.outcome == "invalid"
+        assert found.reason.startswith(f"{side}: ")
+        assert "W260" in found.reason
+
     @pytest.mark.parametrize("suffix", ["json", "md", "html"])
     def test_reports(self, repository: pytest.Pytester, suffix: str) -> None:
         assert self.gate(repository, f"--energy-report=out/energy.{suffix}").ret == 0
@@ -199,10 +155,14 @@ class TestGate:
         (["--benchmark", "--energy-gate"], "--energy-gate needs --energy-baseline"),
         (["--energy-gate"], "--energy-gate needs --benchmark"),
         (["--benchmark", "--energy-baseline=none"], "none.json does not exist"),
-        (["--benchmark", "--energy-margin=much"], "--energy-margin much"),
+        (["--benchmark", "--energy-margin=much"], "--energy-margin = much"),
+        (["--benchmark", "--energy-margin=5"], "write 5% (or 0.05), or 500% if that is meant"),
+        (["--benchmark", "--energy-session-sd=3"], "write 3% (or 0.03), or 300% if that is meant"),
         (["--benchmark", "--energy-rounds=1"], "2 or more"),
         (["--benchmark", "--energy-max-joules=0"], "--energy-max-joules 0: a positive number"),
         (["--energy-max-joules=5"], "--energy-max-joules needs --benchmark"),
+        (["--benchmark", "--energy-window=nan"], "--energy-window nan: seconds, 0 or more"),
+        (["--benchmark", "--energy-window=inf"], "--energy-window inf: seconds, 0 or more"),
         (["--benchmark", "--energy-report=x.pdf"], ".json, .md or .html"),
     ],
 )
@@ -242,36 +202,10 @@ def test_xdist_is_refused(repository: pytest.Pytester) -> None:
             parser.addoption("--workers", dest="numprocesses", type=int)
         """
     )
-    result = run_apart(repository, "-p", "fake_xdist", "--workers=2", "--benchmark")
+    result = run(repository, "-p", "fake_xdist", "--workers=2", "--benchmark")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "cannot run under xdist" in result.stderr.str()
-    assert run_apart(repository, "-p", "fake_xdist", "--workers=2").ret == 0
-
-
-def test_a_suite_file_is_a_test_file(pytester: pytest.Pytester) -> None:
-    (pytester.path / "words.txt").write_text("a red circle on a white ground\n")
-    (pytester.path / "mine.toml").write_text(
-        """
-        name = "mine"
-        title = "Mine"
-        description = "One rung."
-        [prompts]
-        source = "words.txt"
-        [protocol]
-        seeds = [1]
-        [metrics]
-        primary = "lsnr"
-        names = ["lsnr"]
-        [[variants]]
-        name = "tiny"
-        model = "builtin:sd-tiny"
-        steps = [1]
-        """
-    )
-    arguments = ("--benchmark", "--energy-meter=estimate", "--energy-rounds=2", "--energy-window=0", "mine.toml")
-    result = pytester.runpytest_inprocess(*arguments)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*mine.toml::tiny-001*estimated*", "*ESTIMATED, not measured*"])
+    assert run(repository, "-p", "fake_xdist", "--workers=2").ret == 0
 
 
 def test_heavy_libraries_wait_for_a_test_that_asks_for_joules(repository: pytest.Pytester) -> None:
@@ -286,7 +220,7 @@ def test_heavy_libraries_wait_for_a_test_that_asks_for_joules(repository: pytest
         """
     )
     repository.makeconftest("")
-    run_apart(repository, "--benchmark").assert_outcomes(passed=1)
+    run(repository, "--benchmark").assert_outcomes(passed=1)
 
 
 def test_the_plugin_imports_only_pytest() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageDraw
 
+from perjoule.pictures import pixel_digest
 from perjoule.run_directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.statistics.points import operating_points
 from perjoule.types import Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
@@ -127,7 +128,8 @@ def make_run(
                 )
     columns = [c for c in IMAGE_COLUMNS if c not in {"file", "sha256"}]
     frame = pl.DataFrame(images, schema={c: IMAGE_COLUMNS[c] for c in columns}, orient="row").with_columns(
-        file=pl.format("images/{}.png", "image_id"), sha256=pl.lit("0" * 64)
+        file=pl.format("images/{}.png", "image_id"),
+        sha256=pl.Series([_digest(folder / "images" / f"{row[0]}.png") for row in images], dtype=pl.String),
     )
     run = SyntheticRun(
         path=folder,
@@ -152,6 +154,11 @@ def summarised(run: SyntheticRun) -> SyntheticRun:
 def _captions(count: int) -> tuple[str, ...]:
     every = [f"a {c} {s} on a {g} ground" for s in SHAPES for c in COLOURS for g in GROUNDS]
     return tuple(every[:count])
+
+
+def _digest(file: Path) -> str:
+    with Image.open(file) as picture:
+        return pixel_digest(np.asarray(picture.convert("RGB")))
 
 
 def _draw(file: Path, text: str, clarity: float, seed: int) -> None:

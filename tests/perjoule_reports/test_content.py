@@ -55,6 +55,35 @@ def test_headline_respects_lower_is_better(synthetic, tmp_path):
     assert build_report(run).headline.sentence.startswith("25 steps use")
 
 
+def disturbed(run, *sentences):
+    """The run, with warnings in its first trial and the others as they were."""
+    rows = run.trials.to_dicts()
+    rows[0]["warnings"] = [*rows[0]["warnings"], *sentences]
+    return replace(run, trials=pl.DataFrame(rows, schema=run.trials.schema))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("W232: the joules are those of the CPU (estimate), and not those of NVIDIA H100", "The GPU's energy is missing"),
+        ("W251: the process did not run for 63.0 s inside the window", "stood still and have no joules (W251)"),
+        ("W264: the load average was 9.0 on 2 CPUs, and other processes used 1.2 of them", "busy with other work in 1 of"),
+    ],
+)
+def test_what_disturbed_a_window_is_in_beware_and_in_the_table(small, sentence, words):
+    usual, _, _ = rendered(small)
+    assert not any(words in line for line in usual.headline.beware)
+    report, html, markdown = rendered(disturbed(small, sentence))
+    assert sum(words in line for line in report.headline.beware) == 1
+    assert words.replace("'", "&#39;") in html or words in html
+    assert words in markdown
+    code = sentence[:4]
+    rows = [row for table in section(report, "warnings").tables for row in table.rows if row[0].text == code]
+    assert [row[1].text for row in rows] == ["1"]
+    badges = [badge.value for badge in report.badges if badge.label == "not in the joules"]
+    assert badges == (["THE GPU"] if code == "W232" else [])
+
+
 def one_window_per_cell(synthetic, run):
     """The same run, every cell metered in one window: what prompts cost apart from each other is then not known."""
     sums = ("energy_j", "uncertainty_j", "net_energy_j", "duration_s", "image_count")

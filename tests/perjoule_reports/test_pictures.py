@@ -4,13 +4,15 @@ import base64
 import io
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from perjoule.pictures import pixel_digest
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.pictures import albums, pictured_arms
-from perjoule_reports.thumbs import MOST_PICTURES, encode, encode_all
+from perjoule_reports.thumbs import MOST_PICTURES, Stored, encode, encode_all
 
 
 def found(run):
@@ -100,27 +102,33 @@ def test_a_run_without_images_has_no_album(small):
     assert albums(replace(small, images=small.images.clear()), read_evidence(small)) == ()
 
 
+def stored(folder, name, image=None):
+    """The picture of a run; `image` is saved first."""
+    if image is not None:
+        image.save(folder / name)
+        return Stored(folder=folder, file=name, sha256=pixel_digest(np.asarray(image.convert("RGB"))))
+    return Stored(folder=folder, file=name, sha256="0" * 64)
+
+
 def test_small_pictures_are_kept_pixel_for_pixel_and_large_ones_shrunk(tmp_path):
     noise = Image.effect_noise((64, 48), 90).convert("RGB")
-    noise.save(tmp_path / "small.png")
-    uri, pixel_art = encode(tmp_path / "small.png", 256)
+    uri, pixel_art = encode(stored(tmp_path, "small.png", noise), 256)
     assert pixel_art
     assert opened(uri).convert("RGB").tobytes() == noise.tobytes()
-    Image.effect_noise((900, 600), 90).save(tmp_path / "large.png")
-    uri, pixel_art = encode(tmp_path / "large.png", 256)
+    uri, pixel_art = encode(stored(tmp_path, "large.png", Image.effect_noise((900, 600), 90)), 256)
     assert not pixel_art
     assert opened(uri).size == (256, 171)
 
 
 def test_what_is_no_picture_is_missing(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
-    assert encode(tmp_path / "torn.png", 64) == ("", False)
-    assert encode(tmp_path / "absent.png", 64) == ("", False)
+    assert encode(stored(tmp_path, "torn.png"), 64) == ("", False)
+    assert encode(stored(tmp_path, "absent.png"), 64) == ("", False)
 
 
 def test_the_budget_decides_the_side(tmp_path):
-    Image.effect_noise((512, 512), 90).convert("RGB").save(tmp_path / "a.png")
-    full = encode(tmp_path / "a.png", 256)[0]
-    uris = encode_all([tmp_path / "a.png"] * 3, budget=2 * len(full))
+    picture = stored(tmp_path, "a.png", Image.effect_noise((512, 512), 90).convert("RGB"))
+    full = encode(picture, 256)[0]
+    uris = encode_all([picture] * 3, budget=2 * len(full))
     assert sum(len(uri) for uri, _ in uris) <= 2 * len(full)
     assert opened(uris[0][0]).width < 256

@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.commands.options import Json, RunArgument, print_json
 
 if TYPE_CHECKING:
     from perjoule.baselines import Baseline
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the baseline: main, release-1.2, …")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name of the baseline: main, release-1.2, …", autocompletion=completing.baselines
+    ),
+]
 Suite = Annotated[str | None, typer.Option("--suite", help="Suite, if the name is kept for several.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    group = typer.Typer(help="Keep runs under a name, to compare later ones with.", no_args_is_help=True)
+    group = typer.Typer(help="Store runs by name, to compare others with.", no_args_is_help=True)
     for verb, function in (("save", save), ("list", list_), ("show", show), ("promote", promote), ("prune", prune)):
         group.command(verb)(function)
     app.add_typer(group, name="baseline")
 
 
 def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
-    """Keep a run: its trials and scores, not its pictures.
+    """Store the trials and scores of a run.
 
     Example: perjoule baseline save main runs/demo
     """
@@ -37,7 +43,7 @@ def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
 
 
 def list_(as_json: Json = False) -> None:
-    """List what is kept, oldest first.
+    """List the stored baselines, oldest first.
 
     Example: perjoule baseline list
     """
@@ -63,7 +69,9 @@ def show(name: Name, suite: Suite = None, as_json: Json = False) -> None:
 def promote(
     name: Name, to: Annotated[str, typer.Argument(metavar="TO")], suite: Suite = None, as_json: Json = False
 ) -> None:
-    """Keep a baseline under a second name, for slow drift to be measured against.
+    """Store a baseline under a second name.
+
+    A release that stays is what slow drift is measured against.
 
     Example: perjoule baseline promote main release-1.2
     """
@@ -75,7 +83,9 @@ def promote(
 def prune(
     keep: Annotated[int, typer.Option(help="How many of each suite and system stay.")] = 5, as_json: Json = False
 ) -> None:
-    """Delete all but the newest; main and release-… always stay.
+    """Delete all but the newest baselines.
+
+    main and release-… always stay.
 
     Example: perjoule baseline prune --keep 3
     """

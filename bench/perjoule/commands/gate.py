@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, print_json, share
+from perjoule.commands import completing
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_json
+from perjoule.files import write_text
+from perjoule.outcome import in_words
+from perjoule.shares import share
 
 if TYPE_CHECKING:
     from perjoule.gating.records import Verdict
@@ -38,12 +42,19 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    baseline: Annotated[str, typer.Option(metavar="RUN", help="Run directory, or the name of a stored baseline.")],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Run directory, or the name of a stored baseline.",
+            autocompletion=completing.baselines_and_runs,
+        ),
+    ],
+    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.", autocompletion=completing.runs)],
     metric: Metric = None,
-    margin_energy: Annotated[str, typer.Option(help="Tolerable extra energy: 5% or 0.05.")] = "5%",
-    margin_quality: Annotated[float, typer.Option(help="Tolerable loss, in units of the metric.")] = 0.15,
-    alpha: Annotated[float, typer.Option(help="One-sided error of each axis.")] = 0.05,
+    margin_energy: MarginEnergy = None,
+    margin_quality: MarginQuality = None,
+    alpha: Annotated[str, typer.Option(help="One-sided error of each axis: 5% or 0.05.")] = "5%",
     mode: Annotated[
         Mode | None, typer.Option(help="paired: same session; stored: another one. A stored name means stored.")
     ] = None,
@@ -63,11 +74,13 @@ def gate(
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say whether the candidate may replace the baseline: not dearer and not worse than the margins.
+    """Decide if a candidate may replace a baseline.
+
+    It passes if neither its energy nor its quality is worse than the margin.
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
 
-    Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-quality 0.02
+    Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
     """
     from perjoule import baselines
     from perjoule.gating import GateConfig, render
@@ -78,9 +91,9 @@ def gate(
     with ExitStack() as stack:
         theirs, stored = baselines.opened(baseline, ours, stack)
         config = GateConfig(
-            margin_energy=share(margin_energy, "--margin-energy"),
+            margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
             margin_quality=margin_quality,
-            alpha=alpha,
+            alpha=share(alpha, "--alpha"),
             mode=(mode or (Mode.stored if stored else Mode.paired)).value,
             session_sd=None if session_sd is None else share(session_sd, "--session-sd"),
             looks=looks,
@@ -88,10 +101,6 @@ def gate(
             joules_per_quality=joules_per_quality,
         )
         verdict = judge(theirs, ours, metric, config)
-    if junit is not None:
-        junit.write_text(render.junit(verdict), encoding="utf-8")
-    if markdown is not None:
-        markdown.write_text(render.markdown(verdict), encoding="utf-8")
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
         print_json(verdict.as_json())
@@ -99,11 +108,25 @@ def gate(
         typer.echo(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
+    # after stdout, so that a file that cannot be written does not cost the verdict
+    if junit is not None:
+        write_text(junit, render.junit(verdict))
+    if markdown is not None:
+        write_text(markdown, render.markdown(verdict))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if on_github and summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(render.markdown(verdict))
+        _append(Path(summary), render.markdown(verdict))
     raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _append(file: Path, text: str) -> None:
+    """Add to a file that the environment names, not the user: that it cannot be written does not change the verdict."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        sys.stderr.write(f"perjoule: warning: GITHUB_STEP_SUMMARY: {in_words(error)}\n")
 
 
 def _exit_code(verdict: Verdict, inconclusive: Inconclusive) -> int:

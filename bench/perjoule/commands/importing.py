@@ -33,7 +33,7 @@ def import_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a run of measurements made elsewhere.
+    """Turn measurements made elsewhere into a run.
 
     The table has a column variant, and energy_j or columns quality:<metric> or both; prompt_id and seed name the image
     of a row. What was converted, skipped or not stated is printed on stderr. docs/importing.md lists all columns.

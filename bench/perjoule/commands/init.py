@@ -21,7 +21,9 @@ def init(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Write a suite with prompts, a CI workflow and a pytest example into a repository; existing files stay.
+    """Add a suite, a CI workflow, a pytest example.
+
+    Files that exist already are not changed.
 
     Example: perjoule init
     """

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.downloads import go_offline
-from perjoule.errors import UsageError
+from perjoule.text import as_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
-Metric = Annotated[str | None, typer.Option("--metric", help="Metric; the suite's primary one by default.")]
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.")]
-MeterName = Annotated[str, typer.Option("--meter", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=completing.runs)]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="Metric; the suite's primary one by default.", autocompletion=completing.metrics),
+]
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.", autocompletion=completing.suites)
+]
+MeterName = Annotated[
+    str,
+    typer.Option(
+        "--meter",
+        help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.",
+        autocompletion=completing.meters,
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
 ]
@@ -26,6 +38,14 @@ Models = Annotated[
 ]
 MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
+
+MarginEnergy = Annotated[
+    str | None, typer.Option("--margin-energy", help="Tolerable extra energy: 5% or 0.05; 5% by default.")
+]
+MarginQuality = Annotated[
+    float | None,
+    typer.Option("--margin-quality", help="Tolerable loss, in units of the metric; the metric's own by default."),
+]
 
 
 def _heed(offline: bool) -> bool:
@@ -42,16 +62,4 @@ Offline = Annotated[
 
 def print_json(value: Any) -> None:
     """A result for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False, default=str))
-
-
-def share(text: str, option: str) -> float:
-    """`5%` or `0.05` -> 0.05.
-
-    Raises:
-        UsageError: Names the option and its value.
-    """
-    try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: a share, such as 5% or 0.05") from None
+    typer.echo(as_json(value))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perjoule.commands import completing
 from perjoule.commands.options import (
     Json,
     Limit,
@@ -34,7 +35,13 @@ def plan(
     limit: Limit = None,
     model: Models = None,
     measured: Annotated[
-        Path | None, typer.Option("--from", metavar="RUN", help="Take prices and scatter from this earlier run.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Take prices and scatter from this earlier run.",
+            autocompletion=completing.runs,
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
@@ -46,10 +53,11 @@ def plan(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do and cost: cells, images, joules, minutes, disk, and what it could tell apart.
+    """Show what a run would do and cost.
 
-    Joules come from published figures, from an earlier run, or from a calibration; each names its source. Exits with 2
-    if the plan cannot fit into --max-joules or --max-minutes.
+    Prints cells, images, joules, minutes, disk, and the smallest difference that the run could detect. Joules come
+    from published figures, from an earlier run, or from a calibration; each names its source. Exits with 2 if the plan
+    cannot fit into --max-joules or --max-minutes.
 
     Example: perjoule plan demo --calibrate
     """

@@ -21,17 +21,26 @@ def recommend(
     max_joules: Annotated[float | None, typer.Option(help="Take the best point of at most so many J/image.")] = None,
     metric: Metric = None,
     family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
+    by_point: Annotated[
+        bool, typer.Option("--by-point", help="Go by point estimates, not by the limits of the 95 % intervals.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say which operating point to deploy, how sure that is, and print the diffusers call to paste.
+    """Recommend an operating point to deploy.
 
-    Example: perjoule recommend runs/demo --min-quality 0.95
+    Prints how certain the choice is, and the diffusers code for it.
+
+    A point counts only if the worse end of its 95 % interval does what was asked; of equals the cheapest is taken.
+
+    Example: perjoule recommend runs/demo --min-quality 0.9
     """
     from perjoule import recommend as recommending
     from perjoule.errors import EvidenceError
     from perjoule.run_directory import load_run
 
-    found = recommending.recommend(load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family)
+    found = recommending.recommend(
+        load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family, by_point=by_point
+    )
     if as_json:
         print_json(found)
     elif found["chosen"] is not None:
@@ -41,19 +50,22 @@ def recommend(
 
 
 def _text(found: dict[str, Any]) -> str:
-    chosen, safe = found["chosen"], found["safe"]
+    chosen, safe, point = found["chosen"], found["safe"], found["point"]
     lines = [_line(chosen, found["metric"])]
     if chosen["p_meets"] is not None:
-        again = "" if chosen["p_chosen"] is None else f", and is chosen again in {chosen['p_chosen']:.1%}"
+        again = "" if chosen["p_chosen"] is None else f", and is the best cell that does in {chosen['p_chosen']:.1%}"
         lines.append(
             f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({found['n_prompts']} prompts)"
         )
-    if chosen["p_meets"] is None and found["n_prompts"] > 0 and safe is None:
+    if found["by"] == "limit":
+        if point["cell_id"] != chosen["cell_id"]:
+            lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, found['metric'])}")
+    elif chosen["p_meets"] is None and found["n_prompts"] > 0 and safe is None:
         lines.append("  how sure that is is not known: there is one number for the whole cell")
     elif safe is None:
-        lines.append("  no point keeps it in 95 % of the resamples: measure more prompts, or ask for less")
+        lines.append("  no point keeps it with its whole 95 % interval: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
-        lines.append(f"  to be sure in 95 %: {_line(safe, found['metric'])}")
+        lines.append(f"  with its whole 95 % interval: {_line(safe, found['metric'])}")
     if chosen["provenance"] != "measured":
         lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_json, share
+from perjoule.commands import completing
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_json
 from perjoule.errors import UsageError
+from perjoule.shares import share
 
 
 def register(app: typer.Typer) -> None:
@@ -18,24 +20,33 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or a folder of run directories.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run directory, or a folder of run directories.", autocompletion=completing.runs
+        ),
+    ],
     baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Gate against this run directory, or stored baseline.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Gate against this run directory, or stored baseline.",
+            autocompletion=completing.baselines_and_runs,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
-    margin_energy: Annotated[str, typer.Option(help="With --baseline: tolerable extra energy, 5% or 0.05.")] = "5%",
-    margin_quality: Annotated[
-        float, typer.Option(help="With --baseline: tolerable loss, in units of the primary metric.")
-    ] = 0.15,
+    margin_energy: MarginEnergy = None,
+    margin_quality: MarginQuality = None,
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, FRA say).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Render one self-contained HTML file, its Markdown twin and result.json.
+    """Write the report of a run as one HTML file.
 
-    The verdict against a baseline is part of the report; `perjoule gate` turns it into an exit code. Of a folder of
-    runs, render index.html: a line for each run, joules and quality over time, links to the reports that are there.
+    Also writes its Markdown twin and result.json. The verdict against a baseline is part of the report; `perjoule
+    gate` turns it into an exit code. For a folder of runs, write index.html: a line for each run, joules and quality
+    over time, links to the reports that are there.
 
     Example: perjoule report runs/demo --out demo.html
     """
@@ -55,7 +66,7 @@ def report(
         request = ReportRequest(
             baseline=theirs,
             gate=GateConfig(
-                margin_energy=share(margin_energy, "--margin-energy"),
+                margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
                 margin_quality=margin_quality,
                 mode="stored" if stored else "paired",
             ),

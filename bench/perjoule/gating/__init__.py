@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perjoule.gating.records import GateConfig, Outcome, Verdict
+from perjoule.gating.records import GateConfig, Verdict
 
 if TYPE_CHECKING:
     from perjoule.gating.pairing import Pairs
@@ -32,7 +32,8 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
         The verdict. Missing, invalid or incomparable evidence is a verdict (`invalid`), not an exception.
 
     Raises:
-        UsageError: If a margin is below the minimal detectable effect: such a gate could only guess.
+        UsageError: If the metric declares no margin and none is given; if the verdict is open and a margin is below the
+            minimal detectable effect: such a gate could only guess.
     """
     from perjoule.gating.decide import require_resolvable
 
@@ -44,10 +45,13 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
 def examine(
     baseline: Run, candidate: Run, metric: str | None = None, config: GateConfig | None = None
 ) -> tuple[Verdict, Pairs | None]:
-    """`gate` for readers: what a margin that is too narrow would have made an error is an inconclusive verdict here.
+    """`gate` for readers: where a margin is too narrow for the evidence, the verdict is inconclusive, not an error.
 
     Returns:
         The verdict, and the differences that it rests on; None where evidence is missing, invalid or incomparable.
+
+    Raises:
+        UsageError: If the metric declares no margin and none is given.
     """
     from dataclasses import replace
 
@@ -56,9 +60,7 @@ def examine(
     verdict, pairs = _judged(baseline, candidate, metric, config)
     problems = unresolvable(verdict)
     if problems:
-        # a failure for sure stays one; a pass under such a margin would be luck
-        word: Outcome = "fail" if verdict.verdict == "fail" else "inconclusive"
-        verdict = replace(verdict, verdict=word, reasons=(*problems, *verdict.reasons))
+        verdict = replace(verdict, reasons=(*problems, *verdict.reasons))
     return verdict, pairs
 
 
@@ -67,12 +69,16 @@ def _judged(
 ) -> tuple[Verdict, Pairs | None]:
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
+    from perjoule.gating.margins import margins_for, require_margin
     from perjoule.gating.pairing import pair_runs
 
     settings = config or GateConfig()
     name = metric or baseline.suite.metrics.primary
+    margins = margins_for(name, settings, (baseline, candidate))
+    if settings.joules_per_quality is None:
+        require_margin(name, margins, (baseline, candidate))
     found = check(baseline, candidate, name, settings)
     if found.blocking:
-        return Verdict.invalid(name, settings, found), None
+        return Verdict.invalid(name, settings, found, margins), None
     pairs = pair_runs(baseline, candidate, name)
-    return decide(pairs, name, settings, found), pairs
+    return decide(pairs, name, settings, found, margins), pairs

@@ -1,22 +1,33 @@
 """From differences to a verdict: non-inferiority on energy and on quality.
 
-    energy   pass: upper limit ≤ ln(1 + m_E)     fail: worse than ln(1 + m_E) for sure
-    quality  pass: lower limit ≥ −m_Q            fail: worse than −m_Q for sure
+    energy   pass: upper limit ≤ ln(1 + m_E)     fail: p(no worse than ln(1 + m_E)) rejected
+    quality  pass: lower limit ≥ −m_Q            fail: p(no worse than −m_Q) rejected
 
 PASS needs both, so neither needs a correction (intersection-union). FAIL needs one, of both axes and of every cell, so
-it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap.
+it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap. With a declared price
+of quality the verdict is that of the net benefit, and margins decide nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from perjoule.errors import UsageError
 from perjoule.gating.pairing import Pairs
-from perjoule.gating.records import Axis, CellResult, Findings, GateConfig, Outcome, Verdict
+from perjoule.gating.records import (
+    Axis,
+    CellResult,
+    Findings,
+    GateConfig,
+    Margin,
+    Margins,
+    Outcome,
+    Verdict,
+)
 from perjoule.statistics.multiplicity import holm
 from perjoule.statistics.resampling import METHOD, Array, resample_means
 from perjoule.types import Estimate
@@ -24,42 +35,40 @@ from perjoule.types import Estimate
 T_FROM = 64
 POWER = 0.8
 _LISTED = 5
+IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
 
 
-def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Verdict:
+def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margins: Margins) -> Verdict:
     """Judge both axes and every cell."""
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
     if len(energy) < 2 or len(quality) < 2:
-        reason = f"{min(len(energy), len(quality))} prompts are shared by both runs in every cell: 2 are the least"
-        return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes))
-    extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
-    limit_e, limit_q = math.log1p(config.margin_energy), config.margin_quality
-    failing = holm(
-        {
-            ("", "energy"): _p_worse(energy, limit_e, extra),
-            ("", "quality"): _p_worse(-quality, limit_q, 0.0),
-            **(_cell_tests(pairs, limit_e, limit_q, extra) if len(pairs.cells) > 1 else {}),
-        },
-        config.alpha / config.looks,
-    )
-    unsure_session = config.mode == "stored" and config.session_sd is None
-    axis_e = _energy_axis(energy, config, extra, ("", "energy") in failing and not unsure_session)
-    axis_q = _quality_axis(quality, config, ("", "quality") in failing)
-    cells = tuple(_cell(pairs, i, config, failing, unsure_session) for i in range(len(pairs.cells)))
-    worth = _net_benefit(pairs, config)
-    reasons = [*_reasons(axis_e, axis_q, metric, unsure_session, energy, limit_e, extra, config)]
-    for axis in ("energy", "quality") if len(cells) > 1 else ():
-        worse = [cell.cell_id for cell in cells if axis in cell.failed]
-        if worse:
-            more = f" and {len(worse) - _LISTED} more" if len(worse) > _LISTED else ""
-            reasons.append(f"cells worse than the margin in {axis}: {', '.join(worse[:_LISTED])}{more}")
-    verdict = _verdict(axis_e, axis_q, cells, worth)
-    if worth is not None and worth.value is not None:
-        reasons.append(
-            f"net benefit at {config.joules_per_quality:g} J per unit: {worth.value:+.4g} J/image, "
-            f"lower limit {_text(worth.low)}"
+        reason = (
+            f"2 pairs are the least on each axis: energy can be paired in {len(energy)} (prompts, or groups of prompts "
+            f"that share windows), quality in {len(quality)} prompts"
         )
-    notes = found.notes + (("every image is the same, bit for bit",) if pairs.identical_images else ())
+        return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes), margins)
+    extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
+    failing = holm(_tests(pairs, margins, extra), config.alpha / config.looks)
+    unsure_session = config.mode == "stored" and config.session_sd is None
+    if unsure_session:
+        failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
+    axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
+    axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
+    windows = {"n_windows_baseline": pairs.windows[0], "n_windows_candidate": pairs.windows[1]}
+    axis_e = _in_prompts(replace(axis_e, **windows), len(pairs.energy_prompts) or len(energy))
+    axis_q = replace(axis_q, n_prompts=len(quality), **windows)
+    if pairs.identical_images:
+        axis_q = replace(axis_q, label="identical images")
+    cells = tuple(_cell(pairs, i, config, failing, extra) for i in range(len(pairs.cells)))
+    worth = _net_benefit(pairs, config, extra)
+    if worth is None:
+        worse_for_sure = _p_worse(energy, _log(margins.energy), extra) <= config.alpha
+        reasons = [*_reasons(axis_e, axis_q, metric, config, unsure_session and worse_for_sure)]
+        reasons += _cell_reasons(cells)
+    else:
+        reasons = [*_worth_reasons(worth, config, unsure_session)]
+    verdict = _verdict(axis_e, axis_q, cells, worth, unsure_session)
+    notes = ((IDENTICAL,) if pairs.identical_images else ()) + found.notes
     return Verdict(
         verdict=verdict,
         metric=metric,
@@ -72,6 +81,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings) -> Ve
         total_energy_change=pairs.total_energy_change,
         net_benefit_j=worth,
         provenance=pairs.provenance,
+        identical_images=pairs.identical_images,
     )
 
 
@@ -92,9 +102,32 @@ def prompts_needed(sd: float, margin: float, change: float, alpha: float) -> int
     return max(2, math.ceil((float(ndtri(1 - alpha) + ndtri(POWER)) * sd / room) ** 2))
 
 
-def _energy_axis(d: Array, config: GateConfig, extra: float, failed: bool) -> Axis:
+def _log(margin: Margin) -> float:
+    return math.log1p(margin.value or 0.0)
+
+
+def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str], float]:
+    """P-values of "no worse than the margin" by cell and axis; the cell of the run's own means is empty."""
+    columns = [("", pairs.log_energy.mean(1), pairs.quality.mean(1))]
+    if len(pairs.cells) > 1:
+        columns += [(cell, pairs.log_energy[:, i], pairs.quality[:, i]) for i, cell in enumerate(pairs.cells)]
+    tests = {}
+    for cell, energy, quality in columns:
+        tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra)
+        if margins.quality.value is not None:
+            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, 0.0)
+    return tests
+
+
+def _in_prompts(axis: Axis, prompts: int) -> Axis:
+    """The axis with its counts in prompts, where its units are groups of prompts."""
+    needed = None if axis.n_needed is None else math.ceil(axis.n_needed * prompts / axis.change.n)
+    return replace(axis, n_prompts=prompts, n_needed=needed)
+
+
+def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
     value, low, high, method = _limits(d, config.level, extra)
-    margin = math.log1p(config.margin_energy)
+    margin = _log(declared)
     alpha = config.alpha / config.looks
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
     label = "improved" if high < 0 else "worse" if low > 0 else "no clear change"
@@ -109,7 +142,8 @@ def _energy_axis(d: Array, config: GateConfig, extra: float, failed: bool) -> Ax
     )
     return Axis(
         change=change,
-        margin=config.margin_energy,
+        margin=declared.value,
+        margin_origin=declared.origin,
         mde=math.expm1(minimal_detectable_effect(se, alpha)),
         outcome=outcome,
         label=label,
@@ -117,19 +151,21 @@ def _energy_axis(d: Array, config: GateConfig, extra: float, failed: bool) -> Ax
     )
 
 
-def _quality_axis(q: Array, config: GateConfig, failed: bool) -> Axis:
+def _quality_axis(q: Array, config: GateConfig, declared: Margin, *, failed: bool) -> Axis:
     value, low, high, method = _limits(q, config.level, 0.0)
-    alpha = config.alpha / config.looks
-    outcome: Outcome = "pass" if low >= -config.margin_quality else "fail" if failed else "inconclusive"
+    alpha, margin, sd = config.alpha / config.looks, declared.value, float(q.std(ddof=1))
+    passed = margin is not None and low >= -margin
+    outcome: Outcome = "pass" if passed else "fail" if failed else "inconclusive"
     return Axis(
         change=Estimate(
             value=value, low=low, high=high, level=config.level, n=len(q), method=f"mean paired difference; {method}"
         ),
-        margin=config.margin_quality,
-        mde=minimal_detectable_effect(float(q.std(ddof=1)) / math.sqrt(len(q)), alpha),
+        margin=margin,
+        margin_origin=declared.origin,
+        mde=minimal_detectable_effect(sd / math.sqrt(len(q)), alpha),
         outcome=outcome,
         label="improved" if low > 0 else "worse" if high < 0 else "no clear change",
-        n_needed=prompts_needed(float(q.std(ddof=1)), config.margin_quality, value, alpha),
+        n_needed=None if margin is None else prompts_needed(sd, margin, value, alpha),
     )
 
 
@@ -158,17 +194,9 @@ def _p_worse(x: Array, limit: float, extra: float) -> float:
     return float(stdtr(len(x) - 1, -away / se))
 
 
-def _cell_tests(pairs: Pairs, limit_e: float, limit_q: float, extra: float) -> dict[tuple[str, str], float]:
-    tests = {}
-    for i, cell in enumerate(pairs.cells):
-        tests[cell, "energy"] = _p_worse(pairs.log_energy[:, i], limit_e, extra)
-        tests[cell, "quality"] = _p_worse(-pairs.quality[:, i], limit_q, 0.0)
-    return tests
-
-
-def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], unsure: bool) -> CellResult:
+def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
     d, q = pairs.log_energy[:, i], pairs.quality[:, i]
-    value, low, high, method = _limits(d, config.level, 0.0)
+    value, low, high, method = _limits(d, config.level, extra)
     energy = Estimate(
         value=math.expm1(value),
         low=math.expm1(low),
@@ -178,39 +206,48 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
         method=method,
     )
     value, low, high, method = _limits(q, config.level, 0.0)
-    names = [
-        axis
-        for axis in ("energy", "quality")
-        if (pairs.cells[i], axis) in failing and not (axis == "energy" and unsure)
-    ]
     return CellResult(
         cell_id=pairs.cells[i],
         energy=energy,
         quality=Estimate(value=value, low=low, high=high, level=config.level, n=len(q), method=method),
-        failed=tuple(names),
+        failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
 
 def unresolvable(verdict: Verdict) -> list[str]:
-    """A sentence for each margin below its minimal detectable effect: a gate with such a margin could only guess."""
+    """A sentence for each margin below its minimal detectable effect on which the verdict is still open.
+
+    Such a gate could only guess. What is decided stands, however few the prompts: a change whose whole interval lies on
+    one side of the margin, and a run that fails on the other axis.
+    """
+    if verdict.verdict == "fail" or verdict.net_benefit_j is not None:
+        return []
     problems = []
-    for name, axis in (("energy", verdict.energy), (verdict.metric, verdict.quality)):
-        if axis.mde is not None and axis.mde > axis.margin:
-            n = axis.change.n
-            needed = math.ceil(n * (axis.mde / axis.margin) ** 2)
-            problems.append(
-                f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
-                f"({axis.mde:.4g}) of {n} prompts; the change found is {_text(axis.change.value)} "
-                f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. Take about {needed} prompts, or a wider margin"
-            )
+    for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
+        if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not _open(axis, good):
+            continue
+        needed = math.ceil(axis.n_prompts * (axis.mde / axis.margin) ** 2)
+        problems.append(
+            f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
+            f"({axis.mde:.4g}) of {axis.sample}; the change found is {_text(axis.change.value)} "
+            f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. Take about {needed} prompts, or a wider margin"
+        )
     return problems
+
+
+def _open(axis: Axis, good: int) -> bool:
+    """Whether the interval of the change contains the margin; `good`: the sign of a change for the better."""
+    low, high, margin = axis.change.low, axis.change.high, axis.margin
+    if axis.outcome != "inconclusive" or low is None or high is None or margin is None:
+        return False
+    return low <= -good * margin <= high
 
 
 def require_resolvable(verdict: Verdict) -> None:
     """Refuse margins that the evidence cannot tell from nothing.
 
     Raises:
-        UsageError: If a margin is below the minimal detectable effect.
+        UsageError: If the verdict is open and a margin is below the minimal detectable effect.
     """
     problems = unresolvable(verdict)
     if problems:
@@ -219,21 +256,22 @@ def require_resolvable(verdict: Verdict) -> None:
         raise UsageError("\n".join([*problems, shown]))
 
 
-def _net_benefit(pairs: Pairs, config: GateConfig) -> Estimate | None:
-    """λ ΔQ − ΔE in J/image, if a price was declared and the pairs are of single prompts."""
+def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | None:
+    """λ ΔQ − ΔE in J/image, if a price was declared; `extra`: variance of ln E between sessions."""
     price = config.joules_per_quality
     if price is None:
         return None
+    extra_j = extra * pairs.baseline_j**2 if extra else 0.0
     if len(pairs.quality) == len(pairs.energy_j):
         x = price * pairs.quality.mean(1) - pairs.energy_j.mean(1)
-        value, low, high, method = _limits(x, config.level, 0.0)
+        value, low, high, method = _limits(x, config.level, extra_j)
         return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
     # windows of several prompts: the two axes are not of the same units, so their variances are added
     parts = (price * pairs.quality.mean(1), -pairs.energy_j.mean(1))
     from scipy.special import stdtrit
 
     value = float(sum(p.mean() for p in parts))
-    se = math.sqrt(sum(p.var(ddof=1) / len(p) for p in parts))
+    se = math.sqrt(sum(p.var(ddof=1) / len(p) for p in parts) + extra_j)
     n = min(len(p) for p in parts)
     half = float(stdtrit(n - 1, (1 + config.level) / 2)) * se
     return Estimate(
@@ -241,37 +279,54 @@ def _net_benefit(pairs: Pairs, config: GateConfig) -> Estimate | None:
     )
 
 
-def _verdict(energy: Axis, quality: Axis, cells: tuple[CellResult, ...], worth: Estimate | None) -> Outcome:
-    if worth is not None and worth.low is not None and worth.high is not None:
-        return "pass" if worth.low >= 0 else "fail" if worth.high < 0 else "inconclusive"
+def _verdict(
+    energy: Axis, quality: Axis, cells: tuple[CellResult, ...], worth: Estimate | None, unsure_session: bool
+) -> Outcome:
+    if worth is not None:
+        if worth.low is not None and worth.low >= 0:
+            return "pass"
+        return "fail" if worth.high is not None and worth.high < 0 and not unsure_session else "inconclusive"
     if "fail" in (energy.outcome, quality.outcome) or (len(cells) > 1 and any(cell.failed for cell in cells)):
         return "fail"
     return "pass" if energy.outcome == quality.outcome == "pass" else "inconclusive"
 
 
 def _reasons(
-    energy: Axis,
-    quality: Axis,
-    metric: str,
-    unsure_session: bool,
-    d: Array,
-    limit: float,
-    extra: float,
-    config: GateConfig,
+    energy: Axis, quality: Axis, metric: str, config: GateConfig, worse_in_another_session: bool
 ) -> Iterable[str]:
-    if unsure_session and energy.outcome != "pass" and _p_worse(d, limit, extra) <= config.alpha:
-        yield (
-            "energy is worse than the margin, but the baseline is from another session and the scatter between "
-            "sessions is not known: measure both in one job, or give --session-sd from at least five A/A sessions"
-        )
+    if energy.outcome != "pass" and worse_in_another_session:
+        yield f"energy is worse than the margin, but {_SESSION}"
     for name, axis in (("energy", energy), (metric, quality)):
         if axis.outcome == "fail":
-            yield f"{name} is worse than the margin for sure"
+            yield f"{name} is worse than the margin ({1 - config.alpha:.0%} confidence)"
         elif axis.outcome == "inconclusive":
-            more = "" if axis.n_needed is None else f"; about {axis.n_needed} prompts would tell"
-            yield f"{name}: the interval holds the margin{more}"
+            more = "" if axis.n_needed is None else f"; about {axis.n_needed} prompts would decide"
+            yield f"{name}: the interval contains the margin{more}"
     if {energy.label, quality.label} == {"improved", "worse"} and "fail" in (energy.outcome, quality.outcome):
         yield "a trade: one axis improved while the other failed"
+
+
+_SESSION = (
+    "the baseline is from another session and the scatter between sessions is not known: measure both in one job, or "
+    "give --session-sd from at least five A/A sessions"
+)
+
+
+def _cell_reasons(cells: tuple[CellResult, ...]) -> Iterable[str]:
+    for axis in ("energy", "quality") if len(cells) > 1 else ():
+        worse = [cell.cell_id for cell in cells if axis in cell.failed]
+        if worse:
+            more = f" and {len(worse) - _LISTED} more" if len(worse) > _LISTED else ""
+            yield f"cells worse than the margin in {axis}: {', '.join(worse[:_LISTED])}{more}"
+
+
+def _worth_reasons(worth: Estimate, config: GateConfig, unsure_session: bool) -> Iterable[str]:
+    yield (
+        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {_text(worth.value)} J/image "
+        f"[{_text(worth.low)}, {_text(worth.high)}]; this price decides, the margins do not"
+    )
+    if unsure_session and worth.high is not None and worth.high < 0:
+        yield f"the net benefit is negative, but {_SESSION}"
 
 
 def _text(value: float | None) -> str:

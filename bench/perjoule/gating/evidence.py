@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,25 @@ import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import read_grid
 from perjoule.text import provenance_note
+from perjoule.types import Variant
+from perjoule.warnings_table import warning
 
-# windows with one of these were not of this work on this device alone
-_INVALIDATING = ("W202", "W212", "W213", "W215", "W260", "W263")
-_BRAKED = re.compile(r"W261.*(heat|therm|brake)", re.IGNORECASE)
+# a window with one of these has a number that is wrong (W202, W212, W213, W215), or is not of this work on this device
+# alone: stopped on the way (W251), other processes (W260), another power limit (W263). What is the same on both sides
+# (W203, W205, W214, W223) or is in the bound (W201, W207, W210, W211) does not forbid a comparison
+INVALIDATING = ("W202", "W212", "W213", "W215", "W251", "W260", "W263")
+# a board that heat or a power brake held back; one at its power cap is as it was set up
+_BRAKED = re.compile(r"^W261.*(slowdown|brake|sync boost)")
 _TOLERATED_SHARE = 0.05
-_VARIANT_KEYS = (
-    "model", "role", "policy", "revision", "scheduler", "scheduler_args", "guidance", "negative_prompt", "dtype",
-    "width_px", "height_px", "batch_size", "family",
-)  # fmt: skip
+# of a variant all must agree but its name, by which two runs are matched, and the rungs, which are cells
+_NOT_COMPARED = ("name", "steps", "levels")
+_VARIANT_KEYS = tuple(field.name for field in fields(Variant) if field.name not in _NOT_COMPARED)
+_PROTOCOL_KEYS = ("batch_size", "images_per_window", "iterations")
+_METRIC_KEYS = ("weights_digest", "direction", "track", "unit")
+_TRIAL_KEYS = ("boundary", "provenance")
 _LISTED = 5
 
 
@@ -48,7 +56,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
         missing=tuple(missing),
         incomparable=tuple(_differences(baseline, candidate, metric, set(config.change))),
         invalid=tuple(invalid),
-        notes=tuple(_notes(baseline, candidate)),
+        notes=tuple(_notes(baseline, candidate, metric)),
     )
 
 
@@ -147,19 +155,25 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
 
 def _invalid(name: str, run: Run) -> Iterable[str]:
     good = _good(run)
+    for mixture in mixtures(run.trials)[:_LISTED]:
+        yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
     if len(negative):
         yield f"{name}: {len(negative)} windows of zero or negative joules: {negative['trial_id'][0]}"
-    lines = good["warnings"].list.eval(pl.element().filter(pl.element().str.contains("|".join(_INVALIDATING))))
-    marked = lines.list.len().fill_null(0) > 0
-    braked = pl.Series(
-        [any(_BRAKED.search(text) for text in row or ()) for row in good["warnings"].to_list()], dtype=pl.Boolean
-    )
-    count = int((marked | braked).sum())
-    if count > _TOLERATED_SHARE * len(good):
-        texts = [text for row in good.filter(marked | braked)["warnings"].to_list() for text in row]
-        first = next(t for t in texts if t.startswith(_INVALIDATING) or _BRAKED.search(t))
-        yield f"{name}: {count} of {len(good)} windows are not valid for a verdict: {first}"
+    marked = _disturbed(good)
+    if len(marked) > _TOLERATED_SHARE * len(good):
+        yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict: {marked[0]}"
+
+
+def disturbance(warnings: Iterable[str]) -> str | None:
+    """The first warning of a window that makes it invalid for a verdict, or None."""
+    return next((text for text in warnings if text.startswith(INVALIDATING) or _BRAKED.search(text)), None)
+
+
+def _disturbed(trials: pl.DataFrame) -> list[str]:
+    """`disturbance` of every window that has one."""
+    found = (disturbance(texts or ()) for texts in trials["warnings"].to_list())
+    return [text for text in found if text is not None]
 
 
 def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
@@ -172,17 +186,20 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     a, b = (run.environment.get("comparability", {}) for run in (baseline, candidate))
     for key in {*a, *b}:
         yield key, a.get(key), b.get(key)
-    for column in ("boundary", "provenance"):
+    for column in _TRIAL_KEYS:
         there, here = (sorted(set(_good(run)[column].drop_nulls())) for run in (baseline, candidate))
         yield column, there, here
+    there, here = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
+    if there and here:  # runs of earlier versions do not know
+        yield "trials.device", there, here
     one, other = baseline.metrics.get(metric), candidate.metrics.get(metric)
     if one is not None and other is not None:
-        for key in ("weights_digest", "direction", "track", "unit"):
+        for key in _METRIC_KEYS:
             yield f"metrics.{metric}.{key}", getattr(one, key), getattr(other, key)
         options = [run.suite.metrics.options.get(metric, {}) for run in (baseline, candidate)]
         yield f"metrics.{metric}.options", options[0], options[1]
     protocols = [run.suite.protocol for run in (baseline, candidate)]
-    for key in ("batch_size", "images_per_window", "iterations"):
+    for key in _PROTOCOL_KEYS:
         yield f"protocol.{key}", getattr(protocols[0], key), getattr(protocols[1], key)
     variants = [{v.name: asdict(v) for v in run.suite.variants} for run in (baseline, candidate)]
     for name in variants[0].keys() & variants[1].keys():
@@ -190,10 +207,18 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
             yield f"variants.{name}.{key}", variants[0][name].get(key), variants[1][name].get(key)
 
 
-def _notes(baseline: Run, candidate: Run) -> Iterable[str]:
+def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
+    spec = baseline.metrics.get(metric)
+    if spec is not None and spec.advisory:
+        yield f"{metric} is advisory: it describes images and does not say how good they are"
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
         yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
+    for name, run in (("baseline", baseline), ("candidate", candidate)):
+        good = _good(run)
+        marked = _disturbed(good)
+        if marked:  # few enough to be tolerated
+            yield f"{name}: {len(marked)} of {len(good)} windows are disturbed and in the numbers: {marked[0]}"
     note = provenance_note(_good(candidate)["provenance"])
     if note:
         yield note

@@ -8,6 +8,8 @@ Both are means over the seeds and rounds of i. A run's change is the mean over i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,8 @@ from perjoule.gating.evidence import _good
 from perjoule.run_directory import Run
 from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
+
+_JOIN = "\x1f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +37,8 @@ class Pairs:
         provenance: Of the joules.
         energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
+        windows: How many energy windows the baseline and the candidate have in these cells.
+        baseline_j: Mean J/image of the baseline over cells and groups.
     """
 
     cells: tuple[str, ...]
@@ -44,17 +50,28 @@ class Pairs:
     provenance: tuple[str, ...]
     energy_units: tuple[str, ...] = ()
     quality_units: tuple[str, ...] = ()
+    windows: tuple[int, int] = (0, 0)
+    baseline_j: float = math.nan
+
+    @property
+    def energy_prompts(self) -> set[str]:
+        """The prompts behind `log_energy`."""
+        return {prompt for unit in self.energy_units for prompt in unit.split(_JOIN)}
 
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     """Join two runs that were found comparable and complete."""
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
-    energy = energy_by_unit(baseline).join(energy_by_unit(candidate), on=["cell_id", "unit"], suffix="_candidate")
-    if energy["unit"].n_unique() < 2:
-        # windows were put together otherwise: fall back on the images' own prompts
-        parts = (energy_by_unit(run, by_prompt=True) for run in (baseline, candidate))
-        energy = next(parts).join(next(parts), on=["cell_id", "unit"], suffix="_candidate")
-    energy = energy.filter(pl.col("cell_id").is_in(cells)).with_columns(
+    one, other = (energy_by_unit(run).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
+    energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
+    if len(energy) < len(one):
+        # windows were put together otherwise: pair the smallest groups of prompts that are whole in both runs
+        groups = _common_groups((baseline, candidate))
+        one, other = (
+            energy_by_unit(run, groups).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate)
+        )
+        energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
+    energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
     )
@@ -66,6 +83,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
     log_energy, energy_units = _wide(energy, "log", cells)
+    windows = [int(_good(run)["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
         cells=tuple(cells),
         log_energy=log_energy,
@@ -76,22 +94,53 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
         energy_units=energy_units,
         quality_units=quality_units,
+        windows=(windows[0], windows[1]),
+        baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
     )
 
 
-def energy_by_unit(run: Run, by_prompt: bool = False) -> pl.DataFrame:
-    """J/image by cell and unit of pairing (prompts that share windows): columns `cell_id, unit, energy`."""
+def energy_by_unit(run: Run, groups: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """J/image by cell and unit of pairing (prompts that share windows): columns `cell_id, unit, energy`.
+
+    Args:
+        run: A run.
+        groups: Prompt -> unit, for windows that were put together otherwise than those of another run; a window's unit
+            is then that of its first prompt, and the energy of a unit is that of all its windows over all its images.
+    """
     frame = _good(run).select(
         "cell_id",
         "prompt_ids",
-        energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
+        "energy_j",
+        images=pl.col("image_count") * pl.col("iterations"),
     )
-    if by_prompt:
-        frame = frame.explode("prompt_ids").rename({"prompt_ids": "unit"})
-    else:
-        unit = pl.col("prompt_ids").list.unique().list.sort().list.join("\x1f")
-        frame = frame.with_columns(unit=unit)
-    return frame.group_by("cell_id", "unit").agg(pl.col("energy").mean())
+    if groups is not None:
+        unit = pl.col("prompt_ids").list.first().replace_strict(groups, default=None, return_dtype=pl.String)
+        each = pl.col("energy_j").sum() / pl.col("images").sum()
+        return frame.with_columns(unit=unit).drop_nulls("unit").group_by("cell_id", "unit").agg(energy=each)
+    unit = pl.col("prompt_ids").list.unique().list.sort().list.join(_JOIN)
+    each = pl.col("energy_j") / pl.col("images")
+    return frame.with_columns(unit=unit, energy=each).group_by("cell_id", "unit").agg(pl.col("energy").mean())
+
+
+def _common_groups(runs: Sequence[Run]) -> dict[str, str]:
+    """Prompt -> group: prompts that share a window in either run, directly or by way of others, are one group."""
+    parent: dict[str, str] = {}
+
+    def root(prompt: str) -> str:
+        while parent.setdefault(prompt, prompt) != prompt:
+            parent[prompt] = parent[parent[prompt]]
+            prompt = parent[prompt]
+        return prompt
+
+    for run in runs:
+        for prompts in _good(run)["prompt_ids"].to_list():
+            for prompt in prompts[1:]:
+                parent[root(prompt)] = root(prompts[0])
+            root(prompts[0])
+    members: dict[str, list[str]] = {}
+    for prompt in sorted(parent):
+        members.setdefault(root(prompt), []).append(prompt)
+    return {prompt: _JOIN.join(group) for group in members.values() for prompt in group}
 
 
 def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from perjoule.errors import UsageError
+from perjoule.shares import share
 from perjoule.types import Estimate
 
 SCHEMA = 1
+ENERGY_MARGIN = 0.05
 Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
 Mode = Literal["paired", "stored"]
 MAX_LOOKS = 3
@@ -19,8 +21,8 @@ class GateConfig:
     """How to judge.
 
     Attributes:
-        margin_energy: How much more energy is still tolerable, as a share.
-        margin_quality: How much less quality is still tolerable, in units of the metric.
+        margin_energy: How much more energy is still tolerable, as a share: 0.05 or "5%"; None is 5 %.
+        margin_quality: How much less quality is still tolerable, in units of the metric; None takes the metric's own.
         alpha: One-sided error of each axis, of all looks together.
         mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, whose own
             scatter `session_sd` is added; without it, energy cannot fail.
@@ -30,8 +32,8 @@ class GateConfig:
         joules_per_quality: If given, a trade is judged by its net benefit at this price instead of by two margins.
     """
 
-    margin_energy: float = 0.05
-    margin_quality: float = 0.15
+    margin_energy: float | None = None
+    margin_quality: float | None = None
     alpha: float = 0.05
     mode: Mode = "paired"
     session_sd: float | None = None
@@ -40,13 +42,23 @@ class GateConfig:
     joules_per_quality: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("margin_energy", "alpha", "session_sd"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, share(getattr(self, name), f"gate: {name}"))
         checks = (
-            ("margin_energy", 0 < self.margin_energy < 10, "a share above 0, such as 0.05 or 5%"),
-            ("margin_quality", 0 < self.margin_quality < float("inf"), "above 0, in units of the metric"),
+            ("margin_energy", self.margin_energy is None or 0 < self.margin_energy < 10, "above 0 and below 1000%"),
+            (
+                "margin_quality",
+                self.margin_quality is None or 0 < self.margin_quality < float("inf"),
+                "above 0, in units of the metric",
+            ),
             ("alpha", 0 < self.alpha < 0.5, "between 0 and 0.5"),
             ("looks", 1 <= self.looks <= MAX_LOOKS, f"1 to {MAX_LOOKS}; more looks are a rerun until green"),
-            ("session_sd", self.session_sd is None or self.session_sd >= 0, "a share, 0 or more"),
-            ("joules_per_quality", self.joules_per_quality is None or self.joules_per_quality > 0, "above 0"),
+            (
+                "joules_per_quality",
+                self.joules_per_quality is None or 0 < self.joules_per_quality < float("inf"),
+                "above 0",
+            ),
         )
         for name, good, remedy in checks:
             if not good:
@@ -56,6 +68,22 @@ class GateConfig:
     def level(self) -> float:
         """Of the two-sided intervals whose ends are the one-sided limits."""
         return 1 - 2 * self.alpha / self.looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """What is tolerable on one axis; None if nobody declared it. origin: `given`, `default`, `default of METRIC`."""
+
+    value: float | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """The margins of a verdict. energy: a share. quality: units of the metric."""
+
+    energy: Margin
+    quality: Margin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,19 +127,39 @@ class Axis:
     Attributes:
         change: Energy: a share, positive is more. Quality: units of the metric, positive is better. The ends are the
             one-sided limits that decide.
-        margin: As declared, positive.
+        margin: Positive; None if nobody declared one, which only an invalid verdict or one by a price survives.
         mde: Smallest change that this evidence would see in four of five cases; None without evidence.
         outcome: Of this axis alone.
-        label: `improved`, `unchanged within the margin`, `worse` and the like, for people.
-        n_needed: Prompts needed to resolve a change of this size from the margin; None if that cannot be had.
+        label: `improved`, `worse`, `no clear change`, `identical images`, for people.
+        margin_origin: Who declared the margin: `given`, `default`, `default of METRIC`.
+        n_needed: Prompts needed to resolve a change of this size from the margin; None if no number of prompts can.
+        n_prompts: Prompts behind the change. `change.n` counts the paired units: prompts, or on the energy axis groups
+            of prompts that share windows.
+        n_windows_baseline: Energy windows of the baseline.
+        n_windows_candidate: Energy windows of the candidate.
     """
 
     change: Estimate
-    margin: float
+    margin: float | None
     mde: float | None
     outcome: Outcome
     label: str
+    margin_origin: str = ""
     n_needed: int | None = None
+    n_prompts: int = 0
+    n_windows_baseline: int = 0
+    n_windows_candidate: int = 0
+
+    @property
+    def sample(self) -> str:
+        """What the change rests on, in words."""
+        pairs = ""
+        if self.change.n != self.n_prompts:
+            pairs = f" in {self.change.n} groups that share windows"
+        return (
+            f"{self.n_prompts} prompts{pairs}; {self.n_windows_baseline} windows in the baseline, "
+            f"{self.n_windows_candidate} in the candidate"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,14 +189,22 @@ class Verdict:
     total_energy_change: float | None = None
     net_benefit_j: Estimate | None = None
     provenance: tuple[str, ...] = field(default=())
+    identical_images: bool = False
 
     @classmethod
-    def invalid(cls, metric: str, config: GateConfig, found: Findings) -> Verdict:
+    def invalid(cls, metric: str, config: GateConfig, found: Findings, margins: Margins) -> Verdict:
         """The verdict without numbers."""
         none = Estimate(value=None, low=None, high=None, level=config.level, n=0, method="")
 
-        def axis(margin: float) -> Axis:
-            return Axis(change=none, margin=margin, mde=None, outcome="invalid", label="no evidence")
+        def axis(margin: Margin) -> Axis:
+            return Axis(
+                change=none,
+                margin=margin.value,
+                mde=None,
+                outcome="invalid",
+                label="no evidence",
+                margin_origin=margin.origin,
+            )
 
         reasons = [*found.invalid]
         reasons += [f"{m.where} lacks {m.what} {m.name}{': ' if m.detail else ''}{m.detail}" for m in found.missing]
@@ -156,8 +212,8 @@ class Verdict:
         return cls(
             verdict="invalid",
             metric=metric,
-            energy=axis(config.margin_energy),
-            quality=axis(config.margin_quality),
+            energy=axis(margins.energy),
+            quality=axis(margins.quality),
             config=config,
             missing=found.missing,
             incomparable=found.incomparable,

@@ -16,7 +16,7 @@ def terminal(verdict: Verdict) -> str:
     """At most twelve lines."""
     lines = [f"{_WORDS[verdict.verdict]}{_brand(verdict)}"]
     lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
-    lines.append(f"  quality  {_axis(verdict.quality, percent=False)}  ({one_line(verdict.metric)})")
+    lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
         lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
     shown = verdict.reasons[:_LISTED]
@@ -33,8 +33,8 @@ def markdown(verdict: Verdict) -> str:
     lines = [
         f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_brand(verdict)}",
         "",
-        f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | outcome |",
-        "|---|---|---|---|---|---|",
+        f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | rests on | outcome |",
+        "|---|---|---|---|---|---|---|",
         _row("energy per image", verdict.energy, percent=True),
         _row(verdict.metric, verdict.quality, percent=False),
         "",
@@ -72,12 +72,15 @@ def junit(verdict: Verdict) -> str:
     """JUnit XML: one test case per axis; the numbers are properties."""
     axes = (("energy", verdict.energy), ("quality", verdict.quality))
     broken = verdict.verdict == "invalid"
-    failures = 0 if broken else sum(axis.outcome == "fail" for _, axis in axes)
+    priced = verdict.net_benefit_j is not None
+    failures = 0 if broken or priced else sum(axis.outcome == "fail" for _, axis in axes)
     suite = Xml.Element("testsuite", name="perjoule gate")
     properties = Xml.SubElement(suite, "properties")
     for name, text in (("verdict", verdict.verdict), ("metric", verdict.metric), ("provenance", _kinds(verdict))):
         Xml.SubElement(properties, "property", name=name, value=one_line(text))
-    cell_failure = not broken and verdict.verdict == "fail" and not failures
+    cell_failure = not broken and not priced and verdict.verdict == "fail" and not failures
+    if verdict.net_benefit_j is not None:
+        _price_case(suite, verdict)
     for name, axis in axes:
         case = Xml.SubElement(suite, "testcase", classname="perjoule.gate", name=name)
         numbers = Xml.SubElement(case, "properties")
@@ -87,38 +90,64 @@ def junit(verdict: Verdict) -> str:
             ("high", axis.change.high),
             ("margin", axis.margin),
             ("mde", axis.mde),
+            ("n", axis.change.n),
+            ("n_prompts", axis.n_prompts),
+            ("n_windows_baseline", axis.n_windows_baseline),
+            ("n_windows_candidate", axis.n_windows_candidate),
         ):
             Xml.SubElement(numbers, "property", name=key, value="" if value is None else repr(value))
+        Xml.SubElement(numbers, "property", name="margin_origin", value=one_line(axis.margin_origin))
         text = "\n".join(one_line(reason) for reason in verdict.reasons)
         if broken:
             Xml.SubElement(case, "error", message="invalid or incomparable evidence").text = text
+        elif priced:
+            continue  # the net benefit decides, not the axes
         elif axis.outcome == "fail" or (cell_failure and name == "energy"):
             Xml.SubElement(case, "failure", message=f"{name} is worse than the margin").text = text
         elif axis.outcome == "inconclusive":
             Xml.SubElement(case, "skipped", message="inconclusive")
-    suite.set("tests", "2")
-    suite.set("errors", "2" if broken else "0")
-    suite.set("failures", str(failures + cell_failure))
-    suite.set("skipped", str(0 if broken else sum(axis.outcome == "inconclusive" for _, axis in axes)))
+    for name, kind in (("tests", "testcase"), ("errors", "error"), ("failures", "failure"), ("skipped", "skipped")):
+        suite.set(name, str(sum(1 for _ in suite.iter(kind))))
     Xml.indent(suite)
     return Xml.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _price_case(suite: Xml.Element, verdict: Verdict) -> None:
+    """The test case of a verdict by a price of quality."""
+    case = Xml.SubElement(suite, "testcase", classname="perjoule.gate", name="net benefit")
+    text = "\n".join(one_line(reason) for reason in verdict.reasons)
+    if verdict.verdict == "fail":
+        Xml.SubElement(case, "failure", message="the net benefit is negative").text = text
+    elif verdict.verdict == "inconclusive":
+        Xml.SubElement(case, "skipped", message="inconclusive")
 
 
 def _axis(axis: Axis, *, percent: bool) -> str:
     text = _percent if percent else _number
     if axis.change.value is None:
-        return f"no number; margin {text(axis.margin)}, minimal detectable effect unknown"
+        return f"no number; margin {_margin(axis, percent=percent)}, minimal detectable effect unknown"
     change = f"{text(axis.change.value)} [{text(axis.change.low)}, {text(axis.change.high)}]"
     return (
-        f"{change}, margin {text(axis.margin)}, minimal detectable effect {text(axis.mde)}, n = {axis.change.n}: "
-        f"{axis.outcome}, {axis.label}"
+        f"{change}: {axis.outcome}, {axis.label}; margin {_margin(axis, percent=percent)}, "
+        f"minimal detectable effect {text(axis.mde)}; {axis.sample}"
     )
+
+
+def _margin(axis: Axis, *, percent: bool) -> str:
+    """The margin and who declared it."""
+    if axis.margin is None:
+        return "none"
+    text = f"{100 * axis.margin:.4g} %" if percent else f"{axis.margin:.4g}"
+    return f"{text} ({one_line(axis.margin_origin)})"
 
 
 def _row(name: str, axis: Axis, *, percent: bool) -> str:
     text = _percent if percent else _number
     interval = "–" if axis.change.value is None else f"{text(axis.change.low)} to {text(axis.change.high)}"
-    cells = (escape_markdown(name), text(axis.change.value), interval, text(axis.margin), text(axis.mde), axis.outcome)
+    margin = escape_markdown(_margin(axis, percent=percent))
+    sample = "–" if axis.change.value is None else axis.sample
+    outcome = f"{axis.outcome}, {axis.label}"
+    cells = (escape_markdown(name), text(axis.change.value), interval, margin, text(axis.mde), sample, outcome)
     return "| " + " | ".join(cells) + " |"
 
 

@@ -6,6 +6,7 @@ Importing this package loads neither torch nor pynvml nor codecarbon.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perjoule.errors import MeterError, UnknownNameError
 from perjoule.meters.base import BaseMeter
+from perjoule.warnings_table import warning
 
 if TYPE_CHECKING:  # it would load numpy
     from perjoule.protocols import EnergyMeter
@@ -35,7 +37,8 @@ def open_meter(name: str = "auto") -> EnergyMeter:
     """Open a meter; use it with `with`, or close it.
 
     Args:
-        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do), `rapl`, `estimate` or `replay:FILE`.
+        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do, and so will the digest that records name boards by), `rapl`,
+            `estimate` or `replay:FILE`.
 
     Returns:
         The meter, ready for windows: start-up costs (about a second for NVML and codecarbon) are paid here.
@@ -58,11 +61,11 @@ def _open(name: str) -> BaseMeter[Any]:
     if name == "rapl":
         from perjoule.meters.rapl import RaplMeter
 
-        return RaplMeter()
+        return _without_gpus(RaplMeter())
     if name == "estimate":
         from perjoule.meters.estimate import EstimateMeter
 
-        return EstimateMeter()
+        return _without_gpus(EstimateMeter())
     if kind == "replay" and detail:
         from perjoule.meters.replay import ReplayMeter
 
@@ -70,6 +73,19 @@ def _open(name: str) -> BaseMeter[Any]:
     if name == "replay":
         raise MeterError("the replay meter needs a stored trace: write replay:FILE")
     raise UnknownNameError("meter", name, METER_NAMES)
+
+
+def _without_gpus(meter: BaseMeter[Any]) -> BaseMeter[Any]:
+    """The meter of a CPU, with a note if there are GPUs whose joules it does not see."""
+    from perjoule.meters.nvml import visible_gpus
+
+    gpus = visible_gpus()
+    if gpus:
+        count = Counter(gpus)
+        listed = ", ".join(f"{n} x {model}" if n > 1 else model for model, n in count.items())
+        said = f"the joules are those of the CPU ({meter.name}), and not those of {listed}"
+        meter.notes = (*meter.notes, warning("W232", said))
+    return meter
 
 
 def _open_best() -> BaseMeter[Any]:
@@ -103,7 +119,14 @@ def _list_nvml() -> list[MeterInfo]:
         return [MeterInfo(name="nvml", available=False, why=str(error))]
     if not boards:
         return [MeterInfo(name="nvml", available=False, why="nvml: the driver lists no GPU; see `nvidia-smi -L`")]
-    return [MeterInfo(name=f"nvml:{board.uuid}", available=True, why=board.model) for board in boards]
+    return [
+        MeterInfo(
+            name=f"nvml:{board.label}",
+            available=True,
+            why=f"{board.model or 'unknown model'}, GPU {board.index} of `nvidia-smi -L`",
+        )
+        for board in boards
+    ]
 
 
 def _list_rapl() -> MeterInfo:

@@ -20,8 +20,11 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from perjoule.errors import MeterError
-from perjoule.meters.clock import Clock, SystemClock
+from perjoule.identity import MeteredDevice, without_uuids
+from perjoule.meters.clock import Cancel, Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.meters.machine import Look, Machine, between
+from perjoule.meters.pulse import BEAT_S, Pulse
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
 from perjoule.warnings_table import warning
 
@@ -57,8 +60,8 @@ class BoardFacts:
     """What an open meter knows about a board.
 
     Attributes:
-        uuid: As NVML says, like the next two.
-        model: Name of the board.
+        digest: Of the board's UUID, see `identity.board_digest`.
+        model: Name of the board; `unknown` where it does not tell.
         driver: Version.
         counter: Words for the energy counter in use, None if there is none.
         period: The counter's update period.
@@ -67,9 +70,10 @@ class BoardFacts:
         power: Words for the best power reading, None if there is none.
         mig: True if the board is split.
         conditions: As they were when the meter was opened.
+        absent: What the board does not tell, each with NVML's reason.
     """
 
-    uuid: str
+    digest: str
     model: str
     driver: str
     counter: str | None
@@ -79,6 +83,7 @@ class BoardFacts:
     power: str | None
     mig: bool
     conditions: Conditions
+    absent: tuple[str, ...] = ()
 
 
 class MeterWindow(Generic[State]):
@@ -101,6 +106,8 @@ class MeterWindow(Generic[State]):
         self._started_s = 0.0
         self._reading: EnergyReading | None = None
         self._iterations: int | None = None
+        self._machine: Look | None = None
+        self._stop_watching: Cancel | None = None
 
     @property
     def reading(self) -> EnergyReading:
@@ -121,6 +128,7 @@ class MeterWindow(Generic[State]):
         except BaseException:
             self._meter._release()
             raise
+        self._meter.pulse.begin()
         self._started_s = self._meter.clock.now()
         return self
 
@@ -131,6 +139,8 @@ class MeterWindow(Generic[State]):
         try:
             self._stop(work_failed=error is not None)
         finally:
+            if self._stop_watching is not None:
+                self._stop_watching()
             if self._state is not None:
                 self._meter._abandon(self._state)
             self._meter._release()
@@ -175,9 +185,13 @@ class MeterWindow(Generic[State]):
 
     def _begin(self) -> None:
         try:
+            if self._meter.machine is not None:
+                self._machine = self._meter.machine.look()
             for recorder in self._meter.recorders:
                 recorder.begin()
             self._state = self._meter._begin()
+            if not self._meter.watches:
+                self._stop_watching = self._meter.clock.every(BEAT_S, self._meter._look)
         except Fault as fault:
             self._fault = fault.warning
         except Exception as defect:
@@ -196,7 +210,11 @@ class MeterWindow(Generic[State]):
                 raise
             return
         stopped_s = self._meter.clock.now()
-        reading = self._meter._finish(self._end(stopped_s), self._max_uncertainty)
+        stopped = self._meter.pulse.end()
+        reading = self._end(stopped_s)
+        if stopped is not None:
+            reading = _without_energy(reading, stopped)
+        reading = self._meter._finish(self._with_machine(reading), self._max_uncertainty)
         said = None
         if self._iterations and reading.energy_j is not None:
             said = self._meter._in_step(reading.duration_s / self._iterations, reading.duration_s)
@@ -218,6 +236,14 @@ class MeterWindow(Generic[State]):
     def _nothing_read(self, stopped_s: float, *warnings: str) -> EnergyReading:
         return self._meter._reading(None, None, self._started_s, stopped_s, warnings)
 
+    def _with_machine(self, reading: EnergyReading) -> EnergyReading:
+        """The reading with how busy the machine was around it."""
+        machine = self._meter.machine
+        if machine is None or self._machine is None:
+            return reading
+        load, warnings = between(self._machine, machine.look(), machine.cores)
+        return replace(reading, machine=load, warnings=(*reading.warnings, *warnings))
+
 
 class BaseMeter(ABC, Generic[State]):
     """Windows, naming and closing for all meters. A subclass says how a window begins and ends.
@@ -230,10 +256,14 @@ class BaseMeter(ABC, Generic[State]):
         idle_power_w: Last learnt idle power in W, or None.
         recorders: Of the conditions on the boards that are measured.
         facts: About those boards, as they were when the meter was opened.
+        watches: True if the meter's own thread calls `_look` inside a window, at least every quarter of a second.
+        pulse: Notices windows that were stopped.
+        machine: Tells how busy the machine is; None on virtual time, which no machine lives on.
     """
 
     recorders: tuple[ConditionsRecorder, ...] = ()
     facts: tuple[BoardFacts, ...] = ()
+    watches: bool = False
 
     def __init__(
         self,
@@ -251,6 +281,8 @@ class BaseMeter(ABC, Generic[State]):
         self.provenance: Provenance = provenance
         self.notes = tuple(notes)
         self.idle_power_w: float | None = None
+        self.pulse = Pulse(self.clock)
+        self.machine = Machine() if isinstance(self.clock, SystemClock) else None
         self._name = name
         self._why = why
         self._open_window: MeterWindow[State] | None = None
@@ -263,8 +295,8 @@ class BaseMeter(ABC, Generic[State]):
 
     @property
     def why(self) -> str:
-        """What it reads, and why it was taken."""
-        return self._why
+        """What it reads, and why it was taken; names no board by its UUID."""
+        return without_uuids(self._why)
 
     @property
     @abstractmethod
@@ -274,6 +306,18 @@ class BaseMeter(ABC, Generic[State]):
     def add_reasons(self, reasons: Sequence[str]) -> None:
         """Append to `why` what stood in the way of better meters."""
         self._why = "; ".join([self._why, *reasons])
+
+    @property
+    def device(self) -> MeteredDevice | None:
+        """What the joules belong to; None for sources that do not know."""
+        if not self.facts:
+            return None
+        limits = [board.limit_w for board in self.facts]
+        return MeteredDevice(
+            name=" + ".join(board.model for board in self.facts),
+            digest=" + ".join(board.digest for board in self.facts),
+            power_limit_w=None if None in limits else sum(limit_w or 0.0 for limit_w in limits),
+        )
 
     def describe(self) -> tuple[BoardFacts, ...]:
         """The boards that this meter reads, if it reads boards."""
@@ -332,9 +376,11 @@ class BaseMeter(ABC, Generic[State]):
         return None
 
     def _look(self) -> None:
-        """Record the boards' conditions; called inside a window as often as is convenient."""
+        """Record the boards' conditions; called inside a window several times a second."""
+        self.pulse.beat()
         for recorder in self.recorders:
             recorder.look()
+            self.pulse.beat()
 
     def _close(self) -> None:
         """Let go of the source."""
@@ -369,6 +415,9 @@ class BaseMeter(ABC, Generic[State]):
             method=self.method,
             idle_power_w=self.idle_power_w,
             warnings=(*self.notes, *warnings),
+            device=self.device.name if self.device else None,
+            device_digest=self.device.digest if self.device else None,
+            power_limit_w=self.device.power_limit_w if self.device else None,
         )
 
     def _finish(self, reading: EnergyReading, max_uncertainty: float | None) -> EnergyReading:
@@ -410,6 +459,30 @@ class BaseMeter(ABC, Generic[State]):
             rows[recorder.device] = replace(row, conditions=conditions)
             said += warnings if len(self.recorders) == 1 else [f"{one} ({recorder.device})" for one in warnings]
         return replace(reading, devices=tuple(rows.values()), warnings=(*reading.warnings, *said))
+
+
+def _without_energy(reading: EnergyReading, reason: str) -> EnergyReading:
+    """The reading of a window whose joules belong to nobody's work; its log says so too, if it is computed again."""
+    rows = [
+        replace(
+            row,
+            energy_j=None,
+            uncertainty_j=None,
+            power_ratio=None,
+            counter=None if row.counter is None else replace(row.counter, lost=reason),
+        )
+        for row in reading.devices
+    ]
+    return replace(
+        reading,
+        energy_j=None,
+        uncertainty_j=None,
+        partial_energy_j=None,
+        partial_s=None,
+        trace=None,
+        devices=tuple(rows),
+        warnings=(*reading.warnings, reason),
+    )
 
 
 def _nothing() -> None:

@@ -67,7 +67,7 @@ class ConditionsRecorder:
     """Records one board's conditions over one window at a time."""
 
     def __init__(self, device: str, board: BoardState, clock: Clock) -> None:
-        """Nothing is asked yet. `device`: UUID."""
+        """Nothing is asked yet. `device`: digest of the board's UUID."""
         self.device = device
         self._board = board
         self._clock = clock

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
-from perjoule.meters.clock import Cancel, Clock
+from perjoule.meters.clock import Cancel, Clock, not_begun
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import (
     Bracketed,
@@ -46,7 +46,7 @@ class CounterSource:
     """One board's counter.
 
     Attributes:
-        device: UUID.
+        device: Digest of the board's UUID.
         read_j: The counter in J; raises Fault.
         read_w: An instant power reading in W beside it, if there is one; raises Fault.
         limit_w: Power limit, for the sanity check.
@@ -104,7 +104,7 @@ class _Open:
     """A window of a CounterMeter on its way."""
 
     polls: list[list[CounterPoll]]
-    cancel: Cancel
+    cancel: Cancel = field(default=not_begun)
     before: list[Edge | Fault] = field(default_factory=list)
     looking: bool = False
 
@@ -117,6 +117,8 @@ class CounterMeter(BaseMeter[_Open]):
     counter and power some ten to twenty times a second, so that a source that fails on the way takes nothing along
     but what came after its last look.
     """
+
+    watches = True
 
     def __init__(
         self,
@@ -240,14 +242,17 @@ class CounterMeter(BaseMeter[_Open]):
     def _begin(self) -> _Open:
         def look() -> None:
             if state.looking:
+                self.pulse.beat()
                 for board, polls in zip(self.boards, state.polls, strict=True):
                     polls.append(board.poll())
+                    self.pulse.beat()
                 self._look()
 
         # The thread is begun before the edge is waited for, and left to end while the next ones are: both take time.
         shortest_s = min(board.period.median_s for board in self.boards)
         interval_s = min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1])
-        state = _Open(polls=[[] for _ in self.boards], cancel=self.clock.every(interval_s, look))
+        state = _Open(polls=[[] for _ in self.boards])  # before the thread, which reads it
+        state.cancel = self.clock.every(interval_s, look)
         try:
             state.before = next_edges([board.watcher for board in self.boards], self.clock)
             if len(state.before) == 1 and isinstance(state.before[0], Fault):

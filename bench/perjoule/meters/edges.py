@@ -127,8 +127,11 @@ def bracket(log: CounterLog) -> Bracketed:
     Returns:
         Energy in J of `started_s` to `stopped_s`. None where the counter counted more than the limit allows
         (W212) or less than half of what the device draws at rest (W213), or failed for good (W211, W220) with no power
-        reading to fill in; what was counted until then is the partial energy.
+        reading to fill in; what was counted until then is the partial energy. None, too, where the window was stopped
+        (W251).
     """
+    if log.lost is not None and log.lost.startswith("W251"):  # it was stopped: what was counted is not of its work
+        return Bracketed(energy_j=None, uncertainty_j=None, warnings=(log.lost,))
     looks = _looks(log)
     resets = [(one, other) for one, other in pairwise(looks) if other.energy_j < one.energy_j]
     stuck_s = _stuck_since_s(log, looks)

@@ -21,6 +21,7 @@ from io import StringIO
 from typing import Any
 
 from perjoule.errors import MeterError
+from perjoule.identity import MeteredDevice, cpu_name
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.processes import running_cpu_s
@@ -176,6 +177,7 @@ class EstimateMeter(BaseMeter[float]):
         """
         self.model = codecarbon_model() if model is None else model
         self._cpu_s = cpu_s or CpuTime()
+        self._cpu = cpu_name()
         notes = []
         if self.model.generic_tdp:
             said = f"CPU {self.model.cpu_model!r} is not in codecarbon's table, {self.model.tdp_w:g} W assumed"
@@ -188,6 +190,11 @@ class EstimateMeter(BaseMeter[float]):
             clock=clock,
             notes=notes,
         )
+
+    @property
+    def device(self) -> MeteredDevice:
+        """The CPU."""
+        return MeteredDevice(name=self._cpu)
 
     @property
     def method(self) -> str:

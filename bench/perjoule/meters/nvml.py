@@ -23,7 +23,7 @@ from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.counter import CounterMeter, CounterSource
-from perjoule.meters.nvml_device import Board, NvmlDevice, choose_boards, list_boards, retried
+from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, list_boards, retried
 from perjoule.meters.nvml_probe import ProbedBoard, probe
 from perjoule.meters.power import PowerMeter
 from perjoule.types import Boundary
@@ -42,8 +42,8 @@ def open_nvml(
     """Open the best meter of one or several boards.
 
     Args:
-        selector: UUIDs or prefixes, separated by commas; `all` takes the boards that CUDA would see, empty the first of
-            them.
+        selector: UUIDs, labels (`board-…`) or prefixes, separated by commas; `all` takes the boards that CUDA would
+            see, empty the first of them.
         nvml: A binding with pynvml's functions; imported if None.
         clock: Time; the system's monotonic clock if None.
         environ: Where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up.
@@ -75,6 +75,52 @@ def describe_nvml(nvml: Any = None) -> list[Board]:
         return _list(nvml, clock)
     finally:
         _shutdown(nvml)
+
+
+def describe_gpus(nvml: Any = None) -> list[dict[str, Any]]:
+    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; empty without a driver.
+
+    What a board does not tell is None.
+    """
+    clock = SystemClock()
+    try:
+        nvml = start_nvml(nvml, clock)
+    except MeterError:
+        return []
+    try:
+        return [_described(nvml, board, clock) for board in _list(nvml, clock)]
+    except MeterError:
+        return []
+    finally:
+        _shutdown(nvml)
+
+
+def _described(nvml: Any, board: Board, clock: Clock) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": board.model or None, "digest": board.label}
+    try:
+        device = NvmlDevice(nvml, board, clock)
+    except Fault:
+        return found | {"driver": None, "memory_bytes": None, "power_limit_w": None}
+    driver = device.driver()
+    return found | {
+        "driver": None if driver == "unknown" else driver,
+        "memory_bytes": device.memory_total_bytes(),
+        "power_limit_w": device.limit_w(),
+    }
+
+
+def visible_gpus(environ: Mapping[str, str] | None = None, nvml: Any = None) -> tuple[str, ...]:
+    """Models of the NVIDIA GPUs that CUDA would show to this process; empty without a driver."""
+    try:
+        boards = describe_nvml(nvml)
+    except MeterError:
+        return ()
+    visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    try:
+        chosen = choose_boards(boards, ALL, visible).boards
+    except MeterError:  # nothing is visible, or a slice, of which NVML does not tell here whose it is
+        chosen = tuple(boards) if visible and visible.strip().upper().startswith("MIG") else ()
+    return tuple(board.model or "unknown" for board in chosen)
 
 
 def _list(nvml: Any, clock: Clock) -> list[Board]:
@@ -127,19 +173,19 @@ def _counter_meter(
     boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
 ) -> CounterMeter:
     """The meter over the boards' energy counters, which all have one. Raises MeterError if one does not move."""
-    labels = ", ".join(f"{board.uuid} ({board.device.board.model})" for board in boards)
+    labels = ", ".join(f"{board.label} ({board.model})" for board in boards)
     words = " and ".join(sorted({board.counter_words for board in boards}))
     meter = CounterMeter(
         name=_name(boards),
         why=f"reads the energy counter of {labels}; {note}",
-        source=f"nvml {words}, {', '.join(board.uuid for board in boards)}, driver {boards[0].driver}",
+        source=f"nvml {words}, {', '.join(board.label for board in boards)}, driver {boards[0].driver}",
         counters=[
             CounterSource(
-                device=board.uuid,
+                device=board.label,
                 read_j=board.read_j,
                 read_w=board.power.read if board.power is not None and not board.power.averaging_s else None,
                 limit_w=board.limit_w,
-                recorder=ConditionsRecorder(board.uuid, board.device, clock),
+                recorder=ConditionsRecorder(board.label, board.device, clock),
             )
             for board in boards
             if board.read_j is not None
@@ -170,8 +216,8 @@ def _power_meter(
         notes.append(warning("W204", f"{power.words} is, or may be, an average over 1 s"))
     meter = PowerMeter(
         name=_name([board]),
-        why=f"integrates {power.words} of {board.uuid} ({board.device.board.model}; {note}), because {no_counter}",
-        source=f"nvml {power.words}, {board.uuid}, driver {board.driver}",
+        why=f"integrates {power.words} of {board.label} ({board.model}; {note}), because {no_counter}",
+        source=f"nvml {power.words}, {board.label}, driver {board.driver}",
         power=power,
         clock=clock,
         boundary=_boundary([board]),
@@ -179,14 +225,14 @@ def _power_meter(
         notes=notes,
         on_close=on_close,
     )
-    meter.recorders = (ConditionsRecorder(board.uuid, board.device, clock),)
+    meter.recorders = (ConditionsRecorder(board.label, board.device, clock),)
     meter.facts = (board.facts(clock, None, meter.idle),)
     return meter
 
 
 def _name(boards: Sequence[ProbedBoard]) -> str:
-    """The PCI order in which NVML counts boards is not told to anyone: from here on they are known by UUID."""
-    return f"nvml:{','.join(board.uuid for board in boards)}"
+    """What the user may type to get these boards again, and what may be shared: digests in the place of UUIDs."""
+    return f"nvml:{','.join(board.label for board in boards)}"
 
 
 def _boundary(boards: Sequence[ProbedBoard]) -> Boundary:

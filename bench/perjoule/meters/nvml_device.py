@@ -1,5 +1,8 @@
 """Which board, and what NVML says about it: the only module that calls NVML, and the only one that sees mW and mJ.
 
+Energy and power are what a meter is for: calls for them raise `Fault`. Everything else describes a board, and any such
+call may fail on some board, driver or binding: `ask` gives None and the reason then, whatever was raised.
+
 NVML counts boards in PCI order, sees all of them whatever CUDA_VISIBLE_DEVICES says, and knows energy for
 whole boards only. So a board is chosen by UUID, CUDA's environment variable is read here, and MIG slices are
 refused.
@@ -9,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from perjoule.errors import MeterError
+from perjoule.identity import board_digest
 from perjoule.meters.base import Fault
 from perjoule.meters.clock import Clock
 
@@ -33,11 +37,22 @@ NOT_FOUND = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A GPU board as NVML lists it; index in PCI order."""
+    """A GPU board as NVML lists it.
+
+    Attributes:
+        index: In PCI order.
+        uuid: Empty where the board does not tell it.
+        model: Empty where the board does not tell it.
+    """
 
     index: int
     uuid: str
     model: str = ""
+
+    @property
+    def label(self) -> str:
+        """The board's name in records and on the command line: the digest of its UUID, or its index."""
+        return board_digest(self.uuid) if self.uuid else f"{_BY_INDEX}{self.index}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +64,7 @@ class Choice:
 
 
 ALL = "all"
+_BY_INDEX, _BY_DIGEST = "index-", "board-"
 
 
 def choose_boards(
@@ -58,8 +74,8 @@ def choose_boards(
 
     Args:
         boards: All boards, in PCI order.
-        selector: UUIDs or prefixes of them, separated by commas; `all` takes those that CUDA would see, empty the first
-            of them.
+        selector: UUIDs, labels, or prefixes of them, separated by commas; `all` takes those that CUDA would see, empty
+            the first of them.
         visible: Value of CUDA_VISIBLE_DEVICES, None if it is not set.
         device_order: Value of CUDA_DEVICE_ORDER.
 
@@ -73,7 +89,7 @@ def choose_boards(
         chosen = [_by_uuid(boards, one.strip(), f"nvml:{selector}") for one in selector.split(",")]
         if len(set(chosen)) < len(chosen):
             raise MeterError(f"nvml: nvml:{selector} names {_twice(chosen)} twice; name every board once")
-        return Choice(boards=tuple(chosen), note=f"chosen by UUID {selector}")
+        return Choice(boards=tuple(chosen), note="chosen by name")
     if visible is None:
         if selector == ALL:
             return Choice(boards=tuple(boards), note="CUDA_VISIBLE_DEVICES is not set: all boards")
@@ -119,7 +135,7 @@ def _visible_to_cuda(boards: Sequence[Board], visible: str, where: str) -> list[
 
 
 def _twice(boards: Sequence[Board]) -> str:
-    return next(board.uuid for board in boards if boards.count(board) > 1)
+    return next(board.uuid or board.label for board in boards if boards.count(board) > 1)
 
 
 def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
@@ -128,11 +144,16 @@ def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
             f"nvml: {where} names a MIG slice, but energy is known for the whole board only; name the board as "
             "nvml:GPU-… and keep its other slices idle, or switch MIG off"
         )
-    prefix = wanted.lower() if wanted.lower().startswith("gpu-") else f"gpu-{wanted.lower()}"
-    found = [board for board in boards if board.uuid.lower().startswith(prefix)]
+    if wanted.startswith(_BY_INDEX):
+        found = [board for board in boards if board.label == wanted]
+    elif wanted.startswith(_BY_DIGEST):
+        found = [board for board in boards if board.label.startswith(wanted)]
+    else:
+        prefix = wanted.lower() if wanted.lower().startswith("gpu-") else f"gpu-{wanted.lower()}"
+        found = [board for board in boards if board.uuid.lower().startswith(prefix)]
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(board.uuid for board in (found or boards))
+    listed = ", ".join(board.uuid or board.label for board in (found or boards))
     problem = "fits several boards" if found else "fits no board"
     raise MeterError(f"nvml: {where} {problem}: {listed}; give enough of one UUID")
 
@@ -141,11 +162,16 @@ class NvmlDevice:
     """One board through an initialised NVML binding; SI units out, `Fault` instead of NVML's exceptions.
 
     What describes the board (limit, clocks, processes) is None where it does not tell.
+
+    Attributes:
+        board: The board.
+        absent: Call -> why it gave no answer when it was last tried, for calls that describe the board.
     """
 
     def __init__(self, nvml: Any, board: Board, clock: Clock) -> None:
         """Find the handle: nvmlDeviceGetHandleByIndex on the index under which the UUID was just listed."""
         self.board = board
+        self.absent: dict[str, str] = {}
         self._nvml = nvml
         self._clock = clock
         self._patience_s = RETRY_S
@@ -180,51 +206,51 @@ class NvmlDevice:
 
     def limit_w(self) -> float | None:
         """nvmlDeviceGetEnforcedPowerLimit, in W."""
-        limit_mw = self._optional("nvmlDeviceGetEnforcedPowerLimit")
-        return None if not limit_mw else float(limit_mw) / 1000
+        limit_mw = self._optional("nvmlDeviceGetEnforcedPowerLimit", take=float)
+        return limit_mw / 1000 if limit_mw else None
 
     def temperature_c(self) -> int | None:
         """GPU temperature by nvmlDeviceGetTemperature."""
-        value = self._optional("nvmlDeviceGetTemperature", 0)  # NVML_TEMPERATURE_GPU
-        return None if value is None else int(value)
+        return self._optional("nvmlDeviceGetTemperature", 0, take=int)  # NVML_TEMPERATURE_GPU
 
     def sm_clock_mhz(self) -> int | None:
         """SM clock by nvmlDeviceGetClockInfo."""
-        value = self._optional("nvmlDeviceGetClockInfo", 1)  # NVML_CLOCK_SM
-        return None if value is None else int(value)
+        return self._optional("nvmlDeviceGetClockInfo", 1, take=int)  # NVML_CLOCK_SM
 
     def throttle_reasons(self) -> int | None:
         """nvmlDeviceGetCurrentClocksEventReasons, under its older name where the binding has no other."""
         name = "nvmlDeviceGetCurrentClocksEventReasons"
-        value = self._optional(name if hasattr(self._nvml, name) else "nvmlDeviceGetCurrentClocksThrottleReasons")
-        return None if value is None else int(value)
+        older = "nvmlDeviceGetCurrentClocksThrottleReasons"
+        return self._optional(name if hasattr(self._nvml, name) else older, take=int)
 
     def memory_bytes(self) -> int | None:
         """nvmlDeviceGetMemoryInfo: in use on the board, by everyone."""
-        value = self._optional("nvmlDeviceGetMemoryInfo")
-        return None if value is None else int(value.used)
+        return self._optional("nvmlDeviceGetMemoryInfo", take=lambda found: int(found.used))
+
+    def memory_total_bytes(self) -> int | None:
+        """nvmlDeviceGetMemoryInfo: what there is; boards that share the memory of the CPU do not tell."""
+        return self._optional("nvmlDeviceGetMemoryInfo", take=lambda found: int(found.total))
 
     def utilisation(self) -> float | None:
         """nvmlDeviceGetUtilizationRates: share of its last sample period with a kernel running."""
-        value = self._optional("nvmlDeviceGetUtilizationRates")
-        return None if value is None else int(value.gpu) / 100
+        return self._optional("nvmlDeviceGetUtilizationRates", take=lambda found: int(found.gpu) / 100)
 
     def compute_pids(self) -> list[int] | None:
         """nvmlDeviceGetComputeRunningProcesses; milliseconds on real drivers."""
-        value = self._optional("nvmlDeviceGetComputeRunningProcesses")
-        return None if value is None else [int(one.pid) for one in value]
+        return self._optional(
+            "nvmlDeviceGetComputeRunningProcesses", take=lambda found: [int(process.pid) for process in found]
+        )
 
     def mig_enabled(self) -> bool:
         """nvmlDeviceGetMigMode: True if the board is split."""
-        mode = self._optional("nvmlDeviceGetMigMode")
-        return bool(mode and mode[0])
+        return self._optional("nvmlDeviceGetMigMode", take=lambda found: bool(found[0])) or False
 
     def driver(self) -> str:
         """nvmlSystemGetDriverVersion, or `unknown`."""
-        try:
-            return _text(self._call("nvmlSystemGetDriverVersion"))
-        except Fault:
-            return "unknown"
+        name = "nvmlSystemGetDriverVersion"
+        answer = ask(self._nvml, self._clock, name, take=_text)
+        self._note(name, answer.reason)
+        return answer.value or "unknown"
 
     def _field(self, field: int, scope: int) -> Any:
         def read() -> Any:
@@ -233,23 +259,27 @@ class NvmlDevice:
                 raise self._nvml.NVMLError(value.nvmlReturn)
             return value.value
 
-        words = f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)}) on {self.board.uuid}"
+        words = f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)}) on {self.board.label}"
         return self._retried(words, read)
 
-    def _optional(self, name: str, *args: Any) -> Any:
-        """A description that boards, and old bindings, may lack: None then."""
-        try:
-            function = getattr(self._nvml, name)
-            for_s = min(RETRY_OPTIONAL_S, self._patience_s)
-            return retried(self._nvml, self._clock, name, function, self._handle, *args, for_s=for_s)
-        except (Fault, AttributeError):
-            return None
+    def _optional(self, name: str, *args: Any, take: Callable[[Any], T]) -> T | None:
+        """Ask for a description; why there is none is kept in `absent`."""
+        for_s = min(RETRY_OPTIONAL_S, self._patience_s)
+        answer = ask(self._nvml, self._clock, name, self._handle, *args, take=take, for_s=for_s)
+        self._note(name, answer.reason)
+        return answer.value
+
+    def _note(self, name: str, reason: str) -> None:
+        if reason:
+            self.absent[name] = reason
+        else:
+            self.absent.pop(name, None)
 
     def _device_call(self, name: str, *args: Any) -> Any:
         return self._call(name, self._handle, *args)
 
     def _call(self, name: str, *args: Any) -> Any:
-        words, function = f"{name} on {self.board.uuid}", getattr(self._nvml, name, None)
+        words, function = f"{name} on {self.board.label}", getattr(self._nvml, name, None)
         if function is None:
             raise Fault("W220", f"{words}: this binding does not have it")
         return self._retried(words, function, *args)
@@ -280,20 +310,56 @@ def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *ar
             clock.sleep(RETRY_PAUSE_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Generic[T]):
+    """What NVML answered, or None and the reason."""
+
+    value: T | None
+    reason: str = ""
+
+
+def ask(
+    nvml: Any, clock: Clock, name: str, *args: Any, take: Callable[[Any], T], for_s: float = RETRY_OPTIONAL_S
+) -> Answer[T]:
+    """Make a call that describes a board or the system. Never raises.
+
+    Args:
+        nvml: The binding.
+        clock: Time.
+        name: NVML's name of the call.
+        *args: What it takes.
+        take: Turns the answer into what is wanted.
+        for_s: How long to retry what passes by itself.
+    """
+    try:
+        try:
+            value = retried(nvml, clock, name, getattr(nvml, name), *args, for_s=for_s)
+        except UnicodeDecodeError as error:  # the binding takes all text for UTF-8, which it is not everywhere
+            if take is not _text:
+                raise
+            value = error.object
+        return Answer(value=take(value))
+    except Fault as fault:
+        return Answer(value=None, reason=str(fault))
+    except AttributeError:
+        return Answer(value=None, reason=f"{name}: this binding does not have it")
+    except Exception as error:
+        return Answer(value=None, reason=f"{name}: {type(error).__name__}: {error}")
+
+
 def list_boards(nvml: Any, clock: Clock) -> list[Board]:
-    """All boards in PCI order, with UUIDs. Raises Fault."""
-
-    def call(name: str, *args: Any) -> Any:
-        return retried(nvml, clock, name, getattr(nvml, name), *args)
-
+    """All boards in PCI order; one that gives no handle or tells no name keeps its place. Raises Fault."""
     boards = []
-    for index in range(call("nvmlDeviceGetCount")):
-        handle = call("nvmlDeviceGetHandleByIndex", index)
-        uuid = _text(call("nvmlDeviceGetUUID", handle))
-        boards.append(Board(index=index, uuid=uuid, model=_text(call("nvmlDeviceGetName", handle))))
+    for index in range(retried(nvml, clock, "nvmlDeviceGetCount", nvml.nvmlDeviceGetCount)):
+        handle = ask(nvml, clock, "nvmlDeviceGetHandleByIndex", index, take=lambda found: found, for_s=RETRY_S).value
+        uuid, model = (
+            ask(nvml, clock, name, handle, take=_text, for_s=RETRY_S).value if handle is not None else None
+            for name in ("nvmlDeviceGetUUID", "nvmlDeviceGetName")
+        )
+        boards.append(Board(index=index, uuid=uuid or "", model=model or ""))
     return boards
 
 
 def _text(value: str | bytes) -> str:
-    """Old bindings answer in bytes."""
-    return value.decode() if isinstance(value, bytes) else value
+    """Old bindings answer in bytes, which need not be UTF-8."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

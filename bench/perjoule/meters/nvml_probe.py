@@ -52,9 +52,14 @@ class ProbedBoard:
     mig: bool
 
     @property
-    def uuid(self) -> str:
-        """The board's name."""
-        return self.device.board.uuid
+    def label(self) -> str:
+        """The board's name in records."""
+        return self.device.board.label
+
+    @property
+    def model(self) -> str:
+        """The board's model, or `unknown`."""
+        return self.device.board.model or "unknown"
 
     @property
     def is_module(self) -> bool:
@@ -63,12 +68,13 @@ class ProbedBoard:
 
     def facts(self, clock: Clock, period: UpdatePeriod | None, idle: IdlePower | None) -> BoardFacts:
         """What there is to tell about the board, with its conditions as they are now."""
-        recorder = ConditionsRecorder(self.uuid, self.device, clock)
+        recorder = ConditionsRecorder(self.label, self.device, clock)
         recorder.begin()
         recorder.look()
+        conditions = recorder.end()[0]
         return BoardFacts(
-            uuid=self.uuid,
-            model=self.device.board.model,
+            digest=self.label,
+            model=self.model,
             driver=self.driver,
             counter=self.counter_words if period is not None else None,
             period=period,
@@ -76,18 +82,19 @@ class ProbedBoard:
             limit_w=self.limit_w,
             power=self.power.words if self.power is not None else None,
             mig=self.mig,
-            conditions=recorder.end()[0],
+            conditions=conditions,
+            absent=tuple(self.device.absent.values()),
         )
 
 
 def probe(device: NvmlDevice) -> ProbedBoard:
     """Ask the board for everything once."""
-    uuid = device.board.uuid
+    label = device.board.label
     read_j, words, no_counter = _energy_counter(device)
     power, no_power = _power_source(device)
     notes, mig = [], device.mig_enabled()
     if mig:
-        notes.append(warning("W206", f"{uuid} is in MIG mode, other slices are counted too"))
+        notes.append(warning("W206", f"{label} is in MIG mode, other slices are counted too"))
     board = ProbedBoard(
         device=device,
         driver=device.driver(),
@@ -102,7 +109,7 @@ def probe(device: NvmlDevice) -> ProbedBoard:
     )
     if not board.is_module:
         return board
-    said = warning("W205", f"the power of {uuid} is told for the whole module, so the CPU is in it")
+    said = warning("W205", f"the power of {label} is told for the whole module, so the CPU is in it")
     return replace(board, notes=(*board.notes, said))
 
 
@@ -132,7 +139,7 @@ def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:
     def newest_w() -> float:
         entries = device.power_samples(0)
         if not entries:
-            raise Fault("W220", f"the power sample buffer of {device.board.uuid} is empty")
+            raise Fault("W220", f"the power sample buffer of {device.board.label} is empty")
         return entries[-1][1]
 
     def field(number: int, scope: int) -> Callable[[], float]:

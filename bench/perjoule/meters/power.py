@@ -194,6 +194,8 @@ class PowerMeter(BaseMeter[Sampler]):
     in step with it, and their mean comes right even if the sensor looks only part of the time.
     """
 
+    watches = True
+
     def __init__(
         self,
         *,

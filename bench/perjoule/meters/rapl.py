@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perjoule.errors import MeterError
+from perjoule.identity import MeteredDevice, cpu_name
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.edges import update_period
+from perjoule.meters.pulse import BEAT_S
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import EnergyReading
 
@@ -53,7 +55,7 @@ class Domain:
     def read_j(self) -> float:
         """The counter in J. Raises Fault W220 if it cannot be read."""
         try:
-            return int(self.file.read_text()) / 1e6
+            return int(self.file.read_text(encoding="ascii")) / 1e6
         except (OSError, ValueError) as error:
             raise Fault("W220", f"{self.file}: {error}") from error
 
@@ -94,15 +96,15 @@ def find_domains(root: Path = POWERCAP) -> list[Domain]:
 def _domain(folder: Path) -> Domain | None:
     """The domain of a powercap folder, or None if it is not one of those that are summed."""
     try:
-        name = (folder / "name").read_text().strip()
+        name = (folder / "name").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
     if not (name.startswith("package") or name == "dram"):
         return None
     file = folder / "energy_uj"
     try:
-        int(file.read_text())
-        wraps_at_j = int((folder / "max_energy_range_uj").read_text()) / 1e6
+        int(file.read_text(encoding="ascii"))
+        wraps_at_j = int((folder / "max_energy_range_uj").read_text(encoding="ascii")) / 1e6
     except PermissionError as error:
         raise MeterError(
             f"rapl: {error.filename} is readable by root only (since CVE-2020-8694); allow it with "
@@ -118,7 +120,7 @@ def _domain(folder: Path) -> Domain | None:
 def _most_w(folder: Path) -> float:
     """Twice the highest limit that may be set for the domain; MOST_POWER_W where it does not tell."""
     try:
-        limit_w = int((folder / "constraint_0_max_power_uw").read_text()) / 1e6
+        limit_w = int((folder / "constraint_0_max_power_uw").read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):
         limit_w = 0.0
     return LIMIT_HEADROOM * limit_w or MOST_POWER_W
@@ -134,9 +136,10 @@ class Look:
 
 @dataclass(slots=True)
 class _Open:
-    """A window on its way: looks so far, and how to end the looking."""
+    """A window on its way: looks so far, when the last one was due, and how to end the looking."""
 
     looks: list[Look]
+    looked_s: float = 0.0
     cancel: Callable[[], None] = field(default=lambda: None)
 
 
@@ -146,6 +149,8 @@ class RaplMeter(BaseMeter[_Open]):
     The counters are looked at once a second inside a window, so that none goes round unseen, and so that one which
     fails on the way takes along no more than a second.
     """
+
+    watches = True
 
     def __init__(self, root: Path = POWERCAP, clock: Clock | None = None) -> None:
         """Find the domains and watch the first package's counter move.
@@ -174,6 +179,7 @@ class RaplMeter(BaseMeter[_Open]):
                 raise _dead(domain, f"it stayed at {domain.read_j():.3f} J")
         self._domains: Sequence[Domain] = [domain for domain in domains if domain not in dead]
         names = sorted({domain.name for domain in self._domains})
+        self._cpu = cpu_name()
         why = f"reads the CPU's own energy counters ({', '.join(names)})"
         if dead:
             why += f"; {dead[0].file} stands still, so memory is left out"
@@ -184,6 +190,11 @@ class RaplMeter(BaseMeter[_Open]):
             provenance="measured",
             clock=clock,
         )
+
+    @property
+    def device(self) -> MeteredDevice:
+        """The CPU."""
+        return MeteredDevice(name=self._cpu)
 
     @property
     def method(self) -> str:
@@ -216,13 +227,18 @@ class RaplMeter(BaseMeter[_Open]):
         state = _Open(looks=[])
 
         def look() -> None:
+            self._look()
+            if self.clock.now() - state.looked_s < LOOK_S - BEAT_S / 2:
+                return
+            state.looked_s = self.clock.now()
             try:
                 state.looks.append(self._look_at_all())
             except Fault:
                 return  # the last look will say why, or the next one is soon enough
 
         state.looks.append(self._look_at_all())
-        state.cancel = self.clock.every(LOOK_S, look)
+        state.looked_s = self.clock.now()
+        state.cancel = self.clock.every(BEAT_S, look)
         return state
 
     def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:

@@ -26,6 +26,7 @@ from perjoule.types import Assignment
 ALPHA = 0.05
 # fewer say next to nothing of a scatter
 LEAST_UNITS = 8
+_EQUAL = 1e-12
 
 
 def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None) -> list[Effect]:
@@ -45,11 +46,8 @@ def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> 
     if n < 2:
         return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=None, reason="2 prompts are the least")
     in_sd = minimal_detectable_effect(1 / math.sqrt(n), ALPHA)
-    if sd is None:
-        reason = "the scatter is not known: --from a scored run of these variants"
-        if run is not None:
-            reason = f"{run.path} has no two cells of a variant with {LEAST_UNITS} prompts or windows in common"
-        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=in_sd, reason=reason)
+    if not sd:
+        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=in_sd, reason=_no_scatter(axis, sd, run))
     mde = in_sd * sd
     return Effect(
         axis=axis,
@@ -58,12 +56,31 @@ def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> 
         mde=math.expm1(mde) if axis == "energy" else mde,
         mde_in_sd=in_sd,
         sd=sd,
-        source=f"scatter between neighbouring cells of {run.path}" if run else "",
+        source=f"scatter between neighbouring cells of {run.path}{_imported(run)}" if run else "",
     )
+
+
+def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
+    """Why there is no standard deviation; one of 0 is no scatter that a plan could go by."""
+    if run is None:
+        return "the scatter is not known: --from a scored run of these variants"
+    if axis == "energy" and run.is_imported:
+        return f"{run.path} was imported: its rows are images, not windows"
+    if axis != "energy" and axis not in run.metrics:
+        return f"{run.path} has no scores of {axis}: scored are {', '.join(sorted(run.metrics)) or 'none'}"
+    if sd == 0:
+        return f"{run.path}: neighbouring cells differ by the same amount for every prompt"
+    return f"{run.path} has no two cells of a variant with {LEAST_UNITS} prompts or windows in common"
+
+
+def _imported(run: Run) -> str:
+    return " (imported; its scale is taken to be that of the metric here)" if run.is_imported else ""
 
 
 def _energy_sd(run: Run) -> float | None:
     """Of ln E between neighbouring cells, per prompt or group of prompts that share windows."""
+    if run.is_imported:
+        return None
     frame = energy_by_unit(run).filter(pl.col("energy") > 0)
     return _pooled(run, frame.with_columns(value=pl.col("energy").log()))
 
@@ -75,8 +92,13 @@ def _quality_sd(run: Run, metric: str) -> float | None:
 
 def _pooled(run: Run, frame: pl.DataFrame) -> float | None:
     """Root mean square over pairs of neighbours of the standard deviation of their differences; None without pairs."""
-    found = [float(d.var(ddof=1)) for d in _differences(run, frame) if len(d) >= LEAST_UNITS]
+    found = [_variance(d) for d in _differences(run, frame) if len(d) >= LEAST_UNITS]
     return math.sqrt(sum(found) / len(found)) if found else None
+
+
+def _variance(values: Array) -> float:
+    """0 for equal values, whose last bits may differ."""
+    return 0.0 if np.ptp(values) <= _EQUAL * max(1.0, float(np.abs(values).max())) else float(values.var(ddof=1))
 
 
 def _differences(run: Run, frame: pl.DataFrame) -> Iterator[Array]:

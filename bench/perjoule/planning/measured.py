@@ -19,6 +19,7 @@ import polars as pl
 from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional, tables
 from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.lines import Array, line_through
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Protocol, Provenance, Variant, weakest
@@ -46,7 +47,12 @@ class Windows:
 
     @classmethod
     def of(cls, run: Run, name: str = "") -> Windows:
-        """Read a run's windows; `name` is what to call the run, its path by default."""
+        """Read a run's windows; `name` is what to call the run, its path by default.
+
+        Raises:
+            RunError: If the windows of a cell belong to different devices.
+        """
+        require_one_device(run)
         images = pl.col("image_count") * pl.col("iterations")
         calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
         frame = run.trials.filter(
@@ -74,6 +80,27 @@ class Windows:
         """The windows of the cells for which `same` holds."""
         chosen = [cell_id for cell_id, cell in self.cells.items() if same(cell)]
         return self.frame.filter(pl.col("cell_id").is_in(chosen))
+
+
+def unused(run: Run) -> list[str]:
+    """What of an earlier run cannot price a plan, a sentence each."""
+    good = run.trials.filter(pl.col("failure").is_null())
+    count, found = len(good), []
+    unit = "rows" if run.is_imported else "windows"
+    if run.is_imported:
+        found.append(
+            f"{run.path} was imported from {run.environment['imported_from']}: it does not state the settings of its "
+            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
+            "scatter of energy"
+        )
+    for name, what in (("energy_j", "joules"), ("duration_s", "duration")):
+        without = count - int((good[name] > 0).sum())
+        if without:
+            found.append(f"{run.path}: {without} of {count} {unit} have no {what}")
+    vague = int((good["provenance"].fill_null("not stated") == "not stated").sum())
+    if vague:
+        found.append(f"{run.path}: {vague} of {count} {unit} do not state how their joules came about")
+    return found
 
 
 def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str | None) -> Price:

@@ -18,7 +18,7 @@ from perjoule.prompts.reading import read_rows
 from perjoule.prompts.sampling import Part, clean, prompt_id, stratified, within
 from perjoule.types import Prompt, PromptSource
 
-__all__ = ["Origin", "Part", "PromptSetRow", "load_prompts", "prompt_id", "prompt_sets", "read_prompt_set"]
+__all__ = ["Origin", "Part", "PromptSetRow", "load_prompts", "locate", "prompt_id", "prompt_sets", "read_prompt_set"]
 
 
 def load_prompts(source: PromptSource, *, where: str) -> tuple[Prompt, ...]:

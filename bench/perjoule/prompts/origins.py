@@ -15,7 +15,7 @@ from perjoule.prompts.reading import Layout
 from perjoule.types import PromptSource
 
 BUILTIN, PUBLIC, HUB = "builtin:", "public:", "hub:"
-_WEB = ("https://", "http://")
+WEB = ("https://", "http://")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -71,7 +71,7 @@ def locate(source: PromptSource, where: str) -> Located:
             return _checked(
                 source, where, fetched.files, fetched.licence, fetched.commercial, fetched.addresses, fixed=fixed
             )
-        if name.startswith(_WEB):
+        if name.startswith(WEB):
             path = fetch_file(name, sha256=source.sha256, where=where)
             return _checked(source, where, {path.name: path}, NOT_STATED, None, (name,))
     except SuiteError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import SuiteError
+from perjoule.files import decode_text
 from perjoule.prompts.sampling import Row
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -73,13 +74,7 @@ def _text(path: Path, member: str, head: str) -> str:
             data = path.read_bytes()
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise SuiteError(f"{head} cannot be read: {error}") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SuiteError(f"{head} cannot be read as UTF-8 text: it is UTF-16; save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SuiteError(f"{head} cannot be read as UTF-8 text: line {line}: {error}; save it as UTF-8") from error
+    return decode_text(data, head, SuiteError)
 
 
 def _json_lines(text: str, head: str) -> list[Any]:

@@ -4,6 +4,8 @@ one round
 ──────────┬──────────────────────────────┬──────────
  sync     │ window: the call, repeated   │ sync
 ──────────┴──────────────────────────────┴──────────
+
+pytest-benchmark's fixture, where it is loaded, gets the seconds per call of the same rounds.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from perjoule.protocols import EnergyMeter, Window
+from perjoule.pytest_energy.finishing import Finisher
 from perjoule.pytest_energy.records import Judgement, Measured
 from perjoule.pytest_energy.session import EnergySession, EnergyWarning
 from perjoule.types import EnergyReading
@@ -26,41 +30,116 @@ from perjoule.types import EnergyReading
 _MOST_ITERATIONS = 100_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """What to measure, as pytest-benchmark's `pedantic` takes it: `setup` may return (args, kwargs) for its round."""
+
+    function: Callable[..., Any]
+    args: Sequence[Any] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    setup: Callable[[], Any] | None = None
+    teardown: Callable[..., Any] | None = None
+    count: int
+    iterations: int = 1
+
+    def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arguments of the next round."""
+        made = self.setup() if self.setup is not None else None
+        if not made:
+            return self.args, self.kwargs
+        if self.args or self.kwargs:
+            raise TypeError("energy_benchmark.pedantic: args and kwargs are given, and setup returns arguments as well")
+        args, kwargs = made
+        return args, kwargs
+
+
 class EnergyBenchmark:
     """Measures a function; a test uses it once.
 
     Attributes:
         measured: The rounds, after the call.
+        call: What one call is, for functions whose name does not say it; a baseline of another call is not comparable.
     """
 
     def __init__(self, *, session: EnergySession, meter: EnergyMeter, item: Any, benchmark: Any = None) -> None:
-        """Set up for one test; `benchmark` is pytest-benchmark's fixture, which keeps the seconds."""
+        """Set up for one test; `benchmark` is the fixture of that name, whoever provides it."""
         self._session, self._meter, self._item, self._benchmark = session, meter, item, benchmark
+        self._extra_info: dict[str, Any] = {}
         self.measured: Measured | None = None
+        self.call = ""
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the function in several windows; -> what it returned last.
+        """Call the function in several windows; return what it returned last.
+
+        A coroutine, or anything else that can be awaited, is awaited inside the window. A generator is refused: nothing
+        of it has run.
 
         Fails the test if a gate finds its energy above the margin, or cannot judge it at all.
         """
+        rounds, window_s = self._settings()
+        with Finisher(self._item.nodeid) as finish:
+            took_s = _warm_up(lambda: finish(function(*args, **kwargs)))
+            iterations = min(_MOST_ITERATIONS, max(1, math.ceil(window_s / max(took_s, 1e-7))))
+            plan = Rounds(function=function, args=args, kwargs=kwargs, count=rounds, iterations=iterations)
+            return self._measure(plan, finish)
+
+    def pedantic(
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        setup: Callable[[], Any] | None = None,
+        teardown: Callable[..., Any] | None = None,
+        rounds: int | None = None,
+        warmup_rounds: int = 0,
+        iterations: int = 1,
+    ) -> Any:
+        """Measure with full control, as pytest-benchmark's `pedantic`; return what `target` returned last.
+
+        Args:
+            target: The function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+            setup: Called before each window; may return `(args, kwargs)` for it.
+            teardown: Called after each window with the arguments of that round.
+            rounds: Windows; `--energy-rounds` by default. One window has no scatter, so no gate can judge it.
+            warmup_rounds: Rounds before the first window, unmetered.
+            iterations: Calls inside each window; a window shorter than the meter's refresh has a wide bound.
+        """
+        for name, value, least in (("rounds", rounds, 1), ("warmup_rounds", warmup_rounds, 0), ("iterations", iterations, 1)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise pytest.UsageError(f"energy_benchmark.pedantic({name}={value!r}): a whole number from {least} on")
+        if setup is not None and iterations > 1:
+            raise pytest.UsageError(
+                "energy_benchmark.pedantic: setup runs once per window, so with setup iterations must be 1"
+            )
+        plan = Rounds(
+            function=target, args=args, kwargs=kwargs or {}, setup=setup, teardown=teardown,
+            count=rounds or self._settings()[0], iterations=iterations,
+        )  # fmt: skip
+        with Finisher(self._item.nodeid) as finish:
+            for _ in range(warmup_rounds):
+                own_args, own_kwargs = plan.arguments()
+                for _ in range(iterations):
+                    finish(target(*own_args, **own_kwargs))
+                if teardown is not None:
+                    teardown(*own_args, **own_kwargs)
+            return self._measure(plan, finish)
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        """Goes into pytest-benchmark's JSON, where pytest-benchmark is loaded."""
+        found = getattr(self._benchmark, "extra_info", None)
+        return found if isinstance(found, dict) else self._extra_info
+
+    def _measure(self, plan: Rounds, finish: Finisher) -> Any:
         if self.measured is not None:
             raise pytest.UsageError("energy_benchmark measures one function per test")
-        rounds, window_s = self._settings()
         self._session.learn_system(self._meter)
-        result, took_s = self._warm_up(function, args, kwargs)
-        iterations = min(_MOST_ITERATIONS, max(1, math.ceil(window_s / max(took_s, 1e-7))))
-        readings: list[EnergyReading] = []
-
-        def work() -> None:
-            nonlocal result
-            for _ in range(iterations):
-                result = function(*args, **kwargs)
-
-        self._run(work, rounds, readings)
-        self.measured = Measured.of(self._item.nodeid, readings, iterations)
-        if self._benchmark is not None:
-            self._benchmark.extra_info["energy"] = self.measured.as_json()
-            self._benchmark.extra_info["energy_j"] = self.measured.mean_j
+        result, readings = self._windows(plan, finish)
+        self.measured = Measured.of(self._item.nodeid, readings, plan.iterations, call=self.call)
+        self.extra_info["energy"] = self.measured.as_json()
+        self.extra_info["energy_j"] = self.measured.mean_j
         judgement = self._session.add(self.measured)
         if self._session.over_budget:
             self._item.session.shouldfail = self._session.over_budget  # after this test
@@ -68,45 +147,90 @@ class EnergyBenchmark:
         return result
 
     def _settings(self) -> tuple[int, float]:
+        """Rounds and window of this test: the marker's, or else the session's."""
         marker = self._item.get_closest_marker("energy")
-        chosen = dict(marker.kwargs) if marker else {}
-        return int(chosen.get("rounds", self._session.rounds)), float(chosen.get("window_s", self._session.window_s))
+        if marker is None:
+            return self._session.rounds, self._session.window_s
+        unknown = set(marker.kwargs) - {"rounds", "window_s"}
+        if marker.args or unknown:
+            named = ", ".join([*map(repr, marker.args), *sorted(unknown)])
+            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy({named}): it takes rounds= and window_s=")
+        rounds = marker.kwargs.get("rounds", self._session.rounds)
+        window_s = marker.kwargs.get("window_s", self._session.window_s)
+        if not isinstance(rounds, int) or rounds < 2:
+            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(rounds={rounds!r}): 2 or more")
+        if not 0 <= window_s < math.inf:
+            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(window_s={window_s!r}): seconds, 0 or more")
+        return rounds, float(window_s)
 
-    def _warm_up(self, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, float]:
-        """Two calls: the first one loads and compiles, the second one tells how long a call takes."""
-        function(*args, **kwargs)
-        sync = _sync()
-        sync()
-        began = time.perf_counter()
-        result = function(*args, **kwargs)
-        sync()
-        return result, time.perf_counter() - began
-
-    def _run(self, work: Callable[[], None], rounds: int, readings: list[EnergyReading]) -> None:
-        """Windows open in the setup and close in the teardown, so that the seconds are those of the work alone."""
+    def _windows(self, plan: Rounds, finish: Finisher) -> tuple[Any, list[EnergyReading]]:
+        """Do all rounds: (what the function returned last, a reading per round)."""
+        function, seconds = plan.function, _of_pytest_benchmark(self._benchmark)
+        readings: list[EnergyReading] = []
         stack = ExitStack()
         window: Window | None = None
+        args, kwargs = plan.args, plan.kwargs
+        result: Any = None
 
         def opening() -> None:
-            nonlocal window
-            window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_sync()))
+            nonlocal window, args, kwargs
+            args, kwargs = plan.arguments()
+            if seconds is not None:
+                # it divides the seconds of a round by this: they are seconds per call, as the joules are joules per call
+                seconds.stats.iterations = plan.iterations
+            window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_synchronize))
+
+        def work() -> None:
+            nonlocal result
+            result = finish(function(*args, **kwargs))
+            if finish.awaits:
+                for _ in range(plan.iterations - 1):
+                    result = finish(function(*args, **kwargs))
+            else:
+                for _ in range(plan.iterations - 1):
+                    result = function(*args, **kwargs)
+                result = finish(result)
+            _synchronize()  # what still runs on the device belongs to the seconds too
 
         def closing(*_: Any) -> None:
-            stack.close()
-            assert window is not None
-            readings.append(window.reading)
+            nonlocal window
+            if window is not None:
+                stack.close()
+                readings.append(window.reading)
+                window = None
+            if plan.teardown is not None:
+                plan.teardown(*args, **kwargs)
 
-        if self._benchmark is not None and self._benchmark.enabled:
-            self._benchmark.pedantic(work, setup=opening, teardown=closing, rounds=rounds, iterations=1)
-        else:
-            if self._benchmark is not None:
-                self._benchmark(lambda: None)  # it warns of fixtures that were asked for and not used
-            for _ in range(rounds):
-                opening()
-                try:
+        try:
+            if seconds is not None:
+                seconds.pedantic(work, setup=opening, teardown=closing, rounds=plan.count)
+            else:
+                for _ in range(plan.count):
+                    opening()
                     work()
-                finally:
                     closing()
+        finally:
+            stack.close()  # after an error: the next test opens a window too
+        if seconds is None:
+            self._hand_over(plan, finish)
+        return result, readings[: plan.count]  # --benchmark-cprofile adds a round under the profiler
+
+    def _hand_over(self, plan: Rounds, finish: Finisher) -> None:
+        """Let a benchmark fixture that keeps no seconds of ours do its own work, unmetered."""
+        benchmark = self._benchmark
+        if issubclass(type(benchmark), _benchmark_class()):
+            benchmark(lambda: None)  # disabled: it only warns of fixtures that were not used
+        elif callable(benchmark) and hasattr(benchmark, "pedantic"):  # pytest-codspeed, for one
+
+            def once(*args: Any, **kwargs: Any) -> Any:
+                return finish(plan.function(*args, **kwargs))
+
+            if plan.setup is None and plan.teardown is None:
+                benchmark(once, *plan.args, **plan.kwargs)
+            else:
+                benchmark.pedantic(
+                    once, args=plan.args, kwargs=plan.kwargs, setup=plan.setup, teardown=plan.teardown
+                )
 
     def _conclude(self, judgement: Judgement | None) -> None:
         if judgement is None:
@@ -115,13 +239,37 @@ class EnergyBenchmark:
         if self._session.gating and judgement.outcome in ("fail", "invalid"):
             pytest.fail(text, pytrace=False)
         if judgement.outcome in ("fail", "invalid", "inconclusive"):
-            warnings.warn(EnergyWarning(text), stacklevel=3)
+            warnings.warn(EnergyWarning(text), stacklevel=4)
 
 
-def _sync() -> Callable[[], None]:
-    """`torch.cuda.synchronize` if the test itself uses torch on a GPU."""
+def _warm_up(call: Callable[[], Any]) -> float:
+    """Call twice: the first call loads and compiles. Returns the seconds of the second."""
+    call()
+    _synchronize()
+    began = time.perf_counter()
+    call()
+    _synchronize()
+    return time.perf_counter() - began
+
+
+def _of_pytest_benchmark(benchmark: Any) -> Any:
+    """The fixture, if it is pytest-benchmark's own and enabled; others of that name keep no seconds for us."""
+    # not isinstance, which pytest-codspeed's fixture pretends to satisfy
+    return benchmark if issubclass(type(benchmark), _benchmark_class()) and benchmark.enabled else None
+
+
+def _benchmark_class() -> type:
+    try:
+        from pytest_benchmark.fixture import BenchmarkFixture
+    except ImportError:
+        return type("NotInstalled", (), {})
+    found: type = BenchmarkFixture
+    return found
+
+
+def _synchronize() -> None:
+    """Wait for the GPU if the test uses torch on one; a test that only imports torch gets no CUDA context from us."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        found: Callable[[], None] = torch.cuda.synchronize
-        return found
-    return lambda: None
+    cuda = getattr(torch, "cuda", None)
+    if cuda is not None and cuda.is_initialized():
+        cuda.synchronize()

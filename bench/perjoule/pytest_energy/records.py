@@ -23,6 +23,7 @@ class Measured:
         duration_s: Seconds per call of each.
         iterations: Calls inside each window.
         warnings: Of all windows, each once.
+        call: What one call is, where the test's name does not say it.
     """
 
     nodeid: str
@@ -34,9 +35,10 @@ class Measured:
     provenance: str
     method: str
     warnings: tuple[str, ...] = ()
+    call: str = ""
 
     @classmethod
-    def of(cls, nodeid: str, readings: Sequence[EnergyReading], iterations: int) -> Measured:
+    def of(cls, nodeid: str, readings: Sequence[EnergyReading], iterations: int, call: str = "") -> Measured:
         """From the windows' readings."""
         first = readings[0]
         return cls(
@@ -49,6 +51,7 @@ class Measured:
             provenance=first.provenance,
             method=first.method,
             warnings=tuple(dict.fromkeys(w for r in readings for w in r.warnings)),
+            call=call,
         )
 
     @property
@@ -83,12 +86,19 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
     for name, one, other in (
         ("boundary", before.boundary, now.boundary),
         ("provenance", before.provenance, now.provenance),
+        ("the call", before.call, now.call),
     ):
         if one != other:
             return Judgement(outcome="invalid", reason=f"{name} differs: baseline {one!r}, now {other!r}")
     if len(now.known) < 2 or len(before.known) < 2 or len(now.known) < len(now.energy_j):
         why = "; ".join(now.warnings[:2]) or "windows gave no joules"
         return Judgement(outcome="invalid", reason=f"{len(now.known)} of {len(now.energy_j)} rounds have joules: {why}")
+    from perjoule.gating.evidence import disturbance
+
+    for side, measured in (("now", now), ("baseline", before)):
+        disturbed = disturbance(measured.warnings)
+        if disturbed is not None:
+            return Judgement(outcome="invalid", reason=f"{side}: a round is not valid for a verdict: {disturbed}")
     from scipy.special import ndtri, stdtrit
 
     logs = [[math.log(e) for e in side.known] for side in (now, before)]

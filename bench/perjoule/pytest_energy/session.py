@@ -6,21 +6,23 @@ import html
 import json
 import math
 import re
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perjoule.commands.options import share
-from perjoule.errors import PerjouleError, UsageError
-from perjoule.files import read_json, write_json
+from perjoule.errors import PerjouleError, RunError, UsageError
+from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
+from perjoule.shares import share
 from perjoule.text import provenance_note
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
+_DISTURBING = ("W232", "W251", "W264")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -52,6 +54,8 @@ class EnergySession:
     deselected: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unsaved: list[str] = field(default_factory=list)
 
     @classmethod
     def open(cls, config: pytest.Config) -> EnergySession:
@@ -88,15 +92,9 @@ class EnergySession:
     def learn_system(self, meter: EnergyMeter) -> None:
         """Note what the joules are of; once is enough."""
         if not self.system:
-            from perjoule.environment import _cpu_name, nvidia_gpus
+            from perjoule.environment import system_of
 
-            gpus = nvidia_gpus()
-            self.system = {
-                "device": [gpu["name"] for gpu in gpus] or _cpu_name(),
-                "driver": gpus[0]["driver"].split(".")[0] if gpus else "",
-                "power_limit_w": [gpu["power_limit_w"] for gpu in gpus],
-                "meter": meter.name.split(":")[0],
-            }
+            self.system = system_of(meter)
 
     def add(self, measured: Measured) -> Judgement | None:
         """Keep a test's rounds; with a baseline, judge them."""
@@ -124,16 +122,21 @@ class EnergySession:
         return f"--energy-max-joules {self.max_joules:g}: the windows so far have spent {self.spent_j:.4g} J"
 
     def finish(self, exitstatus: int) -> bool:
-        """Write what was asked for. -> False if a gate has no evidence for a test of its baseline."""
+        """Write what was asked for.
+
+        Returns:
+            False if a gate has no evidence for a test of its baseline, or if a file could not be written.
+        """
         if self.gating:
             self.missing = [n for n in self.baseline if n not in self.measured and self._expected(n)]
-        if self.save_as is not None and self.measured and exitstatus == 0:
-            self._save(self.save_as)
+        if self.save_as is not None and self.measured:
+            if exitstatus == 0:
+                self._keep(self.root / FOLDER / f"{self.save_as}.json", self._record())
+            else:
+                self.problems.append(f"baseline {self.save_as!r} is not saved: the session did not pass")
         if self.report is not None:
-            self.report.parent.mkdir(parents=True, exist_ok=True)
-            self.report.write_text(self._render(self.report.suffix), encoding="utf-8")
-            self.written.append(self.report)
-        return not (self.gating and (self.missing or not self.measured))
+            self._keep(self.report, self._render(self.report.suffix))
+        return not self.problems and not (self.gating and (self.missing or not self.measured))
 
     def print_summary(self, terminal: Any) -> None:
         """A table, a line per file written, a line per test that is missing."""
@@ -148,6 +151,8 @@ class EnergySession:
         note = provenance_note(m.provenance for m in self.measured.values())
         if note:
             terminal.write_line(f"{note[0].upper()}{note[1:]}: {self._method()}")
+        for said in self._disturbances():
+            terminal.write_line(f"WARNING {said}")
         for nodeid in self.missing:
             terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but it did not run: renamed?")
         if self.gating and not self.measured:
@@ -157,8 +162,22 @@ class EnergySession:
             terminal.write_line(", ".join(f"{n} {name}" for name, n in counts.items() if n))
         if self.over_budget:
             terminal.write_line(f"ERROR {self.over_budget}; the tests after that did not run")
+        for problem in self.problems:
+            terminal.write_line(f"ERROR {problem}")
         for path in self.written:
             terminal.write_line(f"wrote {path}")
+        for text in self.unsaved:
+            terminal.write_line(text)
+
+    def _disturbances(self) -> list[str]:
+        """Why the joules may not be what they look like: the first sentence of each such code, and of how many tests."""
+        found: dict[str, list[str]] = {}
+        for measured in self.measured.values():
+            for said in dict.fromkeys(w[:4] for w in measured.warnings):
+                first = next(w for w in measured.warnings if w.startswith(said))
+                found.setdefault(said, []).append(first)
+        counted = ((code, found[code]) for code in _DISTURBING if code in found)
+        return [f"{said[0]} ({len(said)} of {len(self.measured)} tests)" for _, said in counted]
 
     def _method(self) -> str:
         return next(iter(self.measured.values())).method
@@ -172,7 +191,8 @@ class EnergySession:
             path, _, rest = arg.partition("::")
             base = (Path.cwd() / path).resolve()
             if rest:
-                if nodeid.split("::", 1)[-1].startswith(rest) and base == file:
+                name = nodeid.partition("::")[2]
+                if base == file and (name == rest or name.startswith((f"{rest}::", f"{rest}["))):
                     return True
             elif base == file or base in file.parents:
                 return True
@@ -189,19 +209,33 @@ class EnergySession:
                 f"kept are: {', '.join(names) or 'none'}; make it with --energy-save {self.baseline_name}"
             )
         record = read_json(path)
-        if record.get("schema") != SCHEMA:
-            raise UsageError(f"{path}: schema = {record.get('schema')!r}: this version of perjoule reads {SCHEMA}")
-        self.baseline_system = record["system"]
-        for row in record["tests"]:
-            row.pop("mean_j", None)
-            kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-            self.baseline[row["nodeid"]] = Measured(**kept)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA:
+            raise UsageError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+        try:
+            self.baseline_system = dict(record["system"])
+            self.baseline = {m.nodeid: m for m in _records(record["tests"])}
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise RunError(
+                f"{path}: not an energy baseline: {what}; make it again with --energy-save {self.baseline_name}"
+            ) from None
 
-    def _save(self, name: str) -> None:
-        path = self.root / FOLDER / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, self._record())
-        self.written.append(path)
+    def _keep(self, path: Path, content: dict[str, Any] | str) -> None:
+        """Write a file. Where that fails, a temporary folder takes it, and failing that the terminal."""
+        try:
+            _write(path, content)
+            self.written.append(path)
+            return
+        except OSError as error:
+            why = f"{path}: cannot be written: {error.strerror or error}"
+        try:
+            spare = Path(tempfile.mkdtemp(prefix="perjoule-energy-")) / path.name
+            _write(spare, content)
+            self.problems.append(f"{why}; it is kept in {spare}")
+        except OSError:
+            self.problems.append(f"{why}; nor can a temporary folder; its content follows")
+            self.unsaved.append(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -210,11 +244,10 @@ class EnergySession:
             "tests": [self.measured[n].as_json() for n in sorted(self.measured)],
         }
 
-    def _render(self, suffix: str) -> str:
+    def _render(self, suffix: str) -> dict[str, Any] | str:
         if suffix == ".json":
             judged = {n: asdict(j) for n, j in self.judged.items()}
-            record = self._record() | {"baseline": self.baseline_name, "judged": judged, "missing": self.missing}
-            return json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+            return self._record() | {"baseline": self.baseline_name, "judged": judged, "missing": self.missing}
         rows = self._rows() or [["no energy test ran"]]
         missing = [f"missing: {nodeid}" for nodeid in self.missing]
         if suffix == ".md":
@@ -242,6 +275,25 @@ class EnergySession:
         return rows
 
 
+def _records(rows: Any) -> list[Measured]:
+    """The tests of a baseline; raises ValueError if a row is not one. Unknown keys come from later versions."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(list[Measured]).validate_python(rows)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+        raise ValueError(f"tests{place}: {first['msg'].lower()}") from None
+
+
+def _write(path: Path, content: dict[str, Any] | str) -> None:
+    if isinstance(content, str):
+        write_text(path, content)
+    else:
+        write_json(path, content)
+
+
 def _cells(nodeid: str, m: Measured) -> list[str]:
     mean = m.mean_j
     seconds = sum(m.duration_s) / len(m.duration_s)
@@ -253,7 +305,7 @@ def _cells(nodeid: str, m: Measured) -> list[str]:
         nodeid,
         f"{mean:.4g}",
         f"{sum(bounds) / len(bounds):.2g}" if bounds else "-",
-        f"{spread / mean:.1%}",
+        f"{spread / mean:.1%}" if len(m.known) > 1 else "-",
         f"{seconds:.4g}",
         f"{mean / seconds:.3g}" if seconds else "-",
         f"{len(m.known)}×{m.iterations}",

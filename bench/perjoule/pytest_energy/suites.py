@@ -1,21 +1,35 @@
-"""Suite files as test files: `pytest --benchmark suites/` runs each cell of each suite as an energy test."""
+"""Suite files as test files: `pytest --benchmark suites/` runs each cell of each suite as an energy test.
+
+One call draws what the first trial of the cell draws in `perjoule run`: the same prompts, seeds, pipeline and step
+policy, by the same code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from perjoule.errors import PerjouleError
-from perjoule.types import Cell, Variant
+from perjoule.pictures import pixel_digest
+from perjoule.pytest_energy.fixture import EnergyBenchmark
+from perjoule.trial import Cells, draw_cell, texts_of
+from perjoule.types import Assignment
 
 
-class SuiteFile(pytest.File):
-    """A suite: its cells are the tests."""
+class SuiteFile(pytest.Module):
+    """A suite: its cells are the tests. A module to pytest, so that module-scoped fixtures work; it is not imported."""
+
+    obj = ModuleType("suite")
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One test a cell."""
+        """One test per cell."""
         from perjoule.suite import cells_of, load_suite
 
         try:
@@ -23,73 +37,95 @@ class SuiteFile(pytest.File):
         except PerjouleError as error:
             raise self.CollectError(str(error)) from None
         for cell in cells_of(suite):
-            yield CellItem.from_parent(self, name=cell.cell_id, cell=cell)
+            yield CellItem.from_parent(self, name=cell.cell_id, callobj=_test_of(self.path, cell.cell_id))
 
 
-class CellItem(pytest.Item):
-    """One variant at one step count: a pipeline call with the suite's first prompt and seed."""
+class CellItem(pytest.Function):
+    """One variant at one step count, or at one level of its step policy."""
 
-    def __init__(self, *, cell: Cell, **kwargs: Any) -> None:
-        """Keep the cell."""
-        super().__init__(**kwargs)
-        self.cell = cell
-        self.add_marker(pytest.mark.energy)
-
-    def runtest(self) -> None:
-        """Measure."""
-        from dataclasses import replace
-
-        from perjoule.prompts import load_prompts
-        from perjoule.pytest_energy.fixture import EnergyBenchmark
-        from perjoule.pytest_plugin import session_of
-        from perjoule.suite import load_suite
-
-        suite = load_suite(self.path)
-        source = suite.prompts
-        if not source.source.startswith("builtin:"):
-            source = replace(source, source=str((self.path.parent / source.source).resolve()))
-        prompt = load_prompts(replace(source, limit=1), where=f"{self.path}: prompts.source")[0]
-        generator = _generator(self.config, self.cell.variant, str(self.path))
-        meter = _meter(self.config)
-        EnergyBenchmark(session=session_of(self.config), meter=meter, item=self)(
-            generator.generate, [prompt.text], [suite.protocol.seeds[0]], self.cell.steps
-        )
-
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+    def repr_failure(self, excinfo: Any) -> Any:
         """Our own errors are sentences already."""
         if isinstance(excinfo.value, PerjouleError):
             return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+        return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Any, int, str]:
-        """Where it stands."""
+        """The suite file and the cell."""
         return self.path, 0, f"{self.path.name}: {self.name}"
 
 
-_GENERATOR = pytest.StashKey[tuple[Variant, Any]]()
-_METER = pytest.StashKey[Any]()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSuite:
+    """A suite whose prompts are read.
+
+    Attributes:
+        path: Its file.
+        first: Cell id -> the first trial of its plan.
+        cells: Loads them.
+        threads: torch CPU threads that the protocol asks for.
+    """
+
+    path: Path
+    first: dict[str, Assignment]
+    cells: Cells
+    threads: int | None
 
 
-def _generator(config: pytest.Config, variant: Variant, where: str) -> Any:
-    """The pipeline of a variant; one is kept, since two large ones seldom fit."""
-    kept = config.stash.get(_GENERATOR, None)
-    if kept is not None and kept[0] == variant:
-        return kept[1]
-    from perjoule import registry
+_OPEN = pytest.StashKey[OpenSuite]()
+
+
+def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
+    def test(request: pytest.FixtureRequest, energy_benchmark: EnergyBenchmark) -> None:
+        suite = _open(request.config, path)
+        trial = suite.first[cell_id]
+        with _threads(suite.threads):
+            ready = suite.cells.ready(trial.cell)
+            energy_benchmark.call = _identity(trial)
+            drawn = energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
+        energy_benchmark.extra_info["image_sha256"] = [pixel_digest(picture) for picture in drawn.images]
+
+    return test
+
+
+def _open(config: pytest.Config, path: Path) -> OpenSuite:
+    """The suite of a file. One is kept: two large pipelines rarely fit into memory."""
+    kept = config.stash.get(_OPEN, None)
+    if kept is not None and kept.path == path:
+        return kept
+    from perjoule.pipeline import generators_of, with_prompts
+    from perjoule.plan import make_plan
+    from perjoule.suite import load_suite
 
     if kept is not None:
-        del config.stash[_GENERATOR], kept  # let go of the old weights before the new ones are read
-    loaded = registry.load("generators", "diffusers", kind="generator")(variant, where=where)
-    config.stash[_GENERATOR] = (variant, loaded)
-    return loaded
+        del config.stash[_OPEN], kept  # before the next weights are read
+    suite, prompts, _ = with_prompts(load_suite(path), path)
+    plan = make_plan(suite, prompts)
+    first: dict[str, Assignment] = {}
+    for trial in plan:
+        first.setdefault(trial.cell.cell_id, trial)
+    config.stash[_OPEN] = OpenSuite(
+        path=path,
+        first=first,
+        cells=Cells(generators_of(suite, path), texts_of(plan)),
+        threads=suite.protocol.threads,
+    )
+    return config.stash[_OPEN]
 
 
-def _meter(config: pytest.Config) -> Any:
-    """A meter for the session, closed with it."""
-    if _METER not in config.stash:
-        from perjoule.meters import open_meter
+def _identity(trial: Assignment) -> str:
+    """What one call draws. A baseline of other prompts or seeds is not comparable."""
+    drawn = [(prompt.prompt_id, seed) for prompt, seed in zip(trial.prompts, trial.seeds, strict=True)]
+    return f"{len(drawn)} images, prompts and seeds {hashlib.sha256(repr(drawn).encode()).hexdigest()[:10]}"
 
-        meter = open_meter(config.getoption("--energy-meter"))
-        config.stash[_METER] = meter.__enter__()
-        config.add_cleanup(lambda: meter.__exit__(None, None, None))
-    return config.stash[_METER]
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Set torch's CPU threads and put the old number back: other tests of the session have their own."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

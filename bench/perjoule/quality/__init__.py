@@ -54,7 +54,9 @@ def _has_card(metric: object) -> TypeGuard[CardedMetric]:
 
 
 def _row(name: str, card: MetricSpec | None, cached: bool | None) -> dict[str, Any]:
-    columns = ("direction", "track", "advisory", "licence", "commercial", "weights", "description")
+    columns = (
+        "direction", "track", "advisory", "margin", "scale", "licence", "commercial", "weights", "description",
+    )  # fmt: skip
     return {"metric": name, "cached": cached} | {column: getattr(card, column, None) for column in columns}
 
 

@@ -38,6 +38,7 @@ class ClipText(ClipMetric):
     """The metric `clip_text`."""
 
     name, track, unit, bounds = "clip_text", "alignment", "cosine", (-1.0, 1.0)
+    margin, scale = 0.01, "0.013: the step from Stable Diffusion 1.4 to 1.5"
     description = "CLIP cosine of image and prompt, the prompt cut at the length the model knows"
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
@@ -49,6 +50,7 @@ class RPrecision(ClipMetric):
     """The metric `r_precision`."""
 
     name, track, unit, bounds = "r_precision", "alignment", "share", (0.0, 1.0)
+    margin, scale = 0.05, "0.05: one image in twenty"
     description = (
         f"1 if the image's own prompt ranks first by CLIP cosine among {DISTRACTOR_COUNT} other prompts (all there "
         f"are if fewer, which is easier; unscored below {FEWEST_DISTRACTORS}), else 0; a tie is not a first rank"
@@ -89,6 +91,7 @@ class IClip(ClipMetric):
     """The metric `iclip`."""
 
     name, track, unit, bounds = "iclip", "fidelity", "cosine", (-1.0, 1.0)
+    margin, scale = 0.02, "1: the same image; 0.02 is a working choice"
     needs_reference = True
     description = (
         "CLIP cosine with the longest run of the same model, prompt and seed, which itself has 1 by construction: "

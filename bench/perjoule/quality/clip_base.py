@@ -49,6 +49,8 @@ class ClipMetric:
     bounds: tuple[float | None, float | None]
     needs_reference = False
     temperature: float | None = None
+    margin: float | None = None
+    scale: str = ""
     description: str
 
     def __init__(self, options: ClipOptions) -> None:
@@ -74,6 +76,8 @@ class ClipMetric:
             weights=self.options.model,
             commercial=allows_commerce(licence),
             temperature=self.temperature,
+            margin=self.margin,
+            scale=self.scale,
         )
 
     @property

@@ -85,6 +85,8 @@ class Cvvdp:
             bounds=(None, BEST_JOD),  # far apart, the scale goes below 0
             weights="package cvvdp",
             commercial=True,
+            margin=0.15,
+            scale="1 JOD: 75 of 100 people prefer the better image; 0.15: 54 of 100",
         )
 
     @property

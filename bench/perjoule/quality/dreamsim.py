@@ -118,6 +118,8 @@ class DreamSim:
             bounds=(-1.0, 1.0),
             weights=self._options.folder or _RELEASE.format(self._options.variant),
             commercial=True,
+            margin=0.02,
+            scale="1: the same image; 0.02 is a working choice",
         )
 
     @property

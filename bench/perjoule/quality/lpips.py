@@ -79,6 +79,8 @@ class Lpips:
             bounds=(0.0, None),
             weights=self._options.weights or _BACKBONES[self._options.net],
             commercial=True,
+            margin=0.02,
+            scale="0: the same image; 0.02 is a working choice",
         )
 
     @property

@@ -58,6 +58,7 @@ class PickScore(ClipMetric):
     """The metric `pickscore`."""
 
     name, track, unit, bounds, temperature = "pickscore", "alignment", "logit", (None, None), 1.0
+    margin, scale = 0.15, "1: 73 of 100 people prefer the better image, as predicted; 0.15: 54 of 100"
     description = "PickScore's logit of image and prompt: predicted preference, nobody was asked"
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
@@ -70,6 +71,7 @@ class Hpsv2(ClipMetric):
     """The metric `hpsv2`."""
 
     name, track, unit, bounds, temperature = "hpsv2", "alignment", "cosine", (-1.0, 1.0), 0.01
+    margin, scale = 0.0015, "0.01: 73 of 100 people prefer the better image, as predicted; 0.0015: 54 of 100"
     options: Hpsv2Options
 
     def __init__(self, options: Hpsv2Options) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from perjoule.files import write_text
+
 FILES = {
     "perjoule.toml": "perjoule.toml",
     "perjoule-prompts.txt": "prompts.txt",
@@ -18,10 +20,9 @@ def write_scaffold(folder: Path) -> tuple[list[Path], list[Path]]:
     written, kept = [], []
     for target, source in FILES.items():
         file = folder / target
-        if file.exists():
+        if file.exists() or file.is_symlink():
             kept.append(file)
             continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text((files("perjoule.scaffold") / source).read_text(encoding="utf-8"), encoding="utf-8")
+        write_text(file, (files("perjoule.scaffold") / source).read_text(encoding="utf-8"))
         written.append(file)
     return written, kept

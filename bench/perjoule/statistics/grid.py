@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import RunError
 from perjoule.run_directory import WHOLE_CELL, Run
+from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
 
 # the method of a number that has no interval because a table states it once for all prompts
@@ -88,8 +89,9 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
     """The arrays of a run.
 
     Raises:
-        RunError: If a joule is not positive (names the trial).
+        RunError: If a joule is not positive (names the trial), or the windows of a cell belong to different devices.
     """
+    require_one_device(run)
     trials = run.trials.filter(pl.col("failure").is_null())
     _require_positive(run, trials)
     windows = (

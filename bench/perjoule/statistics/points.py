@@ -24,8 +24,8 @@ def operating_points(run: Run) -> pl.DataFrame:
     """Cell × metric, with intervals and the frontier of each metric.
 
     Energy is the mean over prompts of J/image, quality the mean over prompts of the mean over seeds. Intervals are 95 %
-    BCa intervals over prompts, then seeds; all cells and metrics share the draws, so that what the prompts have in
-    common cancels between cells.
+    BCa intervals over prompts, each with all its seeds; all cells and metrics share the draws, so that what the prompts
+    have in common cancels between cells.
 
     Returns:
         A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
@@ -127,13 +127,18 @@ def sign_of(spec: MetricSpec) -> float:
     return 1.0 if spec.direction == "higher" else -1.0
 
 
+def was_stopped() -> pl.Expr:
+    """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
+    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+
+
 def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
     measured = good & pl.col("energy_j").is_not_null()
+    timed = good & ~was_stopped() & pl.col("duration_s").is_not_null()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
-    timed = good & pl.col("duration_s").is_not_null()
     whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)

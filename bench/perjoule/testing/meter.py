@@ -31,6 +31,7 @@ class VirtualClock:
         self._due: list[tuple[float, int, float, Callable[[], None]]] = []
         self._serial = 0
         self._acting = False
+        self._asleep_s = 0.0
 
     def now(self) -> float:
         """Virtual seconds."""
@@ -58,6 +59,18 @@ class VirtualClock:
             ]
             heapify(self._due)
         self._now_s = max(self._now_s, end_s)
+
+    def stop(self, seconds: float) -> None:
+        """Move on by `seconds` in which nothing runs, as after SIGSTOP; what fell due meanwhile is done once, later."""
+        self._now_s += max(seconds, 0.0)
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep: this clock stands still, as the monotonic clock does."""
+        self._asleep_s += seconds
+
+    def asleep_s(self) -> float:
+        """Seconds slept through by `suspend`."""
+        return self._asleep_s
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
         """Call `action` every `interval_s` from now on; returns a function that ends it."""

@@ -107,7 +107,7 @@ class SimulatedBoard:
 
     Attributes:
         uuid: Made up from the board's place if empty.
-        model: Name.
+        model: Name; lone surrogates stand for bytes that are not UTF-8, as `os.fsdecode` writes them.
         wave: True power, never below 0.
         wave_phase_s: Time at which a square wave rises, or at which a slot of bursts begins.
         noise_w: Standard deviation of true power around the wave, constant over slots of `noise_slot_s`.
@@ -242,8 +242,8 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ValueError(f"pids: {len(value)} of them; must be {_MAX_PIDS} at most")
         if name == "mig_devices" and not 0 <= value <= _MAX_SLICES:
             raise ValueError(f"mig_devices: is {value}; must be from 0 to {_MAX_SLICES}")
-        if name in ("uuid", "model") and len(value.encode()) >= _NAME_BYTES:
-            raise ValueError(f"{name}: is {len(value.encode())} bytes long; must be below {_NAME_BYTES}")
+        if name in ("uuid", "model") and len(value.encode(errors="surrogateescape")) >= _NAME_BYTES:
+            raise ValueError(f"{name}: is {len(value.encode(errors='surrogateescape'))} bytes long; must be below {_NAME_BYTES}")
 
 
 # -- the state file, as nvml_simulator.c has it --------------------------------------------------------------------
@@ -555,6 +555,10 @@ class NvmlSimulator:
         """
         return (self._clock or SystemClock()).every(interval_s, action)
 
+    def asleep_s(self) -> float:
+        """Seconds that the machine has slept; on virtual time it never does."""
+        return (self._clock or SystemClock()).asleep_s()
+
     def set_power(self, board: int, power_w: float) -> float:
         """A step of a `StepLog` board, now; the time of it.
 
@@ -645,7 +649,7 @@ class NvmlSimulator:
 def _write(found: Any, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in ("uuid", "model"):
-            setattr(found, name, value.encode())
+            setattr(found, name, value.encode(errors="surrogateescape"))
         elif name == "unsupported":
             found.unsupported = sum(FEATURES[feature] for feature in set(value))
         elif name == "pids":
@@ -678,7 +682,7 @@ def _read(found: Any) -> SimulatedBoard:
     values: dict[str, Any] = {}
     for name, value in _values(SimulatedBoard()).items():
         if name in ("uuid", "model"):
-            values[name] = getattr(found, name).decode()
+            values[name] = getattr(found, name).decode(errors="surrogateescape")
         elif name == "unsupported":
             values[name] = tuple(feature for feature, bit in FEATURES.items() if int(found.unsupported) & bit)
         elif name == "pids":

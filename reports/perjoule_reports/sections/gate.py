@@ -47,9 +47,11 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy {energy} with {fmt.percent(verdict.energy.margin)} more allowed; {fmt.clean(verdict.metric)} "
-            f"{quality} with a loss of {fmt.number(verdict.quality.margin)} allowed."
+            f"Energy {energy} with {fmt.percent(verdict.energy.margin or 0)} more allowed; {fmt.clean(verdict.metric)} "
+            f"{quality} with a loss of {_margin(verdict.quality)} allowed."
         )
+        if verdict.identical_images:
+            sentence += " The images are the same, bit for bit."
     return Stamp(word=word, sign=sign, tone=tone, sentence=sentence)
 
 
@@ -58,9 +60,9 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
     verdict = analysis.verdict
     how = (
         "The candidate is this run. An axis passes if the whole interval lies on the good side of its margin, fails if "
-        "it is worse than the margin for sure, and is inconclusive otherwise. PASS needs both axes; FAIL needs one, or "
-        "one cell, after Holm's correction. The detectable effect is the smallest change that this many prompts would "
-        "show in four of five cases."
+        "a one-sided test says that it is worse than the margin, and is inconclusive otherwise. PASS needs both axes; "
+        "FAIL needs one, or one cell, after Holm's correction. The detectable effect is the smallest change that this "
+        "many prompts would show in four of five cases."
     )
     if verdict is None or baseline is None:
         return Section(
@@ -81,8 +83,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         anchor="gate",
         title="Gate",
         how_to_read=how,
-        sample=f"{verdict.energy.change.n or 'no'} units for energy, {verdict.quality.change.n or 'no'} prompts for "
-        f"{fmt.clean(verdict.metric)}, in {fmt.plural(len(verdict.cells), 'cell')} that both runs have.",
+        sample=f"Energy: {verdict.energy.sample}. {fmt.clean(verdict.metric)}: {verdict.quality.sample}. "
+        f"{fmt.plural(len(verdict.cells), 'cell')} that both runs have.",
         interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
         f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
         f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
@@ -117,7 +119,7 @@ def _identity(baseline: RunData) -> str:
 def _change(verdict: Verdict) -> str:
     needed = [a.n_needed for a in (verdict.energy, verdict.quality) if a.outcome == "inconclusive" and a.n_needed]
     if verdict.verdict == "inconclusive" and needed:
-        return f"About {max(needed):,} prompts would tell.".replace(",", "\u202f")
+        return f"About {max(needed):,} prompts would decide.".replace(",", "\u202f")
     if verdict.verdict == "invalid":
         return "Evidence: what is listed below has to be there, and to agree."
     return "Other margins than those declared, or a scatter between sessions that this comparison does not contain."
@@ -137,11 +139,12 @@ def _axes_table(verdict: Verdict) -> Table:
         rows.append((
             Cell(text=fmt.clean(name)),
             change if axis.change.value is not None else Cell(text="withheld"),
-            Cell(text=fmt.number(axis.margin / factor), sort=axis.margin),
+            Cell(text=_margin(axis, factor), detail=fmt.clean(axis.margin_origin), sort=axis.margin),
             Cell(text=f"{sign} {word}", detail=fmt.clean(axis.label)),
             Cell(text=fmt.ABSENT if axis.mde is None else fmt.number(axis.mde / factor, 2), sort=axis.mde),
             Cell(text=fmt.ABSENT if axis.n_needed is None else f"{axis.n_needed}", sort=axis.n_needed),
-            Cell(text=str(axis.change.n)),
+            Cell(text=str(axis.n_prompts)),
+            Cell(text=f"{axis.n_windows_baseline} + {axis.n_windows_candidate}"),
         ))  # fmt: skip
     columns = (
         Column(title="axis"),
@@ -150,9 +153,14 @@ def _axes_table(verdict: Verdict) -> Table:
         Column(title="verdict"),
         Column(title="detectable effect", numeric=True, hint="seen in four of five cases"),
         Column(title="prompts needed", numeric=True, hint="to tell a change of this size from the margin"),
-        Column(title="n", numeric=True),
+        Column(title="prompts", numeric=True),
+        Column(title="windows", numeric=True, hint="of the baseline + of the candidate"),
     )
     return Table(caption="The axes of the verdict", columns=columns, rows=tuple(rows))
+
+
+def _margin(axis: GateAxis, factor: float = 1.0) -> str:
+    return fmt.ABSENT if axis.margin is None else fmt.number(axis.margin / factor)
 
 
 def _findings(verdict: Verdict) -> list[Table]:

@@ -44,10 +44,13 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
     if analysis.frontier is not None and primary is not None:
         said += _formulas(evidence)
     if analysis.verdict is not None:
-        config = analysis.verdict.config
+        verdict, config = analysis.verdict, analysis.verdict.config
+        energy, quality = verdict.energy.margin, verdict.quality.margin
         said.append(
-            f"Gate, margins declared before the comparison: energy {fmt.percent(config.margin_energy)}, "
-            f"{fmt.clean(analysis.verdict.metric)} {fmt.number(config.margin_quality)}; one-sided α = "
+            f"Gate, margins: energy {fmt.ABSENT if energy is None else fmt.percent(energy)} "
+            f"({fmt.clean(verdict.energy.margin_origin)}), {fmt.clean(verdict.metric)} "
+            f"{fmt.ABSENT if quality is None else fmt.number(quality)} "
+            f"({fmt.clean(verdict.quality.margin_origin)}); one-sided α = "
             f"{config.alpha:g} an "
             f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by "
             "prompt; PASS "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Quiet
+from perjoule.commands import completing
+from perjoule.commands.options import Json, MeterName, Quiet, print_json
 from perjoule.errors import UsageError
 
 app = typer.Typer(
     name="perjoule budgetfusion",
-    help="Predict from the prompt how many denoising steps are worth their energy (arXiv:2412.05780).\n\n"
+    help="Predict how many steps each prompt needs.\n\nAfter BudgetFusion (arXiv:2412.05780).\n\n"
     "Example: perjoule budgetfusion predict builtin:steps-tiny 'a large red circle on a white ground'",
     no_args_is_help=True,
     add_completion=False,
@@ -27,15 +27,22 @@ app = typer.Typer(
 
 @app.command()
 def collect(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Suite with a ladder; name or TOML file.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", help="Suite with a ladder; name or TOML file.", autocompletion=completing.suites
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
-    meter: Annotated[str, typer.Option(help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")] = "auto",
+    meter: MeterName = "auto",
     limit: Annotated[int | None, typer.Option("--limit", help="Take only the first N prompts.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Generate prompts × step grid × seeds, metered and scored: the curves to learn from.
+    """Measure and score the curves to learn from.
+
+    Generates all prompts at every step count under every seed.
 
     Example: perjoule budgetfusion collect budgetfusion-curves --out runs/curves
     """
@@ -69,8 +76,13 @@ def collect(
 
 @app.command()
 def train(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Collected curves to learn from.")],
-    calibration: Annotated[Path, typer.Option(help="Collected curves of other prompts, to calibrate on.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Collected curves to learn from.", autocompletion=completing.runs)
+    ],
+    calibration: Annotated[
+        Path,
+        typer.Option(help="Collected curves of other prompts, to calibrate on.", autocompletion=completing.runs),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
     variant: Annotated[str | None, typer.Option(help="The ladder, if the run has several.")] = None,
     peek: Annotated[int, typer.Option(help="Evaluations to look at before deciding: 0, 1 or 2.")] = 0,
@@ -117,15 +129,25 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Scored run with a ladder and adaptive arms.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Scored run with a ladder and adaptive arms.", autocompletion=completing.runs
+        ),
+    ],
     metric: Annotated[
-        str | None, typer.Option(help="Quality held equal; the suite's primary metric by default.")
+        str | None,
+        typer.Option(
+            help="Quality held equal; the suite's primary metric by default.", autocompletion=completing.metrics
+        ),
     ] = None,
     at_steps: Annotated[int | None, typer.Option(help="Held at what this rung of the ladder reaches.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Savings at equal quality against the ladder and the controls, with paired intervals.
+    """Print what the predicted steps save.
+
+    Savings at equal quality against the fixed ladder and the controls, with paired intervals.
 
     Example: perjoule budgetfusion evaluate runs/study --metric iclip --at-steps 6
     """
@@ -159,7 +181,9 @@ def predict(
     level: Annotated[float | None, typer.Option(help="Another parameter for it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the predicted number of steps for prompts; with --json the curves as well.
+    """Print the predicted step count of prompts.
+
+    With --json the predicted curves as well.
 
     Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a grey ground'
     """
@@ -212,7 +236,7 @@ def _saving(one: dict[str, Any]) -> str:
 
 def _say(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True))
+        print_json(found)
         return
     for key, value in found.items():
         if key != "schema":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from perjoule.files import replacing
 from perjoule.run_directory import Run
 from perjoule.types import Role
 from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
@@ -29,16 +30,20 @@ def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
         folder: Where to put them.
         metric: The quality on the axes; the suite's primary metric by default.
     """
+    import matplotlib as mpl
+
     arms, name = arms_of(run), metric or run.suite.metrics.primary
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        "study-curves.png": _curves(arms),
-        "study-steps.png": _steps(arms),
-        "study-predicted.png": _predicted_and_true(arms),
-        "study-frontier.png": _frontier(arms, name),
-    }
-    for file, figure in files.items():
-        figure.savefig(folder / file, dpi=120, metadata={"Software": None})
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
+        files = {
+            "study-curves.png": _curves(arms),
+            "study-steps.png": _steps(arms),
+            "study-predicted.png": _predicted_and_true(arms),
+            "study-frontier.png": _frontier(arms, name),
+        }
+        for file, figure in files.items():
+            with replacing(folder / file) as opened:
+                figure.savefig(opened, format="png", dpi=120, metadata={"Software": None})
     return [folder / file for file in files]
 
 

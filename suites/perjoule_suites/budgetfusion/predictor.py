@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError, UsageError
+from perjoule.files import write_bytes, write_text
 from perjoule.models import resolve_model
 from perjoule.types import Provenance
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
@@ -165,16 +166,15 @@ class StepPredictor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `predictor.safetensors` and `predictor.json`; the text encoder is not copied."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         to = Path(folder)
-        to.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"network.{k}": v.detach().cpu().numpy().astype(np.float32) for k, v in self.network.state_dict().items()
         }
         tensors |= {f"labels.{k}": np.ascontiguousarray(v, np.float32) for k, v in _arrays(self.labels).items()}
-        save_file(tensors, to / _WEIGHTS)
-        (to / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        write_bytes(to / _WEIGHTS, save(tensors))
+        write_text(to / _CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
 
     def with_rule(
         self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = ""

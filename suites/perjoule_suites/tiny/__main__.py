@@ -101,8 +101,8 @@ def export(
     shutil.copytree(work / "recogniser", to / "recogniser-tiny")
     for file in (file for name in _TRAINED for file in (to / name).rglob("*.json")):
         # where the weights lay while they were trained is nobody's business
-        kept = [line for line in file.read_text().splitlines(keepends=True) if '"_name_or_path"' not in line]
-        file.write_text("".join(kept))
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
     size = sum(file.stat().st_size for name in _TRAINED for file in (to / name).rglob("*.safetensors"))
     _say(f"{to}: {size / 1e6:.1f} MB of weights")
 
@@ -135,7 +135,7 @@ def evaluate_(
     evaluate.contact_sheet(images, texts, out / "contact-sheet.png")
     evaluate.quality_figure(curve, out / "quality-by-steps.png")
     result = {"captions": captions, "guidance": guidance, "attributes_at_25_steps": table, "quality_by_steps": curve}
-    (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     _say(json.dumps(result, indent=2))
 
 

@@ -56,8 +56,8 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
     learner.train_from_iterator([*captions, *(chr(i) for i in range(33, 2048))], trainer)
     with tempfile.TemporaryDirectory() as folder:
         learner.model.save(folder)
-        vocab = json.loads(Path(folder, "vocab.json").read_text())
-        merges = Path(folder, "merges.txt").read_text().splitlines()
+        vocab = json.loads(Path(folder, "vocab.json").read_text(encoding="utf-8"))
+        merges = Path(folder, "merges.txt").read_text(encoding="utf-8").splitlines()
     pairs = [tuple(line.split()) for line in merges if line and not line.startswith("#")]
     return CLIPTokenizer(vocab=vocab, merges=pairs, model_max_length=TOKEN_COUNT, pad_token="<|endoftext|>")
 

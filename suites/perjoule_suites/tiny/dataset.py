@@ -42,8 +42,8 @@ def load_or_render(folder: Path, *, count: int, held_out: bool, seed: int, worke
                 images[start : start + len(chunk)] = chunk
                 captions += texts
         images.flush()
-        captions_file.write_text(json.dumps(captions))
-    scenes = [parse_caption(text) for text in json.loads(captions_file.read_text())]
+        captions_file.write_text(json.dumps(captions), encoding="utf-8")
+    scenes = [parse_caption(text) for text in json.loads(captions_file.read_text(encoding="utf-8"))]
     return Dataset(scenes=[s for s in scenes if s is not None], images=np.load(images_file, mmap_mode="r"))
 
 

@@ -57,7 +57,8 @@ def save_student(unet: UNet2DConditionModel, teacher: Path, to: Path) -> None:
     half.load_state_dict(unet.state_dict())
     half.half().save_pretrained(to / "unet", safe_serialization=True)
     config = to / "unet" / "config.json"
-    config.write_text("".join(x for x in config.read_text().splitlines(True) if '"_name_or_path"' not in x))
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    config.write_text("".join(x for x in lines if '"_name_or_path"' not in x), encoding="utf-8")
     for file in sorted(teacher.rglob("*")):
         inside = file.relative_to(teacher)
         if file.is_file() and inside.parts[0] != "unet":

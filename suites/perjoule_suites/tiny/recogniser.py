@@ -113,12 +113,12 @@ class Recogniser(nn.Module):
         half = {k: v.half().contiguous() for k, v in self.state_dict().items()}
         save_file(half, folder / "model.safetensors")
         config = {"heads": {k: list(v) for k, v in HEADS.items()}, "width": self.body[0].out_channels}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Recogniser:
         """Load from a folder that `save_pretrained` wrote."""
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = cls(config["width"])
         model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
         return model.eval()

@@ -59,6 +59,8 @@ class SceneMetric:
             bounds=(0.0, 1.0),
             weights="builtin:recogniser-tiny",
             commercial=True,
+            margin=0.05,
+            scale="0.05: one attribute in twenty",
         )
 
     @property

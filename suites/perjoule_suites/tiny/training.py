@@ -137,5 +137,5 @@ def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -
 
 
 def _append(log: Path, row: dict[str, float]) -> None:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write(json.dumps({k: round(float(v), 6) for k, v in row.items()}) + "\n")

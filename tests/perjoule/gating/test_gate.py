@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -14,23 +13,15 @@ from perjoule.errors import UsageError
 from perjoule.gating import GateConfig, gate, render
 from perjoule.gating.decide import minimal_detectable_effect, prompts_needed
 from perjoule.run_directory import Run, load_run
-from tests.perjoule.tables_of_runs import imported, table
+from tests.perjoule.tables_of_runs import imported, rewrite, table, with_margin
 from tests.perjoule.test_cli import call
 
 SMALL: dict[str, Any] = {"ladder": (4, 16), "variants": (("ladder", 1.0),)}
 
 
 def runs(folder: Path, **changes: Any) -> tuple[Run, Run]:
-    baseline = imported(table(**SMALL), folder, "base")
-    return baseline, imported(table(**{"seed": 1, **SMALL, **changes}), folder, "candidate")
-
-
-def rewrite(run: Run, file: str, edit: Callable[[Any], None]) -> Run:
-    path = run.path / file
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-    return load_run(run.path)
+    baseline = with_margin(imported(table(**SMALL), folder, "base"))
+    return baseline, with_margin(imported(table(**{"seed": 1, **SMALL, **changes}), folder, "candidate"))
 
 
 def without(run: Run, keep: pl.Expr, *tables: str) -> Run:
@@ -66,7 +57,7 @@ def test_limits_are_students_t_of_the_log_ratios(tmp_path: Path) -> None:
     from scipy import stats
 
     base, candidate = runs(tmp_path, ladder=(4,))
-    found = gate(imported(table(**{**SMALL, "ladder": (4,)}), tmp_path, "one"), candidate).energy
+    found = gate(with_margin(imported(table(**{**SMALL, "ladder": (4,)}), tmp_path, "one")), candidate).energy
     one, other = (
         load_run(tmp_path / n).trials.explode("prompt_ids").group_by("prompt_ids").agg(pl.col("energy_j").mean())
         for n in ("one", "candidate")
@@ -82,11 +73,11 @@ def test_between_the_margins_is_inconclusive_with_a_number_of_prompts(tmp_path: 
     base, candidate = runs(tmp_path, shift=-0.135, noise=0.3)
     found = gate(base, candidate)
     assert (found.verdict, found.exit_code) == ("inconclusive", 3)
-    assert "would tell" in " ".join(found.reasons)
+    assert "would decide" in " ".join(found.reasons)
 
 
 def test_one_bad_cell_fails_although_the_mean_is_fine(tmp_path: Path) -> None:
-    base = imported(table(), tmp_path, "base")
+    base = with_margin(imported(table(), tmp_path, "base"))
     worse = table(seed=1).with_columns(
         energy_j=pl.when((pl.col("variant") == "quick") & (pl.col("steps") == 64))
         .then(pl.col("energy_j") * 1.3)
@@ -214,7 +205,7 @@ class TestNeverExitZero:
         self.check(load_run(base.path), candidate, capsys, 4, "baseline lacks energy")
 
     def test_unlike_provenance(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        base = imported(table(**SMALL), tmp_path, "base")
+        base = with_margin(imported(table(**SMALL), tmp_path, "base"))
         guessed = table(**SMALL).with_columns(provenance=pl.lit("estimated"))
         self.check(base, imported(guessed, tmp_path, "candidate"), capsys, 4, "provenance differs")
 

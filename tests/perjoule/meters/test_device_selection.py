@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from perjoule.identity import board_digest
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
 
@@ -83,5 +84,5 @@ def test_the_right_board_or_a_clear_error(found: dict[str | None, list[float] | 
         assert "CUDA_VISIBLE_DEVICES" in outcome
     else:
         device, energy_j, bound_j, duration_s = outcome
-        assert device == wanted
+        assert device == board_digest(wanted)
         assert abs(energy_j - POWERS_W[wanted] * duration_s) <= bound_j < energy_j

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perjoule.errors import MeterError
+from perjoule.identity import board_digest
 from perjoule.meters.nvml import open_nvml
 from perjoule.types import EnergyReading
 
@@ -53,7 +54,7 @@ def test_a_reading_names_its_source_and_idle(rig: Any) -> None:
     assert "energy counter" in reading.method
     assert "period 0.100 s" in reading.method
     assert "999.1" in reading.method
-    assert meter.name == "nvml:GPU-11111111-aaaa-bbbb-cccc-000000000000"
+    assert meter.name == f"nvml:{board_digest('GPU-11111111-aaaa-bbbb-cccc-000000000000')}"
     assert reading.idle_power_w == pytest.approx(60.0, abs=0.6)
     assert reading.duration_s == pytest.approx(0.5)
     assert reading.net_energy_j == pytest.approx(0.5 * 240, rel=0.02)

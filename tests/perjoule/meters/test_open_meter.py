@@ -84,8 +84,8 @@ def test_importing_loads_nothing_heavy() -> None:
 
 
 def test_every_code_in_use_is_explained_and_every_explanation_used() -> None:
-    package = Path(meters.__file__).parent
-    sources = "\n".join(file.read_text() for file in package.glob("*.py"))
+    package = Path(meters.__file__).parent.parent
+    sources = "\n".join(file.read_text() for file in package.rglob("*.py"))
     used = set(re.findall(r'(?:warning|Fault|_invalid)\(\s*"(W\d{3})"', sources))
     assert used == set(WARNINGS)
     for code, entry in WARNINGS.items():

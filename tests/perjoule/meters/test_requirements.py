@@ -34,6 +34,7 @@ import pytest
 from tests.benchmarks.meters.virtual import CALL_S, WAVES, accuracy, bench, claims, coverage
 
 from perjoule.errors import MeterError
+from perjoule.identity import board_digest
 from perjoule.meters.conditions import THROTTLE_REASONS
 from perjoule.meters.edges import bracket
 from perjoule.meters.nvml import open_nvml
@@ -410,7 +411,7 @@ def test_15_eight_boards_have_a_row_each_within_its_bound(opened: Open) -> None:
             simulator.sleep(length_s)
             ended = [simulator.set_power(i, 60.0) for i in range(8)]
         rows = window.reading.devices
-        assert [row.device for row in rows] == [board.uuid for board in simulator.boards]
+        assert [row.device for row in rows] == [board_digest(board.uuid) for board in simulator.boards]
         for i, row in enumerate(rows):
             truth_j = simulator.energy_j(i, begun[i], ended[i])
             assert abs(row.energy_j - truth_j) <= row.uncertainty_j < 0.2 * truth_j

@@ -8,9 +8,12 @@ from pydantic import TypeAdapter
 from tests.perjoule.meters.conftest import NOT_SUPPORTED, OTHER_UUID, UUID
 
 from perjoule.errors import MeterError
+from perjoule.identity import board_digest
 from perjoule.meters.edges import bracket
 from perjoule.meters.nvml import open_nvml
 from perjoule.types import CounterLog
+
+FIRST, OTHER = board_digest(UUID), board_digest(OTHER_UUID)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def test_rows_and_their_sum(two: Any, selector: str) -> None:
     with open_on(two, selector) as meter, meter.window() as window:
         truth_j = two.work(0.53)
     reading = window.reading
-    assert [row.device for row in reading.devices] == ([UUID, OTHER_UUID] if selector == "all" else [OTHER_UUID, UUID])
+    assert [row.device for row in reading.devices] == ([FIRST, OTHER] if selector == "all" else [OTHER, FIRST])
     for row in reading.devices:
         assert row.energy_j == pytest.approx(truth_j, abs=row.uncertainty_j)
     assert reading.energy_j == pytest.approx(sum(row.energy_j for row in reading.devices))
@@ -40,7 +43,7 @@ def test_rows_and_their_sum(two: Any, selector: str) -> None:
 def test_all_means_all_that_cuda_sees(two: Any) -> None:
     with open_on(two, "all", CUDA_VISIBLE_DEVICES="1") as meter, meter.window() as window:
         two.work(0.3)
-    assert [row.device for row in window.reading.devices] == [OTHER_UUID]
+    assert [row.device for row in window.reading.devices] == [OTHER]
 
 
 def test_a_board_that_fails_leaves_the_others_and_no_sum(two: Any) -> None:
@@ -63,7 +66,7 @@ def test_a_board_that_fails_leaves_the_others_and_no_sum(two: Any) -> None:
     assert reading.devices[1].energy_j is None
     assert reading.partial_energy_j == pytest.approx(300.0 + truth_j, abs=31)
     assert reading.partial_s == pytest.approx(0.5, abs=0.06)
-    assert all(said.endswith(f"({OTHER_UUID})") for said in reading.warnings)
+    assert all(said.endswith(f"({OTHER})") for said in reading.warnings)
 
 
 def test_a_board_without_a_counter_is_not_measured_together_with_others(two: Any) -> None:

@@ -11,7 +11,7 @@ from perjoule.gating import GateConfig, gate
 from perjoule.plan import make_plan
 from perjoule.planning.effects import effects
 from tests.perjoule.planning.worlds import PROMPTS, suite_of
-from tests.perjoule.tables_of_runs import imported, table
+from tests.perjoule.tables_of_runs import as_own, imported, table
 
 # tables_of_runs: joules scatter by 2 % an image, two seeds a prompt, in both cells of a difference
 ENERGY_SD = 0.02
@@ -19,7 +19,7 @@ QUALITY_NOISE = 0.03
 
 
 def test_the_formula(tmp_path: Path) -> None:
-    run = imported(table(prompts=200, noise=QUALITY_NOISE), tmp_path)
+    run = as_own(imported(table(prompts=200, noise=QUALITY_NOISE), tmp_path))
     plan = make_plan(suite_of(batch_size=2), PROMPTS)
     energy, quality = effects(plan, ["q"], run)
     z = norm.ppf(0.95) + norm.ppf(0.8)
@@ -37,7 +37,7 @@ def test_the_formula(tmp_path: Path) -> None:
 
 def test_the_gate_sees_what_the_plan_promises(tmp_path: Path) -> None:
     """A margin above the planned effect is one the gate can resolve; one well below is refused by the gate."""
-    run = imported(table(prompts=64, ladder=(4, 8), variants=(("v", 1.0),)), tmp_path)
+    run = as_own(imported(table(prompts=64, ladder=(4, 8), variants=(("v", 1.0),)), tmp_path))
     suite = suite_of(seeds=(1, 2))
     prompts = tuple(type(PROMPTS[0])(prompt_id=f"p{i}", text=str(i)) for i in range(64))
     planned = effects(make_plan(suite, prompts), ["q"], run)[0].mde
@@ -61,7 +61,7 @@ def test_without_a_run_the_effect_is_in_standard_deviations() -> None:
 
 
 def test_too_few_prompts_are_no_scatter(tmp_path: Path) -> None:
-    run = imported(table(prompts=5), tmp_path)
+    run = as_own(imported(table(prompts=5), tmp_path))
     for effect in effects(make_plan(suite_of(), PROMPTS), ["q"], run):
         assert effect.mde is None
         assert "8 prompts" in effect.reason

@@ -141,14 +141,16 @@ def test_the_digest_sees_every_byte_of_the_state():
     ("name", "direction"),
     [("psnr", "higher"), ("ssim", "higher"), ("gmsd", "lower"), ("entropy", "higher"), ("piqe", "lower")],
 )
-def test_the_real_thing(name, direction, monkeypatch, pictures, noise, values):
+def test_the_real_thing(name, direction, monkeypatch, capsys, pictures, noise, values):
     pytest.importorskip("pyiqa")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    pyiqa_adapter._create.cache_clear()
+    for remembered in (pyiqa_adapter._create, pyiqa_adapter._say_licence):
+        remembered.cache_clear()
     smooth = np.repeat(np.repeat(noise(1, 8)[0], 8, 0), 8, 1)
     run = pictures([smooth, *noise(2, 64)], references=[0, 0, 0])
     metric = pyiqa_metric(name, {"device": "cpu"})
     assert metric.spec.direction == direction
+    assert "PolyForm-Noncommercial" in capsys.readouterr().err
     found = values(metric.score(run.image_set(), ignore))
     assert None not in found.values()
     assert found == pytest.approx(values(metric.score(run.image_set([2, 0, 1]), ignore)))

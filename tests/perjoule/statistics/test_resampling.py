@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from perjoule.statistics.resampling import SEED, bca_limits, resample_means
+from perjoule.statistics.resampling import SEED, _weights, bca_limits, resample_means, summable
 
 
 def mean(rows: np.ndarray) -> np.ndarray:
@@ -84,11 +86,31 @@ def test_holes_are_left_out_and_prompts_count_alike(seed: int) -> None:
             assert means.point[0, column] == pytest.approx(np.nanmean(np.nanmean(known, axis=1)))
 
 
-def test_portions_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+@given(st.integers(0, 1_000), st.integers(2, 70), st.sampled_from([1e-300, 1e-3, 1.0, 1e9]))
+def test_sums_are_exact_whatever_their_order(seed: int, prompts: int, scale: float) -> None:
+    """What holds on every BLAS: each resampled mean is the exact sum, rounded once by the division."""
+    values = scale * np.random.default_rng(seed).normal(size=(prompts, 1, 3)) ** 3
+    means = resample_means(values, resamples=20)
+    rounded = summable(values[:, 0])
+    assert rounded == pytest.approx(values[:, 0], abs=prompts * 2**-52 * float(np.abs(values).max()))
+    (_, weights), *_ = _weights(prompts, 20, SEED)
+    exact = [[math.fsum(w * x for w, x in zip(row, column, strict=True)) for column in rounded.T] for row in weights]
+    assert np.array_equal(means.resamples, np.array(exact) / prompts)
+    assert np.array_equal(means.point[0], [math.fsum(column) / prompts for column in rounded.T])
+
+
+def test_portions_and_neighbours_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(5).normal(size=(33, 3, 2))
     whole = resample_means(values, resamples=100).resamples
+    alone = resample_means(values[..., 1:], resamples=100).resamples
     monkeypatch.setattr("perjoule.statistics.resampling._CHUNK_BYTES", 8 * 33 * 7)
-    assert resample_means(values, resamples=100).resamples == pytest.approx(whole, abs=0)
+    assert np.array_equal(resample_means(values, resamples=100).resamples, whole)
+    assert np.array_equal(whole[:, 1:], alone)
+
+
+def test_nothing_to_sum() -> None:
+    assert summable(np.empty((0, 2))).shape == (0, 2)
+    assert summable(np.zeros((3, 2))).tolist() == np.zeros((3, 2)).tolist()
 
 
 def test_no_interval_from_one_prompt_and_no_number_from_none() -> None:

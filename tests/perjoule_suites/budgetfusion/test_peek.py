@@ -40,13 +40,10 @@ def test_trailing_schedule_is_that_of_diffusers(generator: DiffusersGenerator) -
         assert scheduler.timesteps.tolist() == peek.shared_schedule(steps, 1)
 
 
-@pytest.mark.parametrize("shared", [1, 2])
-@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@pytest.mark.parametrize(("steps", "shared"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (6, 1), (6, 2)])
 def test_a_look_changes_no_pixel_and_costs_no_evaluation(
     generator: DiffusersGenerator, steps: int, shared: int
 ) -> None:
-    if steps < shared:
-        pytest.skip("fewer steps than are shared")
     generator.take_counts()
     whole = peek.draw_shared(generator, PROMPTS, SEEDS, steps, shared)
     evaluations, _ = generator.take_counts()

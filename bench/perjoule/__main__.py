@@ -1,0 +1,5 @@
+"""`python -m perjoule`: the command line without its script."""
+
+from perjoule.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""Values that the shell completes: suites, runs, metrics, meters, baselines and warning codes.
+
+Each function takes what was typed of a word and returns the words that it may become. They read names of files, never
+what the files hold, and import nothing heavy, because they run at every press of TAB. Where nothing fits the shell
+completes file names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from perjoule import registry
+
+# folders are looked into to this depth: `runs/demo` and `suites/mine/fast.toml` are found, no whole disk is walked
+_DEPTH = 2
+_MOST = 200
+# perjoule.baselines.FOLDER, whose module imports polars; a test compares the two
+STORED = Path(".perjoule") / "baselines"
+
+
+# zsh reads a file of its function path when the command is completed first, and expects an answer from it at once
+_ZSH_ON_LOADING = """
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  _perjoule_completion "$@"
+fi"""
+
+
+def script(shell: str) -> str:
+    """The completion script of a shell: `bash`, `zsh` or `fish`."""
+    from typer.completion import get_completion_script
+
+    text = get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell)
+    return text + _ZSH_ON_LOADING if shell == "zsh" else text
+
+
+def suites(incomplete: str) -> list[str]:
+    """Built-in suites and TOML files."""
+    return [*sorted(registry.merged_files("suites")), *_paths(incomplete, _is_toml)]
+
+
+def runs(incomplete: str) -> list[str]:
+    """Run directories."""
+    return _paths(incomplete, _is_run)
+
+
+def baselines(incomplete: str) -> list[str]:
+    """Stored baselines by name."""
+    return sorted({file.name.removesuffix(".json.gz") for file in STORED.glob("*/*/*.json.gz")})
+
+
+def baselines_and_runs(incomplete: str) -> list[str]:
+    """What `--baseline` takes."""
+    return [*baselines(incomplete), *runs(incomplete)]
+
+
+def metrics(incomplete: str) -> list[str]:
+    """Registered metrics."""
+    return sorted(registry.registered("metrics"))
+
+
+def meters(incomplete: str) -> list[str]:
+    """Meters; of `replay:FILE` the part before the file."""
+    from perjoule.meters import METER_NAMES
+
+    return [head + colon for head, colon, _ in (name.partition(":") for name in METER_NAMES)]
+
+
+def codes(incomplete: str) -> list[tuple[str, str]]:
+    """Warning codes with what they mean."""
+    from perjoule.warnings_table import WARNINGS
+
+    return [(code, entry.meaning) for code, entry in WARNINGS.items()]
+
+
+def _is_toml(path: Path) -> bool:
+    return path.suffix == ".toml" and path.is_file()
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "suite.toml").is_file() and (path / "environment.json").is_file()
+
+
+def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """The paths that `incomplete` may become, at most `_MOST`; hidden ones only if a dot was typed."""
+    typed, slash, start = incomplete.rpartition("/")
+    found: list[str] = []
+
+    def look(folder: str, start: str, depth: int) -> None:
+        try:
+            entries = sorted(Path(folder or ".").expanduser().iterdir())
+        except OSError:
+            return
+        for entry in entries:
+            if len(found) >= _MOST:
+                return
+            if not entry.name.startswith(start) or (entry.name.startswith(".") and not start.startswith(".")):
+                continue
+            if wanted(entry):
+                found.append(folder + entry.name)
+            elif depth < _DEPTH and entry.is_dir():
+                look(f"{folder}{entry.name}/", "", depth + 1)
+
+    look(typed + slash, start, 1)
+    return found

@@ -1,0 +1,32 @@
+"""The order of the verbs in `perjoule --help`, and verbs that other packages add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from perjoule import registry
+
+# the order of the work; whatever is not named here comes last
+ORDER = (
+    "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "import",
+    "measure", "budgetfusion", "list", "explain", "schema", "completion",
+)  # fmt: skip
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs; those of the entry point group `perjoule.commands` are loaded when they are named."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the work."""
+        names = {**self.commands, **registry.registered("commands")}
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb; one that is not ours is looked up among the `typer.Typer` apps of the entry points."""
+        if cmd_name not in self.commands:
+            for name in registry.registered("commands"):
+                self.commands[name] = typer.main.get_command(registry.load("commands", name, kind="command"))
+        return super().get_command(ctx, cmd_name)

@@ -1,0 +1,100 @@
+"""Which margins a verdict is judged by, and who declared them.
+
+energy     as given, else 5 %
+quality    as given, else what the metric declares (`MetricSpec.margin`), else there is none and the gate asks for one
+
+A run that was scored before metrics declared margins has none in its metrics.json: then the installed metric of the
+same name and unit is asked. Imported scores are never looked up: nobody knows whether their scale is the usual one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from perjoule.errors import PerjouleError, UsageError
+from perjoule.gating.records import ENERGY_MARGIN, GateConfig, Margin, Margins
+from perjoule.run_directory import Run
+from perjoule.types import MetricSpec
+
+GIVEN = "given"
+_IMPORTED = "imported"
+
+
+def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins:
+    """The margins on both axes; that on quality has no value where nobody declared one.
+
+    Args:
+        metric: Quality axis.
+        config: Margins as given.
+        runs: Baseline and candidate, whose metrics.json may declare one; the smaller of two counts.
+
+    Raises:
+        UsageError: If a metric declares a margin that is none.
+    """
+    energy = Margin(value=ENERGY_MARGIN, origin="default")
+    if config.margin_energy is not None:
+        energy = Margin(value=config.margin_energy, origin=GIVEN)
+    if config.margin_quality is not None:
+        return Margins(energy=energy, quality=Margin(value=config.margin_quality, origin=GIVEN))
+    specs = [run.metrics[metric] for run in runs if metric in run.metrics]
+    declared = [margin for spec in specs if (margin := _declared(spec)) is not None]
+    for value in declared:
+        if not 0 < value < float("inf"):
+            raise UsageError(f"metric {metric}: margin = {value!r}: wanted above 0, in units of the metric")
+    if not declared:
+        return Margins(energy=energy, quality=Margin(value=None, origin=""))
+    return Margins(energy=energy, quality=Margin(value=min(declared), origin=f"default of {metric}"))
+
+
+def require_margin(metric: str, margins: Margins, runs: Sequence[Run]) -> None:
+    """Ask for a margin on quality where there is none.
+
+    Raises:
+        UsageError: Names the option and the metric, and says how to choose.
+    """
+    scored = [run for run in runs if metric in run.metrics]
+    if margins.quality.value is not None or not scored:
+        return
+    unit = next((spec.unit for run in scored if (spec := run.metrics[metric]).unit), "")
+    raise UsageError(
+        f"gate: metric {metric!r} declares no margin: give --margin-quality (in Python GateConfig.margin_quality), the "
+        f"largest loss{f' in {unit}' if unit else ''} that you would accept without a second look, e.g. a tenth of the "
+        f"difference between a good and a poor setting{_span(scored[0], metric)}; docs/metrics.md has the margins of "
+        "other metrics and their reasons"
+    )
+
+
+def _declared(spec: MetricSpec) -> float | None:
+    if spec.margin is not None or spec.weights_digest == _IMPORTED:
+        return spec.margin
+    installed = _installed(spec.name)
+    if installed is None or (installed.unit, installed.direction) != (spec.unit, spec.direction):
+        return None
+    return installed.margin
+
+
+def _installed(name: str) -> MetricSpec | None:
+    """What the registered metric of a name says of itself without its weights; None if it cannot."""
+    from perjoule.quality import load_metric, metric_names
+
+    if name not in metric_names():
+        return None
+    try:
+        card = getattr(load_metric(name, {}, f"metric {name}"), "card", None)
+    except PerjouleError:  # it needs options, or an extra that is not here
+        return None
+    return card if isinstance(card, MetricSpec) else None
+
+
+def _span(run: Run, metric: str) -> str:
+    means = (
+        run.scores.filter((pl.col("metric") == metric) & pl.col("value").is_finite())
+        .group_by("cell_id")
+        .agg(pl.col("value").mean())["value"]
+    )
+    low, high = means.min(), means.max()
+    if len(means) < 2 or not isinstance(low, float) or not isinstance(high, float):
+        return ""
+    return f" (cells of {run.path.name} have means from {low:.4g} to {high:.4g})"

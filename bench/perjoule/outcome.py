@@ -1,0 +1,157 @@
+"""From whatever a command ends with to one message on stderr and an exit code.
+
+| ends with | exit code |
+|---|---|
+| an error of `perjoule.errors` | its own |
+| bad arguments | 2 |
+| Ctrl-C | 130 |
+| a file that cannot be read or written | 74 |
+| whoever read stdout has gone | 141 |
+| anything else: a fault in perjoule | 70 |
+
+No fault has an exit code that a verdict of `perjoule gate` has. `PERJOULE_TRACEBACK=1` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, first_line
+from perjoule.text import PLAIN, one_line
+
+_TRACEBACK = "PERJOULE_TRACEBACK"
+_REMEDIES = {
+    errno.ENOSPC: "make room, or choose another place",
+    errno.EDQUOT: "your quota is used up: make room, or choose another place",
+    errno.EROFS: "choose another place for the output, e.g. with --out",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: "choose another place, or remove it",
+    errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
+
+
+def status_of(command: Callable[[], object]) -> int:
+    """Run a command of the command line and say how it ended.
+
+    Args:
+        command: Calls the application; what it returns is an exit code if it is an integer.
+
+    Returns:
+        The exit code of the process.
+    """
+    _prepare_streams()
+    try:
+        try:
+            status = exit_code(command())
+            sys.stdout.flush()
+        except BaseException as error:  # polars panics are not an Exception
+            status = _reported(error)
+            _stdout_works()
+    except KeyboardInterrupt:  # again, while the first one was being reported
+        status = Interrupted.exit_code
+    if status == Interrupted.exit_code:
+        _end_quietly()
+    return status
+
+
+def exit_code(returned: object) -> int:
+    """The exit code that an application returned; any other value means that all is well."""
+    return returned if isinstance(returned, int) else 0
+
+
+def in_words(error: OSError) -> str:
+    """File, reason and remedy of an error of the operating system."""
+    file = error.filename2 or error.filename
+    if isinstance(file, bytes):
+        file = os.fsdecode(file)
+    reason = error.strerror or first_line(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return one_line(f"{f'{file}: ' if file is not None else ''}{reason}{f': {remedy}' if remedy else ''}")
+
+
+def _reported(error: BaseException) -> int:
+    if os.environ.get(_TRACEBACK) and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    match error:
+        case SystemExit():
+            return _of_exit(error)
+        case PerjouleError():
+            return _say(str(error), error.exit_code)
+        case KeyboardInterrupt():
+            return _say("interrupted", Interrupted.exit_code)
+        case BrokenPipeError():
+            return READER_GONE
+        case OSError():
+            # files that we write are named in the error, see `perjoule.files`; what is left is stdout
+            unnamed = error.filename is None and error.errno is not None
+            return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
+        case MemoryError():
+            return _say("out of memory", INTERNAL_ERROR)
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click
+        error.show()
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":  # typer's, for an end of input
+        return _say("interrupted", Interrupted.exit_code)
+    hint = "" if os.environ.get(_TRACEBACK) else f"; {_TRACEBACK}=1 shows where"
+    words = one_line(f"{type(error).__name__}: {first_line(error)}")
+    return _say(f"internal error, please report it: {words}{hint}", INTERNAL_ERROR)
+
+
+def _of_exit(stop: SystemExit) -> int:
+    """Typer turns a broken pipe into an exit with 1, which is the gate's FAIL."""
+    if isinstance(stop.__context__, BrokenPipeError):
+        return READER_GONE
+    if stop.code is None:
+        return 0
+    return stop.code if isinstance(stop.code, int) else _say(str(stop.code), INTERNAL_ERROR)
+
+
+def _say(message: str, status: int) -> int:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
+        sys.stderr.write(f"perjoule: {message}\n")
+        sys.stderr.flush()
+    return status
+
+
+def _stdout_works() -> bool:
+    """Flush stdout; if it does not take anything more, put a sink in its place, or the interpreter fails at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, sys.stdout.fileno())
+            os.close(sink)
+        return False
+    return True
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take every character and exist."""
+    # a closed stdout frees descriptor 1, and the next file that is opened, a journal say, would get what is printed
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
+
+
+def _end_quietly() -> None:
+    """From here on, another Ctrl-C ends the process at once, without a word of the interpreter."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

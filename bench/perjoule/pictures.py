@@ -1,0 +1,60 @@
+"""The pictures of a run, read only if they are the ones that were metered.
+
+`images.parquet` stores the SHA-256 of each picture's pixels. A picture that leads out of the run directory, or whose
+pixels have another digest, is refused: a score or a report of it would say something about another image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from perjoule.errors import RunError
+from perjoule.files import open_inside
+from perjoule.protocols import Images
+
+
+class PictureError(RunError):
+    """A stored picture is missing, damaged, or not the one that was metered."""
+
+
+def pixel_digest(pixels: Images) -> str:
+    """SHA-256 of an image's pixels, shape (h, w, 3) uint8, as `images.parquet` stores it. -> 64 hex digits."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
+    """Read a picture of a run.
+
+    Args:
+        folder: Run directory.
+        file: As `images.parquet` names it, relative to `folder`.
+        sha256: Digest of its pixels, as stored when it was metered.
+
+    Returns:
+        Pixels of shape (h, w, 3), uint8.
+
+    Raises:
+        PictureError: If the picture is missing, damaged, outside the run directory, or has other pixels.
+    """
+    from PIL import Image
+
+    try:
+        with open_inside(folder, file) as opened, Image.open(opened) as picture:
+            pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
+    except RunError as error:
+        raise PictureError(str(error)) from None
+    # Pillow raises SyntaxError for broken PNG chunks, and a DecompressionBombError of its own
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{folder / file}: not a readable picture: {error}") from error
+    if sha256 is None:
+        raise PictureError(f"{folder / file}: images.parquet has no SHA-256 for it, so it cannot be checked")
+    found = pixel_digest(pixels)
+    if found != sha256:
+        raise PictureError(
+            f"{folder / file} is not the picture that was metered: SHA-256 of its pixels is {found}, "
+            f"images.parquet says {sha256}"
+        )
+    return pixels

@@ -1,0 +1,86 @@
+"""Options, markers and plugins of other people that have our names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.perjoule.pytest_energy.repository import run
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize(
+    ("how", "attributes", "given"),
+    [
+        ("conftest", 'action="store_true"', ["--benchmark"]),
+        ("conftest", 'default="none"', ["--benchmark=theirs"]),
+        ("plugin", 'action="store_true"', ["--benchmark"]),
+    ],
+)
+def test_a_benchmark_option_of_the_project_stays_the_projects(
+    repository: pytest.Pytester, how: str, attributes: str, given: list[str]
+) -> None:
+    option = f"""
+def pytest_addoption(parser):
+    parser.addoption("--benchmark", {attributes})
+"""
+    arguments = ["--benchmark-disable"]
+    if how == "conftest":
+        conftest = repository.path / "conftest.py"
+        conftest.write_text(conftest.read_text() + option)
+    else:
+        repository.makepyfile(their_plugin=option)
+        arguments += ["-p", "their_plugin"]
+    theirs = run(repository, *arguments, *given)
+    theirs.assert_outcomes(passed=2, deselected=1)
+    theirs.stdout.fnmatch_lines(["perjoule: --benchmark is an option of another plugin here; --energy-benchmark runs*"])
+    both = run(repository, *arguments, *given, "--energy-benchmark")
+    both.assert_outcomes(passed=3)
+    both.stdout.fnmatch_lines(["*test_theirs.py::test_joules*100*measured*"])
+    refused = run(repository, *arguments, "--energy-save=main")
+    assert "--energy-save needs --energy-benchmark" in refused.stderr.str()
+
+
+def test_the_long_option_always_works(repository: pytest.Pytester) -> None:
+    result = run(repository, "--benchmark-disable", "--energy-benchmark")
+    result.assert_outcomes(passed=3)
+    assert "another plugin" not in result.stdout.str()
+
+
+def test_a_project_that_loads_the_plugin_itself_has_the_short_option(
+    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    conftest = repository.path / "conftest.py"
+    conftest.write_text('pytest_plugins = ["perjoule.pytest_plugin"]\n' + conftest.read_text())
+    result = run(repository, "--benchmark", "-k", "joules")
+    result.assert_outcomes(passed=1, deselected=2)
+    result.stdout.fnmatch_lines(["*test_theirs.py::test_joules*100*measured*"])
+
+
+def test_a_marker_of_the_project_named_energy_hides_no_test(repository: pytest.Pytester) -> None:
+    repository.makepyfile(
+        test_theirs="""
+        import pytest
+
+        @pytest.mark.energy("high", beam=7)
+        def test_physics():
+            pass
+
+        @pytest.mark.energy
+        def test_dynamic(request):
+            request.getfixturevalue("energy_benchmark")(sum, [1])
+        """
+    )
+    run(repository).assert_outcomes(passed=1, skipped=1)
+    run(repository, "--benchmark", "--benchmark-disable").assert_outcomes(passed=2)
+
+
+def test_the_suite_that_a_run_directory_keeps_is_not_a_test_file(repository: pytest.Pytester) -> None:
+    folder = repository.mkdir("runs")
+    (folder / "suite.toml").write_text("[protocol]\n[[variants]]\n")
+    (folder / "environment.json").write_text("{}")
+    run(repository, "--benchmark", "--benchmark-disable", "runs", "test_theirs.py").assert_outcomes(passed=3)
+    named = run(repository, "--benchmark", "runs/suite.toml")
+    named.assert_outcomes(errors=1)
+    assert "runs/suite.toml: name is missing: it has no default" in named.stdout.str()

@@ -1,0 +1,411 @@
+"""Runs on simulated boards: which board each trial was on, what may be pooled, and what may be shared."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from perjoule import pipeline
+from perjoule.baselines import save
+from perjoule.errors import RunError
+from perjoule.gating import gate
+from perjoule.identity import board_digest, without_uuids
+from perjoule.planning.measured import Windows
+from perjoule.ray_executor import RayPool
+from perjoule.run_directory import Run, load_run
+from perjoule.statistics.devices import devices_of, mixtures
+from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
+from perjoule.testing import nvml_simulator as module
+from tests.perjoule.meters.test_descriptions import CODES, DESCRIPTIONS, UNREADABLE, failing
+from tests.perjoule.test_cli import SUITE, call
+
+pytestmark = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
+
+A100 = SimulatedBoard(model="NVIDIA A100", wave=ConstantPower(100.0), limit_w=250.0, counter_period_s=0.02)
+H100 = SimulatedBoard(model="NVIDIA H100", wave=ConstantPower(200.0), limit_w=700.0, counter_period_s=0.02)
+TWIN = SimulatedBoard(model="NVIDIA A100", wave=ConstantPower(100.0), limit_w=250.0, counter_period_s=0.02)
+CAPPED = SimulatedBoard(model="NVIDIA A100", wave=ConstantPower(100.0), limit_w=200.0, counter_period_s=0.02)
+PROMPTS = "a large red circle on a white ground\na small blue star on a black ground\n"
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Four windows: two step counts, two prompts."""
+    (tmp_path / "prompts.txt").write_text(PROMPTS)
+    file = tmp_path / "suite.toml"
+    short = SUITE.replace("[1, 3, 6]", "[1, 2]").replace('["scene", "lsnr", "cvvdp"]', '["scene"]')
+    short = short.replace('[metrics.options.lsnr]\ndefinition = "b"\n', "")
+    file.write_text(short.replace("seeds = [1, 2]", "seeds = [1]").replace("batch_size = 2", "batch_size = 1"))
+    return file
+
+
+Boards = Callable[..., NvmlSimulator]
+
+
+@pytest.fixture
+def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Boards]:
+    """Makes this process see simulated boards."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    made: list[NvmlSimulator] = []
+
+    def see(*simulated: SimulatedBoard) -> NvmlSimulator:
+        made.append(NvmlSimulator(simulated, tmp_path / "nvml"))
+        made[-1].load()
+        return made[-1]
+
+    yield see
+    for one in reversed(made):
+        one.close()
+
+
+@pytest.fixture
+def run_suite(suite: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def run(*arguments: str, out: str = "run") -> tuple[int, str]:
+        code, _, err = call("run", str(suite), "--out", str(suite.parent / out), *arguments, capsys=capsys)
+        assert "Traceback" not in err
+        return code, err
+
+    return run
+
+
+def half(run: Path) -> None:
+    """Forget the last two trials, as if the run had been stopped before them."""
+    for name in ("trials", "traces", "devices"):
+        lines = (run / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        kept = {json.loads(line)["trial_id"] for line in (run / "trials.jsonl").read_text().splitlines()[:2]}
+        (run / f"{name}.jsonl").write_text("".join(one for one in lines if json.loads(one)["trial_id"] in kept))
+
+
+# -- what is recorded, and what is shared ----------------------------------------------------------------------------
+
+
+def test_a_trial_names_its_board_and_no_file_names_a_uuid(
+    boards: Boards, run_suite: Any, suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = boards(A100, H100)
+    uuids = [board.uuid for board in simulator.boards]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(reversed(uuids)))
+    code, err = run_suite("--meter", f"nvml:{uuids[1]}")
+    assert code == 0, err
+    run = load_run(suite.parent / "run")
+    digest = board_digest(uuids[1])
+    facts = run.trials.select("device", "device_digest", "power_limit_w").unique().rows()
+    assert facts == [("NVIDIA H100", digest, 700.0)]
+    assert {device.device for _, device in run.devices} == {digest}
+    assert run.trials["load_before"].null_count() == run.trials["load_after"].null_count() == 0
+    comparability = run.environment["comparability"]  # of the board that was measured, not of all in the host
+    assert (comparability["device"], comparability["power_limit_w"]) == (["NVIDIA H100"], [700.0])
+    assert [gpu["name"] for gpu in run.environment["gpu"]] == ["NVIDIA A100", "NVIDIA H100"]
+    assert run.environment["meter"]["name"] == f"nvml:{digest}"
+    assert f"--meter nvml:{digest}" in " ".join(run.environment["command"])
+    # the same board again, by the name that the record gives it
+    assert run_suite("--meter", f"nvml:{digest}", out="again")[0] == 0
+    for command in (["baseline", "save", "main", str(run.path)], ["frontier", str(run.path), "--json"],
+                    ["gate", "--baseline", str(run.path), "--candidate", str(suite.parent / "again"), "--json"],
+                    ["doctor", "--json"], ["measure", "--", "true"]):  # fmt: skip
+        call(*command, capsys=capsys)
+    files = [*run.path.rglob("*"), *(suite.parent / "again").rglob("*"), *Path(".perjoule").rglob("*")]
+    contents = {file: file.read_bytes() for file in files if file.is_file()}
+    assert {"environment.json", "report.html", "result.json", "devices.jsonl"} <= {file.name for file in contents}
+    assert any(file.name == "main.json.gz" for file in contents)
+    for file, content in contents.items():
+        text = gzip.decompress(content) if file.suffix == ".gz" else content
+        for uuid in uuids:
+            assert uuid[4:].encode() not in text, file
+            assert uuid.split("-", 2)[2].encode() not in text, file
+
+
+def test_the_json_of_pytest_names_no_uuid(boards: Boards, suite: Path) -> None:
+    import subprocess
+
+    simulator = boards(A100)
+    uuid = simulator.boards[0].uuid
+    (suite.parent / "test_it.py").write_text("import time\ndef test_it(energy_benchmark):\n    energy_benchmark(time.sleep, 0.1)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", "--benchmark", "--energy-rounds", "2",
+         "--energy-window", "0.1", "--energy-save", "main", "--energy-report", "energy.json", "--benchmark-json=b.json",
+         "--energy-meter", f"nvml:{uuid}"],
+        env=os.environ | simulator.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=suite.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("energy.json", "b.json", ".perjoule/energy/main.json"):
+        text = (suite.parent / name).read_text()
+        assert board_digest(uuid) in text
+        assert uuid[4:] not in text
+    system = json.loads((suite.parent / "energy.json").read_text())["system"]
+    assert system == {"device": ["NVIDIA A100"], "driver": "580", "meter": "nvml", "power_limit_w": [250.0]}
+
+
+def test_texts_are_rid_of_uuids_whole_or_not() -> None:
+    uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+    assert without_uuids(f"on {uuid} (driver 1)") == f"on {board_digest(uuid)} (driver 1)"
+    assert without_uuids("CUDA_VISIBLE_DEVICES='GPU-8932f9'") == "CUDA_VISIBLE_DEVICES='GPU-…'"
+    assert "0ea2c1c8" not in without_uuids("MIG-0ea2c1c8-5e2c-5d5c-8e5b-9d1e3a2b4c5d names a MIG slice")
+    assert without_uuids("a GPU-board, GPU-based, two GPU-hours") == "a GPU-board, GPU-based, two GPU-hours"
+    assert board_digest(uuid) != board_digest(uuid[:-1] + "7")
+
+
+def test_a_slice_that_auto_refuses_is_not_named_in_the_record(
+    boards: Boards, run_suite: Any, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards(A100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-0ea2c1c8-5e2c-5d5c-8e5b-9d1e3a2b4c5d")
+    assert run_suite("--limit", "1")[0] == 0
+    assert "MIG slice" in load_run(suite.parent / "run").environment["meter"]["why"]
+    for file in (suite.parent / "run").rglob("*"):
+        assert file.is_dir() or b"0ea2c1c8" not in file.read_bytes(), file
+
+
+def test_a_run_of_an_earlier_version_still_loads(boards: Boards, run_suite: Any, suite: Path) -> None:
+    boards(A100)
+    assert run_suite()[0] == 0
+    file = suite.parent / "run" / "trials.jsonl"
+    fresh = ("device", "device_digest", "power_limit_w", "load_before", "load_after", "cores", "others_cores",
+             "steal_share", "cpu_mhz_before", "cpu_mhz_after")  # fmt: skip
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all(name in row for row in rows for name in fresh)
+    file.write_text("".join(json.dumps({k: v for k, v in row.items() if k not in fresh}) + "\n" for row in rows))
+    run = load_run(suite.parent / "run")
+    assert run.trials["device"].null_count() == len(rows) == 4
+    assert (mixtures(run.trials), devices_of(run.trials)) == ([], ())
+    assert len(pipeline.score(run, [], SimpleReporter()).points) == 2
+    assert mixtures(run.trials.drop(fresh)) == []  # a Parquet table keeps the columns that it was written with
+
+
+class SimpleReporter:
+    def message(self, text: str) -> None: ...
+
+    def stage(self, *arguments: Any) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext(SimpleNamespace(update=lambda *arguments: None))
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (H100, ["device was ['NVIDIA A100'] and is ['NVIDIA H100']"]),
+        (CAPPED, ["power_limit_w was [250.0] and is [200.0]"]),
+        (TWIN, []),
+    ],
+    ids=["another model", "another limit", "a twin"],
+)
+def test_resume_goes_on_only_on_a_board_of_the_same_kind(
+    boards: Boards, run_suite: Any, suite: Path, monkeypatch: pytest.MonkeyPatch, there: SimulatedBoard, said: list[str]
+) -> None:
+    simulator = boards(A100, there)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert run_suite()[0] == 0
+    half(suite.parent / "run")
+    before = (suite.parent / "run" / "trials.jsonl").read_bytes()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", simulator.boards[1].uuid)
+    code, err = run_suite("--resume")
+    assert code == (4 if said else 0), err
+    for words in said:
+        assert words in err
+    if said:
+        assert (suite.parent / "run" / "trials.jsonl").read_bytes() == before
+        return
+    trials = load_run(suite.parent / "run").trials
+    assert trials["device_digest"].n_unique() == 2
+    assert trials.select("device", "power_limit_w").n_unique() == 1
+
+
+class Remote:
+    """A method of an actor."""
+
+    def __init__(self, method: Callable[..., Any], number: int) -> None:
+        self._method, self._number = method, number
+
+    def remote(self, *arguments: Any) -> Any:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(self._number)  # as Ray sets it for the actor's process
+        return self._method(*arguments)
+
+
+def fake_ray(gpus: int) -> ModuleType:
+    """Ray on one node, its actors in this process; each sees one GPU."""
+    ray: Any = ModuleType("ray")
+    ray.started, ray.killed = [], []
+
+    def remote(cls: type) -> Any:
+        def start() -> Any:
+            one, number = cls(), len(ray.started) % gpus
+            ray.started.append(one)
+            return SimpleNamespace(open=Remote(one.open, number), do=Remote(one.do, number), bench=one)
+
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=start))
+
+    def kill(actor: Any) -> None:
+        ray.killed.append(actor.bench)
+        actor.bench._stack.close()
+
+    ray.remote, ray.kill, ray.get = remote, kill, lambda answer: answer
+    ray.cluster_resources = lambda: {"GPU": float(gpus), "CPU": 2.0 * gpus}
+    ray.nodes = lambda: [{"Alive": True}]
+    ray.exceptions = SimpleNamespace(RayError=ConnectionError)
+    return ray
+
+
+def done(answer: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(answer)
+    return future
+
+
+@pytest.mark.parametrize(("other", "refused"), [(H100, True), (TWIN, False)], ids=["another model", "a twin"])
+def test_ray_refuses_boards_of_different_kinds_in_one_node(
+    boards: Boards, suite: Path, monkeypatch: pytest.MonkeyPatch, other: SimulatedBoard, refused: bool
+) -> None:
+    boards(A100, other)
+    ray: Any = fake_ray(2)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pool = RayPool(pipeline.prepare(str(suite)), "nvml", ())
+    assert pool.count == 2
+    assert pool.environment["comparability"]["device"] == ["NVIDIA A100"]
+    first = pool.spawn()
+    try:
+        if refused:
+            with pytest.raises(RunError, match=r"device is \['NVIDIA A100'\] on one and \['NVIDIA H100'\] on another"):
+                pool.spawn()
+            assert ray.killed == ray.started[1:]
+        else:
+            second = pool.spawn()
+            trials = [
+                worker.actor.do.remote(assignment).trial
+                for worker, assignment in zip((first, second), pipeline.prepare(str(suite)).plan[:2], strict=True)
+            ]
+            assert [trial.reading.device for trial in trials] == ["NVIDIA A100"] * 2
+            assert len({trial.reading.device_digest for trial in trials}) == 2
+            second.close()
+    finally:
+        first.close()
+
+
+def mixed_run(run: Path, changes: dict[str, Any]) -> Run:
+    """Windows of two boards in one cell, as merging by hand makes it."""
+    rows = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    [row for row in rows if row["cell_id"] == "tiny-001"][-1].update(changes)
+    (run / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "values"),
+    [({"device": "NVIDIA H100"}, "device", "'NVIDIA A100'|'NVIDIA H100'"), ({"power_limit_w": 200.0}, "power_limit_w", "250.0|200.0")],
+)  # fmt: skip
+def test_nothing_pools_the_windows_of_different_boards(
+    boards: Boards, run_suite: Any, suite: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], key: str,
+    values: str,
+) -> None:  # fmt: skip
+    boards(A100)
+    assert run_suite()[0] == 0
+    assert run_suite(out="base")[0] == 0
+    run = mixed_run(suite.parent / "run", changes)
+    path, one, other = str(run.path), *values.split("|")
+    found = mixtures(run.trials)
+    assert [(mixture.cell_id, mixture.key) for mixture in found] == [("tiny-001", key)]
+    for refused in (lambda: Windows.of(run), lambda: save(run, "main", suite.parent / "kept")):
+        with pytest.raises(RunError, match="W265"):
+            refused()
+    for command in (["frontier", path], ["score", path], ["plan", str(suite), "--from", path],
+                    ["recommend", path, "--max-joules", "1e9"], ["baseline", "save", "main", path]):  # fmt: skip
+        code, _, err = call(*command, capsys=capsys)
+        assert code == 4, (command, err)
+        assert f"W265: cell tiny-001 holds windows of different devices: {key} is {one}" in err
+        assert other in err
+    verdict = gate(load_run(suite.parent / "base"), run)
+    assert verdict.verdict == "invalid"
+    assert any(f"candidate: W265: cell tiny-001 holds windows of different devices: {key}" in why for why in verdict.reasons)
+    assert call("report", path, capsys=capsys)[0] == 0
+    result = json.loads((run.path / "result.json").read_text())
+    assert any(line.startswith("W265: cell tiny-001") for line in result["beware"])
+    energy = {cell["cell_id"]: cell["energy_j_per_image"]["value"] for cell in result["cells"]}
+    assert energy["tiny-001"] is None
+    assert energy["tiny-002"] is not None
+
+
+def test_cells_of_different_boards_are_said_to_be(boards: Boards, run_suite: Any, suite: Path, capsys: Any) -> None:
+    boards(A100)
+    assert run_suite()[0] == 0
+    file = suite.parent / "run" / "trials.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row["cell_id"] == "tiny-002":
+            row["device"], row["power_limit_w"] = "NVIDIA H100", 700.0
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert call("report", str(file.parent), capsys=capsys)[0] == 0
+    beware = json.loads((file.parent / "result.json").read_text())["beware"]
+    (said,) = (line for line in beware if "W265" in line)
+    assert said.startswith("The cells were measured on different devices")
+    assert {"NVIDIA A100 at 250 W", "NVIDIA H100 at 700 W"} == set(said.partition(": ")[2].rstrip(".").split(", "))
+
+
+# -- a GPU that is not in the joules ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visible", "said"),
+    [(None, "2 x NVIDIA A100, NVIDIA H100"), ("2", "NVIDIA H100"), ("", ""), ("-1", "")],
+)
+def test_a_gpu_that_the_meter_does_not_see_is_told_everywhere(
+    boards: Boards, run_suite: Any, suite: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, said: str
+) -> None:
+    boards(A100, TWIN, H100)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    code, err = run_suite("--meter", "estimate", "--limit", "1")
+    assert code == 0, err
+    run = load_run(suite.parent / "run")
+    warned = run.trials["warnings"].list.eval(pl.element().str.starts_with("W232")).list.any()
+    assert warned.to_list() == [bool(said)] * 2
+    html = (run.path / "report.html").read_text()
+    result = json.loads((run.path / "result.json").read_text())
+    assert any("The GPU's energy is missing" in line for line in result["beware"]) == bool(said)
+    assert ("THE GPU" in html) == bool(said)
+    assert ("visible_gpus" in run.environment["comparability"]) == bool(said)
+    if said:
+        words = f"W232: the joules are those of the CPU (estimate), and not those of {said}"
+        assert f"warning: {words}" in err
+        assert words in str(run.trials["warnings"].to_list())
+
+
+# -- boards that tell little -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_a_run_does_without_every_description(
+    boards: Boards, run_suite: Any, suite: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    nvml = boards(A100).load()
+    for name in DESCRIPTIONS:
+        monkeypatch.setattr(nvml, name, failing(nvml, code))
+    status, err = run_suite("--meter", "nvml", "--limit", "1")
+    assert status == 0, err
+    run = load_run(suite.parent / "run")
+    assert run.trials["energy_j"].null_count() == 0
+    assert run.trials.select("device", "device_digest", "power_limit_w").unique().rows() == [("unknown", "index-0", None)]
+    assert run.environment["gpu"] == [
+        {"name": None, "digest": "index-0", "driver": None, "memory_bytes": None, "power_limit_w": None}
+    ]
+
+
+def test_a_run_on_a_board_whose_name_is_not_utf_8(boards: Boards, run_suite: Any, suite: Path) -> None:
+    boards(SimulatedBoard(model=UNREADABLE, wave=ConstantPower(100.0), counter_period_s=0.02))
+    assert run_suite("--limit", "1")[0] == 0
+    assert load_run(suite.parent / "run").trials["device"].unique().to_list() == ["Tarjeta gr�fica"]

@@ -1,0 +1,150 @@
+"""The code blocks of README and docs, run as they stand: in order, in one directory that was empty before.
+
+```bash, ```python           run; names of one Python block are not known to the next
+```toml                      a suite, or a part of one: checked
+```LANGUAGE file.name        written to that file (a suite is checked as well)
+```text, ```console          shown, not run
+<!-- not run: REASON -->     before a block that cannot run here
+<!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perjoule.suite import load_suite, parse_suite
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:^<!-- ([^>]*?) -->\n)?^```(\S*) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = ("text", "console")
+RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+# what a part of a suite is completed by
+SUITE: dict[str, Any] = {
+    "name": "mine",
+    "title": "Mine",
+    "description": "A part that a document shows, and the rest of a suite.",
+    "prompts": {"source": "prompts.txt"},
+    "protocol": {"seeds": [1]},
+    "metrics": {"primary": "clip_text", "names": ["clip_text"]},
+    "variants": [{"name": "mine", "model": "me/my-model", "steps": [10]}],
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    document: str
+    line: int
+    comment: str
+    language: str
+    file: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.document}:{self.line}"
+
+    @property
+    def skipped(self) -> str | None:
+        """The reason not to run it."""
+        found = re.fullmatch(r"not run(?: here)?: (.+)", self.comment)
+        return found[1] if found else None
+
+    @property
+    def exit_codes(self) -> set[int]:
+        found = re.match(r"exits with ([\d, or]+):", self.comment)
+        return {int(code) for code in re.findall(r"\d+", found[1])} if found else {0}
+
+
+def blocks() -> Iterator[Block]:
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for found in BLOCK.finditer(text):
+            comment, language, file, body = found.groups()
+            line = text.count("\n", 0, found.start(4))
+            yield Block(str(document.relative_to(ROOT)), line, comment or "", language, file, body)
+
+
+BLOCKS = list(blocks())
+
+
+def test_every_block_is_seen() -> None:
+    fences = sum(len(re.findall(r"^```", d.read_text(encoding="utf-8"), re.MULTILINE)) for d in DOCUMENTS)
+    assert fences == 2 * len(BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+def test_every_block_has_a_language_and_is_run_or_says_why_not(block: Block) -> None:
+    assert block.language in (*RUN, *SHOWN, "toml", "csv", "tsv"), f"{block.place}: give the block a language"
+    if block.comment:
+        assert block.skipped or block.exit_codes != {0}, f"{block.place}: {block.comment!r} is not understood"
+    if block.skipped is not None:
+        assert len(block.skipped.split()) >= 3, f"{block.place}: give the reason"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Every block that can run, by its place."""
+    folder = tmp_path_factory.mktemp("reader")
+    sources = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sources),
+    }
+    found = {}
+    for block in BLOCKS:
+        if block.skipped is not None:
+            continue
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language in RUN:
+            command = [*RUN[block.language], block.text]
+            found[block.place] = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+    return found
+
+
+RUNNABLE = [b for b in BLOCKS if b.skipped is None and not b.file and b.language in RUN]
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.place)
+def test_it_does_what_it_says(block: Block, ran: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    done = ran[block.place]
+    assert done.returncode in block.exit_codes, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "toml" and b.skipped is None], ids=lambda block: block.place
+)
+def test_a_suite_or_a_part_of_one_is_valid(block: Block, tmp_path: Path) -> None:
+    table = tomllib.loads(block.text)
+    if "name" in table:
+        file = tmp_path / "suite.toml"
+        file.write_text(block.text, encoding="utf-8")
+        load_suite(file)
+        return
+    variant = {key: value for key, value in table.items() if key not in SUITE}
+    whole = SUITE | {key: value for key, value in table.items() if key in SUITE}
+    whole["variants"] = [whole["variants"][0] | variant]
+    parse_suite(whole, where=block.place)
+
+
+def test_the_readme_names_only_models_that_a_suite_of_ours_names() -> None:
+    """A hub id that nobody runs is one that may be gone."""
+    ours = "".join(file.read_text() for file in (ROOT / "suites/perjoule_suites/files").glob("*.toml"))
+    for block in BLOCKS:
+        if block.document == "README.md" and block.language == "toml":
+            for variant in tomllib.loads(block.text)["variants"]:
+                assert f'"{variant["model"]}"' in ours
