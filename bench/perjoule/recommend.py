@@ -93,7 +93,7 @@ def recommend(
     limit_e, limit_q = _limits(rows, sign)
     # the limit of what was asked; the other axis may be known without one
     ends = (point_e, sign * limit_q) if max_joules is None else (limit_e, point_q)
-    surely = meets & _meets(*ends, sign, **asked)
+    surely = meets & _meets(ends[0], ends[1], sign, **asked)
     safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 
