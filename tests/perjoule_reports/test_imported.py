@@ -32,6 +32,11 @@ INVENTED = (
 )  # fmt: skip
 
 
+def plain(**options: Any) -> pl.DataFrame:
+    """A table that does not state how its joules were obtained."""
+    return table(**options).drop("provenance")
+
+
 def words_of(report: Report) -> str:
     """All that a reader can read, the columns' hints among it."""
     html = render_html(report)
@@ -40,27 +45,27 @@ def words_of(report: Report) -> str:
 
 
 def stated(**columns: str) -> pl.DataFrame:
-    return table(**SMALL).with_columns(pl.lit(value).alias(name) for name, value in columns.items())
+    return plain(**SMALL).with_columns(pl.lit(value).alias(name) for name, value in columns.items())
 
 
 RUNS = {
-    "usual": table(**SMALL),
+    "usual": plain(**SMALL),
     "measured": stated(provenance="measured", boundary="system").with_columns(uncertainty_j=pl.col("energy_j") * 0.3),
-    "cell values": table(**SMALL).with_columns(pl.col("quality:q", "energy_j").mean().over("variant", "steps")),
-    "odd": table(**SMALL).with_columns(energy_j=1000 / pl.col("steps")),
-    "few": table(**{**SMALL, "prompts": 3}),
+    "cell values": plain(**SMALL).with_columns(pl.col("quality:q", "energy_j").mean().over("variant", "steps")),
+    "odd": plain(**SMALL).with_columns(energy_j=1000 / pl.col("steps")),
+    "few": plain(**{**SMALL, "prompts": 3}),
     "adaptive": pl.concat(
         [
-            table(**SMALL, variants=(("ladder", 1.0),)).with_columns(role=pl.lit("fixed"), family=pl.lit("m")),
-            table(prompts=12, ladder=(4,), variants=(("policy", 1.0),)).with_columns(
+            plain(**SMALL, variants=(("ladder", 1.0),)).with_columns(role=pl.lit("fixed"), family=pl.lit("m")),
+            plain(prompts=12, ladder=(4,), variants=(("policy", 1.0),)).with_columns(
                 role=pl.lit("predicted"), family=pl.lit("m")
             ),
         ]
     ),
-    "fidelity": table(**SMALL).rename({"quality:q": "quality:lpips"}),
-    "joules": table(**SMALL).drop("quality:q"),
-    "quality": table(**SMALL).drop("energy_j", "duration_s"),
-    "no steps": table(prompts=12, ladder=(8,)).drop("steps"),
+    "fidelity": plain(**SMALL).rename({"quality:q": "quality:lpips"}),
+    "joules": plain(**SMALL).drop("quality:q"),
+    "quality": plain(**SMALL).drop("energy_j", "duration_s"),
+    "no steps": plain(prompts=12, ladder=(8,)).drop("steps"),
 }  # fmt: skip
 
 
@@ -85,7 +90,7 @@ def test_a_run_of_our_own_does_say_these_things(usual_report: Report) -> None:
 
 
 def test_what_is_not_stated_is_branded_on_every_surface(tmp_path: Path) -> None:
-    run = imported(table(**SMALL), tmp_path)
+    run = imported(plain(**SMALL), tmp_path)
     report = build_report(run)
     html, markdown = render_html(report), render_markdown(report)
     assert '<body class="not-stated">' in html
@@ -103,7 +108,7 @@ def test_what_is_not_stated_is_branded_on_every_surface(tmp_path: Path) -> None:
 
 
 def test_an_unknown_duration_is_absent_in_table_and_result(tmp_path: Path) -> None:
-    report = build_report(imported(table(**SMALL).drop("duration_s"), tmp_path))
+    report = build_report(imported(plain(**SMALL).drop("duration_s"), tmp_path))
     arms = next(section for section in report.sections if section.anchor == "arms").tables[0]
     titles = [column.title for column in arms.columns]
     for name in ("time", "power"):
@@ -114,7 +119,7 @@ def test_an_unknown_duration_is_absent_in_table_and_result(tmp_path: Path) -> No
 
 
 def test_the_result_holds_no_setting_that_nobody_stated(tmp_path: Path) -> None:
-    suite = build_report(imported(table(**SMALL), tmp_path)).payload["suite"]
+    suite = build_report(imported(plain(**SMALL), tmp_path)).payload["suite"]
     assert set(suite["protocol"]) == {"seeds"}
     assert set(suite["variants"][0]) == {"name", "role", "policy", "family", "model", "steps", "batch_size"}
     assert suite["variants"][0]["model"] is None
@@ -153,7 +158,7 @@ def test_steps_that_are_not_known_have_no_longest_run(tmp_path: Path) -> None:
 
 
 def test_a_pool_of_provenances_is_warned_of(tmp_path: Path) -> None:
-    frame = table(**SMALL).with_columns(
+    frame = plain(**SMALL).with_columns(
         provenance=pl.when(pl.col("seed") == 1).then(pl.lit("measured")).otherwise(pl.lit("simulated"))
     )
     report = build_report(imported(frame, tmp_path))
@@ -162,7 +167,7 @@ def test_a_pool_of_provenances_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_the_index_brands_it_too(tmp_path: Path) -> None:
-    run: Run = imported(table(**SMALL), tmp_path)
+    run: Run = imported(plain(**SMALL), tmp_path)
     suites, broken = read_folder(tmp_path)
     assert not broken
     line = suites[0].runs[0]
