@@ -13,7 +13,7 @@ import numpy as np
 from perjoule.diffusers_code import diffusers_code
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
-from perjoule.statistics.grid import read_grid
+from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 
@@ -87,7 +87,7 @@ def recommend(
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
     p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
-    stated = grid.is_cell_value(name) if max_joules is None else grid.energy_is_shared & run.is_imported
+    stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
     p_meets = np.where(stated, np.nan, p_meets)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     limit_e, limit_q = _limits(rows, sign)
@@ -98,7 +98,7 @@ def recommend(
     chosen = best if by_point else safe
 
     # one cell of unknown scatter leaves open how often any of them would be chosen
-    unsure = (grid.is_cell_value(name) | (grid.energy_is_shared & run.is_imported)) & use
+    unsure = (grid.is_cell_value(name) | grid.is_cell_value(ENERGY)) & use
 
     def choice(index: int) -> dict[str, Any] | None:
         if index < 0:

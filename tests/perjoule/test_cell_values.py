@@ -85,6 +85,14 @@ def test_an_energy_of_a_whole_cell_has_no_interval(tmp_path: Path) -> None:
     assert recommend(run, min_quality=0.5, resamples=200)["chosen"] is not None
 
 
+def test_one_prompt_of_several_seeds_is_not_a_cell_value(tmp_path: Path) -> None:
+    run = imported(table(**{**SMALL, "prompts": 1}), tmp_path)
+    for row in rows_of(run):
+        assert not row["energy_method"].startswith("W281")
+        assert not row["quality_method"].startswith("W281")
+        assert row["energy_low"] is row["quality_low"] is None
+
+
 def test_a_row_of_a_cell_says_of_how_many_images_it_is(tmp_path: Path) -> None:
     frame = of_cells()
     run = imported(frame, tmp_path)

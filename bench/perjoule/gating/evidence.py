@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
-from perjoule.statistics.grid import read_grid
+from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.text import provenance_note
 from perjoule.types import Variant
 from perjoule.warnings_table import warning
@@ -142,8 +141,7 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
     if not run.is_imported:
         return
     grid = read_grid(run, [metric] if metric in run.metrics else [])
-    known = np.isfinite(grid.energy_j).any((0, 1))
-    for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.energy_is_shared & known)):
+    for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.is_cell_value(ENERGY))):
         cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
         if cells:
             listed = ", ".join(cells[:_LISTED]) + (f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else "")

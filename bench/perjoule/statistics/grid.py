@@ -23,6 +23,7 @@ from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resamp
 
 # the method of a number that has no interval because a table states it once for all prompts
 CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
+ENERGY = ""  # the key of the energies among the cell values, which no metric has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +36,8 @@ class Grid:
         energy_j: (prompts, seeds, cells) J/image; NaN where there is no reading.
         quality: Metric -> (prompts, seeds, cells), as scored; NaN where there is no score.
         prompts_per_window: (cells,) how many prompts share a window; 1 where every prompt has windows of its own.
-        cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell.
+        cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell;
+            `ENERGY` says the same of its energy.
     """
 
     cells: tuple[str, ...]
@@ -46,7 +48,7 @@ class Grid:
     cell_values: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def is_cell_value(self, metric: str) -> NDArray[np.bool_]:
-        """(cells,) True where the quality is one number for the whole cell, of which no scatter is known."""
+        """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
         return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
 
     @property
@@ -163,7 +165,8 @@ def _with_cell_values(run: Run, grid: Grid) -> Grid:
         constant, value = _constant(values)
         at_bound = np.isin(value, [bound for bound in run.metrics[name].bounds if bound is not None])
         cell_values[name] = whole | (constant & ~at_bound)
-    shared = _constant(grid.energy_j)[0] | whole
+    shared = _constant(grid.energy_j)[0] | (whole & (prompts_known(grid.energy_j) > 0))
+    cell_values[ENERGY] = shared
     windows = np.where(shared, np.maximum(prompts_known(grid.energy_j), 1), grid.prompts_per_window)
     return replace(grid, cell_values=cell_values, prompts_per_window=windows.astype(np.float64))
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from perjoule.columns import POINT_COLUMNS
 from perjoule.run_directory import WHOLE_CELL, Run
-from perjoule.statistics.grid import CELL_VALUE, Grid, prompts_known, read_grid
+from perjoule.statistics.grid import CELL_VALUE, ENERGY, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import LEVEL, METHOD, Array, Means, bca_limits, expanded
 from perjoule.types import Estimate, MetricSpec, weakest
@@ -41,11 +41,10 @@ def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any
     count = len(grid.cells)
     families = family_of(run)
     energy = energy_estimates(grid, means)
-    if run.is_imported:
-        energy = [
-            cell_value(estimate, facts[cell]) if one and estimate.value is not None else estimate
-            for estimate, cell, one in zip(energy, grid.cells, grid.energy_is_shared, strict=True)
-        ]
+    energy = [
+        cell_value(estimate, facts[cell]) if one else estimate
+        for estimate, cell, one in zip(energy, grid.cells, grid.is_cell_value(ENERGY), strict=True)
+    ]
     common = [
         {name: value for name, value in facts[cell].items() if name in POINT_COLUMNS}
         | _spread("energy", energy[i], "energy_j_per_image")
