@@ -27,6 +27,7 @@ from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, write_bytes, write_json, write_parquet, write_text
 from perjoule.run_directory import Run, load_run
 from perjoule.statistics.devices import require_one_device
+from perjoule.trial_counts import require_every_cell
 
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
@@ -80,6 +81,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} holds no trial: there is nothing to keep")
+    require_every_cell(run)
     require_one_device(run)
     files = {
         text: decode_text((run.path / text).read_bytes(), f"{run.path / text}")
@@ -93,7 +95,8 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
         "name": name,
         "saved_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,
-        "environment": run.environment,
+        # a baseline may be shared, and the path says nothing to others
+        "environment": {k: v for k, v in run.environment.items() if k != "suite_folder"},
         "metrics": read_json(run.path / "metrics.json") if (run.path / "metrics.json").is_file() else None,
         "tables": {table: getattr(run, table).to_dict(as_series=False) for table in _TABLES},
     }
@@ -243,13 +246,14 @@ def _read(path: Path) -> _Record:
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
-    unknown = set(found.get("files") or ()) - set(_TEXTS)
-    if unknown:
-        names = ", ".join(sorted(map(repr, map(str, unknown))))
-        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
     try:
-        return TypeAdapter(_Record).validate_python(found)
+        record = TypeAdapter(_Record).validate_python(found)
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(map(str, detail["loc"]))
         raise RunError(f"{path}: {key}: {detail['msg'].lower()}: not a baseline that perjoule wrote") from None
+    unknown = record.files.keys() - set(_TEXTS)
+    if unknown:
+        names = ", ".join(sorted(map(repr, unknown)))
+        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
+    return record

@@ -32,7 +32,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """J/image of a cell so far: mean over its windows, and half of its 95 % interval, or the meter's bound for one."""
+    """J/image of a cell so far.
+
+    Attributes:
+        value: Mean over its window groups, the windows of the same prompts.
+        half: Half of its 95 % interval, or the meter's bound for one window; None for several windows of one group.
+    """
 
     value: float
     half: float | None
@@ -105,11 +110,17 @@ class Spending:
         if not known:
             return None
         images = [row["image_count"] * row["iterations"] for row in known]
-        each = [row["energy_j"] / n for row, n in zip(known, images, strict=True)]
+        groups: defaultdict[frozenset[str], list[float]] = defaultdict(list)
+        for row, n in zip(known, images, strict=True):
+            groups[frozenset(row["prompt_ids"])].append(row["energy_j"] / n)
+        # windows of the same prompts are one unit
+        each = [sum(windows) / len(windows) for windows in groups.values()]
         value = sum(each) / len(each)
-        if len(each) == 1:
+        if len(known) == 1:
             bound_j = known[0]["uncertainty_j"]
             return Running(value=value, half=None if bound_j is None else bound_j / images[0])
+        if len(each) == 1:
+            return Running(value=value, half=None)
         from scipy.special import stdtrit
 
         scatter = math.sqrt(sum((x - value) ** 2 for x in each) / (len(each) - 1) / len(each))

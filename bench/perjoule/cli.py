@@ -30,7 +30,7 @@ from perjoule.commands.options import (
 )
 from perjoule.commands.plan import show_plan
 from perjoule.commands.verbs import Verbs
-from perjoule.errors import EvidenceError, MeterError, UnknownNameError
+from perjoule.errors import EvidenceError, MeterError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from perjoule.console import TerminalReporter
@@ -97,6 +97,10 @@ def run(
     meter: MeterName = "auto",
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="With --resume: do failed trials, and those without joules, again."),
+    ] = False,
     executor: Annotated[
         Executor, typer.Option(help="Where trials run: here, or on every GPU of a Ray cluster.")
     ] = Executor.local,
@@ -117,11 +121,17 @@ def run(
     With --max-joules or --max-minutes the run stops before the window that would not fit any more, exits with 130, and
     goes on with --resume under a larger budget; what was spent before counts.
 
+    A trial whose pipeline raises, or makes NaN, fails with the reason, and the run goes on; --resume leaves it failed,
+    --resume --retry-failed does it again. Exits with 4 if a planned cell has no finished trial in the end.
+
     Example: perjoule run demo --out runs/demo --max-minutes 10
     """
     from perjoule import pipeline, tables
     from perjoule.budget import Budget
+    from perjoule.trial_counts import trial_counts
 
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed goes on with a run that is there: add --resume")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
     prepared = pipeline.prepare(
         suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None
@@ -141,9 +151,15 @@ def run(
         reporter=reporter,
         budget=budget,
         executor=executor.value,
+        retry_failed=retry_failed,
     )
     tables.print_frontier(done, None, "json" if as_json else "table")
     reporter.message(f"report: {done.path / 'report.html'}")
+    counts = trial_counts(done)
+    for words in counts.words():
+        sys.stderr.write(f"perjoule: {words}\n")
+    if counts.empty_cells:
+        raise typer.Exit(EvidenceError.exit_code)
 
 
 @app.command()
@@ -244,7 +260,7 @@ def _doctor_of_suite(name: str, models: list[str], as_json: bool) -> None:
     from perjoule.suite import find_suite, load_suite
 
     suite = with_models(load_suite(find_suite(name)), models)
-    needs = suite_doctor.examine(suite)
+    needs = suite_doctor.examine(suite, find_suite(name))
     found = suite_doctor.as_json(suite, needs)
     print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
     if not found["ready"]:

@@ -49,7 +49,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "threads": suite.protocol.threads or os.cpu_count(),
     }
     key = hashlib.sha256(json.dumps(comparability, sort_keys=True).encode()).hexdigest()[:16]
-    record = {
+    record: dict[str, Any] = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "perjoule": __version__,
         # a board that was asked for by its UUID is named as the meter names it
@@ -70,8 +70,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "comparability_key": key,
         "fingerprint": key,
     }
-    found: dict[str, Any] = _scrubbed(record)
-    return found
+    return {key: _scrubbed(value) for key, value in record.items()}
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:
@@ -119,5 +118,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-

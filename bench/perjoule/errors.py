@@ -7,6 +7,7 @@
     │   └── CommandError     126, 127   a command to be measured cannot be executed, is not found
     ├── EvidenceError             4   what was found cannot carry the claim
     │   ├── MeterError            4   energy cannot be measured here
+    │   ├── DeviceLostError       4   the GPU's context is dead; what was done is kept and can be resumed
     │   └── RunError              4   a run directory is missing, unfinished or damaged
     └── Interrupted             130   stopped on request; what was done is kept and can be resumed
         └── BudgetSpent         130   the request was --max-joules or --max-minutes
@@ -76,6 +77,10 @@ class EvidenceError(PerjouleError):
 
 class MeterError(EvidenceError):
     """Energy cannot be measured as asked."""
+
+
+class DeviceLostError(EvidenceError):
+    """Nothing can be run any more on the device in this process."""
 
 
 class RunError(EvidenceError):

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from perjoule.budget import Budget, Running, Spending
-from perjoule.errors import BudgetSpent
+from perjoule.errors import BudgetSpent, DeviceLostError
 from perjoule.protocols import EnergyMeter
 from perjoule.run_writer import RunWriter
 from perjoule.trial import Bench, GeneratorCache
@@ -55,6 +55,7 @@ def execute(
     Raises:
         BudgetSpent: If `spending` says that the next window would not fit any more.
         MeterError: If a window has no joules and `spending` limits them.
+        DeviceLostError: If nothing works any more on the device; the trial that failed is recorded.
     """
     ledger = Ledger(plan, writer, spending or Spending(Budget()), on_progress)
     bench = Bench(plan, protocol, meter, generators, writer.image_file)
@@ -65,6 +66,8 @@ def execute(
             if why := ledger.why_stop(assignment):
                 raise BudgetSpent(why)
             ledger.book(bench.do(assignment))
+            if bench.dead is not None:
+                raise DeviceLostError(f"the GPU's context is dead after trial {assignment.trial_id} ({bench.dead})")
 
 
 class Ledger:
@@ -83,7 +86,7 @@ class Ledger:
         self._writer, self._spending, self._on_progress = writer, spending, on_progress
         self._work = work_of(plan)
         self._share_done = sum(self._work.get(trial_id, 0.0) for trial_id in writer.done)
-        spending.resume(writer.done.values())
+        spending.resume([*writer.superseded, *writer.done.values()])
 
     def why_stop(self, assignment: Assignment) -> str | None:
         """Why this trial must not be started any more; None if it may."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # a person may name these as an output, e.g. --junit /dev/stdout; renaming a file over them would replace the device
 _STREAM_FOLDERS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+# columns that say which row is which; without them a table means nothing
+_NAMING = {"trial_id", "image_id", "cell_id", "variant", "prompt_id", "prompt_ids", "seed", "seeds", "metric"}
+# what an imported table need not state: the seeds of its images, a metric where it holds joules alone
+_MAY_BE_EMPTY = {"seed", "metric"}
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -237,8 +241,10 @@ def read_json(path: Path) -> Any:
 def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     """Read a table, or an empty one with these columns if the stage that writes it has not run yet.
 
+    Columns that a later version of perjoule added are filled with nulls; further columns stay.
+
     Raises:
-        RunError: If it cannot be read (names it).
+        RunError: If it cannot be read, a column has another type, or one that names rows is missing or has gaps.
     """
     import polars as pl  # costs a tenth of a second, so only where a table is read
 
@@ -246,18 +252,20 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
         return pl.DataFrame(schema=columns)
     try:
         with path.open("rb") as file:  # polars itself takes no path that is not UTF-8
-            return as_declared(pl.read_parquet(file), columns)
+            frame = pl.read_parquet(file)
+        if missing := [name for name in columns if name in _NAMING and name not in frame.columns]:
+            raise RunError(f"{path}: column {', '.join(missing)} is missing: restore the file from a copy")
+        frame = frame.with_columns(
+            (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in columns.items()
+            if name not in frame.columns or frame.schema[name] != kind
+        )
+        if gaps := [name for name in columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
+            raise RunError(f"{path}: column {', '.join(gaps)} has gaps: restore the file from a copy")
+        return frame
     # polars panics, which is not an Exception, over some damaged bytes
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-
-
-def as_declared(frame: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
-    """`frame` with the declared type in each known column: tables of older versions hold seeds of 63 bits."""
-    wrong: dict[Any, Any] = {
-        name: columns[name] for name, kind in frame.schema.items() if name in columns and columns[name] != kind
-    }
-    return frame.cast(wrong) if wrong else frame
 
 
 def open_inside(folder: Path, relative: str) -> IO[bytes]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from perjoule.budget import Spending
-from perjoule.errors import BudgetSpent, Interrupted, MeterError, RunError
+from perjoule.errors import BudgetSpent, DeviceLostError, Interrupted, MeterError, RunError
 from perjoule.execute import Progress, work_of
 from perjoule.run_writer import RunWriter
 from perjoule.types import Assignment
@@ -49,6 +49,7 @@ def measure(
     Raises:
         Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends.
         MeterError: If joules are limited and a window has none.
+        DeviceLostError: If nothing works any more on the device in this process.
         RunError: If the run cannot be written.
     """
     try:
@@ -59,6 +60,9 @@ def measure(
     except BudgetSpent as spent:
         writer.finish()
         raise BudgetSpent(f"{spent}; {_kept(plan, writer)}; {_how_to_go_on(writer, ' and a larger budget')}") from None
+    except DeviceLostError as lost:
+        writer.finish()
+        raise DeviceLostError(f"{lost}: {_kept(plan, writer)}; in a new process {_how_to_go_on(writer)}") from None
     except MeterError as error:
         raise MeterError(f"{error}; {_kept(plan, writer)}, go on with --resume") from error
     except OSError as error:

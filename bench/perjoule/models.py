@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from perjoule import registry
 from perjoule.errors import UsageError
 
 _BUILTIN = "builtin:"
+# where relative names are looked for before the working directory; the last one counts
+_FOLDERS: list[Path] = []
+
+
+@contextmanager
+def relative_to(folder: Path) -> Iterator[None]:
+    """Look for relative model names in `folder` first, as a suite's own folder, then in the working directory."""
+    _FOLDERS.append(folder)
+    try:
+        yield
+    finally:
+        _FOLDERS.pop()
+
+
+def find_path(name: str) -> Path | None:
+    """The folder or file that a name stands for; None if there is none, as for a builtin or a hub id."""
+    if not name or name.startswith(_BUILTIN):
+        return None  # the empty path would be the working directory
+    path = Path(name).expanduser()
+    places = [folder / path for folder in _FOLDERS[-1:]] + [path]
+    return next((place for place in places if place.exists()), None)
 
 
 def resolve_model(name: str, where: str) -> str:
@@ -24,14 +47,17 @@ def resolve_model(name: str, where: str) -> str:
     Raises:
         UnknownNameError: If no package offers a builtin of that name.
         UsageError: If the name is written like a path and there is no such folder.
+
+    A relative path is looked for in the suite file's folder first (`relative_to`), then in the working directory.
     """
     if name.startswith(_BUILTIN):
         folder = registry.load("models", name.removeprefix(_BUILTIN), kind="builtin model", where=where)()
         return str(folder)
-    path = Path(name).expanduser()
-    if name and path.is_dir():  # the empty path would be the working directory
+    path = find_path(name)
+    if path is not None and path.is_dir():
         return str(path)
     # a mistyped path would be sent to the hub, and the answer would be about a missing repository
-    if name.startswith((".", "/", "~")) or not name:
-        raise UsageError(f"{where}: model {name!r}: no such folder; give a folder, a hub id or {_BUILTIN}NAME")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        looked = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
+        raise UsageError(f"{where}: model {name!r}: no such folder{looked}; give a folder, a hub id or {_BUILTIN}NAME")
     return name

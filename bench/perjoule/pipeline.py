@@ -6,9 +6,9 @@ plan = check → plan → (meter a few windows) → forecast
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,28 +19,49 @@ from perjoule import registry
 from perjoule.budget import Budget, Spending
 from perjoule.catalogue import notices, weights_name, with_models
 from perjoule.environment import describe, gpu_name
-from perjoule.errors import Interrupted, RunError, SuiteError, UsageError
+from perjoule.errors import DeviceLostError, Interrupted, PerjouleError, RunError, SuiteError, UsageError
+from perjoule.examining import examine_models, prompt_notes, suite_folder
 from perjoule.execute import execute
+from perjoule.failures import Failure, failure_of
 from perjoule.files import free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
+from perjoule.models import relative_to
 from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
 from perjoule.planning.measured import Windows, calibration_plan, measured_price, unused
 from perjoule.policies import load_policy
+from perjoule.prompt_findings import record_of, sentences
 from perjoule.prompts import Origin, read_prompt_set
-from perjoule.protocols import EnergyMeter, QualityMetric, SetMetric, judges_images, judges_sets
+from perjoule.protocols import (
+    EnergyMeter,
+    ImageGenerator,
+    QualityMetric,
+    SetMetric,
+    judges_images,
+    judges_sets,
+    reads_prompts,
+)
 from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
 from perjoule.resuming import stored_prompts
 from perjoule.run_directory import Run, is_run, load_run, write_scores, write_set_scores
 from perjoule.run_writer import RunWriter, require_vacant
-from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, score_images, score_sets
+from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, is_imported, load_suite, smoke_of
-from perjoule.trial import GeneratorCache
-from perjoule.types import Assignment, Cell, Prompt, Protocol, Suite, Variant
+from perjoule.trial import GeneratorCache, NotLoadedError
+from perjoule.types import (
+    Assignment,
+    Cell,
+    Examination,
+    Prompt,
+    PromptFindings,
+    Protocol,
+    Suite,
+    Variant,
+)
 from perjoule.workers import execute_on
 
 # windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide
@@ -51,7 +72,10 @@ _DISK_RESERVE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A suite that was checked as far as it can be without running it; `notes` are for the person who runs it."""
+    """A suite that was checked as far as it can be without running it.
+
+    `notes` are for the person who runs it; `examinations` are by variant.
+    """
 
     suite: Suite
     source: Path
@@ -60,6 +84,12 @@ class Prepared:
     plan: list[Assignment]
     metrics: list[QualityMetric | SetMetric]
     notes: tuple[str, ...] = ()
+    examinations: Mapping[str, Examination] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative names of models are looked for first."""
+        return suite_folder(self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +130,13 @@ def prepare(
         UnknownNameError: If a suite, metric, model or prompt set is not known.
     """
     path = find_suite(suite_name)
+    with relative_to(suite_folder(path)):
+        return _prepare(path, limit, models=models, smoke=smoke, side_px=side_px, resume=resume)
+
+
+def _prepare(
+    path: Path, limit: int | None, *, models: Sequence[str], smoke: bool, side_px: int | None, resume: Path | None
+) -> Prepared:
     suite = with_models(load_suite(path), models)
     if is_imported(suite):
         raise SuiteError(
@@ -131,7 +168,16 @@ def prepare(
             "advisory: choose another primary metric"
         )
     plan = make_plan(suite, prompts)
-    return Prepared(suite=suite, source=path, prompts=prompts, origin=origin, plan=plan, metrics=metrics, notes=notes)
+    return Prepared(
+        suite=suite,
+        source=path,
+        prompts=prompts,
+        origin=origin,
+        plan=plan,
+        metrics=metrics,
+        notes=notes,
+        examinations=examine_models(suite, [prompt.text for prompt in prompts], path),
+    )
 
 
 def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
@@ -169,6 +215,7 @@ def run(
     reporter: Reporter,
     budget: Budget = _NO_BUDGET,
     executor: str = "local",
+    retry_failed: bool = False,
 ) -> Run:
     """Measure, score, summarise and report.
 
@@ -183,11 +230,13 @@ def run(
         reporter: Where progress goes.
         budget: The most to burn.
         executor: `local`, or `ray`: on every GPU of a Ray cluster.
+        retry_failed: When resuming, do trials that failed or have no joules again.
 
     Raises:
         Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends; all finished trials are kept, and `resume`
             goes on.
         MeterError: If joules are limited and a window has none.
+        DeviceLostError: If nothing works any more on the device in this process.
     """
     spending = Spending(budget)  # from here on, since loading takes minutes as well
     if not resume:
@@ -197,14 +246,17 @@ def run(
         reporter.message(f"warning: {problem}")
     for notice in (*prepared.notes, *notices(suite)):
         reporter.message(f"note: {notice}")
-    # every metric's weights are found before anything is written or burnt: what is missing must not be found out after
-    # an hour
-    for metric in prepared.metrics:
-        _ = metric.spec
+    # what a metric lacks must not be found out after an hour of measuring
+    with relative_to(prepared.folder):
+        rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
     with _devices(executor, prepared, meter_name, command) as (environment, do):
         _introduce(environment, reporter)
+        for cell_id, reason in environment.get("not_loaded", {}).items():
+            reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
+        for sentence in sentences(environment.get("prompt_findings", ())):
+            reporter.message(f"warning: {sentence}")
         if resume and out.exists():
-            writer = RunWriter.resume(out, suite, environment)
+            writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:
             _check_disk(prepared, out)
@@ -246,7 +298,8 @@ def _foresee(
     device, protocol = gpu_name(), prepared.suite.protocol
     cells = cells_of(prepared.suite) if windows else []
     prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
-    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
+    said = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
+    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=said)
 
 
 def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:
@@ -350,37 +403,78 @@ def index(folder: Path, out: Path) -> list[Path]:
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:
     """The named metrics, or the suite's own, with the suite's options."""
     options = run.suite.metrics.options
-    return [
-        load_metric(name, dict(options.get(name, {})), f"{run.path / 'suite.toml'}: metrics.options.{name}")
-        for name in (names or run.suite.metrics.names)
-    ]
+    with relative_to(suite_folder(run.path / "suite.toml")):
+        return [
+            load_metric(name, dict(options.get(name, {})), f"{run.path / 'suite.toml'}: metrics.options.{name}")
+            for name in (names or run.suite.metrics.names)
+        ]
 
 
 @contextmanager
 def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
     """A device on which trials can start: pipelines loaded, the meter open, the system described.
 
-    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found out now.
+    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found now. What
+    raises anything else fails its own trials, with the reason, and the other cells go on.
 
     Raises:
-        UsageError: If a pipeline or a policy cannot be had.
+        UsageError: If a pipeline or a policy is not available or its settings do not fit, or none can be loaded.
+        DeviceLostError: If nothing works any more on the device.
         MeterError: If energy cannot be measured.
     """
-    _set_threads(prepared.suite)
+    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
+        yield device
+
+
+@contextmanager
+def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
     generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
+    not_loaded: dict[str, str] = {}
+    findings: dict[str, PromptFindings] = {}
+    texts = [prompt.text for prompt in prepared.prompts]
     for cell in cells:
-        generator = generators.get(cell.variant)
-        digests[weights_name(cell.variant)] = generator.digest
-        for model, source in generator.sources.items():
+        try:
+            with relative_to(prepared.folder):
+                digest, sources, read = _load_once(cell, generators, texts)
+        except NotLoadedError as error:
+            not_loaded[cell.cell_id] = _survivable(error.failure).reason
+            continue
+        except PerjouleError:
+            raise
+        except Exception as error:  # of the step policy
+            not_loaded[cell.cell_id] = _survivable(failure_of(error)).reason
+            continue
+        findings[cell.variant.name] = read
+        digests[weights_name(cell.variant)] = digest
+        for model, source in sources.items():
             weights = _with_files(weights, model, source)
-        load_policy(cell, generators.where).prepare(generator, [prompt.text for prompt in prepared.prompts])
-        del generator  # or it would still be in memory while the next is read
-    with open_meter(meter_name) as meter:
+    if len(not_loaded) == len(cells):
+        reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
+        raise UsageError(f"no cell of {prepared.suite.name} can be loaded:\n{reasons}")
+    with open_meter(meter_name) as meter, relative_to(prepared.folder):
         environment = describe(prepared.suite, meter, digests, list(command))
-        environment |= {"weights": weights, "prompts": asdict(prepared.origin)}
+        environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
+        environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
+        environment |= {"suite_folder": str(prepared.folder)}
         yield Device(meter=meter, generators=generators, environment=environment)
+
+
+def _load_once(
+    cell: Cell, generators: GeneratorCache, texts: Sequence[str]
+) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
+    """Load a cell's pipeline and prepare its policy, in a scope of its own so that neither outlives it."""
+    generator = generators.get(cell.variant)
+    load_policy(cell, generators.where).prepare(generator, texts)
+    read = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
+    return generator.digest, generator.sources, read
+
+
+def _survivable(failure: Failure) -> Failure:
+    if failure.kills_context:
+        raise DeviceLostError(f"the GPU's context is dead: {failure.reason}; nothing was measured, start a new process")
+    return failure
 
 
 @contextmanager
@@ -400,8 +494,14 @@ def _devices(
 
 def generators_of(suite: Suite, source: Path) -> GeneratorCache:
     """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
-    factory = registry.load("generators", "diffusers", kind="generator")
+    load = registry.load("generators", "diffusers", kind="generator")
     index = {variant.name: number for number, variant in enumerate(suite.variants)}
+    folder = suite_folder(source)
+
+    def factory(variant: Variant, *, where: str) -> ImageGenerator:
+        with relative_to(folder):
+            generator: ImageGenerator = load(variant, where=where)
+            return generator
 
     def where(variant: Variant) -> str:
         return f"{source}: variants[{index[variant.name]}]"
@@ -415,8 +515,17 @@ def _check_disk(prepared: Prepared, out: Path) -> None:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")
 
 
-def _set_threads(suite: Suite) -> None:
-    if suite.protocol.threads is not None:
-        import torch
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
+    if count is None:
+        yield
+        return
+    import torch
 
-        torch.set_num_threads(suite.protocol.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -18,9 +18,14 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     variant, so that a drift of the device falls on all alike; a variant's cells stay together, because loading its
     pipeline again for every cell would cost more than it measures. With `protocol.interleave` all cells do their first
     window, then all do their second, each time in shuffled order.
+
+    The prompts of a window stay together under every seed, because prompts that share windows are one unit of the
+    energy statistics (`perjoule.statistics.window_groups`). Prompts that do not fill a window come last, their seeds
+    together.
     """
-    pairs = [(prompt, seed) for seed, prompt in product(suite.protocol.seeds, prompts)]
     size = images_per_window(suite)
+    full = len(prompts) - len(prompts) % size
+    pairs = [(p, seed) for part in (prompts[:full], prompts[full:]) for seed, p in product(suite.protocol.seeds, part)]
     windows = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     plan: list[Assignment] = []
     for block in range(suite.protocol.blocks):

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import Cell, EnergyReading, MetricSpec, Prompt, Score, Variant
+from perjoule.types import Cell, EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -103,6 +103,32 @@ class ImageGenerator(Protocol):
     def synchronize(self) -> None:
         """Wait until the device is done."""
         ...
+
+
+class PromptReader(Protocol):
+    """A generator that knows what of the prompts has no effect."""
+
+    def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
+        """Look at the prompts with the pipeline's own tokenizers."""
+        ...
+
+
+def reads_prompts(generator: object) -> TypeGuard[PromptReader]:
+    """Whether a generator can say what of the prompts has no effect."""
+    return hasattr(generator, "read_prompts")
+
+
+class ModelExaminer(Protocol):
+    """A generator factory that can look at a model before its weights are read."""
+
+    def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
+        """Look at the files that are here; nothing is downloaded and no weights are read."""
+        ...
+
+
+def examines_models(factory: object) -> TypeGuard[ModelExaminer]:
+    """Whether a generator factory can look at models before it loads them."""
+    return hasattr(factory, "examine")
 
 
 class GeneratorFactory(Protocol):

@@ -53,7 +53,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="Stop and fail once the windows of the session have spent more than this.",
     )  # fmt: skip
     add("--energy-report", metavar="PATH", help="Write the joules there: .json, .md or .html.")
-    if any(Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()):
+    if any(
+        Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()
+    ):
         # a conftest.py names us in `pytest_plugins`: pytest_load_initial_conftests is under way and will not be called
         _add_short_option(parser, pluginmanager.get_plugin("pytestconfig"))
 
@@ -125,9 +127,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the baseline and check the options before the first window."""
     config = session.config
-    if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
-        if any(_is_energy(item) for item in session.items):
-            session_of(config)
+    measuring = config.getoption(_ENABLED) and not config.getoption("collectonly", False)
+    if measuring and any(_is_energy(item) for item in session.items):
+        session_of(config)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -212,9 +214,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     config = session.config
     if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
         asked = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
-        if (asked or config.stash.get(_SESSION, None) is not None) and not session_of(config).finish(exitstatus):
-            # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if asked or config.stash.get(_SESSION, None) is not None:
+            complete = session_of(config).finish(exitstatus)
+            if not complete and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
     yield
 
 

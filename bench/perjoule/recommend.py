@@ -61,8 +61,9 @@ def recommend(
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
     grid = read_grid(run, [name])
-    means = grid.resampled(resamples)
-    rows = points_of(run, grid, means, cell_facts(run.trials)).to_dicts()
+    draws = grid.drawn(resamples)
+    means = draws.joint
+    rows = points_of(run, grid, draws, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families, str(run.path))
@@ -86,14 +87,20 @@ def recommend(
     best = int(_best(point_e, point_q, meets, min_quality is not None)[0])
     draws_e, draws_q = split(means.resamples)
     drawn = _meets(draws_e, draws_q, sign, **asked)
-    p_meets = drawn.mean(0) if len(drawn) else np.full(count, np.nan)
+    if min_quality is None:
+        known = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
+        p_meets = np.where(known, drawn.mean(0) if len(drawn) else 0.0, np.nan)
+    else:  # a promise of quality alone rests on prompts
+        alone = sign * draws.by_prompt.resamples
+        kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
+        p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
     p_meets = np.where(stated, np.nan, p_meets)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     limit_e, limit_q = _limits(rows, sign)
-    # the limit of what was asked; the other axis may be known without one
-    ends = (point_e, sign * limit_q) if max_joules is None else (limit_e, point_q)
-    surely = meets & _meets(ends[0], ends[1], sign, **asked)
+    # the axis that nothing was asked of needs no limit: an energy of one window group has none
+    limits = (limit_e, point_q) if min_quality is None else (point_e, sign * limit_q)
+    surely = meets & _meets(limits[0], limits[1], sign, **asked)
     safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 
@@ -129,7 +136,8 @@ def recommend(
         "reason": None
         if chosen >= 0
         else _why_none(point_e, sign * point_q, asked, name, rows[best] if best >= 0 else None),
-        "n_prompts": means.n,
+        "n_prompts": draws.by_prompt.n,
+        "n_window_groups": means.n,
     }
 
 

@@ -5,6 +5,8 @@ environment.json    system under test, meter, model digests, comparability key
 prompts.jsonl       the prompts taken, with their ids
 trials.jsonl        one row a trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
+failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
+superseded.jsonl    trials that failed and were done again with --retry-failed
 devices.jsonl       boards of each trial: energy, conditions, and the log that the energy was computed from
 images/             PNG, named by image_id
 images.parquet      one row an image, with the SHA-256 of its pixels
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.errors import RunError, first_line
@@ -63,7 +65,7 @@ class Run:
     def prompt_set(self) -> tuple[Prompt, ...]:
         """The prompts that were taken, in the order of the plan."""
         with _located(file := self.path / "prompts.jsonl"):
-            return tuple(Prompt(**row) for row in read_json_lines(file))
+            return TypeAdapter(tuple[Prompt, ...]).validate_python(read_json_lines(file))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -72,7 +74,14 @@ class Run:
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """One row a trial."""
+        """One row a trial. Raises RunError if a trial's prompts and seeds do not pair up."""
+        frame = self._trials()
+        torn = frame.filter(pl.col("prompt_ids").list.len().ne_missing(pl.col("seeds").list.len()))
+        if len(torn):
+            raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
+        return frame
+
+    def _trials(self) -> pl.DataFrame:
         parquet = self.path / "trials.parquet"
         if parquet.exists():
             return read_parquet(parquet, TRIAL_COLUMNS)
@@ -112,7 +121,7 @@ class Run:
         if not file.exists():
             return {}
         with _located(file):
-            found = [MetricSpec(**{**m, "bounds": tuple(m["bounds"])}) for m in read_json(file)["metrics"]]
+            found = TypeAdapter(list[MetricSpec]).validate_python(read_json(file)["metrics"])
             return {spec.name: spec for spec in found}
 
     @cached_property
@@ -121,7 +130,7 @@ class Run:
         file = self.path / "set_scores.json"
         with _located(file):
             rows = read_json(file)["scores"] if file.exists() else []
-            return [SetScore(**{**row, "notes": tuple(row["notes"])}) for row in rows]
+            return TypeAdapter(list[SetScore]).validate_python(rows)
 
     @cached_property
     def points(self) -> pl.DataFrame:
@@ -134,6 +143,10 @@ def _located(file: Path) -> Iterator[None]:
     """Name the file whose content has another shape than perjoule writes."""
     try:
         yield
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part + 1) if isinstance(part, int) else part for part in detail["loc"])
+        raise RunError(f"{file}: damaged: {place}: {detail['msg'].lower()}") from None
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{file}: damaged: {type(error).__name__}: {first_line(error)}") from error
 

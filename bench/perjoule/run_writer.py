@@ -14,6 +14,7 @@ from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError, UsageError
 from perjoule.files import (
     append_line,
+    append_lines,
     mend,
     open_journal,
     read_json_lines,
@@ -27,14 +28,24 @@ from perjoule.run_directory import load_run
 from perjoule.suite import suite_digest, write_suite
 from perjoule.types import EnergyReading, Prompt, Suite, Trial
 
+FAILURES = "failures.jsonl"
+SUPERSEDED = "superseded.jsonl"
+
 
 class RunWriter:
     """Appends to a run directory; a trial is on disk before the next one starts."""
 
-    def __init__(self, path: Path, done: dict[str, dict[str, Any]]) -> None:
-        """Open the append-only files. `done`: the rows that are there already, by trial id."""
+    def __init__(self, path: Path, done: dict[str, dict[str, Any]], superseded: Sequence[dict[str, Any]] = ()) -> None:
+        """Open the append-only files.
+
+        Args:
+            path: Of the run.
+            done: The rows that are there already, by trial id.
+            superseded: Rows of attempts that are made again: what they cost is spent.
+        """
         self.path = path
         self.done = done
+        self.superseded = superseded
         self._trials: IO[bytes] = open_journal(path / "trials.jsonl")
         self._traces: IO[bytes] = open_journal(path / "traces.jsonl")
         self._devices: IO[bytes] = open_journal(path / "devices.jsonl")
@@ -56,10 +67,11 @@ class RunWriter:
         return cls(path, {})
 
     @classmethod
-    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any]) -> RunWriter:
+    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any], *, retry_failed: bool = False) -> RunWriter:
         """Go on with a run that was interrupted.
 
-        A last line torn by a crash is dropped: its trial is done again.
+        A last line torn by a crash is dropped: its trial is done again. Trials that failed stay failed, unless
+        `retry_failed`: then those, and trials without joules, are moved to `superseded.jsonl` and done again.
 
         Raises:
             RunError: If there is no run, or it was made by another suite or on another system (names the key and both
@@ -76,7 +88,10 @@ class RunWriter:
         rows = mend(path / "trials.jsonl")
         mend(path / "traces.jsonl")
         mend(path / "devices.jsonl")
-        return cls(path, {row["trial_id"]: row for row in rows})
+        if retry_failed:
+            _supersede(path, rows)
+            rows = read_json_lines(path / "trials.jsonl")
+        return cls(path, {row["trial_id"]: row for row in rows}, read_json_lines(path / SUPERSEDED))
 
     def append(self, trial: Trial) -> None:
         """Write one trial and wait until it is on disk."""
@@ -85,6 +100,9 @@ class RunWriter:
             append_line(self._traces, {"trial_id": trial.trial_id, **asdict(trial.reading.trace)})
         for device in trial.reading.devices if trial.reading is not None else ():
             append_line(self._devices, {"trial_id": trial.trial_id, **asdict(device)})
+        if trial.traceback:
+            with open_journal(self.path / FAILURES) as file:
+                append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
         append_line(self._trials, row)
         self.done[trial.trial_id] = row
 
@@ -122,6 +140,18 @@ class RunWriter:
         write_parquet(power, self.path / "power.parquet")
 
 
+def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Move trials that failed or have no joules out of the journals, their power samples and boards with them."""
+    again = [row for row in rows if row["failure"] is not None or row["energy_j"] is None]
+    gone = {row["trial_id"] for row in again}
+    # first, so that a crash in between loses nothing: at worst an attempt is counted as spent twice
+    with open_journal(path / SUPERSEDED) as file:
+        append_lines(file, again)
+    for name in ("traces", "devices", "trials"):
+        kept = [row for row in read_json_lines(path / f"{name}.jsonl") if row["trial_id"] not in gone]
+        write_json_lines(path / f"{name}.jsonl", kept)
+
+
 def require_vacant(path: Path) -> None:
     """Raise UsageError if a new run cannot start in `path` because something is there already."""
     if path.is_symlink() and not path.exists():
@@ -157,7 +187,7 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
 def trial_row(trial: Trial) -> dict[str, Any]:
     """A trial as a flat row, the reading spread over its columns."""
     reading = trial.reading
-    row = {k: v for k, v in asdict(trial).items() if k != "reading"}
+    row = {k: v for k, v in asdict(trial).items() if k not in ("reading", "traceback", "remarks")}
     columns = (
         "energy_j",
         "uncertainty_j",
@@ -172,7 +202,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "power_limit_w",
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
-    warnings = list(reading.warnings) if reading else []
+    warnings = [*(reading.warnings if reading else ()), *trial.remarks]
     return row | spread | totals(reading) | _machine(reading) | {"warnings": warnings}
 
 
@@ -190,4 +220,8 @@ def _machine(reading: EnergyReading | None) -> dict[str, Any]:
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The parts of the comparability record that differ between two environments: (key, there, here)."""
     a, b = there.get("comparability", {}), here.get("comparability", {})
+    if there.get("not_loaded") or here.get("not_loaded"):
+        # what could not be loaded has no digest; all that both have loaded must agree
+        common = set(a.get("models", {})) & set(b.get("models", {}))
+        a, b = ({**one, "models": {k: one.get("models", {})[k] for k in sorted(common)}} for one in (a, b))
     return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]

@@ -13,20 +13,23 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from perjoule.digests import digest_file
-from perjoule.errors import RunError
+from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
+from perjoule.failures import failure_of
 from perjoule.files import append_lines, mend, open_journal
 from perjoule.pictures import PictureError, read_picture
-from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome
+from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
+from perjoule.quality import load_metric
 from perjoule.run_directory import Run
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 
 PARTIAL = "scores.partial.jsonl"
 REFUSED = "picture refused"
 _PART = 256  # images between two looks at what is done: minutes of a slow metric
-_FAILURES = (RuntimeError, ValueError, ArithmeticError, OSError, MemoryError, PictureError)
+_REHEARSAL_PX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +121,8 @@ def score_images(
                 if failed is None:
                     try:
                         found = one.metric.score(some, report)
-                    except _FAILURES as error:
-                        failed = _reason(error)
+                    except Exception as error:
+                        failed = _failed(error, run)
                     else:
                         scores += found
                         append_lines(file, [{"key": one.key, **asdict(score)} for score in found])
@@ -148,8 +151,8 @@ def score_sets(
                 if bad := faults.among(indices, with_references=metric.spec.needs_reference):
                     raise PictureError(next(iter(bad.values())))
                 outcome = metric.score_set(images, indices, partial(on_progress, name))
-            except _FAILURES as error:
-                outcome = SetOutcome(value=None, reason_unscored=_reason(error))
+            except Exception as error:
+                outcome = SetOutcome(value=None, reason_unscored=_failed(error, run))
             found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
     return found
 
@@ -252,8 +255,62 @@ def _by_reference(images: ImageSet) -> list[int]:
     return sorted(range(len(ids)), key=lambda i: (images.reference_ids[i] or "", images.prompts[i].prompt_id, ids[i]))
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: str) -> None:
+    """Score one made-up image with a copy of every metric that scores images, so that its weights are read once.
+
+    The copy is let go of afterwards: a metric's weights must not take up the device while pipelines are measured.
+
+    Args:
+        suite: Whose metrics they are.
+        metrics: As loaded; only asked for their specs, which finds their weights.
+        where: File and key of their names, for messages.
+
+    Raises:
+        UsageError: If a metric's weights are not available, or are damaged, or it cannot score.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (_REHEARSAL_PX, _REHEARSAL_PX, 3), dtype=np.uint8)
+    prompt = Prompt(prompt_id="rehearsal", text="a rehearsal")
+    images = ImageSet(
+        image_ids=["rehearsal"],
+        prompts=[prompt],
+        images=lambda _: noise.copy(),
+        reference_ids=["rehearsal"],
+        references=lambda _: noise.copy(),
+        all_prompts=[prompt],
+    )
+    for metric in metrics:
+        name = metric.spec.name
+        if judges_sets(metric):
+            continue
+        try:
+            copy = load_metric(name, dict(suite.metrics.options.get(name, {})), where)
+            assert judges_images(copy)
+            copy.score(images, lambda _: None)
+        except PerjouleError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{where}: {name!r} cannot score an image: {failure_of(error).reason}; nothing was measured. Repair or "
+                "remove the metric (its weights are in the message, or in `perjoule list metrics`)"
+            ) from error
+
+
+def _failed(error: Exception, run: Run) -> str:
+    """The reason why images are unscored.
+
+    Raises:
+        PerjouleError: If the error is a message of ours and not about a picture.
+        DeviceLostError: If the next metric could not score either.
+    """
+    if isinstance(error, PerjouleError) and not isinstance(error, PictureError):
+        raise error
+    failure = failure_of(error)
+    if failure.kills_context:
+        raise DeviceLostError(
+            f"the GPU's context is dead ({failure.reason}): what is scored is kept; in a new process go on with: "
+            f"perjoule score {run.path} && perjoule report {run.path}"
+        )
+    return failure.reason[:300]
 
 
 def _parts(positions: Sequence[int]) -> Iterator[Sequence[int]]:

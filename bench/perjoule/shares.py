@@ -37,3 +37,15 @@ def share(value: str | float, name: str) -> Share:
         small, large = f"{number:g}% (or {number / 100:g})", f"{100 * number:g}%"
         raise UsageError(f"{name} = {text}: ambiguous: write {small}, or {large} if that is meant")
     return Share(number)
+
+
+def below_one(value: float, name: str) -> float:
+    """A share strictly between 0 and 1 where text cannot be written: keys of suite files, arguments in Python.
+
+    Raises:
+        UsageError: Out of range; says what 2 should have been if 2 % was meant.
+    """
+    if not 0 < value < 1:
+        hint = f"write {value / 100:g} for {value:g} %" if 1 <= value < math.inf else "such as 0.02 for 2 %"
+        raise UsageError(f"{name} = {value}: a share between 0 and 1 is needed; {hint}")
+    return value

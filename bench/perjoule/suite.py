@@ -17,7 +17,7 @@ from typing import Any
 from perjoule.errors import SuiteError, UnknownNameError, UsageError
 from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
-from perjoule.shares import share
+from perjoule.shares import below_one
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
@@ -279,8 +279,7 @@ def _check_name(name: str, key: str, where: str) -> None:
 def _share(value: float, where: str) -> None:
     """Refuse 2 for 2 % and the like; a bound of 0 cannot be kept."""
     try:
-        if not share(value, where):
-            raise UsageError(f"{where} = {value}: above 0, such as 0.02")
+        below_one(value, where)
     except UsageError as error:
         raise SuiteError(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, Literal
 
 from perjoule.catalogue import facts_of, repositories
 from perjoule.environment import nvidia_gpus
+from perjoule.examining import model_examinations, suite_folder
 from perjoule.files import free_bytes
+from perjoule.models import find_path, relative_to
 from perjoule.types import Suite, Variant
 
 State = Literal["ok", "missing", "note"]
@@ -28,30 +31,56 @@ class Need:
         says: What was found, and what to do.
     """
 
-    kind: Literal["package", "weights", "licence", "token", "memory", "disk"]
+    kind: Literal["package", "model", "weights", "licence", "token", "memory", "disk"]
     name: str
     state: State
     says: str
 
 
-def examine(suite: Suite) -> list[Need]:
+def examine(suite: Suite, source: Path | None = None) -> list[Need]:
     """All that the suite needs, in the order in which one sees to it.
+
+    Args:
+        suite: The suite.
+        source: Its file, whose folder relative model names start from.
 
     Weights that are not in the hub's cache are no fault, since a run downloads them, unless `HF_HUB_OFFLINE` is set.
     """
+    with relative_to(suite_folder(source)) if source else nullcontext():
+        return _examine(suite, source)
+
+
+def _examine(suite: Suite, source: Path | None) -> list[Need]:
     scoring = [str(o["model"]) for o in suite.metrics.options.values() if "model" in o]
     drawing = [name for variant in suite.variants for name in repositories(variant)]
     models = list(dict.fromkeys(drawing + scoring))
-    hub = [name for name in models if not name.startswith("builtin:") and not Path(name).expanduser().is_dir()]
+    # what is written like a path or a file and is not there is one of the problems of `_pipelines`
+    hub = [name for name in models if not name.startswith("builtin:") and find_path(name) is None and _is_hub_id(name)]
     cached = {name for name in hub if _is_cached(name)}
     return [
         *_packages(suite),
+        *_pipelines(suite, source or Path(suite.name)),
         *(need for name in hub for need in _terms(name, name in cached)),
         *(_weights(name, name in cached) for name in hub),
         *_predictors(suite),
         *_memory(suite),
         *_disk(suite, set(hub) - cached),
     ]
+
+
+def _pipelines(suite: Suite, source: Path) -> list[Need]:
+    """Every model whose files are here, looked at without reading weights."""
+    needs = []
+    for variant, examination in model_examinations(suite, (), source):
+        needs += [Need(kind="model", name=variant.model, state="missing", says=says) for says in examination.problems]
+        if not examination.problems and not examination.unknown:
+            says = f"draws images from text, with the schedules of {variant.name}"
+            needs.append(Need(kind="model", name=variant.model, state="ok", says=says))
+    return needs
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
 
 
 def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
@@ -142,7 +171,7 @@ def _predictors(suite: Suite) -> list[Need]:
     found = []
     for name in sorted(asked):
         if name.startswith((".", "/", "~")):
-            there = Path(name).expanduser().is_dir()
+            there = find_path(name) is not None
             says = "is there" if there else "train it first: perjoule budgetfusion train --help"
             found.append(Need(kind="weights", name=name, state="ok" if there else "missing", says=says))
     return found

@@ -17,6 +17,7 @@ from perjoule.statistics.frontier import frontier
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
 from perjoule.text import as_json
+from perjoule.trial_counts import TrialCounts, trial_counts
 from perjoule.types import PROVENANCES, Variant
 
 Row = dict[str, Any]
@@ -53,7 +54,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     found = frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(as_json(found) + "\n")
+        sys.stdout.write(as_json({**found, "trials": asdict(trial_counts(run))}) + "\n")
         return
     rows = [_frontier_row(point, found["metric"], run.is_imported) for point in found["points"]]
     if fmt == "csv":
@@ -328,6 +329,7 @@ def schemas() -> Row:
             "frontier": {"type": "array", "items": {"type": "string"}},
             "hypervolume": {"type": ["object", "null"]},
             "comparisons": {"type": "array", "items": {"$ref": "#/$defs/Comparison"}},
+            "trials": TypeAdapter(TrialCounts).json_schema(ref_template="#/properties/trials/$defs/{model}"),
         },
         "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
     }

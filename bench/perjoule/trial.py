@@ -6,6 +6,9 @@
     ──────────┴───────────┴──────────────────────────────┴───────────────────────────
 
 Warm-up happens whenever the variant changes. Encoding and writing stand outside the window.
+
+Whatever the pipeline or the step policy raises while it is loaded, prepared, warmed up or run fails the trial, with the
+reason; the next trial goes on. Only a device on which nothing works any more ends the run (`Bench.dead`).
 """
 
 from __future__ import annotations
@@ -17,12 +20,34 @@ from pathlib import Path
 
 import numpy as np
 
+from perjoule.errors import MeterError, PerjouleError
+from perjoule.failures import Failure, failure_of
 from perjoule.files import replacing
 from perjoule.pictures import pixel_digest
 from perjoule.plan import image_id
 from perjoule.policies import load_policy
-from perjoule.protocols import EnergyMeter, Generation, GeneratorFactory, ImageGenerator, Images, StepPolicy
+from perjoule.prompt_findings import remarks
+from perjoule.protocols import (
+    EnergyMeter,
+    Generation,
+    GeneratorFactory,
+    ImageGenerator,
+    Images,
+    StepPolicy,
+    Window,
+    reads_prompts,
+)
 from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
+from perjoule.warnings_table import warning
+
+
+class NotLoadedError(Exception):
+    """A pipeline could not be loaded; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Hold the failure."""
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 class GeneratorCache:
@@ -37,9 +62,15 @@ class GeneratorCache:
     def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str], keep_all: bool = False) -> None:
         self._factory, self.where, self._keep_all = factory, where, keep_all
         self._loaded: list[tuple[Variant, ImageGenerator]] = []
+        self._failed: list[tuple[Variant, Failure]] = []
 
     def get(self, variant: Variant) -> ImageGenerator:
-        """The generator of a variant, loaded unless it is there."""
+        """Return the generator of a variant, loaded unless it is there. What failed once is not tried again.
+
+        Raises:
+            NotLoadedError: If loading raised, now or earlier.
+            PerjouleError: As the factory raised it, the first time.
+        """
         pipeline = replace(
             variant,
             name="",
@@ -54,9 +85,18 @@ class GeneratorCache:
         found = next((generator for known, generator in self._loaded if known == pipeline), None)
         if found is not None:
             return found
+        failed = next((failure for known, failure in self._failed if known == pipeline), None)
+        if failed is not None:
+            raise NotLoadedError(failed)
         if not self._keep_all:
             self._loaded.clear()  # let go of the old weights before the new ones are read
-        self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
+        try:
+            self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
+        except Exception as error:
+            self._failed.append((pipeline, failure_of(error)))
+            if isinstance(error, PerjouleError):
+                raise
+            raise NotLoadedError(self._failed[-1][1]) from error
         return self._loaded[-1][1]
 
 
@@ -112,6 +152,9 @@ class Bench:
         meter: Open.
         generators: Loaded pipelines.
         image_file: Where an image belongs, by its id.
+
+    Attributes:
+        dead: Why no further trial is possible in this process; None while all is well.
     """
 
     def __init__(
@@ -127,21 +170,50 @@ class Bench:
         self._warm: list[str] = []
         self._idle_power_w: float | None = None
         self._rested = False
+        self._unprepared: dict[str, Failure] = {}
+        self.dead: str | None = None
 
     def do(self, assignment: Assignment) -> Trial:
-        """The trial, its images stored."""
+        """The trial, its images stored; a failed one if its pipeline or step policy raises.
+
+        Raises:
+            MeterError: If the window cannot be opened.
+            OSError: If the images cannot be written.
+        """
+        protocol, cell_id = self._protocol, assignment.cell.cell_id
+        if cell_id in self._unprepared:
+            return self._failed(assignment, self._unprepared[cell_id])
+        try:
+            ready = self._ready(assignment)
+        except NotLoadedError as error:
+            return self._failed(assignment, error.failure)
+        except Exception as error:  # of the factory, the policy or the warm-up
+            self._unprepared[cell_id] = failure_of(error)
+            return self._failed(assignment, self._unprepared[cell_id])
+        if not self._rested and protocol.idle_s:
+            # after the first load, so that the device holds the context it will hold in the windows
+            self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
+        if protocol.cooldown_s:
+            time.sleep(protocol.cooldown_s)
+        trial, failure = run_trial(assignment, protocol, self._meter, ready, self._image_file, self._idle_power_w)
+        if failure is not None and failure.kills_context:
+            self.dead = failure.reason
+        return trial
+
+    def _failed(self, assignment: Assignment, failure: Failure) -> Trial:
+        if failure.kills_context:
+            self.dead = failure.reason
+        return failed_trial(assignment, failure)
+
+    def _ready(self, assignment: Assignment) -> ReadyCell:
+        """The cell of a trial, its pipeline loaded and warm."""
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
             _warm_up(ready, assignment, protocol.warmup_iterations)
             # a variant whose pipeline was let go of in between is cold again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
-        if not self._rested and protocol.idle_s:
-            # after the first load, so that the device holds the context it will hold in the windows
-            self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
-        if protocol.cooldown_s:
-            time.sleep(protocol.cooldown_s)
-        return run_trial(assignment, protocol, self._meter, ready, self._image_file, self._idle_power_w)
+        return ready
 
 
 def texts_of(plan: Sequence[Assignment]) -> list[str]:
@@ -156,47 +228,54 @@ def run_trial(
     ready: ReadyCell,
     image_file: Callable[[str], Path],
     idle_power_w: float | None = None,
-) -> Trial:
-    """One window, its images stored and hashed."""
+) -> tuple[Trial, Failure | None]:
+    """One window, its images stored and hashed, and what failed in it.
+
+    Raises:
+        MeterError: If the window cannot be opened.
+        OSError: If the images cannot be written.
+    """
     texts = [prompt.text for prompt in assignment.prompts]
     result: Generation | None = None
-    failure: str | None = None
-    with meter.window(
-        label=assignment.trial_id, sync=ready.generator.synchronize, max_uncertainty=protocol.max_uncertainty
-    ) as window:
-        try:
-            for _ in window.repeat(at_least=protocol.iterations):
-                result = draw_cell(ready, texts, assignment.seeds)
-        except (RuntimeError, ValueError, MemoryError, ArithmeticError) as error:
-            failure = f"{type(error).__name__}: {error}"[:2_000]
-    reading = _with_net_energy(window.reading, idle_power_w)
-    hashes: tuple[str, ...] = ()
-    if result is not None and failure is None:
-        hashes, failure = _store(result.images, assignment, image_file)
-    if failure is not None:
-        result = None
-    return Trial(
-        trial_id=assignment.trial_id,
-        cell_id=assignment.cell.cell_id,
-        variant=assignment.cell.variant.name,
-        role=assignment.cell.variant.role,
-        policy=assignment.cell.variant.policy,
-        block=assignment.block,
-        prompts=tuple(texts),
-        prompt_ids=tuple(prompt.prompt_id for prompt in assignment.prompts),
-        seeds=assignment.seeds,
-        steps=result.steps if result else (assignment.cell.steps,) * len(texts) if assignment.cell.steps else (),
-        nfe_per_image=result.nfe_per_image if result else None,
-        image_count=len(texts) if result else 0,
-        iterations=reading.iterations or protocol.iterations,
-        reading=reading,
+    failure: Failure | None = None
+    window: Window | None = None
+    try:
+        with meter.window(
+            label=assignment.trial_id, sync=ready.generator.synchronize, max_uncertainty=protocol.max_uncertainty
+        ) as window:
+            try:
+                for _ in window.repeat(at_least=protocol.iterations):
+                    result = draw_cell(ready, texts, assignment.seeds)
+            except Exception as error:
+                failure = failure_of(error, ready.generator.synchronize)
+    except MeterError:
+        raise
+    except Exception as error:  # of waiting for the device, at either end of the window
+        failure = failure or failure_of(error, ready.generator.synchronize)
+    trial = failed_trial(assignment, failure or Failure(reason=""))
+    if window is not None:
+        reading = _with_net_energy(window.reading, idle_power_w)
+        trial = replace(trial, reading=reading, iterations=reading.iterations or protocol.iterations)
+    if failure is None and (problem := _problem_of(result, len(texts))):
+        failure = Failure(reason=problem)
+        trial = replace(trial, failure=problem)
+    if failure is not None or result is None:
+        return trial, failure
+    hashes, flat = _store(result.images, assignment, image_file)
+    finished = replace(
+        trial,
+        steps=result.steps,
+        nfe_per_image=result.nfe_per_image,
+        image_count=len(texts),
         image_sha256=hashes,
-        phases_s={k: round(v, 6) for k, v in result.phases_s.items()} if result else {},
-        failure=failure,
+        phases_s={k: round(v, 6) for k, v in result.phases_s.items()},
+        failure=None,
+        remarks=(*flat, *_prompt_remarks(ready.generator, texts)),
     )
+    return finished, None
 
 
-def failed_trial(assignment: Assignment, failure: str) -> Trial:
+def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
     """A trial that left nothing but a reason."""
     cell = assignment.cell
     return Trial(
@@ -214,7 +293,8 @@ def failed_trial(assignment: Assignment, failure: str) -> Trial:
         image_count=0,
         iterations=0,
         reading=None,
-        failure=failure,
+        failure=failure.reason,
+        traceback=failure.traceback,
     )
 
 
@@ -228,7 +308,9 @@ def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
                 ready.generator.generate(texts, seeds, min(2, assignment.cell.steps))
             else:
                 draw_cell(ready, texts, seeds)
-        except (RuntimeError, ValueError, MemoryError, ArithmeticError):
+        except Exception as error:
+            if failure_of(error, ready.generator.synchronize).kills_context:
+                raise
             return  # the trial itself will fail in the same way, and record why
 
 
@@ -243,17 +325,30 @@ def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> Ener
     )
 
 
+def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[str, ...]:
+    return remarks(generator.read_prompts(texts), len(texts)) if reads_prompts(generator) else ()
+
+
+def _problem_of(result: object, count: int) -> str | None:
+    """What is wrong with the result of a policy that should have drawn `count` images; None if nothing is."""
+    if not isinstance(result, Generation):
+        return f"the step policy returned {type(result).__name__}, not a Generation"
+    images = result.images
+    if not isinstance(images, np.ndarray):
+        return f"the pipeline returned {type(images).__name__}, not an array of images"
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or images.shape[3] != 3:
+        return f"the pipeline returned {images.dtype} images of shape {images.shape}, not ({count}, h, w, 3) uint8"
+    if len(result.steps) != count:
+        return f"the step policy returned {len(result.steps)} step counts for {count} images"
+    return None
+
+
 def _store(
     images: Images, assignment: Assignment, image_file: Callable[[str], Path]
-) -> tuple[tuple[str, ...], str | None]:
-    """Write the images of block 0 and hash all. -> (SHA-256 of each image's pixels, failure)."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write the images of block 0 and hash all. -> (SHA-256 of each image's pixels, remarks)."""
     from PIL import Image
 
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(assignment.prompts):
-        return (
-            (),
-            f"the pipeline returned {images.dtype} images of shape {images.shape}, not (n, h, w, 3) uint8",
-        )
     hashes = []
     for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
         hashes.append(pixel_digest(picture))
@@ -261,4 +356,8 @@ def _store(
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
             with replacing(image_file(name)) as file:
                 Image.fromarray(picture).save(file, "PNG", compress_level=1)
-    return tuple(hashes), None
+    flat = [picture[0, 0] for picture in images if (picture == picture[0, 0]).all()]
+    if not flat:
+        return tuple(hashes), ()
+    colour = "#" + bytes(flat[0]).hex()
+    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} pictures are of one colour ({colour})"),)

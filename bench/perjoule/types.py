@@ -286,6 +286,50 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCut:
+    """A prompt that is longer than a text encoder of a pipeline reads.
+
+    Attributes:
+        encoder: Name of the tokenizer in the pipeline: `tokenizer`, `tokenizer_2`.
+        limit: Tokens that the encoder reads, those for start and end included.
+        prompt: The text.
+        tokens: How many it has.
+        lost: The end of the text that is not read.
+        negative: Whether it is the negative prompt.
+    """
+
+    encoder: str
+    limit: int
+    prompt: str
+    tokens: int
+    lost: str
+    negative: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFindings:
+    """What of a variant's prompts has no effect: ends that are cut, a negative prompt without guidance."""
+
+    cuts: tuple[PromptCut, ...] = ()
+    negative_prompt_ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What is known of a variant before its weights are read.
+
+    Attributes:
+        problems: Why it cannot run: file, key, value and remedy each.
+        findings: About its prompts; None if they are not known yet.
+        unknown: Why `findings` is None.
+    """
+
+    problems: tuple[str, ...] = ()
+    findings: PromptFindings | None = None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One variant at one step count, or at one level of its step policy: what is compared.
 
@@ -537,7 +581,9 @@ class Trial:
     """One finished window: a row of `trials.jsonl`.
 
     `nfe_per_image` counts denoiser evaluations by a hook on the denoiser; guidance counts two per step.
-    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode).
+    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode). `failure` is why the trial has
+    no images; `traceback` is where it failed, which is kept in `failures.jsonl`. `remarks` are coded warnings about the
+    images and prompts, next to those of the reading.
     """
 
     trial_id: str
@@ -557,6 +603,8 @@ class Trial:
     image_sha256: tuple[str, ...] = ()
     phases_s: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
+    traceback: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 # -- what it was worth -------------------------------------------------------------------------------------------------

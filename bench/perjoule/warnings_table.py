@@ -127,8 +127,8 @@ WARNINGS: dict[str, Explanation] = {
     "W232": Explanation(
         meaning="A GPU is visible to this process, but the meter reads or models the CPU alone.",
         consequence="What the GPU draws is not in the joules: work on it looks as cheap as the CPU's waiting for it.",
-        remedy="Measure with --meter nvml (`perjoule doctor` says what stands in the way), or hide the GPU from the work "
-        "with CUDA_VISIBLE_DEVICES= if it is not used.",
+        remedy="Measure with --meter nvml (`perjoule doctor` says what stands in the way), or hide the GPU from the "
+        "work with CUDA_VISIBLE_DEVICES= if it is not used.",
     ),
     "W240": Explanation(
         meaning="The replayed trace ended before the window did.",
@@ -141,8 +141,8 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Fix the failure of the work first.",
     ),
     "W251": Explanation(
-        meaning="The process or the whole machine stood still inside the window: SIGSTOP, a frozen container, a lid that "
-        "was closed.",
+        meaning="The process or the whole machine stood still inside the window: SIGSTOP, a frozen container, a lid "
+        "that was closed.",
         consequence="There is no number: the device went on drawing power while nothing was worked.",
         remedy="Repeat the trial, and keep the process running: no Ctrl-Z, no sleep, no pausing of containers.",
     ),
@@ -168,15 +168,32 @@ WARNINGS: dict[str, Explanation] = {
     ),
     "W264": Explanation(
         meaning="More tasks wanted to run than there are CPUs, and not all of them were this run's.",
-        consequence="The work waited for CPUs: the window is longer, and its joules hold that waiting. On a CPU meter they "
-        "hold the others' work too.",
+        consequence="The work waited for CPUs: the window is longer, and its joules include that waiting. On a CPU "
+        "meter they include the others' work too.",
         remedy="Measure on a machine that does nothing else, or repeat the run later; `uptime` shows the load.",
     ),
     "W265": Explanation(
         meaning="Trials were measured on different boards: another model, or another power limit.",
-        consequence="Joules of different boards are not pooled into one operating point, and cells that were measured on "
-        "different boards differ by their boards as well.",
+        consequence="Joules of different boards are not pooled into one operating point, and cells that were measured "
+        "on different boards differ by their boards as well.",
         remedy="Measure all cells on one board, or on boards of one model and power limit; one run for each board.",
+    ),
+    "W270": Explanation(
+        meaning="Pictures of the trial are of one colour: nothing is drawn on them.",
+        consequence="They are scored and cost joules like any other picture, but are probably the sign of a fault.",
+        remedy="Look at the pictures. Common causes: a VAE that overflows in float16 (set dtype to bfloat16 or "
+        "float32), a safety checker that blackens pictures, a scheduler that does not fit the model, too few steps.",
+    ),
+    "W271": Explanation(
+        meaning="A prompt is longer than a text encoder reads; what comes after its limit is cut off.",
+        consequence="The picture cannot show what was cut, and text-image scores count it against the model.",
+        remedy="Shorten the prompt, or leave it out; `perjoule plan SUITE` counts such prompts before the run.",
+    ),
+    "W272": Explanation(
+        meaning="A negative prompt is set, but guidance is off, so it has no effect.",
+        consequence="The pictures are those without it.",
+        remedy="Remove negative_prompt, or set guidance above 1 (for models with embedded guidance, true_cfg_scale in "
+        "call_args).",
     ),
     "W280": Explanation(
         meaning="The joules were imported from a table that does not state how they were obtained.",

@@ -21,6 +21,7 @@ from typing import Protocol as Interface
 from perjoule.budget import Spending
 from perjoule.errors import BudgetSpent, PerjouleError
 from perjoule.execute import Ledger, Progress
+from perjoule.failures import Failure
 from perjoule.files import write_bytes
 from perjoule.run_writer import RunWriter
 from perjoule.trial import Bench, failed_trial
@@ -63,8 +64,10 @@ class PackingBench:
         self._bench = bench(lambda image_id: self._folder / f"{image_id}.png")
 
     def do(self, assignment: Assignment) -> Parcel:
-        """Do a trial."""
+        """Do a trial. Raises RuntimeError if the device is dead: the worker is then lost, and another takes over."""
         trial = self._bench.do(assignment)
+        if self._bench.dead is not None:
+            raise RuntimeError(f"the GPU's context is dead ({self._bench.dead})")
         files = sorted(self._folder.glob("*.png"))
         images = {file.stem: file.read_bytes() for file in files}
         for file in files:
@@ -132,7 +135,7 @@ def execute_on(
                         start(number, assignment, attempt + 1)
                         continue
                     words = f"the worker was lost {attempt} times: {type(error).__name__}: {error}"
-                    ledger.book(failed_trial(assignment, words))
+                    ledger.book(failed_trial(assignment, Failure(reason=words)))
                 else:
                     _book(future.result(), writer, ledger)
                 why = why or (ledger.why_stop(queues[number][0]) if queues[number] else None)

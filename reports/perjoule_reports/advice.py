@@ -9,6 +9,7 @@ import polars as pl
 
 from perjoule.diffusers_code import diffusers_code
 from perjoule.statistics.devices import devices_of, mixtures
+from perjoule.trial_counts import trial_counts
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -121,6 +122,11 @@ def _unfinished(run: RunData) -> list[str]:
         )
     if "failure" in run.trials.columns and (failed := run.trials["failure"].is_not_null().sum()):
         said.append(f"{fmt.plural(int(failed), 'trial')} failed and count nowhere.")
+    if flat := trial_counts(run).one_colour:
+        said.append(
+            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "
+            "them, so look at the pictures before you believe a score."
+        )
     if "value" in run.scores.columns and not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:

@@ -270,7 +270,7 @@ def _energies(run: RunData) -> dict[str, Interval]:
         return {}
     if not grid.prompts:
         return {}
-    found = energy_estimates(grid, grid.resampled())
+    found = energy_estimates(grid, grid.drawn().joint)
     return {cell: Interval(value=e.value, low=e.low, high=e.high) for cell, e in zip(grid.cells, found, strict=True)}
 
 

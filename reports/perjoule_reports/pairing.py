@@ -22,7 +22,7 @@ class Versus:
     """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
 
     `by_bound`: the interval of the energies is the meter's own bound (or what an imported table states as uncertainty),
-    since one window gave nothing to draw from. `bound`: which of the two, in words.
+    since one window group gave nothing to draw from. `bound`: which of the two, in words.
     """
 
     arm: Arm

@@ -81,14 +81,12 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
 
 def joint_region(pairs: Pairs) -> Array:
     """The border of the joint region, (places, 2) of ln E and Q changes; empty for fewer than four units."""
-    energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
-    n = min(len(energy), len(quality))
+    # both axes by window group: what is not independent in energy is not independent in both together
+    energy, quality = pairs.log_energy.mean(1), pairs.quality_by_group().mean(1)
+    n = len(energy)
     if n < 4:
         return np.empty((0, 2))
-    if pairs.energy_units and pairs.energy_units == pairs.quality_units:
-        covariance = np.cov(np.stack([energy, quality])) / n
-    else:
-        covariance = np.diag([energy.var(ddof=1) / len(energy), quality.var(ddof=1) / len(quality)])
+    covariance = np.cov(np.stack([energy, quality])) / n
     from scipy.special import fdtri
 
     radius = math.sqrt(2 * (n - 1) / (n - 2) * float(fdtri(2, n - 2, LEVEL)))
@@ -98,7 +96,7 @@ def joint_region(pairs: Pairs) -> Array:
     # eigh leaves the sign of its vectors open; equal input must give equal bytes
     vectors = vectors * np.where(vectors[0] < 0, -1.0, 1.0)
     border = vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * radius * circle)
-    return np.asarray(border.T + np.array([energy.mean(), quality.mean()]))
+    return np.asarray(border.T + np.array([energy.mean(), pairs.quality.mean()]))
 
 
 def _room(values: list[float]) -> tuple[float, float]:

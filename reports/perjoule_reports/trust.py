@@ -11,7 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.prompt_findings import sentences
 from perjoule.statistics.bd import MIN_OVERLAP
+from perjoule.trial_counts import trial_counts
 from perjoule.warnings_table import WARNINGS
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
@@ -41,6 +43,17 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
               hint="fewer trials than the suite plans")
         if planned and done < planned else None
     )  # fmt: skip
+    outcome = trial_counts(run)
+    failed = (
+        Badge(label="failures", value=f"{outcome.failed} OF {outcome.done} TRIALS FAILED", tone="alarm",
+              hint="; ".join(fmt.clean(one.reason) for one in outcome.failures[:3]))
+        if outcome.failed else None
+    )  # fmt: skip
+    flat = (
+        Badge(label="pictures", value=f"OF ONE COLOUR in {outcome.one_colour} of {outcome.done} trials", tone="alarm",
+              hint="W270: nothing is drawn on them; look at the pictures")
+        if outcome.one_colour else None
+    )  # fmt: skip
     unmetered = disturbances(run).get("W232")
     found = (
         Badge(
@@ -50,6 +63,8 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             hint=words,
         ),
         unfinished,
+        failed,
+        flat,
         None
         if unmetered is None
         else Badge(label="not in the joules", value="THE GPU", tone="alarm", hint=fmt.clean(unmetered.sentence)),
@@ -149,6 +164,12 @@ def partial(run: RunData) -> tuple[str, ...]:
     )
 
 
+def prompts(run: RunData) -> tuple[str, ...]:
+    """Say which prompts were cut by a text encoder, and which negative prompts had no effect."""
+    record = run.environment.get("prompt_findings")
+    return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
+
+
 def curves(analysis: Analysis) -> tuple[str, ...]:
     """Say which curves hardly overlap, cross or turn back."""
     low, crossing, beaten = [], [], []
@@ -227,6 +248,7 @@ def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> 
 
 def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
     """The system under test: the short list, and packages with everything else that was recorded."""
+    environment = {k: v for k, v in environment.items() if k not in ("prompt_findings", "suite_folder", "not_loaded")}
     first = ("gpu", "cpu", "cpu_count", "ram_bytes", "os", "python", "meter", "perjoule", "commit", "created_utc",
              "fingerprint", "comparability_key")  # fmt: skip
     short = [row for key in first if key in environment for row in _flatten(key, environment[key])]

@@ -7,8 +7,6 @@ silently without effect: what a model cannot do is a `SuiteError`.
 from __future__ import annotations
 
 import gc
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,10 @@ import torch
 from perjoule.errors import SuiteError, UsageError
 from perjoule.types import Variant
 from perjoule_suites import hub
-from perjoule_suites.faults import broken_file, explain, first_line
+from perjoule_suites.examine import model_problems
+from perjoule_suites.faults import broken_file, explain, first_line, quiet
 from perjoule_suites.reuse import enable_reuse
+from perjoule_suites.schedules import make_scheduler, parameters
 
 # arguments of a pipeline call that have a key of their own, or that perjoule sets
 _RESERVED = frozenset(
@@ -39,15 +39,15 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         SuiteError: A setting does not fit the model.
     """
     import diffusers
-    import transformers
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
+    quiet()
     if torch.cuda.is_available():
         gc.collect()  # pipelines hold cycles, and two large ones seldom fit
         torch.cuda.empty_cache()
     source, index = hub.fetch_pipeline(variant, where)
+    problems = list(model_problems(source.folder, index, variant, where))
+    if problems:
+        raise SuiteError("\n".join(problems))
     sources = [source]
     dtype: torch.dtype = getattr(torch, variant.dtype)
     parts: dict[str, Any] = {}
@@ -71,8 +71,7 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         _add_lora(pipeline, variant, sources[-1], where)
     _check_call(pipeline, variant, where)
     if variant.scheduler or variant.scheduler_args:
-        pipeline.scheduler = _scheduler(diffusers, pipeline, variant, where)
-    _check_schedule(pipeline, variant, where)
+        pipeline.scheduler = make_scheduler(pipeline.scheduler, variant, where)
     _check_guidance(pipeline, variant, where)
     pipeline.set_progress_bar_config(disable=True)
     try:
@@ -92,11 +91,6 @@ def takes_guidance_embedding(pipeline: Any) -> bool:
     """Whether the denoiser is told the guidance scale, instead of being run twice."""
     config = denoiser_of(pipeline).config
     return getattr(config, "time_cond_proj_dim", None) is not None or bool(getattr(config, "guidance_embeds", False))
-
-
-def parameters(function: Callable[..., Any]) -> list[str]:
-    """Names of a function's parameters."""
-    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
 
 
 def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, where: str) -> Any:
@@ -143,19 +137,6 @@ def _add_lora(pipeline: Any, variant: Variant, source: hub.Source, where: str) -
         pipeline.set_adapters(["perjoule"], [lora.scale])
 
 
-def _scheduler(diffusers: Any, pipeline: Any, variant: Variant, where: str) -> Any:
-    name = variant.scheduler or type(pipeline.scheduler).__name__
-    kind = getattr(diffusers, name, None)
-    if kind is None or not hasattr(kind, "from_config"):
-        known = sorted({c.__name__ for c in pipeline.scheduler.compatibles} | {type(pipeline.scheduler).__name__})
-        raise SuiteError(f"{where}.scheduler = {name!r}: no scheduler of diffusers; these fit: {', '.join(known)}")
-    known_args = parameters(kind.__init__)
-    for key in variant.scheduler_args:
-        if key not in known_args:
-            raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")
-    return kind.from_config(pipeline.scheduler.config, **variant.scheduler_args)
-
-
 def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
     known = parameters(type(pipeline).__call__)
     for key in variant.call_args:
@@ -166,14 +147,6 @@ def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
             raise SuiteError(f"{where}.call_args.{key}: {type(pipeline).__name__} takes no such argument: {free}")
     if variant.negative_prompt and "negative_prompt" not in known:
         raise SuiteError(f"{where}.negative_prompt: {type(pipeline).__name__} takes none")
-
-
-def _check_schedule(pipeline: Any, variant: Variant, where: str) -> None:
-    if not variant.timesteps:
-        return
-    for kind, function in ((pipeline, type(pipeline).__call__), (pipeline.scheduler, pipeline.scheduler.set_timesteps)):
-        if "timesteps" not in parameters(function):
-            raise SuiteError(f"{where}.timesteps: {type(kind).__name__} takes no schedule of one's own")
 
 
 def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:

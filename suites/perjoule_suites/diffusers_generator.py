@@ -16,8 +16,9 @@ import torch
 from perjoule.digests import digest_file, digest_named
 from perjoule.protocols import Generation, Images
 from perjoule.seeding import image_seed
-from perjoule.types import Variant
+from perjoule.types import Examination, PromptFindings, Variant
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
+from perjoule_suites.examine import examine, prompt_findings
 from perjoule_suites.hub import Source
 from perjoule_suites.phases import PhaseHooks
 from perjoule_suites.prompt_embeddings import encode_prompts
@@ -116,11 +117,39 @@ class DiffusersGenerator:
         )
 
     def call(self, arguments: dict[str, Any]) -> Images:
-        """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil."""
+        """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil.
+
+        Raises:
+            FloatingPointError: If latents or images hold NaN or infinite values.
+        """
         empty = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
         with self._kernels(), empty:
             found = self._pipeline(**arguments).images
-        return np.asarray((np.asarray(found) * 255).round(), np.uint8)
+        return self.as_uint8(found)
+
+    def as_uint8(self, pictures: Any) -> Images:
+        """Round pictures in 0..1 (n, h, w, 3) to uint8; what is not finite has no colour.
+
+        Raises:
+            FloatingPointError: If they, or what the VAE read and made since the last call, hold NaN or infinite values.
+        """
+        values = np.asarray(pictures)
+        odd = self._hooks.take_not_finite()
+        if not np.isfinite(values).all():
+            count = sum(not np.isfinite(picture).all() for picture in values)
+            odd.append(f"{count} of {len(values)} images")
+        if odd:
+            dtype = self._variant.dtype
+            remedy = "" if dtype == "float32" else f"; dtype = {dtype!r} may overflow: try bfloat16 or float32"
+            raise FloatingPointError(f"NaN or infinite values in {' and in '.join(odd)}{remedy}")
+        return np.asarray((values * 255).round(), np.uint8)
+
+    def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
+        """What of the prompts has no effect: ends that a text encoder cuts, a negative prompt without guidance."""
+        components: dict[str, Any] = self._pipeline.components
+        tokenizers = {k: v for k, v in components.items() if k.startswith("tokenizer") and v is not None}
+        embedded = takes_guidance_embedding(self._pipeline)
+        return prompt_findings(tokenizers, type(self._pipeline), self._variant, prompts, embedded=embedded)
 
     def timed(self, phase: str) -> AbstractContextManager[None]:
         """Time what is done inside as a phase of its own, which `take_counts` then tells."""
@@ -144,11 +173,22 @@ class DiffusersGenerator:
         return sdpa_kernel([getattr(SDPBackend, _KERNELS[self._variant.runtime.attention])])
 
 
-def load(variant: Variant, *, where: str) -> DiffusersGenerator:
-    """Load a variant's pipeline onto the GPU if there is one.
+class DiffusersFactory:
+    """Loads variants, and looks at their models before."""
 
-    Raises:
-        UsageError: If the model is no diffusers pipeline, cannot be had, or a setting does not fit it.
-    """
-    pipeline, sources = assemble(variant, where)
-    return DiffusersGenerator(pipeline, variant, sources)
+    def __call__(self, variant: Variant, *, where: str) -> DiffusersGenerator:
+        """Load a variant's pipeline onto the GPU if there is one.
+
+        Raises:
+            UsageError: If the model is not a text-to-image pipeline of diffusers, is not available, or a setting does
+                not fit it.
+        """
+        pipeline, sources = assemble(variant, where)
+        return DiffusersGenerator(pipeline, variant, sources)
+
+    def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
+        """Look at the model's files that are here; nothing is downloaded and no weights are read."""
+        return examine(variant, prompts, where)
+
+
+load = DiffusersFactory()

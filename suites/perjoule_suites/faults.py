@@ -80,6 +80,16 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
+def quiet() -> None:
+    """Stop diffusers and transformers from printing bars and remarks of their own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+
+
 def no_connection(error: BaseException) -> bool:
     """Whether the hub could not be reached."""
     return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))

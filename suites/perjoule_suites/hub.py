@@ -17,13 +17,18 @@ from typing import Any
 from perjoule.catalogue import revision_of
 from perjoule.digests import digest_file
 from perjoule.errors import UsageError
-from perjoule.models import resolve_model
+from perjoule.models import find_path, resolve_model
 from perjoule.types import Denoiser, Lora, Variant
 from perjoule_suites.faults import explain, no_connection
 
 INDEX = "model_index.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SINGLE_FILES = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin")
+_CONVERT = (
+    "perjoule loads folders in diffusers' layout. Convert it once, with the pipeline class of the model: "
+    "StableDiffusionPipeline.from_single_file({file!r}).save_pretrained(FOLDER), and set model to FOLDER"
+)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -51,19 +56,95 @@ def fetch_pipeline(variant: Variant, where: str) -> tuple[Source, dict[str, Any]
         UsageError: It cannot be had, is no pipeline, or a file is damaged (names file and remedy).
     """
     key = f"{where}.model"
-    model = resolve_model(variant.model, key)
+    model = _resolved(variant, key)
     folder = Path(model)
     if not folder.is_dir():
         folder = _download(model, variant, key)
-    elif not (folder / INDEX).is_file():
-        raise UsageError(f"{key} = {variant.model!r}: this folder is no diffusers pipeline: {INDEX} is missing")
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = read_index(folder, variant.model, key)
     files = weight_files(folder, index, variant.file_variant, unused(index, variant))
     if not files:
-        raise UsageError(f"{key} = {variant.model!r}: no weights: {folder} holds no .safetensors or .bin file to load")
+        raise UsageError(no_weights(folder, folder, f"{key} = {variant.model!r}"))
     source = Source(model=variant.model, revision=_commit(folder), folder=folder, files=files)
     check_whole(source, key)
     return source, index
+
+
+def local_folder(variant: Variant, where: str) -> tuple[Path | None, bool]:
+    """Where a variant's model is on this machine, without asking the network.
+
+    Returns:
+        The folder, None if nothing is here; and whether it is complete: a folder of the user's own is, the hub's cache
+        may lack files.
+
+    Raises:
+        UsageError: The name is that of a single file, or of a folder that does not exist.
+    """
+    model = _resolved(variant, f"{where}.model")
+    if Path(model).is_dir():
+        return Path(model), True
+    from huggingface_hub import try_to_load_from_cache
+
+    revision = variant.revision or revision_of(model)
+    try:
+        found = try_to_load_from_cache(model, INDEX, revision=revision)
+    except ValueError:  # not an id of the hub: the download says so
+        return None, False
+    return (Path(found).parent if isinstance(found, str) else None), False
+
+
+def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
+    """Read a pipeline's model_index.json. Raises UsageError if there is none, or it is damaged."""
+    path, head = folder / INDEX, f"{key} = {model!r}"
+    if not path.is_file():
+        single = sorted(p.name for p in folder.glob("*") if p.suffix in _SINGLE_FILES)
+        more = (
+            f"; {single[0]} is a single-file checkpoint: {_CONVERT.format(file=str(folder / single[0]))}"
+            if single
+            else ""
+        )
+        raise UsageError(f"{head}: this folder is not a diffusers pipeline: {INDEX} is missing{more}")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{head}: {path} is not valid JSON ({error}): copy or download it again") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise UsageError(f"{head}: {path} names no pipeline (_class_name is missing): copy or download it again")
+    for name, entry in index.items():
+        is_pair = isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str | None) for x in entry)
+        if isinstance(entry, list) and not name.startswith("_") and not is_pair:
+            raise UsageError(f"{head}: {path}: {name} = {entry!r}: a library and a class are expected")
+    return index
+
+
+def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The parts of a pipeline: (name, library, class)."""
+    return [
+        (name, entry[0], entry[1])
+        for name, entry in sorted(index.items())
+        if not name.startswith("_") and isinstance(entry, list) and None not in entry
+    ]
+
+
+def no_weights(folder: Path, part: Path, head: str) -> str:
+    """Say which weights are missing in a folder, and which other kind is there."""
+    name = "" if part == folder else f"{part.name}: "
+    there = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
+    if there:
+        return (
+            f"{head}: {name}only weights of the kind {' and '.join(there)} are there (*.{there[0]}.safetensors): set "
+            f'file_variant = "{there[0]}" in the variant'
+        )
+    return f"{head}: {name}no weights: {part} holds no .safetensors or .bin file to load: download the model again"
+
+
+def _resolved(variant: Variant, key: str) -> str:
+    """The folder or hub id of a variant's model. Raises UsageError for the name of a single file."""
+    name = variant.model
+    path = find_path(name)
+    if Path(name).suffix in _SINGLE_FILES and (path is None or path.is_file()):
+        what = f"is a single-file checkpoint ({path})" if path else "is the name of a file, which is not there"
+        raise UsageError(f"{key} = {name!r} {what}: {_CONVERT.format(file=str(path or name))}")
+    return resolve_model(name, key)
 
 
 def fetch_file(part: Denoiser | Lora, where: str) -> Source:

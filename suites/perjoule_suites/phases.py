@@ -31,6 +31,7 @@ class PhaseHooks:
         self._open: dict[str, Any] = {}
         self._spans: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         self._cuda = pipeline.device.type == "cuda"
+        self._finite: dict[str, list[torch.Tensor]] = defaultdict(list)
         for phase, paths in _PHASES.items():
             for path in paths:
                 module = _at(pipeline, path)
@@ -53,15 +54,31 @@ class PhaseHooks:
             for phase, spans in self._spans.items()
         }
         self._spans.clear()
+        self._finite.clear()
         return evaluations, seconds
+
+    def take_not_finite(self) -> list[str]:
+        """What held NaN or infinite values since the last take: what the decoder of the VAE read, or what it made."""
+        found = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
+        self._finite.clear()
+        return found
 
     def _enter(self, phase: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if phase == "denoise":
             self.evaluations += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
         self._open[phase] = self._now()
+        if phase == "vae_decode":
+            self._look("the input of the VAE decoder", args[0] if args else kwargs.get("sample"))
 
-    def _leave(self, phase: str, _module: nn.Module, _args: Any, _output: Any) -> None:
+    def _leave(self, phase: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        if phase == "vae_decode":
+            self._look("the output of the VAE decoder", output)
         self._spans[phase].append((self._open.pop(phase), self._now()))
+
+    def _look(self, name: str, values: Any) -> None:
+        """Ask the device whether all is finite, without waiting: pipelines clamp their pictures, which hides it."""
+        if isinstance(values, torch.Tensor):
+            self._finite[name].append(torch.isfinite(values).all())
 
     def _now(self) -> Any:
         if not self._cuda:

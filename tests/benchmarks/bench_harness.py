@@ -61,7 +61,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     with open_meter("estimate") as meter:
 
         def through_perjoule() -> None:
-            trial = run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
+            trial, _ = run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
             writer.append(trial)
 
         def by_hand() -> None:
@@ -114,11 +114,7 @@ def test_trial_without_generation(benchmark: BenchmarkFixture, tmp_path: Path) -
     assignment = make_plan(suite, prompts)[0]
     meter = SyntheticMeter(10.0, VirtualClock())
     ready = ReadyCell(cell=assignment.cell, generator=FakeGenerator(side_px=64), policy=FixedSteps(12))
-    benchmark(
-        lambda: writer.append(
-            run_trial(assignment, suite.protocol, meter, ready, writer.image_file)
-        )
-    )
+    benchmark(lambda: writer.append(run_trial(assignment, suite.protocol, meter, ready, writer.image_file)))
 
 
 @pytest.mark.parametrize("trials", [1_000, 10_000])

@@ -159,8 +159,7 @@ def _decisions() -> Iterator[Mutant]:
         'if verdict.verdict == "fail" or verdict.net_benefit_j is not None',
         'if verdict.verdict == "fail"',
     )
-    yield mutant("decided axes refused", 'axis.outcome != "inconclusive" or low', "low")
-    yield mutant("axes that cannot fail refused", "return low <= -good * margin <= high", "return True")
+    yield mutant("axes that cannot fail refused", "return low < -good * margin < high", "return True")
     likely = "TestIdenticalImages or TestCounts"
     yield mutant("identical images unnamed", "((IDENTICAL,) if pairs.identical_images else ())", "()")
     file = f"{GATING}/pairing.py"
@@ -198,14 +197,17 @@ def _margins() -> Iterator[Mutant]:
     yield mutant("old runs", "return installed.margin", "return None")
     file = f"{GATING}/__init__.py"
     yield mutant(
-        "a margin is needed", "        require_margin(name, margins, (baseline, candidate))\n", "        pass\n"
+        "a margin is needed", "        require_margin(name, margins, baseline)\n", "        pass\n"
     )
     file = "perjoule/shares.py"
     yield mutant("bare numbers", "if number >= 1 and not isinstance(value, Share):", "if False:")
     yield mutant("bare 1", "if number >= 1 and", "if number > 1 and")
     yield mutant("negative shares", "if not 0 <= number < math.inf:", "if math.isnan(number):")
     file = "perjoule/suite.py"
-    yield mutant("shares of suites", "        _share(protocol.max_uncertainty,", "        str(")
+    checked = '_share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")'
+    yield mutant("shares of suites", checked, "pass")
+    file = "perjoule/meters/base.py"
+    yield mutant("shares of windows", 'below_one(max_uncertainty, "max_uncertainty")', "pass")
     file = f"{GATING}/records.py"
     yield mutant("margins of zero", 'self.margin_quality is None or 0 < self.margin_quality < float("inf")', "True")
     yield mutant("shares of Python", 'share(getattr(self, name), f"gate: {name}")', "float(getattr(self, name))")

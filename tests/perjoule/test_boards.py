@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -121,21 +122,23 @@ def test_a_trial_names_its_board_and_no_file_names_a_uuid(
     assert any(file.name == "main.json.gz" for file in contents)
     for file, content in contents.items():
         text = gzip.decompress(content) if file.suffix == ".gz" else content
+        if file.suffix == ".parquet":
+            text = pl.read_parquet(file).write_ndjson().encode()
         for uuid in uuids:
             assert uuid[4:].encode() not in text, file
             assert uuid.split("-", 2)[2].encode() not in text, file
 
 
 def test_the_json_of_pytest_names_no_uuid(boards: Boards, suite: Path) -> None:
-    import subprocess
-
     simulator = boards(A100)
     uuid = simulator.boards[0].uuid
-    (suite.parent / "test_it.py").write_text("import time\ndef test_it(energy_benchmark):\n    energy_benchmark(time.sleep, 0.1)\n")
+    (suite.parent / "test_it.py").write_text(
+        "import time\ndef test_it(energy_benchmark):\n    energy_benchmark(time.sleep, 0.1)\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", "--benchmark", "--energy-rounds", "2",
-         "--energy-window", "0.1", "--energy-save", "main", "--energy-report", "energy.json", "--benchmark-json=b.json",
-         "--energy-meter", f"nvml:{uuid}"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", "--benchmark",
+         "--energy-rounds", "2", "--energy-window", "0.1", "--energy-save", "main", "--energy-report", "energy.json",
+         "--benchmark-json=b.json", "--energy-meter", f"nvml:{uuid}"],
         env=os.environ | simulator.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=suite.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -188,8 +191,6 @@ class SimpleReporter:
     def message(self, text: str) -> None: ...
 
     def stage(self, *arguments: Any) -> Any:
-        from contextlib import nullcontext
-
         return nullcontext(SimpleNamespace(update=lambda *arguments: None))
 
 
@@ -261,12 +262,6 @@ def fake_ray(gpus: int) -> ModuleType:
     return ray
 
 
-def done(answer: Any) -> Future[Any]:
-    future: Future[Any] = Future()
-    future.set_result(answer)
-    return future
-
-
 @pytest.mark.parametrize(("other", "refused"), [(H100, True), (TWIN, False)], ids=["another model", "a twin"])
 def test_ray_refuses_boards_of_different_kinds_in_one_node(
     boards: Boards, suite: Path, monkeypatch: pytest.MonkeyPatch, other: SimulatedBoard, refused: bool
@@ -307,8 +302,11 @@ def mixed_run(run: Path, changes: dict[str, Any]) -> Run:
 
 @pytest.mark.parametrize(
     ("changes", "key", "values"),
-    [({"device": "NVIDIA H100"}, "device", "'NVIDIA A100'|'NVIDIA H100'"), ({"power_limit_w": 200.0}, "power_limit_w", "250.0|200.0")],
-)  # fmt: skip
+    [
+        ({"device": "NVIDIA H100"}, "device", "'NVIDIA A100'|'NVIDIA H100'"),
+        ({"power_limit_w": 200.0}, "power_limit_w", "250.0|200.0"),
+    ],
+)
 def test_nothing_pools_the_windows_of_different_boards(
     boards: Boards, run_suite: Any, suite: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], key: str,
     values: str,
@@ -331,7 +329,9 @@ def test_nothing_pools_the_windows_of_different_boards(
         assert other in err
     verdict = gate(load_run(suite.parent / "base"), run)
     assert verdict.verdict == "invalid"
-    assert any(f"candidate: W265: cell tiny-001 holds windows of different devices: {key}" in why for why in verdict.reasons)
+    assert any(
+        f"candidate: W265: cell tiny-001 holds windows of different devices: {key}" in why for why in verdict.reasons
+    )
     assert call("report", path, capsys=capsys)[0] == 0
     result = json.loads((run.path / "result.json").read_text())
     assert any(line.startswith("W265: cell tiny-001") for line in result["beware"])
@@ -349,6 +349,8 @@ def test_cells_of_different_boards_are_said_to_be(boards: Boards, run_suite: Any
         if row["cell_id"] == "tiny-002":
             row["device"], row["power_limit_w"] = "NVIDIA H100", 700.0
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RunError, match="no line can be drawn through them"):
+        Windows.of(load_run(file.parent))
     assert call("report", str(file.parent), capsys=capsys)[0] == 0
     beware = json.loads((file.parent / "result.json").read_text())["beware"]
     (said,) = (line for line in beware if "W265" in line)
@@ -399,7 +401,9 @@ def test_a_run_does_without_every_description(
     assert status == 0, err
     run = load_run(suite.parent / "run")
     assert run.trials["energy_j"].null_count() == 0
-    assert run.trials.select("device", "device_digest", "power_limit_w").unique().rows() == [("unknown", "index-0", None)]
+    assert run.trials.select("device", "device_digest", "power_limit_w").unique().rows() == [
+        ("unknown", "index-0", None)
+    ]
     assert run.environment["gpu"] == [
         {"name": None, "digest": "index-0", "driver": None, "memory_bytes": None, "power_limit_w": None}
     ]

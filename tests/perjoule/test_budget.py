@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from scipy.stats import t
 
 from perjoule.budget import Budget, Spending
 from perjoule.errors import MeterError, UsageError
+
+_NUMBERS = count()
 
 
 def row(energy_j: float | None, cell_id: str = "c", duration_s: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -21,6 +24,7 @@ def row(energy_j: float | None, cell_id: str = "c", duration_s: float = 1.0, **m
         "image_count": 2,
         "iterations": 5,
         "warnings": [],
+        "prompt_ids": [f"p{next(_NUMBERS)}"],
     } | more
 
 
@@ -98,3 +102,18 @@ def test_running_joules_an_image() -> None:
     assert three is not None
     assert three.value == pytest.approx(5.0)
     assert three.half == pytest.approx(t.ppf(0.975, 2) * 1.0 / 3**0.5)
+
+
+def test_running_joules_count_windows_of_the_same_prompts_once() -> None:
+    spending = Spending(Budget())
+    for energy_j in (40.0, 44.0):
+        spending.add(row(energy_j, prompt_ids=["a", "b"]))
+    one = spending.running("c")
+    assert one is not None
+    assert (one.value, one.half) == (pytest.approx(4.2), None)  # nothing is known of the scatter between prompts
+    for energy_j in (60.0, 64.0):
+        spending.add(row(energy_j, prompt_ids=["c", "d"]))
+    two = spending.running("c")
+    assert two is not None
+    assert two.value == pytest.approx(5.2)
+    assert two.half == pytest.approx(t.ppf(0.975, 1) * 1.0)  # of 4.2 and 6.2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -31,6 +32,11 @@ from perjoule.files import (
     write_parquet,
     write_text,
 )
+
+
+def names_in(folder: Path | str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
+
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "json": lambda path: write_json(path, {"new": True}),
@@ -67,7 +73,7 @@ class TestWriting:
             write(target)
         assert caught.value.filename == str(target)
         assert target.read_text() == "old"
-        assert os.listdir(tmp_path) == ["a.json"]
+        assert names_in(tmp_path) == ["a.json"]
 
     def test_missing_folders_are_made_and_the_mode_is_the_usual_one(self, tmp_path, write):
         before = os.umask(0o027)
@@ -82,14 +88,14 @@ class TestWriting:
         with pytest.raises(OSError, match="directory") as caught:
             write(tmp_path / "x")
         assert str(tmp_path / "x") in (caught.value.filename2 or caught.value.filename)
-        assert os.listdir(tmp_path) == ["x"]
+        assert names_in(tmp_path) == ["x"]
 
 
 def test_devices_and_pipes_are_written_to_and_not_replaced(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         write_text(Path("/dev/full"), "text")
     assert caught.value.filename == "/dev/full"
-    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_text(tmp_path / "pipe", "text")
@@ -117,9 +123,9 @@ def test_temporary_names_cannot_be_guessed(tmp_path):
     names = set()
     for _ in range(20):
         with replacing(tmp_path / "a"):
-            names |= {name for name in os.listdir(tmp_path) if name != "a"}
+            names |= {name for name in names_in(tmp_path) if name != "a"}
     assert len(names) == 20
-    assert os.listdir(tmp_path) == ["a"]
+    assert names_in(tmp_path) == ["a"]
 
 
 def test_a_journal_is_not_written_through_a_link(tmp_path):
@@ -209,7 +215,7 @@ def test_a_kill_at_any_moment_of_the_repair_loses_no_complete_line(tmp_path, tai
 
 
 def _killed_at(moment: int, file: Path) -> bool:
-    """Whether a child that repairs `file` was killed before it was done. Parsing, which writes nothing, is not counted."""
+    """Whether a child that repairs `file` was killed before it was done; parsing, which writes nothing, is left out."""
     child = os.fork()
     if child == 0:
         left = moment
@@ -273,12 +279,12 @@ class TestInside:
         assert caught.value.filename == str(folder / "images/b.png")
 
     def test_no_descriptor_is_left_open(self, folder):
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(names_in("/proc/self/fd"))
         for path in ("images/link.png", "images/none.png", "images/folder.png", "elsewhere/secret.png"):
             with pytest.raises((RunError, OSError)):
                 open_inside(folder, path)
         open_inside(folder, "images/a.png").close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(names_in("/proc/self/fd")) == before
 
 
 def test_damaged_parquet_is_an_error_of_ours(tmp_path):
@@ -288,10 +294,26 @@ def test_damaged_parquet_is_an_error_of_ours(tmp_path):
     whole = (tmp_path / "a.parquet").read_bytes()
     for place in range(0, len(whole), 3):
         (tmp_path / "a.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        try:
+        with contextlib.suppress(RunError):
             files.read_parquet(tmp_path / "a.parquet", {"a": pl.Int64})
-        except RunError as error:
-            assert "a.parquet: cannot be read" in str(error)
+    (tmp_path / "a.parquet").write_bytes(whole[:-20])
+    with pytest.raises(RunError, match=r"a\.parquet: cannot be read"):
+        files.read_parquet(tmp_path / "a.parquet", {"a": pl.Int64})
+
+
+def test_columns_that_name_rows_must_be_there_and_others_are_filled(tmp_path):
+    columns = {"cell_id": pl.String, "energy_j": pl.Float64}
+    file = tmp_path / "a.parquet"
+    pl.DataFrame({"cell_id": ["a"], "more": [1]}).write_parquet(file)
+    assert files.read_parquet(file, columns).to_dicts() == [{"cell_id": "a", "more": 1, "energy_j": None}]
+    for frame, words in (
+        (pl.DataFrame({"energy_j": [1.0]}), "column cell_id is missing"),
+        (pl.DataFrame({"cell_id": ["a", None], "energy_j": [1.0, 2.0]}), "column cell_id has gaps"),
+        (pl.DataFrame({"cell_id": ["a"], "energy_j": ["ten"]}), "cannot be read: .*ten"),
+    ):
+        frame.write_parquet(file)
+        with pytest.raises(RunError, match=words):
+            files.read_parquet(file, columns)
 
 
 def test_json_of_any_kind_that_cannot_be_read_is_named(tmp_path):

@@ -16,9 +16,10 @@ import typer
 from perjoule import cli, errors, outcome
 from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, RunError
 from perjoule.outcome import in_words, status_of
-from tests.perjoule.tables_of_runs import imported, table
+from tests.perjoule.tables_of_runs import imported, table, with_margin
 from tests.perjoule.test_cli import call
 
+MARGIN = ("--margin-quality", "0.15")
 VERDICTS = {0, 1, 3}
 
 
@@ -113,9 +114,9 @@ def test_an_end_of_input_and_a_broken_pipe_inside_typer_are_no_verdict(monkeypat
 )
 @pytest.mark.parametrize("error", [ValueError("x"), AttributeError("x"), Panic("x"), OSError(5, "Input/output error")])
 def test_an_internal_error_of_the_gate_is_not_a_fail(tmp_path, capsys, monkeypatch, part, error):
-    run = imported(table(prompts=4, seeds=1, ladder=(2, 4)), tmp_path)
+    run = with_margin(imported(table(prompts=4, seeds=1, ladder=(2, 4)), tmp_path))
     monkeypatch.setattr(part, lambda *arguments, **options: ending(error)())
-    code, _, err = call("gate", "--baseline", str(run.path), "--candidate", str(run.path), capsys=capsys)
+    code, _, err = call("gate", "--baseline", str(run.path), "--candidate", str(run.path), *MARGIN, capsys=capsys)
     assert code in {INTERNAL_ERROR, FILE_ERROR}
     assert "Traceback" not in err
 

@@ -54,7 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a suite and its prompts; pipelines and meter are fakes, and nothing is scored."""
     clock = VirtualClock()
     factory = FakeFactory(FakeGenerator(clock=clock, step_s=1.0))
-    monkeypatch.setattr(pipeline, "_generators", lambda prepared: GeneratorCache(factory, lambda variant: variant.name))
+    cache = GeneratorCache(factory, lambda variant: variant.name)
+    monkeypatch.setattr(pipeline, "generators_of", lambda suite, source: cache)
 
     @contextmanager
     def meter(name):
@@ -183,7 +184,7 @@ def test_a_built_in_set_is_taken_from_the_run_too(folder):
         (lambda lines: [lines[0].replace("a ", "no "), *lines[1:]], "does not belong to its text"),
         (lambda lines: [lines[0].replace('"prompt_id": "', '"prompt_id": "../../'), *lines[1:]], "does not belong"),
         (lambda lines: [lines[0], "{", *lines[1:]], "line 2: damaged"),
-        (lambda lines: ['{"unknown": 1}', *lines], "damaged: TypeError"),
+        (lambda lines: ['{"unknown": 1}', *lines], "damaged: 1.prompt_id: field required"),
         (lambda lines: [], "no prompts"),
     ],
 )

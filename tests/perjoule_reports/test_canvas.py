@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import sys
@@ -15,7 +16,7 @@ def drawn(folder, **more):
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)} | more,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)} | more,
         capture_output=True,
         text=True,
         check=False,

@@ -65,9 +65,15 @@ def disturbed(run, *sentences):
 @pytest.mark.parametrize(
     ("sentence", "words"),
     [
-        ("W232: the joules are those of the CPU (estimate), and not those of NVIDIA H100", "The GPU's energy is missing"),
+        (
+            "W232: the joules are those of the CPU (estimate), and not those of NVIDIA H100",
+            "The GPU's energy is missing",
+        ),
         ("W251: the process did not run for 63.0 s inside the window", "stood still and have no joules (W251)"),
-        ("W264: the load average was 9.0 on 2 CPUs, and other processes used 1.2 of them", "busy with other work in 1 of"),
+        (
+            "W264: the load average was 9.0 on 2 CPUs, and other processes used 1.2 of them",
+            "busy with other work in 1 of",
+        ),
     ],
 )
 def test_what_disturbed_a_window_is_in_beware_and_in_the_table(small, sentence, words):

@@ -226,7 +226,9 @@ class TestGate:
         facts = json.loads((candidate.path / "environment.json").read_text())
         facts["comparability"]["device"] = "another <b>device</b>"
         (candidate.path / "environment.json").write_text(json.dumps(facts))
-        report = build_report(Run(path=candidate.path), ReportRequest(baseline=run))
+        report = build_report(
+            Run(path=candidate.path), ReportRequest(baseline=run, gate=GateConfig(margin_quality=0.1))
+        )
         found = section(report, "gate")
         assert report.stamp.word == "INVALID"
         assert "must not be compared" in found.alert
@@ -241,7 +243,7 @@ class TestGate:
         candidate = imported(table(**SMALL, seed=1), tmp_path, "candidate")
         page = tmp_path / "out" / "report.html"
         argv = ["perjoule", "report", str(candidate.path), "--baseline", str(run.path), "--out", str(page), "--json"]
-        monkeypatch.setattr("sys.argv", [*argv, "--margin-energy", "6%"])
+        monkeypatch.setattr("sys.argv", [*argv, "--margin-energy", "6%", "--margin-quality", "0.1"])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert stop.value.code == 0

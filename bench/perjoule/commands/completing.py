@@ -28,7 +28,7 @@ fi"""
 
 def script(shell: str) -> str:
     """The completion script of a shell: `bash`, `zsh` or `fish`."""
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script  # its public home does not export it by name
 
     text = get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell)
     return text + _ZSH_ON_LOADING if shell == "zsh" else text

@@ -75,10 +75,10 @@ def _judged(
     settings = config or GateConfig()
     name = metric or baseline.suite.metrics.primary
     margins = margins_for(name, settings, (baseline, candidate))
-    if settings.joules_per_quality is None:
-        require_margin(name, margins, (baseline, candidate))
     found = check(baseline, candidate, name, settings)
     if found.blocking:
         return Verdict.invalid(name, settings, found, margins), None
+    if settings.joules_per_quality is None:
+        require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
     return decide(pairs, name, settings, found, margins), pairs

@@ -4,8 +4,9 @@
     quality  pass: lower limit ≥ −m_Q            fail: p(no worse than −m_Q) rejected
 
 PASS needs both, so neither needs a correction (intersection-union). FAIL needs one, of both axes and of every cell, so
-it is corrected by Holm. From 64 prompts up limits are Student's t; below, paired BCa bootstrap. With a declared price
-of quality the verdict is that of the net benefit, and margins decide nothing.
+it is corrected by Holm. The units of energy are window groups, those of quality prompts. From 64 units up and below 25
+limits are Student's t; between, paired BCa bootstrap. With a declared price of quality the verdict is that of the net
+benefit, and margins decide nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from perjoule.gating.records import (
     Verdict,
 )
 from perjoule.statistics.multiplicity import holm
-from perjoule.statistics.resampling import METHOD, Array, resample_means
+from perjoule.statistics.resampling import STUDENT_BELOW, Array, resample_means
 from perjoule.types import Estimate
 
 T_FROM = 64
+GROUPS = "window groups"
 POWER = 0.8
 _LISTED = 5
 IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
@@ -46,6 +48,8 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
             f"2 pairs are the least on each axis: energy can be paired in {len(energy)} (prompts, or groups of prompts "
             f"that share windows), quality in {len(quality)} prompts"
         )
+        if len(quality) >= 2:
+            reason += "; give protocol.images_per_window (or batch_size) fewer images than there are prompts"
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes), margins)
     extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
     failing = holm(_tests(pairs, margins, extra), config.alpha / config.looks)
@@ -54,9 +58,8 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
     axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
     axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
-    windows = {"n_windows_baseline": pairs.windows[0], "n_windows_candidate": pairs.windows[1]}
-    axis_e = _in_prompts(replace(axis_e, **windows), len(pairs.energy_prompts) or len(energy))
-    axis_q = replace(axis_q, n_prompts=len(quality), **windows)
+    axis_e = _counted(axis_e, len(pairs.energy_prompts) or len(energy), pairs)
+    axis_q = _counted(axis_q, len(quality), pairs)
     if pairs.identical_images:
         axis_q = replace(axis_q, label="identical images")
     cells = tuple(_cell(pairs, i, config, failing, extra) for i in range(len(pairs.cells)))
@@ -119,14 +122,20 @@ def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str]
     return tests
 
 
-def _in_prompts(axis: Axis, prompts: int) -> Axis:
-    """The axis with its counts in prompts, where its units are groups of prompts."""
+def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
+    """The axis with prompts and windows counted; its units may be groups of prompts, and what it needs is prompts."""
     needed = None if axis.n_needed is None else math.ceil(axis.n_needed * prompts / axis.change.n)
-    return replace(axis, n_prompts=prompts, n_needed=needed)
+    return replace(
+        axis,
+        n_needed=needed,
+        n_prompts=prompts,
+        n_windows_baseline=pairs.windows[0],
+        n_windows_candidate=pairs.windows[1],
+    )
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
-    value, low, high, method = _limits(d, config.level, extra)
+    value, low, high, method = _limits(d, config.level, extra, GROUPS)
     margin = _log(declared)
     alpha = config.alpha / config.looks
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
@@ -169,18 +178,18 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, *, failed: boo
     )
 
 
-def _limits(x: Array, level: float, extra: float) -> tuple[float, float, float, str]:
+def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
     """Mean with two-sided limits; `extra` variance is that of the sessions."""
     n, mean = len(x), float(x.mean())
     se = math.sqrt(float(x.var(ddof=1)) / n + extra)
-    if n >= T_FROM or extra:
+    if n >= T_FROM or n < STUDENT_BELOW or extra:
         from scipy.special import stdtrit
 
         half = float(stdtrit(n - 1, (1 + level) / 2)) * se
-        return mean, mean - half, mean + half, "Student's t over prompts"
+        return mean, mean - half, mean + half, f"Student's t over {n} {units}"
     found = resample_means(x[:, None, None]).estimate(lambda rows: rows[:, 0], level=level)
     low, high = (mean if end is None else end for end in (found.low, found.high))
-    return mean, low, high, METHOD
+    return mean, low, high, f"paired bootstrap over {n} {units}; BCa"
 
 
 def _p_worse(x: Array, limit: float, extra: float) -> float:
@@ -196,7 +205,7 @@ def _p_worse(x: Array, limit: float, extra: float) -> float:
 
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
     d, q = pairs.log_energy[:, i], pairs.quality[:, i]
-    value, low, high, method = _limits(d, config.level, extra)
+    value, low, high, method = _limits(d, config.level, extra, GROUPS)
     energy = Estimate(
         value=math.expm1(value),
         low=math.expm1(low),
@@ -238,9 +247,9 @@ def unresolvable(verdict: Verdict) -> list[str]:
 def _open(axis: Axis, good: int) -> bool:
     """Whether the interval of the change contains the margin; `good`: the sign of a change for the better."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
-    if axis.outcome != "inconclusive" or low is None or high is None or margin is None:
+    if low is None or high is None or margin is None:
         return False
-    return low <= -good * margin <= high
+    return low < -good * margin < high
 
 
 def require_resolvable(verdict: Verdict) -> None:
@@ -257,26 +266,17 @@ def require_resolvable(verdict: Verdict) -> None:
 
 
 def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | None:
-    """λ ΔQ − ΔE in J/image, if a price was declared; `extra`: variance of ln E between sessions."""
+    """λ ΔQ − ΔE in J/image over window groups, if a price was declared.
+
+    `extra`: variance of ln E between sessions.
+    """
     price = config.joules_per_quality
     if price is None:
         return None
+    x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
     extra_j = extra * pairs.baseline_j**2 if extra else 0.0
-    if len(pairs.quality) == len(pairs.energy_j):
-        x = price * pairs.quality.mean(1) - pairs.energy_j.mean(1)
-        value, low, high, method = _limits(x, config.level, extra_j)
-        return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
-    # windows of several prompts: the two axes are not of the same units, so their variances are added
-    parts = (price * pairs.quality.mean(1), -pairs.energy_j.mean(1))
-    from scipy.special import stdtrit
-
-    value = float(sum(p.mean() for p in parts))
-    se = math.sqrt(sum(p.var(ddof=1) / len(p) for p in parts) + extra_j)
-    n = min(len(p) for p in parts)
-    half = float(stdtrit(n - 1, (1 + config.level) / 2)) * se
-    return Estimate(
-        value=value, low=value - half, high=value + half, level=config.level, n=n, method="λ ΔQ − ΔE; Student's t"
-    )
+    value, low, high, method = _limits(x, config.level, extra_j, GROUPS)
+    return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 
 
 def _verdict(

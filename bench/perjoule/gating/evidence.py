@@ -128,11 +128,13 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
         )
     blank = _good(run).filter(~pl.col("energy_j").is_finite().fill_null(False))
     if len(blank):
+        said = blank["warnings"].to_list()[0]
+        why = f": {'; '.join(said)}" if said else ""
         yield Missing(
             what="energy",
             name=str(blank["trial_id"][0]),
             where=name,
-            detail=f"{len(blank)} {'rows' if run.is_imported else 'windows'} have no joules",
+            detail=f"{len(blank)} {'rows' if run.is_imported else 'windows'} have no joules{why}",
         )
 
 

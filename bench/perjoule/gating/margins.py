@@ -48,20 +48,19 @@ def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins
     return Margins(energy=energy, quality=Margin(value=min(declared), origin=f"default of {metric}"))
 
 
-def require_margin(metric: str, margins: Margins, runs: Sequence[Run]) -> None:
-    """Ask for a margin on quality where there is none.
+def require_margin(metric: str, margins: Margins, scored: Run) -> None:
+    """Ask for a margin on quality where there is none; `scored`: a run with scores of the metric.
 
     Raises:
         UsageError: Names the option and the metric, and says how to choose.
     """
-    scored = [run for run in runs if metric in run.metrics]
-    if margins.quality.value is not None or not scored:
+    if margins.quality.value is not None:
         return
-    unit = next((spec.unit for run in scored if (spec := run.metrics[metric]).unit), "")
+    unit = scored.metrics[metric].unit
     raise UsageError(
         f"gate: metric {metric!r} declares no margin: give --margin-quality (in Python GateConfig.margin_quality), the "
         f"largest loss{f' in {unit}' if unit else ''} that you would accept without a second look, e.g. a tenth of the "
-        f"difference between a good and a poor setting{_span(scored[0], metric)}; docs/metrics.md has the margins of "
+        f"difference between a good and a poor setting{_span(scored, metric)}; docs/metrics.md has the margins of "
         "other metrics and their reasons"
     )
 

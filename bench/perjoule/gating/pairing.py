@@ -1,6 +1,6 @@
 """Two runs side by side: what changed, prompt by prompt.
 
-    d_i = ln E_i^candidate − ln E_i^baseline      per prompt, or per group of prompts that share windows
+    d_i = ln E_i^candidate − ln E_i^baseline      per window group (a prompt, where windows are not shared)
     q_i = Q_i^candidate − Q_i^baseline            per prompt, better is positive
 
 Both are means over the seeds and rounds of i. A run's change is the mean over its cells, each counting alike.
@@ -9,7 +9,6 @@ Both are means over the seeds and rounds of i. A run's change is the mean over i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,14 @@ from perjoule.gating.evidence import _good
 from perjoule.run_directory import Run
 from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
+from perjoule.statistics.window_groups import linked
 
 _JOIN = "\x1f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
-    r"""Differences. Rows are prompts (or groups that share a window), columns are cells.
+    r"""Differences. Rows are prompts (or window groups of both runs), columns are cells.
 
     Attributes:
         cells: Cell ids.
@@ -35,7 +35,7 @@ class Pairs:
         total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
         provenance: Of the joules.
-        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window joined by \x1f.
+        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
         windows: How many energy windows the baseline and the candidate have in these cells.
         baseline_j: Mean J/image of the baseline over cells and groups.
@@ -58,19 +58,22 @@ class Pairs:
         """The prompts behind `log_energy`."""
         return {prompt for unit in self.energy_units for prompt in unit.split(_JOIN)}
 
+    def quality_by_group(self) -> Array:
+        """(groups, cells) quality differences in the rows of `log_energy`: means over the prompts of each group."""
+        if self.energy_units == self.quality_units:
+            return self.quality
+        place = {prompt: i for i, prompt in enumerate(self.quality_units)}
+        rows = [[place[p] for p in unit.split(_JOIN) if p in place] for unit in self.energy_units]
+        return np.array([self.quality[row].mean(0) for row in rows]).reshape(-1, len(self.cells))
+
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     """Join two runs that were found comparable and complete."""
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
-    one, other = (energy_by_unit(run).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
+    # windows may be put together differently in the two runs: the groups are those of both together
+    units = window_units(baseline, candidate)
+    one, other = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
     energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
-    if len(energy) < len(one):
-        # windows were put together otherwise: pair the smallest groups of prompts that are whole in both runs
-        groups = _common_groups((baseline, candidate))
-        one, other = (
-            energy_by_unit(run, groups).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate)
-        )
-        energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
     energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
@@ -82,7 +85,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
-    log_energy, energy_units = _wide(energy, "log", cells)
+    log_energy, firsts = _wide(energy, "log", cells)
+    names = dict(units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(_JOIN)).iter_rows())
     windows = [int(_good(run)["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
         cells=tuple(cells),
@@ -92,55 +96,49 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         total_energy_change=totals[0] / totals[1] - 1,
         identical_images=same,
         provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
-        energy_units=energy_units,
+        energy_units=tuple(names[first] for first in firsts),
         quality_units=quality_units,
         windows=(windows[0], windows[1]),
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
     )
 
 
-def energy_by_unit(run: Run, groups: Mapping[str, str] | None = None) -> pl.DataFrame:
-    """J/image by cell and unit of pairing (prompts that share windows): columns `cell_id, unit, energy`.
+def window_units(*runs: Run) -> pl.DataFrame:
+    """The window groups of some runs together: columns `prompt_id`, `unit`, the id of the first prompt of its group.
 
-    Args:
-        run: A run.
-        groups: Prompt -> unit, for windows that were put together otherwise than those of another run; a window's unit
-            is then that of its first prompt, and the energy of a unit is that of all its windows over all its images.
+    See `perjoule.statistics.window_groups`: different groups share neither a window nor a prompt.
     """
-    frame = _good(run).select(
+    windows = pl.concat([_good(run).select("prompt_ids") for run in runs]).unique()
+    places = (
+        windows.select(prompt_id=pl.col("prompt_ids").explode()).drop_nulls().unique().sort("prompt_id")
+        .with_row_index("place")
+    )  # fmt: skip
+    pairs = (
+        windows.with_columns(first=pl.col("prompt_ids").list.first())
+        .explode("prompt_ids")
+        .join(places, left_on="prompt_ids", right_on="prompt_id")
+        .join(places.rename({"place": "other"}), left_on="first", right_on="prompt_id")
+    )
+    groups = linked(len(places), *(pairs[name].to_numpy().astype(np.intp) for name in ("place", "other")))
+    return places.select("prompt_id", unit=places["prompt_id"].gather(groups))
+
+
+def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
+    """J/image by cell and window group, mean over its images: columns `cell_id, unit, energy`.
+
+    `units`: see `window_units`; the run's own by default.
+    """
+    images = _good(run).select(
         "cell_id",
         "prompt_ids",
-        "energy_j",
-        images=pl.col("image_count") * pl.col("iterations"),
+        energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
     )
-    if groups is not None:
-        unit = pl.col("prompt_ids").list.first().replace_strict(groups, default=None, return_dtype=pl.String)
-        each = pl.col("energy_j").sum() / pl.col("images").sum()
-        return frame.with_columns(unit=unit).drop_nulls("unit").group_by("cell_id", "unit").agg(energy=each)
-    unit = pl.col("prompt_ids").list.unique().list.sort().list.join(_JOIN)
-    each = pl.col("energy_j") / pl.col("images")
-    return frame.with_columns(unit=unit, energy=each).group_by("cell_id", "unit").agg(pl.col("energy").mean())
-
-
-def _common_groups(runs: Sequence[Run]) -> dict[str, str]:
-    """Prompt -> group: prompts that share a window in either run, directly or by way of others, are one group."""
-    parent: dict[str, str] = {}
-
-    def root(prompt: str) -> str:
-        while parent.setdefault(prompt, prompt) != prompt:
-            parent[prompt] = parent[parent[prompt]]
-            prompt = parent[prompt]
-        return prompt
-
-    for run in runs:
-        for prompts in _good(run)["prompt_ids"].to_list():
-            for prompt in prompts[1:]:
-                parent[root(prompt)] = root(prompts[0])
-            root(prompts[0])
-    members: dict[str, list[str]] = {}
-    for prompt in sorted(parent):
-        members.setdefault(root(prompt), []).append(prompt)
-    return {prompt: _JOIN.join(group) for group in members.values() for prompt in group}
+    return (
+        images.explode("prompt_ids")
+        .join(window_units(run) if units is None else units, left_on="prompt_ids", right_on="prompt_id")
+        .group_by("cell_id", "unit")
+        .agg(pl.col("energy").mean())
+    )
 
 
 def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:

@@ -37,8 +37,8 @@ def open_meter(name: str = "auto") -> EnergyMeter:
     """Open a meter; use it with `with`, or close it.
 
     Args:
-        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do, and so will the digest that records name boards by), `rapl`,
-            `estimate` or `replay:FILE`.
+        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do, and so will the digest that names the board in records),
+            `rapl`, `estimate` or `replay:FILE`.
 
     Returns:
         The meter, ready for windows: start-up costs (about a second for NVML and codecarbon) are paid here.

@@ -25,6 +25,7 @@ from perjoule.meters.clock import Cancel, Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.machine import Look, Machine, between
 from perjoule.meters.pulse import BEAT_S, Pulse
+from perjoule.shares import below_one
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
 from perjoule.warnings_table import warning
 
@@ -333,7 +334,13 @@ class BaseMeter(ABC, Generic[State]):
         sync: Callable[[], None] | None = None,
         max_uncertainty: float | None = None,
     ) -> MeterWindow[State]:
-        """Open a window; see `perjoule.protocols.EnergyMeter.window`."""
+        """Open a window; see `perjoule.protocols.EnergyMeter.window`.
+
+        Raises:
+            UsageError: If `max_uncertainty` is no share between 0 and 1.
+        """
+        if max_uncertainty is not None:
+            below_one(max_uncertainty, "max_uncertainty")
         return MeterWindow(self, label, sync, max_uncertainty)
 
     def close(self) -> None:

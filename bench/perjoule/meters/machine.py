@@ -78,7 +78,7 @@ class Machine:
 
     def _load(self) -> float | None:
         try:
-            return float((self._proc / "loadavg").read_text().split()[0])
+            return float((self._proc / "loadavg").read_text(encoding="ascii").split()[0])
         except (OSError, ValueError, IndexError):
             return None
 
@@ -97,7 +97,7 @@ class Machine:
         found = []
         for file in self._frequencies:
             try:
-                found.append(int(file.read_text()) / 1000)
+                found.append(int(file.read_text(encoding="ascii")) / 1000)
             except (OSError, ValueError):
                 continue
         return sum(found) / len(found) if found else None
@@ -127,8 +127,8 @@ def _said(load: MachineLoad) -> list[str]:
     highest = max((one for one in load.load if one is not None), default=0.0)
     if highest > load.cores and load.others_cores is not None and load.others_cores >= OTHERS_CORES:
         said.append(
-            f"the load average was {highest:.1f} on {load.cores} CPUs, and other processes used {load.others_cores:.1f} "
-            "of them"
+            f"the load average was {highest:.1f} on {load.cores} CPUs, and other processes used "
+            f"{load.others_cores:.1f} of them"
         )
     if load.steal_share is not None and load.steal_share > STEAL_SHARE:
         said.append(f"the hypervisor took {load.steal_share:.0%} of the CPU time away")

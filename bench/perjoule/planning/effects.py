@@ -21,6 +21,7 @@ from perjoule.planning.records import Effect
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import cell_order
 from perjoule.statistics.lines import Array
+from perjoule.statistics.window_groups import linked
 from perjoule.types import Assignment
 
 ALPHA = 0.05
@@ -32,9 +33,9 @@ _EQUAL = 1e-12
 def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None) -> list[Effect]:
     """One for energy and one for each metric; `run` tells the scatter."""
     first = plan[0].cell.cell_id
-    groups = {frozenset(p.prompt_id for p in a.prompts) for a in plan if a.cell.cell_id == first}
+    windows = [[p.prompt_id for p in a.prompts] for a in plan if a.cell.cell_id == first]
     prompts = {p.prompt_id for a in plan for p in a.prompts}
-    found = [_effect("energy", "relative", len(groups), _energy_sd(run) if run else None, run)]
+    found = [_effect("energy", "relative", _group_count(windows), _energy_sd(run) if run else None, run)]
     for metric in metrics:
         spec = run.metrics.get(metric) if run else None
         sd = _quality_sd(run, metric) if run and spec else None
@@ -42,9 +43,19 @@ def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None)
     return found
 
 
+def _group_count(windows: Sequence[Sequence[str]]) -> int:
+    """How many window groups a plan has."""
+    place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for window in windows for prompt in window))}
+    pairs = np.array([(place[prompt], place[window[0]]) for window in windows for prompt in window], np.intp)
+    return len(np.unique(linked(len(place), pairs[:, 0], pairs[:, 1])))
+
+
 def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> Effect:
     if n < 2:
-        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=None, reason="2 prompts are the least")
+        reason = "2 prompts are the least"
+        if axis == "energy":
+            reason = "all prompts share one window group: at least 2 groups, so fewer images per window, are needed"
+        return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=None, reason=reason)
     in_sd = minimal_detectable_effect(1 / math.sqrt(n), ALPHA)
     if not sd:
         return Effect(axis=axis, unit=unit, n=n, mde=None, mde_in_sd=in_sd, reason=_no_scatter(axis, sd, run))
@@ -78,7 +89,7 @@ def _imported(run: Run) -> str:
 
 
 def _energy_sd(run: Run) -> float | None:
-    """Of ln E between neighbouring cells, per prompt or group of prompts that share windows."""
+    """Of ln E between neighbouring cells, per window group."""
     if run.is_imported:
         return None
     frame = energy_by_unit(run).filter(pl.col("energy") > 0)

@@ -19,8 +19,8 @@ import polars as pl
 from perjoule.planning.published import LEAST_STEPS, calls_of, is_guided, proportional, tables
 from perjoule.planning.records import Price, Projection
 from perjoule.run_directory import Run
-from perjoule.statistics.devices import require_one_device
-from perjoule.statistics.lines import Array, line_through
+from perjoule.statistics.devices import require_same_device
+from perjoule.statistics.lines import line_through
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Protocol, Provenance, Variant, weakest
 
@@ -50,9 +50,9 @@ class Windows:
         """Read a run's windows; `name` is what to call the run, its path by default.
 
         Raises:
-            RunError: If the windows of a cell belong to different devices.
+            RunError: If the windows belong to different devices.
         """
-        require_one_device(run)
+        require_same_device(run)
         images = pl.col("image_count") * pl.col("iterations")
         calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
         frame = run.trials.filter(
@@ -62,6 +62,8 @@ class Windows:
             "iterations",
             "provenance",
             "boundary",
+            # windows of the same prompts, in other blocks or under other seeds, are one unit of energy
+            group=pl.col("prompt_ids").list.unique().list.sort(),
             # of the denoiser, by the closed count; adaptive cells have none, and no line is drawn through them
             steps=pl.col("cell_id").replace_strict(calls, default=None, return_dtype=pl.Int64),
             energy_j=pl.col("energy_j") / images,
@@ -125,18 +127,19 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
         rungs = others if others["steps"].n_unique() > rungs["steps"].n_unique() else rungs
     if rungs.is_empty():
         return Price(reason=f"{windows.path} has no windows of {cell.variant.model} at this size and dtype")
-    steps = rungs["steps"].to_numpy()
+    counts = rungs["steps"].unique().to_list()
     batches = {windows.cells[cell_id].batch_size or 1 for cell_id in rungs["cell_id"]}
     fuller = _of_batches(batches, cell.batch_size or 1)
-    if rungs["steps"].n_unique() > 1:
-        said = f"line through {len(rungs)} windows of {rungs['steps'].n_unique()} step counts"
-        line = _price(rungs, windows, said, lambda values: _on_line(steps, values, wanted), None, device)
+    if len(counts) > 1:
+        said = f"line through {len(rungs)} windows of {len(counts)} step counts"
+        line = _price(rungs, windows, said, lambda rows, name: _on_line(rows, name, wanted), None, device)
         return _widened(line, fuller)
-    if min(steps[0], wanted) < LEAST_STEPS:
-        return Price(reason=f"{windows.path} has {cell.variant.model} at {steps[0]:.0f} steps only: a line needs two")
-    said = f"in proportion to {steps[0]:.0f} steps"
+    (steps,) = counts
+    if min(steps, wanted) < LEAST_STEPS:
+        return Price(reason=f"{windows.path} has {cell.variant.model} at {steps:.0f} steps only: a line needs two")
+    said = f"in proportion to {steps:.0f} steps"
     return _widened(
-        _price(rungs, windows, said, lambda values: _scaled(steps[0], values, wanted), None, device), fuller
+        _price(rungs, windows, said, lambda rows, name: _scaled(steps, rows, name, wanted), None, device), fuller
     )
 
 
@@ -155,15 +158,12 @@ def _price(
     rows: pl.DataFrame,
     windows: Windows,
     how: str,
-    project: Callable[[Array], Projection],
+    project: Callable[[pl.DataFrame, str], Projection],
     repeats: Projection | None,
     device: str | None,
 ) -> Price:
     rests_on = weakest(rows["provenance"])
-    energy_j, duration_s = (
-        _over_sessions(project(rows[name].to_numpy().astype(np.float64)), rests_on)
-        for name in ("energy_j", "duration_s")
-    )
+    energy_j, duration_s = (_over_sessions(project(rows, name), rests_on) for name in ("energy_j", "duration_s"))
     elsewhere = device is not None and device != windows.device
     if elsewhere:
         spread = tables()["spread"]["other_device"]
@@ -178,8 +178,15 @@ def _price(
     )
 
 
-def _mean(values: Array) -> Projection:
-    """Mean over windows; from one window alone the scatter is not known, so its ends are judged."""
+def _by_group(rows: pl.DataFrame, name: str, *more: str) -> pl.DataFrame:
+    """Means over the windows of the same prompts in one cell."""
+    keys = ["cell_id", "group", *more]
+    return rows.group_by(keys, maintain_order=True).agg(pl.col(name).mean())
+
+
+def _mean(rows: pl.DataFrame, name: str) -> Projection:
+    """Mean over window groups; from one group the scatter is not known, so the ends are judged."""
+    values = _by_group(rows, name)[name].to_numpy().astype(np.float64)
     mean, count = float(values.mean()), len(values)
     if count == 1:
         return Projection(value=mean, low=mean * _UNSCATTERED[0], high=mean * _UNSCATTERED[1], level=None)
@@ -188,17 +195,18 @@ def _mean(values: Array) -> Projection:
     return _interval(mean, float(stdtrit(count - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(count)))
 
 
-def _on_line(steps: Array, values: Array, wanted: float) -> Projection:
-    line = line_through(steps, values)
+def _on_line(rows: pl.DataFrame, name: str, wanted: float) -> Projection:
+    groups = _by_group(rows, name, "steps")
+    line = line_through(groups["steps"].to_numpy(), groups[name].to_numpy().astype(np.float64))
     value = line.at(wanted)
     if not line.freedom:
         return Projection(value=value, low=value * _UNSCATTERED[0], high=value * _UNSCATTERED[1], level=None)
     return _interval(value, line.half_width(wanted, LEVEL))
 
 
-def _scaled(steps: float, values: Array, wanted: float) -> Projection:
-    base, mean = _mean(values), float(values.mean())
-    ratio = proportional(int(steps), 1.0, wanted)
+def _scaled(steps: float, rows: pl.DataFrame, name: str, wanted: float) -> Projection:
+    base = _mean(rows, name)
+    mean, ratio = base.value, proportional(int(steps), 1.0, wanted)
     return Projection(value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None)
 
 

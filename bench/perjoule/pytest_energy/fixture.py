@@ -106,7 +106,11 @@ class EnergyBenchmark:
             warmup_rounds: Rounds before the first window, unmetered.
             iterations: Calls inside each window; a window shorter than the meter's refresh has a wide bound.
         """
-        for name, value, least in (("rounds", rounds, 1), ("warmup_rounds", warmup_rounds, 0), ("iterations", iterations, 1)):
+        for name, value, least in (
+            ("rounds", rounds, 1),
+            ("warmup_rounds", warmup_rounds, 0),
+            ("iterations", iterations, 1),
+        ):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise pytest.UsageError(f"energy_benchmark.pedantic({name}={value!r}): a whole number from {least} on")
         if setup is not None and iterations > 1:
@@ -154,13 +158,17 @@ class EnergyBenchmark:
         unknown = set(marker.kwargs) - {"rounds", "window_s"}
         if marker.args or unknown:
             named = ", ".join([*map(repr, marker.args), *sorted(unknown)])
-            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy({named}): it takes rounds= and window_s=")
+            raise pytest.UsageError(
+                f"{self._item.nodeid}: @pytest.mark.energy({named}): it takes rounds= and window_s="
+            )
         rounds = marker.kwargs.get("rounds", self._session.rounds)
         window_s = marker.kwargs.get("window_s", self._session.window_s)
         if not isinstance(rounds, int) or rounds < 2:
             raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(rounds={rounds!r}): 2 or more")
         if not 0 <= window_s < math.inf:
-            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(window_s={window_s!r}): seconds, 0 or more")
+            raise pytest.UsageError(
+                f"{self._item.nodeid}: @pytest.mark.energy(window_s={window_s!r}): seconds, 0 or more"
+            )
         return rounds, float(window_s)
 
     def _windows(self, plan: Rounds, finish: Finisher) -> tuple[Any, list[EnergyReading]]:
@@ -176,7 +184,7 @@ class EnergyBenchmark:
             nonlocal window, args, kwargs
             args, kwargs = plan.arguments()
             if seconds is not None:
-                # it divides the seconds of a round by this: they are seconds per call, as the joules are joules per call
+                # it divides the seconds of a round by this: seconds per call, as the joules are
                 seconds.stats.iterations = plan.iterations
             window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_synchronize))
 
@@ -228,9 +236,7 @@ class EnergyBenchmark:
             if plan.setup is None and plan.teardown is None:
                 benchmark(once, *plan.args, **plan.kwargs)
             else:
-                benchmark.pedantic(
-                    once, args=plan.args, kwargs=plan.kwargs, setup=plan.setup, teardown=plan.teardown
-                )
+                benchmark.pedantic(once, args=plan.args, kwargs=plan.kwargs, setup=plan.setup, teardown=plan.teardown)
 
     def _conclude(self, judgement: Judgement | None) -> None:
         if judgement is None:

@@ -170,14 +170,14 @@ class EnergySession:
             terminal.write_line(text)
 
     def _disturbances(self) -> list[str]:
-        """Why the joules may not be what they look like: the first sentence of each such code, and of how many tests."""
-        found: dict[str, list[str]] = {}
-        for measured in self.measured.values():
-            for said in dict.fromkeys(w[:4] for w in measured.warnings):
-                first = next(w for w in measured.warnings if w.startswith(said))
-                found.setdefault(said, []).append(first)
-        counted = ((code, found[code]) for code in _DISTURBING if code in found)
-        return [f"{said[0]} ({len(said)} of {len(self.measured)} tests)" for _, said in counted]
+        """The first sentence of each code that says that joules are missing or disturbed, with its number of tests."""
+        lines = []
+        for code in _DISTURBING:
+            said = [next((w for w in m.warnings if w.startswith(code)), None) for m in self.measured.values()]
+            known = [sentence for sentence in said if sentence is not None]
+            if known:
+                lines.append(f"{known[0]} ({len(known)} of {len(said)} tests)")
+        return lines
 
     def _method(self) -> str:
         return next(iter(self.measured.values())).method

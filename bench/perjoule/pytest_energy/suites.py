@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +77,9 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
     def test(request: pytest.FixtureRequest, energy_benchmark: EnergyBenchmark) -> None:
         suite = _open(request.config, path)
         trial = suite.first[cell_id]
-        with _threads(suite.threads):
+        from perjoule.pipeline import torch_threads
+
+        with torch_threads(suite.threads):
             ready = suite.cells.ready(trial.cell)
             energy_benchmark.call = _identity(trial)
             drawn = energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
@@ -116,16 +117,3 @@ def _identity(trial: Assignment) -> str:
     """What one call draws. A baseline of other prompts or seeds is not comparable."""
     drawn = [(prompt.prompt_id, seed) for prompt, seed in zip(trial.prompts, trial.seeds, strict=True)]
     return f"{len(drawn)} images, prompts and seeds {hashlib.sha256(repr(drawn).encode()).hexdigest()[:10]}"
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set torch's CPU threads and put the old number back: other tests of the session have their own."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, pair
+from perjoule.statistics.curves import AnyCurve, Curve, Envelopes, FidelityCurve, Ladders, pair
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
+from perjoule.statistics.window_groups import Groups, common_groups
 from perjoule.types import Estimate
 
-HEADROOM_METHOD = "(E_A − E_T)/(E_A − E_oracle) at equal quality; paired bootstrap over prompts with their seeds; BCa"
+HEADROOM_METHOD = "(E_A − E_T)/(E_A − E_oracle) at equal quality"
 # points of the oracle's own curve
 PRICES = 48
 
@@ -52,6 +53,7 @@ def chosen(ladder: AnyCurve, rungs: NDArray[np.intp]) -> AnyCurve:
         energy_j=np.take_along_axis(ladder.energy_j, index, 2),
         quality=np.take_along_axis(ladder.quality, index, 2),
         name=f"{ladder.name} chosen",
+        groups=_merged(ladder, 1),
     )
 
 
@@ -67,6 +69,7 @@ def shuffled(ladder: AnyCurve, rungs: NDArray[np.intp]) -> AnyCurve:
         energy_j=(ladder.energy_j[..., used] @ share[used])[..., None],
         quality=(ladder.quality[..., used] @ share[used])[..., None],
         name=f"{ladder.name} shuffled",
+        groups=_merged(ladder, 1),
     )
 
 
@@ -96,7 +99,9 @@ def oracle(ladder: AnyCurve, prices: Array | None = None) -> AnyCurve:
         sure = np.isfinite(worth.max(-1))
         out_e[:, seed] = np.where(sure, np.take_along_axis(ladder.energy_j[:, seed], rung, 1), np.nan)
         out_q[:, seed] = np.where(sure, np.take_along_axis(ladder.quality[:, seed], rung, 1), np.nan)
-    return replace(ladder, energy_j=out_e, quality=out_q, name=f"{ladder.name} oracle")
+    return replace(
+        ladder, energy_j=out_e, quality=out_q, name=f"{ladder.name} oracle", groups=_merged(ladder, len(lambdas))
+    )
 
 
 def headroom(
@@ -147,6 +152,14 @@ def headroom(
         cross_fitted=ladder.energy_j.shape[1] > 1,
         reason=reason,
     )
+
+
+def _merged(ladder: Curve | FidelityCurve, rungs: int) -> Groups | None:
+    """Window groups of an arm that picks from all rungs of a ladder."""
+    if ladder.groups is None:
+        return None
+    common, _ = common_groups(ladder.groups, np.asarray(np.isfinite(ladder.energy_j).any(1)))
+    return np.tile(common[:, None], (1, rungs))
 
 
 def _quality(test: Ladders, ladder: Ladders, fixed: float | None) -> Array:

@@ -39,8 +39,7 @@ def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
     sign = 1.0 if evidence.spec.direction == "higher" else -1.0
     energy = evidence.means.resamples[:, columns]
     quality = sign * evidence.means.resamples[:, [count + c for c in columns]]
-    # a draw of few, scattered windows may have a mean below 0, which stands on no logarithmic axis
-    known = np.isfinite(energy) & np.isfinite(quality) & (energy > 0)
+    known = np.isfinite(energy) & np.isfinite(quality)
     if not known.any():
         return None
     energy, quality = np.where(known, energy, np.inf), np.where(known, quality, -np.inf)

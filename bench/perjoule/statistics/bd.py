@@ -21,7 +21,7 @@ from perjoule.statistics.hermite import Slopes, akima_slopes, pchip_slopes
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
 from perjoule.types import Estimate
 
-METHOD = "BD, PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
+METHOD = "BD, PCHIP of ln E over quality on the upper envelope"
 MIN_RUNGS = 4
 MIN_OVERLAP = 0.6
 # of the area between the curves, what must lie on the smaller side before they count as crossing

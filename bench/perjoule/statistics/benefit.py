@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from perjoule.statistics.curves import Ladders
-from perjoule.statistics.resampling import METHOD, Array, Means
+from perjoule.statistics.resampling import Array, Means
 from perjoule.types import Estimate
 
-GAIN_METHOD = f"(Q − Q0)/(E − E0), quality per joule; {METHOD}"
+GAIN_METHOD = "(Q − Q0)/(E − E0), quality per joule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +62,9 @@ def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) 
     with np.errstate(invalid="ignore", divide="ignore"):  # cells may tie in energy; the ratio is then withheld
         found = means.estimate(
             lambda rows: (rows[:, test[1]] - rows[:, floor[1]]) / (rows[:, test[0]] - rows[:, floor[0]]),
-            method=GAIN_METHOD,
+            what=GAIN_METHOD,
         )
-    absent = Estimate(value=None, low=None, high=None, level=found.level, n=found.n, method=GAIN_METHOD)
+    absent = Estimate(value=None, low=None, high=None, level=found.level, n=found.n, method=found.method)
     if spent.value is None:
         return absent, "joules or scores are missing"
     if spent.value <= 0:
@@ -100,7 +100,7 @@ def net_benefits(
         rows = rows_of(means.resamples if len(means.resamples) else means.point)
         return NetBenefit(
             joules_per_quality=price,
-            net_benefit_j=means.estimate(rows_of, method=f"λ ΔQ − ΔE; {METHOD}"),
+            net_benefit_j=means.estimate(rows_of, what="λ ΔQ − ΔE"),
             p_positive=float((rows > 0).mean()),
         )
 
@@ -113,7 +113,6 @@ def knee(ladder: Ladders) -> Array:
     A hint: it moves with the range that was measured.
     """
     y = ladder.quality
-    # a draw of few, scattered windows may have a mean below 0: it has no knee
     with np.errstate(invalid="ignore", divide="ignore"):
         x = np.log2(ladder.energy_j)
         x = (x - np.fmin.reduce(x, axis=1, keepdims=True)) / np.ptp(x, axis=1, keepdims=True)

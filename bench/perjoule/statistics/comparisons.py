@@ -54,10 +54,20 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evidence:
-    """What comparisons are made from. `quality` (prompts, seeds, cells) is turned so that higher is better."""
+    """What comparisons are made from.
+
+    Attributes:
+        grid: The run's arrays.
+        means: Energies of the cells, then their qualities, drawn by window groups.
+        by_prompt: Qualities of the cells, drawn by prompts.
+        spec: The metric.
+        quality: (prompts, seeds, cells), turned so that higher is better.
+        arms: Of the run.
+    """
 
     grid: Grid
     means: Means
+    by_prompt: Means
     spec: MetricSpec
     quality: Array
     arms: tuple[Arm, ...]
@@ -78,22 +88,33 @@ class Evidence:
         sign = 1.0 if self.spec.direction == "higher" else -1.0
         chosen = [c for arm in arms for c in arm.columns]
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
-        if not complete:
-            return pair(*(self.curve(arm) for arm in arms), resamples=len(self.means.resamples))
+        # the run's common groups may be coarser than those of these arms
+        if not complete or (self.grid.common_groups(chosen) != self.grid.common_groups()).any():
+            return pair(*(self.curve(arm) for arm in arms), resamples=self.rows)
         columns, signs = [], []
         for arm in arms:
             columns += [*arm.columns, *(count + c for c in arm.columns)]
             signs += [1.0] * len(arm.columns) + [sign] * len(arm.columns)
-        part = self.means.of(columns)
-        turned = Means(
-            point=part.point * signs, resamples=part.resamples * signs, jackknife=part.jackknife * signs, n=part.n
+        return PairedCurves(
+            means=self.means.of(columns).times(signs),
+            prompts=len(self.grid.prompts),
+            rungs=tuple(len(arm.columns) for arm in arms),
+            draw_by_prompt=lambda: self.by_prompt.of(chosen).times([sign] * len(chosen)),
         )
-        return PairedCurves(means=turned, rungs=tuple(len(arm.columns) for arm in arms))
+
+    @property
+    def rows(self) -> int:
+        """How many draws there are."""
+        return max(len(self.means.resamples), len(self.by_prompt.resamples))
 
     def curve(self, arm: Arm) -> Any:
         """The arm as a curve of the metric's track."""
         columns = list(arm.columns)
-        arrays = {"energy_j": self.grid.energy_j[..., columns], "quality": self.quality[..., columns]}
+        arrays: dict[str, Any] = {
+            "energy_j": self.grid.energy_j[..., columns],
+            "quality": self.quality[..., columns],
+            "groups": self.grid.groups[:, columns],
+        }
         if self.spec.track == "fidelity":
             return FidelityCurve(**arrays, name=arm.variant, family=arm.family)
         return Curve(**arrays, name=arm.variant)
@@ -205,7 +226,8 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
             for n in benefit.net_benefits(paired.means, test_top, floor, _prices(anchor_ladder))
         ],
         "hypervolume_gain": _estimate(_hypervolume_gain(paired)),
-        "n_prompts": paired.means.n,
+        "n_prompts": paired.prompts,
+        "n_window_groups": paired.means.n,
         "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
     }  # fmt: skip
 
@@ -221,7 +243,7 @@ def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | 
     if evidence.spec.track not in ("alignment", "absolute"):
         return None
     test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))
-    found = predicted_preference(test, other, temperature=temperature, resamples=len(evidence.means.resamples) or 1)
+    found = predicted_preference(test, other, temperature=temperature, resamples=evidence.rows or 1)
     return asdict(found)
 
 
@@ -264,7 +286,7 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
             {
                 "control": other.variant,
                 "energy_ratio": _estimate(paired.means.estimate(_ratio(mine[0], theirs[0]))),
-                "quality_difference": _estimate(paired.means.estimate(_difference(mine[1], theirs[1]))),
+                "quality_difference": _estimate(paired.by_prompt.estimate(_difference(here - 1, here + there - 1))),
                 "iso_quality_saving": _estimate(saving.estimate),
                 "iso_energy_gain": _estimate(gain.estimate),
                 "reason": saving.reason,
@@ -272,7 +294,7 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
             }
         )
     try:
-        found = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=len(evidence.means.resamples) or 1)
+        found = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=evidence.rows or 1)
     except EvidenceError as error:
         return {"against": against, "headroom": None, "reason": str(error)}
     return {
@@ -312,7 +334,7 @@ def _hypervolume_gain(paired: PairedCurves) -> Estimate:
         both = (np.hstack([test.energy_j, anchor.energy_j]), np.hstack([test.quality, anchor.quality]))
         return hypervolume_rows(*both, corner) - hypervolume_rows(anchor.energy_j, anchor.quality, corner)
 
-    return paired.estimate(rows, f"area gained, quality × octave; {METHOD}")
+    return paired.estimate(rows, "area gained, quality × octave")
 
 
 def _prices(anchor: Ladders) -> list[float]:

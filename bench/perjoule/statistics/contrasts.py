@@ -14,11 +14,11 @@ from perjoule.errors import EvidenceError
 from perjoule.statistics.benefit import Quadrants, quadrants
 from perjoule.statistics.comparisons import Arm, Evidence
 from perjoule.statistics.grid import CELL_VALUE
-from perjoule.statistics.resampling import METHOD, Array
+from perjoule.statistics.resampling import Array
 from perjoule.types import Estimate
 
-RATIO_METHOD = f"ratio of mean J/image; {METHOD}"
-DIFFERENCE_METHOD = f"mean paired difference; {METHOD}"
+RATIO_METHOD = "ratio of mean J/image"
+DIFFERENCE_METHOD = "mean paired difference"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,6 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
     if anchor_cell_id not in at:
         return {}
     anchor = _one(arms, at[anchor_cell_id])
-    single = evidence.grid.energy_is_shared
     stated = evidence.grid.is_cell_value(evidence.spec.name)
     found = {}
     for cell, column in at.items():
@@ -59,15 +58,13 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
         if column == at[anchor_cell_id] or (evidence.spec.track == "fidelity" and arm.family != anchor.family):
             continue
         try:
-            made = _contrast(evidence, arm, anchor)
+            found[cell] = _contrast(evidence, arm, anchor)
         except EvidenceError:  # no prompt was measured and scored in both
             continue
-        if single[column] or single[at[anchor_cell_id]]:
-            # one window each: there is nothing to draw energies from
-            made = replace(made, energy_ratio=replace(made.energy_ratio, low=None, high=None))
+        made = found[cell]
         if stated[column] or stated[at[anchor_cell_id]]:
-            made = replace(made, quality=replace(made.quality, low=None, high=None, method=CELL_VALUE), quadrants=None)
-        found[cell] = made
+            quality = replace(made.quality, low=None, high=None, method=CELL_VALUE)
+            found[cell] = replace(made, quality=quality, quadrants=None)
     return found
 
 
@@ -76,7 +73,8 @@ def _one(arms: dict[int, Arm], column: int) -> Arm:
 
 
 def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
-    means = evidence.drawn(arm, anchor).means  # columns: E and Q of the cell, E and Q of the anchor
+    paired = evidence.drawn(arm, anchor)
+    means = paired.means  # columns: E and Q of the cell, E and Q of the anchor
     sign = 1.0 if evidence.spec.direction == "higher" else -1.0
 
     def ratio(rows: Array) -> Array:
@@ -86,7 +84,7 @@ def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
     return Contrast(
         cell_id=evidence.grid.cells[arm.columns[0]],
         anchor_cell_id=evidence.grid.cells[anchor.columns[0]],
-        energy_ratio=means.estimate(ratio, method=RATIO_METHOD),
-        quality=means.estimate(lambda rows: sign * (rows[:, 1] - rows[:, 3]), method=DIFFERENCE_METHOD),
+        energy_ratio=means.estimate(ratio, what=RATIO_METHOD),
+        quality=paired.by_prompt.estimate(lambda rows: sign * (rows[:, 0] - rows[:, 1]), what=DIFFERENCE_METHOD),
         quadrants=quadrants(means, (0, 1), (2, 3)),
     )

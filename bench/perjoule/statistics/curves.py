@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
 from perjoule.statistics.hermite import HermiteRows, Slopes, pchip_slopes
-from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, Means, resample_means
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, Means, resample_means, resample_windows
+from perjoule.statistics.window_groups import Groups
 from perjoule.types import Estimate
 
 
@@ -30,11 +31,13 @@ class _Measured:
         energy_j: (prompts, seeds, rungs) J/image, or (prompts, rungs) for one seed; NaN where nothing was measured.
         quality: The same shape, higher is better.
         name: For messages.
+        groups: (prompts, rungs) window group of each prompt; None where every prompt has windows of its own.
     """
 
     energy_j: Array
     quality: Array
     name: str = ""
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         energy, quality = (np.asarray(a, np.float64) for a in (self.energy_j, self.quality))
@@ -45,10 +48,7 @@ class _Measured:
             )
         if energy.ndim == 2:
             energy, quality = energy[:, None], quality[:, None]
-        # of the rungs, not of each image: where windows are shared, `Grid.spread_energy` widens the scatter of images
-        known = np.isfinite(energy)
-        total = np.where(known, energy, 0.0).sum((0, 1))
-        if np.isinf(energy).any() or np.isinf(quality).any() or (total[known.any((0, 1))] <= 0).any():
+        if np.isinf(energy).any() or np.isinf(quality).any() or (energy <= 0).any():
             raise ValueError(f"curve {self.name!r}: energies are positive and finite, NaN where nothing was measured")
         object.__setattr__(self, "energy_j", energy)
         object.__setattr__(self, "quality", quality)
@@ -57,6 +57,12 @@ class _Measured:
     def rungs(self) -> int:
         """How many points the curve has."""
         return int(self.energy_j.shape[2])
+
+    @property
+    def window_groups(self) -> Groups:
+        """(prompts, rungs) window group of each prompt."""
+        prompts, _, rungs = self.energy_j.shape
+        return np.tile(np.arange(prompts)[:, None], (1, rungs)) if self.groups is None else self.groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,19 +117,33 @@ class Ladders:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairedCurves:
-    """Several arms on one draw of prompts and seeds. `means` holds each arm's energies, then its qualities."""
+    """Several arms on one draw.
+
+    Attributes:
+        means: Each arm's energies, then its qualities, drawn by window groups.
+        prompts: How many prompts the arms have in common.
+        rungs: How many each arm has.
+        draw_by_prompt: Makes `by_prompt`, which few statistics need.
+    """
 
     means: Means
+    prompts: int
     rungs: tuple[int, ...]
+    draw_by_prompt: Callable[[], Means]
+
+    @property
+    def by_prompt(self) -> Means:
+        """Each arm's qualities, drawn by prompts."""
+        return self.draw_by_prompt()
 
     @property
     def point(self) -> tuple[Ladders, ...]:
         """The pooled curves as found, one row each."""
         return self.split(self.means.point)
 
-    def estimate(self, of: Callable[..., Array], method: str, level: float = LEVEL) -> Estimate:
+    def estimate(self, of: Callable[..., Array], what: str, level: float = LEVEL) -> Estimate:
         """A statistic of the arms with its interval. `of` takes one `Ladders` per arm -> (rows,)."""
-        return self.means.estimate(lambda rows: of(*self.split(rows)), level=level, method=method)
+        return self.means.estimate(lambda rows: of(*self.split(rows)), level=level, what=what)
 
     def split(self, rows: Array) -> tuple[Ladders, ...]:
         """Rows of means -> one `Ladders` per arm."""
@@ -156,8 +176,28 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     if not common.any():
         names = " and ".join(curve.name or "curve" for curve in curves)
         raise EvidenceError(f"{names}: no prompt and seed was measured and scored in every cell of both")
-    means = resample_means(np.where(common[..., None], stacked, np.nan), resamples=resamples, seed=seed)
-    return PairedCurves(means=means, rungs=tuple(curve.rungs for curve in curves))
+    values = np.where(common[..., None], stacked, np.nan)
+    rungs = tuple(curve.rungs for curve in curves)
+    energies, qualities = columns_of(rungs)
+    groups = np.concatenate([curve.window_groups for curve in curves], axis=1)
+    means = resample_windows(values, energies, groups, resamples=resamples, seed=seed)
+
+    def draw_by_prompt() -> Means:
+        return resample_means(values[..., qualities], resamples=resamples, seed=seed)
+
+    prompts = int(common.any(1).sum())
+    return PairedCurves(means=means, prompts=prompts, rungs=rungs, draw_by_prompt=draw_by_prompt)
+
+
+def columns_of(rungs: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Which columns of paired arms are energies, and which are qualities."""
+    energies: list[int] = []
+    qualities: list[int] = []
+    for count in rungs:
+        at = len(energies) + len(qualities)
+        energies += range(at, at + count)
+        qualities += range(at + count, at + 2 * count)
+    return energies, qualities
 
 
 def envelope(energy: Array, quality: Array) -> NDArray[np.bool_]:

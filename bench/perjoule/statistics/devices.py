@@ -67,6 +67,19 @@ def require_one_device(run: Run) -> None:
         raise RunError(f"{run.path}: {said}; their joules are not pooled: measure each device in a run of its own")
 
 
+def require_same_device(run: Run) -> None:
+    """Refuse a run of several devices where a line is drawn through its cells.
+
+    Raises:
+        RunError: Names the devices.
+    """
+    require_one_device(run)
+    devices = devices_of(run.trials)
+    if len(devices) > 1:
+        said = warning("W265", f"the cells were measured on {', '.join(devices)}")
+        raise RunError(f"{run.path}: {said}: no line can be drawn through them; measure all cells on one device")
+
+
 def devices_of(trials: pl.DataFrame) -> tuple[str, ...]:
     """The devices of the finished windows in words, e.g. `NVIDIA A100-PCIE-40GB at 250 W`; empty if none is known."""
     if "device" not in trials.columns:

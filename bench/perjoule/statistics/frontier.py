@@ -17,7 +17,7 @@ from perjoule.statistics.drawn import Drawn, draw, evidence_of
 from perjoule.statistics.grid import CELL_VALUE, Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
 from perjoule.statistics.points import cell_facts, points_of, sign_of
-from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array, Means
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
 
@@ -59,10 +59,10 @@ def frontier_of(
     """`frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
     temperature = spec.temperature if temperature is None else temperature
-    grid, means = drawn.of(name)
+    grid, draws = drawn.of(name)
     evidence = evidence_of(run, drawn, name)
     tails = tail_estimates(evidence.quality, drawn.tails)
-    table = points_of(run, grid, means, drawn.facts)
+    table = points_of(run, grid, draws, drawn.facts)
     points = [
         _point(row) | {"quality_p10": _turned(_untold(tail) if one else tail, sign_of(spec))}
         for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
@@ -89,7 +89,7 @@ def frontier_of(
 def _joules_alone(run: Run, resamples: int) -> dict[str, Any]:
     """The record of a table without any quality: what each cell costs, and no frontier."""
     grid = read_grid(run, [])
-    rows = points_of(run, grid, grid.resampled(resamples), cell_facts(run.trials)).to_dicts()
+    rows = points_of(run, grid, grid.drawn(resamples), cell_facts(run.trials)).to_dicts()
     nothing = asdict(Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=""))
     return {
         "schema": SCHEMA,
@@ -156,13 +156,7 @@ def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> li
     count, sign = len(grid.cells), sign_of(spec)
     place = {cell: i for i, cell in enumerate(grid.cells)}
     stated = grid.is_cell_value(spec.name)
-    turned = Means(
-        **{
-            name: getattr(evidence.means, name) * np.repeat([1.0, sign], count)
-            for name in ("point", "resamples", "jackknife")
-        },
-        n=evidence.means.n,
-    )
+    turned = evidence.means.times(np.repeat([1.0, sign], count))
     found = []
     for lower, upper in pairwise(cells):
         if spec.track == "fidelity" and facts[lower]["family"] != facts[upper]["family"]:

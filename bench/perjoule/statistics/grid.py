@@ -1,6 +1,7 @@
 """A run as arrays: joules per image and quality by prompt, seed and cell.
 
     trials (windows of several images)  ──►  energy_j (prompts, seeds, cells)  J/image of the window the image was in
+                                        ──►  groups   (prompts, cells)         which prompts share windows
     scores (image × metric)             ──►  quality  (prompts, seeds, cells)  one array per metric
 
 A seed has no meaning of its own, so seeds are counted within their prompt. Windows of later blocks repeat the images of
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 from perjoule.errors import RunError
 from perjoule.run_directory import WHOLE_CELL, Run
 from perjoule.statistics.devices import require_one_device
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
+from perjoule.statistics.resampling import (
+    RESAMPLES,
+    SEED,
+    STUDENT_BELOW,
+    Array,
+    Means,
+    resample_means,
+    resample_windows,
+)
+from perjoule.statistics.window_groups import Groups, common_groups, group_counts, linked
 
 # the method of a number that has no interval because a table states it once for all prompts
 CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
@@ -35,7 +45,7 @@ class Grid:
         prompts: Prompt ids along the first axis.
         energy_j: (prompts, seeds, cells) J/image; NaN where there is no reading.
         quality: Metric -> (prompts, seeds, cells), as scored; NaN where there is no score.
-        prompts_per_window: (cells,) how many prompts share a window; 1 where every prompt has windows of its own.
+        groups: (prompts, cells) window group of each prompt, see `perjoule.statistics.window_groups`.
         cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell;
             `ENERGY` says the same of its energy.
     """
@@ -44,38 +54,68 @@ class Grid:
     prompts: tuple[str, ...]
     energy_j: Array
     quality: dict[str, Array]
-    prompts_per_window: Array
+    groups: Groups
     cell_values: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def is_cell_value(self, metric: str) -> NDArray[np.bool_]:
         """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
         return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
 
+    def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, further: Sequence[Array] = ()) -> Draws:
+        """Draw once for all statistics of the run.
+
+        Args:
+            resamples: Rows.
+            seed: Of the draws.
+            further: More arrays of prompts × seeds × columns to put behind the qualities, on the draws of prompts.
+        """
+        count = len(self.cells)
+        arrays = [self.energy_j, *self.quality.values()]
+        if self.images_apart and len(self.prompts) >= STUDENT_BELOW:
+            # every window holds one prompt: one draw serves both
+            values = np.concatenate([*arrays, *further], axis=2)
+            both = resample_windows(values, range(count), self.groups, resamples=resamples, seed=seed)
+            joint = both.of(slice(sum(a.shape[2] for a in arrays)))
+            return Draws(joint=joint, by_prompt=both.of(slice(count, None)))
+        joint = resample_windows(
+            np.concatenate(arrays, axis=2), range(count), self.groups, resamples=resamples, seed=seed
+        )
+        alone = [*self.quality.values(), *further] or [np.empty((*self.energy_j.shape[:2], 0))]
+        return Draws(
+            joint=joint, by_prompt=resample_means(np.concatenate(alone, axis=2), resamples=resamples, seed=seed)
+        )
+
     @property
-    def energy_is_shared(self) -> NDArray[np.bool_]:
-        """(cells,) True where all prompts of a cell share one energy, so that there is nothing to draw from."""
-        return np.asarray(prompts_known(self.energy_j) <= self.prompts_per_window)
+    def images_apart(self) -> bool:
+        """Whether every window holds images of one prompt only."""
+        return bool((self.groups == np.arange(len(self.prompts))[:, None]).all())
 
-    def resampled(self, resamples: int = RESAMPLES, seed: int = SEED, beside: Sequence[Array] = ()) -> Means:
-        """One draw for all: columns are the cells' energies, then the cells' qualities, metric after metric.
+    @property
+    def energy_known(self) -> NDArray[np.bool_]:
+        """(prompts, cells) where a prompt has joules."""
+        return np.asarray(np.isfinite(self.energy_j).any(1))
 
-        `beside`: more arrays of prompts × seeds × columns to put behind them, on the same draws.
-        """
-        arrays = [self.spread_energy(), *self.quality.values(), *beside]
-        return resample_means(np.concatenate(arrays, axis=2), resamples=resamples, seed=seed)
+    def group_counts(self) -> NDArray[np.intp]:
+        """(cells,) how many window groups each cell has: what its energy rests on."""
+        return group_counts(self.groups, self.energy_known)
 
-    def spread_energy(self) -> Array:
-        """`energy_j` with its scatter restored.
+    def common_groups(self, columns: Sequence[int] | slice = slice(None)) -> NDArray[np.intp]:
+        """(prompts,) the window groups that some cells have in common, all by default."""
+        return common_groups(self.groups[:, columns], self.energy_known[:, columns])[0]
 
-        Images of one window carry the window's mean, so that drawing prompts would take their joules for independent.
-        Widening the deviations by √(prompts per window) gives the mean the variance that drawing windows would.
-        """
-        if (self.prompts_per_window <= 1).all():
-            return self.energy_j
-        known = np.isfinite(self.energy_j)
-        count = np.maximum(known.sum((0, 1)), 1)
-        mean = np.where(known, self.energy_j, 0.0).sum((0, 1)) / count
-        return np.asarray(mean + np.sqrt(self.prompts_per_window) * (self.energy_j - mean))
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draws:
+    """The draws of a run.
+
+    Attributes:
+        joint: Energies of the cells, then qualities metric after metric, drawn by window groups: for every statistic
+            that holds energy.
+        by_prompt: The qualities and what was put behind them, drawn by prompts: for statistics of quality alone.
+    """
+
+    joint: Means
+    by_prompt: Means
 
 
 def cell_order(run: Run) -> list[str]:
@@ -137,17 +177,12 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         found[tuple(placed[name].to_numpy() for name in ("row", "place", "column"))] = placed["value"].to_numpy()
         return found
 
-    shared = (
-        trials.group_by("cell_id")
-        .agg(pl.col("prompt_ids").list.n_unique().mean())
-        .join(columns, on="cell_id", how="right", maintain_order="right")
-    )
     grid = Grid(
         cells=tuple(cells),
         prompts=tuple(prompts),
         energy_j=array(windows),
         quality={name: array(scored.filter(pl.col("metric") == name)) for name in metrics},
-        prompts_per_window=shared["prompt_ids"].fill_null(1.0).to_numpy().astype(np.float64),
+        groups=_groups(trials, cells, prompts),
     )
     return _with_cell_values(run, grid) if run.is_imported else grid
 
@@ -167,8 +202,8 @@ def _with_cell_values(run: Run, grid: Grid) -> Grid:
         cell_values[name] = whole | (constant & ~at_bound)
     shared = _constant(grid.energy_j)[0] | (whole & (prompts_known(grid.energy_j) > 0))
     cell_values[ENERGY] = shared
-    windows = np.where(shared, np.maximum(prompts_known(grid.energy_j), 1), grid.prompts_per_window)
-    return replace(grid, cell_values=cell_values, prompts_per_window=windows.astype(np.float64))
+    # all prompts of such a cell are one window group, of which no interval is made
+    return replace(grid, cell_values=cell_values, groups=np.where(shared, 0, grid.groups))
 
 
 def _whole_cells(run: Run) -> set[str]:
@@ -182,6 +217,25 @@ def _constant(values: Array) -> tuple[NDArray[np.bool_], Array]:
     low = np.where(known, values, np.inf).min((0, 1), initial=np.inf)
     high = np.where(known, values, -np.inf).max((0, 1), initial=-np.inf)
     return np.asarray((low == high) & (prompts_known(values) > 1)), low
+
+
+def _groups(trials: pl.DataFrame, cells: Sequence[str], prompts: Sequence[str]) -> Groups:
+    """(prompts, cells) window groups, from the windows that have joules."""
+    rows = pl.DataFrame(
+        {"prompt_ids": prompts, "row": range(len(prompts))}, schema={"prompt_ids": pl.String, "row": int}
+    )
+    pairs = (
+        trials.filter(pl.col("energy_j").is_finite() & (pl.col("prompt_ids").list.n_unique() > 1))
+        .select("cell_id", "prompt_ids", first=pl.col("prompt_ids").list.first())
+        .explode("prompt_ids")
+        .unique()
+        .join(rows, on="prompt_ids")
+        .join(rows.rename({"prompt_ids": "first", "row": "other"}), on="first")
+    )
+    found = np.tile(np.arange(len(prompts))[:, None], (1, len(cells)))
+    for (cell,), part in pairs.group_by("cell_id"):
+        found[:, cells.index(str(cell))] = linked(len(prompts), part["row"].to_numpy(), part["other"].to_numpy())
+    return found
 
 
 def prompts_known(values: Array) -> NDArray[np.intp]:

@@ -12,24 +12,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perjoule.statistics.comparisons import Evidence
 from perjoule.statistics.multiplicity import benjamini_hochberg, p_differs_from_zero
-from perjoule.statistics.resampling import METHOD, Array, Statistic, resample_means
+from perjoule.statistics.resampling import Array, resample_means
 from perjoule.types import Estimate
 
 MIN_SLICE = 3  # prompts below which a slice has no interval worth printing
+_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PerPrompt:
-    """Differences of two cells. `prompts`: ids; `quality` and `energy_change` (prompts,), the latter NaN if unknown."""
+    """Differences of two cells.
+
+    Attributes:
+        test: One cell.
+        anchor: The other.
+        prompts: Ids.
+        quality: (prompts,) differences.
+        energy_change: (prompts,) shares; NaN if unknown. Prompts of one window group have the windows' mean.
+        groups: (prompts,) labels of the window groups that both cells have in common.
+        higher: True if higher is better.
+    """
 
     test: str
     anchor: str
     prompts: tuple[str, ...]
     quality: Array
     energy_change: Array
+    groups: NDArray[np.intp]
     higher: bool
 
     def worst(self, count: int) -> list[int]:
@@ -66,6 +79,7 @@ def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
         prompts=tuple(evidence.grid.prompts[i] for i in known),
         quality=quality[known],
         energy_change=change[known],
+        groups=evidence.grid.common_groups([one, other])[known],
         higher=sign > 0,
     )
 
@@ -78,21 +92,18 @@ def slices(found: PerPrompt, category: Mapping[str, str]) -> tuple[Slice, ...]:
     for name in sorted(set(names) - {""}):
         member = names == name
         n = int(member.sum())
-        values = np.column_stack([found.quality[member], found.energy_change[member]])[:, None]
-        means = resample_means(values, resamples=2_000 if n >= MIN_SLICE else 0)
-        quality, energy = (means.estimate(_column(i), method=f"mean over prompts; {METHOD}") for i in (0, 1))
+        rows = _ROWS if n >= MIN_SLICE else 0
+        drawn = resample_means(found.quality[member, None, None], resamples=rows)
+        change = resample_means(found.energy_change[member, None, None], resamples=rows, groups=found.groups[member])
+        quality, energy = (means.estimate(lambda m: m[:, 0], what="mean over prompts") for means in (drawn, change))
         if n >= MIN_SLICE:
-            tests[str(name)] = p_differs_from_zero(means.resamples[:, 0])
+            tests[str(name)] = p_differs_from_zero(drawn.resamples[:, 0])
         made.append(Slice(name=str(name), n=n, quality=quality, energy_change=energy, q_value=None))
     rates = benjamini_hochberg(tests)
     return tuple(
         Slice(name=s.name, n=s.n, quality=s.quality, energy_change=s.energy_change, q_value=rates.get(s.name))
         for s in made
     )
-
-
-def _column(index: int) -> Statistic:
-    return lambda rows: rows[:, index]
 
 
 def _over_seeds(values: Array) -> Array:

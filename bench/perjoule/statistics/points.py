@@ -10,13 +10,13 @@ import polars as pl
 
 from perjoule.columns import POINT_COLUMNS
 from perjoule.run_directory import WHOLE_CELL, Run
-from perjoule.statistics.grid import CELL_VALUE, ENERGY, Grid, prompts_known, read_grid
+from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
-from perjoule.statistics.resampling import LEVEL, METHOD, Array, Means, bca_limits, expanded
+from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
 from perjoule.types import Estimate, MetricSpec, weakest
 
-ENERGY_METHOD = f"mean over prompts of J/image; {METHOD}"
-QUALITY_METHOD = f"mean over prompts of the mean over seeds; {METHOD}"
+ENERGY_METHOD = "mean over prompts of J/image"
+QUALITY_METHOD = "mean over prompts of the mean over seeds"
 _NO_COUNT = {"n_prompts": 0, "n_seeds": 0, "unscored_count": 0}
 
 
@@ -24,8 +24,8 @@ def operating_points(run: Run) -> pl.DataFrame:
     """Cell × metric, with intervals and the frontier of each metric.
 
     Energy is the mean over prompts of J/image, quality the mean over prompts of the mean over seeds. Intervals are 95 %
-    BCa intervals over prompts, each with all its seeds; all cells and metrics share the draws, so that what the prompts
-    have in common cancels between cells.
+    intervals, of energy over window groups (`energy_n`), of quality over prompts (`quality_n`); all cells and metrics
+    share the draws, so that what the prompts have in common cancels between cells.
 
     Returns:
         A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
@@ -33,17 +33,18 @@ def operating_points(run: Run) -> pl.DataFrame:
         one row per cell, with energy alone.
     """
     grid = read_grid(run, list(run.metrics))
-    return points_of(run, grid, grid.resampled(), cell_facts(run.trials))
+    return points_of(run, grid, grid.drawn(), cell_facts(run.trials))
 
 
-def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
+def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
     """`operating_points` on arrays, draws and facts that are there already."""
     count = len(grid.cells)
     families = family_of(run)
-    energy = energy_estimates(grid, means)
     energy = [
         cell_value(estimate, facts[cell]) if one else estimate
-        for estimate, cell, one in zip(energy, grid.cells, grid.is_cell_value(ENERGY), strict=True)
+        for estimate, cell, one in zip(
+            energy_estimates(grid, draws.joint), grid.cells, grid.is_cell_value(ENERGY), strict=True
+        )
     ]
     common = [
         {name: value for name, value in facts[cell].items() if name in POINT_COLUMNS}
@@ -59,15 +60,18 @@ def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any
     for number, metric in enumerate(grid.quality, 1):
         spec = run.metrics[metric]
         columns = range(number * count, (number + 1) * count)
-        single = grid.is_cell_value(metric)
-        quality = _estimates(means, columns, prompts_known(grid.quality[metric]), QUALITY_METHOD)
+        known, single = prompts_known(grid.quality[metric]), grid.is_cell_value(metric)
+        quality = [
+            _column(draws.by_prompt, column - count, int(n), QUALITY_METHOD)
+            for column, n in zip(columns, known, strict=True)
+        ]
         quality = [
             cell_value(estimate, facts[cell]) if one else estimate
             for estimate, cell, one in zip(quality, grid.cells, single, strict=True)
         ]
         counts = _scored(run, metric)
         groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
-        on, chance = _frontier(means, np.arange(count), np.array(columns), spec, groups)
+        on, chance = _frontier(draws.joint, np.arange(count), np.array(columns), spec, groups)
         # which cell of a group is best in a draw hangs on all of them, and of a cell value the draws know nothing
         unsure = {group for group, one in zip(groups, single, strict=True) if one}
         chance = np.where([group in unsure for group in groups], np.nan, chance)
@@ -90,29 +94,27 @@ def points_of(run: Run, grid: Grid, means: Means, facts: dict[str, dict[str, Any
 def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     """J/image of each cell, from draws whose first columns are the cells' energies.
 
-    A cell whose prompts all shared their windows has no interval: there is nothing to draw from. No mean of windows
-    lies outside their range, so the interval ends there, which `Grid.spread_energy` does not know.
+    A cell of one window group has no interval: its windows hold the same prompts, so nothing is known of the scatter
+    between prompts. A cell is drawn by its own groups where those are finer than the common ones of all cells, or so
+    few that they need draws of Student's t.
     """
-    known = prompts_known(grid.energy_j)
-    found = _estimates(means, range(len(grid.cells)), known, ENERGY_METHOD)
-    windows = [column[np.isfinite(column)] for column in np.moveaxis(grid.energy_j, 2, 0)]
-    return [
-        replace(e, low=None, high=None) if one else _within(e, own)
-        for e, one, own in zip(found, grid.energy_is_shared, windows, strict=True)
-    ]
+    counts, common, found = grid.group_counts(), grid.common_groups(), []
+    for column, n in enumerate(counts):
+        known, draws, place = grid.energy_known[:, column], means, column
+        few = n < STUDENT_BELOW and not means.student
+        if n > 1 and (few or n != len(np.unique(common[known]))):
+            own = grid.energy_j[..., [column]]
+            draws = resample_windows(own, [0], grid.groups[:, [column]], resamples=len(means.resamples))
+            place = 0
+        estimate = _column(draws, place, int(n), ENERGY_METHOD)
+        alone = n == 1 and known.sum() > 1
+        found.append(replace(estimate, method=f"{ENERGY_METHOD}; {ONE_GROUP}") if alone else estimate)
+    return found
 
 
 def cell_value(estimate: Estimate, facts: dict[str, Any]) -> Estimate:
     """A number that a table states for a whole cell: no interval, and as many images as the table states, or 1."""
     return replace(estimate, low=None, high=None, n=facts["stated_n"] or 1, method=CELL_VALUE)
-
-
-def _within(estimate: Estimate, values: Array) -> Estimate:
-    """The interval cut at the range of the values."""
-    if estimate.low is None or estimate.high is None or estimate.value is None:
-        return estimate
-    low, high = max(estimate.low, float(values.min())), min(estimate.high, float(values.max()))
-    return replace(estimate, low=min(low, estimate.value), high=max(high, estimate.value))
 
 
 def family_of(run: Run) -> dict[str, str]:
@@ -163,17 +165,8 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _estimates(means: Means, columns: range, counts: Array | Any, method: str) -> list[Estimate]:
-    found = []
-    for column, n in zip(columns, counts, strict=True):
-        value = float(means.point[0, column])
-        low = high = np.nan
-        if n > 1:
-            wide = expanded(LEVEL, int(n))
-            low, high = bca_limits(value, means.resamples[:, column], means.jackknife[:, column], wide)
-        value_, low_, high_ = (float(v) if np.isfinite(v) else None for v in (value, low, high))
-        found.append(Estimate(value=value_, low=low_, high=high_, level=LEVEL, n=int(n), method=method))
-    return found
+def _column(means: Means, column: int, n: int, what: str) -> Estimate:
+    return means.of([column]).estimate(lambda rows: rows[:, 0], what=what, n=n)
 
 
 def _frontier(
@@ -187,8 +180,11 @@ def _frontier(
         point_e, point_q = means.point[:, energy[members]], sign * means.point[:, quality[members]]
         on[members] = non_dominated(point_e, point_q)[0]
         if len(means.resamples) and np.isfinite(point_e).any() and np.isfinite(point_q).any():
-            rows = means.resamples
-            chance[members] = non_dominated(rows[:, energy[members]], sign * rows[:, quality[members]]).mean(0)
+            rows_e, rows_q = means.resamples[:, energy[members]], sign * means.resamples[:, quality[members]]
+            # an energy of one window group has no draws: it keeps its place, and no chance is known of it
+            undrawn = np.isnan(rows_e).all(0) & np.isfinite(point_e[0])
+            shares = non_dominated(np.where(undrawn, point_e, rows_e), rows_q).mean(0)
+            chance[members] = np.where(undrawn, np.nan, shares)
     return on, chance
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perjoule.statistics.resampling import METHOD, RESAMPLES, SEED, Array, resample_means
+from perjoule.statistics.resampling import RESAMPLES, SEED, Array, resample_means
 from perjoule.types import Estimate
 
 UNIT = "JOD-equivalents, metric-predicted"
@@ -76,8 +76,8 @@ def predicted_preference(
 
     how = "wins, ties ½" if temperature is None else f"σ(Δ/{temperature:g})"
     return Preference(
-        gain=means.estimate(gain, method=f"metric-predicted: Φ⁻¹(mean of {how})/Φ⁻¹(0.75); {METHOD}"),
-        win_rate=means.estimate(lambda rows: rows[:, 0], method=f"metric-predicted: mean of {how}; {METHOD}"),
+        gain=means.estimate(gain, what=f"metric-predicted: Φ⁻¹(mean of {how})/Φ⁻¹(0.75)"),
+        win_rate=means.estimate(lambda rows: rows[:, 0], what=f"metric-predicted: mean of {how}"),
         native=means.estimate(lambda rows: rows[:, 1]),
         temperature=temperature,
     )

@@ -1,12 +1,21 @@
-"""Paired hierarchical bootstrap: prompts are drawn, each with all its seeds, and all arms are looked at on one draw.
+"""Paired bootstrap: prompts (or window groups) are drawn, and all arms are looked at on the same draw.
 
     values (prompts, seeds, columns)  ──►  Means.point      (1, columns)    as found
-                                           Means.resamples  (b, columns)    one draw of prompts a row
-                                           Means.jackknife  (g, columns)    one group of prompts left out a row
+                                           Means.resamples  (b, columns)    one draw a row
+                                           Means.jackknife  (g, columns)    one unit (or a few) left out a row
 
 A statistic is any function of rows of means, so that the whole way from means to the number (envelope, interpolation,
 integral) is walked again in every row. What prompts have in common cancels, because a row holds one draw for all
 columns.
+
+**What is drawn.** Quality alone: prompts, each with all its seeds. Any statistic that holds energy: window groups, the
+sets of prompts that share energy windows (see `perjoule.statistics.window_groups`), each with its prompts. Where every
+window holds one prompt the two are the same.
+
+**How.** From `STUDENT_BELOW` units up with replacement, and limits are BCa. Fewer window groups are too few for that:
+no resample lies outside the range of the units, and the range of five holds the mean in 94 % of the cases at best. The
+draws are then of Student's t: normal weights of the units' deviations, times the factor of t with one degree of freedom
+less than there are units, the same for all columns; energies are drawn as logarithms, so that they stay positive.
 
 Seeds come along with their prompt and are not drawn again. The scatter of seeds is in the scatter of the prompts' means
 already; drawing it once more counts it twice (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8; Ren et al., J.
@@ -16,11 +25,13 @@ Appl. Stat. 37, 2010). In our worlds that made nominal 95 % intervals cover 98.0
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perjoule.statistics.window_groups import Groups, common_groups
 from perjoule.types import Estimate
 
 Array = NDArray[np.float64]
@@ -30,6 +41,10 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 20_241_205
 METHOD = "paired bootstrap over prompts with their seeds; BCa"
+ONE_GROUP = "no interval: all prompts share one window group"
+# with fewer window groups, draws are of Student's t; with fewer than `_FEW` the limits are wide, and said to be
+STUDENT_BELOW = 25
+_FEW = 5
 
 # rows of weights are made in portions of this size
 _CHUNK_BYTES = 4 * 2**20
@@ -38,78 +53,164 @@ _CACHED_COUNTERS = 2**15
 _JACKKNIFE_GROUPS = 1_000
 # an interval from fewer usable resamples than this share would be one of the lucky draws
 _USABLE_SHARE = 0.99
+# the logarithm of a factor beyond which a draw of energy says nothing any more
+_MOST_LOG = 50.0
+# of normal weights behind the point, and of the deviations that they weigh: with 3 bits before the point and 5 of the
+# sum they fit into the 53 of a float
+_WEIGHT_BITS = 16
+_AWAY_BITS = 29
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Means:
-    """Means over prompts of means over seeds. `n`: how many prompts there are."""
+    """Means over prompts of means over seeds.
+
+    Attributes:
+        point: As found.
+        resamples: A draw a row; no rows for fewer than two units.
+        jackknife: A unit left out a row.
+        n: How many units there are.
+        unit: What the units are: `prompts` or `window groups`.
+        student: True if the draws are of Student's t, whose quantiles are the limits.
+    """
 
     point: Array
     resamples: Array
     jackknife: Array
     n: int
+    unit: str = "prompts"
+    student: bool = False
 
     def of(self, columns: Sequence[int] | NDArray[np.intp] | slice) -> Means:
         """The same draws, of some columns."""
-        return Means(
+        return replace(
+            self,
             point=self.point[:, columns],
             resamples=self.resamples[:, columns],
             jackknife=self.jackknife[:, columns],
-            n=self.n,
         )
 
-    def estimate(self, statistic: Statistic, *, level: float = LEVEL, method: str = METHOD) -> Estimate:
-        """The statistic of the means with its BCa interval.
+    def times(self, factors: Array | Sequence[float]) -> Means:
+        """The same draws, each column times a number."""
+        return replace(
+            self,
+            point=self.point * factors,
+            resamples=self.resamples * factors,
+            jackknife=self.jackknife * factors,
+        )
+
+    @property
+    def method(self) -> str:
+        """How intervals are made, in words."""
+        return _method(self.n, self.unit, self.student)
+
+    def estimate(self, statistic: Statistic, *, level: float = LEVEL, what: str = "", n: int | None = None) -> Estimate:
+        """The statistic of the means with its interval.
 
         Rows may be infinite, such as the saving of an arm that does not reach the quality in a draw; an infinite limit
         is an open end and comes back as None. So does any limit if more than 1 % of the rows have no value, and both
-        for fewer than two prompts.
+        for fewer than two units.
+
+        Args:
+            statistic: Rows of means -> a number each.
+            level: Two-sided coverage.
+            what: What is estimated, in words; how its interval is made is added.
+            n: How many units the statistic rests on, if it is not all.
         """
+        units = self.n if n is None else n
+        how = _method(units, self.unit, self.student)
+        method = f"{what}; {how}" if what else how
         value = float(statistic(self.point)[0])
         if not np.isfinite(value):
-            return Estimate(value=None, low=None, high=None, level=level, n=self.n, method=method)
+            return Estimate(value=None, low=None, high=None, level=level, n=units, method=method)
         low = high = np.nan
-        if self.n > 1 and len(self.resamples):
-            wide = expanded(level, self.n)
-            low, high = bca_limits(value, statistic(self.resamples), statistic(self.jackknife), wide)
-        return Estimate(value=value, low=_finite(low), high=_finite(high), level=level, n=self.n, method=method)
+        if units > 1 and len(self.resamples):
+            if self.student:
+                low, high = quantile_limits(statistic(self.resamples), level)
+            else:
+                wide = expanded(level, units)
+                low, high = bca_limits(value, statistic(self.resamples), statistic(self.jackknife), wide)
+        return Estimate(value=value, low=_finite(low), high=_finite(high), level=level, n=units, method=method)
 
 
-def resample_means(values: Array, *, resamples: int = RESAMPLES, seed: int = SEED) -> Means:
-    """Draw prompts with replacement, each with its seeds, and take the means.
+def resample_means(
+    values: Array,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    groups: NDArray[np.intp] | None = None,
+    positive: NDArray[np.bool_] | None = None,
+) -> Means:
+    """Draw prompts, or groups of prompts, each with its seeds, and take the means.
 
     Args:
         values: (prompts, seeds, columns); NaN where there is nothing. A column's mean is over the prompts that it has,
             of the mean over the seeds that it has.
         resamples: Rows.
-        seed: Of the draws: the same seed and number of prompts give the same draws.
+        seed: Of the draws: the same seed and number of units give the same draws.
+        groups: (prompts,) labels of the groups that are drawn as a whole; None draws prompts.
+        positive: (columns,) those that are drawn as logarithms where draws are of Student's t.
     """
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     count = known.sum(1)  # (prompts, columns)
     seen = np.flatnonzero(count.any(1))
-    top = summable(np.where(known, values, 0.0).sum(1)[seen] / np.maximum(count[seen], 1))
+    top = np.where(known, values, 0.0).sum(1)[seen] / np.maximum(count[seen], 1)
     bottom = (count[seen] > 0).astype(np.float64)
-    prompts, columns = top.shape
-    complete = bool(bottom.all())
-
-    def ratio(upper: Array, lower: Array) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(upper / lower, np.float64)
-
-    groups = np.array_split(np.arange(prompts), min(prompts, _JACKKNIFE_GROUPS)) if prompts else []
-    out_top = np.array([top[g].sum(0) for g in groups]).reshape(-1, columns)
-    out_bottom = np.array([bottom[g].sum(0) for g in groups]).reshape(-1, columns)
-    rows = np.full((resamples if prompts > 1 else 0, columns), np.nan)
-    for at, weights in _weights(prompts, len(rows), seed):
-        part = weights @ top
-        rows[at : at + len(weights)] = part / prompts if complete else ratio(part, weights @ bottom)
+    apart = groups is None or len(np.unique(groups[seen])) == len(seen)
+    complete = apart and bool(bottom.all())
+    if groups is not None and not apart:
+        order = np.argsort(groups[seen], kind="stable")
+        starts = np.flatnonzero(np.diff(groups[seen][order], prepend=-1))
+        top, bottom = (np.add.reduceat(part[order], starts, axis=0) for part in (top, bottom))
+    top = summable(top)
+    units, columns = top.shape
+    left_out = np.array_split(np.arange(units), min(units, _JACKKNIFE_GROUPS)) if units else []
+    out_top = np.array([top[g].sum(0) for g in left_out]).reshape(len(left_out), columns)
+    out_bottom = np.array([bottom[g].sum(0) for g in left_out]).reshape(len(left_out), columns)
+    point = _ratio(top.sum(0), bottom.sum(0))
+    student = groups is not None and units < STUDENT_BELOW
+    rows = np.full((resamples if units > 1 else 0, columns), np.nan)
+    if student and len(rows):
+        logs = np.zeros(columns, np.bool_) if positive is None else positive
+        rows = _student(top, bottom, point, logs, len(rows), seed)
+    elif len(rows):
+        for at, weights in _weights(units, len(rows), seed):
+            part = weights @ top
+            rows[at : at + len(weights)] = part / units if complete else _ratio(part, weights @ bottom)
     return Means(
-        point=ratio(top.sum(0), bottom.sum(0))[None],
+        point=point[None],
         resamples=rows,
-        jackknife=ratio(top.sum(0) - out_top, bottom.sum(0) - out_bottom),
-        n=prompts,
+        jackknife=_ratio(top.sum(0) - out_top, bottom.sum(0) - out_bottom),
+        n=units,
+        unit="prompts" if apart else "window groups",
+        student=student,
     )
+
+
+def resample_windows(
+    values: Array, energy: Sequence[int], groups: Groups, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Means:
+    """Draw window groups: what all statistics rest on that hold energy.
+
+    Args:
+        values: (prompts, seeds, columns), as in `resample_means`.
+        energy: Which of the columns are energies.
+        groups: (prompts, energies) label of the window group of each prompt in that column's cell.
+        resamples: Rows.
+        seed: Of the draws.
+
+    Returns:
+        The means. An energy whose cell has one window group has no draws (NaN): nothing is known of its scatter.
+    """
+    common, lone = common_groups(groups, np.asarray(np.isfinite(values[..., list(energy)]).any(1)))
+    positive = np.zeros(values.shape[2], np.bool_)
+    positive[list(energy)] = True
+    means = resample_means(values, resamples=resamples, seed=seed, groups=common, positive=positive)
+    unknown = np.array(energy, np.intp)[lone]
+    if len(unknown):
+        means.resamples[:, unknown] = means.jackknife[:, unknown] = np.nan
+    return means
 
 
 def summable(values: Array) -> Array:
@@ -124,9 +225,13 @@ def summable(values: Array) -> Array:
     """
     if not values.size:
         return values
+    return _rounded(values, 53 - (len(values) - 1).bit_length())
+
+
+def _rounded(values: Array, bits: int) -> Array:
+    """Each column on a grid of a power of two on which its largest value takes so many bits."""
     _, exponents = np.frexp(np.abs(values).max(0))
-    grid = np.ldexp(1.0, exponents + (len(values) - 1).bit_length() - 53)
-    grid = np.maximum(grid, np.finfo(np.float64).smallest_subnormal)
+    grid = np.maximum(np.ldexp(1.0, exponents - bits), np.finfo(np.float64).smallest_subnormal)
     return np.asarray(np.rint(values / grid) * grid, np.float64)
 
 
@@ -170,11 +275,55 @@ def bca_limits(value: float, resamples: Array, jackknife: Array, level: float = 
         shares = ndtr(shift + (shift + ends) / (1 - acceleration * (shift + ends)))
     else:
         shares = ndtr(ends)  # every row lies on one side: there is no bias to correct by
-    if np.isfinite(usable).all():
-        low, high = np.quantile(usable, shares)
-    else:
-        low, high = np.quantile(usable, shares, method="inverted_cdf")
+    return _quantiles(usable, shares)
+
+
+def quantile_limits(resamples: Array, level: float = LEVEL) -> tuple[float, float]:
+    """The quantiles of draws of Student's t; NaN where too many rows have no value."""
+    usable = resamples[~np.isnan(resamples)]
+    if not len(resamples) or len(usable) < _USABLE_SHARE * len(resamples):
+        return np.nan, np.nan
+    return _quantiles(usable, np.array([(1 - level) / 2, (1 + level) / 2]))
+
+
+def _quantiles(usable: Array, shares: Array) -> tuple[float, float]:
+    method: Literal["linear", "inverted_cdf"] = "linear" if np.isfinite(usable).all() else "inverted_cdf"
+    low, high = np.quantile(usable, shares, method=method)
     return float(low), float(high)
+
+
+def _method(n: int, unit: str, student: bool) -> str:
+    if n < 2 and (student or unit != "prompts"):
+        return ONE_GROUP if unit == "window groups" else "no interval: there is one prompt"
+    if student:
+        few = ", which are few" if n < _FEW else ""
+        return f"Student's t over {n} {unit}{few}"
+    return METHOD if unit == "prompts" else f"paired bootstrap over {n} {unit}; BCa"
+
+
+def _ratio(upper: Array, lower: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(upper / lower, np.float64)
+
+
+def _student(top: Array, bottom: Array, point: Array, logs: NDArray[np.bool_], resamples: int, seed: int) -> Array:
+    """(resamples, columns) draws of Student's t around the point, the same weights for all columns."""
+    from scipy.special import chdtri
+
+    chance = np.random.default_rng(seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        away = (top - np.where(bottom > 0, point, 0.0) * bottom) / bottom.sum(0)  # (units, columns), sums to 0
+        away[:, logs] /= point[logs]
+        freedom = (bottom > 0).sum(0) - 1
+        scale = np.where(freedom > 0, np.sqrt((freedom + 1) / freedom), np.nan)
+    # on grids so coarse that sums of fewer than `STUDENT_BELOW` products are exact, in whatever order they are taken
+    weights = np.rint(chance.standard_normal((resamples, len(top))) * 2**_WEIGHT_BITS) / 2**_WEIGHT_BITS
+    shift = (weights @ _rounded(np.nan_to_num(away), _AWAY_BITS)) * scale
+    tail = chance.random(resamples)
+    for number in np.unique(freedom[freedom > 0]):
+        shift[:, freedom == number] *= np.sqrt(number / chdtri(number, tail))[:, None]
+    drawn = point * np.exp(np.clip(shift, -_MOST_LOG, _MOST_LOG))
+    return np.asarray(np.where(logs, drawn, point + shift))
 
 
 def _weights(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array]]:

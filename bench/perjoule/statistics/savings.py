@@ -17,8 +17,8 @@ from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, PairedCurve
 from perjoule.statistics.resampling import RESAMPLES, SEED, Array
 from perjoule.types import Estimate
 
-SAVING_METHOD = "PCHIP of ln E over quality on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
-GAIN_METHOD = "PCHIP of quality over ln E on the upper envelope; paired bootstrap over prompts with their seeds; BCa"
+SAVING_METHOD = "PCHIP of ln E over quality on the upper envelope"
+GAIN_METHOD = "PCHIP of quality over ln E on the upper envelope"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +119,7 @@ def saving_rows(test: Ladders, anchor: Ladders, at_quality: float | None = None,
 
 def gain_rows(test: Ladders, anchor: Ladders, at_energy_j: float | None = None, default_rung: int = -1) -> Array:
     """G of each row -> (rows,); NaN outside either range."""
-    with np.errstate(invalid="ignore"):  # a draw of few, scattered windows may have a mean below 0
-        at = np.log(_energy_at(test, anchor, at_energy_j, default_rung))
+    at = np.log(_energy_at(test, anchor, at_energy_j, default_rung))
     return Envelopes.of(test).quality_at(at) - Envelopes.of(anchor).quality_at(at)
 
 

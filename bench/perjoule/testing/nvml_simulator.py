@@ -243,7 +243,9 @@ def _check(values: Mapping[str, Any]) -> None:
         if name == "mig_devices" and not 0 <= value <= _MAX_SLICES:
             raise ValueError(f"mig_devices: is {value}; must be from 0 to {_MAX_SLICES}")
         if name in ("uuid", "model") and len(value.encode(errors="surrogateescape")) >= _NAME_BYTES:
-            raise ValueError(f"{name}: is {len(value.encode(errors='surrogateescape'))} bytes long; must be below {_NAME_BYTES}")
+            raise ValueError(
+                f"{name}: is {len(value.encode(errors='surrogateescape'))} bytes long; must be below {_NAME_BYTES}"
+            )
 
 
 # -- the state file, as nvml_simulator.c has it --------------------------------------------------------------------

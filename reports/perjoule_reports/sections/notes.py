@@ -18,7 +18,13 @@ def warnings_section(
 ) -> Section:
     """Build the section."""
     found = tuple(table for table in notes.values() if table is not None)
-    said = (*trust.partial(run), *analysis.troubles, *trust.oddities(evidence), *trust.curves(analysis))
+    said = (
+        *trust.partial(run),
+        *trust.prompts(run),
+        *analysis.troubles,
+        *trust.oddities(evidence),
+        *trust.curves(analysis),
+    )
     return Section(
         anchor="warnings",
         title="Warnings and gaps",

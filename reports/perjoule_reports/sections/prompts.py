@@ -29,7 +29,8 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
         "that are no better. The worst prompts are chosen after the fact, so their losses are partly luck: "
         "another seed "
         "would show smaller ones.",
-        "interval": "Slices: 95 % BCa intervals over the prompts of the slice (2 000 draws). q is the false "
+        "interval": "Slices: 95 % intervals over the prompts of the slice, of energy over their window groups (2 000 "
+        "draws). q is the false "
         "discovery rate "
         "(Benjamini and Hochberg 1995) over all slices shown. Exploratory: no slice was declared before the run.",
         "change": "More prompts of a kind. A slice with q above 0.05 is what one sees by looking at many slices.",

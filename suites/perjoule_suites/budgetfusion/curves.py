@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from perjoule.catalogue import weights_name
 from perjoule.errors import EvidenceError
 from perjoule.run_directory import Run
+from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.lines import fit_line
 from perjoule.suite import cells_of
@@ -139,6 +140,7 @@ def _ladder(run: Run, name: str | None) -> Variant:
 
 def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
     """Least squares over the rungs' means. Energy is linear in steps: the same work is done once more."""
+    require_same_device(run)
     known = np.isfinite(energy_j)
     if not known.any(axis=(0, 1)).all():
         raise EvidenceError(f"{run.path}: a step count has no joules: rules that weigh energy need them all")

@@ -119,7 +119,7 @@ def go_on(
     scheduler = pipeline.scheduler
     times = shared_schedule(steps, shared, scheduler.config.num_train_timesteps)
     if steps == shared:
-        return _decoded(pipeline, seen.clean)
+        return generator.as_uint8(_decoded(pipeline, seen.clean))
     scheduler.set_timesteps(timesteps=times, device=pipeline.device)
     # the last shared step again, now to the next timestep of this schedule: arithmetic, not an evaluation
     latents = scheduler.step(seen.output, scheduler.timesteps[shared - 1], seen.sample).prev_sample
@@ -154,9 +154,7 @@ def _arguments(
 
 
 @torch.no_grad()
-def _decoded(pipeline: Any, latents: torch.Tensor) -> Images:
-    """The pipeline's own last lines: decode and denormalise."""
+def _decoded(pipeline: Any, latents: torch.Tensor) -> Any:
+    """The pipeline's own last lines: decode and denormalise. -> (n, h, w, 3) in 0..1."""
     pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-    arrays = pipeline.image_processor.postprocess(pixels, output_type="np", do_denormalize=[True] * len(latents))
-    images: Images = (arrays * 255).round().astype("uint8")
-    return images
+    return pipeline.image_processor.postprocess(pixels, output_type="np", do_denormalize=[True] * len(latents))

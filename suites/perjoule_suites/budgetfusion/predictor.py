@@ -25,7 +25,7 @@ from perjoule.files import write_bytes, write_text
 from perjoule.models import resolve_model
 from perjoule.types import Provenance
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
-from perjoule_suites.budgetfusion.rules import Array, Calibration, Forecast, Rule, make_rule
+from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, Forecast, Rule, make_rule
 from perjoule_suites.prompt_embeddings import encode_prompts
 
 SCHEMA = 1
@@ -60,6 +60,7 @@ class PredictorConfig:
         metric: Default metric of the rule.
         level: Default parameter of the rule.
         miss_rate: Of the quality floor.
+        calibration_seeds: How many seeds each calibration prompt had; None in files of earlier versions.
         schema: Of this file.
     """
 
@@ -84,6 +85,7 @@ class PredictorConfig:
     metric: str
     level: float
     miss_rate: float = 0.1
+    calibration_seeds: int | None = None
     schema: int = SCHEMA
 
 
@@ -95,7 +97,7 @@ class Labels:
         mean: (g, m) mean curve; also the control that predicts it for everyone.
         spread: (g, m) standard deviation between images.
         length: (g, m, 3) coefficients of 1, L and L², L the number of tokens: the control that sees the length only.
-        predicted: (n, g, m) forecasts of n calibration images.
+        predicted: (n, g, m) forecasts of n calibration images, the seeds of a prompt one after the other.
         true: (n, g, m) what came true.
     """
 
@@ -139,6 +141,8 @@ class StepPredictor:
                 f"this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a predictor for this one"
             )
         rule = make_rule(config.rule, config.metric, config.level, config.miss_rate, where="predictor")
+        if config.rule == "quality-floor" and self._calibration_prompts() is None:
+            raise EvidenceError(NOT_BY_PROMPT)
         object.__setattr__(self, "_rule", rule)
 
     @classmethod
@@ -193,8 +197,21 @@ class StepPredictor:
     def calibration(self) -> Calibration:
         """Forecasts of prompts that were not trained on, and what came true."""
         return Calibration(
-            forecast=self._forecast(self.labels.predicted.astype(np.float64)), truth=self.labels.true.astype(np.float64)
+            forecast=self._forecast(self.labels.predicted.astype(np.float64)),
+            truth=self.labels.true.astype(np.float64),
+            prompts=self._calibration_prompts(),
         )
+
+    def _calibration_prompts(self) -> NDArray[np.intp] | None:
+        """(n,) the prompt of each calibration image; None if neither the file nor the forecasts tell."""
+        images, seeds = len(self.labels.predicted), self.config.calibration_seeds
+        if seeds is not None:
+            return np.arange(images) // seeds
+        if self.config.peek:
+            return None
+        # what reads the prompt alone forecasts the same for all of its seeds
+        changes = (np.diff(self.labels.predicted, axis=0) != 0).any((1, 2))
+        return np.concatenate([[0], np.cumsum(changes)]).astype(np.intp)[:images]
 
     def steps_for(self, prompts: Sequence[str]) -> list[int]:
         """One step count per prompt, by the default rule.
@@ -343,6 +360,12 @@ def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
     except Exception as error:  # JSON, safetensors, torch: each raises its own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder}: no step predictor can be read here: {first}") from error
+    seeds = config.calibration_seeds
+    if seeds is not None and (seeds < 1 or len(labels.predicted) % seeds):
+        raise UsageError(
+            f"{folder / _CONFIG}: calibration_seeds = {seeds}: {len(labels.predicted)} calibration images are not that "
+            "many for each prompt"
+        )
     wanted = (len(config.grid), len(config.metrics))
     if labels.mean.shape != wanted or labels.predicted.shape[1:] != wanted or labels.true.shape[1:] != wanted:
         raise UsageError(f"{folder}: {_CONFIG} speaks of {wanted} steps and metrics, {_WEIGHTS} of {labels.mean.shape}")

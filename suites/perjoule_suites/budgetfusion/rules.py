@@ -7,7 +7,8 @@
     quality-floor      an image falls short of the floor no oftener than p    the floor
 
 The paper's rule normalises each curve to its own range, which divides the prompt's difficulty out; the others stay on
-the metric's scale. Prices are found, and promises are calibrated, on prompts that the predictor was not trained on.
+the metric's scale. Prices are found, and promises are calibrated, on prompts that the predictor was not trained on. The
+chance p of the quality floor is a mean over prompts and over calibrations, see `QualityFloor`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.errors import EvidenceError, SuiteError, UnknownNameError
+from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
+from perjoule.shares import below_one
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _BISECTIONS = 60
+NOT_BY_PROMPT = (
+    "rule quality-floor: the predictor does not say which of its calibration images are of one prompt, so its promise "
+    "could only be by image, which is missed more often than promised: train it again (`perjoule budgetfusion train`), "
+    'or add "calibration_seeds", the seeds per prompt of its calibration run, to its predictor.json'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,10 +59,17 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """What came true on prompts that were not trained on. forecast: n images; truth: (n, g, m)."""
+    """What came true on prompts that were not trained on.
+
+    Attributes:
+        forecast: Of n images.
+        truth: (n, g, m).
+        prompts: (n,) which prompt each image is of; None if that is not known.
+    """
 
     forecast: Forecast
     truth: Array
+    prompts: Index | None
 
     def of(self, metric: str) -> Array:
         """(n, g) true values of one metric."""
@@ -140,8 +154,13 @@ class QualityFloor:
     """The fewest steps with which an image misses the floor with a chance of at most `miss_rate`.
 
     Conformal risk control (Angelopoulos et al., arXiv:2208.02814): a safety margin on the forecast, the least for which
-    (misses on n calibration images + 1) / (n + 1) ≤ miss_rate. The promise is a mean over prompts like those of the
-    calibration; it is not one for each prompt. Where no number of steps is forecast to do, the most is taken.
+    (sum of the losses of n calibration prompts + 1) / (n + 1) ≤ miss_rate. The loss of a prompt is the share of its
+    seeds whose image misses the floor. Prompts are exchangeable, images are not: those of one prompt miss together, so
+    counting them as independent promises more than is kept.
+
+    What is promised is a mean, over prompts like those of the calibration and over calibrations: one calibration in
+    particular may miss more often, and so may one kind of prompt. Where no number of steps is forecast to do, the most
+    is taken.
     """
 
     metric: str
@@ -149,24 +168,28 @@ class QualityFloor:
     miss_rate: float = 0.1
 
     def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
-        """See `Rule`. Raises EvidenceError if the promise cannot be kept on the calibration images."""
+        """See `Rule`. Raises EvidenceError if the promise cannot be kept on the calibration prompts."""
         return _fewest(forecast.of(self.metric) - self.margin(calibration), self.floor)
 
     def margin(self, calibration: Calibration) -> float:
-        """How much the forecast must exceed the floor."""
+        """How much the forecast must exceed the floor. Raises EvidenceError as `choose` does."""
+        if calibration.prompts is None:
+            raise EvidenceError(NOT_BY_PROMPT)
         predicted, true = calibration.forecast.of(self.metric), calibration.of(self.metric)
         rows = np.arange(len(true))
+        _, prompt, images = np.unique(calibration.prompts, return_inverse=True, return_counts=True)
+        share = 1 / images[prompt]  # of a prompt's loss, that an image is
 
         def risk(margin: float) -> float:
             missed = true[rows, _fewest(predicted - margin, self.floor)] < self.floor
-            return float((missed.sum() + 1) / (len(true) + 1))
+            return float((share[missed].sum() + 1) / (len(images) + 1))
 
         safe = np.inf  # everyone takes the most steps
         if risk(safe) > self.miss_rate:
             raise EvidenceError(
                 f"rule quality-floor: even {calibration.forecast.grid[-1]} steps miss {self.metric} = {self.floor:g} "
-                f"in {risk(safe):.1%} of the calibration images: {self.miss_rate:.1%} cannot be promised; "
-                "lower the floor or allow more misses"
+                f"in {risk(safe):.1%} of the images of the {len(images)} calibration prompts: {self.miss_rate:.1%} "
+                "cannot be promised; lower the floor, allow more misses, or calibrate on more prompts"
             )
         # the choice changes only where a forecast minus the margin crosses the floor
         for margin in np.unique(predicted - self.floor)[::-1]:
@@ -232,6 +255,8 @@ def make_rule(name: str, metric: str, level: float, miss_rate: float = 0.1, *, w
         raise SuiteError(f"{where}: plateau level {level:g}: a share of the curve's height, from 0 to below 1")
     if name in ("equal-marginal", "energy-budget") and not 0 < level < np.inf:
         raise SuiteError(f"{where}: {name} level {level:g}: a positive number of joules")
-    if not 0 < miss_rate < 1:
-        raise SuiteError(f"{where}: miss_rate = {miss_rate:g}: between 0 and 1")
+    try:
+        below_one(miss_rate, f"{where}: miss_rate")
+    except UsageError as error:
+        raise SuiteError(str(error)) from None
     return RULES[name](metric, level, miss_rate)

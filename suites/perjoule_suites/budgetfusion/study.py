@@ -18,7 +18,10 @@ from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
 from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.lines import fit_line
+from perjoule.statistics.points import was_stopped
+from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
+from perjoule.statistics.window_groups import Groups
 from perjoule.suite import cells_of
 from perjoule.types import Cell, Estimate, Variant
 from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array
@@ -52,7 +55,7 @@ class Arms:
     @property
     def images_apart(self) -> bool:
         """Whether joules are known image by image: what an oracle or a permutation would have spent rests on that."""
-        return self.full_batches or bool((self.grid.prompts_per_window <= 1).all())
+        return self.full_batches or self.grid.images_apart
 
     def variant(self, name: str) -> Variant:
         """The variant of a name."""
@@ -65,8 +68,8 @@ class Arms:
     def curve(self, name: str, metric: str) -> Any:
         """A variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
         columns = self.columns(name)
-        energy_j = self.grid.energy_j if self.full_batches else self.grid.spread_energy()
-        return self._curve(name, metric, energy_j[:, :, columns], self.quality(metric)[:, :, columns])
+        groups = None if self.full_batches else self.grid.groups[:, columns]
+        return self._curve(name, metric, self.grid.energy_j[:, :, columns], self.quality(metric)[:, :, columns], groups)
 
     def quality(self, metric: str) -> Array:
         """(prompts, seeds, cells), higher is better."""
@@ -84,14 +87,16 @@ class Arms:
             parts.append(shuffled(ladder, index))
         energy = np.concatenate([part.energy_j for part in parts], axis=2)
         quality = np.concatenate([part.quality for part in parts], axis=2)
-        return self._curve(f"{name}, shuffled", metric, energy, quality)
+        groups = None if parts[0].groups is None else np.concatenate([part.groups for part in parts], axis=1)
+        return self._curve(f"{name}, shuffled", metric, energy, quality, groups)
 
-    def _curve(self, name: str, metric: str, energy_j: Array, quality: Array) -> Any:
+    def _curve(self, name: str, metric: str, energy_j: Array, quality: Array, groups: Groups | None) -> Any:
         if self.run.metrics[metric].track == "fidelity":
             family = name.split(",")[0]
             variant = self.variant(family)
-            return FidelityCurve(energy_j=energy_j, quality=quality, name=name, family=variant.family or variant.name)
-        return Curve(energy_j=energy_j, quality=quality, name=name)
+            family = variant.family or variant.name
+            return FidelityCurve(energy_j=energy_j, quality=quality, name=name, family=family, groups=groups)
+        return Curve(energy_j=energy_j, quality=quality, name=name, groups=groups)
 
 
 def arms_of(run: Run) -> Arms:
@@ -317,7 +322,8 @@ def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> 
     """A level by itself: gain at its own energy, saving at its own quality. Only the ladder is interpolated."""
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
-    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]])
+    groups = None if full.groups is None else full.groups[:, [place]]
+    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
     ladder = arms.curve(anchor, metric)
     gain = iso_energy_gain(one, ladder, resamples=RESAMPLES)
     saving = iso_quality_saving(one, ladder, resamples=RESAMPLES)
@@ -344,7 +350,7 @@ def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float |
 
 
 def _durations(run: Run) -> dict[str, float]:
-    frame = run.trials.filter(pl.col("failure").is_null()).group_by("cell_id").agg(
+    frame = run.trials.filter(pl.col("failure").is_null() & ~was_stopped()).group_by("cell_id").agg(
         (pl.col("duration_s").sum() / (pl.col("image_count") * pl.col("iterations")).sum()).alias("s")
     )  # fmt: skip
     return dict(zip(frame["cell_id"], frame["s"], strict=True))
@@ -358,14 +364,16 @@ def _predictor_s(run: Run, cell_id: str) -> float:
 
 
 def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
-    """For the quality floor: the share of images that miss it, beside the share that was promised."""
+    """For the quality floor: the share that misses it, mean over prompts, next to the share that was promised."""
     arguments = cell.variant.policy_args
     if arguments.get("rule") != "quality-floor":
         return {}
     values = arms.quality(arguments["metric"])[:, :, column]
-    known = np.isfinite(values)
-    missed = float((values[known] < float(cell.level or 0)).mean())
-    return {"promised_miss_rate": arguments.get("miss_rate", 0.1), "miss_rate": missed}
+    missed = np.where(np.isfinite(values), values < float(cell.level or 0), np.nan)
+    by_prompt = resample_means(missed[..., None], resamples=RESAMPLES)
+    rate = by_prompt.estimate(lambda rows: rows[:, 0], what="mean over prompts of the share of their images")
+    promised = arguments.get("miss_rate", 0.1)
+    return {"promised_miss_rate": promised, "miss_rate": rate.value, "miss_rate_interval": asdict(rate)}
 
 
 def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:

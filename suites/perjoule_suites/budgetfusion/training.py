@@ -142,7 +142,9 @@ def train(
     )
     length = _length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
     predictor = replace(predictor, labels=replace(predictor.labels, length=length))
-    return replace(predictor, labels=_calibrated(predictor, calibration, generator)), fit
+    labels = _calibrated(predictor, calibration, generator)
+    config = replace(config, calibration_seeds=len(calibration.seeds))
+    return replace(predictor, labels=labels, config=config), fit
 
 
 def forecast_images(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Array:

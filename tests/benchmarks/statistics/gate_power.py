@@ -12,9 +12,10 @@ import numpy as np
 
 from perjoule.gating.decide import decide
 from perjoule.gating.pairing import Pairs
-from perjoule.gating.records import Findings, GateConfig
+from perjoule.gating.records import Findings, GateConfig, Margin, Margins
 
 PROMPTS, QUALITY_SD = 64, 0.25
+MARGINS = Margins(energy=Margin(value=0.05, origin="default"), quality=Margin(value=0.15, origin="default"))
 # (name, true ln energy ratio, true quality difference)
 TRUTHS = (
     ("no change", 0.0, 0.0),
@@ -45,7 +46,7 @@ def main(runs: int = 4_000, energy_sd: float = 0.015) -> None:
                 identical_images=False,
                 provenance=("simulated",),
             )
-            seen[decide(pairs, "q", GateConfig(), Findings()).verdict] += 1
+            seen[decide(pairs, "q", GateConfig(), Findings(), MARGINS).verdict] += 1
         shares = ", ".join(f"{v} {seen[v] / runs:.4f}" for v in ("pass", "inconclusive", "fail"))
         print(f"{name:30} {shares}", flush=True)
 

@@ -19,7 +19,9 @@ from perjoule.quality import load_metric, metric_names
 from perjoule.run_directory import Run
 from perjoule.shares import Share, share
 from perjoule.suite import parse_suite
+from perjoule.testing import SyntheticMeter, VirtualClock
 from perjoule.types import MetricSpec
+from perjoule_suites.budgetfusion.rules import make_rule
 from tests.perjoule.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.perjoule.test_cli import call
 
@@ -132,9 +134,11 @@ class TestNoMarginDeclared:
         """Its CLIP scores may be on a scale to 100."""
         frame = table(ladder=(4, 16)).rename({"quality:q": "quality:clip_text"})
         run = imported(frame, tmp_path, "theirs")
-        code, _, err = gated(run, run, capsys=capsys)
-        assert code == 2
-        assert "'clip_text' declares no margin" in err
+        for unit in ("", "cosine"):
+            run = rewrite(run, "metrics.json", lambda m, unit=unit: m["metrics"][0].update(unit=unit))
+            code, _, err = gated(run, run, capsys=capsys)
+            assert code == 2
+            assert "'clip_text' declares no margin" in err
 
     def test_a_price_needs_no_margin(self, pair: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = gated(*pair, "--joules-per-quality", "1000", "--json", capsys=capsys)
@@ -252,6 +256,15 @@ class TestShares:
 
     def test_500_percent_can_be_meant(self, tmp_path: Path) -> None:
         assert GateConfig(margin_energy=share("500%", "x")).margin_energy == 5.0
+
+    @pytest.mark.parametrize("value", [2, 1, 0, -0.1, 5.0])
+    def test_a_window_and_a_rule_refuse(self, value: float) -> None:
+        said = f"write {value / 100:g} for {value:g} %" if value >= 1 else r"such as 0\.02 for 2 %"
+        meter = SyntheticMeter(50.0, VirtualClock(), uncertainty_j=0.05)
+        with pytest.raises(UsageError, match=f"max_uncertainty = {value}: a share between 0 and 1 is needed; {said}"):
+            meter.window(max_uncertainty=value)
+        with pytest.raises(UsageError, match=f"s.toml: miss_rate = {value}: .*{said}"):
+            make_rule("quality-floor", "q", 0.5, value, where="s.toml")
 
     @pytest.mark.parametrize("value", [2, 1, 0, -0.1, 5.0])
     def test_a_suite_refuses(self, value: float) -> None:

@@ -329,7 +329,9 @@ class TestPrice:
     def test_the_margins_alone_fail(self, traded: tuple[Run, Run]) -> None:
         assert gate(*traded).verdict == "fail"
 
-    @pytest.mark.parametrize(("price", "verdict"), [(100.0, "pass"), (1.0, "fail"), (5.5, "inconclusive")])
+    @pytest.mark.parametrize(
+        ("price", "verdict"), [(100.0, "pass"), (1.0, "fail"), (5.5, "inconclusive"), (5.8, "inconclusive")]
+    )
     def test_the_price_decides(
         self, traded: tuple[Run, Run], price: float, verdict: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
@@ -359,6 +361,12 @@ class TestPrice:
         """Margins below their detectable effect are an error only where margins decide."""
         priced = GateConfig(joules_per_quality=100.0, margin_quality=1e-6, margin_energy=1e-6)
         assert gate(*traded, config=priced).verdict == "pass"
+
+    def test_open_margins_do_not_stand_in_the_way_either(self, pair: tuple[Run, Run]) -> None:
+        narrow = GateConfig(margin_quality=1e-6, margin_energy=1e-6)
+        with pytest.raises(UsageError, match="below the minimal detectable effect"):
+            gate(*pair, config=narrow)
+        assert gate(*pair, config=replace(narrow, joules_per_quality=100.0)).verdict == "inconclusive"
 
     def test_another_session_counts_here_too(self, traded: tuple[Run, Run]) -> None:
         priced = GateConfig(joules_per_quality=1.0)
@@ -400,6 +408,13 @@ class TestIdenticalImages:
         assert not found.identical_images
         assert found.quality.change.value != 0.0
         assert IDENTICAL not in render.terminal(found)
+
+    @pytest.mark.parametrize("count", [1, 100])
+    def test_pictures_of_other_seeds_are_other_pictures(self, same: tuple[Run, Run], count: int) -> None:
+        """As many images with the same digests, but not of the same prompt and seed."""
+        seed = (pl.col("seed") + (pl.int_range(pl.len()) < count)).alias("seed")
+        unlike = of(same, "candidate", lambda run: rewrite_table(run, "images", seed))
+        assert not gate(*unlike, config=WIDE).identical_images
 
     def test_no_digests_are_no_identity(self, pair: tuple[Run, Run]) -> None:
         assert not gate(pair[0], pair[0], config=WIDE).identical_images
@@ -452,6 +467,17 @@ class TestSmallSamples:
         found, record, _ = self.decided(tmp_path, capsys, "--mode", "stored", factor=1.72)
         assert (found, record["verdict"]) == (3, "inconclusive")
         assert "another session" in record["reasons"][0]
+
+
+@pytest.mark.parametrize("changes", [{"factor": 1.2}, {"shift": -0.5}])
+def test_a_single_cell_fails_by_the_axes(tmp_path: Path, changes: dict[str, float]) -> None:
+    """There are no cells to fail by themselves."""
+    one = HUNDRED | {"ladder": (4,)}
+    base = imported(table(**one), tmp_path, "base")
+    found = gate(
+        base, imported(table(**one, seed=1, **changes), tmp_path, "candidate"), config=GateConfig(margin_quality=0.1)
+    )
+    assert (found.verdict, found.exit_code, len(found.cells)) == ("fail", 1, 1)
 
 
 class TestCounts:

@@ -106,7 +106,9 @@ def test_each_description_in_turn_fails_in_each_way(
     assert visible_gpus({}, nvml) == (("unknown",) if name == "nvmlDeviceGetName" else ("NVIDIA Big",))
 
 
-@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xe1", 0, 1, "no"), OSError(5, "no"), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [UnicodeDecodeError("utf-8", b"\xe1", 0, 1, "no"), OSError(5, "no"), ValueError("no")]
+)
 def test_whatever_a_binding_raises(
     board: tuple[NvmlSimulator, Any], error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,3 +67,10 @@ def test_too_few_prompts_are_no_scatter(tmp_path: Path) -> None:
         assert "8 prompts" in effect.reason
     one = effects(make_plan(suite_of(), PROMPTS[:1]), ["q"], run)[0]
     assert (one.mde, one.mde_in_sd) == (None, None)
+
+
+def test_an_energy_of_one_window_group_has_no_effect() -> None:
+    energy, quality = effects(make_plan(suite_of(batch_size=4), PROMPTS), ["q"], None)
+    assert (energy.n, quality.n) == (1, 4)
+    assert "one window group" in energy.reason
+    assert quality.mde_in_sd is not None

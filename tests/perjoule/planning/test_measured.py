@@ -3,7 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from scipy.stats import norm, sem, t
 
 from perjoule.planning.measured import Windows, calibration_plan, measured_price
 from perjoule.planning.records import Price
@@ -32,6 +35,19 @@ def test_own_windows_and_the_line_through_them_tell_the_truth(tmp_path: Path) ->
     assert "the cell's own windows" in found["v-004"].source
     assert "line through 16 windows of 2 step counts" in found["v-050"].source
     assert str(run.path) in found["v-050"].source
+
+
+def test_windows_of_the_same_prompts_are_one_unit(tmp_path: Path) -> None:
+    """Three blocks and two seeds of four prompts: 24 windows, but 4 units."""
+    run = run_of(suite_of(blocks=3), tmp_path / "run", noisy_power())
+    price = prices(run, suite_of())["v-004"].energy_j
+    assert price is not None
+    windows = run.trials.filter(pl.col("cell_id") == "v-004").with_columns(prompt=pl.col("prompt_ids").list.first())
+    assert len(windows) == 24
+    units = windows.group_by("prompt").agg((pl.col("energy_j") / pl.col("image_count")).mean())["energy_j"].to_numpy()
+    session = norm.ppf(0.975) * 0.03 * units.mean()
+    assert price.value == pytest.approx(units.mean())
+    assert price.high == pytest.approx(units.mean() + np.hypot(t.ppf(0.975, 3) * sem(units), session))
 
 
 def test_an_interval_is_never_below_the_scatter_between_sessions(tmp_path: Path) -> None:

@@ -1,17 +1,26 @@
 """A foreign repository with tests of its own and a meter of known power, and pytest runs in it.
 
-Every run is a process of its own: pytester forgets what a run inside this process imported, and the tests after it would
-meet other copies of the modules and of their classes, and extension modules that cannot be loaded twice.
+Not pytest's own `pytester`: when it ends, it forgets every module that was imported since it began. The tests after it
+then meet other copies of classes, and extension modules that cannot be loaded twice. Here every run is a process.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+import perjoule
+import perjoule_reports
+import perjoule_suites
+
+SOURCES = [str(Path(package.__path__[0]).parent) for package in (perjoule, perjoule_suites, perjoule_reports)]
 # its own bench/ and reports/ packages, its own benchmarks, and a virtual clock for joules and seconds
 CONFTEST = """
 import os
@@ -56,25 +65,54 @@ def test_seconds(benchmark):
 """
 
 
+@dataclass(frozen=True)
+class Repository:
+    """A folder in which pytest runs."""
+
+    path: Path
+
+    def makepyfile(self, **files: str) -> None:
+        """Write Python files by their names."""
+        for name, text in files.items():
+            (self.path / f"{name}.py").write_text(dedent(text), encoding="utf-8")
+
+    def makeconftest(self, text: str) -> None:
+        """Write conftest.py."""
+        self.makepyfile(conftest=text)
+
+    def mkdir(self, name: str) -> Path:
+        """Make a folder."""
+        folder = self.path / name
+        folder.mkdir()
+        return folder
+
+
 @pytest.fixture
-def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    ours = ("perjoule", "perjoule_suites", "perjoule_reports")
-    sources = dict.fromkeys(str(Path(importlib.import_module(name).__path__[0]).parent) for name in ours)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sources))  # a relative one leads elsewhere from another directory
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(SOURCES))  # a relative one leads elsewhere from another directory
+    made = Repository(tmp_path / "theirs")
+    made.path.mkdir()
     for package in ("bench", "reports"):
-        (pytester.mkpydir(package) / "own.py").write_text('NAME = "theirs"\n')
-    pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(virtual=VIRTUAL, test_theirs=TESTS)
-    return pytester
+        folder = made.mkdir(package)
+        (folder / "__init__.py").touch()
+        (folder / "own.py").write_text('NAME = "theirs"\n')
+    made.makeconftest(CONFTEST)
+    made.makepyfile(virtual=VIRTUAL, test_theirs=TESTS)
+    return made
 
 
-def run(repository: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """In an interpreter of its own; windows as short as one call."""
-    return repository.runpytest_subprocess("-p", "no:cacheprovider", "--energy-window=0", *arguments)
+def run(repository: Repository, *arguments: str) -> pytest.RunResult:
+    """In a process of its own; windows as short as one call."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "--energy-window=0"]
+    began = time.monotonic()
+    done = subprocess.run([*command, *arguments], cwd=repository.path, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr, sep="\n")  # shown if the test fails
+    lines = done.stdout.splitlines(), done.stderr.splitlines()
+    return pytest.RunResult(done.returncode, *map(list, lines), time.monotonic() - began)
 
 
-def edit(repository: pytest.Pytester, old: str, new: str) -> None:
+def edit(repository: Repository, old: str, new: str) -> None:
     file = repository.path / "test_theirs.py"
     text = file.read_text()
     assert old in text

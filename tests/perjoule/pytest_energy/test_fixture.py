@@ -6,12 +6,10 @@ import json
 
 import pytest
 
-from tests.perjoule.pytest_energy.repository import edit, run
-
-pytest_plugins = ["pytester"]
+from tests.perjoule.pytest_energy.repository import Repository, edit, run
 
 
-def records(repository: pytest.Pytester, *arguments: str) -> dict[str, dict[str, object]]:
+def records(repository: Repository, *arguments: str) -> dict[str, dict[str, object]]:
     """What a session measured, by the name of the test."""
     run(repository, "--benchmark", "--benchmark-disable", "--energy-report=out.json", *arguments)
     tests = json.loads((repository.path / "out.json").read_text())["tests"]
@@ -21,7 +19,7 @@ def records(repository: pytest.Pytester, *arguments: str) -> dict[str, dict[str,
 # -- what a call gives back ------------------------------------------------------------------------------------------
 
 
-def test_coroutines_are_awaited_inside_the_window(repository: pytest.Pytester) -> None:
+def test_coroutines_are_awaited_inside_the_window(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         import asyncio
@@ -56,10 +54,12 @@ def test_coroutines_are_awaited_inside_the_window(repository: pytest.Pytester) -
     )
     tests = records(repository)
     means = {name: test["mean_j"] for name, test in tests.items()}
-    assert means == pytest.approx({"test_coroutine": 100.0, "test_awaitable": 150.0, "test_in_pedantic": 50.0}, abs=0.06)
+    assert means == pytest.approx(
+        {"test_coroutine": 100.0, "test_awaitable": 150.0, "test_in_pedantic": 50.0}, abs=0.06
+    )
 
 
-def test_what_has_not_run_yet_is_refused(repository: pytest.Pytester) -> None:
+def test_what_has_not_run_yet_is_refused(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         import asyncio
@@ -108,7 +108,7 @@ def test_what_has_not_run_yet_is_refused(repository: pytest.Pytester) -> None:
     assert "fixture.py:" not in text  # one sentence each, no frames of ours
 
 
-def test_an_error_inside_a_window_leaves_the_meter_to_the_next_test(repository: pytest.Pytester) -> None:
+def test_an_error_inside_a_window_leaves_the_meter_to_the_next_test(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         import pytest
@@ -137,7 +137,7 @@ def test_an_error_inside_a_window_leaves_the_meter_to_the_next_test(repository: 
 # -- pedantic ----------------------------------------------------------------------------------------------------------
 
 
-def test_pedantic_sets_up_and_tears_down_outside_the_windows(repository: pytest.Pytester) -> None:
+def test_pedantic_sets_up_and_tears_down_outside_the_windows(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         from virtual import CLOCK
@@ -189,7 +189,7 @@ def test_pedantic_sets_up_and_tears_down_outside_the_windows(repository: pytest.
         }
 
 
-def test_bad_settings_are_named(repository: pytest.Pytester) -> None:
+def test_bad_settings_are_named(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         import pytest
@@ -233,9 +233,7 @@ def test_bad_settings_are_named(repository: pytest.Pytester) -> None:
 # -- next to pytest-benchmark ------------------------------------------------------------------------------------------
 
 
-def test_pytest_benchmark_gets_seconds_per_call(
-    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pytest_benchmark_gets_seconds_per_call(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.makepyfile(
         test_theirs="""
         import os
@@ -264,18 +262,18 @@ def test_pytest_benchmark_gets_seconds_per_call(
     slower.stderr.fnmatch_lines(["*Performance has regressed*"])
 
 
-def test_a_profile_adds_no_round(repository: pytest.Pytester) -> None:
+def test_a_profile_adds_no_round(repository: Repository) -> None:
     edit(repository, "def test_seconds(benchmark)", "def unused(benchmark)")
     timed = ("--benchmark-timer=virtual.seconds", "--benchmark-cprofile=tottime", "--benchmark-enable")
     test = records(repository, *timed, "--benchmark-cprofile-loops=2")["test_joules"]
     assert test["energy_j"] == pytest.approx([100.0] * 5, abs=0.06)
 
 
-def test_skipped_benchmarks_are_skipped(repository: pytest.Pytester) -> None:
+def test_skipped_benchmarks_are_skipped(repository: Repository) -> None:
     run(repository, "--benchmark", "--benchmark-skip").assert_outcomes(passed=1, skipped=2)
 
 
-def test_without_pytest_benchmark_there_are_joules_only(repository: pytest.Pytester) -> None:
+def test_without_pytest_benchmark_there_are_joules_only(repository: Repository) -> None:
     edit(repository, "def test_seconds(benchmark)", "def unused(benchmark)")
     result = run(repository, "-p", "no:benchmark", "--benchmark")
     result.assert_outcomes(passed=2)
@@ -298,7 +296,7 @@ class Fixture:
         self.calls.append("call")
         return target(*args, **kwargs)
 
-    def pedantic(self, target, args=(), kwargs=None, setup=None, teardown=None, rounds=1, warmup_rounds=0, iterations=1):
+    def pedantic(self, target, args=(), kwargs=None, setup=None, teardown=None, rounds=1):
         self.calls.append("pedantic")
         args, kwargs = setup() if setup else (args, kwargs or {{}})
         result = target(*args, **kwargs)
@@ -317,9 +315,7 @@ def benchmark():
     # pytest-benchmark itself refuses a fixture of this name that is not a benchmark
     [("Fixture()", []), ("'data set B'", ["-p", "no:benchmark"])],
 )
-def test_a_foreign_benchmark_fixture_does_not_disturb(
-    repository: pytest.Pytester, value: str, arguments: list[str]
-) -> None:
+def test_a_foreign_benchmark_fixture_does_not_disturb(repository: Repository, value: str, arguments: list[str]) -> None:
     conftest = repository.path / "conftest.py"
     conftest.write_text(conftest.read_text() + FOREIGN.format(value=value))
     repository.makepyfile(

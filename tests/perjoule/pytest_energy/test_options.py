@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.perjoule.pytest_energy.repository import run
-
-pytest_plugins = ["pytester"]
+from tests.perjoule.pytest_energy.repository import Repository, run
 
 
 @pytest.mark.parametrize(
@@ -18,7 +16,7 @@ pytest_plugins = ["pytester"]
     ],
 )
 def test_a_benchmark_option_of_the_project_stays_the_projects(
-    repository: pytest.Pytester, how: str, attributes: str, given: list[str]
+    repository: Repository, how: str, attributes: str, given: list[str]
 ) -> None:
     option = f"""
 def pytest_addoption(parser):
@@ -41,14 +39,14 @@ def pytest_addoption(parser):
     assert "--energy-save needs --energy-benchmark" in refused.stderr.str()
 
 
-def test_the_long_option_always_works(repository: pytest.Pytester) -> None:
+def test_the_long_option_always_works(repository: Repository) -> None:
     result = run(repository, "--benchmark-disable", "--energy-benchmark")
     result.assert_outcomes(passed=3)
     assert "another plugin" not in result.stdout.str()
 
 
 def test_a_project_that_loads_the_plugin_itself_has_the_short_option(
-    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     conftest = repository.path / "conftest.py"
@@ -58,7 +56,7 @@ def test_a_project_that_loads_the_plugin_itself_has_the_short_option(
     result.stdout.fnmatch_lines(["*test_theirs.py::test_joules*100*measured*"])
 
 
-def test_a_marker_of_the_project_named_energy_hides_no_test(repository: pytest.Pytester) -> None:
+def test_a_marker_of_the_project_named_energy_hides_no_test(repository: Repository) -> None:
     repository.makepyfile(
         test_theirs="""
         import pytest
@@ -76,7 +74,7 @@ def test_a_marker_of_the_project_named_energy_hides_no_test(repository: pytest.P
     run(repository, "--benchmark", "--benchmark-disable").assert_outcomes(passed=2)
 
 
-def test_the_suite_that_a_run_directory_keeps_is_not_a_test_file(repository: pytest.Pytester) -> None:
+def test_the_suite_that_a_run_directory_keeps_is_not_a_test_file(repository: Repository) -> None:
     folder = repository.mkdir("runs")
     (folder / "suite.toml").write_text("[protocol]\n[[variants]]\n")
     (folder / "environment.json").write_text("{}")

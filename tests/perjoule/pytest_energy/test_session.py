@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from perjoule.pytest_energy.session import EnergySession
-from tests.perjoule.pytest_energy.repository import run
-
-pytest_plugins = ["pytester"]
+from tests.perjoule.pytest_energy.repository import Repository, run
 
 SAVE = ("--benchmark", "--benchmark-disable", "--energy-save=main")
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(
-    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (repository.path / ".perjoule").write_text("in the way\n")  # permissions do not stop root
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -38,7 +35,7 @@ def test_a_folder_that_cannot_be_written_loses_nothing(
     assert "Traceback" not in text + result.stderr.str()
 
 
-def test_where_nothing_can_be_written_the_joules_are_printed(repository: pytest.Pytester) -> None:
+def test_where_nothing_can_be_written_the_joules_are_printed(repository: Repository) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"  # every write to a file fails
     script = f"import sys, pytest; {limit}; sys.exit(pytest.main(sys.argv[1:]))"
     done = subprocess.run(
@@ -51,7 +48,7 @@ def test_where_nothing_can_be_written_the_joules_are_printed(repository: pytest.
     assert json.loads(line)["tests"][0]["nodeid"] == "test_theirs.py::test_joules"
 
 
-def test_the_joules_are_kept_before_another_plugin_fails_to_write(repository: pytest.Pytester) -> None:
+def test_the_joules_are_kept_before_another_plugin_fails_to_write(repository: Repository) -> None:
     (repository.path / ".benchmarks").write_text("in the way\n")
     timed = ("--benchmark", "--benchmark-timer=virtual.seconds", "-k", "joules")
     result = run(repository, *timed, "--benchmark-save=x", "--energy-save=main")
@@ -59,12 +56,14 @@ def test_the_joules_are_kept_before_another_plugin_fails_to_write(repository: py
     assert json.loads((repository.path / ".perjoule" / "energy" / "main.json").read_text())["tests"]
 
 
-def test_a_session_that_fails_says_that_it_saves_nothing(repository: pytest.Pytester) -> None:
+def test_a_session_that_fails_says_that_it_saves_nothing(repository: Repository) -> None:
     repository.makepyfile(test_broken="def test_broken():\n    assert False\n")
     result = run(repository, *SAVE)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["ERROR baseline 'main' is not saved: the session did not pass"])
     assert not (repository.path / ".perjoule").exists()
+    repository.makepyfile(test_broken="def test_broken():\n    raise KeyboardInterrupt\n")
+    assert run(repository, *SAVE, "test_theirs.py", "test_broken.py").ret == pytest.ExitCode.INTERRUPTED
 
 
 TEST = {
@@ -90,7 +89,10 @@ def session(root: Path, *args: str, name: str | None = "main") -> EnergySession:
         ({"schema": 1, "system": 3, "tests": []}, "not an energy baseline: 'int' object is not iterable"),
         ({"schema": 1, "system": {}, "tests": 3}, "not an energy baseline: tests: "),
         ({"schema": 1, "system": {}, "tests": [{}]}, r"not an energy baseline: tests\[0\].nodeid: "),
-        ({"schema": 1, "system": {}, "tests": [TEST | {"energy_j": "1"}]}, r"not an energy baseline: tests\[0\].energy_j"),
+        (
+            {"schema": 1, "system": {}, "tests": [TEST | {"energy_j": "1"}]},
+            r"not an energy baseline: tests\[0\].energy_j",
+        ),
     ],
 )
 def test_a_damaged_baseline_is_named(tmp_path: Path, record: object, words: str) -> None:
@@ -133,4 +135,3 @@ def test_a_test_is_missing_only_if_it_was_asked_for(
     monkeypatch.chdir(tmp_path)
     found = session(tmp_path, argument, name=None)._expected("test_a.py::test_x[1]")
     assert found == expected
-    assert os.getcwd() == str(tmp_path)

@@ -11,9 +11,7 @@ import pytest
 
 from perjoule.downloads import cached_file
 from perjoule.prompts.catalogue import public_sets
-from tests.perjoule.pytest_energy.repository import run
-
-pytest_plugins = ["pytester"]
+from tests.perjoule.pytest_energy.repository import Repository, run
 
 HEAD = """
 name = "mine"
@@ -83,7 +81,7 @@ QUICK = ("--benchmark", "--energy-meter=estimate", "--energy-rounds=2", "--bench
 
 
 @pytest.fixture
-def folder(repository: pytest.Pytester) -> pytest.Pytester:
+def folder(repository: Repository) -> Repository:
     """The repository, the usual meter in place of its own."""
     conftest = repository.path / "conftest.py"
     text = conftest.read_text()
@@ -91,7 +89,7 @@ def folder(repository: pytest.Pytester) -> pytest.Pytester:
     return repository
 
 
-def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: pytest.Pytester) -> None:
+def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: Repository) -> None:
     text = HEAD.format(source="builtin:tiny-held-out", limit=3) + FIXED + KINDS
     (folder.path / "mine.toml").write_text(text)
     session = run(folder, *QUICK, "--benchmark-only", "--benchmark-json=out.json", "mine.toml")
@@ -115,7 +113,7 @@ def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: pytest.Pytester) 
         assert tests[cell]["extra_info"]["energy"]["call"].startswith("3 images, prompts and seeds ")
 
 
-def test_prompts_of_every_origin(folder: pytest.Pytester, web: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_every_origin(folder: Repository, web: object, monkeypatch: pytest.MonkeyPatch) -> None:
     web.pages["/prompts.txt"] = b"a blue star on a white ground\n"  # type: ignore[attr-defined]
     public = next(s for s in public_sets().values() if all(f.sha256 is None for f in s.files))
     for file in public.files:
@@ -145,7 +143,7 @@ def test_prompts_of_every_origin(folder: pytest.Pytester, web: object, monkeypat
     assert "Traceback" not in text
 
 
-def test_the_meter_and_the_autouse_fixtures_of_the_project_apply(repository: pytest.Pytester) -> None:
+def test_the_meter_and_the_autouse_fixtures_of_the_project_apply(repository: Repository) -> None:
     conftest = repository.path / "conftest.py"
     conftest.write_text(
         conftest.read_text()
@@ -170,10 +168,12 @@ def threads_stay():
     result.stdout.fnmatch_lines(["*mine.toml::fixed-001*measured*"])
 
 
-def test_a_suite_that_cannot_be_used_is_one_sentence(repository: pytest.Pytester) -> None:
+def test_a_suite_that_cannot_be_used_is_one_sentence(repository: Repository) -> None:
     (repository.path / "typo.toml").write_text(HEAD.format(source="builtin:everyday", limit=1) + FIXED + "stepz = 1\n")
     (repository.path / "none.toml").write_text(HEAD.format(source="builtin:nothing", limit=1) + FIXED)
-    result = run(repository, "--benchmark", "--benchmark-disable", "none.toml", "typo.toml", "--continue-on-collection-errors")
+    result = run(
+        repository, "--benchmark", "--benchmark-disable", "none.toml", "typo.toml", "--continue-on-collection-errors"
+    )
     result.assert_outcomes(failed=1, errors=1)
     text = result.stdout.str()
     assert "unknown key 'variants[0].stepz': did you mean 'steps'?" in text

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from perjoule.columns import POINT_COLUMNS
 from perjoule.errors import UnknownNameError
@@ -108,24 +109,68 @@ def test_failed_trials_and_missing_joules_do_not_count(tmp_path: Path) -> None:
     assert np.isfinite(points["energy_j_per_image"].to_numpy()).all()
 
 
-def test_no_interval_of_energy_leaves_the_range_of_the_windows() -> None:
+def shared(windows: np.ndarray, size: int) -> Grid:
+    """A cell whose windows hold `size` prompts each."""
+    count = size * len(windows)
+    return Grid(
+        cells=("c",),
+        prompts=tuple(f"{i:03d}" for i in range(count)),
+        energy_j=np.repeat(windows, size)[:, None, None],
+        quality={},
+        groups=(size * (np.arange(count) // size))[:, None],
+    )
+
+
+def test_joules_of_windows_with_an_outlier_stay_positive() -> None:
     # six windows of four prompts; something else ran during one of them
     windows = np.array([4.0, 4.2, 3.9, 4.1, 80.0, 4.0])
-    energy = np.repeat(windows, 4)[:, None, None]
-    grid = Grid(
-        cells=("c",),
-        prompts=tuple(f"{i:02d}" for i in range(24)),
-        energy_j=energy,
-        quality={},
-        prompts_per_window=np.array([4.0]),
-    )
-    assert grid.spread_energy().min() < 0
-    (found,) = energy_estimates(grid, grid.resampled(2_000))
+    grid = shared(windows, 4)
+    (found,) = energy_estimates(grid, grid.drawn(2_000).joint)
     assert found.value == pytest.approx(windows.mean())
     assert found.low is not None
     assert found.high is not None
-    assert 3.9 <= found.low < 10
-    assert 30 < found.high <= 80
+    assert 0 < found.low < 4 < 80 < found.high  # one window in six says that little
+
+
+@pytest.mark.parametrize("size", [2, 4, 60])
+def test_windows_and_not_prompts_are_the_units_of_energy(size: int) -> None:
+    windows = 5 * np.exp(0.02 * np.random.default_rng(1).normal(size=8))
+    grid = shared(windows, size)
+    (found,) = energy_estimates(grid, grid.drawn(20_000).joint)
+    # Student's t of the logarithms, by the delta method
+    half = stats.t.ppf(0.975, 7) * stats.sem(windows) / windows.mean()
+    assert (found.low, found.high) == pytest.approx(windows.mean() * np.exp([-half, half]), rel=1e-3)
+    assert found.n == 8
+    assert found.method.endswith("Student's t over 8 window groups")
+
+
+def test_from_25_window_groups_up_intervals_are_those_of_the_groups_alone() -> None:
+    windows = 5 * np.exp(0.02 * np.random.default_rng(2).normal(size=30))
+    many, one = (
+        energy_estimates(grid, grid.drawn(2_000).joint)[0] for grid in (shared(windows, 6), shared(windows, 1))
+    )
+    assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
+    assert (many.n, one.n) == (30, 30)
+    assert many.method.endswith("paired bootstrap over 30 window groups; BCa")
+    assert one.method.endswith("paired bootstrap over prompts with their seeds; BCa")
+
+
+def test_one_window_group_has_no_interval_and_says_why() -> None:
+    grid = shared(np.array([5.0]), 12)
+    (found,) = energy_estimates(grid, grid.drawn(200).joint)
+    assert (found.value, found.low, found.high, found.n) == (5.0, None, None, 1)
+    assert found.method.endswith("no interval: all prompts share one window group")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_window_groups_are_said_to_be_few(count: int) -> None:
+    windows = np.linspace(4.9, 5.1, count)
+    grid = shared(windows, 3)
+    (found,) = energy_estimates(grid, grid.drawn(2_000).joint)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < windows.min() < windows.max() < found.high
+    assert found.method.endswith(f"Student's t over {count} window groups, which are few")
 
 
 def test_scoring_one_metric_again_keeps_the_others(run: Run) -> None:

@@ -11,7 +11,7 @@ import torch
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule_suites.budgetfusion import StepPredictor, training
 from perjoule_suites.budgetfusion.curves import Curves
-from perjoule_suites.budgetfusion.predictor import text_encoder_digest
+from perjoule_suites.budgetfusion.predictor import _folder, _read, text_encoder_digest
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 EASY, HARD = "a large red circle on a white ground", "a large striped red circle on a white ground"
@@ -47,6 +47,41 @@ def test_another_text_encoder_is_refused_by_digest(trained: StepPredictor) -> No
         replace(trained, text_encoder=other)
     assert trained.config.text_encoder_digest[:12] in str(caught.value)
     assert text_encoder_digest(other)[:12] in str(caught.value)
+
+
+def test_calibration_images_are_told_apart_by_prompt(trained: StepPredictor) -> None:
+    by_file = trained.calibration.prompts
+    assert trained.config.calibration_seeds == 2
+    assert by_file is not None
+    assert np.bincount(by_file).tolist() == [2] * (len(trained.labels.true) // 2)
+    # a file of an earlier version: forecasts of the prompt alone are the same for its seeds
+    earlier = replace(trained, config=replace(trained.config, calibration_seeds=None))
+    assert np.array_equal(earlier.calibration.prompts, by_file)
+    # a predictor that peeks forecasts each seed by itself
+    peeking = replace(earlier, config=replace(earlier.config, peek=1))
+    assert peeking.calibration.prompts is None
+    with pytest.raises(EvidenceError, match="calibration_seeds"):
+        peeking.with_rule("quality-floor", "quality", 0.5)
+
+
+def test_calibration_seeds_that_do_not_fit_are_refused(trained: StepPredictor, tmp_path: Path) -> None:
+    wrong = replace(trained.config, calibration_seeds=len(trained.labels.true) - 1)
+    replace(trained, config=wrong).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"predictor\.json: calibration_seeds = \d+"):
+        StepPredictor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["steps-tiny", "steps-tiny-lcm", "steps-tiny-peek1", "steps-tiny-peek2", "steps-tiny-shared"]
+)
+def test_shipped_predictors_say_how_many_seeds_calibrated_them(name: str) -> None:
+    config, _, labels = _read(_folder(f"builtin:{name}"))
+    seeds = config.calibration_seeds
+    assert seeds is not None
+    by_prompt = labels.predicted.reshape(-1, seeds, *labels.predicted.shape[1:])
+    if not config.peek:
+        assert (by_prompt == by_prompt[:, :1]).all()
+        assert len(np.unique(labels.predicted, axis=0)) == len(by_prompt)
 
 
 @pytest.mark.parametrize(

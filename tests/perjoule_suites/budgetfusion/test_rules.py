@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError
+from perjoule_suites.budgetfusion.predictor import _folder, _read
 from perjoule_suites.budgetfusion.rules import (
     RULES,
     Calibration,
@@ -30,7 +33,9 @@ def saturating(hardness: list[float]) -> np.ndarray:
 
 
 def exact(values: np.ndarray) -> Calibration:
-    return Calibration(forecast=forecast(values), truth=np.asarray(values, float)[..., None])
+    return Calibration(
+        forecast=forecast(values), truth=np.asarray(values, float)[..., None], prompts=np.arange(len(values))
+    )
 
 
 def test_equal_marginal_is_the_best_buy_by_hand() -> None:
@@ -75,10 +80,10 @@ def test_plateau_waits_for_the_slowest_metric_that_speaks() -> None:
     fast, slow = saturating([0.5])[0], saturating([8.0])[0]
     values = np.stack([fast, slow], axis=-1)[None]
     both = Forecast(grid=GRID, energy_j=ENERGY, metrics=("fast", "slow"), values=values)
-    sure = Calibration(forecast=both, truth=values)
+    sure = Calibration(forecast=both, truth=values, prompts=None)
     assert Plateau(tolerance=0.05).choose(both, sure).tolist() == [4]
     # forecasts of `slow` are off by more than its whole range, so it abstains
-    unsure = Calibration(forecast=both, truth=values + np.array([0.0, 5.0]))
+    unsure = Calibration(forecast=both, truth=values + np.array([0.0, 5.0]), prompts=None)
     assert Plateau(tolerance=0.05).choose(both, unsure).tolist() == [2]
 
 
@@ -95,7 +100,7 @@ def test_the_floor_is_missed_as_rarely_as_promised(miss_rate: float) -> None:
     rates, means = [], []
     for _ in range(60):
         seen, true = world(200)
-        calibration = Calibration(forecast=forecast(seen), truth=true[..., None])
+        calibration = Calibration(forecast=forecast(seen), truth=true[..., None], prompts=np.arange(200))
         rule = QualityFloor(metric="q", floor=0.6, miss_rate=miss_rate)
         new_seen, new_true = world(500)
         chosen = rule.choose(forecast(new_seen), calibration)
@@ -104,6 +109,65 @@ def test_the_floor_is_missed_as_rarely_as_promised(miss_rate: float) -> None:
     assert np.mean(rates) <= miss_rate + 0.01
     assert np.mean(rates) > miss_rate - 0.04  # not by being wasteful
     assert np.mean(means) < 16
+
+
+def test_the_floor_is_calibrated_by_prompt_and_not_by_image() -> None:
+    """A closed form: the 8 seeds of a prompt miss together, at random thresholds that no forecast knows.
+
+    The rule then stops at an order statistic of the thresholds of n = 24 prompts: with m misses among them, another
+    prompt misses with a chance of (m + 1) / (n + 1). By prompt m = 1 is the most with (m + 1) / 25 ≤ 10 %: 8 %. By
+    image, (8 m + 1) / 193 ≤ 10 % lets m = 2 pass, which is 12 %, more than promised.
+    """
+    grid = np.arange(1, 201)
+    chance = np.random.default_rng(5)
+
+    def miss_rate(by_prompt: bool) -> float:
+        rates = []
+        for _ in range(150):
+            prompt = np.repeat(np.arange(24), 8)
+            true = (grid >= chance.uniform(1, 200, 24)[prompt, None]).astype(float)
+            seen = np.broadcast_to(grid / 200.0, true.shape)
+            known = Forecast(grid=grid, energy_j=1.0 * grid, metrics=("q",), values=seen[..., None])
+            unit = prompt if by_prompt else np.arange(len(prompt))
+            calibration = Calibration(forecast=known, truth=true[..., None], prompts=unit)
+            (stop,) = QualityFloor(metric="q", floor=0.5).choose(replace(known, values=seen[:1, :, None]), calibration)
+            rates.append(1 - (grid[stop] - 1) / 199)  # of another prompt, whose threshold is as random
+        return float(np.mean(rates))
+
+    assert miss_rate(by_prompt=True) == pytest.approx(0.08, abs=0.015)
+    assert miss_rate(by_prompt=False) == pytest.approx(0.12, abs=0.015)
+
+
+@pytest.mark.parametrize(("name", "floor"), [("steps-tiny", 0.95), ("steps-tiny-peek1", 0.97)])
+def test_the_promise_is_kept_on_average_over_calibrations_of_shipped_curves(name: str, floor: float) -> None:
+    """50 of the 70 calibration prompts calibrate, the other 20 are drawn: a promise of 10 %."""
+    config, _, labels = _read(_folder(f"builtin:{name}"))
+    seeds = config.calibration_seeds or 0
+    images = np.arange(len(labels.true)).reshape(-1, seeds)
+    predicted, true = labels.predicted.astype(float), labels.true.astype(float)
+    grid = np.array(config.grid)
+    known = Forecast(grid=grid, energy_j=1.0 * grid, metrics=config.metrics, values=predicted)
+    chance = np.random.default_rng(0)
+    rates = []
+    for _ in range(60):
+        order = chance.permutation(len(images))
+        here, there = images[order[:50]].ravel(), images[order[50:]].ravel()
+        calibration = Calibration(
+            forecast=replace(known, values=predicted[here]), truth=true[here], prompts=here // seeds
+        )
+        stops = QualityFloor(metric="iclip", floor=floor).choose(replace(known, values=predicted[there]), calibration)
+        drawn = true[there, stops, config.metrics.index("iclip")]
+        rates.append((drawn < floor).mean())
+    assert np.mean(rates) <= 0.1
+    assert np.mean(rates) > 0.05  # not by being wasteful
+
+
+def test_a_calibration_that_does_not_tell_prompts_apart_promises_nothing() -> None:
+    curves = saturating([1.0] * 50)
+    unknown = replace(exact(curves), prompts=None)
+    with pytest.raises(EvidenceError, match=r"only be by image.*calibration_seeds"):
+        QualityFloor(metric="q", floor=0.5).choose(forecast(curves), unknown)
+    EnergyBudget(metric="q", mean_j=5.0).choose(forecast(curves), unknown)  # a price needs no units
 
 
 def test_a_floor_that_nothing_reaches_is_no_promise() -> None:

@@ -1,0 +1,103 @@
+"""Failures of the work inside a trial: their words, and what has to happen before the next trial.
+
+an exception of the pipeline      one failed trial with type, message and traceback; the run goes on
+out of memory                     the same, and the device's cache is emptied first
+the GPU's context is dead         the run ends: every later call in this process would fail as well
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_MOST_CHARACTERS = 2_000
+_MOST_TRACE_CHARACTERS = 20_000
+# CUDA's manual says of these errors that the process must be terminated and relaunched
+# (https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html, cudaError)
+_STICKY_CODES = frozenset({214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999})
+_STICKY_WORDS = (
+    "illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out and was terminated",
+    "illegal instruction",
+    "misaligned address",
+    "hardware stack error",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "context is destroyed",
+    "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a trial failed.
+
+    Attributes:
+        reason: Type and message of the exception, for tables and the report.
+        traceback: Where it was raised, for debugging; kept in the run directory only.
+        kills_context: Whether no further work is possible on this device in this process.
+    """
+
+    reason: str
+    traceback: str = ""
+    kills_context: bool = False
+
+
+def failure_of(error: BaseException, synchronize: Callable[[], None] | None = None) -> Failure:
+    """Describe an exception of the work, then let go of everything that it keeps alive.
+
+    Frees the memory that the failed call held, so that a trial after an out-of-memory error starts with an empty cache.
+
+    Args:
+        error: The exception; the frames of its traceback are cleared.
+        synchronize: Waits for the device. Raises if the device's context is dead.
+    """
+    reason = f"{type(error).__name__}: {error}".strip().removesuffix(":")[:_MOST_CHARACTERS]
+    trace = "".join(traceback.format_exception(error))[-_MOST_TRACE_CHARACTERS:]
+    dead = kills_context(error)
+    _release(error)
+    if not dead and synchronize is not None:
+        try:
+            synchronize()
+        except Exception as second:
+            # a context that still fails with nothing left to do stays dead
+            dead = not isinstance(second, MemoryError) and "out of memory" not in str(second).lower()
+            _release(second)
+    if not dead:
+        _empty_cache()
+    return Failure(reason=reason, traceback=trace, kills_context=dead)
+
+
+def kills_context(error: BaseException) -> bool:
+    """Return True for CUDA errors after which nothing works any more in this process ("sticky" errors)."""
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    code = getattr(error, "error_code", None)  # of torch.AcceleratorError
+    if code is not None and int(code) in _STICKY_CODES:
+        return True
+    return ("cuda" in text or "accelerator" in text) and any(words in text for words in _STICKY_WORDS)
+
+
+def _release(error: BaseException) -> None:
+    """Drop the local variables of the frames that raised: they hold the tensors of the failed call."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+
+
+def _empty_cache() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()

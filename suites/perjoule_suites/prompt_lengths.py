@@ -1,0 +1,47 @@
+"""How much of a prompt each text encoder of a pipeline reads, by its own tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perjoule.types import PromptCut
+
+# `model_max_length` of a tokenizer that has no limit is about 1e30
+_NO_LIMIT = 1_000_000
+_PART = 512
+
+
+def token_limits(
+    tokenizers: Mapping[str, Any], pipeline_class: type, call_args: Mapping[str, Any]
+) -> dict[str, tuple[Any, int]]:
+    """Return the tokenizers that have a limit: name -> (tokenizer, tokens).
+
+    A CLIP encoder reads its `model_max_length` (77); of others the pipeline reads `max_sequence_length`, an argument of
+    its call, where it has one.
+    """
+    default = inspect.signature(pipeline_class.__call__).parameters.get("max_sequence_length")
+    found = {}
+    for name, tokenizer in sorted(tokenizers.items()):
+        limit: Any = getattr(tokenizer, "model_max_length", None)
+        if default is not None and not type(tokenizer).__name__.startswith("CLIP"):
+            limit = call_args.get("max_sequence_length", default.default)
+        if isinstance(limit, int) and 0 < limit < _NO_LIMIT:
+            found[name] = (tokenizer, limit)
+    return found
+
+
+def prompt_cuts(limits: Mapping[str, tuple[Any, int]], prompts: Sequence[str]) -> tuple[PromptCut, ...]:
+    """Return the prompts that are longer than an encoder reads, with what is lost of them."""
+    texts = list(dict.fromkeys(prompts))
+    found = []
+    for name, (tokenizer, limit) in limits.items():
+        for start in range(0, len(texts), _PART):
+            part = texts[start : start + _PART]
+            for text, ids in zip(part, tokenizer(part, truncation=False, verbose=False).input_ids, strict=True):
+                if len(ids) > limit:
+                    # the last place is the end token's, as the pipelines themselves report it
+                    lost = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
+                    found.append(PromptCut(encoder=name, limit=limit, prompt=text, tokens=len(ids), lost=lost))
+    return tuple(found)

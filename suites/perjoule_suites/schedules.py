@@ -1,0 +1,162 @@
+"""Schedulers: made as a variant asks for them, and walked through once on noise, before any weights are read.
+
+A walk is the loop of the pipeline with random numbers in the place of the network. It takes milliseconds and raises
+where the real loop would: a solver that looks past its last step, more steps than a distilled schedule has, a scheduler
+without what the pipeline calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from perjoule.errors import SuiteError
+from perjoule.types import Variant
+from perjoule_suites.faults import first_line
+
+_SHAPE = (1, 4, 8, 8)
+_OWN_SIGMAS = "np.linspace(1.0, 1 / num_inference_steps"
+
+
+def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
+    """Return the scheduler of a variant: the class and settings that it declares on the configuration of `own`.
+
+    Raises:
+        SuiteError: The class is not a scheduler, a setting is not known, or the two do not go together.
+    """
+    import diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    name = variant.scheduler or type(own).__name__
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+        what = "is not a scheduler of diffusers" if kind is None else "of diffusers is not a scheduler"
+        raise SuiteError(f"{where}.scheduler = {name!r} {what}; these fit: {', '.join(_fitting(own))}")
+    known_args = parameters(kind.__init__)  # type: ignore[misc]
+    for key in variant.scheduler_args:
+        if key not in known_args:
+            raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")
+    try:
+        return kind.from_config(own.config, **variant.scheduler_args)  # type: ignore[attr-defined]
+    except Exception as error:  # of the scheduler's own checks
+        settings = f", scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
+        raise SuiteError(
+            f"{where}.scheduler = {name!r}{settings}: cannot be made from the configuration of the model's "
+            f"{type(own).__name__}: {_words(error)}"
+        ) from error
+
+
+def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: str) -> list[str]:
+    """Say which step counts of a variant cannot work with its scheduler and pipeline; empty if all can."""
+    try:
+        scheduler = make_scheduler(own, variant, where)
+    except SuiteError as error:
+        return [str(error)]
+    name = type(scheduler).__name__
+    own_name = f"{where}.model = {variant.model!r}: its own scheduler {name}"
+    key = f"{f'{where}.scheduler = {name!r}' if variant.scheduler else own_name} (variant {variant.name!r})"
+    if variant.timesteps:
+        for owner, function in ((pipeline_class, pipeline_class.__call__), (type(scheduler), scheduler.set_timesteps)):
+            if "timesteps" not in parameters(function):
+                return [f"{where}.timesteps: {owner.__name__} takes no schedule of one's own"]
+    lacking = [attribute for attribute in _needed(pipeline_class) if not hasattr(scheduler, attribute)]
+    if lacking:
+        return [
+            f"{key}: it does not fit {pipeline_class.__name__}, which needs its {', '.join(lacking)}; these fit: "
+            f"{', '.join(_fitting(own))}"
+        ]
+    demanded = _demanded(scheduler.set_timesteps)
+    if demanded:
+        return [f"{key}: its set_timesteps needs {', '.join(demanded)} as well, which a pipeline does not give"]
+    settings = f" with scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
+    failed: dict[str, tuple[str, list[int]]] = {}
+    for steps in variant.steps:
+        try:
+            _walk(make_scheduler(own, variant, where), pipeline_class, variant, steps)
+        except Exception as error:  # what the pipeline's loop would raise
+            words = _words(error)
+            failed.setdefault(re.sub(r"\d+", "#", words), (words, []))[1].append(steps)
+    bad = {steps for _, some in failed.values() for steps in some}
+    good = ", ".join(str(steps) for steps in variant.steps if steps not in bad)
+    remedy = f"choose other step counts ({good} work) or another scheduler" if good else "choose another scheduler"
+    return [
+        f"{key}{settings}: steps = {', '.join(map(str, steps))} cannot work: {words}; {remedy}"
+        for words, steps in failed.values()
+    ]
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of a function's parameters."""
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
+
+
+def _walk(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> None:
+    """Go through a schedule as the pipeline does, with noise in the place of the network's output."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    scheduler.set_timesteps(**_timestep_arguments(scheduler, pipeline_class, variant, steps))
+    sample = torch.randn(_SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
+    known = parameters(scheduler.step)
+    more: dict[str, Any] = {"generator": [generator]} if "generator" in known else {}
+    if "eta" in known and "eta" in variant.call_args:
+        more["eta"] = variant.call_args["eta"]
+    for timestep in scheduler.timesteps:
+        if hasattr(scheduler, "scale_model_input"):
+            scheduler.scale_model_input(sample, timestep)
+        output = torch.randn(_SHAPE, generator=generator)
+        sample = scheduler.step(output, timestep, sample, **more, return_dict=False)[0]
+    if not torch.isfinite(sample).all():
+        raise FloatingPointError("the solver makes NaN or infinite values of finite ones")
+
+
+def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> dict[str, Any]:
+    known = parameters(scheduler.set_timesteps)
+    arguments: dict[str, Any] = {}
+    if variant.timesteps:
+        arguments["timesteps"] = list(variant.timesteps)
+    elif _OWN_SIGMAS in _source(pipeline_class) and not scheduler.config.get("use_flow_sigmas", False):
+        if "sigmas" not in known:
+            raise TypeError(f"{pipeline_class.__name__} gives sigmas, which its set_timesteps does not take")
+        arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    else:
+        arguments["num_inference_steps"] = steps
+    if scheduler.config.get("use_dynamic_shifting") and "mu" in known:
+        arguments["mu"] = 1.0  # pipelines work it out from the size of the image
+    return arguments
+
+
+def _needed(pipeline_class: type) -> Iterator[str]:
+    """What the pipeline's loop takes from its scheduler without asking whether it is there."""
+    source = _source(pipeline_class)
+    asked = set(re.findall(r"hasattr\(self\.scheduler, \"(\w+)\"", source))
+    yield from sorted(set(re.findall(r"self\.scheduler\.(\w+)", source)) - asked - {"config"})
+
+
+def _source(pipeline_class: type) -> str:
+    parts = [getattr(pipeline_class, name, None) for name in ("__call__", "prepare_latents")]
+    try:
+        return "".join(inspect.getsource(part) for part in parts if part is not None)
+    except (OSError, TypeError):
+        return ""
+
+
+def _demanded(function: Callable[..., Any]) -> list[str]:
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in ("num_inference_steps", "device")
+    ]
+
+
+def _fitting(own: Any) -> list[str]:
+    return sorted({c.__name__ for c in own.compatibles} | {type(own).__name__})
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
