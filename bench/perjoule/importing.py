@@ -547,7 +547,7 @@ def _known_spec(name: str) -> MetricSpec | None:
         return None
     return replace(
         card, name=name, weights_digest=IMPORTED, licence="unknown", commercial=None, weights="", temperature=None,
-        advisory=False, description="Imported.",
+        advisory=False, description="Imported.", margin=None, scale="",
     )  # fmt: skip
 
 

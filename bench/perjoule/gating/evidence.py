@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.errors import RunError
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
@@ -134,7 +135,7 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
             what="energy",
             name=str(blank["trial_id"][0]),
             where=name,
-            detail=f"{len(blank)} {'rows' if run.is_imported else 'windows'} have no joules{why}",
+            detail=f"{len(blank)} windows have no joules{why}",
         )
 
 
@@ -142,7 +143,10 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
     """What an imported table states once for a whole cell: without its scatter, nothing passes or fails on it."""
     if not run.is_imported:
         return
-    grid = read_grid(run, [metric] if metric in run.metrics else [])
+    try:
+        grid = read_grid(run, [metric] if metric in run.metrics else [])
+    except RunError:  # joules that are not positive, which is said elsewhere
+        return
     for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.is_cell_value(ENERGY))):
         cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
         if cells:

@@ -13,8 +13,8 @@ BOOTSTRAP = (
     "other machines, other days or a constant error of the meter."
 )
 _OF_A_TABLE = (
-    "95 % intervals from 10 000 paired draws of prompts, each with all its seeds, one draw for all cells and metrics. BCa "
-    "bootstrap; Student's t where fewer than 25 prompts have joules. They cover the choice of prompts and nothing else."
+    "95 % intervals from 10 000 paired draws of prompts, each with all its seeds, one draw for all cells and metrics. "
+    "BCa bootstrap; Student's t where fewer than 25 prompts have joules. They cover the choice of prompts only."
 )
 NONE = "No intervals: what stands here was counted or recorded."
 
