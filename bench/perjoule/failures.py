@@ -71,7 +71,7 @@ def failure_of(error: BaseException, synchronize: Callable[[], None] | None = No
             dead = not isinstance(second, MemoryError) and "out of memory" not in str(second).lower()
             _release(second)
     if not dead:
-        _empty_cache()
+        free_memory()
     return Failure(reason=reason, traceback=trace, kills_context=dead)
 
 
@@ -94,7 +94,8 @@ def _release(error: BaseException) -> None:
         link = link.__cause__ or link.__context__
 
 
-def _empty_cache() -> None:
+def free_memory() -> None:
+    """Give back what nothing refers to any more: pipelines and metrics hold cycles, and CUDA keeps a cache."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():

@@ -47,7 +47,7 @@ from perjoule.quality import load_metric
 from perjoule.reporting import ReportRequest
 from perjoule.resuming import stored_prompts
 from perjoule.run_directory import Run, is_run, load_run, write_scores, write_set_scores
-from perjoule.run_writer import RunWriter, require_vacant
+from perjoule.run_writer import RunWriter, require_same_images, require_vacant
 from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.statistics.points import operating_points
 from perjoule.suite import cells_of, find_suite, is_imported, load_suite, smoke_of
@@ -256,6 +256,7 @@ def run(
         for sentence in sentences(environment.get("prompt_findings", ())):
             reporter.message(f"warning: {sentence}")
         if resume and out.exists():
+            require_same_images(out, prepared.plan)
             writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:

@@ -99,8 +99,10 @@ def recommend(
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     limit_e, limit_q = _limits(rows, sign)
     # the axis that nothing was asked of needs no limit: an energy of one window group has none
-    limits = (limit_e, point_q) if min_quality is None else (point_e, sign * limit_q)
-    surely = meets & _meets(limits[0], limits[1], sign, **asked)
+    if min_quality is None:
+        surely = meets & _meets(limit_e, point_q, sign, **asked)
+    else:
+        surely = meets & _meets(point_e, sign * limit_q, sign, **asked)
     safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 

@@ -26,7 +26,7 @@ from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
 from perjoule.run_directory import load_run
 from perjoule.suite import suite_digest, write_suite
-from perjoule.types import EnergyReading, Prompt, Suite, Trial
+from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
 
 FAILURES = "failures.jsonl"
 SUPERSEDED = "superseded.jsonl"
@@ -150,6 +150,25 @@ def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for name in ("traces", "devices", "trials"):
         kept = [row for row in read_json_lines(path / f"{name}.jsonl") if row["trial_id"] not in gone]
         write_json_lines(path / f"{name}.jsonl", kept)
+
+
+def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:
+    """Refuse to resume a run whose trials hold other images than the plan gives them.
+
+    Another version of perjoule may lay out its plan differently: the same trial id would then mean other images, some
+    images would be made twice and others never.
+
+    Raises:
+        RunError: If a finished trial differs from the plan (names the trial).
+    """
+    planned = {trial.trial_id: ([p.prompt_id for p in trial.prompts], list(trial.seeds)) for trial in plan}
+    for row in read_json_lines(path / "trials.jsonl"):
+        images = row.get("prompt_ids"), row.get("seeds")
+        if row.get("trial_id") in planned and images != planned[row["trial_id"]]:
+            raise RunError(
+                f"{path}: trial {row['trial_id']} holds other images than this version of perjoule plans for it: "
+                "resume with the version that started the run (see environment.json), or choose another --out"
+            )
 
 
 def require_vacant(path: Path) -> None:

@@ -18,7 +18,7 @@ import polars as pl
 
 from perjoule.digests import digest_file
 from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
-from perjoule.failures import failure_of
+from perjoule.failures import failure_of, free_memory
 from perjoule.files import append_lines, mend, open_journal
 from perjoule.pictures import PictureError, read_picture
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
@@ -286,6 +286,8 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
             copy = load_metric(name, dict(suite.metrics.options.get(name, {})), where)
             assert judges_images(copy)
             copy.score(images, lambda _: None)
+            del copy
+            free_memory()
         except PerjouleError:
             raise
         except Exception as error:

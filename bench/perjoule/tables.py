@@ -355,6 +355,7 @@ def schemas() -> Row:
         "point": {"$ref": "#/$defs/Choice"},
         "reason": {"type": ["string", "null"]},
         "n_prompts": {"type": "integer"},
+        "n_window_groups": {"type": "integer"},
     }
     recommend_schema = {
         "$defs": {"Choice": choice},

@@ -256,7 +256,7 @@ def run_trial(
     if window is not None:
         reading = _with_net_energy(window.reading, idle_power_w)
         trial = replace(trial, reading=reading, iterations=reading.iterations or protocol.iterations)
-    if failure is None and (problem := _problem_of(result, len(texts))):
+    if failure is None and (problem := problem_of(result, len(texts))):
         failure = Failure(reason=problem)
         trial = replace(trial, failure=problem)
     if failure is not None or result is None:
@@ -329,7 +329,7 @@ def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[st
     return remarks(generator.read_prompts(texts), len(texts)) if reads_prompts(generator) else ()
 
 
-def _problem_of(result: object, count: int) -> str | None:
+def problem_of(result: object, count: int) -> str | None:
     """What is wrong with the result of a policy that should have drawn `count` images; None if nothing is."""
     if not isinstance(result, Generation):
         return f"the step policy returned {type(result).__name__}, not a Generation"

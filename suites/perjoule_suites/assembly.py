@@ -181,7 +181,7 @@ def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
         return explain(error, source.model, where)
     again = "run again to fetch it anew" if source.revision else "copy or download it again"
     return UsageError(
-        f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or no safetensors "
+        f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or not a safetensors "
         f"file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {again}"
     )
 

@@ -58,21 +58,22 @@ def mutants() -> Iterator[Mutant]:
 
 
 def _evidence() -> Iterator[Mutant]:
-    from perjoule.gating import evidence
+    from perjoule.gating import disturbances, evidence
     from perjoule.types import Variant
 
-    file, likely = f"{GATING}/evidence.py", "TestInvalidWindows"
+    file, likely = f"{GATING}/disturbances.py", "TestInvalidWindows"
 
     def mutant(name: str, old: str, new: str) -> Mutant:
         return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
-    line = "INVALIDATING = (" + ", ".join(f'"{code}"' for code in evidence.INVALIDATING) + ")"
-    for code in evidence.INVALIDATING:
+    line = "INVALIDATING = (" + ", ".join(f'"{code}"' for code in disturbances.INVALIDATING) + ")"
+    for code in disturbances.INVALIDATING:
         yield mutant(f"code {code}", line, line.replace(code, "W---"))
     for word in ("slowdown", "brake", "sync boost"):
         yield mutant(f"W261 {word}", "(slowdown|brake|sync boost)", "(slowdown|brake|sync boost)".replace(word, "-"))
     yield mutant("W261", " or _BRAKED.search(text)", "")
     yield mutant("codes anywhere in the text", "text.startswith(INVALIDATING)", "any(c in text for c in INVALIDATING)")
+    file = f"{GATING}/evidence.py"
     yield mutant("no window tolerated", "_TOLERATED_SHARE = 0.05", "_TOLERATED_SHARE = 0.0")
     yield mutant("a tenth tolerated", "_TOLERATED_SHARE = 0.05", "_TOLERATED_SHARE = 0.1")
     yield mutant("every window tolerated", "_TOLERATED_SHARE = 0.05", "_TOLERATED_SHARE = 1.0")
@@ -196,9 +197,7 @@ def _margins() -> Iterator[Mutant]:
     yield mutant("margins that are none", 'if not 0 < value < float("inf"):', "if False:")
     yield mutant("old runs", "return installed.margin", "return None")
     file = f"{GATING}/__init__.py"
-    yield mutant(
-        "a margin is needed", "        require_margin(name, margins, baseline)\n", "        pass\n"
-    )
+    yield mutant("a margin is needed", "        require_margin(name, margins, baseline)\n", "        pass\n")
     file = "perjoule/shares.py"
     yield mutant("bare numbers", "if number >= 1 and not isinstance(value, Share):", "if False:")
     yield mutant("bare 1", "if number >= 1 and", "if number > 1 and")

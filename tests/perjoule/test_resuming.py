@@ -218,3 +218,15 @@ def test_a_distractor_file_that_changed_does_not_mix_with_kept_scores(tmp_path):
     file.write_text("a longer one\n")
     assert set(before) == {"distractors"}
     assert _digests({"distractors": str(file), "definition": "b"}) != before
+
+
+def test_trials_that_hold_other_images_than_the_plan_are_refused(folder):
+    run = start(folder)
+    journal = run / "trials.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    rows[0]["seeds"] = [2]
+    before = "".join(json.dumps(row) + "\n" for row in rows)
+    journal.write_text(before)
+    with pytest.raises(RunError, match=f"trial {rows[0]['trial_id']} holds other images"):
+        go(folder / "suite.toml", run, resume=True)
+    assert journal.read_text() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import RunError
+from perjoule.gating.disturbances import disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
@@ -18,12 +18,6 @@ from perjoule.text import provenance_note
 from perjoule.types import Variant
 from perjoule.warnings_table import warning
 
-# a window with one of these has a number that is wrong (W202, W212, W213, W215), or is not of this work on this device
-# alone: stopped on the way (W251), other processes (W260), another power limit (W263). What is the same on both sides
-# (W203, W205, W214, W223) or is in the bound (W201, W207, W210, W211) does not forbid a comparison
-INVALIDATING = ("W202", "W212", "W213", "W215", "W251", "W260", "W263")
-# a board that heat or a power brake held back; one at its power cap is as it was set up
-_BRAKED = re.compile(r"^W261.*(slowdown|brake|sync boost)")
 _TOLERATED_SHARE = 0.05
 # of a variant all must agree but its name, by which two runs are matched, and the rungs, which are cells
 _NOT_COMPARED = ("name", "steps", "levels")
@@ -167,11 +161,6 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
     marked = _disturbed(good)
     if len(marked) > _TOLERATED_SHARE * len(good):
         yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict: {marked[0]}"
-
-
-def disturbance(warnings: Iterable[str]) -> str | None:
-    """The first warning of a window that makes it invalid for a verdict, or None."""
-    return next((text for text in warnings if text.startswith(INVALIDATING) or _BRAKED.search(text)), None)
 
 
 def _disturbed(trials: pl.DataFrame) -> list[str]:

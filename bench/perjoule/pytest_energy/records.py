@@ -93,7 +93,7 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
     if len(now.known) < 2 or len(before.known) < 2 or len(now.known) < len(now.energy_j):
         why = "; ".join(now.warnings[:2]) or "windows gave no joules"
         return Judgement(outcome="invalid", reason=f"{len(now.known)} of {len(now.energy_j)} rounds have joules: {why}")
-    from perjoule.gating.evidence import disturbance
+    from perjoule.gating.disturbances import disturbance
 
     for side, measured in (("now", now), ("baseline", before)):
         disturbed = disturbance(measured.warnings)

@@ -18,7 +18,7 @@ import pytest
 from perjoule.errors import PerjouleError
 from perjoule.pictures import pixel_digest
 from perjoule.pytest_energy.fixture import EnergyBenchmark
-from perjoule.trial import Cells, draw_cell, texts_of
+from perjoule.trial import Cells, NotLoadedError, draw_cell, problem_of, texts_of
 from perjoule.types import Assignment
 
 
@@ -44,7 +44,7 @@ class CellItem(pytest.Function):
 
     def repr_failure(self, excinfo: Any) -> Any:
         """Our own errors are sentences already."""
-        if isinstance(excinfo.value, PerjouleError):
+        if isinstance(excinfo.value, PerjouleError | NotLoadedError):
             return str(excinfo.value)
         return super().repr_failure(excinfo)
 
@@ -77,12 +77,16 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
     def test(request: pytest.FixtureRequest, energy_benchmark: EnergyBenchmark) -> None:
         suite = _open(request.config, path)
         trial = suite.first[cell_id]
+        from perjoule.examining import suite_folder
+        from perjoule.models import relative_to
         from perjoule.pipeline import torch_threads
 
-        with torch_threads(suite.threads):
+        with torch_threads(suite.threads), relative_to(suite_folder(path)):
             ready = suite.cells.ready(trial.cell)
             energy_benchmark.call = _identity(trial)
             drawn = energy_benchmark(draw_cell, ready, [prompt.text for prompt in trial.prompts], trial.seeds)
+        if problem := problem_of(drawn, len(trial.seeds)):
+            pytest.fail(problem, pytrace=False)
         energy_benchmark.extra_info["image_sha256"] = [pixel_digest(picture) for picture in drawn.images]
 
     return test

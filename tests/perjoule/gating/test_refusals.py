@@ -22,7 +22,7 @@ from perjoule.errors import UsageError
 from perjoule.files import write_json
 from perjoule.gating import GateConfig, gate, render
 from perjoule.gating.decide import IDENTICAL
-from perjoule.gating.evidence import INVALIDATING
+from perjoule.gating.disturbances import INVALIDATING
 from perjoule.gating.pairing import pair_runs
 from perjoule.gating.records import Verdict
 from perjoule.run_directory import Run, load_run

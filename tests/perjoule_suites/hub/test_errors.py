@@ -89,7 +89,7 @@ def test_a_folder_with_a_file_that_was_cut_short(shelf: Shelf) -> None:
     weights = folder / UNET
     weights.write_bytes(weights.read_bytes()[:1000])
     message = shelf.worker.error(replace(shelf.put("test/other"), model=str(folder)))
-    assert f"{UNET} is cut short or no safetensors file (1,000 bytes)" in message
+    assert f"{UNET} is cut short or not a safetensors file (1,000 bytes)" in message
     assert f"delete {weights}" in message
 
 
