@@ -10,6 +10,7 @@ from typing import Any
 from perjoule.errors import MeterError
 from perjoule.meters import list_meters, open_meter
 from perjoule.meters.base import BaseMeter, BoardFacts
+from perjoule.text import provenance_words
 
 TRIAL_LENGTHS_S = (0.2, 1.0)
 IDLE_S = 1.0
@@ -142,7 +143,7 @@ def _head(one: MeterCheck) -> str:
         return f"{one.name}: {one.why}"
     if not one.works:
         return f"{one.name} does not work\n  {one.why}"
-    brand = one.provenance if one.provenance == "measured" else f"{str(one.provenance).upper()}, not measured"
+    brand = provenance_words(one.provenance)
     return f"{one.name} works  [{one.boundary}, {brand}]"
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STREAM_FOLDERS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 # columns that say which row is which; without them a table means nothing
 _NAMING = {"trial_id", "image_id", "cell_id", "variant", "prompt_id", "prompt_ids", "seed", "seeds", "metric"}
+# what an imported table need not state: the seeds of its images, a metric where it holds joules alone
+_MAY_BE_EMPTY = {"seed", "metric"}
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -258,7 +260,7 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
             for name, kind in columns.items()
             if name not in frame.columns or frame.schema[name] != kind
         )
-        if gaps := [name for name in columns if name in _NAMING and frame[name].null_count()]:
+        if gaps := [name for name in columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
             raise RunError(f"{path}: column {', '.join(gaps)} has gaps: restore the file from a copy")
         return frame
     # polars panics, which is not an Exception, over some damaged bytes

@@ -26,6 +26,7 @@ from perjoule.carbon import Carbon, carbon
 from perjoule.errors import CommandError, MeterError, UsageError
 from perjoule.meters import open_meter
 from perjoule.meters.conditions import totals
+from perjoule.text import provenance_words
 from perjoule.types import Boundary, DeviceEnergy, EnergyReading, Provenance
 
 if TYPE_CHECKING:  # it would load numpy
@@ -239,7 +240,7 @@ def as_text(measurement: Measurement) -> str:
     """The measurement for people: joules first."""
     one = measurement
     lines = [_ending(one)] if one.exit_code else []
-    lines.append(f"{_joules(one)} in {one.duration_s:.3f} s  [{one.boundary}, {_brand(one.provenance)}]")
+    lines.append(f"{_joules(one)} in {one.duration_s:.3f} s  [{one.boundary}, {provenance_words(one.provenance)}]")
     if one.net_energy_j is not None and one.idle_power_w is not None:
         lines.append(f"  net of rest at {one.idle_power_w:.4g} W: {one.net_energy_j:.4g} J")
     if one.partial_energy_j is not None:
@@ -264,10 +265,6 @@ def _joules(one: Measurement) -> str:
     if one.uncertainty_j is None:
         return f"{one.energy_j:.4g} J, bound unknown"
     return f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J ({one.uncertainty_j / one.energy_j:.1%})"
-
-
-def _brand(provenance: Provenance) -> str:
-    return provenance if provenance == "measured" else f"{provenance.upper()}, not measured"
 
 
 def _conditions(board: DeviceEnergy) -> str:

@@ -30,7 +30,7 @@ from perjoule.models import relative_to
 from perjoule.plan import make_plan, planned_trials
 from perjoule.planning import Forecast, forecast
 from perjoule.planning.forecast import image_bytes_at_most
-from perjoule.planning.measured import Windows, calibration_plan, is_imported, measured_price, unused
+from perjoule.planning.measured import Windows, calibration_plan, measured_price, unused
 from perjoule.policies import load_policy
 from perjoule.prompt_findings import record_of, sentences
 from perjoule.prompts import Origin, read_prompt_set
@@ -50,7 +50,7 @@ from perjoule.run_directory import Run, is_run, load_run, write_scores, write_se
 from perjoule.run_writer import RunWriter, require_same_images, require_vacant
 from perjoule.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.statistics.points import operating_points
-from perjoule.suite import cells_of, find_suite, load_suite, smoke_of
+from perjoule.suite import cells_of, find_suite, is_imported, load_suite, smoke_of
 from perjoule.trial import GeneratorCache, NotLoadedError
 from perjoule.types import (
     Assignment,
@@ -138,6 +138,11 @@ def _prepare(
     path: Path, limit: int | None, *, models: Sequence[str], smoke: bool, side_px: int | None, resume: Path | None
 ) -> Prepared:
     suite = with_models(load_suite(path), models)
+    if is_imported(suite):
+        raise SuiteError(
+            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
+            "table states and not how to draw the images; it cannot be run"
+        )
     if smoke:
         suite = smoke_of(suite, side_px)
     elif side_px is not None:
@@ -284,7 +289,7 @@ def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
     """
     if earlier is None:
         return _foresee(prepared, None)
-    windows = None if is_imported(earlier) else Windows.of(earlier)
+    windows = None if earlier.is_imported else Windows.of(earlier)
     return _foresee(prepared, windows, earlier, notes=unused(earlier))
 
 
@@ -341,6 +346,11 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
 
     A scoring that was stopped goes on where it was; one that was finished starts anew.
     """
+    if run.is_imported:
+        raise RunError(
+            f"{run.path} was imported and holds no pictures: add columns quality:<metric> to the table and import it "
+            "again"
+        )
     planned = planned_trials(run.suite, len(run.prompt_set))
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")

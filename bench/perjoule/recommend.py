@@ -13,7 +13,7 @@ import numpy as np
 from perjoule.diffusers_code import diffusers_code
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
-from perjoule.statistics.grid import read_grid
+from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 
@@ -55,6 +55,8 @@ def recommend(
     if (min_quality is None) == (max_joules is None):
         raise UsageError("recommend: give either --min-quality or --max-joules")
     name = metric or run.suite.metrics.primary
+    if not name:
+        raise EvidenceError(f"recommend: {run.path} was imported without any quality: what its joules buy is not known")
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
@@ -92,6 +94,8 @@ def recommend(
         alone = sign * draws.by_prompt.resamples
         kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
         p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
+    stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
+    p_meets = np.where(stated, np.nan, p_meets)
     again = _best(draws_e, draws_q, drawn, min_quality is not None)
     limit_e, limit_q = _limits(rows, sign)
     # the axis that nothing was asked of needs no limit: an energy of one window group has none
@@ -101,6 +105,9 @@ def recommend(
         surely = meets & _meets(point_e, sign * limit_q, sign, **asked)
     safe = int(_best(point_e, point_q, surely, min_quality is not None)[0])
     chosen = best if by_point else safe
+
+    # one cell of unknown scatter leaves open how often any of them would be chosen
+    unsure = (grid.is_cell_value(name) | grid.is_cell_value(ENERGY)) & use
 
     def choice(index: int) -> dict[str, Any] | None:
         if index < 0:
@@ -115,7 +122,7 @@ def recommend(
             "quality_low": row["quality_low"],
             "quality_high": row["quality_high"],
             "p_meets": _share(p_meets[index]),
-            "p_chosen": _share((again == index).mean()) if len(again) else None,
+            "p_chosen": _share((again == index).mean()) if len(again) and not unsure.any() else None,
             "call": _call(run, row),
         }
 
@@ -197,6 +204,6 @@ def _share(value: float) -> float | None:
 def _call(run: Run, row: dict[str, Any]) -> str | None:
     """What to paste: the pipeline of the variant, and the call."""
     variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
-    if variant is None or variant.model == "imported":
+    if variant is None or run.is_imported:
         return None
     return diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

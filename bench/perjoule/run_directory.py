@@ -35,6 +35,9 @@ from perjoule.files import read_json, read_json_lines, read_parquet, write_json,
 from perjoule.suite import load_suite
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
+# the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
+WHOLE_CELL = "*"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -46,6 +49,11 @@ class Run:
     def suite(self) -> Suite:
         """The suite as it was run."""
         return load_suite(self.path / "suite.toml")
+
+    @property
+    def is_imported(self) -> bool:
+        """True if the run was made of a table: perjoule knows what the table says, and nothing of how it came about."""
+        return "imported_from" in self.environment
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -61,8 +69,8 @@ class Run:
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """Prompt id -> text."""
-        return {prompt.prompt_id: prompt.text for prompt in self.prompt_set}
+        """Prompt id -> text; of an imported run, where the table states one."""
+        return {prompt.prompt_id: prompt.text for prompt in self.prompt_set if prompt.text or not self.is_imported}
 
     @cached_property
     def trials(self) -> pl.DataFrame:
@@ -80,7 +88,8 @@ class Run:
         with _located(file := self.path / "trials.jsonl"):
             rows = read_json_lines(file)
             for row in rows:
-                row["phases_s"] = json.dumps(row.get("phases_s") or {}, sort_keys=True)
+                phases = row.get("phases_s") or {}
+                row["phases_s"] = phases if isinstance(phases, str) else json.dumps(phases, sort_keys=True)
             return pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
 
     @cached_property

@@ -23,6 +23,9 @@ from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 MAX_STEPS = 1_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_SEED = 2**64 - 1
+# the prompt source, and a model that is not stated, of a suite that `perjoule import` wrote
+IMPORTED = "imported"
 
 
 def suite_names() -> list[str]:
@@ -87,6 +90,11 @@ def write_suite(suite: Suite, path: Path) -> None:
         line = text[: error.start].splitlines()[-1]
         raise SuiteError(f"{suite.name}: {line!a}…: a name that is not UTF-8 cannot be stored: rename it") from None
     write_text(path, text)
+
+
+def is_imported(suite: Suite) -> bool:
+    """True if `perjoule import` wrote the suite: it lists what a table states, and cannot be run."""
+    return suite.prompts.source == IMPORTED
 
 
 def suite_digest(suite: Suite) -> str:
@@ -165,7 +173,7 @@ def _check(suite: Suite, where: str) -> None:
     for index, variant in enumerate(suite.variants):
         if names.index(variant.name) != index:
             raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice; names are unique")
-        _check_variant(variant, f"{where}: variants[{index}]")
+        _check_variant(variant, f"{where}: variants[{index}]", imported=is_imported(suite))
         if variant.batch_size is not None:
             _at_least(variant.batch_size, 1, f"{where}: variants[{index}].batch_size")
     for key in ("batch_size", "blocks", "iterations"):
@@ -177,12 +185,14 @@ def _check(suite: Suite, where: str) -> None:
         raise SuiteError(
             f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"
         )
-    _unique(protocol.seeds, f"{where}: protocol.seeds", "one seed")
+    _check_seeds(protocol.seeds, f"{where}: protocol.seeds", imported=is_imported(suite))
     if protocol.max_uncertainty is not None:
         _share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
     _check_prompts(suite.prompts, f"{where}: prompts")
+    if not metrics.names and not metrics.primary and is_imported(suite):
+        return  # a table of joules alone
     _unique(metrics.names, f"{where}: metrics.names", "one metric")
     if metrics.primary not in metrics.names:
         raise SuiteError(
@@ -204,8 +214,19 @@ def _check_prompts(prompts: PromptSource, where: str) -> None:
             raise SuiteError(f"{where}.{key}: for data sets of the hub only, and source = {prompts.source!r}")
 
 
-def _check_variant(variant: Variant, where: str) -> None:
+def _check_seeds(seeds: Sequence[int], where: str, *, imported: bool) -> None:
+    if seeds or not imported:  # a table may state none
+        _unique(seeds, where, "one seed")
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise SuiteError(f"{where}: {seed} is out of range: 0 to {MAX_SEED}")
+
+
+def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
     _check_name(variant.name, "name", where)
+    if imported:  # its policy is whatever the table calls it, and its steps may not be known
+        _check_steps(variant, where)
+        return
     if variant.policy == "fixed":
         _unique(variant.steps, f"{where}.steps", "one step count")
         for key in ("levels", "policy_args"):
@@ -215,9 +236,7 @@ def _check_variant(variant: Variant, where: str) -> None:
         _unique([f"{level:g}" for level in variant.levels], f"{where}.levels", "one level of the policy")
         if variant.steps:
             raise SuiteError(f"{where}.steps: policy {variant.policy!r} chooses the steps itself; remove the key")
-    for steps in variant.steps:
-        if not 1 <= steps <= MAX_STEPS:
-            raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")
+    _check_steps(variant, where)
     if not 0 <= variant.guidance <= 100:
         raise SuiteError(f"{where}.guidance = {variant.guidance}: 0 to 100; 1 or less switches guidance off")
     if variant.timesteps:
@@ -231,6 +250,12 @@ def _check_variant(variant: Variant, where: str) -> None:
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: a multiple of 8 from 8 to 8192")
+
+
+def _check_steps(variant: Variant, where: str) -> None:
+    for steps in variant.steps:
+        if not 1 <= steps <= MAX_STEPS:
+            raise SuiteError(f"{where}.steps: {steps} is out of range: 1 to {MAX_STEPS} denoising steps")
 
 
 def _check_timesteps(variant: Variant, where: str) -> None:

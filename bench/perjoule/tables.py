@@ -14,10 +14,11 @@ from perjoule import registry
 from perjoule.catalogue import facts_of, repositories, weights_name
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
+from perjoule.statistics.grid import CELL_VALUE
 from perjoule.suite import find_suite, json_schema, load_suite, suite_names
 from perjoule.text import as_json
 from perjoule.trial_counts import TrialCounts, trial_counts
-from perjoule.types import Variant
+from perjoule.types import PROVENANCES, Variant
 
 Row = dict[str, Any]
 
@@ -55,7 +56,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     if fmt == "json":
         sys.stdout.write(as_json({**found, "trials": asdict(trial_counts(run))}) + "\n")
         return
-    rows = [_frontier_row(point, found["metric"]) for point in found["points"]]
+    rows = [_frontier_row(point, found["metric"], run.is_imported) for point in found["points"]]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -67,21 +68,26 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     compared = [_comparison_row(record) for record in found["comparisons"]]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    note = _provenance_note(found["points"])
-    sys.stdout.write(f"\n{note}\n" if note else "")
+    notes = [_provenance_note(found["points"], run.is_imported), *_cell_value_notes(found)]
+    sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
 
 
-def _frontier_row(point: Row, metric: str) -> Row:
+def _frontier_row(point: Row, metric: str | None, imported: bool) -> Row:
     energy, quality = point["energy_j_per_image"], point["quality"]
-    return {
+    absent = "not in the table" if imported else "not measured"
+    row = {
         "cell": point["cell_id"],
         "steps": point["steps_mean"],
         "NFE": point["nfe_mean"],
         "J/image": energy["value"],
         "J low": energy["low"],
         "J high": energy["high"],
-        "energy is": point["provenance"] or "not measured",
+        "energy is": point["provenance"] or absent,
         "s/image": point["duration_s_per_image"],
+    }
+    if metric is None:
+        return row
+    return row | {
         metric: quality["value"],
         "low": quality["low"],
         "high": quality["high"],
@@ -99,7 +105,7 @@ def _comparison_row(record: Row) -> Row:
         "saving": _span(record["iso_quality_saving"], percent=True),
         "at quality": record["at_quality"],
         "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
-        "BD-energy": bd if record["resolved"] else f"({bd})",
+        "BD-energy": bd if record["resolved"] or bd is None else f"({bd})",
         "Holm": "yes" if record["resolved_holm"] else "no",
         "because": record["reason"] or "",
     }
@@ -109,16 +115,30 @@ def _span(estimate: Row | None, *, percent: bool) -> str | None:
     if estimate is None or estimate["value"] is None:
         return None
     kind = ".1%" if percent else ".3g"
+    if estimate["low"] is None and estimate["high"] is None:
+        return f"{estimate['value']:{kind}}"
     ends = ["open" if end is None else f"{end:{kind}}" for end in (estimate["low"], estimate["high"])]
     return f"{estimate['value']:{kind}} [{', '.join(ends)}]"
 
 
-def _provenance_note(points: list[Row]) -> str:
+def _provenance_note(points: list[Row], imported: bool) -> str:
     kinds = {point["provenance"] for point in points}
-    if kinds == {"measured"}:
-        return ""
-    named = ", ".join(sorted(str(kind or "not measured").upper() for kind in kinds - {"measured"}))
-    return f"Energy: {named}. Do not quote it as measured."
+    if imported:  # where a table has no joules there is nothing to quote
+        kinds.discard(None)
+    words = {"not stated": "PROVENANCE NOT STATED (W280)", None: "NOT MEASURED"}
+    named = ", ".join(sorted(words.get(kind, str(kind).upper()) for kind in kinds - {"measured"}))
+    return f"Energy: {named}. Do not quote it as measured." if named else ""
+
+
+def _cell_value_notes(found: Row) -> list[str]:
+    """Which numbers an imported table gives once for a whole cell."""
+    notes = []
+    for name, key in ((found["metric"], "quality"), ("energy", "energy_j_per_image")):
+        cells = [point["cell_id"] for point in found["points"] if point[key]["method"] == CELL_VALUE]
+        if cells:
+            more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
+            notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
+    return notes
 
 
 def listing(what: str) -> list[Row]:
@@ -238,7 +258,7 @@ def schemas() -> Row:
             "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
             "quality": {"$ref": "#/$defs/Estimate"},
             "quality_p10": {"$ref": "#/$defs/Estimate"},
-            "provenance": {"enum": ["measured", "estimated", "simulated", None]},
+            "provenance": {"enum": [*PROVENANCES, None]},
         },
         "required": ["cell_id", "energy_j_per_image", "quality", "quality_p10", "provenance"],
     }
@@ -302,8 +322,9 @@ def schemas() -> Row:
         "type": "object",
         "properties": {
             "schema": {"const": 1},
-            "metric": {"type": "string"},
-            "direction": {"enum": ["higher", "lower"]},
+            # null in a run that was imported from a table of joules alone
+            "metric": {"type": ["string", "null"]},
+            "direction": {"enum": ["higher", "lower", None]},
             "points": {"type": "array", "items": {"$ref": "#/$defs/Point"}},
             "frontier": {"type": "array", "items": {"type": "string"}},
             "hypervolume": {"type": ["object", "null"]},

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -30,6 +31,25 @@ def one_line(text: object) -> str:
         elif category != "Cf":
             kept.append(character)
     return " ".join("".join(kept).split())
+
+
+def provenance_words(provenance: str | None) -> str:
+    """How joules came about, in capitals unless they were measured: `ESTIMATED, not measured`."""
+    if provenance == "measured":
+        return "measured"
+    if provenance == "not stated":
+        return "PROVENANCE NOT STATED"
+    return f"{(provenance or 'unknown').upper()}, not measured"
+
+
+def provenance_note(provenances: Iterable[str | None]) -> str:
+    """A clause about joules of these provenances; empty if all of them were measured."""
+    kinds = {kind for kind in provenances if kind} - {"measured"}
+    named = sorted(kinds - {"not stated"})
+    clauses = [f"the joules are {' and '.join(kind.upper() for kind in named)}, not measured"] if named else []
+    if "not stated" in kinds:
+        clauses.append(f"the provenance of {'other' if named else 'the'} joules is NOT STATED")
+    return "; ".join(clauses)
 
 
 def escape_markdown(text: object) -> str:

@@ -5,17 +5,27 @@ SI units throughout, the unit in every name. An absent number is None with a rea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 Role = Literal["fixed", "predicted", "distilled", "control"]
-Provenance = Literal["measured", "estimated", "simulated"]
-Boundary = Literal["gpu-board", "gpu-module", "cpu-package+dram", "cpu-package", "estimate"]
+# weakest first. Joules whose provenance is not stated rank below an estimate, because they may be anything, and above
+# simulated ones, of which it is certain that they are not energy
+Provenance = Literal["simulated", "not stated", "estimated", "measured"]
+PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
+Boundary = Literal["gpu-board", "gpu-module", "cpu-package+dram", "cpu-package", "estimate", "system"]
 Direction = Literal["higher", "lower"]
 Track = Literal["alignment", "fidelity", "sharpness", "absolute"]
 
 # read by pydantic when a suite file is validated: no unknown keys, no silent conversion
 _STRICT = {"extra": "forbid", "strict": True}
+
+
+def weakest(provenances: Iterable[str | None]) -> Provenance | None:
+    """The weakest of several provenances: a number is only as good as the worst that it rests on. None without any."""
+    seen = set(provenances)
+    return next((provenance for provenance in PROVENANCES if provenance in seen), None)
 
 
 # -- what to run -------------------------------------------------------------------------------------------------------
@@ -679,7 +689,7 @@ class Estimate:
 class OperatingPoint:
     """Energy and quality of a cell under one metric, aggregated over prompts and seeds.
 
-    `provenance` is the weakest of its trials (simulated < estimated < measured).
+    `provenance` is the weakest of its trials (see `weakest`).
     """
 
     cell_id: str

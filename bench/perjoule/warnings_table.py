@@ -195,6 +195,20 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Remove negative_prompt, or set guidance above 1 (for models with embedded guidance, true_cfg_scale in "
         "call_args).",
     ),
+    "W280": Explanation(
+        meaning="The joules were imported from a table that does not state how they were obtained.",
+        consequence="They may be measured, estimated or made up. They are branded NOT STATED, rank below an estimate "
+        "and above simulated joules, and are not compared with joules of another provenance.",
+        remedy="Ask whoever made the table, add a column provenance (measured, estimated, simulated), import again.",
+    ),
+    "W281": Explanation(
+        meaning="A table states one number for all prompts of a cell, in one row or repeated in the rows of its "
+        "prompts, and it is not a bound of the metric.",
+        consequence="Its scatter is not known, so it has no interval and no share of draws on the frontier, and no "
+        "gate passes or fails on it.",
+        remedy="Import the scores (or joules) of single images. If the number is a bound of the metric, say so: "
+        "perjoule import --bounds NAME=LOW:HIGH.",
+    ),
     "W299": Explanation(
         meaning="The meter itself has a defect.",
         consequence="There is no number for this window; the work in it was not disturbed.",

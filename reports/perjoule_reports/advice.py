@@ -37,20 +37,31 @@ def _deploy(
     found = versus.get(headline.test)
     floor = "perjoule recommend RUN --min-quality Q names the cheapest cell above a quality, and how sure that is."
     if axis is None or found is None:
-        return ("Nothing can be recommended from this run: see what is missing below.",), ""
+        return (_nothing(evidence),), ""
     if axis.within_family:
         return (
-            f"{axis.name} tells closeness to the longest run, so how close is close enough is yours to say.",
+            f"{axis.name} tells closeness to {'a reference' if run.is_imported else 'the longest run'}, so how "
+            "close is close enough is yours to say.",
             *_bend(evidence, analysis),
             floor,
         ), ""
     if not found.cheaper or found.worse(axis):
         return (
-            "No cell is both cheaper and not shown to be worse than the longest run.",
+            f"No cell is both cheaper and not shown to be worse than {_anchor(found.anchor)}.",
             *_bend(evidence, analysis),
             floor,
         ), ""
     return (_cost(found.arm, evidence), floor), _call(run, found.arm)
+
+
+def _anchor(arm: Arm) -> str:
+    return "the longest run" if arm.steps is not None else arm.cell_id
+
+
+def _nothing(evidence: Evidence) -> str:
+    if evidence.is_cell_value(evidence.primary):
+        return "Nothing can be recommended: of one quality for each cell it is not known what is chance."
+    return "Nothing can be recommended from this run: see what is missing below."
 
 
 def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
@@ -73,16 +84,14 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     chance = arm.p_on_frontier.get(axis.name) if axis else None
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
-    return (
-        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, "
-        f"{hours} Wh{mark} per 1000 images{sure}."
-    )
+
+    return f"{arm.name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _call(run: RunData, arm: Arm) -> str:
     """What to paste; empty where the run does not say how its images were made."""
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
-    if variant is None or variant.model == "imported":
+    if variant is None or run.is_imported:
         return ""
     return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
 
@@ -93,7 +102,8 @@ def _beware(
     said = [
         *_unfinished(run),
         *_devices(run),
-        *_joules(evidence),
+        *_joules(run, evidence),
+        *_stated(evidence),
         *_sample(evidence, headline, versus),
         *_ceiling(run, evidence),
         *_choice(evidence, headline, versus),
@@ -147,19 +157,52 @@ def _devices(run: RunData) -> list[str]:
     return said
 
 
-def _joules(evidence: Evidence) -> list[str]:
+def _stated(evidence: Evidence) -> list[str]:
+    """Numbers that a table gives once for a whole cell."""
+    axis = evidence.primary
+    cells = [a.cell_id for a in evidence.arms if axis and axis.name in a.cell_values]
+    energies = [a.cell_id for a in evidence.arms if a.energy_is_stated]
     said = []
+    for name, named in ((axis.name if axis else "quality", cells), ("energy", energies)):
+        if named:
+            count = f"{len(named)} of {fmt.plural(len(evidence.arms), 'cell')}"
+            said.append(f"W281: the table gives one {name} for all of a cell in {count}: no interval, and no gate.")
+    return said
+
+
+def _mixed(run: RunData) -> list[str]:
+    """Cells that pool joules of several provenances."""
+    if not {"provenance", "cell_id"} <= set(run.trials.columns):
+        return []
+    kinds = run.trials.drop_nulls("provenance").group_by("cell_id").agg(pl.col("provenance").unique().sort())
+    mixed = kinds.filter(pl.col("provenance").list.len() > 1).sort("cell_id")
+    if mixed.is_empty():
+        return []
+    cell, named = mixed.row(0)
+    return [
+        f"{fmt.plural(len(mixed), 'cell')} pool joules of several provenances, such as {fmt.clean(cell)} "
+        f"({', '.join(named)}): each is branded as the weakest of them."
+    ]
+
+
+def _joules(run: RunData, evidence: Evidence) -> list[str]:
+    said = _mixed(run)
     if evidence.provenance == "estimated":
         said.append(
             "The joules come from a power model, not a meter: read ratios inside this run, not absolute joules."
         )
     elif evidence.provenance == "simulated":
         said.append("The joules are simulated: they say nothing about any device.")
+    elif evidence.provenance == "not stated":
+        said.append(
+            "W280: the imported table does not state how its joules were obtained: do not quote them as measured."
+        )
     shares = [a.energy_bound_j / a.energy.value for a in evidence.arms if a.energy.value and a.energy_bound_j]
     if shares and max(shares) > WIDE_BOUND:
+        whose = "The uncertainty that the table states" if evidence.imported else "The meter's own bound"
         said.append(
-            f"The meter's own bound is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all "
-            "cells cancels from ratios, and no interval here contains it."
+            f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all cells cancels "
+            "from ratios, and no interval here contains it."
         )
     if len(evidence.boundaries) > 1:
         said.append(f"The cells were metered at unlike boundaries ({', '.join(evidence.boundaries)}).")

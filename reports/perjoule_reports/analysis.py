@@ -71,6 +71,9 @@ class Analysis:
         """Two cells prompt by prompt; None if they share no scored prompt."""
         if self.compared is None or not {test, anchor} <= set(self.compared.grid.cells):
             return None
+        places = [self.compared.grid.cells.index(cell) for cell in (test, anchor)]
+        if self.compared.grid.is_cell_value(self.compared.spec.name)[places].any():
+            return None
         return per_prompt(self.compared, test, anchor)
 
     def slices_of(self, found: PerPrompt, run: RunData) -> tuple[Slice, ...]:
@@ -139,13 +142,15 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
         "sensitivity": tuple(bd_by_metric(run, drawn, record)),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
-        "attainment": attainment(compared, allowed) if allowed else None,
+        "attainment": attainment(compared, allowed)
+        if allowed and not drawn.grid.is_cell_value(primary.name).any()
+        else None,
     }
 
 
 def missing_trials(run: RunData) -> tuple[int, int]:
     """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
-    if not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants):
+    if not run.suite.variants or run.is_imported:
         return len(run.trials), 0
     from perjoule.suite import cells_of, images_per_window
 

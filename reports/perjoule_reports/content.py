@@ -62,7 +62,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         pictures_section(run, evidence, said),
         power_section(run, evidence),
         noise_section(evidence, analysis),
-        system_section(run),
+        system_section(run, evidence),
         method_section(run, evidence, analysis),
         data_section(run, evidence),
         carbon_section(analysis),
@@ -70,12 +70,11 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     sections = tuple(section for section in made if section is not None)
     rules = frozenset().union(*(figure.rules for section in sections for figure in section.figures))
     verdict = stamp(analysis.verdict)
-    when = fmt.clean(run.environment.get("created_utc") or "at an unrecorded time")
-    commit = fmt.clean(run.environment.get("commit") or "not recorded")
     return Report(
         title=fmt.clean(run.suite.title or run.suite.name),
-        subtitle=f"suite {fmt.clean(run.suite.name)} · run {when} · commit {commit}",
+        subtitle=_subtitle(run),
         provenance=evidence.provenance,
+        imported=evidence.imported,
         stamp=verdict,
         headline=said,
         badges=trust.badges(run, evidence),
@@ -83,3 +82,11 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         css_rules=tuple(sorted(rules)),
         payload=data.payload(run, evidence, analysis, verdict, said, notes),
     )
+
+
+def _subtitle(run: RunData) -> str:
+    facts = run.environment
+    if run.is_imported:
+        return f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
+    when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
+    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(facts.get('commit') or 'not recorded')}"

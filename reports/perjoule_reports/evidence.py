@@ -7,7 +7,7 @@ NaN or infinite reads as absent too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,13 @@ import polars as pl
 
 from perjoule.errors import PerjouleError
 from perjoule.statistics.devices import mixtures
-from perjoule.statistics.grid import read_grid
+from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
-from perjoule.types import Suite
-from perjoule_reports.format import Interval, brand, clean, finite
+from perjoule.types import Suite, weakest
+from perjoule_reports.format import Interval, brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
-_WEAKEST_FIRST = ("simulated", "estimated", "measured")
+_CODE = CELL_VALUE.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ class Axis:
 class Arm:
     """One cell with its energy and, by metric name, its quality.
 
-    `steps_spread` holds the 5th and the 95th percentile of the steps over images.
+    `steps_spread` holds the 5th and the 95th percentile of the steps over images. `cell_values` are the metrics under
+    which an imported table gives one value for the whole cell; `energy_is_stated` says the same of its energy.
     """
 
     cell_id: str
@@ -56,6 +57,7 @@ class Arm:
     steps: float | None
     nfe: float | None = None
     energy: Interval = field(default_factory=Interval)
+    energy_is_stated: bool = False
     energy_bound_j: float | None = None
     duration_s: float | None = None
     provenance: str | None = None
@@ -64,8 +66,14 @@ class Arm:
     seed_count: int = 0
     steps_spread: tuple[float, float] | None = None
     quality: Mapping[str, Interval] = field(default_factory=dict)
+    cell_values: frozenset[str] = frozenset()
     on_frontier: Mapping[str, bool] = field(default_factory=dict)
     p_on_frontier: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`sd15, 25 steps`; the cell where its steps are not known."""
+        return self.cell_id if self.steps is None else f"{self.variant}, {step_count(self.steps)}"
 
     @property
     def mean_power_w(self) -> float | None:
@@ -97,6 +105,17 @@ class Evidence:
     interval_methods: tuple[str, ...]
     prompt_count: int
     seed_count: int
+    imported: bool = False
+
+    @property
+    def has_intervals(self) -> bool:
+        """True if any number of a cell has an interval."""
+        return any(a.energy.bounded or any(q.bounded for q in a.quality.values()) for a in self.arms)
+
+    def is_cell_value(self, axis: Axis | None) -> bool:
+        """True if the table gives one quality for all of a cell wherever it gives one at all."""
+        scored = [a for a in self.arms if axis is not None and a.quality_of(axis).value is not None]
+        return bool(scored) and axis is not None and all(axis.name in a.cell_values for a in scored)
 
     def variants(self) -> list[str]:
         """Return the variants that have arms, in order."""
@@ -138,6 +157,7 @@ def read_evidence(run: RunData) -> Evidence:
         interval_methods=tuple(dict.fromkeys(methods)),
         prompt_count=max((a.prompt_count for a in arms), default=0) or len(run.prompts),
         seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
+        imported=run.is_imported,
     )
 
 
@@ -150,12 +170,6 @@ def _unpooled(run: RunData) -> list[dict[str, Any]]:
         else row
         for row in run.points.to_dicts()
     ]
-
-
-def weakest(provenances: Iterable[str | None]) -> str | None:
-    """Return the weakest of several provenances: simulated, then estimated, then measured."""
-    found = set(provenances)
-    return next((p for p in _WEAKEST_FIRST if p in found), None)
 
 
 def phases(row: Mapping[str, Any]) -> dict[str, float]:
@@ -179,6 +193,8 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
             advisory=spec.advisory,
         )
     for row in rows:
+        if row["metric"] is None:  # joules alone
+            continue
         name = str(row["metric"])
         higher = row.get("direction", "higher") != "lower"
         axes.setdefault(name, Axis(name=name, higher=higher, track=str(row.get("track") or "absolute")))
@@ -188,6 +204,7 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
 
 def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] | None) -> Arm:
     first = rows[0]
+    rows = [row for row in rows if row["metric"] is not None]
     families = {v.name: v.family or v.model for v in run.suite.variants}
     chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
     return Arm(
@@ -199,6 +216,7 @@ def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] |
         steps=finite(first.get("steps_mean")),
         nfe=finite(first.get("nfe_mean")),
         energy=_interval(first, "energy_j_per_image", "energy_low", "energy_high"),
+        energy_is_stated=str(first.get("energy_method")).startswith(_CODE),
         energy_bound_j=finite(first.get("energy_bound_j_per_image")),
         duration_s=finite(first.get("duration_s_per_image")),
         provenance=first.get("provenance"),
@@ -207,6 +225,7 @@ def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] |
         seed_count=int(first.get("n_seeds") or 0),
         steps_spread=spread,
         quality={str(r["metric"]): _interval(r, "quality", "quality_low", "quality_high") for r in rows},
+        cell_values=frozenset(str(r["metric"]) for r in rows if str(r.get("quality_method")).startswith(_CODE)),
         on_frontier={str(r["metric"]): bool(r.get("on_frontier")) for r in rows},
         p_on_frontier={name: p for name, p in chances.items() if p is not None},
     )

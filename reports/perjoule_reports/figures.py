@@ -99,7 +99,7 @@ def frontier(
     said = [
         axis.description.rstrip("."),
         panel.remark,
-        "compares with the family's longest run, so never between families" if axis.within_family else "",
+        _scale_remark(evidence, axis),
         "" if axis.higher else "lower is better, the axis is reversed",
         "advisory" if axis.advisory else "",
     ]
@@ -117,6 +117,13 @@ def frontier(
         data=data,
         small=small,
     )
+
+
+def _scale_remark(evidence: Evidence, axis: Axis) -> str:
+    if not axis.within_family:
+        return ""
+    against = "a reference" if evidence.imported else "the family's longest run"
+    return f"compares with {against}, so never between families"
 
 
 def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
@@ -288,7 +295,4 @@ def _tooltip(arm: Arm, axis: Axis) -> str:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality[axis.name])
     mark = f" {arm.brand}" if arm.brand else ""
-    return (
-        f"{arm.variant}, {fmt.step_count(arm.steps)}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, "
-        f"{axis.name} {quality[0]} {quality[1]}"
-    )
+    return f"{arm.name}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, {axis.name} {quality[0]} {quality[1]}"

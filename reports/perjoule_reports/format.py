@@ -16,7 +16,7 @@ clean = one_line  # under the name that this room knows
 ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
-_BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim."}
+_BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim.", "not stated": "n.s."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,9 @@ def steps(value: float | None) -> str:
 
 
 def step_count(value: float | None) -> str:
-    """Print `1 step`, `12 steps`, `13.4 steps`."""
+    """Print `1 step`, `12 steps`, `13.4 steps`, and that the count is not stated where it is not known."""
+    if value is None:
+        return "unstated steps"
     return f"{steps(value)} {'step' if value == 1 else 'steps'}"
 
 
@@ -129,6 +131,13 @@ def plural(count: int, noun: str) -> str:
 def brand(provenance: str | None) -> str:
     """Return the short mark that every joule of this provenance carries; empty for measured ones."""
     return _BRANDS.get(provenance or "", "unk.")
+
+
+def provenance_title(provenance: str | None, imported: bool = False) -> str:
+    """How the joules came about, in capitals for a band or a badge; None where there are none."""
+    if provenance is None:
+        return "NO JOULES" if imported else "NOT MEASURED"
+    return "PROVENANCE NOT STATED" if provenance == "not stated" else provenance.upper()
 
 
 def shorten(text: str, length: int) -> str:

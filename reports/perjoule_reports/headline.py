@@ -23,6 +23,8 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     axis = evidence.primary
     if not evidence.arms:
         return Headline(sentence="This run holds no finished trials, so there is nothing to compare.")
+    if evidence.imported and (said := _one_sided(evidence)):
+        return said
     if all(a.energy.value is None for a in evidence.arms):
         return Headline(
             sentence="Energy was not measured in this run, so no cost can be stated.",
@@ -32,6 +34,8 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         return Headline(sentence="The images have not been scored, so the joules have nothing to be held against.")
     comparable = rivals(evidence, axis)
     anchor = next((a for a in comparable if a.cell_id == analysis.anchor), None)
+    if evidence.is_cell_value(axis):
+        return _cell_values(comparable, axis)
     if anchor is None or len(comparable) < 2:
         return _single(comparable, axis)
     contrasts = [v for a in comparable if (v := versus.get(a.cell_id)) is not None and a.role != "control"]
@@ -40,7 +44,7 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         return _few(anchor, axis, enough)
     cheaper = sorted((v for v in contrasts if v.cheaper), key=lambda v: v.energy_ratio.value or 0)
     if axis.within_family:
-        said, test = _fidelity(cheaper, anchor, axis)
+        said, test = _fidelity(cheaper, anchor, axis, evidence.imported)
     elif not cheaper:
         said, test = _not_cheaper(anchor), None
     elif not any(v.worse(axis) for v in contrasts):
@@ -53,13 +57,64 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     return replace(said, test=other.arm.cell_id, anchor=anchor.cell_id)
 
 
+def _one_sided(evidence: Evidence) -> Headline | None:
+    """Of a table that has joules alone, or quality alone."""
+    if all(a.energy.value is None for a in evidence.arms):
+        return Headline(
+            sentence="The table states no energy, so no cost can be stated.",
+            support=("Absent is not zero.",),
+        )
+    axis = evidence.primary
+    if axis is None or all(a.quality_of(axis).value is None for a in evidence.arms):
+        unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
+        known = sorted((a for a in evidence.arms if a.energy.value is not None), key=lambda a: a.energy.value or 0.0)
+        low, high = (fmt.interval(a.energy, unit)[0] for a in (known[0], known[-1]))
+        title = fmt.provenance_title(evidence.provenance, imported=True).lower()
+        mark = "" if evidence.provenance == "measured" else f" ({title})"
+        span = f"{low} {unit.unit}" if len(known) == 1 else f"{low} to {high} {unit.unit}"
+        return Headline(
+            sentence=f"The table states no quality: its {fmt.plural(len(known), 'cell')} cost {span} per image"
+            f"{mark}, and what that buys is not known.",
+        )
+    return None
+
+
+def _cell_values(arms: list[Arm], axis: Axis) -> Headline:
+    """Of a table with one quality for each cell: the numbers can be listed, and no difference can be judged."""
+    if not arms:
+        return _single(arms, axis)
+    best = max(arms, key=lambda a: (a.quality_of(axis).value or 0.0) * (1 if axis.higher else -1))
+    cheapest = min(arms, key=lambda a: a.energy.value or 0.0)
+    unit = fmt.scale([best.energy.value], "J")
+    return Headline(
+        sentence=f"The table gives one {axis.name} for each cell, so no difference in {axis.name} can be told from "
+        "chance: this run shows numbers, not a saving.",
+        support=(
+            f"The highest-ranked of {fmt.plural(len(arms), 'cell')} is {best.cell_id} with "
+            f"{fmt.number(best.quality_of(axis).value)} at {fmt.number((best.energy.value or 0.0) / unit.factor)} "
+            f"{unit.unit} per image; the cheapest is {cheapest.cell_id}.",
+        ),
+    )
+
+
 def _quality(arm: Arm, axis: Axis) -> Interval:
     return arm.quality_of(axis)
 
 
 def _name(arm: Arm, other: Arm) -> str:
-    named = fmt.step_count(arm.steps)
-    return named if arm.variant == other.variant else f"{arm.variant} at {named}"
+    if arm.variant == other.variant and arm.steps is not None:
+        return fmt.step_count(arm.steps)
+    return _full_name(arm)
+
+
+def _full_name(arm: Arm) -> str:
+    """`sd15 at 25 steps`; the cell where its steps are not known."""
+    return arm.cell_id if arm.steps is None else f"{arm.variant} at {fmt.step_count(arm.steps)}"
+
+
+def _longest(anchor: Arm) -> str:
+    """What to call the anchor: which run is the longest is known only where steps are."""
+    return anchor.cell_id if anchor.steps is None else "the longest run"
 
 
 def _uses(arm: Arm, other: Arm) -> str:
@@ -76,11 +131,15 @@ def _saved(ratio: Interval) -> tuple[str, str]:
 
 def _joules(arm: Arm) -> str:
     """Return the word for this arm's energy: `energy`, or `estimated energy`."""
+    if arm.provenance == "not stated":
+        return "energy of unstated provenance"
     return "energy" if arm.provenance == "measured" else f"{arm.provenance or 'unattributed'} energy"
 
 
 def _bound_remark(found: Versus) -> tuple[str, ...]:
-    return ("The interval of the saving is the meter's own bound: one window per cell.",) if found.by_bound else ()
+    if not found.by_bound:
+        return ()
+    return (f"The interval of the saving is {found.bound}: there is one energy for each cell.",)
 
 
 def _saving(found: Versus, axis: Axis) -> Headline:
@@ -130,10 +189,11 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
 
 
 def _not_cheaper(anchor: Arm) -> Headline:
-    why = "" if anchor.energy.bounded or anchor.energy_bound_j else " Energies have no interval: one window per cell."
+    one = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
+    why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {one}."
     return Headline(
-        sentence="No cell is resolved as cheaper than the longest run, so no saving can be claimed.",
-        support=(f"The longest run is {anchor.variant} at {fmt.step_count(anchor.steps)}.{why}",),
+        sentence=f"No cell is resolved as cheaper than {_longest(anchor)}, so no saving can be claimed.",
+        support=(f"The {'anchor' if anchor.steps is None else 'longest run'} is {_full_name(anchor)}.{why}",),
     )
 
 
@@ -148,7 +208,7 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
             Tile(
                 value=f"{energy[0]} {unit.unit}",
                 detail=energy[1],
-                label=f"energy per image, {anchor.variant} at {fmt.step_count(anchor.steps)}",
+                label=f"energy per image, {_full_name(anchor)}",
                 brand=anchor.brand,
             ),
         ),
@@ -159,7 +219,7 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus]) -> Headline:
     n = max((c.prompt_count for c in contrasts), default=0)
     counted = f"with {fmt.plural(n, 'prompt')}" if n else "without scores per prompt"
     return Headline(
-        sentence=f"No cell is resolved as worse in {axis.name} than {anchor.variant} at {fmt.step_count(anchor.steps)} "
+        sentence=f"No cell is resolved as worse in {axis.name} than {_full_name(anchor)} "
         f"{counted}: this run cannot say what the extra joules buy.",
         support=("That is a lack of evidence, not evidence of equal quality. More prompts narrow the intervals.",),
     )
@@ -170,9 +230,8 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
     share, share_interval = _saved(near.energy_ratio)
     delta = fmt.interval(near.quality, signed=True)
     return Headline(
-        sentence=f"Every cheaper cell scores worse in {axis.name} than {anchor.variant} at "
-        f"{fmt.step_count(anchor.steps)}; the nearest, {_name(near.arm, anchor)}, saves {share} "
-        f"of the {_joules(near.arm)}.",
+        sentence=f"Every cheaper cell scores worse in {axis.name} than {_full_name(anchor)}; the nearest, "
+        f"{_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
         support=(f"Its paired difference is {delta[0]} {delta[1]}.", *_bound_remark(near)),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
@@ -181,22 +240,27 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
     )
 
 
-def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis) -> tuple[Headline, Versus | None]:
+def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) -> tuple[Headline, Versus | None]:
     if not cheaper:
         return _not_cheaper(anchor), None
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
     share, share_interval = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
+    said = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
     return Headline(
         sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
-        f"{_name(anchor, near.arm)}, at {quality[0]} {quality[1]} {axis.name} of that run.",
+        f"{_name(anchor, near.arm)}, at {quality[0]} {quality[1]} {axis.name}{'' if imported else ' of that run'}.",
         support=(
-            "The longest run is the reference itself, so this axis can show closeness, never improvement.",
+            f"{said}, so this axis can show closeness, never improvement.",
             *_bound_remark(near),
         ),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
-            Tile(value=quality[0], detail=quality[1], label=f"{axis.name} to the longest run"),
+            Tile(
+                value=quality[0],
+                detail=quality[1],
+                label=f"{axis.name} to the {'reference' if imported else 'longest run'}",
+            ),
         ),
     ), near
 
@@ -208,7 +272,7 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(_quality(arm, axis))
     return Headline(
-        sentence=f"{arm.variant} at {fmt.step_count(arm.steps)} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
+        sentence=f"{_full_name(arm)} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
         f"image and scores {quality[0]} in {axis.name}; with one comparable cell there is no frontier.",
         support=(f"Energy {energy[1] or 'without interval'}, {axis.name} {quality[1] or 'without interval'}.",),
         tiles=(

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from perjoule_reports.format import provenance_title
 from perjoule_reports.payload import to_script
 from perjoule_reports.plots import GLYPHS
 from perjoule_reports.records import Report
@@ -29,6 +30,7 @@ def render_html(report: Report) -> str:
         glyphs=GLYPHS,
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,
+        provenance_title=provenance_title,
     )
 
 

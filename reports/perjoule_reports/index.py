@@ -16,7 +16,7 @@ import polars as pl
 from perjoule.errors import PerjouleError
 from perjoule.plan import make_plan
 from perjoule.run_directory import Run, is_run, load_run
-from perjoule_reports.evidence import weakest
+from perjoule.types import weakest
 from perjoule_reports.format import Interval, clean, finite
 
 
@@ -183,8 +183,7 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
             for line in lines:
                 done += line.endswith(b"\n")
                 failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
-    meter = run.environment.get("meter")
-    if isinstance(meter, dict) and meter.get("name") == "imported":
+    if run.is_imported:
         return done, failed, None
     return done, failed, len(make_plan(run.suite, run.prompt_set))
 

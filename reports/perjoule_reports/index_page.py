@@ -23,7 +23,7 @@ from perjoule_reports.index import BrokenRun, RunLine, SuiteRuns, read_folder
 from perjoule_reports.svg import CARD, GRID, INK, SERIES, Svg, embed
 
 SPARK = (4.2, 1.5)  # inches
-_TONES = {"measured": "calm", "estimated": "loud", "simulated": "alarm", None: "plain"}
+_TONES = {"measured": "calm", "estimated": "loud", "not stated": "loud", "simulated": "alarm", None: "plain"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ def _sparks(
     if len(shown) < 2:
         return (), ""
     kinds = {run.provenance for run in shown} - {"measured"}
-    brand = f", {' and '.join(sorted((kind or 'unknown').upper() for kind in kinds))}" if kinds else ""
+    brand = f", {' and '.join(sorted(fmt.provenance_title(kind or 'unknown') for kind in kinds))}" if kinds else ""
     energies = [(places[run.series], _scaled(_energy(run, suite), unit.factor)) for run in shown]
     qualities = [(places[run.series], _quality(run, suite)) for run in shown]
     both = [

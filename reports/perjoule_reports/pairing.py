@@ -21,7 +21,8 @@ LEAST_PROMPTS = 8  # with fewer, 95 % intervals hold far less often than they sa
 class Versus:
     """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
 
-    `by_bound`: the interval of the energies is the meter's own bound, since one window group gave nothing to draw from.
+    `by_bound`: the interval of the energies is the meter's own bound (or what an imported table states as uncertainty),
+    since one window group gave nothing to draw from. `bound`: which of the two, in words.
     """
 
     arm: Arm
@@ -29,8 +30,9 @@ class Versus:
     quality: Interval
     energy_ratio: Interval
     by_bound: bool
+    bound: str
     prompt_count: int
-    quadrants: Quadrants
+    quadrants: Quadrants | None
 
     @property
     def cheaper(self) -> bool:
@@ -89,6 +91,7 @@ def _versus(arm: Arm, anchor: Arm, contrast: Contrast) -> Versus:
         quality=interval_of(contrast.quality),
         energy_ratio=ratio,
         by_bound=by_bound,
+        bound="the uncertainty that the table states" if arm.energy_is_stated else "the meter's own bound",
         prompt_count=contrast.quality.n,
         quadrants=contrast.quadrants,
     )

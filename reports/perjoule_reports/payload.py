@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from perjoule.suite import IMPORTED
+from perjoule.types import Suite
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence
@@ -33,7 +35,7 @@ def payload(
     return {
         "schema": SCHEMA,
         "kind": "perjoule-result",
-        "suite": _plain(asdict(run.suite)),
+        "suite": _plain(_stated(run.suite) if run.is_imported else asdict(run.suite)),
         "verdict": stamp.word.lower().replace(" ", "-"),
         "gate": None if analysis.verdict is None else _plain(analysis.verdict.as_json()),
         "headline": headline.sentence,
@@ -59,6 +61,21 @@ def payload(
     }
 
 
+def _stated(suite: Suite) -> dict[str, Any]:
+    """The suite of an imported run without what suites have by default: nobody said how the images were made."""
+    variants = [
+        {key: value for key, value in asdict(variant).items() if key in ("name", "role", "policy", "family")}
+        | {"model": None if variant.model == IMPORTED else variant.model}
+        | {"steps": list(variant.steps), "batch_size": variant.batch_size}
+        for variant in suite.variants
+    ]
+    return {
+        "schema": suite.schema, "name": suite.name, "title": suite.title, "description": suite.description,
+        "metrics": {"primary": suite.metrics.primary, "names": suite.metrics.names},
+        "prompts": {"source": suite.prompts.source}, "protocol": {"seeds": suite.protocol.seeds}, "variants": variants,
+    }  # fmt: skip
+
+
 def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
     """The record of `perjoule frontier` without what stands elsewhere in the result."""
     return {key: value for key, value in frontier.items() if key not in ("schema", "suite", "points")} | {
@@ -68,7 +85,9 @@ def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prompts(run: RunData) -> dict[str, Any]:
     """Prompt texts by id, of large sets only the digest: the run directory holds them all."""
-    digest = {"prompt_set_sha256": prompt_digest(run.prompts), "prompt_count": len(run.prompts)}
+    # a table may state no prompts, and the digest of nothing is that of no set
+    sha256 = prompt_digest(run.prompts) if run.prompts or not run.is_imported else None
+    digest: dict[str, Any] = {"prompt_set_sha256": sha256, "prompt_count": len(run.prompts)}
     if len(run.prompts) > MOST_PROMPTS:
         return digest | {"prompts": None}
     return digest | {"prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())}}

@@ -50,6 +50,16 @@ class Row:
 
 def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Section:
     """Section 9 of a report: the two cells of the headline, and the ladder."""
+    if evidence.imported:
+        return Section(
+            anchor="pictures",
+            title="Pictures",
+            how_to_read="A table holds no pictures.",
+            sample="No picture.",
+            interval="There is none.",
+            change="A run of perjoule's own, which keeps its pictures.",
+            paragraphs=("The run was imported and holds no pictures.",),
+        )
     found = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(
@@ -71,7 +81,7 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
     if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
         return ()
-    if all(variant.model == "imported" for variant in run.suite.variants):  # it names pictures and has none
+    if run.is_imported:  # it names pictures and has none
         return ()
     gallery = _Gallery(run, evidence, headline)
     beside = gallery.side_by_side()

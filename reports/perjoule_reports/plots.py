@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from matplotlib.axes import Axes
 
 from perjoule_reports.canvas import NARROW, WIDE, Room, render
+from perjoule_reports.format import provenance_title
 from perjoule_reports.records import Figure, Table
 from perjoule_reports.svg import GRID, SERIES, embed
 
@@ -91,7 +92,7 @@ def dash(series: int) -> str | tuple[int, tuple[float, ...]]:
 
 def of_joules(text: str, provenance: str | None) -> str:
     """An axis label about joules that says what kind of joules they are, unless they were measured."""
-    return text if provenance == "measured" else f"{text}, {(provenance or 'unknown').upper()}"
+    return text if provenance == "measured" else f"{text}, {provenance_title(provenance or 'unknown')}"
 
 
 def grid(axes: Axes, axis: str = "both") -> None:

@@ -17,6 +17,7 @@ from perjoule_reports.phases import phase_colour, phase_word
 from perjoule_reports.plots import make_figure
 from perjoule_reports.power import MOST_WINDOWS, PhaseEnergy, PowerWindow, phase_energies, power_windows, thinned
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
+from perjoule_reports.sections import guide
 from perjoule_reports.svg import CARD, GRID, INK, MUTED
 from perjoule_reports.tables import arm_cell
 
@@ -40,6 +41,16 @@ _SECTION = Section(
 def power_section(run: RunData, evidence: Evidence) -> Section:
     """Build section 10 of a report; without samples it says why there are none."""
     windows = power_windows(run, evidence)
+    if run.is_imported and not windows:
+        return Section(
+            anchor=_SECTION.anchor,
+            title=_SECTION.title,
+            how_to_read="A table of images holds no power samples.",
+            sample="No window has samples.",
+            interval=guide.NONE,
+            change="A run of perjoule's own, whose meter leaves samples.",
+            paragraphs=(_why_none(run),),
+        )
     if not windows:
         return replace(_SECTION, sample="No window has samples.", paragraphs=(_why_none(run),))
     costs = {window.trial_id: phase_energies(window) for window in windows}
@@ -95,7 +106,7 @@ def trace(window: PowerWindow, axes: Axes, size: tuple[float, float]) -> None:
     axes.set_ylim(0, top_w)
     mark = fmt.brand(window.arm.provenance)
     axes.set_xlabel("seconds from the start of the window")
-    axes.set_ylabel("power (W)" + (f", {(window.arm.provenance or '').upper()}" if mark else ""))
+    axes.set_ylabel("power (W)" + (f", {fmt.provenance_title(window.arm.provenance or '')}" if mark else ""))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(True, axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -271,7 +282,7 @@ def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
 def _why_none(run: RunData) -> str:
     meter = run.environment.get("meter")
     name = fmt.clean(meter.get("name", "")) if isinstance(meter, dict) else ""
-    if name == "imported":
+    if run.is_imported:
         return "This run was imported, and its table holds no power samples: there is no trace to show."
     if name == "estimate":
         return "The meter of this run works its joules out from a power model and takes no samples: there is no trace."

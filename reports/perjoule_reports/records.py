@@ -203,3 +203,4 @@ class Report:
     sections: tuple[Section, ...]
     css_rules: tuple[str, ...] = ()
     payload: dict[str, Any] = field(default_factory=dict)
+    imported: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perjoule.types import PROVENANCES
 from perjoule_reports.payload import SCHEMA
 
 _NUMBER: dict[str, Any] = {"type": ["number", "null"]}
@@ -25,7 +26,7 @@ def result_schema() -> dict[str, Any]:
         "deploy": _TEXTS,
         "beware": _TEXTS,
         "compared": _object(test=_TEXT, anchor=_TEXT),
-        "provenance": {"enum": ["measured", "estimated", "simulated", None]},
+        "provenance": {"enum": [*PROVENANCES, None]},
         "trials": _object(finished={"type": "integer"}, planned={"type": ["integer", "null"]}),
         "boundaries": _TEXTS,
         "primary_metric": _TEXT,
@@ -45,7 +46,7 @@ def result_schema() -> dict[str, Any]:
         "environment": {"type": "object"},
         "prompts": {"type": ["object", "null"]},
         "prompt_count": {"type": "integer"},
-        "prompt_set_sha256": {"type": "string"},
+        "prompt_set_sha256": _TEXT,
     }
     return _object(**properties) | {"$defs": _definitions()}
 
@@ -73,7 +74,7 @@ def _definitions() -> dict[str, Any]:
         ),
         "Contrast": _object(
             cell_id={"type": "string"}, anchor_cell_id={"type": "string"}, energy_ratio=_ESTIMATE, quality=_ESTIMATE,
-            quadrants=_object(**{name: {"type": "number"} for name in _QUADRANTS}),
+            quadrants={"anyOf": [_object(**{name: {"type": "number"} for name in _QUADRANTS}), {"type": "null"}]},
         ),
         "Sensitivity": {
             "type": "object",

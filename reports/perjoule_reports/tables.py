@@ -15,7 +15,26 @@ from perjoule_reports.records import Cell, Column, Table
 
 PERCENT = Scale(factor=0.01, unit="%")
 _DIFFERENCE_HINT = "paired by prompt; ~ if the interval holds no difference, bold if not"
-_ENERGY_HINT = "gross energy of the windows over the images they made, with its interval"
+
+
+def no_joules(evidence: Evidence) -> str:
+    """What stands in the place of joules that are absent: nobody knows whether those of a table were measured."""
+    return "not stated" if evidence.imported else "not measured"
+
+
+def _energy_hint(evidence: Evidence) -> str:
+    if evidence.imported:
+        return "energy per image as the table states it, mean over prompts"
+    return "gross energy of the windows over the images they made, with its interval"
+
+
+def _time_hint(evidence: Evidence) -> str:
+    return "seconds per image as the table states them" if evidence.imported else "wall time of the windows per image"
+
+
+def _nfe_hint(evidence: Evidence) -> str:
+    said = "denoiser evaluations per image"
+    return f"{said}, as the table states them" if evidence.imported else f"{said}; guidance counts two a step"
 
 
 def arms_table(
@@ -36,7 +55,7 @@ def arms_table(
     columns = [
         Column(title="cell", hint="variant and step count; under it the part it plays"),
         Column(title="steps", numeric=True, hint="denoising steps; of an adaptive policy the mean, and 5 % to 95 %"),
-        Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_ENERGY_HINT),
+        Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
         Column(title="energy", unit="Wh/1000 images", numeric=True, hint="1 J/image is 0.2778 Wh per 1000 images"),
         *([Column(title="Δ energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT)] if versus else []),
         *([_quality_column(primary)] if primary else []),
@@ -45,9 +64,9 @@ def arms_table(
         *([Column(title=f"{primary.name}", unit="10th percentile", numeric=True, hint="one image in ten is worse")]
           if tails and primary else []),
         Column(title="frontier", hint="under it the share of draws in which the cell is on the frontier"),
-        Column(title="time", unit=f"{time.unit}/image", numeric=True, hint="wall time of the windows per image"),
+        Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
         Column(title="power", unit="W", numeric=True, hint="energy over time"),
-        Column(title="NFE", numeric=True, hint="denoiser evaluations per image; guidance counts two a step"),
+        Column(title="NFE", numeric=True, hint=_nfe_hint(evidence)),
         *(_quality_column(axis) for axis in others),
     ]  # fmt: skip
     rows = []
@@ -55,19 +74,20 @@ def arms_table(
         found = versus.get(arm.cell_id)
         cells = [*_cost_cells(evidence, arm, unit)]
         if versus:
-            cells.append(_energy_change(found, arm, anchor))
+            cells.append(_energy_change(evidence, found, arm, anchor))
         if primary:
             cells.append(interval_cell(arm.quality_of(primary)))
             if versus:
                 cells.append(_quality_change(found, arm, anchor, primary))
             if tails:
-                cells.append(interval_cell(tails.get(arm.cell_id, Interval())))
+                absent = fmt.ABSENT if primary.name in arm.cell_values else "not scored"
+                cells.append(interval_cell(tails.get(arm.cell_id, Interval()), absent=absent))
         on = bool(primary and arm.on_frontier.get(primary.name))
         cells.append(Cell(text="yes" if on else "no", detail=_resampled(arm, primary) if primary else "", strong=on))
         seconds = None if arm.duration_s is None else arm.duration_s / time.factor
         cells += [
             Cell(text=fmt.number(seconds), sort=arm.duration_s),
-            Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand, sort=arm.mean_power_w),
+            Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand if arm.mean_power_w else "", sort=arm.mean_power_w),
             Cell(text=fmt.steps(arm.nfe), sort=arm.nfe),
             *(interval_cell(arm.quality_of(axis)) for axis in others),
         ]
@@ -95,8 +115,10 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
     columns = (
         Column(title="cell"),
         Column(title="steps", numeric=True),
-        Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_ENERGY_HINT),
-        Column(title="meter bound", unit=f"± {unit.unit}", numeric=True, hint="bound on the meter's own error"),
+        Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
+        Column(title="uncertainty", unit=f"± {unit.unit}", numeric=True, hint="as the table states it")
+        if evidence.imported
+        else Column(title="meter bound", unit=f"± {unit.unit}", numeric=True, hint="bound on the meter's own error"),
         _quality_column(panel.axis),
         Column(title="on frontier"),
         Column(title="P(on frontier)", numeric=True, hint="share of resamples in which the cell is on the frontier"),
@@ -144,9 +166,9 @@ def _cost_cells(evidence: Evidence, arm: Arm, unit: Scale) -> tuple[Cell, ...]:
     return (
         replace(arm_cell(evidence, arm), detail=fmt.clean(part)),
         Cell(text=fmt.steps(arm.steps), detail=_spread(arm), sort=arm.steps),
-        interval_cell(arm.energy, unit, arm.brand, absent="not measured"),
+        interval_cell(arm.energy, unit, arm.brand, absent=no_joules(evidence)),
         Cell(
-            text=fmt.interval(arm.energy, watt_hours)[0] if measured else "not measured",
+            text=fmt.interval(arm.energy, watt_hours)[0] if measured else no_joules(evidence),
             brand=arm.brand,
             sort=arm.energy.value,
         ),
@@ -160,7 +182,7 @@ def _spread(arm: Arm) -> str:
     return f"{fmt.steps(arm.steps_spread[0])} to {fmt.steps(arm.steps_spread[1])}"
 
 
-def _energy_change(versus: Versus | None, arm: Arm, anchor: str) -> Cell:
+def _energy_change(evidence: Evidence, versus: Versus | None, arm: Arm, anchor: str) -> Cell:
     if arm.cell_id == anchor:
         return Cell(text="anchor")
     if versus is None or versus.energy_ratio.value is None:
@@ -168,7 +190,8 @@ def _energy_change(versus: Versus | None, arm: Arm, anchor: str) -> Cell:
     ends = (versus.energy_ratio.value, versus.energy_ratio.low, versus.energy_ratio.high)
     value, low, high = (None if v is None else v - 1 for v in ends)
     cell = difference_cell(Interval(value=value, low=low, high=high), PERCENT, brand=arm.brand)
-    return replace(cell, detail=f"{cell.detail} meter's bound") if versus.by_bound and cell.detail else cell
+    bound = "stated uncertainty" if evidence.imported else "meter's bound"
+    return replace(cell, detail=f"{cell.detail} {bound}") if versus.by_bound and cell.detail else cell
 
 
 def _quality_change(versus: Versus | None, arm: Arm, anchor: str, axis: Axis) -> Cell:
@@ -186,7 +209,9 @@ def _resampled(arm: Arm, axis: Axis) -> str:
 
 def _bound(arm: Arm, unit: Scale) -> Cell:
     bound = arm.energy_bound_j
-    return Cell(text=fmt.ABSENT if bound is None else fmt.number(bound / unit.factor, 2), brand=arm.brand, sort=bound)
+    if bound is None:
+        return Cell(text=fmt.ABSENT)
+    return Cell(text=fmt.number(bound / unit.factor, 2), brand=arm.brand, sort=bound)
 
 
 def _chance(arm: Arm, axis: Axis) -> Cell:

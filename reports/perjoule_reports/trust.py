@@ -21,11 +21,12 @@ from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
 _MOST_REASONS = 40
-_TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm"}
+_TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
 PROVENANCE_WORDS = {
     "measured": "joules read from a meter",
     "estimated": "joules worked out from a power model, not read from a meter",
     "simulated": "joules from a simulated meter: not energy",
+    "not stated": "the imported table does not say how its joules were obtained",
 }
 
 
@@ -34,7 +35,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     meter = run.environment.get("meter") or {}
     meter = meter if isinstance(meter, Mapping) else {"name": meter}
     words = PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
-    boundary = ", ".join(evidence.boundaries) or "none"
+    boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
     done, planned = missing_trials(run)
     unfinished = (
@@ -57,7 +58,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     found = (
         Badge(
             label="energy",
-            value=(evidence.provenance or "not measured").upper(),
+            value=fmt.provenance_title(evidence.provenance, evidence.imported),
             tone=_TONES.get(evidence.provenance, "loud"),
             hint=words,
         ),
@@ -70,12 +71,16 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(label="boundary", value=fmt.clean(boundary), hint="what the joules cover"),
         Badge(
             label="sample",
-            value=f"{fmt.plural(evidence.prompt_count, 'prompt')} × {fmt.plural(evidence.seed_count, 'seed')}",
+            value=counted(evidence),
         ),
         Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
         Badge(
             label="intervals",
-            value="95 % paired bootstrap" if "paired bootstrap" in methods else methods or "method not recorded",
+            value="none"
+            if evidence.imported and not evidence.has_intervals
+            else "95 % paired bootstrap"
+            if "paired bootstrap" in methods
+            else methods or "method not recorded",
             hint=methods,
         ),
         Badge(
@@ -85,6 +90,14 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         ),
     )
     return tuple(badge for badge in found if badge is not None)
+
+
+def counted(evidence: Evidence) -> str:
+    """`12 prompts × 2 seeds`, as far as an imported table states them."""
+    prompts, seeds = evidence.prompt_count, evidence.seed_count
+    if not evidence.imported or (prompts and seeds):
+        return f"{fmt.plural(prompts, 'prompt')} × {fmt.plural(seeds, 'seed')}"
+    return f"{fmt.plural(prompts, 'prompt')}, seeds not stated" if prompts else "prompts not stated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +148,8 @@ def warnings_table(run: RunData) -> Table | None:
         Column(title="what follows"),
         Column(title="what to do"),
     )
-    return Table(caption="Warnings of the meter and the protocol", columns=columns, rows=tuple(rows))
+    caption = "Warnings" if run.is_imported else "Warnings of the meter and the protocol"
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
 def partial(run: RunData) -> tuple[str, ...]:
@@ -190,7 +204,11 @@ def oddities(evidence: Evidence) -> tuple[str, ...]:
                 said.append(
                     f"{variant}: {fmt.step_count(one.steps)} cost {fmt.quantity(one.energy.value, 'J')} per image and "
                     f"{fmt.step_count(two.steps)} only {fmt.quantity(two.energy.value, 'J')}{mark}. More steps cannot "
-                    "cost less, so a window was disturbed: measure again on a quiet machine."
+                    + (
+                        "cost less: look at the table."
+                        if evidence.imported
+                        else "cost less, so a window was disturbed: measure again on a quiet machine."
+                    )
                 )
     return tuple(said)
 

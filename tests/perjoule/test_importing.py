@@ -48,16 +48,18 @@ GOOD = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "q
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"energy_j": None}, "column energy_j is missing"),
-        ({"energy_j": None, "energy_kj": [1.0]}, "energy_kj is not it: convert to joules"),
+        ({"energy_j": None, "quality:q": None}, "column energy_j is missing"),
+        ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy names no unit that is known"),
+        ({"energy_j": None, "energy": [1.0]}, "column energy: of which unit?"),
         ({"energy_wh": [1.0]}, "mixed units"),
+        ({"energy_j": None, "energy_mj": [1.0]}, "Name it energy_mJ or energy_MJ"),
+        ({"energy_j": None, "ENERGY_MWH": [1.0]}, "Name it energy_mWh or energy_MWh"),
         ({"energy_j": ["3 J"]}, "energy_j = '3 J': not a number"),
-        ({"energy_j": [-3.0]}, "row 1: energy_j = -3: must be positive"),
-        ({"energy_j": [0.0]}, "row 1: energy_j = 0: must be positive"),
-        ({"quality:q": None}, "no column quality:<metric>"),
+        ({"energy_j": [-3.0]}, "row 1: energy_j = -3.0: must be positive"),
+        ({"energy_j": [0.0]}, "row 1: energy_j = 0.0: must be positive"),
+        ({"energy_j": [float("inf")]}, "row 1: energy_j = inf: must be positive and finite"),
         ({"role": ["boss"]}, "unknown role 'boss'"),
         ({"boundary": ["wall"]}, "unknown boundary 'wall'"),
-        ({"stepz": [4]}, "unknown column stepz"),
         ({"steps": [0]}, "steps = 0"),
         ({"variant": [None]}, "variant is empty in 1 rows"),
     ],
@@ -75,13 +77,17 @@ def test_bad_tables_are_refused_in_words(tmp_path: Path, change: dict[str, list[
 def test_more_bad_tables(tmp_path: Path) -> None:
     twice = pl.DataFrame({name: values * 2 for name, values in GOOD.items()})
     two = twice.with_columns(seed=pl.Series([1, 2]), boundary=pl.Series(["gpu-board", "estimate"]))
-    for frame, words in ((twice, "stands there 2 times"), (two, "unlike boundaries"), (twice.clear(), "holds no row")):
+    for frame, words in ((twice, "is there 2 times"), (two, "unlike boundaries"), (twice.clear(), "holds no row")):
         file = tmp_path / "bad.parquet"
         frame.write_parquet(file)
         with pytest.raises(UsageError, match=words):
             import_table(file, tmp_path / "run")
     (tmp_path / "bad.csv").write_text("")
-    for name, words in (("bad.csv", "cannot be read"), ("none.csv", "no such file"), ("bad.xls", "give .csv")):
+    for name, words in (
+        ("bad.csv", "holds no row and no header"),
+        ("none.csv", "no such file"),
+        ("bad.xls", "give .csv"),
+    ):
         with pytest.raises(UsageError, match=words):
             import_table(tmp_path / name, tmp_path / "run")
 

@@ -46,6 +46,7 @@ class SyntheticRun:
     metrics: dict[str, MetricSpec]
     prompts: dict[str, str]
     devices: tuple[Any, ...] = ()
+    is_imported: bool = False
 
     @property
     def prompt_set(self) -> tuple[Prompt, ...]:

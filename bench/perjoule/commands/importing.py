@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from perjoule.commands.options import Json, print_json
+from perjoule.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -16,25 +18,54 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or JSONL, one row an image.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="CSV, TSV, JSON, JSON lines or Parquet: a row per image, or per cell."),
+    ],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     lower: Annotated[list[str] | None, typer.Option(help="Metric for which lower is better; repeatable.")] = None,
     fidelity: Annotated[
         list[str] | None, typer.Option(help="Full-reference metric, compared within one family only; repeatable.")
     ] = None,
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LOW:HIGH", help="Possible values of a metric, such as share=0:1; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn measurements made elsewhere into a run.
 
-    The table has the columns variant, prompt_id, seed, energy_j and quality:<metric>.
+    The table has a column variant, and energy_j or columns quality:<metric> or both; prompt_id and seed name the image
+    of a row. What was converted, skipped or not stated is printed on stderr. docs/importing.md lists all columns.
 
     Example: perjoule import measured.csv --out runs/theirs
     """
     from perjoule.importing import import_table
 
-    run = import_table(table, out, lower=lower or (), fidelity=fidelity or ())
-    found = {"schema": 1, "run": str(run.path), "trials": len(run.trials), "metrics": sorted(run.metrics)}
+    run = import_table(table, out, lower=lower or (), fidelity=fidelity or (), bounds=_bounds(bounds or ()))
+    notes = run.environment["import_notes"]
+    result = {
+        "schema": 1, "run": str(run.path), "trials": len(run.trials), "metrics": sorted(run.metrics), "notes": notes,
+    }  # fmt: skip
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        typer.echo(f"{found['run']}: {found['trials']} images, {', '.join(sorted(run.metrics))}")
+        typer.echo(f"{run.path}: {len(run.trials)} rows, {', '.join(sorted(run.metrics)) or 'no quality'}")
+
+
+def _bounds(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
+    found = {}
+    for text in texts:
+        name, equals, span = text.rpartition("=")
+        low, colon, high = span.partition(":")
+        try:
+            if not (name and equals and colon):
+                raise ValueError
+            found[name] = (float(low) if low.strip() else None, float(high) if high.strip() else None)
+        except ValueError:
+            raise UsageError(
+                f"--bounds {text}: NAME=LOW:HIGH, such as share=0:1, or psnr=0: without an upper bound"
+            ) from None
+    return found

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perjoule.commands.options import Json, Metric, RunArgument, print_json
+from perjoule.text import provenance_words
 
 
 def register(app: typer.Typer) -> None:
@@ -52,19 +53,21 @@ def _text(found: dict[str, Any]) -> str:
     chosen, safe, point = found["chosen"], found["safe"], found["point"]
     lines = [_line(chosen, found["metric"])]
     if chosen["p_meets"] is not None:
+        again = "" if chosen["p_chosen"] is None else f", and is the best cell that does in {chosen['p_chosen']:.1%}"
         lines.append(
-            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples, and is the best cell that does in "
-            f"{chosen['p_chosen']:.1%} ({found['n_prompts']} prompts)"
+            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({found['n_prompts']} prompts)"
         )
     if found["by"] == "limit":
         if point["cell_id"] != chosen["cell_id"]:
             lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, found['metric'])}")
+    elif chosen["p_meets"] is None and found["n_prompts"] > 0 and safe is None:
+        lines.append("  how sure that is is not known: there is one number for the whole cell")
     elif safe is None:
         lines.append("  no point keeps it with its whole 95 % interval: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
         lines.append(f"  with its whole 95 % interval: {_line(safe, found['metric'])}")
     if chosen["provenance"] != "measured":
-        lines.append(f"  energy is {str(chosen['provenance']).upper()}: do not quote it as measured")
+        lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:
         lines += ["", chosen["call"]]
     return "\n".join(lines)

@@ -8,10 +8,13 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.errors import RunError
 from perjoule.gating.disturbances import disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.run_directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
+from perjoule.statistics.grid import ENERGY, read_grid
+from perjoule.text import provenance_note
 from perjoule.types import Variant
 from perjoule.warnings_table import warning
 
@@ -32,6 +35,8 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
         for name, run in (("baseline", baseline), ("candidate", candidate))
         if _good(run).is_empty()
     ]
+    if not metric:
+        empty = [f"the baseline holds no quality, and a gate needs energy and quality: {baseline.path}"]
     if empty:
         return Findings(invalid=tuple(empty))
     missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]
@@ -39,6 +44,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     invalid: list[str] = []
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         invalid += _invalid(name, run)
+        invalid += _cell_values(name, run, metric)
         missing += _missing_energy(name, run)
     return Findings(
         missing=tuple(missing),
@@ -127,6 +133,24 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
         )
 
 
+def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
+    """What an imported table states once for a whole cell: without its scatter, nothing passes or fails on it."""
+    if not run.is_imported:
+        return
+    try:
+        grid = read_grid(run, [metric] if metric in run.metrics else [])
+    except RunError:  # joules that are not positive, which is said elsewhere
+        return
+    for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.is_cell_value(ENERGY))):
+        cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
+        if cells:
+            listed = ", ".join(cells[:_LISTED]) + (f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else "")
+            yield (
+                f"{name}: W281: {what} is one value for the whole cell in {listed}: its scatter is not known, so there "
+                "is no gate on it; import the numbers of single images"
+            )
+
+
 def _invalid(name: str, run: Run) -> Iterable[str]:
     good = _good(run)
     for mixture in mixtures(run.trials)[:_LISTED]:
@@ -188,6 +212,6 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
         marked = _disturbed(good)
         if marked:  # few enough to be tolerated
             yield f"{name}: {len(marked)} of {len(good)} windows are disturbed and in the numbers: {marked[0]}"
-    kinds = sorted(set(_good(candidate)["provenance"].drop_nulls()) - {"measured"})
-    if kinds:
-        yield f"the joules are {' and '.join(k.upper() for k in kinds)}, not measured"
+    note = provenance_note(_good(candidate)["provenance"])
+    if note:
+        yield note

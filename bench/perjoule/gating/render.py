@@ -152,7 +152,10 @@ def _row(name: str, axis: Axis, *, percent: bool) -> str:
 
 
 def _brand(verdict: Verdict) -> str:
-    return "" if set(verdict.provenance) <= {"measured"} else f" ({_kinds(verdict)} joules)"
+    if set(verdict.provenance) <= {"measured"}:
+        return ""
+    kinds = _kinds(verdict)
+    return f" (provenance of the joules: {kinds})" if "not stated" in verdict.provenance else f" ({kinds} joules)"
 
 
 def _kinds(verdict: Verdict) -> str:

@@ -18,9 +18,8 @@ from typing import Any, cast, get_args
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
-from perjoule.types import Boundary, EnergyReading, PowerTrace, Provenance
+from perjoule.types import PROVENANCES, Boundary, EnergyReading, PowerTrace, Provenance, weakest
 
-WEAKEST_FIRST: tuple[Provenance, ...] = ("simulated", "estimated", "measured")
 COLUMNS = "t_s,power_w, optionally trial_id, source, boundary, provenance"
 
 
@@ -77,7 +76,7 @@ def read_trace(file: Path) -> StoredTrace:
         powers.append(power_w)
     if not times[-1] > 0:
         raise MeterError(f"replay: {file} covers no time: every trial has a single sample")
-    provenances = _words(rows, "provenance", WEAKEST_FIRST, file) or {"simulated"}
+    provenances = _words(rows, "provenance", PROVENANCES, file)
     boundaries = _words(rows, "boundary", get_args(Boundary), file) or {"estimate"}
     if len(boundaries) > 1:
         raise MeterError(f"replay: {file} mixes boundaries {', '.join(sorted(boundaries))}; split it")
@@ -87,7 +86,7 @@ def read_trace(file: Path) -> StoredTrace:
         power_w=tuple(powers),
         source=", ".join(sources) or "unknown source",
         boundary=cast(Boundary, boundaries.pop()),
-        provenance=next(one for one in WEAKEST_FIRST if one in provenances),
+        provenance=weakest(provenances) or "simulated",
     )
 
 

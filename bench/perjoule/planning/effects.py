@@ -17,7 +17,6 @@ import polars as pl
 
 from perjoule.gating.decide import minimal_detectable_effect
 from perjoule.gating.pairing import energy_by_unit, quality_by_prompt
-from perjoule.planning.measured import is_imported
 from perjoule.planning.records import Effect
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import cell_order
@@ -76,7 +75,7 @@ def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
     """Why there is no standard deviation; one of 0 is no scatter that a plan could go by."""
     if run is None:
         return "the scatter is not known: --from a scored run of these variants"
-    if axis == "energy" and is_imported(run):
+    if axis == "energy" and run.is_imported:
         return f"{run.path} was imported: its rows are images, not windows"
     if axis != "energy" and axis not in run.metrics:
         return f"{run.path} has no scores of {axis}: scored are {', '.join(sorted(run.metrics)) or 'none'}"
@@ -86,12 +85,12 @@ def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
 
 
 def _imported(run: Run) -> str:
-    return " (imported; its scale is taken to be that of the metric here)" if is_imported(run) else ""
+    return " (imported; its scale is taken to be that of the metric here)" if run.is_imported else ""
 
 
 def _energy_sd(run: Run) -> float | None:
     """Of ln E between neighbouring cells, per window group."""
-    if is_imported(run):
+    if run.is_imported:
         return None
     frame = energy_by_unit(run).filter(pl.col("energy") > 0)
     return _pooled(run, frame.with_columns(value=pl.col("energy").log()))

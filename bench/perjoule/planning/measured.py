@@ -22,14 +22,15 @@ from perjoule.run_directory import Run
 from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.lines import line_through
 from perjoule.suite import cells_of
-from perjoule.types import Cell, Protocol, Provenance, Variant
+from perjoule.types import Cell, Protocol, Provenance, Variant, weakest
 
 LEVEL = 0.95
 # standard deviation of E between sessions on one machine, as a share; assumed, since no run can see its own. A power
 # model of CPUs goes by the time they take, and that by who else is there: on two busy cores the same cells took twice
 # as much an hour later
-SESSION_SD: dict[str | None, float] = {"measured": 0.03, "simulated": 0.03, "estimated": 0.3, None: 0.3}
-_WORST_FIRST: tuple[Provenance, ...] = ("simulated", "estimated", "measured")
+SESSION_SD: dict[str | None, float] = {
+    "measured": 0.03, "simulated": 0.03, "estimated": 0.3, "not stated": 0.3, None: 0.3,
+}  # fmt: skip
 # a line through two single windows has no scatter of its own
 _UNSCATTERED = (1 / 1.3, 1.3)
 
@@ -83,17 +84,12 @@ class Windows:
         return self.frame.filter(pl.col("cell_id").is_in(chosen))
 
 
-def is_imported(run: Run) -> bool:
-    """True if a run was made of a table."""
-    return "imported_from" in run.environment
-
-
 def unused(run: Run) -> list[str]:
     """What of an earlier run cannot price a plan, a sentence each."""
     good = run.trials.filter(pl.col("failure").is_null())
     count, found = len(good), []
-    unit = "rows" if is_imported(run) else "windows"
-    if is_imported(run):
+    unit = "rows" if run.is_imported else "windows"
+    if run.is_imported:
         found.append(
             f"{run.path} was imported from {run.environment['imported_from']}: it does not state the settings of its "
             "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
@@ -166,9 +162,7 @@ def _price(
     repeats: Projection | None,
     device: str | None,
 ) -> Price:
-    kinds = set(rows["provenance"].drop_nulls())
-    # worst first: an estimate is only as good as the worst of what it rests on
-    rests_on = next((kind for kind in _WORST_FIRST if kind in kinds), None)
+    rests_on = weakest(rows["provenance"])
     energy_j, duration_s = (_over_sessions(project(rows, name), rests_on) for name in ("energy_j", "duration_s"))
     elsewhere = device is not None and device != windows.device
     if elsewhere:

@@ -18,6 +18,7 @@ from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
+from perjoule.text import provenance_note
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
@@ -147,10 +148,9 @@ class EnergySession:
                 terminal.write_line("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
         else:
             terminal.write_line("no energy test ran")
-        kinds = {m.provenance for m in self.measured.values()} - {"measured"}
-        if kinds:
-            names = " and ".join(sorted(k.upper() for k in kinds))
-            terminal.write_line(f"The joules are {names}, not measured: {self._method()}")
+        note = provenance_note(m.provenance for m in self.measured.values())
+        if note:
+            terminal.write_line(f"{note[0].upper()}{note[1:]}: {self._method()}")
         for said in self._disturbances():
             terminal.write_line(f"WARNING {said}")
         for nodeid in self.missing:

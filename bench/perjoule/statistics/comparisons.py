@@ -19,7 +19,7 @@ from perjoule.statistics import benefit
 from perjoule.statistics.allocation import headroom
 from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
-from perjoule.statistics.grid import Grid
+from perjoule.statistics.grid import CELL_VALUE, Grid
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
 from perjoule.statistics.preference import predicted_preference
@@ -72,7 +72,17 @@ class Evidence:
     quality: Array
     arms: tuple[Arm, ...]
 
+    def states_once(self, *arms: Arm) -> bool:
+        """True if a table gives one quality for a whole cell of one of the arms: no draw knows its scatter."""
+        return bool(self.grid.is_cell_value(self.spec.name)[[c for arm in arms for c in arm.columns]].any())
+
     def paired(self, *arms: Arm) -> PairedCurves:
+        """`drawn`, without any draw, and so without intervals, if an arm has a cell value."""
+        if self.states_once(*arms):
+            return pair(*(self.curve(arm) for arm in arms), resamples=0)
+        return self.drawn(*arms)
+
+    def drawn(self, *arms: Arm) -> PairedCurves:
         """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
         count = len(self.grid.cells)
         sign = 1.0 if self.spec.direction == "higher" else -1.0
@@ -162,7 +172,10 @@ def compare_all(evidence: Evidence, at_quality: float | None, temperature: float
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
             record = _compare(evidence, arm, anchor, at_quality)
-            found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
+            if evidence.states_once(arm, anchor):
+                found.append(record | _unsure(record["reason"]))
+            else:
+                found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
     sure = holm({i: 1.0 if r["bd_energy_p"] is None else r["bd_energy_p"] for i, r in enumerate(found)})
     return [r | {"resolved_holm": r["resolved"] and i in sure} for i, r in enumerate(found)]
 
@@ -217,6 +230,12 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "n_window_groups": paired.means.n,
         "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
     }  # fmt: skip
+
+
+def _unsure(reason: str | None) -> dict[str, Any]:
+    """What cannot be said of arms with cell values, whose scatter nobody knows."""
+    named = ("dominance", "net_benefit", "preference", "bd_energy_p", "controls")
+    return dict.fromkeys(named) | {"resolved": False, "reason": "; ".join(filter(None, (CELL_VALUE, reason)))}
 
 
 def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> dict[str, Any] | None:

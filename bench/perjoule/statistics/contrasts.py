@@ -13,6 +13,7 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics.benefit import Quadrants, quadrants
 from perjoule.statistics.comparisons import Arm, Evidence
+from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.resampling import Array
 from perjoule.types import Estimate
 
@@ -29,14 +30,15 @@ class Contrast:
         anchor_cell_id: What it is compared with.
         energy_ratio: Cell over anchor.
         quality: Cell minus anchor, in units of the metric and on its own scale.
-        quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points.
+        quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points. None if
+            one of the qualities is a cell value.
     """
 
     cell_id: str
     anchor_cell_id: str
     energy_ratio: Estimate
     quality: Estimate
-    quadrants: Quadrants
+    quadrants: Quadrants | None
 
 
 def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
@@ -49,6 +51,7 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
     if anchor_cell_id not in at:
         return {}
     anchor = _one(arms, at[anchor_cell_id])
+    stated = evidence.grid.is_cell_value(evidence.spec.name)
     found = {}
     for cell, column in at.items():
         arm = _one(arms, column)
@@ -58,6 +61,10 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
             found[cell] = _contrast(evidence, arm, anchor)
         except EvidenceError:  # no prompt was measured and scored in both
             continue
+        made = found[cell]
+        if stated[column] or stated[at[anchor_cell_id]]:
+            quality = replace(made.quality, low=None, high=None, method=CELL_VALUE)
+            found[cell] = replace(made, quality=quality, quadrants=None)
     return found
 
 
@@ -66,7 +73,7 @@ def _one(arms: dict[int, Arm], column: int) -> Arm:
 
 
 def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
-    paired = evidence.paired(arm, anchor)
+    paired = evidence.drawn(arm, anchor)
     means = paired.means  # columns: E and Q of the cell, E and Q of the anchor
     sign = 1.0 if evidence.spec.direction == "higher" else -1.0
 

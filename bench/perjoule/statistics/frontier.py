@@ -14,9 +14,9 @@ from perjoule.statistics import benefit
 from perjoule.statistics.comparisons import Arm, Evidence, compare_all, main_anchor
 from perjoule.statistics.curves import Ladders
 from perjoule.statistics.drawn import Drawn, draw, evidence_of
-from perjoule.statistics.grid import Grid
+from perjoule.statistics.grid import CELL_VALUE, Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
-from perjoule.statistics.points import points_of, sign_of
+from perjoule.statistics.points import cell_facts, points_of, sign_of
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
@@ -46,6 +46,8 @@ def frontier(
         UnknownNameError: If the run was not scored under `metric`.
     """
     name = metric or run.suite.metrics.primary
+    if run.is_imported and not run.metrics and metric is None:
+        return _joules_alone(run, resamples)
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     return frontier_of(run, draw(run, [name], resamples), name, at_quality=at_quality, temperature=temperature)
@@ -62,8 +64,8 @@ def frontier_of(
     tails = tail_estimates(evidence.quality, drawn.tails)
     table = points_of(run, grid, draws, drawn.facts)
     points = [
-        _point(row) | {"quality_p10": _turned(tail, sign_of(spec))}
-        for row, tail in zip(table.iter_rows(named=True), tails, strict=True)
+        _point(row) | {"quality_p10": _turned(_untold(tail) if one else tail, sign_of(spec))}
+        for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
     ]
     facts = {point["cell_id"]: point for point in points}
     anchor = main_anchor(evidence.arms)
@@ -82,6 +84,30 @@ def frontier_of(
         "knee": None if anchor is None else _knee(evidence, anchor),
         "comparisons": compare_all(evidence, at_quality, temperature),
     }
+
+
+def _joules_alone(run: Run, resamples: int) -> dict[str, Any]:
+    """The record of a table without any quality: what each cell costs, and no frontier."""
+    grid = read_grid(run, [])
+    rows = points_of(run, grid, grid.drawn(resamples), cell_facts(run.trials)).to_dicts()
+    nothing = asdict(Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=""))
+    return {
+        "schema": SCHEMA,
+        "suite": run.suite.name,
+        "metric": None,
+        "direction": None,
+        "track": None,
+        "points": [_point(row) | {"quality": nothing, "quality_p10": nothing} for row in rows],
+        "frontier": [],
+        "hypervolume": None,
+        "marginal": [],
+        "knee": None,
+        "comparisons": [],
+    }
+
+
+def _untold(estimate: Estimate) -> Estimate:
+    return replace(estimate, value=None, low=None, high=None, n=0)
 
 
 def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array) -> tuple[float, float]:
@@ -129,6 +155,7 @@ def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> li
     grid, spec = evidence.grid, evidence.spec
     count, sign = len(grid.cells), sign_of(spec)
     place = {cell: i for i, cell in enumerate(grid.cells)}
+    stated = grid.is_cell_value(spec.name)
     turned = evidence.means.times(np.repeat([1.0, sign], count))
     found = []
     for lower, upper in pairwise(cells):
@@ -136,6 +163,8 @@ def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> li
             continue
         one, other = ((place[c], count + place[c]) for c in (lower, upper))
         estimate, reason = benefit.gain_per_joule(turned, other, one)
+        if stated[place[lower]] or stated[place[upper]]:
+            estimate = replace(estimate, low=None, high=None, method=CELL_VALUE)
         found.append({"from": lower, "to": upper, "gain_per_joule": asdict(estimate), "reason": reason})
     return found
 
@@ -148,7 +177,7 @@ def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
     def rungs(rows: Array) -> Array:
         return benefit.knee(Ladders(energy_j=rows[:, columns], quality=sign * rows[:, count + columns]))
 
-    if len(columns) < 3:
+    if len(columns) < 3 or evidence.states_once(anchor):
         return None
     point = rungs(evidence.means.point)[0]
     if not np.isfinite(point):

@@ -10,15 +10,15 @@ the first; an image's joules are the mean over its windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.errors import RunError
-from perjoule.run_directory import Run
+from perjoule.run_directory import WHOLE_CELL, Run
 from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.resampling import (
     RESAMPLES,
@@ -31,6 +31,10 @@ from perjoule.statistics.resampling import (
 )
 from perjoule.statistics.window_groups import Groups, common_groups, group_counts, linked
 
+# the method of a number that has no interval because a table states it once for all prompts
+CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
+ENERGY = ""  # the key of the energies among the cell values, which no metric has
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Grid:
@@ -42,6 +46,8 @@ class Grid:
         energy_j: (prompts, seeds, cells) J/image; NaN where there is no reading.
         quality: Metric -> (prompts, seeds, cells), as scored; NaN where there is no score.
         groups: (prompts, cells) window group of each prompt, see `perjoule.statistics.window_groups`.
+        cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell;
+            `ENERGY` says the same of its energy.
     """
 
     cells: tuple[str, ...]
@@ -49,6 +55,11 @@ class Grid:
     energy_j: Array
     quality: dict[str, Array]
     groups: Groups
+    cell_values: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def is_cell_value(self, metric: str) -> NDArray[np.bool_]:
+        """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
+        return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
 
     def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, further: Sequence[Array] = ()) -> Draws:
         """Draw once for all statistics of the run.
@@ -166,13 +177,48 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         found[tuple(placed[name].to_numpy() for name in ("row", "place", "column"))] = placed["value"].to_numpy()
         return found
 
-    return Grid(
+    grid = Grid(
         cells=tuple(cells),
         prompts=tuple(prompts),
         energy_j=array(windows),
         quality={name: array(scored.filter(pl.col("metric") == name)) for name in metrics},
         groups=_groups(trials, cells, prompts),
     )
+    return _with_cell_values(run, grid) if run.is_imported else grid
+
+
+def _with_cell_values(run: Run, grid: Grid) -> Grid:
+    """`grid` with what a table states once for a cell, whether in one row or repeated in the rows of all prompts.
+
+    A quality at a bound of its metric may well be the same for all prompts, so it is not taken for a cell value. One
+    energy for all prompts is treated as that of one window that they share.
+    """
+    rows = _whole_cells(run)
+    whole = np.array([cell in rows for cell in grid.cells], bool)
+    cell_values = {}
+    for name, values in grid.quality.items():
+        constant, value = _constant(values)
+        at_bound = np.isin(value, [bound for bound in run.metrics[name].bounds if bound is not None])
+        cell_values[name] = whole | (constant & ~at_bound)
+    windows = set(run.trials.filter(pl.col("prompt_ids").list.n_unique() > 1)["cell_id"])  # no table's rows are such
+    rows_alone = np.array([cell not in windows for cell in grid.cells], bool)
+    shared = (_constant(grid.energy_j)[0] & rows_alone) | (whole & (prompts_known(grid.energy_j) > 0))
+    cell_values[ENERGY] = shared
+    # all prompts of such a cell are one window group, of which no interval is made
+    return replace(grid, cell_values=cell_values, groups=np.where(shared, 0, grid.groups))
+
+
+def _whole_cells(run: Run) -> set[str]:
+    """The cells that a table gives in one row, without prompts."""
+    return set(run.trials.filter(pl.col("prompt_ids").list.contains(WHOLE_CELL))["cell_id"])
+
+
+def _constant(values: Array) -> tuple[NDArray[np.bool_], Array]:
+    """(prompts, seeds, cells) -> (cells,) True where two prompts or more have the same number, and that number."""
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min((0, 1), initial=np.inf)
+    high = np.where(known, values, -np.inf).max((0, 1), initial=-np.inf)
+    return np.asarray((low == high) & (prompts_known(values) > 1)), low
 
 
 def _groups(trials: pl.DataFrame, cells: Sequence[str], prompts: Sequence[str]) -> Groups:

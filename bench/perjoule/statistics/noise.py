@@ -17,6 +17,7 @@ import polars as pl
 
 from perjoule.run_directory import Run
 from perjoule.statistics.comparisons import Evidence
+from perjoule.statistics.grid import ENERGY
 from perjoule.statistics.resampling import LEVEL, Array
 from perjoule.types import Estimate
 
@@ -59,18 +60,26 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
         ),
         log=per_image.log(),
     ).filter(pl.col("log").is_finite())
+    quality = None if evidence is None else _drawn_quality(evidence)
+    imported = run.is_imported
+    if evidence is not None:  # the same number in the rows of all prompts is one number, not no scatter
+        stated = evidence.grid.is_cell_value(ENERGY)
+        shared = [cell for cell, one in zip(evidence.grid.cells, stated, strict=True) if one]
+        windows = windows.filter(~pl.col("cell_id").is_in(shared))
     return (
-        _meter(good),
-        _repeats(windows),
-        _seeds(evidence),
-        _prompts(windows, evidence),
+        _meter(good, imported),
+        _repeats(windows, imported),
+        _seeds(quality, imported),
+        _prompts(windows, quality, imported),
         Source(
             name="between sessions and machines",
             energy=None,
             quality=None,
             n=1,
             inside=False,
-            reason="one run is one session: it takes at least five A/A runs to know",
+            reason="the table does not state sessions"
+            if imported
+            else "one run is one session: it takes at least five A/A runs to know",
         ),
     )
 
@@ -80,7 +89,7 @@ def drift(run: Run) -> tuple[Estimate | None, str]:
 
     The order of the rows is the order of the measurement, except in a table that was imported.
     """
-    if run.suite.variants and all(variant.model == "imported" for variant in run.suite.variants):
+    if run.is_imported:
         return None, "the run was imported: the order of its windows is not known"
     frame = (
         run.trials.with_row_index("place")
@@ -110,46 +119,54 @@ def drift(run: Run) -> tuple[Estimate | None, str]:
     return Estimate(value=value, low=low, high=high, level=LEVEL, n=n, method=DRIFT_METHOD), ""
 
 
-def _meter(good: pl.DataFrame) -> Source:
-    name = "the meter's own bound"
+def _drawn_quality(evidence: Evidence) -> Array:
+    """(prompts, seeds, cells) quality, NaN in cells whose quality is a cell value."""
+    return np.where(evidence.grid.is_cell_value(evidence.spec.name), np.nan, evidence.quality)
+
+
+def _meter(good: pl.DataFrame, imported: bool) -> Source:
+    name = "the table's own uncertainty" if imported else "the meter's own bound"
     known = good.filter((pl.col("energy_j") > 0) & pl.col("uncertainty_j").is_finite())
     if known.is_empty():
-        why = "no window has a reading with a bound"
+        why = "the table states none" if imported else "no window has a reading with a bound"
         return Source(name=name, energy=None, quality=None, n=0, inside=False, reason=why)
     share = float(known["uncertainty_j"].to_numpy().sum() / known["energy_j"].to_numpy().sum())
     return Source(name=name, energy=share, quality=None, n=len(known), inside=False)
 
 
-def _repeats(windows: pl.DataFrame) -> Source:
+def _repeats(windows: pl.DataFrame, imported: bool) -> Source:
     name = "between windows of the same prompts"
     sd, n = _pooled(windows, ["cell_id", "unit"])
-    why = "" if n else "every window was measured once: protocol.blocks = 2 or more would tell"
+    once = "no image was measured twice" if imported else "every window was measured once"
+    more = "a column `block`" if imported else "protocol.blocks = 2 or more"
+    why = "" if n else f"{once}: {more} would tell"
     return Source(name=name, energy=sd, quality=None, n=n, inside=True, reason=why)
 
 
-def _seeds(evidence: Evidence | None) -> Source:
+def _seeds(quality: Array | None, imported: bool) -> Source:
     name = "between seeds of one prompt"
-    if evidence is None:
+    if quality is None:
         return Source(name=name, energy=None, quality=None, n=0, inside=True, reason="nothing was scored")
-    quality = evidence.quality
     known = np.isfinite(quality)
     count = known.sum(1)
     sd, n = _within(quality, known, count)
-    why = "" if n else "one seed per prompt: protocol.seeds with two or more would tell"
+    many = "several seeds in the table" if imported else "protocol.seeds with two or more"
+    why = "" if n else f"no prompt has scores of two seeds: {many} would tell"
     return Source(name=name, energy=None, quality=sd, n=n, inside=True, reason=why)
 
 
-def _prompts(windows: pl.DataFrame, evidence: Evidence | None) -> Source:
+def _prompts(windows: pl.DataFrame, scores: Array | None, imported: bool) -> Source:
     name = "between prompts of one cell"
     energy, groups = _pooled(windows, ["cell_id"])
     quality, n = None, 0
-    if evidence is not None:
-        known = np.isfinite(evidence.quality)
+    if scores is not None:
+        known = np.isfinite(scores)
         count = known.sum(1)
-        means = np.where(count > 0, np.where(known, evidence.quality, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+        means = np.where(count > 0, np.where(known, scores, 0.0).sum(1) / np.maximum(count, 1), np.nan)
         there = np.isfinite(means)
         quality, n = _within(means[None], there[None], there.sum(0)[None])
-    why = "" if energy is not None or quality is not None else "every cell has one window and one prompt"
+    one = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
+    why = "" if energy is not None or quality is not None else one
     return Source(name=name, energy=energy, quality=quality, n=max(groups, n), inside=True, reason=why)
 
 

@@ -9,16 +9,15 @@ import numpy as np
 import polars as pl
 
 from perjoule.columns import POINT_COLUMNS
-from perjoule.run_directory import Run
-from perjoule.statistics.grid import Draws, Grid, prompts_known, read_grid
+from perjoule.run_directory import WHOLE_CELL, Run
+from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
-from perjoule.types import Estimate, MetricSpec
+from perjoule.types import Estimate, MetricSpec, weakest
 
 ENERGY_METHOD = "mean over prompts of J/image"
 QUALITY_METHOD = "mean over prompts of the mean over seeds"
-# worst first: a cell is only as trustworthy as its least trustworthy trial
-_PROVENANCE = ("simulated", "estimated", "measured")
+_NO_COUNT = {"n_prompts": 0, "n_seeds": 0, "unscored_count": 0}
 
 
 def operating_points(run: Run) -> pl.DataFrame:
@@ -30,7 +29,8 @@ def operating_points(run: Run) -> pl.DataFrame:
 
     Returns:
         A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
-        with the family's own longest run, so its frontier is computed inside each family.
+        with the family's own longest run, so its frontier is computed inside each family. A run without any metric has
+        one row per cell, with energy alone.
     """
     grid = read_grid(run, list(run.metrics))
     return points_of(run, grid, grid.drawn(), cell_facts(run.trials))
@@ -40,33 +40,52 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any
     """`operating_points` on arrays, draws and facts that are there already."""
     count = len(grid.cells)
     families = family_of(run)
-    energy = energy_estimates(grid, draws.joint)
-    rows: list[dict[str, Any]] = []
+    energy = [
+        cell_value(estimate, facts[cell]) if one else estimate
+        for estimate, cell, one in zip(
+            energy_estimates(grid, draws.joint), grid.cells, grid.is_cell_value(ENERGY), strict=True
+        )
+    ]
+    common = [
+        {name: value for name, value in facts[cell].items() if name in POINT_COLUMNS}
+        | _spread("energy", energy[i], "energy_j_per_image")
+        | {"cell_id": cell, "family": families[facts[cell]["variant"]]}
+        for i, cell in enumerate(grid.cells)
+    ]
+    if not grid.quality:
+        counts = _metered(run)
+        rows = [row | {"on_frontier": False} | counts.get(row["cell_id"], _NO_COUNT) for row in common]
+        return pl.DataFrame(rows, schema=POINT_COLUMNS)
+    rows = []
     for number, metric in enumerate(grid.quality, 1):
         spec = run.metrics[metric]
         columns = range(number * count, (number + 1) * count)
-        known = prompts_known(grid.quality[metric])
+        known, single = prompts_known(grid.quality[metric]), grid.is_cell_value(metric)
         quality = [
             _column(draws.by_prompt, column - count, int(n), QUALITY_METHOD)
             for column, n in zip(columns, known, strict=True)
         ]
+        quality = [
+            cell_value(estimate, facts[cell]) if one else estimate
+            for estimate, cell, one in zip(quality, grid.cells, single, strict=True)
+        ]
         counts = _scored(run, metric)
         groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
         on, chance = _frontier(draws.joint, np.arange(count), np.array(columns), spec, groups)
+        # which cell of a group is best in a draw hangs on all of them, and of a cell value the draws know nothing
+        unsure = {group for group, one in zip(groups, single, strict=True) if one}
+        chance = np.where([group in unsure for group in groups], np.nan, chance)
         rows += [
-            dict(facts[cell])
-            | _spread("energy", energy[i], "energy_j_per_image")
+            common[i]
             | _spread("quality", quality[i], "quality")
             | {
-                "cell_id": cell,
-                "family": families[facts[cell]["variant"]],
                 "metric": metric,
                 "direction": spec.direction,
                 "track": spec.track,
                 "on_frontier": bool(on[i]),
                 "p_on_frontier": None if np.isnan(chance[i]) else float(chance[i]),
             }
-            | counts.get(cell, {"n_prompts": 0, "n_seeds": 0, "unscored_count": 0})
+            | counts.get(cell, _NO_COUNT)
             for i, cell in enumerate(grid.cells)
         ]
     return pl.DataFrame(rows, schema=POINT_COLUMNS)
@@ -93,6 +112,11 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     return found
 
 
+def cell_value(estimate: Estimate, facts: dict[str, Any]) -> Estimate:
+    """A number that a table states for a whole cell: no interval, and as many images as the table states, or 1."""
+    return replace(estimate, low=None, high=None, n=facts["stated_n"] or 1, method=CELL_VALUE)
+
+
 def family_of(run: Run) -> dict[str, str]:
     """Variant -> family; a variant that the suite does not know is a family of its own."""
     named = {variant.name: variant.family or variant.name for variant in run.suite.variants}
@@ -114,24 +138,26 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     images = pl.col("image_count") * pl.col("iterations")
     good = pl.col("failure").is_null()
     measured = good & pl.col("energy_j").is_not_null()
-    ran = good & ~was_stopped()
+    timed = good & ~was_stopped() & pl.col("duration_s").is_not_null()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
+    whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
     counted = good & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
     frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
         steps_mean=pl.col("steps").filter(good).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
-        duration_s_per_image=pl.col("duration_s").filter(ran).sum() / images.filter(ran).sum(),
+        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / images.filter(timed).sum(),
         # bounds of windows add up: an error common to all windows (gain, idle) does not average out
         energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / images.filter(bounded).sum(),
         seen=pl.col("provenance").filter(measured).unique(),
         boundaries=pl.col("boundary").filter(good).unique().sort(),
+        stated_n=images.filter(whole).sum(),
     )
     found = {}
     for row in frame.iter_rows(named=True):
         seen, boundaries = set(row.pop("seen")), [b for b in row.pop("boundaries") if b]
-        row["provenance"] = next((p for p in _PROVENANCE if p in seen), None)
+        row["provenance"] = weakest(seen)
         row["boundary"] = boundaries[0] if boundaries else None
         found[row.pop("cell_id")] = {
             k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()
@@ -164,13 +190,30 @@ def _frontier(
 
 def _scored(run: Run, metric: str) -> dict[str, dict[str, int]]:
     known = pl.col("value").is_not_null() & pl.col("value").is_finite()
+    stated = known & (pl.col("prompt_id") != WHOLE_CELL)
     frame = (
         run.scores.filter(pl.col("metric") == metric)
         .group_by("cell_id")
         .agg(
-            n_prompts=pl.col("prompt_id").filter(known).n_unique(),
-            n_seeds=pl.col("seed").filter(known).n_unique(),
+            n_prompts=pl.col("prompt_id").filter(stated).n_unique(),
+            n_seeds=pl.col("seed").filter(known).drop_nulls().n_unique(),
             unscored_count=(~known.fill_null(False)).sum(),
+        )
+    )
+    return {row.pop("cell_id"): row for row in frame.to_dicts()}
+
+
+def _metered(run: Run) -> dict[str, dict[str, int]]:
+    """How many prompts and seeds have joules, by cell."""
+    stated = pl.col("prompt_ids") != WHOLE_CELL
+    frame = (
+        run.trials.filter(pl.col("energy_j").is_not_null())
+        .explode("prompt_ids", "seeds")
+        .group_by("cell_id")
+        .agg(
+            n_prompts=pl.col("prompt_ids").filter(stated).n_unique(),
+            n_seeds=pl.col("seeds").drop_nulls().n_unique(),
+            unscored_count=pl.lit(0),
         )
     )
     return {row.pop("cell_id"): row for row in frame.to_dicts()}

@@ -38,8 +38,14 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
         "simply use fewer steps), its own step counts shuffled over the prompts (then it knows the prompt), one curve "
         "for all prompts, and a rule that counts words. Dots right of zero: the policy uses less. Filled: the interval "
         "excludes zero. The oracle peeks at the scores; headroom captured is the share of its saving that the policy "
-        "reaches, and below zero the policy is worse than fixed steps. The joules of the predictor are inside.",
-        "interval": guide.BOOTSTRAP + " The oracle chooses on other seeds than it is judged by, if there are two.",
+        "reaches, and below zero the policy is worse than fixed steps. "
+        + (
+            "The table does not state whether what the predictor costs is counted."
+            if evidence.imported
+            else "The joules of the predictor are inside."
+        ),
+        "interval": guide.intervals(evidence)
+        + " The oracle chooses on other seeds than it is judged by, if there are two.",
         "change": "Controls that the suite lacks; another quality metric (a policy tuned for one may lose by another); "
         "tuning on the prompts that are reported, which would flatter the policy.",
     }

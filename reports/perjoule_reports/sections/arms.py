@@ -31,10 +31,13 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
         "ladder of their family: the energy saved at the quality of the ladder's longest run, and BD-energy, the mean "
         "over all qualities that both reach. 10th percentile: one image in ten is worse.",
         sample=guide.sample(evidence),
-        interval=guide.BOOTSTRAP + " Of BD-energy and savings the whole way from means to the number is drawn again; "
-        "the error of interpolation is not inside (see Curves).",
+        interval=guide.intervals(evidence)
+        + " Of BD-energy and savings the whole way from means to the number is drawn "
+        "again; the error of interpolation is not inside (see Curves)."
+        if evidence.has_intervals or not evidence.imported
+        else guide.intervals(evidence),
         change="A difference marked ~ may turn out either way with more prompts. A bold one stands for prompts like "
-        "these on this machine.",
+        f"these{'' if evidence.imported else ' on this machine'}.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=tuple(t for t in (_cells(evidence, analysis, versus), compared) if t is not None),
     )
@@ -63,12 +66,18 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         Column(title="gain per joule", unit=f"{unit} per {per_joule.unit}", numeric=True,
                hint="over the ladder's cheapest run: (Q − Q0)/(E − E0)"),
         Column(title="preference", unit="JOD-eq.", numeric=True,
-               hint="metric-predicted, dearest cells against each other; no person was asked"),
+               hint=_preference_hint(evidence)),
         Column(title="resolved", hint="enough overlap, no crossing, more than the error of interpolation"),
         Column(title="why not, or what holds"),
     )  # fmt: skip
     rows = tuple(_compared(evidence, r, per_joule) for r in records)
     return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
+
+
+def _preference_hint(evidence: Evidence) -> str:
+    if evidence.imported:
+        return "worked out from the scores of the table, dearest cells against each other"
+    return "metric-predicted, dearest cells against each other; no person was asked"
 
 
 def _compared(evidence: Evidence, record: Mapping[str, Any], per_joule: Scale) -> tuple[Cell, ...]:

@@ -37,7 +37,7 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
         "that crosses zero has no one number: the arm saves at some qualities and wastes at others. The table repeats "
         "BD-energy under every metric and with two other interpolations.",
         sample=guide.sample(evidence),
-        interval=guide.BOOTSTRAP
+        interval=guide.intervals(evidence)
         + " BD by PCHIP of ln E over quality on the upper envelope (Bjøntegaard 2001). The error "
         "of interpolation is not inside: see what leaving out one rung does, and Akima beside PCHIP.",
         change="A metric under which the sign turns; a value no larger than its leave-one-out error; overlap below "

@@ -19,7 +19,7 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
     tested = next((a.variant for a in evidence.arms if a.cell_id == test), "")
     main = _figures(evidence, analysis, primary, tested) if primary else []
     others = [f for axis in evidence.axes if axis is not primary for f in _small(evidence, axis)]
-    missing = () if main else ("No cell has both joules and a score under the primary metric, so there is no picture.",)
+    missing = () if main else (_why_none(evidence),)
     return Section(
         anchor="frontier",
         title="Frontier",
@@ -29,12 +29,18 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
         "darker band is where the frontier lies in 90 % of the draws. Equal distances to the right multiply the cost "
         "by equal factors. An arrow is the energy saved at equal quality.",
         sample=guide.sample(evidence),
-        interval=guide.BOOTSTRAP,
+        interval=guide.intervals(evidence),
         change="A metric that sees something else in the pictures (the small ones below), or prompts of another kind. "
-        "More prompts narrow the crosses; they do not move the meter's own bound.",
+        "More prompts narrow the crosses" + ("." if evidence.imported else "; they do not move the meter's own bound."),
         paragraphs=missing,
         figures=(*main, *others[:_MOST_SMALL]),
     )
+
+
+def _why_none(evidence: Evidence) -> str:
+    if evidence.primary is None and evidence.imported:
+        return "The table states no quality, so there is no picture."
+    return "No cell has both joules and a score under the primary metric, so there is no picture."
 
 
 def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) -> list[Figure]:

@@ -21,21 +21,82 @@ def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
     return Section(
         anchor="method",
         title="Method",
-        how_to_read="Generated from the suite and the run: what was done, not what is usual.",
+        how_to_read="What perjoule did with the numbers of the table; how they came about is not known."
+        if evidence.imported
+        else "Generated from the suite and the run: what was done, not what is usual.",
         sample=guide.sample(evidence),
         interval="Named with each formula.",
-        change="A protocol of other batch sizes, seeds or metrics answers another question.",
+        change=f"{'A table' if evidence.imported else 'A protocol'} of other batch sizes, seeds or metrics answers "
+        "another question.",
         paragraphs=_paragraphs(run, evidence, analysis),
     )
 
 
 def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """The formulas and parameters that this run was made and summed up with, a paragraph each."""
+    primary = evidence.primary
+    said = _imported(evidence) if evidence.imported else _measured(evidence)
+    if primary is not None and primary.description and not evidence.imported:
+        said.append(f"{primary.name}: {primary.description}")
+    said.append(
+        "Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + "."
+    )
+    if analysis.frontier is not None and primary is not None:
+        said += _formulas(evidence)
+    if analysis.verdict is not None:
+        verdict, config = analysis.verdict, analysis.verdict.config
+        energy, quality = verdict.energy.margin, verdict.quality.margin
+        said.append(
+            f"Gate, margins: energy {fmt.ABSENT if energy is None else fmt.percent(energy)} "
+            f"({fmt.clean(verdict.energy.margin_origin)}), {fmt.clean(verdict.metric)} "
+            f"{fmt.ABSENT if quality is None else fmt.number(quality)} "
+            f"({fmt.clean(verdict.quality.margin_origin)}); one-sided α = "
+            f"{config.alpha:g} an "
+            f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by "
+            "prompt; PASS "
+            "by intersection and union, FAIL after Holm."
+        )
+    if evidence.has_intervals or not evidence.imported:
+        said.append(
+            "Intervals cover the choice of prompts. They do not cover other machines, other sessions, the "
+            "interpolation of curves, or a constant error of the meter."
+        )
+    sources = (
+        sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique())) if "method" in run.trials.columns else []
+    )
+    said += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
+    return tuple(said)
+
+
+def _imported(evidence: Evidence) -> list[str]:
+    """What perjoule made of a table, and nothing about how its numbers came about."""
+    metrics = evidence.suite.metrics
+    said = [
+        "Energy per image = mean over prompts of the joules that the table states for an image. What they cover and "
+        "how they were obtained is known as far as the table states boundary and provenance. 1 J/image = 0.2778 Wh per "
+        "1000 images.",
+    ]
+    if evidence.primary is not None:
+        said.append(
+            "Quality of a cell = mean over prompts of the mean over seeds of the scores in the table. The frontier's "
+            f"axis is {metrics.primary}; a cell is on the frontier if no other cell is at least as good in both energy "
+            "and quality and better in one."
+        )
+    if any(axis.within_family for axis in evidence.axes):
+        said.append("The values of a full-reference metric are not compared between families.")
+    if any(arm.cell_values or arm.energy_is_stated for arm in evidence.arms):
+        said.append(
+            "A number that the table gives once for a cell, or repeats unchanged for all of its prompts, is a cell "
+            "value (W281): it has no interval, no share of draws on the frontier, and no gate."
+        )
+    return said
+
+
+def _measured(evidence: Evidence) -> list[str]:
     protocol, metrics = evidence.suite.protocol, evidence.suite.metrics
     bound = "not limited" if protocol.max_uncertainty is None else fmt.percent(protocol.max_uncertainty)
-    primary = evidence.primary
     order = "cells take turns window by window" if protocol.interleave else "the cells of a variant stay together"
-    said = [
+    return [
         "Energy per image = mean over prompts of E(window) ÷ images in the window. A window holds at least "
         f"{fmt.plural(images_per_window(evidence.suite) * protocol.iterations, 'image')}, in pipeline calls of up to "
         f"{protocol.batch_size}; energy is gross, idle power is not subtracted. 1 J/image = 0.2778 Wh per 1000 images.",
@@ -51,45 +112,20 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
         "A full-reference metric compares with the longest run of the same family, prompt and seed, so its values are "
         "never compared between families.",
     ]
-    if primary is not None and primary.description:
-        said.append(f"{primary.name}: {primary.description}")
-    said.append(
-        "Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + "."
-    )
-    if analysis.frontier is not None:
-        said += [
-            f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. "
-            "Nothing is "
-            "read off outside the measured range.",
-            f"BD-energy = exp( mean over q of ln E_T(q) − ln E_A(q) ) − 1. {BD_METHOD}. Resolved needs an overlap of "
-            f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
-            "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld where the energies do not "
-            "differ for sure. Q/E is never formed: it would rank the cheapest, worst image first.",
-            "Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; predicted "
-            "by the "
-            "metric, no person was asked.",
-            f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
-            "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",
-        ]
-    if analysis.verdict is not None:
-        verdict, config = analysis.verdict, analysis.verdict.config
-        energy, quality = verdict.energy.margin, verdict.quality.margin
-        said.append(
-            f"Gate, margins: energy {fmt.ABSENT if energy is None else fmt.percent(energy)} "
-            f"({fmt.clean(verdict.energy.margin_origin)}), {fmt.clean(verdict.metric)} "
-            f"{fmt.ABSENT if quality is None else fmt.number(quality)} "
-            f"({fmt.clean(verdict.quality.margin_origin)}); one-sided α = "
-            f"{config.alpha:g} an "
-            f"axis, {fmt.plural(config.looks, 'look')}, mode {config.mode}; d = ln E − ln E and q = Q − Q by "
-            "prompt; PASS "
-            "by intersection and union, FAIL after Holm."
-        )
-    said.append(
-        "Intervals cover the choice of prompts. They do not cover other machines, other sessions, the interpolation of "
-        "curves, or a constant error of the meter."
-    )
-    sources = (
-        sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique())) if "method" in run.trials.columns else []
-    )
-    said += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
-    return tuple(said)
+
+
+def _formulas(evidence: Evidence) -> list[str]:
+    """What arms and cells are compared by."""
+    asked = "from the scores of the table" if evidence.imported else "predicted by the metric, no person was asked"
+    return [
+        f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. "
+        "Nothing is "
+        "read off outside the measured range.",
+        f"BD-energy = exp( mean over q of ln E_T(q) − ln E_A(q) ) − 1. {BD_METHOD}. Resolved needs an overlap of "
+        f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
+        "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld where the energies do not "
+        "differ for sure. Q/E is never formed: it would rank the cheapest, worst image first.",
+        f"Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; {asked}.",
+        f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
+        "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",
+    ]

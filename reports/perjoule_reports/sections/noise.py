@@ -7,7 +7,18 @@ from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.pairing import interval_of
 from perjoule_reports.records import Cell, Column, Section, Table
+from perjoule_reports.sections import guide
 from perjoule_reports.tables import PERCENT
+
+_HOW_TO_READ = (
+    "Standard deviations of single windows or images, not of means. The last column says whether the intervals of this "
+    "report contain a source. "
+)
+_BOUND = (
+    "The meter's bound is not a standard deviation: it is meant to hold for 99.5 % of windows, and it is common to all "
+    "cells where it comes from gain or idle power, so that it cancels from ratios."
+)
+_IMPORTED_BOUND = "What the uncertainty of an imported energy means is for the table's authors to say."
 
 
 def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
@@ -25,14 +36,15 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
     return Section(
         anchor="noise",
         title="Noise",
-        how_to_read="Standard deviations of single windows or images, not of means. The last column says whether the "
-        "intervals of this report contain a source. The meter's bound is not a standard deviation: it is meant to hold "
-        "for 99.5 % of windows, and it is common to all cells where it comes from gain or idle power, so that it "
-        "cancels from ratios.",
+        how_to_read=_HOW_TO_READ + (_IMPORTED_BOUND if evidence.imported else _BOUND),
         sample="By row, in the column n: groups of windows or images, or windows.",
-        interval="Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
+        interval=guide.NONE
+        if evidence.imported
+        else "Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
         "in the run.",
-        change="Two A/A runs of this suite that differ by more than the intervals here allow.",
+        change="A second table of the same cells that differs by more than the intervals here allow."
+        if evidence.imported
+        else "Two A/A runs of this suite that differ by more than the intervals here allow.",
         paragraphs=(drifted,) if sources else ("No trial was finished, so nothing is known about its scatter.",),
         tables=(_table(evidence, analysis),) if sources else (),
     )

@@ -10,13 +10,26 @@ from perjoule_reports import payload as data
 from perjoule_reports import trust
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import RunData, Section
+from perjoule_reports.records import Cell, Column, RunData, Section, Table
 from perjoule_reports.sections import guide
 
 
-def system_section(run: RunData) -> Section:
+def system_section(run: RunData, evidence: Evidence) -> Section:
     """What the run was measured on."""
     short, rest = trust.system_tables(run.environment)
+    if evidence.imported:
+        device = (run.environment.get("comparability") or {}).get("device")
+        named = ", ".join(map(fmt.clean, device)) if isinstance(device, list) else "not stated"
+        return Section(
+            anchor="system",
+            title="System under test",
+            how_to_read="What the imported table states about where its numbers come from.",
+            sample="What the table states; nothing else is known.",
+            change="Another device changes the joules.",
+            interval=guide.NONE,
+            paragraphs=(f"Device: {named}. perjoule did not measure this run, and knows nothing else of the system.",),
+            folded=tuple(table for table in (short, rest) if table is not None and table.rows),
+        )
     return Section(
         anchor="system",
         title="System under test",
@@ -32,16 +45,15 @@ def system_section(run: RunData) -> Section:
 
 def data_section(run: RunData, evidence: Evidence) -> Section:
     """How to get the same again, and how to cite it."""
+    if evidence.imported:
+        return _imported_data_section(run)
     meter = run.environment.get("meter")
     name = str(meter.get("name", "auto")) if isinstance(meter, dict) else "auto"
     digests = trust.digests_table(run, data.prompt_digest(run.prompts))
-    imported = name == "imported"
-    commands = (
-        ["perjoule import TABLE --out NEW_RUN   # the table is not part of the run"]
-        if imported
-        else [f"perjoule run suite.toml --meter {shlex.quote(fmt.clean(name))} --out NEW_RUN"]
-    )
-    commands.append("perjoule report NEW_RUN")
+    commands = [
+        f"perjoule run suite.toml --meter {shlex.quote(fmt.clean(name))} --out NEW_RUN",
+        "perjoule report NEW_RUN",
+    ]
     return Section(
         anchor="data",
         title="Provenance and data",
@@ -55,6 +67,31 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
         paragraphs=(_citation(run),),
         tables=(digests,),
         code="\n".join(commands),
+    )
+
+
+def _imported_data_section(run: RunData) -> Section:
+    """Where an imported run comes from, and what was done to its table."""
+    facts = run.environment
+    table = fmt.clean(facts.get("imported_from") or "a table")
+    notes = facts.get("import_notes")
+    rows = [("table", table), ("SHA-256 of the table", fmt.clean(facts.get("sha256") or "not recorded")),
+            ("imported by perjoule", fmt.clean(facts.get("perjoule") or "of unknown version"))]  # fmt: skip
+    columns = (Column(title="what"), Column(title="value"))
+    origin = Table(
+        caption="Origin", columns=columns, rows=tuple((Cell(text=key), Cell(text=value)) for key, value in rows)
+    )
+    return Section(
+        anchor="data",
+        title="Provenance and data",
+        how_to_read="The table is not part of the run. The whole result is embedded in this page as JSON (element "
+        "`perjoule-result`) and lies beside it as a file.",
+        sample=f"{fmt.plural(run.trials.height, 'row')}, {fmt.plural(run.scores.height, 'score')}.",
+        interval=guide.NONE,
+        change="A table of another digest: then it was not this run.",
+        paragraphs=tuple(f"On import: {fmt.clean(note)}." for note in notes) if isinstance(notes, list) else (),
+        tables=(origin,),
+        code=f"perjoule import {shlex.quote(table)} --out NEW_RUN\nperjoule report NEW_RUN",
     )
 
 

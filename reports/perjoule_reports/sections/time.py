@@ -25,7 +25,14 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
         "change": "Power that differs much between phases: the power trace shows it where the meter left samples.",
     }
     if not cells:
-        why = "No trial recorded how long its phases took (imported runs do not), so the time stays undivided."
+        why = "No trial recorded how long its phases took, so the time stays undivided."
+        if evidence.imported:
+            shown |= {
+                "how_to_read": "A table states seconds of images, if any, and not of phases.",
+                "sample": "No window: the table states none.",
+                "change": "A run of perjoule's own, which times the phases of its windows.",
+            }
+            why = "The run was imported: how long the phases of its images took is not known."
         return Section(**shown, paragraphs=(why,))  # type: ignore[arg-type]
     labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
     wide = phases.phase_shares(labelled, "phase-shares", WIDE)

@@ -19,13 +19,12 @@ from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.lines import fit_line
 from perjoule.suite import cells_of
-from perjoule.types import Provenance, Variant
+from perjoule.types import Provenance, Variant, weakest
 
 Array = NDArray[np.float64]
 
 LEAST_PROMPTS = 20
 LADDER_POLICIES = ("fixed", "shared-start")
-_PROVENANCE: tuple[Provenance, ...] = ("simulated", "estimated", "measured")  # worst first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +148,9 @@ def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
     base_j, step_j = fit_line(grid, mean_j)
     if step_j <= 0:
         raise EvidenceError(f"{run.path}: more steps did not cost more joules: measure again on a quieter machine")
-    seen = set(run.trials["provenance"].drop_nulls())
     return StepCost(
         base_j=max(base_j, 0.0),
         step_j=step_j,
-        provenance=next(p for p in _PROVENANCE if p in seen),
-        boundary=str(run.trials["boundary"].drop_nulls()[0]),
+        provenance=weakest(run.trials["provenance"]) or "not stated",
+        boundary=str(next(iter(run.trials["boundary"].drop_nulls()), "not stated")),
     )

@@ -154,9 +154,9 @@ def test_noise_names_its_sources_and_says_what_is_absent(run: Run) -> None:
     assert found["between prompts of one cell"].energy == pytest.approx(0.02, rel=0.1)
     repeats = found["between windows of the same prompts"]
     assert repeats.energy is None
-    assert "protocol.blocks" in repeats.reason
+    assert "a column `block`" in repeats.reason
     assert found["between sessions and machines"].reason
-    assert found["the meter's own bound"].energy is None
+    assert found["the table's own uncertainty"].energy is None
     estimate, why = drift(run)
     assert estimate is None
     assert "imported" in why
@@ -184,6 +184,8 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
 
 class _Changed:
     """A run with other trials."""
+
+    is_imported = False
 
     def __init__(self, run: Run, trials: pl.DataFrame, suite: object) -> None:
         self.path, self.trials, self.suite, self.scores, self.metrics = run.path, trials, suite, run.scores, run.metrics
