@@ -38,7 +38,13 @@ def process_state() -> dict[str, Any]:
 
 def lost_modules(before: dict[str, Any]) -> list[str]:
     """Modules that are gone or were imported again: their classes are others now, and what they remember is lost."""
-    return sorted(name for name, module in before.items() if sys.modules.get(name) is not module)
+
+    def is_kept(name: str, module: Any) -> bool:
+        now, spec = sys.modules.get(name), getattr(module, "__spec__", None)
+        # a lazy module puts another object in its place, with its own spec
+        return now is module or (spec is not None and getattr(now, "__spec__", None) is spec)
+
+    return sorted(name for name, module in before.items() if not is_kept(name, module))
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

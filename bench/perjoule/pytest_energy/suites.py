@@ -42,11 +42,11 @@ class SuiteFile(pytest.Module):
 class CellItem(pytest.Function):
     """One variant at one step count, or at one level of its step policy."""
 
-    def repr_failure(self, excinfo: Any) -> Any:
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Our own errors are sentences already."""
         if isinstance(excinfo.value, PerjouleError | NotLoadedError):
             return str(excinfo.value)
-        return super().repr_failure(excinfo)
+        return super().repr_failure(excinfo)  # no style: it takes the one of --tb
 
     def reportinfo(self) -> tuple[Any, int, str]:
         """The suite file and the cell."""
