@@ -65,7 +65,11 @@ def test_minimal_suite_gets_its_defaults() -> None:
             ["protocol.images_per_window = 3", "at least the largest batch, 4"],
         ),
         ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
-        ("[protocol]", "[protocol]\nmax_uncertainty = 2.0", ["max_uncertainty = 2.0", "between 0 and 1", "write 0.02 for 2 %"]),
+        (
+            "[protocol]",
+            "[protocol]\nmax_uncertainty = 2.0",
+            ["max_uncertainty = 2.0", "between 0 and 1", "write 0.02 for 2 %"],
+        ),
         ("[protocol]", "[protocol]\nseeds = []", ["protocol.seeds is empty"]),
         ('name = "mine"', 'name = "mine"\nschema = 2', ["schema = 2"]),
         ("steps = [1, 2]", "steps = [1, 2]\ntimesteps = [3, 1, 0]", ["timesteps are 3", "steps = [3]"]),
