@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from perjoule.diffusers_code import diffusers_code
-from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import cell_facts, points_of, sign_of
@@ -51,6 +51,7 @@ def recommend(
     Raises:
         UsageError: Unless exactly one of `min_quality` and `max_joules` is given.
         EvidenceError: If full-reference scores of several models would have to be compared.
+        RunError: If the run has no trial.
     """
     if (min_quality is None) == (max_joules is None):
         raise UsageError("recommend: give either --min-quality or --max-joules")
@@ -60,6 +61,8 @@ def recommend(
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
     spec = run.metrics[name]
+    if run.trials.is_empty():
+        raise RunError(f"{run.path} holds no trial: there is nothing to recommend")
     grid = read_grid(run, [name])
     draws = grid.drawn(resamples)
     means = draws.joint

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perjoule.errors import RunError
 from perjoule.recommend import _best, recommend
 from perjoule.run_directory import Run
 from perjoule.statistics.frontier import frontier
@@ -133,3 +134,12 @@ class TestEquals:
         order = (lambda c: (c[0], -c[1])) if cheapest else (lambda c: (-c[1], c[0]))
         assert order(cells[best]) == min(map(order, able))
         assert cells[best][2]
+
+
+def test_a_run_without_a_trial_has_nothing_to_recommend(tmp_path: Path) -> None:
+    run = run_of(tmp_path, (1.0, 0.5))
+    for name in ("trials", "images", "scores", "points"):
+        file = run.path / f"{name}.parquet"
+        pl.read_parquet(file).clear().write_parquet(file)
+    with pytest.raises(RunError, match="holds no trial"):
+        recommend(Run(path=run.path), min_quality=0.5)
