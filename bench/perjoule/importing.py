@@ -168,14 +168,15 @@ def _metrics(foreign: ForeignTable, facts: MetricFacts) -> list[str]:
     metrics = [name.removeprefix(QUALITY) for name in columns if name.startswith(QUALITY)]
     if "energy_j" not in columns and not metrics:
         vague = without_unit(foreign.ignored)
-        hint = f" ({', '.join(vague)} names no unit that is known: energy_j, energy_kJ, energy_Wh, energy_kWh)"
+        hint = f" ({', '.join(vague)}: name the energy of one image energy_j, energy_kJ, energy_Wh or energy_kWh)"
         raise UsageError(
             f"{path}: column energy_j is missing{hint if vague else ''}, and there is no column {QUALITY}<metric>: at "
             f"least one of them is needed; there are: {there}"
         )
     if "energy_j" not in columns and (vague := without_unit(foreign.ignored)):
         raise UsageError(
-            f"{path}: column {', '.join(vague)}: of which unit? Name it energy_j, energy_kJ, energy_Wh or energy_kWh"
+            f"{path}: column {', '.join(vague)}: of which unit? Name the energy of one image energy_j, energy_kJ, "
+            "energy_Wh or energy_kWh"
         )
     for name in metrics:
         if name != one_line(name):
@@ -379,10 +380,10 @@ def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:
         (pl.col("prompt_id") == WHOLE_CELL).any().over("cell_id") & (pl.len().over("cell_id", "block") > 1)
     )
     if len(whole):
-        cell, rows = whole["cell_id"][0], len(whole.filter(pl.col("cell_id") == whole["cell_id"][0]))
+        rows = whole.filter(pl.col("cell_id") == whole["cell_id"][0])
         raise UsageError(
-            f"{foreign.place(whole[_ROW][1])}: {rows} rows are of the cell {cell}, and their prompts are not known: "
-            "add a column prompt_id, or give one row for each cell"
+            f"{foreign.place(rows[_ROW][1])}: {len(rows)} rows are of the cell {rows['cell_id'][0]}, and their prompts "
+            "are not known: add a column prompt_id, or give one row for each cell"
         )
     keys = ["cell_id", "prompt_id", "seed", "block"]
     twice = frame.filter(frame.select(keys).is_duplicated())

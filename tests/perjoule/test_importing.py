@@ -49,7 +49,7 @@ GOOD = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "q
     ("change", "words"),
     [
         ({"energy_j": None, "quality:q": None}, "column energy_j is missing"),
-        ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy names no unit that is known"),
+        ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy: name the energy of one image energy_j"),
         ({"energy_j": None, "energy": [1.0]}, "column energy: of which unit?"),
         ({"energy_wh": [1.0]}, "mixed units"),
         ({"energy_j": None, "energy_mj": [1.0]}, "Name it energy_mJ or energy_MJ"),
