@@ -173,6 +173,8 @@ def test_the_same_number_in_all_rows_is_not_no_scatter(tmp_path: Path) -> None:
     found = {s.name: s for s in sources(run, evidence_of(run, draw(run, ["q"], 50), "q"))}
     for name in ("between seeds of one prompt", "between prompts of one cell"):
         assert found[name].energy is found[name].quality is None
+    joules = imported(repeated("energy_j").drop("quality:q"), tmp_path, "joules")
+    assert {s.energy for s in sources(joules, None)} == {None}
 
 
 SHAPES = {

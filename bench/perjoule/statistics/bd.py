@@ -97,7 +97,7 @@ def bd_energy_of(paired: PairedCurves, upper_bound: float | None = None) -> BdEn
     found_regimes = regimes(test, anchor) if estimate.value is not None else ()
     reason = _why_unresolved(estimate, overlap, left_out, found_regimes, test, anchor)
     if reason is None and not paired.is_drawn:
-        reason = f"not resolved: {estimate.method.rpartition('; ')[2]}"
+        reason = "not resolved: it has no interval"
     return BdEnergy(
         estimate=estimate,
         overlap=overlap,
