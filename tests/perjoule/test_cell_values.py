@@ -12,7 +12,7 @@ import pytest
 from perjoule.gating import GateConfig, gate
 from perjoule.importing import import_table
 from perjoule.recommend import recommend
-from perjoule.run_directory import Run
+from perjoule.run_directory import Run, load_run
 from perjoule.statistics.attainment import attainment
 from perjoule.statistics.contrasts import contrasts
 from perjoule.statistics.drawn import draw, evidence_of
@@ -303,3 +303,15 @@ class TestEnergyWithoutScatter:
         run = as_own(windowed(imported(table(prompts=40), tmp_path), 40))
         self.check(run)
         assert frontier(run, resamples=200)["knee"] is None
+
+    def test_of_one_arm_of_two(self, tmp_path: Path) -> None:
+        run = imported(table(prompts=40), tmp_path)
+        whole = windowed(imported(table(prompts=40), tmp_path, "whole"), 40)
+        parts = (of.trials.filter(pl.col("variant") == name) for of, name in ((run, "ladder"), (whole, "quick")))
+        pl.concat(parts).write_parquet(run.path / "trials.parquet")
+        run = as_own(load_run(run.path))
+        self.check(run)
+        found = recommend(run, min_quality=0.5, resamples=200)["chosen"]
+        assert found["variant"] == "quick"
+        assert found["p_meets"] > 0.9
+        assert found["p_chosen"] is None
