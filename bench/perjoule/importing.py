@@ -366,12 +366,13 @@ def _require_one(frame: pl.DataFrame, foreign: ForeignTable, name: str) -> None:
 
 def _require_apart(frame: pl.DataFrame, foreign: ForeignTable) -> None:
     """Raise UsageError if two cells have the same id, such as variant a at 8 steps and variant a-008."""
-    kinds = frame.group_by("cell_id").agg(pl.col("variant").unique().sort(), pl.col(_ROW).min())
-    for row in kinds.filter(pl.col("variant").list.len() > 1).sort(_ROW).iter_rows(named=True):
-        raise UsageError(
-            f"{foreign.path}: variants {' and '.join(map(repr, row['variant']))} would share the cell "
-            f"{row['cell_id']}: rename one of them"
-        )
+    for name, plural in (("variant", "variants"), ("policy", "policies")):
+        kinds = frame.group_by("cell_id").agg(pl.col(name).unique().sort(), pl.col(_ROW).min())
+        for row in kinds.filter(pl.col(name).list.len() > 1).sort(_ROW).iter_rows(named=True):
+            listed = " and ".join("not stated" if one is None else repr(one) for one in row[name])
+            raise UsageError(
+                f"{foreign.path}: {plural} {listed} would share the cell {row['cell_id']}: rename one of them"
+            )
 
 
 def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:

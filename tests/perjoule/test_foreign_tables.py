@@ -343,6 +343,11 @@ UNREADABLE = {
         "unlike boundaries share no axis",
     ),
     "one cell twice": ("t.csv", "variant,steps,energy_j\na,8,1\na-008,,2\n", "would share the cell a-008"),
+    "policies that a name cannot tell apart": (
+        "t.csv",
+        "variant,role,policy,prompt_id,energy_j\na,predicted,p 1,x,1\na,predicted,p_1,y,2\n",
+        "policies 'p 1' and 'p_1' would share the cell a@p_1: rename",
+    ),
     "two step counts of a policy": (
         "t.csv",
         "variant,role,prompt_id,seed,steps,energy_j\na,predicted,p,1,4,1\na,predicted,p,1,8,2\n",
