@@ -216,6 +216,13 @@ def resample_windows(
     return means
 
 
+def over_seeds(values: Array) -> Array:
+    """(prompts, seeds, ...) -> (prompts, ...) means of what is known, NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+
+
 def summable(values: Array) -> Array:
     """Values rounded so that every sum of n draws of them is exact, in whatever order it is taken.
 
