@@ -127,7 +127,10 @@ class ForeignTable:
 
     def texts(self, name: str) -> pl.Series:
         """An identifier as it is written, without blanks around it; null where the cell is empty."""
-        column = _as_text(self.frame[name])
+        column = self.frame[name]
+        if column.dtype.is_float():
+            column = column.fill_nan(None)
+        column = _as_text(column)
         if name != "prompt":
             column = column.str.strip_chars()
         return column.set(column == "", None)
@@ -299,7 +302,7 @@ def _made(
     for column in columns:
         if column.here is not None and column.scale != (1, 1):
             top, bottom = column.scale
-            said.append(f"{column.there} was converted to {column.here}: 1 {column.unit} is {top / bottom:g}")
+            said.append(f"{column.there} was converted to {column.here}: {column.unit} times {top / bottom:.10g}")
     ignored = [column.there.strip() or "(no name)" for column in columns if column.here is None]
     for name in ignored:
         near = get_close_matches(re.sub(r"[\s-]+", "_", name.casefold()), COLUMNS, n=1, cutoff=0.8)
@@ -363,14 +366,19 @@ class _Lines:
                 if not bare.strip(_SEPARATORS + " "):
                     continue
                 if bare.startswith("#"):
-                    # a header may be a comment itself
-                    if not (self.in_header and re.search(r'(?i)#[\s"]*variant\b|[,;|\t]\s*"?variant\b', bare)):
+                    if not (self.in_header and _is_header(bare)):
                         self.comments += 1
                         continue
                     line = line.replace("#", "", 1).lstrip(" ")
                 self.between, self.begins = False, self.number
             return line
         raise StopIteration
+
+
+def _is_header(comment: str) -> bool:
+    """Whether a comment is the header of a table: one of its cells is `variant`, and not a word in a sentence."""
+    cells = re.split(f"[{_SEPARATORS}]", comment.lstrip("#"))
+    return "variant" in (cell.strip(' "').casefold() for cell in cells)
 
 
 def _separator(header: str, told: str | None, suffix: str, path: Path) -> str:
@@ -447,6 +455,9 @@ class _JsonError(ValueError):
     """What is wrong with a JSON table, in words."""
 
 
+_NOT_A_NUMBER = {"Infinity": "Infinity", "-Infinity": "-Infinity"}  # and NaN, which is null
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -456,8 +467,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _loads(text: str) -> Any:
-    """JSON with its numbers as they are written: 1.10 and 1e001 may be names."""
-    return json.loads(text, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=_pairs)
+    """JSON with its numbers as they are written: 1.10 and 1e001 may be names. NaN is the absence of a value."""
+    return json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
 
 
 def _read_json_lines(path: Path) -> ForeignTable:

@@ -168,14 +168,15 @@ def _metrics(foreign: ForeignTable, facts: MetricFacts) -> list[str]:
     metrics = [name.removeprefix(QUALITY) for name in columns if name.startswith(QUALITY)]
     if "energy_j" not in columns and not metrics:
         vague = without_unit(foreign.ignored)
-        hint = f" ({', '.join(vague)} names no unit that is known: energy_j, energy_kJ, energy_Wh, energy_kWh)"
+        hint = f" ({', '.join(vague)}: name the energy of one image energy_j, energy_kJ, energy_Wh or energy_kWh)"
         raise UsageError(
             f"{path}: column energy_j is missing{hint if vague else ''}, and there is no column {QUALITY}<metric>: at "
             f"least one of them is needed; there are: {there}"
         )
     if "energy_j" not in columns and (vague := without_unit(foreign.ignored)):
         raise UsageError(
-            f"{path}: column {', '.join(vague)}: of which unit? Name it energy_j, energy_kJ, energy_Wh or energy_kWh"
+            f"{path}: column {', '.join(vague)}: of which unit? Name the energy of one image energy_j, energy_kJ, "
+            "energy_Wh or energy_kWh"
         )
     for name in metrics:
         if name != one_line(name):
@@ -365,12 +366,13 @@ def _require_one(frame: pl.DataFrame, foreign: ForeignTable, name: str) -> None:
 
 def _require_apart(frame: pl.DataFrame, foreign: ForeignTable) -> None:
     """Raise UsageError if two cells have the same id, such as variant a at 8 steps and variant a-008."""
-    kinds = frame.group_by("cell_id").agg(pl.col("variant").unique().sort(), pl.col(_ROW).min())
-    for row in kinds.filter(pl.col("variant").list.len() > 1).sort(_ROW).iter_rows(named=True):
-        raise UsageError(
-            f"{foreign.path}: variants {' and '.join(map(repr, row['variant']))} would share the cell "
-            f"{row['cell_id']}: rename one of them"
-        )
+    for name, plural in (("variant", "variants"), ("policy", "policies")):
+        kinds = frame.group_by("cell_id").agg(pl.col(name).unique().sort(), pl.col(_ROW).min())
+        for row in kinds.filter(pl.col(name).list.len() > 1).sort(_ROW).iter_rows(named=True):
+            listed = " and ".join("not stated" if one is None else repr(one) for one in row[name])
+            raise UsageError(
+                f"{foreign.path}: {plural} {listed} would share the cell {row['cell_id']}: rename one of them"
+            )
 
 
 def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:
@@ -379,10 +381,10 @@ def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:
         (pl.col("prompt_id") == WHOLE_CELL).any().over("cell_id") & (pl.len().over("cell_id", "block") > 1)
     )
     if len(whole):
-        cell, rows = whole["cell_id"][0], len(whole.filter(pl.col("cell_id") == whole["cell_id"][0]))
+        rows = whole.filter(pl.col("cell_id") == whole["cell_id"][0])
         raise UsageError(
-            f"{foreign.place(whole[_ROW][1])}: {rows} rows are of the cell {cell}, and their prompts are not known: "
-            "add a column prompt_id, or give one row for each cell"
+            f"{foreign.place(rows[_ROW][1])}: {len(rows)} rows are of the cell {rows['cell_id'][0]}, and their prompts "
+            "are not known: add a column prompt_id, or give one row for each cell"
         )
     keys = ["cell_id", "prompt_id", "seed", "block"]
     twice = frame.filter(frame.select(keys).is_duplicated())

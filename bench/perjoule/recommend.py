@@ -110,7 +110,8 @@ def recommend(
     chosen = best if by_point else safe
 
     # one cell of unknown scatter leaves open how often any of them would be chosen
-    unsure = (grid.is_cell_value(name) | grid.is_cell_value(ENERGY)) & use
+    undrawn = np.isnan(draws_e).all(0) & np.isfinite(point_e[0])
+    unsure = ((grid.is_cell_value(name) | grid.is_cell_value(ENERGY)) & use) | undrawn
 
     def choice(index: int) -> dict[str, Any] | None:
         if index < 0:

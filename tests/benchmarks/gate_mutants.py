@@ -25,7 +25,7 @@ _AT_A_TIME = 4
 # a server that has imported what takes long, and is copied for each mutant
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["scipy.special", "scipy.stats", "typer", "pydantic", "hypothesis", "pytest"])
-TESTS = [f"tests/perjoule/gating/test_{name}.py" for name in ("refusals", "margins", "gate")]
+TESTS = [f"tests/perjoule/gating/test_{name}.py" for name in ("refusals", "margins", "gate", "window_groups")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,14 @@ class Mutant:
 
     def apply(self, bench: Path) -> None:
         """Edit the copy. Raises ValueError if the text does not occur exactly once."""
-        path = bench / self.file
-        text = path.read_text(encoding="utf-8")
+        (bench / self.file).write_text(self.edited(bench), encoding="utf-8")
+
+    def edited(self, bench: Path) -> str:
+        """The file with the text replaced. Raises ValueError if the text does not occur exactly once."""
+        text = (bench / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(f"{self.name}: {self.file} has {text.count(self.old)} times: {self.old!r}")
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        return text.replace(self.old, self.new)
 
 
 def mutants() -> Iterator[Mutant]:
@@ -161,10 +164,16 @@ def _decisions() -> Iterator[Mutant]:
         'if verdict.verdict == "fail"',
     )
     yield mutant("axes that cannot fail refused", "return low < -good * margin < high", "return True")
+    yield mutant("sessions in the prompts needed", "alpha)) ** 2 - extra\n    if room", "alpha)) ** 2\n    if room")
     likely = "TestIdenticalImages or TestCounts"
     yield mutant("identical images unnamed", "((IDENTICAL,) if pairs.identical_images else ())", "()")
     file = f"{GATING}/pairing.py"
-    yield mutant("copies of a window", "if len(energy) < len(one):", "if False:")
+    yield mutant(
+        "copies of a window",
+        "units = window_units(baseline, candidate)",
+        'units = window_units(baseline, candidate).with_columns(unit="prompt_id")',
+    )
+    yield mutant("provenance of the baseline", "provenances(baseline, candidate)", "provenances(candidate)")
     yield mutant("identity of any number", "len(both) == len(one) and ", "")
     yield mutant("identity without a look", 'bool((both["sha256"] == both["sha256_candidate"]).all())', "True")
     yield mutant("identity without digests", ' or one["sha256"].null_count()', "")
@@ -191,7 +200,7 @@ def _margins() -> Iterator[Mutant]:
     def mutant(name: str, old: str, new: str) -> Mutant:
         return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
-    yield mutant("imported metrics looked up", " or spec.weights_digest == _IMPORTED", "")
+    yield mutant("imported metrics looked up", " or spec.weights_digest == IMPORTED", "")
     yield mutant("the larger margin", "min(declared)", "max(declared)")
     yield mutant("margins on another scale", "if installed is None or (", "if False and (")
     yield mutant("margins that are none", 'if not 0 < value < float("inf"):', "if False:")

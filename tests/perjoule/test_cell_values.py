@@ -12,12 +12,15 @@ import pytest
 from perjoule.gating import GateConfig, gate
 from perjoule.importing import import_table
 from perjoule.recommend import recommend
-from perjoule.run_directory import Run
+from perjoule.run_directory import Run, load_run
+from perjoule.statistics.attainment import attainment
 from perjoule.statistics.contrasts import contrasts
 from perjoule.statistics.drawn import draw, evidence_of
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.noise import sources
-from tests.perjoule.tables_of_runs import imported, table
+from perjoule.statistics.per_prompt import per_prompt, slices
+from tests.perjoule.statistics.test_window_groups import windowed
+from tests.perjoule.tables_of_runs import as_own, imported, table
 from tests.perjoule.test_cli import call
 
 SMALL: dict[str, Any] = {"prompts": 12, "ladder": (2, 4, 8, 16, 32)}
@@ -170,6 +173,8 @@ def test_the_same_number_in_all_rows_is_not_no_scatter(tmp_path: Path) -> None:
     found = {s.name: s for s in sources(run, evidence_of(run, draw(run, ["q"], 50), "q"))}
     for name in ("between seeds of one prompt", "between prompts of one cell"):
         assert found[name].energy is found[name].quality is None
+    joules = imported(repeated("energy_j").drop("quality:q"), tmp_path, "joules")
+    assert {s.energy for s in sources(joules, None)} == {None}
 
 
 SHAPES = {
@@ -257,3 +262,56 @@ def test_a_pool_of_several_provenances_says_so(tmp_path: Path) -> None:
         "cell ladder-002 mixes energies that are estimated, measured: together they count as estimated"
         in (run.environment["import_notes"])
     )
+
+
+def repeated_energies() -> pl.DataFrame:
+    """One energy for all prompts of each cell of the arm `quick`."""
+    mean = pl.col("energy_j").mean().over("variant", "steps")
+    quick = pl.when(pl.col("variant") == "quick").then(mean).otherwise("energy_j").alias("energy_j")
+    return table(prompts=40).with_columns(quick, category=pl.lit("all"))
+
+
+class TestEnergyWithoutScatter:
+    """Of an energy of one window group no draw is known, nor any share of draws that hangs on it."""
+
+    def check(self, run: Run) -> None:
+        found = frontier(run, resamples=200)
+        (record,) = found["comparisons"]
+        assert record["dominance"] is record["bd_energy_p"] is record["gain_reason"] is None
+        assert record["bd_energy"]["value"] == pytest.approx(-0.2, abs=0.03)
+        assert not record["resolved"]
+        for name in ("bd_energy", "iso_energy_gain", "gain_per_joule", "hypervolume_gain"):
+            assert (record[name]["low"], record[name]["high"]) == (None, None), name
+            assert "no interval" in record[name]["method"]
+        assert {benefit["p_positive"] for benefit in record["net_benefit"]} == {None}
+        drawn = draw(run, ["q"], 200)
+        evidence = evidence_of(run, drawn, "q")
+        contrast = contrasts(evidence, "ladder-064")["quick-064"]
+        assert (contrast.energy_ratio.low, contrast.quadrants) == (None, None)
+        assert attainment(evidence, evidence.grid.cells) is None
+        pair = per_prompt(evidence, "quick-064", "ladder-064")
+        assert pair is not None
+        (kind,) = slices(pair, dict.fromkeys(pair.prompts, "all"))
+        assert kind.energy_change.value is not None
+        assert (kind.energy_change.low, kind.energy_change.high) == (None, None)
+        assert kind.quality.low is not None
+
+    def test_of_a_table(self, tmp_path: Path) -> None:
+        self.check(imported(repeated_energies(), tmp_path))
+
+    def test_of_windows_that_hold_all_prompts(self, tmp_path: Path) -> None:
+        run = as_own(windowed(imported(table(prompts=40), tmp_path), 40))
+        self.check(run)
+        assert frontier(run, resamples=200)["knee"] is None
+
+    def test_of_one_arm_of_two(self, tmp_path: Path) -> None:
+        run = imported(table(prompts=40), tmp_path)
+        whole = windowed(imported(table(prompts=40), tmp_path, "whole"), 40)
+        parts = (of.trials.filter(pl.col("variant") == name) for of, name in ((run, "ladder"), (whole, "quick")))
+        pl.concat(parts).write_parquet(run.path / "trials.parquet")
+        run = as_own(load_run(run.path))
+        self.check(run)
+        found = recommend(run, min_quality=0.5, resamples=200)["chosen"]
+        assert found["variant"] == "quick"
+        assert found["p_meets"] > 0.9
+        assert found["p_chosen"] is None

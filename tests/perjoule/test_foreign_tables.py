@@ -99,6 +99,7 @@ DIALECTS: dict[str, str | bytes] = {
     "quoted.csv": "\n".join(", ".join(f'"{cell}"' for cell in row) for row in [HEADER, *ROWS]),
     "comments.csv": "# made by hand\n" + delimited().replace("\n1e001", "\n# another\n1e001", 1) + "\n# the end",
     "header-in-comment.csv": "#" + delimited(),
+    "sentence.csv": "# measured by us, variant and prompt_id, in this order; variant names are ours\n" + delimited(),
     "blank-lines.csv": "\n\n" + delimited().replace("\n", "\n\n") + ",,,,\n",
     "trailing.csv": delimited().replace("\n", ",\n"),
     "capitals.csv": delimited(header=["VARIANT", "Prompt_ID", "Seed", "Energy_J", "Quality:q"]),
@@ -174,6 +175,16 @@ def test_numbers_of_json_and_parquet_are_names_as_they_are_written(tmp_path: Pat
     assert import_table(file, tmp_path / "other").trials["prompt_ids"].to_list() == [["2024"]]
 
 
+def test_nan_is_no_name(tmp_path: Path) -> None:
+    lines = '{"variant": "a", "prompt_id": "p", "device": NaN, "provenance": NaN, "energy_j": 3}\n'
+    run = import_table(write(tmp_path, "t.jsonl", lines), tmp_path / "lines")
+    assert run.environment["comparability"]["device"] == "not stated"
+    assert run.trials.select("variant", "device", "provenance").row(0) == ("a", None, "not stated")
+    file = tmp_path / "t.parquet"
+    pl.DataFrame({"variant": ["a"], "device": [float("nan")], "energy_j": [3.0]}).write_parquet(file)
+    assert import_table(file, tmp_path / "typed").trials["device"].to_list() == [None]
+
+
 def test_numeric_prompts_do_not_break_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "variant,prompt_id,seed,energy_j,quality:c,prompt\nm,a,1,10,0.5,2024\nm,b,1,11,0.6,007\n"
     assert call("import", str(write(tmp_path, "t.csv", text)), "--out", str(tmp_path / "run"), capsys=capsys)[0] == 0
@@ -236,8 +247,10 @@ class TestUnits:
     def test_by_name_are_converted_with_a_note(self, tmp_path: Path, column: str, cell: str, joules: float) -> None:
         run = import_table(write(tmp_path, "t.csv", f"variant,{column}\na,{cell}\n"), tmp_path / "run")
         assert run.trials["energy_j"].to_list() == [pytest.approx(joules, rel=1e-15)]
-        noted = any("was converted to energy_j" in note for note in run.environment["import_notes"])
-        assert noted == (joules != float(cell))
+        noted = [note for note in run.environment["import_notes"] if "was converted to energy_j" in note]
+        assert len(noted) == (joules != float(cell))
+        for note in noted:
+            assert float(note.rpartition("times ")[2]) * float(cell) == pytest.approx(joules, rel=1e-15)
 
     def test_of_time_and_uncertainty_too(self, tmp_path: Path) -> None:
         text = "variant,energy_j,duration_ms,uncertainty_mJ\na,4,250,500\n"
@@ -313,6 +326,11 @@ UNREADABLE = {
         "variant,energy_j\na,1\na,2\n",
         r"row 2 \(line 3\): 2 rows are of the cell a, and their prompts",
     ),
+    "rows without prompts, cell by cell": (
+        "t.csv",
+        "variant,energy_j\na,1\nb,1\na,2\nb,2\n",
+        r"row 3 \(line 4\): 2 rows are of the cell a, and their prompts",
+    ),
     "two texts of a prompt": (
         "t.csv",
         "variant,prompt_id,prompt,energy_j\na,p,x,1\nb,p,y,2\n",
@@ -325,6 +343,11 @@ UNREADABLE = {
         "unlike boundaries share no axis",
     ),
     "one cell twice": ("t.csv", "variant,steps,energy_j\na,8,1\na-008,,2\n", "would share the cell a-008"),
+    "policies that a name cannot tell apart": (
+        "t.csv",
+        "variant,role,policy,prompt_id,energy_j\na,predicted,p 1,x,1\na,predicted,p_1,y,2\n",
+        "policies 'p 1' and 'p_1' would share the cell a@p_1: rename",
+    ),
     "two step counts of a policy": (
         "t.csv",
         "variant,role,prompt_id,seed,steps,energy_j\na,predicted,p,1,4,1\na,predicted,p,1,8,2\n",

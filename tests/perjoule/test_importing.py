@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import polars as pl
@@ -49,7 +50,7 @@ GOOD = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "q
     ("change", "words"),
     [
         ({"energy_j": None, "quality:q": None}, "column energy_j is missing"),
-        ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy names no unit that is known"),
+        ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy: name the energy of one image energy_j"),
         ({"energy_j": None, "energy": [1.0]}, "column energy: of which unit?"),
         ({"energy_wh": [1.0]}, "mixed units"),
         ({"energy_j": None, "energy_mj": [1.0]}, "Name it energy_mJ or energy_MJ"),
@@ -110,6 +111,20 @@ def test_an_adaptive_arm_is_compared_with_the_ladder_and_its_control(tmp_path: P
     assert record["controls"]["against"][0]["energy_ratio"]["value"] == pytest.approx(1, abs=0.05)
     assert record["controls"]["headroom"]["oracle_saving"]["value"] is not None
     assert next(p for p in found["points"] if p["cell_id"] == "policy")["steps_mean"] == 10
+
+
+def test_prompts_that_the_ladder_lacks_give_no_warning(tmp_path: Path) -> None:
+    rows = [
+        ("a", "predicted", 4, "x", 1.0, 0.1),
+        ("a", "predicted", 8, "y", 2.0, 0.3),
+        ("b", "fixed", 4, "x", 1.5, 0.2),
+    ]
+    frame = pl.DataFrame(rows, orient="row", schema=["variant", "role", "steps", "prompt_id", "energy_j", "quality:q"])
+    frame.write_parquet(tmp_path / "table.parquet")
+    run = import_table(tmp_path / "table.parquet", tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frontier(run, resamples=100)
 
 
 def test_full_reference_scores_never_cross_families(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         if len(quality) >= 2:
             reason += "; give protocol.images_per_window (or batch_size) fewer images than there are prompts"
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes), margins)
-    extra = 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
-    failing = holm(_tests(pairs, margins, extra), config.alpha / config.looks)
+    extra = _session_variance(config)
+    tests = _tests(pairs, margins, extra)
+    failing = holm(tests, config.alpha / config.looks)
     unsure_session = config.mode == "stored" and config.session_sd is None
     if unsure_session:
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
@@ -65,8 +66,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
     cells = tuple(_cell(pairs, i, config, failing, extra) for i in range(len(pairs.cells)))
     worth = _net_benefit(pairs, config, extra)
     if worth is None:
-        worse_for_sure = _p_worse(energy, _log(margins.energy), extra) <= config.alpha
-        reasons = [*_reasons(axis_e, axis_q, metric, config, unsure_session and worse_for_sure)]
+        reasons = [*_reasons(axis_e, axis_q, metric, config, len(tests))]
         reasons += _cell_reasons(cells)
     else:
         reasons = [*_worth_reasons(worth, config, unsure_session)]
@@ -95,14 +95,22 @@ def minimal_detectable_effect(standard_error: float, alpha: float) -> float:
     return float((ndtri(1 - alpha) + ndtri(POWER)) * standard_error)
 
 
-def prompts_needed(sd: float, margin: float, change: float, alpha: float) -> int | None:
-    """Prompts to resolve a change from the margin; None if the change lies at or beyond it."""
-    from scipy.special import ndtri
+def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra: float = 0.0) -> int | None:
+    """Prompts to resolve a change from the margin; None if no number of them can.
 
+    That is so if the change lies at or beyond the margin, or if the variance between sessions (`extra`), which prompts
+    do not reduce, hides the rest of the margin by itself.
+    """
     room = margin - abs(change)
-    if room <= 0:
+    variance = (room / minimal_detectable_effect(1.0, alpha)) ** 2 - extra
+    if room <= 0 or variance <= 0:
         return None
-    return max(2, math.ceil((float(ndtri(1 - alpha) + ndtri(POWER)) * sd / room) ** 2))
+    return max(2, math.ceil(sd**2 / variance))
+
+
+def _session_variance(config: GateConfig) -> float:
+    """Variance of ln E between the sessions of baseline and candidate; 0 if they share one, or if it is not known."""
+    return 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
 
 
 def _log(margin: Margin) -> float:
@@ -156,7 +164,7 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
         mde=math.expm1(minimal_detectable_effect(se, alpha)),
         outcome=outcome,
         label=label,
-        n_needed=prompts_needed(float(d.std(ddof=1)), margin, value, alpha),
+        n_needed=prompts_needed(float(d.std(ddof=1)), margin, value, alpha, extra),
     )
 
 
@@ -235,13 +243,29 @@ def unresolvable(verdict: Verdict) -> list[str]:
     for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
         if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not _open(axis, good):
             continue
-        needed = math.ceil(axis.n_prompts * (axis.mde / axis.margin) ** 2)
+        needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
+        remedy = f"Take about {needed} prompts, or a wider margin"
+        if needed is None:
+            remedy = (
+                "No number of prompts makes up for the scatter between sessions: measure both runs in one job, or take "
+                "a wider margin"
+            )
         problems.append(
             f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
             f"({axis.mde:.4g}) of {axis.sample}; the change found is {_text(axis.change.value)} "
-            f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. Take about {needed} prompts, or a wider margin"
+            f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. {remedy}"
         )
     return problems
+
+
+def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | None:
+    """Prompts with which the minimal detectable effect would be the margin; None if no number of them does it."""
+    mde, margin, extra = axis.mde or 0.0, axis.margin or 0.0, 0.0
+    if of_energy:
+        mde, margin, extra = math.log1p(mde), math.log1p(margin), _session_variance(config)
+    alpha = config.alpha / config.looks
+    variance = (mde / minimal_detectable_effect(1.0, alpha)) ** 2 - extra
+    return prompts_needed(math.sqrt(max(0.0, variance) * axis.n_prompts), margin, 0.0, alpha, extra)
 
 
 def _open(axis: Axis, good: int) -> bool:
@@ -291,14 +315,18 @@ def _verdict(
     return "pass" if energy.outcome == quality.outcome == "pass" else "inconclusive"
 
 
-def _reasons(
-    energy: Axis, quality: Axis, metric: str, config: GateConfig, worse_in_another_session: bool
-) -> Iterable[str]:
-    if energy.outcome != "pass" and worse_in_another_session:
-        yield f"energy is worse than the margin, but {_SESSION}"
-    for name, axis in (("energy", energy), (metric, quality)):
+def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests: int) -> Iterable[str]:
+    for name, axis, good in (("energy", energy, -1), (metric, quality, 1)):
         if axis.outcome == "fail":
             yield f"{name} is worse than the margin ({1 - config.alpha:.0%} confidence)"
+        elif axis.outcome == "inconclusive" and not _open(axis, good):
+            if axis is energy and config.mode == "stored" and config.session_sd is None:
+                yield f"energy is worse than the margin, but {_SESSION}"
+            else:
+                yield (
+                    f"{name}: the whole interval is worse than the margin, but one of {tests} tests needs a clearer "
+                    "difference (Holm): more prompts would decide"
+                )
         elif axis.outcome == "inconclusive":
             more = "" if axis.n_needed is None else f"; about {axis.n_needed} prompts would decide"
             yield f"{name}: the interval contains the margin{more}"

@@ -58,6 +58,12 @@ def _good(run: Run) -> pl.DataFrame:
     return run.trials.filter(pl.col("failure").is_null())
 
 
+def provenances(*runs: Run) -> tuple[str, ...]:
+    """How the joules of some runs came about, all kinds; `not stated` where a window does not say."""
+    kinds = [_good(run).filter(pl.col("energy_j").is_not_null())["provenance"].fill_null("not stated") for run in runs]
+    return tuple(sorted(set(pl.concat(kinds))))
+
+
 def _cells(run: Run) -> set[str]:
     return set(run.trials["cell_id"])
 
@@ -212,6 +218,6 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
         marked = _disturbed(good)
         if marked:  # few enough to be tolerated
             yield f"{name}: {len(marked)} of {len(good)} windows are disturbed and in the numbers: {marked[0]}"
-    note = provenance_note(_good(candidate)["provenance"])
+    note = provenance_note(provenances(baseline, candidate))
     if note:
         yield note

@@ -16,10 +16,10 @@ import polars as pl
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.gating.records import ENERGY_MARGIN, GateConfig, Margin, Margins
 from perjoule.run_directory import Run
+from perjoule.suite import IMPORTED
 from perjoule.types import MetricSpec
 
 GIVEN = "given"
-_IMPORTED = "imported"
 
 
 def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins:
@@ -66,7 +66,7 @@ def require_margin(metric: str, margins: Margins, scored: Run) -> None:
 
 
 def _declared(spec: MetricSpec) -> float | None:
-    if spec.margin is not None or spec.weights_digest == _IMPORTED:
+    if spec.margin is not None or spec.weights_digest == IMPORTED:
         return spec.margin
     installed = _installed(spec.name)
     if installed is None or (installed.unit, installed.direction) != (spec.unit, spec.direction):

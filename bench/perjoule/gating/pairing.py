@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perjoule.gating.evidence import _good
+from perjoule.gating.evidence import _good, provenances
 from perjoule.run_directory import Run
 from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
@@ -34,7 +34,7 @@ class Pairs:
         quality: (prompts, cells) differences, better is positive.
         total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
-        provenance: Of the joules.
+        provenance: Of the joules of both runs.
         energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
         windows: How many energy windows the baseline and the candidate have in these cells.
@@ -78,7 +78,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
     )
-    totals = [float(energy[name].to_numpy().sum()) for name in ("energy_candidate", "energy")]
+    # for the images of the baseline: the same work on both sides, groups of more prompts counting more
+    totals = [float((energy[name] * energy["images"]).to_numpy().sum()) for name in ("energy_candidate", "energy")]
     both = (quality_by_prompt(run, metric) for run in (baseline, candidate))
     scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate")
     sign = sign_of(baseline.metrics[metric])
@@ -95,7 +96,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         quality=np.zeros_like(quality) if same else quality,
         total_energy_change=totals[0] / totals[1] - 1,
         identical_images=same,
-        provenance=tuple(sorted(set(_good(candidate)["provenance"].drop_nulls()))),
+        provenance=provenances(baseline, candidate),
         energy_units=tuple(names[first] for first in firsts),
         quality_units=quality_units,
         windows=(windows[0], windows[1]),
@@ -124,7 +125,7 @@ def window_units(*runs: Run) -> pl.DataFrame:
 
 
 def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
-    """J/image by cell and window group, mean over its images: columns `cell_id, unit, energy`.
+    """J/image by cell and window group, mean over its images: columns `cell_id, unit, energy, images`.
 
     `units`: see `window_units`; the run's own by default.
     """
@@ -137,7 +138,7 @@ def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
         images.explode("prompt_ids")
         .join(window_units(run) if units is None else units, left_on="prompt_ids", right_on="prompt_id")
         .group_by("cell_id", "unit")
-        .agg(pl.col("energy").mean())
+        .agg(pl.col("energy").mean(), images=pl.len())
     )
 
 

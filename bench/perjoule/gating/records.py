@@ -132,7 +132,8 @@ class Axis:
         outcome: Of this axis alone.
         label: `improved`, `worse`, `no clear change`, `identical images`, for people.
         margin_origin: Who declared the margin: `given`, `default`, `default of METRIC`.
-        n_needed: Prompts needed to resolve a change of this size from the margin; None if no number of prompts can.
+        n_needed: Prompts needed to resolve a change of this size from the margin; None if no number of prompts can,
+            whether because of the change or of the scatter between sessions.
         n_prompts: Prompts behind the change. `change.n` counts the paired units: prompts, or on the energy axis groups
             of prompts that share windows.
         n_windows_baseline: Energy windows of the baseline.

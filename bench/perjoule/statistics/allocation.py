@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.statistics.curves import AnyCurve, Curve, Envelopes, FidelityCurve, Ladders, pair
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array
+from perjoule.statistics.resampling import RESAMPLES, SEED, Array, over_seeds
 from perjoule.statistics.window_groups import Groups, common_groups
 from perjoule.types import Estimate
 
@@ -170,9 +170,8 @@ def _quality(test: Ladders, ladder: Ladders, fixed: float | None) -> Array:
 
 def _prices(ladder: AnyCurve) -> Array:
     """Evenly many prices between the quantiles of what a unit of quality costs between neighbouring rungs."""
-    with np.errstate(invalid="ignore"):
-        energy, quality = np.nanmean(ladder.energy_j, 1), np.nanmean(ladder.quality, 1)
-    order = np.argsort(np.nanmean(energy, 0))
+    energy, quality = over_seeds(ladder.energy_j), over_seeds(ladder.quality)
+    order = np.argsort(over_seeds(energy[None])[0])
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = np.diff(energy[:, order], axis=1) / np.diff(quality[:, order], axis=1)
     cost = cost[np.isfinite(cost) & (cost > 0)]

@@ -30,7 +30,7 @@ class Attainment:
 
 
 def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
-    """The attainment band of some cells; None without draws.
+    """The attainment band of some cells; None without draws of one of them, such as with one window group.
 
     Under a metric of which less is better, low and high keep their places: low is the worse quality.
     """
@@ -40,7 +40,7 @@ def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
     energy = evidence.means.resamples[:, columns]
     quality = sign * evidence.means.resamples[:, [count + c for c in columns]]
     known = np.isfinite(energy) & np.isfinite(quality)
-    if not known.any():
+    if not len(known) or not known.any(0).all():
         return None
     energy, quality = np.where(known, energy, np.inf), np.where(known, quality, -np.inf)
     finite = energy[np.isfinite(energy)]

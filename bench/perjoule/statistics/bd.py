@@ -96,6 +96,8 @@ def bd_energy_of(paired: PairedCurves, upper_bound: float | None = None) -> BdEn
     left_out = _leave_one_out(test, anchor)
     found_regimes = regimes(test, anchor) if estimate.value is not None else ()
     reason = _why_unresolved(estimate, overlap, left_out, found_regimes, test, anchor)
+    if reason is None and not paired.is_drawn:
+        reason = "not resolved: it has no interval"
     return BdEnergy(
         estimate=estimate,
         overlap=overlap,
@@ -221,7 +223,8 @@ def _why_unresolved(
     rungs = {"test": test.quality.shape[1], "anchor": anchor.quality.shape[1]}
     short = [name for name, count in rungs.items() if count == 1]
     if short:
-        return f"the {' and the '.join(short)} has one rung: a point is no curve"
+        verb = "has" if len(short) == 1 else "have"
+        return f"the {' and the '.join(short)} {verb} one rung: a point is not a curve"
     if overlap == 0:
         return "no quality is reached by both: the curves do not overlap"
     if estimate.value is None:

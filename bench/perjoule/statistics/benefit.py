@@ -40,11 +40,11 @@ class Quadrants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetBenefit:
-    """INB at one price. `p_positive`: the share of resamples in which the change is worth it (acceptability)."""
+    """INB at one price. `p_positive`: the share of resamples in which the change is worth it; None without any."""
 
     joules_per_quality: float
     net_benefit_j: Estimate
-    p_positive: float
+    p_positive: float | None
 
 
 def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) -> tuple[Estimate, str | None]:
@@ -72,14 +72,21 @@ def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) 
     low, high = spent.low, spent.high
     # |ΔE| ≤ 2 SE, read off the interval
     if low is not None and high is not None and low <= 0 <= high:
-        return absent, f"undefined: the energies do not differ for sure; {quadrants(means, test, floor).likeliest}"
+        shares = quadrants(means, test, floor)
+        return absent, f"undefined: the energies do not differ for sure{f'; {shares.likeliest}' if shares else ''}"
     return found, None
 
 
-def quadrants(means: Means, test: tuple[int, int], other: tuple[int, int]) -> Quadrants:
-    """Where the resampled differences lie; columns as in `gain_per_joule`."""
-    rows = means.resamples if len(means.resamples) else means.point
-    energy, quality = rows[:, test[0]] - rows[:, other[0]], rows[:, test[1]] - rows[:, other[1]]
+def quadrants(means: Means, test: tuple[int, int], other: tuple[int, int]) -> Quadrants | None:
+    """Where the resampled differences lie; columns as in `gain_per_joule`.
+
+    None where no resample knows them, such as with an energy of one window group.
+    """
+    energy, quality = (means.resamples[:, test[i]] - means.resamples[:, other[i]] for i in (0, 1))
+    known = np.isfinite(energy) & np.isfinite(quality)
+    if not known.any():
+        return None
+    energy, quality = energy[known], quality[known]
     return Quadrants(
         cheaper_and_better=float(((energy <= 0) & (quality >= 0) & ((energy < 0) | (quality > 0))).mean()),
         dearer_and_better=float(((energy > 0) & (quality > 0)).mean()),
@@ -97,11 +104,12 @@ def net_benefits(
         def rows_of(rows: Array) -> Array:
             return price * (rows[:, test[1]] - rows[:, floor[1]]) - (rows[:, test[0]] - rows[:, floor[0]])
 
-        rows = rows_of(means.resamples if len(means.resamples) else means.point)
+        rows = rows_of(means.resamples)
+        known = rows[np.isfinite(rows)]
         return NetBenefit(
             joules_per_quality=price,
             net_benefit_j=means.estimate(rows_of, what="λ ΔQ − ΔE"),
-            p_positive=float((rows > 0).mean()),
+            p_positive=float((known > 0).mean()) if len(known) else None,
         )
 
     return tuple(at(price) for price in prices)

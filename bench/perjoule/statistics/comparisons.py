@@ -9,7 +9,7 @@ one draw of prompts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
     floor = (2 * width, 2 * width + len(anchor.columns))
     top = (2 * width + len(anchor.columns) - 1, 2 * width + 2 * len(anchor.columns) - 1)
     per_joule, why_not = benefit.gain_per_joule(paired.means, test_top, floor)
+    shares = benefit.quadrants(paired.means, test_top, top)
     at, change = relative_curve(test_ladder, anchor_ladder, _CURVE_PLACES)
     reasons = [r for r in (bd.reason, saving.reason) if r]
     return names | {
@@ -216,10 +217,12 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         "reason": "; ".join(dict.fromkeys(reasons)) or None,
         "bd": _bd_details(bd, arm, anchor, evidence.grid.cells, sign),
         "relative_curve": {"quality": (sign * at).tolist(), "energy_change": change.tolist()},
-        "dominance": {
+        "dominance": None
+        if shares is None
+        else {
             "cell_id": evidence.grid.cells[arm.columns[-1]],
             "anchor_cell_id": evidence.grid.cells[anchor.columns[-1]],
-            **asdict(benefit.quadrants(paired.means, test_top, top)),
+            **asdict(shares),
         },
         "net_benefit": [
             {**asdict(n), "net_benefit_j": _estimate(n.net_benefit_j)}
@@ -282,6 +285,7 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
         saving, gain = saving_of(paired), gain_of(paired)
         here, there = len(arm.columns), len(other.columns)
         mine, theirs = (here - 1, 2 * here - 1), (2 * here + there - 1, 2 * here + 2 * there - 1)
+        shares = benefit.quadrants(paired.means, mine, theirs)
         against.append(
             {
                 "control": other.variant,
@@ -290,7 +294,7 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
                 "iso_quality_saving": _estimate(saving.estimate),
                 "iso_energy_gain": _estimate(gain.estimate),
                 "reason": saving.reason,
-                **asdict(benefit.quadrants(paired.means, mine, theirs)),
+                **(asdict(shares) if shares else dict.fromkeys(f.name for f in fields(benefit.Quadrants))),
             }
         )
     try:
@@ -332,7 +336,8 @@ def _hypervolume_gain(paired: PairedCurves) -> Estimate:
 
     def rows(test: Any, anchor: Any) -> Array:
         both = (np.hstack([test.energy_j, anchor.energy_j]), np.hstack([test.quality, anchor.quality]))
-        return hypervolume_rows(*both, corner) - hypervolume_rows(anchor.energy_j, anchor.quality, corner)
+        gained = hypervolume_rows(*both, corner) - hypervolume_rows(anchor.energy_j, anchor.quality, corner)
+        return np.where(np.isfinite(both[0]).all(1) & np.isfinite(both[1]).all(1), gained, np.nan)
 
     return paired.estimate(rows, "area gained, quality × octave")
 

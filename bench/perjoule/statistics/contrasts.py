@@ -31,7 +31,7 @@ class Contrast:
         energy_ratio: Cell over anchor.
         quality: Cell minus anchor, in units of the metric and on its own scale.
         quadrants: Shares of the resamples by sign of both; better is better, whichever way the metric points. None if
-            one of the qualities is a cell value.
+            one of the qualities is a cell value, or one of the energies that of a single window group.
     """
 
     cell_id: str

@@ -137,6 +137,11 @@ class PairedCurves:
         return self.draw_by_prompt()
 
     @property
+    def is_drawn(self) -> bool:
+        """False if nothing was drawn, or an energy has no draws because its cell has one window group."""
+        return bool(len(self.means.resamples) and np.isfinite(self.means.resamples).any(0).all())
+
+    @property
     def point(self) -> tuple[Ladders, ...]:
         """The pooled curves as found, one row each."""
         return self.split(self.means.point)

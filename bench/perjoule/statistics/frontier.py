@@ -183,6 +183,8 @@ def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
     if not np.isfinite(point):
         return None
     drawn = rungs(evidence.means.resamples)
+    if not np.isfinite(drawn).any():  # an energy of one window group has no draws
+        return None
     shares = {
         evidence.grid.cells[columns[int(r)]]: float((drawn == r).mean()) for r in np.unique(drawn[np.isfinite(drawn)])
     }

@@ -201,9 +201,7 @@ def _with_cell_values(run: Run, grid: Grid) -> Grid:
         constant, value = _constant(values)
         at_bound = np.isin(value, [bound for bound in run.metrics[name].bounds if bound is not None])
         cell_values[name] = whole | (constant & ~at_bound)
-    windows = set(run.trials.filter(pl.col("prompt_ids").list.n_unique() > 1)["cell_id"])  # no table's rows are such
-    rows_alone = np.array([cell not in windows for cell in grid.cells], bool)
-    shared = (_constant(grid.energy_j)[0] & rows_alone) | (whole & (prompts_known(grid.energy_j) > 0))
+    shared = _constant(grid.energy_j)[0] | (whole & (prompts_known(grid.energy_j) > 0))
     cell_values[ENERGY] = shared
     # all prompts of such a cell are one window group, of which no interval is made
     return replace(grid, cell_values=cell_values, groups=np.where(shared, 0, grid.groups))

@@ -17,8 +17,8 @@ import polars as pl
 
 from perjoule.run_directory import Run
 from perjoule.statistics.comparisons import Evidence
-from perjoule.statistics.grid import ENERGY
-from perjoule.statistics.resampling import LEVEL, Array
+from perjoule.statistics.grid import ENERGY, read_grid
+from perjoule.statistics.resampling import LEVEL, Array, over_seeds
 from perjoule.types import Estimate
 
 MIN_WINDOWS = 20
@@ -62,9 +62,9 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
     ).filter(pl.col("log").is_finite())
     quality = None if evidence is None else _drawn_quality(evidence)
     imported = run.is_imported
-    if evidence is not None:  # the same number in the rows of all prompts is one number, not no scatter
-        stated = evidence.grid.is_cell_value(ENERGY)
-        shared = [cell for cell, one in zip(evidence.grid.cells, stated, strict=True) if one]
+    if imported:  # the same number in the rows of all prompts is one number, not no scatter
+        grid = read_grid(run, []) if evidence is None else evidence.grid
+        shared = [cell for cell, one in zip(grid.cells, grid.is_cell_value(ENERGY), strict=True) if one]
         windows = windows.filter(~pl.col("cell_id").is_in(shared))
     return (
         _meter(good, imported),
@@ -160,9 +160,7 @@ def _prompts(windows: pl.DataFrame, scores: Array | None, imported: bool) -> Sou
     energy, groups = _pooled(windows, ["cell_id"])
     quality, n = None, 0
     if scores is not None:
-        known = np.isfinite(scores)
-        count = known.sum(1)
-        means = np.where(count > 0, np.where(known, scores, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+        means = over_seeds(scores)
         there = np.isfinite(means)
         quality, n = _within(means[None], there[None], there.sum(0)[None])
     one = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"

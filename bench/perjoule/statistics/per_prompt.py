@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from perjoule.statistics.comparisons import Evidence
 from perjoule.statistics.multiplicity import benjamini_hochberg, p_differs_from_zero
-from perjoule.statistics.resampling import Array, resample_means
+from perjoule.statistics.resampling import Array, over_seeds, resample_means
+from perjoule.statistics.window_groups import common_groups
 from perjoule.types import Estimate
 
 MIN_SLICE = 3  # prompts below which a slice has no interval worth printing
@@ -33,7 +34,8 @@ class PerPrompt:
         prompts: Ids.
         quality: (prompts,) differences.
         energy_change: (prompts,) shares; NaN if unknown. Prompts of one window group have the windows' mean.
-        groups: (prompts,) labels of the window groups that both cells have in common.
+        groups: (prompts,) labels of the window groups that both cells have in common; a single one if one of the cells
+            has but one.
         higher: True if higher is better.
     """
 
@@ -66,10 +68,13 @@ def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
     """The differences over the prompts that both cells have scores for; None if there is no such prompt."""
     one, other = (evidence.grid.cells.index(cell) for cell in (test, anchor))
     sign = 1.0 if evidence.spec.direction == "higher" else -1.0
-    quality = sign * (_over_seeds(evidence.quality[..., one]) - _over_seeds(evidence.quality[..., other]))
+    quality = sign * (over_seeds(evidence.quality[..., one]) - over_seeds(evidence.quality[..., other]))
     energy = evidence.grid.energy_j
     with np.errstate(invalid="ignore", divide="ignore"):
-        change = _over_seeds(energy[..., one]) / _over_seeds(energy[..., other]) - 1
+        change = over_seeds(energy[..., one]) / over_seeds(energy[..., other]) - 1
+    groups, lone = common_groups(evidence.grid.groups[:, [one, other]], evidence.grid.energy_known[:, [one, other]])
+    if lone.any():  # nothing is known of the scatter of one of the energies, nor of their change
+        groups = np.zeros_like(groups)
     known = np.flatnonzero(np.isfinite(quality))
     if not len(known):
         return None
@@ -79,7 +84,7 @@ def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
         prompts=tuple(evidence.grid.prompts[i] for i in known),
         quality=quality[known],
         energy_change=change[known],
-        groups=evidence.grid.common_groups([one, other])[known],
+        groups=groups[known],
         higher=sign > 0,
     )
 
@@ -104,10 +109,3 @@ def slices(found: PerPrompt, category: Mapping[str, str]) -> tuple[Slice, ...]:
         Slice(name=s.name, n=s.n, quality=s.quality, energy_change=s.energy_change, q_value=rates.get(s.name))
         for s in made
     )
-
-
-def _over_seeds(values: Array) -> Array:
-    """(prompts, seeds) -> (prompts,) means of what is known, NaN where nothing is."""
-    known = np.isfinite(values)
-    count = known.sum(1)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(1) / np.maximum(count, 1), np.nan)

@@ -150,7 +150,7 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
         duration_s_per_image=pl.col("duration_s").filter(timed).sum() / images.filter(timed).sum(),
         # bounds of windows add up: an error common to all windows (gain, idle) does not average out
         energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / images.filter(bounded).sum(),
-        seen=pl.col("provenance").filter(measured).unique(),
+        seen=pl.col("provenance").filter(measured).fill_null("not stated").unique(),
         boundaries=pl.col("boundary").filter(good).unique().sort(),
         stated_n=images.filter(whole).sum(),
     )

@@ -42,6 +42,7 @@ LEVEL = 0.95
 SEED = 20_241_205
 METHOD = "paired bootstrap over prompts with their seeds; BCa"
 ONE_GROUP = "no interval: all prompts share one window group"
+_UNDRAWN = "no interval: in one of the cells all prompts share one window group"
 # with fewer window groups, draws are of Student's t; with fewer than `_FEW` the limits are wide, and said to be
 STUDENT_BELOW = 25
 _FEW = 5
@@ -125,11 +126,13 @@ class Means:
             return Estimate(value=None, low=None, high=None, level=level, n=units, method=method)
         low = high = np.nan
         if units > 1 and len(self.resamples):
-            if self.student:
-                low, high = quantile_limits(statistic(self.resamples), level)
+            rows = statistic(self.resamples)
+            if np.isnan(rows).all():
+                method = f"{what}; {_UNDRAWN}" if what else _UNDRAWN
+            elif self.student:
+                low, high = quantile_limits(rows, level)
             else:
-                wide = expanded(level, units)
-                low, high = bca_limits(value, statistic(self.resamples), statistic(self.jackknife), wide)
+                low, high = bca_limits(value, rows, statistic(self.jackknife), expanded(level, units))
         return Estimate(value=value, low=_finite(low), high=_finite(high), level=level, n=units, method=method)
 
 
@@ -211,6 +214,13 @@ def resample_windows(
     if len(unknown):
         means.resamples[:, unknown] = means.jackknife[:, unknown] = np.nan
     return means
+
+
+def over_seeds(values: Array) -> Array:
+    """(prompts, seeds, ...) -> (prompts, ...) means of what is known, NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(1) / np.maximum(count, 1), np.nan)
 
 
 def summable(values: Array) -> Array:

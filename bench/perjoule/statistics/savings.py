@@ -84,8 +84,7 @@ def saving_of(paired: PairedCurves, at_quality: float | None = None, *, default_
     estimate = paired.estimate(lambda t, a: saving_rows(t, a, at_quality, default_rung), SAVING_METHOD)
     at = float(_quality_at(test, anchor, at_quality, default_rung)[0])
     reason, bound = (None, None) if estimate.value is not None else _why_no_saving(test, anchor, at)
-    drawn = estimate.n > 1 and len(paired.means.resamples) > 0
-    if estimate.value is not None and drawn and (estimate.low is None or estimate.high is None):
+    if estimate.value is not None and paired.is_drawn and (estimate.low is None or estimate.high is None):
         reason = "the interval has an open end: in some resamples one arm does not reach the quality of the other"
     return AtEqual(estimate=estimate, at=at if np.isfinite(at) else None, reason=reason, bound=bound)
 
@@ -98,7 +97,7 @@ def gain_of(paired: PairedCurves, at_energy_j: float | None = None, *, default_r
     reason = None
     if estimate.value is None:
         reason = _why_no_gain(test, anchor, at)
-    elif estimate.n > 1 and len(paired.means.resamples) and estimate.low is None:
+    elif paired.is_drawn and estimate.low is None:
         reason = "no interval: in some resamples one arm does not cover the energy of the other"
     return AtEqual(estimate=estimate, at=at if np.isfinite(at) else None, reason=reason)
 
