@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -200,10 +201,22 @@ def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    row = json.loads(line.decode("utf-8"))
+    row = json.loads(line.decode("utf-8"), parse_constant=_finite)  # floats of traces are many: only words are checked
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     return row
+
+
+def strict_json(content: str | bytes) -> Any:
+    """Parse JSON as perjoule writes it; raises ValueError for NaN and infinite numbers, which could not be written."""
+    return json.loads(content, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
 
 
 def _is_whole(tail: bytes) -> bool:
@@ -233,7 +246,7 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
 def read_json(path: Path) -> Any:
     """Parse a JSON file; RunError names it if it cannot be read."""
     try:
-        return json.loads(decode_text(path.read_bytes(), str(path)))
+        return strict_json(decode_text(path.read_bytes(), str(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
