@@ -28,6 +28,20 @@ _MAY_BE_EMPTY = {"seed", "metric"}
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def at_home(name: str) -> Path:
+    """The path that a person named, with `~` expanded; `~name` of nobody stays as it is."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads to something; False too for what cannot be a path, such as a very long text."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for long names
+
+
 def free_bytes(path: Path) -> int:
     """Free disk space where `path` is or will be."""
     while not path.exists():

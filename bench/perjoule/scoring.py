@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,7 @@ import polars as pl
 from perjoule.digests import digest_file
 from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
 from perjoule.failures import failure_of, free_memory
-from perjoule.files import append_lines, mend, open_journal
+from perjoule.files import append_lines, at_home, exists, mend, open_journal
 from perjoule.pictures import PictureError, read_picture
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
 from perjoule.quality import load_metric
@@ -82,8 +81,8 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
 
 def _digests(options: Mapping[str, object]) -> dict[str, str]:
     """SHA-256 of the files that a metric's options name: the same name may stand for other texts or weights later."""
-    named = {key: Path(value).expanduser() for key, value in options.items() if isinstance(value, str)}
-    return {key: digest_file(file) for key, file in named.items() if file.is_file()}
+    named = {key: at_home(value) for key, value in options.items() if isinstance(value, str)}
+    return {key: digest_file(file) for key, file in named.items() if exists(file) and file.is_file()}
 
 
 def score_images(

@@ -218,6 +218,8 @@ def test_a_distractor_file_that_changed_does_not_mix_with_kept_scores(tmp_path):
     file.write_text("a longer one\n")
     assert set(before) == {"distractors"}
     assert _digests({"distractors": str(file), "definition": "b"}) != before
+    # texts that cannot be the name of a file are not files
+    assert _digests({"definition": "a long text " * 100, "home": "~nobody-of-this-name/x"}) == {}
 
 
 def test_trials_that_hold_other_images_than_the_plan_are_refused(folder):

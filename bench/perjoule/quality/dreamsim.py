@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from perjoule.digests import digest_named
 from perjoule.downloads import cached_file
 from perjoule.errors import UnknownNameError, UsageError
+from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import cosines_to_references
@@ -146,7 +147,7 @@ class DreamSim:
         names = [branch.file for branch in self._checkpoint.branches]
         names += [f"{self._checkpoint.adapter}/{file}" for file in ("adapter_config.json", "adapter_model.safetensors")]
         if self._options.folder is not None:
-            folder = Path(self._options.folder).expanduser()
+            folder = at_home(self._options.folder)
             found = {name: folder / name for name in names}
         else:
             url = _RELEASE.format(self._options.variant)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from perjoule.digests import digest_file
 from perjoule.errors import UsageError, first_line
+from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet, SetOutcome
 from perjoule.quality.batches import within_memory
 from perjoule.quality.options import read_options, resolve_device
@@ -125,7 +126,7 @@ class Fid:
     def _weights(self) -> Path:
         if self._options.weights is None:
             return fetch_weights(_URL, sha256=_SHA256, licence=LICENCE, metric="fid")
-        file = Path(self._options.weights).expanduser()
+        file = at_home(self._options.weights)
         if not file.is_file():
             raise UsageError(f"metric fid: option weights = {self._options.weights!r}: no such file")
         return file
@@ -170,7 +171,7 @@ def reference_files(reference: str) -> list[Path]:
     """
     if not reference:
         raise UsageError("metric fid: option reference is missing: a folder of images, or an .npz with mu and sigma")
-    path = Path(reference).expanduser()
+    path = at_home(reference)
     if path.is_file() and path.suffix == ".npz":
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES) if path.is_dir() else []

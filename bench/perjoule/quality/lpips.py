@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from perjoule.errors import UnknownNameError, UsageError
+from perjoule.files import at_home
 from perjoule.protocols import ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.options import read_options, resolve_device
@@ -115,7 +116,7 @@ class Lpips:
     def _loaded(self, device: str) -> tuple[Any, str]:
         net, own = self._options.net, self._options.weights
         if own is not None:
-            file = Path(own).expanduser()
+            file = at_home(own)
             if not file.is_file():
                 raise UsageError(f"metric lpips: option weights = {own!r}: no such file")
         else:
