@@ -248,8 +248,13 @@ def run(
     for notice in (*prepared.notes, *notices(suite)):
         reporter.message(f"note: {notice}")
     # what a metric lacks must not be found out after an hour of measuring
-    with relative_to(prepared.folder):
-        rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
+    if executor == "ray":
+        from perjoule.ray_executor import rehearse_apart
+
+        rehearse_apart(suite, prepared.source, prepared.folder)
+    else:
+        with relative_to(prepared.folder):
+            rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
     with _devices(executor, prepared, meter_name, command) as (environment, do):
         _introduce(environment, reporter)
         for cell_id, reason in environment.get("not_loaded", {}).items():

@@ -22,6 +22,7 @@ from perjoule.files import append_lines, at_home, exists, mend, open_journal
 from perjoule.pictures import PictureError, read_picture
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
 from perjoule.quality import load_metric
+from perjoule.quality.keeping import let_go
 from perjoule.run_directory import Run
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 
@@ -286,7 +287,6 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
             assert judges_images(copy)
             copy.score(images, lambda _: None)
             del copy
-            free_memory()
         except PerjouleError:
             raise
         except Exception as error:
@@ -294,6 +294,8 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
                 f"{where}: {name!r} cannot score an image: {failure_of(error).reason}; nothing was measured. Repair or "
                 "remove the metric (its weights are in the message, or in `perjoule list metrics`)"
             ) from error
+        let_go()
+        free_memory()
 
 
 def _failed(error: Exception, run: Run) -> str:

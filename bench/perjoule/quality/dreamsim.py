@@ -14,7 +14,6 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from perjoule.downloads import cached_file
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import cosines_to_references
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
@@ -216,7 +216,7 @@ def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], branch: int,
     return changed
 
 
-@cache
+@kept
 def _load(variant: str, files: tuple[tuple[str, Path], ...], device: str) -> Embedder:
     from perjoule.quality.vision_transformer import VisionTransformer
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from perjoule.errors import UsageError, first_line
 from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet, SetOutcome
 from perjoule.quality.batches import within_memory
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
 from perjoule.types import MetricSpec
@@ -219,7 +219,7 @@ def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
     return np.concatenate([_extracted(extractor, half) for half in (batch[:middle], batch[middle:])])
 
 
-@cache
+@kept
 def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
     files = reference_files(reference)
     if files[0].suffix == ".npz":
@@ -232,7 +232,7 @@ def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
     return _moments(extractor, (_opened(file) for file in files), batch_size, lambda count: None)
 
 
-@cache
+@kept
 def _extractor(weights: Path, device: str) -> Callable[[list[Images]], NDArray[np.float64]]:
     """Images of one size, each (h, w, 3) uint8 -> (n, 2048) features."""
     import torch
