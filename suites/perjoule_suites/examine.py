@@ -36,7 +36,6 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         prompts: Texts to be drawn.
         where: Suite file and key, for messages.
     """
-    quiet()
     try:
         folder, here = hub.local_folder(variant, where)
         if folder is None:
@@ -44,6 +43,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         index = hub.read_index(folder, variant.model, f"{where}.model")
     except UsageError as error:
         return Examination(problems=(str(error),))
+    quiet()  # not before: it imports diffusers, which takes seconds
     try:
         problems = tuple(model_problems(folder, index, variant, where, complete=here))
     except Exception as error:  # of the files of others, which hold what nobody foresaw

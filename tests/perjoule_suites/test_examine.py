@@ -6,6 +6,8 @@ import inspect
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -441,6 +443,16 @@ def test_a_model_that_is_not_here_is_not_known() -> None:
     assert found.problems == ()
     assert found.findings is None
     assert "not downloaded" in found.unknown
+
+
+def test_a_model_that_is_not_here_costs_no_import_of_diffusers() -> None:
+    code = (
+        "import sys\nfrom perjoule.types import Variant\nfrom perjoule_suites.diffusers_generator import load\n"
+        "load.examine(Variant(name='a', model='someone/not-here', steps=(2,)), ['a cat'], where='s')\n"
+        "print({'diffusers', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_what_is_refused_is_refused_where_it_is_loaded_too() -> None:
