@@ -47,9 +47,9 @@ class Panic(BaseException):
     [
         (RunError("runs/x: no"), 4, "perjoule: runs/x: no\n"),
         (
-            RunError("a\x1b]0;t\x07b\u202e.toml\r: no\n  2 × no"),
+            RunError("a\x1b]0;t\x07b\u202e.toml\r: no"),
             4,
-            "perjoule: a\ufffd]0;t\ufffdb\ufffd.toml\ufffd: no\n  2 × no\n",
+            "perjoule: a\ufffd]0;t\ufffdb\ufffd.toml\ufffd: no\n",
         ),
         (Interrupted("stopped"), 130, "perjoule: stopped\n"),
         (KeyboardInterrupt(), 130, "perjoule: interrupted\n"),
