@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -25,6 +26,20 @@ _NAMING = {"trial_id", "image_id", "cell_id", "variant", "prompt_id", "prompt_id
 # what an imported table need not state: the seeds of its images, a metric where it holds joules alone
 _MAY_BE_EMPTY = {"seed", "metric"}
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def at_home(name: str) -> Path:
+    """The path that a person named, with `~` expanded; `~name` of nobody stays as it is."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads to something; False too for what cannot be a path, such as a very long text."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for long names
 
 
 def free_bytes(path: Path) -> int:
@@ -200,10 +215,22 @@ def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    row = json.loads(line.decode("utf-8"))
+    row = json.loads(line.decode("utf-8"), parse_constant=_finite)  # floats of traces are many: only words are checked
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     return row
+
+
+def strict_json(content: str | bytes) -> Any:
+    """Parse JSON as perjoule writes it; raises ValueError for NaN and infinite numbers, which could not be written."""
+    return json.loads(content, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
 
 
 def _is_whole(tail: bytes) -> bool:
@@ -233,7 +260,7 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
 def read_json(path: Path) -> Any:
     """Parse a JSON file; RunError names it if it cannot be read."""
     try:
-        return json.loads(decode_text(path.read_bytes(), str(path)))
+        return strict_json(decode_text(path.read_bytes(), str(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 

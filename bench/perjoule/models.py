@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perjoule import registry
 from perjoule.errors import UsageError
+from perjoule.files import at_home, exists
 
 _BUILTIN = "builtin:"
 # where relative names are looked for before the working directory; the last one counts
@@ -28,9 +29,9 @@ def find_path(name: str) -> Path | None:
     """The folder or file that a name stands for; None if there is none, as for a builtin or a hub id."""
     if not name or name.startswith(_BUILTIN):
         return None  # the empty path would be the working directory
-    path = Path(name).expanduser()
+    path = at_home(name)
     places = [folder / path for folder in _FOLDERS[-1:]] + [path]
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if exists(place)), None)
 
 
 def resolve_model(name: str, where: str) -> str:

@@ -42,7 +42,8 @@ def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
     from PIL import Image
 
     try:
-        with open_inside(folder, file) as opened, Image.open(opened) as picture:
+        with open_inside(folder, file) as opened, Image.open(opened, formats=("PNG",)) as picture:
+            # other formats are never decoded: Pillow gives EPS, for one, to Ghostscript
             pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
     except RunError as error:
         raise PictureError(str(error)) from None

@@ -23,7 +23,7 @@ from perjoule.errors import DeviceLostError, Interrupted, PerjouleError, RunErro
 from perjoule.examining import examine_models, prompt_notes, suite_folder
 from perjoule.execute import execute
 from perjoule.failures import Failure, failure_of
-from perjoule.files import free_bytes, write_parquet
+from perjoule.files import exists, free_bytes, write_parquet
 from perjoule.measuring import Reporter, do_trials, measure
 from perjoule.meters import open_meter
 from perjoule.models import relative_to
@@ -186,9 +186,10 @@ def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], O
     Raises:
         SuiteError: If there are no such prompts.
     """
-    if not suite.prompts.source.startswith("builtin:") and (path.parent / suite.prompts.source).is_file():
+    prompt_file = path.parent / suite.prompts.source
+    if not suite.prompts.source.startswith("builtin:") and exists(prompt_file) and prompt_file.is_file():
         # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
-        absolute = str((path.parent / suite.prompts.source).resolve())
+        absolute = str(prompt_file.resolve())
         suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
     prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
     return suite, prompts, origin
@@ -247,8 +248,13 @@ def run(
     for notice in (*prepared.notes, *notices(suite)):
         reporter.message(f"note: {notice}")
     # what a metric lacks must not be found out after an hour of measuring
-    with relative_to(prepared.folder):
-        rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
+    if executor == "ray":
+        from perjoule.ray_executor import rehearse_apart
+
+        rehearse_apart(suite, prepared.source, prepared.folder)
+    else:
+        with relative_to(prepared.folder):
+            rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
     with _devices(executor, prepared, meter_name, command) as (environment, do):
         _introduce(environment, reporter)
         for cell_id, reason in environment.get("not_loaded", {}).items():

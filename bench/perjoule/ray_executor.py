@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.run_writer import differing_keys
 from perjoule.suite import cells_of
 from perjoule.trial import Bench
-from perjoule.types import Assignment
+from perjoule.types import Assignment, Suite
 from perjoule.workers import PackingBench, Parcel
 
 if TYPE_CHECKING:
@@ -146,6 +149,47 @@ class RayPool:
         if isinstance(answer, Refusal):
             raise answer.as_error()
         return RayWorker(actor), answer
+
+
+def rehearse_apart(suite: Suite, source: Path, folder: Path) -> None:
+    """`scoring.rehearse` in a process of its own, which lets go of the GPU when it ends.
+
+    A metric that was tried here would keep a CUDA context on a board that a worker measures: a foreign process in
+    every one of its windows (W260), and some watts of its rest.
+
+    Args:
+        suite: Whose metrics they are.
+        source: Its file, for messages.
+        folder: Where relative names of models are looked for first.
+
+    Raises:
+        PerjouleError: As `rehearse` does.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        try:
+            refusal = pool.submit(_rehearsed, suite, source, folder).result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                f"{source}: metrics.names: their process ended while it scored an image: {error}"
+            ) from None
+    if refusal is not None:
+        raise refusal.as_error()
+
+
+def _rehearsed(suite: Suite, source: Path, folder: Path) -> Refusal | None:
+    from perjoule.models import relative_to
+    from perjoule.quality import load_metric
+    from perjoule.scoring import rehearse
+
+    try:
+        with relative_to(folder):
+            options = suite.metrics.options
+            where = f"{source}: metrics.options"
+            metrics = [load_metric(name, dict(options.get(name, {})), where) for name in suite.metrics.names]
+            rehearse(suite, metrics, f"{source}: metrics.names")
+    except PerjouleError as error:
+        return Refusal(message=str(error), exit_code=error.exit_code)
+    return None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from perjoule.digests import digest_file
 from perjoule.errors import RunError, SuiteError, first_line
+from perjoule.files import at_home
 from perjoule.prompts import Origin, locate, prompt_id
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import BUILTIN, HUB, PUBLIC, WEB
@@ -57,7 +58,7 @@ def stored_prompts(run: Run, source: PromptSource, folder: Path) -> StoredPrompt
             note = _changed(before.source, _shipped_digest(source), origin.sha256, run)
     elif _is_local(source.source):
         file = folder / source.source
-        file = file if file.is_file() else Path(source.source).expanduser()
+        file = file if file.is_file() else at_home(source.source)
         digest = digest_file(file) if file.is_file() else None
         # a run and its prompt file may have moved: the folder does not matter, the name or the content does
         if Path(before.source).name == file.name or digest == origin.sha256:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
+from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from perjoule.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.errors import RunError, UsageError
@@ -30,6 +31,26 @@ from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
 
 FAILURES = "failures.jsonl"
 SUPERSEDED = "superseded.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What going on with a run reads of a row of `trials.jsonl`."""
+
+    trial_id: StrictStr
+    cell_id: StrictStr
+    prompt_ids: list[StrictStr]
+    seeds: list[StrictInt]
+    failure: StrictStr | None
+    energy_j: StrictFloat | None
+    uncertainty_j: StrictFloat | None
+    duration_s: StrictFloat | None
+    image_count: StrictInt
+    iterations: StrictInt
+    warnings: list[StrictStr]
+
+
+_ROWS = TypeAdapter(list[_Row])
 
 
 class RunWriter:
@@ -85,13 +106,18 @@ class RunWriter:
             )
         for key, there, here in differing_keys(run.environment, environment):
             raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
-        rows = mend(path / "trials.jsonl")
+        if (path / "images").is_symlink():
+            raise RunError(
+                f"{path / 'images'} is a symbolic link, and pictures are not read through links: move them here"
+            )
+        rows = _checked(path / "trials.jsonl", mend(path / "trials.jsonl"))
         mend(path / "traces.jsonl")
         mend(path / "devices.jsonl")
         if retry_failed:
             _supersede(path, rows)
             rows = read_json_lines(path / "trials.jsonl")
-        return cls(path, {row["trial_id"]: row for row in rows}, read_json_lines(path / SUPERSEDED))
+        superseded = _checked(path / SUPERSEDED, read_json_lines(path / SUPERSEDED))
+        return cls(path, {row["trial_id"]: row for row in rows}, superseded)
 
     def append(self, trial: Trial) -> None:
         """Write one trial and wait until it is on disk."""
@@ -140,6 +166,18 @@ class RunWriter:
         write_parquet(power, self.path / "power.parquet")
 
 
+def _checked(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of trials; raises RunError if one lacks what going on with the run reads."""
+    try:
+        _ROWS.validate_python(rows)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        number, *keys = detail["loc"]
+        place = f"{file}: trial {int(number) + 1}: {'.'.join(map(str, keys))}"
+        raise RunError(f"{place}: {detail['msg'].lower()}: restore the file from a copy, or delete that line") from None
+    return rows
+
+
 def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Move trials that failed or have no joules out of the journals, their power samples and boards with them."""
     again = [row for row in rows if row["failure"] is not None or row["energy_j"] is None]
@@ -162,9 +200,9 @@ def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:
         RunError: If a finished trial differs from the plan (names the trial).
     """
     planned = {trial.trial_id: ([p.prompt_id for p in trial.prompts], list(trial.seeds)) for trial in plan}
-    for row in read_json_lines(path / "trials.jsonl"):
-        images = row.get("prompt_ids"), row.get("seeds")
-        if row.get("trial_id") in planned and images != planned[row["trial_id"]]:
+    for row in _checked(path / "trials.jsonl", read_json_lines(path / "trials.jsonl")):
+        images = row["prompt_ids"], row["seeds"]
+        if row["trial_id"] in planned and images != planned[row["trial_id"]]:
             raise RunError(
                 f"{path}: trial {row['trial_id']} holds other images than this version of perjoule plans for it: "
                 "resume with the version that started the run (see environment.json), or choose another --out"
@@ -183,9 +221,13 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
     """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out."""
     rows = []
     for trial in trials.filter((pl.col("block") == 0) & pl.col("failure").is_null()).iter_rows(named=True):
-        for pid, seed, steps, sha in zip(
-            trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
-        ):
+        columns = [trial[name] or [] for name in ("prompt_ids", "seeds", "steps", "image_sha256")]
+        if len({len(column) for column in columns}) > 1:
+            raise RunError(
+                f"trials.jsonl: trial {trial['trial_id']}: its prompt_ids, seeds, steps and image_sha256 differ in "
+                "number: restore the file from a copy, or delete that line"
+            )
+        for pid, seed, steps, sha in zip(*columns, strict=True):
             name = image_id(trial["cell_id"], pid, seed)
             rows.append(
                 {

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -19,10 +18,11 @@ import polars as pl
 from perjoule.digests import digest_file
 from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
 from perjoule.failures import failure_of, free_memory
-from perjoule.files import append_lines, mend, open_journal
+from perjoule.files import append_lines, at_home, exists, mend, open_journal
 from perjoule.pictures import PictureError, read_picture
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
 from perjoule.quality import load_metric
+from perjoule.quality.keeping import let_go
 from perjoule.run_directory import Run
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 
@@ -82,8 +82,8 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
 
 def _digests(options: Mapping[str, object]) -> dict[str, str]:
     """SHA-256 of the files that a metric's options name: the same name may stand for other texts or weights later."""
-    named = {key: Path(value).expanduser() for key, value in options.items() if isinstance(value, str)}
-    return {key: digest_file(file) for key, file in named.items() if file.is_file()}
+    named = {key: at_home(value) for key, value in options.items() if isinstance(value, str)}
+    return {key: digest_file(file) for key, file in named.items() if exists(file) and file.is_file()}
 
 
 def score_images(
@@ -210,7 +210,7 @@ def image_set(run: Run) -> ImageSet:
     a full-reference score across models says only that they are different models.
     """
     frame = run.images
-    missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
+    missing = [f for f in frame["file"] if f is None or not os.path.lexists(run.path / f)]
     if missing:
         raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
@@ -287,7 +287,6 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
             assert judges_images(copy)
             copy.score(images, lambda _: None)
             del copy
-            free_memory()
         except PerjouleError:
             raise
         except Exception as error:
@@ -295,6 +294,8 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
                 f"{where}: {name!r} cannot score an image: {failure_of(error).reason}; nothing was measured. Repair or "
                 "remove the metric (its weights are in the message, or in `perjoule list metrics`)"
             ) from error
+        let_go()
+        free_memory()
 
 
 def _failed(error: Exception, run: Run) -> str:

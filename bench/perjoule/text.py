@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
@@ -31,6 +32,11 @@ def one_line(text: object) -> str:
         elif category != "Cf":
             kept.append(character)
     return " ".join("".join(kept).split())
+
+
+def without_controls(text: str) -> str:
+    """The same lines without characters that move the cursor, change colours or reorder what is printed."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def provenance_words(provenance: str | None) -> str:

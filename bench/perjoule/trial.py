@@ -13,9 +13,11 @@ reason; the next trial goes on. Only a device on which nothing works any more en
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ from perjoule.warnings_table import warning
 
 
 class NotLoadedError(Exception):
-    """A pipeline could not be loaded; `failure` says why."""
+    """A pipeline could not be loaded, or its device died before the first window; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         """Hold the failure."""
@@ -259,18 +261,25 @@ def run_trial(
     if failure is None and (problem := problem_of(result, len(texts))):
         failure = Failure(reason=problem)
         trial = replace(trial, failure=problem)
+    said: tuple[str, ...] = ()
+    if failure is None:
+        try:
+            said = _prompt_remarks(ready.generator, texts)
+        except Exception as error:  # of a tokenizer, which is a part of the pipeline
+            failure = failure_of(error)
+            trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
     if failure is not None or result is None:
         return trial, failure
     hashes, flat = _store(result.images, assignment, image_file)
     finished = replace(
         trial,
-        steps=result.steps,
-        nfe_per_image=result.nfe_per_image,
+        steps=tuple(int(steps) for steps in result.steps),  # numpy's numbers are not JSON
+        nfe_per_image=float(result.nfe_per_image),
         image_count=len(texts),
         image_sha256=hashes,
-        phases_s={k: round(v, 6) for k, v in result.phases_s.items()},
+        phases_s={k: round(float(v), 6) for k, v in result.phases_s.items()},
         failure=None,
-        remarks=(*flat, *_prompt_remarks(ready.generator, texts)),
+        remarks=(*flat, *said),
     )
     return finished, None
 
@@ -309,8 +318,9 @@ def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
             else:
                 draw_cell(ready, texts, seeds)
         except Exception as error:
-            if failure_of(error, ready.generator.synchronize).kills_context:
-                raise
+            failure = failure_of(error, ready.generator.synchronize)
+            if failure.kills_context:
+                raise NotLoadedError(failure) from error
             return  # the trial itself will fail in the same way, and record why
 
 
@@ -336,10 +346,15 @@ def problem_of(result: object, count: int) -> str | None:
     images = result.images
     if not isinstance(images, np.ndarray):
         return f"the pipeline returned {type(images).__name__}, not an array of images"
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or images.shape[3] != 3:
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or images.shape[3] != 3 or not images.size:
         return f"the pipeline returned {images.dtype} images of shape {images.shape}, not ({count}, h, w, 3) uint8"
-    if len(result.steps) != count:
-        return f"the step policy returned {len(result.steps)} step counts for {count} images"
+    if not isinstance(result.steps, Sized) or len(result.steps) != count:
+        number = len(result.steps) if isinstance(result.steps, Sized) else "no"
+        return f"the step policy returned {number} step counts for {count} images"
+    numbers = {"steps": result.steps, "nfe_per_image": (result.nfe_per_image,), "phases_s": result.phases_s.values()}
+    for name, values in numbers.items():
+        if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
+            return f"the step policy returned {name} = {getattr(result, name)!r}: finite numbers are expected"
     return None
 
 

@@ -36,7 +36,6 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         prompts: Texts to be drawn.
         where: Suite file and key, for messages.
     """
-    quiet()
     try:
         folder, here = hub.local_folder(variant, where)
         if folder is None:
@@ -44,7 +43,13 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         index = hub.read_index(folder, variant.model, f"{where}.model")
     except UsageError as error:
         return Examination(problems=(str(error),))
-    problems = tuple(model_problems(folder, index, variant, where, complete=here))
+    quiet()  # not before: it imports diffusers, which takes seconds
+    try:
+        problems = tuple(model_problems(folder, index, variant, where, complete=here))
+    except Exception as error:  # of the files of others, which hold what nobody foresaw
+        problems = (
+            f"{where}.model = {variant.model!r}: {folder} cannot be examined: {_words(error)}: download it again",
+        )
     if problems:
         return Examination(problems=problems)
     try:
@@ -85,7 +90,14 @@ def model_problems(
         return
     before = list(_component_problems(folder, index, kind, variant, key, complete))
     yield from before
-    if not before and (scheduler := _own_scheduler(folder, index)) is not None:
+    if before:
+        return
+    try:
+        scheduler = _own_scheduler(folder, index)
+    except Exception as error:  # of the scheduler's own checks, and of what is not a scheduler
+        yield f"{key}: {folder / 'scheduler'}: its scheduler cannot be made: {_words(error)}: download it again"
+        return
+    if scheduler is not None:
         yield from schedule_problems(scheduler, kind, variant, where)
 
 
@@ -138,7 +150,9 @@ def _component_problems(
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is parameter.empty and name not in ("self", "args", "kwargs")
     }
-    for name in sorted(wanted - optional - set(index)):
+    # a part may be null, such as the third text encoder of SD3, but not the scheduler
+    there = (set(index) - {"scheduler"}) | {name for name, _, _ in hub.components(index)}
+    for name in sorted(wanted - optional - there):
         yield f"{key}: {folder / hub.INDEX}: {name} is missing, which {kind.__name__} needs: download the model again"
     without = hub.unused(index, variant)
     for name, library, class_name in hub.components(index):
@@ -167,7 +181,7 @@ def _file_problems(
             continue
         try:
             read = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             yield f"{key}: {path} is not valid JSON ({first_line(error)}): copy or download it again"
             return
         if not isinstance(read, dict):

@@ -29,6 +29,7 @@ _CONVERT = (
     "perjoule loads folders in diffusers' layout. Convert it once, with the pipeline class of the model: "
     "StableDiffusionPipeline.from_single_file({file!r}).save_pretrained(FOLDER), and set model to FOLDER"
 )
+_LONGEST_NAME = 60  # of a component
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -105,11 +106,16 @@ def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
         raise UsageError(f"{head}: this folder is not a diffusers pipeline: {INDEX} is missing{more}")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{head}: {path} is not valid JSON ({error}): copy or download it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise UsageError(f"{head}: {path} names no pipeline (_class_name is missing): copy or download it again")
     for name, entry in index.items():
+        # it is the name of a folder too, which must not lead out of the model
+        if not name.isidentifier() or len(name) > _LONGEST_NAME:
+            raise UsageError(
+                f"{head}: {path}: {name[:_LONGEST_NAME]!r} is not the name of a component: copy or download it again"
+            )
         is_pair = isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str | None) for x in entry)
         if isinstance(entry, list) and not name.startswith("_") and not is_pair:
             raise UsageError(f"{head}: {path}: {name} = {entry!r}: a library and a class are expected")

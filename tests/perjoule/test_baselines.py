@@ -130,6 +130,17 @@ def test_a_key_that_is_a_path_stays_in_the_store(run, tmp_path, monkeypatch):
         stored.path.unlink()
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_cannot_be_written_are_not_read(root, tmp_path, capsys, number):
+    path = find("main", root).path
+    text = json.dumps(record_of(path) | {"metrics": {"metrics": ["number"]}})
+    path.write_bytes(gzip.compress(text.replace('["number"]', number).encode()))
+    with pytest.raises(RunError, match=f"{path.name}: cannot be read: {number} is not a finite number"):
+        load("main", tmp_path / "run", root)
+    code, _, err = call("baseline", "promote", "main", "release-1", capsys=capsys)
+    assert (code, "internal error" in err) == (4, False)
+
+
 def test_one_damaged_baseline_keeps_no_other_from_being_used(root, run, tmp_path):
     save(run, "other")
     find("other", root).path.write_bytes(b"not gzip")

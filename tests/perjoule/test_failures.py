@@ -28,7 +28,7 @@ from perjoule.run_writer import RunWriter
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.trial import GeneratorCache
 from perjoule.trial_counts import trial_counts
-from perjoule.types import Cell, Suite, Variant
+from perjoule.types import Cell, PromptFindings, Suite, Variant
 from tests.perjoule.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
 Break = Callable[[Sequence[str]], Generation | None]
@@ -147,6 +147,9 @@ def test_a_request_to_stop_is_not_a_failure(tmp_path: Path, stop: type[BaseExcep
     assert load_run(tmp_path / "run").trials["failure"].null_count() == load_run(tmp_path / "run").trials.height
 
 
+NOISE = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [
@@ -157,6 +160,12 @@ def test_a_request_to_stop_is_not_a_failure(tmp_path: Path, stop: type[BaseExcep
         (Generation(images=np.zeros((1, 4, 4, 1), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 4, 4, 1)"),
         (Generation(images=[1], nfe_per_image=1, steps=(1,)), "list"),  # type: ignore[arg-type]
         (Generation(images=np.zeros((1, 4, 4, 3), np.uint8), nfe_per_image=1, steps=()), "0 step counts for 1 images"),
+        (Generation(images=np.zeros((1, 0, 4, 3), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 0, 4, 3)"),
+        (Generation(images=NOISE, nfe_per_image=1, steps=None), "no step counts"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=float("nan"), steps=(1,)), "nfe_per_image = nan"),
+        (Generation(images=NOISE, nfe_per_image=None, steps=(1,)), "nfe_per_image = None"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=1, steps=("a",)), "steps = ('a',)"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=1, steps=(1,), phases_s={"vae": float("inf")}), "phases_s = "),
     ],
 )
 def test_what_is_not_images_fails_the_trial(
@@ -167,6 +176,31 @@ def test_what_is_not_images_fails_the_trial(
     assert all(words in reason for reason in run.trials["failure"])
     assert run.trials.height == 6
     assert run.images.is_empty()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Generation(images=NOISE, nfe_per_image=np.float32(2), steps=(np.int64(2),), phases_s={"vae": np.float64(1)})
+    monkeypatch.setattr(policies.FixedSteps, "draw", lambda *_: drawn)
+    run = go(one_by_one(), fresh(tmp_path / "run", one_by_one()))
+    assert run.trials["failure"].null_count() == 6
+    assert set(run.trials["nfe_per_image"]) == {2.0}
+    assert [steps.to_list() for steps in run.trials["steps"]] == [[2]] * 6
+
+
+def test_a_tokenizer_that_raises_fails_its_trial_only(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    class Reading(FakeGenerator):
+        def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
+            if "a dog" in prompts:
+                raise IndexError("piece id is out of range")
+            return PromptFindings()
+
+    generator = Reading(clock=clock, step_s=STEP_S)
+    run = go(one_by_one(), fresh(tmp_path / "run", one_by_one()), generator=generator)
+    failed = run.trials.filter(pl.col("failure").is_not_null())
+    assert set(failed["prompts"].list.first()) == {"a dog"}
+    assert set(failed["failure"]) == {"IndexError: piece id is out of range"}
 
 
 def test_the_tensors_of_a_failed_call_are_let_go_of() -> None:
@@ -348,6 +382,20 @@ def test_a_warm_up_that_fails_leaves_the_trial_to_say_why(tmp_path: Path) -> Non
 
     run = go(suite, fresh(tmp_path / "run", suite), breaks)
     assert run.trials["failure"].to_list() == ["IndexError: always"] * 6
+
+
+def test_a_device_that_dies_in_a_warm_up_ends_the_run(tmp_path: Path) -> None:
+    """Only waiting for the device shows that it is dead: the error itself has words of another library."""
+    suite = one_by_one(warmup_iterations=1)
+
+    def breaks(prompts: Sequence[str]) -> None:
+        drawer.dead = RuntimeError("CUDA error: an unheard-of kind")
+        raise RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx")
+
+    drawer = Breaking(breaks, VirtualClock())
+    with pytest.raises(DeviceLostError, match="CUBLAS_STATUS_EXECUTION_FAILED"):
+        go(suite, fresh(tmp_path / "run", suite), generator=drawer)
+    assert load_run(tmp_path / "run").trials.height == 1
 
 
 # -- going on ----------------------------------------------------------------------------------------------------------

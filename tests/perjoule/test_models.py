@@ -29,7 +29,9 @@ def test_a_folder_stays_and_a_hub_id_stays(tmp_path):
     assert resolve_model("openai/clip-vit-base-patch32", "here") == "openai/clip-vit-base-patch32"
 
 
-@pytest.mark.parametrize("name", ["./gone", "/gone/away", "~/gone-away", ""])
+@pytest.mark.parametrize(
+    "name", ["./gone", "/gone/away", "~/gone-away", "~nobody-of-this-name/model", "./" + "a" * 300, ""]
+)
 def test_a_path_that_is_not_there_is_not_sent_to_the_hub(name):
     with pytest.raises(UsageError, match=r"here: model .*: no such folder"):
         resolve_model(name, "here")

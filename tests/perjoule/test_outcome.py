@@ -46,6 +46,11 @@ class Panic(BaseException):
     ("error", "status", "words"),
     [
         (RunError("runs/x: no"), 4, "perjoule: runs/x: no\n"),
+        (
+            RunError("a\x1b]0;t\x07b\u202e.toml\r: no"),
+            4,
+            "perjoule: a\ufffd]0;t\ufffdb\ufffd.toml\ufffd: no\n",
+        ),
         (Interrupted("stopped"), 130, "perjoule: stopped\n"),
         (KeyboardInterrupt(), 130, "perjoule: interrupted\n"),
         (typer.Abort(), 130, "perjoule: interrupted\n"),

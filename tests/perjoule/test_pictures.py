@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 from perjoule import pipeline
+from perjoule.errors import RunError
 from perjoule.files import write_parquet
 from perjoule.pictures import PictureError, pixel_digest, read_picture
 from perjoule.reporting import ReportRequest
 from perjoule.run_directory import Run, load_run
+from perjoule.scoring import image_set
 from perjoule_reports import write_report
 from tests.perjoule.statistics.test_points import spec
 from tests.perjoule.test_execute import PROMPTS, do, fresh, make_suite
@@ -40,7 +42,7 @@ def secret(tmp_path: Path) -> Path:
     return tmp_path / "secret.png"
 
 
-def set_file(run: Run, file: str, **columns: object) -> Run:
+def set_file(run: Run, file: str | None, **columns: object) -> Run:
     """The run with another path in the first row of images.parquet."""
     images = run.images.with_row_index("row").with_columns(
         pl.when(pl.col("row") == 0).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
@@ -153,6 +155,26 @@ def test_the_words_say_which_digest_was_found(run, secret):
     shutil.copy(secret, run.path / file)
     with pytest.raises(PictureError, match=f"SHA-256 of its pixels is [0-9a-f]{{64}}, images.parquet says {sha256}"):
         read_picture(run.path, file, sha256)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "BMP"])
+def test_only_png_is_decoded(run, monkeypatch, kind):
+    """Pillow runs Ghostscript over EPS, before any digest could be compared."""
+
+    def decoded(*_, **__):
+        raise AssertionError("a program was given the picture of somebody else")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", decoded)
+    file, sha256 = run.images.select("file", "sha256").row(0)
+    pixels = read_picture(run.path, file, sha256)
+    Image.fromarray(pixels).save(run.path / file, kind)
+    with pytest.raises(PictureError, match="not a readable picture"):
+        read_picture(run.path, file, sha256)
+
+
+def test_a_row_without_a_file_is_a_picture_that_is_gone(run):
+    with pytest.raises(RunError, match="1 images are gone"):
+        image_set(set_file(run, None))
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused(run):

@@ -37,6 +37,26 @@ def test_without_the_extra_it_says_what_to_install(
     assert (code, "pip install 'perjoule[ray]'" in err, out.exists()) == (2, True, False)
 
 
+def test_metrics_are_rehearsed_in_another_process(
+    suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their CUDA context would be a foreign process on a board that a worker measures."""
+
+    def here(*_: object) -> None:
+        pytest.fail("a metric was tried in the process that stays")
+
+    monkeypatch.setattr(pipeline, "rehearse", here)
+    monkeypatch.setattr("perjoule.scoring.rehearse", here)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    sound = ("run", str(suite), "--out", str(suite.parent / "run"), "--executor", "ray", "-q")
+    code, _, err = call(*sound, capsys=capsys)
+    assert (code, "pip install 'perjoule[ray]'" in err) == (2, True)
+    with_lpips = suite.read_text().replace('["scene", "lsnr"]', '["scene", "lsnr", "lpips"]')
+    suite.write_text(with_lpips + "\n[metrics.options.lpips]\nweights = 'gone.pth'\n")
+    code, _, err = call(*sound, capsys=capsys)
+    assert (code, "gone.pth" in err, "Ray is not installed" in err) == (2, True, False), err
+
+
 def test_a_refusal_keeps_message_and_exit_code() -> None:
     error = Refusal(message="no joules here", exit_code=4).as_error()
     assert (str(error), error.exit_code) == ("no joules here", 4)

@@ -218,6 +218,58 @@ def test_a_distractor_file_that_changed_does_not_mix_with_kept_scores(tmp_path):
     file.write_text("a longer one\n")
     assert set(before) == {"distractors"}
     assert _digests({"distractors": str(file), "definition": "b"}) != before
+    # texts that cannot be the name of a file are not files
+    assert _digests({"definition": "a long text " * 100, "home": "~nobody-of-this-name/x"}) == {}
+
+
+def change_row(run: Path, change) -> None:
+    journal = run / "trials.jsonl"
+    first, *rest = [json.loads(line) for line in journal.read_text().splitlines()]
+    change(first)
+    journal.write_text("".join(json.dumps(row) + "\n" for row in (first, *rest)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trial_id", None),
+        ("trial_id", [1]),
+        ("energy_j", "12"),
+        ("image_count", "x"),
+        ("iterations", None),
+        ("prompt_ids", "ab"),
+        ("seeds", [1.5]),
+        ("warnings", [1]),
+        ("duration_s", [0.1]),
+        ("cell_id", {}),
+    ],
+)
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_row_that_somebody_changed_is_refused_in_words(folder, key, value, gone):
+    run = start(folder)
+    change_row(run, (lambda row: row.pop(key)) if gone else (lambda row: row.update({key: value})))
+    with pytest.raises(RunError, match=rf"trials\.jsonl: trial 1: {key}[.\d]*: .*restore the file from a copy"):
+        go(folder / "suite.toml", run, resume=True)
+
+
+@pytest.mark.parametrize(("key", "value"), [("steps", None), ("image_sha256", [])])
+def test_a_row_that_lacks_a_picture_is_refused_in_words(folder, key, value):
+    run = start(folder)
+    change_row(run, lambda row: row.update({key: value}))
+    with pytest.raises(RunError, match=r"trials\.jsonl: trial b0\..* differ in number"):
+        go(folder / "suite.toml", run, resume=True)
+
+
+def test_pictures_are_not_written_into_a_folder_somewhere_else(folder, tmp_path):
+    """They would not be read there, see `perjoule.pictures`."""
+    run = start(folder)
+    elsewhere = tmp_path / "elsewhere"
+    (run / "images").rename(elsewhere)
+    (run / "images").symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    with pytest.raises(RunError, match="images is a symbolic link"):
+        go(folder / "suite.toml", run, resume=True)
+    assert sorted(elsewhere.iterdir()) == before
 
 
 def test_trials_that_hold_other_images_than_the_plan_are_refused(folder):

@@ -6,6 +6,8 @@ import inspect
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,11 @@ def index_of(folder: Path, **changes: Any) -> None:
     path = folder / "model_index.json"
     found = json.loads(path.read_text()) | changes
     write(path, json.dumps({k: v for k, v in found.items() if v is not None}))
+
+
+def scheduler_with(folder: Path, **changes: Any) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    write(path, json.dumps(json.loads(path.read_text()) | changes))
 
 
 def truncate(name: str) -> Callable[[Path], None]:
@@ -106,6 +113,29 @@ ODD_MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "no vae": (without("vae"), ["vae is missing"]),
     "no unet weights": (without("unet/diffusion_pytorch_model.safetensors"), ["unet: no weights"]),
+    "index nested deep": (
+        lambda f: write(f / "model_index.json", "[" * 100_000),
+        ["model_index.json is not valid JSON"],
+    ),
+    "config nested deep": (lambda f: write(f / "unet/config.json", "[" * 100_000), ["config.json is not valid JSON"]),
+    "component outside": (
+        lambda f: index_of(f, **{"../other": ["diffusers", "UNet2DConditionModel"]}),
+        ["'../other' is not the name of a component"],
+    ),
+    "component elsewhere": (
+        lambda f: index_of(f, **{str(f.parent): ["diffusers", "UNet2DConditionModel"]}),
+        ["is not the name of a component"],
+    ),
+    "component of a long name": (
+        lambda f: index_of(f, **{"a" * 300: ["diffusers", "UNet2DConditionModel"]}),
+        ["is not the name of a component"],
+    ),
+    "no scheduler": (lambda f: index_of(f, scheduler=[None, None]), ["scheduler is missing"]),
+    "scheduler half named": (lambda f: index_of(f, scheduler=["diffusers", None]), ["scheduler is missing"]),
+    "module as scheduler": (lambda f: index_of(f, scheduler=["diffusers", "logging"]), ["scheduler", "cannot be made"]),
+    "unknown betas": (lambda f: scheduler_with(f, beta_schedule="bad"), ["cannot be made: NotImplementedError"]),
+    "no training steps": (lambda f: scheduler_with(f, num_train_timesteps=-5), ["cannot be made: IndexError"]),
+    "training steps as text": (lambda f: scheduler_with(f, num_train_timesteps="a"), ["cannot be made: TypeError"]),
     "fp16 only": (renamed_to_fp16, ["unet: only weights of the kind fp16", 'file_variant = "fp16"']),
 }
 
@@ -122,6 +152,16 @@ def test_odd_models_are_refused_before_loading(tmp_path: Path, name: str) -> Non
     # the same words where a model has just been downloaded, and never a traceback
     with pytest.raises(UsageError):
         assemble(variant, "suite.toml: variants[0]")
+
+
+def test_a_package_that_breaks_is_a_problem_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(index: dict[str, Any]) -> Any:  # as diffusers does where a package that a pipeline needs is broken
+        raise RuntimeError("Failed to import diffusers.pipelines.flux because of the following error")
+
+    monkeypatch.setattr("perjoule_suites.examine.pipeline_class", broken)
+    (problem,) = examine(TINY, ["a cat"], "suite.toml: variants[0]").problems
+    assert problem.startswith("suite.toml: variants[0].model = 'builtin:sd-tiny'")
+    assert "cannot be examined: RuntimeError: Failed to import" in problem
 
 
 def test_a_sound_model_has_no_problems() -> None:
@@ -403,6 +443,16 @@ def test_a_model_that_is_not_here_is_not_known() -> None:
     assert found.problems == ()
     assert found.findings is None
     assert "not downloaded" in found.unknown
+
+
+def test_a_model_that_is_not_here_costs_no_import_of_diffusers() -> None:
+    code = (
+        "import sys\nfrom perjoule.types import Variant\nfrom perjoule_suites.diffusers_generator import load\n"
+        "load.examine(Variant(name='a', model='someone/not-here', steps=(2,)), ['a cat'], where='s')\n"
+        "print({'diffusers', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_what_is_refused_is_refused_where_it_is_loaded_too() -> None:

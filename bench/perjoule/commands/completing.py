@@ -8,6 +8,7 @@ completes file names.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from perjoule import registry
@@ -89,17 +90,18 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
     def look(folder: str, start: str, depth: int) -> None:
         try:
             entries = sorted(Path(folder or ".").expanduser().iterdir())
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: ~name of nobody
             return
         for entry in entries:
             if len(found) >= _MOST:
                 return
             if not entry.name.startswith(start) or (entry.name.startswith(".") and not start.startswith(".")):
                 continue
-            if wanted(entry):
-                found.append(folder + entry.name)
-            elif depth < _DEPTH and entry.is_dir():
-                look(f"{folder}{entry.name}/", "", depth + 1)
+            with suppress(PermissionError):  # names can be listed in a folder that may not be entered
+                if wanted(entry):
+                    found.append(folder + entry.name)
+                elif depth < _DEPTH and entry.is_dir():
+                    look(f"{folder}{entry.name}/", "", depth + 1)
 
     look(typed + slash, start, 1)
     return found

@@ -140,6 +140,7 @@ class MeterWindow(Generic[State]):
         try:
             self._stop(work_failed=error is not None)
         finally:
+            self._meter.pulse.end()  # where waiting for the device raised, it still goes on
             if self._stop_watching is not None:
                 self._stop_watching()
             if self._state is not None:

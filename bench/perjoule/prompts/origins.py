@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perjoule.downloads import fetch_file
 from perjoule.errors import SuiteError, UsageError
+from perjoule.files import at_home, exists
 from perjoule.licences import allows_commerce
 from perjoule.prompts.catalogue import NOT_STATED, digest_of, public_sets, shipped_files
 from perjoule.prompts.reading import Layout
@@ -78,8 +79,8 @@ def locate(source: PromptSource, where: str) -> Located:
         raise
     except UsageError as error:
         raise SuiteError(str(error)) from error
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = at_home(name)
+    if not (exists(path) and path.is_file()):
         raise SuiteError(
             f"{where} = {name!r}: no such file, and no {BUILTIN}NAME, {PUBLIC}NAME, {HUB}ORG/NAME or https:// address"
         )

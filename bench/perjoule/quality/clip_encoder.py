@@ -7,7 +7,6 @@ A model is a folder in transformers' format: `config.json`, a CLIP tokenizer, we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from perjoule.digests import digest_folder
 from perjoule.errors import UsageError, first_line
 from perjoule.protocols import Images
+from perjoule.quality.keeping import kept
 from perjoule.quality.open_clip import load_open_clip
 from perjoule.quality.weights import fetch_snapshot
 
@@ -40,7 +40,7 @@ def weights_digest(folder: Path) -> str:
     return digest_folder(folder, chosen)
 
 
-@cache
+@kept
 def load_encoder(folder: Path, device: str, weights: Path | None = None) -> ClipEncoder:
     """The encoder of a folder on a device, loaded once per process.
 

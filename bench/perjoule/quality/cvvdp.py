@@ -26,6 +26,7 @@ from perjoule.digests import digest_files
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import Pair, compare
 from perjoule.types import MetricSpec, Score
@@ -125,7 +126,7 @@ def _predict(model: Any, tests: Images, references: Images) -> list[float]:
     return [float(value) for value in np.atleast_1d(jod.cpu().numpy())]
 
 
-@cache
+@kept
 def _model(display: str, pixels_per_degree: float, device: str) -> Any:
     import torch
 

@@ -14,7 +14,6 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,9 @@ from numpy.typing import NDArray
 from perjoule.digests import digest_named
 from perjoule.downloads import cached_file
 from perjoule.errors import UnknownNameError, UsageError
+from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import cosines_to_references
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
@@ -146,7 +147,7 @@ class DreamSim:
         names = [branch.file for branch in self._checkpoint.branches]
         names += [f"{self._checkpoint.adapter}/{file}" for file in ("adapter_config.json", "adapter_model.safetensors")]
         if self._options.folder is not None:
-            folder = Path(self._options.folder).expanduser()
+            folder = at_home(self._options.folder)
             found = {name: folder / name for name in names}
         else:
             url = _RELEASE.format(self._options.variant)
@@ -215,7 +216,7 @@ def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], branch: int,
     return changed
 
 
-@cache
+@kept
 def _load(variant: str, files: tuple[tuple[str, Path], ...], device: str) -> Embedder:
     from perjoule.quality.vision_transformer import VisionTransformer
 

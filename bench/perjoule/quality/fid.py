@@ -13,7 +13,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from numpy.typing import NDArray
 
 from perjoule.digests import digest_file
 from perjoule.errors import UsageError, first_line
+from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet, SetOutcome
 from perjoule.quality.batches import within_memory
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
 from perjoule.types import MetricSpec
@@ -125,7 +126,7 @@ class Fid:
     def _weights(self) -> Path:
         if self._options.weights is None:
             return fetch_weights(_URL, sha256=_SHA256, licence=LICENCE, metric="fid")
-        file = Path(self._options.weights).expanduser()
+        file = at_home(self._options.weights)
         if not file.is_file():
             raise UsageError(f"metric fid: option weights = {self._options.weights!r}: no such file")
         return file
@@ -170,7 +171,7 @@ def reference_files(reference: str) -> list[Path]:
     """
     if not reference:
         raise UsageError("metric fid: option reference is missing: a folder of images, or an .npz with mu and sigma")
-    path = Path(reference).expanduser()
+    path = at_home(reference)
     if path.is_file() and path.suffix == ".npz":
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES) if path.is_dir() else []
@@ -218,7 +219,7 @@ def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
     return np.concatenate([_extracted(extractor, half) for half in (batch[:middle], batch[middle:])])
 
 
-@cache
+@kept
 def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
     files = reference_files(reference)
     if files[0].suffix == ".npz":
@@ -231,7 +232,7 @@ def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
     return _moments(extractor, (_opened(file) for file in files), batch_size, lambda count: None)
 
 
-@cache
+@kept
 def _extractor(weights: Path, device: str) -> Callable[[list[Images]], NDArray[np.float64]]:
     """Images of one size, each (h, w, 3) uint8 -> (n, 2048) features."""
     import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from perjoule.errors import UnknownNameError, UsageError
+from perjoule.files import at_home
 from perjoule.protocols import ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import Pair, compare
 from perjoule.quality.weights import digest_state, fetch_weights, load_tensors, weights_cached
@@ -115,7 +116,7 @@ class Lpips:
     def _loaded(self, device: str) -> tuple[Any, str]:
         net, own = self._options.net, self._options.weights
         if own is not None:
-            file = Path(own).expanduser()
+            file = at_home(own)
             if not file.is_file():
                 raise UsageError(f"metric lpips: option weights = {own!r}: no such file")
         else:
@@ -125,7 +126,7 @@ class Lpips:
         return _load(net, file, device)
 
 
-@cache
+@kept
 def _load(net: str, file: Path, device: str) -> tuple[Any, str]:
     """The network on a device, and its digest."""
     import lpips

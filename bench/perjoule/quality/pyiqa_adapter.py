@@ -19,6 +19,7 @@ import numpy as np
 from perjoule.errors import UnknownNameError, UsageError, first_line
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import NO_REFERENCE, Outcome, score_in_batches
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import digest_state
 from perjoule.types import MetricSpec, Score
@@ -109,7 +110,7 @@ class PyiqaMetric:
         return _create(self._pyiqa_name, device)
 
 
-@cache
+@kept
 def _create(name: str, device: Any) -> Any:
     import pyiqa
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from perjoule.errors import UsageError
 from perjoule.models import resolve_model
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
+from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options
 from perjoule.types import MetricSpec, Score
 from perjoule_suites.tiny.scenes import SIDE_PX, Scene, parse_caption
@@ -104,7 +104,7 @@ def _judge(recogniser: Any, images: ImageSet, batch: range) -> list[Outcome]:
     return [outcomes[index] for index in batch]
 
 
-@cache
+@kept
 def _load(folder: Path) -> Any:
     # torch is imported here, because suites name this metric long before anything is scored
     from perjoule_suites.tiny.recogniser import Recogniser

@@ -197,6 +197,27 @@ def test_the_store_is_that_of_the_baselines() -> None:
     assert completing.STORED == baselines.FOLDER
 
 
+def test_a_home_of_nobody_completes_to_nothing() -> None:
+    assert completing.runs("~nobody-of-this-name/x") == []
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_stops_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "locked").mkdir()
+    is_dir = Path.is_dir
+
+    def refused(path: Path) -> bool:  # a test may run as root, whom nothing refuses
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert "demo" in completing.suites("")
+    completing.runs("")
+
+
 def test_paths_are_found_two_folders_deep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (folder / "a" / "b" / "c").mkdir(parents=True)

@@ -176,6 +176,24 @@ def test_a_stop_before_the_first_beat_or_after_the_last_one_is_seen(when: str) -
     assert_worthless(window.reading)
 
 
+def test_waiting_for_the_device_may_raise_in_every_window() -> None:
+    """A file was left open by each of them."""
+
+    def dead() -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 2 == 0:  # at the end of a window
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    calls, files = 0, []
+    with EstimateMeter(MODEL) as meter:
+        for _ in range(4):
+            with pytest.raises(RuntimeError, match="illegal memory"), meter.window(sync=dead):
+                pass
+            files.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert files == files[:1] * 4
+
+
 def test_what_happens_between_windows_does_not_matter() -> None:
     clock = VirtualClock()
     with SyntheticMeter(60.0, clock) as meter:
