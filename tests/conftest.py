@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-# set by pytest itself, and lengthened by polars at every import
-_FREE = {"PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF"}
+# set by pytest itself, lengthened by polars at every import, set to nothing by pycvvdp when it is imported
+_FREE = {"PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF", "HF_HUB_TOKEN"}
 
 
 def process_state() -> dict[str, Any]:
     """What tests share: what one changes and does not put back, the next one meets."""
     state: dict[str, Any] = {
         "the working directory": str(Path.cwd()),
-        "sys.path": list(sys.path),
+        # libraries add folders of their own when they are first imported
+        "sys.path": [entry for entry in sys.path if "site-packages" not in entry],
         "logging.disable": logging.root.manager.disable,
         **{f"signal {s.name}": signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)},
         **{f"environment variable {k}": v for k, v in os.environ.items() if k not in _FREE},

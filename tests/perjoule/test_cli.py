@@ -47,7 +47,7 @@ def suite(tmp_path: Path) -> Path:
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Run the command in this process. -> (exit code, stdout, stderr)"""
-    before = sys.argv
+    before, at_interrupt = sys.argv, signal.getsignal(signal.SIGINT)
     sys.argv = ["perjoule", *arguments]
     try:
         cli.main()
@@ -56,6 +56,7 @@ def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str,
         code = int(stop.code or 0)
     finally:
         sys.argv = before
+        signal.signal(signal.SIGINT, at_interrupt)  # after an interruption the process is meant to end
     found = capsys.readouterr()
     return code, found.out, found.err
 
