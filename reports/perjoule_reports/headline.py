@@ -201,8 +201,8 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
     unit = fmt.scale([anchor.energy.value], "J")
     energy = fmt.interval(anchor.energy, unit)
     return Headline(
-        sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells are too few to say what the "
-        f"extra joules buy in {axis.name}: this run shows costs.",
+        sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells {'is' if count == 1 else 'are'} "
+        f"too few to say what the extra joules buy in {axis.name}: this run shows costs.",
         support=(f"Quality is compared from {LEAST_PROMPTS} prompts up; below, a resampling interval is too narrow.",),
         tiles=(
             Tile(

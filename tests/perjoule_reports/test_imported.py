@@ -125,6 +125,21 @@ def test_the_result_holds_no_setting_that_nobody_stated(tmp_path: Path) -> None:
     assert suite["variants"][0]["model"] is None
 
 
+def test_joules_alone_have_no_column_about_the_frontier(tmp_path: Path) -> None:
+    report = build_report(imported(RUNS["joules"], tmp_path))
+    arms = next(section for section in report.sections if section.anchor == "arms").tables[0]
+    assert "frontier" not in [column.title for column in arms.columns]
+    assert {len(row) for row in arms.rows} == {len(arms.columns)}
+
+
+def test_the_badge_names_every_kind_of_interval(tmp_path: Path) -> None:
+    report = build_report(imported(plain(**SMALL), tmp_path))
+    assert (
+        next(badge for badge in report.badges if badge.label == "intervals").value
+        == "95 % paired bootstrap, Student's t"
+    )
+
+
 def test_cell_values_are_said_to_be_such(tmp_path: Path) -> None:
     report = build_report(imported(RUNS["cell values"], tmp_path))
     assert report.headline.sentence.startswith("The table gives one q for each cell, so no difference in q can be told")
