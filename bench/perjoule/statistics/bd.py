@@ -221,7 +221,8 @@ def _why_unresolved(
     rungs = {"test": test.quality.shape[1], "anchor": anchor.quality.shape[1]}
     short = [name for name, count in rungs.items() if count == 1]
     if short:
-        return f"the {' and the '.join(short)} has one rung: a point is no curve"
+        verb = "has" if len(short) == 1 else "have"
+        return f"the {' and the '.join(short)} {verb} one rung: a point is no curve"
     if overlap == 0:
         return "no quality is reached by both: the curves do not overlap"
     if estimate.value is None:
