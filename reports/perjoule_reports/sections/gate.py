@@ -114,10 +114,7 @@ def _identity(baseline: RunData) -> str:
         when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
         commit = fmt.clean(facts.get("commit") or "not recorded")
         origin = f"suite {fmt.clean(baseline.suite.name)}, run {when}, commit {commit}"
-    return (
-        f"Baseline: {origin}, "
-        f"comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
-    )
+    return f"Baseline: {origin}, comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
 
 
 def _change(verdict: Verdict) -> str:
