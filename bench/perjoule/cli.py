@@ -118,11 +118,11 @@ def run(
 ) -> None:
     """Generate, measure, score and report.
 
-    With --max-joules or --max-minutes the run stops before the window that would not fit any more, exits with 130, and
-    goes on with --resume under a larger budget; what was spent before counts.
+    With --max-joules or --max-minutes the run stops before the first window that would exceed the limit and exits
+    with 130. --resume continues it under a larger limit; what was spent before counts.
 
     A trial whose pipeline raises, or makes NaN, fails with the reason, and the run goes on; --resume leaves it failed,
-    --resume --retry-failed does it again. Exits with 4 if a planned cell has no finished trial in the end.
+    --resume --retry-failed repeats it. Exits with 4 if a planned cell has no finished trial in the end.
 
     Example: perjoule run demo --out runs/demo --max-minutes 10
     """

@@ -24,8 +24,9 @@ def remarks(findings: PromptFindings, count: int) -> tuple[str, ...]:
     said = []
     for encoder, limit, negative in dict.fromkeys((cut.encoder, cut.limit, cut.negative) for cut in findings.cuts):
         cut = {c.prompt for c in findings.cuts if (c.encoder, c.negative) == (encoder, negative)}
-        what = "the negative prompt is" if negative else f"{len(cut)} of {count} prompts are"
-        said.append(warning("W271", f"{what} cut after {limit} tokens ({encoder})"))
+        what = "the negative prompt" if negative else f"{len(cut)} of {count} prompts"
+        verb = "is" if negative or len(cut) == 1 else "are"
+        said.append(warning("W271", f"{what} {verb} cut after {limit} tokens ({encoder})"))
     if findings.negative_prompt_ignored:
         said.append(warning("W272", "the negative prompt has no effect, since guidance is off"))
     return tuple(said)

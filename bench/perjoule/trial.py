@@ -375,4 +375,5 @@ def _store(
     if not flat:
         return tuple(hashes), ()
     colour = "#" + bytes(flat[0]).hex()
-    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} pictures are of one colour ({colour})"),)
+    verb = "is" if len(flat) == 1 else "are"
+    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} pictures {verb} of one colour ({colour})"),)

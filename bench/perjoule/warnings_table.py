@@ -127,7 +127,7 @@ WARNINGS: dict[str, Explanation] = {
     "W232": Explanation(
         meaning="A GPU is visible to this process, but the meter reads or models the CPU alone.",
         consequence="What the GPU draws is not in the joules: work on it looks as cheap as the CPU's waiting for it.",
-        remedy="Measure with --meter nvml (`perjoule doctor` says what stands in the way), or hide the GPU from the "
+        remedy="Measure with --meter nvml (`perjoule doctor` shows why it is not available), or hide the GPU from the "
         "work with CUDA_VISIBLE_DEVICES= if it is not used.",
     ),
     "W240": Explanation(
@@ -141,9 +141,9 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Fix the failure of the work first.",
     ),
     "W251": Explanation(
-        meaning="The process or the whole machine stood still inside the window: SIGSTOP, a frozen container, a lid "
-        "that was closed.",
-        consequence="There is no number: the device went on drawing power while nothing was worked.",
+        meaning="The process or the whole machine was stopped inside the window: SIGSTOP, a frozen container, a "
+        "closed lid.",
+        consequence="There is no number: the device went on drawing power while no work was done.",
         remedy="Repeat the trial, and keep the process running: no Ctrl-Z, no sleep, no pausing of containers.",
     ),
     "W260": Explanation(

@@ -123,10 +123,17 @@ def _uses(arm: Arm, other: Arm) -> str:
 
 
 def _saved(ratio: Interval) -> tuple[str, str]:
+    """The share saved, and the interval of the change, which is negative where energy is saved."""
     value = fmt.percent(1 - (ratio.value or 0))
     if ratio.low is None or ratio.high is None:
         return value, ""
-    return value, f"[{fmt.percent(1 - ratio.high)}, {fmt.percent(1 - ratio.low)}]"
+    return value, f"[{_signed(ratio.low - 1)}, {_signed(ratio.high - 1)}]"
+
+
+def _signed(change: float) -> str:
+    shown = fmt.percent(abs(change))
+    sign = "" if shown.startswith("0 ") else "+" if change > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{shown}"
 
 
 def _joules(arm: Arm) -> str:
@@ -144,7 +151,7 @@ def _bound_remark(found: Versus) -> tuple[str, ...]:
 
 def _saving(found: Versus, axis: Axis) -> Headline:
     arm, anchor = found.arm, found.anchor
-    share, share_interval = _saved(found.energy_ratio)
+    share, change = _saved(found.energy_ratio)
     quality, base = fmt.interval(_quality(arm, axis)), fmt.interval(_quality(anchor, axis))
     delta = fmt.interval(found.quality, signed=True)
     better = found.better(axis)
@@ -162,7 +169,7 @@ def _saving(found: Versus, axis: Axis) -> Headline:
             *_bound_remark(found),
         ),
         tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=arm.brand),
+            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=arm.brand),
             Tile(value=delta[0], detail=delta[1], label=f"{axis.name}, paired difference"),
             *_time_tile(arm, anchor),
         ),
@@ -182,10 +189,8 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     if not arm.duration_s or not anchor.duration_s:
         return ()
     change = arm.duration_s / anchor.duration_s - 1
-    shown = fmt.percent(abs(change))
-    sign = "" if shown.startswith("0 ") else "+" if change > 0 else "\N{MINUS SIGN}"
     both = f"{fmt.quantity(arm.duration_s, 's')} against {fmt.quantity(anchor.duration_s, 's')}"
-    return (Tile(value=f"{sign}{shown}", detail=both, label="time per image"),)
+    return (Tile(value=_signed(change), detail=both, label="time per image"),)
 
 
 def _not_cheaper(anchor: Arm) -> Headline:
@@ -201,8 +206,8 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
     unit = fmt.scale([anchor.energy.value], "J")
     energy = fmt.interval(anchor.energy, unit)
     return Headline(
-        sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells are too few to say what the "
-        f"extra joules buy in {axis.name}: this run shows costs.",
+        sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells {'is' if count == 1 else 'are'} "
+        f"too few to say what the extra joules buy in {axis.name}: this run shows costs.",
         support=(f"Quality is compared from {LEAST_PROMPTS} prompts up; below, a resampling interval is too narrow.",),
         tiles=(
             Tile(
@@ -227,14 +232,14 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus]) -> Headline:
 
 def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
     near = max(cheaper, key=lambda c: (c.quality.value or 0) * (1 if axis.higher else -1))
-    share, share_interval = _saved(near.energy_ratio)
+    share, change = _saved(near.energy_ratio)
     delta = fmt.interval(near.quality, signed=True)
     return Headline(
         sentence=f"Every cheaper cell scores worse in {axis.name} than {_full_name(anchor)}; the nearest, "
         f"{_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
         support=(f"Its paired difference is {delta[0]} {delta[1]}.", *_bound_remark(near)),
         tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
+            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=near.arm.brand),
             Tile(value=delta[0], detail=delta[1], label=f"{axis.name}, paired difference"),
         ),
     )
@@ -244,7 +249,7 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) ->
     if not cheaper:
         return _not_cheaper(anchor), None
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
-    share, share_interval = _saved(near.energy_ratio)
+    share, change = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
     said = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
     return Headline(
@@ -255,7 +260,7 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) ->
             *_bound_remark(near),
         ),
         tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=share_interval, label="energy per image", brand=near.arm.brand),
+            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=near.arm.brand),
             Tile(
                 value=quality[0],
                 detail=quality[1],

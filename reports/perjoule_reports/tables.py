@@ -63,7 +63,8 @@ def arms_table(
           if versus and primary else []),
         *([Column(title=f"{primary.name}", unit="10th percentile", numeric=True, hint="one image in ten is worse")]
           if tails and primary else []),
-        Column(title="frontier", hint="under it the share of draws in which the cell is on the frontier"),
+        *([Column(title="frontier", hint="under it the share of draws in which the cell is on the frontier")]
+          if primary else []),
         Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
         Column(title="power", unit="W", numeric=True, hint="energy over time"),
         Column(title="NFE", numeric=True, hint=_nfe_hint(evidence)),
@@ -82,8 +83,9 @@ def arms_table(
             if tails:
                 absent = fmt.ABSENT if primary.name in arm.cell_values else "not scored"
                 cells.append(interval_cell(tails.get(arm.cell_id, Interval()), absent=absent))
-        on = bool(primary and arm.on_frontier.get(primary.name))
-        cells.append(Cell(text="yes" if on else "no", detail=_resampled(arm, primary) if primary else "", strong=on))
+        if primary:
+            on = bool(arm.on_frontier.get(primary.name))
+            cells.append(Cell(text="yes" if on else "no", detail=_resampled(arm, primary), strong=on))
         seconds = None if arm.duration_s is None else arm.duration_s / time.factor
         cells += [
             Cell(text=fmt.number(seconds), sort=arm.duration_s),

@@ -76,11 +76,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
         Badge(
             label="intervals",
-            value="none"
-            if evidence.imported and not evidence.has_intervals
-            else "95 % paired bootstrap"
-            if "paired bootstrap" in methods
-            else methods or "method not recorded",
+            value=_interval_kinds(evidence, methods),
             hint=methods,
         ),
         Badge(
@@ -90,6 +86,13 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         ),
     )
     return tuple(badge for badge in found if badge is not None)
+
+
+def _interval_kinds(evidence: Evidence, methods: str) -> str:
+    if evidence.imported and not evidence.has_intervals:
+        return "none"
+    kinds = [kind for kind in ("paired bootstrap", "Student's t") if kind in methods]
+    return f"95 % {', '.join(kinds)}" if kinds else methods or "method not recorded"
 
 
 def counted(evidence: Evidence) -> str:

@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 from tests.perjoule.tables_of_runs import imported, table
 
+from perjoule.gating import GateConfig
+from perjoule.reporting import ReportRequest
 from perjoule.run_directory import Run
 from perjoule_reports.content import build_report
 from perjoule_reports.html import render_html
@@ -123,6 +125,38 @@ def test_the_result_holds_no_setting_that_nobody_stated(tmp_path: Path) -> None:
     assert set(suite["protocol"]) == {"seeds"}
     assert set(suite["variants"][0]) == {"name", "role", "policy", "family", "model", "steps", "batch_size"}
     assert suite["variants"][0]["model"] is None
+
+
+def test_a_verdict_on_tables_counts_rows_and_names_the_table(tmp_path: Path) -> None:
+    run = imported(plain(**SMALL), tmp_path)
+    candidate = imported(plain(**SMALL, seed=1, factor=1.02), tmp_path, "candidate")
+    report = build_report(candidate, ReportRequest(baseline=run, gate=GateConfig(margin_quality=0.1)))
+    words = words_of(report)
+    assert "Baseline: imported from " in words
+    assert "prompts of one window" not in words
+    gate = next(section for section in report.sections if section.anchor == "gate").tables[0]
+    assert gate.columns[-1].title == "rows"
+
+
+def test_a_saving_and_its_interval_have_the_same_sign(tmp_path: Path) -> None:
+    tile = build_report(imported(plain(**SMALL), tmp_path)).headline.tiles[0]
+    assert (tile.label, tile.value[0]) == ("energy per image", "−")
+    assert re.fullmatch(r"\[−[\d.]+ %, −[\d.]+ %\]", tile.detail)
+
+
+def test_joules_alone_have_no_column_about_the_frontier(tmp_path: Path) -> None:
+    report = build_report(imported(RUNS["joules"], tmp_path))
+    arms = next(section for section in report.sections if section.anchor == "arms").tables[0]
+    assert "frontier" not in [column.title for column in arms.columns]
+    assert {len(row) for row in arms.rows} == {len(arms.columns)}
+
+
+def test_the_badge_names_every_kind_of_interval(tmp_path: Path) -> None:
+    report = build_report(imported(plain(**SMALL), tmp_path))
+    assert (
+        next(badge for badge in report.badges if badge.label == "intervals").value
+        == "95 % paired bootstrap, Student's t"
+    )
 
 
 def test_cell_values_are_said_to_be_such(tmp_path: Path) -> None:

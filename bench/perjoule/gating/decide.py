@@ -139,6 +139,7 @@ def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
         n_prompts=prompts,
         n_windows_baseline=pairs.windows[0],
         n_windows_candidate=pairs.windows[1],
+        counted=pairs.counted,
     )
 
 

@@ -38,6 +38,7 @@ class Pairs:
         energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
         quality_units: What the rows of `quality` are: prompt ids.
         windows: How many energy windows the baseline and the candidate have in these cells.
+        counted: `windows`, or `rows` where a table was imported.
         baseline_j: Mean J/image of the baseline over cells and groups.
     """
 
@@ -51,6 +52,7 @@ class Pairs:
     energy_units: tuple[str, ...] = ()
     quality_units: tuple[str, ...] = ()
     windows: tuple[int, int] = (0, 0)
+    counted: str = "windows"
     baseline_j: float = math.nan
 
     @property
@@ -100,6 +102,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         energy_units=tuple(names[first] for first in firsts),
         quality_units=quality_units,
         windows=(windows[0], windows[1]),
+        counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
     )
 

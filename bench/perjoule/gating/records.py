@@ -138,6 +138,7 @@ class Axis:
             of prompts that share windows.
         n_windows_baseline: Energy windows of the baseline.
         n_windows_candidate: Energy windows of the candidate.
+        counted: `windows`, or `rows` where a table was imported, which states images and not windows.
     """
 
     change: Estimate
@@ -150,6 +151,7 @@ class Axis:
     n_prompts: int = 0
     n_windows_baseline: int = 0
     n_windows_candidate: int = 0
+    counted: str = "windows"
 
     @property
     def sample(self) -> str:
@@ -158,7 +160,7 @@ class Axis:
         if self.change.n != self.n_prompts:
             pairs = f" in {self.change.n} groups that share windows"
         return (
-            f"{self.n_prompts} prompts{pairs}; {self.n_windows_baseline} windows in the baseline, "
+            f"{self.n_prompts} prompts{pairs}; {self.n_windows_baseline} {self.counted} in the baseline, "
             f"{self.n_windows_candidate} in the candidate"
         )
 

@@ -181,10 +181,10 @@ def _frontier(
         on[members] = non_dominated(point_e, point_q)[0]
         if len(means.resamples) and np.isfinite(point_e).any() and np.isfinite(point_q).any():
             rows_e, rows_q = means.resamples[:, energy[members]], sign * means.resamples[:, quality[members]]
-            # an energy of one window group has no draws: it keeps its place, and no chance is known of it
-            undrawn = np.isnan(rows_e).all(0) & np.isfinite(point_e[0])
-            shares = non_dominated(np.where(undrawn, point_e, rows_e), rows_q).mean(0)
-            chance[members] = np.where(undrawn, np.nan, shares)
+            # one window group or one scored prompt has no draws: it keeps its place, and no chance is known of it
+            undrawn_e, undrawn_q = np.isnan(rows_e).all(0), np.isnan(rows_q).all(0)
+            shares = non_dominated(np.where(undrawn_e, point_e, rows_e), np.where(undrawn_q, point_q, rows_q)).mean(0)
+            chance[members] = np.where(undrawn_e | undrawn_q, np.nan, shares)
     return on, chance
 
 

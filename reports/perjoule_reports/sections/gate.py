@@ -108,12 +108,13 @@ def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
 
 def _identity(baseline: RunData) -> str:
     facts = baseline.environment
-    return (
-        f"Baseline: suite {fmt.clean(baseline.suite.name)}, run "
-        f"{fmt.clean(facts.get('created_utc') or 'at an unrecorded time')}, "
-        f"commit {fmt.clean(facts.get('commit') or 'not recorded')}, "
-        f"comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
-    )
+    if baseline.is_imported:
+        origin = f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
+    else:
+        when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
+        commit = fmt.clean(facts.get("commit") or "not recorded")
+        origin = f"suite {fmt.clean(baseline.suite.name)}, run {when}, commit {commit}"
+    return f"Baseline: {origin}, comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
 
 
 def _change(verdict: Verdict) -> str:
@@ -154,7 +155,7 @@ def _axes_table(verdict: Verdict) -> Table:
         Column(title="detectable effect", numeric=True, hint="seen in four of five cases"),
         Column(title="prompts needed", numeric=True, hint="to tell a change of this size from the margin"),
         Column(title="prompts", numeric=True),
-        Column(title="windows", numeric=True, hint="of the baseline + of the candidate"),
+        Column(title=verdict.energy.counted, numeric=True, hint="of the baseline + of the candidate"),
     )
     return Table(caption="The axes of the verdict", columns=columns, rows=tuple(rows))
 

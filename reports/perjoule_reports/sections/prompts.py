@@ -80,7 +80,7 @@ def _figures(evidence: Evidence, found: PerPrompt, pair: str) -> tuple[Figure, .
                 better="← cheaper",
                 description=f"Share of prompts at or below each change of energy, {pair}.",
                 data=_quantiles(change, "Δ energy (%)"),
-                caption="prompts of one window share its joules",
+                caption="" if evidence.imported else "prompts of one window share its joules",
             )
         )
     return tuple(figures)

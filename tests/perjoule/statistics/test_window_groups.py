@@ -125,6 +125,27 @@ def test_all_prompts_in_one_window_leave_quality_its_interval(tmp_path: Path) ->
         assert point["p_on_frontier"] is None
 
 
+def test_one_scored_prompt_has_no_chance_on_the_frontier(tmp_path: Path) -> None:
+    whole = imported(table(prompts=8, ladder=(4, 16)), tmp_path)
+    kept = whole.scores["prompt_id"].min()
+    scores = whole.scores.with_columns(
+        value=pl.when((pl.col("prompt_id") == kept) | pl.col("cell_id").str.starts_with("quick")).then(pl.col("value"))
+    )
+    scores.write_parquet(whole.path / "scores.parquet")
+    points = {p["cell_id"]: p for p in frontier(Run(path=whole.path), "q", resamples=200)["points"]}
+    for cell, point in points.items():
+        single = cell.startswith("ladder")
+        assert (point["n_prompts"], point["p_on_frontier"] is None) == ((1, True) if single else (8, False))
+
+
+def test_a_cell_without_scores_has_no_chance_on_the_frontier(tmp_path: Path) -> None:
+    whole = imported(table(prompts=8, ladder=(4, 16)), tmp_path)
+    scores = whole.scores.with_columns(value=pl.when(pl.col("cell_id").str.starts_with("quick")).then(pl.col("value")))
+    scores.write_parquet(whole.path / "scores.parquet")
+    for point in frontier(Run(path=whole.path), "q", resamples=200)["points"]:
+        assert (point["p_on_frontier"] is None) == point["cell_id"].startswith("ladder")
+
+
 def test_a_cell_with_finer_windows_keeps_its_own_groups(tmp_path: Path) -> None:
     whole = imported(table(prompts=48, ladder=(4, 16)), tmp_path, "one")
     single = whole.trials.filter(pl.col("variant") == "quick")
