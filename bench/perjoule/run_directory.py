@@ -30,6 +30,7 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.environment_record import checked
 from perjoule.errors import RunError, first_line
 from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
 from perjoule.suite import load_suite
@@ -59,7 +60,7 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """System under test, meter, model digests."""
         with _located(file := self.path / "environment.json"):
-            return dict(read_json(file))
+            return checked(read_json(file))
 
     @cached_property
     def prompt_set(self) -> tuple[Prompt, ...]:

@@ -167,7 +167,7 @@ def _file_problems(
             continue
         try:
             read = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             yield f"{key}: {path} is not valid JSON ({first_line(error)}): copy or download it again"
             return
         if not isinstance(read, dict):

@@ -105,7 +105,7 @@ def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
         raise UsageError(f"{head}: this folder is not a diffusers pipeline: {INDEX} is missing{more}")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{head}: {path} is not valid JSON ({error}): copy or download it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise UsageError(f"{head}: {path} names no pipeline (_class_name is missing): copy or download it again")

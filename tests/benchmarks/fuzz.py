@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     count, seed, kinds = int(arguments[0]), int(arguments[1]) if arguments[1:] else 0, arguments[2:] or list(KINDS)
     faulty: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
+    commands: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
         (Path(folder) / "stock").mkdir()
         stock = Stock.make(Path(folder) / "stock")
@@ -32,15 +33,18 @@ def main(arguments: list[str]) -> int:
                 place = Path(folder) / "case"
                 begun = time.process_time()
                 try:
-                    found = case(kind, number, place, stock)
+                    ran, found = case(kind, number, place, stock)
                 finally:
                     shutil.rmtree(place, ignore_errors=True)
                 seconds[kind] += time.process_time() - begun
+                commands[kind] += ran
                 faulty[kind] += bool(found)
                 for text in found:
                     print(text, end="\n\n", flush=True)
     for kind in kinds:
-        print(f"{kind:16} {count} cases, {faulty[kind]} with a fault, {seconds[kind] / count:.2f} s of CPU each")
+        print(
+            f"{kind:16} {count} cases, {commands[kind]} commands, {faulty[kind]} faulty cases, {seconds[kind] / count:.2f} s of CPU each"
+        )
     return int(any(faulty.values()))
 
 

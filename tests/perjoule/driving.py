@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Ended:
             found.append("no word about what is wrong")
         if self.code == 1 and not (self.arguments[0] == "gate" and "FAIL" in self.out.upper()):
             found.append("exit code 1 without the verdict FAIL")
-        if any(ord(sign) < 32 and sign not in "\n\t" for sign in self.err + self.out):
+        if any(ord(sign) < 32 and sign not in "\r\n\t" for sign in self.err + self.out):
             found.append("control characters are printed")
         if self.code == 0 and "--json" in self.arguments:
             try:
@@ -49,7 +49,15 @@ class Ended:
         return found
 
     def __str__(self) -> str:
-        return f"perjoule {' '.join(self.arguments)}\n-> {self.code}\nstderr: {self.err[-1500:]}\n{self.trace[-3000:]}"
+        return (
+            f"perjoule {' '.join(self.arguments)}\n-> {self.code}\nstderr: {self.err[-1500:]}\n{_shortened(self.trace)}"
+        )
+
+
+def _shortened(trace: str) -> str:
+    """The frames of perjoule, and what was raised."""
+    lines = trace.splitlines()
+    return "\n".join([*(line for line in lines if "perjoule" in line and "File" in line), *lines[-1:]])
 
 
 def _refuse(name: str) -> None:
@@ -106,8 +114,3 @@ def fakes() -> Iterator[None]:
 def left_behind(folder: Path) -> set[str]:
     """Every path below a folder; the reader of a failed command finds none more than before."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-def collected(faults: Callable[[], Iterator[tuple[Ended, list[str]]]]) -> list[str]:
-    """The faults of all commands of a case, as text."""
-    return [f"{'; '.join(found)}\n{ended}" for ended, found in faults() if found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import contextlib
 import json
 import random
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 from tests.perjoule.driving import Ended, drive, fakes, left_behind
 from tests.perjoule.mutations import (
+    UNWRITABLE,
     base_table,
     damage_file,
     damaged,
@@ -67,7 +69,9 @@ guidance_mode = "none"
 guidance = 1.0
 negative_prompt = "grey"
 """
-TINY = SUITE.split("[[variants]]")[0] + '[[variants]]\nname = "tiny"\nmodel = "{model}"\nsteps = [1, 2]\nguidance = 3.0\n'
+TINY = (
+    SUITE.split("[[variants]]")[0] + '[[variants]]\nname = "tiny"\nmodel = "{model}"\nsteps = [1, 2]\nguidance = 3.0\n'
+)
 
 Faults = Iterator[tuple[Ended, list[str]]]
 
@@ -118,7 +122,10 @@ class Stock:
 def judged(ended: Ended, where: Path | None = None, *more: str) -> tuple[Ended, list[str]]:
     """The faults of a command; with `where`, an error has to name a file or folder below it."""
     found = [*ended.faults(), *more]
-    if where is not None and ended.code in (2, 4) and ended.err and where.name not in ended.err:
+    # what a sound input may end with names no file
+    elsewhere = ("recommend: no cell", "trials failed", "incomparable", "nothing to ")
+    names = where is None or where.name in ended.err + ended.out or any(words in ended.err for words in elsewhere)
+    if ended.code in (2, 4) and "perjoule: " in ended.err and not names:
         found.append(f"the message does not name {where.name}")
     return ended, found
 
@@ -151,14 +158,7 @@ def table(chance: random.Random, place: Path, stock: Stock) -> Faults:
     """(a) Tables for import."""
     header, rows = base_table(chance)
     mutate_table(header, rows, chance)
-    try:
-        file = write_table(header, rows, place, chance)
-    except (ValueError, TypeError, OverflowError, UnicodeError, LookupError):  # a table that cannot even be written
-        return
-    except Exception as error:
-        if type(error).__module__.startswith(("polars", "builtins")):
-            return
-        raise
+    file = write_table(header, rows, place, chance)
     before = left_behind(place)
     options = chance.choice(((), (), (), ("--lower", "q"), ("--bounds", "q=0:1"), ("--fidelity", "q"), ("--json",)))
     ended = drive("import", file, "--out", place / "made" / "run", *options)
@@ -172,11 +172,7 @@ def suite(chance: random.Random, place: Path, stock: Stock) -> Faults:
     """(b) Suite files."""
     file = stock.suite(place)
     if chance.random() < 0.75:
-        content = mutated(tomllib.loads(SUITE), chance)
-        try:
-            file.write_bytes(toml_bytes(content))
-        except (TypeError, ValueError, RecursionError):
-            return
+        file.write_bytes(toml_bytes(mutated(tomllib.loads(SUITE), chance)))
     else:
         file.write_bytes(damaged(file.read_bytes(), chance))
     command = chance.choice(("plan", "plan", "doctor", "run", "dry"))
@@ -204,7 +200,10 @@ def prompts(chance: random.Random, place: Path, stock: Stock) -> Faults:
     """(c) Prompt files."""
     file = stock.suite(place)
     texts = TEXTS.splitlines() * chance.choice((1, 2))
-    texts = [chance.choice((t, t, str(odd(chance)), t + chance.choice(("\0", "\r", "\x0b", "\u2028", " " * 99)))) for t in texts]
+    texts = [
+        chance.choice((t, t, str(odd(chance)), t + chance.choice(("\0", "\r", "\x0b", "\u2028", " " * 99))))
+        for t in texts
+    ]
     suffix = chance.choice((".txt", ".tsv", ".csv", ".json", ".jsonl", ".parquet", ".prompts", ".TXT"))
     path = place / f"prompts{suffix}"
     rows: list[Any] = [{"prompt": t, "category": chance.choice(("a", "b", "")), "challenge": "c"} for t in texts]
@@ -212,7 +211,9 @@ def prompts(chance: random.Random, place: Path, stock: Stock) -> Faults:
         rows = mutated(rows, chance)
     match suffix:
         case ".json":
-            value = chance.choice((rows, texts, {"annotations": [{"id": i, "image_id": 1, "caption": t} for i, t in enumerate(texts)]}))
+            value = chance.choice(
+                (rows, texts, {"annotations": [{"id": i, "image_id": 1, "caption": t} for i, t in enumerate(texts)]})
+            )
             content = json_bytes(mutated(value, chance) if chance.random() < 0.4 else value)
         case ".jsonl":
             content = b"".join(json_bytes(row) + b"\n" for row in (rows if isinstance(rows, list) else [rows]))
@@ -232,8 +233,12 @@ def prompts(chance: random.Random, place: Path, stock: Stock) -> Faults:
             content = out.getvalue()
         case ".tsv" | ".csv":
             mark = "\t" if suffix == ".tsv" else ","
-            head = chance.choice(("prompt", "Prompt", "text", "prompt" + mark + "category", "", "category", "prompt" + mark + "prompt"))
-            content = "\n".join([head, *(t + chance.choice(("", mark + "b", mark * 3)) for t in texts)]).encode("utf-8", "surrogatepass")
+            head = chance.choice(
+                ("prompt", "Prompt", "text", "prompt" + mark + "category", "", "category", "prompt" + mark + "prompt")
+            )
+            content = "\n".join([head, *(t + chance.choice(("", mark + "b", mark * 3)) for t in texts)]).encode(
+                "utf-8", "surrogatepass"
+            )
         case _:
             content = "\n".join(texts).encode("utf-8", "surrogatepass")
     if chance.random() < 0.6:
@@ -241,7 +246,9 @@ def prompts(chance: random.Random, place: Path, stock: Stock) -> Faults:
     path.write_bytes(content)
     text = SUITE.replace('"prompts.txt"', json.dumps(path.name))
     if chance.random() < 0.3:
-        text = text.replace("[protocol]", chance.choice(("limit = 1", "limit = 3", 'column = "text"', 'split = "x"')) + "\n[protocol]")
+        text = text.replace(
+            "[protocol]", chance.choice(("limit = 1", "limit = 3", 'column = "text"', 'split = "x"')) + "\n[protocol]"
+        )
     file.write_text(text)
     if chance.random() < 0.5:
         yield judged(drive("plan", file, "--offline", *chance.choice(((), ("--json",)))), place)
@@ -269,13 +276,22 @@ def model(chance: random.Random, place: Path, stock: Stock) -> Faults:
                 if chance.random() < 0.3:
                     path.parent.touch()
             case 3:
-                path.rename(path.with_name(chance.choice(("x.json", path.name + ".bak", "config.json", "fp16." + path.name))))
+                path.rename(
+                    path.with_name(chance.choice(("x.json", path.name + ".bak", "config.json", "fp16." + path.name)))
+                )
             case 4 if path.name == "model_index.json":
                 value = json.loads(path.read_text())
                 value["_class_name"] = chance.choice(("StableDiffusionXLPipeline", "FluxPipeline", "DDPMPipeline", "os.system",
                                                       "../x", "", "StableDiffusionImg2ImgPipeline", "DiffusionPipeline"))  # fmt: skip
                 value[chance.choice(("unet", "vae", "scheduler"))] = chance.choice(
-                    (["diffusers", "DDIMScheduler"], ["os", "system"], [None, None], ["transformers", "CLIPTextModel"], ["x"], "y")
+                    (
+                        ["diffusers", "DDIMScheduler"],
+                        ["os", "system"],
+                        [None, None],
+                        ["transformers", "CLIPTextModel"],
+                        ["x"],
+                        "y",
+                    )
                 )
                 _replaced(path, json_bytes(value))
             case 4 | 5 if path.suffix == ".safetensors":
@@ -288,10 +304,7 @@ def model(chance: random.Random, place: Path, stock: Stock) -> Faults:
                     _replaced(path, damaged(content[:20_000], chance))
                 else:
                     _replaced(path, content)
-                    try:
-                        damage_file(path, chance)
-                    except (ValueError, RecursionError):
-                        path.write_bytes(b"{")
+                    damage_file(path, chance)
         if not folder.is_dir():
             break
     (place / "prompts.txt").write_text(TEXTS)
@@ -335,10 +348,7 @@ def run_directory(chance: random.Random, place: Path, stock: Stock) -> Faults:
     for _ in range(chance.choice((1, 1, 2))):
         files = files_below(run, lambda path: path.suffix in (".json", ".jsonl", ".toml", ".parquet", ".png"))
         if files:
-            try:
-                damage_file(chance.choice(files), chance)
-            except (TypeError, ValueError, RecursionError):
-                return
+            damage_file(chance.choice(files), chance)
     if chance.random() < 0.35:
         yield from used(run, chance, place, stock, 3)
         return
@@ -445,21 +455,24 @@ KINDS: dict[str, Callable[[random.Random, Path, Stock], Faults]] = {
 }
 
 
-def case(kind: str, seed: int, place: Path, stock: Stock) -> list[str]:
-    """Run one case in an empty folder, which becomes the working directory; returns its faults as text."""
-    import contextlib
+def case(kind: str, seed: int, place: Path, stock: Stock) -> tuple[int, list[str]]:
+    """Run one case in an empty folder, which becomes the working directory.
 
+    Returns:
+        How many commands were run; the faults of the case as text.
+    """
     place.mkdir(parents=True)
     shutil.copytree(stock.folder / "store", place / "here")
     found = []
-    with contextlib.chdir(place / "here"):
-        work = place / "work"
-        work.mkdir()
-        with contextlib.chdir(work) if kind == "baseline" else contextlib.nullcontext():
-            for ended, faults in KINDS[kind](random.Random(f"{kind} {seed}"), work, stock):
-                if faults:
-                    found.append(f"{kind} {seed}: {'; '.join(faults)}\n{ended}")
+    commands = 0
+    work = place / "work"
+    work.mkdir()
+    with contextlib.chdir(work if kind == "baseline" else place / "here"), contextlib.suppress(*UNWRITABLE):
+        for ended, faults in KINDS[kind](random.Random(f"{kind} {seed}"), work, stock):
+            commands += 1
+            if faults:
+                found.append(f"{kind} {seed}: {'; '.join(faults)}\n{ended}")
     temporary = [path for path in place.rglob(".perjoule-*") if path.is_file()]
     if temporary:
         found.append(f"{kind} {seed}: temporary files stay: {temporary}")
-    return found
+    return commands, found

@@ -19,6 +19,10 @@ import tomli_w
 _HUGE = "@huge@"
 _DIGITS = "1" * 5000
 
+
+# what is raised while an input is made that its format cannot hold; such cases are left out
+UNWRITABLE = (RecursionError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
+
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 7, 0.5, -0.5, 1e308, -1e308, 1e-320, float("nan"), float("inf"), float("-inf"),
     2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**40, -(2**63) - 1, _HUGE,
@@ -75,7 +79,9 @@ def mutated(value: Any, chance: random.Random) -> Any:
             case 5 if isinstance(here[key], dict):
                 here[key]["extra"] = odd(chance)
             case 6 if isinstance(here[key], int | float) and not isinstance(here[key], bool):
-                here[key] = chance.choice((-here[key], here[key] * 1000, here[key] / 3, str(here[key]), 0, here[key] + 0.5))
+                here[key] = chance.choice(
+                    (-here[key], here[key] * 1000, here[key] / 3, str(here[key]), 0, here[key] + 0.5)
+                )
             case _:
                 here[key] = odd(chance)
     return root[0]
@@ -120,15 +126,20 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
             case 4:
                 content = content[:start] + b"\0" * chance.choice((1, 16)) + content[start:]
             case 5:
-                content = content[:start] + chance.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf5\xbf")) + content[start:]
+                content = (
+                    content[:start] + chance.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf5\xbf")) + content[start:]
+                )
             case 6:
                 content = chance.choice((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\n\n", b"#", b" ")) + content
             case 7:
                 content = content.decode("utf-8", "replace").encode(
-                    chance.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "utf-7")), "replace"
+                    chance.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "utf-7")),
+                    "replace",
                 )
             case 8:
-                content = content.replace(b"\n", chance.choice((b"\r\n", b"\r", b"\n\n", b"\x0b", "\u2028".encode(), b" ")))
+                content = content.replace(
+                    b"\n", chance.choice((b"\r\n", b"\r", b"\n\n", b"\x0b", "\u2028".encode(), b" "))
+                )
             case 9:
                 content = b""
             case 10:
@@ -146,7 +157,9 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
                 numbers = list(re.finditer(rb"\d+(\.\d+)?", content[:20_000]))
                 if numbers:
                     found = chance.choice(numbers)
-                    new = chance.choice((b"-1", b"0", b"1e999", b"NaN", _DIGITS.encode(), b"18446744073709551616", b"null"))
+                    new = chance.choice(
+                        (b"-1", b"0", b"1e999", b"NaN", _DIGITS.encode(), b"18446744073709551616", b"null")
+                    )
                     content = content[: found.start()] + new + content[found.end() :]
             case 16:
                 content = chance.choice((b"[" * 3000, b'{"a":' * 3000, b"a." * 3000, b"a = " + b"[" * 3000)) + content
@@ -182,7 +195,9 @@ def base_table(chance: random.Random) -> tuple[list[str], list[list[str]]]:
         for prompt in range(prompts)
         for seed in range(seeds)
     ]  # fmt: skip
-    for name in chance.sample(("prompt", "device", "model", "provenance", "boundary", "policy", "role"), chance.choice((0, 0, 1, 2))):
+    for name in chance.sample(
+        ("prompt", "device", "model", "provenance", "boundary", "policy", "role"), chance.choice((0, 0, 1, 2))
+    ):
         header.append(name)
         value = {"prompt": None, "provenance": "measured", "boundary": "gpu", "role": "fixed"}.get(name, "one")
         for row in rows:
@@ -234,7 +249,12 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], folder: Pa
         case ".json":
             shape = chance.randrange(4)
             columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-            value: Any = (records, columns, {"columns": list(header), "data": [list(row) for row in rows]}, {"rows": records})[shape]
+            value: Any = (
+                records,
+                columns,
+                {"columns": list(header), "data": [list(row) for row in rows]},
+                {"rows": records},
+            )[shape]
             path.write_bytes(json_bytes(mutated(value, chance) if chance.random() < 0.3 else value))
         case ".jsonl":
             content = b"".join(json_bytes(mutated(r, chance) if chance.random() < 0.02 else r) + b"\n" for r in records)
@@ -243,7 +263,9 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], folder: Pa
             frame = pl.DataFrame({name: [row[i] for row in rows] for i, name in enumerate(header)}, strict=False)
             for name in frame.columns:
                 if chance.random() < 0.7:
-                    kind_of = chance.choice((pl.Float64, pl.Int64, pl.Float32, pl.Categorical, pl.String, pl.UInt64, pl.Boolean))
+                    kind_of = chance.choice(
+                        (pl.Float64, pl.Int64, pl.Float32, pl.Categorical, pl.String, pl.UInt64, pl.Boolean)
+                    )
                     try:
                         frame = frame.with_columns(pl.col(name).cast(kind_of))
                     except pl.exceptions.PolarsError:
@@ -258,7 +280,8 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], folder: Pa
             separator = chance.choice((",", ",", ";", "\t", "|", " "))
             quote = chance.random() < 0.3
             text = "\n".join(
-                separator.join(f'"{c}"' if quote or separator in c or "\n" in c else c for c in row) for row in (header, *rows)
+                separator.join(f'"{c}"' if quote or separator in c or "\n" in c else c for c in row)
+                for row in (header, *rows)
             )
             if separator == ";" and chance.random() < 0.5:
                 text = re.sub(r"(\d)\.(\d)", r"\1,\2", text)
@@ -268,7 +291,9 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], folder: Pa
                 text = "# a comment\n" + text
             if chance.random() < 0.1:
                 text = text.replace(separator, separator + " ")
-            encoding = chance.choice(("utf-8",) * 5 + ("utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "utf-32"))
+            encoding = chance.choice(
+                ("utf-8",) * 5 + ("utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "utf-32")
+            )
             end = chance.choice(("\n", "\n", "\r\n", "\r"))
             path.write_bytes((text + "\n").replace("\n", end).encode(encoding, "replace"))
     if chance.random() < 0.2:
@@ -319,7 +344,20 @@ def damage_file(path: Path, chance: random.Random) -> None:
 
 
 _NUMBERS = (None, 0, -1, 1e308, float("nan"), float("inf"), float("-inf"), 2**40, 0.5)
-_TEXTS = (None, "", "x", "../../etc/passwd", "/etc/passwd", "\0", "a" * 9000, "\x1b[31m", "😀", "gpu", "measured", "lower")
+_TEXTS = (
+    None,
+    "",
+    "x",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "\0",
+    "a" * 9000,
+    "\x1b[31m",
+    "😀",
+    "gpu",
+    "measured",
+    "lower",
+)
 
 
 def _odd_parquet(content: bytes, chance: random.Random) -> bytes:
@@ -348,7 +386,11 @@ def _odd_parquet(content: bytes, chance: random.Random) -> bytes:
                 value = chance.choice(_TEXTS if kind == pl.String else _NUMBERS)
                 row = chance.randrange(max(1, len(frame)))
                 every = chance.random() < 0.3
-                new = pl.lit(value) if every else pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(name)
+                new = (
+                    pl.lit(value)
+                    if every
+                    else pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(name)
+                )
                 try:
                     frame = frame.with_columns(new.cast(kind, strict=False).alias(name))
                 except pl.exceptions.PolarsError:
