@@ -5,22 +5,25 @@ Every key but `schema` may be absent, as in runs of earlier versions and in impo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
-class Meter(TypedDict, total=False):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
     """The meter that was taken."""
 
-    name: str
-    why: str
-    notes: list[str]
+    name: str | None = None
+    why: str | None = None
+    notes: list[str] | None = None
 
 
-class Cut(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
     """A prompt that a text encoder cut."""
 
     encoder: str
@@ -31,7 +34,8 @@ class Cut(TypedDict):
     negative: bool
 
 
-class Findings(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
     """What became of the prompts of a variant."""
 
     variant: str
@@ -40,25 +44,26 @@ class Findings(TypedDict):
     negative_prompt_ignored: bool
 
 
-class EnvironmentRecord(TypedDict, total=False):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentRecord:
     """The keys that are read again."""
 
-    created_utc: str | None
-    perjoule: str | None
-    suite: str
-    command: list[str] | None
-    meter: Meter | None
-    models: dict[str, str] | None
-    packages: dict[str, str]
-    commit: str | None
-    comparability: dict[str, Any]
-    comparability_key: str | None
-    not_loaded: dict[str, str]
-    prompt_findings: list[Findings]
-    prompts_jsonl_sha256: str | None
-    suite_folder: str | None
-    imported_from: str
-    import_notes: list[str]
+    created_utc: str | None = None
+    perjoule: str | None = None
+    suite: str | None = None
+    command: list[str] | None = None
+    meter: Meter | None = None
+    models: dict[str, str] | None = None
+    packages: dict[str, str] | None = None
+    commit: str | None = None
+    comparability: dict[str, Any] | None = None
+    comparability_key: str | None = None
+    not_loaded: dict[str, str] | None = None
+    prompt_findings: list[Findings] | None = None
+    prompts_jsonl_sha256: str | None = None
+    suite_folder: str | None = None
+    imported_from: str | None = None
+    import_notes: list[str] | None = None
 
 
 @cache

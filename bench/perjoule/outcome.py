@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable
 
 from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, first_line
-from perjoule.text import PLAIN, one_line
+from perjoule.text import PLAIN, harmless, one_line
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
 _REMEDIES = {
@@ -121,7 +121,7 @@ def _of_exit(stop: SystemExit) -> int:
 
 def _say(message: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
-        sys.stderr.write(f"perjoule: {message}\n")
+        sys.stderr.write(f"perjoule: {harmless(message)}\n")  # it may quote any file
         sys.stderr.flush()
     return status
 

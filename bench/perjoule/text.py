@@ -33,6 +33,12 @@ def one_line(text: object) -> str:
     return " ".join("".join(kept).split())
 
 
+def harmless(text: str) -> str:
+    """Return a text with its line breaks and blanks, and without what moves the cursor or reorders what is printed."""
+    unsafe = _UNSAFE | {"Cf"}
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in unsafe else "\ufffd" for c in text)
+
+
 def provenance_words(provenance: str | None) -> str:
     """How joules came about, in capitals unless they were measured: `ESTIMATED, not measured`."""
     if provenance == "measured":

@@ -85,7 +85,15 @@ def model_problems(
         return
     before = list(_component_problems(folder, index, kind, variant, key, complete))
     yield from before
-    if not before and (scheduler := _own_scheduler(folder, index)) is not None:
+    if before:
+        return
+    try:
+        scheduler = _own_scheduler(folder, index)
+    except Exception as error:  # diffusers checks nothing of what a scheduler's configuration holds
+        file = folder / "scheduler" / "scheduler_config.json"
+        yield f"{key}: {file}: no scheduler can be made of it: {_words(error)}: copy or download it again"
+        return
+    if scheduler is not None:
         yield from schedule_problems(scheduler, kind, variant, where)
 
 
