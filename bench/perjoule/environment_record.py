@@ -1,6 +1,6 @@
 """The shape of `environment.json`: what readers of a run rely on, checked once where the file is read.
 
-Every key but `schema` may be absent, as in runs of earlier versions and in imported ones; further keys stay as they are.
+Every key may be absent, as in runs of earlier versions and in imported ones; further keys stay as they are.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparability:
+    """What must agree before two runs may be compared; further keys are compared as they are."""
+
+    device: str | list[str] | None = None
+    models: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRecord:
     """The keys that are read again."""
 
@@ -56,7 +64,7 @@ class EnvironmentRecord:
     models: dict[str, str] | None = None
     packages: dict[str, str] | None = None
     commit: str | None = None
-    comparability: dict[str, Any] | None = None
+    comparability: Comparability | None = None
     comparability_key: str | None = None
     not_loaded: dict[str, str] | None = None
     prompt_findings: list[Findings] | None = None
