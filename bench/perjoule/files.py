@@ -271,9 +271,7 @@ def require_names(frame: pl.DataFrame, path: Path) -> None:
     """Raise RunError if a row of a table lacks what says which row it is."""
     if gaps := [name for name in frame.columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
         row = min(frame[name].is_null().arg_max() or 0 for name in gaps) + 1
-        raise RunError(
-            f"{path}: column {', '.join(gaps)} has gaps, the first in row {row}: restore the file from a copy"
-        )
+        raise RunError(f"{path}: column {', '.join(gaps)} has gaps, e.g. in row {row}: restore the file from a copy")
 
 
 def open_inside(folder: Path, relative: str) -> IO[bytes]:

@@ -260,6 +260,7 @@ def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[st
     a, b = there.get("comparability") or {}, here.get("comparability") or {}
     if there.get("not_loaded") or here.get("not_loaded"):
         # what could not be loaded has no digest; all that both have loaded must agree
-        common = set(a.get("models") or {}) & set(b.get("models", {}))
-        a, b = ({**one, "models": {k: one.get("models", {})[k] for k in sorted(common)}} for one in (a, b))
+        models = [one.get("models") or {} for one in (a, b)]
+        common = sorted(models[0].keys() & models[1].keys())
+        a, b = ({**one, "models": {k: m[k] for k in common}} for one, m in zip((a, b), models, strict=True))
     return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]

@@ -15,6 +15,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from perjoule.errors import RunError
+from perjoule.run_directory import load_run, write_set_scores
 from tests.perjoule.driving import drive, fakes
 from tests.perjoule.mutated_inputs import KINDS, TEXTS, TINY, Stock, case
 
@@ -87,7 +89,7 @@ def test_a_key_of_environment_json_of_another_type_is_named(own: Path, key: str,
 def test_null_in_environment_json_means_not_recorded(own: Path, stock: Stock) -> None:
     edit(
         own / "environment.json",
-        lambda e: e.update({k: None for k in ("comparability", "meter", "models", "packages")}),
+        lambda e: e.update(dict.fromkeys(("comparability", "meter", "models", "packages"))),
     )
     refused(drive("plan", stock.folder / "suite.toml", "--from", own), 0)
     refused(drive("report", own), 0)
@@ -160,6 +162,51 @@ def test_what_a_message_quotes_moves_no_cursor(stock: Stock, tmp_path: Path, mon
     ended = drive("gate", "--baseline", "own", "--candidate", stock.folder / "own")
     refused(ended, 4, "own.json.gz", "red")
     assert "\u202e" not in ended.err
+
+
+def resumed(run: Path, stock: Stock, *more: str) -> Any:
+    with fakes():
+        return drive("run", stock.folder / "suite.toml", "--resume", "--out", run, "--quiet", *more)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("trials.jsonl", lambda row: row["image_sha256"].pop(), "image_sha256"),
+        ("trials.jsonl", lambda row: row["steps"].append(3), "steps"),
+        ("trials.jsonl", lambda row: row.pop("trial_id"), "trial_id"),
+        ("trials.jsonl", lambda row: row.update(cell_id=None), "cell_id"),
+        ("traces.jsonl", lambda row: row.pop("trial_id"), "trial_id"),
+        ("traces.jsonl", lambda row: row.update(t_s=[0.0]), ""),
+        ("traces.jsonl", lambda row: row.update(power_w="high"), ""),
+    ],
+)
+def test_damage_in_a_journal_is_located_before_the_run_goes_on(
+    stock: Stock, tmp_path: Path, file: str, change: Callable[[Any], object], words: str
+) -> None:
+    run = stock.run("cut", tmp_path)
+    rows = [json.loads(line) for line in (run / file).read_text().splitlines()]
+    if not rows:  # the meter of the fakes has no samples
+        rows = [{"trial_id": "t", "t_s": [0.0, 1.0], "power_w": [1.0, 1.0], "source": "s"}]
+    change(rows[0])
+    (run / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(resumed(run, stock), 4, str(run), file, words)
+
+
+def test_a_trial_that_occurs_twice_is_not_counted_twice(own: Path, stock: Stock) -> None:
+    lines = (own / "trials.jsonl").read_text().splitlines()
+    (own / "trials.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
+    name = json.loads(lines[0])["trial_id"]
+    for command in (["gate", "--baseline", stock.folder / "own", "--candidate", own], ["report", own]):
+        refused(drive(*command), 4, name, "twice")
+    refused(resumed(own, stock), 4, name, "twice")
+
+
+def test_a_damaged_record_of_set_scores_is_located(own: Path) -> None:
+    for content in ('{"metrics": [], "scores": [{}]}', "[]", '{"metrics": [{}], "scores": []}'):
+        (own / "set_scores.json").write_text(content)
+        with pytest.raises(RunError, match=r"set_scores.json: damaged"):
+            write_set_scores(load_run(own), [], [])
 
 
 @pytest.mark.parametrize("name", ["own", "cut"])
