@@ -210,6 +210,9 @@ def image_set(run: Run) -> ImageSet:
     a full-reference score across models says only that they are different models.
     """
     frame = run.images
+    if frame["file"].null_count():
+        row = frame.filter(frame["file"].is_null())["image_id"][0]
+        raise RunError(f"{run.path / 'images.parquet'}: image {row}: file is empty: restore the table from a copy")
     missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
     if missing:
         raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")

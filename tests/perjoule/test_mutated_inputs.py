@@ -202,6 +202,12 @@ def test_a_trial_that_occurs_twice_is_not_counted_twice(own: Path, stock: Stock)
     refused(resumed(own, stock), 4, name, "twice")
 
 
+def test_an_image_without_a_file_is_located(own: Path) -> None:
+    images = pl.read_parquet(own / "images.parquet")
+    images.with_columns(file=pl.lit(None, pl.String)).write_parquet(own / "images.parquet")
+    refused(drive("score", own, "--quiet"), 4, "images.parquet", images["image_id"][0])
+
+
 def test_a_damaged_record_of_set_scores_is_located(own: Path) -> None:
     for content in ('{"metrics": [], "scores": [{}]}', "[]", '{"metrics": [{}], "scores": []}'):
         (own / "set_scores.json").write_text(content)
