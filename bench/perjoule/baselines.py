@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
-from perjoule.files import decode_text, read_json, write_bytes, write_json, write_parquet, write_text
+from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
 from perjoule.run_directory import Run, load_run
 from perjoule.statistics.devices import require_one_device
 from perjoule.trial_counts import require_every_cell
@@ -240,7 +240,7 @@ def _read(path: Path) -> _Record:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise RunError(f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB: no baseline of perjoule does")
-        found = json.loads(content)
+        found = strict_json(content)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     schema = found.get("schema") if isinstance(found, dict) else None

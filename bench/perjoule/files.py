@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -230,10 +231,22 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
         raise error(f"{where} cannot be read as UTF-8 text: line {line}: {fault}; save it as UTF-8") from fault
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Parse JSON whose numbers are finite, as all that perjoule writes; ValueError names another one."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text}: not a finite number")
+    return number
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file; RunError names it if it cannot be read."""
     try:
-        return json.loads(decode_text(path.read_bytes(), str(path)))
+        return strict_json(decode_text(path.read_bytes(), str(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 

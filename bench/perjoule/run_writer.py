@@ -125,7 +125,7 @@ class RunWriter:
         for name in ("trials", "traces", "devices"):
             with located(file := self.path / f"{name}.jsonl"):
                 rows = sorted(read_json_lines(file), key=lambda row: place.get(row["trial_id"], len(place)))
-            write_json_lines(file, rows)
+                write_json_lines(file, rows)
 
     def finish(self) -> None:
         """Derive the tables that are made of the append-only files."""
@@ -152,12 +152,12 @@ def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     again = [row for row in rows if row.get("failure") is not None or row.get("energy_j") is None]
     gone = {row["trial_id"] for row in again}
     # first, so that a crash in between loses nothing: at worst an attempt is counted as spent twice
-    with open_journal(path / SUPERSEDED) as file:
-        append_lines(file, again)
+    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
+        append_lines(journal, again)
     for name in ("traces", "devices", "trials"):
         with located(file := path / f"{name}.jsonl"):
             kept = [row for row in read_json_lines(file) if row["trial_id"] not in gone]
-        write_json_lines(file, kept)
+            write_json_lines(file, kept)
 
 
 def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:

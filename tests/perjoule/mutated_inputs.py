@@ -1,9 +1,9 @@
-"""Kinds of damaged inputs: each takes a seeded generator and an empty folder, and yields what is wrong with how it ends."""
+"""Kinds of damaged inputs: each takes a seeded generator and a folder, and yields commands with what is wrong there."""
 
 from __future__ import annotations
 
-import gzip
 import contextlib
+import gzip
 import json
 import random
 import shutil
@@ -92,7 +92,6 @@ class Stock:
             assert done.code == 0, done
             cut = drive("run", folder / "suite.toml", "--out", folder / "cut", "--quiet", "--max-joules", "60")
             assert cut.code == 130, cut
-        chance = random.Random(1)
         header, rows = base_table(random.Random(3))
         table = folder / "table.csv"
         table.write_text("\n".join(",".join(row) for row in (header, *rows)) + "\n")
@@ -106,7 +105,6 @@ class Stock:
         from perjoule.models import resolve_model
 
         shutil.copytree(resolve_model("builtin:sd-tiny", ""), folder / "model", copy_function=shutil.copyfile)
-        assert chance
         return cls(folder=folder)
 
     def run(self, name: str, place: Path) -> Path:
@@ -138,7 +136,8 @@ def used(run: Path, chance: random.Random, place: Path, stock: Stock, count: int
         ("frontier", run, "--format", chance.choice(("md", "csv"))),
         ("gate", "--baseline", run, "--candidate", run, "--margin-quality", "0.2"),
         ("gate", "--baseline", run, "--candidate", stock.folder / chance.choice(("own", "imported")), "--json"),
-        ("gate", "--baseline", stock.folder / chance.choice(("own", "imported")), "--candidate", run, "--session-sd", "3%"),
+        ("gate", "--baseline", stock.folder / chance.choice(("own", "imported")), "--candidate", run, "--session-sd",
+         "3%"),
         ("gate", "--baseline", chance.choice(("own", "imported")), "--candidate", run, "--markdown", place / "v.md",
          "--junit", place / "v.xml", "--joules-per-quality", "3"),
         ("recommend", run, "--max-joules", "30"),
@@ -281,8 +280,7 @@ def model(chance: random.Random, place: Path, stock: Stock) -> Faults:
                 )
             case 4 if path.name == "model_index.json":
                 value = json.loads(path.read_text())
-                value["_class_name"] = chance.choice(("StableDiffusionXLPipeline", "FluxPipeline", "DDPMPipeline", "os.system",
-                                                      "../x", "", "StableDiffusionImg2ImgPipeline", "DiffusionPipeline"))  # fmt: skip
+                value["_class_name"] = chance.choice(CLASSES)
                 value[chance.choice(("unet", "vae", "scheduler"))] = chance.choice(
                     (
                         ["diffusers", "DDIMScheduler"],
@@ -408,7 +406,8 @@ def energy_baseline(chance: random.Random, place: Path, stock: Stock) -> Faults:
     def measured(name: str) -> Measured:
         return Measured(
             nodeid=f"test_a.py::{name}", iterations=3, energy_j=(1.0, 1.1, 1.05), uncertainty_j=(0.1, 0.1, None),
-            duration_s=(0.5, 0.5, 0.6), boundary="gpu", provenance="measured", method="m", warnings=("W203 x",), call="f()",
+            duration_s=(0.5, 0.5, 0.6), boundary="gpu", provenance="measured", method="m",
+            warnings=("W203 x",), call="f()",
         )  # fmt: skip
 
     options: dict[str, Any] = {
@@ -443,6 +442,11 @@ def energy_baseline(chance: random.Random, place: Path, stock: Stock) -> Faults:
         code, trace = 70, "".join(traceback.format_exception(error))
     yield judged(Ended(arguments=arguments, code=code, out="\n".join(lines), err=err, trace=trace), path)
 
+
+CLASSES = (
+    "StableDiffusionXLPipeline", "FluxPipeline", "DDPMPipeline", "os.system", "../x", "", "DiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+)  # fmt: skip
 
 KINDS: dict[str, Callable[[random.Random, Path, Stock], Faults]] = {
     "table": table,

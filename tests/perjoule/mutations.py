@@ -27,10 +27,13 @@ ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 7, 0.5, -0.5, 1e308, -1e308, 1e-320, float("nan"), float("inf"), float("-inf"),
     2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**40, -(2**63) - 1, _HUGE,
     "", " ", "\t", "\n", "\0", "a\0b", "\ud800", "é", "😀", "\u202eabc", "\x1b[31mred", "x" * 70_000, "a\nb", "../up",
-    "/etc/passwd", "~nobody-here/x", ".", "..", "a/b/c/d", "builtin:", "builtin:sd-tiny", "builtin:nope", "hub:", "hub:a/b",
-    "public:", "public:nope", "http://", "file:///etc", "1", "nan", "inf", "-inf", "1e400", "=1+1", "<script>", "{}", "{0}",
+    "/etc/passwd", "~nobody-here/x", ".", "..", "a/b/c/d", "builtin:", "builtin:sd-tiny", "builtin:nope",
+    "hub:", "hub:a/b",
+    "public:", "public:nope", "http://", "file:///etc", "1", "nan", "inf", "-inf", "1e400", "=1+1", "<script>",
+    "{}", "{0}",
     "%s", "[", "]]", "'", '"', "\\", "auto", "none", "imported", "measured", "not stated", "W203", "*",
-    [], {}, [[]], [None], [1, 1], ["a", 1], {"a": 1}, {"": ""}, {"a": {"b": [1]}}, [[1, 2], [3]], [0.1] * 3, ["a"] * 50,
+    [], {}, [[]], [None], [1, 1], ["a", 1], {"a": 1}, {"": ""}, {"a": {"b": [1]}}, [[1, 2], [3]], [0.1] * 3,
+    ["a"] * 50,
 )  # fmt: skip
 
 
@@ -170,15 +173,20 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 
 CELLS = (
     "", " ", "nan", "NaN", "NA", "null", "None", "inf", "-inf", "1e400", "-1", "0", "1,5", "1.5", "1 000", "1.000,5",
-    "1_000", "0x10", "\u0661\u0662", "=1+1", '"', "'", "a\nb", "\0", "\x1b[1m", "\u202eb", "é", "😀", "x" * 5000, "TRUE",
+    "1_000", "0x10", "\u0661\u0662", "=1+1", '"', "'", "a\nb", "\0", "\x1b[1m", "\u202eb", "é", "😀",
+    "x" * 5000, "TRUE",
     "2024", "007", "1.10", "1e001", "18446744073709551615", "18446744073709551616", "-0", "5 J", "5%", "measured",
-    "estimated", "not stated", "gpu", "system", "machine", "fixed", "predicted", "control", "peek", "distilled", "*", "#", ";",
+    "estimated", "not stated", "gpu", "system", "machine", "fixed", "predicted", "control", "peek",
+    "distilled", "*", "#", ";",
     "..", "a/b", "<b>", "|", "1e-320", "1e308", "9" * 400,
 )  # fmt: skip
 HEADERS = (
-    "variant", "prompt_id", "seed", "energy_j", "energy_kWh", "energy_Wh", "Energy (J)", "energy_mJ", "ENERGY_MJ", "duration_s",
-    "duration_ms", "uncertainty_j", "quality:q", "quality:r", "quality:", "Quality: Q ", "quality:a/b", "quality:\x1b[1m",
-    "quality:=1", "n", "block", "batch_size", "device", "model", "role", "policy", "steps", "nfe_per_image", "provenance",
+    "variant", "prompt_id", "seed", "energy_j", "energy_kWh", "energy_Wh", "Energy (J)", "energy_mJ",
+    "ENERGY_MJ", "duration_s",
+    "duration_ms", "uncertainty_j", "quality:q", "quality:r", "quality:", "Quality: Q ", "quality:a/b",
+    "quality:\x1b[1m",
+    "quality:=1", "n", "block", "batch_size", "device", "model", "role", "policy", "steps", "nfe_per_image",
+    "provenance",
     "boundary", "family", "prompt", "category", "challenge", "", " ", "é", "Seed", "notes", "trial_id", "cell_id",
 )  # fmt: skip
 

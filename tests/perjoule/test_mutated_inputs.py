@@ -20,7 +20,7 @@ from perjoule.run_directory import load_run, write_set_scores
 from tests.perjoule.driving import drive, fakes
 from tests.perjoule.mutated_inputs import KINDS, TEXTS, TINY, Stock, case
 
-COUNTS = {"table": 30, "suite": 50, "prompts": 25, "model": 12, "run": 8, "baseline": 30, "energy baseline": 50}
+COUNTS = {"table": 20, "suite": 40, "prompts": 20, "model": 10, "run": 6, "baseline": 20, "energy baseline": 60}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,20 @@ def test_a_trial_that_occurs_twice_is_not_counted_twice(own: Path, stock: Stock)
     for command in (["gate", "--baseline", stock.folder / "own", "--candidate", own], ["report", own]):
         refused(drive(*command), 4, name, "twice")
     refused(resumed(own, stock), 4, name, "twice")
+
+
+@pytest.mark.parametrize("number", ["1e400", "Infinity", "NaN"])
+def test_a_number_that_is_not_finite_is_located(
+    own: Path, stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    shutil.copytree(stock.folder / "store", tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    (path,) = Path.cwd().rglob("own.json.gz")
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace('"cpu_count":', f'"more": {number}, "cpu_count":', 1).encode()))
+    refused(drive("gate", "--baseline", "own", "--candidate", stock.folder / "own"), 4, "own.json.gz", number)
+    (own / "environment.json").write_text('{"more": ' + number + ', "schema": 1}')
+    refused(drive("frontier", own), 4, "environment.json", number)
 
 
 def test_an_image_without_a_file_is_located(own: Path) -> None:
