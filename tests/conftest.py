@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,9 +41,9 @@ def lost_modules(before: dict[str, Any]) -> list[str]:
     """Modules that are gone or were imported again: their classes are others now, and what they remember is lost."""
 
     def is_kept(name: str, module: Any) -> bool:
-        now, spec = sys.modules.get(name), getattr(module, "__spec__", None)
-        # a lazy module puts another object in its place, with its own spec
-        return now is module or (spec is not None and getattr(now, "__spec__", None) is spec)
+        now = sys.modules.get(name)
+        # a lazy module puts an object of a class of its own in its place
+        return now is module or (isinstance(now, ModuleType) and type(now) is not ModuleType)
 
     return sorted(name for name, module in before.items() if not is_kept(name, module))
 

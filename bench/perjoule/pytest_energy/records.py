@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from perjoule.types import EnergyReading
+from perjoule.types import EnergyReading, weakest
 
 Outcome = Literal["pass", "fail", "inconclusive", "invalid", "new"]
 
@@ -48,7 +48,7 @@ class Measured:
             duration_s=tuple(r.duration_s / iterations for r in readings),
             iterations=iterations,
             boundary=first.boundary,
-            provenance=first.provenance,
+            provenance=weakest(r.provenance for r in readings) or first.provenance,
             method=first.method,
             warnings=tuple(dict.fromkeys(w for r in readings for w in r.warnings)),
             call=call,

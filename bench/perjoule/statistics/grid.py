@@ -30,9 +30,10 @@ from perjoule.statistics.resampling import (
     resample_windows,
 )
 from perjoule.statistics.window_groups import Groups, common_groups, group_counts, linked
+from perjoule.warnings_table import warning
 
 # the method of a number that has no interval because a table states it once for all prompts
-CELL_VALUE = "W281: the imported table gives one value for the whole cell; no interval"
+CELL_VALUE = warning("W281", "the imported table gives one value for the whole cell; no interval")
 ENERGY = ""  # the key of the energies among the cell values, which no metric has
 
 
