@@ -287,12 +287,18 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
             for name, kind in columns.items()
             if name not in frame.columns or frame.schema[name] != kind
         )
-        if gaps := [name for name in columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
-            raise RunError(f"{path}: column {', '.join(gaps)} has gaps: restore the file from a copy")
+        require_names(frame, path)
         return frame
     # polars panics, which is not an Exception, over some damaged bytes
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def require_names(frame: pl.DataFrame, path: Path) -> None:
+    """Raise RunError if a row of a table lacks what says which row it is."""
+    if gaps := [name for name in frame.columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
+        row = min(frame[name].is_null().arg_max() or 0 for name in gaps) + 1
+        raise RunError(f"{path}: column {', '.join(gaps)} has gaps, e.g. in row {row}: restore the file from a copy")
 
 
 def open_inside(folder: Path, relative: str) -> IO[bytes]:

@@ -51,6 +51,8 @@ from perjoule.types import (
 from perjoule.warnings_table import warning
 
 _MOST = 2**31 - 1
+# beyond these, sums of squares overflow, and logarithms mean nothing
+_LARGEST, _SMALLEST = 1e100, 1e-100
 _RANGES = {
     "seed": (0, MAX_SEED),
     "steps": (1, MAX_STEPS),
@@ -238,6 +240,13 @@ def _check_numbers(frame: pl.DataFrame, foreign: ForeignTable) -> None:
         bad = frame.filter((pl.col(name) <= least) | pl.col(name).is_infinite())
         if len(bad):
             raise foreign.fault(bad[_ROW][0], name, f"must be {word}; leave it empty if it is not known")
+    for name in (column for column, kind in frame.schema.items() if kind == pl.Float64):
+        size = pl.col(name).abs()
+        # an infinite quality, such as the PSNR of equal images, counts as unscored
+        extreme = frame.filter(size.is_finite() & ((size > _LARGEST) | ((size < _SMALLEST) & (pl.col(name) > 0))))
+        if len(extreme):
+            remedy = f"must be from {_SMALLEST:g} to {_LARGEST:g}; leave it empty if it is not known"
+            raise foreign.fault(extreme[_ROW][0], name, remedy)
 
 
 def _with_words(frame: pl.DataFrame, foreign: ForeignTable) -> pl.DataFrame:

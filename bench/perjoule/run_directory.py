@@ -30,8 +30,9 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from perjoule.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.environment_record import checked
 from perjoule.errors import RunError, first_line
-from perjoule.files import read_json, read_json_lines, read_parquet, write_json, write_parquet
+from perjoule.files import read_json, read_json_lines, read_parquet, require_names, write_json, write_parquet
 from perjoule.suite import load_suite
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
@@ -58,13 +59,13 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """System under test, meter, model digests."""
-        with _located(file := self.path / "environment.json"):
-            return dict(read_json(file))
+        with located(file := self.path / "environment.json"):
+            return checked(read_json(file))
 
     @cached_property
     def prompt_set(self) -> tuple[Prompt, ...]:
         """The prompts that were taken, in the order of the plan."""
-        with _located(file := self.path / "prompts.jsonl"):
+        with located(file := self.path / "prompts.jsonl"):
             return TypeAdapter(tuple[Prompt, ...]).validate_python(read_json_lines(file))
 
     @cached_property
@@ -74,8 +75,11 @@ class Run:
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """One row a trial. Raises RunError if a trial's prompts and seeds do not pair up."""
+        """One row a trial. Raises RunError if a trial occurs twice, or its prompts and seeds do not pair up."""
         frame = self._trials()
+        twice = frame.filter(pl.col("trial_id").is_duplicated())
+        if len(twice):
+            raise RunError(f"{self.path}: trial {twice['trial_id'][0]} occurs twice in its table: keep one row")
         torn = frame.filter(pl.col("prompt_ids").list.len().ne_missing(pl.col("seeds").list.len()))
         if len(torn):
             raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
@@ -85,12 +89,14 @@ class Run:
         parquet = self.path / "trials.parquet"
         if parquet.exists():
             return read_parquet(parquet, TRIAL_COLUMNS)
-        with _located(file := self.path / "trials.jsonl"):
+        with located(file := self.path / "trials.jsonl"):
             rows = read_json_lines(file)
             for row in rows:
                 phases = row.get("phases_s") or {}
                 row["phases_s"] = phases if isinstance(phases, str) else json.dumps(phases, sort_keys=True)
-            return pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
+            frame = pl.DataFrame(rows, schema=TRIAL_COLUMNS, strict=False)
+            require_names(frame, file)
+            return frame
 
     @cached_property
     def images(self) -> pl.DataFrame:
@@ -111,7 +117,7 @@ class Run:
     def devices(self) -> list[tuple[str, DeviceEnergy]]:
         """(trial id, board): `perjoule.meters.edges.bracket(board.counter)` computes a counter's energy again."""
         reader = TypeAdapter(DeviceEnergy)
-        with _located(file := self.path / "devices.jsonl"):
+        with located(file := self.path / "devices.jsonl"):
             return [(row.pop("trial_id"), reader.validate_python(row)) for row in read_json_lines(file)]
 
     @cached_property
@@ -120,7 +126,7 @@ class Run:
         file = self.path / "metrics.json"
         if not file.exists():
             return {}
-        with _located(file):
+        with located(file):
             found = TypeAdapter(list[MetricSpec]).validate_python(read_json(file)["metrics"])
             return {spec.name: spec for spec in found}
 
@@ -128,7 +134,7 @@ class Run:
     def set_scores(self) -> list[SetScore]:
         """Cell × metric of sets; advisory."""
         file = self.path / "set_scores.json"
-        with _located(file):
+        with located(file):
             rows = read_json(file)["scores"] if file.exists() else []
             return TypeAdapter(list[SetScore]).validate_python(rows)
 
@@ -139,7 +145,7 @@ class Run:
 
 
 @contextmanager
-def _located(file: Path) -> Iterator[None]:
+def located(file: Path) -> Iterator[None]:
     """Name the file whose content has another shape than perjoule writes."""
     try:
         yield
@@ -201,8 +207,9 @@ def write_set_scores(run: Run, scores: Iterable[SetScore], specs: Iterable[Metri
     """Store what metrics of sets made of each cell, beside those of other metrics of sets."""
     new_specs = {spec.name: asdict(spec) for spec in specs}
     file = run.path / "set_scores.json"
-    old = read_json(file) if file.exists() else {"metrics": [], "scores": []}
-    merged = {spec["name"]: spec for spec in old["metrics"]} | new_specs
-    kept = [row for row in old["scores"] if row["metric"] not in new_specs]
-    rows = sorted(kept + [asdict(score) for score in scores], key=lambda row: (row["metric"], row["cell_id"]))
+    with located(file):
+        old = read_json(file) if file.exists() else {"metrics": [], "scores": []}
+        merged = {spec["name"]: spec for spec in old["metrics"]} | new_specs
+        kept = [row for row in old["scores"] if row["metric"] not in new_specs]
+        rows = sorted(kept + [asdict(score) for score in scores], key=lambda row: (row["metric"], row["cell_id"]))
     write_json(file, {"schema": SCHEMA, "metrics": [merged[name] for name in sorted(merged)], "scores": rows})

@@ -25,7 +25,7 @@ from perjoule.files import (
 )
 from perjoule.meters.conditions import totals
 from perjoule.plan import image_id
-from perjoule.run_directory import load_run
+from perjoule.run_directory import load_run, located
 from perjoule.suite import suite_digest, write_suite
 from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
 
@@ -146,23 +146,27 @@ class RunWriter:
         """Bring the closed files into this order of trials, each whole or not at all; what is not named comes last."""
         place = {trial_id: number for number, trial_id in enumerate(order)}
         for name in ("trials", "traces", "devices"):
-            rows = read_json_lines(self.path / f"{name}.jsonl")
-            rows.sort(key=lambda row: place.get(row["trial_id"], len(place)))
-            write_json_lines(self.path / f"{name}.jsonl", rows)
+            with located(file := self.path / f"{name}.jsonl"):
+                rows = sorted(read_json_lines(file), key=lambda row: place.get(row["trial_id"], len(place)))
+                write_json_lines(file, rows)
 
     def finish(self) -> None:
         """Derive the tables that are made of the append-only files."""
         self.close()
         run = load_run(self.path)
-        write_parquet(images_of(run.trials), self.path / "images.parquet")
-        samples = [
-            {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
-            for trace in read_json_lines(self.path / "traces.jsonl")
-            for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
-        ]
+        with located(self.path / "trials.jsonl"):
+            images = images_of(run.trials)
+        write_parquet(images, self.path / "images.parquet")
         columns = {name: POWER_COLUMNS[name] for name in ("trial_id", "t_s", "power_w", "source")}
+        with located(file := self.path / "traces.jsonl"):
+            samples = [
+                {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
+                for trace in read_json_lines(file)
+                for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
+            ]
+            traces = pl.DataFrame(samples, schema=columns)
         kinds = run.trials.select("trial_id", "boundary", "provenance")
-        power = pl.DataFrame(samples, schema=columns).join(kinds, on="trial_id", how="left", maintain_order="left")
+        power = traces.join(kinds, on="trial_id", how="left", maintain_order="left")
         write_parquet(power, self.path / "power.parquet")
 
 
@@ -180,14 +184,15 @@ def _checked(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Move trials that failed or have no joules out of the journals, their power samples and boards with them."""
-    again = [row for row in rows if row["failure"] is not None or row["energy_j"] is None]
+    again = [row for row in rows if row.get("failure") is not None or row.get("energy_j") is None]
     gone = {row["trial_id"] for row in again}
     # first, so that a crash in between loses nothing: at worst an attempt is counted as spent twice
-    with open_journal(path / SUPERSEDED) as file:
-        append_lines(file, again)
+    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
+        append_lines(journal, again)
     for name in ("traces", "devices", "trials"):
-        kept = [row for row in read_json_lines(path / f"{name}.jsonl") if row["trial_id"] not in gone]
-        write_json_lines(path / f"{name}.jsonl", kept)
+        with located(file := path / f"{name}.jsonl"):
+            kept = [row for row in read_json_lines(file) if row["trial_id"] not in gone]
+            write_json_lines(file, kept)
 
 
 def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:
@@ -218,7 +223,11 @@ def require_vacant(path: Path) -> None:
 
 
 def images_of(trials: pl.DataFrame) -> pl.DataFrame:
-    """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out."""
+    """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out.
+
+    Raises:
+        RunError: If a trial states another number of seeds, step counts or digests than of prompts (names the trial).
+    """
     rows = []
     for trial in trials.filter((pl.col("block") == 0) & pl.col("failure").is_null()).iter_rows(named=True):
         columns = [trial[name] or [] for name in ("prompt_ids", "seeds", "steps", "image_sha256")]
@@ -280,9 +289,10 @@ def _machine(reading: EnergyReading | None) -> dict[str, Any]:
 
 def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The parts of the comparability record that differ between two environments: (key, there, here)."""
-    a, b = there.get("comparability", {}), here.get("comparability", {})
+    a, b = there.get("comparability") or {}, here.get("comparability") or {}
     if there.get("not_loaded") or here.get("not_loaded"):
         # what could not be loaded has no digest; all that both have loaded must agree
-        common = set(a.get("models", {})) & set(b.get("models", {}))
-        a, b = ({**one, "models": {k: one.get("models", {})[k] for k in sorted(common)}} for one in (a, b))
+        models = [one.get("models") or {} for one in (a, b)]
+        common = sorted(models[0].keys() & models[1].keys())
+        a, b = ({**one, "models": {k: m[k] for k in common}} for one, m in zip((a, b), models, strict=True))
     return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]

@@ -63,7 +63,7 @@ def scale(values: Iterable[float | None], unit: str) -> Scale:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Print with `digits` significant digits and no exponent; integers above that keep all of theirs."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return ABSENT
     if value == 0:
         return "0"
@@ -76,10 +76,10 @@ def interval(value: Interval, unit: Scale | None = None, signed: bool = False) -
     The second text is empty where there is no interval.
     """
     factor = unit.factor if unit else 1.0
-    if value.value is None:
+    if value.value is None or not math.isfinite(value.value):
         return ABSENT, ""
     centre = value.value / factor
-    if value.low is None or value.high is None:
+    if value.low is None or value.high is None or not math.isfinite(value.high - value.low):
         return _signed(number(centre), signed), ""
     low, high = value.low / factor, value.high / factor
     decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))

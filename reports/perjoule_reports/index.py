@@ -191,7 +191,7 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
 def _headline(file: Path) -> str:
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     headline = found.get("headline") if isinstance(found, dict) else None
     return clean(headline) if isinstance(headline, str) else ""

@@ -182,7 +182,7 @@ def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -
 
 
 def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:
-    a, b = (run.environment.get("comparability", {}) for run in (baseline, candidate))
+    a, b = (run.environment.get("comparability") or {} for run in (baseline, candidate))
     for key in {*a, *b}:
         yield key, a.get(key), b.get(key)
     for column in _TRIAL_KEYS:

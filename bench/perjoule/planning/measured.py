@@ -69,7 +69,7 @@ class Windows:
             energy_j=pl.col("energy_j") / images,
             duration_s=pl.col("duration_s") / images,
         )
-        device = run.environment.get("comparability", {}).get("device", "a device that was not recorded")
+        device = (run.environment.get("comparability") or {}).get("device", "a device that was not recorded")
         return cls(
             frame=frame,
             cells={cell.cell_id: cell for cell in cells_of(run.suite)},

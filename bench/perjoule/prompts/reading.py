@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def _text(path: Path, member: str, head: str) -> str:
                 data = archive.read(member)
         else:
             data = path.read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    # an encrypted member raises RuntimeError, an unknown compression its subclass NotImplementedError
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise SuiteError(f"{head} cannot be read: {error}") from error
     return decode_text(data, head, SuiteError)
 
@@ -85,7 +87,7 @@ def _json_lines(text: str, head: str) -> list[Any]:
             continue
         try:
             found.append(json.loads(line))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise SuiteError(f"{head} is not JSON lines: line {number}: {error}") from error
     return found
 
@@ -93,7 +95,7 @@ def _json_lines(text: str, head: str) -> list[Any]:
 def _json_records(text: str, layout: Layout, head: str) -> list[Any]:
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SuiteError(f"{head} is not JSON: {error}") from error
     if isinstance(found, dict) and isinstance(found.get("annotations"), list):
         return _one_caption_each(found["annotations"], head)
@@ -135,7 +137,8 @@ def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
         if layout.column.lower() not in map(str.lower, kept):
             raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
         return pl.read_parquet(path, columns=kept).iter_rows(named=True)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    # polars panics, which is not an Exception, over some damaged bytes
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 
 
