@@ -110,6 +110,9 @@ class RunWriter:
             raise RunError(
                 f"{path / 'images'} is a symbolic link, and pictures are not read through links: move them here"
             )
+        # damage is found before a joule is spent
+        with located(path / "trials.jsonl"):
+            images_of(run.trials)
         rows = _checked(path / "trials.jsonl", mend(path / "trials.jsonl"))
         mend(path / "traces.jsonl")
         mend(path / "devices.jsonl")
@@ -226,17 +229,20 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
     """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out.
 
     Raises:
-        RunError: If a trial states another number of seeds, step counts or digests than of prompts (names the trial).
+        ValueError: If a trial states another number of step counts or digests than of images (names the trial).
     """
-    rows = []
-    for trial in trials.filter((pl.col("block") == 0) & pl.col("failure").is_null()).iter_rows(named=True):
-        columns = [trial[name] or [] for name in ("prompt_ids", "seeds", "steps", "image_sha256")]
-        if len({len(column) for column in columns}) > 1:
-            raise RunError(
-                f"trials.jsonl: trial {trial['trial_id']}: its prompt_ids, seeds, steps and image_sha256 differ in "
-                "number: restore the file from a copy, or delete that line"
+    made = trials.filter((pl.col("block") == 0) & pl.col("failure").is_null())
+    for name in ("steps", "image_sha256"):
+        torn = made.filter(pl.col(name).list.len().ne_missing(pl.col("prompt_ids").list.len()))
+        if len(torn):
+            raise ValueError(
+                f"trial {torn['trial_id'][0]}: its {name} and prompt_ids differ in number: restore its row"
             )
-        for pid, seed, steps, sha in zip(*columns, strict=True):
+    rows = []
+    for trial in made.iter_rows(named=True):
+        for pid, seed, steps, sha in zip(
+            trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
+        ):
             name = image_id(trial["cell_id"], pid, seed)
             rows.append(
                 {

@@ -210,7 +210,10 @@ def image_set(run: Run) -> ImageSet:
     a full-reference score across models says only that they are different models.
     """
     frame = run.images
-    missing = [f for f in frame["file"] if f is None or not os.path.lexists(run.path / f)]
+    if frame["file"].null_count():
+        row = frame.filter(frame["file"].is_null())["image_id"][0]
+        raise RunError(f"{run.path / 'images.parquet'}: image {row}: file is empty: restore the table from a copy")
+    missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
     if missing:
         raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}

@@ -95,7 +95,8 @@ def model_problems(
     try:
         scheduler = _own_scheduler(folder, index)
     except Exception as error:  # of the scheduler's own checks, and of what is not a scheduler
-        yield f"{key}: {folder / 'scheduler'}: its scheduler cannot be made: {_words(error)}: download it again"
+        file = folder / "scheduler" / "scheduler_config.json"
+        yield f"{key}: {file}: its scheduler cannot be made: {_words(error)}: copy or download it again"
         return
     if scheduler is not None:
         yield from schedule_problems(scheduler, kind, variant, where)

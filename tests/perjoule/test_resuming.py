@@ -256,7 +256,7 @@ def test_a_row_that_somebody_changed_is_refused_in_words(folder, key, value, gon
 def test_a_row_that_lacks_a_picture_is_refused_in_words(folder, key, value):
     run = start(folder)
     change_row(run, lambda row: row.update({key: value}))
-    with pytest.raises(RunError, match=r"trials\.jsonl: trial b0\..* differ in number"):
+    with pytest.raises(RunError, match=r"trials\.jsonl: damaged: .*trial b0\..* differ in number"):
         go(folder / "suite.toml", run, resume=True)
 
 
