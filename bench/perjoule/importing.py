@@ -102,6 +102,7 @@ def import_table(
 
     Raises:
         UsageError: Names file, row, column, value and remedy.
+        OSError: If the run cannot be written (names `out`).
     """
     require_vacant(out)
     facts = MetricFacts(lower=lower, fidelity=fidelity, bounds=bounds or {})
@@ -133,14 +134,14 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
         parent = next(folder for folder in target.parents if folder.is_dir())
         room = Path(mkdtemp(prefix=".perjoule-import-", dir=parent))
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror}") from error
+        raise OSError(error.errno, error.strerror, str(out)) from error
     try:
         (room / "run").mkdir()
         yield room / "run"
         target.parent.mkdir(parents=True, exist_ok=True)
         (room / "run").rename(target)
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror}") from error
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
 

@@ -375,8 +375,9 @@ def test_a_failure_after_the_table_was_read_leaves_nothing_either(
 
     monkeypatch.setattr("perjoule.importing.operating_points", fail)
     table = write(tmp_path, "t.csv", delimited())
-    with pytest.raises(UsageError, match="run: cannot be written: No space left on device"):
+    with pytest.raises(OSError, match="No space left on device") as caught:
         import_table(table, tmp_path / "deep" / "run")
+    assert caught.value.filename == str(tmp_path / "deep" / "run")
     assert list(tmp_path.iterdir()) == [table]
 
 

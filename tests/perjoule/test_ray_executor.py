@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +73,20 @@ def test_what_a_worker_cannot_do_comes_back_in_words(suite: Path) -> None:
     assert answer.exit_code == 2
 
 
+@pytest.fixture
+def ray_forgotten() -> Iterator[None]:
+    """Takes back what `ray.init` changes in the process and `ray.shutdown` leaves there."""
+    handler, debugger = signal.getsignal(signal.SIGTERM), os.environ.get("PYTHONBREAKPOINT")
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    if debugger is None:
+        os.environ.pop("PYTHONBREAKPOINT", None)
+    else:
+        os.environ["PYTHONBREAKPOINT"] = debugger
+
+
 @needs_ray
+@pytest.mark.usefixtures("ray_forgotten")
 def test_a_run_on_a_cluster_that_loses_a_worker(
     suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

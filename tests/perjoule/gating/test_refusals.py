@@ -299,7 +299,8 @@ class TestComparability:
         assert gate(both[0], both[1], config=WIDE).verdict == "pass"
         for key in recorded:
             environment = json.loads((pair[1].path / "environment.json").read_text())
-            for other in ({**recorded, key: "another"}, {k: v for k, v in recorded.items() if k != key}):
+            another = {"m": "another"} if isinstance(recorded[key], dict) else "another"
+            for other in ({**recorded, key: another}, {k: v for k, v in recorded.items() if k != key}):
                 write_json(pair[1].path / "environment.json", environment | {"comparability": other})
                 self.differs((both[0], load_run(pair[1].path)), key, key)
                 # and a key that only the candidate has
