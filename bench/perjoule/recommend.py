@@ -14,7 +14,7 @@ from perjoule.diffusers_code import diffusers_code
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.run_directory import Run
 from perjoule.statistics.grid import ENERGY, read_grid
-from perjoule.statistics.points import cell_facts, points_of, sign_of
+from perjoule.statistics.points import cell_facts, points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 
 SCHEMA = 1
@@ -76,7 +76,7 @@ def recommend(
             f"({', '.join(sorted(families))}), or a metric of another track"
         )
     use = np.array([row["role"] != "control" and family in (None, row["family"]) for row in rows])
-    count, sign = len(rows), sign_of(spec)
+    count, sign = len(rows), spec.sign
 
     def split(values: Array) -> tuple[Array, Array]:
         return (

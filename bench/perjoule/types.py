@@ -650,6 +650,11 @@ class MetricSpec:
     margin: float | None = None
     scale: str = ""
 
+    @property
+    def sign(self) -> float:
+        """+1 where higher is better, −1 where lower is."""
+        return 1.0 if self.direction == "higher" else -1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:

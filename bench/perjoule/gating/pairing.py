@@ -16,7 +16,6 @@ import polars as pl
 
 from perjoule.gating.evidence import _good, provenances
 from perjoule.run_directory import Run
-from perjoule.statistics.points import sign_of
 from perjoule.statistics.resampling import Array
 from perjoule.statistics.window_groups import linked
 
@@ -84,7 +83,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     totals = [float((energy[name] * energy["images"]).to_numpy().sum()) for name in ("energy_candidate", "energy")]
     both = (quality_by_prompt(run, metric) for run in (baseline, candidate))
     scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate")
-    sign = sign_of(baseline.metrics[metric])
+    sign = baseline.metrics[metric].sign
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)

@@ -36,7 +36,7 @@ def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
     """
     columns = [evidence.grid.cells.index(cell) for cell in cells]
     count = len(evidence.grid.cells)
-    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    sign = evidence.spec.sign
     energy = evidence.means.resamples[:, columns]
     quality = sign * evidence.means.resamples[:, [count + c for c in columns]]
     known = np.isfinite(energy) & np.isfinite(quality)

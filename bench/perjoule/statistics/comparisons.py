@@ -85,7 +85,7 @@ class Evidence:
     def drawn(self, *arms: Arm) -> PairedCurves:
         """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
         count = len(self.grid.cells)
-        sign = 1.0 if self.spec.direction == "higher" else -1.0
+        sign = self.spec.sign
         chosen = [c for arm in arms for c in arm.columns]
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
         # the run's common groups may be coarser than those of these arms
@@ -186,7 +186,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
         paired = evidence.paired(arm, anchor)
     except EvidenceError as error:
         return names | _nothing(str(error), evidence)
-    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    sign = evidence.spec.sign
     bound = evidence.spec.bounds[1 if sign > 0 else 0]
     test_ladder, anchor_ladder = paired.point
     bd = bd_energy_of(paired, None if bound is None else sign * bound)

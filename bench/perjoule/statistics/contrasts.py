@@ -75,7 +75,7 @@ def _one(arms: dict[int, Arm], column: int) -> Arm:
 def _contrast(evidence: Evidence, arm: Arm, anchor: Arm) -> Contrast:
     paired = evidence.drawn(arm, anchor)
     means = paired.means  # columns: E and Q of the cell, E and Q of the anchor
-    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    sign = evidence.spec.sign
 
     def ratio(rows: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -15,7 +15,7 @@ from typing import Any
 from perjoule.run_directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
 from perjoule.statistics.grid import Draws, Grid, read_grid
-from perjoule.statistics.points import cell_facts, family_of, sign_of
+from perjoule.statistics.points import cell_facts, family_of
 from perjoule.statistics.resampling import RESAMPLES, Means
 from perjoule.statistics.tails import at_or_below
 
@@ -46,7 +46,7 @@ def draw(run: Run, metrics: Sequence[str], resamples: int = RESAMPLES) -> Drawn:
         RunError: If a joule is not positive (names the trial).
     """
     grid = read_grid(run, metrics)
-    first = sign_of(run.metrics[metrics[0]]) * grid.quality[metrics[0]]
+    first = run.metrics[metrics[0]].sign * grid.quality[metrics[0]]
     drawn = grid.drawn(resamples, further=[at_or_below(first)])
     inner = len(grid.cells) * len(metrics)
     return Drawn(
@@ -68,6 +68,6 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
         means=draws.joint,
         by_prompt=draws.by_prompt,
         spec=spec,
-        quality=sign_of(spec) * grid.quality[metric],
+        quality=spec.sign * grid.quality[metric],
         arms=arms_of(grid, drawn.facts, family_of(run), draws.joint.point, batch_sizes),
     )

@@ -16,7 +16,7 @@ from perjoule.statistics.curves import Ladders
 from perjoule.statistics.drawn import Drawn, draw, evidence_of
 from perjoule.statistics.grid import CELL_VALUE, Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
-from perjoule.statistics.points import cell_facts, points_of, sign_of
+from perjoule.statistics.points import cell_facts, points_of
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
@@ -64,7 +64,7 @@ def frontier_of(
     tails = tail_estimates(evidence.quality, drawn.tails)
     table = points_of(run, grid, draws, drawn.facts)
     points = [
-        _point(row) | {"quality_p10": _turned(_untold(tail) if one else tail, sign_of(spec))}
+        _point(row) | {"quality_p10": _turned(_untold(tail) if one else tail, spec.sign)}
         for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
     ]
     facts = {point["cell_id"]: point for point in points}
@@ -116,7 +116,7 @@ def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array)
     The suite's own if it declares one; else twice the anchor's dearest rung, and the quality of its cheapest.
     """
     declared = run.suite.metrics.reference.get(spec.name)
-    sign = sign_of(spec)
+    sign = spec.sign
     if declared is not None:
         return declared[0], sign * declared[1]
     return (
@@ -128,7 +128,7 @@ def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array)
 def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
     """The area dominated by the cells that share the anchor's scale."""
     grid, point, spec = evidence.grid, evidence.means.point, evidence.spec
-    count, sign = len(grid.cells), sign_of(spec)
+    count, sign = len(grid.cells), spec.sign
     # full-reference scores of other models are no points of this plane
     members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
     columns = np.array([c for arm in members for c in arm.columns])
@@ -153,7 +153,7 @@ def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> dict[str, Any] | 
 def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
     """What the next joule buys between neighbours on the frontier."""
     grid, spec = evidence.grid, evidence.spec
-    count, sign = len(grid.cells), sign_of(spec)
+    count, sign = len(grid.cells), spec.sign
     place = {cell: i for i, cell in enumerate(grid.cells)}
     stated = grid.is_cell_value(spec.name)
     turned = evidence.means.times(np.repeat([1.0, sign], count))
@@ -171,7 +171,7 @@ def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> li
 
 def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
     """A hint, and how often each rung is it."""
-    count, sign = len(evidence.grid.cells), sign_of(evidence.spec)
+    count, sign = len(evidence.grid.cells), evidence.spec.sign
     columns = np.array(anchor.columns)
 
     def rungs(rows: Array) -> Array:

@@ -67,7 +67,7 @@ class Slice:
 def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
     """The differences over the prompts that both cells have scores for; None if there is no such prompt."""
     one, other = (evidence.grid.cells.index(cell) for cell in (test, anchor))
-    sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+    sign = evidence.spec.sign
     quality = sign * (over_seeds(evidence.quality[..., one]) - over_seeds(evidence.quality[..., other]))
     energy = evidence.grid.energy_j
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -123,11 +123,6 @@ def family_of(run: Run) -> dict[str, str]:
     return {name: named.get(name, name) for name in run.trials["variant"].unique()}
 
 
-def sign_of(spec: MetricSpec) -> float:
-    """+1 where higher is better, −1 where lower is."""
-    return 1.0 if spec.direction == "higher" else -1.0
-
-
 def was_stopped() -> pl.Expr:
     """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
     return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
@@ -174,7 +169,7 @@ def _frontier(
 ) -> tuple[Array | Any, Array]:
     """Who is on the frontier of its group, and in which share of the resamples."""
     on, chance = np.zeros(len(groups), bool), np.full(len(groups), np.nan)
-    sign = sign_of(spec)
+    sign = spec.sign
     for group in sorted(set(groups)):
         members = np.flatnonzero(np.array(groups) == group)
         point_e, point_q = means.point[:, energy[members]], sign * means.point[:, quality[members]]

@@ -27,7 +27,7 @@ def bd_by_metric(run: Run, drawn: Drawn, compared: Mapping[str, Any] | None = No
         if metric == known:
             continue
         evidence = evidence_of(run, drawn, metric)
-        sign = 1.0 if evidence.spec.direction == "higher" else -1.0
+        sign = evidence.spec.sign
         bound = evidence.spec.bounds[1 if sign > 0 else 0]
         for arm in evidence.arms:
             anchor = anchor_of(arm, evidence.arms, evidence.spec)

@@ -73,7 +73,7 @@ class Arms:
 
     def quality(self, metric: str) -> Array:
         """(prompts, seeds, cells), higher is better."""
-        sign = 1.0 if self.run.metrics[metric].direction == "higher" else -1.0
+        sign = self.run.metrics[metric].sign
         return sign * self.grid.quality[metric]
 
     def shuffled(self, name: str, anchor: str, metric: str) -> Any:
