@@ -17,7 +17,7 @@ from typing import Any
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.types import Examination, PromptFindings, Variant
 from perjoule_suites import hub
-from perjoule_suites.faults import broken_file, first_line, quiet
+from perjoule_suites.faults import broken_file, first_line, kind_and_line, quiet
 from perjoule_suites.prompt_lengths import prompt_cuts, token_limits
 from perjoule_suites.schedules import schedule_problems
 
@@ -272,4 +272,4 @@ def _source(function: Callable[..., Any]) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, PerjouleError) else f"{type(error).__name__}: {first_line(error)}"
+    return str(error) if isinstance(error, PerjouleError) else kind_and_line(error)

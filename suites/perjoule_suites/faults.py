@@ -80,6 +80,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
+def kind_and_line(error: BaseException) -> str:
+    """The type of an error and its first line."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def quiet() -> None:
     """Stop diffusers and transformers from printing bars and remarks of their own."""
     import diffusers

@@ -17,7 +17,7 @@ import torch
 
 from perjoule.errors import SuiteError
 from perjoule.types import Variant
-from perjoule_suites.faults import first_line
+from perjoule_suites.faults import kind_and_line
 
 _SHAPE = (1, 4, 8, 8)
 _OWN_SIGMAS = "np.linspace(1.0, 1 / num_inference_steps"
@@ -47,7 +47,7 @@ def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
         settings = f", scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
         raise SuiteError(
             f"{where}.scheduler = {name!r}{settings}: cannot be made from the configuration of the model's "
-            f"{type(own).__name__}: {_words(error)}"
+            f"{type(own).__name__}: {kind_and_line(error)}"
         ) from error
 
 
@@ -79,7 +79,7 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
         try:
             _walk(make_scheduler(own, variant, where), pipeline_class, variant, steps)
         except Exception as error:  # what the pipeline's loop would raise
-            words = _words(error)
+            words = kind_and_line(error)
             failed.setdefault(re.sub(r"\d+", "#", words), (words, []))[1].append(steps)
     bad = {steps for _, some in failed.values() for steps in some}
     good = ", ".join(str(steps) for steps in variant.steps if steps not in bad)
@@ -156,7 +156,3 @@ def _demanded(function: Callable[..., Any]) -> list[str]:
 
 def _fitting(own: Any) -> list[str]:
     return sorted({c.__name__ for c in own.compatibles} | {type(own).__name__})
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
