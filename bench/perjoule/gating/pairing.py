@@ -74,7 +74,8 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     # windows may be put together differently in the two runs: the groups are those of both together
     units = window_units(baseline, candidate)
     one, other = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
-    energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate")
+    # in order, since the last digit of a sum depends on it
+    energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
     energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
@@ -82,7 +83,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     # for the images of the baseline: the same work on both sides, groups of more prompts counting more
     totals = [float((energy[name] * energy["images"]).to_numpy().sum()) for name in ("energy_candidate", "energy")]
     both = (quality_by_prompt(run, metric) for run in (baseline, candidate))
-    scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate")
+    scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
     sign = baseline.metrics[metric].sign
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
@@ -136,11 +137,13 @@ def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
         "prompt_ids",
         energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
     )
+    units = window_units(run) if units is None else units
     return (
         images.explode("prompt_ids")
-        .join(window_units(run) if units is None else units, left_on="prompt_ids", right_on="prompt_id")
+        .join(units, left_on="prompt_ids", right_on="prompt_id", maintain_order="left")
         .group_by("cell_id", "unit")
         .agg(pl.col("energy").mean(), images=pl.len())
+        .sort("cell_id", "unit")
     )
 
 
@@ -150,6 +153,7 @@ def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
         run.scores.filter((pl.col("metric") == metric) & pl.col("value").is_finite())
         .group_by("cell_id", unit="prompt_id")
         .agg(pl.col("value").mean())
+        .sort("cell_id", "unit")
     )
 
 

@@ -117,5 +117,5 @@ def _differences(run: Run, frame: pl.DataFrame) -> Iterator[Array]:
     for one, other in pairwise(cell_order(run)):
         if variants[one] == variants[other]:
             left, right = (frame.filter(pl.col("cell_id") == cell).select("unit", "value") for cell in (one, other))
-            both = left.join(right, on="unit", suffix="_other").drop_nulls()
+            both = left.join(right, on="unit", suffix="_other", maintain_order="left").drop_nulls()
             yield np.asarray((both["value_other"] - both["value"]).to_numpy(), np.float64)
