@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, no terminal colours, no deadlines; in CI nothing is skipped unnoticed."""
+"""Shared by all tests: no network, no terminal colours, no deadlines; `-n 2`; in CI nothing is skipped unnoticed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# a pytest that a test starts is a session of its own, not a part of this one
+if os.environ.pop("PYTEST_XDIST_WORKER", None):
+    # the workers have a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +21,23 @@ from hypothesis import settings
 # no deadline: a slow machine is not a failing test
 settings.register_profile("perjoule", deadline=None)
 settings.load_profile("perjoule")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, the tests of one file share a process, since they share fixtures that take long."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n`, files with slow tests come first, so that no process is left with one at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(trylast=True)

@@ -118,6 +118,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Comple
 RUNNABLE = [b for b in BLOCKS if b.skipped is None and not b.file and b.language in RUN]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.place)
 def test_it_does_what_it_says(block: Block, ran: dict[str, subprocess.CompletedProcess[str]]) -> None:
     done = ran[block.place]

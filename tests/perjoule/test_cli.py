@@ -237,6 +237,7 @@ def test_heavy_libraries_stay_out_of_the_way() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 class TestInstalledCommand:
     """One run end to end through the console script, stopped by Ctrl-C, resumed, scored, reported."""
 

@@ -19,6 +19,8 @@ from perjoule.types import Assignment
 from perjoule.workers import Parcel
 from tests.perjoule.test_cli import SUITE, call, hashes
 
+pytestmark = pytest.mark.slow
+
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra perjoule[ray] is not installed")
 
 

@@ -19,6 +19,8 @@ import yaml
 from perjoule.scaffold import FILES
 from perjoule_suites.tiny import sd_tiny
 
+pytestmark = pytest.mark.slow
+
 COMMAND = f"exec {sys.executable} -c 'from perjoule.cli import main; raise SystemExit(main())' \"$@\"\n"
 # the suite of the scaffold, made small: the workflow is the subject here, not the figures
 SMALL = {

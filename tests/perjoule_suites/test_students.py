@@ -19,6 +19,8 @@ from perjoule_suites.tiny.evaluate import held_out_scenes
 from perjoule_suites.tiny.recogniser import Recogniser
 from perjoule_suites.tiny.scenes import parse_caption, render
 
+pytestmark = pytest.mark.slow
+
 CAPTION = "a large red circle on a white ground"
 FOLDERS = [lcm_folder, pruned_folder]
 

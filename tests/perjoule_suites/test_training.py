@@ -12,6 +12,8 @@ from perjoule_suites.tiny import autoencoder, clip, dataset, denoiser
 from perjoule_suites.tiny.scenes import caption, sample_scene
 from perjoule_suites.tiny.training import Recipe, fit
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(name="line", steps=60, learning_rate=0.05, warmup_steps=5, ema_decay=0.9)
 
 

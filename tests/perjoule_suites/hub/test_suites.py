@@ -19,6 +19,8 @@ from perjoule.suite import find_suite, load_suite, suite_names
 from perjoule.testing import HubMirror
 from perjoule_suites.testing import REPOSITORIES
 
+pytestmark = pytest.mark.slow
+
 DRIVEN = (*REHEARSED, *CURVES, STUDY)
 
 
