@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from perjoule.suite import load_suite, parse_suite
+from perjoule.suite.reading import load_suite, parse_suite
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -5,12 +5,14 @@ Public names are imported when first used, so that `import perjoule` costs milli
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perjoule.gating import gate
     from perjoule.meters import open_meter
-    from perjoule.run_directory import Run, load_run
+    from perjoule.runs.directory import Run, load_run
     from perjoule.statistics.frontier import frontier
 
 __version__ = "0.1.0"
@@ -18,8 +20,8 @@ __all__ = ["Run", "__version__", "frontier", "gate", "load_run", "open_meter"]
 
 _HOMES = {
     "open_meter": "perjoule.meters",
-    "load_run": "perjoule.run_directory",
-    "Run": "perjoule.run_directory",
+    "load_run": "perjoule.runs.directory",
+    "Run": "perjoule.runs.directory",
     "frontier": "perjoule.statistics.frontier",
     "gate": "perjoule.gating",
 }
@@ -35,3 +37,33 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_MOVED = {
+    "perjoule.catalogue": "perjoule.weights.catalogue",
+    "perjoule.nfe": "perjoule.forecast.nfe",
+    "perjoule.pytest_plugin": "perjoule.pytest_energy.plugin",
+    "perjoule.reporting": "perjoule.running.reporting",
+}
+
+
+class _Moved:
+    """Finds modules that README or docs of 0.1.0 named, where they are now; for one release."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in _MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Take the usual module."""
+
+    def exec_module(self, module: Any) -> None:
+        import warnings
+        from importlib import import_module
+
+        home = _MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} has moved to {home}", DeprecationWarning, stacklevel=2)
+        found = import_module(home)
+        vars(module).update({name: value for name, value in vars(found).items() if not name.startswith("__")})
+
+
+sys.meta_path.append(_Moved())

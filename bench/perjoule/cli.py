@@ -1,4 +1,4 @@
-"""The `perjoule` command: arguments in, stages of `perjoule.pipeline` called, result on stdout.
+"""The `perjoule` command: arguments in, stages of `perjoule.running.pipeline` called, result on stdout.
 
 Heavy imports stand inside the commands, so that `--help` and completion answer at once.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perjoule import __version__, commands, outcome
-from perjoule.commands import completing
+from perjoule import __version__, commands
+from perjoule.commands import completing, outcome
 from perjoule.commands.options import (
     Json,
     Limit,
@@ -33,7 +33,7 @@ from perjoule.commands.verbs import Verbs
 from perjoule.errors import EvidenceError, MeterError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from perjoule.console import TerminalReporter
+    from perjoule.commands.console import TerminalReporter
 
 app = typer.Typer(
     name="perjoule",
@@ -126,9 +126,10 @@ def run(
 
     Example: perjoule run demo --out runs/demo --max-minutes 10
     """
-    from perjoule import pipeline, tables
-    from perjoule.budget import Budget
-    from perjoule.trial_counts import trial_counts
+    from perjoule.commands import tables
+    from perjoule.forecast.budget import Budget
+    from perjoule.running import pipeline
+    from perjoule.runs.trial_counts import trial_counts
 
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes on with a run that is there: add --resume")
@@ -179,8 +180,9 @@ def score(
 
     Example: perjoule score runs/demo --metric lsnr
     """
-    from perjoule import pipeline, tables
-    from perjoule.run_directory import load_run
+    from perjoule.commands import tables
+    from perjoule.running import pipeline
+    from perjoule.runs.directory import load_run
 
     loaded = load_run(run)
     done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), _reporter(quiet))
@@ -199,8 +201,8 @@ def frontier(
 
     Example: perjoule frontier runs/demo --metric clip_text --format md
     """
-    from perjoule import tables
-    from perjoule.run_directory import load_run
+    from perjoule.commands import tables
+    from perjoule.runs.directory import load_run
 
     tables.print_frontier(load_run(run), metric, "json" if as_json else fmt.value)
 
@@ -214,7 +216,7 @@ def list_(
 
     Example: perjoule list meters
     """
-    from perjoule import tables
+    from perjoule.commands import tables
 
     rows = tables.listing(what.value)
     if as_json:
@@ -243,7 +245,7 @@ def doctor(
 
     Example: perjoule doctor --suite few-step
     """
-    from perjoule import doctor
+    from perjoule.meters import doctor
 
     if suite is not None:
         _doctor_of_suite(suite, model or [], as_json)
@@ -255,9 +257,9 @@ def doctor(
 
 
 def _doctor_of_suite(name: str, models: list[str], as_json: bool) -> None:
-    from perjoule import suite_doctor
-    from perjoule.catalogue import with_models
-    from perjoule.suite import find_suite, load_suite
+    from perjoule.running import suite_doctor
+    from perjoule.suite.reading import find_suite, load_suite
+    from perjoule.weights.catalogue import with_models
 
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite, find_suite(name))
@@ -284,7 +286,7 @@ def measure(
 
     Example: perjoule measure -- python generate.py --steps 25
     """
-    from perjoule import measure
+    from perjoule.meters import measure
 
     done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
     print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
@@ -297,7 +299,7 @@ def schema() -> None:
 
     Example: perjoule schema > perjoule.schema.json
     """
-    from perjoule import tables
+    from perjoule.commands import tables
 
     print_json(tables.schemas())
 
@@ -315,7 +317,7 @@ def explain(
     """
     from dataclasses import asdict
 
-    from perjoule.warnings_table import WARNINGS
+    from perjoule.warnings import WARNINGS
 
     entry = WARNINGS.get(code.upper())
     if entry is None:
@@ -342,7 +344,7 @@ commands.register(app)
 
 
 def _reporter(quiet: bool) -> TerminalReporter:
-    from perjoule.console import TerminalReporter
+    from perjoule.commands.console import TerminalReporter
 
     return TerminalReporter(quiet=quiet)
 

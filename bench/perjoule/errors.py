@@ -12,7 +12,7 @@
     └── Interrupted             130   stopped on request; what was done is kept and can be resumed
         └── BudgetSpent         130   the request was --max-joules or --max-minutes
 
-What nobody raised on purpose has exit codes of its own, none of which a verdict has (see `perjoule.outcome`):
+What nobody raised on purpose has exit codes of its own, none of which a verdict has (see `perjoule.commands.outcome`):
 70 a fault in perjoule itself, 74 a file cannot be read or written, 141 whoever read stdout has gone.
 
 Every message says what was wrong, where (file, key, value) and what to do about it.

@@ -6,6 +6,7 @@ Nothing of it may move the cursor, reorder what stands beside it, or be read as 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
 import sys
@@ -17,6 +18,9 @@ _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
+_WHOLE_UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+_PART_OF_UUID = re.compile(r"\b(GPU|MIG)-[0-9a-f][0-9a-f-]{3,}", re.IGNORECASE)
+_DIGEST_LENGTH = 12
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
 
 
@@ -97,3 +101,14 @@ def as_json(value: Any) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=not utf8, sort_keys=True, allow_nan=False, default=str)
     # a file name that is not UTF-8 reaches us as lone surrogates
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def board_digest(uuid: str) -> str:
+    """`board-` and 12 hex digits of the SHA-256 of a board's UUID: tells boards apart without naming them."""
+    return f"board-{hashlib.sha256(uuid.encode()).hexdigest()[:_DIGEST_LENGTH]}"
+
+
+def without_uuids(text: str) -> str:
+    """The text with UUIDs of boards and slices replaced by their digests, and beginnings of UUIDs by `GPU-…`."""
+    text = _WHOLE_UUID.sub(lambda found: board_digest(found.group()), text)
+    return _PART_OF_UUID.sub(lambda found: f"{found.group(1)}-…", text)

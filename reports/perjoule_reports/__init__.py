@@ -7,10 +7,10 @@ beside each other. `write_index` does the page of a folder of runs.
 from __future__ import annotations
 
 from perjoule_reports.content import build_report
-from perjoule_reports.html import render_html
-from perjoule_reports.index_page import render_index, write_index
-from perjoule_reports.markdown import render_markdown
+from perjoule_reports.pages.html import render_html
+from perjoule_reports.pages.index_page import render_index, write_index
+from perjoule_reports.pages.markdown import render_markdown
+from perjoule_reports.pages.writer import write_report
 from perjoule_reports.records import Report
-from perjoule_reports.writer import write_report
 
 __all__ = ["Report", "build_report", "render_html", "render_index", "render_markdown", "write_index", "write_report"]

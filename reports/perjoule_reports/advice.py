@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import polars as pl
 
-from perjoule.diffusers_code import diffusers_code
+from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.devices import devices_of, mixtures
-from perjoule.trial_counts import trial_counts
+from perjoule.suite.diffusers_code import diffusers_code
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Arm, Evidence

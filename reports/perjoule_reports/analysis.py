@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from perjoule.carbon import Carbon, carbon
 from perjoule.errors import PerjouleError
 from perjoule.gating import Verdict, examine
 from perjoule.gating.pairing import Pairs
-from perjoule.reporting import ReportRequest
+from perjoule.meters.carbon import Carbon, carbon
+from perjoule.running.reporting import ReportRequest
 from perjoule.statistics.attainment import Attainment, attainment
 from perjoule.statistics.comparisons import Evidence as Compared
 from perjoule.statistics.contrasts import Contrast, contrasts
@@ -152,7 +152,7 @@ def missing_trials(run: RunData) -> tuple[int, int]:
     """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
     if not run.suite.variants or run.is_imported:
         return len(run.trials), 0
-    from perjoule.suite import cells_of, images_per_window
+    from perjoule.suite.reading import cells_of, images_per_window
 
     images = len(run.prompts) * len(run.suite.protocol.seeds)
     windows = -(-images // max(1, images_per_window(run.suite)))

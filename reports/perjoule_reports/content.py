@@ -9,17 +9,15 @@ run ── read_evidence ──► Evidence ──┐
 
 from __future__ import annotations
 
-from perjoule.reporting import ReportRequest
+from perjoule.running.reporting import ReportRequest
 from perjoule_reports import format as fmt
-from perjoule_reports import payload as data
 from perjoule_reports import trust
 from perjoule_reports.advice import advised
 from perjoule_reports.analysis import analyse
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.headline import headline
+from perjoule_reports.pages import payload as data
 from perjoule_reports.pairing import versus_anchor
-from perjoule_reports.pictures import pictures_section
-from perjoule_reports.power_section import power_section
 from perjoule_reports.records import Report, RunData
 from perjoule_reports.sections.adaptation import adaptation_section
 from perjoule_reports.sections.arms import arms_section
@@ -29,6 +27,8 @@ from perjoule_reports.sections.gate import gate_section, stamp
 from perjoule_reports.sections.method import method_section
 from perjoule_reports.sections.noise import noise_section
 from perjoule_reports.sections.notes import warnings_section
+from perjoule_reports.sections.pictures import pictures_section
+from perjoule_reports.sections.power import power_section
 from perjoule_reports.sections.prompts import prompts_section
 from perjoule_reports.sections.record import carbon_section, data_section, system_section
 from perjoule_reports.sections.time import phases_section

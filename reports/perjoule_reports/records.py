@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from perjoule.run_directory import Run as RunData
+from perjoule.runs.directory import Run as RunData
 
 __all__ = [
     "Album", "Badge", "Cell", "Column", "Figure", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",

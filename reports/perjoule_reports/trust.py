@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from perjoule.prompt_findings import sentences
+from perjoule.prompts.findings import sentences
+from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
-from perjoule.trial_counts import trial_counts
-from perjoule.warnings_table import WARNINGS
+from perjoule.warnings import WARNINGS
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, missing_trials
 from perjoule_reports.evidence import Evidence

@@ -6,7 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 
-from perjoule.catalogue import ModelFacts
+from perjoule.weights.catalogue import ModelFacts
 
 _HERE = Path(__file__).parent
 

@@ -1,7 +1,8 @@
 """Any diffusers text-to-image pipeline as an `ImageGenerator`.
 
 Nothing is added to the pipeline but hooks that count and time; the images are byte for byte those of a bare call with
-the same generators (`perjoule.seeding.image_seed`) on the same machine, in the same batch and with as many threads.
+the same generators (`perjoule.suite.seeding.image_seed`) on the same machine, in the same batch and with as many
+threads.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from perjoule.digests import digest_file, digest_named
 from perjoule.protocols import Generation, Images
-from perjoule.seeding import image_seed
+from perjoule.suite.seeding import image_seed
 from perjoule.types import Examination, PromptFindings, Variant
+from perjoule.weights.digests import digest_file, digest_named
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
 from perjoule_suites.examine import examine, prompt_findings
 from perjoule_suites.hub import Source

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perjoule.catalogue import revision_of
-from perjoule.digests import digest_file
 from perjoule.errors import UsageError
-from perjoule.models import find_path, resolve_model
 from perjoule.types import Denoiser, Lora, Variant
+from perjoule.weights.catalogue import revision_of
+from perjoule.weights.digests import digest_file
+from perjoule.weights.models import find_path, resolve_model
 from perjoule_suites.faults import explain, no_connection
 
 INDEX = "model_index.json"

@@ -23,21 +23,21 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from perjoule.files import write_parquet
 from perjoule.meters import open_meter
-from perjoule.plan import make_plan
-from perjoule.policies import FixedSteps
 from perjoule.prompts import load_prompts
-from perjoule.run_directory import load_run, write_scores
-from perjoule.run_writer import RunWriter, images_of
-from perjoule.seeding import image_seed
+from perjoule.running.policies import FixedSteps
+from perjoule.running.trial import ReadyCell, run_trial
+from perjoule.runs.directory import load_run, write_scores
+from perjoule.runs.writer import RunWriter, images_of
 from perjoule.statistics.points import operating_points
-from perjoule.suite import find_suite, load_suite
+from perjoule.suite.reading import find_suite, load_suite
+from perjoule.suite.schedule import make_plan
+from perjoule.suite.seeding import image_seed
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.trial import ReadyCell, run_trial
 from perjoule.types import Score
 from perjoule_suites.diffusers_generator import load
 from perjoule_suites.tiny import sd_tiny
+from tests.perjoule.running.test_execute import ENVIRONMENT, make_suite
 from tests.perjoule.statistics.test_points import spec
-from tests.perjoule.test_execute import ENVIRONMENT, make_suite
 
 PAIRS = 60
 

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.perjoule.mutated_inputs import KINDS, Stock, case
+from tests.support.mutated_inputs import KINDS, Stock, case
 
 
 def main(arguments: list[str]) -> int:

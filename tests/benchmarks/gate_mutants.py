@@ -211,7 +211,7 @@ def _margins() -> Iterator[Mutant]:
     yield mutant("bare numbers", "if number >= 1 and not isinstance(value, Share):", "if False:")
     yield mutant("bare 1", "if number >= 1 and", "if number > 1 and")
     yield mutant("negative shares", "if not 0 <= number < math.inf:", "if math.isnan(number):")
-    file = "perjoule/suite.py"
+    file = "perjoule/suite/reading.py"
     checked = '_share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")'
     yield mutant("shares of suites", checked, "pass")
     file = "perjoule/meters/base.py"

@@ -16,17 +16,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from perjoule import pipeline
-from perjoule.baselines import save
 from perjoule.errors import RunError
+from perjoule.forecast.measured import Windows
 from perjoule.gating import gate
-from perjoule.identity import board_digest, without_uuids
-from perjoule.planning.measured import Windows
-from perjoule.ray_executor import RayPool
-from perjoule.run_directory import Run, load_run
+from perjoule.gating.baselines import save
+from perjoule.running import pipeline
+from perjoule.running.ray import RayPool
+from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
+from perjoule.text import board_digest, without_uuids
 from tests.perjoule.meters.test_descriptions import CODES, DESCRIPTIONS, UNREADABLE, failing
 from tests.perjoule.test_cli import SUITE, call
 

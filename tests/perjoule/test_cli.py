@@ -131,7 +131,7 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_space_is_said_before_anything_is_written(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perjoule.pipeline.free_bytes", lambda path: 1_000_000)
+    monkeypatch.setattr("perjoule.running.pipeline.free_bytes", lambda path: 1_000_000)
     found, _, stderr = call("run", str(suite), "--out", str(tmp_path / "run"), "-q", capsys=capsys)
     assert found == 4
     assert "1 MiB free" in stderr
@@ -141,8 +141,8 @@ def test_no_space_is_said_before_anything_is_written(
 def test_a_full_disk_in_the_middle_keeps_what_was_done(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from perjoule.run_directory import load_run
-    from perjoule.run_writer import RunWriter
+    from perjoule.runs.directory import load_run
+    from perjoule.runs.writer import RunWriter
     from perjoule.types import Trial
 
     append = RunWriter.append
@@ -295,7 +295,7 @@ COMMAND = [str(Path(sys.executable).with_name("perjoule"))]
 
 
 def hashes(run: Path) -> dict[str, str]:
-    from perjoule.run_directory import load_run
+    from perjoule.runs.directory import load_run
 
     images = load_run(run).images
     return dict(zip(images["image_id"], images["sha256"], strict=True))

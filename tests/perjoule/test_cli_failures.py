@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from perjoule import pipeline
 from perjoule.errors import UsageError
 from perjoule.protocols import ImageGenerator
 from perjoule.quality.lsnr import lsnr
-from perjoule.run_directory import load_run
+from perjoule.running import pipeline
+from perjoule.running.trial import GeneratorCache
+from perjoule.runs.directory import load_run
+from perjoule.runs.trial_counts import trial_counts
 from perjoule.testing import FakeFactory, FakeGenerator, VirtualClock
-from perjoule.trial import GeneratorCache
-from perjoule.trial_counts import trial_counts
 from perjoule.types import Variant
 from perjoule_suites.tiny import sd_tiny
+from tests.perjoule.running.test_failures import Breaking, Silent
 from tests.perjoule.test_cli import call
-from tests.perjoule.test_failures import Breaking, Silent
 
 SUITE = """
 name = "mine"

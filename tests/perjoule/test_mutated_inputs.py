@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 
 from perjoule.errors import RunError
-from perjoule.run_directory import load_run, write_set_scores
-from tests.perjoule.driving import drive, fakes
-from tests.perjoule.mutated_inputs import KINDS, TEXTS, TINY, Stock, case
+from perjoule.runs.directory import load_run, write_set_scores
+from tests.support.driving import drive, fakes
+from tests.support.mutated_inputs import KINDS, TEXTS, TINY, Stock, case
 
 COUNTS = {"table": 20, "suite": 40, "prompts": 20, "model": 10, "run": 6, "baseline": 20, "energy baseline": 60}
 

@@ -17,10 +17,10 @@ import pytest
 
 import perjoule
 from perjoule.errors import FILE_ERROR, READER_GONE
-from perjoule.run_directory import load_run
-from tests.perjoule.tables_of_runs import imported, table, with_margin
+from perjoule.runs.directory import load_run
+from tests.perjoule.running.test_execute import do, fresh, make_suite
 from tests.perjoule.test_cli import SUITE, call
-from tests.perjoule.test_execute import do, fresh, make_suite
+from tests.support.tables_of_runs import imported, table, with_margin
 
 PERJOULE = [sys.executable, "-c", "from perjoule.cli import main; main()"]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

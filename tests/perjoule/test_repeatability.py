@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.perjoule.forecast.test_from_imported import SUITE
 from tests.perjoule.gating.test_gate import runs
-from tests.perjoule.planning.test_from_imported import SUITE
-from tests.perjoule.tables_of_runs import imported, table
 from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, table
 
 TIMES = 8
 

@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.support import synthetic as module
 
 from perjoule_reports import build_report
 
 
-def _load() -> ModuleType:
-    name = "perjoule_reports_synthetic"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("synthetic.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
-    """The maker of synthetic runs; importlib mode has no sibling imports."""
-    return _load()
+    """Return the module that makes synthetic runs."""
+    return module
 
 
 @pytest.fixture(scope="session")

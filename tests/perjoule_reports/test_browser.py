@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
-from tests.perjoule_reports.boards import traced_run
-from tests.perjoule_reports.hostile import PROMPTS, hostile_run
+from tests.support.boards import traced_run
+from tests.support.hostile import PROMPTS, hostile_run
 
-from perjoule.importing import import_table
-from perjoule.run_directory import load_run
+from perjoule.importing.conversion import import_table
+from perjoule.runs.directory import load_run
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_index
 

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from perjoule_reports import build_report, render_html, render_markdown
+from perjoule_reports.drawing.figures import panels
 from perjoule_reports.evidence import read_evidence
-from perjoule_reports.figures import panels
 
 
 def rendered(run):

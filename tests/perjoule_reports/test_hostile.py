@@ -14,11 +14,11 @@ from xml.etree import ElementTree as Xml
 import polars as pl
 import pytest
 from markdown_it import MarkdownIt
-from tests.perjoule_reports.hostile import CONTROL, PAYLOAD, PROMPTS, hostile_run
+from tests.support.hostile import CONTROL, PAYLOAD, PROMPTS, hostile_run
 
 from perjoule.gating import GateConfig, gate, render
 from perjoule_reports import build_report, render_html, render_markdown
-from perjoule_reports.payload import to_json
+from perjoule_reports.pages.payload import to_json
 
 
 class Tags(HTMLParser):

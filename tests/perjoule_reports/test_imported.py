@@ -11,17 +11,17 @@ from typing import Any
 import jsonschema
 import polars as pl
 import pytest
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
 
 from perjoule.gating import GateConfig
-from perjoule.reporting import ReportRequest
-from perjoule.run_directory import Run
+from perjoule.running.reporting import ReportRequest
+from perjoule.runs.directory import Run
 from perjoule_reports.content import build_report
-from perjoule_reports.html import render_html
-from perjoule_reports.index import read_folder
-from perjoule_reports.markdown import render_markdown
+from perjoule_reports.pages.html import render_html
+from perjoule_reports.pages.index import read_folder
+from perjoule_reports.pages.markdown import render_markdown
+from perjoule_reports.pages.schema import result_schema
 from perjoule_reports.records import Report
-from perjoule_reports.schema import result_schema
 
 SMALL: dict[str, Any] = {"prompts": 12, "ladder": (2, 4, 8, 16)}
 # what perjoule knows of its own runs alone

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import boards
 
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_markdown
@@ -20,21 +19,13 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="the NVML simulat
 
 
 @pytest.fixture(scope="module")
-def boards():
-    spec = importlib.util.spec_from_file_location("perjoule_reports_boards", Path(__file__).with_name("boards.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def traced(boards, tmp_path_factory):
+def traced(tmp_path_factory):
     throttled = {"throttle": 4, "throttle_from_s": 1000.0, "sm_clock_after_mhz": 1700, "sm_clock_change_s": 1004.0}
     return boards.traced_run(tmp_path_factory.mktemp("traced") / "run", board=throttled)
 
 
 @needs_compiler
-def test_joules_of_phases_are_those_of_the_board(boards, traced):
+def test_joules_of_phases_are_those_of_the_board(traced):
     """The board's power is known in closed form: each phase within its bound, and the sum is what was metered."""
     windows = power_windows(traced, read_evidence(traced))
     assert len(windows) == 9

@@ -10,10 +10,10 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from perjoule.errors import PerjouleError
-from perjoule.nfe import nfe_per_image
+from perjoule.forecast.nfe import nfe_per_image
 from perjoule.protocols import Generation
-from perjoule.seeding import image_seed
-from perjoule.suite import find_suite, load_suite
+from perjoule.suite.reading import find_suite, load_suite
+from perjoule.suite.seeding import image_seed
 from perjoule.types import Cache, Variant
 from perjoule_suites.diffusers_generator import DiffusersGenerator, load
 from perjoule_suites.testing import build

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from perjoule.errors import SuiteError, UsageError
-from perjoule.models import relative_to
 from perjoule.types import Variant
+from perjoule.weights.models import relative_to
 from perjoule_suites import hub
 from perjoule_suites.assembly import assemble
 from perjoule_suites.diffusers_generator import load

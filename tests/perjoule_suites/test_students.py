@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from perjoule.seeding import image_seed
+from perjoule.suite.seeding import image_seed
 from perjoule_suites.tiny import clip_tiny, compare, distil, few_step, pruned, recogniser_tiny, sd_tiny
 from perjoule_suites.tiny import sd_tiny_lcm as lcm_folder
 from perjoule_suites.tiny import sd_tiny_pruned as pruned_folder

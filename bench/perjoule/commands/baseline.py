@@ -12,7 +12,7 @@ from perjoule.commands import completing
 from perjoule.commands.options import Json, RunArgument, print_json
 
 if TYPE_CHECKING:
-    from perjoule.baselines import Baseline
+    from perjoule.gating.baselines import Baseline
 
 Name = Annotated[
     str,
@@ -36,8 +36,8 @@ def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
 
     Example: perjoule baseline save main runs/demo
     """
-    from perjoule import baselines
-    from perjoule.run_directory import load_run
+    from perjoule.gating import baselines
+    from perjoule.runs.directory import load_run
 
     _print([baselines.save(load_run(run), name)], as_json)
 
@@ -47,7 +47,7 @@ def list_(as_json: Json = False) -> None:
 
     Example: perjoule baseline list
     """
-    from perjoule import baselines
+    from perjoule.gating import baselines
 
     _print(baselines.listed(), as_json)
 
@@ -59,7 +59,8 @@ def show(name: Name, suite: Suite = None, as_json: Json = False) -> None:
     """
     from tempfile import TemporaryDirectory
 
-    from perjoule import baselines, tables
+    from perjoule.commands import tables
+    from perjoule.gating import baselines
 
     with TemporaryDirectory() as folder:
         run = baselines.load(name, Path(folder) / "run", suite=suite)
@@ -75,7 +76,7 @@ def promote(
 
     Example: perjoule baseline promote main release-1.2
     """
-    from perjoule import baselines
+    from perjoule.gating import baselines
 
     _print([baselines.promote(name, to, suite=suite)], as_json)
 
@@ -89,13 +90,13 @@ def prune(
 
     Example: perjoule baseline prune --keep 3
     """
-    from perjoule import baselines
+    from perjoule.gating import baselines
 
     _print(baselines.prune(keep), as_json)
 
 
 def _print(found: list[Baseline], as_json: bool) -> None:
-    from perjoule import tables
+    from perjoule.commands import tables
 
     rows: list[dict[str, Any]] = [{**asdict(b), "path": str(b.path)} for b in found]
     if as_json:

@@ -16,7 +16,7 @@ from perjoule import registry
 # folders are looked into to this depth: `runs/demo` and `suites/mine/fast.toml` are found, no whole disk is walked
 _DEPTH = 2
 _MOST = 200
-# perjoule.baselines.FOLDER, whose module imports polars; a test compares the two
+# perjoule.gating.baselines.FOLDER, whose module imports polars; a test compares the two
 STORED = Path(".perjoule") / "baselines"
 
 
@@ -69,7 +69,7 @@ def meters(incomplete: str) -> list[str]:
 
 def codes(incomplete: str) -> list[tuple[str, str]]:
     """Warning codes with what they mean."""
-    from perjoule.warnings_table import WARNINGS
+    from perjoule.warnings import WARNINGS
 
     return [(code, entry.meaning) for code, entry in WARNINGS.items()]
 

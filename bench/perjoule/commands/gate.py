@@ -13,8 +13,8 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_json
+from perjoule.commands.outcome import in_words
 from perjoule.files import write_text
-from perjoule.outcome import in_words
 from perjoule.shares import share
 
 if TYPE_CHECKING:
@@ -82,10 +82,9 @@ def gate(
 
     Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
     """
-    from perjoule import baselines
-    from perjoule.gating import GateConfig, render
+    from perjoule.gating import GateConfig, baselines, render
     from perjoule.gating import gate as judge
-    from perjoule.run_directory import load_run
+    from perjoule.runs.directory import load_run
 
     ours = load_run(candidate)
     with ExitStack() as stack:

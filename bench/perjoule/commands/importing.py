@@ -40,7 +40,7 @@ def import_(
 
     Example: perjoule import measured.csv --out runs/theirs
     """
-    from perjoule.importing import import_table
+    from perjoule.importing.conversion import import_table
 
     run = import_table(table, out, lower=lower or (), fidelity=fidelity or (), bounds=_bounds(bounds or ()))
     notes = run.environment["import_notes"]

@@ -27,7 +27,7 @@ def init(
 
     Example: perjoule init
     """
-    from perjoule.scaffold import write_scaffold
+    from perjoule.commands.scaffold import write_scaffold
 
     written, kept = write_scaffold(folder)
     if as_json:

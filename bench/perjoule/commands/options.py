@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.downloads import go_offline
 from perjoule.text import as_json
+from perjoule.weights.downloads import go_offline
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]

@@ -21,8 +21,8 @@ from perjoule.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from perjoule.budget import Budget
-    from perjoule.pipeline import Prepared
+    from perjoule.forecast.budget import Budget
+    from perjoule.running.pipeline import Prepared
 
 
 def register(app: typer.Typer) -> None:
@@ -61,9 +61,9 @@ def plan(
 
     Example: perjoule plan demo --calibrate
     """
-    from perjoule import pipeline
-    from perjoule.budget import Budget
     from perjoule.errors import UsageError
+    from perjoule.forecast.budget import Budget
+    from perjoule.running import pipeline
 
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
@@ -92,11 +92,11 @@ def show_plan(
     Raises:
         UsageError: If the plan cannot fit; it is printed nevertheless.
     """
-    from perjoule import pipeline
-    from perjoule.console import TerminalReporter
-    from perjoule.planning.forecast import require_fit
-    from perjoule.planning.render import as_text
-    from perjoule.run_directory import load_run
+    from perjoule.commands.console import TerminalReporter
+    from perjoule.commands.plan_text import as_text
+    from perjoule.forecast.forecasting import require_fit
+    from perjoule.running import pipeline
+    from perjoule.runs.directory import load_run
 
     if meter is not None:
         found = pipeline.calibrate(prepared, meter, TerminalReporter())

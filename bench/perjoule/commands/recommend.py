@@ -34,9 +34,9 @@ def recommend(
 
     Example: perjoule recommend runs/demo --min-quality 0.9
     """
-    from perjoule import recommend as recommending
     from perjoule.errors import EvidenceError
-    from perjoule.run_directory import load_run
+    from perjoule.gating import recommend as recommending
+    from perjoule.runs.directory import load_run
 
     found = recommending.recommend(
         load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family, by_point=by_point

@@ -50,10 +50,11 @@ def report(
 
     Example: perjoule report runs/demo --out demo.html
     """
-    from perjoule import baselines, pipeline
+    from perjoule.gating import baselines
     from perjoule.gating.records import GateConfig
-    from perjoule.reporting import ReportRequest
-    from perjoule.run_directory import holds_runs, load_run
+    from perjoule.running import pipeline
+    from perjoule.running.reporting import ReportRequest
+    from perjoule.runs.directory import holds_runs, load_run
 
     if holds_runs(run):
         if baseline is not None:

@@ -14,7 +14,7 @@ from perjoule.gating.records import GateConfig, Verdict
 
 if TYPE_CHECKING:
     from perjoule.gating.pairing import Pairs
-    from perjoule.run_directory import Run
+    from perjoule.runs.directory import Run
 
 __all__ = ["GateConfig", "Verdict", "examine", "gate"]
 

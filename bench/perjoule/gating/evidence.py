@@ -11,12 +11,12 @@ import polars as pl
 from perjoule.errors import RunError
 from perjoule.gating.disturbances import disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.text import provenance_note
 from perjoule.types import Variant
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 _TOLERATED_SHARE = 0.05
 # of a variant all must agree but its name, by which two runs are matched, and the rungs, which are cells

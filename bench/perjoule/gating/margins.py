@@ -15,8 +15,8 @@ import polars as pl
 
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.gating.records import ENERGY_MARGIN, GateConfig, Margin, Margins
-from perjoule.run_directory import Run
-from perjoule.suite import IMPORTED
+from perjoule.runs.directory import Run
+from perjoule.suite.reading import IMPORTED
 from perjoule.types import MetricSpec
 
 GIVEN = "given"

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from perjoule.gating.evidence import _good, provenances
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.resampling import Array
 from perjoule.statistics.window_groups import linked
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perjoule.errors import MeterError, UnknownNameError
 from perjoule.meters.base import BaseMeter
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 if TYPE_CHECKING:  # it would load numpy
     from perjoule.protocols import EnergyMeter

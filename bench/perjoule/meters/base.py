@@ -20,14 +20,15 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from perjoule.errors import MeterError
-from perjoule.identity import MeteredDevice, without_uuids
 from perjoule.meters.clock import Cancel, Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.meters.identity import MeteredDevice
 from perjoule.meters.machine import Look, Machine, between
 from perjoule.meters.pulse import BEAT_S, Pulse
 from perjoule.shares import below_one
+from perjoule.text import without_uuids
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 log = logging.getLogger(__name__)
 

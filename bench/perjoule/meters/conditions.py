@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from perjoule.meters.clock import Clock
 from perjoule.meters.processes import descendants
 from perjoule.types import Conditions, EnergyReading
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 T = TypeVar("T")
 

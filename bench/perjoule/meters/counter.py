@@ -31,7 +31,7 @@ from perjoule.types import (
     PowerTrace,
     UpdatePeriod,
 )
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 EDGES_LEARNT = 12  # 11 gaps: ten are the least to trust a longest gap, about a second on slow counters
 LEARN_S = 0.5  # and no less than this, so that fast counters see more than a moment of the device

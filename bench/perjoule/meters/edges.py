@@ -33,7 +33,7 @@ from itertools import pairwise
 from statistics import median, stdev
 
 from perjoule.types import CounterLog, Edge, IdlePower, UpdatePeriod
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 QUANTISATION_J = 0.002  # the counter counts whole mJ, and two values are subtracted
 LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, counters do not by more than this

@@ -21,12 +21,12 @@ from io import StringIO
 from typing import Any
 
 from perjoule.errors import MeterError
-from perjoule.identity import MeteredDevice, cpu_name
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
+from perjoule.meters.identity import MeteredDevice, cpu_name
 from perjoule.meters.processes import running_cpu_s
 from perjoule.types import EnergyReading
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

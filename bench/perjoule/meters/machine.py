@@ -18,7 +18,7 @@ from pathlib import Path
 
 from perjoule.meters.processes import running_cpu_s
 from perjoule.types import MachineLoad
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 OTHERS_CORES = 0.25  # mean number of cores that others use from which they count; daemons need less
 STEAL_SHARE = 0.05  # of all CPU time

@@ -27,7 +27,7 @@ from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, l
 from perjoule.meters.nvml_probe import ProbedBoard, probe
 from perjoule.meters.power import PowerMeter
 from perjoule.types import Boundary
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 NO_PERMISSION = 4  # NVML_ERROR_NO_PERMISSION
 

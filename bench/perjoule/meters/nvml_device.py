@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from perjoule.errors import MeterError
-from perjoule.identity import board_digest
 from perjoule.meters.base import Fault
 from perjoule.meters.clock import Clock
+from perjoule.text import board_digest
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from perjoule.meters.nvml_device import (
 )
 from perjoule.meters.power import PowerSource
 from perjoule.types import IdlePower, UpdatePeriod
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 # NVML: "Ampere (except GA100) or newer: average over 1 s"; arXiv 2312.02741 measured the same.
 AVERAGE_S = 1.0

@@ -26,7 +26,7 @@ from perjoule.meters.clock import Clock
 from perjoule.meters.edges import gap_power_w
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import Edge, IdlePower, UpdatePeriod
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 BURST_SHARE = 0.25  # of the update period; the shortest share of time that any published sensor sees is 20 %
 REACH_PERIODS = 2.0  # a burst is counted until so long after its end: one period for its refresh, one for a lag

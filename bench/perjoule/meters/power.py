@@ -16,7 +16,7 @@ from perjoule.meters.clock import Clock
 from perjoule.meters.phase import aliasing
 from perjoule.meters.samples import Sample, SensorTiming, integrate, refresh_period
 from perjoule.types import Boundary, EnergyReading, IdlePower, PowerTrace
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 LEARN_S = 1.0
 LEARN_POLL_S = 0.005

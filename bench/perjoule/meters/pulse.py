@@ -21,7 +21,7 @@ import threading
 from dataclasses import dataclass
 
 from perjoule.meters.clock import WATCHER, Clock
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 BEAT_S = 0.1  # for meters that have no watching thread of their own
 HOLE_S = 0.5  # without a beat, beyond what is excused; looks are up to 0.25 s apart

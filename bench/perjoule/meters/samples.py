@@ -30,7 +30,7 @@ from statistics import median
 
 from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, idle_uncertainty_w
 from perjoule.types import IdlePower
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 GAP_POLLS = 2.5  # two samples further apart than so many poll intervals have a hole between them
 MOST_MISSING = 0.5  # of a window in holes: more than that, and there is no number

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from perjoule import registry
-from perjoule.digests import digest_file, digest_named
-from perjoule.downloads import cached_file
 from perjoule.errors import SuiteError
-from perjoule.licences import allows_commerce
 from perjoule.prompts.reading import Layout, read_rows
 from perjoule.prompts.sampling import clean
+from perjoule.weights.digests import digest_file, digest_named
+from perjoule.weights.downloads import cached_file
+from perjoule.weights.licences import allows_commerce
 
 NOT_STATED = "not stated"
 

@@ -9,12 +9,12 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from perjoule.downloads import is_offline
 from perjoule.errors import SuiteError, first_line
-from perjoule.licences import allows_commerce
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.reading import SUFFIXES
 from perjoule.types import PromptSource
+from perjoule.weights.downloads import is_offline
+from perjoule.weights.licences import allows_commerce
 
 _CARD = "README.md"
 # names that the hub takes for splits in the names of files

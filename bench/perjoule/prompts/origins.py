@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from perjoule.downloads import fetch_file
 from perjoule.errors import SuiteError, UsageError
 from perjoule.files import at_home, exists
-from perjoule.licences import allows_commerce
 from perjoule.prompts.catalogue import NOT_STATED, digest_of, public_sets, shipped_files
 from perjoule.prompts.reading import Layout
 from perjoule.types import PromptSource
+from perjoule.weights.downloads import fetch_file
+from perjoule.weights.licences import allows_commerce
 
 BUILTIN, PUBLIC, HUB = "builtin:", "public:", "hub:"
 WEB = ("https://", "http://")

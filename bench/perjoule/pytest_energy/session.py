@@ -92,7 +92,7 @@ class EnergySession:
     def learn_system(self, meter: EnergyMeter) -> None:
         """Note what the joules are of; once is enough."""
         if not self.system:
-            from perjoule.environment import system_of
+            from perjoule.runs.environment import system_of
 
             self.system = system_of(meter)
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from perjoule.errors import PerjouleError
-from perjoule.pictures import pixel_digest
 from perjoule.pytest_energy.fixture import EnergyBenchmark
-from perjoule.trial import Cells, NotLoadedError, draw_cell, problem_of, texts_of
+from perjoule.running.trial import Cells, NotLoadedError, draw_cell, problem_of, texts_of
+from perjoule.runs.pictures import pixel_digest
 from perjoule.types import Assignment
 
 
@@ -29,7 +29,7 @@ class SuiteFile(pytest.Module):
 
     def collect(self) -> Iterator[pytest.Item]:
         """One test per cell."""
-        from perjoule.suite import cells_of, load_suite
+        from perjoule.suite.reading import cells_of, load_suite
 
         try:
             suite = load_suite(self.path)
@@ -77,9 +77,9 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
     def test(request: pytest.FixtureRequest, energy_benchmark: EnergyBenchmark) -> None:
         suite = _open(request.config, path)
         trial = suite.first[cell_id]
-        from perjoule.examining import suite_folder
-        from perjoule.models import relative_to
-        from perjoule.pipeline import torch_threads
+        from perjoule.running.examining import suite_folder
+        from perjoule.running.pipeline import torch_threads
+        from perjoule.weights.models import relative_to
 
         with torch_threads(suite.threads), relative_to(suite_folder(path)):
             ready = suite.cells.ready(trial.cell)
@@ -97,9 +97,9 @@ def _open(config: pytest.Config, path: Path) -> OpenSuite:
     kept = config.stash.get(_OPEN, None)
     if kept is not None and kept.path == path:
         return kept
-    from perjoule.pipeline import generators_of, with_prompts
-    from perjoule.plan import make_plan
-    from perjoule.suite import load_suite
+    from perjoule.running.pipeline import generators_of, with_prompts
+    from perjoule.suite.reading import load_suite
+    from perjoule.suite.schedule import make_plan
 
     if kept is not None:
         del config.stash[_OPEN], kept  # before the next weights are read

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.licences import UNKNOWN, allows_commerce
-from perjoule.models import resolve_model
 from perjoule.protocols import ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.clip_encoder import ClipEncoder, fetch, load_encoder, weights_digest
@@ -18,6 +16,8 @@ from perjoule.quality.options import resolve_device
 from perjoule.quality.references import cosine
 from perjoule.quality.weights import hub_licence, in_hub_cache
 from perjoule.types import MetricSpec, Score, Track
+from perjoule.weights.licences import UNKNOWN, allows_commerce
+from perjoule.weights.models import resolve_model
 
 Vector = NDArray[np.float64]  # (d,) of length one
 EMPTY = "the prompt is empty"

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.digests import digest_folder
 from perjoule.errors import UsageError, first_line
 from perjoule.protocols import Images
 from perjoule.quality.keeping import kept
 from perjoule.quality.open_clip import load_open_clip
 from perjoule.quality.weights import fetch_snapshot
+from perjoule.weights.digests import digest_folder
 
 _WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
 
@@ -35,7 +35,7 @@ def fetch(model: str, revision: str | None, metric: str) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weights that transformers loads, safetensors if there are any; see `perjoule.digests`."""
+    """SHA-256 over the weights that transformers loads, safetensors if there are any."""
     chosen = next((patterns for patterns in _WEIGHTS if any(folder.glob(patterns[0]))), [p[0] for p in _WEIGHTS])
     return digest_folder(folder, chosen)
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from perjoule.digests import digest_files
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
@@ -30,6 +29,7 @@ from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import Pair, compare
 from perjoule.types import MetricSpec, Score
+from perjoule.weights.digests import digest_files
 
 BEST_JOD = 10.0
 _SMALLEST_SIDE_PX = 4  # two levels of the contrast pyramid

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.digests import digest_named
-from perjoule.downloads import cached_file
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet
@@ -30,6 +28,8 @@ from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.references import cosines_to_references
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
 from perjoule.types import MetricSpec, Score
+from perjoule.weights.digests import digest_named
+from perjoule.weights.downloads import cached_file
 
 if TYPE_CHECKING:
     from torch import Tensor

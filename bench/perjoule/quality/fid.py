@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.digests import digest_file
 from perjoule.errors import UsageError, first_line
 from perjoule.files import at_home
 from perjoule.protocols import Images, ImageSet, SetOutcome
@@ -28,6 +27,7 @@ from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import fetch_weights, load_tensors, weights_cached
 from perjoule.types import MetricSpec
+from perjoule.weights.digests import digest_file
 
 LICENCE = "Apache-2.0"
 _URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"

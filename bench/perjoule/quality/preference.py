@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from perjoule.digests import digest_named
 from perjoule.errors import UnknownNameError
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.clip_base import ClipMetric, ClipOptions
@@ -27,6 +26,7 @@ from perjoule.quality.clip_encoder import ClipEncoder, load_encoder
 from perjoule.quality.options import read_options, resolve_device
 from perjoule.quality.weights import fetch_hub_file, fetch_snapshot, in_hub_cache
 from perjoule.types import MetricSpec, Score
+from perjoule.weights.digests import digest_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

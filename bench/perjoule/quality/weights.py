@@ -1,7 +1,7 @@
 """Weights of metrics: fetched when they are needed, never in silence when their licence restricts their use.
 
 What is on the Hugging Face hub is fetched by `huggingface_hub` into its own cache; files of other addresses are fetched
-by `perjoule.downloads`, unless torch's own cache (`TORCH_HOME`) holds them already.
+by `perjoule.weights.downloads`, unless torch's own cache (`TORCH_HOME`) holds them already.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perjoule.downloads import cached_file, checked, fetch_file, is_offline
 from perjoule.errors import UsageError, first_line
-from perjoule.licences import UNKNOWN, allows_commerce
+from perjoule.weights.downloads import cached_file, checked, fetch_file, is_offline
+from perjoule.weights.licences import UNKNOWN, allows_commerce
 
 _CARD = "README.md"
 # cards that state no licence, whose projects do: github.com/openai/CLIP, github.com/tgxs002/HPSv2

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.run_directory import Run
-from perjoule.warnings_table import warning
+from perjoule.runs.directory import Run
+from perjoule.warnings import warning
 
 _KEYS = ("device", "power_limit_w")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
 from perjoule.statistics.grid import Draws, Grid, read_grid
 from perjoule.statistics.points import cell_facts, family_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perjoule.errors import UnknownNameError
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics import benefit
 from perjoule.statistics.comparisons import Arm, Evidence, compare_all, main_anchor
 from perjoule.statistics.curves import Ladders

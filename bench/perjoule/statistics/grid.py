@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.errors import RunError
-from perjoule.run_directory import WHOLE_CELL, Run
+from perjoule.runs.directory import WHOLE_CELL, Run
 from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.resampling import (
     RESAMPLES,
@@ -30,7 +30,7 @@ from perjoule.statistics.resampling import (
     resample_windows,
 )
 from perjoule.statistics.window_groups import Groups, common_groups, group_counts, linked
-from perjoule.warnings_table import warning
+from perjoule.warnings import warning
 
 # the method of a number that has no interval because a table states it once for all prompts
 CELL_VALUE = warning("W281", "the imported table gives one value for the whole cell; no interval")
@@ -121,7 +121,7 @@ class Draws:
 
 def cell_order(run: Run) -> list[str]:
     """The cells that have trials: those of the suite in its order, then any others by name."""
-    from perjoule.suite import cells_of
+    from perjoule.suite.reading import cells_of
 
     seen = set(run.trials["cell_id"].unique())
     planned = [cell.cell_id for cell in cells_of(run.suite) if cell.cell_id in seen]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.resampling import LEVEL, Array, over_seeds

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from perjoule.columns import POINT_COLUMNS
-from perjoule.run_directory import WHOLE_CELL, Run
+from perjoule.runs.columns import POINT_COLUMNS
+from perjoule.runs.directory import WHOLE_CELL, Run
 from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from perjoule.errors import EvidenceError
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.bd import bd_energy_of
 from perjoule.statistics.comparisons import anchor_of
 from perjoule.statistics.drawn import Drawn, evidence_of

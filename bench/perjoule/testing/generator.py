@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from perjoule.protocols import Generation
-from perjoule.seeding import image_seed
+from perjoule.suite.seeding import image_seed
 from perjoule.testing.meter import VirtualClock
 from perjoule.types import Variant
 

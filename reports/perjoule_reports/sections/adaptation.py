@@ -14,15 +14,15 @@ from typing import Any
 import polars as pl
 
 from perjoule_reports import format as fmt
-from perjoule_reports import phases
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.dots import Row, interval_figure, shares_figure
+from perjoule_reports.drawing import phases
+from perjoule_reports.drawing.dots import Row, interval_figure, shares_figure
+from perjoule_reports.drawing.plots import of_joules
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.format import Interval
-from perjoule_reports.plots import of_joules
 from perjoule_reports.records import Cell, Column, Figure, RunData, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
 
 _MOST_ROWS = 36
 

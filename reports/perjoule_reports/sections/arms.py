@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from perjoule_reports import format as fmt
-from perjoule_reports import tables
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.format import Scale
 from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Cell, Column, Section, Table
-from perjoule_reports.sections import guide
-from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections import guide, tables
+from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
 
 
 def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Section:

@@ -11,12 +11,12 @@ from matplotlib.ticker import MaxNLocator
 
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
+from perjoule_reports.drawing.plots import colour, dash, grid, make_figure, of_joules
+from perjoule_reports.drawing.svg import INK
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.plots import colour, dash, grid, make_figure, of_joules
 from perjoule_reports.records import Cell, Column, Figure, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.svg import INK
-from perjoule_reports.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
 
 _DATA_PLACES = 9
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from perjoule_reports import tables
 from perjoule_reports.analysis import Analysis
+from perjoule_reports.drawing.figures import Arrow, Panel, frontier, panels
 from perjoule_reports.evidence import Axis, Evidence
-from perjoule_reports.figures import Arrow, Panel, frontier, panels
 from perjoule_reports.format import percent
 from perjoule_reports.records import Figure, Section
-from perjoule_reports.sections import guide
+from perjoule_reports.sections import guide, tables
 
 _MOST_SMALL = 12
 

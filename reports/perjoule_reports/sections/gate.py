@@ -12,11 +12,11 @@ from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis as GateAxis
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
+from perjoule_reports.drawing.plane import plane_figure
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.format import Scale
-from perjoule_reports.plane import plane_figure
 from perjoule_reports.records import Cell, Column, RunData, Section, Stamp, Table, Tone, Word
-from perjoule_reports.tables import PERCENT, difference_cell
+from perjoule_reports.sections.tables import PERCENT, difference_cell
 
 _WORDS: dict[str, tuple[Word, str, Tone]] = {
     "pass": ("PASS", "✔", "calm"),

@@ -8,7 +8,7 @@ from perjoule.statistics.contrasts import DIFFERENCE_METHOD as CONTRAST_METHOD
 from perjoule.statistics.contrasts import RATIO_METHOD
 from perjoule.statistics.savings import SAVING_METHOD
 from perjoule.statistics.tails import METHOD as TAIL_METHOD
-from perjoule.suite import images_per_window
+from perjoule.suite.reading import images_per_window
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence

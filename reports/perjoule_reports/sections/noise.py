@@ -8,7 +8,7 @@ from perjoule_reports.evidence import Evidence
 from perjoule_reports.pairing import interval_of
 from perjoule_reports.records import Cell, Column, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.tables import PERCENT
+from perjoule_reports.sections.tables import PERCENT
 
 _HOW_TO_READ = (
     "Standard deviations of single windows or images, not of means. The last column says whether the intervals of this "

@@ -7,12 +7,12 @@ import numpy as np
 from perjoule.statistics.per_prompt import PerPrompt
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.dots import cumulative_figure
+from perjoule_reports.drawing.dots import cumulative_figure
+from perjoule_reports.drawing.plots import of_joules
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.pairing import interval_of
-from perjoule_reports.plots import of_joules
 from perjoule_reports.records import Cell, Column, Figure, Headline, RunData, Section, Table
-from perjoule_reports.tables import PERCENT, difference_cell
+from perjoule_reports.sections.tables import PERCENT, difference_cell
 
 WORST = 10
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -6,10 +6,10 @@ import shlex
 from typing import Any
 
 from perjoule_reports import format as fmt
-from perjoule_reports import payload as data
 from perjoule_reports import trust
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
+from perjoule_reports.pages import payload as data
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
 from perjoule_reports.sections import guide
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from perjoule_reports import format as fmt
-from perjoule_reports import phases
-from perjoule_reports.canvas import NARROW, WIDE
+from perjoule_reports.drawing import phases
+from perjoule_reports.drawing.canvas import NARROW, WIDE
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Figure, RunData, Section
 from perjoule_reports.sections import guide

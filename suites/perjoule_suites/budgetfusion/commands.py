@@ -46,8 +46,8 @@ def collect(
 
     Example: perjoule budgetfusion collect budgetfusion-curves --out runs/curves
     """
-    from perjoule import pipeline
-    from perjoule.console import TerminalReporter
+    from perjoule.commands.console import TerminalReporter
+    from perjoule.running import pipeline
     from perjoule_suites.budgetfusion.curves import curves_of
 
     prepared = pipeline.prepare(suite, limit)
@@ -98,8 +98,8 @@ def train(
 
     Example: perjoule budgetfusion train runs/curves --calibration runs/curves-dev --out my-predictor
     """
-    from perjoule.console import TerminalReporter
-    from perjoule.run_directory import load_run
+    from perjoule.commands.console import TerminalReporter
+    from perjoule.runs.directory import load_run
     from perjoule_suites import diffusers_generator
     from perjoule_suites.budgetfusion import training
     from perjoule_suites.budgetfusion.curves import curves_of
@@ -151,7 +151,7 @@ def evaluate(
 
     Example: perjoule budgetfusion evaluate runs/study --metric iclip --at-steps 6
     """
-    from perjoule.run_directory import load_run
+    from perjoule.runs.directory import load_run
     from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
 
     loaded = load_run(run)

@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from perjoule.catalogue import weights_name
 from perjoule.errors import EvidenceError
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.lines import fit_line
-from perjoule.suite import cells_of
+from perjoule.suite.reading import cells_of
 from perjoule.types import Provenance, Variant, weakest
+from perjoule.weights.catalogue import weights_name
 
 Array = NDArray[np.float64]
 

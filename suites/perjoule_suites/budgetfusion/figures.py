@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from perjoule.files import replacing
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.types import Role
 from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
 

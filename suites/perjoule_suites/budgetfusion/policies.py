@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from perjoule.errors import SuiteError, UnknownNameError
-from perjoule.policies import batches
 from perjoule.protocols import Generation, ImageGenerator, Images
+from perjoule.running.policies import batches
 from perjoule.types import Cell
 from perjoule_suites.budgetfusion import peek
 from perjoule_suites.budgetfusion.predictor import StepPredictor

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError, UsageError
 from perjoule.files import write_bytes, write_text
-from perjoule.models import resolve_model
 from perjoule.types import Provenance
+from perjoule.weights.models import resolve_model
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
 from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, Forecast, Rule, make_rule
 from perjoule_suites.prompt_embeddings import encode_prompts

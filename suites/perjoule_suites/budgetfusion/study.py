@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import EvidenceError
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
 from perjoule.statistics.grid import Grid, read_grid
@@ -22,7 +22,7 @@ from perjoule.statistics.points import was_stopped
 from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups
-from perjoule.suite import cells_of
+from perjoule.suite.reading import cells_of
 from perjoule.types import Cell, Estimate, Variant
 from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array
 from perjoule_suites.budgetfusion.predictor import read_config

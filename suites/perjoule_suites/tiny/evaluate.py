@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from perjoule.seeding import image_seed
+from perjoule.suite.seeding import image_seed
 from perjoule_suites.tiny.recogniser import Recogniser, accuracy, by_attribute
 from perjoule_suites.tiny.scenes import Scene, caption, sample_scene
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from perjoule.digests import digest_folder
 from perjoule.errors import UsageError
-from perjoule.models import resolve_model
 from perjoule.protocols import Images, ImageSet
 from perjoule.quality.batches import Outcome, score_in_batches
 from perjoule.quality.keeping import kept
 from perjoule.quality.options import read_options
 from perjoule.types import MetricSpec, Score
+from perjoule.weights.digests import digest_folder
+from perjoule.weights.models import resolve_model
 from perjoule_suites.tiny.scenes import SIDE_PX, Scene, parse_caption
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from perjoule.importing import import_table
+from perjoule.importing.conversion import import_table
 from tests.benchmarks.statistics.million import table
 
 COLUMNS = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from perjoule.run_directory import load_run
+from perjoule.runs.directory import load_run
 from perjoule_reports import build_report, render_html
 
 WIDE, PHONE = {"width": 1280, "height": 1790}, {"width": 390, "height": 1700}

@@ -19,7 +19,7 @@ import numpy as np
 from perjoule.statistics.bd import bd_energy_rows
 from perjoule.statistics.curves import Curve, pair
 from perjoule.statistics.savings import saving_rows
-from tests.perjoule.statistics.worlds import LADDER, World, mean_quality
+from tests.support.worlds import LADDER, World, mean_quality
 
 # the rung whose quality is q*: 20 steps
 DEFAULT = 7

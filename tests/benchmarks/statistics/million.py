@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from perjoule.importing import import_table
+from perjoule.importing.conversion import import_table
 
 STEPS = np.array([1, 2, 3, 4, 6, 8, 12, 20, 35, 50])
 VARIANTS = {"ladder": 1.0, "quick": 0.8, "slow": 1.3}

@@ -27,7 +27,7 @@ from perjoule.statistics.curves import Curve, pair
 from perjoule.statistics.grid import Grid
 from perjoule.statistics.points import energy_estimates
 from perjoule.statistics.savings import saving_rows
-from tests.perjoule.statistics.worlds import LADDER, WindowWorld
+from tests.support.worlds import LADDER, WindowWorld
 
 RUNG = 7  # 20 steps
 MARGINS = Margins(energy=Margin(value=0.05, origin="default"), quality=Margin(value=0.15, origin="default"))

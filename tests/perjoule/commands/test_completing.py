@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from perjoule import baselines
 from perjoule.commands import completing
+from perjoule.gating import baselines
 
 SCRIPTS = Path(sys.executable).parent
 # bells, colours and movements of the cursor

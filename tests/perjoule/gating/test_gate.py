@@ -15,12 +15,12 @@ from perjoule.errors import UsageError
 from perjoule.gating import GateConfig, gate, render
 from perjoule.gating.decide import minimal_detectable_effect, prompts_needed
 from perjoule.gating.pairing import pair_runs
-from perjoule.run_directory import Run, load_run
+from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.resampling import Array
 from tests.perjoule.statistics.test_window_groups import windowed
-from tests.perjoule.tables_of_runs import imported, rewrite, rewrite_table, table, with_margin
 from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table, with_margin
 
 SMALL: dict[str, Any] = {"ladder": (4, 16), "variants": (("ladder", 1.0),)}
 

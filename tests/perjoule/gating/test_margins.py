@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from perjoule.errors import UsageError
 from perjoule.gating import GateConfig, gate
 from perjoule.quality import load_metric, metric_names
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.shares import Share, share
-from perjoule.suite import parse_suite
+from perjoule.suite.reading import parse_suite
 from perjoule.testing import SyntheticMeter, VirtualClock
 from perjoule.types import MetricSpec
 from perjoule_suites.budgetfusion.rules import make_rule
-from tests.perjoule.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 
 # (metric, level of a sound model, scatter over prompts, loss of a ruined one)
 RUINED = [

@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from perjoule.environment import describe
 from perjoule.errors import UsageError
 from perjoule.files import write_json
 from perjoule.gating import GateConfig, gate, render
@@ -25,13 +24,14 @@ from perjoule.gating.decide import IDENTICAL
 from perjoule.gating.disturbances import INVALIDATING
 from perjoule.gating.pairing import pair_runs
 from perjoule.gating.records import Verdict
-from perjoule.run_directory import Run, load_run
-from perjoule.suite import write_suite
+from perjoule.runs.directory import Run, load_run
+from perjoule.runs.environment import describe
+from perjoule.suite.reading import write_suite
 from perjoule.testing import SyntheticMeter, VirtualClock
 from perjoule.types import Cache, Denoiser, Lora, MetricSpec, Protocol, Runtime, Suite, Variant
-from perjoule.warnings_table import WARNINGS
-from tests.perjoule.tables_of_runs import imported, rewrite, rewrite_table, table, with_margin
+from perjoule.warnings import WARNINGS
 from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table, with_margin
 
 # 50 prompts × 1 seed × 2 rungs: 100 windows, so that 5 % of them are 5
 HUNDRED: dict[str, Any] = {"ladder": (4, 16), "variants": (("ladder", 1.0),), "prompts": 50, "seeds": 1}

@@ -11,9 +11,9 @@ from scipy import stats
 
 from perjoule.gating import GateConfig, gate
 from perjoule.gating.pairing import energy_by_unit, pair_runs, window_units
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from tests.perjoule.statistics.test_window_groups import windowed
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
 
 CONFIG = GateConfig(margin_quality=0.15)
 ONE_CELL = {"ladder": (4,), "variants": (("ladder", 1.0),)}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from perjoule.cli import main
-from perjoule.environment import system_of
-from perjoule.identity import board_digest
 from perjoule.meters.nvml import describe_gpus, describe_nvml, open_nvml, visible_gpus
 from perjoule.meters.nvml_device import NvmlDevice, ask
+from perjoule.runs.environment import system_of
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard, VirtualClock
 from perjoule.testing import nvml_simulator as module
+from perjoule.text import board_digest
 
 pytestmark = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
 
@@ -174,7 +174,7 @@ def test_the_commands_do_without_all_of_them(
     for name in DESCRIPTIONS:
         monkeypatch.setattr(real_time, name, failing(real_time, code))
     monkeypatch.setattr("sys.argv", ["perjoule", *command])
-    monkeypatch.setattr("perjoule.doctor.TRIAL_LENGTHS_S", (0.1,))
+    monkeypatch.setattr("perjoule.meters.doctor.TRIAL_LENGTHS_S", (0.1,))
     with pytest.raises(SystemExit) as ended:
         main()
     out, err = capsys.readouterr()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.identity import board_digest
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
+from perjoule.text import board_digest
 
 if module.compiler() is None:
     pytest.skip("no C compiler", allow_module_level=True)

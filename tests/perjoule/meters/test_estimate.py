@@ -211,7 +211,7 @@ def test_on_this_machine(codecarbon_meter: EstimateMeter, tmp_path: Path, capfd:
 
 def test_codecarbon_is_silent_even_when_it_is_imported_first() -> None:
     """In a process of its own, since the import is what speaks."""
-    code = "from perjoule.meters.estimate import codecarbon_model; from perjoule.carbon import carbon; "
+    code = "from perjoule.meters.estimate import codecarbon_model; from perjoule.meters.carbon import carbon; "
     code += (
         "codecarbon_model(); carbon(1.0, 'FRA'); import logging; assert not logging.getLogger('codecarbon').disabled"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perjoule.meters.estimate import EstimateMeter, PowerModel
 from perjoule.meters.machine import OTHERS_CORES, STEAL_SHARE, Look, Machine, between
-from perjoule.run_writer import trial_row
+from perjoule.runs.writer import trial_row
 from perjoule.testing import SyntheticMeter, VirtualClock
 from perjoule.types import MachineLoad, Trial
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from perjoule.errors import MeterError
-from perjoule.identity import board_digest
 from perjoule.meters.nvml import open_nvml
+from perjoule.text import board_digest
 from perjoule.types import EnergyReading
 
 NOT_SUPPORTED = 3

@@ -13,7 +13,7 @@ import perjoule.meters as meters
 from perjoule.errors import MeterError, UnknownNameError
 from perjoule.meters import list_meters, open_meter
 from perjoule.testing import SyntheticMeter, VirtualClock
-from perjoule.warnings_table import WARNINGS, warning
+from perjoule.warnings import WARNINGS, warning
 
 
 def stub(monkeypatch: pytest.MonkeyPatch, works: set[str]) -> None:
@@ -72,7 +72,7 @@ def test_the_list_has_every_kind_with_a_reason() -> None:
 def test_importing_loads_nothing_heavy() -> None:
     code = (
         "import sys, perjoule.meters, perjoule.meters.nvml, perjoule.meters.rapl, perjoule.meters.estimate, "
-        "perjoule.meters.replay, perjoule.warnings_table; "
+        "perjoule.meters.replay, perjoule.warnings; "
         "print([m for m in ('torch', 'pynvml', 'codecarbon', 'polars', 'numpy.linalg') if m in sys.modules][:4])"
     )
     path = os.pathsep.join(sys.path)

@@ -34,12 +34,12 @@ import pytest
 from tests.benchmarks.meters.virtual import CALL_S, WAVES, accuracy, bench, claims, coverage
 
 from perjoule.errors import MeterError
-from perjoule.identity import board_digest
 from perjoule.meters.conditions import THROTTLE_REASONS
 from perjoule.meters.edges import bracket
 from perjoule.meters.nvml import open_nvml
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard, SquareWave, StepLog
 from perjoule.testing import nvml_simulator as module
+from perjoule.text import board_digest
 
 if module.compiler() is None:
     pytest.skip("no C compiler", allow_module_level=True)

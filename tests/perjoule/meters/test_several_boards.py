@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 from tests.perjoule.meters.conftest import NOT_SUPPORTED, OTHER_UUID, UUID
 
 from perjoule.errors import MeterError
-from perjoule.identity import board_digest
 from perjoule.meters.edges import bracket
 from perjoule.meters.nvml import open_nvml
+from perjoule.text import board_digest
 from perjoule.types import CounterLog
 
 FIRST, OTHER = board_digest(UUID), board_digest(OTHER_UUID)

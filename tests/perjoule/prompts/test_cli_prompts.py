@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from perjoule import cli
-from perjoule.run_directory import load_run
+from perjoule.runs.directory import load_run
 
 SUITE = """
 name = "mine"

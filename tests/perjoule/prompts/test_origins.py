@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.digests import digest_named
 from perjoule.errors import SuiteError
 from perjoule.prompts import catalogue, prompt_sets, read_prompt_set
 from perjoule.prompts.catalogue import public_sets
 from perjoule.prompts.hub import choose_files
 from perjoule.prompts.origins import Origin
 from perjoule.types import Prompt, PromptSource
+from perjoule.weights.digests import digest_named
 
 WHERE = "s.toml: prompts.source"
 

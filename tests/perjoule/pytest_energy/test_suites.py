@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from perjoule.downloads import cached_file
 from perjoule.prompts.catalogue import public_sets
+from perjoule.weights.downloads import cached_file
 from tests.perjoule.pytest_energy.repository import Repository, run
 
 HEAD = """

@@ -7,12 +7,12 @@ import weakref
 
 import pytest
 import torch
+from tests.perjoule.running.test_execute import make_suite
 from tests.perjoule.statistics.test_points import spec
-from tests.perjoule.test_execute import make_suite
 
-from perjoule import scoring
 from perjoule.quality.clip_encoder import load_encoder
 from perjoule.quality.keeping import kept, let_go
+from perjoule.running import scoring
 from perjoule_suites.tiny import clip_tiny
 
 

@@ -57,7 +57,7 @@ def test_quadrants_add_up() -> None:
 
 def test_no_number_is_quality_over_energy() -> None:
     """The cheapest, worst picture wins by Q/E, so that no record has such a field."""
-    from perjoule.columns import POINT_COLUMNS
+    from perjoule.runs.columns import POINT_COLUMNS
 
     assert not [name for name in POINT_COLUMNS if "per_joule" in name or "quality_per" in name]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from perjoule.run_directory import Run
+from perjoule.runs.directory import Run
 from perjoule.statistics.attainment import attainment
 from perjoule.statistics.contrasts import contrasts
 from perjoule.statistics.drawn import draw, evidence_of
@@ -22,7 +22,7 @@ from perjoule.statistics.noise import drift, sources
 from perjoule.statistics.per_prompt import per_prompt, slices
 from perjoule.statistics.points import operating_points
 from perjoule.statistics.sensitivity import bd_by_metric
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
 
 DRAWS = 400
 

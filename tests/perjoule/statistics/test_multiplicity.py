@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
 
 
 def test_holm_steps_down_until_one_is_kept() -> None:

@@ -7,15 +7,15 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from perjoule.columns import POINT_COLUMNS
 from perjoule.errors import UnknownNameError
 from perjoule.files import write_parquet
-from perjoule.run_directory import Run, load_run, write_scores
+from perjoule.runs.columns import POINT_COLUMNS
+from perjoule.runs.directory import Run, load_run, write_scores
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.grid import Grid
 from perjoule.statistics.points import energy_estimates, operating_points
 from perjoule.types import MetricSpec, Score
-from tests.perjoule.test_execute import POWER_W, STEP_S, do, fresh, make_suite
+from tests.perjoule.running.test_execute import POWER_W, STEP_S, do, fresh, make_suite
 
 
 def spec(name: str = "lsnr", direction: str = "higher", track: str = "sharpness") -> MetricSpec:

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.preference import predicted_preference
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
 
 SCORES = arrays(float, (6, 2), elements=st.integers(-40, 40).map(float))
 

@@ -14,7 +14,7 @@ from perjoule.statistics.bd import bd_energy, bd_energy_rows, bd_quality_rows, r
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, envelope, pair
 from perjoule.statistics.hermite import akima_slopes
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
-from tests.perjoule.statistics.worlds import World
+from tests.support.worlds import World
 
 QUICK = {"resamples": 200}
 

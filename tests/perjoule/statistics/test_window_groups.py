@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.plan import make_plan
-from perjoule.recommend import recommend
-from perjoule.run_directory import Run
+from perjoule.gating.recommend import recommend
+from perjoule.runs.directory import Run
 from perjoule.statistics.contrasts import contrasts
 from perjoule.statistics.curves import pair
 from perjoule.statistics.drawn import draw, evidence_of
@@ -22,11 +21,12 @@ from perjoule.statistics.grid import read_grid
 from perjoule.statistics.per_prompt import per_prompt, slices
 from perjoule.statistics.resampling import STUDENT_BELOW
 from perjoule.statistics.window_groups import common_groups, linked
-from perjoule.suite import find_suite, load_suite
+from perjoule.suite.reading import find_suite, load_suite
+from perjoule.suite.schedule import make_plan
 from perjoule.types import Prompt, Protocol
 from tests.benchmarks.statistics.window_coverage import WORLDS, coverage
-from tests.perjoule.statistics.worlds import WindowWorld
-from tests.perjoule.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table
+from tests.support.worlds import WindowWorld
 
 
 def windowed(run: Run, size: int) -> Run:

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from perjoule.errors import PerjouleError
-from perjoule.plan import make_plan
 from perjoule.prompts import load_prompts
-from perjoule.suite import cells_of, find_suite, load_suite, suite_names
+from perjoule.suite.reading import cells_of, find_suite, load_suite, suite_names
+from perjoule.suite.schedule import make_plan
 from perjoule.types import PromptSource
 from perjoule_suites.budgetfusion.commands import app
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perjoule.errors import PerjouleError, SuiteError, UnknownNameError
-from perjoule.policies import load_policy
+from perjoule.running.policies import load_policy
 from perjoule.testing import FakeGenerator
 from perjoule.types import Cell, Variant
 from perjoule_suites import diffusers_generator

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from perjoule.errors import EvidenceError
-from perjoule.plan import image_id, make_plan
-from perjoule.run_directory import Run, load_run, write_scores
-from perjoule.run_writer import RunWriter
+from perjoule.runs.directory import Run, load_run, write_scores
+from perjoule.runs.writer import RunWriter
+from perjoule.suite.schedule import image_id, make_plan
 from perjoule.types import (
     EnergyReading,
     Metrics,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from perjoule.catalogue import catalogue
 from perjoule.testing import HubMirror
 from perjoule.types import Variant
+from perjoule.weights.catalogue import catalogue
 from perjoule_suites.testing import build
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from perjoule.cli import app
-from perjoule.suite import find_suite, load_suite, write_suite
+from perjoule.suite.reading import find_suite, load_suite, write_suite
 from perjoule.testing import Bursts, NvmlSimulator, SimulatedBoard
 from perjoule.types import PromptSource, Suite
 from perjoule_suites.budgetfusion import training

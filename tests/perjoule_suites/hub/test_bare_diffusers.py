@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.perjoule_suites.hub.conftest import Worker
 
-from perjoule.nfe import nfe_per_image
-from perjoule.suite import find_suite, load_suite
+from perjoule.forecast.nfe import nfe_per_image
+from perjoule.suite.reading import find_suite, load_suite
 from perjoule.testing import HubMirror
 from perjoule.types import Runtime, Variant
 

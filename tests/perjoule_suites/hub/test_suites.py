@@ -12,11 +12,11 @@ from PIL import Image
 from tests.perjoule_suites.hub.conftest import mirror_of, run_python
 from tests.perjoule_suites.hub.drive import CURVES, REHEARSED, STUDY
 
-from perjoule.catalogue import catalogue, repositories
-from perjoule.nfe import nfe_per_image
-from perjoule.run_directory import Run, load_run
-from perjoule.suite import find_suite, load_suite, suite_names
+from perjoule.forecast.nfe import nfe_per_image
+from perjoule.runs.directory import Run, load_run
+from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.testing import HubMirror
+from perjoule.weights.catalogue import catalogue, repositories
 from perjoule_suites.testing import REPOSITORIES
 
 pytestmark = pytest.mark.slow

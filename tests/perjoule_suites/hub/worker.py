@@ -71,8 +71,8 @@ def _bare(variant: Variant, steps: int) -> str:
     """The pixels of the code that `perjoule recommend` prints, run as it is but for seeds and prompts."""
     import numpy as np
 
-    from perjoule.diffusers_code import diffusers_code
-    from perjoule.seeding import image_seed
+    from perjoule.suite.diffusers_code import diffusers_code
+    from perjoule.suite.seeding import image_seed
 
     code = diffusers_code(variant, steps).replace(".images[0]", ".images")
     code = code.replace("pipe(prompt", "pipe(prompt, generator=generators")

@@ -1,0 +1,13 @@
+"""What a run would cost and what it could tell, before anything is burnt.
+
+published joules per step ─┐
+an earlier run ────────────┼─► Price of each cell ─► Forecast ─► text, JSON, and the refusal of what cannot fit
+a short calibration ───────┘
+"""
+
+from __future__ import annotations
+
+from perjoule.forecast.forecasting import Forecast, forecast
+from perjoule.forecast.records import Anchor, Effect, Price, Projection
+
+__all__ = ["Anchor", "Effect", "Forecast", "Price", "Projection", "forecast"]

@@ -1,0 +1,259 @@
+"""Baselines: runs that are kept under a name, as raw records in one small file.
+
+    .perjoule/baselines/<suite>/<comparability key>/<name>.json.gz
+
+A baseline holds trials, scores and what they were measured on, no summaries and no pictures, so that it can be
+compared by rules that are made later. It fits into git.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+from pydantic import TypeAdapter, ValidationError
+
+from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
+from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
+from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
+from perjoule.runs.directory import Run, load_run
+from perjoule.runs.trial_counts import require_every_cell
+from perjoule.statistics.devices import require_one_device
+
+FOLDER = Path(".perjoule") / "baselines"
+SCHEMA = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TEXTS = ("suite.toml", "prompts.jsonl", "trials.jsonl")
+_TABLES = ("scores", "images", "points")
+# a pull request can carry a baseline: without a limit, 3 MB in git unpack to gigabytes of memory
+MOST_BYTES = 256 * 2**20
+# kept whatever the age: a release is what slow drift is measured against
+_PINNED = ("main", "release-")
+
+
+_COLUMNS = {"scores": SCORE_COLUMNS, "images": IMAGE_COLUMNS, "points": POINT_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The content of a baseline file."""
+
+    schema: int
+    name: str
+    saved_utc: str
+    files: dict[str, str]
+    environment: dict[str, Any]
+    metrics: dict[str, Any] | None
+    tables: dict[str, dict[str, list[Any]]]
+    promoted_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a record without one of the files or tables that every baseline has."""
+        for kind, names, known in (("files", _TEXTS, self.files), ("tables", _TABLES, self.tables)):
+            if missing := [name for name in names if name not in known]:
+                raise ValueError(f"{kind} lack {', '.join(missing)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A stored baseline."""
+
+    name: str
+    suite: str
+    key: str
+    saved_utc: str
+    commit: str | None
+    bytes: int
+    path: Path
+
+
+def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
+    """Keep a run under a name; an older baseline of that name, suite and system is replaced."""
+    _require_name(name)
+    if run.trials.is_empty():
+        raise RunError(f"{run.path} holds no trial: there is nothing to keep")
+    require_every_cell(run)
+    require_one_device(run)
+    files = {
+        text: decode_text((run.path / text).read_bytes(), f"{run.path / text}")
+        for text in _TEXTS
+        if (run.path / text).is_file()
+    }
+    if (run.path / "trials.parquet").is_file():
+        files["trials.jsonl"] = run.trials.write_ndjson()
+    record = {
+        "schema": SCHEMA,
+        "name": name,
+        "saved_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": files,
+        # a baseline may be shared, and the path says nothing to others
+        "environment": {k: v for k, v in run.environment.items() if k != "suite_folder"},
+        "metrics": read_json(run.path / "metrics.json") if (run.path / "metrics.json").is_file() else None,
+        "tables": {table: getattr(run, table).to_dict(as_series=False) for table in _TABLES},
+    }
+    path = root / run.suite.name / _key(run) / f"{name}.json.gz"
+    _write(path, record)
+    return describe(path)
+
+
+def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Run:
+    """Unpack a baseline into `folder`, where it is a run like any other.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+        UsageError: If the name is kept for several suites or systems and neither `suite` nor `key` decides.
+        RunError: If the file is not a baseline that perjoule wrote.
+    """
+    path = find(name, root, suite=suite, key=key).path
+    record = _read(path)
+    for file in _TEXTS:
+        if file in record.files:
+            write_text(folder / file, record.files[file])
+    if record.metrics is not None:
+        write_json(folder / "metrics.json", record.metrics)
+    write_json(folder / "environment.json", record.environment)
+    for table in _TABLES:
+        try:
+            frame = pl.DataFrame(record.tables[table], schema=_COLUMNS[table])
+        except KeyError as error:
+            raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error
+        except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+            raise RunError(f"{path}: table {table}: cannot be read: {first_line(error)}") from error
+        write_parquet(frame, folder / f"{table}.parquet")
+    return load_run(folder)
+
+
+def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
+    """What `--baseline` names: a run directory, else a stored baseline of the candidate's suite and system.
+
+    Returns:
+        The run, and whether it came out of the store; a stored one lies in a folder that goes when `stack` closes.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    if Path(name).is_dir():
+        return load_run(name), False
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    key = str(candidate.environment.get("comparability_key"))
+    return load(name, folder, suite=candidate.suite.name, key=key), True
+
+
+def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:
+    """The stored baseline of a name."""
+    # others are not opened: one damaged file does not keep the rest from being used
+    found = [describe(path) for path in sorted(root.glob("*/*/*.json.gz")) if _name_of(path) == name]
+    # of several, suite and system decide; a single one is taken, and the gate says what does not fit
+    for wanted, of in ((suite, lambda b: b.suite), (key, lambda b: b.key)):
+        if len(found) > 1 and wanted is not None:
+            found = [b for b in found if of(b) == wanted] or found
+    if not found:
+        raise UnknownNameError("baseline", name, set(map(_name_of, root.glob("*/*/*.json.gz"))), str(root))
+    if len(found) > 1:
+        places = ", ".join(f"{b.suite}/{b.key}" for b in found)
+        raise UsageError(f"baseline {name!r} is kept {len(found)} times ({places}): name the file instead")
+    return found[0]
+
+
+def listed(root: Path = FOLDER) -> list[Baseline]:
+    """All stored baselines, oldest first."""
+    return sorted((describe(path) for path in root.glob("*/*/*.json.gz")), key=lambda b: (b.saved_utc, str(b.path)))
+
+
+def describe(path: Path) -> Baseline:
+    """What a file holds."""
+    record = _read(path)
+    return Baseline(
+        name=_name_of(path),
+        suite=path.parent.parent.name,
+        key=path.parent.name,
+        saved_utc=record.saved_utc,
+        commit=record.environment.get("commit"),
+        bytes=path.stat().st_size,
+        path=path,
+    )
+
+
+def promote(name: str, to: str, root: Path = FOLDER, *, suite: str | None = None) -> Baseline:
+    """Keep a baseline under a second name, such as `release-1.2`."""
+    _require_name(to)
+    source = find(name, root, suite=suite)
+    record = asdict(_read(source.path)) | {"name": to, "promoted_from": name}
+    target = source.path.with_name(f"{to}.json.gz")
+    _write(target, record)
+    return describe(target)
+
+
+def prune(keep: int, root: Path = FOLDER) -> list[Baseline]:
+    """Delete all but the newest `keep` of each suite and system; `main` and `release-…` always stay."""
+    if keep < 0:
+        raise UsageError(f"--keep {keep}: 0 or more")
+    gone: list[Baseline] = []
+    groups: dict[Path, list[Baseline]] = {}
+    for baseline in listed(root):
+        if not (baseline.name == _PINNED[0] or baseline.name.startswith(_PINNED[1])):
+            groups.setdefault(baseline.path.parent, []).append(baseline)
+    for group in groups.values():
+        for baseline in group[: len(group) - keep]:
+            baseline.path.unlink()
+            gone.append(baseline)
+    return gone
+
+
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".json.gz")
+
+
+def _key(run: Run) -> str:
+    """The comparability key as the name of a folder, which `..` is not."""
+    key = re.sub(r"[^A-Za-z0-9._-]", "_", str(run.environment.get("comparability_key") or "unknown"))[:64]
+    return key if _NAME.fullmatch(key) else f"x{key}"[:64]
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"baseline name {name!r}: letters, digits, '.', '_' and '-', at most 64")
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
+    if len(text) > MOST_BYTES:
+        raise RunError(
+            f"{path}: {len(text) / 2**20:.0f} MiB, and a baseline may have {MOST_BYTES // 2**20}: keep the run "
+            "directory itself, and name it with --baseline"
+        )
+    write_bytes(path, gzip.compress(text, mtime=0))
+
+
+def _read(path: Path) -> _Record:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise RunError(f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB: no baseline of perjoule does")
+        found = strict_json(content)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+    try:
+        record = TypeAdapter(_Record).validate_python(found)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise RunError(f"{path}: {key}: {detail['msg'].lower()}: not a baseline that perjoule wrote") from None
+    unknown = record.files.keys() - set(_TEXTS)
+    if unknown:
+        names = ", ".join(sorted(map(repr, unknown)))
+        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
+    return record

@@ -1,0 +1,1 @@
+"""Turning measurements made elsewhere into a run."""

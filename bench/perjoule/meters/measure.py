@@ -1,0 +1,280 @@
+"""The joules of any command, as `time` gives its seconds.
+
+     meter opened    window                               meter closed
+    ─────────────┬──┬─ command starts … command ends ─┬──┬─────────────
+                 └──┘ settle                          └──┘ settle
+
+The command keeps its stdin, stdout and stderr, gets the signals that are sent to perjoule, and its exit code is passed
+on. However it ends, what was measured until then is told.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from perjoule.errors import CommandError, MeterError, UsageError
+from perjoule.meters import open_meter
+from perjoule.meters.carbon import Carbon, carbon
+from perjoule.meters.conditions import totals
+from perjoule.text import provenance_words
+from perjoule.types import Boundary, DeviceEnergy, EnergyReading, Provenance
+
+if TYPE_CHECKING:  # it would load numpy
+    from perjoule.protocols import EnergyMeter
+
+NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # as shells have it
+ENERGY_UNKNOWN = MeterError.exit_code
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What a command took.
+
+    Attributes:
+        command: With its arguments.
+        exit_code: As a shell gives it: 128 + N for a death by signal N.
+        signal: Name of that signal, None if there was none.
+        meter: Name of the meter.
+        why: What it reads, and why it was taken.
+        energy_j: Gross energy from the start of the command to its end; None if unknown (`warnings` say why).
+        uncertainty_j: Its bound.
+        net_energy_j: Less what the device would have drawn at rest.
+        idle_power_w: That rest.
+        partial_energy_j: What was counted until the source failed, where `energy_j` is None.
+        partial_s: How far that reaches.
+        duration_s: From start to end.
+        boundary: What the joules cover.
+        provenance: How they came about.
+        method: The source in words.
+        peak_memory_bytes: Most memory in use on the boards; None where the source does not tell.
+        utilisation: Mean share of time with a kernel running, 0 to 1; None where the source does not tell.
+        warnings: Coded sentences; `perjoule explain CODE` says more.
+        boards: Each board's part and conditions.
+        co2: Emissions, where a country was named.
+    """
+
+    command: tuple[str, ...]
+    exit_code: int
+    signal: str | None
+    meter: str
+    why: str
+    energy_j: float | None
+    uncertainty_j: float | None
+    net_energy_j: float | None
+    idle_power_w: float | None
+    partial_energy_j: float | None
+    partial_s: float | None
+    duration_s: float
+    boundary: Boundary
+    provenance: Provenance
+    method: str
+    peak_memory_bytes: int | None
+    utilisation: float | None
+    warnings: tuple[str, ...]
+    boards: tuple[DeviceEnergy, ...]
+    co2: Carbon | None
+
+    @property
+    def status(self) -> int:
+        """What `perjoule measure` exits with: the command's code, or 4 if it was 0 and there is no energy."""
+        return ENERGY_UNKNOWN if self.exit_code == 0 and self.energy_j is None else self.exit_code
+
+
+def measure(
+    command: Sequence[str],
+    meter_name: str = "auto",
+    *,
+    co2_country: str | None = None,
+    stdout: IO[bytes] | int | None = None,
+) -> Measurement:
+    """Run a command under a meter. To be called from the main thread, since signals are passed on.
+
+    What can be refused is refused before the command is started.
+
+    Args:
+        command: Program and arguments.
+        meter_name: As for `open_meter`.
+        co2_country: ISO 3166-1 alpha-3; adds grams of CO2.
+        stdout: Where the command's stdout goes; None leaves it as it is.
+
+    Raises:
+        CommandError: There is no such command, or it cannot be executed.
+        UsageError: No command, no such country, no such meter.
+        MeterError: The meter cannot be opened.
+    """
+    program = find_program(command)
+    if co2_country is not None:
+        carbon(0.0, co2_country)
+    with open_meter(meter_name) as meter, _signals_passed_on() as passed_on, meter.window(label=program) as window:
+        try:
+            # close_fds, as is the default, keeps the meter's files out of the command
+            process = subprocess.Popen(list(command), executable=program, stdout=stdout, preexec_fn=_ends_with_us())
+        except OSError as error:
+            raise CommandError(f"measure: {program} cannot be started: {error.strerror}", NOT_EXECUTABLE) from error
+        passed_on(process)
+        returned = process.wait()
+    return _measurement(tuple(command), returned, meter, window.reading, co2_country)
+
+
+def find_program(command: Sequence[str]) -> str:
+    """The file that the command names, by PATH if it has no slash. Raises UsageError and CommandError."""
+    if not command or not command[0]:
+        raise UsageError("measure: no command is given; write perjoule measure -- COMMAND")
+    name = command[0]
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    if os.sep not in name:
+        raise CommandError(f"measure: {name!r} is not found on PATH; give the path of the program", NOT_FOUND)
+    if not Path(name).exists():
+        raise CommandError(f"measure: {name!r} does not exist", NOT_FOUND)
+    what = "is a folder" if Path(name).is_dir() else "is not executable: allow it with chmod +x"
+    raise CommandError(f"measure: {name!r} {what}", NOT_EXECUTABLE)
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Pass signals on to the process that the yielded function is given, those sent earlier included.
+
+    A terminal sends Ctrl-C to its whole foreground group: the command has it already, and perjoule only waits.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        if number == signal.SIGINT and _in_foreground():
+            return
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    def pass_on(started: subprocess.Popen[bytes]) -> None:
+        nonlocal process
+        process = started
+        for number in early:
+            process.send_signal(number)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield pass_on
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _ends_with_us() -> Callable[[], None] | None:
+    """To be called in the child: if perjoule is killed, the command gets SIGTERM and is not left running unmeasured."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # looked up here: little is safe between fork and exec
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask
+
+
+def _measurement(
+    command: tuple[str, ...], returned: int, meter: EnergyMeter, reading: EnergyReading, co2_country: str | None
+) -> Measurement:
+    known = co2_country is not None and reading.energy_j is not None
+    whole = totals(reading)
+    memory = whole["peak_memory_bytes"]
+    return Measurement(
+        command=command,
+        exit_code=returned if returned >= 0 else BY_SIGNAL - returned,
+        signal=signal.Signals(-returned).name if returned < 0 else None,
+        meter=meter.name,
+        why=meter.why,
+        energy_j=reading.energy_j,
+        uncertainty_j=reading.uncertainty_j,
+        net_energy_j=reading.net_energy_j,
+        idle_power_w=reading.idle_power_w,
+        partial_energy_j=reading.partial_energy_j,
+        partial_s=reading.partial_s,
+        duration_s=reading.duration_s,
+        boundary=reading.boundary,
+        provenance=reading.provenance,
+        method=reading.method,
+        peak_memory_bytes=None if memory is None else int(memory),
+        utilisation=whole["utilisation"],
+        warnings=reading.warnings,
+        # the log of an hour has a hundred thousand looks; run directories keep it
+        boards=tuple(replace(board, counter=None) for board in reading.devices),
+        co2=carbon(reading.energy_j or 0.0, co2_country or "") if known else None,
+    )
+
+
+def as_json(measurement: Measurement) -> dict[str, Any]:
+    """The measurement as the JSON of `perjoule measure --json`."""
+    return {"schema": 1, **asdict(measurement)}
+
+
+def as_text(measurement: Measurement) -> str:
+    """The measurement for people: joules first."""
+    one = measurement
+    lines = [_ending(one)] if one.exit_code else []
+    lines.append(f"{_joules(one)} in {one.duration_s:.3f} s  [{one.boundary}, {provenance_words(one.provenance)}]")
+    if one.net_energy_j is not None and one.idle_power_w is not None:
+        lines.append(f"  net of rest at {one.idle_power_w:.4g} W: {one.net_energy_j:.4g} J")
+    if one.partial_energy_j is not None:
+        lines.append(f"  counted until the source failed, {one.partial_s:.3f} s in: {one.partial_energy_j:.4g} J")
+    lines.append(f"  by {one.method}")
+    lines += [f"  {_conditions(board)}" for board in one.boards if board.conditions is not None]
+    lines += [f"  {said}" for said in one.warnings]
+    if one.co2 is not None:
+        lines.append(f"  {one.co2.line()}")
+    return "\n".join(lines)
+
+
+def _ending(one: Measurement) -> str:
+    if one.signal is not None:
+        return f"{one.command[0]} was ended by {one.signal}; until then:"
+    return f"{one.command[0]} exited with {one.exit_code}"
+
+
+def _joules(one: Measurement) -> str:
+    if one.energy_j is None:
+        return "no energy (the warnings say why)"
+    if one.uncertainty_j is None:
+        return f"{one.energy_j:.4g} J, bound unknown"
+    return f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J ({one.uncertainty_j / one.energy_j:.1%})"
+
+
+def _conditions(board: DeviceEnergy) -> str:
+    """What a board told beside the joules."""
+    found = board.conditions
+    parts = []
+    if found is not None and found.peak_memory_bytes is not None:
+        parts.append(f"peak memory {found.peak_memory_bytes / 2**30:.2f} GiB")
+    if found is not None and found.utilisation is not None:
+        parts.append(f"utilisation {found.utilisation:.0%}")
+    if found is not None and None not in found.temperature_c:
+        parts.append(f"{found.temperature_c[0]} to {found.temperature_c[1]} °C")
+    return f"{board.device}: {', '.join(parts) or 'no conditions told'}"

@@ -1,0 +1,1 @@
+"""Doing it: from a suite to a metered, scored run."""

@@ -1,0 +1,62 @@
+"""The models of a suite, looked at before anything is downloaded, loaded or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from perjoule import registry
+from perjoule.errors import SuiteError
+from perjoule.files import read_json
+from perjoule.prompts.findings import record_of, sentences
+from perjoule.protocols import examines_models
+from perjoule.types import Examination, Prompt, Suite, Variant
+
+
+def suite_folder(path: Path) -> Path:
+    """The folder in which a suite's relative model names are looked for first: its own.
+
+    The copy of a suite in a run directory still means the folder of the suite that was run.
+    """
+    record = path.parent / "environment.json"
+    recorded = read_json(record).get("suite_folder") if record.is_file() else None
+    return Path(recorded) if recorded else path.parent.resolve()
+
+
+def model_examinations(suite: Suite, texts: Sequence[str], path: Path) -> Iterator[tuple[Variant, Examination]]:
+    """Yield what is known of each variant's model; nothing where the generator cannot look.
+
+    Args:
+        suite: The suite.
+        texts: The prompts.
+        path: Suite file, for messages.
+    """
+    factory = registry.load("generators", "diffusers", kind="generator")
+    if examines_models(factory):
+        for number, variant in enumerate(suite.variants):
+            yield variant, factory.examine(variant, texts, where=f"{path}: variants[{number}]")
+
+
+def examine_models(suite: Suite, texts: Sequence[str], path: Path) -> dict[str, Examination]:
+    """Return what is known of each variant's model, by variant.
+
+    Raises:
+        SuiteError: Names everything that cannot run: file, key, value and remedy.
+    """
+    found = {variant.name: examination for variant, examination in model_examinations(suite, texts, path)}
+    problems = [problem for examination in found.values() for problem in examination.problems]
+    if problems:
+        raise SuiteError("\n".join(problems))
+    return found
+
+
+def prompt_notes(examinations: Mapping[str, Examination], prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Say which prompts are cut, which negative prompts have no effect, and where that is not known yet."""
+    known = {name: found.findings for name, found in examinations.items() if found.findings is not None}
+    yield from sentences(record_of(known, prompts))
+    unknown: dict[str, list[str]] = {}
+    for name, found in examinations.items():
+        if found.findings is None:
+            unknown.setdefault(found.unknown, []).append(name)
+    for reason, names in unknown.items():
+        yield f"prompts that are cut by the text encoder of {', '.join(names)} are not known before download: {reason}"

@@ -1,0 +1,34 @@
+"""What a report writer is asked for. Writers register under the entry point group `perjoule.reports`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from perjoule.gating.records import GateConfig
+from perjoule.runs.directory import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What a report holds beyond the run itself.
+
+    Attributes:
+        baseline: A run to gate against; without it the report has no verdict.
+        gate: How to judge.
+        co2_country: ISO 3166-1 alpha-3 code of the country whose electricity grams of CO2 are estimated by; without it
+            there are no grams.
+    """
+
+    baseline: Run | None = None
+    gate: GateConfig = field(default_factory=GateConfig)
+    co2_country: str | None = None
+
+
+class ReportWriter(Protocol):
+    """Renders a run."""
+
+    def __call__(self, run: Run, out: Path, request: ReportRequest) -> list[Path]:
+        """Write the report to `out` (an HTML file or a folder) and return the files, the page first."""
+        ...

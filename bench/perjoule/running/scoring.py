@@ -1,0 +1,324 @@
+"""Scoring: stored images in, one score per image and metric out. Needs no meter and burns no generation.
+
+What is scored goes to `scores.partial.jsonl` as it comes, so that a scoring that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
+from perjoule.files import append_lines, at_home, exists, mend, open_journal
+from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
+from perjoule.quality import load_metric
+from perjoule.quality.keeping import let_go
+from perjoule.running.failures import failure_of, free_memory
+from perjoule.runs.directory import Run
+from perjoule.runs.pictures import PictureError, read_picture
+from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
+from perjoule.weights.digests import digest_file
+
+PARTIAL = "scores.partial.jsonl"
+REFUSED = "picture refused"
+_PART = 256  # images between two looks at what is done: minutes of a slow metric
+_REHEARSAL_PX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is left to score under one metric.
+
+    Attributes:
+        metric: To score with.
+        spec: Of the metric.
+        key: Digest of the metric's spec and options; scores under another key are not its own.
+        kept: Scores from a scoring that was stopped.
+        left: Positions in the image set, those that share a reference next to each other.
+    """
+
+    metric: QualityMetric
+    spec: MetricSpec
+    key: str
+    kept: tuple[Score, ...]
+    left: tuple[int, ...]
+
+
+def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> list[Work]:
+    """What is to be done under each metric, and what an earlier scoring that was stopped has done.
+
+    Raises:
+        UsageError: If a metric's weights cannot be had.
+    """
+    rows = mend(run.path / PARTIAL, skip_damaged=True)  # what is lost there is scored again
+    order = _by_reference(images)
+    work = []
+    for metric in metrics:
+        spec = metric.spec
+        options = run.suite.metrics.options.get(spec.name, {})
+        content = json.dumps([asdict(spec), options, _digests(options)], sort_keys=True, default=str)
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        known = {
+            row.get("image_id"): row
+            for row in rows
+            if row.get("key") == key and row.keys() >= {"value", "reason_unscored"}
+        }
+        kept = [
+            Score(image_id=i, metric=spec.name, **{name: known[i][name] for name in ("value", "reason_unscored")})
+            for i in images.image_ids
+            if i in known
+        ]
+        left = tuple(i for i in order if images.image_ids[i] not in known)
+        work.append(Work(metric=metric, spec=spec, key=key, kept=tuple(kept), left=left))
+    return work
+
+
+def _digests(options: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of the files that a metric's options name: the same name may stand for other texts or weights later."""
+    named = {key: at_home(value) for key, value in options.items() if isinstance(value, str)}
+    return {key: digest_file(file) for key, file in named.items() if exists(file) and file.is_file()}
+
+
+def score_images(
+    run: Run, images: ImageSet, work: Iterable[Work], on_progress: Callable[[str, int], None]
+) -> list[Score]:
+    """Score what is left under every metric; what was kept is among the result.
+
+    A metric that raises does not cost the others their scores: its images are unscored, with the reason. So is a
+    picture that is not the one that was metered, and nothing but it.
+
+    Args:
+        run: Gets the scores as they come.
+        images: Of the run.
+        work: From `open_work`.
+        on_progress: Called with a metric's name and the number of images just done.
+    """
+    scores: list[Score] = []
+    faults = PictureFaults(images)
+    with open_journal(run.path / PARTIAL) as file:
+        for one in work:
+            scores += one.kept
+            report = partial(on_progress, one.spec.name)
+            failed: str | None = None
+            for part in _parts(one.left):
+                bad = faults.among(part, with_references=one.spec.needs_reference)
+                scores += [
+                    Score(image_id=images.image_ids[i], metric=one.spec.name, value=None, reason_unscored=bad[i])
+                    for i in bad
+                ]
+                if bad:
+                    report(len(bad))
+                some = subset(images, [i for i in part if i not in bad])
+                if not some.image_ids:
+                    continue
+                if failed is None:
+                    try:
+                        found = one.metric.score(some, report)
+                    except Exception as error:
+                        failed = _failed(error, run)
+                    else:
+                        scores += found
+                        append_lines(file, [{"key": one.key, **asdict(score)} for score in found])
+                        continue
+                scores += [
+                    Score(image_id=i, metric=one.spec.name, value=None, reason_unscored=failed) for i in some.image_ids
+                ]
+    return scores
+
+
+def score_sets(
+    run: Run, images: ImageSet, metrics: Sequence[SetMetric], on_progress: Callable[[str, int], None]
+) -> list[SetScore]:
+    """Judge the images of every cell together. Raises UsageError if weights or a reference cannot be had."""
+    cells: dict[str, list[int]] = {}
+    cell_of = dict(zip(run.images["image_id"], run.images["cell_id"], strict=True))
+    for position, image_id in enumerate(images.image_ids):
+        cells.setdefault(cell_of[image_id], []).append(position)
+    found = []
+    faults = PictureFaults(images)
+    for metric in metrics:
+        name = metric.spec.name
+        for cell_id, indices in cells.items():
+            try:
+                # a set with a picture that was swapped is another set
+                if bad := faults.among(indices, with_references=metric.spec.needs_reference):
+                    raise PictureError(next(iter(bad.values())))
+                outcome = metric.score_set(images, indices, partial(on_progress, name))
+            except Exception as error:
+                outcome = SetOutcome(value=None, reason_unscored=_failed(error, run))
+            found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
+    return found
+
+
+class PictureFaults:
+    """Pictures that cannot be scored because they are not the ones that were metered; each is looked at once."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+        self._known: dict[str, str | None] = {}
+
+    def among(self, positions: Sequence[int], *, with_references: bool) -> dict[int, str]:
+        """Position -> what is wrong with its picture, or with its reference if that is asked for."""
+        images, found = self._images, {}
+        for i in positions:
+            reference = images.reference_ids[i] if with_references else None
+            reason = self._fault(images.image_ids[i], partial(images.images, i))
+            if reason is None and reference is not None:
+                reason = self._fault(reference, partial(images.references, i))
+            if reason is not None:
+                found[i] = reason
+        return found
+
+    def _fault(self, image_id: str, read: Callable[[], Images]) -> str | None:
+        if image_id not in self._known:
+            try:
+                read()
+                self._known[image_id] = None
+            except PictureError as error:
+                self._known[image_id] = f"{REFUSED}: {error}"[:300]
+        return self._known[image_id]
+
+
+def forget_partial(run: Run) -> None:
+    """Remove what was kept for going on, once the scores are in their table."""
+    (run.path / PARTIAL).unlink(missing_ok=True)
+
+
+def subset(images: ImageSet, positions: Sequence[int]) -> ImageSet:
+    """Some of the images, in the order of `positions`; the prompts to draw distractors from stay all."""
+    return replace(
+        images,
+        image_ids=[images.image_ids[i] for i in positions],
+        prompts=[images.prompts[i] for i in positions],
+        images=lambda index: images.images(positions[index]),
+        reference_ids=[images.reference_ids[i] for i in positions],
+        references=lambda index: images.references(positions[index]),
+    )
+
+
+def image_set(run: Run) -> ImageSet:
+    """The images of a run with their prompts and references.
+
+    The reference of an image is the longest run of the same family, prompt and seed: other models never serve, because
+    a full-reference score across models says only that they are different models.
+    """
+    frame = run.images
+    if frame["file"].null_count():
+        row = frame.filter(frame["file"].is_null())["image_id"][0]
+        raise RunError(f"{run.path / 'images.parquet'}: image {row}: file is empty: restore the table from a copy")
+    missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
+    if missing:
+        raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")
+    by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
+    reference_of = references(frame, run.suite)
+    stored = dict(zip(frame["image_id"], zip(frame["file"], frame["sha256"], strict=True), strict=True))
+    ids = frame["image_id"].to_list()
+    reference_ids = [reference_of.get(i) for i in ids]
+
+    def reference(index: int) -> Images:
+        name = reference_ids[index]
+        if name is None:
+            raise LookupError(f"image {ids[index]} has no reference")
+        return read_picture(run.path, *stored[name])
+
+    return ImageSet(
+        image_ids=ids,
+        prompts=[by_id.get(p, Prompt(prompt_id=p, text="")) for p in frame["prompt_id"]],
+        images=lambda index: read_picture(run.path, *stored[ids[index]]),
+        reference_ids=reference_ids,
+        references=reference,
+        all_prompts=run.prompt_set,
+    )
+
+
+def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
+    """Image id -> id of its reference, for every image that has one."""
+    families = {variant.name: variant.family or variant.name for variant in suite.variants}
+    frame = images.with_columns(family=pl.col("variant").replace_strict(families, default=pl.col("variant")))
+    # among equally long runs of one family the name decides, so that the choice does not hang on row order
+    longest = (
+        frame.sort("steps", "image_id", descending=[True, False])
+        .group_by("family", "prompt_id", "seed", maintain_order=True)
+        .agg(pl.col("image_id").first().alias("reference_id"))
+    )
+    joined = frame.join(longest, on=["family", "prompt_id", "seed"])
+    return dict(zip(joined["image_id"], joined["reference_id"], strict=True))
+
+
+def _by_reference(images: ImageSet) -> list[int]:
+    """Positions, so that a metric that keeps the references of a part meets each in one part only."""
+    ids = images.image_ids
+    return sorted(range(len(ids)), key=lambda i: (images.reference_ids[i] or "", images.prompts[i].prompt_id, ids[i]))
+
+
+def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: str) -> None:
+    """Score one made-up image with a copy of every metric that scores images, so that its weights are read once.
+
+    The copy is let go of afterwards: a metric's weights must not take up the device while pipelines are measured.
+
+    Args:
+        suite: Whose metrics they are.
+        metrics: As loaded; only asked for their specs, which finds their weights.
+        where: File and key of their names, for messages.
+
+    Raises:
+        UsageError: If a metric's weights are not available, or are damaged, or it cannot score.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (_REHEARSAL_PX, _REHEARSAL_PX, 3), dtype=np.uint8)
+    prompt = Prompt(prompt_id="rehearsal", text="a rehearsal")
+    images = ImageSet(
+        image_ids=["rehearsal"],
+        prompts=[prompt],
+        images=lambda _: noise.copy(),
+        reference_ids=["rehearsal"],
+        references=lambda _: noise.copy(),
+        all_prompts=[prompt],
+    )
+    for metric in metrics:
+        name = metric.spec.name
+        if judges_sets(metric):
+            continue
+        try:
+            copy = load_metric(name, dict(suite.metrics.options.get(name, {})), where)
+            assert judges_images(copy)
+            copy.score(images, lambda _: None)
+            del copy
+        except PerjouleError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{where}: {name!r} cannot score an image: {failure_of(error).reason}; nothing was measured. Repair or "
+                "remove the metric (its weights are in the message, or in `perjoule list metrics`)"
+            ) from error
+        let_go()
+        free_memory()
+
+
+def _failed(error: Exception, run: Run) -> str:
+    """The reason why images are unscored.
+
+    Raises:
+        PerjouleError: If the error is a message of ours and not about a picture.
+        DeviceLostError: If the next metric could not score either.
+    """
+    if isinstance(error, PerjouleError) and not isinstance(error, PictureError):
+        raise error
+    failure = failure_of(error)
+    if failure.kills_context:
+        raise DeviceLostError(
+            f"the GPU's context is dead ({failure.reason}): what is scored is kept; in a new process go on with: "
+            f"perjoule score {run.path} && perjoule report {run.path}"
+        )
+    return failure.reason[:300]
+
+
+def _parts(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(positions), _PART):
+        yield positions[start : start + _PART]

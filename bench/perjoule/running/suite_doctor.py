@@ -1,0 +1,230 @@
+"""What a suite needs and what of it is lacking here: packages, weights, licences, memory, disk. Downloads nothing."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from perjoule.files import free_bytes
+from perjoule.running.examining import model_examinations, suite_folder
+from perjoule.runs.environment import nvidia_gpus
+from perjoule.types import Suite, Variant
+from perjoule.weights.catalogue import facts_of, repositories
+from perjoule.weights.models import find_path, relative_to
+
+State = Literal["ok", "missing", "note"]
+# a package's name in pip, by the module that is imported, and what of a variant wants it
+_PACKAGES = {"peft": "peft", "DeepCache": "perjoule[deepcache]", "pyiqa": "perjoule[pyiqa]"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One thing that a suite needs.
+
+    Attributes:
+        kind: What sort of thing.
+        name: Package, repository, or what is counted.
+        state: `missing` stops a run, a `note` should be read, `ok` is there.
+        says: What was found, and what to do.
+    """
+
+    kind: Literal["package", "model", "weights", "licence", "token", "memory", "disk"]
+    name: str
+    state: State
+    says: str
+
+
+def examine(suite: Suite, source: Path | None = None) -> list[Need]:
+    """All that the suite needs, in the order in which one sees to it.
+
+    Args:
+        suite: The suite.
+        source: Its file, whose folder relative model names start from.
+
+    Weights that are not in the hub's cache are no fault, since a run downloads them, unless `HF_HUB_OFFLINE` is set.
+    """
+    with relative_to(suite_folder(source)) if source else nullcontext():
+        return _examine(suite, source)
+
+
+def _examine(suite: Suite, source: Path | None) -> list[Need]:
+    scoring = [str(o["model"]) for o in suite.metrics.options.values() if "model" in o]
+    drawing = [name for variant in suite.variants for name in repositories(variant)]
+    models = list(dict.fromkeys(drawing + scoring))
+    # what is written like a path or a file and is not there is one of the problems of `_pipelines`
+    hub = [name for name in models if not name.startswith("builtin:") and find_path(name) is None and _is_hub_id(name)]
+    cached = {name for name in hub if _is_cached(name)}
+    return [
+        *_packages(suite),
+        *_pipelines(suite, source or Path(suite.name)),
+        *(need for name in hub for need in _terms(name, name in cached)),
+        *(_weights(name, name in cached) for name in hub),
+        *_predictors(suite),
+        *_memory(suite),
+        *_disk(suite, set(hub) - cached),
+    ]
+
+
+def _pipelines(suite: Suite, source: Path) -> list[Need]:
+    """Every model whose files are here, looked at without reading weights."""
+    needs = []
+    for variant, examination in model_examinations(suite, (), source):
+        needs += [Need(kind="model", name=variant.model, state="missing", says=says) for says in examination.problems]
+        if not examination.problems and not examination.unknown:
+            says = f"draws images from text, with the schedules of {variant.name}"
+            needs.append(Need(kind="model", name=variant.model, state="ok", says=says))
+    return needs
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
+
+
+def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
+    """What `perjoule doctor --suite SUITE --json` prints."""
+    return {
+        "schema": 1,
+        "suite": suite.name,
+        "ready": not any(need.state == "missing" for need in needs),
+        "needs": [asdict(need) for need in needs],
+    }
+
+
+def as_text(suite: Suite, needs: list[Need]) -> str:
+    """The same for people: what is missing first."""
+    missing = [need for need in needs if need.state == "missing"]
+    head = f"{suite.name}: {len(missing) or 'nothing'} missing"
+    marks = {"missing": "MISSING", "note": "note", "ok": "ok"}
+    order = sorted(needs, key=lambda need: list(marks).index(need.state))
+    return "\n".join([head, *(f"  {marks[n.state]:8}{n.kind:9}{n.name}: {n.says}" for n in order)])
+
+
+def _packages(suite: Suite) -> list[Need]:
+    wanted: dict[str, list[str]] = {}
+    for variant in suite.variants:
+        if variant.lora:
+            wanted.setdefault("peft", []).append(variant.name)
+        if variant.cache and variant.cache.kind == "deepcache":
+            wanted.setdefault("DeepCache", []).append(variant.name)
+    by_pyiqa = [name for name in suite.metrics.names if name.startswith("pyiqa:")]
+    if by_pyiqa:
+        wanted["pyiqa"] = by_pyiqa
+    found = []
+    for module, askers in wanted.items():
+        there = find_spec(module) is not None
+        says = f"for {', '.join(askers)}" + ("" if there else f": pip install '{_PACKAGES[module]}'")
+        found.append(Need(kind="package", name=module, state="ok" if there else "missing", says=says))
+    return found
+
+
+def _terms(model: str, cached: bool) -> list[Need]:
+    facts = facts_of(model)
+    if facts is None:
+        return [Need(kind="licence", name=model, state="note", says="not in the catalogue: read its card")]
+    says = f"{facts.licence}, commercial use: {facts.commercial} ({facts.licence_url})"
+    state: State = "ok" if facts.commercial == "yes" else "note"
+    needs = [Need(kind="licence", name=model, state=state, says=f"{says}; {facts.note}" if facts.note else says)]
+    if facts.gated:
+        needs.append(_token(model, cached))
+    return needs
+
+
+def _token(model: str, cached: bool) -> Need:
+    from huggingface_hub import get_token
+
+    if cached:
+        return Need(kind="token", name=model, state="ok", says="gated, but in the cache already")
+    page = f"https://huggingface.co/{model}"
+    if get_token() is None:
+        return Need(
+            kind="token",
+            name=model,
+            state="missing",
+            says=f"gated: accept the licence at {page}, then `hf auth login` or set HF_TOKEN",
+        )
+    return Need(kind="token", name=model, state="note", says=f"gated: has your account accepted the licence at {page}?")
+
+
+def _weights(model: str, cached: bool) -> Need:
+    from huggingface_hub import constants
+
+    facts = facts_of(model)
+    size = f"about {facts.size_mib / 1024:.1f} GiB" if facts and facts.size_mib else "of unknown size"
+    if cached:
+        return Need(kind="weights", name=model, state="ok", says=f"in {constants.HF_HUB_CACHE}")
+    if constants.HF_HUB_OFFLINE:
+        return Need(
+            kind="weights",
+            name=model,
+            state="missing",
+            says=f"{size}, not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set",
+        )
+    return Need(kind="weights", name=model, state="note", says=f"{size}, will be downloaded from {constants.ENDPOINT}")
+
+
+def _predictors(suite: Suite) -> list[Need]:
+    """Step predictors in folders; one of a name is found out when the suite is loaded."""
+    asked = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
+    found = []
+    for name in sorted(asked):
+        if name.startswith((".", "/", "~")):
+            there = find_path(name) is not None
+            says = "is there" if there else "train it first: perjoule budgetfusion train --help"
+            found.append(Need(kind="weights", name=name, state="ok" if there else "missing", says=says))
+    return found
+
+
+def _memory(suite: Suite) -> list[Need]:
+    needs = {v.name: need for v in suite.variants if (need := _vram_mib(v)) is not None}
+    if not needs:
+        return []
+    largest = max(needs, key=lambda name: needs[name])
+    most = needs[largest]
+    says = f"{most / 1024:.1f} GiB for {largest} at batch 1, about"
+    boards = nvidia_gpus()
+    if not boards:
+        return [
+            Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")
+        ]
+    name = boards[0]["name"] or "GPU"
+    if boards[0]["memory_bytes"] is None:  # boards that share the CPU's memory do not tell
+        return [Need(kind="memory", name=name, state="note", says=f"{says}; the board does not tell how much it has")]
+    there = boards[0]["memory_bytes"] >> 20
+    state: State = "ok" if there >= most else "missing"
+    return [Need(kind="memory", name=name, state=state, says=f"{says}; {there / 1024:.1f} GiB are there")]
+
+
+def _vram_mib(variant: Variant) -> int | None:
+    known = [facts.vram_mib for model in repositories(variant) if (facts := facts_of(model)) and facts.vram_mib]
+    return max(known, default=None)
+
+
+def _disk(suite: Suite, missing: set[str]) -> list[Need]:
+    from huggingface_hub import constants
+
+    if not missing:
+        return []
+    files: dict[tuple[str, str], int] = {}
+    for variant in suite.variants:
+        parts = [(variant.model, ""), *((p.model, p.file) for p in (variant.denoiser, variant.lora) if p is not None)]
+        for model, file in parts:
+            facts = facts_of(model)
+            if model in missing and facts and facts.size_mib:
+                files[model, file] = facts.size_mib
+    need, cache = sum(files.values()), Path(constants.HF_HUB_CACHE)
+    free = free_bytes(cache) >> 20
+    says = f"about {need / 1024:.1f} GiB to download, {free / 1024:.1f} GiB free"
+    if free < need:
+        return [Need(kind="disk", name=str(cache), state="missing", says=f"{says}: make room, or set HF_HOME")]
+    return [Need(kind="disk", name=str(cache), state="ok", says=says)]
+
+
+def _is_cached(model: str) -> bool:
+    """Whether the hub's cache has weights of it; a run finds out whether all are there."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "snapshots"
+    return any(next(folder.rglob(f"*{suffix}"), None) for suffix in (".safetensors", ".bin"))

@@ -1,0 +1,379 @@
+"""One trial: a window of one cell, on one device.
+
+    one trial
+    ──────────┬───────────┬──────────────────────────────┬───────────────────────────
+     cooldown │ (warm-up) │ sync  window: iterations  sync│ PNG, hash, trials.jsonl
+    ──────────┴───────────┴──────────────────────────────┴───────────────────────────
+
+Warm-up happens whenever the variant changes. Encoding and writing stand outside the window.
+
+Whatever the pipeline or the step policy raises while it is loaded, prepared, warmed up or run fails the trial, with the
+reason; the next trial goes on. Only a device on which nothing works any more ends the run (`Bench.dead`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, replace
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+
+from perjoule.errors import MeterError, PerjouleError
+from perjoule.files import replacing
+from perjoule.prompts.findings import remarks
+from perjoule.protocols import (
+    EnergyMeter,
+    Generation,
+    GeneratorFactory,
+    ImageGenerator,
+    Images,
+    StepPolicy,
+    Window,
+    reads_prompts,
+)
+from perjoule.running.failures import Failure, failure_of
+from perjoule.running.policies import load_policy
+from perjoule.runs.pictures import pixel_digest
+from perjoule.suite.schedule import image_id
+from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
+from perjoule.warnings import warning
+
+
+class NotLoadedError(Exception):
+    """A pipeline could not be loaded, or its device died before the first window; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Hold the failure."""
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class GeneratorCache:
+    """Loaded pipelines. Variants that differ in their steps alone share one.
+
+    Args:
+        factory: Loads a variant.
+        where: Names a variant's place in its suite file.
+        keep_all: Keep every pipeline; otherwise one at a time, since two large ones seldom fit.
+    """
+
+    def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str], keep_all: bool = False) -> None:
+        self._factory, self.where, self._keep_all = factory, where, keep_all
+        self._loaded: list[tuple[Variant, ImageGenerator]] = []
+        self._failed: list[tuple[Variant, Failure]] = []
+
+    def get(self, variant: Variant) -> ImageGenerator:
+        """Return the generator of a variant, loaded unless it is there. What failed once is not tried again.
+
+        Raises:
+            NotLoadedError: If loading raised, now or earlier.
+            PerjouleError: As the factory raised it, the first time.
+        """
+        pipeline = replace(
+            variant,
+            name="",
+            role="fixed",
+            policy="fixed",
+            family="",
+            steps=(),
+            levels=(),
+            policy_args={},
+            batch_size=None,
+        )
+        found = next((generator for known, generator in self._loaded if known == pipeline), None)
+        if found is not None:
+            return found
+        failed = next((failure for known, failure in self._failed if known == pipeline), None)
+        if failed is not None:
+            raise NotLoadedError(failed)
+        if not self._keep_all:
+            self._loaded.clear()  # let go of the old weights before the new ones are read
+        try:
+            self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
+        except Exception as error:
+            self._failed.append((pipeline, failure_of(error)))
+            if isinstance(error, PerjouleError):
+                raise
+            raise NotLoadedError(self._failed[-1][1]) from error
+        return self._loaded[-1][1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyCell:
+    """A cell whose pipeline is loaded and whose step policy is prepared."""
+
+    cell: Cell
+    generator: ImageGenerator
+    policy: StepPolicy
+
+
+def draw_cell(ready: ReadyCell, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
+    """Draw one image per prompt and seed, as the cell's step policy decides: trials and energy tests both call this."""
+    return ready.policy.draw(ready.generator, prompts, seeds)
+
+
+class Cells:
+    """Makes cells ready; pipelines and step policies are kept.
+
+    Args:
+        generators: Loaded pipelines.
+        texts: All prompts of the run, which step policies prepare for.
+        keep_all: Keep every policy; otherwise a new one replaces the others, which would keep their weights in memory.
+    """
+
+    def __init__(self, generators: GeneratorCache, texts: Sequence[str], keep_all: bool = False) -> None:
+        self._generators, self._texts, self._keep_all = generators, texts, keep_all
+        self._policies: dict[str, StepPolicy] = {}
+
+    def ready(self, cell: Cell) -> ReadyCell:
+        """Load the pipeline and prepare the step policy, unless that is done.
+
+        Raises:
+            UsageError: If a pipeline or a policy cannot be loaded.
+        """
+        if cell.cell_id not in self._policies and not self._keep_all:
+            self._policies.clear()  # before the next weights are read
+        generator = self._generators.get(cell.variant)
+        if cell.cell_id not in self._policies:
+            policy = load_policy(cell, self._generators.where)
+            policy.prepare(generator, self._texts)
+            self._policies[cell.cell_id] = policy
+        return ReadyCell(cell=cell, generator=generator, policy=self._policies[cell.cell_id])
+
+
+class Bench:
+    """Does one trial after the other on one device: loads, warms up, learns the idle power, opens the window.
+
+    Args:
+        plan: All trials of the run, whose prompts the step policies prepare for.
+        protocol: Of the suite.
+        meter: Open.
+        generators: Loaded pipelines.
+        image_file: Where an image belongs, by its id.
+
+    Attributes:
+        dead: Why no further trial is possible in this process; None while all is well.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[Assignment],
+        protocol: Protocol,
+        meter: EnergyMeter,
+        generators: GeneratorCache,
+        image_file: Callable[[str], Path],
+    ) -> None:
+        self._protocol, self._meter, self._image_file = protocol, meter, image_file
+        self._cells = Cells(generators, texts_of(plan), keep_all=protocol.interleave)
+        self._warm: list[str] = []
+        self._idle_power_w: float | None = None
+        self._rested = False
+        self._unprepared: dict[str, Failure] = {}
+        self.dead: str | None = None
+
+    def do(self, assignment: Assignment) -> Trial:
+        """The trial, its images stored; a failed one if its pipeline or step policy raises.
+
+        Raises:
+            MeterError: If the window cannot be opened.
+            OSError: If the images cannot be written.
+        """
+        protocol, cell_id = self._protocol, assignment.cell.cell_id
+        if cell_id in self._unprepared:
+            return self._failed(assignment, self._unprepared[cell_id])
+        try:
+            ready = self._ready(assignment)
+        except NotLoadedError as error:
+            return self._failed(assignment, error.failure)
+        except Exception as error:  # of the factory, the policy or the warm-up
+            self._unprepared[cell_id] = failure_of(error)
+            return self._failed(assignment, self._unprepared[cell_id])
+        if not self._rested and protocol.idle_s:
+            # after the first load, so that the device holds the context it will hold in the windows
+            self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
+        if protocol.cooldown_s:
+            time.sleep(protocol.cooldown_s)
+        trial, failure = run_trial(assignment, protocol, self._meter, ready, self._image_file, self._idle_power_w)
+        if failure is not None and failure.kills_context:
+            self.dead = failure.reason
+        return trial
+
+    def _failed(self, assignment: Assignment, failure: Failure) -> Trial:
+        if failure.kills_context:
+            self.dead = failure.reason
+        return failed_trial(assignment, failure)
+
+    def _ready(self, assignment: Assignment) -> ReadyCell:
+        """The cell of a trial, its pipeline loaded and warm."""
+        protocol, cell = self._protocol, assignment.cell
+        ready = self._cells.ready(cell)
+        if cell.variant.name not in self._warm:
+            _warm_up(ready, assignment, protocol.warmup_iterations)
+            # a variant whose pipeline was let go of in between is cold again
+            self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
+        return ready
+
+
+def texts_of(plan: Sequence[Assignment]) -> list[str]:
+    """Every distinct prompt of a plan, in its order."""
+    return list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
+
+
+def run_trial(
+    assignment: Assignment,
+    protocol: Protocol,
+    meter: EnergyMeter,
+    ready: ReadyCell,
+    image_file: Callable[[str], Path],
+    idle_power_w: float | None = None,
+) -> tuple[Trial, Failure | None]:
+    """One window, its images stored and hashed, and what failed in it.
+
+    Raises:
+        MeterError: If the window cannot be opened.
+        OSError: If the images cannot be written.
+    """
+    texts = [prompt.text for prompt in assignment.prompts]
+    result: Generation | None = None
+    failure: Failure | None = None
+    window: Window | None = None
+    try:
+        with meter.window(
+            label=assignment.trial_id, sync=ready.generator.synchronize, max_uncertainty=protocol.max_uncertainty
+        ) as window:
+            try:
+                for _ in window.repeat(at_least=protocol.iterations):
+                    result = draw_cell(ready, texts, assignment.seeds)
+            except Exception as error:
+                failure = failure_of(error, ready.generator.synchronize)
+    except MeterError:
+        raise
+    except Exception as error:  # of waiting for the device, at either end of the window
+        failure = failure or failure_of(error, ready.generator.synchronize)
+    trial = failed_trial(assignment, failure or Failure(reason=""))
+    if window is not None:
+        reading = _with_net_energy(window.reading, idle_power_w)
+        trial = replace(trial, reading=reading, iterations=reading.iterations or protocol.iterations)
+    if failure is None and (problem := problem_of(result, len(texts))):
+        failure = Failure(reason=problem)
+        trial = replace(trial, failure=problem)
+    said: tuple[str, ...] = ()
+    if failure is None:
+        try:
+            said = _prompt_remarks(ready.generator, texts)
+        except Exception as error:  # of a tokenizer, which is a part of the pipeline
+            failure = failure_of(error)
+            trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
+    if failure is not None or result is None:
+        return trial, failure
+    hashes, flat = _store(result.images, assignment, image_file)
+    finished = replace(
+        trial,
+        steps=tuple(int(steps) for steps in result.steps),  # numpy's numbers are not JSON
+        nfe_per_image=float(result.nfe_per_image),
+        image_count=len(texts),
+        image_sha256=hashes,
+        phases_s={k: round(float(v), 6) for k, v in result.phases_s.items()},
+        failure=None,
+        remarks=(*flat, *said),
+    )
+    return finished, None
+
+
+def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
+    """A trial that left nothing but a reason."""
+    cell = assignment.cell
+    return Trial(
+        trial_id=assignment.trial_id,
+        cell_id=cell.cell_id,
+        variant=cell.variant.name,
+        role=cell.variant.role,
+        policy=cell.variant.policy,
+        block=assignment.block,
+        prompts=tuple(prompt.text for prompt in assignment.prompts),
+        prompt_ids=tuple(prompt.prompt_id for prompt in assignment.prompts),
+        seeds=assignment.seeds,
+        steps=(cell.steps,) * len(assignment.prompts) if cell.steps else (),
+        nfe_per_image=None,
+        image_count=0,
+        iterations=0,
+        reading=None,
+        failure=failure.reason,
+        traceback=failure.traceback,
+    )
+
+
+def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
+    """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
+    texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
+    seeds = assignment.seeds[: assignment.cell.batch_size]
+    for _ in range(iterations):
+        try:
+            if assignment.cell.steps is not None:
+                ready.generator.generate(texts, seeds, min(2, assignment.cell.steps))
+            else:
+                draw_cell(ready, texts, seeds)
+        except Exception as error:
+            failure = failure_of(error, ready.generator.synchronize)
+            if failure.kills_context:
+                raise NotLoadedError(failure) from error
+            return  # the trial itself will fail in the same way, and record why
+
+
+def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> EnergyReading:
+    """Add what the run's own rest period tells, where the meter had no idle power of its own."""
+    if idle_power_w is None or reading.energy_j is None or reading.net_energy_j is not None:
+        return reading
+    return replace(
+        reading,
+        idle_power_w=idle_power_w,
+        net_energy_j=reading.energy_j - idle_power_w * reading.duration_s,
+    )
+
+
+def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[str, ...]:
+    return remarks(generator.read_prompts(texts), len(texts)) if reads_prompts(generator) else ()
+
+
+def problem_of(result: object, count: int) -> str | None:
+    """What is wrong with the result of a policy that should have drawn `count` images; None if nothing is."""
+    if not isinstance(result, Generation):
+        return f"the step policy returned {type(result).__name__}, not a Generation"
+    images = result.images
+    if not isinstance(images, np.ndarray):
+        return f"the pipeline returned {type(images).__name__}, not an array of images"
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count or images.shape[3] != 3 or not images.size:
+        return f"the pipeline returned {images.dtype} images of shape {images.shape}, not ({count}, h, w, 3) uint8"
+    if not isinstance(result.steps, Sized) or len(result.steps) != count:
+        number = len(result.steps) if isinstance(result.steps, Sized) else "no"
+        return f"the step policy returned {number} step counts for {count} images"
+    numbers = {"steps": result.steps, "nfe_per_image": (result.nfe_per_image,), "phases_s": result.phases_s.values()}
+    for name, values in numbers.items():
+        if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
+            return f"the step policy returned {name} = {getattr(result, name)!r}: finite numbers are expected"
+    return None
+
+
+def _store(
+    images: Images, assignment: Assignment, image_file: Callable[[str], Path]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write the images of block 0 and hash all. -> (SHA-256 of each image's pixels, remarks)."""
+    from PIL import Image
+
+    hashes = []
+    for picture, prompt, seed in zip(images, assignment.prompts, assignment.seeds, strict=True):
+        hashes.append(pixel_digest(picture))
+        if assignment.block == 0:
+            name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
+            with replacing(image_file(name)) as file:
+                Image.fromarray(picture).save(file, "PNG", compress_level=1)
+    flat = [picture[0, 0] for picture in images if (picture == picture[0, 0]).all()]
+    if not flat:
+        return tuple(hashes), ()
+    colour = "#" + bytes(flat[0]).hex()
+    verb = "is" if len(flat) == 1 else "are"
+    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} pictures {verb} of one colour ({colour})"),)

@@ -1,0 +1,162 @@
+"""Trials on several devices at once, booked in one run directory.
+
+    driver   Ledger, RunWriter, budget         ──assignment──►   worker   pipelines, meter, Bench     (one a device)
+                                               ◄────Parcel────            trial and PNG files
+
+Windows are dealt out by their number, so that every cell's n-th window is done by the same worker: what boards do not
+have in common then falls on all cells alike, and paired differences stay within a board. Each worker keeps the order of
+the plan. A worker that is lost is replaced, and its trial done again; a trial that loses two is recorded as failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol as Interface
+
+from perjoule.errors import BudgetSpent, PerjouleError
+from perjoule.files import write_bytes
+from perjoule.forecast.budget import Spending
+from perjoule.running.execute import Ledger, Progress
+from perjoule.running.failures import Failure
+from perjoule.running.trial import Bench, failed_trial
+from perjoule.runs.writer import RunWriter
+from perjoule.types import Assignment, Trial
+
+# how often a trial may lose its worker before it counts as failed
+ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What comes back from a worker: the trial, and its images as PNG files by image id."""
+
+    trial: Trial
+    images: dict[str, bytes]
+
+
+class Worker(Interface):
+    """A device elsewhere that does one trial at a time."""
+
+    def do(self, assignment: Assignment) -> Future[Parcel]:
+        """Start a trial. The future raises if the worker is lost on the way."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device; whatever is running there ends."""
+        ...
+
+
+class PackingBench:
+    """The worker's side: does trials into a folder of its own and packs what is in it.
+
+    Args:
+        bench: Makes the bench, given where an image belongs.
+    """
+
+    def __init__(self, bench: Callable[[Callable[[str], Path]], Bench]) -> None:
+        self._temporary = TemporaryDirectory(prefix="perjoule-")
+        self._folder = Path(self._temporary.name)
+        self._bench = bench(lambda image_id: self._folder / f"{image_id}.png")
+
+    def do(self, assignment: Assignment) -> Parcel:
+        """Do a trial. Raises RuntimeError if the device is dead: the worker is then lost, and another takes over."""
+        trial = self._bench.do(assignment)
+        if self._bench.dead is not None:
+            raise RuntimeError(f"the GPU's context is dead ({self._bench.dead})")
+        files = sorted(self._folder.glob("*.png"))
+        images = {file.stem: file.read_bytes() for file in files}
+        for file in files:
+            file.unlink()
+        return Parcel(trial=trial, images=images)
+
+    def close(self) -> None:
+        """Delete the folder."""
+        self._temporary.cleanup()
+
+
+def execute_on(
+    plan: Sequence[Assignment],
+    *,
+    spawn: Callable[[], Worker],
+    count: int,
+    writer: RunWriter,
+    on_progress: Callable[[Progress], None],
+    spending: Spending,
+) -> None:
+    """Do all trials of the plan that `writer` does not hold yet, on `count` workers; `execute` does them here.
+
+    The files of the run are brought into the order of the plan when it ends.
+
+    Args:
+        plan: All trials.
+        spawn: Makes a worker, at the beginning and in the place of one that was lost.
+        count: Workers.
+        writer: Of the run.
+        on_progress: Called after every trial.
+        spending: The account; windows that are under way do not count yet.
+
+    Raises:
+        BudgetSpent: If the next window would not fit any more; each worker finishes its window.
+        PerjouleError: As a worker raised it.
+    """
+    ledger = Ledger(plan, writer, spending, on_progress)
+    queues: list[deque[Assignment]] = [deque() for _ in range(count)]
+    for assignment in plan:
+        if assignment.trial_id not in writer.done:
+            queues[_window(assignment) % count].append(assignment)
+    workers: dict[int, Worker] = {}
+    running: dict[Future[Parcel], tuple[int, Assignment, int]] = {}
+    why: str | None = None
+
+    def start(number: int, assignment: Assignment, attempt: int = 1) -> None:
+        if number not in workers:
+            workers[number] = spawn()
+        running[workers[number].do(assignment)] = (number, assignment, attempt)
+
+    try:
+        for number, queue in enumerate(queues):
+            why = why or (ledger.why_stop(queue[0]) if queue else None)
+            if queue and not why:
+                start(number, queue.popleft())
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, assignment, attempt = running.pop(future)
+                error = future.exception()
+                if isinstance(error, PerjouleError):
+                    raise error
+                if error is not None:
+                    workers.pop(number).close()
+                    if attempt < ATTEMPTS:
+                        start(number, assignment, attempt + 1)
+                        continue
+                    words = f"the worker was lost {attempt} times: {type(error).__name__}: {error}"
+                    ledger.book(failed_trial(assignment, Failure(reason=words)))
+                else:
+                    _book(future.result(), writer, ledger)
+                why = why or (ledger.why_stop(queues[number][0]) if queues[number] else None)
+                if queues[number] and not why:
+                    start(number, queues[number].popleft())
+        if why:
+            raise BudgetSpent(why)
+    finally:
+        for worker in workers.values():
+            worker.close()
+        writer.close()
+        writer.sort([assignment.trial_id for assignment in plan])
+
+
+def _book(found: Parcel, writer: RunWriter, ledger: Ledger) -> None:
+    """Images first, so that a trial that is on disk has them."""
+    for image_id, png in found.images.items():
+        write_bytes(writer.image_file(image_id), png)
+    ledger.book(found.trial)
+
+
+def _window(assignment: Assignment) -> int:
+    """The number of a window inside its cell and block."""
+    return int(assignment.trial_id.rsplit(".", 1)[1])

@@ -1,0 +1,1 @@
+"""Run directories: what is on disk, written and read."""

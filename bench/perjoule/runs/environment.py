@@ -1,0 +1,121 @@
+"""The system under test, and the part of it that must agree before two runs may be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from perjoule import __version__
+from perjoule.meters.base import BaseMeter
+from perjoule.meters.identity import cpu_name
+from perjoule.meters.nvml import describe_gpus, visible_gpus
+from perjoule.protocols import EnergyMeter
+from perjoule.runs.commit import checked_out_commit
+from perjoule.text import without_uuids
+from perjoule.types import Suite
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "cvvdp",
+    "pyiqa",
+    "nvidia-ml-py",
+    "codecarbon",
+)
+
+
+def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], command: list[str]) -> dict[str, Any]:
+    """Everything that can change an energy or an image, for `environment.json`.
+
+    `comparability` holds the keys whose difference makes joules incomparable; `comparability_key` is its digest.
+    """
+    system = system_of(meter)
+    packages = {name: found for name in _PACKAGES if (found := _version(name))}
+    comparability = {
+        **system,
+        "models": model_digests,
+        "torch": packages.get("torch", ""),
+        "diffusers": packages.get("diffusers", ""),
+        "threads": suite.protocol.threads or os.cpu_count(),
+    }
+    key = hashlib.sha256(json.dumps(comparability, sort_keys=True).encode()).hexdigest()[:16]
+    record: dict[str, Any] = {
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "perjoule": __version__,
+        # a board that was asked for by its UUID is named as the meter names it
+        "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
+        "suite": suite.name,
+        "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
+        "models": model_digests,
+        "gpu": nvidia_gpus(),
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "os": platform.platform(),
+        "python": sys.version.split()[0],
+        "packages": packages,
+        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        "commit": checked_out_commit(Path()),
+        "comparability": comparability,
+        "comparability_key": key,
+        "fingerprint": key,
+    }
+    return {key: _scrubbed(value) for key, value in record.items()}
+
+
+def system_of(meter: EnergyMeter) -> dict[str, Any]:
+    """What joules of this meter are of: the keys that must agree before two of its readings may be compared.
+
+    They are about the boards that are measured, not about all boards in the host. A meter of the CPU adds the GPUs that
+    the work may use unmeasured, since how long the CPU works depends on them.
+    """
+    boards = meter.describe() if isinstance(meter, BaseMeter) else ()
+    kind = meter.name.split(":")[0]
+    if boards:
+        return {
+            "device": [board.model for board in boards],
+            "meter": kind,
+            "driver": boards[0].driver.split(".")[0],
+            "power_limit_w": [board.limit_w for board in boards],
+        }
+    system: dict[str, Any] = {"device": cpu_name(), "meter": kind, "driver": "", "power_limit_w": []}
+    gpus = list(visible_gpus())
+    return system | ({"visible_gpus": gpus} if gpus else {})
+
+
+def gpu_name() -> str | None:
+    """Name of the first NVIDIA GPU; None without one, and where it does not tell its name."""
+    gpus = nvidia_gpus()
+    return gpus[0]["name"] if gpus else None
+
+
+def nvidia_gpus() -> list[dict[str, Any]]:
+    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what it does not tell."""
+    return describe_gpus()
+
+
+def _scrubbed(value: Any) -> Any:
+    """The same with boards named by digests wherever a text holds a UUID: the record is shared."""
+    if isinstance(value, str):
+        return without_uuids(value)
+    if isinstance(value, dict):
+        return {key: _scrubbed(item) for key, item in value.items()}
+    return [_scrubbed(item) for item in value] if isinstance(value, list) else value
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

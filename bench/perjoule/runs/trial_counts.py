@@ -1,0 +1,115 @@
+"""What became of the planned trials of a run: how many finished, how many failed and why, which cells have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from perjoule.errors import RunError
+from perjoule.runs.columns import TRIAL_COLUMNS
+from perjoule.runs.directory import Run
+from perjoule.suite.reading import cells_of
+from perjoule.suite.schedule import planned_trials
+from perjoule.text import one_line
+
+_NEEDED = {"cell_id", "failure", "warnings"}
+_MOST_CELLS = 4
+_MOST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCount:
+    """Trials that failed for one reason, and their cells."""
+
+    reason: str
+    count: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCounts:
+    """The trials of a run, counted.
+
+    Attributes:
+        planned: Trials of the plan; None for an imported run, which has no plan.
+        done: Trials on disk, failed ones included.
+        failed: Trials that failed.
+        one_colour: Trials with pictures of one colour (W270).
+        failures: By reason, the most frequent first.
+        empty_cells: Planned cells without a finished trial.
+    """
+
+    planned: int | None
+    done: int
+    failed: int
+    one_colour: int
+    failures: tuple[FailureCount, ...]
+    empty_cells: tuple[str, ...]
+
+    def words(self) -> Iterator[str]:
+        """Say what went wrong, the failures last: `4 of 4 trials failed: ValueError: …`."""
+        if self.one_colour:
+            yield f"W270: {self.one_colour} of {self.done} trials have pictures of one colour: look at the pictures"
+        if not self.failed:
+            return
+        if self.empty_cells:
+            yield f"no trial finished in {_some(self.empty_cells)}"
+        if len(self.failures) == 1:
+            (only,) = self.failures
+            yield f"{self.failed} of {self.done} trials failed: {only.reason} ({_some(only.cells)})"
+            return
+        parts = [f"  {one.count} × {one.reason} ({_some(one.cells)})" for one in self.failures]
+        yield "\n".join([f"{self.failed} of {self.done} trials failed:", *parts])
+
+
+def trial_counts(run: Run) -> TrialCounts:
+    """Count the trials of a run."""
+    trials = run.trials
+    if not set(trials.columns) >= _NEEDED:
+        trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
+    imported = not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants)
+    failed = trials.filter(pl.col("failure").is_not_null()).select("cell_id", "failure")
+    by_reason: dict[str, list[str]] = {}
+    for cell_id, failure in failed.iter_rows():
+        by_reason.setdefault(one_line(failure)[:_MOST_REASON], []).append(cell_id)
+    finished = set(trials.filter(pl.col("failure").is_null())["cell_id"])
+    return TrialCounts(
+        planned=None if imported else planned_trials(run.suite, len(run.prompt_set)),
+        done=len(trials),
+        failed=len(failed),
+        one_colour=int(_marked(trials, "W270").sum()),
+        failures=tuple(
+            FailureCount(reason=reason, count=len(cells), cells=tuple(dict.fromkeys(cells)))
+            for reason, cells in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        ),
+        empty_cells=()
+        if imported
+        else tuple(cell.cell_id for cell in cells_of(run.suite) if cell.cell_id not in finished),
+    )
+
+
+def require_every_cell(run: Run) -> None:
+    """Raise RunError if a planned cell of a run has no finished trial: it cannot be compared with."""
+    found = trial_counts(run)
+    if not found.empty_cells:
+        return
+    reasons = "; ".join(f"{one.count} × {one.reason}" for one in found.failures[:3])
+    raise RunError(
+        f"{run.path}: no trial finished in {_some(found.empty_cells)}{f' ({reasons})' if reasons else ''}: remove the "
+        "cause and go on with: "
+        f"perjoule run {run.path / 'suite.toml'} --out {run.path} --resume{' --retry-failed' if reasons else ''}"
+    )
+
+
+def _marked(trials: pl.DataFrame, code: str) -> pl.Series:
+    """Which trials carry a warning code."""
+    return trials.select(pl.col("warnings").list.eval(pl.element().str.starts_with(code)).list.any().fill_null(False))[
+        "warnings"
+    ]
+
+
+def _some(cells: tuple[str, ...]) -> str:
+    more = f" and {len(cells) - _MOST_CELLS} more cells" if len(cells) > _MOST_CELLS else ""
+    return ", ".join(cells[:_MOST_CELLS]) + more

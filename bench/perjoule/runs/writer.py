@@ -1,0 +1,304 @@
+"""Writing a run: append-only, a trial on disk before the next one starts, and derived tables at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+
+from perjoule.errors import RunError, UsageError
+from perjoule.files import (
+    append_line,
+    append_lines,
+    mend,
+    open_journal,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_parquet,
+)
+from perjoule.meters.conditions import totals
+from perjoule.runs.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
+from perjoule.runs.directory import load_run, located
+from perjoule.suite.reading import suite_digest, write_suite
+from perjoule.suite.schedule import image_id
+from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
+
+FAILURES = "failures.jsonl"
+SUPERSEDED = "superseded.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What going on with a run reads of a row of `trials.jsonl`."""
+
+    trial_id: StrictStr
+    cell_id: StrictStr
+    prompt_ids: list[StrictStr]
+    seeds: list[StrictInt]
+    failure: StrictStr | None
+    energy_j: StrictFloat | None
+    uncertainty_j: StrictFloat | None
+    duration_s: StrictFloat | None
+    image_count: StrictInt
+    iterations: StrictInt
+    warnings: list[StrictStr]
+
+
+_ROWS = TypeAdapter(list[_Row])
+
+
+class RunWriter:
+    """Appends to a run directory; a trial is on disk before the next one starts."""
+
+    def __init__(self, path: Path, done: dict[str, dict[str, Any]], superseded: Sequence[dict[str, Any]] = ()) -> None:
+        """Open the append-only files.
+
+        Args:
+            path: Of the run.
+            done: The rows that are there already, by trial id.
+            superseded: Rows of attempts that are made again: what they cost is spent.
+        """
+        self.path = path
+        self.done = done
+        self.superseded = superseded
+        self._trials: IO[bytes] = open_journal(path / "trials.jsonl")
+        self._traces: IO[bytes] = open_journal(path / "traces.jsonl")
+        self._devices: IO[bytes] = open_journal(path / "devices.jsonl")
+
+    @classmethod
+    def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
+        """Start a new run.
+
+        Raises:
+            UsageError: If the directory exists and is not empty.
+        """
+        require_vacant(path)
+        write_suite(suite, path / "suite.toml")
+        (path / "images").mkdir(exist_ok=True)
+        write_json_lines(path / "prompts.jsonl", [asdict(prompt) for prompt in prompts])
+        digest = hashlib.sha256((path / "prompts.jsonl").read_bytes()).hexdigest()
+        # last, since its presence is what makes the directory a run
+        write_json(path / "environment.json", {"schema": SCHEMA, **environment, "prompts_jsonl_sha256": digest})
+        return cls(path, {})
+
+    @classmethod
+    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any], *, retry_failed: bool = False) -> RunWriter:
+        """Go on with a run that was interrupted.
+
+        A last line torn by a crash is dropped: its trial is done again. Trials that failed stay failed, unless
+        `retry_failed`: then those, and trials without joules, are moved to `superseded.jsonl` and done again.
+
+        Raises:
+            RunError: If there is no run, or it was made by another suite or on another system (names the key and both
+                values).
+        """
+        run = load_run(path)
+        if suite_digest(run.suite) != suite_digest(suite):
+            raise RunError(
+                f"{path} was made by another version of suite {suite.name!r} (see its suite.toml): "
+                f"resume with `perjoule run {path / 'suite.toml'} --out {path} --resume`, or choose another --out"
+            )
+        for key, there, here in differing_keys(run.environment, environment):
+            raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
+        if (path / "images").is_symlink():
+            raise RunError(
+                f"{path / 'images'} is a symbolic link, and pictures are not read through links: move them here"
+            )
+        # damage is found before a joule is spent
+        with located(path / "trials.jsonl"):
+            images_of(run.trials)
+        rows = _checked(path / "trials.jsonl", mend(path / "trials.jsonl"))
+        mend(path / "traces.jsonl")
+        mend(path / "devices.jsonl")
+        if retry_failed:
+            _supersede(path, rows)
+            rows = read_json_lines(path / "trials.jsonl")
+        superseded = _checked(path / SUPERSEDED, read_json_lines(path / SUPERSEDED))
+        return cls(path, {row["trial_id"]: row for row in rows}, superseded)
+
+    def append(self, trial: Trial) -> None:
+        """Write one trial and wait until it is on disk."""
+        row = trial_row(trial)
+        if trial.reading is not None and trial.reading.trace is not None:
+            append_line(self._traces, {"trial_id": trial.trial_id, **asdict(trial.reading.trace)})
+        for device in trial.reading.devices if trial.reading is not None else ():
+            append_line(self._devices, {"trial_id": trial.trial_id, **asdict(device)})
+        if trial.traceback:
+            with open_journal(self.path / FAILURES) as file:
+                append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
+        append_line(self._trials, row)
+        self.done[trial.trial_id] = row
+
+    def image_file(self, image_id: str) -> Path:
+        """Where an image belongs."""
+        return self.path / "images" / f"{image_id}.png"
+
+    def close(self) -> None:
+        """Close the files."""
+        self._trials.close()
+        self._traces.close()
+        self._devices.close()
+
+    def sort(self, order: Sequence[str]) -> None:
+        """Bring the closed files into this order of trials, each whole or not at all; what is not named comes last."""
+        place = {trial_id: number for number, trial_id in enumerate(order)}
+        for name in ("trials", "traces", "devices"):
+            with located(file := self.path / f"{name}.jsonl"):
+                rows = sorted(read_json_lines(file), key=lambda row: place.get(row["trial_id"], len(place)))
+                write_json_lines(file, rows)
+
+    def finish(self) -> None:
+        """Derive the tables that are made of the append-only files."""
+        self.close()
+        run = load_run(self.path)
+        with located(self.path / "trials.jsonl"):
+            images = images_of(run.trials)
+        write_parquet(images, self.path / "images.parquet")
+        columns = {name: POWER_COLUMNS[name] for name in ("trial_id", "t_s", "power_w", "source")}
+        with located(file := self.path / "traces.jsonl"):
+            samples = [
+                {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
+                for trace in read_json_lines(file)
+                for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
+            ]
+            traces = pl.DataFrame(samples, schema=columns)
+        kinds = run.trials.select("trial_id", "boundary", "provenance")
+        power = traces.join(kinds, on="trial_id", how="left", maintain_order="left")
+        write_parquet(power, self.path / "power.parquet")
+
+
+def _checked(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of trials; raises RunError if one lacks what going on with the run reads."""
+    try:
+        _ROWS.validate_python(rows)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        number, *keys = detail["loc"]
+        place = f"{file}: trial {int(number) + 1}: {'.'.join(map(str, keys))}"
+        raise RunError(f"{place}: {detail['msg'].lower()}: restore the file from a copy, or delete that line") from None
+    return rows
+
+
+def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Move trials that failed or have no joules out of the journals, their power samples and boards with them."""
+    again = [row for row in rows if row.get("failure") is not None or row.get("energy_j") is None]
+    gone = {row["trial_id"] for row in again}
+    # first, so that a crash in between loses nothing: at worst an attempt is counted as spent twice
+    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
+        append_lines(journal, again)
+    for name in ("traces", "devices", "trials"):
+        with located(file := path / f"{name}.jsonl"):
+            kept = [row for row in read_json_lines(file) if row["trial_id"] not in gone]
+            write_json_lines(file, kept)
+
+
+def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:
+    """Refuse to resume a run whose trials hold other images than the plan gives them.
+
+    Another version of perjoule may lay out its plan differently: the same trial id would then mean other images, some
+    images would be made twice and others never.
+
+    Raises:
+        RunError: If a finished trial differs from the plan (names the trial).
+    """
+    planned = {trial.trial_id: ([p.prompt_id for p in trial.prompts], list(trial.seeds)) for trial in plan}
+    for row in _checked(path / "trials.jsonl", read_json_lines(path / "trials.jsonl")):
+        images = row["prompt_ids"], row["seeds"]
+        if row["trial_id"] in planned and images != planned[row["trial_id"]]:
+            raise RunError(
+                f"{path}: trial {row['trial_id']} holds other images than this version of perjoule plans for it: "
+                "resume with the version that started the run (see environment.json), or choose another --out"
+            )
+
+
+def require_vacant(path: Path) -> None:
+    """Raise UsageError if a new run cannot start in `path` because something is there already."""
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist: make that folder, or remove it")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
+
+
+def images_of(trials: pl.DataFrame) -> pl.DataFrame:
+    """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out.
+
+    Raises:
+        ValueError: If a trial states another number of step counts or digests than of images (names the trial).
+    """
+    made = trials.filter((pl.col("block") == 0) & pl.col("failure").is_null())
+    for name in ("steps", "image_sha256"):
+        torn = made.filter(pl.col(name).list.len().ne_missing(pl.col("prompt_ids").list.len()))
+        if len(torn):
+            raise ValueError(
+                f"trial {torn['trial_id'][0]}: its {name} and prompt_ids differ in number: restore its row"
+            )
+    rows = []
+    for trial in made.iter_rows(named=True):
+        for pid, seed, steps, sha in zip(
+            trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
+        ):
+            name = image_id(trial["cell_id"], pid, seed)
+            rows.append(
+                {
+                    "image_id": name,
+                    "trial_id": trial["trial_id"],
+                    "cell_id": trial["cell_id"],
+                    "variant": trial["variant"],
+                    "prompt_id": pid,
+                    "seed": seed,
+                    "steps": steps,
+                    "file": f"images/{name}.png",
+                    "sha256": sha,
+                }
+            )
+    return pl.DataFrame(rows, schema=IMAGE_COLUMNS).sort("image_id")
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """A trial as a flat row, the reading spread over its columns."""
+    reading = trial.reading
+    row = {k: v for k, v in asdict(trial).items() if k not in ("reading", "traceback", "remarks")}
+    columns = (
+        "energy_j",
+        "uncertainty_j",
+        "net_energy_j",
+        "partial_energy_j",
+        "idle_power_w",
+        "duration_s",
+        "boundary",
+        "provenance",
+        "device",
+        "device_digest",
+        "power_limit_w",
+    )
+    spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
+    warnings = [*(reading.warnings if reading else ()), *trial.remarks]
+    return row | spread | totals(reading) | _machine(reading) | {"warnings": warnings}
+
+
+def _machine(reading: EnergyReading | None) -> dict[str, Any]:
+    """The machine's load as columns."""
+    load = reading.machine if reading is not None else None
+    before_after = {
+        f"{name}_{when}": getattr(load, name)[i] if load is not None else None
+        for name in ("load", "cpu_mhz")
+        for i, when in enumerate(("before", "after"))
+    }
+    return before_after | {name: getattr(load, name, None) for name in ("cores", "others_cores", "steal_share")}
+
+
+def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The parts of the comparability record that differ between two environments: (key, there, here)."""
+    a, b = there.get("comparability") or {}, here.get("comparability") or {}
+    if there.get("not_loaded") or here.get("not_loaded"):
+        # what could not be loaded has no digest; all that both have loaded must agree
+        models = [one.get("models") or {} for one in (a, b)]
+        common = sorted(models[0].keys() & models[1].keys())
+        a, b = ({**one, "models": {k: m[k] for k in common}} for one, m in zip((a, b), models, strict=True))
+    return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]

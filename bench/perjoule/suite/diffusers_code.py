@@ -1,0 +1,122 @@
+"""Python that makes a variant's images with diffusers alone: to deploy, and what perjoule's images must equal."""
+
+from __future__ import annotations
+
+from perjoule.types import Variant
+from perjoule.weights.catalogue import revision_of
+from perjoule.weights.models import resolve_model
+
+
+def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = False) -> str:
+    """Python that makes the images of a variant.
+
+    Args:
+        variant: What to draw with.
+        steps: None leaves the step count to the variant's policy.
+        portable: `builtin:NAME` is resolved where the code runs, so that no folder of this machine is in it.
+    """
+    later = portable and variant.model.startswith("builtin:")
+    model = variant.model if later else resolve_model(variant.model, "recommend")
+    settings = [f"resolve_model({model!r}, 'here')" if later else repr(model), f"dtype=torch.{variant.dtype}"]
+    names = ["DiffusionPipeline", *([variant.scheduler] if variant.scheduler else [])]
+    lines = ["import torch", f"from diffusers import {', '.join(names)}"]
+    lines += ["from perjoule.weights.models import resolve_model", ""] if later else [""]
+    revision = variant.revision or revision_of(model)
+    if variant.denoiser:
+        lines += _denoiser_lines(variant, model, revision)
+        settings.append("unet=unet")
+    if revision:
+        settings.append(f"revision={revision!r}")
+    if variant.file_variant:
+        settings.append(f"variant={variant.file_variant!r}")
+    if not variant.safety_checker:
+        settings.append("safety_checker=None")
+    lines.append(f"pipe = DiffusionPipeline.from_pretrained({', '.join(settings)})")
+    if variant.lora:
+        lines += _lora_lines(variant)
+    if variant.scheduler or variant.scheduler_args:
+        kind = variant.scheduler or "type(pipe.scheduler)"
+        extra = "".join(f", {k}={v!r}" for k, v in variant.scheduler_args.items())
+        lines.append(f"pipe.scheduler = {kind}.from_config(pipe.scheduler.config{extra})")
+    lines.append('pipe = pipe.to("cuda" if torch.cuda.is_available() else "cpu")')
+    around = _runtime_lines(variant, lines)
+    arguments = ["prompt"]
+    if steps is None:
+        lines.append(f"steps = ...  # what the policy {variant.policy!r} says for this prompt")
+        arguments.append("num_inference_steps=steps")
+    elif variant.timesteps:
+        arguments.append(f"timesteps={list(variant.timesteps)}")
+    else:
+        arguments.append(f"num_inference_steps={round(steps)}")
+    arguments.append(f"guidance_scale={variant.guidance}")
+    if variant.negative_prompt:
+        arguments.append(f"negative_prompt={variant.negative_prompt!r}")
+    for key in ("width", "height"):
+        if size := getattr(variant, f"{key}_px"):
+            arguments.append(f"{key}={size}")
+    arguments += [f"{key}={value!r}" for key, value in variant.call_args.items()]
+    call = f"image = pipe({', '.join(arguments)}).images[0]"
+    lines += [f"with {', '.join(around)}:", f"    {call}"] if around else [call]
+    return "\n".join(lines)
+
+
+def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[str]:
+    """A UNet out of one file, on the model's configuration or on its own."""
+    part = variant.denoiser
+    assert part is not None
+    own = f'config="{part.config}"' if part.config else ""
+    at = part.revision or revision_of(part.model)
+    pin = f", revision={at!r}" if at else ""
+    base = f", revision={revision!r}" if revision else ""
+    config = f"{part.model!r}{pin}" if own else f"{model!r}, subfolder='unet'{base}"
+    file = f"hf_hub_download({part.model!r}, {part.file!r}{pin})"
+    state = f"load_file({file})" if part.file.endswith(".safetensors") else f"torch.load({file}, map_location='cpu')"
+    return [
+        "from diffusers import UNet2DConditionModel",
+        "from huggingface_hub import hf_hub_download",
+        "from safetensors.torch import load_file",
+        "",
+        f"unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config({config}))",
+        f"unet.load_state_dict({state})",
+        f"unet = unet.to(torch.{variant.dtype}).eval()",
+    ]
+
+
+def _lora_lines(variant: Variant) -> list[str]:
+    part = variant.lora
+    assert part is not None
+    at = part.revision or revision_of(part.model)
+    pin = f", revision={at!r}" if at else ""
+    load = f"pipe.load_lora_weights({part.model!r}, weight_name={part.file!r}, adapter_name='lora'{pin})"
+    if part.fuse:
+        return [load, f"pipe.fuse_lora(lora_scale={part.scale})", "pipe.unload_lora_weights()"]
+    return [load, f"pipe.set_adapters(['lora'], [{part.scale}])"]
+
+
+def _runtime_lines(variant: Variant, lines: list[str]) -> list[str]:
+    """Adds what is done to the loaded pipeline; -> the contexts of the call."""
+    runtime, network = variant.runtime, "getattr(pipe, 'unet', None) or pipe.transformer"
+    around = []
+    if variant.cache:
+        lines += [
+            "from perjoule.types import Cache",
+            "from perjoule_suites.reuse import enable_reuse, fresh",
+            f"network = {network}",
+            f"enable_reuse(pipe, network, Cache(kind={variant.cache.kind!r}, args={variant.cache.args!r}), 'cache')",
+        ]
+        around.append("fresh(network)")
+    if runtime.channels_last:
+        lines += [
+            f"({network}).to(memory_format=torch.channels_last)",
+            "pipe.vae.to(memory_format=torch.channels_last)",
+        ]
+    lines += [f"pipe.vae.enable_{kind}()" for kind in ("tiling", "slicing") if getattr(runtime, f"vae_{kind}")]
+    if runtime.compile:
+        lines += [f"network = {network}", f"network.forward = torch.compile(network.forward, mode={runtime.compile!r})"]
+    if runtime.attention:
+        kernel = {"math": "MATH", "cudnn": "CUDNN_ATTENTION"}.get(
+            runtime.attention, f"{runtime.attention.upper()}_ATTENTION"
+        )
+        lines.append("from torch.nn.attention import SDPBackend, sdpa_kernel")
+        around.append(f"sdpa_kernel([SDPBackend.{kernel}])")
+    return around

@@ -1,0 +1,63 @@
+"""The plan: every trial of a run, in the order in which it will be done."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import product
+
+from perjoule.suite.reading import cells_of, images_per_window
+from perjoule.types import Assignment, Prompt, Suite
+
+
+def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
+    """List all trials, block by block.
+
+    A block is one pass over all cells. Inside a block the variants come in shuffled order, and so do the cells of a
+    variant, so that a drift of the device falls on all alike; a variant's cells stay together, because loading its
+    pipeline again for every cell would cost more than it measures. With `protocol.interleave` all cells do their first
+    window, then all do their second, each time in shuffled order.
+
+    The prompts of a window stay together under every seed, because prompts that share windows are one unit of the
+    energy statistics (`perjoule.statistics.window_groups`). Prompts that do not fill a window come last, their seeds
+    together.
+    """
+    size = images_per_window(suite)
+    full = len(prompts) - len(prompts) % size
+    pairs = [(p, seed) for part in (prompts[:full], prompts[full:]) for seed, p in product(suite.protocol.seeds, part)]
+    windows = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    plan: list[Assignment] = []
+    for block in range(suite.protocol.blocks):
+        chance = random.Random(f"{suite.protocol.order_seed}/{block}")
+        cells = cells_of(suite)
+        chance.shuffle(cells)
+        rank = {name: index for index, name in enumerate(dict.fromkeys(c.variant.name for c in cells))}
+        cells.sort(key=lambda cell: rank[cell.variant.name])
+        block_plan = [
+            Assignment(
+                trial_id=f"b{block}.{cell.cell_id}.{number:04d}",
+                cell=cell,
+                block=block,
+                prompts=tuple(prompt for prompt, _ in window),
+                seeds=tuple(seed for _, seed in window),
+            )
+            for cell in cells
+            for number, window in enumerate(windows)
+        ]
+        if suite.protocol.interleave:
+            chance.shuffle(block_plan)
+            block_plan.sort(key=lambda assignment: int(assignment.trial_id.rsplit(".", 1)[1]))
+        plan += block_plan
+    return plan
+
+
+def planned_trials(suite: Suite, prompt_count: int) -> int:
+    """How many trials the plan of a suite on so many prompts has: a run with fewer is a part."""
+    windows = math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite))
+    return len(cells_of(suite)) * windows * suite.protocol.blocks
+
+
+def image_id(cell_id: str, prompt_id: str, seed: int) -> str:
+    """The name of an image: the same in every block, since it is the same image."""
+    return f"{cell_id}.{prompt_id}.s{seed}"

@@ -1,0 +1,65 @@
+"""The words of perjoule as frozen records. No I/O, no torch, nothing heavy.
+
+SI units throughout, the unit in every name. An absent number is None with a reason beside it, never 0.
+"""
+
+from perjoule.types.energy import (
+    PROVENANCES,
+    Boundary,
+    Conditions,
+    CounterLog,
+    CounterPoll,
+    DeviceEnergy,
+    Edge,
+    EnergyReading,
+    IdlePower,
+    MachineLoad,
+    PowerTrace,
+    Provenance,
+    UpdatePeriod,
+    weakest,
+)
+from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFindings
+from perjoule.types.scores import Direction, Estimate, MetricSpec, Score, SetScore, Track
+from perjoule.types.suites import Cache, Denoiser, Lora, Metrics, PromptSource, Protocol, Role, Runtime, Suite, Variant
+from perjoule.types.trials import Assignment, Cell, Trial
+
+__all__ = [
+    "PROVENANCES",
+    "Assignment",
+    "Boundary",
+    "Cache",
+    "Cell",
+    "Conditions",
+    "CounterLog",
+    "CounterPoll",
+    "Denoiser",
+    "DeviceEnergy",
+    "Direction",
+    "Edge",
+    "EnergyReading",
+    "Estimate",
+    "Examination",
+    "IdlePower",
+    "Lora",
+    "MachineLoad",
+    "MetricSpec",
+    "Metrics",
+    "PowerTrace",
+    "Prompt",
+    "PromptCut",
+    "PromptFindings",
+    "PromptSource",
+    "Protocol",
+    "Provenance",
+    "Role",
+    "Runtime",
+    "Score",
+    "SetScore",
+    "Suite",
+    "Track",
+    "Trial",
+    "UpdatePeriod",
+    "Variant",
+    "weakest",
+]

@@ -1,0 +1,79 @@
+"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes on one machine.
+
+Margins are worked out from the lengths of the labels. matplotlib's own layout engines draw everything twice more to
+find them, which would be most of the time that a report takes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from perjoule_reports.drawing.svg import INK, MUTED
+
+WIDE, NARROW, SMALL = (9.0, 4.6), (4.3, 3.9), (4.6, 3.1)  # inches
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "perjoule",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+_CHARACTER = 0.62  # mean width of a glyph over the font size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Space outside the axes for what stands there, in inches: labels at the right, a legend above or below."""
+
+    right: float = 0.12
+    top: float = 0.12
+    bottom: float = 0.0
+
+
+def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room | None = None) -> str:
+    """Draw on one pair of axes of `size` inches; texts stay texts. Returns an SVG document."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
+        mpl.rcParams.update(_RC)
+        canvas = Canvas(figsize=size)
+        axes = canvas.add_subplot()
+        draw(axes)
+        _place(axes, size, room or Room())
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def text_width(texts: Iterable[str], size: float) -> float:
+    """Inches that the longest of some texts takes at a font size in points; an estimate on the safe side."""
+    return max((len(t) for t in texts), default=0) * _CHARACTER * size / 72
+
+
+def _place(axes: Axes, size: tuple[float, float], room: Room) -> None:
+    labels = axes.yaxis.get_majorticklabels()
+    font = float(labels[0].get_fontsize()) if labels else 10.0
+    left = 0.12 + text_width([label.get_text() for label in labels], font) + (0.24 if axes.get_ylabel() else 0.0)
+    bottom = 0.34 + (0.24 if axes.get_xlabel() else 0.0) + room.bottom
+    width, height = size
+    left = min(left, 0.55 * width)
+    axes.set_position((
+        left / width,
+        bottom / height,
+        max(0.2, 1 - (left + room.right) / width),
+        max(0.2, 1 - (bottom + room.top) / height),
+    ))  # fmt: skip

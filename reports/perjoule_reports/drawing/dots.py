@@ -1,0 +1,131 @@
+"""Pictures of rows: a dot with its interval, shares by steps, cumulative shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
+
+from perjoule.statistics.resampling import Array
+from perjoule_reports import format as fmt
+from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE
+from perjoule_reports.drawing.plots import colour, grid, make_figure, marker
+from perjoule_reports.drawing.svg import CARD, INK, MUTED, SERIES
+from perjoule_reports.records import Figure, Table
+
+_ROW = 0.27  # inches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A dot with its interval under a label; None for an open end."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    series: int
+
+
+def interval_figure(
+    name: str, title: str, rows: Sequence[Row], *, label: str, description: str, caption: str, data: Table
+) -> Figure:
+    """Rows of dots with intervals over a line at zero; filled where the interval excludes it."""
+    ends = [v for r in rows for v in (r.value, r.low, r.high, 0.0) if v is not None]
+    low, high = min(ends), max(ends)
+    pad = 0.08 * (high - low) or 1.0
+
+    def draw(axes: Axes, size: tuple[float, float]) -> None:
+        axes.set_xlim(low - pad, high + pad)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.axvline(0, color=INK, linewidth=1)
+        for place, row in enumerate(rows):
+            shade = colour(row.series)
+            left, right = (low - pad if row.low is None else row.low), (high + pad if row.high is None else row.high)
+            if row.low is not None or row.high is not None:
+                axes.plot([left, right], [place, place], color=shade, linewidth=2)
+            clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+            axes.plot([row.value], [place], marker=marker(row.series), markersize=7, linestyle="", color=shade,
+                      markerfacecolor=shade if clear else CARD, markeredgecolor=shade, gid=f"row-{place}")  # fmt: skip
+        short = 22 if size[0] < 6 else 46
+        axes.set_yticks(range(len(rows)), [fmt.shorten(r.label, short) for r in rows], fontsize=9)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(label if size[0] > 6 else fmt.shorten(label, 52), fontsize=10 if size[0] > 6 else 8.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 6 else 4))
+        grid(axes, "x")
+
+    height = 0.85 + _ROW * len(rows)
+    return make_figure(
+        name, title, draw, description=description, caption=caption, wide=(WIDE[0], height), narrow=(NARROW[0], height),
+        data=data, tooltips={f"row-{i}": f"{r.label}: {fmt.number(r.value)}" for i, r in enumerate(rows)},
+    )  # fmt: skip
+
+
+def shares_figure(
+    name: str, title: str, rows: Sequence[tuple[str, int, Mapping[int, float]]], *, label: str, data: Table
+) -> Figure:
+    """Rows of bubbles: what share of the images of a row (label, series, share by steps) took how many steps."""
+    every = sorted({steps for _, _, shares in rows for steps in shares})
+
+    def draw(axes: Axes, size: tuple[float, float]) -> None:
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(every[0] / 1.3, every[-1] * 1.3)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        for place, (_, series, shares) in enumerate(rows):
+            areas = [(250 if size[0] < 6 else 420) * share for share in shares.values()]
+            axes.scatter(list(shares), [place] * len(shares), s=areas, color=colour(series), marker=marker(series),
+                         alpha=0.75, linewidths=0)  # fmt: skip
+        ticks, last = [], 0.0
+        for steps in every:  # not closer than labels are wide
+            if not last or steps / last >= 1.18:
+                ticks.append(steps)
+                last = steps
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FixedFormatter([str(t) for t in ticks]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(range(len(rows)), [fmt.shorten(r[0], 20 if size[0] < 6 else 40) for r in rows], fontsize=9)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(label)
+        grid(axes, "x")
+
+    height = 0.85 + 0.3 * len(rows)
+    return make_figure(
+        name, title, draw, wide=(WIDE[0], height), narrow=(NARROW[0], height), data=data,
+        caption="area is the share of the row's images",
+        description=f"{fmt.plural(len(rows), 'row')} of bubbles over steps from {every[0]} to {every[-1]}.",
+    )  # fmt: skip
+
+
+def cumulative_figure(
+    name: str, title: str, values: Array, *, label: str, better: str, description: str, data: Table, caption: str = ""
+) -> Figure:
+    """The share of units at or below each value, as a step line, with zero and the median marked."""
+    ordered = np.sort(values)
+    places = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), 400)).round().astype(int))
+    x, share = ordered[places], (places + 1) / len(ordered)
+    low, high = min(float(ordered[0]), 0.0), max(float(ordered[-1]), 0.0)
+    pad = 0.06 * (high - low) or 0.5
+    median = float(np.median(ordered))
+
+    def draw(axes: Axes, size: tuple[float, float]) -> None:
+        axes.set_xlim(low - pad, high + pad)
+        axes.set_ylim(0, 104)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.step([low - pad, *x, high + pad], [0, *(100 * share), 100], where="post", color=SERIES[0], linewidth=2)
+        axes.plot([median], [50], marker="o", markersize=7, color=SERIES[1], markeredgecolor=CARD)
+        axes.annotate(f"median {fmt.number(median, 2)}", (median, 50), xytext=(8, -12), textcoords="offset points",
+                      color=SERIES[1], fontsize=9, fontweight="bold")  # fmt: skip
+        right = not better.startswith("←")
+        where, ha = (0.98, "right") if right else (0.02, "left")
+        axes.annotate(better, (where, 0.04), xycoords="axes fraction", ha=ha, color=MUTED, fontsize=9)
+        axes.set_xlabel(label)
+        axes.set_ylabel("% of prompts at or below")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        grid(axes)
+
+    return make_figure(name, title, draw, description=description, caption=caption, wide=SMALL, narrow=None,
+                       data=data, small=True)  # fmt: skip

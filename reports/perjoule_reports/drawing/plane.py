@@ -1,0 +1,132 @@
+"""The plane of energy and quality differences: the box of the margins, the change found, and its joint region.
+
+The region is Hotelling's: {μ : n (x̄ − μ)ᵀ S⁻¹ (x̄ − μ) ≤ 2 (n − 1)/(n − 2) F(2, n − 2)}, of ln E and Q differences over
+prompts. Where windows hold several prompts the two are not of the same units, and their covariance is left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from perjoule.gating import Verdict
+from perjoule.gating.pairing import Pairs
+from perjoule.statistics.resampling import Array
+from perjoule_reports import format as fmt
+from perjoule_reports.drawing.plots import grid, make_figure, of_joules
+from perjoule_reports.drawing.svg import GOOD, INK, MUTED, SERIES
+from perjoule_reports.records import Cell, Column, Figure, Table
+
+LEVEL = 0.95
+_PLACES = 96
+
+
+def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: str) -> Figure | None:
+    """The picture of a verdict; None without numbers."""
+    energy, quality = verdict.energy, verdict.quality
+    margin_e, margin_q = energy.margin, quality.margin
+    if energy.change.value is None or quality.change.value is None or margin_e is None or margin_q is None:
+        return None
+    region = joint_region(pairs)
+
+    def draw(axes: Axes, size: tuple[float, float]) -> None:
+        x = 100 * np.expm1(region[:, 0]) if len(region) else np.empty(0)
+        y = region[:, 1] if len(region) else np.empty(0)
+        ends_x = [100 * v for v in (energy.change.low, energy.change.high, energy.change.value) if v is not None]
+        ends_y = [v for v in (quality.change.low, quality.change.high, quality.change.value) if v is not None]
+        wide_x = [0.0, 100 * margin_e, *ends_x, *x]
+        wide_y = [0.0, -margin_q, *ends_y, *y]
+        (left, right), (bottom, top) = _room(wide_x), _room(wide_y)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+        axes.fill_between([left, 100 * margin_e], [-margin_q] * 2, [top] * 2, color=GOOD, alpha=0.1,
+                          linewidth=0, gid="margins")  # fmt: skip
+        axes.plot([left, 100 * margin_e, 100 * margin_e], [-margin_q, -margin_q, top],
+                  color=GOOD, linewidth=1.6, linestyle=(0, (5, 2)))  # fmt: skip
+        axes.annotate("inside both margins", (left, -margin_q), xytext=(8, 6), textcoords="offset points",
+                      color=GOOD, fontsize=9.5, fontweight="bold")  # fmt: skip
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        if len(region):
+            axes.fill(x, y, facecolor=SERIES[0], alpha=0.2, edgecolor=SERIES[0], linewidth=1.2, gid="region")
+        axes.plot(ends_x[:2], [ends_y[-1]] * 2, color=INK, linewidth=1.4)
+        axes.plot([ends_x[-1]] * 2, ends_y[:2], color=INK, linewidth=1.4)
+        axes.plot([ends_x[-1]], [ends_y[-1]], marker="D", markersize=8, color=SERIES[0], markeredgecolor=INK,
+                  gid="change")  # fmt: skip
+        axes.annotate("candidate", (ends_x[-1], ends_y[-1]), xytext=(9, 7), textcoords="offset points", color=SERIES[0],
+                      fontsize=9.5, fontweight="bold")  # fmt: skip
+        axes.annotate("baseline", (0, 0), xytext=(-6, -13), textcoords="offset points", ha="right", color=MUTED,
+                      fontsize=9.5)  # fmt: skip
+        axes.set_xlabel(of_joules("change of energy per image (%", provenance) + ")")
+        axes.set_ylabel(f"change of {verdict.metric}" + (f" ({unit})" if unit else "") + ", up is better")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        grid(axes)
+
+    return make_figure(
+        "gate-plane",
+        "Change of energy and of quality, with the margins",
+        draw,
+        description=f"The candidate lies at {fmt.number(100 * energy.change.value)} % energy and "
+        f"{fmt.number(quality.change.value)} {verdict.metric}; margins at {fmt.percent(margin_e)} and "
+        f"{fmt.number(margin_q)}. The table beside the picture holds the intervals.",
+        caption=f"the shaded box is inside both margins; the ellipse is the joint {LEVEL:.0%} region, the cross the "
+        f"{verdict.config.level:.0%} interval of each axis",
+        data=_table(verdict, region),
+    )
+
+
+def joint_region(pairs: Pairs) -> Array:
+    """The border of the joint region, (places, 2) of ln E and Q changes; empty for fewer than four units."""
+    # both axes by window group: what is not independent in energy is not independent in both together
+    energy, quality = pairs.log_energy.mean(1), pairs.quality_by_group().mean(1)
+    n = len(energy)
+    if n < 4:
+        return np.empty((0, 2))
+    covariance = np.cov(np.stack([energy, quality])) / n
+    from scipy.special import fdtri
+
+    radius = math.sqrt(2 * (n - 1) / (n - 2) * float(fdtri(2, n - 2, LEVEL)))
+    values, vectors = np.linalg.eigh(covariance)
+    angle = np.linspace(0, 2 * np.pi, _PLACES, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    # eigh leaves the sign of its vectors open; equal input must give equal bytes
+    vectors = vectors * np.where(vectors[0] < 0, -1.0, 1.0)
+    border = vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * radius * circle)
+    return np.asarray(border.T + np.array([energy.mean(), pairs.quality.mean()]))
+
+
+def _room(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    pad = 0.15 * (high - low) or 1.0
+    return low - pad, high + pad
+
+
+def _table(verdict: Verdict, region: Array) -> Table:
+    rows = []
+    for name, axis, factor, column in (
+        ("energy (%)", verdict.energy, 100.0, 0),
+        (verdict.metric, verdict.quality, 1.0, 1),
+    ):
+        ends = region[:, column] if len(region) else np.empty(0)
+        ends = 100 * np.expm1(ends) if column == 0 else ends
+        joint = f"[{fmt.number(float(ends.min()))}, {fmt.number(float(ends.max()))}]" if len(ends) else fmt.ABSENT
+        change = axis.change
+        scaled = fmt.Interval(
+            value=None if change.value is None else factor * change.value,
+            low=None if change.low is None else factor * change.low,
+            high=None if change.high is None else factor * change.high,
+        )
+        text, detail = fmt.interval(scaled, signed=True)
+        rows.append((Cell(text=fmt.clean(name)), Cell(text=text, detail=detail), Cell(text=joint),
+                     Cell(text=fmt.ABSENT if axis.margin is None else fmt.number(factor * axis.margin))))  # fmt: skip
+    columns = (
+        Column(title="axis"),
+        Column(title="change", numeric=True),
+        Column(title="joint region, from and to", numeric=True),
+        Column(title="margin", numeric=True),
+    )
+    return Table(caption="Data of the picture: the gate", columns=columns, rows=tuple(rows))

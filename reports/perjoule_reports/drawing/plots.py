@@ -1,0 +1,101 @@
+"""From a drawing to a figure of the report, and what drawings have in common: marks by variant, words about joules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from matplotlib.axes import Axes
+
+from perjoule_reports.drawing.canvas import NARROW, WIDE, Room, render
+from perjoule_reports.drawing.svg import GRID, SERIES, embed
+from perjoule_reports.format import provenance_title
+from perjoule_reports.records import Figure, Table
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same markers as text, for tables
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)),
+)  # fmt: skip
+
+Drawing = Callable[[Axes, tuple[float, float]], None]
+
+
+def make_figure(
+    name: str,
+    title: str,
+    draw: Drawing,
+    *,
+    description: str,
+    caption: str = "",
+    wide: tuple[float, float] = WIDE,
+    narrow: tuple[float, float] | None = NARROW,
+    room: Callable[[tuple[float, float]], Room] | None = None,
+    tooltips: Mapping[str, str] | None = None,
+    marks: Mapping[str, Mapping[str, str]] | None = None,
+    data: Table | None = None,
+    small: bool = False,
+) -> Figure:
+    """Draw for a desk and, unless `narrow` is None, for a phone, and make both fit for the page.
+
+    Args:
+        name: Unique in the page; prefix of all ids.
+        title: Heading, also read first by screen readers.
+        draw: Takes the axes and the size in inches.
+        description: What the picture shows, in a sentence or two, for those who do not see it.
+        caption: Under the heading.
+        wide: Size for a desk.
+        narrow: Size for a phone.
+        room: Space outside the axes, by size.
+        tooltips: Texts by gid.
+        marks: `data-` attributes by gid, for the script; see `svg.embed`.
+        data: The numbers of the picture.
+        small: True for one of several small ones beside each other.
+    """
+    drawn = [
+        embed(
+            render(lambda axes, size=size: draw(axes, size), size, room(size) if room else None),  # type: ignore[misc]
+            name=name + ending,
+            title=title,
+            description=description,
+            tooltips=tooltips or {},
+            data=marks or {},
+        )
+        for ending, size in (("", wide), ("-narrow", narrow))
+        if size is not None
+    ]
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        svg=drawn[0].markup,
+        narrow=drawn[1].markup if len(drawn) > 1 else "",
+        data=data,
+        small=small,
+        rules=frozenset().union(*(svg.rules for svg in drawn)),
+    )
+
+
+def colour(series: int) -> str:
+    """Of a variant; the marker tells apart variants that share one."""
+    return SERIES[series % len(SERIES)]
+
+
+def marker(series: int) -> str:
+    """Of a variant."""
+    return MARKERS[series % len(MARKERS)]
+
+
+def dash(series: int) -> str | tuple[int, tuple[float, ...]]:
+    """Of a variant's line."""
+    return DASHES[series % len(DASHES)]
+
+
+def of_joules(text: str, provenance: str | None) -> str:
+    """An axis label about joules that says what kind of joules they are, unless they were measured."""
+    return text if provenance == "measured" else f"{text}, {provenance_title(provenance or 'unknown')}"
+
+
+def grid(axes: Axes, axis: str = "both") -> None:
+    """Quiet lines behind the data."""
+    axes.grid(True, axis=axis, color=GRID, linewidth=0.7)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)

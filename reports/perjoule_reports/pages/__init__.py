@@ -1,0 +1,1 @@
+"""Whole files: HTML, Markdown, JSON, and the index of several runs."""

@@ -1,0 +1,68 @@
+"""A report or an index as one HTML file under a strict content security policy, complete without JavaScript."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from perjoule_reports.drawing.plots import GLYPHS
+from perjoule_reports.drawing.svg import SERIES
+from perjoule_reports.format import provenance_title
+from perjoule_reports.pages.payload import to_script
+from perjoule_reports.records import Report
+from perjoule_reports.trust import PROVENANCE_WORDS
+
+
+def render_html(report: Report) -> str:
+    """Render the page of a run. Equal reports give equal bytes on one machine."""
+    return render_page(
+        "report.html.j2",
+        css_rules=report.css_rules,
+        report=report,
+        payload=Markup(to_script(report.payload)),
+        glyphs=GLYPHS,
+        colour_count=len(SERIES),
+        words=PROVENANCE_WORDS,
+        provenance_title=provenance_title,
+    )
+
+
+def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
+    """Render a template with the theme, the script and the policy that allows exactly these two.
+
+    `raw` lets markup through that is ours: SVG whose texts were escaped when it was written.
+    """
+    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
+    script = template("report.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=FunctionLoader(template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(file).render(
+        policy=policy, css=Markup(css), script=Markup(script), raw=Markup, **words
+    )
+
+
+@cache
+def template(name: str) -> str:
+    """Return a file of the package's `templates` folder."""
+    return (files("perjoule_reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,233 @@
+"""A folder of runs, read: one line a run, the lines of a suite together, and what could not be read with the reason.
+
+Only small files are read (suite, environment, points, result); trials are counted, not parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from perjoule.errors import PerjouleError
+from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.suite.schedule import make_plan
+from perjoule.types import weakest
+from perjoule_reports.format import Interval, clean, finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellNumbers:
+    """A cell's energy per image in J and its primary quality."""
+
+    energy: Interval
+    quality: Interval
+    steps: float | None
+    fixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLine:
+    """One readable run. `doubts` say what is unfinished about it."""
+
+    folder: str
+    suite: str
+    title: str
+    created: str
+    provenance: str | None
+    boundary: str
+    device: str
+    meter: str
+    comparability_key: str
+    metric: str
+    higher: bool
+    cells: Mapping[str, CellNumbers]
+    trials_done: int
+    trials_planned: int | None
+    headline: str
+    report: str
+    doubts: tuple[str, ...]
+
+    @property
+    def series(self) -> tuple[str, str | None, str]:
+        """What must agree for two runs to be joined by a line."""
+        return self.comparability_key, self.provenance, self.boundary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenRun:
+    """A folder that looks like a run and cannot be read as one."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRuns:
+    """The runs of one suite, oldest first. `cell_id` is the cell that is followed through them."""
+
+    suite: str
+    title: str
+    metric: str
+    higher: bool
+    cell_id: str
+    runs: tuple[RunLine, ...]
+
+    def series(self) -> list[tuple[str, str | None, str]]:
+        """Return what sets groups of comparable runs apart, in order of appearance."""
+        return list(dict.fromkeys(run.series for run in self.runs))
+
+
+def read_folder(folder: Path) -> tuple[tuple[SuiteRuns, ...], tuple[BrokenRun, ...]]:
+    """Read every run right below `folder`. Suites come by their newest run, newest first."""
+    lines: list[RunLine] = []
+    broken: list[BrokenRun] = []
+    for child in sorted(child for child in folder.iterdir() if is_run(child)):
+        try:
+            lines.append(read_line(child))
+        except (PerjouleError, pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = clean(str(error)) or type(error).__name__
+            broken.append(BrokenRun(folder=child.name, reason=reason.replace(str(child), child.name)))
+    by_suite: dict[str, list[RunLine]] = {}
+    for line in sorted(lines, key=lambda line: (line.created, line.folder)):
+        by_suite.setdefault(line.suite, []).append(line)
+    suites = [_suite(runs) for runs in by_suite.values()]
+    return tuple(sorted(suites, key=lambda s: s.runs[-1].created, reverse=True)), tuple(broken)
+
+
+def read_line(folder: Path) -> RunLine:
+    """Read one run.
+
+    Raises:
+        PerjouleError: If a file of the run cannot be read; names it.
+    """
+    run = load_run(folder)
+    environment, suite = run.environment, run.suite
+    cells, provenance, boundary = _cells(run)
+    done, failed, planned = _trials(run)
+    meter = environment.get("meter")
+    comparability = environment.get("comparability")
+    device = comparability.get("device", "") if isinstance(comparability, dict) else ""
+    doubts = []
+    if planned is not None and done < planned:
+        doubts.append(f"stopped after {done} of {planned} trials")
+    if failed:
+        doubts.append(f"{failed} failed")
+    if not cells:
+        doubts.append("not scored yet")
+    elif all(cell.quality.value is None for cell in cells.values()):
+        doubts.append("no scores")
+    if cells and all(cell.energy.value is None for cell in cells.values()):
+        doubts.append("no joules")
+    specs = run.metrics
+    primary = suite.metrics.primary
+    return RunLine(
+        folder=folder.name,
+        suite=clean(suite.name),
+        title=clean(suite.title or suite.name),
+        created=clean(environment.get("created_utc") or ""),
+        provenance=provenance,
+        boundary=boundary,
+        device=clean(", ".join(map(str, device)) if isinstance(device, list) else device),
+        meter=clean(meter.get("name", "") if isinstance(meter, dict) else ""),
+        comparability_key=clean(environment.get("comparability_key") or ""),
+        metric=clean(primary),
+        higher=specs[primary].direction == "higher" if primary in specs else True,
+        cells=cells,
+        trials_done=done,
+        trials_planned=planned,
+        headline=_headline(folder / "result.json"),
+        report="report.html" if (folder / "report.html").is_file() else "",
+        doubts=tuple(doubts),
+    )
+
+
+def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
+    points = run.points
+    if points.is_empty() or "cell_id" not in points.columns:
+        return {}, None, ""
+    rows = points.to_dicts()
+    primary = run.suite.metrics.primary
+    chosen = {str(row["cell_id"]): row for row in rows}
+    chosen |= {str(row["cell_id"]): row for row in rows if row.get("metric") == primary}
+    cells = {
+        cell: CellNumbers(
+            energy=_interval(row, "energy_j_per_image", "energy_low", "energy_high"),
+            quality=_interval(row, "quality", "quality_low", "quality_high")
+            if row.get("metric") == primary
+            else Interval(),
+            steps=finite(row.get("steps_mean")),
+            fixed=row.get("role") == "fixed",
+        )
+        for cell, row in chosen.items()
+    }
+    metered = [row for row in rows if finite(row.get("energy_j_per_image")) is not None]
+    boundaries = sorted({clean(row["boundary"]) for row in metered if row.get("boundary")})
+    return cells, weakest(row.get("provenance") for row in metered), " and ".join(boundaries)
+
+
+def _trials(run: Run) -> tuple[int, int, int | None]:
+    """Return trials done, trials failed, and trials planned if that can be known."""
+    file = run.path / "trials.parquet"
+    if file.is_file():
+        failures = pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect()
+        return int(failures["len"][0]), int(failures["failed"][0]), None
+    done = failed = 0
+    file = run.path / "trials.jsonl"
+    if file.is_file():
+        with file.open("rb") as lines:
+            for line in lines:
+                done += line.endswith(b"\n")
+                failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
+    if run.is_imported:
+        return done, failed, None
+    return done, failed, len(make_plan(run.suite, run.prompt_set))
+
+
+def _headline(file: Path) -> str:
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    headline = found.get("headline") if isinstance(found, dict) else None
+    return clean(headline) if isinstance(headline, str) else ""
+
+
+def _suite(runs: list[RunLine]) -> SuiteRuns:
+    newest = runs[-1]
+    return SuiteRuns(
+        suite=newest.suite,
+        title=newest.title,
+        metric=newest.metric,
+        higher=newest.higher,
+        cell_id=_followed(runs),
+        runs=tuple(runs),
+    )
+
+
+def _followed(runs: Iterable[RunLine]) -> str:
+    """Return the cell that most runs have; of several, the middle of the fixed ladder.
+
+    The longest run would do no good under a full-reference metric, whose reference it is.
+    """
+    counts: dict[str, int] = {}
+    cells: dict[str, CellNumbers] = {}
+    for run in runs:
+        for cell_id, cell in run.cells.items():
+            counts[cell_id] = counts.get(cell_id, 0) + (cell.energy.value is not None)
+            cells[cell_id] = cell
+    most = [cell_id for cell_id, count in counts.items() if count == max(counts.values())]
+    ladder = [cell_id for cell_id in most if cells[cell_id].fixed] or most
+    ladder.sort(key=lambda cell_id: (cells[cell_id].steps or 0.0, cell_id))
+    return ladder[len(ladder) // 2] if ladder else ""
+
+
+def _interval(row: Mapping[str, Any], value: str, low: str, high: str) -> Interval:
+    centre = finite(row.get(value))
+    return Interval() if centre is None else Interval(
+        value=centre, low=finite(row.get(low)), high=finite(row.get(high))
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""The page of a folder of runs: what was run, what it cost and gave over time, and the way to each report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from perjoule.errors import RunError
+from perjoule.files import write_text
+from perjoule.runs.directory import holds_runs
+from perjoule_reports import format as fmt
+from perjoule_reports.drawing.canvas import render
+from perjoule_reports.drawing.figures import GLYPHS, MARKERS
+from perjoule_reports.drawing.svg import CARD, GRID, INK, SERIES, Svg, embed
+from perjoule_reports.format import Interval
+from perjoule_reports.pages.html import render_page
+from perjoule_reports.pages.index import BrokenRun, RunLine, SuiteRuns, read_folder
+
+SPARK = (4.2, 1.5)  # inches
+_TONES = {"measured": "calm", "estimated": "loud", "not stated": "loud", "simulated": "alarm", None: "plain"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A run as the page shows it."""
+
+    run: RunLine
+    when: str
+    href: str
+    tone: str
+    series: int
+    energy: tuple[str, str]
+    quality: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A suite as the page shows it: newest run first."""
+
+    suite: SuiteRuns
+    anchor: str
+    rows: tuple[Row, ...]
+    sparks: tuple[Svg, ...]
+    unit: str
+    note: str
+
+
+def write_index(folder: Path, out: Path) -> list[Path]:
+    """Write the index of a folder of runs.
+
+    Args:
+        folder: Its sub-folders are the runs.
+        out: The HTML file, or a folder that gets `index.html`. Links to reports are relative to `folder`, so the file
+            belongs there.
+
+    Returns:
+        The file written.
+
+    Raises:
+        RunError: If the folder holds no runs.
+    """
+    if not holds_runs(folder):
+        raise RunError(f"{folder} holds no runs: give a run directory, or a folder of them")
+    page = out if out.suffix.lower() in {".html", ".htm"} else out / "index.html"
+    write_text(page, render_index(folder))
+    return [page]
+
+
+def render_index(folder: Path) -> str:
+    """Render the page. Equal runs give equal bytes on one machine."""
+    suites, broken = read_folder(folder)
+    parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
+    rules = {rule for part in parts for spark in part.sparks for rule in spark.rules}
+    return render_page(
+        "index.html.j2",
+        css_rules=sorted(rules),
+        name=fmt.clean(folder.resolve().name),
+        parts=parts,
+        broken=broken,
+        sentence=_sentence(suites, broken),
+        glyphs=GLYPHS,
+        colour_count=len(SERIES),
+    )
+
+
+def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun]) -> str:
+    count = sum(len(suite.runs) for suite in suites)
+    said = f"{fmt.plural(count, 'run')} of {fmt.plural(len(suites), 'suite')}"
+    doubtful = sum(bool(run.doubts) for suite in suites for run in suite.runs)
+    said += f", {doubtful} unfinished or with gaps" if doubtful else ""
+    return said + (f", {len(broken)} unreadable" if broken else "")
+
+
+def _part(suite: SuiteRuns, anchor: str) -> Part:
+    places = {series: i for i, series in enumerate(suite.series())}
+    unit = fmt.scale((_energy(run, suite).value for run in suite.runs), "J")
+    rows = [
+        Row(
+            run=run,
+            when=_when(run.created),
+            href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
+            tone=_TONES.get(run.provenance, "plain"),
+            series=places[run.series],
+            energy=fmt.interval(_energy(run, suite), unit),
+            quality=fmt.interval(_quality(run, suite)),
+        )
+        for run in reversed(suite.runs)
+    ]
+    sparks, note = _sparks(suite, places, unit, anchor)
+    return Part(suite=suite, anchor=anchor, rows=tuple(rows), sparks=sparks, unit=f"{unit.unit}/image", note=note)
+
+
+def _when(created: str) -> str:
+    """Return `2026-05-17 10:15 UTC`, or what there is."""
+    try:
+        return f"{datetime.fromisoformat(created).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return created or "at an unrecorded time"
+
+
+def _energy(run: RunLine, suite: SuiteRuns) -> Interval:
+    cell = run.cells.get(suite.cell_id)
+    return Interval() if cell is None else cell.energy
+
+
+def _quality(run: RunLine, suite: SuiteRuns) -> Interval:
+    cell = run.cells.get(suite.cell_id)
+    return Interval() if cell is None or run.metric != suite.metric else cell.quality
+
+
+def _sparks(
+    suite: SuiteRuns, places: dict[tuple[str, str | None, str], int], unit: fmt.Scale, anchor: str
+) -> tuple[tuple[Svg, ...], str]:
+    """Draw joules and quality over the runs; a line joins comparable runs only."""
+    shown = [run for run in suite.runs if _energy(run, suite).value is not None]
+    if len(shown) < 2:
+        return (), ""
+    kinds = {run.provenance for run in shown} - {"measured"}
+    brand = f", {' and '.join(sorted(fmt.provenance_title(kind or 'unknown') for kind in kinds))}" if kinds else ""
+    energies = [(places[run.series], _scaled(_energy(run, suite), unit.factor)) for run in shown]
+    qualities = [(places[run.series], _quality(run, suite)) for run in shown]
+    both = [
+        _spark(energies, f"{anchor}-energy", f"{suite.cell_id}: {unit.unit}/image{brand}", suite),
+        _spark(qualities, f"{anchor}-quality", f"{suite.cell_id}: {suite.metric}", suite)
+        if any(value.value is not None for _, value in qualities)
+        else None,
+    ]
+    note = "Oldest run on the left. A line joins runs whose comparability key, provenance and boundary agree."
+    return tuple(spark for spark in both if spark is not None), note
+
+
+def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite: SuiteRuns) -> Svg:
+    def draw(axes: Axes) -> None:
+        for series in dict.fromkeys(place for place, _ in values):
+            known = [(x, v) for x, (place, v) in enumerate(values) if place == series and v.value is not None]
+            heights = [v.value or 0.0 for _, v in known]
+            colour, marker = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)]
+            axes.plot([x for x, _ in known], heights, color=colour, linewidth=1.4,
+                      marker=marker, markersize=6, markeredgecolor=CARD, markeredgewidth=0.7,
+                      gid=f"course-{series}")  # fmt: skip
+            for x, v in known:
+                if v.low is not None and v.high is not None:
+                    axes.plot([x, x], [v.low, v.high], color=colour, linewidth=1.0, alpha=0.6)
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xticks([])
+        axes.margins(y=0.18)
+        low, high = axes.get_ylim()
+        if high - low < 1e-3 * max(abs(low), abs(high)):  # all but equal: no mountains out of rounding
+            axes.set_ylim(0.98 * low, 1.02 * high) if low > 0 else axes.set_ylim(low - 0.5, high + 0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+        axes.grid(True, axis="y", color=GRID, linewidth=0.7)
+        axes.spines["bottom"].set_visible(False)
+
+    return embed(
+        render(draw, SPARK),
+        name=name,
+        title=f"{title} over {fmt.plural(len(values), 'run')}",
+        description=f"Suite {suite.suite}, oldest run on the left; the table below holds the numbers.",
+        tooltips={},
+    )
+
+
+def _scaled(value: Interval, factor: float) -> Interval:
+    def one(x: float | None) -> float | None:
+        return None if x is None else x / factor
+
+    return Interval(value=one(value.value), low=one(value.low), high=one(value.high))

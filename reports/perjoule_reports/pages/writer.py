@@ -1,0 +1,38 @@
+"""Puts a report on disk, so that a reader sees the old file or the new one, never half of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perjoule.files import write_text
+from perjoule.running.reporting import ReportRequest
+from perjoule_reports.content import build_report
+from perjoule_reports.pages.html import render_html
+from perjoule_reports.pages.markdown import render_markdown
+from perjoule_reports.pages.payload import to_json
+from perjoule_reports.records import RunData
+
+
+def write_report(run: RunData, out: Path, request: ReportRequest | None = None) -> list[Path]:
+    """Write the HTML file, its Markdown twin and its JSON.
+
+    Args:
+        run: What to report on.
+        out: The HTML file, or a folder that gets `report.html`, `report.md` and `result.json`. Beside an HTML file of
+            another name, the twins take that name too.
+        request: A baseline to gate against, and what else is asked for.
+
+    Returns:
+        The files written, HTML first.
+    """
+    page = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
+    result = page.with_name("result.json") if page.stem == "report" else page.with_suffix(".json")
+    report = build_report(run, request)
+    contents = {
+        page: render_html(report),
+        page.with_suffix(".md"): render_markdown(report),
+        result: to_json(report.payload),
+    }
+    for file, text in contents.items():
+        write_text(file, text)
+    return list(contents)

@@ -1,0 +1,220 @@
+"""A stored baseline comes from git, and so from anybody's pull request."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from perjoule.errors import EvidenceError, RunError, UsageError
+from perjoule.gating import baselines
+from perjoule.gating.baselines import find, listed, load, promote, save
+from perjoule.runs.directory import Run, load_run
+from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, table
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return imported(table(prompts=4, seeds=1, ladder=(2, 4)), tmp_path_factory.mktemp("baselines"))
+
+
+@pytest.fixture
+def root(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of a repository, with the baseline `main` in it; the working directory is the repository."""
+    monkeypatch.chdir(tmp_path)
+    save(run, "main")
+    return tmp_path / baselines.FOLDER
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def rewrite(path: Path, record: Any) -> None:
+    path.write_bytes(gzip.compress(json.dumps(record).encode()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../planted",
+        "../../../planted",
+        "{absolute}",
+        "sub/planted",
+        ".",
+        "..",
+        "",
+        "suite.toml/../../planted",
+        "points.txt",
+    ],
+)
+def test_a_baseline_writes_no_file_but_its_own(root, run, tmp_path, capsys, name):
+    path = find("main", root).path
+    record = record_of(path)
+    record["files"][name.format(absolute=tmp_path / "planted")] = "planted"
+    rewrite(path, record)
+    before = snapshot(tmp_path)
+    with pytest.raises(RunError, match="which no baseline does: it was not written by perjoule; delete it"):
+        load("main", tmp_path / "a" / "b" / "run", root)
+    for arguments in (
+        ["gate", "--baseline", "main", "--candidate", str(run.path)],
+        ["report", str(run.path), "--baseline", "main", "--out", "page.html"],
+        ["baseline", "show", "main"],
+        ["baseline", "list"],
+        ["baseline", "promote", "main", "release-1"],
+    ):
+        code, _, err = call(*arguments, capsys=capsys)
+        assert code == 4
+        assert str(path.relative_to(tmp_path)) in err
+    assert snapshot(tmp_path) == before
+
+
+def snapshot(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_link_in_the_folder_that_a_baseline_is_unpacked_into_is_not_followed(root, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out").mkdir()
+    for name in ("suite.toml", "trials.jsonl", "environment.json", "metrics.json", "points.parquet"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "precious")
+    load("main", tmp_path / "out", root)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_within_bounded_memory(root):
+    """3 MB of it unpacked to 6.4 GB."""
+    path = find("main", root).path
+    chunk = bytes(2**24)
+    with gzip.open(path, "wb", compresslevel=6) as file:
+        for _ in range(2 * baselines.MOST_BYTES // len(chunk)):
+            file.write(chunk)
+    assert path.stat().st_size < 2**20
+    code = (
+        "import resource\nfrom pathlib import Path\nfrom perjoule import errors\nfrom perjoule.gating import baselines\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"try:\n    baselines.describe(Path({str(path)!r}))\nexcept errors.RunError as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    words, grown_kib = done.stdout.splitlines()
+    assert "unpacks to more than 256 MiB" in words
+    assert int(grown_kib) * 1024 < 2.5 * baselines.MOST_BYTES
+
+
+def test_what_could_not_be_read_again_is_not_saved(root, run, monkeypatch):
+    monkeypatch.setattr(baselines, "MOST_BYTES", 1000)
+    with pytest.raises(RunError, match="keep the run directory itself"):
+        save(run, "large")
+    assert [b.name for b in root.glob("*/*/large*")] == []
+
+
+def test_a_key_that_is_a_path_stays_in_the_store(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for key in ("..", ".", "../../x", "/etc", "", "a/b"):
+        monkeypatch.setitem(run.environment, "comparability_key", key)
+        stored = save(run, "main")
+        assert stored.path.resolve().parent.parent.parent == (tmp_path / baselines.FOLDER).resolve()
+        assert len(listed()) == 1
+        stored.path.unlink()
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_cannot_be_written_are_not_read(root, tmp_path, capsys, number):
+    path = find("main", root).path
+    text = json.dumps(record_of(path) | {"metrics": {"metrics": ["number"]}})
+    path.write_bytes(gzip.compress(text.replace('["number"]', number).encode()))
+    with pytest.raises(RunError, match=f"{path.name}: cannot be read: {number} is not a finite number"):
+        load("main", tmp_path / "run", root)
+    code, _, err = call("baseline", "promote", "main", "release-1", capsys=capsys)
+    assert (code, "internal error" in err) == (4, False)
+
+
+def test_one_damaged_baseline_keeps_no_other_from_being_used(root, run, tmp_path):
+    save(run, "other")
+    find("other", root).path.write_bytes(b"not gzip")
+    assert load("main", tmp_path / "out", root).trials.height == run.trials.height
+    with pytest.raises(RunError, match=r"other\.json\.gz: cannot be read"):
+        load("other", tmp_path / "out2", root)
+    with pytest.raises(RunError, match=r"other\.json\.gz: cannot be read"):
+        promote("other", "release-1", root)
+
+
+def test_words_of_a_baseline_are_read_as_utf8_whatever_the_locale(run, tmp_path):
+    """`metrics.json` was read in the encoding of the locale."""
+    frame = table(prompts=4, seeds=1, ladder=(2, 4)).rename({"quality:q": "quality:qualité"})
+    french = imported(frame, tmp_path, "french")
+    code = (
+        "from pathlib import Path\nfrom perjoule.gating.baselines import load, save\n"
+        "from perjoule.runs.directory import load_run\n"
+        f"save(load_run({str(french.path)!r}), 'main')\nprint(ascii(sorted(load('main', Path('out')).metrics)))\n"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == ascii(["qualité"])
+
+
+def mutated(record: Any, chance: random.Random) -> Any:
+    """The record with one part, anywhere in it, gone or of another kind."""
+    record = copy.deepcopy(record)
+    node = record
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return record
+        key = chance.choice(keys)
+        if isinstance(node[key], dict | list) and node[key] and chance.random() < 0.75:
+            node = node[key]
+            continue
+        if chance.random() < 0.3:
+            del node[key]
+        else:
+            node[key] = chance.choice(
+                [None, 0, -1, 2**70, 1e308, "", "x" * 300, [], {}, [[]], {"a": {}}, True, "\ud800"]
+            )
+        return record
+
+
+def test_three_hundred_damaged_baselines_are_read_or_refused(root, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    path = find("main", root).path
+    whole = record_of(path)
+    chance = random.Random(7)
+    refused = 0
+    for number in range(300):
+        if number % 3:
+            rewrite(path, mutated(whole, chance))
+        else:
+            content = bytearray(gzip.decompress(gzip.compress(json.dumps(whole).encode())))
+            content[chance.randrange(len(content))] = chance.randrange(256)
+            path.write_bytes(gzip.compress(bytes(content)))
+        try:
+            with ExitStack() as stack:
+                stored = load("main", Path(stack.enter_context(TemporaryDirectory())), root)
+                assert stored.trials.height >= 0
+                assert stored.suite.name
+        except (EvidenceError, UsageError) as error:
+            refused += bool(str(error))
+    assert refused > 50
+
+
+def test_what_was_saved_comes_back(root, run, tmp_path):
+    stored = load("main", tmp_path / "out", root)
+    assert stored.scores.equals(run.scores)
+    assert stored.points.equals(run.points)
+    assert load_run(tmp_path / "out").trials["energy_j"].to_list() == run.trials["energy_j"].to_list()

@@ -1,0 +1,145 @@
+"""`recommend`: the safe cell by default, and the cheapest of equals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perjoule.errors import RunError
+from perjoule.gating.recommend import _best, recommend
+from perjoule.runs.directory import Run
+from perjoule.statistics.frontier import frontier
+from tests.perjoule.test_cli import call
+from tests.support.tables_of_runs import imported, table
+
+# cells `one-001`, `one-002`, …: (mean joules, mean quality) of 20 prompts
+SPREAD = 0.1
+
+
+def run_of(folder: Path, *cells: tuple[float, float], lower: bool = False, spread: float = SPREAD) -> Run:
+    chance = np.random.default_rng(0)
+    noise = chance.normal(size=20)
+    noise = spread * (noise - noise.mean()) / noise.std()
+    rows = [
+        {
+            "variant": "one", "steps": step, "prompt_id": f"p{i}", "seed": 1, "energy_j": energy * (1 + x),
+            "quality:q": quality + x, "provenance": "measured",
+        }
+        for step, (energy, quality) in enumerate(cells, start=1)
+        for i, x in enumerate(noise)
+    ]  # fmt: skip
+    return imported(pl.DataFrame(rows), folder, **({"lower": ["q"]} if lower else {}))
+
+
+def point(run: Run, cell_id: str) -> dict[str, Any]:
+    return next(p for p in frontier(run)["points"] if p["cell_id"] == cell_id)
+
+
+class TestSafe:
+    def test_a_point_estimate_just_above_the_demand_is_not_enough(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91), (4.0, 0.99))
+        found = recommend(run, min_quality=0.9)
+        assert (found["chosen"]["cell_id"], found["point"]["cell_id"], found["by"]) == ("one-003", "one-002", "limit")
+        assert found["chosen"]["quality_low"] >= 0.9 > found["point"]["quality_low"]
+        by_point = recommend(run, min_quality=0.9, by_point=True)
+        assert (by_point["chosen"]["cell_id"], by_point["safe"]["cell_id"]) == ("one-002", "one-003")
+        assert by_point["by"] == "point"
+
+    def test_a_budget_goes_by_the_upper_limit(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.7), (4.0, 0.9))
+        high = point(run, "one-003")["energy_j_per_image"]["high"]
+        assert recommend(run, max_joules=4.05)["chosen"]["cell_id"] == "one-002"
+        assert recommend(run, max_joules=4.05, by_point=True)["chosen"]["cell_id"] == "one-003"
+        assert recommend(run, max_joules=high)["chosen"]["cell_id"] == "one-003"
+        assert recommend(run, max_joules=high - 1e-9)["chosen"]["cell_id"] == "one-002"
+
+    def test_where_lower_is_better_the_upper_limit_counts(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.29), (4.0, 0.2), lower=True)
+        found = recommend(run, min_quality=0.3)
+        assert (found["chosen"]["cell_id"], found["point"]["cell_id"]) == ("one-003", "one-002")
+        assert found["chosen"]["quality_high"] <= 0.3 < found["point"]["quality_high"]
+
+    def test_none_is_safe(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91))
+        path = str(run.path)
+        code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
+        assert (code, out) == (4, "")
+        assert "no cell keeps q 0.9 with its whole 95 % interval" in err
+        assert "by its point estimate one-002 does, which has 0.91 [0.8" in err
+        code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
+        assert code == 0
+        assert "no point keeps it with its whole 95 % interval" in out
+        code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
+        assert code == 4
+        assert "no cell keeps 1.01 J with its whole 95 % interval" in err
+
+    def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = imported(table(prompts=1, seeds=1), tmp_path)
+        code, _, err = call("recommend", str(run.path), "--min-quality", "0.5", capsys=capsys)
+        assert code == 4
+        assert "has no interval" in err
+        assert call("recommend", str(run.path), "--min-quality", "0.5", "--by-point", capsys=capsys)[0] == 0
+
+    def test_the_text_names_both(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91), (4.0, 0.99))
+        code, out, _ = call("recommend", str(run.path), "--min-quality", "0.9", capsys=capsys)
+        assert code == 0
+        assert out.startswith("one-003: 4 [")
+        assert "by its point estimate alone, which --by-point takes: one-002: 2 [" in out
+        found = json.loads(call("recommend", str(run.path), "--min-quality", "0.9", "--json", capsys=capsys)[1])
+        assert found["chosen"]["cell_id"] == "one-003"
+
+
+class TestEquals:
+    def test_of_equally_good_cells_the_cheapest(self, tmp_path: Path) -> None:
+        """Whatever their order in the suite."""
+        for number, cells in enumerate((((4.0, 0.9), (2.0, 0.9), (3.0, 0.9)), ((2.0, 0.9), (4.0, 0.9), (3.0, 0.9)))):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            found = recommend(run_of(folder, *cells), max_joules=100.0)
+            assert found["chosen"]["energy_j_per_image"] == pytest.approx(2.0)
+            assert found["point"] == found["chosen"]
+
+    def test_saturated_scores(self, tmp_path: Path) -> None:
+        """Every image of the longer rungs scores 1: they are equal without scatter."""
+        run = run_of(tmp_path, (4.0, 1.0), (2.0, 1.0), (1.0, 0.6), spread=0.0)
+        assert recommend(run, max_joules=100.0, by_point=True)["chosen"]["cell_id"] == "one-002"
+        assert recommend(run, min_quality=1.0, by_point=True)["chosen"]["cell_id"] == "one-002"
+
+    def test_of_equally_cheap_cells_the_best(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path, (2.0, 0.8), (2.0, 0.9), (2.0, 0.7))
+        assert recommend(run, min_quality=0.5)["chosen"]["cell_id"] == "one-002"
+
+    @given(
+        st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=8),
+        st.booleans(),
+    )
+    def test_the_best_is_not_dominated(self, cells: list[tuple[int, int, bool]], cheapest: bool) -> None:
+        energy = np.array([[c[0] for c in cells]], float)
+        quality = np.array([[c[1] / 3 for c in cells]])
+        quality = quality + np.linspace(0, 1e-15, len(cells))  # means of equal scores differ in their last bits
+        meets = np.array([[c[2] for c in cells]])
+        best = int(_best(energy, quality, meets, cheapest)[0])
+        able = [c for c in cells if c[2]]
+        if not able:
+            assert best == -1
+            return
+        order = (lambda c: (c[0], -c[1])) if cheapest else (lambda c: (-c[1], c[0]))
+        assert order(cells[best]) == min(map(order, able))
+        assert cells[best][2]
+
+
+def test_a_run_without_a_trial_has_nothing_to_recommend(tmp_path: Path) -> None:
+    run = run_of(tmp_path, (1.0, 0.5))
+    for name in ("trials", "images", "scores", "points"):
+        file = run.path / f"{name}.parquet"
+        pl.read_parquet(file).clear().write_parquet(file)
+    with pytest.raises(RunError, match="holds no trial"):
+        recommend(Run(path=run.path), min_quality=0.5)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perjoule.errors import SuiteError, UnknownNameError
+from perjoule.suite.reading import cells_of, find_suite, load_suite, parse_suite, suite_digest, suite_names, write_suite
+
+MINIMAL = """
+name = "mine"
+title = "Mine"
+description = "A suite."
+[prompts]
+source = "prompts.txt"
+[protocol]
+[metrics]
+primary = "lsnr"
+names = ["lsnr"]
+[[variants]]
+name = "a"
+model = "builtin:sd-tiny"
+steps = [1, 2]
+"""
+
+
+def parse(text: str) -> object:
+    return parse_suite(tomllib.loads(text), where="mine.toml")
+
+
+def test_minimal_suite_gets_its_defaults() -> None:
+    suite = parse_suite(tomllib.loads(MINIMAL), where="mine.toml")
+    assert suite.variants[0].guidance == 7.5
+    assert suite.protocol.seeds == (1,)
+    assert [cell.cell_id for cell in cells_of(suite)] == ["a-001", "a-002"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('model = "', 'modle = "', ["variants[0].modle", "did you mean 'model'"]),
+        ("[protocol]", "[protocol]\nbach_size = 2", ["protocol.bach_size", "did you mean 'batch_size'"]),
+        ('title = "Mine"', 'titel = "Mine"', ["titel", "did you mean 'title'", "title is missing"]),
+        ("steps = [1, 2]", 'steps = ["1"]', ["variants[0].steps[0]", "'1'", "integer"]),
+        ("steps = [1, 2]", "steps = [0]", ["variants[0].steps", "0 is out of range", "1 to 1000"]),
+        ("steps = [1, 2]", "steps = [1000000]", ["1000000 is out of range"]),
+        ("steps = [1, 2]", "steps = []", ["variants[0].steps is empty"]),
+        ("steps = [1, 2]", "steps = [3, 3]", ["stands there twice"]),
+        ("steps = [1, 2]", "steps = [1]\nlevels = [1.0]", ["variants[0].levels", "for step policies only"]),
+        ("steps = [1, 2]", "policy = 'x'\nlevels = []", ["variants[0].levels is empty"]),
+        ("steps = [1, 2]", "policy = 'x'\nlevels = [1.0, 1.0]", ["variants[0].levels", "twice"]),
+        ("steps = [1, 2]", "policy = 'x'\nlevels = [1.0]\nsteps = [1]", ["variants[0].steps", "remove the key"]),
+        ("steps = [1, 2]", "steps = [1]\ndtype = 'float8'", ["variants[0].dtype", "'float8'", "float32"]),
+        ("steps = [1, 2]", "steps = [1]\nguidance = -1.0", ["variants[0].guidance = -1.0"]),
+        ("steps = [1, 2]", "steps = [1]\nwidth_px = 100", ["width_px = 100", "multiple of 8"]),
+        ('name = "a"', 'name = "a/b"', ["name = 'a/b'", "letters"]),
+        ('primary = "lsnr"', 'primary = "lsrn"', ["metrics.primary = 'lsrn'", "lsnr"]),
+        (
+            "[protocol]",
+            "[protocol]\nbatch_size = 4\nimages_per_window = 3",
+            ["protocol.images_per_window = 3", "at least the largest batch, 4"],
+        ),
+        ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
+        (
+            "[protocol]",
+            "[protocol]\nmax_uncertainty = 2.0",
+            ["max_uncertainty = 2.0", "between 0 and 1", "write 0.02 for 2 %"],
+        ),
+        ("[protocol]", "[protocol]\nseeds = []", ["protocol.seeds is empty"]),
+        ('name = "mine"', 'name = "mine"\nschema = 2', ["schema = 2"]),
+        ("steps = [1, 2]", "steps = [1, 2]\ntimesteps = [3, 1, 0]", ["timesteps are 3", "steps = [3]"]),
+        ("steps = [1, 2]", "steps = [2]\ntimesteps = [1, 3]", ["timesteps = [1, 3]", "must fall"]),
+        ("steps = [1, 2]", "steps = [1]\nguidance_mode = 'none'", ["guidance = 7.5", "1.0 or less"]),
+        ("steps = [1, 2]", "steps = [1]\nlora = { model = 'a', fil = 'b' }", ["lora.fil", "did you mean 'file'"]),
+        ("steps = [1, 2]", "steps = [1]\nruntime = { atention = 'math' }", ["runtime.atention", "'attention'"]),
+        ("steps = [1, 2]", "steps = [1]\ncache = { kind = 'deep' }", ["cache.kind", "'deepcache'"]),
+        ("[prompts]", '[prompts]\nsplit = "val"', ["prompts.split = 'val'", "dev"]),
+        ("[prompts]", '[prompts]\nsha256 = "ab"', ["prompts.sha256 = 'ab'", "64 hex digits"]),
+        ("[prompts]", '[prompts]\nrevision = "main"', ["prompts.revision", "data sets of the hub only"]),
+        ("[prompts]", '[prompts]\nhub_split = "train"', ["prompts.hub_split", "data sets of the hub only"]),
+        ('name = "mine"', 'name = "mine"\nvariants = []', None),
+    ],
+)
+def test_a_fault_is_named_with_file_key_and_remedy(old: str, new: str, words: list[str] | None) -> None:
+    text = MINIMAL.replace(old, new, 1)
+    if words is None:
+        with pytest.raises(tomllib.TOMLDecodeError):
+            parse(text)
+        return
+    with pytest.raises(SuiteError) as caught:
+        parse(text)
+    assert "mine.toml" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_two_variants_of_one_name_are_refused() -> None:
+    double = MINIMAL + '[[variants]]\nname = "a"\nmodel = "x"\nsteps = [1]\n'
+    with pytest.raises(SuiteError, match="used twice"):
+        parse(double)
+
+
+def test_broken_toml_and_missing_file(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("name = [")
+    with pytest.raises(SuiteError, match="not valid TOML"):
+        load_suite(file)
+    with pytest.raises(SuiteError, match="no such file"):
+        find_suite(str(tmp_path / "none.toml"))
+    with pytest.raises(UnknownNameError, match="did you mean 'demo'"):
+        find_suite("dmeo")
+
+
+def test_every_builtin_suite_loads() -> None:
+    assert "demo" in suite_names()
+    for name in suite_names():
+        assert load_suite(find_suite(name)).name == name
+
+
+@given(
+    steps=st.lists(st.integers(1, 1000), min_size=1, max_size=6, unique=True),
+    guidance=st.floats(0, 20),
+    seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=4, unique=True),
+    limit=st.none() | st.integers(1, 10_000),
+)
+def test_writing_and_reading_a_suite_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int], guidance: float, seeds: list[int], limit: int | None
+) -> None:
+    table = tomllib.loads(MINIMAL)
+    table["variants"][0] |= {"steps": steps, "guidance": guidance}
+    table["protocol"]["seeds"] = seeds
+    if limit is not None:
+        table["prompts"]["limit"] = limit
+    suite = parse_suite(table, where="mine.toml")
+    file = tmp_path_factory.mktemp("suite") / "suite.toml"
+    write_suite(suite, file)
+    again = load_suite(file)
+    assert again == suite
+    assert suite_digest(again) == suite_digest(suite)
+
+
+def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
+    from perjoule.suite.reading import json_schema
+
+    schema = json_schema()
+    json.dumps(schema)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Variant"]["additionalProperties"] is False

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from perjoule import cli
+from perjoule.errors import RunError
+from perjoule.importing.conversion import import_table
+from perjoule_reports import render_index, write_index
+from perjoule_reports.pages.index import read_folder
+
+ROWS = [
+    {
+        "variant": "ladder",
+        "prompt_id": f"p{prompt}",
+        "seed": 1,
+        "steps": steps,
+        "energy_j": 2.0 * steps + prompt / 10,
+        "quality:q": 1 - 1 / steps + prompt / 100,
+    }
+    for steps in (2, 4, 8)
+    for prompt in range(6)
+]
+
+
+def imported(folder: Path, name: str, day: int, *, factor: float = 1.0, key: str = "same", **environment) -> Path:
+    table = folder.parent / f"{name}.parquet"
+    pl.DataFrame(ROWS).with_columns(pl.col("energy_j") * factor).write_parquet(table)
+    run = folder / name
+    import_table(table, run)
+    file = run / "environment.json"
+    found = json.loads(file.read_text()) | {
+        "created_utc": f"2026-01-{day:02d}T00:00:00+00:00",
+        "comparability_key": key,
+    }
+    file.write_text(json.dumps(found | environment))
+    suite = run / "suite.toml"
+    suite.write_text(re.sub(r'(?m)^name = "[^"]*"$', 'name = "mine"', suite.read_text(), count=1))
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    imported(runs, "old", 1)
+    imported(runs, "new", 3, factor=1.5)
+    imported(runs, "elsewhere", 2, factor=4.0, key="other")
+    return runs
+
+
+def test_runs_of_a_suite_stand_together_oldest_first(folder):
+    (suite,), broken = read_folder(folder)
+    assert broken == ()
+    assert [run.folder for run in suite.runs] == ["old", "elsewhere", "new"]
+    assert suite.cell_id == "ladder-004"  # the middle of the ladder
+    energies = [run.cells[suite.cell_id].energy.value for run in suite.runs]
+    assert energies == pytest.approx([8.25, 4 * 8.25, 1.5 * 8.25])
+    assert all(run.doubts == () for run in suite.runs)
+
+
+def test_a_line_never_joins_runs_of_other_comparability(folder):
+    page = render_index(folder)
+    for picture in ("energy", "quality"):
+        courses = dict(re.findall(rf'id="suite-0-{picture}-course-(\d)"><path d="([^"]*)"', page))
+        places = {name: re.findall(r"[ML] ([\d.]+) ", path) for name, path in courses.items()}
+        assert [len(p) for p in places.values()] == [2, 1]  # old and new in one line, elsewhere alone
+        old, new = map(float, places["0"])
+        assert old < float(places["1"][0]) < new
+
+
+def test_partial_unscored_and_broken_runs_are_listed_with_the_reason(folder, small):
+    torn = folder / "torn"
+    shutil.copytree(folder / "old", torn)
+    (torn / "environment.json").write_text('{"schema": 1,')
+    (folder / "empty").mkdir()
+    (folder / "empty" / "trials.jsonl").write_text("")
+    (folder / "notes").mkdir()  # no run at all
+    (folder / "unscored").mkdir()
+    shutil.copytree(folder / "old", folder / "unscored", dirs_exist_ok=True)
+    (folder / "unscored" / "points.parquet").unlink()
+    suites, broken = read_folder(folder)
+    reasons = {run.folder: run.reason for run in broken}
+    assert set(reasons) == {"torn", "empty"}
+    assert "environment.json" in reasons["torn"]
+    assert "suite.toml and environment.json are missing" in reasons["empty"]
+    assert next(run for run in suites[0].runs if run.folder == "unscored").doubts == ("not scored yet",)
+    page = render_index(folder)
+    assert "Runs that cannot be read" in page
+    assert "notes" not in page
+    assert "4 runs of 1 suite, 1 unfinished or with gaps, 2 unreadable" in page
+
+
+def test_links_lead_to_reports_that_exist(folder):
+    (folder / "old" / "report.html").write_text("x")
+    page = render_index(folder)
+    assert re.findall('<a href="([^"]*)"', page) == ["./old/report.html"]
+    assert '<a href="./old/report.html">old</a>' in page
+    assert "perjoule report new" in page
+
+
+def test_equal_folders_give_equal_bytes(folder):
+    assert render_index(folder) == render_index(folder)
+
+
+def test_the_command_tells_a_folder_of_runs_from_a_run(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["perjoule", "report", str(folder), "--json"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files == [str(folder / "index.html")]
+    assert (folder / "index.html").read_text("utf-8") == render_index(folder)
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(RunError, match="holds no runs"):
+        write_index(tmp_path, tmp_path / "index.html")
+
+
+def test_hostile_names_stay_text(tmp_path, synthetic):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    name = 'javascript:alert(1)"><img src=x onerror=alert(1)>'
+    run = imported(runs, "plain", 1)
+    run.rename(runs / name)
+    (runs / name / "report.html").write_text("x")
+    (runs / name / "result.json").write_text(json.dumps({"headline": "".join(synthetic.HOSTILE)}))
+    page = render_index(runs)
+    assert "<img" not in page
+    assert 'href="./javascript%3Aalert%281%29%22%3E%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E/report.html"' in page
+    assert page.count("<script") == 1

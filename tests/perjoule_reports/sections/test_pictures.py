@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from perjoule.runs.pictures import pixel_digest
+from perjoule_reports.drawing.thumbs import MOST_PICTURES, Stored, encode, encode_all
+from perjoule_reports.evidence import read_evidence
+from perjoule_reports.sections.pictures import albums, pictured_arms
+
+
+def found(run):
+    return {album.title: album for album in albums(run, read_evidence(run))}
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,"))))
+
+
+def test_best_median_and_worst_pair_follow_from_the_scores(usual):
+    evidence = read_evidence(usual)
+    test, anchor = pictured_arms(evidence)[:2]
+    wide = usual.scores.filter(pl.col("metric") == "scene").pivot(
+        on="cell_id", index=["prompt_id", "seed"], values="value"
+    )
+    differences = (wide[test.cell_id] - wide[anchor.cell_id]).sort()
+    strips = found(usual)["Side by side"].strips
+    assert [s.remark.split()[0] for s in strips] == ["best", "median", "worst"]
+    for strip, place in zip(strips, (-1, (len(differences) - 1) // 2, 0), strict=True):
+        assert [t.cell_id for t in strip.thumbs[:2]] == [test.cell_id, anchor.cell_id]
+        seed = int(strip.remark.rsplit(" ", 1)[1])
+        pid = next(p for p, text in usual.prompts.items() if text == strip.prompt)
+        row = wide.filter((pl.col("prompt_id") == pid) & (pl.col("seed") == seed))
+        assert row[test.cell_id][0] - row[anchor.cell_id][0] == pytest.approx(differences[place])
+        scores = [float(t.lines[-1].split()[-1]) for t in strip.thumbs[:2]]
+        assert scores == pytest.approx([row[test.cell_id][0], row[anchor.cell_id][0]], abs=0.006)
+
+
+def test_lower_is_better_turns_best_and_worst_round(synthetic, tmp_path):
+    run = synthetic.make_run(tmp_path, prompts=6, ladder=(1, 12), seeds=(1,), metrics=("blur",))
+    run = replace(run, suite=replace(run.suite, metrics=replace(run.suite.metrics, primary="blur")))
+    best, _, worst = found(run)["Side by side"].strips
+
+    def change(strip):
+        test, anchor = (float(t.lines[-1].split()[-1]) for t in strip.thumbs[:2])
+        return test - anchor
+
+    assert change(best) < change(worst)
+
+
+def test_the_ladder_runs_up_and_the_predicted_steps_stand_in_their_place(synthetic, tmp_path):
+    run = synthetic.make_run(tmp_path, prompts=6, ladder=(1, 2, 4, 8, 25, 50), seeds=(1,), metrics=("scene",))
+    # the student plays the predictor: it took 8 steps, which the teacher's ladder has too
+    picked = pl.col("variant") == "tiny-student"
+    role = pl.when(picked).then(pl.lit("predicted")).otherwise(pl.col("role")).alias("role")
+    policy = pl.when(picked).then(pl.lit("budgetfusion")).otherwise(pl.col("policy")).alias("policy")
+    run = replace(run, points=run.points.filter(~picked | (pl.col("steps_mean") == 8)).with_columns(role, policy))
+    run = replace(run, trials=run.trials.clear())
+    for strip in found(run)["Along the step ladder"].strips:
+        steps = [int(t.label.split()[0]) for t in strip.thumbs]
+        assert steps == sorted(steps)
+        assert {1, 50} <= set(steps)
+        (flagged,) = [t for t in strip.thumbs if t.flag]
+        assert (flagged.flag, flagged.cell_id) == ("predicted", "tiny-student-008")
+        assert flagged.label == "8 steps"
+
+
+@pytest.mark.parametrize("variants", [("one",), ("one", "two", "three", "four", "five", "six")])
+def test_never_more_than_the_allowed_number(synthetic, tmp_path, variants):
+    run = synthetic.make_run(tmp_path, prompts=7, seeds=(1, 2), variants=variants, metrics=("scene",))
+    albums_ = found(run)
+    assert set(albums_) == {"Side by side", "Along the step ladder"}
+    assert sum(len(s.thumbs) for a in albums_.values() for s in a.strips) <= MOST_PICTURES
+    assert len(albums_["Along the step ladder"].strips) >= 2
+
+
+def test_full_reference_scores_are_not_compared_between_families(synthetic, tmp_path):
+    run = synthetic.make_run(tmp_path, prompts=4, ladder=(1, 4, 9), seeds=(1,), metrics=("iclip",))
+    run = replace(run, suite=replace(run.suite, metrics=replace(run.suite.metrics, primary="iclip")))
+    run = replace(run, points=run.points.with_columns(family=pl.col("variant")))
+    assert {a.variant for a in pictured_arms(read_evidence(run))} == {"tiny-teacher"}
+
+
+def test_unscored_runs_show_the_ladder_by_id(small):
+    trials = small.trials.with_columns(energy_j=pl.lit(None, pl.Float64))
+    bare = replace(small, trials=trials, scores=small.scores.clear(), points=small.points.clear(), metrics={})
+    albums_ = found(bare)
+    assert list(albums_) == ["Along the step ladder"]
+    strip = albums_["Along the step ladder"].strips[0]
+    assert "by id" in strip.remark
+    assert all(t.lines[-1] == "not scored" for t in strip.thumbs)
+    assert all(t.lines[-2] == "J not measured" for t in strip.thumbs)
+
+
+def test_a_run_without_images_has_no_album(small):
+    assert albums(replace(small, images=small.images.clear()), read_evidence(small)) == ()
+
+
+def stored(folder, name, image=None):
+    """The picture of a run; `image` is saved first."""
+    if image is not None:
+        image.save(folder / name)
+        return Stored(folder=folder, file=name, sha256=pixel_digest(np.asarray(image.convert("RGB"))))
+    return Stored(folder=folder, file=name, sha256="0" * 64)
+
+
+def test_small_pictures_are_kept_pixel_for_pixel_and_large_ones_shrunk(tmp_path):
+    noise = Image.effect_noise((64, 48), 90).convert("RGB")
+    uri, pixel_art = encode(stored(tmp_path, "small.png", noise), 256)
+    assert pixel_art
+    assert opened(uri).convert("RGB").tobytes() == noise.tobytes()
+    uri, pixel_art = encode(stored(tmp_path, "large.png", Image.effect_noise((900, 600), 90)), 256)
+    assert not pixel_art
+    assert opened(uri).size == (256, 171)
+
+
+def test_what_is_no_picture_is_missing(tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    assert encode(stored(tmp_path, "torn.png"), 64) == ("", False)
+    assert encode(stored(tmp_path, "absent.png"), 64) == ("", False)
+
+
+def test_the_budget_decides_the_side(tmp_path):
+    picture = stored(tmp_path, "a.png", Image.effect_noise((512, 512), 90).convert("RGB"))
+    full = encode(picture, 256)[0]
+    uris = encode_all([picture] * 3, budget=2 * len(full))
+    assert sum(len(uri) for uri, _ in uris) <= 2 * len(full)
+    assert opened(uris[0][0]).width < 256
