@@ -129,14 +129,13 @@ def run(
     from perjoule.commands import tables
     from perjoule.forecast.budget import Budget
     from perjoule.running import pipeline
+    from perjoule.running.prepared import prepare
     from perjoule.runs.trial_counts import trial_counts
 
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes on with a run that is there: add --resume")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(
-        suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None
-    )
+    prepared = prepare(suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None)
     if dry_run:
         show_plan(prepared, budget, as_json)
         return

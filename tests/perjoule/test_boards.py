@@ -21,6 +21,7 @@ from perjoule.forecast.measured import Windows
 from perjoule.gating import gate
 from perjoule.gating.baselines import save
 from perjoule.running import pipeline
+from perjoule.running.prepared import prepare
 from perjoule.running.ray import RayPool
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.devices import devices_of, mixtures
@@ -270,7 +271,7 @@ def test_ray_refuses_boards_of_different_kinds_in_one_node(
     ray: Any = fake_ray(2)
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    pool = RayPool(pipeline.prepare(str(suite)), "nvml", ())
+    pool = RayPool(prepare(str(suite)), "nvml", ())
     assert pool.count == 2
     assert pool.environment["comparability"]["device"] == ["NVIDIA A100"]
     first = pool.spawn()
@@ -283,7 +284,7 @@ def test_ray_refuses_boards_of_different_kinds_in_one_node(
             second = pool.spawn()
             trials = [
                 worker.actor.do.remote(assignment).trial
-                for worker, assignment in zip((first, second), pipeline.prepare(str(suite)).plan[:2], strict=True)
+                for worker, assignment in zip((first, second), prepare(str(suite)).plan[:2], strict=True)
             ]
             assert [trial.reading.device for trial in trials] == ["NVIDIA A100"] * 2
             assert len({trial.reading.device_digest for trial in trials}) == 2

@@ -14,6 +14,7 @@ from perjoule.errors import UsageError
 from perjoule.protocols import ImageGenerator
 from perjoule.quality.lsnr import lsnr
 from perjoule.running import pipeline
+from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import load_run
 from perjoule.runs.trial_counts import trial_counts
@@ -169,7 +170,7 @@ def test_a_metric_that_raises_later_leaves_its_images_unscored(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     faked(monkeypatch, FakeFactory(FakeGenerator()))
-    prepared = pipeline.prepare(str(suite_of(folder, TINY)))
+    prepared = prepare(str(suite_of(folder, TINY)))
     run = pipeline.run(prepared, out=folder / "r", meter_name="estimate", resume=False, command=(), reporter=Silent())
 
     def broken(*_: object) -> None:
@@ -237,4 +238,4 @@ def test_prompts_that_are_cut_and_models_beside_the_suite(
     text = (run.path / "report.md").read_text()
     assert "1 of 2 prompts is cut after 32 tokens" in text
     with pytest.raises(UsageError):
-        pipeline.prepare(str(suite_of(folder, variant.replace("m/tiny", "./m/gone"))))
+        prepare(str(suite_of(folder, variant.replace("m/tiny", "./m/gone"))))

@@ -95,20 +95,19 @@ def fakes() -> Iterator[None]:
     """Instant pipelines and a meter of known power in place of the real ones."""
     import pytest
 
-    from perjoule.running import pipeline
     from perjoule.running.trial import GeneratorCache
     from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 
     with pytest.MonkeyPatch.context() as patch:
         clock = VirtualClock()
         factory = FakeFactory(FakeGenerator(clock=clock, step_s=1.0))
-        patch.setattr(pipeline, "generators_of", lambda suite, source: GeneratorCache(factory, lambda v: v.name))
+        patch.setattr(device, "generators_of", lambda suite, source: GeneratorCache(factory, lambda v: v.name))
 
         @contextmanager
         def meter(name: str) -> Iterator[SyntheticMeter]:
             yield SyntheticMeter(10.0, clock)
 
-        patch.setattr(pipeline, "open_meter", meter)
+        patch.setattr(device, "open_meter", meter)
         patch.setattr(os, "fsync", lambda handle: None)
         yield
 

@@ -321,11 +321,9 @@ def real_rehearsal(file: Path, place: Path) -> Ended:
     """`run --smoke` with the real pipelines and a virtual meter."""
     import pytest
 
-    from perjoule.running import pipeline
-
-    real = pipeline.generators_of
+    real = device.generators_of
     with fakes(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "generators_of", real)
+        patch.setattr(device, "generators_of", real)
         return drive("run", file, "--smoke", "--offline", "--out", place / "out", "--quiet")
 
 

@@ -22,7 +22,7 @@ from perjoule.commands.options import (
 
 if TYPE_CHECKING:
     from perjoule.forecast.budget import Budget
-    from perjoule.running.pipeline import Prepared
+    from perjoule.running.prepared import Prepared
 
 
 def register(app: typer.Typer) -> None:
@@ -63,12 +63,12 @@ def plan(
     """
     from perjoule.errors import UsageError
     from perjoule.forecast.budget import Budget
-    from perjoule.running import pipeline
+    from perjoule.running.prepared import prepare
 
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = pipeline.prepare(suite, limit, models=model or ())
+    prepared = prepare(suite, limit, models=model or ())
     show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
 
 

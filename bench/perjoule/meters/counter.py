@@ -18,7 +18,8 @@ from perjoule.meters.edges import (
     power_ratio,
     update_period,
 )
-from perjoule.meters.phase import PhaseTest, aliasing, phase_test
+from perjoule.meters.part_time import aliasing
+from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median, stdev
 
+from perjoule.meters.part_time import part_time_uncertainty_j
 from perjoule.types import CounterLog, Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import warning
 
@@ -181,11 +182,9 @@ def power_ratio(log: CounterLog) -> float | None:
 
 
 def _unseen_j(log: CounterLog) -> float:
-    """What a part-time counter may have missed in J; see `phase.part_time_uncertainty_j`."""
+    """What a part-time counter may have missed in J; see `part_time.part_time_uncertainty_j`."""
     if log.seen_share >= 1.0:
         return 0.0
-    from perjoule.meters.phase import part_time_uncertainty_j
-
     lowest_w, highest_w = _range_w(log)
     return part_time_uncertainty_j(
         duration_s=log.stopped_s - log.started_s,

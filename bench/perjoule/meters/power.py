@@ -13,7 +13,7 @@ from typing import Protocol
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Clock
-from perjoule.meters.phase import aliasing
+from perjoule.meters.part_time import aliasing
 from perjoule.meters.samples import Sample, SensorTiming, integrate, refresh_period
 from perjoule.types import Boundary, EnergyReading, IdlePower, PowerTrace
 from perjoule.warnings import warning

@@ -183,10 +183,10 @@ def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float)
     A refresh that is later than T after the start has seen nothing but the window. What is seen from the first such
     refresh until the end stands for the time from one period before that refresh to the last refresh.
 
-    The bound: n looks at random phase have a mean with a variance of s^2 / n (as in `phase.part_time_uncertainty_j`,
-    for the smallest share of time that is seen), where s is the lesser of the spread of the looks and of what their
-    neighbours leave open: a spike on a single look may stand for many, a lasting step has only its own moment unknown.
-    To it come swings that all looks may have missed, the ends, and holes.
+    The bound: n looks at random phase have a mean with a variance of s^2 / n (as in
+    `part_time.part_time_uncertainty_j`, for the smallest share of time that is seen), where s is the lesser of the
+    spread of the looks and of what their neighbours leave open: a spike on a single look may stand for many, a lasting
+    step has only its own moment unknown. Swings that all looks may have missed, the ends, and holes are added.
     """
     timing = stairs.timing
     period_s, late_s = timing.period_s, timing.late_s

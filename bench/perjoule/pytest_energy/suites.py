@@ -77,8 +77,8 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
     def test(request: pytest.FixtureRequest, energy_benchmark: EnergyBenchmark) -> None:
         suite = _open(request.config, path)
         trial = suite.first[cell_id]
+        from perjoule.running.device import torch_threads
         from perjoule.running.examining import suite_folder
-        from perjoule.running.pipeline import torch_threads
         from perjoule.weights.models import relative_to
 
         with torch_threads(suite.threads), relative_to(suite_folder(path)):
@@ -97,7 +97,8 @@ def _open(config: pytest.Config, path: Path) -> OpenSuite:
     kept = config.stash.get(_OPEN, None)
     if kept is not None and kept.path == path:
         return kept
-    from perjoule.running.pipeline import generators_of, with_prompts
+    from perjoule.running.device import generators_of
+    from perjoule.running.prepared import with_prompts
     from perjoule.suite.reading import load_suite
     from perjoule.suite.schedule import make_plan
 

@@ -6,9 +6,9 @@ plan = check → plan → (meter a few windows) → forecast
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,189 +16,45 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from perjoule import registry
-from perjoule.errors import DeviceLostError, Interrupted, PerjouleError, RunError, SuiteError, UsageError
-from perjoule.files import exists, free_bytes, write_parquet
+from perjoule.errors import Interrupted, RunError
+from perjoule.files import free_bytes, write_parquet
 from perjoule.forecast import Forecast, forecast
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.forecast.forecasting import image_bytes_at_most
 from perjoule.forecast.measured import Windows, calibration_plan, measured_price, unused
-from perjoule.meters import open_meter
-from perjoule.prompts import Origin, read_prompt_set
-from perjoule.prompts.findings import record_of, sentences
+from perjoule.prompts.findings import sentences
 from perjoule.protocols import (
-    EnergyMeter,
-    ImageGenerator,
     QualityMetric,
     SetMetric,
     judges_images,
     judges_sets,
-    reads_prompts,
 )
 from perjoule.quality import load_metric
-from perjoule.running.examining import examine_models, prompt_notes, suite_folder
-from perjoule.running.execute import execute
-from perjoule.running.failures import Failure, failure_of
-from perjoule.running.policies import load_policy
+from perjoule.running import ray
+from perjoule.running.device import ready
+from perjoule.running.examining import prompt_notes, suite_folder
+from perjoule.running.prepared import Prepared
 from perjoule.running.reporting import ReportRequest
-from perjoule.running.resuming import stored_prompts
 from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.running.stage import Reporter, do_trials, measure
-from perjoule.running.trial import GeneratorCache, NotLoadedError
 from perjoule.running.workers import execute_on
-from perjoule.runs.directory import Run, is_run, load_run, write_scores, write_set_scores
-from perjoule.runs.environment import describe, gpu_name
+from perjoule.runs.directory import Run, load_run, write_scores, write_set_scores
+from perjoule.runs.environment import gpu_name
 from perjoule.runs.writer import RunWriter, require_same_images, require_vacant
 from perjoule.statistics.points import operating_points
-from perjoule.suite.reading import cells_of, find_suite, is_imported, load_suite, smoke_of
-from perjoule.suite.schedule import make_plan, planned_trials
+from perjoule.suite.reading import cells_of
+from perjoule.suite.schedule import planned_trials
 from perjoule.types import (
     Assignment,
-    Cell,
-    Examination,
-    Prompt,
-    PromptFindings,
-    Protocol,
     Suite,
-    Variant,
 )
-from perjoule.weights.catalogue import notices, weights_name, with_models
+from perjoule.weights.catalogue import notices
 from perjoule.weights.models import relative_to
 
 # windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide
 CALIBRATION_WINDOWS = 3
 _NO_BUDGET = Budget()
 _DISK_RESERVE_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A suite that was checked as far as it can be without running it.
-
-    `notes` are for the person who runs it; `examinations` are by variant.
-    """
-
-    suite: Suite
-    source: Path
-    prompts: tuple[Prompt, ...]
-    origin: Origin
-    plan: list[Assignment]
-    metrics: list[QualityMetric | SetMetric]
-    notes: tuple[str, ...] = ()
-    examinations: Mapping[str, Examination] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        """Where relative names of models are looked for first."""
-        return suite_folder(self.source)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """Where trials can start: an open meter, loaded pipelines, and the record of the system under test."""
-
-    meter: EnergyMeter
-    generators: GeneratorCache
-    environment: dict[str, Any]
-
-    def executor(self, plan: Sequence[Assignment], protocol: Protocol) -> Callable[..., None]:
-        """`execute` with all but the writer, the progress and the account."""
-        return partial(execute, plan, protocol=protocol, meter=self.meter, generators=self.generators)
-
-
-def prepare(
-    suite_name: str,
-    limit: int | None = None,
-    *,
-    models: Sequence[str] = (),
-    smoke: bool = False,
-    side_px: int | None = None,
-    resume: Path | None = None,
-) -> Prepared:
-    """Read suite and prompts, load the metrics, lay out the plan.
-
-    Args:
-        suite_name: Built-in name or file.
-        limit: Prompts to take.
-        models: Repositories to take in place of others, see `catalogue.with_models`.
-        smoke: Rehearse, see `suite.smoke_of`.
-        side_px: Size of the images of a rehearsal.
-        resume: Run directory whose own prompts are taken if it is a run already, see `resuming.stored_prompts`.
-
-    Raises:
-        SuiteError: If anything in the suite cannot be used.
-        RunError: If the prompts of the run to resume were changed.
-        UnknownNameError: If a suite, metric, model or prompt set is not known.
-    """
-    path = find_suite(suite_name)
-    with relative_to(suite_folder(path)):
-        return _prepare(path, limit, models=models, smoke=smoke, side_px=side_px, resume=resume)
-
-
-def _prepare(
-    path: Path, limit: int | None, *, models: Sequence[str], smoke: bool, side_px: int | None, resume: Path | None
-) -> Prepared:
-    suite = with_models(load_suite(path), models)
-    if is_imported(suite):
-        raise SuiteError(
-            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
-            "table states and not how to draw the images; it cannot be run"
-        )
-    if smoke:
-        suite = smoke_of(suite, side_px)
-    elif side_px is not None:
-        raise UsageError("--size is for rehearsals: add --smoke, or set width_px and height_px in the suite")
-    if limit is not None:
-        if limit < 1:
-            raise UsageError(f"--limit {limit}: at least 1 prompt is needed")
-        suite = replace(suite, prompts=replace(suite.prompts, limit=limit))
-    notes: tuple[str, ...] = ()
-    if resume is not None and is_run(resume):
-        stored = stored_prompts(load_run(resume), suite.prompts, path.parent)
-        suite = replace(suite, prompts=stored.source)
-        prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
-    else:
-        suite, prompts, origin = with_prompts(suite, path)
-    metrics = [
-        load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
-        for name in suite.metrics.names
-    ]
-    if judges_sets(metrics[suite.metrics.names.index(suite.metrics.primary)]):
-        raise SuiteError(
-            f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
-            "advisory: choose another primary metric"
-        )
-    plan = make_plan(suite, prompts)
-    return Prepared(
-        suite=suite,
-        source=path,
-        prompts=prompts,
-        origin=origin,
-        plan=plan,
-        metrics=metrics,
-        notes=notes,
-        examinations=examine_models(suite, [prompt.text for prompt in prompts], path),
-    )
-
-
-def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
-    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
-
-    Raises:
-        SuiteError: If there are no such prompts.
-    """
-    prompt_file = path.parent / suite.prompts.source
-    if not suite.prompts.source.startswith("builtin:") and exists(prompt_file) and prompt_file.is_file():
-        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
-        absolute = str(prompt_file.resolve())
-        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
-    return suite, prompts, origin
-
-
-def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
-    """`weights` and the files of one more source; several variants take different files of one repository."""
-    known = weights.get(model, {"files": {}})
-    return weights | {model: source | {"files": known["files"] | source["files"]}}
 
 
 def default_out(suite: Suite) -> Path:
@@ -249,9 +105,7 @@ def run(
         reporter.message(f"note: {notice}")
     # what a metric lacks must not be found out after an hour of measuring
     if executor == "ray":
-        from perjoule.running.ray import rehearse_apart
-
-        rehearse_apart(suite, prepared.source, prepared.folder)
+        ray.rehearse_apart(suite, prepared.source, prepared.folder)
     else:
         with relative_to(prepared.folder):
             rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
@@ -418,121 +272,19 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetri
 
 
 @contextmanager
-def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
-    """A device on which trials can start: pipelines loaded, the meter open, the system described.
-
-    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found now. What
-    raises anything else fails its own trials, with the reason, and the other cells go on.
-
-    Raises:
-        UsageError: If a pipeline or a policy is not available or its settings do not fit, or none can be loaded.
-        DeviceLostError: If nothing works any more on the device.
-        MeterError: If energy cannot be measured.
-    """
-    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
-        yield device
-
-
-@contextmanager
-def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
-    generators = generators_of(prepared.suite, prepared.source)
-    digests: dict[str, str] = {}
-    weights: dict[str, Any] = {}
-    not_loaded: dict[str, str] = {}
-    findings: dict[str, PromptFindings] = {}
-    texts = [prompt.text for prompt in prepared.prompts]
-    for cell in cells:
-        try:
-            with relative_to(prepared.folder):
-                digest, sources, read = _load_once(cell, generators, texts)
-        except NotLoadedError as error:
-            not_loaded[cell.cell_id] = _survivable(error.failure).reason
-            continue
-        except PerjouleError:
-            raise
-        except Exception as error:  # of the step policy
-            not_loaded[cell.cell_id] = _survivable(failure_of(error)).reason
-            continue
-        findings[cell.variant.name] = read
-        digests[weights_name(cell.variant)] = digest
-        for model, source in sources.items():
-            weights = _with_files(weights, model, source)
-    if len(not_loaded) == len(cells):
-        reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
-        raise UsageError(f"no cell of {prepared.suite.name} can be loaded:\n{reasons}")
-    with open_meter(meter_name) as meter, relative_to(prepared.folder):
-        environment = describe(prepared.suite, meter, digests, list(command))
-        environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
-        environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
-        environment |= {"suite_folder": str(prepared.folder)}
-        yield Device(meter=meter, generators=generators, environment=environment)
-
-
-def _load_once(
-    cell: Cell, generators: GeneratorCache, texts: Sequence[str]
-) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
-    """Load a cell's pipeline and prepare its policy, in a scope of its own so that neither outlives it."""
-    generator = generators.get(cell.variant)
-    load_policy(cell, generators.where).prepare(generator, texts)
-    read = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
-    return generator.digest, generator.sources, read
-
-
-def _survivable(failure: Failure) -> Failure:
-    if failure.kills_context:
-        raise DeviceLostError(f"the GPU's context is dead: {failure.reason}; nothing was measured, start a new process")
-    return failure
-
-
-@contextmanager
 def _devices(
     executor: str, prepared: Prepared, meter_name: str, command: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], Callable[..., None]]]:
     """The system under test, and what does the trials there."""
     if executor == "ray":
-        from perjoule.running.ray import ray_pool
-
-        with ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
+        with ray.ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
             yield pool.environment, partial(execute_on, prepared.plan, spawn=pool.spawn, count=pool.count)
     else:
         with ready(prepared, cells_of(prepared.suite), meter_name, command) as device:
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)
 
 
-def generators_of(suite: Suite, source: Path) -> GeneratorCache:
-    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
-    load = registry.load("generators", "diffusers", kind="generator")
-    index = {variant.name: number for number, variant in enumerate(suite.variants)}
-    folder = suite_folder(source)
-
-    def factory(variant: Variant, *, where: str) -> ImageGenerator:
-        with relative_to(folder):
-            generator: ImageGenerator = load(variant, where=where)
-            return generator
-
-    def where(variant: Variant) -> str:
-        return f"{source}: variants[{index[variant.name]}]"
-
-    return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
-
-
 def _check_disk(prepared: Prepared, out: Path) -> None:
     need, free = image_bytes_at_most(prepared.plan) // 8 + _DISK_RESERVE_BYTES, free_bytes(out)
     if free < need:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
-    if count is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

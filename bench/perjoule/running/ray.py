@@ -15,17 +15,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perjoule.errors import PerjouleError, RunError, UsageError
+from perjoule.running.device import ready
+from perjoule.running.prepared import Prepared
 from perjoule.running.trial import Bench
 from perjoule.running.workers import PackingBench, Parcel
 from perjoule.runs.writer import differing_keys
 from perjoule.suite.reading import cells_of
 from perjoule.types import Assignment, Suite
-
-if TYPE_CHECKING:
-    from perjoule.running.pipeline import Prepared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +49,6 @@ class RemoteBench:
 
     def open(self, prepared: Prepared, meter_name: str, command: Sequence[str]) -> dict[str, Any] | Refusal:
         """Load and open everything; the record of the system it runs on."""
-        from perjoule.running.pipeline import ready
-
         try:
             cells = cells_of(prepared.suite)
             device = self._stack.enter_context(ready(prepared, cells, meter_name, command))

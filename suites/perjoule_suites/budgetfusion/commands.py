@@ -48,9 +48,10 @@ def collect(
     """
     from perjoule.commands.console import TerminalReporter
     from perjoule.running import pipeline
+    from perjoule.running.prepared import prepare
     from perjoule_suites.budgetfusion.curves import curves_of
 
-    prepared = pipeline.prepare(suite, limit)
+    prepared = prepare(suite, limit)
     done = pipeline.run(
         prepared,
         out=out or pipeline.default_out(prepared.suite),

@@ -102,7 +102,8 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_within_bounded_memory
             file.write(chunk)
     assert path.stat().st_size < 2**20
     code = (
-        "import resource\nfrom pathlib import Path\nfrom perjoule import errors\nfrom perjoule.gating import baselines\n"
+        "import resource\nfrom pathlib import Path\nfrom perjoule import errors\n"
+        "from perjoule.gating import baselines\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"try:\n    baselines.describe(Path({str(path)!r}))\nexcept errors.RunError as error:\n    print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from perjoule.meters.base import Fault
 from perjoule.meters.edges import idle_power, update_period
-from perjoule.meters.phase import PhaseTest, aliasing, part_time_uncertainty_j, phase_test
+from perjoule.meters.part_time import aliasing, part_time_uncertainty_j
+from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.testing import SquareWave, VirtualClock
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from perjoule.running import pipeline
+from perjoule.running.prepared import prepare
 from perjoule.running.ray import RayWorker, Refusal, RemoteBench
 from perjoule.running.workers import Parcel
 from perjoule.runs.directory import load_run
@@ -69,7 +70,7 @@ def test_a_refusal_keeps_message_and_exit_code() -> None:
 
 def test_what_a_worker_cannot_do_comes_back_in_words(suite: Path) -> None:
     remote = RemoteBench()
-    answer = remote.open(pipeline.prepare(str(suite)), "nvlm", ())
+    answer = remote.open(prepare(str(suite)), "nvlm", ())
     assert isinstance(answer, Refusal)
     assert "did you mean 'nvml'" in answer.message
     assert answer.exit_code == 2

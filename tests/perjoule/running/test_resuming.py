@@ -12,7 +12,8 @@ import pytest
 
 from perjoule.errors import BudgetSpent, RunError
 from perjoule.forecast.budget import Budget
-from perjoule.running import pipeline
+from perjoule.running import device, pipeline
+from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
@@ -55,13 +56,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clock = VirtualClock()
     factory = FakeFactory(FakeGenerator(clock=clock, step_s=1.0))
     cache = GeneratorCache(factory, lambda variant: variant.name)
-    monkeypatch.setattr(pipeline, "generators_of", lambda suite, source: cache)
+    monkeypatch.setattr(device, "generators_of", lambda suite, source: cache)
 
     @contextmanager
     def meter(name):
         yield SyntheticMeter(10.0, clock)
 
-    monkeypatch.setattr(pipeline, "open_meter", meter)
+    monkeypatch.setattr(device, "open_meter", meter)
     monkeypatch.setattr(pipeline, "finish", lambda run, metrics, reporter: run)
     project = tmp_path / "project"
     project.mkdir()
@@ -72,7 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def go(suite: Path | str, out: Path, *, resume: bool = False, max_joules: float | None = None) -> tuple[Run, list[str]]:
     told = Listening()
-    prepared = pipeline.prepare(str(suite), resume=out if resume else None)
+    prepared = prepare(str(suite), resume=out if resume else None)
     done = pipeline.run(
         prepared,
         out=out,

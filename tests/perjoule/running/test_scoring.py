@@ -10,6 +10,7 @@ import pytest
 from perjoule.errors import SuiteError
 from perjoule.protocols import SetOutcome
 from perjoule.running import pipeline, scoring
+from perjoule.running.prepared import prepare
 from perjoule.running.scoring import PARTIAL, image_set, open_work, subset
 from perjoule.runs.directory import Run, load_run
 from perjoule.types import Metrics, Score
@@ -194,4 +195,4 @@ def test_a_metric_of_sets_cannot_be_the_primary_one(tmp_path):
         '[[variants]]\nname = "v"\nmodel = "builtin:sd-tiny"\nsteps = [1]\n'
     )
     with pytest.raises(SuiteError, match=r"metrics\.primary = 'fid': it judges sets"):
-        pipeline.prepare(str(tmp_path / "s.toml"))
+        prepare(str(tmp_path / "s.toml"))

@@ -1,0 +1,156 @@
+"""The device that trials run on: pipelines loaded, the meter open, the system under test described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from perjoule import registry
+from perjoule.errors import DeviceLostError, PerjouleError, UsageError
+from perjoule.meters import open_meter
+from perjoule.prompts.findings import record_of
+from perjoule.protocols import (
+    EnergyMeter,
+    ImageGenerator,
+    reads_prompts,
+)
+from perjoule.running.examining import suite_folder
+from perjoule.running.execute import execute
+from perjoule.running.failures import Failure, failure_of
+from perjoule.running.policies import load_policy
+from perjoule.running.prepared import Prepared
+from perjoule.running.trial import GeneratorCache, NotLoadedError
+from perjoule.runs.environment import describe
+from perjoule.types import (
+    Assignment,
+    Cell,
+    PromptFindings,
+    Protocol,
+    Suite,
+    Variant,
+)
+from perjoule.weights.catalogue import weights_name
+from perjoule.weights.models import relative_to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where trials can start: an open meter, loaded pipelines, and the record of the system under test."""
+
+    meter: EnergyMeter
+    generators: GeneratorCache
+    environment: dict[str, Any]
+
+    def executor(self, plan: Sequence[Assignment], protocol: Protocol) -> Callable[..., None]:
+        """`execute` with all but the writer, the progress and the account."""
+        return partial(execute, plan, protocol=protocol, meter=self.meter, generators=self.generators)
+
+
+@contextmanager
+def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
+    """A device on which trials can start: pipelines loaded, the meter open, the system described.
+
+    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found now. What
+    raises anything else fails its own trials, with the reason, and the other cells go on.
+
+    Raises:
+        UsageError: If a pipeline or a policy is not available or its settings do not fit, or none can be loaded.
+        DeviceLostError: If nothing works any more on the device.
+        MeterError: If energy cannot be measured.
+    """
+    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
+        yield device
+
+
+@contextmanager
+def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
+    generators = generators_of(prepared.suite, prepared.source)
+    digests: dict[str, str] = {}
+    weights: dict[str, Any] = {}
+    not_loaded: dict[str, str] = {}
+    findings: dict[str, PromptFindings] = {}
+    texts = [prompt.text for prompt in prepared.prompts]
+    for cell in cells:
+        try:
+            with relative_to(prepared.folder):
+                digest, sources, read = _load_once(cell, generators, texts)
+        except NotLoadedError as error:
+            not_loaded[cell.cell_id] = _survivable(error.failure).reason
+            continue
+        except PerjouleError:
+            raise
+        except Exception as error:  # of the step policy
+            not_loaded[cell.cell_id] = _survivable(failure_of(error)).reason
+            continue
+        findings[cell.variant.name] = read
+        digests[weights_name(cell.variant)] = digest
+        for model, source in sources.items():
+            weights = _with_files(weights, model, source)
+    if len(not_loaded) == len(cells):
+        reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
+        raise UsageError(f"no cell of {prepared.suite.name} can be loaded:\n{reasons}")
+    with open_meter(meter_name) as meter, relative_to(prepared.folder):
+        environment = describe(prepared.suite, meter, digests, list(command))
+        environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
+        environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
+        environment |= {"suite_folder": str(prepared.folder)}
+        yield Device(meter=meter, generators=generators, environment=environment)
+
+
+def _load_once(
+    cell: Cell, generators: GeneratorCache, texts: Sequence[str]
+) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
+    """Load a cell's pipeline and prepare its policy, in a scope of its own so that neither outlives it."""
+    generator = generators.get(cell.variant)
+    load_policy(cell, generators.where).prepare(generator, texts)
+    read = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
+    return generator.digest, generator.sources, read
+
+
+def _survivable(failure: Failure) -> Failure:
+    if failure.kills_context:
+        raise DeviceLostError(f"the GPU's context is dead: {failure.reason}; nothing was measured, start a new process")
+    return failure
+
+
+def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
+    """`weights` and the files of one more source; several variants take different files of one repository."""
+    known = weights.get(model, {"files": {}})
+    return weights | {model: source | {"files": known["files"] | source["files"]}}
+
+
+def generators_of(suite: Suite, source: Path) -> GeneratorCache:
+    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
+    load = registry.load("generators", "diffusers", kind="generator")
+    index = {variant.name: number for number, variant in enumerate(suite.variants)}
+    folder = suite_folder(source)
+
+    def factory(variant: Variant, *, where: str) -> ImageGenerator:
+        with relative_to(folder):
+            generator: ImageGenerator = load(variant, where=where)
+            return generator
+
+    def where(variant: Variant) -> str:
+        return f"{source}: variants[{index[variant.name]}]"
+
+    return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,142 @@
+"""A suite made ready to run: read, checked as far as it can be without running it, and laid out in trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perjoule.errors import SuiteError, UsageError
+from perjoule.files import exists
+from perjoule.prompts import Origin, read_prompt_set
+from perjoule.protocols import (
+    QualityMetric,
+    SetMetric,
+    judges_sets,
+)
+from perjoule.quality import load_metric
+from perjoule.running.examining import examine_models, suite_folder
+from perjoule.running.resuming import stored_prompts
+from perjoule.runs.directory import is_run, load_run
+from perjoule.suite.reading import find_suite, is_imported, load_suite, smoke_of
+from perjoule.suite.schedule import make_plan
+from perjoule.types import (
+    Assignment,
+    Examination,
+    Prompt,
+    Suite,
+)
+from perjoule.weights.catalogue import with_models
+from perjoule.weights.models import relative_to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A suite that was checked as far as it can be without running it.
+
+    `notes` are for the person who runs it; `examinations` are by variant.
+    """
+
+    suite: Suite
+    source: Path
+    prompts: tuple[Prompt, ...]
+    origin: Origin
+    plan: list[Assignment]
+    metrics: list[QualityMetric | SetMetric]
+    notes: tuple[str, ...] = ()
+    examinations: Mapping[str, Examination] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative names of models are looked for first."""
+        return suite_folder(self.source)
+
+
+def prepare(
+    suite_name: str,
+    limit: int | None = None,
+    *,
+    models: Sequence[str] = (),
+    smoke: bool = False,
+    side_px: int | None = None,
+    resume: Path | None = None,
+) -> Prepared:
+    """Read suite and prompts, load the metrics, lay out the plan.
+
+    Args:
+        suite_name: Built-in name or file.
+        limit: Prompts to take.
+        models: Repositories to take in place of others, see `catalogue.with_models`.
+        smoke: Rehearse, see `suite.smoke_of`.
+        side_px: Size of the images of a rehearsal.
+        resume: Run directory whose own prompts are taken if it is a run already, see `resuming.stored_prompts`.
+
+    Raises:
+        SuiteError: If anything in the suite cannot be used.
+        RunError: If the prompts of the run to resume were changed.
+        UnknownNameError: If a suite, metric, model or prompt set is not known.
+    """
+    path = find_suite(suite_name)
+    with relative_to(suite_folder(path)):
+        return _prepare(path, limit, models=models, smoke=smoke, side_px=side_px, resume=resume)
+
+
+def _prepare(
+    path: Path, limit: int | None, *, models: Sequence[str], smoke: bool, side_px: int | None, resume: Path | None
+) -> Prepared:
+    suite = with_models(load_suite(path), models)
+    if is_imported(suite):
+        raise SuiteError(
+            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
+            "table states and not how to draw the images; it cannot be run"
+        )
+    if smoke:
+        suite = smoke_of(suite, side_px)
+    elif side_px is not None:
+        raise UsageError("--size is for rehearsals: add --smoke, or set width_px and height_px in the suite")
+    if limit is not None:
+        if limit < 1:
+            raise UsageError(f"--limit {limit}: at least 1 prompt is needed")
+        suite = replace(suite, prompts=replace(suite.prompts, limit=limit))
+    notes: tuple[str, ...] = ()
+    if resume is not None and is_run(resume):
+        stored = stored_prompts(load_run(resume), suite.prompts, path.parent)
+        suite = replace(suite, prompts=stored.source)
+        prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
+    else:
+        suite, prompts, origin = with_prompts(suite, path)
+    metrics = [
+        load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
+        for name in suite.metrics.names
+    ]
+    if judges_sets(metrics[suite.metrics.names.index(suite.metrics.primary)]):
+        raise SuiteError(
+            f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
+            "advisory: choose another primary metric"
+        )
+    plan = make_plan(suite, prompts)
+    return Prepared(
+        suite=suite,
+        source=path,
+        prompts=prompts,
+        origin=origin,
+        plan=plan,
+        metrics=metrics,
+        notes=notes,
+        examinations=examine_models(suite, [prompt.text for prompt in prompts], path),
+    )
+
+
+def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
+    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
+
+    Raises:
+        SuiteError: If there are no such prompts.
+    """
+    prompt_file = path.parent / suite.prompts.source
+    if not suite.prompts.source.startswith("builtin:") and exists(prompt_file) and prompt_file.is_file():
+        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
+        absolute = str(prompt_file.resolve())
+        suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    return suite, prompts, origin
