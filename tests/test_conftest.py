@@ -27,7 +27,7 @@ def test_a_test_that_leaves_traces_fails(tmp_path: Path, monkeypatch: pytest.Mon
         def go_offline(): os.environ["PERJOULE_OFFLINE"] = "1"
         def extend_the_path(): sys.path.append("/")
         def silence_all(): logging.disable()
-        def ignore_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_IGN)
+        def ignore_ctrl_c(): signal.signal(signal.SIGINT, lambda *_: None)
 
         LEAKS = [leave_the_folder, import_again, forget_a_module, change_a_variable, drop_a_variable, go_offline,
                  extend_the_path, silence_all, ignore_ctrl_c]

@@ -191,18 +191,12 @@ def codecarbon_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Estimat
 
 def test_on_this_machine(codecarbon_meter: EstimateMeter, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     threads = threading.active_count()
-    costs_s = []
     with codecarbon_meter as meter:
         for _ in range(50):
-            begun_s = time.perf_counter()
             with meter.window() as window:
-                inside_s = time.perf_counter()
                 time.sleep(0.001)
-                inside_s = time.perf_counter() - inside_s
-            costs_s.append(time.perf_counter() - begun_s - inside_s)
     assert window.reading.energy_j is not None
     assert window.reading.energy_j > 0
-    assert sorted(costs_s)[len(costs_s) // 2] < 0.005
     assert threading.active_count() == threads
     assert list(tmp_path.iterdir()) == []
     said = capfd.readouterr()

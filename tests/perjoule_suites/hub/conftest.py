@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,16 @@ class Shelf:
         return found.resolve()
 
 
-@pytest.fixture(scope="module")
-def shelf(repositories: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    made = Shelf(tmp_path_factory.mktemp("shelf"), repositories / "nota-ai" / "bk-sdm-tiny")
+@contextmanager
+def shelf_of(folder: Path, repositories: Path) -> Iterator[Shelf]:
+    """A shelf of copies of the smallest repository."""
+    made = Shelf(folder, repositories / "nota-ai" / "bk-sdm-tiny")
     yield made
     made.worker.close()
     made.mirror.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def shelf(repositories: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    with shelf_of(tmp_path_factory.mktemp("shelf"), repositories) as made:
+        yield made

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from tests.perjoule_suites.hub.conftest import Shelf
+from tests.perjoule_suites.hub.conftest import Shelf, shelf_of
 
 from perjoule.types import Denoiser, Lora
 
@@ -114,19 +114,24 @@ def test_parts_that_do_not_fit(shelf: Shelf) -> None:
     assert "no weights for the UNet2DConditionModel" in message
 
 
-def test_airplane_mode(shelf: Shelf) -> None:
-    """Last, since the mirror does not come back: a filled cache works, what is not in it is named."""
-    there, missing = shelf.put("test/there"), shelf.put("test/never")
-    before = shelf.worker.load(there)
-    shelf.mirror.__exit__(None, None, None)
-    after = shelf.worker.load(there)
-    assert after["pixels"] == before["pixels"]
-    message = shelf.worker.error(missing)
-    assert "cannot be reached" in message
-    assert "'test/never'" in message
-    assert str(shelf.home / "hub") in message
+def test_airplane_mode(repositories: Path, tmp_path: Path) -> None:
+    """A filled cache works, what is not in it is named. The mirror does not come back, so it is a shelf of its own."""
+    with shelf_of(tmp_path, repositories) as shelf:
+        there, missing = shelf.put("test/there"), shelf.put("test/never")
+        before = shelf.worker.load(there)
+        shelf.mirror.__exit__(None, None, None)
+        after = shelf.worker.load(there)
+        assert after["pixels"] == before["pixels"]
+        message = shelf.worker.error(missing)
+        assert "cannot be reached" in message
+        assert "'test/never'" in message
+        assert str(shelf.home / "hub") in message
 
 
 def test_no_file_of_the_safety_checker_is_asked_for(shelf: Shelf) -> None:
-    assert (Path(shelf.repositories) / "test/moved/safety_checker/model.safetensors").is_file()
-    assert not [r for r in shelf.mirror.requests if "safety_checker" in r.path]
+    variant = shelf.put("test/checked")
+    assert (shelf.repositories / "test/checked/safety_checker/model.safetensors").is_file()
+    assert "nfe" in shelf.worker.load(variant)
+    asked = [request.path for request in shelf.mirror.requests if "test/checked" in request.path]
+    assert asked
+    assert not [path for path in asked if "safety_checker" in path]
