@@ -13,7 +13,7 @@ import pytest
 from perjoule.errors import UsageError
 from perjoule.protocols import ImageGenerator
 from perjoule.quality.lsnr import lsnr
-from perjoule.running import pipeline
+from perjoule.running import device, pipeline
 from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import load_run
@@ -57,7 +57,7 @@ def suite_of(folder: Path, *variants: str) -> Path:
 def faked(monkeypatch: pytest.MonkeyPatch, factory: Any) -> None:
     """Draw with a fake in the place of diffusers; models are still looked at."""
     monkeypatch.setattr(
-        pipeline, "generators_of", lambda suite, path: GeneratorCache(factory, lambda v: f"{path}: {v.name}")
+        device, "generators_of", lambda suite, path: GeneratorCache(factory, lambda v: f"{path}: {v.name}")
     )
 
 

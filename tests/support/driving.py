@@ -95,6 +95,7 @@ def fakes() -> Iterator[None]:
     """Instant pipelines and a meter of known power in place of the real ones."""
     import pytest
 
+    from perjoule.running import device
     from perjoule.running.trial import GeneratorCache
     from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 

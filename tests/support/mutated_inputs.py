@@ -321,6 +321,8 @@ def real_rehearsal(file: Path, place: Path) -> Ended:
     """`run --smoke` with the real pipelines and a virtual meter."""
     import pytest
 
+    from perjoule.running import device
+
     real = device.generators_of
     with fakes(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "generators_of", real)
