@@ -226,6 +226,15 @@ def strict_json(content: str | bytes) -> Any:
     return json.loads(content, parse_constant=_finite, parse_float=_finite)
 
 
+def whole_characters(value: Any) -> Any:
+    """Return parsed JSON; raises ValueError if a string in it has half a character, which no text file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a string has half a character: {error.object[error.start]!a}") from error
+    return value
+
+
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):

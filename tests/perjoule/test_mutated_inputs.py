@@ -202,6 +202,23 @@ def test_a_trial_that_occurs_twice_is_not_counted_twice(own: Path, stock: Stock)
     refused(resumed(own, stock), 4, name, "twice")
 
 
+@pytest.mark.parametrize("phases", ["'", "[1]", '{"denoise": "soon"}', '{"denoise": NaN}'])
+def test_seconds_of_phases_that_are_none_are_located(own: Path, phases: str) -> None:
+    rows = [json.loads(line) for line in (own / "trials.jsonl").read_text().splitlines()]
+    rows[1]["phases_s"] = phases
+    (own / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (own / "trials.parquet").unlink(missing_ok=True)
+    refused(drive("report", own), 4, rows[1]["trial_id"], "phases_s")
+
+
+@pytest.mark.parametrize("temperature", ["0.0", "-1.0"])
+def test_a_temperature_that_is_none_is_located(own: Path, temperature: str) -> None:
+    text = (own / "metrics.json").read_text()
+    assert '"temperature": null' in text
+    (own / "metrics.json").write_text(text.replace('"temperature": null', f'"temperature": {temperature}'))
+    refused(drive("report", own), 4, "metrics.json", "temperature")
+
+
 @pytest.mark.parametrize("number", ["1e400", "Infinity", "NaN"])
 def test_a_number_that_is_not_finite_is_located(
     own: Path, stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str

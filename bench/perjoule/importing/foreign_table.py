@@ -23,6 +23,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import UsageError, first_line
+from perjoule.files import whole_characters
 
 FORMATS = ".csv, .tsv, .json, .jsonl or .parquet"
 QUALITY = "quality:"
@@ -468,7 +469,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _loads(text: str) -> Any:
     """JSON with its numbers as they are written: 1.10 and 1e001 may be names. NaN is the absence of a value."""
-    return json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
+    return whole_characters(
+        json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
+    )
 
 
 def _read_json_lines(path: Path) -> ForeignTable:

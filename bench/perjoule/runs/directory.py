@@ -30,7 +30,15 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, first_line
-from perjoule.files import read_json, read_json_lines, read_parquet, require_names, write_json, write_parquet
+from perjoule.files import (
+    read_json,
+    read_json_lines,
+    read_parquet,
+    require_names,
+    strict_json,
+    write_json,
+    write_parquet,
+)
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
 from perjoule.runs.environment_record import checked
 from perjoule.suite.reading import load_suite
@@ -83,6 +91,10 @@ class Run:
         torn = frame.filter(pl.col("prompt_ids").list.len().ne_missing(pl.col("seeds").list.len()))
         if len(torn):
             raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
+        timed = frame.select("trial_id", "phases_s").drop_nulls().unique("phases_s", keep="first", maintain_order=True)
+        for trial_id, phases in timed.iter_rows():
+            if not _is_phases(phases):
+                raise RunError(f"{self.path}: trial {trial_id}: phases_s = {phases!r}: an object of seconds is needed")
         return frame
 
     def _trials(self) -> pl.DataFrame:
@@ -142,6 +154,15 @@ class Run:
     def points(self) -> pl.DataFrame:
         """Operating points: cell × metric."""
         return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
+
+
+def _is_phases(text: str) -> bool:
+    """True for the JSON of seconds by phase."""
+    try:
+        found = strict_json(text or "{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
 
 
 @contextmanager

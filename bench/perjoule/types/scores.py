@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,10 @@ class MetricSpec:
     temperature: float | None = None
     margin: float | None = None
     scale: str = ""
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature = {self.temperature}: positive and finite, or None")
 
     @property
     def sign(self) -> float:

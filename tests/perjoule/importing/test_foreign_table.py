@@ -312,6 +312,7 @@ UNREADABLE = {
     ),
     "key twice": ("t.jsonl", '{"variant": "a", "variant": "b", "energy_j": 1}', "'variant' is there twice"),
     "unequal columns": ("t.json", '{"variant": ["a", "b"], "energy_j": [1]}', "columns of unequal length"),
+    "half a character": ("t.jsonl", '{"variant": "\\ud800", "energy_j": 1}', "line 1: .*half a character"),
     "deep JSON": ("t.json", "[" * 100_000, "cannot be read"),
     "no table": ("t.json", "3", "not a table"),
     "not Parquet": ("t.parquet", "PAR1", "cannot be read"),
