@@ -1,6 +1,6 @@
 """Pages that MkDocs generates from the code at every build, and what the site needs changed in the others.
 
-The README becomes the home page, and the pages under `reference/` come from what `perjoule` itself prints.
+README and CONTRIBUTING become pages, and the pages under `reference/` come from what `perjoule` itself prints.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,9 @@ _NAMES = {"object": "table", "array": "list"}
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     schemas = printed("schema")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = {
-        "index.md": readme.replace("](docs/", "](").replace('"docs/', '"').replace("](suites/", "](../suites/"),
+        "index.md": top_level("README.md"),
+        "contributing.md": top_level("CONTRIBUTING.md"),
         "reference/cli.md": cli_page(),
         "reference/suite-keys.md": suite_page(schemas["suite"]),
         "reference/schemas.md": schemas_page(schemas),
@@ -41,6 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, schema in schemas.items():
         if isinstance(schema, dict):
             pages[f"reference/schemas/{name}.json"] = json.dumps(schema, indent=2)
+    pages["demo-report.html"] = demo_report()
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -48,6 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Name the files of code blocks in the site's syntax, and replace links to source files by their paths."""
+    markdown = markdown.replace("the report of this run,", "[the report of this run](demo-report.html),")
     markdown = re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', markdown, flags=re.MULTILINE)
     return re.sub(r"\[`?([^]`]+)`?\]\(\.\./([^)]+)\)", _as_path, markdown)
 
@@ -57,10 +61,25 @@ def _as_path(link: re.Match[str]) -> str:
     return f"`{path}`" if path.endswith(text) else f"{text} (`{path}`)"
 
 
+def top_level(name: str) -> str:
+    """A document of the repository's top folder, with links as from `docs/`."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?!docs/|https?:|#)", "](../", text).replace("](docs/", "](")
+    return text.replace("](../CONTRIBUTING.md)", "](contributing.md)").replace("](../README.md)", "](index.md)")
+
+
 def printed(*arguments: str) -> Any:
     """What a `perjoule` command prints as JSON."""
     done = subprocess.run([sys.executable, "-m", "perjoule", *arguments], stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
+
+
+def demo_report() -> str:
+    """The report of the stored run."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(ROOT / "docs" / "demo-run.zip") as archive:
+        archive.extractall(folder)
+        subprocess.run([sys.executable, "-m", "perjoule", "report", folder], stdout=subprocess.DEVNULL, check=True)
+        return (Path(folder) / "report.html").read_text(encoding="utf-8")
 
 
 def cli_page() -> str:
