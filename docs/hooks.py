@@ -121,16 +121,23 @@ def suite_page(schema: dict[str, Any]) -> str:
         "A suite is a TOML file. `perjoule plan FILE` checks it without generating anything.",
         "",
     ]
-    tables = {"Suite": schema, **schema["$defs"]}
-    for name, table in tables.items():
+    for path, table in _tables("", schema, schema["$defs"]):
         about, meanings = _attributes(table.get("description", ""))
-        lines += [f"## {name}", "", _safe(about), ""]
+        lines += [f"## {path or 'Top level'}", "", _safe(about), ""]
         rows = (
-            (f"`{key}`", _kind(value), _default(key, value, table), _safe(meanings.get(key, "")))
-            for key, value in table.get("properties", {}).items()
+            (f"`{key}`", _kind(value, f"{path}.{key}"), _default(key, value, table), _safe(meanings.get(key, "")))
+            for key, value in table["properties"].items()
         )
         lines += _table(("key", "type", "default", "meaning"), rows)
     return "\n".join(lines)
+
+
+def _tables(path: str, table: dict[str, Any], known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A table and those below it, with their paths in the file."""
+    yield path, table
+    for key, value in table["properties"].items():
+        for name in re.findall(r'"#/\$defs/(\w+)"', json.dumps(value)):
+            yield from _tables(f"{path}.{key}".lstrip("."), known[name], known)
 
 
 def _attributes(docstring: str) -> tuple[str, dict[str, str]]:
@@ -139,16 +146,15 @@ def _attributes(docstring: str) -> tuple[str, dict[str, str]]:
     return about.strip(), {name: " ".join(text.split()) for name, text in entries}
 
 
-def _kind(value: dict[str, Any]) -> str:
+def _kind(value: dict[str, Any], path: str) -> str:
     if "$ref" in value:
-        name = value["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[table](#{path.replace('.', '')})"
     if "enum" in value or "const" in value:
         return ", ".join(f"`{json.dumps(each)}`" for each in value.get("enum", [value.get("const")]))
     if "anyOf" in value:
-        return " or ".join(_kind(each) for each in value["anyOf"] if each.get("type") != "null")
+        return " or ".join(_kind(each, path) for each in value["anyOf"] if each.get("type") != "null")
     if value.get("type") == "array" and isinstance(value.get("items"), dict):
-        return f"list of {_kind(value['items'])}"
+        return f"list of {_kind(value['items'], path)}"
     types = value.get("type", "any")
     kinds = [_NAMES.get(each, each) for each in (types if isinstance(types, list) else [types]) if each != "null"]
     return " or ".join(kinds)
@@ -168,14 +174,11 @@ def schemas_page(schemas: dict[str, Any]) -> str:
             about, meanings = _attributes(schema.get("description", ""))
             lines += [f"## {name}", "", _safe(about), "", f"[{name}.json](schemas/{name}.json)", ""]
             rows = (
-                (f"`{k}`", _kind_name(v), _safe(meanings.get(k, ""))) for k, v in schema.get("properties", {}).items()
+                (f"`{k}`", _kind(v, "").replace("[table](#)", "table"), _safe(meanings.get(k, "")))
+                for k, v in schema.get("properties", {}).items()
             )
             lines += _table(("key", "type", "meaning"), rows)
     return "\n".join(lines)
-
-
-def _kind_name(value: dict[str, Any]) -> str:
-    return re.sub(r"\[(\w+)\]\(#\w+\)", r"`\1`", _kind(value))
 
 
 def warnings_page() -> str:
@@ -213,9 +216,11 @@ def _value(value: Any) -> str:
 
 def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
     cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    if not cells:
+    shown = [column for column in range(len(heads)) if any(row[column] for row in cells)]
+    if not shown:
         return []
-    lines = [heads, tuple("---" for _ in heads), *cells]
+    cells = [[row[column] for column in shown] for row in (heads, *cells)]
+    lines = [cells[0], ["---"] * len(shown), *cells[1:]]
     return [*("| " + " | ".join(line) + " |" for line in lines), ""]
 
 
