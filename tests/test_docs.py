@@ -83,6 +83,10 @@ def test_every_block_is_seen() -> None:
     assert fences == 2 * len(BLOCKS)
 
 
+def test_the_readme_has_at_most_900_words() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_every_block_has_a_language_and_is_run_or_says_why_not(block: Block) -> None:
     assert block.language in (*RUN, *SHOWN, "toml", "csv", "tsv"), f"{block.place}: give the block a language"
