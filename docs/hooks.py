@@ -19,6 +19,7 @@ from typing import Any
 import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from perjoule.cli import app
 from perjoule.warnings import WARNINGS
@@ -49,10 +50,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Name the files of code blocks in the site's syntax, and replace links to source files by their paths."""
     markdown = markdown.replace("the report of this run,", "[the report of this run](demo-report.html),")
     markdown = re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', markdown, flags=re.MULTILINE)
+    if page.file.src_uri.startswith("reference/"):
+        return markdown
     return re.sub(r"\[`?([^]`]+)`?\]\(\.\./([^)]+)\)", _as_path, markdown)
 
 
@@ -192,7 +195,7 @@ def warnings_page() -> str:
 
 def metrics_page(rows: list[dict[str, Any]]) -> str:
     """What each metric declares."""
-    columns = ("direction", "track", "advisory", "margin", "licence", "commercial", "weights", "description")
+    columns = ("description", "direction", "track", "margin", "licence", "commercial", "weights", "advisory")
     lines = ["# Metrics, as declared", "", "From `perjoule list metrics`; [Metrics](../metrics.md) describes them.", ""]
     table = ((f"`{row['metric']}`", *(_safe(_value(row[column])) for column in columns)) for row in rows)
     return "\n".join([*lines, *_table(("metric", *columns), table)])
