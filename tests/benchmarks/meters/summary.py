@@ -15,7 +15,7 @@ Row = dict[str, Any]
 Virtual = dict[str, Any]
 TOOL_COLOURS = {"perjoule": "#0072b2", "Zeus 0.16": "#d55e00", "counter difference": "#e69f00"}
 INTRODUCTION = """\
-# The energy meter beside its peers
+# The energy meter compared with other tools
 
 All tools read the same simulated board through the ordinary `pynvml` binding, in real time, each in a process of its
 own. Its energy is known in closed form, so every number below is an error, not an opinion. The board: energy counter
