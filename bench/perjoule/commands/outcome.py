@@ -3,7 +3,7 @@
 | ends with | exit code |
 |---|---|
 | an error of `perjoule.errors` | its own |
-| bad arguments | 2 |
+| bad arguments, an extra that is not installed | 2 |
 | Ctrl-C | 130 |
 | a file that cannot be read or written | 74 |
 | whoever read stdout has gone | 141 |
@@ -23,7 +23,16 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, first_line
+from perjoule.errors import (
+    FILE_ERROR,
+    INTERNAL_ERROR,
+    READER_GONE,
+    Interrupted,
+    PerjouleError,
+    UsageError,
+    first_line,
+    missing_extra,
+)
 from perjoule.text import PLAIN, one_line, without_controls
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
@@ -98,6 +107,8 @@ def _reported(error: BaseException) -> int:
             # files that we write are named in the error, see `perjoule.files`; what is left is stdout
             unnamed = error.filename is None and error.errno is not None
             return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
+        case ModuleNotFoundError() if needed := missing_extra(error):
+            return _say(needed, UsageError.exit_code)
         case MemoryError():
             return _say("out of memory", INTERNAL_ERROR)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click

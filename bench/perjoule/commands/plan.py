@@ -63,10 +63,12 @@ def plan(
     """
     from perjoule.errors import UsageError
     from perjoule.forecast.budget import Budget
+    from perjoule.meters import require_meter
     from perjoule.running.prepared import prepare
 
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
+    require_meter(meter)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
     prepared = prepare(suite, limit, models=model or ())
     show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from perjoule import registry
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, install_command, missing_extra
 from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
 from perjoule.types import MetricSpec
 
@@ -28,13 +28,7 @@ def metric_rows() -> list[dict[str, Any]]:
 
     `cached` says whether it could score without a network; what a metric does not tell without its weights is None.
     """
-    rows = []
-    for name in metric_names():
-        metric = load_metric(name, {}, "list metrics")
-        if _has_card(metric):
-            rows.append(_row(name, metric.card, metric.weights_here()))
-        else:
-            rows.append(_row(name, None, None))
+    rows = [_registered_row(name) for name in metric_names()]
     from perjoule.quality.pyiqa_adapter import LICENCE, is_installed
 
     rows.append(
@@ -47,6 +41,20 @@ def metric_rows() -> list[dict[str, Any]]:
         }
     )
     return rows
+
+
+def _registered_row(name: str) -> dict[str, Any]:
+    card = None
+    try:
+        metric = load_metric(name, {}, "list metrics")
+        if not _has_card(metric):
+            return _row(name, None, None)
+        card = metric.card
+        return _row(name, card, metric.weights_here())
+    except ModuleNotFoundError as error:
+        if missing_extra(error) is None:
+            raise
+        return _row(name, card, False) | {"weights": install_command(str(error.name))}
 
 
 def _has_card(metric: object) -> TypeGuard[CardedMetric]:
