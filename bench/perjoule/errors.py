@@ -81,10 +81,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def install_command(package: str) -> str:
-    """Return how to install a package: `pip install 'perjoule[run]'` for torch."""
-    extra = _EXTRAS.get(package)
-    return f"pip install '{f'perjoule[{extra}]' if extra else package}'"
+def install_command(*packages: str) -> str:
+    """Return how to install what extras of perjoule bring: `pip install 'perjoule[run]'` for torch."""
+    return f"pip install 'perjoule[{','.join(dict.fromkeys(_EXTRAS[package] for package in packages))}]'"
 
 
 def missing_extra(error: ImportError) -> str | None:

@@ -59,18 +59,18 @@ def gate(
         Mode | None, typer.Option(help="paired: same session; stored: another one. A stored name means stored.")
     ] = None,
     session_sd: Annotated[str | None, typer.Option(help="Scatter between sessions, from A/A runs: 3% or 0.03.")] = None,
-    looks: Annotated[int, typer.Option(help="How often this commit is looked at while prompts are added.")] = 1,
+    looks: Annotated[int, typer.Option(help="How often this commit is tested while prompts are added.")] = 1,
     change: Annotated[
-        list[str] | None, typer.Option(help="Key that may differ, because it is the change under test; repeatable.")
+        list[str] | None, typer.Option(help="Key that may differ because it is the change under test; repeatable.")
     ] = None,
     joules_per_quality: Annotated[
-        float | None, typer.Option(help="Judge a trade by its net benefit at this price.")
+        float | None, typer.Option(help="Judge a trade-off by its net benefit at this price.")
     ] = None,
     inconclusive: Annotated[
         Inconclusive, typer.Option(help="Exit code of an inconclusive verdict: 3, 0 with a warning, or 1.")
     ] = Inconclusive.report,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request there.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -39,13 +39,13 @@ def plan(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Take prices and scatter from this earlier run.",
+            help="Take energy per step and variance from this earlier run.",
             autocompletion=completing.runs,
         ),
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Meter a few images first: both ends of each ladder, three windows each."),
+        typer.Option("--calibrate", help="Measure a few images first: both ends of each ladder, three windows each."),
     ] = False,
     meter: MeterName = "auto",
     max_joules: MaxJoules = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from perjoule import registry
-from perjoule.errors import UsageError, install_command, missing_extra
+from perjoule.errors import UsageError, missing_extra
 from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
 from perjoule.types import MetricSpec
 
@@ -52,9 +52,9 @@ def _registered_row(name: str) -> dict[str, Any]:
         card = metric.card
         return _row(name, card, metric.weights_here())
     except ModuleNotFoundError as error:
-        if missing_extra(error) is None:
+        if (needed := missing_extra(error)) is None:
             raise
-        return _row(name, card, False) | {"weights": install_command(str(error.name))}
+        return _row(name, card, False) | {"weights": needed}
 
 
 def _has_card(metric: object) -> TypeGuard[CardedMetric]:

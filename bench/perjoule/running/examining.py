@@ -10,12 +10,27 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from perjoule import registry
-from perjoule.errors import SuiteError, UnknownNameError, UsageError
+from perjoule.errors import SuiteError, UnknownNameError, UsageError, install_command
 from perjoule.files import read_json
 from perjoule.prompts.findings import record_of, sentences
 from perjoule.protocols import examines_models
 from perjoule.types import Examination, Prompt, Suite, Variant
 from perjoule.weights.models import find_path, resolve_model
+
+# the package of a metric, where drawing images does not need it as well
+_SCORERS = {"cvvdp": "pycvvdp", "lpips": "lpips", "fid": "torch_fidelity"}
+
+
+def scorers(suite: Suite) -> dict[str, str]:
+    """Return the package that each metric needs, by metric, without those that drawing images needs as well."""
+    return {name: _SCORERS[name] for name in suite.metrics.names if name in _SCORERS}
+
+
+def require_extras(suite: Suite, path: Path) -> None:
+    """Raise UsageError if a package that draws or scores images is not installed; names the extras."""
+    missing = [name for name in ("diffusers", *scorers(suite).values()) if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{path}: {', '.join(missing)} not installed: {install_command(*missing)}")
 
 
 def suite_folder(path: Path) -> Path:

@@ -10,15 +10,13 @@ from typing import Any, Literal
 
 from perjoule.errors import install_command
 from perjoule.files import free_bytes
-from perjoule.running.examining import model_examinations, name_problems, suite_folder
+from perjoule.running.examining import model_examinations, name_problems, scorers, suite_folder
 from perjoule.runs.environment import nvidia_gpus
 from perjoule.types import Suite, Variant
 from perjoule.weights.catalogue import facts_of, repositories
 from perjoule.weights.models import find_path, relative_to
 
 State = Literal["ok", "missing", "note"]
-# the package that a metric needs, where it is not one that draws images as well
-_SCORERS = {"cvvdp": "pycvvdp", "lpips": "lpips", "fid": "torch_fidelity"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +117,10 @@ def _packages(suite: Suite) -> list[Need]:
             wanted.setdefault("peft", []).append(variant.name)
         if variant.cache and variant.cache.kind == "deepcache":
             wanted.setdefault("DeepCache", []).append(variant.name)
-    for name in suite.metrics.names:
-        module = "pyiqa" if name.startswith("pyiqa:") else _SCORERS.get(name)
-        if module:
-            wanted.setdefault(module, []).append(name)
+    wanted |= {module: [name] for name, module in scorers(suite).items()}
+    by_pyiqa = [name for name in suite.metrics.names if name.startswith("pyiqa:")]
+    if by_pyiqa:
+        wanted["pyiqa"] = by_pyiqa
     found = []
     for module, askers in wanted.items():
         there = find_spec(module) is not None
