@@ -1,7 +1,8 @@
 """Quality metrics: found by name, loaded when first used, and all behind one protocol.
 
 A metric is a factory `(options) -> QualityMetric` under the entry point group `perjoule.metrics`. The names
-`pyiqa:NAME` are answered by one adapter. Importing this package loads neither torch nor any model.
+`pyiqa:NAME` are answered by one adapter. `@metric` makes a factory of a function that takes an image. Importing this
+package loads neither torch nor any model.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any, TypeGuard
 from perjoule import registry
 from perjoule.errors import UsageError, missing_extra
 from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
+from perjoule.quality.functions import metric
 from perjoule.types import MetricSpec
 
-__all__ = ["load_metric", "metric_names", "metric_rows"]
+__all__ = ["load_metric", "metric", "metric_names", "metric_rows"]
 
 _PYIQA = "pyiqa:"
 
