@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inconclusive(StrEnum):
-    """What an inconclusive verdict does to the exit code."""
+    """Effect of an inconclusive verdict on the exit code."""
 
     report = "report"
     warn = "warn"
@@ -107,7 +107,7 @@ def gate(
         typer.echo(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
-    # after stdout, so that a file that cannot be written does not cost the verdict
+    # after stdout, so that the verdict is printed even if a file cannot be written
     if junit is not None:
         write_text(junit, render.junit(verdict))
     if markdown is not None:
@@ -119,7 +119,7 @@ def gate(
 
 
 def _append(file: Path, text: str) -> None:
-    """Add to a file that the environment names, not the user: that it cannot be written does not change the verdict."""
+    """Append to a file that the environment names; a failure is only a warning, as the user did not ask for it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as opened:

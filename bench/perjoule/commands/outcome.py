@@ -1,4 +1,4 @@
-"""From whatever a command ends with to one message on stderr and an exit code.
+"""How a command ends: one message on stderr and an exit code.
 
 | ends with | exit code |
 |---|---|
@@ -6,10 +6,10 @@
 | bad arguments, an extra that is not installed | 2 |
 | Ctrl-C | 130 |
 | a file that cannot be read or written | 74 |
-| whoever read stdout has gone | 141 |
-| anything else: a fault in perjoule | 70 |
+| the reader of stdout has closed it | 141 |
+| anything else: a bug in perjoule | 70 |
 
-No fault has an exit code that a verdict of `perjoule gate` has. `PERJOULE_TRACEBACK=1` adds the traceback.
+The gate uses 1 and 3 for its verdicts, so no other ending has these codes. `PERJOULE_TRACEBACK=1` adds the traceback.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _REMEDIES = {
 
 
 def status_of(command: Callable[[], object]) -> int:
-    """Run a command of the command line and say how it ended.
+    """Run a command, report how it ended, and return the exit code.
 
     Args:
-        command: Calls the application; what it returns is an exit code if it is an integer.
+        command: Calls the application. If it returns an integer, that is the exit code.
 
     Returns:
         The exit code of the process.
@@ -77,12 +77,12 @@ def status_of(command: Callable[[], object]) -> int:
 
 
 def exit_code(returned: object) -> int:
-    """The exit code that an application returned; any other value means that all is well."""
+    """Return the exit code that an application returned; any other value means success."""
     return returned if isinstance(returned, int) else 0
 
 
 def in_words(error: OSError) -> str:
-    """File, reason and remedy of an error of the operating system."""
+    """Return file, reason and remedy of an error of the operating system."""
     file = error.filename2 or error.filename
     if isinstance(file, bytes):
         file = os.fsdecode(file)
