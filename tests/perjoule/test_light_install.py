@@ -12,6 +12,8 @@ import pytest
 from perjoule.errors import install_command, missing_extra
 from tests.perjoule.running.test_execute import do, fresh, make_suite
 
+pytestmark = pytest.mark.slow
+
 EXTRAS = (
     "DeepCache", "accelerate", "codecarbon", "diffusers", "huggingface_hub", "lpips", "peft", "pycvvdp", "pyiqa", "ray",
     "requests", "safetensors", "tokenizers", "torch", "torch_fidelity", "torchvision", "transformers",
@@ -75,6 +77,7 @@ def test_verbs_without_their_extra_name_it_in_one_line(tmp_path: Path) -> None:
         ["recommend", "r", "--min-quality", "22"],
         ["gate", "--baseline", "r", "--candidate", "r", "--margin-quality", "1"],
         ["report", "r"],
+        ["measure", "--meter", "replay:trace.csv", "--", "true"],
         *(["list", what] for what in ("suites", "variants", "prompts", "metrics", "meters")),
     ]
     lacking = [

@@ -93,6 +93,7 @@ def test_a_link_in_the_folder_that_a_baseline_is_unpacked_into_is_not_followed(r
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_within_bounded_memory(root):
     """3 MB of it unpacked to 6.4 GB."""
     path = find("main", root).path

@@ -74,6 +74,7 @@ def codes(reading: Any) -> list[str]:
 # -- 1 to 4: numbers and bounds ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_1_the_bound_holds_and_is_not_bought_by_being_huge(tmp_path: Path) -> None:
     found = [one for cell in coverage(tmp_path, 70).values() for one in cell]
     assert len(found) == 5 * len(WAVES) * 70
