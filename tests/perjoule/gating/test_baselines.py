@@ -192,6 +192,7 @@ def mutated(record: Any, chance: random.Random) -> Any:
         return record
 
 
+@pytest.mark.slow
 def test_three_hundred_damaged_baselines_are_read_or_refused(root, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     path = find("main", root).path

@@ -189,6 +189,7 @@ def test_6_nothing_to_read_is_one_clear_error(opened: Open) -> None:
 # -- 7 and 8: faults ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "code"), [("reset_at_s", "W210"), ("stuck_at_s", "W211")])
 def test_7_a_counter_that_is_reset_or_stuck_is_always_noticed(opened: Open, fault: str, code: str) -> None:
     chance = random.Random(7)
