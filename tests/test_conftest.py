@@ -9,6 +9,7 @@ import pytest
 from tests.perjoule.pytest_energy.repository import Repository, run
 
 
+@pytest.mark.slow
 def test_a_test_that_leaves_traces_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("KEPT", "1")

@@ -41,6 +41,7 @@ def __dir__() -> list[str]:
 
 _MOVED = {
     "perjoule.catalogue": "perjoule.weights.catalogue",
+    "perjoule.models": "perjoule.weights.models",
     "perjoule.nfe": "perjoule.forecast.nfe",
     "perjoule.pytest_plugin": "perjoule.pytest_energy.plugin",
     "perjoule.reporting": "perjoule.running.reporting",

@@ -23,6 +23,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# the extra of perjoule that brings a package, by the name under which it is imported or installed
+_EXTRAS = {
+    **dict.fromkeys(
+        ("accelerate", "diffusers", "huggingface_hub", "peft", "requests", "safetensors", "tokenizers", "torch",
+         "transformers"), "run"),
+    **dict.fromkeys(("cvvdp", "lpips", "pycvvdp", "torch_fidelity", "torchvision"), "metrics"),
+    "codecarbon": "codecarbon",
+    "DeepCache": "deepcache",
+    "pyiqa": "pyiqa",
+    "ray": "ray",
+}  # fmt: skip
+
 # 70 and 74 as in sysexits.h; 141 is what a shell gives for a program that SIGPIPE ended
 INTERNAL_ERROR, FILE_ERROR, READER_GONE = 70, 74, 141
 
@@ -67,6 +79,17 @@ class CommandError(UsageError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def install_command(*packages: str) -> str:
+    """Return how to install what extras of perjoule bring: `pip install 'perjoule[run]'` for torch."""
+    return f"pip install 'perjoule[{','.join(dict.fromkeys(_EXTRAS[package] for package in packages))}]'"
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """Return what to install, if an import failed because an extra of perjoule is missing; None otherwise."""
+    package = (error.name or "").partition(".")[0]
+    return f"{package} is not installed: {install_command(package)}" if package in _EXTRAS else None
 
 
 class EvidenceError(PerjouleError):

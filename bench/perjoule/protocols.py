@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import Cell, EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant
+from perjoule.types import EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -222,7 +222,11 @@ def judges_images(metric: object) -> TypeGuard[QualityMetric]:
 
 
 class StepPolicy(Protocol):
-    """Decides how many denoising steps each image gets, and has it drawn. What it costs to decide is in the window."""
+    """Decides how many denoising steps each image gets, and has it drawn. The cost of the decision is in the window.
+
+    A factory `(cell, *, where) -> StepPolicy` is registered under the entry point group `perjoule.policies`. It raises
+    SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`.
+    """
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
         """Called once before the first window of a cell, with all prompts of the run."""
@@ -230,12 +234,4 @@ class StepPolicy(Protocol):
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """Draw one image per prompt and seed, in order."""
-        ...
-
-
-class StepPolicyFactory(Protocol):
-    """Makes the policy of a cell; registered under the entry point group `perjoule.policies` by the policy's name."""
-
-    def __call__(self, cell: Cell, *, where: str) -> StepPolicy:
-        """Read `cell.variant.policy_args` and `cell.level`. Raises SuiteError if they cannot be used."""
         ...

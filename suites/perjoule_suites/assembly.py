@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from perjoule.errors import SuiteError, UsageError
+from perjoule.errors import SuiteError, UsageError, install_command
 from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
@@ -126,7 +126,7 @@ def _add_lora(pipeline: Any, variant: Variant, source: hub.Source, where: str) -
         pipeline.load_lora_weights(str(source.folder), weight_name=lora.file, adapter_name="perjoule")
     except Exception as error:
         if "PEFT" in str(error):
-            raise UsageError(f"{where}.lora: an adapter needs the package peft: pip install peft") from error
+            raise UsageError(f"{where}.lora: an adapter needs the package peft: {install_command('peft')}") from error
         raise _unloadable(error, source, f"{where}.lora.file") from error
     if not pipeline.get_active_adapters():
         raise SuiteError(f"{where}.lora.file = {lora.file!r}: nothing in it fits {type(pipeline).__name__}")

@@ -31,7 +31,7 @@ from perjoule.text import board_digest, without_uuids
 from tests.perjoule.meters.test_descriptions import CODES, DESCRIPTIONS, UNREADABLE, failing
 from tests.perjoule.test_cli import SUITE, call
 
-pytestmark = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(module.compiler() is None, reason="no C compiler")]
 
 A100 = SimulatedBoard(model="NVIDIA A100", wave=ConstantPower(100.0), limit_w=250.0, counter_period_s=0.02)
 H100 = SimulatedBoard(model="NVIDIA H100", wave=ConstantPower(200.0), limit_w=700.0, counter_period_s=0.02)

@@ -12,6 +12,8 @@ import pytest
 
 from perjoule import cli
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 name = "mine"
 title = "Mine"

@@ -24,6 +24,8 @@ from perjoule_suites.tiny import sd_tiny
 from tests.perjoule.running.test_failures import Breaking, Silent
 from tests.perjoule.test_cli import call
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 name = "mine"
 title = "Mine"

@@ -195,6 +195,7 @@ class TestJsonLines:
         assert read_json_lines(file) == [*found, {"next": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", [b'{"torn": "some', b'{"whole": 1}'])
 def test_a_kill_at_any_moment_of_the_repair_loses_no_complete_line(tmp_path, tail):
     """A child is killed by SIGKILL at its first, second, … line of Python, in any module, until it gets through."""

@@ -20,6 +20,8 @@ from perjoule.runs.directory import load_run, write_set_scores
 from tests.support.driving import drive, fakes
 from tests.support.mutated_inputs import KINDS, TEXTS, TINY, Stock, case
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"table": 20, "suite": 40, "prompts": 20, "model": 10, "run": 6, "baseline": 20, "energy baseline": 60}
 
 

@@ -22,6 +22,8 @@ from tests.perjoule.running.test_execute import do, fresh, make_suite
 from tests.perjoule.test_cli import SUITE, call
 from tests.support.tables_of_runs import imported, table, with_margin
 
+pytestmark = pytest.mark.slow
+
 PERJOULE = [sys.executable, "-c", "from perjoule.cli import main; main()"]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 TRACES = ("Traceback", "Exception ignored", "internal error")

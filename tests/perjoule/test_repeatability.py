@@ -11,6 +11,8 @@ from tests.perjoule.gating.test_gate import runs
 from tests.perjoule.test_cli import call
 from tests.support.tables_of_runs import imported, table
 
+pytestmark = pytest.mark.slow
+
 TIMES = 8
 
 

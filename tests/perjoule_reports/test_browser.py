@@ -28,7 +28,10 @@ from perjoule_reports import build_report, render_html, render_index
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none"),
+]
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 KINDS = ("small", "hostile", "traced", "empty", "index")

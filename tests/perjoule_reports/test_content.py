@@ -10,6 +10,8 @@ from perjoule_reports import build_report, render_html, render_markdown
 from perjoule_reports.drawing.figures import panels
 from perjoule_reports.evidence import read_evidence
 
+pytestmark = pytest.mark.slow
+
 
 def rendered(run):
     report = build_report(run)

@@ -20,6 +20,8 @@ from perjoule.gating import GateConfig, gate, render
 from perjoule_reports import build_report, render_html, render_markdown
 from perjoule_reports.pages.payload import to_json
 
+pytestmark = pytest.mark.slow
+
 
 class Tags(HTMLParser):
     def __init__(self, text):

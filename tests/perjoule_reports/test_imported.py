@@ -23,6 +23,8 @@ from perjoule_reports.pages.markdown import render_markdown
 from perjoule_reports.pages.schema import result_schema
 from perjoule_reports.records import Report
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"prompts": 12, "ladder": (2, 4, 8, 16)}
 # what perjoule knows of its own runs alone
 INVENTED = (

@@ -15,6 +15,8 @@ from perjoule_reports import build_report, render_html, render_markdown
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.power import bands, phase_energies, power_windows, thinned
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="the NVML simulator needs a C compiler")
 
 

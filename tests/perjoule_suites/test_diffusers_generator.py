@@ -19,6 +19,8 @@ from perjoule_suites.diffusers_generator import DiffusersGenerator, load
 from perjoule_suites.testing import build
 from perjoule_suites.tiny import sd_tiny
 
+pytestmark = pytest.mark.slow
+
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(3,), guidance=3.0)
 PROMPTS = ["a large red circle on a white ground", "a blue star above a pink ring on a grey ground"]
 

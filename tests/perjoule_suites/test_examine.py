@@ -31,6 +31,8 @@ from perjoule_suites.schedules import make_scheduler, schedule_problems
 from perjoule_suites.testing import build
 from perjoule_suites.tiny import sd_tiny
 
+pytestmark = pytest.mark.slow
+
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(2, 4), guidance=3.0)
 SD3 = "stabilityai/stable-diffusion-3.5-medium"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"

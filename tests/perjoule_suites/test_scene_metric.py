@@ -9,6 +9,8 @@ from perjoule.types import Prompt
 from perjoule_suites.tiny.scene_metric import scene
 from perjoule_suites.tiny.scenes import Scene, Thing, caption, parse_caption, render, sample_scene
 
+pytestmark = pytest.mark.slow
+
 
 def ignore(count: int) -> None:
     pass

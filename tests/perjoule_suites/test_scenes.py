@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def test_renders_repeat_and_show_their_ground() -> None:
     assert blue[:, 40:].sum() == 0
 
 
+@pytest.mark.slow
 def test_the_recogniser_reads_held_out_renders() -> None:
     from perjoule_suites.tiny import recogniser_tiny
 

@@ -1,4 +1,7 @@
-"""Verbs of the command line, one module each; `register` adds them to the app."""
+"""Verbs of the command line, one module each; `register` adds them to the app.
+
+Their heavy imports are inside the functions, so that `--help` and completion answer at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,27 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every verb of this package."""
-    from perjoule.commands import baseline, gate, importing, init, plan, recommend, report
+    from perjoule.commands import (
+        baseline,
+        completion,
+        doctor,
+        explain,
+        frontier,
+        gate,
+        importing,
+        init,
+        listing,
+        measure,
+        plan,
+        recommend,
+        report,
+        run,
+        schema,
+        score,
+    )
 
-    for module in (plan, report, recommend, gate, baseline, importing, init):
+    for module in (
+        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, listing,
+        explain, schema, completion,
+    ):  # fmt: skip
         module.register(app)

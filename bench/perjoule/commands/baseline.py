@@ -20,7 +20,7 @@ Name = Annotated[
         metavar="NAME", help="Name of the baseline: main, release-1.2, …", autocompletion=completing.baselines
     ),
 ]
-Suite = Annotated[str | None, typer.Option("--suite", help="Suite, if the name is kept for several.")]
+Suite = Annotated[str | None, typer.Option("--suite", help="Suite, if several suites have a baseline of this name.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +72,7 @@ def promote(
 ) -> None:
     """Store a baseline under a second name.
 
-    A release that stays is what slow drift is measured against.
+    Use it for releases: slow drift is measured against a baseline that stays.
 
     Example: perjoule baseline promote main release-1.2
     """
@@ -82,11 +82,12 @@ def promote(
 
 
 def prune(
-    keep: Annotated[int, typer.Option(help="How many of each suite and system stay.")] = 5, as_json: Json = False
+    keep: Annotated[int, typer.Option(help="How many baselines to keep per suite and system.")] = 5,
+    as_json: Json = False,
 ) -> None:
     """Delete all but the newest baselines.
 
-    main and release-… always stay.
+    Never deletes main and release-….
 
     Example: perjoule baseline prune --keep 3
     """

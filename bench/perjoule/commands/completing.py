@@ -1,8 +1,8 @@
 """Values that the shell completes: suites, runs, metrics, meters, baselines and warning codes.
 
-Each function takes what was typed of a word and returns the words that it may become. They read names of files, never
-what the files hold, and import nothing heavy, because they run at every press of TAB. Where nothing fits the shell
-completes file names.
+Each function takes the beginning of a word and returns possible words. The functions run at every press of TAB, so they
+import nothing heavy, and they read names of files but never their content. If nothing fits, the shell completes file
+names.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from perjoule import registry
 
-# folders are looked into to this depth: `runs/demo` and `suites/mine/fast.toml` are found, no whole disk is walked
+# search folders to this depth, so that `runs/demo` and `suites/mine/fast.toml` are found without walking the disk
 _DEPTH = 2
 _MOST = 200
-# perjoule.gating.baselines.FOLDER, whose module imports polars; a test compares the two
+# the same as perjoule.gating.baselines.FOLDER, whose module imports polars; a test compares the two
 STORED = Path(".perjoule") / "baselines"
 
 
@@ -28,7 +28,7 @@ fi"""
 
 
 def script(shell: str) -> str:
-    """The completion script of a shell: `bash`, `zsh` or `fish`."""
+    """Return the completion script of a shell: `bash`, `zsh` or `fish`."""
     from typer._completion_shared import get_completion_script  # its public home does not export it by name
 
     text = get_completion_script(prog_name="perjoule", complete_var="_PERJOULE_COMPLETE", shell=shell)
@@ -51,7 +51,7 @@ def baselines(incomplete: str) -> list[str]:
 
 
 def baselines_and_runs(incomplete: str) -> list[str]:
-    """What `--baseline` takes."""
+    """Baselines and runs, for `--baseline`."""
     return [*baselines(incomplete), *runs(incomplete)]
 
 
@@ -61,7 +61,7 @@ def metrics(incomplete: str) -> list[str]:
 
 
 def meters(incomplete: str) -> list[str]:
-    """Meters; of `replay:FILE` the part before the file."""
+    """Meters; for `replay:FILE` only `replay:`."""
     from perjoule.meters import METER_NAMES
 
     return [head + colon for head, colon, _ in (name.partition(":") for name in METER_NAMES)]
@@ -97,7 +97,7 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
                 return
             if not entry.name.startswith(start) or (entry.name.startswith(".") and not start.startswith(".")):
                 continue
-            with suppress(PermissionError):  # names can be listed in a folder that may not be entered
+            with suppress(PermissionError):  # a folder may be listed but not entered
                 if wanted(entry):
                     found.append(folder + entry.name)
                 elif depth < _DEPTH and entry.is_dir():

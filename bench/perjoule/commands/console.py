@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: a live bar on a terminal, a line now and then in a log, nothing when quiet."""
+"""Progress on stderr: a live bar on a terminal, a line every 15 s in a log, nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Bar:
 
 
 class _Log:
-    """For logs and CI: a line at the start, at the end, and every quarter of a minute between."""
+    """Progress for logs and CI: a line at the start, every 15 s, and at the end."""
 
     def __init__(self, console: Console, name: str, total: int, unit: str, resumed: float) -> None:
         self._console, self._name, self._total, self._unit = console, name, total, unit
@@ -59,7 +59,7 @@ class _Log:
 
 class _Silent:
     def update(self, done: int, note: str = "", share: float | None = None) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 class TerminalReporter:
@@ -70,15 +70,15 @@ class TerminalReporter:
         self.console = Console(stderr=True, soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """A line for the person; nothing when quiet."""
+        """Print a line, unless quiet."""
         if not self._quiet:
             self.console.print(text, markup=False, highlight=False)
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> Iterator[StageProgress]:
-        """A bar with elapsed and remaining time, or log lines where stderr is no terminal.
+        """Show a bar with elapsed and remaining time, or log lines if stderr is not a terminal.
 
-        `resumed`: share of the work that was done before, and says nothing about the time that the rest will take.
+        `resumed`: share of the work that an earlier process did; it is left out of the estimate of the remaining time.
         """
         if self._quiet:
             yield _Silent()
@@ -94,9 +94,9 @@ class TerminalReporter:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            # windows may take longer than the half minute that rich looks back by default
+            # windows may take longer than the 30 s that rich takes into account by default
             with Progress(*columns, console=self.console, expand=True, speed_estimate_period=600) as progress:
-                # in shares of the work: trials of 50 steps take longer than those of 5
+                # measured in shares of the work: trials of 50 steps take longer than those of 5
                 task = progress.add_task(name, total=1.0, count=f"0/{total}", note="")
-                progress.update(task, completed=resumed)  # rich leaves the first step out of the speed
+                progress.update(task, completed=resumed)  # rich ignores the first step when it computes the speed
                 yield _Bar(progress, task, total)

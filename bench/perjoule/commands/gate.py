@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inconclusive(StrEnum):
-    """What an inconclusive verdict does to the exit code."""
+    """Effect of an inconclusive verdict on the exit code."""
 
     report = "report"
     warn = "warn"
@@ -59,18 +59,18 @@ def gate(
         Mode | None, typer.Option(help="paired: same session; stored: another one. A stored name means stored.")
     ] = None,
     session_sd: Annotated[str | None, typer.Option(help="Scatter between sessions, from A/A runs: 3% or 0.03.")] = None,
-    looks: Annotated[int, typer.Option(help="How often this commit is looked at while prompts are added.")] = 1,
+    looks: Annotated[int, typer.Option(help="How often this commit is tested while prompts are added.")] = 1,
     change: Annotated[
-        list[str] | None, typer.Option(help="Key that may differ, because it is the change under test; repeatable.")
+        list[str] | None, typer.Option(help="Key that may differ because it is the change under test; repeatable.")
     ] = None,
     joules_per_quality: Annotated[
-        float | None, typer.Option(help="Judge a trade by its net benefit at this price.")
+        float | None, typer.Option(help="Judge a trade-off by its net benefit at this price.")
     ] = None,
     inconclusive: Annotated[
         Inconclusive, typer.Option(help="Exit code of an inconclusive verdict: 3, 0 with a warning, or 1.")
     ] = Inconclusive.report,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request there.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +107,7 @@ def gate(
         typer.echo(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
-    # after stdout, so that a file that cannot be written does not cost the verdict
+    # after stdout, so that the verdict is printed even if a file cannot be written
     if junit is not None:
         write_text(junit, render.junit(verdict))
     if markdown is not None:
@@ -119,7 +119,7 @@ def gate(
 
 
 def _append(file: Path, text: str) -> None:
-    """Add to a file that the environment names, not the user: that it cannot be written does not change the verdict."""
+    """Append to a file that the environment names; a failure is only a warning, as the user did not ask for it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as opened:

@@ -1,9 +1,9 @@
-"""Options and output that verbs share."""
+"""Arguments, options and output that several verbs share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,11 @@ from perjoule.commands import completing
 from perjoule.text import as_json
 from perjoule.weights.downloads import go_offline
 
+if TYPE_CHECKING:
+    from perjoule.commands.console import TerminalReporter
+
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no messages on stderr.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=completing.runs)]
 Metric = Annotated[
     str | None,
@@ -30,14 +33,16 @@ MeterName = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", help="Take only the first N prompts (a nested, stratified subset).")
+    int | None, typer.Option("--limit", help="Use only the first N prompts (a nested, stratified subset).")
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="OLD=NEW or OLD=NEW@REVISION: another repository or folder; may be repeated."),
+    typer.Option("--model", help="OLD=NEW or OLD=NEW@REVISION: use another repository or folder; repeatable."),
 ]
-MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Most joules of all windows together.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes until the last window ends.")]
+MaxJoules = Annotated[float | None, typer.Option("--max-joules", help="Limit of the energy of all windows together.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option("--max-minutes", help="Limit of the time until the last window ends.")
+]
 
 MarginEnergy = Annotated[
     str | None, typer.Option("--margin-energy", help="Tolerable extra energy: 5% or 0.05; 5% by default.")
@@ -48,18 +53,28 @@ MarginQuality = Annotated[
 ]
 
 
-def _heed(offline: bool) -> bool:
+def _switch_off_network(offline: bool) -> bool:
     if offline:
         go_offline()
     return offline
 
 
-# acts when it is parsed, before a command imports anything that reads the environment
+# takes effect when it is parsed, before a command imports anything that reads the environment
 Offline = Annotated[
-    bool, typer.Option("--offline", callback=_heed, help="No network: prompts, models and weights come from caches.")
+    bool,
+    typer.Option(
+        "--offline", callback=_switch_off_network, help="Use no network: take prompts, models and weights from caches."
+    ),
 ]
 
 
 def print_json(value: Any) -> None:
-    """A result for programs."""
+    """Print a result as JSON."""
     typer.echo(as_json(value))
+
+
+def reporter(quiet: bool) -> TerminalReporter:
+    """Return the progress display."""
+    from perjoule.commands.console import TerminalReporter
+
+    return TerminalReporter(quiet=quiet)

@@ -1,15 +1,15 @@
-"""From whatever a command ends with to one message on stderr and an exit code.
+"""How a command ends: one message on stderr and an exit code.
 
 | ends with | exit code |
 |---|---|
 | an error of `perjoule.errors` | its own |
-| bad arguments | 2 |
+| bad arguments, an extra that is not installed | 2 |
 | Ctrl-C | 130 |
 | a file that cannot be read or written | 74 |
-| whoever read stdout has gone | 141 |
-| anything else: a fault in perjoule | 70 |
+| the reader of stdout has closed it | 141 |
+| anything else: a bug in perjoule | 70 |
 
-No fault has an exit code that a verdict of `perjoule gate` has. `PERJOULE_TRACEBACK=1` adds the traceback.
+The gate uses 1 and 3 for its verdicts, so no other ending has these codes. `PERJOULE_TRACEBACK=1` adds the traceback.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, first_line
+from perjoule.errors import (
+    FILE_ERROR,
+    INTERNAL_ERROR,
+    READER_GONE,
+    Interrupted,
+    PerjouleError,
+    UsageError,
+    first_line,
+    missing_extra,
+)
 from perjoule.text import PLAIN, one_line, without_controls
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
@@ -44,10 +53,10 @@ _REMEDIES = {
 
 
 def status_of(command: Callable[[], object]) -> int:
-    """Run a command of the command line and say how it ended.
+    """Run a command, report how it ended, and return the exit code.
 
     Args:
-        command: Calls the application; what it returns is an exit code if it is an integer.
+        command: Calls the application. If it returns an integer, that is the exit code.
 
     Returns:
         The exit code of the process.
@@ -68,12 +77,12 @@ def status_of(command: Callable[[], object]) -> int:
 
 
 def exit_code(returned: object) -> int:
-    """The exit code that an application returned; any other value means that all is well."""
+    """Return the exit code that an application returned; any other value means success."""
     return returned if isinstance(returned, int) else 0
 
 
 def in_words(error: OSError) -> str:
-    """File, reason and remedy of an error of the operating system."""
+    """Return file, reason and remedy of an error of the operating system."""
     file = error.filename2 or error.filename
     if isinstance(file, bytes):
         file = os.fsdecode(file)
@@ -98,6 +107,8 @@ def _reported(error: BaseException) -> int:
             # files that we write are named in the error, see `perjoule.files`; what is left is stdout
             unnamed = error.filename is None and error.errno is not None
             return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
+        case ModuleNotFoundError() if needed := missing_extra(error):
+            return _say(needed, UsageError.exit_code)
         case MemoryError():
             return _say("out of memory", INTERNAL_ERROR)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click

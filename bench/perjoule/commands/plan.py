@@ -39,13 +39,13 @@ def plan(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Take prices and scatter from this earlier run.",
+            help="Take energy per step and variance from this earlier run.",
             autocompletion=completing.runs,
         ),
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Meter a few images first: both ends of each ladder, three windows each."),
+        typer.Option("--calibrate", help="Measure a few images first: both ends of each ladder, three windows each."),
     ] = False,
     meter: MeterName = "auto",
     max_joules: MaxJoules = None,
@@ -63,10 +63,12 @@ def plan(
     """
     from perjoule.errors import UsageError
     from perjoule.forecast.budget import Budget
+    from perjoule.meters import require_meter
     from perjoule.running.prepared import prepare
 
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
+    require_meter(meter)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
     prepared = prepare(suite, limit, models=model or ())
     show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)

@@ -17,12 +17,16 @@ def register(app: typer.Typer) -> None:
 
 def recommend(
     run: RunArgument,
-    min_quality: Annotated[float | None, typer.Option(help="Take the cheapest point at least this good.")] = None,
-    max_joules: Annotated[float | None, typer.Option(help="Take the best point of at most so many J/image.")] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(help="Choose the cheapest point of at least this quality.")
+    ] = None,
+    max_joules: Annotated[
+        float | None, typer.Option(help="Choose the best point of at most this many J/image.")
+    ] = None,
     metric: Metric = None,
     family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
     by_point: Annotated[
-        bool, typer.Option("--by-point", help="Go by point estimates, not by the limits of the 95 % intervals.")
+        bool, typer.Option("--by-point", help="Use point estimates instead of the limits of the 95 % intervals.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +34,7 @@ def recommend(
 
     Prints how certain the choice is, and the diffusers code for it.
 
-    A point counts only if the worse end of its 95 % interval does what was asked; of equals the cheapest is taken.
+    A point qualifies only if the worse end of its 95 % interval meets the requirement. Among equals the cheapest wins.
 
     Example: perjoule recommend runs/demo --min-quality 0.9
     """

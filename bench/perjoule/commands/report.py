@@ -38,15 +38,16 @@ def report(
     margin_energy: MarginEnergy = None,
     margin_quality: MarginQuality = None,
     co2_country: Annotated[
-        str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, FRA say).")
+        str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, e.g. FRA).")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run as one HTML file.
 
-    Also writes its Markdown twin and result.json. The verdict against a baseline is part of the report; `perjoule
-    gate` turns it into an exit code. For a folder of runs, write index.html: a line for each run, joules and quality
-    over time, links to the reports that are there.
+    Also writes the report as Markdown and result.json. With --baseline the report contains the verdict of the gate;
+    `perjoule gate` turns the verdict into an exit code.
+
+    For a folder of runs, writes index.html: one line per run, joules and quality over time, links to reports.
 
     Example: perjoule report runs/demo --out demo.html
     """
@@ -58,7 +59,7 @@ def report(
 
     if holds_runs(run):
         if baseline is not None:
-            raise UsageError(f"--baseline {baseline}: {run} is a folder of runs; give one of them")
+            raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
         _print(pipeline.index(run, out or run / "index.html"), as_json)
         return
     ours = load_run(run)

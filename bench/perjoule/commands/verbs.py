@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from perjoule import registry
 
-# the order of the work; whatever is not named here comes last
+# the order of the work; other verbs come last
 ORDER = (
     "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "import",
     "measure", "budgetfusion", "list", "explain", "schema", "completion",
@@ -25,7 +25,7 @@ class Verbs(TyperGroup):
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The verb; one that is not ours is looked up among the `typer.Typer` apps of the entry points."""
+        """Return a verb; those of other packages are `typer.Typer` apps behind entry points."""
         if cmd_name not in self.commands:
             for name in registry.registered("commands"):
                 self.commands[name] = typer.main.get_command(registry.load("commands", name, kind="command"))

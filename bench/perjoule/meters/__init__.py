@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perjoule.errors import MeterError, UnknownNameError
+from perjoule.errors import MeterError, UnknownNameError, install_command
 from perjoule.meters.base import BaseMeter
 from perjoule.warnings import warning
 
 if TYPE_CHECKING:  # it would load numpy
     from perjoule.protocols import EnergyMeter
 
-__all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter"]
+__all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter", "require_meter"]
 
 METER_NAMES = ("auto", "nvml", "nvml:UUID", "rapl", "estimate", "replay:FILE")
 
@@ -50,7 +50,15 @@ def open_meter(name: str = "auto") -> EnergyMeter:
     return _open_best() if name == "auto" else _open(name)
 
 
+def require_meter(name: str) -> None:
+    """Raise UnknownNameError if there is no meter of that name; opens nothing."""
+    kind, separator, _ = name.partition(":")
+    if kind not in ("nvml", "replay") and (separator or kind not in ("auto", "rapl", "estimate")):
+        raise UnknownNameError("meter", name, METER_NAMES)
+
+
 def _open(name: str) -> BaseMeter[Any]:
+    require_meter(name)
     kind, separator, detail = name.partition(":")
     if separator and kind in {"nvml", "replay"} and not detail:
         raise MeterError(f"{name!r} names no {'board' if kind == 'nvml' else 'file'}: write {kind}:…")
@@ -70,9 +78,7 @@ def _open(name: str) -> BaseMeter[Any]:
         from perjoule.meters.replay import ReplayMeter
 
         return ReplayMeter(Path(detail))
-    if name == "replay":
-        raise MeterError("the replay meter needs a stored trace: write replay:FILE")
-    raise UnknownNameError("meter", name, METER_NAMES)
+    raise MeterError("the replay meter needs a stored trace: write replay:FILE")
 
 
 def _without_gpus(meter: BaseMeter[Any]) -> BaseMeter[Any]:
@@ -141,5 +147,6 @@ def _list_rapl() -> MeterInfo:
 
 def _list_estimate() -> MeterInfo:
     if find_spec("codecarbon") is None:
-        return MeterInfo(name="estimate", available=False, why="estimate: codecarbon is missing; install codecarbon")
+        why = f"estimate: codecarbon is missing; {install_command('codecarbon')}"
+        return MeterInfo(name="estimate", available=False, why=why)
     return MeterInfo(name="estimate", available=True, why="codecarbon's power model for CPU and RAM; not a measurement")

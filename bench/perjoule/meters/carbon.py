@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from perjoule.errors import EvidenceError, UsageError
+from perjoule.errors import EvidenceError, UsageError, install_command
 
 J_PER_KWH = 3.6e6
 SOURCE = "Our World in Data (Ember, Energy Institute), carbon intensity of electricity generation"
@@ -101,7 +101,7 @@ def _energy_mix() -> tuple[str, Mapping[str, Mapping[str, Any]]]:
         with silent_codecarbon("codecarbon", "codecarbon.input") as (codecarbon, source):
             return str(codecarbon.__version__), source.DataSource().get_global_energy_mix_data()
     except ImportError as error:
-        raise UsageError(f"carbon: codecarbon cannot be imported ({error}); install codecarbon") from error
+        raise UsageError(f"carbon: codecarbon cannot be imported ({error}); {install_command('codecarbon')}") from error
 
 
 def _unknown(asked: str, table: Mapping[str, Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from importlib import import_module
 from io import StringIO
 from typing import Any
 
-from perjoule.errors import MeterError
+from perjoule.errors import MeterError, install_command
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.identity import MeteredDevice, cpu_name
@@ -96,7 +96,9 @@ def codecarbon_model() -> PowerModel:
             ram_w = float(ram.RAM(tracking_mode="machine").total_power().W)
             version = str(codecarbon.__version__)
     except ImportError as error:
-        raise MeterError(f"estimate: codecarbon cannot be imported ({error}); install codecarbon") from error
+        raise MeterError(
+            f"estimate: codecarbon cannot be imported ({error}); {install_command('codecarbon')}"
+        ) from error
     return PowerModel(
         cpu_model=str(found.model),
         tdp_w=float(found.tdp) * sockets,

@@ -1,7 +1,8 @@
 """Quality metrics: found by name, loaded when first used, and all behind one protocol.
 
 A metric is a factory `(options) -> QualityMetric` under the entry point group `perjoule.metrics`. The names
-`pyiqa:NAME` are answered by one adapter. Importing this package loads neither torch nor any model.
+`pyiqa:NAME` are answered by one adapter. `@metric` makes a factory of a function that takes an image. Importing this
+package loads neither torch nor any model.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from perjoule import registry
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, missing_extra
 from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
+from perjoule.quality.functions import metric
 from perjoule.types import MetricSpec
 
-__all__ = ["load_metric", "metric_names", "metric_rows"]
+__all__ = ["load_metric", "metric", "metric_names", "metric_rows"]
 
 _PYIQA = "pyiqa:"
 
@@ -28,13 +30,7 @@ def metric_rows() -> list[dict[str, Any]]:
 
     `cached` says whether it could score without a network; what a metric does not tell without its weights is None.
     """
-    rows = []
-    for name in metric_names():
-        metric = load_metric(name, {}, "list metrics")
-        if _has_card(metric):
-            rows.append(_row(name, metric.card, metric.weights_here()))
-        else:
-            rows.append(_row(name, None, None))
+    rows = [_registered_row(name) for name in metric_names()]
     from perjoule.quality.pyiqa_adapter import LICENCE, is_installed
 
     rows.append(
@@ -47,6 +43,20 @@ def metric_rows() -> list[dict[str, Any]]:
         }
     )
     return rows
+
+
+def _registered_row(name: str) -> dict[str, Any]:
+    card = None
+    try:
+        metric = load_metric(name, {}, "list metrics")
+        if not _has_card(metric):
+            return _row(name, None, None)
+        card = metric.card
+        return _row(name, card, metric.weights_here())
+    except ModuleNotFoundError as error:
+        if (needed := missing_extra(error)) is None:
+            raise
+        return _row(name, card, False) | {"weights": needed}
 
 
 def _has_card(metric: object) -> TypeGuard[CardedMetric]:

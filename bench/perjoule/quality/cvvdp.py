@@ -154,7 +154,7 @@ def _data_folder() -> Path:
     # found without importing: the import takes seconds and the displays are wanted when a suite is checked
     spec = importlib.util.find_spec("pycvvdp")
     if spec is None or spec.origin is None:
-        raise UsageError("metric cvvdp: package cvvdp is not installed: pip install cvvdp")
+        raise ModuleNotFoundError("No module named 'pycvvdp'", name="pycvvdp")
     return Path(spec.origin).parent / "vvdp_data"
 
 

@@ -15,7 +15,7 @@ from perjoule.protocols import (
     judges_sets,
 )
 from perjoule.quality import load_metric
-from perjoule.running.examining import examine_models, suite_folder
+from perjoule.running.examining import examine_models, name_problems, require_extras, suite_folder
 from perjoule.running.resuming import stored_prompts
 from perjoule.runs.directory import is_run, load_run
 from perjoule.suite.reading import find_suite, is_imported, load_suite, smoke_of
@@ -90,6 +90,9 @@ def _prepare(
             f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
             "table states and not how to draw the images; it cannot be run"
         )
+    if problems := [problem for _, problem in name_problems(suite, path)]:
+        raise SuiteError("\n".join(problems))
+    require_extras(suite, path)
     if smoke:
         suite = smoke_of(suite, side_px)
     elif side_px is not None:

@@ -1,10 +1,12 @@
-"""What a report writer is asked for. Writers register under the entry point group `perjoule.reports`."""
+"""What a report writer is asked for.
+
+A writer `(run, out, request) -> list[Path]` is registered under the entry point group `perjoule.reports`. It writes the
+report to `out`, an HTML file or a folder, and returns the files, the page first.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from perjoule.gating.records import GateConfig
 from perjoule.runs.directory import Run
@@ -24,11 +26,3 @@ class ReportRequest:
     baseline: Run | None = None
     gate: GateConfig = field(default_factory=GateConfig)
     co2_country: str | None = None
-
-
-class ReportWriter(Protocol):
-    """Renders a run."""
-
-    def __call__(self, run: Run, out: Path, request: ReportRequest) -> list[Path]:
-        """Write the report to `out` (an HTML file or a folder) and return the files, the page first."""
-        ...

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError
+from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError, missing_extra
 from perjoule.files import append_lines, at_home, exists, mend, open_journal
 from perjoule.protocols import Images, ImageSet, QualityMetric, SetMetric, SetOutcome, judges_images, judges_sets
 from perjoule.quality import load_metric
@@ -305,11 +305,13 @@ def _failed(error: Exception, run: Run) -> str:
     """The reason why images are unscored.
 
     Raises:
-        PerjouleError: If the error is a message of ours and not about a picture.
+        PerjouleError: If the error is a message of ours and not about a picture, or a package is missing.
         DeviceLostError: If the next metric could not score either.
     """
     if isinstance(error, PerjouleError) and not isinstance(error, PictureError):
         raise error
+    if isinstance(error, ImportError) and (needed := missing_extra(error)):
+        raise UsageError(needed) from error
     failure = failure_of(error)
     if failure.kills_context:
         raise DeviceLostError(

@@ -8,16 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from perjoule.errors import install_command
 from perjoule.files import free_bytes
-from perjoule.running.examining import model_examinations, suite_folder
+from perjoule.running.examining import model_examinations, name_problems, scorers, suite_folder
 from perjoule.runs.environment import nvidia_gpus
 from perjoule.types import Suite, Variant
 from perjoule.weights.catalogue import facts_of, repositories
 from perjoule.weights.models import find_path, relative_to
 
 State = Literal["ok", "missing", "note"]
-# a package's name in pip, by the module that is imported, and what of a variant wants it
-_PACKAGES = {"peft": "peft", "DeepCache": "perjoule[deepcache]", "pyiqa": "perjoule[pyiqa]"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +50,9 @@ def examine(suite: Suite, source: Path | None = None) -> list[Need]:
 
 
 def _examine(suite: Suite, source: Path | None) -> list[Need]:
+    packages = _packages(suite)
+    if any(need.name == "diffusers" and need.state == "missing" for need in packages):
+        return [*packages, *_names(suite, source), *_predictors(suite), *_memory(suite)]
     scoring = [str(o["model"]) for o in suite.metrics.options.values() if "model" in o]
     drawing = [name for variant in suite.variants for name in repositories(variant)]
     models = list(dict.fromkeys(drawing + scoring))
@@ -58,8 +60,8 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
     hub = [name for name in models if not name.startswith("builtin:") and find_path(name) is None and _is_hub_id(name)]
     cached = {name for name in hub if _is_cached(name)}
     return [
-        *_packages(suite),
-        *_pipelines(suite, source or Path(suite.name)),
+        *packages,
+        *(_names(suite, source) or _pipelines(suite, source)),
         *(need for name in hub for need in _terms(name, name in cached)),
         *(_weights(name, name in cached) for name in hub),
         *_predictors(suite),
@@ -68,10 +70,16 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
     ]
 
 
-def _pipelines(suite: Suite, source: Path) -> list[Need]:
+def _names(suite: Suite, source: Path | None) -> list[Need]:
+    """Models, schedulers and step policies that do not exist."""
+    found = name_problems(suite, source or Path(suite.name))
+    return [Need(kind="model", name=variant.model, state="missing", says=says) for variant, says in found]
+
+
+def _pipelines(suite: Suite, source: Path | None) -> list[Need]:
     """Every model whose files are here, looked at without reading weights."""
     needs = []
-    for variant, examination in model_examinations(suite, (), source):
+    for variant, examination in model_examinations(suite, (), source or Path(suite.name)):
         needs += [Need(kind="model", name=variant.model, state="missing", says=says) for says in examination.problems]
         if not examination.problems and not examination.unknown:
             says = f"draws images from text, with the schedules of {variant.name}"
@@ -103,19 +111,20 @@ def as_text(suite: Suite, needs: list[Need]) -> str:
 
 
 def _packages(suite: Suite) -> list[Need]:
-    wanted: dict[str, list[str]] = {}
+    wanted = {"diffusers": [variant.name for variant in suite.variants]}
     for variant in suite.variants:
         if variant.lora:
             wanted.setdefault("peft", []).append(variant.name)
         if variant.cache and variant.cache.kind == "deepcache":
             wanted.setdefault("DeepCache", []).append(variant.name)
+    wanted |= {module: [name] for name, module in scorers(suite).items()}
     by_pyiqa = [name for name in suite.metrics.names if name.startswith("pyiqa:")]
     if by_pyiqa:
         wanted["pyiqa"] = by_pyiqa
     found = []
     for module, askers in wanted.items():
         there = find_spec(module) is not None
-        says = f"for {', '.join(askers)}" + ("" if there else f": pip install '{_PACKAGES[module]}'")
+        says = f"for {', '.join(askers)}" + ("" if there else f": {install_command(module)}")
         found.append(Need(kind="package", name=module, state="ok" if there else "missing", says=says))
     return found
 

@@ -26,6 +26,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_SEED = 2**64 - 1
 # the prompt source, and a model that is not stated, of a suite that `perjoule import` wrote
 IMPORTED = "imported"
+# keys that other tools use, and ours
+_SYNONYMS = {
+    "guidance_scale": "guidance",
+    "height": "height_px",
+    "model_id": "model",
+    "num_inference_steps": "steps",
+    "torch_dtype": "dtype",
+    "width": "width_px",
+}
 
 
 def suite_names() -> list[str]:
@@ -301,12 +310,19 @@ def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
     path = list(detail["loc"])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = get_close_matches(str(path[-1]), _keys_at(path[:-1]), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_keys_at(path[:-1]))}"
+        known = _keys_at(path[:-1])
+        last = str(path[-1])
+        near = [ours] if (ours := _SYNONYMS.get(last)) in known else get_close_matches(last, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{where}: unknown key {key!r}: {hint}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{where}: {key} is missing: it has no default"
-    return f"{where}: {key} = {detail.get('input')!r}: {detail['msg'].lower()}"
+    value = detail.get("input")
+    if detail["type"] in ("tuple_type", "list_type"):
+        if isinstance(value, dict):
+            return f"{where}: [{key}] is a single table: write [[{key}]]"
+        return f"{where}: {key} = {value!r}: a list is needed: write [{json.dumps(value, ensure_ascii=False)}]"
+    return f"{where}: {key} = {value!r}: {detail['msg'].lower()}"
 
 
 def _keys_at(path: Iterable[Any]) -> list[str]:

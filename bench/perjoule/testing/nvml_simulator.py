@@ -6,7 +6,7 @@ begun_s = simulator.set_power(0, 300.0)
 ...
 simulator.energy_j(0, begun_s, simulator.now())  # the truth, in J
 
-The library is C (`nvml_simulator.c` beside this file), compiled when it is first needed; a C compiler must be at hand.
+The library is C (`nvml_simulator.c` in a checkout, not in the wheel), compiled by the C compiler when first needed.
 Other processes see the same boards through `environment()`, by way of the dynamic linker. Tools that ask for the
 `nvidia-smi` program before they look at NVML, as codecarbon does, find one there too. Linux only.
 
@@ -333,8 +333,10 @@ _builds: dict[str, bytes] = {}  # digest of the source -> the library: one compi
 def build(folder: Path) -> Path:
     """Compile the library into a folder of its own under `folder`, once per version of its source.
 
-    Raises RuntimeError without a compiler, or with what the compiler said.
+    Raises RuntimeError without the C source or a compiler, or with the message of the compiler.
     """
+    if not SOURCE.is_file():
+        raise RuntimeError(f"{SOURCE.name} is not part of the wheel: run pip install -e . in a checkout")
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     library = folder.resolve() / digest[:16] / SONAME
     if library.exists():

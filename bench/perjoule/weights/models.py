@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from perjoule import registry
-from perjoule.errors import UsageError
+from perjoule.errors import UnknownNameError, UsageError
 from perjoule.files import at_home, exists
 
 _BUILTIN = "builtin:"
@@ -38,8 +38,7 @@ def resolve_model(name: str, where: str) -> str:
     """The folder or hub id that a model's name stands for.
 
     Args:
-        name: `builtin:NAME` (entry point group `perjoule.models`, each a callable without arguments that returns
-            a folder), a folder, or a hub id such as `openai/clip-vit-base-patch32`.
+        name: `builtin:NAME`, a folder, or a hub id such as `openai/clip-vit-base-patch32`.
         where: File and key that named it, for the message.
 
     Returns:
@@ -52,8 +51,7 @@ def resolve_model(name: str, where: str) -> str:
     A relative path is looked for in the suite file's folder first (`relative_to`), then in the working directory.
     """
     if name.startswith(_BUILTIN):
-        folder = registry.load("models", name.removeprefix(_BUILTIN), kind="builtin model", where=where)()
-        return str(folder)
+        return str(_builtin_folder(name.removeprefix(_BUILTIN), where))
     path = find_path(name)
     if path is not None and path.is_dir():
         return str(path)
@@ -62,3 +60,14 @@ def resolve_model(name: str, where: str) -> str:
         looked = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
         raise UsageError(f"{where}: model {name!r}: no such folder{looked}; give a folder, a hub id or {_BUILTIN}NAME")
     return name
+
+
+def _builtin_folder(name: str, where: str) -> Path:
+    """The folder of a builtin: from a table (`perjoule.model_folders`) or an entry of its own (`perjoule.models`)."""
+    folders = registry.merged_files("model_folders")
+    if name in folders:
+        return Path(folders[name])
+    single = registry.registered("models")
+    if name not in single:
+        raise UnknownNameError("builtin model", name, [*folders, *single], where)
+    return Path(single[name].load()())

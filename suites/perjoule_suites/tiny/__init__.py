@@ -1,6 +1,7 @@
 """The tiny family: a real latent text-to-image model in the diffusers format, small enough for two CPU cores.
 
-Nothing outside this package treats it specially: the entry points below give folders that `from_pretrained` loads.
+Nothing outside this package treats it specially: `model_folders` is an entry point, and the folders are of the kind
+that `from_pretrained` loads.
 """
 
 from __future__ import annotations
@@ -8,6 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 _WEIGHTS = Path(__file__).parent / "weights"
+
+
+def model_folders() -> dict[str, Path]:
+    """Model name -> folder, for `builtin:NAME`."""
+    return {folder.name: folder for folder in sorted(_WEIGHTS.iterdir()) if folder.is_dir()}
 
 
 def sd_tiny() -> Path:
@@ -23,31 +29,6 @@ def sd_tiny_lcm() -> Path:
 def sd_tiny_pruned() -> Path:
     """Folder of the block-pruned student."""
     return _WEIGHTS / "sd-tiny-pruned"
-
-
-def steps_tiny() -> Path:
-    """Folder of the teacher's step predictor."""
-    return _WEIGHTS / "steps-tiny"
-
-
-def steps_tiny_peek1() -> Path:
-    """Folder of the one that looks at the first evaluation."""
-    return _WEIGHTS / "steps-tiny-peek1"
-
-
-def steps_tiny_peek2() -> Path:
-    """Folder of the one that looks at the first two evaluations."""
-    return _WEIGHTS / "steps-tiny-peek2"
-
-
-def steps_tiny_lcm() -> Path:
-    """Folder of the few-step student's step predictor."""
-    return _WEIGHTS / "steps-tiny-lcm"
-
-
-def steps_tiny_shared() -> Path:
-    """Folder of the step predictor that knows the prompt alone, for schedules that share their first two timesteps."""
-    return _WEIGHTS / "steps-tiny-shared"
 
 
 def clip_tiny() -> Path:

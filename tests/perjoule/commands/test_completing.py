@@ -22,6 +22,8 @@ import pytest
 from perjoule.commands import completing
 from perjoule.gating import baselines
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(sys.executable).parent
 # bells, colours and movements of the cursor
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|[\a\x0e\x0f]")

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perjoule.cli import app
+from perjoule.commands.outcome import status_of
 from perjoule.commands.verbs import ORDER
 
 LINE = re.compile(r"^  ([a-z-]+)  +(\S.*)$", re.MULTILINE)
@@ -42,6 +43,11 @@ def test_a_verb_of_another_package_is_run_and_suggested() -> None:
     runner = CliRunner()
     assert "predict" in runner.invoke(app, ["budgetfusion", "--help"]).output
     assert "budgetfusion" in runner.invoke(app, ["budgetfusoin"]).output
+
+
+def test_a_wrong_list_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(lambda: app(["list", "suite"], standalone_mode=False)) == 2
+    assert "did you mean 'suites'" in capsys.readouterr().err
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -93,6 +93,7 @@ def test_a_link_in_the_folder_that_a_baseline_is_unpacked_into_is_not_followed(r
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_within_bounded_memory(root):
     """3 MB of it unpacked to 6.4 GB."""
     path = find("main", root).path
@@ -191,6 +192,7 @@ def mutated(record: Any, chance: random.Random) -> Any:
         return record
 
 
+@pytest.mark.slow
 def test_three_hundred_damaged_baselines_are_read_or_refused(root, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     path = find("main", root).path

@@ -25,6 +25,8 @@ from perjoule_suites.budgetfusion.rules import make_rule
 from tests.perjoule.test_cli import call
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 
+pytestmark = pytest.mark.slow
+
 # (metric, level of a sound model, scatter over prompts, loss of a ruined one)
 RUINED = [
     ("clip_text", 0.305, 0.02, -0.1),

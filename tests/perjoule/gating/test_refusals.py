@@ -289,6 +289,7 @@ class TestComparability:
         edited = of(pair, "candidate", lambda run: rewrite_table(run, "trials", pl.lit(value).alias(key)))
         self.differs(edited, key, key)
 
+    @pytest.mark.slow
     def test_each_key_of_the_system(self, pair: tuple[Run, Run]) -> None:
         """All that a run records as its comparability, whatever the keys are."""
         suite = pair[0].suite

@@ -23,6 +23,8 @@ from tests.perjoule.statistics.test_window_groups import windowed
 from tests.perjoule.test_cli import call
 from tests.support.tables_of_runs import as_own, imported, table
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"prompts": 12, "ladder": (2, 4, 8, 16, 32)}
 OVER = ("variant", "steps")
 

@@ -623,6 +623,7 @@ def mutated(chance: random.Random, text: str) -> bytes:
     return raw
 
 
+@pytest.mark.slow
 def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
     chance = random.Random(20_261_128)
     rows = [

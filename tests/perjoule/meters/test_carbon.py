@@ -79,7 +79,7 @@ def test_a_table_without_a_factor_is_no_clean_conscience(
 
 def test_a_missing_codecarbon_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "codecarbon.input", None)
-    with pytest.raises(UsageError, match="install codecarbon"):
+    with pytest.raises(UsageError, match=r"perjoule\[codecarbon\]"):
         carbon(1.0, "FRA")
 
 

@@ -17,7 +17,7 @@ from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard, Virtu
 from perjoule.testing import nvml_simulator as module
 from perjoule.text import board_digest
 
-pytestmark = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(module.compiler() is None, reason="no C compiler")]
 
 CODES = {"NOT_SUPPORTED": 3, "NO_PERMISSION": 4, "GPU_IS_LOST": 15, "UNKNOWN": 999}
 DESCRIPTIONS = (

@@ -18,6 +18,8 @@ from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
 from perjoule.text import board_digest
 
+pytestmark = pytest.mark.slow
+
 if module.compiler() is None:
     pytest.skip("no C compiler", allow_module_level=True)
 

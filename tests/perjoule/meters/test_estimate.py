@@ -215,5 +215,5 @@ def test_codecarbon_is_silent_even_when_it_is_imported_first() -> None:
 
 def test_a_missing_codecarbon_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "codecarbon.core.cpu", None)
-    with pytest.raises(MeterError, match="install codecarbon"):
+    with pytest.raises(MeterError, match=r"perjoule\[codecarbon\]"):
         EstimateMeter()

@@ -15,6 +15,8 @@ import pytest
 from perjoule.testing import NvmlSimulator, SimulatedBoard, StepLog
 from perjoule.testing import nvml_simulator as module
 
+pytestmark = pytest.mark.slow
+
 if module.compiler() is None:
     pytest.skip("no C compiler", allow_module_level=True)
 

@@ -18,6 +18,8 @@ from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing import nvml_simulator as module
 from perjoule.text import board_digest
 
+pytestmark = pytest.mark.slow
+
 PERJOULE = [sys.executable, "-c", "from perjoule.cli import main; main()"]
 needs_compiler = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
 

@@ -115,6 +115,7 @@ def test_full_counters_raise_no_alarm(period_s: float) -> None:
     assert all(one.energies_j == pytest.approx([60 * period_s] * 8, rel=0.2) for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period_s", [0.02, 0.05, 0.1, 0.2])
 def test_part_time_counters_are_detected(period_s: float) -> None:
     found = [run_test(seed, period_s, 0.25) for seed in range(50)]

@@ -147,6 +147,7 @@ def test_a_wave_in_step_with_the_sensor_is_within_the_bound(seconds: float, box_
         assert abs(error_j) <= bound_j
 
 
+@pytest.mark.slow
 def test_the_bound_is_honest_and_not_bought_by_being_huge() -> None:
     """All six waves at 1 and 5 s, on a sensor that sees a quarter of the time: in reach of 99.5 % of windows."""
     results = [

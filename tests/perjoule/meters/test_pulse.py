@@ -27,6 +27,8 @@ from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard, Synth
 from perjoule.testing import nvml_simulator as module
 from perjoule.types import EnergyReading
 
+pytestmark = pytest.mark.slow
+
 MODEL = PowerModel(cpu_model="x", tdp_w=100.0, generic_tdp=False, cpu_count=1, ram_w=5.0, version="1")
 # opens the meter that it is told, says so, measures until it is told to stop, prints the reading
 CHILD = """

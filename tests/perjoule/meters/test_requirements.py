@@ -74,6 +74,7 @@ def codes(reading: Any) -> list[str]:
 # -- 1 to 4: numbers and bounds ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_1_the_bound_holds_and_is_not_bought_by_being_huge(tmp_path: Path) -> None:
     found = [one for cell in coverage(tmp_path, 70).values() for one in cell]
     assert len(found) == 5 * len(WAVES) * 70
@@ -188,6 +189,7 @@ def test_6_nothing_to_read_is_one_clear_error(opened: Open) -> None:
 # -- 7 and 8: faults ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "code"), [("reset_at_s", "W210"), ("stuck_at_s", "W211")])
 def test_7_a_counter_that_is_reset_or_stuck_is_always_noticed(opened: Open, fault: str, code: str) -> None:
     chance = random.Random(7)

@@ -10,6 +10,8 @@ import pytest
 from perjoule import cli
 from perjoule.runs.directory import load_run
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 name = "mine"
 title = "Mine"

@@ -8,6 +8,8 @@ import pytest
 
 from tests.perjoule.pytest_energy.repository import Repository, edit, run
 
+pytestmark = pytest.mark.slow
+
 
 def records(repository: Repository, *arguments: str) -> dict[str, dict[str, object]]:
     """What a session measured, by the name of the test."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.perjoule.pytest_energy.repository import Repository, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("how", "attributes", "given"),

@@ -10,6 +10,8 @@ import pytest
 
 from tests.perjoule.pytest_energy.repository import Repository, edit, run
 
+pytestmark = pytest.mark.slow
+
 
 def test_energy_tests_are_deselected_unless_asked_for(repository: Repository) -> None:
     result = run(repository)

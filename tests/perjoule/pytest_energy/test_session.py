@@ -12,6 +12,8 @@ import pytest
 from perjoule.pytest_energy.session import EnergySession
 from tests.perjoule.pytest_energy.repository import Repository, run
 
+pytestmark = pytest.mark.slow
+
 SAVE = ("--benchmark", "--benchmark-disable", "--energy-save=main")
 
 

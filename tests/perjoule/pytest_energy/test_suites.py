@@ -13,6 +13,8 @@ from perjoule.prompts.catalogue import public_sets
 from perjoule.weights.downloads import cached_file
 from tests.perjoule.pytest_energy.repository import Repository, run
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 name = "mine"
 title = "Mine"

@@ -16,7 +16,7 @@ PROMPTS = [f"a {c} {s} on a {g} ground" for c in ("red", "blue", "pink") for s i
 
 
 # a warning would reach the user's terminal once per run
-pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error::UserWarning")]
 
 
 def ignore(count: int) -> None:

@@ -8,6 +8,8 @@ import pytest
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.quality.cvvdp import cvvdp
 
+pytestmark = pytest.mark.slow
+
 
 def ignore(count: int) -> None:
     pass

@@ -8,6 +8,8 @@ import pytest
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.quality.dreamsim import dsim, with_lora
 
+pytestmark = pytest.mark.slow
+
 WIDTH, DEPTH, HEADS, RANK, ALPHA = 128, 2, 2, 4, 6
 DINO = "checkpoints/dino_vitbase16_pretrain.pth"
 FILES = {"dino": DINO, "clip": "clip_vitb16_pretrain.pth.tar", "open_clip": "open_clip_vitb16_pretrain.pth.tar"}

@@ -11,6 +11,8 @@ from perjoule.errors import UsageError
 from perjoule.protocols import judges_sets
 from perjoule.quality.fid import fid, frechet_distance, gaussian_from, gaussian_of, reference_files
 
+pytestmark = pytest.mark.slow
+
 
 def features(rng, size, count):
     return rng.normal(size=(count, size)) @ rng.normal(size=(size, size)) + rng.normal(size=size)

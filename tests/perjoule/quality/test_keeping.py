@@ -15,6 +15,8 @@ from perjoule.quality.keeping import kept, let_go
 from perjoule.running import scoring
 from perjoule_suites.tiny import clip_tiny
 
+pytestmark = pytest.mark.slow
+
 
 class Weights:
     """What takes up memory."""

@@ -10,7 +10,14 @@ from perjoule.quality import load_metric, metric_names
 
 
 def test_importing_the_package_loads_no_network_library():
-    modules = ["models", "digests", "quality.clip", "quality.cvvdp", "quality.lsnr", "quality.pyiqa_adapter"]
+    modules = [
+        "weights.models",
+        "weights.digests",
+        "quality.clip",
+        "quality.cvvdp",
+        "quality.lsnr",
+        "quality.pyiqa_adapter",
+    ]
     names = ", ".join(["perjoule_suites.tiny.scene_metric", *(f"perjoule.{m}" for m in modules)])
     heavy = "{'torch', 'transformers', 'pycvvdp', 'pyiqa', 'huggingface_hub'}"
     code = f"import sys, {names}; print(sorted({heavy} & set(sys.modules)))"

@@ -6,6 +6,8 @@ import pytest
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.quality.lpips import lpips
 
+pytestmark = pytest.mark.slow
+
 
 def ignore(count: int) -> None:
     pass

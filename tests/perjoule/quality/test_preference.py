@@ -7,6 +7,8 @@ from perjoule.errors import UsageError
 from perjoule.quality.open_clip import load_open_clip, to_transformers
 from perjoule.quality.preference import fitted_into, hpsv2, pickscore
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a large red circle", "a blue star", "a striped ring"]
 FILE = "HPS_v2.1_compressed.pt"
 

@@ -11,6 +11,8 @@ from perjoule.quality import load_metric, pyiqa_adapter
 from perjoule.quality.pyiqa_adapter import pyiqa_metric
 from perjoule.quality.weights import digest_state
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = {
     "psnr": {"metric_opts": {"type": "PSNR"}, "metric_mode": "FR", "score_range": "~0, ~40"},
     "piqe": {"metric_opts": {"type": "PIQE"}, "metric_mode": "NR", "lower_better": True},

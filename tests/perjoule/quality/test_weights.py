@@ -14,6 +14,8 @@ from perjoule.errors import UsageError
 from perjoule.quality import metric_rows, weights
 from perjoule.quality.weights import announce, fetch_hub_file, fetch_weights, load_tensors
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCORE = """
 import json, sys

@@ -33,6 +33,8 @@ from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, Virtual
 from perjoule.types import Cell, PromptFindings, Suite, Variant
 from tests.perjoule.running.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[[Sequence[str]], Generation | None]
 
 

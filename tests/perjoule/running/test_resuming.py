@@ -19,6 +19,8 @@ from perjoule.runs.directory import Run, load_run
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from tests.perjoule.running.test_scoring import Quiet
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 name = "s"
 title = ""

@@ -185,6 +185,7 @@ def test_the_oracle_and_the_shuffled_arm_keep_the_groups() -> None:
         assert (paired.means.n, paired.by_prompt.n) == (6, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize(("size", "groups"), [(4, 5), (60, 6)])
 def test_intervals_cover_in_worlds_with_shared_windows(name: str, size: int, groups: int) -> None:

@@ -43,6 +43,12 @@ def test_minimal_suite_gets_its_defaults() -> None:
     ("old", "new", "words"),
     [
         ('model = "', 'modle = "', ["variants[0].modle", "did you mean 'model'"]),
+        ("steps = [1, 2]", "steps = [1]\nguidance_scale = 3.0", ["guidance_scale", "did you mean 'guidance'?"]),
+        ("steps = [1, 2]", "num_inference_steps = [1]", ["num_inference_steps", "did you mean 'steps'?"]),
+        ('model = "', 'model_id = "', ["variants[0].model_id", "did you mean 'model'?"]),
+        ("steps = [1, 2]", "steps = 4", ["variants[0].steps = 4", "write [4]"]),
+        ('names = ["lsnr"]', 'names = "lsnr"', ["metrics.names = 'lsnr'", 'write ["lsnr"]']),
+        ("[[variants]]", "[variants]", ["write [[variants]]"]),
         ("[protocol]", "[protocol]\nbach_size = 2", ["protocol.bach_size", "did you mean 'batch_size'"]),
         ('title = "Mine"', 'titel = "Mine"', ["titel", "did you mean 'title'", "title is missing"]),
         ("steps = [1, 2]", 'steps = ["1"]', ["variants[0].steps[0]", "'1'", "integer"]),

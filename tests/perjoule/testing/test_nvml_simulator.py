@@ -19,6 +19,8 @@ from perjoule.meters.nvml import open_nvml
 from perjoule.testing import Bursts, ConstantPower, NvmlSimulator, SimulatedBoard, SquareWave, StepLog
 from perjoule.testing import nvml_simulator as module
 
+pytestmark = pytest.mark.slow
+
 if module.compiler() is None:
     pytest.skip("no C compiler", allow_module_level=True)
 

@@ -142,7 +142,7 @@ def test_doctor_names_what_a_suite_lacks(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(suite_doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(suite_doctor, "find_spec", lambda name: None if name == "peft" else object())
     monkeypatch.setattr(suite_doctor, "free_bytes", lambda path: 2**30)
     monkeypatch.setattr(suite_doctor, "nvidia_gpus", lambda: [{"name": "Small", "memory_bytes": 8 << 30}])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
@@ -156,7 +156,7 @@ def test_doctor_names_what_a_suite_lacks(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ("disk", str(tmp_path)),
     } <= missing
     text = suite_doctor.as_text(suite(), needs)
-    assert "pip install 'peft'" in text
+    assert "pip install 'perjoule[run]'" in text
     assert text.index("MISSING") < text.index("note ")
     assert suite_doctor.as_json(suite(), needs)["ready"] is False
 

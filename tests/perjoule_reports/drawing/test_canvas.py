@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import sys
 from perjoule_reports.drawing.canvas import render
@@ -25,6 +27,7 @@ def drawn(folder, **more):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_matplotlibrc_of_the_working_directory_changes_no_figure_and_runs_nothing(tmp_path):
     """`text.usetex` makes matplotlib run `latex` and `dvipng`."""
     evil, plain, programs = tmp_path / "evil", tmp_path / "plain", tmp_path / "programs"

@@ -12,6 +12,8 @@ import pytest
 from perjoule_reports import build_report, render_html, render_markdown, write_report
 from perjoule_reports.pages.html import template
 
+pytestmark = pytest.mark.slow
+
 FETCHING = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "ping", "manifest"}
 VOID = {"meta", "img", "br", "hr", "link", "input", "path", "use", "rect"}
 

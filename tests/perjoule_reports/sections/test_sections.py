@@ -23,6 +23,8 @@ from perjoule_reports.drawing.labels import Board
 from perjoule_reports.pages.payload import to_json
 from perjoule_reports.records import Report, Section
 
+pytestmark = pytest.mark.slow
+
 ORDER = (
     "frontier", "arms", "gate", "warnings", "phases", "adaptation", "curves", "prompts", "pictures", "power", "noise",
     "system", "method", "data",

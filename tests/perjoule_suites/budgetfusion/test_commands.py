@@ -13,6 +13,8 @@ from perjoule.suite.schedule import make_plan
 from perjoule.types import PromptSource
 from perjoule_suites.budgetfusion.commands import app
 
+pytestmark = pytest.mark.slow
+
 EASY = "a large red circle on a white ground"
 HARD = "a spotted blue star above a striped pink ring on a checkered grey ground"
 

@@ -14,6 +14,8 @@ from perjoule_suites import diffusers_generator
 from perjoule_suites.budgetfusion import peek
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
+pytestmark = pytest.mark.slow
+
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(1,), guidance=3.0)
 
 PROMPTS = ["a large red circle on a white ground", "a striped blue ring left of a pink star on a dotted grey ground"]

@@ -15,6 +15,8 @@ from perjoule_suites import diffusers_generator
 from perjoule_suites.budgetfusion import StepPredictor, peek
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
+pytestmark = pytest.mark.slow
+
 TINY = Variant(name="tiny", model="builtin:sd-tiny", guidance=3.0)
 PROMPTS = [
     "a large red circle on a white ground",

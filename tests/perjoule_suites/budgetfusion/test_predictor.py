@@ -14,6 +14,8 @@ from perjoule_suites.budgetfusion.curves import Curves
 from perjoule_suites.budgetfusion.predictor import _folder, _read, text_encoder_digest
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
+pytestmark = pytest.mark.slow
+
 EASY, HARD = "a large red circle on a white ground", "a large striped red circle on a white ground"
 
 

@@ -27,6 +27,8 @@ from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.figures import draw_all
 from perjoule_suites.budgetfusion.study import evaluate
 
+pytestmark = pytest.mark.slow
+
 LADDER = (1, 2, 4, 8, 16)
 PRICES = (4.0, 10.0, 25.0, 60.0)
 BASE_J, STEP_J = 1.0, 0.5

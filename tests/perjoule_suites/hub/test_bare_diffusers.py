@@ -14,6 +14,8 @@ from perjoule.suite.reading import find_suite, load_suite
 from perjoule.testing import HubMirror
 from perjoule.types import Runtime, Variant
 
+pytestmark = pytest.mark.slow
+
 # one of each kind of pipeline, sampler, schedule, guidance, adapter, single file, and reuse
 KINDS = {
     "sd15": ("sd15-dpm2m", "sd15-unipc", "sd15-ays10"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 from tests.perjoule_suites.hub.conftest import Shelf, shelf_of
 
 from perjoule.types import Denoiser, Lora
+
+pytestmark = pytest.mark.slow
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -1,0 +1,40 @@
+"""`perjoule frontier`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from perjoule.commands.options import Json, Metric, RunArgument
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(frontier)
+
+
+def frontier(
+    run: RunArgument,
+    metric: Metric = None,
+    fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    as_json: Json = False,
+) -> None:
+    """Print operating points and their frontier.
+
+    Example: perjoule frontier runs/demo --metric clip_text --format md
+    """
+    from perjoule.commands import tables
+    from perjoule.runs.directory import load_run
+
+    tables.print_frontier(load_run(run), metric, "json" if as_json else fmt.value)

@@ -1,0 +1,39 @@
+"""`perjoule list`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perjoule.commands.options import Json, print_json
+from perjoule.errors import UnknownNameError
+
+LISTS = ("suites", "variants", "prompts", "metrics", "meters")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("list")(list_)
+
+
+def list_(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help=f"One of: {', '.join(LISTS)}.", autocompletion=lambda: list(LISTS))
+    ],
+    as_json: Json = False,
+) -> None:
+    """List suites, prompts, metrics and meters.
+
+    Example: perjoule list meters
+    """
+    from perjoule.commands import tables
+
+    if what not in LISTS:
+        raise UnknownNameError("list", what, LISTS)
+    rows = tables.listing(what)
+    if as_json:
+        print_json({"schema": 1, what: rows})
+    else:  # sentences are in the JSON only
+        short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
+        typer.echo(tables.text_table(short))

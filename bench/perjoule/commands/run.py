@@ -1,0 +1,111 @@
+"""`perjoule run`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perjoule.commands.options import (
+    Json,
+    Limit,
+    MaxJoules,
+    MaxMinutes,
+    MeterName,
+    Models,
+    Offline,
+    Quiet,
+    SuiteArgument,
+    reporter,
+)
+from perjoule.commands.plan import show_plan
+from perjoule.errors import EvidenceError, UsageError
+
+
+class Executor(StrEnum):
+    """Where trials run."""
+
+    local = "local"
+    ray = "ray"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(run)
+
+
+def run(
+    suite: SuiteArgument,
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
+    meter: MeterName = "auto",
+    limit: Limit = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="With --resume: repeat trials that failed or have no joules."),
+    ] = False,
+    executor: Annotated[
+        Executor, typer.Option(help="Where trials run: on this machine or on all GPUs of a Ray cluster.")
+    ] = Executor.local,
+    max_joules: MaxJoules = None,
+    max_minutes: MaxMinutes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `perjoule plan`.")] = False,
+    model: Models = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Rehearse: one prompt per variant, at its fewest steps.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="Width and height of the images of a rehearsal, in pixels.")] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate, measure, score and report.
+
+    With --max-joules or --max-minutes the run stops before the first window that would exceed the limit and exits
+    with 130. --resume continues it under a larger limit; what was spent before counts.
+
+    A trial whose pipeline raises an error or produces NaN is recorded as failed, with the reason, and the run
+    continues. --resume leaves it failed, --resume --retry-failed repeats it. Exits with 4 if a cell of the plan has no
+    finished trial at the end.
+
+    Example: perjoule run demo --out runs/demo --max-minutes 10
+    """
+    from perjoule.commands import tables
+    from perjoule.forecast.budget import Budget
+    from perjoule.meters import require_meter
+    from perjoule.running import pipeline
+    from perjoule.running.prepared import prepare
+    from perjoule.runs.trial_counts import trial_counts
+
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed continues an existing run: add --resume")
+    require_meter(meter)
+    budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
+    prepared = prepare(suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None)
+    if dry_run:
+        show_plan(prepared, budget, as_json)
+        return
+    shown = reporter(quiet)
+    folder = out or pipeline.default_out(prepared.suite)
+    command = ["perjoule", *sys.argv[1:]]
+    done = pipeline.run(
+        prepared,
+        out=folder,
+        meter_name=meter,
+        resume=resume,
+        command=command,
+        reporter=shown,
+        budget=budget,
+        executor=executor.value,
+        retry_failed=retry_failed,
+    )
+    tables.print_frontier(done, None, "json" if as_json else "table")
+    shown.message(f"report: {done.path / 'report.html'}")
+    counts = trial_counts(done)
+    for words in counts.words():
+        sys.stderr.write(f"perjoule: {words}\n")
+    if counts.empty_cells:
+        raise typer.Exit(EvidenceError.exit_code)

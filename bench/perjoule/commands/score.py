@@ -1,0 +1,41 @@
+"""`perjoule score`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perjoule.commands import completing
+from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_json, reporter
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(score)
+
+
+def score(
+    run: RunArgument,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Metric to score; repeatable.", autocompletion=completing.metrics),
+    ] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the stored images of a run again.
+
+    Needs no meter and generates no images.
+
+    Example: perjoule score runs/demo --metric lsnr
+    """
+    from perjoule.commands import tables
+    from perjoule.running import pipeline
+    from perjoule.runs.directory import load_run
+
+    loaded = load_run(run)
+    done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
+    summary = tables.score_summary(done)
+    print_json(summary) if as_json else typer.echo(tables.score_text(summary))
