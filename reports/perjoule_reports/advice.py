@@ -11,7 +11,7 @@ from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, RunData
@@ -114,14 +114,14 @@ def _beware(
 
 
 def _unfinished(run: RunData) -> list[str]:
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     said = []
     if planned and done < planned:
         said.append(
             f"PARTIAL: {done} of {fmt.plural(planned, 'planned trial')} are in this run; what follows may turn."
         )
-    if "failure" in run.trials.columns and (failed := run.trials["failure"].is_not_null().sum()):
-        said.append(f"{fmt.plural(int(failed), 'trial')} failed and count nowhere.")
+    if failed := done - len(run.windows):
+        said.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
     if flat := trial_counts(run).one_colour:
         said.append(
             f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "

@@ -127,7 +127,7 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
 
 def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     primary = evidence.primary
-    if primary is None or primary.name not in run.metrics or run.trials["failure"].is_not_null().all():
+    if primary is None or primary.name not in run.metrics or run.windows.is_empty():
         return {}
     names = [primary.name, *(axis.name for axis in evidence.axes if axis.name != primary.name)]
     names = [name for name in names if name in run.metrics]
@@ -146,15 +146,3 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
         if allowed and not drawn.grid.is_cell_value(primary.name).any()
         else None,
     }
-
-
-def missing_trials(run: RunData) -> tuple[int, int]:
-    """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
-    if not run.suite.variants or run.is_imported:
-        return len(run.trials), 0
-    from perjoule.suite.reading import cells_of, images_per_window
-
-    images = len(run.prompts) * len(run.suite.protocol.seeds)
-    windows = -(-images // max(1, images_per_window(run.suite)))
-    done = run.trials["trial_id"].n_unique() if "trial_id" in run.trials.columns else 0
-    return done, windows * run.suite.protocol.blocks * len(cells_of(run.suite))

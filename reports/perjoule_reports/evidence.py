@@ -205,14 +205,13 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
 def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] | None) -> Arm:
     first = rows[0]
     rows = [row for row in rows if row["metric"] is not None]
-    families = {v.name: v.family or v.model for v in run.suite.variants}
     chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
     return Arm(
         cell_id=str(first["cell_id"]),
         variant=clean(first["variant"]),
         role=str(first.get("role") or "fixed"),
         policy=str(first.get("policy") or "fixed"),
-        family=clean(first.get("family") or families.get(str(first["variant"]), "")),
+        family=clean(first.get("family") or run.families.get(str(first["variant"]), first["variant"])),
         steps=finite(first.get("steps_mean")),
         nfe=finite(first.get("nfe_mean")),
         energy=_interval(first, "energy_j_per_image", "energy_low", "energy_high"),
@@ -248,7 +247,7 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
                 variant=clean(facts["variant"]),
                 role=str(facts["role"] or "fixed"),
                 policy=str(facts["policy"] or "fixed"),
-                family="",
+                family=clean(run.families[facts["variant"]]),
                 steps=finite(facts["steps_mean"]),
                 nfe=finite(facts["nfe_mean"]),
                 energy=energy,

@@ -12,32 +12,26 @@ from typing import Any
 import polars as pl
 
 from perjoule.prompts.findings import sentences
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
+from perjoule_reports.records import Badge, Cell, Column, RunData, Table
 
 _MOST_REASONS = 40
-_TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
-PROVENANCE_WORDS = {
-    "measured": "joules read from a meter",
-    "estimated": "joules worked out from a power model, not read from a meter",
-    "simulated": "joules from a simulated meter: not energy",
-    "not stated": "the imported table does not say how its joules were obtained",
-}
 
 
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
     meter = run.environment.get("meter") or {}
     meter = meter if isinstance(meter, Mapping) else {"name": meter}
-    words = PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
+    words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     unfinished = (
         Badge(label="run", value=f"PARTIAL, {done} of {planned} trials", tone="loud",
               hint="fewer trials than the suite plans")
@@ -59,7 +53,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(
             label="energy",
             value=fmt.provenance_title(evidence.provenance, evidence.imported),
-            tone=_TONES.get(evidence.provenance, "loud"),
+            tone=fmt.TONES.get(evidence.provenance, "loud"),
             hint=words,
         ),
         unfinished,
@@ -157,7 +151,7 @@ def warnings_table(run: RunData) -> Table | None:
 
 def partial(run: RunData) -> tuple[str, ...]:
     """Say so if the run holds fewer trials than its suite plans."""
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     if not planned or done >= planned:
         return ()
     return (
@@ -218,9 +212,7 @@ def oddities(evidence: Evidence) -> tuple[str, ...]:
 
 def failures_table(run: RunData) -> Table | None:
     """Count failed trials by cell and reason."""
-    if not {"cell_id", "failure"} <= set(run.trials.columns):
-        return None
-    found = run.trials.filter(pl.col("failure").is_not_null()).group_by("cell_id", "failure").len()
+    found = run.trials.filter(~FINISHED).group_by("cell_id", "failure").len()
     columns = (Column(title="cell"), Column(title="trials", numeric=True), Column(title="reason"))
     return _counted("Trials that failed", columns, found)
 

@@ -31,9 +31,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, first_line
 from perjoule.files import read_json, read_json_lines, read_parquet, require_names, write_json, write_parquet
-from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.runs.columns import (
+    DRAWN,
+    FINISHED,
+    IMAGE_COLUMNS,
+    POINT_COLUMNS,
+    POWER_COLUMNS,
+    SCHEMA,
+    SCORE_COLUMNS,
+    TRIAL_COLUMNS,
+)
 from perjoule.runs.environment_record import checked
 from perjoule.suite.reading import load_suite
+from perjoule.suite.schedule import planned_trials
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
 # the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
@@ -84,6 +94,26 @@ class Run:
         if len(torn):
             raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
         return frame
+
+    @cached_property
+    def windows(self) -> pl.DataFrame:
+        """The finished trials, with `place` (row in `trials`), `images` (images drawn) and `energy_j_per_image`."""
+        return (
+            self.trials.with_row_index("place")
+            .filter(FINISHED)
+            .with_columns(images=DRAWN, energy_j_per_image=pl.col("energy_j") / DRAWN)
+        )
+
+    @property
+    def planned_trials(self) -> int | None:
+        """How many trials the plan has; None for an imported run, which has no plan. A run with fewer is incomplete."""
+        return None if self.is_imported else planned_trials(self.suite, len(self.prompt_set))
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """Variant -> family; a variant that the suite does not list is a family of its own."""
+        own = {name: name for name in self.trials["variant"].unique()}
+        return own | {variant.name: variant.family_name for variant in self.suite.variants}
 
     def _trials(self) -> pl.DataFrame:
         parquet = self.path / "trials.parquet"

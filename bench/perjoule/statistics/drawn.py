@@ -15,7 +15,7 @@ from typing import Any
 from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
 from perjoule.statistics.grid import Draws, Grid, read_grid
-from perjoule.statistics.points import cell_facts, family_of
+from perjoule.statistics.points import cell_facts
 from perjoule.statistics.resampling import RESAMPLES, Means
 from perjoule.statistics.tails import at_or_below
 
@@ -69,5 +69,5 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
         by_prompt=draws.by_prompt,
         spec=spec,
         quality=spec.sign * grid.quality[metric],
-        arms=arms_of(grid, drawn.facts, family_of(run), draws.joint.point, batch_sizes),
+        arms=arms_of(grid, drawn.facts, run.families, draws.joint.point, batch_sizes),
     )

@@ -135,15 +135,10 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         RunError: If a joule is not positive (names the trial), or the windows of a cell belong to different devices.
     """
     require_one_device(run)
-    trials = run.trials.filter(pl.col("failure").is_null())
+    trials = run.windows
     _require_positive(run, trials)
     windows = (
-        trials.select(
-            "cell_id",
-            "prompt_ids",
-            "seeds",
-            value=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
-        )
+        trials.select("cell_id", "prompt_ids", "seeds", value="energy_j_per_image")
         .explode("prompt_ids", "seeds")
         .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
     )

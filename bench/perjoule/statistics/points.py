@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from perjoule.runs.columns import POINT_COLUMNS
+from perjoule.runs.columns import DRAWN, FINISHED, POINT_COLUMNS
 from perjoule.runs.directory import WHOLE_CELL, Run
 from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known, read_grid
 from perjoule.statistics.pareto import non_dominated
@@ -39,7 +39,7 @@ def operating_points(run: Run) -> pl.DataFrame:
 def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
     """`operating_points` on arrays, draws and facts that are there already."""
     count = len(grid.cells)
-    families = family_of(run)
+    families = run.families
     energy = [
         cell_value(estimate, facts[cell]) if one else estimate
         for estimate, cell, one in zip(
@@ -117,12 +117,6 @@ def cell_value(estimate: Estimate, facts: dict[str, Any]) -> Estimate:
     return replace(estimate, low=None, high=None, n=facts["stated_n"] or 1, method=CELL_VALUE)
 
 
-def family_of(run: Run) -> dict[str, str]:
-    """Variant -> family; a variant that the suite does not know is a family of its own."""
-    named = {variant.name: variant.family or variant.name for variant in run.suite.variants}
-    return {name: named.get(name, name) for name in run.trials["variant"].unique()}
-
-
 def was_stopped() -> pl.Expr:
     """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
     return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
@@ -130,24 +124,22 @@ def was_stopped() -> pl.Expr:
 
 def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What does not depend on the metric, by cell."""
-    images = pl.col("image_count") * pl.col("iterations")
-    good = pl.col("failure").is_null()
-    measured = good & pl.col("energy_j").is_not_null()
-    timed = good & ~was_stopped() & pl.col("duration_s").is_not_null()
+    measured = FINISHED & pl.col("energy_j").is_not_null()
+    timed = FINISHED & ~was_stopped() & pl.col("duration_s").is_not_null()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
     whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
-    counted = good & pl.col("nfe_per_image").is_not_null()
+    counted = FINISHED & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
     frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
-        steps_mean=pl.col("steps").filter(good).explode().mean(),
+        steps_mean=pl.col("steps").filter(FINISHED).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
-        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / images.filter(timed).sum(),
+        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / DRAWN.filter(timed).sum(),
         # bounds of windows add up: an error common to all windows (gain, idle) does not average out
-        energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / images.filter(bounded).sum(),
+        energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / DRAWN.filter(bounded).sum(),
         seen=pl.col("provenance").filter(measured).fill_null("not stated").unique(),
-        boundaries=pl.col("boundary").filter(good).unique().sort(),
-        stated_n=images.filter(whole).sum(),
+        boundaries=pl.col("boundary").filter(FINISHED).unique().sort(),
+        stated_n=DRAWN.filter(whole).sum(),
     )
     found = {}
     for row in frame.iter_rows(named=True):

@@ -12,7 +12,7 @@ from typing import Any
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import Suite
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.records import Headline, RunData, Stamp, Table
 
@@ -31,7 +31,6 @@ def payload(
 ) -> dict[str, Any]:
     """Collect everything that another program may want from a report."""
     estimate, why = analysis.drift
-    done, planned = missing_trials(run)
     return {
         "schema": SCHEMA,
         "kind": "perjoule-result",
@@ -43,7 +42,7 @@ def payload(
         "beware": list(headline.beware),
         "compared": {"test": headline.test or None, "anchor": headline.anchor or None},
         "provenance": evidence.provenance,
-        "trials": {"finished": done, "planned": planned or None},
+        "trials": {"finished": len(run.trials), "planned": run.planned_trials},
         "boundaries": list(evidence.boundaries),
         "primary_metric": evidence.primary.name if evidence.primary else None,
         "metrics": {name: _plain(asdict(spec)) for name, spec in sorted(run.metrics.items())},

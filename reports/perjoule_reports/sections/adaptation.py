@@ -230,7 +230,7 @@ def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
     if not varied:
         return None
     counts = (
-        run.trials.filter(pl.col("failure").is_null() & pl.col("cell_id").is_in([a.cell_id for a in varied]))
+        run.windows.filter(pl.col("cell_id").is_in([a.cell_id for a in varied]))
         .select("cell_id", "steps")
         .explode("steps")
         .drop_nulls("steps")

@@ -172,7 +172,7 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
     place = np.arange(len(trials)) / (len(trials) - 1)
     trials = trials.with_columns(energy_j=pl.col("energy_j") * pl.Series(np.exp(0.1 * place)))
     variants = tuple(replace(v, model="org/model") for v in run.suite.variants)
-    again = _Changed(run, trials, replace(run.suite, variants=variants))
+    again = _changed(run, trials, replace(run.suite, variants=variants))
     repeats = next(s for s in sources(again, None) if s.name == "between windows of the same prompts")
     # half of ln E differences of 0.05 between two windows, and the drift between them
     assert repeats.energy == pytest.approx(np.hypot(0.05 / np.sqrt(2), 0.1 * np.sqrt(1 / 12)), rel=0.15)
@@ -182,10 +182,8 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
     assert estimate.high - estimate.low < 0.02
 
 
-class _Changed:
-    """A run with other trials."""
-
-    is_imported = False
-
-    def __init__(self, run: Run, trials: pl.DataFrame, suite: object) -> None:
-        self.path, self.trials, self.suite, self.scores, self.metrics = run.path, trials, suite, run.scores, run.metrics
+def _changed(run: Run, trials: pl.DataFrame, suite: object) -> Run:
+    """A run with other trials, as if they had been measured here."""
+    again = Run(path=run.path)
+    vars(again).update(trials=trials, suite=suite, environment={})  # as if they had been read
+    return again
