@@ -66,11 +66,11 @@ def _nothing(evidence: Evidence) -> str:
 
 def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """Where the ladder bends: a hint, since it moves with the range that was measured."""
-    knee = analysis.frontier["knee"] if analysis.frontier else None
-    arm = next((a for a in evidence.arms if knee and a.cell_id == knee["cell_id"]), None)
+    knee = analysis.frontier.knee if analysis.frontier else None
+    arm = next((a for a in evidence.arms if knee and a.cell_id == knee.cell_id), None)
     if arm is None or knee is None:
         return ()
-    share = knee["shares"].get(arm.cell_id, 0.0)
+    share = knee.shares.get(arm.cell_id, 0.0)
     axis = evidence.primary
     quality = f" There {axis.name} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
     return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}{quality}",)
@@ -259,7 +259,7 @@ def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
 
 
 def _curves(analysis: Analysis) -> list[str]:
-    crossing = [fmt.clean(r["test"]) for r in analysis.comparisons if "cross" in (r.get("reason") or "")]
+    crossing = [fmt.clean(r.test) for r in analysis.comparisons if "cross" in (r.reason or "")]
     if not crossing:
         return []
     return [

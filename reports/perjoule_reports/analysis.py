@@ -22,6 +22,7 @@ from perjoule.statistics.drawn import draw, evidence_of
 from perjoule.statistics.frontier import frontier_of
 from perjoule.statistics.noise import Source, drift, sources
 from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
+from perjoule.statistics.records import Comparison, Frontier, Sensitivity
 from perjoule.statistics.sensitivity import bd_by_metric
 from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
@@ -50,8 +51,8 @@ class Analysis:
     """
 
     compared: Compared | None = None
-    frontier: Mapping[str, Any] | None = None
-    sensitivity: tuple[Mapping[str, Any], ...] = ()
+    frontier: Frontier | None = None
+    sensitivity: tuple[Sensitivity, ...] = ()
     anchor: str = ""
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     attainment: Attainment | None = None
@@ -63,9 +64,9 @@ class Analysis:
     troubles: tuple[str, ...] = ()
 
     @property
-    def comparisons(self) -> list[Mapping[str, Any]]:
+    def comparisons(self) -> tuple[Comparison, ...]:
         """The arms against their anchors, as in `perjoule frontier`."""
-        return list(self.frontier["comparisons"]) if self.frontier else []
+        return self.frontier.comparisons if self.frontier else ()
 
     def prompts_of(self, test: str, anchor: str) -> PerPrompt | None:
         """Two cells prompt by prompt; None if they share no scored prompt."""
@@ -139,7 +140,7 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     return {
         "compared": compared,
         "frontier": record,
-        "sensitivity": tuple(bd_by_metric(run, drawn, record)),
+        "sensitivity": bd_by_metric(run, drawn, record),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
         "attainment": attainment(compared, allowed)

@@ -17,8 +17,8 @@ from perjoule.errors import PerjouleError
 from perjoule.statistics.devices import mixtures
 from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.points import cell_facts, energy_estimates
-from perjoule.types import Suite, weakest
-from perjoule_reports.format import Interval, brand, clean, finite, step_count
+from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
+from perjoule_reports.format import brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
 _CODE = CELL_VALUE.partition(":")[0]
@@ -100,7 +100,7 @@ class Evidence:
     arms: tuple[Arm, ...]
     axes: tuple[Axis, ...]
     primary: Axis | None
-    provenance: str | None
+    provenance: Provenance | None
     boundaries: tuple[str, ...]
     interval_methods: tuple[str, ...]
     prompt_count: int
@@ -261,7 +261,7 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
     return arms
 
 
-def _energies(run: RunData) -> dict[str, Interval]:
+def _energies(run: RunData) -> dict[str, Estimate]:
     """J/image of each cell straight from the trials, without scores."""
     try:
         grid = read_grid(run, [])
@@ -270,7 +270,7 @@ def _energies(run: RunData) -> dict[str, Interval]:
     if not grid.prompts:
         return {}
     found = energy_estimates(grid, grid.drawn().joint)
-    return {cell: Interval(value=e.value, low=e.low, high=e.high) for cell, e in zip(grid.cells, found, strict=True)}
+    return dict(zip(grid.cells, found, strict=True))
 
 
 def _steps_spread(run: RunData) -> dict[str, tuple[float, float]]:

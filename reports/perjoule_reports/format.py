@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
+from perjoule.types import Interval
 from perjoule_reports.records import Tone
 
 clean = one_line  # under the name that this room knows
@@ -26,20 +27,6 @@ PROVENANCE_WORDS = {
     "not stated": "the imported table does not say how its joules were obtained",
 }
 _BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim.", "not stated": "n.s."}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A number and the ends of its interval, in SI units; None where there is none."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def bounded(self) -> bool:
-        """True if the number and both ends are there."""
-        return self.value is not None and self.low is not None and self.high is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,14 +169,17 @@ def prompts(run: RunData) -> tuple[str, ...]:
 
 def curves(analysis: Analysis) -> tuple[str, ...]:
     """Say which curves hardly overlap, cross or turn back."""
-    low, crossing, beaten = [], [], []
+    low: list[str] = []
+    crossing: list[str] = []
+    beaten: list[str] = []
     for record in analysis.comparisons:
-        name, reason = fmt.clean(record["test"]), record.get("reason") or ""
+        name, reason = fmt.clean(record.test), record.reason or ""
         if "overlap" in reason:
-            low.append(f"{name} ({100 * record['overlap']:.0f} %)")
+            low.append(f"{name} ({100 * record.overlap:.0f} %)")
         if "cross" in reason:
             crossing.append(f"{name}: {fmt.clean(reason)}.")
-        beaten += [fmt.clean(c) for side in record.get("bd", {}).get("dropped", {}).values() for c in side]
+        if record.bd is not None:
+            beaten += map(fmt.clean, (*record.bd.dropped.test, *record.bd.dropped.anchor))
     said = list(crossing)
     if low:
         said.append(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,11 +18,10 @@ from perjoule.statistics.drawn import Drawn, draw, evidence_of
 from perjoule.statistics.grid import CELL_VALUE, Grid, read_grid
 from perjoule.statistics.pareto import hypervolume
 from perjoule.statistics.points import cell_facts, points_of
+from perjoule.statistics.records import Corner, Frontier, Hypervolume, Knee, Marginal, Point
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate, MetricSpec
-
-SCHEMA = 1
 
 
 def frontier(
@@ -32,6 +32,19 @@ def frontier(
     temperature: float | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
+    """`read_frontier`, ready for JSON: what `perjoule frontier --json` prints."""
+    found = read_frontier(run, metric, at_quality=at_quality, temperature=temperature, resamples=resamples)
+    return found.as_json()
+
+
+def read_frontier(
+    run: Run,
+    metric: str | None = None,
+    *,
+    at_quality: float | None = None,
+    temperature: float | None = None,
+    resamples: int = RESAMPLES,
+) -> Frontier:
     """Operating points of one metric, the cells no other cell beats, and each arm against its anchor.
 
     Args:
@@ -55,8 +68,8 @@ def frontier(
 
 def frontier_of(
     run: Run, drawn: Drawn, name: str, *, at_quality: float | None = None, temperature: float | None = None
-) -> dict[str, Any]:
-    """`frontier` on draws that are there already, of which `name` is the first metric."""
+) -> Frontier:
+    """`read_frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
     temperature = spec.temperature if temperature is None else temperature
     grid, draws = drawn.of(name)
@@ -64,46 +77,33 @@ def frontier_of(
     tails = tail_estimates(evidence.quality, drawn.tails)
     table = points_of(run, grid, draws, drawn.facts)
     points = [
-        _point(row) | {"quality_p10": _turned(_untold(tail) if one else tail, spec.sign)}
+        _point(row, _turned(_untold(tail) if one else tail, spec.sign))
         for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
     ]
-    facts = {point["cell_id"]: point for point in points}
     anchor = main_anchor(evidence.arms)
-    best = [p for p in points if p["on_frontier"] and p["quality"]["value"] is not None]
-    best.sort(key=lambda p: float(p["energy_j_per_image"]["value"] or 0))
-    return {
-        "schema": SCHEMA,
-        "suite": run.suite.name,
-        "metric": name,
-        "direction": spec.direction,
-        "track": spec.track,
-        "points": points,
-        "frontier": [p["cell_id"] for p in best],
-        "hypervolume": None if anchor is None else _hypervolume(run, evidence, anchor),
-        "marginal": _marginal(evidence, [p["cell_id"] for p in best], facts),
-        "knee": None if anchor is None else _knee(evidence, anchor),
-        "comparisons": compare_all(evidence, at_quality, temperature),
-    }
+    best = [p for p in points if p.on_frontier and p.quality.value is not None]
+    best.sort(key=lambda p: p.energy_j_per_image.value or 0.0)
+    return Frontier(
+        suite=run.suite.name,
+        metric=name,
+        direction=spec.direction,
+        track=spec.track,
+        points=tuple(points),
+        frontier=tuple(p.cell_id for p in best),
+        hypervolume=None if anchor is None else _hypervolume(run, evidence, anchor),
+        marginal=tuple(_marginal(evidence, best)),
+        knee=None if anchor is None else _knee(evidence, anchor),
+        comparisons=compare_all(evidence, at_quality, temperature),
+    )
 
 
-def _joules_alone(run: Run, resamples: int) -> dict[str, Any]:
+def _joules_alone(run: Run, resamples: int) -> Frontier:
     """The record of a table without any quality: what each cell costs, and no frontier."""
     grid = read_grid(run, [])
     rows = points_of(run, grid, grid.drawn(resamples), cell_facts(run.trials)).to_dicts()
-    nothing = asdict(Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=""))
-    return {
-        "schema": SCHEMA,
-        "suite": run.suite.name,
-        "metric": None,
-        "direction": None,
-        "track": None,
-        "points": [_point(row) | {"quality": nothing, "quality_p10": nothing} for row in rows],
-        "frontier": [],
-        "hypervolume": None,
-        "marginal": [],
-        "knee": None,
-        "comparisons": [],
-    }
+    nothing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method="")
+    points = tuple(replace(_point(row, nothing), quality=nothing) for row in rows)
+    return Frontier(suite=run.suite.name, metric=None, direction=None, track=None, points=points)
 
 
 def _untold(estimate: Estimate) -> Estimate:
@@ -125,7 +125,7 @@ def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array)
     )
 
 
-def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
+def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | None:
     """The area dominated by the cells that share the anchor's scale."""
     grid, point, spec = evidence.grid, evidence.means.point, evidence.spec
     count, sign = len(grid.cells), spec.sign
@@ -141,35 +141,33 @@ def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> dict[str, Any] | 
     beyond = [
         grid.cells[c] for c, e, q in zip(columns[known], energy, quality, strict=True) if e > corner[0] or q < corner[1]
     ]
-    return {
-        "value": hypervolume(energy, quality, corner),
-        "reference": {"energy_j_per_image": corner[0], "quality": sign * corner[1]},
-        "unit": "quality × octave",
-        "family": anchor.family if spec.track == "fidelity" else None,
-        "beyond_reference": beyond,
-    }
+    return Hypervolume(
+        value=hypervolume(energy, quality, corner),
+        reference=Corner(energy_j_per_image=corner[0], quality=sign * corner[1]),
+        unit="quality × octave",
+        family=anchor.family if spec.track == "fidelity" else None,
+        beyond_reference=tuple(beyond),
+    )
 
 
-def _marginal(evidence: Evidence, cells: list[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
+def _marginal(evidence: Evidence, best: list[Point]) -> Iterator[Marginal]:
     """What the next joule buys between neighbours on the frontier."""
     grid, spec = evidence.grid, evidence.spec
     count, sign = len(grid.cells), spec.sign
     place = {cell: i for i, cell in enumerate(grid.cells)}
     stated = grid.is_cell_value(spec.name)
     turned = evidence.means.times(np.repeat([1.0, sign], count))
-    found = []
-    for lower, upper in pairwise(cells):
-        if spec.track == "fidelity" and facts[lower]["family"] != facts[upper]["family"]:
+    for lower, upper in pairwise(best):
+        if spec.track == "fidelity" and lower.family != upper.family:
             continue
-        one, other = ((place[c], count + place[c]) for c in (lower, upper))
-        estimate, reason = benefit.gain_per_joule(turned, other, one)
-        if stated[place[lower]] or stated[place[upper]]:
+        one, other = (place[lower.cell_id], place[upper.cell_id])
+        estimate, reason = benefit.gain_per_joule(turned, (other, count + other), (one, count + one))
+        if stated[one] or stated[other]:
             estimate = replace(estimate, low=None, high=None, method=CELL_VALUE)
-        found.append({"from": lower, "to": upper, "gain_per_joule": asdict(estimate), "reason": reason})
-    return found
+        yield Marginal(from_=lower.cell_id, to=upper.cell_id, gain_per_joule=estimate, reason=reason)
 
 
-def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
+def _knee(evidence: Evidence, anchor: Arm) -> Knee | None:
     """A hint, and how often each rung is it."""
     count, sign = len(evidence.grid.cells), evidence.spec.sign
     columns = np.array(anchor.columns)
@@ -188,35 +186,32 @@ def _knee(evidence: Evidence, anchor: Arm) -> dict[str, Any] | None:
     shares = {
         evidence.grid.cells[columns[int(r)]]: float((drawn == r).mean()) for r in np.unique(drawn[np.isfinite(drawn)])
     }
-    return {"cell_id": evidence.grid.cells[columns[int(point)]], "shares": shares}
+    return Knee(cell_id=evidence.grid.cells[columns[int(point)]], shares=shares)
 
 
-def _point(row: dict[str, Any]) -> dict[str, Any]:
-    keep = (
-        "cell_id", "variant", "role", "policy", "family", "steps_mean", "nfe_mean", "duration_s_per_image",
-        "n_prompts", "n_seeds", "unscored_count", "provenance", "boundary", "on_frontier", "p_on_frontier",
-        "energy_bound_j_per_image",
-    )  # fmt: skip
-    return {k: row[k] for k in keep} | {
+def _point(row: dict[str, Any], tail: Estimate) -> Point:
+    values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(Point)} | {
         "energy_j_per_image": _estimate(row, "energy_j_per_image", "energy"),
         "quality": _estimate(row, "quality", "quality"),
+        "quality_p10": tail,
     }
+    return Point(**values)
 
 
-def _turned(estimate: Estimate, sign: float) -> dict[str, Any]:
+def _turned(estimate: Estimate, sign: float) -> Estimate:
     """An estimate of turned quality on the metric's own scale."""
     value, low, high = (None if v is None else sign * v for v in (estimate.value, estimate.low, estimate.high))
     if sign < 0:
         low, high = high, low
-    return asdict(replace(estimate, value=value, low=low, high=high))
+    return replace(estimate, value=value, low=low, high=high)
 
 
-def _estimate(row: dict[str, Any], value: str, prefix: str) -> dict[str, Any]:
-    return {
-        "value": row[value],
-        "low": row[f"{prefix}_low"],
-        "high": row[f"{prefix}_high"],
-        "level": LEVEL,
-        "n": row[f"{prefix}_n"],
-        "method": row[f"{prefix}_method"],
-    }
+def _estimate(row: dict[str, Any], value: str, prefix: str) -> Estimate:
+    return Estimate(
+        value=row[value],
+        low=row[f"{prefix}_low"],
+        high=row[f"{prefix}_high"],
+        level=LEVEL,
+        n=row[f"{prefix}_n"],
+        method=row[f"{prefix}_method"],
+    )

@@ -16,8 +16,8 @@ import polars as pl
 from perjoule.errors import PerjouleError
 from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.suite.schedule import make_plan
-from perjoule.types import weakest
-from perjoule_reports.format import Interval, clean, finite
+from perjoule.types import Interval, weakest
+from perjoule_reports.format import clean, finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

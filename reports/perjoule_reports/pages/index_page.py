@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from perjoule.errors import RunError
 from perjoule.files import write_text
 from perjoule.runs.directory import holds_runs
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.canvas import render
 from perjoule_reports.drawing.figures import GLYPHS, MARKERS
 from perjoule_reports.drawing.svg import CARD, GRID, INK, SERIES, Svg, embed
-from perjoule_reports.format import Interval
 from perjoule_reports.pages.html import render_page
 from perjoule_reports.pages.index import BrokenRun, RunLine, SuiteRuns, read_folder
 
