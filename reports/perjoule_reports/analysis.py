@@ -18,7 +18,7 @@ from perjoule.running.reporting import ReportRequest
 from perjoule.statistics.attainment import Attainment, attainment
 from perjoule.statistics.comparisons import Evidence as Compared
 from perjoule.statistics.contrasts import Contrast, contrasts
-from perjoule.statistics.drawn import draw, evidence_of
+from perjoule.statistics.drawn import drawn_once, evidence_of
 from perjoule.statistics.frontier import frontier_of
 from perjoule.statistics.noise import Source, drift, sources
 from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
@@ -130,9 +130,7 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     primary = evidence.primary
     if primary is None or primary.name not in run.metrics or run.windows.is_empty():
         return {}
-    names = [primary.name, *(axis.name for axis in evidence.axes if axis.name != primary.name)]
-    names = [name for name in names if name in run.metrics]
-    drawn = draw(run, names)
+    drawn = drawn_once(run)
     compared = evidence_of(run, drawn, primary.name)
     anchor = anchor_arm(evidence, primary)
     allowed = [a.cell_id for a in rivals(evidence, primary)]

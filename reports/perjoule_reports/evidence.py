@@ -15,8 +15,9 @@ import polars as pl
 
 from perjoule.errors import PerjouleError
 from perjoule.statistics.devices import mixtures
+from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import CELL_VALUE, read_grid
-from perjoule.statistics.points import cell_facts, energy_estimates
+from perjoule.statistics.points import energy_estimates
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
 from perjoule_reports.format import brand, clean, finite, step_count
 from perjoule_reports.records import RunData
@@ -269,7 +270,7 @@ def _energies(run: RunData) -> dict[str, Estimate]:
         return {}
     if not grid.prompts:
         return {}
-    found = energy_estimates(grid, grid.drawn().joint)
+    found = energy_estimates(grid, grid.drawn().energy)
     return dict(zip(grid.cells, found, strict=True))
 
 

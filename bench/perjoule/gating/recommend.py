@@ -13,8 +13,9 @@ import numpy as np
 
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
+from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import ENERGY, read_grid
-from perjoule.statistics.points import cell_facts, points_of
+from perjoule.statistics.points import points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Direction, Provenance
@@ -106,7 +107,7 @@ def recommend(
         raise RunError(f"{run.path} holds no trial: there is nothing to recommend")
     grid = read_grid(run, [name])
     draws = grid.drawn(resamples)
-    means = draws.joint
+    energy, quality = draws.energy, draws.quality(name)
     rows = points_of(run, grid, draws, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
@@ -119,23 +120,17 @@ def recommend(
     use = np.array([row["role"] != "control" and family in (None, row["family"]) for row in rows])
     count, sign = len(rows), spec.sign
 
-    def split(values: Array) -> tuple[Array, Array]:
-        return (
-            np.where(use, values[:, :count], np.nan),
-            np.where(use, sign * values[:, count:], np.nan),
-        )
-
     asked = {"min_quality": min_quality, "max_joules": max_joules}
-    point_e, point_q = split(means.point)
+    point_e, point_q = np.where(use, energy.point, np.nan), np.where(use, sign * quality.point, np.nan)
     meets = _meets(point_e, point_q, sign, **asked)
     best = int(_best(point_e, point_q, meets, min_quality is not None)[0])
-    draws_e, draws_q = split(means.resamples)
+    draws_e, draws_q = np.where(use, energy.resamples, np.nan), np.where(use, sign * quality.resamples, np.nan)
     drawn = _meets(draws_e, draws_q, sign, **asked)
     if min_quality is None:
         known = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
         p_meets = np.where(known, drawn.mean(0) if len(drawn) else 0.0, np.nan)
     else:  # a promise of quality alone rests on prompts
-        alone = sign * draws.by_prompt.resamples
+        alone = sign * draws.quality_alone(name).resamples
         kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
         p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
@@ -176,7 +171,7 @@ def recommend(
         if chosen >= 0
         else _why_none(point_e, sign * point_q, asked, name, rows[best] if best >= 0 else None),
         n_prompts=draws.by_prompt.n,
-        n_window_groups=means.n,
+        n_window_groups=energy.n,
     )
     return document(found)
 

@@ -19,7 +19,7 @@ from perjoule.statistics import benefit
 from perjoule.statistics.allocation import Headroom, headroom
 from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
-from perjoule.statistics.grid import CELL_VALUE, Grid
+from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
 from perjoule.statistics.preference import Preference, predicted_preference
@@ -33,7 +33,7 @@ from perjoule.statistics.records import (
     QualityRange,
     RelativeCurve,
 )
-from perjoule.statistics.resampling import LEVEL, METHOD, Array, Means
+from perjoule.statistics.resampling import LEVEL, METHOD, Array
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
 from perjoule.types import Estimate, MetricSpec, Role
 
@@ -69,16 +69,14 @@ class Evidence:
 
     Attributes:
         grid: The run's arrays.
-        means: Energies of the cells, then their qualities, drawn by window groups.
-        by_prompt: Qualities of the cells, drawn by prompts.
+        draws: Of the run.
         spec: The metric.
         quality: (prompts, seeds, cells), turned so that higher is better.
         arms: Of the run.
     """
 
     grid: Grid
-    means: Means
-    by_prompt: Means
+    draws: Draws
     spec: MetricSpec
     quality: Array
     arms: tuple[Arm, ...]
@@ -95,28 +93,29 @@ class Evidence:
 
     def drawn(self, *arms: Arm) -> PairedCurves:
         """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
-        count = len(self.grid.cells)
-        sign = self.spec.sign
+        metric, sign = self.spec.name, self.spec.sign
         chosen = [c for arm in arms for c in arm.columns]
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
         # the run's common groups may be coarser than those of these arms
         if not complete or (self.grid.common_groups(chosen) != self.grid.common_groups()).any():
             return pair(*(self.curve(arm) for arm in arms), resamples=self.rows)
-        columns, signs = [], []
-        for arm in arms:
-            columns += [*arm.columns, *(count + c for c in arm.columns)]
-            signs += [1.0] * len(arm.columns) + [sign] * len(arm.columns)
+        signs = [one for arm in arms for one in (1.0, sign) for _ in arm.columns]
         return PairedCurves(
-            means=self.means.of(columns).times(signs),
+            means=self.draws.paired(metric, *(arm.columns for arm in arms)).times(signs),
             prompts=len(self.grid.prompts),
             rungs=tuple(len(arm.columns) for arm in arms),
-            draw_by_prompt=lambda: self.by_prompt.of(chosen).times([sign] * len(chosen)),
+            draw_by_prompt=lambda: self.draws.quality_alone(metric).of(chosen).times([sign] * len(chosen)),
         )
+
+    @property
+    def point(self) -> tuple[Array, Array]:
+        """(cells,) energies and qualities as found."""
+        return self.draws.energy.point[0], self.draws.quality(self.spec.name).point[0]
 
     @property
     def rows(self) -> int:
         """How many draws there are."""
-        return max(len(self.means.resamples), len(self.by_prompt.resamples))
+        return max(len(self.draws.joint.resamples), len(self.draws.by_prompt.resamples))
 
     def curve(self, arm: Arm) -> Any:
         """The arm as a curve of the metric's track."""

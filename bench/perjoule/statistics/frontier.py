@@ -14,14 +14,14 @@ from perjoule.runs.directory import Run
 from perjoule.statistics import benefit
 from perjoule.statistics.comparisons import Arm, Evidence, compare_all, main_anchor
 from perjoule.statistics.curves import Ladders
-from perjoule.statistics.drawn import Drawn, draw, evidence_of
-from perjoule.statistics.grid import CELL_VALUE, Grid, read_grid
+from perjoule.statistics.drawn import Drawn, draw, drawn_for, evidence_of
+from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.pareto import hypervolume
-from perjoule.statistics.points import cell_facts, points_of
+from perjoule.statistics.points import points_of
 from perjoule.statistics.records import Corner, Frontier, Hypervolume, Knee, Marginal, Point
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
-from perjoule.types import Estimate, MetricSpec
+from perjoule.types import Estimate
 
 
 def frontier(
@@ -63,7 +63,7 @@ def read_frontier(
         return _joules_alone(run, resamples)
     if name not in run.metrics:
         raise UnknownNameError("scored metric", name, set(run.metrics), str(run.path))
-    return frontier_of(run, draw(run, [name], resamples), name, at_quality=at_quality, temperature=temperature)
+    return frontier_of(run, drawn_for(run, name, resamples), name, at_quality=at_quality, temperature=temperature)
 
 
 def frontier_of(
@@ -72,10 +72,10 @@ def frontier_of(
     """`read_frontier` on draws that are there already, of which `name` is the first metric."""
     spec = run.metrics[name]
     temperature = spec.temperature if temperature is None else temperature
-    grid, draws = drawn.of(name)
     evidence = evidence_of(run, drawn, name)
-    tails = tail_estimates(evidence.quality, drawn.tails)
-    table = points_of(run, grid, draws, drawn.facts)
+    grid = evidence.grid
+    tails = tail_estimates(evidence.quality, drawn.draws.tails)
+    table = points_of(run, grid, drawn.draws, drawn.facts)
     points = [
         _point(row, _turned(_untold(tail) if one else tail, spec.sign))
         for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
@@ -99,8 +99,8 @@ def frontier_of(
 
 def _joules_alone(run: Run, resamples: int) -> Frontier:
     """The record of a table without any quality: what each cell costs, and no frontier."""
-    grid = read_grid(run, [])
-    rows = points_of(run, grid, grid.drawn(resamples), cell_facts(run.trials)).to_dicts()
+    drawn = draw(run, [], resamples)
+    rows = points_of(run, drawn.grid, drawn.draws, drawn.facts).to_dicts()
     nothing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method="")
     points = tuple(replace(_point(row, nothing), quality=nothing) for row in rows)
     return Frontier(suite=run.suite.name, metric=None, direction=None, track=None, points=points)
@@ -110,30 +110,28 @@ def _untold(estimate: Estimate) -> Estimate:
     return replace(estimate, value=None, low=None, high=None, n=0)
 
 
-def corner_of(run: Run, spec: MetricSpec, grid: Grid, anchor: Arm, point: Array) -> tuple[float, float]:
+def _corner(run: Run, evidence: Evidence, anchor: Arm) -> tuple[float, float]:
     """Reference point of the hypervolume: (J/image, quality turned so that higher is better).
 
     The suite's own if it declares one; else twice the anchor's dearest rung, and the quality of its cheapest.
     """
-    declared = run.suite.metrics.reference.get(spec.name)
-    sign = spec.sign
+    declared = run.suite.metrics.reference.get(evidence.spec.name)
+    sign = evidence.spec.sign
     if declared is not None:
         return declared[0], sign * declared[1]
-    return (
-        2 * float(point[0, anchor.columns[-1]]),
-        sign * float(point[0, len(grid.cells) + anchor.columns[0]]),
-    )
+    energy, quality = evidence.point
+    return 2 * float(energy[anchor.columns[-1]]), sign * float(quality[anchor.columns[0]])
 
 
 def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | None:
     """The area dominated by the cells that share the anchor's scale."""
-    grid, point, spec = evidence.grid, evidence.means.point, evidence.spec
-    count, sign = len(grid.cells), spec.sign
+    grid, spec, sign = evidence.grid, evidence.spec, evidence.spec.sign
     # full-reference scores of other models are no points of this plane
     members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
     columns = np.array([c for arm in members for c in arm.columns])
-    energy, quality = point[0, columns], sign * point[0, count + columns]
-    corner = corner_of(run, spec, grid, anchor, point)
+    energy, quality = evidence.point
+    energy, quality = energy[columns], sign * quality[columns]
+    corner = _corner(run, evidence, anchor)
     known = np.isfinite(energy) & np.isfinite(quality)
     if not known.any() or not np.isfinite(corner).all():
         return None
@@ -153,15 +151,14 @@ def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | Non
 def _marginal(evidence: Evidence, best: list[Point]) -> Iterator[Marginal]:
     """What the next joule buys between neighbours on the frontier."""
     grid, spec = evidence.grid, evidence.spec
-    count, sign = len(grid.cells), spec.sign
     place = {cell: i for i, cell in enumerate(grid.cells)}
     stated = grid.is_cell_value(spec.name)
-    turned = evidence.means.times(np.repeat([1.0, sign], count))
     for lower, upper in pairwise(best):
         if spec.track == "fidelity" and lower.family != upper.family:
             continue
-        one, other = (place[lower.cell_id], place[upper.cell_id])
-        estimate, reason = benefit.gain_per_joule(turned, (other, count + other), (one, count + one))
+        one, other = place[lower.cell_id], place[upper.cell_id]
+        means = evidence.draws.paired(spec.name, [one], [other]).times([1.0, spec.sign, 1.0, spec.sign])
+        estimate, reason = benefit.gain_per_joule(means, (2, 3), (0, 1))
         if stated[one] or stated[other]:
             estimate = replace(estimate, low=None, high=None, method=CELL_VALUE)
         yield Marginal(from_=lower.cell_id, to=upper.cell_id, gain_per_joule=estimate, reason=reason)
@@ -169,18 +166,18 @@ def _marginal(evidence: Evidence, best: list[Point]) -> Iterator[Marginal]:
 
 def _knee(evidence: Evidence, anchor: Arm) -> Knee | None:
     """A hint, and how often each rung is it."""
-    count, sign = len(evidence.grid.cells), evidence.spec.sign
-    columns = np.array(anchor.columns)
+    columns, sign = np.array(anchor.columns), evidence.spec.sign
+    energy, quality = evidence.draws.energy, evidence.draws.quality(evidence.spec.name)
 
-    def rungs(rows: Array) -> Array:
-        return benefit.knee(Ladders(energy_j=rows[:, columns], quality=sign * rows[:, count + columns]))
+    def rungs(energy: Array, quality: Array) -> Array:
+        return benefit.knee(Ladders(energy_j=energy[:, columns], quality=sign * quality[:, columns]))
 
     if len(columns) < 3 or evidence.states_once(anchor):
         return None
-    point = rungs(evidence.means.point)[0]
+    point = rungs(energy.point, quality.point)[0]
     if not np.isfinite(point):
         return None
-    drawn = rungs(evidence.means.resamples)
+    drawn = rungs(energy.resamples, quality.resamples)
     if not np.isfinite(drawn).any():  # an energy of one window group has no draws
         return None
     shares = {

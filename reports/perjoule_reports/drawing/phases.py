@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from perjoule.statistics.points import was_stopped
+from perjoule.statistics.facts import was_stopped
 from perjoule_reports.drawing.canvas import Room, render
 from perjoule_reports.drawing.svg import CARD, SERIES, Svg, embed
 from perjoule_reports.evidence import Arm, Evidence

@@ -16,9 +16,9 @@ from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
 from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
+from perjoule.statistics.facts import was_stopped
 from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.lines import fit_line
-from perjoule.statistics.points import was_stopped
 from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups

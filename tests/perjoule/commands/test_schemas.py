@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import jsonschema
 import polars as pl
@@ -16,6 +17,7 @@ from tests.support import driving
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 
 from perjoule.runs.directory import load_run, write_set_scores
+from perjoule.statistics.grid import Grid
 from perjoule.types import SetScore
 
 SUITE = """
@@ -59,8 +61,8 @@ def schemas() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
     place = tmp_path_factory.mktemp("outputs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(place)
         yield {**of_tables(place), **of_a_run(place), **of_nothing(place)}
 
 
@@ -118,8 +120,9 @@ def of_a_run(place: Path) -> Outputs:
     (place / "prompts.txt").write_text("a red circle\na blue star\n")
     suite = place / "suite.toml"
     suite.write_text(SUITE)
-    with driving.fakes():
+    with driving.fakes(), patch.object(Grid, "drawn", autospec=True, side_effect=Grid.drawn) as drawn:
         ran = printed("run", suite, "--out", place / "run", "--quiet")
+    assert drawn.call_count == 1  # points, report and table are from one bootstrap
     of_set = SetScore(cell_id="tiny-002", metric="fid", image_count=4, value=1.5, notes=("few",))
     write_set_scores(load_run(place / "run"), [of_set], [])
     with driving.fakes():

@@ -18,7 +18,7 @@ from perjoule.running.execute import Progress, execute
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
-from perjoule.statistics.points import cell_facts
+from perjoule.statistics.facts import cell_facts
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
