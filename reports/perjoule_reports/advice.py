@@ -127,7 +127,7 @@ def _unfinished(run: RunData) -> list[str]:
             f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "
             "them, so look at the pictures before you believe a score."
         )
-    if "value" in run.scores.columns and not run.scores.is_empty():
+    if not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:
             said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are absent and count nowhere.")
@@ -172,8 +172,6 @@ def _stated(evidence: Evidence) -> list[str]:
 
 def _mixed(run: RunData) -> list[str]:
     """Cells that pool joules of several provenances."""
-    if not {"provenance", "cell_id"} <= set(run.trials.columns):
-        return []
     kinds = run.trials.drop_nulls("provenance").group_by("cell_id").agg(pl.col("provenance").unique().sort())
     mixed = kinds.filter(pl.col("provenance").list.len() > 1).sort("cell_id")
     if mixed.is_empty():

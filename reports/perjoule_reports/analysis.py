@@ -28,8 +28,6 @@ from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import RunData
 
-_NEEDED = {"cell_id", "variant", "prompt_ids", "seeds", "energy_j", "image_count", "iterations", "failure"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
@@ -86,7 +84,7 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
     """Work everything out. What fails for want of evidence is said, not raised."""
     troubles: list[str] = []
     found: dict[str, Any] = {}
-    if set(run.trials.columns) >= _NEEDED and not run.trials.is_empty():
+    if not run.trials.is_empty():
         try:
             found |= _compared(run, evidence)
             found["variability"] = sources(run, found.get("compared"))

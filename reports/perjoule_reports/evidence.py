@@ -233,8 +233,6 @@ def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] |
 
 def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:
     """Cells that have trials and no operating point: a run still going, or one that nobody scored."""
-    if not {"cell_id", "variant", "role", "policy", "failure", "energy_j"} <= set(run.trials.columns):
-        return []
     rows = run.trials.filter(~pl.col("cell_id").is_in(list(known)))
     if rows.is_empty():
         return []
@@ -245,17 +243,17 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
         arms.append(
             Arm(
                 cell_id=cell,
-                variant=clean(facts["variant"]),
-                role=str(facts["role"] or "fixed"),
-                policy=str(facts["policy"] or "fixed"),
-                family=clean(run.families[facts["variant"]]),
-                steps=finite(facts["steps_mean"]),
-                nfe=finite(facts["nfe_mean"]),
+                variant=clean(facts.variant),
+                role=str(facts.role or "fixed"),
+                policy=str(facts.policy or "fixed"),
+                family=clean(run.families[facts.variant]),
+                steps=finite(facts.steps_mean),
+                nfe=finite(facts.nfe_mean),
                 energy=energy,
-                energy_bound_j=finite(facts["energy_bound_j_per_image"]) if energy.value is not None else None,
-                duration_s=finite(facts["duration_s_per_image"]),
-                provenance=facts["provenance"],
-                boundary=facts["boundary"],
+                energy_bound_j=finite(facts.energy_bound_j_per_image) if energy.value is not None else None,
+                duration_s=finite(facts.duration_s_per_image),
+                provenance=facts.provenance,
+                boundary=facts.boundary,
                 steps_spread=spread.get(cell),
             )
         )
@@ -275,8 +273,6 @@ def _energies(run: RunData) -> dict[str, Estimate]:
 
 
 def _steps_spread(run: RunData) -> dict[str, tuple[float, float]]:
-    if not {"cell_id", "steps"} <= set(run.trials.columns):
-        return {}
     steps = run.trials.select("cell_id", "steps").explode("steps").drop_nulls("steps")
     found = steps.group_by("cell_id").agg(
         low=pl.col("steps").quantile(0.05, "nearest"), high=pl.col("steps").quantile(0.95, "nearest")

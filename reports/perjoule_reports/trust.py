@@ -107,8 +107,6 @@ class Disturbance:
 
 def disturbances(run: RunData) -> dict[str, Disturbance]:
     """The warnings of all trials by code, in the order of the codes."""
-    if "warnings" not in run.trials.columns:
-        return {}
     found = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
@@ -222,9 +220,6 @@ def failures_table(run: RunData) -> Table | None:
 
 def unscored_table(run: RunData) -> Table | None:
     """Count images without a score by metric and reason."""
-    needed = ("metric", "value", "reason_unscored")
-    if not set(needed) <= set(run.scores.columns):
-        return None
     absent = run.scores.filter(pl.col("value").is_null() | ~pl.col("value").is_finite())
     found = absent.group_by("metric", pl.col("reason_unscored").fill_null("no reason recorded")).len()
     columns = (Column(title="metric"), Column(title="images", numeric=True), Column(title="reason"))

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from perjoule.commands.schemas import schemas as schemas
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.frontier import read_frontier
@@ -227,3 +226,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def schemas() -> Row:
+    """JSON Schemas by document."""
+    from perjoule.commands.schemas import schemas as made  # they know every record, and so nearly every room
+
+    return made()

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.runs.columns import FINISHED, TRIAL_COLUMNS
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import cells_of
 from perjoule.text import one_line
 
-_NEEDED = {"cell_id", "failure", "warnings"}
 _MOST_CELLS = 4
 _MOST_REASON = 300
 
@@ -66,8 +65,6 @@ class TrialCounts:
 def trial_counts(run: Run) -> TrialCounts:
     """Count the trials of a run."""
     trials = run.trials
-    if not set(trials.columns) >= _NEEDED:
-        trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
     failed = trials.filter(~FINISHED).select("cell_id", "failure")
     by_reason: dict[str, list[str]] = {}
     for cell_id, failure in failed.iter_rows():

@@ -19,6 +19,7 @@ from perjoule.statistics import benefit
 from perjoule.statistics.allocation import Headroom, headroom
 from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
+from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
@@ -57,7 +58,7 @@ class Arm:
 
     variant: str
     role: Role
-    policy: str
+    policy: str | None
     family: str
     columns: tuple[int, ...]
     batch_size: int | None = None
@@ -132,7 +133,7 @@ class Evidence:
 
 def arms_of(
     grid: Grid,
-    facts: dict[str, dict[str, Any]],
+    facts: dict[str, CellFacts],
     families: dict[str, str],
     point: Array,
     batch_sizes: Mapping[str, int | None] | None = None,
@@ -141,12 +142,12 @@ def arms_of(
     columns: dict[str, list[int]] = {}
     for column, cell in enumerate(grid.cells):
         if np.isfinite(point[0, column]):
-            columns.setdefault(facts[cell]["variant"], []).append(column)
+            columns.setdefault(facts[cell].variant, []).append(column)
     return tuple(
         Arm(
             variant=variant,
-            role=facts[grid.cells[found[0]]]["role"],
-            policy=facts[grid.cells[found[0]]]["policy"],
+            role=facts[grid.cells[found[0]]].role,
+            policy=facts[grid.cells[found[0]]].policy,
             family=families[variant],
             columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
             batch_size=(batch_sizes or {}).get(variant),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
-from perjoule.statistics.facts import cell_facts
+from perjoule.statistics.facts import CellFacts, cell_facts
 from perjoule.statistics.grid import Draws, Grid, read_grid
 from perjoule.statistics.resampling import RESAMPLES
 from perjoule.statistics.tails import at_or_below
@@ -22,7 +21,7 @@ class Drawn:
 
     grid: Grid
     draws: Draws
-    facts: dict[str, dict[str, Any]]
+    facts: dict[str, CellFacts]
 
     def of(self, metric: str) -> Grid:
         """The arrays of one metric."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 
 from perjoule.runs.columns import DRAWN, FINISHED
 from perjoule.runs.directory import WHOLE_CELL
-from perjoule.types import weakest
+from perjoule.types import Provenance, Role, weakest
 
 
 def was_stopped() -> pl.Expr:
@@ -17,8 +18,27 @@ def was_stopped() -> pl.Expr:
     return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
 
 
-def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """What does not depend on the metric, by cell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellFacts:
+    """What does not depend on the metric; fields that are columns of the operating points have their names.
+
+    `stated_n`: how many images a table states for the whole cell; 0 where it states single images.
+    """
+
+    variant: str
+    role: Role
+    policy: str | None
+    steps_mean: float | None
+    nfe_mean: float | None
+    duration_s_per_image: float | None
+    energy_bound_j_per_image: float | None
+    stated_n: int
+    provenance: Provenance | None
+    boundary: str | None
+
+
+def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
+    """The facts of each cell."""
     measured = FINISHED & pl.col("energy_j").is_not_null()
     timed = FINISHED & ~was_stopped() & pl.col("duration_s").is_not_null()
     bounded = measured & pl.col("uncertainty_j").is_not_null()
@@ -41,7 +61,7 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
         seen, boundaries = set(row.pop("seen")), [b for b in row.pop("boundaries") if b]
         row["provenance"] = weakest(seen)
         row["boundary"] = boundaries[0] if boundaries else None
-        found[row.pop("cell_id")] = {
-            k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()
-        }
+        cell_id = row.pop("cell_id")
+        known: dict[str, Any] = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+        found[cell_id] = CellFacts(**known)
     return found

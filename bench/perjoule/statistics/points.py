@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import polars as pl
 from perjoule.runs.columns import POINT_COLUMNS
 from perjoule.runs.directory import WHOLE_CELL, Run
 from perjoule.statistics.drawn import drawn_once
+from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
@@ -37,7 +38,7 @@ def operating_points(run: Run) -> pl.DataFrame:
     return points_of(run, drawn.grid, drawn.draws, drawn.facts)
 
 
-def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
+def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -> pl.DataFrame:
     """`operating_points` on arrays, draws and facts that are there already."""
     families = run.families
     energy = [
@@ -47,9 +48,9 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any
         )
     ]
     common = [
-        {name: value for name, value in facts[cell].items() if name in POINT_COLUMNS}
+        {name: value for name, value in asdict(facts[cell]).items() if name in POINT_COLUMNS}
         | _spread("energy", energy[i], "energy_j_per_image")
-        | {"cell_id": cell, "family": families[facts[cell]["variant"]]}
+        | {"cell_id": cell, "family": families[facts[cell].variant]}
         for i, cell in enumerate(grid.cells)
     ]
     if not grid.quality:
@@ -66,7 +67,7 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any
             for estimate, cell, one in zip(quality, grid.cells, single, strict=True)
         ]
         counts = _scored(run, metric)
-        groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
+        groups = [families[facts[c].variant] if spec.track == "fidelity" else "" for c in grid.cells]
         on, chance = _frontier(draws.energy, draws.quality(metric), spec, groups)
         # which cell of a group is best in a draw hangs on all of them, and of a cell value the draws know nothing
         unsure = {group for group, one in zip(groups, single, strict=True) if one}
@@ -108,9 +109,9 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     return found
 
 
-def cell_value(estimate: Estimate, facts: dict[str, Any]) -> Estimate:
+def cell_value(estimate: Estimate, facts: CellFacts) -> Estimate:
     """A number that a table states for a whole cell: no interval, and as many images as the table states, or 1."""
-    return replace(estimate, low=None, high=None, n=facts["stated_n"] or 1, method=CELL_VALUE)
+    return replace(estimate, low=None, high=None, n=facts.stated_n or 1, method=CELL_VALUE)
 
 
 def _column(means: Means, column: int, n: int, what: str) -> Estimate:
