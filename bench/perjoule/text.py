@@ -21,7 +21,13 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 _WHOLE_UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 _PART_OF_UUID = re.compile(r"\b(GPU|MIG)-[0-9a-f][0-9a-f-]{3,}", re.IGNORECASE)
 _DIGEST_LENGTH = 12
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+
+
+def is_name(text: str) -> bool:
+    """Whether a suite, variant or baseline may be called so: letters, digits, `.`, `_` and `-`, at most 64."""
+    return _NAME.fullmatch(text) is not None
 
 
 def one_line(text: object) -> str:
@@ -47,9 +53,13 @@ def provenance_words(provenance: str | None) -> str:
     """How joules came about, in capitals unless they were measured: `ESTIMATED, not measured`."""
     if provenance == "measured":
         return "measured"
-    if provenance == "not stated":
-        return "PROVENANCE NOT STATED"
-    return f"{(provenance or 'unknown').upper()}, not measured"
+    title = provenance_title(provenance or "unknown")
+    return title if provenance == "not stated" else f"{title}, not measured"
+
+
+def provenance_title(provenance: str) -> str:
+    """How joules came about, in capitals: `ESTIMATED`."""
+    return "PROVENANCE NOT STATED" if provenance == "not stated" else provenance.upper()
 
 
 def provenance_note(provenances: Iterable[str | None]) -> str:

@@ -11,7 +11,7 @@ from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, RunData
@@ -66,11 +66,11 @@ def _nothing(evidence: Evidence) -> str:
 
 def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """Where the ladder bends: a hint, since it moves with the range that was measured."""
-    knee = analysis.frontier["knee"] if analysis.frontier else None
-    arm = next((a for a in evidence.arms if knee and a.cell_id == knee["cell_id"]), None)
+    knee = analysis.frontier.knee if analysis.frontier else None
+    arm = next((a for a in evidence.arms if knee and a.cell_id == knee.cell_id), None)
     if arm is None or knee is None:
         return ()
-    share = knee["shares"].get(arm.cell_id, 0.0)
+    share = knee.shares.get(arm.cell_id, 0.0)
     axis = evidence.primary
     quality = f" There {axis.name} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
     return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}{quality}",)
@@ -114,20 +114,20 @@ def _beware(
 
 
 def _unfinished(run: RunData) -> list[str]:
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     said = []
     if planned and done < planned:
         said.append(
             f"PARTIAL: {done} of {fmt.plural(planned, 'planned trial')} are in this run; what follows may turn."
         )
-    if "failure" in run.trials.columns and (failed := run.trials["failure"].is_not_null().sum()):
-        said.append(f"{fmt.plural(int(failed), 'trial')} failed and count nowhere.")
+    if failed := done - len(run.windows):
+        said.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
     if flat := trial_counts(run).one_colour:
         said.append(
             f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "
             "them, so look at the pictures before you believe a score."
         )
-    if "value" in run.scores.columns and not run.scores.is_empty():
+    if not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:
             said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are absent and count nowhere.")
@@ -172,8 +172,6 @@ def _stated(evidence: Evidence) -> list[str]:
 
 def _mixed(run: RunData) -> list[str]:
     """Cells that pool joules of several provenances."""
-    if not {"provenance", "cell_id"} <= set(run.trials.columns):
-        return []
     kinds = run.trials.drop_nulls("provenance").group_by("cell_id").agg(pl.col("provenance").unique().sort())
     mixed = kinds.filter(pl.col("provenance").list.len() > 1).sort("cell_id")
     if mixed.is_empty():
@@ -259,7 +257,7 @@ def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
 
 
 def _curves(analysis: Analysis) -> list[str]:
-    crossing = [fmt.clean(r["test"]) for r in analysis.comparisons if "cross" in (r.get("reason") or "")]
+    crossing = [fmt.clean(r.test) for r in analysis.comparisons if "cross" in (r.reason or "")]
     if not crossing:
         return []
     return [

@@ -18,16 +18,15 @@ from perjoule.running.reporting import ReportRequest
 from perjoule.statistics.attainment import Attainment, attainment
 from perjoule.statistics.comparisons import Evidence as Compared
 from perjoule.statistics.contrasts import Contrast, contrasts
-from perjoule.statistics.drawn import draw, evidence_of
+from perjoule.statistics.drawn import drawn_once, evidence_of
 from perjoule.statistics.frontier import frontier_of
 from perjoule.statistics.noise import Source, drift, sources
 from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
+from perjoule.statistics.records import Comparison, Frontier, Sensitivity
 from perjoule.statistics.sensitivity import bd_by_metric
 from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import RunData
-
-_NEEDED = {"cell_id", "variant", "prompt_ids", "seeds", "energy_j", "image_count", "iterations", "failure"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +49,8 @@ class Analysis:
     """
 
     compared: Compared | None = None
-    frontier: Mapping[str, Any] | None = None
-    sensitivity: tuple[Mapping[str, Any], ...] = ()
+    frontier: Frontier | None = None
+    sensitivity: tuple[Sensitivity, ...] = ()
     anchor: str = ""
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     attainment: Attainment | None = None
@@ -63,9 +62,9 @@ class Analysis:
     troubles: tuple[str, ...] = ()
 
     @property
-    def comparisons(self) -> list[Mapping[str, Any]]:
+    def comparisons(self) -> tuple[Comparison, ...]:
         """The arms against their anchors, as in `perjoule frontier`."""
-        return list(self.frontier["comparisons"]) if self.frontier else []
+        return self.frontier.comparisons if self.frontier else ()
 
     def prompts_of(self, test: str, anchor: str) -> PerPrompt | None:
         """Two cells prompt by prompt; None if they share no scored prompt."""
@@ -85,7 +84,7 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
     """Work everything out. What fails for want of evidence is said, not raised."""
     troubles: list[str] = []
     found: dict[str, Any] = {}
-    if set(run.trials.columns) >= _NEEDED and not run.trials.is_empty():
+    if not run.trials.is_empty():
         try:
             found |= _compared(run, evidence)
             found["variability"] = sources(run, found.get("compared"))
@@ -127,11 +126,9 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
 
 def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     primary = evidence.primary
-    if primary is None or primary.name not in run.metrics or run.trials["failure"].is_not_null().all():
+    if primary is None or primary.name not in run.metrics or run.windows.is_empty():
         return {}
-    names = [primary.name, *(axis.name for axis in evidence.axes if axis.name != primary.name)]
-    names = [name for name in names if name in run.metrics]
-    drawn = draw(run, names)
+    drawn = drawn_once(run)
     compared = evidence_of(run, drawn, primary.name)
     anchor = anchor_arm(evidence, primary)
     allowed = [a.cell_id for a in rivals(evidence, primary)]
@@ -139,22 +136,10 @@ def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
     return {
         "compared": compared,
         "frontier": record,
-        "sensitivity": tuple(bd_by_metric(run, drawn, record)),
+        "sensitivity": bd_by_metric(run, drawn, record),
         "anchor": anchor.cell_id if anchor else "",
         "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
         "attainment": attainment(compared, allowed)
         if allowed and not drawn.grid.is_cell_value(primary.name).any()
         else None,
     }
-
-
-def missing_trials(run: RunData) -> tuple[int, int]:
-    """(finished or failed trials, planned trials); planned 0 where there is no plan, as in an imported run."""
-    if not run.suite.variants or run.is_imported:
-        return len(run.trials), 0
-    from perjoule.suite.reading import cells_of, images_per_window
-
-    images = len(run.prompts) * len(run.suite.protocol.seeds)
-    windows = -(-images // max(1, images_per_window(run.suite)))
-    done = run.trials["trial_id"].n_unique() if "trial_id" in run.trials.columns else 0
-    return done, windows * run.suite.protocol.blocks * len(cells_of(run.suite))

@@ -15,10 +15,11 @@ import polars as pl
 
 from perjoule.errors import PerjouleError
 from perjoule.statistics.devices import mixtures
+from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import CELL_VALUE, read_grid
-from perjoule.statistics.points import cell_facts, energy_estimates
-from perjoule.types import Suite, weakest
-from perjoule_reports.format import Interval, brand, clean, finite, step_count
+from perjoule.statistics.points import energy_estimates
+from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
+from perjoule_reports.format import brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
 _CODE = CELL_VALUE.partition(":")[0]
@@ -100,7 +101,7 @@ class Evidence:
     arms: tuple[Arm, ...]
     axes: tuple[Axis, ...]
     primary: Axis | None
-    provenance: str | None
+    provenance: Provenance | None
     boundaries: tuple[str, ...]
     interval_methods: tuple[str, ...]
     prompt_count: int
@@ -205,14 +206,13 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
 def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] | None) -> Arm:
     first = rows[0]
     rows = [row for row in rows if row["metric"] is not None]
-    families = {v.name: v.family or v.model for v in run.suite.variants}
     chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
     return Arm(
         cell_id=str(first["cell_id"]),
         variant=clean(first["variant"]),
         role=str(first.get("role") or "fixed"),
         policy=str(first.get("policy") or "fixed"),
-        family=clean(first.get("family") or families.get(str(first["variant"]), "")),
+        family=clean(first.get("family") or run.families.get(str(first["variant"]), first["variant"])),
         steps=finite(first.get("steps_mean")),
         nfe=finite(first.get("nfe_mean")),
         energy=_interval(first, "energy_j_per_image", "energy_low", "energy_high"),
@@ -233,8 +233,6 @@ def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] |
 
 def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:
     """Cells that have trials and no operating point: a run still going, or one that nobody scored."""
-    if not {"cell_id", "variant", "role", "policy", "failure", "energy_j"} <= set(run.trials.columns):
-        return []
     rows = run.trials.filter(~pl.col("cell_id").is_in(list(known)))
     if rows.is_empty():
         return []
@@ -245,24 +243,24 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
         arms.append(
             Arm(
                 cell_id=cell,
-                variant=clean(facts["variant"]),
-                role=str(facts["role"] or "fixed"),
-                policy=str(facts["policy"] or "fixed"),
-                family="",
-                steps=finite(facts["steps_mean"]),
-                nfe=finite(facts["nfe_mean"]),
+                variant=clean(facts.variant),
+                role=str(facts.role or "fixed"),
+                policy=str(facts.policy or "fixed"),
+                family=clean(run.families[facts.variant]),
+                steps=finite(facts.steps_mean),
+                nfe=finite(facts.nfe_mean),
                 energy=energy,
-                energy_bound_j=finite(facts["energy_bound_j_per_image"]) if energy.value is not None else None,
-                duration_s=finite(facts["duration_s_per_image"]),
-                provenance=facts["provenance"],
-                boundary=facts["boundary"],
+                energy_bound_j=finite(facts.energy_bound_j_per_image) if energy.value is not None else None,
+                duration_s=finite(facts.duration_s_per_image),
+                provenance=facts.provenance,
+                boundary=facts.boundary,
                 steps_spread=spread.get(cell),
             )
         )
     return arms
 
 
-def _energies(run: RunData) -> dict[str, Interval]:
+def _energies(run: RunData) -> dict[str, Estimate]:
     """J/image of each cell straight from the trials, without scores."""
     try:
         grid = read_grid(run, [])
@@ -270,13 +268,11 @@ def _energies(run: RunData) -> dict[str, Interval]:
         return {}
     if not grid.prompts:
         return {}
-    found = energy_estimates(grid, grid.drawn().joint)
-    return {cell: Interval(value=e.value, low=e.low, high=e.high) for cell, e in zip(grid.cells, found, strict=True)}
+    found = energy_estimates(grid, grid.drawn().energy)
+    return dict(zip(grid.cells, found, strict=True))
 
 
 def _steps_spread(run: RunData) -> dict[str, tuple[float, float]]:
-    if not {"cell_id", "steps"} <= set(run.trials.columns):
-        return {}
     steps = run.trials.select("cell_id", "steps").explode("steps").drop_nulls("steps")
     found = steps.group_by("cell_id").agg(
         low=pl.col("steps").quantile(0.05, "nearest"), high=pl.col("steps").quantile(0.95, "nearest")

@@ -11,26 +11,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from perjoule.text import one_line
+from perjoule.text import provenance_title as title_of
+from perjoule.types import Interval
+from perjoule_reports.records import Tone
 
 clean = one_line  # under the name that this room knows
 ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
+PROVENANCE_WORDS = {
+    "measured": "joules read from a meter",
+    "estimated": "joules worked out from a power model, not read from a meter",
+    "simulated": "joules from a simulated meter: not energy",
+    "not stated": "the imported table does not say how its joules were obtained",
+}
 _BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim.", "not stated": "n.s."}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A number and the ends of its interval, in SI units; None where there is none."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def bounded(self) -> bool:
-        """True if the number and both ends are there."""
-        return self.value is not None and self.low is not None and self.high is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +133,7 @@ def provenance_title(provenance: str | None, imported: bool = False) -> str:
     """How the joules came about, in capitals for a band or a badge; None where there are none."""
     if provenance is None:
         return "NO JOULES" if imported else "NOT MEASURED"
-    return "PROVENANCE NOT STATED" if provenance == "not stated" else provenance.upper()
+    return title_of(provenance)
 
 
 def shorten(text: str, length: int) -> str:

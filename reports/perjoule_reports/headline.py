@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
-from perjoule_reports.format import Interval
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, Tile
 

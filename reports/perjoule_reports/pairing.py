@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from perjoule.statistics.benefit import Quadrants
 from perjoule.statistics.contrasts import Contrast
-from perjoule.types import Estimate
+from perjoule.types import Interval
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Axis, Evidence
-from perjoule_reports.format import Interval
 
 LEAST_PROMPTS = 8  # with fewer, 95 % intervals hold far less often than they say
 
@@ -75,20 +74,15 @@ def versus_anchor(evidence: Evidence, analysis: Analysis) -> dict[str, Versus]:
     return {arm.cell_id: _versus(arm, anchor, contrast) for arm, contrast in alike}
 
 
-def interval_of(estimate: Estimate) -> Interval:
-    """An estimate as an interval for printing."""
-    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
-
-
 def _versus(arm: Arm, anchor: Arm, contrast: Contrast) -> Versus:
-    ratio = interval_of(contrast.energy_ratio)
+    ratio: Interval = contrast.energy_ratio
     by_bound = ratio.value is not None and not ratio.bounded
     if by_bound:
         ratio = _by_bounds(ratio.value or 0.0, arm, anchor)
     return Versus(
         arm=arm,
         anchor=anchor,
-        quality=interval_of(contrast.quality),
+        quality=contrast.quality,
         energy_ratio=ratio,
         by_bound=by_bound,
         bound="the uncertainty that the table states" if arm.energy_is_stated else "the meter's own bound",

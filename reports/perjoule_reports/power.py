@@ -77,13 +77,12 @@ class PhaseEnergy:
 
 def power_windows(run: RunData, evidence: Evidence) -> list[PowerWindow]:
     """Read the windows with at least two samples, at most `MOST_WINDOWS` of each cell, in the order of the arms."""
-    needed = {"trial_id", "t_s", "power_w"}
-    if run.power.is_empty() or not needed <= set(run.power.columns) or "trial_id" not in run.trials.columns:
+    if run.power.is_empty():
         return []
     sampled = run.power.filter(pl.col("t_s").is_finite() & pl.col("power_w").is_finite())
     counted = sampled.group_by("trial_id").len().filter(pl.col("len") > 1)
     trials = (
-        run.trials.filter(pl.col("failure").is_null() & pl.col("trial_id").is_in(counted["trial_id"].implode()))
+        run.windows.filter(pl.col("trial_id").is_in(counted["trial_id"].implode()))
         .sort("trial_id")
         .group_by("cell_id", maintain_order=True)
         .head(MOST_WINDOWS)
@@ -184,7 +183,7 @@ def _window(row: Mapping[str, Any], arm: Arm, samples: pl.DataFrame, conditions:
         power_w=samples["power_w"].to_numpy(),
         source=str(source or "unknown source"),
         duration_s=duration_s,
-        image_count=int(row["image_count"] or 0) * int(row["iterations"] or 1),
+        image_count=int(row["images"] or 0),
         idle_w=finite(row.get("idle_power_w")),
         energy_j=finite(row.get("energy_j")),
         bands=bands(phases(row), duration_s, int(row["iterations"] or 1)),

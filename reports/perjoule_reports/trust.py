@@ -12,32 +12,26 @@ from typing import Any
 import polars as pl
 
 from perjoule.prompts.findings import sentences
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
+from perjoule_reports.records import Badge, Cell, Column, RunData, Table
 
 _MOST_REASONS = 40
-_TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
-PROVENANCE_WORDS = {
-    "measured": "joules read from a meter",
-    "estimated": "joules worked out from a power model, not read from a meter",
-    "simulated": "joules from a simulated meter: not energy",
-    "not stated": "the imported table does not say how its joules were obtained",
-}
 
 
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
     meter = run.environment.get("meter") or {}
     meter = meter if isinstance(meter, Mapping) else {"name": meter}
-    words = PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
+    words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     unfinished = (
         Badge(label="run", value=f"PARTIAL, {done} of {planned} trials", tone="loud",
               hint="fewer trials than the suite plans")
@@ -59,7 +53,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(
             label="energy",
             value=fmt.provenance_title(evidence.provenance, evidence.imported),
-            tone=_TONES.get(evidence.provenance, "loud"),
+            tone=fmt.TONES.get(evidence.provenance, "loud"),
             hint=words,
         ),
         unfinished,
@@ -113,8 +107,6 @@ class Disturbance:
 
 def disturbances(run: RunData) -> dict[str, Disturbance]:
     """The warnings of all trials by code, in the order of the codes."""
-    if "warnings" not in run.trials.columns:
-        return {}
     found = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
@@ -157,7 +149,7 @@ def warnings_table(run: RunData) -> Table | None:
 
 def partial(run: RunData) -> tuple[str, ...]:
     """Say so if the run holds fewer trials than its suite plans."""
-    done, planned = missing_trials(run)
+    done, planned = len(run.trials), run.planned_trials or 0
     if not planned or done >= planned:
         return ()
     return (
@@ -175,14 +167,17 @@ def prompts(run: RunData) -> tuple[str, ...]:
 
 def curves(analysis: Analysis) -> tuple[str, ...]:
     """Say which curves hardly overlap, cross or turn back."""
-    low, crossing, beaten = [], [], []
+    low: list[str] = []
+    crossing: list[str] = []
+    beaten: list[str] = []
     for record in analysis.comparisons:
-        name, reason = fmt.clean(record["test"]), record.get("reason") or ""
+        name, reason = fmt.clean(record.test), record.reason or ""
         if "overlap" in reason:
-            low.append(f"{name} ({100 * record['overlap']:.0f} %)")
+            low.append(f"{name} ({100 * record.overlap:.0f} %)")
         if "cross" in reason:
             crossing.append(f"{name}: {fmt.clean(reason)}.")
-        beaten += [fmt.clean(c) for side in record.get("bd", {}).get("dropped", {}).values() for c in side]
+        if record.bd is not None:
+            beaten += map(fmt.clean, (*record.bd.dropped.test, *record.bd.dropped.anchor))
     said = list(crossing)
     if low:
         said.append(
@@ -218,18 +213,13 @@ def oddities(evidence: Evidence) -> tuple[str, ...]:
 
 def failures_table(run: RunData) -> Table | None:
     """Count failed trials by cell and reason."""
-    if not {"cell_id", "failure"} <= set(run.trials.columns):
-        return None
-    found = run.trials.filter(pl.col("failure").is_not_null()).group_by("cell_id", "failure").len()
+    found = run.trials.filter(~FINISHED).group_by("cell_id", "failure").len()
     columns = (Column(title="cell"), Column(title="trials", numeric=True), Column(title="reason"))
     return _counted("Trials that failed", columns, found)
 
 
 def unscored_table(run: RunData) -> Table | None:
     """Count images without a score by metric and reason."""
-    needed = ("metric", "value", "reason_unscored")
-    if not set(needed) <= set(run.scores.columns):
-        return None
     absent = run.scores.filter(pl.col("value").is_null() | ~pl.col("value").is_finite())
     found = absent.group_by("metric", pl.col("reason_unscored").fill_null("no reason recorded")).len()
     columns = (Column(title="metric"), Column(title="images", numeric=True), Column(title="reason"))

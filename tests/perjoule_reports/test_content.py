@@ -137,8 +137,6 @@ def test_empty_run(synthetic, small):
     empty = {name: getattr(run, name).clear() for name in ("trials", "images", "scores", "points", "power")}
     report, _, _ = rendered(replace(run, **empty, metrics={}, prompts={}, environment={}))
     assert "no finished trials" in report.headline.sentence
-    bare = {name: pl.DataFrame() for name in empty}
-    rendered(replace(run, **bare, metrics={}, prompts={}, environment={}))
 
 
 def test_single_cell(synthetic, tmp_path):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.format import Interval
 
 
 @pytest.mark.parametrize(

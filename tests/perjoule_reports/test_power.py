@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import boards
 
+from perjoule.runs.directory import Run
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_markdown
 from perjoule_reports.evidence import read_evidence
@@ -116,12 +118,8 @@ def test_thinning_keeps_extremes_order_and_limit(powers):
     assert (power_w[kept_t.astype(int)] == kept_w).all()
 
 
-class replaced:  # noqa: N801 - reads like dataclasses.replace
-    """A run with some tables exchanged; `Run` reads the others from its files."""
-
-    def __init__(self, run, **tables):
-        self._run = run
-        self.__dict__.update(tables)
-
-    def __getattr__(self, name):
-        return getattr(self._run, name)
+def replaced(run: Run, **tables: Any) -> Run:
+    """A run whose tables are others, as if they had been read."""
+    again = Run(path=run.path)
+    vars(again).update(tables)
+    return again

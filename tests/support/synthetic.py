@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from PIL import Image, ImageDraw
 
-from perjoule.runs.directory import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.runs.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.runs.directory import Run
 from perjoule.runs.pictures import pixel_digest
 from perjoule.statistics.points import operating_points
 from perjoule.types import Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
@@ -32,8 +33,8 @@ HOSTILE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticRun:
-    """The same attributes as `perjoule.runs.directory.Run`, in memory but for the pictures."""
+class SyntheticRun(Run):
+    """A run in memory but for the pictures."""
 
     path: Path
     suite: Suite

@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from perjoule import registry
 from perjoule.runs.directory import Run
-from perjoule.runs.trial_counts import TrialCounts, trial_counts
-from perjoule.statistics.frontier import frontier
+from perjoule.runs.trial_counts import trial_counts
+from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
-from perjoule.suite.reading import find_suite, json_schema, load_suite, suite_names
+from perjoule.statistics.records import Comparison, Frontier, Point
+from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.text import as_json
-from perjoule.types import PROVENANCES, Variant
+from perjoule.types import Estimate, Variant
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
@@ -52,11 +51,11 @@ def score_text(summary: Row) -> str:
 
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
-    found = frontier(run, metric)
+    found = read_frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(as_json({**found, "trials": asdict(trial_counts(run))}) + "\n")
+        sys.stdout.write(as_json(found.as_json() | {"trials": asdict(trial_counts(run))}) + "\n")
         return
-    rows = [_frontier_row(point, found["metric"], run.is_imported) for point in found["points"]]
+    rows = [_frontier_row(point, found.metric, run.is_imported) for point in found.points]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -65,64 +64,64 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
         sys.stdout.write(out.getvalue())
         return
     sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
-    compared = [_comparison_row(record) for record in found["comparisons"]]
+    compared = [_comparison_row(record) for record in found.comparisons]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    notes = [_provenance_note(found["points"], run.is_imported), *_cell_value_notes(found)]
+    notes = [_provenance_note(found.points, run.is_imported), *_cell_value_notes(found)]
     sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
 
 
-def _frontier_row(point: Row, metric: str | None, imported: bool) -> Row:
-    energy, quality = point["energy_j_per_image"], point["quality"]
+def _frontier_row(point: Point, metric: str | None, imported: bool) -> Row:
+    energy, quality = point.energy_j_per_image, point.quality
     absent = "not in the table" if imported else "not measured"
     row = {
-        "cell": point["cell_id"],
-        "steps": point["steps_mean"],
-        "NFE": point["nfe_mean"],
-        "J/image": energy["value"],
-        "J low": energy["low"],
-        "J high": energy["high"],
-        "energy is": point["provenance"] or absent,
-        "s/image": point["duration_s_per_image"],
+        "cell": point.cell_id,
+        "steps": point.steps_mean,
+        "NFE": point.nfe_mean,
+        "J/image": energy.value,
+        "J low": energy.low,
+        "J high": energy.high,
+        "energy is": point.provenance or absent,
+        "s/image": point.duration_s_per_image,
     }
     if metric is None:
         return row
     return row | {
-        metric: quality["value"],
-        "low": quality["low"],
-        "high": quality["high"],
-        "p10": point["quality_p10"]["value"],
-        "frontier": "*" if point["on_frontier"] else "",
-        "P(frontier)": point["p_on_frontier"],
+        metric: quality.value,
+        "low": quality.low,
+        "high": quality.high,
+        "p10": point.quality_p10.value,
+        "frontier": "*" if point.on_frontier else "",
+        "P(frontier)": point.p_on_frontier,
     }
 
 
-def _comparison_row(record: Row) -> Row:
-    bd = _span(record["bd_energy"], percent=True)
+def _comparison_row(record: Comparison) -> Row:
+    bd = _span(record.bd_energy, percent=True)
     return {
-        "arm": record["test"],
-        "against": record["anchor"],
-        "saving": _span(record["iso_quality_saving"], percent=True),
-        "at quality": record["at_quality"],
-        "gain at equal J": _span(record.get("iso_energy_gain"), percent=False),
-        "BD-energy": bd if record["resolved"] or bd is None else f"({bd})",
-        "Holm": "yes" if record["resolved_holm"] else "no",
-        "because": record["reason"] or "",
+        "arm": record.test,
+        "against": record.anchor,
+        "saving": _span(record.iso_quality_saving, percent=True),
+        "at quality": record.at_quality,
+        "gain at equal J": _span(record.iso_energy_gain, percent=False),
+        "BD-energy": bd if record.resolved or bd is None else f"({bd})",
+        "Holm": "yes" if record.resolved_holm else "no",
+        "because": record.reason or "",
     }
 
 
-def _span(estimate: Row | None, *, percent: bool) -> str | None:
-    if estimate is None or estimate["value"] is None:
+def _span(estimate: Estimate, *, percent: bool) -> str | None:
+    if estimate.value is None:
         return None
     kind = ".1%" if percent else ".3g"
-    if estimate["low"] is None and estimate["high"] is None:
-        return f"{estimate['value']:{kind}}"
-    ends = ["open" if end is None else f"{end:{kind}}" for end in (estimate["low"], estimate["high"])]
-    return f"{estimate['value']:{kind}} [{', '.join(ends)}]"
+    if estimate.low is None and estimate.high is None:
+        return f"{estimate.value:{kind}}"
+    ends = ["open" if end is None else f"{end:{kind}}" for end in (estimate.low, estimate.high)]
+    return f"{estimate.value:{kind}} [{', '.join(ends)}]"
 
 
-def _provenance_note(points: list[Row], imported: bool) -> str:
-    kinds = {point["provenance"] for point in points}
+def _provenance_note(points: Iterable[Point], imported: bool) -> str:
+    kinds: set[str | None] = {point.provenance for point in points}
     if imported:  # where a table has no joules there is nothing to quote
         kinds.discard(None)
     words = {"not stated": "PROVENANCE NOT STATED (W280)", None: "NOT MEASURED"}
@@ -130,11 +129,11 @@ def _provenance_note(points: list[Row], imported: bool) -> str:
     return f"Energy: {named}. Do not quote it as measured." if named else ""
 
 
-def _cell_value_notes(found: Row) -> list[str]:
+def _cell_value_notes(found: Frontier) -> list[str]:
     """Which numbers an imported table gives once for a whole cell."""
     notes = []
-    for name, key in ((found["metric"], "quality"), ("energy", "energy_j_per_image")):
-        cells = [point["cell_id"] for point in found["points"] if point[key]["method"] == CELL_VALUE]
+    for name, key in ((found.metric, "quality"), ("energy", "energy_j_per_image")):
+        cells = [point.cell_id for point in found.points if getattr(point, key).method == CELL_VALUE]
         if cells:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
             notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
@@ -229,153 +228,8 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-_CHOICE_NUMBERS = (
-    "steps_mean", "duration_s_per_image", "energy_j_per_image", "energy_low", "energy_high",
-    "quality", "quality_low", "quality_high", "p_meets", "p_chosen",
-)  # fmt: skip
-
-
 def schemas() -> Row:
     """JSON Schemas by document."""
-    from perjoule.forecast import Forecast
-    from perjoule.meters.doctor import Diagnosis
-    from perjoule.meters.measure import Measurement
+    from perjoule.commands.schemas import schemas as made  # they know every record, and so nearly every room
 
-    estimate = {
-        "type": "object",
-        "properties": {
-            **{name: {"type": ["number", "null"]} for name in ("value", "low", "high")},
-            "level": {"type": "number"},
-            "n": {"type": "integer"},
-            "method": {"type": "string"},
-        },
-        "required": ["value", "low", "high", "level", "n", "method"],
-    }
-    point = {
-        "type": "object",
-        "properties": {
-            "cell_id": {"type": "string"},
-            "energy_j_per_image": {"$ref": "#/$defs/Estimate"},
-            "quality": {"$ref": "#/$defs/Estimate"},
-            "quality_p10": {"$ref": "#/$defs/Estimate"},
-            "provenance": {"enum": [*PROVENANCES, None]},
-        },
-        "required": ["cell_id", "energy_j_per_image", "quality", "quality_p10", "provenance"],
-    }
-    reference: Row = {"$ref": "#/$defs/Estimate"}
-    maybe: Row = {"type": ["number", "null"]}
-    compared: Row = {
-        "test": {"type": "string"},
-        "anchor": {"type": "string"},
-        "bd_energy": reference,
-        "iso_quality_saving": reference,
-        "at_quality": maybe,
-        "gain_per_joule": reference,
-        "overlap": {"type": "number"},
-        "resolved": {"type": "boolean"},
-        "resolved_holm": {"type": "boolean"},
-        "bd_energy_p": maybe,
-        "reason": {"type": ["string", "null"]},
-    }
-    comparison = {"type": "object", "properties": compared, "required": list(compared)}
-    axis = {
-        "type": "object",
-        "properties": {
-            "change": reference,
-            "margin": maybe,
-            "margin_origin": {"type": "string"},
-            "mde": maybe,
-            "outcome": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
-            "n_prompts": {"type": "integer"},
-            "n_windows_baseline": {"type": "integer"},
-            "n_windows_candidate": {"type": "integer"},
-        },
-        "required": [
-            "change",
-            "margin",
-            "margin_origin",
-            "mde",
-            "outcome",
-            "n_prompts",
-            "n_windows_baseline",
-            "n_windows_candidate",
-        ],
-    }
-    key_difference = {"type": "object", "required": ["key", "baseline", "candidate"]}
-    gate_schema = {
-        "$defs": {"Estimate": estimate},
-        "type": "object",
-        "properties": {
-            "schema": {"const": 1},
-            "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid"]},
-            "energy": axis,
-            "quality": axis,
-            "identical_images": {"type": "boolean"},
-            "missing": {"type": "array"},
-            "incomparable": {"type": "array", "items": key_difference},
-            "reasons": {"type": "array", "items": {"type": "string"}},
-        },
-        "required": ["schema", "verdict", "energy", "quality", "missing", "incomparable", "reasons"],
-    }
-    frontier_schema = {
-        "$defs": {"Estimate": estimate, "Point": point, "Comparison": comparison},
-        "type": "object",
-        "properties": {
-            "schema": {"const": 1},
-            # null in a run that was imported from a table of joules alone
-            "metric": {"type": ["string", "null"]},
-            "direction": {"enum": ["higher", "lower", None]},
-            "points": {"type": "array", "items": {"$ref": "#/$defs/Point"}},
-            "frontier": {"type": "array", "items": {"type": "string"}},
-            "hypervolume": {"type": ["object", "null"]},
-            "comparisons": {"type": "array", "items": {"$ref": "#/$defs/Comparison"}},
-            "trials": TypeAdapter(TrialCounts).json_schema(ref_template="#/properties/trials/$defs/{model}"),
-        },
-        "required": ["schema", "metric", "direction", "points", "frontier", "hypervolume", "comparisons"],
-    }
-    choice: Row = {
-        "type": ["object", "null"],
-        "properties": {
-            **{name: {"type": "string"} for name in ("cell_id", "variant")},
-            **{name: {"type": ["string", "null"]} for name in ("policy", "provenance", "boundary", "call")},
-            **dict.fromkeys(_CHOICE_NUMBERS, maybe),
-        },
-        "required": ["cell_id", "variant", "policy", "provenance", "boundary", "call", *_CHOICE_NUMBERS],
-        "additionalProperties": False,
-    }
-    recommended: Row = {
-        "schema": {"const": 1},
-        "metric": {"type": "string"},
-        "direction": {"enum": ["higher", "lower"]},
-        "min_quality": maybe,
-        "max_joules": maybe,
-        "by": {"enum": ["limit", "point"]},
-        "chosen": {"$ref": "#/$defs/Choice"},
-        "safe": {"$ref": "#/$defs/Choice"},
-        "point": {"$ref": "#/$defs/Choice"},
-        "reason": {"type": ["string", "null"]},
-        "n_prompts": {"type": "integer"},
-        "n_window_groups": {"type": "integer"},
-    }
-    recommend_schema = {
-        "$defs": {"Choice": choice},
-        "type": "object",
-        "properties": recommended,
-        "required": list(recommended),
-        "additionalProperties": False,
-    }
-    records = {
-        "recommend": recommend_schema,
-        "doctor": _record_schema(Diagnosis),
-        "measure": _record_schema(Measurement),
-        "plan": _record_schema(Forecast),
-    }
-    others = {name: point.load()() for name, point in registry.registered("schemas").items()}
-    return {"schema": 1, "suite": json_schema(), "frontier": frontier_schema, "gate": gate_schema, **records, **others}
-
-
-def _record_schema(record: type) -> Row:
-    """JSON Schema of a record that is printed as it is, beside the number of the schema."""
-    found = TypeAdapter(record).json_schema()
-    found["properties"]["schema"] = {"const": 1}
-    return found | {"required": ["schema", *found["required"]]}
+    return made()

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 
 from perjoule.forecast.records import Effect
-from perjoule.gating.decide import minimal_detectable_effect
 from perjoule.gating.pairing import energy_by_unit, quality_by_prompt
 from perjoule.runs.directory import Run
+from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.grid import cell_order
 from perjoule.statistics.lines import Array
 from perjoule.statistics.window_groups import linked

@@ -53,11 +53,8 @@ class Windows:
             RunError: If the windows belong to different devices.
         """
         require_same_device(run)
-        images = pl.col("image_count") * pl.col("iterations")
         calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
-        frame = run.trials.filter(
-            pl.col("failure").is_null() & (pl.col("energy_j") > 0) & (pl.col("duration_s") > 0)
-        ).select(
+        frame = run.windows.filter((pl.col("energy_j") > 0) & (pl.col("duration_s") > 0)).select(
             "cell_id",
             "iterations",
             "provenance",
@@ -66,8 +63,8 @@ class Windows:
             group=pl.col("prompt_ids").list.unique().list.sort(),
             # of the denoiser, by the closed count; adaptive cells have none, and no line is drawn through them
             steps=pl.col("cell_id").replace_strict(calls, default=None, return_dtype=pl.Int64),
-            energy_j=pl.col("energy_j") / images,
-            duration_s=pl.col("duration_s") / images,
+            energy_j="energy_j_per_image",
+            duration_s=pl.col("duration_s") / pl.col("images"),
         )
         device = (run.environment.get("comparability") or {}).get("device", "a device that was not recorded")
         return cls(
@@ -86,7 +83,7 @@ class Windows:
 
 def unused(run: Run) -> list[str]:
     """What of an earlier run cannot price a plan, a sentence each."""
-    good = run.trials.filter(pl.col("failure").is_null())
+    good = run.windows
     count, found = len(good), []
     unit = "rows" if run.is_imported else "windows"
     if run.is_imported:

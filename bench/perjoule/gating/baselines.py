@@ -28,10 +28,10 @@ from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.trial_counts import require_every_cell
 from perjoule.statistics.devices import require_one_device
+from perjoule.text import is_name
 
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TEXTS = ("suite.toml", "prompts.jsonl", "trials.jsonl")
 _TABLES = ("scores", "images", "points")
 # a pull request can carry a baseline: without a limit, 3 MB in git unpack to gigabytes of memory
@@ -216,11 +216,11 @@ def _name_of(path: Path) -> str:
 def _key(run: Run) -> str:
     """The comparability key as the name of a folder, which `..` is not."""
     key = re.sub(r"[^A-Za-z0-9._-]", "_", str(run.environment.get("comparability_key") or "unknown"))[:64]
-    return key if _NAME.fullmatch(key) else f"x{key}"[:64]
+    return key if is_name(key) else f"x{key}"[:64]
 
 
 def _require_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(f"baseline name {name!r}: letters, digits, '.', '_' and '-', at most 64")
 
 

@@ -29,13 +29,13 @@ from perjoule.gating.records import (
     Outcome,
     Verdict,
 )
+from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.multiplicity import holm
 from perjoule.statistics.resampling import STUDENT_BELOW, Array, resample_means
 from perjoule.types import Estimate
 
 T_FROM = 64
 GROUPS = "window groups"
-POWER = 0.8
 _LISTED = 5
 IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
 
@@ -86,13 +86,6 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         provenance=pairs.provenance,
         identical_images=pairs.identical_images,
     )
-
-
-def minimal_detectable_effect(standard_error: float, alpha: float) -> float:
-    """(z_{1−α} + z_{0.8}) · SE: what is seen in four of five cases."""
-    from scipy.special import ndtri
-
-    return float((ndtri(1 - alpha) + ndtri(POWER)) * standard_error)
 
 
 def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra: float = 0.0) -> int | None:

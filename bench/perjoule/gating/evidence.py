@@ -11,6 +11,7 @@ import polars as pl
 from perjoule.errors import RunError
 from perjoule.gating.disturbances import disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
@@ -33,7 +34,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     empty = [
         f"the {name} holds no finished trial: {run.path}"
         for name, run in (("baseline", baseline), ("candidate", candidate))
-        if _good(run).is_empty()
+        if run.windows.is_empty()
     ]
     if not metric:
         empty = [f"the baseline holds no quality, and a gate needs energy and quality: {baseline.path}"]
@@ -54,13 +55,9 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     )
 
 
-def _good(run: Run) -> pl.DataFrame:
-    return run.trials.filter(pl.col("failure").is_null())
-
-
 def provenances(*runs: Run) -> tuple[str, ...]:
     """How the joules of some runs came about, all kinds; `not stated` where a window does not say."""
-    kinds = [_good(run).filter(pl.col("energy_j").is_not_null())["provenance"].fill_null("not stated") for run in runs]
+    kinds = [run.windows.filter(pl.col("energy_j").is_not_null())["provenance"].fill_null("not stated") for run in runs]
     return tuple(sorted(set(pl.concat(kinds))))
 
 
@@ -95,8 +92,7 @@ def _missing_prompts(baseline: Run, candidate: Run) -> Iterable[Missing]:
 
 def _images(run: Run) -> pl.DataFrame:
     return (
-        _good(run)
-        .select("cell_id", "prompt_ids", "seeds")
+        run.windows.select("cell_id", "prompt_ids", "seeds")
         .explode("prompt_ids", "seeds")
         .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
         .unique()
@@ -121,13 +117,13 @@ def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Miss
 
 
 def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
-    failed = run.trials.filter(pl.col("failure").is_not_null())
+    failed = run.trials.filter(~FINISHED)
     if len(failed):
         row = failed.row(0, named=True)
         yield Missing(
             what="trial", name=row["trial_id"], where=name, detail=f"{len(failed)} trials failed: {row['failure']}"
         )
-    blank = _good(run).filter(~pl.col("energy_j").is_finite().fill_null(False))
+    blank = run.windows.filter(~pl.col("energy_j").is_finite().fill_null(False))
     if len(blank):
         said = blank["warnings"].to_list()[0]
         why = f": {'; '.join(said)}" if said else ""
@@ -158,7 +154,7 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
 
 
 def _invalid(name: str, run: Run) -> Iterable[str]:
-    good = _good(run)
+    good = run.windows
     for mixture in mixtures(run.trials)[:_LISTED]:
         yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
@@ -186,7 +182,7 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     for key in {*a, *b}:
         yield key, a.get(key), b.get(key)
     for column in _TRIAL_KEYS:
-        there, here = (sorted(set(_good(run)[column].drop_nulls())) for run in (baseline, candidate))
+        there, here = (sorted(set(run.windows[column].drop_nulls())) for run in (baseline, candidate))
         yield column, there, here
     there, here = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
     if there and here:  # runs of earlier versions do not know
@@ -214,7 +210,7 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
     if new:
         yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
     for name, run in (("baseline", baseline), ("candidate", candidate)):
-        good = _good(run)
+        good = run.windows
         marked = _disturbed(good)
         if marked:  # few enough to be tolerated
             yield f"{name}: {len(marked)} of {len(good)} windows are disturbed and in the numbers: {marked[0]}"

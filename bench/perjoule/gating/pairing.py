@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perjoule.gating.evidence import _good, provenances
+from perjoule.gating.evidence import provenances
 from perjoule.runs.directory import Run
 from perjoule.statistics.resampling import Array
 from perjoule.statistics.window_groups import linked
@@ -90,7 +90,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     quality, quality_units = _wide(scores, "difference", cells)
     log_energy, firsts = _wide(energy, "log", cells)
     names = dict(units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(_JOIN)).iter_rows())
-    windows = [int(_good(run)["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
+    windows = [int(run.windows["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
         cells=tuple(cells),
         log_energy=log_energy,
@@ -112,7 +112,7 @@ def window_units(*runs: Run) -> pl.DataFrame:
 
     See `perjoule.statistics.window_groups`: different groups share neither a window nor a prompt.
     """
-    windows = pl.concat([_good(run).select("prompt_ids") for run in runs]).unique()
+    windows = pl.concat([run.windows.select("prompt_ids") for run in runs]).unique()
     places = (
         windows.select(prompt_id=pl.col("prompt_ids").explode()).drop_nulls().unique().sort("prompt_id")
         .with_row_index("place")
@@ -132,10 +132,10 @@ def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
 
     `units`: see `window_units`; the run's own by default.
     """
-    images = _good(run).select(
+    images = run.windows.select(
         "cell_id",
         "prompt_ids",
-        energy=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
+        energy="energy_j_per_image",
     )
     units = window_units(run) if units is None else units
     return (

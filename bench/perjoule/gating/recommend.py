@@ -6,19 +6,61 @@ end of its joules. A point estimate that lies just above a demand is below it in
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
+from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import ENERGY, read_grid
-from perjoule.statistics.points import cell_facts, points_of
+from perjoule.statistics.points import points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
 from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.types import Direction, Provenance
+from perjoule.types.documents import document
 
-SCHEMA = 1
 _TIE = 1e-12  # means of equal scores differ in their last bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A cell that may be deployed; how often it does what was asked, and is the best that does; the code to call it."""
+
+    cell_id: str
+    variant: str
+    policy: str | None
+    steps_mean: float | None
+    provenance: Provenance | None
+    boundary: str | None
+    duration_s_per_image: float | None
+    energy_j_per_image: float | None
+    energy_low: float | None
+    energy_high: float | None
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    p_meets: float | None
+    p_chosen: float | None
+    call: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What `recommend` returns."""
+
+    metric: str
+    direction: Direction
+    min_quality: float | None
+    max_joules: float | None
+    by: Literal["limit", "point"]
+    chosen: Choice | None
+    safe: Choice | None
+    point: Choice | None
+    reason: str | None
+    n_prompts: int
+    n_window_groups: int
 
 
 def recommend(
@@ -65,7 +107,7 @@ def recommend(
         raise RunError(f"{run.path} holds no trial: there is nothing to recommend")
     grid = read_grid(run, [name])
     draws = grid.drawn(resamples)
-    means = draws.joint
+    energy, quality = draws.energy, draws.quality(name)
     rows = points_of(run, grid, draws, cell_facts(run.trials)).to_dicts()
     families = {row["family"] for row in rows}
     if family is not None and family not in families:
@@ -78,23 +120,17 @@ def recommend(
     use = np.array([row["role"] != "control" and family in (None, row["family"]) for row in rows])
     count, sign = len(rows), spec.sign
 
-    def split(values: Array) -> tuple[Array, Array]:
-        return (
-            np.where(use, values[:, :count], np.nan),
-            np.where(use, sign * values[:, count:], np.nan),
-        )
-
     asked = {"min_quality": min_quality, "max_joules": max_joules}
-    point_e, point_q = split(means.point)
+    point_e, point_q = np.where(use, energy.point, np.nan), np.where(use, sign * quality.point, np.nan)
     meets = _meets(point_e, point_q, sign, **asked)
     best = int(_best(point_e, point_q, meets, min_quality is not None)[0])
-    draws_e, draws_q = split(means.resamples)
+    draws_e, draws_q = np.where(use, energy.resamples, np.nan), np.where(use, sign * quality.resamples, np.nan)
     drawn = _meets(draws_e, draws_q, sign, **asked)
     if min_quality is None:
         known = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
         p_meets = np.where(known, drawn.mean(0) if len(drawn) else 0.0, np.nan)
     else:  # a promise of quality alone rests on prompts
-        alone = sign * draws.by_prompt.resamples
+        alone = sign * draws.quality_alone(name).resamples
         kept = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **asked)
         p_meets = kept.mean(0) if len(kept) else np.full(count, np.nan)
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
@@ -113,38 +149,31 @@ def recommend(
     undrawn = np.isnan(draws_e).all(0) & np.isfinite(point_e[0])
     unsure = ((grid.is_cell_value(name) | grid.is_cell_value(ENERGY)) & use) | undrawn
 
-    def choice(index: int) -> dict[str, Any] | None:
+    def choice(index: int) -> Choice | None:
         if index < 0:
             return None
-        row = rows[index]
-        keep = ("cell_id", "variant", "policy", "steps_mean", "provenance", "boundary", "duration_s_per_image")
-        return {k: row[k] for k in keep} | {
-            "energy_j_per_image": row["energy_j_per_image"],
-            "energy_low": row["energy_low"],
-            "energy_high": row["energy_high"],
-            "quality": row["quality"],
-            "quality_low": row["quality_low"],
-            "quality_high": row["quality_high"],
-            "p_meets": _share(p_meets[index]),
-            "p_chosen": _share((again == index).mean()) if len(again) and not unsure.any() else None,
-            "call": _call(run, row),
-        }
+        own: dict[str, Any] = {field.name: rows[index].get(field.name) for field in fields(Choice)}
+        own["p_meets"] = _share(p_meets[index])
+        own["p_chosen"] = _share((again == index).mean()) if len(again) and not unsure.any() else None
+        own["call"] = _call(run, rows[index])
+        return Choice(**own)
 
-    return {
-        "schema": SCHEMA,
-        "metric": name,
-        "direction": spec.direction,
-        **asked,
-        "by": "point" if by_point else "limit",
-        "chosen": choice(chosen),
-        "safe": choice(safe),
-        "point": choice(best),
-        "reason": None
+    found = Recommendation(
+        metric=name,
+        direction=spec.direction,
+        min_quality=min_quality,
+        max_joules=max_joules,
+        by="point" if by_point else "limit",
+        chosen=choice(chosen),
+        safe=choice(safe),
+        point=choice(best),
+        reason=None
         if chosen >= 0
         else _why_none(point_e, sign * point_q, asked, name, rows[best] if best >= 0 else None),
-        "n_prompts": draws.by_prompt.n,
-        "n_window_groups": means.n,
-    }
+        n_prompts=draws.by_prompt.n,
+        n_window_groups=energy.n,
+    )
+    return document(found)
 
 
 def _limits(rows: list[dict[str, Any]], sign: float) -> tuple[Array, Array]:

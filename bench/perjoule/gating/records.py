@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from pydantic import computed_field
 
 from perjoule.errors import UsageError
 from perjoule.shares import share
 from perjoule.types import Estimate
+from perjoule.types.documents import document
 
-SCHEMA = 1
 ENERGY_MARGIN = 0.05
 Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
 Mode = Literal["paired", "stored"]
@@ -224,6 +226,7 @@ class Verdict:
             notes=found.notes,
         )
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
         """0 pass, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
@@ -231,4 +234,4 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The record of `perjoule gate --json`."""
-        return {"schema": SCHEMA, **asdict(self), "exit_code": self.exit_code}
+        return document(self)

@@ -101,6 +101,8 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
             return Judgement(outcome="invalid", reason=f"{side}: a round is not valid for a verdict: {disturbed}")
     from scipy.special import ndtri, stdtrit
 
+    from perjoule.statistics.detectable import minimal_detectable_effect
+
     logs = [[math.log(e) for e in side.known] for side in (now, before)]
     means = [math.fsum(side) / len(side) for side in logs]
     parts = [
@@ -111,7 +113,7 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
     d = means[0] - means[1]
     se_sessions = math.sqrt(2) * session_sd
     half = math.hypot(float(stdtrit(freedom, 1 - alpha)) * math.sqrt(inside), float(ndtri(1 - alpha)) * se_sessions)
-    mde = math.expm1(float(ndtri(1 - alpha) + ndtri(0.8)) * math.hypot(math.sqrt(inside), se_sessions))
+    mde = math.expm1(minimal_detectable_effect(math.hypot(math.sqrt(inside), se_sessions), alpha))
     limit = math.log1p(margin)
     numbers = {"change": math.expm1(d), "low": math.expm1(d - half), "high": math.expm1(d + half), "mde": mde}
     text = f"{numbers['change']:+.1%} [{numbers['low']:+.1%}, {numbers['high']:+.1%}] against a margin of {margin:.1%}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import re
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,12 +17,11 @@ from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
-from perjoule.text import provenance_note
+from perjoule.text import is_name, provenance_note
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
 _DISTURBING = ("W232", "W251", "W264")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class EnergyWarning(pytest.PytestWarning):
@@ -80,7 +78,7 @@ class EnergySession:
                 max_joules=option("--energy-max-joules"),
             )
             for name in (session.save_as, session.baseline_name):
-                if name is not None and not _NAME.fullmatch(name):
+                if name is not None and not is_name(name):
                     raise UsageError(f"energy baseline {name!r}: letters, digits, '.', '_' and '-', at most 64")
             if session.report is not None and session.report.suffix not in (".json", ".md", ".html"):
                 raise UsageError(f"--energy-report {session.report}: .json, .md or .html")

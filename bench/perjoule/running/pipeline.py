@@ -43,7 +43,6 @@ from perjoule.runs.environment import gpu_name
 from perjoule.runs.writer import RunWriter, require_same_images, require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import cells_of
-from perjoule.suite.schedule import planned_trials
 from perjoule.types import (
     Assignment,
     Suite,
@@ -211,7 +210,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
             f"{run.path} was imported and holds no pictures: add columns quality:<metric> to the table and import it "
             "again"
         )
-    planned = planned_trials(run.suite, len(run.prompt_set))
+    planned = run.planned_trials or 0
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")
     of_sets = [metric for metric in metrics if judges_sets(metric)]

@@ -240,7 +240,7 @@ def image_set(run: Run) -> ImageSet:
 
 def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
     """Image id -> id of its reference, for every image that has one."""
-    families = {variant.name: variant.family or variant.name for variant in suite.variants}
+    families = {variant.name: variant.family_name for variant in suite.variants}
     frame = images.with_columns(family=pl.col("variant").replace_strict(families, default=pl.col("variant")))
     # among equally long runs of one family the name decides, so that the choice does not hang on row order
     longest = (

@@ -60,6 +60,9 @@ IMAGE_COLUMNS: dict[str, Any] = {
     "file": pl.String,
     "sha256": pl.String,
 }
+# a finished trial, and how many images its window drew
+FINISHED = pl.col("failure").is_null()
+DRAWN = pl.col("image_count") * pl.col("iterations")
 SCORE_COLUMNS: dict[str, Any] = {
     "image_id": pl.String,
     "cell_id": pl.String,

@@ -39,9 +39,19 @@ from perjoule.files import (
     write_json,
     write_parquet,
 )
-from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, POWER_COLUMNS, SCHEMA, SCORE_COLUMNS, TRIAL_COLUMNS
+from perjoule.runs.columns import (
+    DRAWN,
+    FINISHED,
+    IMAGE_COLUMNS,
+    POINT_COLUMNS,
+    POWER_COLUMNS,
+    SCHEMA,
+    SCORE_COLUMNS,
+    TRIAL_COLUMNS,
+)
 from perjoule.runs.environment_record import checked
 from perjoule.suite.reading import load_suite
+from perjoule.suite.schedule import planned_trials
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
 
 # the prompt id of a row that an imported table gives for a whole cell: its prompts are not known
@@ -96,6 +106,26 @@ class Run:
             if not _is_phases(phases):
                 raise RunError(f"{self.path}: trial {trial_id}: phases_s = {phases!r}: an object of seconds is needed")
         return frame
+
+    @cached_property
+    def windows(self) -> pl.DataFrame:
+        """The finished trials, with `place` (row in `trials`), `images` (images drawn) and `energy_j_per_image`."""
+        return (
+            self.trials.with_row_index("place")
+            .filter(FINISHED)
+            .with_columns(images=DRAWN, energy_j_per_image=pl.col("energy_j") / DRAWN)
+        )
+
+    @property
+    def planned_trials(self) -> int | None:
+        """How many trials the plan has; None for an imported run, which has no plan. A run with fewer is incomplete."""
+        return None if self.is_imported else planned_trials(self.suite, len(self.prompt_set))
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """Variant -> family; a variant that the suite does not list is a family of its own."""
+        own = {name: name for name in self.trials["variant"].unique()}
+        return own | {variant.name: variant.family_name for variant in self.suite.variants}
 
     def _trials(self) -> pl.DataFrame:
         parquet = self.path / "trials.parquet"

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.runs.columns import TRIAL_COLUMNS
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import cells_of
-from perjoule.suite.schedule import planned_trials
 from perjoule.text import one_line
 
-_NEEDED = {"cell_id", "failure", "warnings"}
 _MOST_CELLS = 4
 _MOST_REASON = 300
 
@@ -67,16 +65,13 @@ class TrialCounts:
 def trial_counts(run: Run) -> TrialCounts:
     """Count the trials of a run."""
     trials = run.trials
-    if not set(trials.columns) >= _NEEDED:
-        trials = pl.DataFrame(schema={name: TRIAL_COLUMNS[name] for name in sorted(_NEEDED)})
-    imported = not run.suite.variants or any(variant.model == "imported" for variant in run.suite.variants)
-    failed = trials.filter(pl.col("failure").is_not_null()).select("cell_id", "failure")
+    failed = trials.filter(~FINISHED).select("cell_id", "failure")
     by_reason: dict[str, list[str]] = {}
     for cell_id, failure in failed.iter_rows():
         by_reason.setdefault(one_line(failure)[:_MOST_REASON], []).append(cell_id)
-    finished = set(trials.filter(pl.col("failure").is_null())["cell_id"])
+    finished = set(trials.filter(FINISHED)["cell_id"])
     return TrialCounts(
-        planned=None if imported else planned_trials(run.suite, len(run.prompt_set)),
+        planned=run.planned_trials,
         done=len(trials),
         failed=len(failed),
         one_colour=int(_marked(trials, "W270").sum()),
@@ -85,7 +80,7 @@ def trial_counts(run: Run) -> TrialCounts:
             for reason, cells in sorted(by_reason.items(), key=lambda item: -len(item[1]))
         ),
         empty_cells=()
-        if imported
+        if run.is_imported
         else tuple(cell.cell_id for cell in cells_of(run.suite) if cell.cell_id not in finished),
     )
 

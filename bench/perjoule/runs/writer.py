@@ -23,7 +23,7 @@ from perjoule.files import (
     write_parquet,
 )
 from perjoule.meters.conditions import totals
-from perjoule.runs.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
+from perjoule.runs.columns import FINISHED, IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
 from perjoule.runs.directory import load_run, located
 from perjoule.suite.reading import suite_digest, write_suite
 from perjoule.suite.schedule import image_id
@@ -231,7 +231,7 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValueError: If a trial states another number of step counts or digests than of images (names the trial).
     """
-    made = trials.filter((pl.col("block") == 0) & pl.col("failure").is_null())
+    made = trials.filter((pl.col("block") == 0) & FINISHED)
     for name in ("steps", "image_sha256"):
         torn = made.filter(pl.col(name).list.len().ne_missing(pl.col("prompt_ids").list.len()))
         if len(torn):

@@ -35,10 +35,9 @@ def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
     Under a metric of which less is better, low and high keep their places: low is the worse quality.
     """
     columns = [evidence.grid.cells.index(cell) for cell in cells]
-    count = len(evidence.grid.cells)
     sign = evidence.spec.sign
-    energy = evidence.means.resamples[:, columns]
-    quality = sign * evidence.means.resamples[:, [count + c for c in columns]]
+    energy = evidence.draws.energy.resamples[:, columns]
+    quality = sign * evidence.draws.quality(evidence.spec.name).resamples[:, columns]
     known = np.isfinite(energy) & np.isfinite(quality)
     if not len(known) or not known.any(0).all():
         return None

@@ -9,26 +9,38 @@ one draw of prompts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
-from perjoule.statistics.allocation import headroom
+from perjoule.statistics.allocation import Headroom, headroom
 from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
-from perjoule.statistics.grid import CELL_VALUE, Grid
+from perjoule.statistics.facts import CellFacts
+from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
-from perjoule.statistics.preference import predicted_preference
-from perjoule.statistics.resampling import METHOD, Array, Means
+from perjoule.statistics.preference import Preference, predicted_preference
+from perjoule.statistics.records import (
+    BdDetails,
+    Comparison,
+    Control,
+    Controls,
+    Dominance,
+    Dropped,
+    QualityRange,
+    RelativeCurve,
+)
+from perjoule.statistics.resampling import LEVEL, METHOD, Array
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
-from perjoule.types import Estimate, MetricSpec
+from perjoule.types import Estimate, MetricSpec, Role
 
 _CURVE_PLACES = 33
 _PRICES = 7
+_NONE = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=METHOD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +57,8 @@ class Arm:
     """
 
     variant: str
-    role: str
-    policy: str
+    role: Role
+    policy: str | None
     family: str
     columns: tuple[int, ...]
     batch_size: int | None = None
@@ -58,16 +70,14 @@ class Evidence:
 
     Attributes:
         grid: The run's arrays.
-        means: Energies of the cells, then their qualities, drawn by window groups.
-        by_prompt: Qualities of the cells, drawn by prompts.
+        draws: Of the run.
         spec: The metric.
         quality: (prompts, seeds, cells), turned so that higher is better.
         arms: Of the run.
     """
 
     grid: Grid
-    means: Means
-    by_prompt: Means
+    draws: Draws
     spec: MetricSpec
     quality: Array
     arms: tuple[Arm, ...]
@@ -84,28 +94,29 @@ class Evidence:
 
     def drawn(self, *arms: Arm) -> PairedCurves:
         """Arms on common prompts: the draws that are there if nothing is missing, else draws of what they share."""
-        count = len(self.grid.cells)
-        sign = self.spec.sign
+        metric, sign = self.spec.name, self.spec.sign
         chosen = [c for arm in arms for c in arm.columns]
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
         # the run's common groups may be coarser than those of these arms
         if not complete or (self.grid.common_groups(chosen) != self.grid.common_groups()).any():
             return pair(*(self.curve(arm) for arm in arms), resamples=self.rows)
-        columns, signs = [], []
-        for arm in arms:
-            columns += [*arm.columns, *(count + c for c in arm.columns)]
-            signs += [1.0] * len(arm.columns) + [sign] * len(arm.columns)
+        signs = [one for arm in arms for one in (1.0, sign) for _ in arm.columns]
         return PairedCurves(
-            means=self.means.of(columns).times(signs),
+            means=self.draws.paired(metric, *(arm.columns for arm in arms)).times(signs),
             prompts=len(self.grid.prompts),
             rungs=tuple(len(arm.columns) for arm in arms),
-            draw_by_prompt=lambda: self.by_prompt.of(chosen).times([sign] * len(chosen)),
+            draw_by_prompt=lambda: self.draws.quality_alone(metric).of(chosen).times([sign] * len(chosen)),
         )
+
+    @property
+    def point(self) -> tuple[Array, Array]:
+        """(cells,) energies and qualities as found."""
+        return self.draws.energy.point[0], self.draws.quality(self.spec.name).point[0]
 
     @property
     def rows(self) -> int:
         """How many draws there are."""
-        return max(len(self.means.resamples), len(self.by_prompt.resamples))
+        return max(len(self.draws.joint.resamples), len(self.draws.by_prompt.resamples))
 
     def curve(self, arm: Arm) -> Any:
         """The arm as a curve of the metric's track."""
@@ -122,7 +133,7 @@ class Evidence:
 
 def arms_of(
     grid: Grid,
-    facts: dict[str, dict[str, Any]],
+    facts: dict[str, CellFacts],
     families: dict[str, str],
     point: Array,
     batch_sizes: Mapping[str, int | None] | None = None,
@@ -131,12 +142,12 @@ def arms_of(
     columns: dict[str, list[int]] = {}
     for column, cell in enumerate(grid.cells):
         if np.isfinite(point[0, column]):
-            columns.setdefault(facts[cell]["variant"], []).append(column)
+            columns.setdefault(facts[cell].variant, []).append(column)
     return tuple(
         Arm(
             variant=variant,
-            role=facts[grid.cells[found[0]]]["role"],
-            policy=facts[grid.cells[found[0]]]["policy"],
+            role=facts[grid.cells[found[0]]].role,
+            policy=facts[grid.cells[found[0]]].policy,
             family=families[variant],
             columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
             batch_size=(batch_sizes or {}).get(variant),
@@ -165,89 +176,93 @@ def anchor_of(arm: Arm, arms: Sequence[Arm], spec: MetricSpec) -> Arm | None:
     return None if whole == arm else whole
 
 
-def compare_all(evidence: Evidence, at_quality: float | None, temperature: float | None = None) -> list[dict[str, Any]]:
-    """One record per arm that has an anchor, ready for JSON."""
+def compare_all(
+    evidence: Evidence, at_quality: float | None, temperature: float | None = None
+) -> tuple[Comparison, ...]:
+    """One record per arm that has an anchor."""
     found = []
     for arm in evidence.arms:
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
             record = _compare(evidence, arm, anchor, at_quality)
             if evidence.states_once(arm, anchor):
-                found.append(record | _unsure(record["reason"]))
+                found.append(_unsure(record))
             else:
-                found.append(record | {"preference": _preference(evidence, arm, anchor, temperature)})
-    sure = holm({i: 1.0 if r["bd_energy_p"] is None else r["bd_energy_p"] for i, r in enumerate(found)})
-    return [r | {"resolved_holm": r["resolved"] and i in sure} for i, r in enumerate(found)]
+                found.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
+    sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(found)})
+    return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(found))
 
 
-def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> dict[str, Any]:
-    names = {"test": arm.variant, "anchor": anchor.variant, "role": arm.role}
+def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> Comparison:
     try:
         paired = evidence.paired(arm, anchor)
     except EvidenceError as error:
-        return names | _nothing(str(error), evidence)
+        return _nothing(arm, anchor, str(error))
     sign = evidence.spec.sign
     bound = evidence.spec.bounds[1 if sign > 0 else 0]
     test_ladder, anchor_ladder = paired.point
     bd = bd_energy_of(paired, None if bound is None else sign * bound)
     saving, rung = _saving(paired, at_quality, evidence.spec, sign)
     gain = gain_of(paired, default_rung=rung)
-    width = len(arm.columns)
-    test_top = (width - 1, 2 * width - 1)
-    floor = (2 * width, 2 * width + len(anchor.columns))
-    top = (2 * width + len(anchor.columns) - 1, 2 * width + 2 * len(anchor.columns) - 1)
+    test_top, top, floor = paired.column(0, -1), paired.column(1, -1), paired.column(1, 0)
     per_joule, why_not = benefit.gain_per_joule(paired.means, test_top, floor)
     shares = benefit.quadrants(paired.means, test_top, top)
     at, change = relative_curve(test_ladder, anchor_ladder, _CURVE_PLACES)
     reasons = [r for r in (bd.reason, saving.reason) if r]
-    return names | {
-        "bd_energy": _estimate(bd.estimate),
-        "iso_quality_saving": _estimate(saving.estimate),
-        "at_quality": None if saving.at is None else sign * saving.at,
-        "saving_bound": saving.bound,
-        "saving_reason": saving.reason,
-        "iso_energy_gain": _estimate(gain.estimate),
-        "at_energy_j_per_image": gain.at,
-        "gain_reason": gain.reason,
-        "gain_per_joule": _estimate(per_joule),
-        "gain_per_joule_reason": why_not,
-        "bd_energy_p": _p_value(paired, bd),
-        "overlap": bd.overlap,
-        "resolved": bd.resolved,
-        "reason": "; ".join(dict.fromkeys(reasons)) or None,
-        "bd": _bd_details(bd, arm, anchor, evidence.grid.cells, sign),
-        "relative_curve": {"quality": (sign * at).tolist(), "energy_change": change.tolist()},
-        "dominance": None
+    return Comparison(
+        test=arm.variant,
+        anchor=anchor.variant,
+        role=arm.role,
+        bd_energy=bd.estimate,
+        iso_quality_saving=saving.estimate,
+        at_quality=None if saving.at is None else sign * saving.at,
+        saving_bound=saving.bound,
+        saving_reason=saving.reason,
+        iso_energy_gain=gain.estimate,
+        at_energy_j_per_image=gain.at,
+        gain_reason=gain.reason,
+        gain_per_joule=per_joule,
+        gain_per_joule_reason=why_not,
+        bd_energy_p=_p_value(paired, bd),
+        overlap=bd.overlap,
+        resolved=bd.resolved,
+        reason="; ".join(dict.fromkeys(reasons)) or None,
+        bd=_bd_details(bd, arm, anchor, evidence.grid.cells, sign),
+        relative_curve=RelativeCurve(quality=tuple((sign * at).tolist()), energy_change=tuple(change.tolist())),
+        dominance=None
         if shares is None
-        else {
-            "cell_id": evidence.grid.cells[arm.columns[-1]],
-            "anchor_cell_id": evidence.grid.cells[anchor.columns[-1]],
+        else Dominance(
+            cell_id=evidence.grid.cells[arm.columns[-1]],
+            anchor_cell_id=evidence.grid.cells[anchor.columns[-1]],
             **asdict(shares),
-        },
-        "net_benefit": [
-            {**asdict(n), "net_benefit_j": _estimate(n.net_benefit_j)}
-            for n in benefit.net_benefits(paired.means, test_top, floor, _prices(anchor_ladder))
-        ],
-        "hypervolume_gain": _estimate(_hypervolume_gain(paired)),
-        "n_prompts": paired.prompts,
-        "n_window_groups": paired.means.n,
-        "controls": _controls(evidence, arm, anchor) if arm.role == "predicted" else None,
-    }  # fmt: skip
+        ),
+        net_benefit=tuple(benefit.net_benefits(paired.means, test_top, floor, _prices(anchor_ladder))),
+        hypervolume_gain=_hypervolume_gain(paired),
+        n_prompts=paired.prompts,
+        n_window_groups=paired.means.n,
+        controls=_controls(evidence, arm, anchor) if arm.role == "predicted" else None,
+    )
 
 
-def _unsure(reason: str | None) -> dict[str, Any]:
-    """What cannot be said of arms with cell values, whose scatter nobody knows."""
-    named = ("dominance", "net_benefit", "preference", "bd_energy_p", "controls")
-    return dict.fromkeys(named) | {"resolved": False, "reason": "; ".join(filter(None, (CELL_VALUE, reason)))}
+def _unsure(record: Comparison) -> Comparison:
+    """The record without what cannot be said of arms with cell values, whose scatter nobody knows."""
+    return replace(
+        record,
+        dominance=None,
+        net_benefit=None,
+        bd_energy_p=None,
+        controls=None,
+        resolved=False,
+        reason="; ".join(filter(None, (CELL_VALUE, record.reason))),
+    )
 
 
-def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> dict[str, Any] | None:
+def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> Preference | None:
     """The dearest cells against each other; None for metrics that say how true an image is, not how good."""
     if evidence.spec.track not in ("alignment", "absolute"):
         return None
     test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))
-    found = predicted_preference(test, other, temperature=temperature, resamples=evidence.rows or 1)
-    return asdict(found)
+    return predicted_preference(test, other, temperature=temperature, resamples=evidence.rows or 1)
 
 
 def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, sign: float) -> tuple[AtEqual, int]:
@@ -271,46 +286,34 @@ def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, si
     return top, first
 
 
-def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> dict[str, Any]:
+def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> Controls:
     """Is adaptation real? The policy against the family's controls, and against the oracle of the fixed ladder."""
-    against: list[dict[str, Any]] = []
-    for other in evidence.arms:
-        if other.role != "control" or other.family != arm.family:
-            continue
-        try:
-            paired = evidence.paired(arm, other)
-        except EvidenceError as error:
-            against.append({"control": other.variant, "reason": str(error)})
-            continue
-        saving, gain = saving_of(paired), gain_of(paired)
-        here, there = len(arm.columns), len(other.columns)
-        mine, theirs = (here - 1, 2 * here - 1), (2 * here + there - 1, 2 * here + 2 * there - 1)
-        shares = benefit.quadrants(paired.means, mine, theirs)
-        against.append(
-            {
-                "control": other.variant,
-                "energy_ratio": _estimate(paired.means.estimate(_ratio(mine[0], theirs[0]))),
-                "quality_difference": _estimate(paired.by_prompt.estimate(_difference(here - 1, here + there - 1))),
-                "iso_quality_saving": _estimate(saving.estimate),
-                "iso_energy_gain": _estimate(gain.estimate),
-                "reason": saving.reason,
-                **(asdict(shares) if shares else dict.fromkeys(f.name for f in fields(benefit.Quadrants))),
-            }
-        )
+    others = [other for other in evidence.arms if other.role == "control" and other.family == arm.family]
     try:
-        found = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=evidence.rows or 1)
+        oracle = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=evidence.rows or 1)
     except EvidenceError as error:
-        return {"against": against, "headroom": None, "reason": str(error)}
-    return {
-        "against": against,
-        "headroom": {
-            "captured": _estimate(found.captured),
-            "oracle_saving": _estimate(found.oracle_saving),
-            "at_quality": found.at_quality,
-            "cross_fitted": found.cross_fitted,
-            "reason": found.reason,
-        },
-    }
+        oracle = Headroom(captured=_NONE, oracle_saving=_NONE, at_quality=None, cross_fitted=False, reason=str(error))
+    return Controls(against=tuple(_control(evidence, arm, other) for other in others), headroom=oracle)
+
+
+def _control(evidence: Evidence, arm: Arm, other: Arm) -> Control:
+    try:
+        paired = evidence.paired(arm, other)
+    except EvidenceError as error:
+        return Control(control=other.variant, reason=str(error))
+    saving = saving_of(paired)
+    mine, theirs = paired.column(0, -1), paired.column(1, -1)
+    shares = benefit.quadrants(paired.means, mine, theirs)
+    here, both = len(arm.columns), len(arm.columns) + len(other.columns)
+    return Control(
+        control=other.variant,
+        energy_ratio=paired.means.estimate(_ratio(mine[0], theirs[0])),
+        quality_difference=paired.by_prompt.estimate(_difference(here - 1, both - 1)),
+        iso_quality_saving=saving.estimate,
+        iso_energy_gain=gain_of(paired).estimate,
+        reason=saving.reason,
+        **(asdict(shares) if shares else {}),
+    )
 
 
 def _ratio(one: int, other: int) -> Any:
@@ -352,35 +355,32 @@ def _prices(anchor: Ladders) -> list[float]:
     return [float(f"{p:.2g}") for p in np.geomspace(cost.min(), cost.max(), _PRICES if np.ptp(cost) else 1)]
 
 
-def _bd_details(bd: BdEnergy, arm: Arm, anchor: Arm, cells: Sequence[str], sign: float) -> dict[str, Any]:
-    def names(columns: Sequence[int], rungs: Iterable[int]) -> list[str]:
-        return [cells[columns[r]] for r in rungs]
+def _bd_details(bd: BdEnergy, arm: Arm, anchor: Arm, cells: Sequence[str], sign: float) -> BdDetails:
+    def names(columns: Sequence[int], rungs: Iterable[int]) -> tuple[str, ...]:
+        return tuple(cells[columns[r]] for r in rungs)
 
-    return {
-        "leave_one_out": bd.leave_one_out,
-        "akima": bd.akima,
-        "saturating": bd.saturating,
-        "dropped": {"test": names(arm.columns, bd.dropped[0]), "anchor": names(anchor.columns, bd.dropped[1])},
-        "regimes": [
-            {"from": sign * regime.low, "to": sign * regime.high, "energy_change": regime.change}
+    return BdDetails(
+        leave_one_out=bd.leave_one_out,
+        akima=bd.akima,
+        saturating=bd.saturating,
+        dropped=Dropped(test=names(arm.columns, bd.dropped[0]), anchor=names(anchor.columns, bd.dropped[1])),
+        regimes=tuple(
+            QualityRange(from_=sign * regime.low, to=sign * regime.high, energy_change=regime.change)
             for regime in bd.regimes
-        ],
-        "rungs": [len(arm.columns), len(anchor.columns)],
-        "reason": bd.reason,
-    }
+        ),
+        rungs=(len(arm.columns), len(anchor.columns)),
+        reason=bd.reason,
+    )
 
 
-def _nothing(reason: str, evidence: Evidence) -> dict[str, Any]:
-    absent = _estimate(Estimate(value=None, low=None, high=None, level=0.95, n=0, method=METHOD))
-    names = ("bd_energy", "iso_quality_saving", "iso_energy_gain", "gain_per_joule")
-    return dict.fromkeys(names, absent) | {
-        "at_quality": None,
-        "bd_energy_p": None,
-        "overlap": 0.0,
-        "resolved": False,
-        "reason": reason,
-    }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return asdict(estimate)
+def _nothing(arm: Arm, anchor: Arm, reason: str) -> Comparison:
+    return Comparison(
+        test=arm.variant,
+        anchor=anchor.variant,
+        role=arm.role,
+        bd_energy=_NONE,
+        iso_quality_saving=_NONE,
+        iso_energy_gain=_NONE,
+        gain_per_joule=_NONE,
+        reason=reason,
+    )

@@ -150,6 +150,12 @@ class PairedCurves:
         """A statistic of the arms with its interval. `of` takes one `Ladders` per arm -> (rows,)."""
         return self.means.estimate(lambda rows: of(*self.split(rows)), level=level, what=what)
 
+    def column(self, arm: int, rung: int) -> tuple[int, int]:
+        """The columns of energy and quality of a rung in `means`; a negative rung counts from the end."""
+        start, width = 2 * sum(self.rungs[:arm]), self.rungs[arm]
+        place = range(width)[rung]
+        return start + place, start + width + place
+
     def split(self, rows: Array) -> tuple[Ladders, ...]:
         """Rows of means -> one `Ladders` per arm."""
         found, at = [], 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from perjoule.errors import RunError
+from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.warnings import warning
 
@@ -40,7 +41,7 @@ def mixtures(trials: pl.DataFrame) -> list[Mixture]:
     for key in _KEYS:
         if key not in trials.columns:
             continue
-        known = trials.filter(pl.col("failure").is_null() & pl.col("energy_j").is_not_null()).drop_nulls(key)
+        known = trials.filter(FINISHED & pl.col("energy_j").is_not_null()).drop_nulls(key)
         firsts = known.group_by("cell_id", key, maintain_order=True).agg(pl.col("trial_id").first())
         for (cell_id,), part in firsts.group_by("cell_id", maintain_order=True):
             if len(part) > 1:
@@ -84,7 +85,7 @@ def devices_of(trials: pl.DataFrame) -> tuple[str, ...]:
     """The devices of the finished windows in words, e.g. `NVIDIA A100-PCIE-40GB at 250 W`; empty if none is known."""
     if "device" not in trials.columns:
         return ()
-    known = trials.filter(pl.col("failure").is_null() & pl.col("energy_j").is_not_null()).drop_nulls("device")
+    known = trials.filter(FINISHED & pl.col("energy_j").is_not_null()).drop_nulls("device")
     limits = known["power_limit_w"] if "power_limit_w" in known.columns else [None] * len(known)
     pairs = dict.fromkeys(zip(known["device"], limits, strict=True))
     return tuple(name if limit_w is None else f"{name} at {limit_w:g} W" for name, limit_w in pairs)

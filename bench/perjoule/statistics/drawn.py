@@ -1,23 +1,18 @@
-"""One draw for everything that is said of a run: what two statements share is then not drawn twice.
-
-grid (prompts, seeds, cells) ──► Drawn.means      energies of the cells, then qualities metric after metric
-                                                  drawn by window groups: statistics that hold energy
-                             ──► Drawn.by_prompt  qualities metric after metric, drawn by prompts
-                             ──► Drawn.tails      shares of the worst images of the first metric, drawn by prompts
-"""
+"""One draw for everything that is said of a run: what two statements share is then not drawn twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
+from perjoule.statistics.facts import CellFacts, cell_facts
 from perjoule.statistics.grid import Draws, Grid, read_grid
-from perjoule.statistics.points import cell_facts, family_of
-from perjoule.statistics.resampling import RESAMPLES, Means
+from perjoule.statistics.resampling import RESAMPLES
 from perjoule.statistics.tails import at_or_below
+
+_KEPT = "perjoule.drawn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,18 +20,12 @@ class Drawn:
     """Arrays and draws of a run. `facts`: what does not depend on the metric, by cell."""
 
     grid: Grid
-    means: Means
-    by_prompt: Means
-    tails: Means
-    facts: dict[str, dict[str, Any]]
+    draws: Draws
+    facts: dict[str, CellFacts]
 
-    def of(self, metric: str) -> tuple[Grid, Draws]:
-        """The grid and the draws of one metric: columns are the cells' energies, then their qualities."""
-        count, number = len(self.grid.cells), list(self.grid.quality).index(metric)
-        qualities = range(number * count, (number + 1) * count)
-        joint = self.means.of([*range(count), *(count + c for c in qualities)])
-        grid = replace(self.grid, quality={metric: self.grid.quality[metric]})
-        return grid, Draws(joint=joint, by_prompt=self.by_prompt.of(list(qualities)))
+    def of(self, metric: str) -> Grid:
+        """The arrays of one metric."""
+        return replace(self.grid, quality={metric: self.grid.quality[metric]})
 
 
 def draw(run: Run, metrics: Sequence[str], resamples: int = RESAMPLES) -> Drawn:
@@ -46,28 +35,37 @@ def draw(run: Run, metrics: Sequence[str], resamples: int = RESAMPLES) -> Drawn:
         RunError: If a joule is not positive (names the trial).
     """
     grid = read_grid(run, metrics)
-    first = run.metrics[metrics[0]].sign * grid.quality[metrics[0]]
-    drawn = grid.drawn(resamples, further=[at_or_below(first)])
-    inner = len(grid.cells) * len(metrics)
-    return Drawn(
-        grid=grid,
-        means=drawn.joint,
-        by_prompt=drawn.by_prompt.of(slice(inner)),
-        tails=drawn.by_prompt.of(slice(inner, None)),
-        facts=cell_facts(run.trials),
-    )
+    tails = at_or_below(run.metrics[metrics[0]].sign * grid.quality[metrics[0]]) if metrics else None
+    return Drawn(grid=grid, draws=grid.drawn(resamples, tails=tails), facts=cell_facts(run.trials))
+
+
+def drawn_once(run: Run) -> Drawn:
+    """The draws of all metrics, the primary first. They are made once and kept with the run."""
+    kept = vars(run)
+    if _KEPT not in kept:
+        order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
+        kept[_KEPT] = draw(run, sorted(run.metrics, key=lambda name: (order.get(name, len(order)), name)))
+    found: Drawn = kept[_KEPT]
+    return found
+
+
+def drawn_for(run: Run, metric: str, resamples: int) -> Drawn:
+    """The draws that are kept with the run if they will do, else draws of this metric."""
+    kept: Drawn | None = vars(run).get(_KEPT)
+    if kept is not None and resamples == RESAMPLES and kept.draws.metrics[:1] == (metric,):
+        return kept
+    return draw(run, [metric], resamples)
 
 
 def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
     """What comparisons under one metric are made from."""
-    grid, draws = drawn.of(metric)
+    grid = drawn.of(metric)
     spec = run.metrics[metric]
     batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
     return Evidence(
         grid=grid,
-        means=draws.joint,
-        by_prompt=draws.by_prompt,
+        draws=drawn.draws,
         spec=spec,
         quality=spec.sign * grid.quality[metric],
-        arms=arms_of(grid, drawn.facts, family_of(run), draws.joint.point, batch_sizes),
+        arms=arms_of(grid, drawn.facts, run.families, drawn.draws.energy.point, batch_sizes),
     )

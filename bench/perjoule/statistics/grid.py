@@ -62,28 +62,36 @@ class Grid:
         """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
         return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
 
-    def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, further: Sequence[Array] = ()) -> Draws:
+    def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, tails: Array | None = None) -> Draws:
         """Draw once for all statistics of the run.
 
         Args:
             resamples: Rows.
             seed: Of the draws.
-            further: More arrays of prompts × seeds × columns to put behind the qualities, on the draws of prompts.
+            tails: What `perjoule.statistics.tails.at_or_below` gives for a metric, to be drawn with the prompts.
         """
         count = len(self.cells)
         arrays = [self.energy_j, *self.quality.values()]
+        further = [] if tails is None else [tails]
         if self.images_apart and len(self.prompts) >= STUDENT_BELOW:
             # every window holds one prompt: one draw serves both
             values = np.concatenate([*arrays, *further], axis=2)
             both = resample_windows(values, range(count), self.groups, resamples=resamples, seed=seed)
-            joint = both.of(slice(sum(a.shape[2] for a in arrays)))
-            return Draws(joint=joint, by_prompt=both.of(slice(count, None)))
+            return self._named(both.of(slice(count * len(arrays))), both.of(slice(count, None)))
         joint = resample_windows(
             np.concatenate(arrays, axis=2), range(count), self.groups, resamples=resamples, seed=seed
         )
         alone = [*self.quality.values(), *further] or [np.empty((*self.energy_j.shape[:2], 0))]
+        return self._named(joint, resample_means(np.concatenate(alone, axis=2), resamples=resamples, seed=seed))
+
+    def _named(self, joint: Means, by_prompt: Means) -> Draws:
+        inner = len(self.cells) * len(self.quality)
         return Draws(
-            joint=joint, by_prompt=resample_means(np.concatenate(alone, axis=2), resamples=resamples, seed=seed)
+            cells=len(self.cells),
+            metrics=tuple(self.quality),
+            joint=joint,
+            by_prompt=by_prompt.of(slice(inner)),
+            tails=by_prompt.of(slice(inner, None)),
         )
 
     @property
@@ -107,16 +115,44 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draws:
-    """The draws of a run.
+    """The draws of a run. Columns of `energy`, `quality` and `quality_alone` are the cells.
 
     Attributes:
+        cells: How many cells there are.
+        metrics: The metrics, in the order of their columns.
         joint: Energies of the cells, then qualities metric after metric, drawn by window groups: for every statistic
-            that holds energy.
-        by_prompt: The qualities and what was put behind them, drawn by prompts: for statistics of quality alone.
+            that contains energy.
+        by_prompt: The qualities metric after metric, drawn by prompts: for statistics of quality alone.
+        tails: The shares of the worst images, drawn by prompts; no columns if none were asked for.
     """
 
+    cells: int
+    metrics: tuple[str, ...]
     joint: Means
     by_prompt: Means
+    tails: Means
+
+    @property
+    def energy(self) -> Means:
+        """J/image, drawn by window groups."""
+        return self.joint.of(slice(self.cells))
+
+    def quality(self, metric: str) -> Means:
+        """Quality, on the draws of `energy`."""
+        return self.joint.of(self._columns(metric, self.cells))
+
+    def quality_alone(self, metric: str) -> Means:
+        """Quality, drawn by prompts."""
+        return self.by_prompt.of(self._columns(metric))
+
+    def paired(self, metric: str, *arms: Sequence[int]) -> Means:
+        """The energies of the cells of an arm, then their qualities, arm after arm, on the draws of `energy`."""
+        first = self._columns(metric, self.cells).start
+        return self.joint.of([c for arm in arms for start in (0, first) for c in (start + cell for cell in arm)])
+
+    def _columns(self, metric: str, start: int = 0) -> slice:
+        start += self.metrics.index(metric) * self.cells
+        return slice(start, start + self.cells)
 
 
 def cell_order(run: Run) -> list[str]:
@@ -135,15 +171,10 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         RunError: If a joule is not positive (names the trial), or the windows of a cell belong to different devices.
     """
     require_one_device(run)
-    trials = run.trials.filter(pl.col("failure").is_null())
+    trials = run.windows
     _require_positive(run, trials)
     windows = (
-        trials.select(
-            "cell_id",
-            "prompt_ids",
-            "seeds",
-            value=pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations")),
-        )
+        trials.select("cell_id", "prompt_ids", "seeds", value="energy_j_per_image")
         .explode("prompt_ids", "seeds")
         .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
     )

@@ -48,8 +48,7 @@ class Source:
 
 def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
     """All sources in a fixed order; absent ones say why. `evidence` None: no metric was scored."""
-    good = run.trials.filter(pl.col("failure").is_null())
-    per_image = pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations"))
+    good = run.windows
     windows = good.select(
         "cell_id",
         place=pl.int_range(pl.len()),
@@ -58,7 +57,7 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
             pl.col("seeds").cast(pl.List(pl.String)).list.join("\x1f"),
             separator="\x1e",
         ),
-        log=per_image.log(),
+        log=pl.col("energy_j_per_image").log(),
     ).filter(pl.col("log").is_finite())
     quality = None if evidence is None else _drawn_quality(evidence)
     imported = run.is_imported
@@ -92,9 +91,8 @@ def drift(run: Run) -> tuple[Estimate | None, str]:
     if run.is_imported:
         return None, "the run was imported: the order of its windows is not known"
     frame = (
-        run.trials.with_row_index("place")
-        .filter(pl.col("failure").is_null() & (pl.col("energy_j") > 0))
-        .with_columns(log=(pl.col("energy_j") / (pl.col("image_count") * pl.col("iterations"))).log())
+        run.windows.filter(pl.col("energy_j") > 0)
+        .with_columns(log=pl.col("energy_j_per_image").log())
         .with_columns(off=pl.col("log") - pl.col("log").mean().over("cell_id"))
     )
     n = len(frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,12 @@ import polars as pl
 
 from perjoule.runs.columns import POINT_COLUMNS
 from perjoule.runs.directory import WHOLE_CELL, Run
-from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known, read_grid
+from perjoule.statistics.drawn import drawn_once
+from perjoule.statistics.facts import CellFacts
+from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known
 from perjoule.statistics.pareto import non_dominated
 from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
-from perjoule.types import Estimate, MetricSpec, weakest
+from perjoule.types import Estimate, MetricSpec
 
 ENERGY_METHOD = "mean over prompts of J/image"
 QUALITY_METHOD = "mean over prompts of the mean over seeds"
@@ -32,24 +34,23 @@ def operating_points(run: Run) -> pl.DataFrame:
         with the family's own longest run, so its frontier is computed inside each family. A run without any metric has
         one row per cell, with energy alone.
     """
-    grid = read_grid(run, list(run.metrics))
-    return points_of(run, grid, grid.drawn(), cell_facts(run.trials))
+    drawn = drawn_once(run)
+    return points_of(run, drawn.grid, drawn.draws, drawn.facts)
 
 
-def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any]]) -> pl.DataFrame:
+def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -> pl.DataFrame:
     """`operating_points` on arrays, draws and facts that are there already."""
-    count = len(grid.cells)
-    families = family_of(run)
+    families = run.families
     energy = [
         cell_value(estimate, facts[cell]) if one else estimate
         for estimate, cell, one in zip(
-            energy_estimates(grid, draws.joint), grid.cells, grid.is_cell_value(ENERGY), strict=True
+            energy_estimates(grid, draws.energy), grid.cells, grid.is_cell_value(ENERGY), strict=True
         )
     ]
     common = [
-        {name: value for name, value in facts[cell].items() if name in POINT_COLUMNS}
+        {name: value for name, value in asdict(facts[cell]).items() if name in POINT_COLUMNS}
         | _spread("energy", energy[i], "energy_j_per_image")
-        | {"cell_id": cell, "family": families[facts[cell]["variant"]]}
+        | {"cell_id": cell, "family": families[facts[cell].variant]}
         for i, cell in enumerate(grid.cells)
     ]
     if not grid.quality:
@@ -57,21 +58,17 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any
         rows = [row | {"on_frontier": False} | counts.get(row["cell_id"], _NO_COUNT) for row in common]
         return pl.DataFrame(rows, schema=POINT_COLUMNS)
     rows = []
-    for number, metric in enumerate(grid.quality, 1):
-        spec = run.metrics[metric]
-        columns = range(number * count, (number + 1) * count)
+    for metric in (name for name in run.metrics if name in grid.quality):
+        spec, alone = run.metrics[metric], draws.quality_alone(metric)
         known, single = prompts_known(grid.quality[metric]), grid.is_cell_value(metric)
-        quality = [
-            _column(draws.by_prompt, column - count, int(n), QUALITY_METHOD)
-            for column, n in zip(columns, known, strict=True)
-        ]
+        quality = [_column(alone, column, int(n), QUALITY_METHOD) for column, n in enumerate(known)]
         quality = [
             cell_value(estimate, facts[cell]) if one else estimate
             for estimate, cell, one in zip(quality, grid.cells, single, strict=True)
         ]
         counts = _scored(run, metric)
-        groups = [families[facts[c]["variant"]] if spec.track == "fidelity" else "" for c in grid.cells]
-        on, chance = _frontier(draws.joint, np.arange(count), np.array(columns), spec, groups)
+        groups = [families[facts[c].variant] if spec.track == "fidelity" else "" for c in grid.cells]
+        on, chance = _frontier(draws.energy, draws.quality(metric), spec, groups)
         # which cell of a group is best in a draw hangs on all of them, and of a cell value the draws know nothing
         unsure = {group for group, one in zip(groups, single, strict=True) if one}
         chance = np.where([group in unsure for group in groups], np.nan, chance)
@@ -92,7 +89,7 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, dict[str, Any
 
 
 def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
-    """J/image of each cell, from draws whose first columns are the cells' energies.
+    """J/image of each cell, from draws of the cells' energies.
 
     A cell of one window group has no interval: its windows hold the same prompts, so nothing is known of the scatter
     between prompts. A cell is drawn by its own groups where those are finer than the common ones of all cells, or so
@@ -112,70 +109,25 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     return found
 
 
-def cell_value(estimate: Estimate, facts: dict[str, Any]) -> Estimate:
+def cell_value(estimate: Estimate, facts: CellFacts) -> Estimate:
     """A number that a table states for a whole cell: no interval, and as many images as the table states, or 1."""
-    return replace(estimate, low=None, high=None, n=facts["stated_n"] or 1, method=CELL_VALUE)
-
-
-def family_of(run: Run) -> dict[str, str]:
-    """Variant -> family; a variant that the suite does not know is a family of its own."""
-    named = {variant.name: variant.family or variant.name for variant in run.suite.variants}
-    return {name: named.get(name, name) for name in run.trials["variant"].unique()}
-
-
-def was_stopped() -> pl.Expr:
-    """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
-    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
-
-
-def cell_facts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """What does not depend on the metric, by cell."""
-    images = pl.col("image_count") * pl.col("iterations")
-    good = pl.col("failure").is_null()
-    measured = good & pl.col("energy_j").is_not_null()
-    timed = good & ~was_stopped() & pl.col("duration_s").is_not_null()
-    bounded = measured & pl.col("uncertainty_j").is_not_null()
-    whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
-    counted = good & pl.col("nfe_per_image").is_not_null()
-    weight = pl.col("image_count").filter(counted)
-    frame = trials.group_by("cell_id").agg(
-        pl.col("variant", "role", "policy").first(),
-        steps_mean=pl.col("steps").filter(good).explode().mean(),
-        nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
-        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / images.filter(timed).sum(),
-        # bounds of windows add up: an error common to all windows (gain, idle) does not average out
-        energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / images.filter(bounded).sum(),
-        seen=pl.col("provenance").filter(measured).fill_null("not stated").unique(),
-        boundaries=pl.col("boundary").filter(good).unique().sort(),
-        stated_n=images.filter(whole).sum(),
-    )
-    found = {}
-    for row in frame.iter_rows(named=True):
-        seen, boundaries = set(row.pop("seen")), [b for b in row.pop("boundaries") if b]
-        row["provenance"] = weakest(seen)
-        row["boundary"] = boundaries[0] if boundaries else None
-        found[row.pop("cell_id")] = {
-            k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()
-        }
-    return found
+    return replace(estimate, low=None, high=None, n=facts.stated_n or 1, method=CELL_VALUE)
 
 
 def _column(means: Means, column: int, n: int, what: str) -> Estimate:
     return means.of([column]).estimate(lambda rows: rows[:, 0], what=what, n=n)
 
 
-def _frontier(
-    means: Means, energy: Any, quality: Any, spec: MetricSpec, groups: list[str]
-) -> tuple[Array | Any, Array]:
+def _frontier(energy: Means, quality: Means, spec: MetricSpec, groups: list[str]) -> tuple[Array | Any, Array]:
     """Who is on the frontier of its group, and in which share of the resamples."""
     on, chance = np.zeros(len(groups), bool), np.full(len(groups), np.nan)
     sign = spec.sign
     for group in sorted(set(groups)):
         members = np.flatnonzero(np.array(groups) == group)
-        point_e, point_q = means.point[:, energy[members]], sign * means.point[:, quality[members]]
+        point_e, point_q = energy.point[:, members], sign * quality.point[:, members]
         on[members] = non_dominated(point_e, point_q)[0]
-        if len(means.resamples) and np.isfinite(point_e).any() and np.isfinite(point_q).any():
-            rows_e, rows_q = means.resamples[:, energy[members]], sign * means.resamples[:, quality[members]]
+        if len(energy.resamples) and np.isfinite(point_e).any() and np.isfinite(point_q).any():
+            rows_e, rows_q = energy.resamples[:, members], sign * quality.resamples[:, members]
             # one window group or one scored prompt has no draws: it keeps its place, and no chance is known of it
             undrawn_e, undrawn_q = np.isnan(rows_e).all(0), np.isnan(rows_q).all(0)
             shares = non_dominated(np.where(undrawn_e, point_e, rows_e), np.where(undrawn_q, point_q, rows_q)).mean(0)

@@ -5,68 +5,71 @@ One record per arm and metric, all on the draws that were made for the frontier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator
 
 from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
 from perjoule.statistics.bd import bd_energy_of
 from perjoule.statistics.comparisons import anchor_of
 from perjoule.statistics.drawn import Drawn, evidence_of
+from perjoule.statistics.records import Frontier, Sensitivity
 
 
-def bd_by_metric(run: Run, drawn: Drawn, compared: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def bd_by_metric(run: Run, drawn: Drawn, compared: Frontier | None = None) -> tuple[Sensitivity, ...]:
     """Arm × metric, in the order of the draws' metrics; arms without an anchor under a metric are left out.
 
     `compared`: a record of `frontier_of` on the same draws, whose metric is then not worked out again.
     """
-    known = compared["metric"] if compared else ""
-    found = _taken(known, compared["comparisons"]) if compared else []
+    found = [] if compared is None else list(_taken(compared))
     for metric in drawn.grid.quality:
-        if metric == known:
-            continue
-        evidence = evidence_of(run, drawn, metric)
-        sign = evidence.spec.sign
-        bound = evidence.spec.bounds[1 if sign > 0 else 0]
-        for arm in evidence.arms:
-            anchor = anchor_of(arm, evidence.arms, evidence.spec)
-            if anchor is None or min(len(arm.columns), len(anchor.columns)) < 2:
-                continue
-            record: dict[str, Any] = {"metric": metric, "test": arm.variant, "anchor": anchor.variant}
-            try:
-                bd = bd_energy_of(evidence.paired(arm, anchor), None if bound is None else sign * bound)
-            except EvidenceError as error:
-                found.append(record | {"bd_energy": None, "reason": str(error)})
-                continue
-            found.append(
-                record
-                | {
-                    "bd_energy": asdict(bd.estimate),
-                    "akima": bd.akima,
-                    "saturating": bd.saturating,
-                    "leave_one_out": bd.leave_one_out,
-                    "overlap": bd.overlap,
-                    "dropped": [len(bd.dropped[0]), len(bd.dropped[1])],
-                    "resolved": bd.resolved,
-                    "reason": bd.reason,
-                }
-            )
-    return found
+        if compared is None or metric != compared.metric:
+            found += _under(run, drawn, metric)
+    return tuple(found)
 
 
-def _taken(metric: str, comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same records from comparisons that are there already."""
-    found: list[dict[str, Any]] = []
-    for record in comparisons:
-        details = record.get("bd")
-        if details is None or min(details["rungs"]) < 2:
+def _under(run: Run, drawn: Drawn, metric: str) -> Iterator[Sensitivity]:
+    evidence = evidence_of(run, drawn, metric)
+    sign = evidence.spec.sign
+    bound = evidence.spec.bounds[1 if sign > 0 else 0]
+    for arm in evidence.arms:
+        anchor = anchor_of(arm, evidence.arms, evidence.spec)
+        if anchor is None or min(len(arm.columns), len(anchor.columns)) < 2:
             continue
-        names = ("test", "anchor", "bd_energy", "overlap", "resolved")
-        found.append(
-            {"metric": metric}
-            | {name: record[name] for name in names}
-            | {name: details[name] for name in ("akima", "saturating", "leave_one_out", "reason")}
-            | {"dropped": [len(details["dropped"][side]) for side in ("test", "anchor")]}
+        try:
+            bd = bd_energy_of(evidence.paired(arm, anchor), None if bound is None else sign * bound)
+        except EvidenceError as error:
+            yield Sensitivity(metric=metric, test=arm.variant, anchor=anchor.variant, reason=str(error))
+            continue
+        yield Sensitivity(
+            metric=metric,
+            test=arm.variant,
+            anchor=anchor.variant,
+            bd_energy=bd.estimate,
+            akima=bd.akima,
+            saturating=bd.saturating,
+            leave_one_out=bd.leave_one_out,
+            overlap=bd.overlap,
+            dropped=(len(bd.dropped[0]), len(bd.dropped[1])),
+            resolved=bd.resolved,
+            reason=bd.reason,
         )
-    return found
+
+
+def _taken(compared: Frontier) -> Iterator[Sensitivity]:
+    """The same records from comparisons that are there already."""
+    for record in compared.comparisons:
+        details = record.bd
+        if details is not None and min(details.rungs) >= 2:
+            yield Sensitivity(
+                metric=compared.metric or "",
+                test=record.test,
+                anchor=record.anchor,
+                bd_energy=record.bd_energy,
+                akima=details.akima,
+                saturating=details.saturating,
+                leave_one_out=details.leave_one_out,
+                overlap=record.overlap,
+                dropped=(len(details.dropped.test), len(details.dropped.anchor)),
+                resolved=record.resolved,
+                reason=details.reason,
+            )

@@ -18,11 +18,11 @@ from perjoule.errors import SuiteError, UnknownNameError, UsageError
 from perjoule.files import decode_text, write_text
 from perjoule.registry import merged_files
 from perjoule.shares import below_one
+from perjoule.text import is_name
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_SEED = 2**64 - 1
 # the prompt source, and a model that is not stated, of a suite that `perjoule import` wrote
 IMPORTED = "imported"
@@ -279,7 +279,7 @@ def _check_timesteps(variant: Variant, where: str) -> None:
 
 
 def _check_name(name: str, key: str, where: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise SuiteError(
             f"{where}: {key} = {name!r}: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
         )

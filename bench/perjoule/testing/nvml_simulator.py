@@ -37,6 +37,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from perjoule.files import replacing
 from perjoule.meters.clock import Cancel, SystemClock
 from perjoule.testing.meter import ConstantPower, SquareWave, VirtualClock
 
@@ -341,30 +342,16 @@ def build(folder: Path) -> Path:
     library = folder.resolve() / digest[:16] / SONAME
     if library.exists():
         return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=library.parent)
-    os.close(handle)
-    fresh = Path(name)
-    try:
-        if digest in _builds:
-            fresh.write_bytes(_builds[digest])
-        else:
-            _compile(fresh)
-            _builds[digest] = fresh.read_bytes()
-        fresh.chmod(0o755)
-        _write_whole(library.with_name("nvidia-smi"), SMI.encode())
-        fresh.replace(library)  # whole or not at all, whoever else builds at the same time
-    finally:
-        fresh.unlink(missing_ok=True)
+    if digest not in _builds:
+        with tempfile.TemporaryDirectory() as place:
+            _compile(Path(place) / SONAME)
+            _builds[digest] = (Path(place) / SONAME).read_bytes()
+    # the library last: who finds it finds both
+    for target, content in ((library.with_name("nvidia-smi"), SMI.encode()), (library, _builds[digest])):
+        with replacing(target) as file:
+            os.fchmod(file.fileno(), 0o755)
+            file.write(content)
     return library
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(name).chmod(0o755)
-    Path(name).replace(target)
 
 
 def _compile(target: Path) -> None:

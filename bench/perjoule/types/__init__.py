@@ -20,7 +20,7 @@ from perjoule.types.energy import (
     weakest,
 )
 from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFindings
-from perjoule.types.scores import Direction, Estimate, MetricSpec, Score, SetScore, Track
+from perjoule.types.scores import Direction, Estimate, Interval, MetricSpec, Score, SetScore, Track
 from perjoule.types.suites import Cache, Denoiser, Lora, Metrics, PromptSource, Protocol, Role, Runtime, Suite, Variant
 from perjoule.types.trials import Assignment, Cell, Trial
 
@@ -41,6 +41,7 @@ __all__ = [
     "Estimate",
     "Examination",
     "IdlePower",
+    "Interval",
     "Lora",
     "MachineLoad",
     "MetricSpec",

@@ -83,12 +83,23 @@ class SetScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A number with its interval. n: how many independent units (prompts) it rests on."""
+class Interval:
+    """A number and the ends of its interval; None where there is none."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """True if the number and both ends are there."""
+        return self.value is not None and self.low is not None and self.high is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate(Interval):
+    """An interval that was worked out. n: how many independent units (prompts) it rests on."""
+
     level: float
     n: int
     method: str

@@ -153,6 +153,11 @@ class Variant:
     safety_checker: bool = False
     family: str = ""
 
+    @property
+    def family_name(self) -> str:
+        """The family; the variant alone where none is stated."""
+        return self.family or self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:

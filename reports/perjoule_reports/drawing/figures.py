@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from perjoule.statistics.attainment import Attainment
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, text_width
 from perjoule_reports.drawing.labels import Board, Point
@@ -287,7 +288,7 @@ def _emptiest(board: Board) -> Corner:
     return min(corners, key=hidden)
 
 
-def _present(value: fmt.Interval) -> list[float]:
+def _present(value: Interval) -> list[float]:
     return [v for v in (value.value, value.low, value.high) if v is not None and np.isfinite(v)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from perjoule.statistics.points import was_stopped
+from perjoule.statistics.facts import was_stopped
 from perjoule_reports.drawing.canvas import Room, render
 from perjoule_reports.drawing.svg import CARD, SERIES, Svg, embed
 from perjoule_reports.evidence import Arm, Evidence
@@ -49,10 +49,7 @@ def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str,
 
 
 def _sums(run: RunData) -> dict[str, dict[str, float]]:
-    if not {"cell_id", "phases_s"} <= set(run.trials.columns):
-        return {}
-    ran = run.trials.filter(~was_stopped()) if "warnings" in run.trials.columns else run.trials
-    frame = ran.select("cell_id", "phases_s").drop_nulls("phases_s")
+    frame = run.trials.filter(~was_stopped()).select("cell_id", "phases_s").drop_nulls("phases_s")
     if frame.schema["phases_s"] == pl.String:
         frame = frame.filter(~pl.col("phases_s").str.strip_chars().is_in(["", "{}"]))
         if frame.is_empty():

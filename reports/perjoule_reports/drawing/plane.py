@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
 from perjoule.statistics.resampling import Array
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.plots import grid, make_figure, of_joules
 from perjoule_reports.drawing.svg import GOOD, INK, MUTED, SERIES
@@ -115,7 +116,7 @@ def _table(verdict: Verdict, region: Array) -> Table:
         ends = 100 * np.expm1(ends) if column == 0 else ends
         joint = f"[{fmt.number(float(ends.min()))}, {fmt.number(float(ends.max()))}]" if len(ends) else fmt.ABSENT
         change = axis.change
-        scaled = fmt.Interval(
+        scaled = Interval(
             value=None if change.value is None else factor * change.value,
             low=None if change.low is None else factor * change.low,
             high=None if change.high is None else factor * change.high,

@@ -14,10 +14,9 @@ from markupsafe import Markup
 
 from perjoule_reports.drawing.plots import GLYPHS
 from perjoule_reports.drawing.svg import SERIES
-from perjoule_reports.format import provenance_title
+from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.pages.payload import to_script
 from perjoule_reports.records import Report
-from perjoule_reports.trust import PROVENANCE_WORDS
 
 
 def render_html(report: Report) -> str:

@@ -15,9 +15,8 @@ import polars as pl
 
 from perjoule.errors import PerjouleError
 from perjoule.runs.directory import Run, is_run, load_run
-from perjoule.suite.schedule import make_plan
-from perjoule.types import weakest
-from perjoule_reports.format import Interval, clean, finite
+from perjoule.types import Interval, weakest
+from perjoule_reports.format import clean, finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,7 @@ def read_line(folder: Path) -> RunLine:
 
 def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
     points = run.points
-    if points.is_empty() or "cell_id" not in points.columns:
+    if points.is_empty():
         return {}, None, ""
     rows = points.to_dicts()
     primary = run.suite.metrics.primary
@@ -183,9 +182,7 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
             for line in lines:
                 done += line.endswith(b"\n")
                 failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
-    if run.is_imported:
-        return done, failed, None
-    return done, failed, len(make_plan(run.suite, run.prompt_set))
+    return done, failed, run.planned_trials
 
 
 def _headline(file: Path) -> str:

@@ -14,16 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from perjoule.errors import RunError
 from perjoule.files import write_text
 from perjoule.runs.directory import holds_runs
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.canvas import render
 from perjoule_reports.drawing.figures import GLYPHS, MARKERS
 from perjoule_reports.drawing.svg import CARD, GRID, INK, SERIES, Svg, embed
-from perjoule_reports.format import Interval
 from perjoule_reports.pages.html import render_page
 from perjoule_reports.pages.index import BrokenRun, RunLine, SuiteRuns, read_folder
 
 SPARK = (4.2, 1.5)  # inches
-_TONES = {"measured": "calm", "estimated": "loud", "not stated": "loud", "simulated": "alarm", None: "plain"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,7 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
             run=run,
             when=_when(run.created),
             href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
-            tone=_TONES.get(run.provenance, "plain"),
+            tone=fmt.TONES.get(run.provenance, "plain"),
             series=places[run.series],
             energy=fmt.interval(_energy(run, suite), unit),
             quality=fmt.interval(_quality(run, suite)),

@@ -6,12 +6,11 @@ Foreign text is escaped so that it cannot open a table cell, a link, a mention, 
 from __future__ import annotations
 
 from perjoule.text import escape_markdown as escape
-from perjoule_reports.format import provenance_title
+from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.records import Cell, Column, Report, Section, Table
 
 COMMENT_BYTES = 60_000  # GitHub takes 65 536 characters
 MOST_ROWS = 60
-_NOT_MEASURED = {"not stated": "the imported table does not say how its joules were obtained"}
 
 
 def render_markdown(report: Report) -> str:
@@ -20,8 +19,8 @@ def render_markdown(report: Report) -> str:
     lines += [f"## {escape(report.stamp.sign)} {escape(report.stamp.word)}", "", escape(report.stamp.sentence), ""]
     if report.provenance != "measured":
         title = provenance_title(report.provenance, report.imported)
-        words = "there are no joules" if report.provenance is None else _NOT_MEASURED.get(report.provenance)
-        lines += [f"> **{title}**: {words or 'not a measurement'}", ""]
+        known = {None: "there are no joules", "not stated": PROVENANCE_WORDS["not stated"]}
+        lines += [f"> **{title}**: {known.get(report.provenance, 'not a measurement')}", ""]
     lines += [f"**{escape(report.headline.sentence)}**", ""]
     for sentence in report.headline.support:
         lines += [escape(sentence), ""]

@@ -6,17 +6,19 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
+from perjoule.statistics.records import Frontier
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import Suite
+from perjoule.types.documents import document
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, missing_trials
+from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.pages.schema import Compared, Drift, Gate, Quality, Result, ResultCell, ResultFrontier, Trials
 from perjoule_reports.records import Headline, RunData, Stamp, Table
 
-SCHEMA = 1
 _DIGITS = 6
 MOST_PROMPTS = 2_000
 
@@ -31,34 +33,43 @@ def payload(
 ) -> dict[str, Any]:
     """Collect everything that another program may want from a report."""
     estimate, why = analysis.drift
-    done, planned = missing_trials(run)
-    return {
-        "schema": SCHEMA,
-        "kind": "perjoule-result",
-        "suite": _plain(_stated(run.suite) if run.is_imported else asdict(run.suite)),
-        "verdict": stamp.word.lower().replace(" ", "-"),
-        "gate": None if analysis.verdict is None else _plain(analysis.verdict.as_json()),
-        "headline": headline.sentence,
-        "deploy": list(headline.deploy),
-        "beware": list(headline.beware),
-        "compared": {"test": headline.test or None, "anchor": headline.anchor or None},
-        "provenance": evidence.provenance,
-        "trials": {"finished": done, "planned": planned or None},
-        "boundaries": list(evidence.boundaries),
-        "primary_metric": evidence.primary.name if evidence.primary else None,
-        "metrics": {name: _plain(asdict(spec)) for name, spec in sorted(run.metrics.items())},
-        "interval_methods": list(evidence.interval_methods),
-        "cells": [_cell(arm) for arm in evidence.arms],
-        "frontier": None if analysis.frontier is None else _plain(_shorter(analysis.frontier)),
-        "contrasts": {cell: _plain(asdict(found)) for cell, found in sorted(analysis.contrasts.items())},
-        "sensitivity": _plain(analysis.sensitivity),
-        "variability": [_plain(asdict(source)) for source in analysis.variability],
-        "drift": {"estimate": None if estimate is None else _plain(asdict(estimate)), "reason": why or None},
-        "carbon": None if analysis.carbon is None else _plain(asdict(analysis.carbon)),
-        "notes": {name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},
-        "environment": _plain(run.environment),
-        **_prompts(run),
-    }
+    result = Result(
+        suite=_stated(run.suite) if run.is_imported else asdict(run.suite),
+        verdict=stamp.word.lower().replace(" ", "-"),  # type: ignore[arg-type]
+        gate=None if analysis.verdict is None else _as(Gate, analysis.verdict),
+        headline=headline.sentence,
+        deploy=headline.deploy,
+        beware=headline.beware,
+        compared=Compared(test=headline.test or None, anchor=headline.anchor or None),
+        provenance=evidence.provenance,
+        trials=Trials(finished=len(run.trials), planned=run.planned_trials),
+        boundaries=evidence.boundaries,
+        primary_metric=evidence.primary.name if evidence.primary else None,
+        metrics=dict(sorted(run.metrics.items())),
+        interval_methods=evidence.interval_methods,
+        cells=tuple(map(_cell, evidence.arms)),
+        frontier=None if analysis.frontier is None else _shorter(analysis.frontier),
+        contrasts=dict(sorted(analysis.contrasts.items())),
+        sensitivity=analysis.sensitivity,
+        variability=analysis.variability,
+        drift=Drift(estimate=estimate, reason=why or None),
+        carbon=analysis.carbon,
+        notes={name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},
+        environment=run.environment,
+        prompts=None
+        if len(run.prompts) > MOST_PROMPTS  # the run directory holds them all
+        else {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())},
+        prompt_count=len(run.prompts),
+        # a table may state no prompts, and the digest of nothing is that of no set
+        prompt_set_sha256=prompt_digest(run.prompts) if run.prompts or not run.is_imported else None,
+    )
+    found: dict[str, Any] = _plain(document(result))
+    return found
+
+
+def _as(record: Any, other: Any, **more: Any) -> Any:
+    """Return `record`, a dataclass, with what the other record has of it."""
+    return record(**{f.name: getattr(other, f.name) for f in fields(record) if hasattr(other, f.name)} | more)
 
 
 def _stated(suite: Suite) -> dict[str, Any]:
@@ -76,21 +87,11 @@ def _stated(suite: Suite) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
+def _shorter(frontier: Frontier) -> ResultFrontier:
     """The record of `perjoule frontier` without what stands elsewhere in the result."""
-    return {key: value for key, value in frontier.items() if key not in ("schema", "suite", "points")} | {
-        "quality_p10": {point["cell_id"]: point["quality_p10"] for point in frontier["points"]}
-    }
-
-
-def _prompts(run: RunData) -> dict[str, Any]:
-    """Prompt texts by id, of large sets only the digest: the run directory holds them all."""
-    # a table may state no prompts, and the digest of nothing is that of no set
-    sha256 = prompt_digest(run.prompts) if run.prompts or not run.is_imported else None
-    digest: dict[str, Any] = {"prompt_set_sha256": sha256, "prompt_count": len(run.prompts)}
-    if len(run.prompts) > MOST_PROMPTS:
-        return digest | {"prompts": None}
-    return digest | {"prompts": {fmt.clean(k): str(v) for k, v in sorted(run.prompts.items())}}
+    tails = {point.cell_id: point.quality_p10 for point in frontier.points}
+    found: ResultFrontier = _as(ResultFrontier, frontier, quality_p10=tails)
+    return found
 
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
@@ -109,34 +110,29 @@ def to_script(value: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _cell(arm: Arm) -> dict[str, Any]:
-    found = {
-        "cell_id": arm.cell_id,
-        "variant": arm.variant,
-        "role": arm.role,
-        "policy": arm.policy,
-        "family": arm.family,
-        "steps_mean": arm.steps,
-        "steps_p5_p95": arm.steps_spread,
-        "nfe_mean": arm.nfe,
-        "energy_j_per_image": asdict(arm.energy),
-        "energy_bound_j_per_image": arm.energy_bound_j,
-        "mean_power_w": arm.mean_power_w,
-        "duration_s_per_image": arm.duration_s,
-        "provenance": arm.provenance,
-        "boundary": arm.boundary,
-        "n_prompts": arm.prompt_count,
-        "n_seeds": arm.seed_count,
-        "quality": {
-            name: {
-                **asdict(value),
-                "on_frontier": arm.on_frontier.get(name, False),
-                "p_on_frontier": arm.p_on_frontier.get(name),
-            }
+def _cell(arm: Arm) -> ResultCell:
+    found: ResultCell = _as(
+        ResultCell,
+        arm,
+        steps_mean=arm.steps,
+        steps_p5_p95=arm.steps_spread,
+        nfe_mean=arm.nfe,
+        energy_j_per_image=arm.energy,
+        energy_bound_j_per_image=arm.energy_bound_j,
+        duration_s_per_image=arm.duration_s,
+        n_prompts=arm.prompt_count,
+        n_seeds=arm.seed_count,
+        quality={
+            name: _as(
+                Quality,
+                value,
+                on_frontier=arm.on_frontier.get(name, False),
+                p_on_frontier=arm.p_on_frontier.get(name),
+            )
             for name, value in sorted(arm.quality.items())
         },
-    }
-    return {key: _plain(value) for key, value in found.items()}
+    )
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -1,98 +1,133 @@
-"""The JSON Schema of `result.json`, for `perjoule schema`."""
+"""The records of `result.json`, and its JSON Schema for `perjoule schema`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from perjoule.types import PROVENANCES
-from perjoule_reports.pages.payload import SCHEMA
+from perjoule.gating.records import Verdict
+from perjoule.meters.carbon import Carbon
+from perjoule.statistics.contrasts import Contrast
+from perjoule.statistics.noise import Source
+from perjoule.statistics.records import Comparison, Hypervolume, Knee, Marginal, Sensitivity
+from perjoule.types import Direction, Estimate, Interval, MetricSpec, Provenance, Track
+from perjoule.types.documents import SCHEMA, schema_of
 
-_NUMBER: dict[str, Any] = {"type": ["number", "null"]}
-_TEXT: dict[str, Any] = {"type": ["string", "null"]}
-_TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-_QUADRANTS = ("cheaper_and_better", "dearer_and_better", "cheaper_and_worse", "dearer_and_worse")
-_ESTIMATE: dict[str, Any] = {"$ref": "#/$defs/Estimate"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The cells that the headline compares; None if it compares none."""
+
+    test: str | None
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """How many trials are in the run, and how many its plan has; None for an imported run."""
+
+    finished: int
+    planned: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality(Interval):
+    """The quality of a cell under one metric."""
+
+    on_frontier: bool
+    p_on_frontier: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultCell:
+    """A cell: what it costs and, by metric, how good its images are."""
+
+    cell_id: str
+    variant: str
+    role: str
+    policy: str
+    family: str
+    steps_mean: float | None
+    steps_p5_p95: tuple[float, float] | None
+    nfe_mean: float | None
+    energy_j_per_image: Interval
+    energy_bound_j_per_image: float | None
+    mean_power_w: float | None
+    duration_s_per_image: float | None
+    provenance: Provenance | None
+    boundary: str | None
+    n_prompts: int
+    n_seeds: int
+    quality: Mapping[str, Quality]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFrontier:
+    """The record of `perjoule frontier --json` without its points, of which only `quality_p10` remains, by cell."""
+
+    metric: str | None
+    direction: Direction | None
+    track: Track | None
+    frontier: tuple[str, ...]
+    hypervolume: Hypervolume | None
+    marginal: tuple[Marginal, ...]
+    knee: Knee | None
+    comparisons: tuple[Comparison, ...]
+    quality_p10: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Change of energy over the run, or why there is none."""
+
+    estimate: Estimate | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate(Verdict):
+    """The verdict as `perjoule gate --json` prints it."""
+
+    schema: Literal[1] = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `perjoule report` writes next to the page and embeds in it.
+
+    `suite` is the suite as run, `environment` the record of the system under test, `notes` the tables of warnings.
+    Of large sets `prompts` is None.
+    """
+
+    kind: Literal["perjoule-result"] = "perjoule-result"
+    suite: Mapping[str, Any]
+    verdict: Literal["pass", "fail", "inconclusive", "invalid", "no-gate"]
+    gate: Gate | None
+    headline: str
+    deploy: tuple[str, ...]
+    beware: tuple[str, ...]
+    compared: Compared
+    provenance: Provenance | None
+    trials: Trials
+    boundaries: tuple[str, ...]
+    primary_metric: str | None
+    metrics: Mapping[str, MetricSpec]
+    interval_methods: tuple[str, ...]
+    cells: tuple[ResultCell, ...]
+    frontier: ResultFrontier | None
+    contrasts: Mapping[str, Contrast]
+    sensitivity: tuple[Sensitivity, ...]
+    variability: tuple[Source, ...]
+    drift: Drift
+    carbon: Carbon | None
+    notes: Mapping[str, list[list[str]]]
+    environment: Mapping[str, Any]
+    prompts: Mapping[str, str] | None = None
+    prompt_count: int
+    prompt_set_sha256: str | None
 
 
 def result_schema() -> dict[str, Any]:
-    """JSON Schema of what `perjoule report` writes beside the page and embeds in it."""
-    properties: dict[str, Any] = {
-        "schema": {"const": SCHEMA},
-        "kind": {"const": "perjoule-result"},
-        "suite": {"type": "object"},
-        "verdict": {"enum": ["pass", "fail", "inconclusive", "invalid", "no-gate"]},
-        "gate": {"type": ["object", "null"], "description": "as printed by perjoule gate --json"},
-        "headline": {"type": "string"},
-        "deploy": _TEXTS,
-        "beware": _TEXTS,
-        "compared": _object(test=_TEXT, anchor=_TEXT),
-        "provenance": {"enum": [*PROVENANCES, None]},
-        "trials": _object(finished={"type": "integer"}, planned={"type": ["integer", "null"]}),
-        "boundaries": _TEXTS,
-        "primary_metric": _TEXT,
-        "metrics": {"type": "object"},
-        "interval_methods": _TEXTS,
-        "cells": {"type": "array", "items": {"$ref": "#/$defs/Cell"}},
-        "frontier": {
-            "type": ["object", "null"],
-            "description": "as printed by perjoule frontier --json, without points",
-        },
-        "contrasts": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Contrast"}},
-        "sensitivity": {"type": "array", "items": {"$ref": "#/$defs/Sensitivity"}},
-        "variability": {"type": "array", "items": {"$ref": "#/$defs/Source"}},
-        "drift": _object(estimate={"anyOf": [_ESTIMATE, {"type": "null"}]}, reason=_TEXT),
-        "carbon": {"type": ["object", "null"]},
-        "notes": {"type": "object"},
-        "environment": {"type": "object"},
-        "prompts": {"type": ["object", "null"]},
-        "prompt_count": {"type": "integer"},
-        "prompt_set_sha256": _TEXT,
-    }
-    return _object(**properties) | {"$defs": _definitions()}
-
-
-def _definitions() -> dict[str, Any]:
-    interval = _object(value=_NUMBER, low=_NUMBER, high=_NUMBER)
-    quality = _object(value=_NUMBER, low=_NUMBER, high=_NUMBER, on_frontier={"type": "boolean"}, p_on_frontier=_NUMBER)
-    texts = {name: {"type": "string"} for name in ("cell_id", "variant", "role", "policy", "family")}
-    numbers = ("steps_mean", "nfe_mean", "energy_bound_j_per_image", "mean_power_w", "duration_s_per_image")
-    return {
-        "Estimate": _object(
-            value=_NUMBER, low=_NUMBER, high=_NUMBER, level={"type": "number"}, n={"type": "integer"},
-            method={"type": "string"},
-        ),
-        "Cell": _object(
-            **texts,
-            **dict.fromkeys(numbers, _NUMBER),
-            steps_p5_p95={"type": ["array", "null"], "items": {"type": "number"}},
-            energy_j_per_image=interval,
-            provenance=_TEXT,
-            boundary=_TEXT,
-            n_prompts={"type": "integer"},
-            n_seeds={"type": "integer"},
-            quality={"type": "object", "additionalProperties": quality},
-        ),
-        "Contrast": _object(
-            cell_id={"type": "string"}, anchor_cell_id={"type": "string"}, energy_ratio=_ESTIMATE, quality=_ESTIMATE,
-            quadrants={"anyOf": [_object(**{name: {"type": "number"} for name in _QUADRANTS}), {"type": "null"}]},
-        ),
-        "Sensitivity": {
-            "type": "object",
-            "properties": {
-                "metric": {"type": "string"}, "test": {"type": "string"}, "anchor": {"type": "string"},
-                "bd_energy": {"anyOf": [_ESTIMATE, {"type": "null"}]}, "akima": _NUMBER, "saturating": _NUMBER,
-                "leave_one_out": _NUMBER, "overlap": {"type": "number"}, "resolved": {"type": "boolean"},
-                "reason": _TEXT,
-            },
-            "required": ["metric", "test", "anchor", "bd_energy", "reason"],
-        },
-        "Source": _object(
-            name={"type": "string"}, energy=_NUMBER, quality=_NUMBER, n={"type": "integer"}, inside={"type": "boolean"},
-            reason={"type": "string"},
-        ),
-    }  # fmt: skip
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    """An object of which every property is there."""
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    """JSON Schema of `result.json`."""
+    return schema_of(Result)

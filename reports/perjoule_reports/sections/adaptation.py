@@ -13,23 +13,25 @@ from typing import Any
 
 import polars as pl
 
+from perjoule.statistics.allocation import Headroom
+from perjoule.statistics.records import Comparison, Control
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing import phases
 from perjoule_reports.drawing.dots import Row, interval_figure, shares_figure
 from perjoule_reports.drawing.plots import of_joules
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.format import Interval
 from perjoule_reports.records import Cell, Column, Figure, RunData, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections.tables import PERCENT, difference_cell
 
 _MOST_ROWS = 36
 
 
 def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
     """Build the section."""
-    policies = [r for r in analysis.comparisons if r["role"] == "predicted"]
+    policies = [r for r in analysis.comparisons if r.role == "predicted"]
     adaptive = [a for a in evidence.arms if a.role == "predicted"]
     shown = {
         "anchor": "adaptation",
@@ -82,43 +84,42 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     )
 
 
-def _against(evidence: Evidence, policies: list[Mapping[str, Any]]) -> tuple[list[Row], Table]:
+def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row], Table]:
     rows: list[Row] = []
     cells: list[tuple[Cell, ...]] = []
     for record in policies:
-        series = evidence.series(record["test"])
-        brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
-        opponents = [(f"{record['anchor']} (fixed)", record, record.get("saving_reason"))]
-        controls = record.get("controls") or {}
-        opponents += [(c["control"], c, c.get("reason")) for c in controls.get("against", ())]
-        for name, numbers, reason in opponents:
-            saving = estimate_interval(numbers.get("iso_quality_saving"))
-            row = _row(f"{record['test']} · {name}", saving, series)
+        series = evidence.series(record.test)
+        brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
+        ladder = Control(
+            control=f"{record.anchor} (fixed)",
+            iso_quality_saving=record.iso_quality_saving,
+            iso_energy_gain=record.iso_energy_gain,
+            reason=record.saving_reason,
+        )
+        controls = record.controls
+        for other in (ladder, *(controls.against if controls else ())):
+            saving = other.iso_quality_saving or Interval()
+            row = _row(f"{record.test} · {other.control}", saving, series)
             if row:
                 rows.append(row)
-            ratio = estimate_interval(numbers.get("energy_ratio"))
             cells.append((
-                Cell(text=fmt.clean(record["test"]), series=series),
-                Cell(text=fmt.clean(name)),
+                Cell(text=fmt.clean(record.test), series=series),
+                Cell(text=fmt.clean(other.control)),
                 difference_cell(saving, PERCENT, brand=brand),
-                difference_cell(estimate_interval(numbers.get("iso_energy_gain"))),
-                difference_cell(_less_one(ratio), PERCENT, brand=brand),
-                difference_cell(estimate_interval(numbers.get("quality_difference"))),
-                Cell(text=fmt.clean(reason or "")),
+                difference_cell(other.iso_energy_gain or Interval()),
+                difference_cell(_less_one(other.energy_ratio or Interval()), PERCENT, brand=brand),
+                difference_cell(other.quality_difference or Interval()),
+                Cell(text=fmt.clean(other.reason or "")),
             ))  # fmt: skip
-        headroom = controls.get("headroom")
-        if headroom:
-            ceiling = estimate_interval(headroom["oracle_saving"])
-            captured = estimate_interval(headroom["captured"])
-            text, detail = fmt.interval(captured, PERCENT)
+        if controls:
             cells.append((
-                Cell(text=fmt.clean(record["test"]), series=series),
+                Cell(text=fmt.clean(record.test), series=series),
                 Cell(text="oracle", detail="of the fixed ladder"),
                 Cell(text=fmt.ABSENT),
                 Cell(text=fmt.ABSENT),
                 Cell(text=fmt.ABSENT),
                 Cell(text=fmt.ABSENT),
-                Cell(text=_headroom(ceiling, text, detail, captured, headroom)),
+                Cell(text=_headroom(controls.headroom)),
             ))  # fmt: skip
     columns = (
         Column(title="policy"),
@@ -132,15 +133,16 @@ def _against(evidence: Evidence, policies: list[Mapping[str, Any]]) -> tuple[lis
     return rows, Table(caption="Adaptive arms against what knows less", columns=columns, rows=tuple(cells))
 
 
-def _headroom(ceiling: Interval, text: str, detail: str, captured: Interval, headroom: Mapping[str, Any]) -> str:
-    if ceiling.value is None:
-        return fmt.clean(headroom.get("reason") or "no oracle")
-    said = f"the oracle saves {fmt.percent(ceiling.value)}"
-    if captured.value is not None:
+def _headroom(headroom: Headroom) -> str:
+    if headroom.oracle_saving.value is None:
+        return fmt.clean(headroom.reason or "no oracle")
+    said = f"the oracle saves {fmt.percent(headroom.oracle_saving.value)}"
+    if headroom.captured.value is not None:
+        text, detail = fmt.interval(headroom.captured, PERCENT)
         said += f"; headroom captured {text} % {detail}"
-    elif headroom.get("reason"):
-        said += f"; {headroom['reason']}"
-    return fmt.clean(said + ("" if headroom.get("cross_fitted") else "; one seed, so the oracle peeks"))
+    elif headroom.reason:
+        said += f"; {headroom.reason}"
+    return fmt.clean(said + ("" if headroom.cross_fitted else "; one seed, so the oracle peeks"))
 
 
 def _row(label: str, saving: Interval, series: int) -> Row | None:
@@ -155,13 +157,12 @@ def _less_one(ratio: Interval) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def _sentence(run: RunData, record: Mapping[str, Any]) -> str:
+def _sentence(run: RunData, record: Comparison) -> str:
     """What the controls let us say of one policy."""
-    name, ladder = fmt.clean(record["test"]), fmt.clean(record["anchor"])
-    saving = estimate_interval(record["iso_quality_saving"])
-    said = f"{name}: {_fixed(saving, ladder, record.get('saving_reason'))}"
-    against = (record.get("controls") or {}).get("against", ())
-    shuffles = [c for c in against if c["control"] in _own_shuffles(run, record["test"])]
+    name, ladder = fmt.clean(record.test), fmt.clean(record.anchor)
+    said = f"{name}: {_fixed(record.iso_quality_saving, ladder, record.saving_reason)}"
+    against = record.controls.against if record.controls else ()
+    shuffles = [c for c in against if c.control in _own_shuffles(run, record.test)]
     if not shuffles:
         return (
             f"{said}. The suite has no control of its own step counts shuffled, so what it knows of the prompt is open."
@@ -196,15 +197,15 @@ def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"rule": "equal-marginal"} | kept  # the rule of a policy that names none
 
 
-def _beats(control: Mapping[str, Any]) -> bool | None:
+def _beats(control: Control) -> bool | None:
     """True if the policy is better for sure, False if it is not, None if that is open.
 
     At equal quality where the curves allow it, else by the dearest cells: better in both in 97.5 % of the draws.
     """
-    saving = estimate_interval(control.get("iso_quality_saving"))
-    if saving.bounded:
+    saving = control.iso_quality_saving
+    if saving is not None and saving.bounded:
         return True if (saving.low or 0) > 0 else False if (saving.high or 0) < 0 else None
-    better, worse = control.get("cheaper_and_better"), control.get("dearer_and_worse")
+    better, worse = control.cheaper_and_better, control.dearer_and_worse
     if better is None or worse is None:
         return None
     return True if better >= 0.975 else False if worse >= 0.975 else None
@@ -230,7 +231,7 @@ def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
     if not varied:
         return None
     counts = (
-        run.trials.filter(pl.col("failure").is_null() & pl.col("cell_id").is_in([a.cell_id for a in varied]))
+        run.windows.filter(pl.col("cell_id").is_in([a.cell_id for a in varied]))
         .select("cell_id", "steps")
         .explode("steps")
         .drop_nulls("steps")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from perjoule.statistics.preference import Preference
+from perjoule.statistics.records import Comparison
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
@@ -13,7 +14,7 @@ from perjoule_reports.format import Scale
 from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Cell, Column, Section, Table
 from perjoule_reports.sections import guide, tables
-from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections.tables import PERCENT, difference_cell
 
 
 def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Section:
@@ -45,8 +46,8 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
 def _cells(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Table | None:
     if not evidence.arms:
         return None
-    points = analysis.frontier["points"] if analysis.frontier else []
-    tails = {p["cell_id"]: estimate_interval(p["quality_p10"]) for p in points}
+    points = analysis.frontier.points if analysis.frontier else ()
+    tails = {p.cell_id: p.quality_p10 for p in points}
     return tables.arms_table(evidence, versus, tails, analysis.anchor)
 
 
@@ -79,54 +80,51 @@ def _preference_hint(evidence: Evidence) -> str:
     return "metric-predicted, dearest cells against each other; no person was asked"
 
 
-def _compared(evidence: Evidence, record: Mapping[str, Any], per_joule: Scale) -> tuple[Cell, ...]:
-    brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
-    saving = difference_cell(estimate_interval(record["iso_quality_saving"]), PERCENT, brand=brand)
-    at = record.get("at_quality")
-    if at is not None and saving.sort is not None:
-        saving = replace(saving, detail=f"{saving.detail} at {fmt.number(at)}".strip())
-    elif record.get("saving_bound") is not None:
-        more = "more than" if "more than" in (record.get("saving_reason") or "") else "less than"
-        saving = Cell(text=f"{more} {fmt.percent(record['saving_bound'])}", brand=brand)
-    resolved = bool(record["resolved"])
-    bd = difference_cell(estimate_interval(record["bd_energy"]), PERCENT, brand=brand)
+def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple[Cell, ...]:
+    brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
+    saving = difference_cell(record.iso_quality_saving, PERCENT, brand=brand)
+    if record.at_quality is not None and saving.sort is not None:
+        saving = replace(saving, detail=f"{saving.detail} at {fmt.number(record.at_quality)}".strip())
+    elif record.saving_bound is not None:
+        more = "more than" if "more than" in (record.saving_reason or "") else "less than"
+        saving = Cell(text=f"{more} {fmt.percent(record.saving_bound)}", brand=brand)
+    resolved = record.resolved
+    bd = difference_cell(record.bd_energy, PERCENT, brand=brand)
     if not resolved:
         bd = replace(bd, strong=False)
-    preference = record.get("preference")
-    overlap = record.get("overlap")
-    holm = "" if record.get("resolved_holm", resolved) == resolved else "; not after Holm's correction"
+    holm = "" if record.resolved_holm == resolved else "; not after Holm's correction"
     return (
         Cell(
-            text=fmt.clean(record["test"]),
-            detail=f"{fmt.clean(record['role'])}, against {fmt.clean(record['anchor'])}",
-            series=evidence.series(record["test"]),
+            text=fmt.clean(record.test),
+            detail=f"{fmt.clean(record.role)}, against {fmt.clean(record.anchor)}",
+            series=evidence.series(record.test),
         ),
         saving,
         bd,
-        difference_cell(estimate_interval(record["iso_energy_gain"])),
-        difference_cell(estimate_interval(record["gain_per_joule"]), per_joule),
-        _preference(preference),
+        difference_cell(record.iso_energy_gain),
+        difference_cell(record.gain_per_joule, per_joule),
+        _preference(record.preference),
         Cell(
             text="yes" if resolved else "no",
-            detail="" if overlap is None else f"overlap {100 * overlap:.0f} %",
-            sort=overlap,
+            detail=f"overlap {100 * record.overlap:.0f} %",
+            sort=record.overlap,
             strong=resolved,
         ),
-        Cell(text=fmt.clean(record.get("reason") or f"BD-energy may be quoted{holm}")),
+        Cell(text=fmt.clean(record.reason or f"BD-energy may be quoted{holm}")),
     )
 
 
-def _preference(found: Mapping[str, Any] | None) -> Cell:
-    if not found:
+def _preference(found: Preference | None) -> Cell:
+    if found is None:
         return Cell(text=fmt.ABSENT)
-    cell = difference_cell(estimate_interval(found["gain"]))
-    wins = found["win_rate"]["value"]
+    cell = difference_cell(found.gain)
+    wins = found.win_rate.value
     if wins is None:
         return cell
     return replace(cell, detail=f"{cell.detail} {fmt.percent(wins)} wins".strip())
 
 
-def _per_joule(records: list[Mapping[str, Any]]) -> Scale:
-    values = [abs(r["gain_per_joule"]["value"]) for r in records if r["gain_per_joule"]["value"]]
+def _per_joule(records: Sequence[Comparison]) -> Scale:
+    values = [abs(r.gain_per_joule.value) for r in records if r.gain_per_joule.value]
     small = bool(values) and sorted(values)[len(values) // 2] < 0.01
     return Scale(factor=1e-3, unit="kJ") if small else Scale(factor=1.0, unit="J")

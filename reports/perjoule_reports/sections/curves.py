@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from perjoule.statistics.records import RelativeCurve
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing.plots import colour, dash, grid, make_figure, of_joules
@@ -16,14 +15,15 @@ from perjoule_reports.drawing.svg import INK
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Cell, Column, Figure, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.sections.tables import PERCENT, difference_cell, estimate_interval
+from perjoule_reports.sections.tables import PERCENT, difference_cell
 
 _DATA_PLACES = 9
 
 
 def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     """Build the section."""
-    drawn = [r for r in analysis.comparisons if len(r.get("relative_curve", {}).get("quality", ())) > 1]
+    curves = [(r.test, r.relative_curve) for r in analysis.comparisons]
+    drawn = [(test, curve) for test, curve in curves if curve is not None and len(curve.quality) > 1]
     table = _sensitivity(evidence, analysis)
     nothing = (
         () if drawn or table else ("No two curves share a quality, so there is nothing to hold beside each other.",)
@@ -48,17 +48,16 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     )
 
 
-def _figure(evidence: Evidence, drawn: list[Mapping[str, Any]]) -> Figure:
+def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figure:
     axis = evidence.primary
     name = axis.name if axis else "quality"
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         axes.axhline(0, color=INK, linewidth=1)
-        for record in drawn:
-            series = evidence.series(record["test"])
-            curve = record["relative_curve"]
-            axes.plot(curve["quality"], [100 * c for c in curve["energy_change"]], color=colour(series),
-                      linestyle=dash(series), linewidth=2, label=fmt.shorten(fmt.clean(record["test"]), 26),
+        for test, curve in drawn:
+            series = evidence.series(test)
+            axes.plot(curve.quality, [100 * c for c in curve.energy_change], color=colour(series),
+                      linestyle=dash(series), linewidth=2, label=fmt.shorten(fmt.clean(test), 26),
                       gid=f"curve-{series}")  # fmt: skip
         axes.set_xlabel(name + (f" ({axis.unit})" if axis and axis.unit else ""))
         axes.set_ylabel(of_joules("energy against the ladder (%", evidence.provenance) + ")")
@@ -73,13 +72,13 @@ def _figure(evidence: Evidence, drawn: list[Mapping[str, Any]]) -> Figure:
     places = [i * 32 // (_DATA_PLACES - 1) for i in range(_DATA_PLACES)]
     rows = tuple(
         (
-            Cell(text=fmt.clean(r["test"]), series=evidence.series(r["test"])),
-            Cell(text=fmt.number(r["relative_curve"]["quality"][i])),
-            Cell(text=fmt.number(100 * r["relative_curve"]["energy_change"][i], 3)),
+            Cell(text=fmt.clean(test), series=evidence.series(test)),
+            Cell(text=fmt.number(curve.quality[i])),
+            Cell(text=fmt.number(100 * curve.energy_change[i], 3)),
         )
-        for r in drawn
+        for test, curve in drawn
         for i in places
-        if i < len(r["relative_curve"]["quality"])
+        if i < len(curve.quality)
     )
     columns = (Column(title="arm"), Column(title=name, numeric=True), Column(title="energy", unit="%", numeric=True))
     return make_figure(
@@ -93,40 +92,28 @@ def _figure(evidence: Evidence, drawn: list[Mapping[str, Any]]) -> Figure:
     )
 
 
-def _absent(analysis: Analysis) -> tuple[str, ...]:
-    """Arms and metrics that have no BD-energy."""
-    by_arm: dict[str, list[str]] = {}
-    for record in analysis.sensitivity:
-        if not record.get("bd_energy") or record["bd_energy"]["value"] is None:
-            by_arm.setdefault(fmt.clean(record["test"]), []).append(fmt.clean(record["metric"]))
-    if not by_arm:
-        return ()
-    said = "; ".join(f"{arm} under {', '.join(metrics)}" for arm, metrics in by_arm.items())
-    return (f"No quality is reached both by the arm and by its ladder, so there is no BD-energy: {said}.",)
-
-
 def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
     """BD-energy by arm and metric, with all that it hangs on."""
-    records = [r for r in analysis.sensitivity if r.get("bd_energy") and r["bd_energy"]["value"] is not None]
+    records = [(r, r.bd_energy) for r in analysis.sensitivity if r.bd_energy and r.bd_energy.value is not None]
     if not records:
         return None
     order = {name: i for i, name in enumerate(evidence.variants())}
     rows = []
-    for record in sorted(records, key=lambda r: order.get(r["test"], 0)):
-        brand = next((a.brand for a in evidence.arms if a.variant == record["test"]), "")
-        bd = difference_cell(estimate_interval(record["bd_energy"]), PERCENT, brand=brand)
+    for record, bd_energy in sorted(records, key=lambda r: order.get(r[0].test, 0)):
+        brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
+        bd = difference_cell(bd_energy, PERCENT, brand=brand)
         rows.append((
-            Cell(text=fmt.clean(record["test"]), detail=f"against {fmt.clean(record['anchor'])}",
-                 series=evidence.series(record["test"])),
-            Cell(text=fmt.clean(record["metric"])),
-            bd if record["resolved"] else replace(bd, strong=False),
-            _percent(record["akima"]),
-            _percent(record["saturating"]),
-            _percent(record["leave_one_out"], signed=False),
-            Cell(text=f"{100 * record['overlap']:.0f}", sort=record["overlap"]),
-            Cell(text=f"{record['dropped'][0]}, {record['dropped'][1]}"),
-            Cell(text="yes" if record["resolved"] else "no", strong=bool(record["resolved"])),
-            Cell(text=fmt.clean(record["reason"] or "")),
+            Cell(text=fmt.clean(record.test), detail=f"against {fmt.clean(record.anchor)}",
+                 series=evidence.series(record.test)),
+            Cell(text=fmt.clean(record.metric)),
+            bd if record.resolved else replace(bd, strong=False),
+            _percent(record.akima),
+            _percent(record.saturating),
+            _percent(record.leave_one_out, signed=False),
+            Cell(text=f"{100 * (record.overlap or 0):.0f}", sort=record.overlap),
+            Cell(text=", ".join(map(str, record.dropped or ()))),
+            Cell(text="yes" if record.resolved else "no", strong=record.resolved),
+            Cell(text=fmt.clean(record.reason or "")),
         ))  # fmt: skip
     columns = (
         Column(title="arm"),

@@ -75,14 +75,14 @@ def _small(evidence: Evidence, axis: Axis) -> list[Figure]:
 
 def _arrow(analysis: Analysis, panel: Panel, tested: str) -> Arrow | None:
     """The saving of the arm of the headline at equal quality, if it is resolved."""
-    record = next((r for r in analysis.comparisons if r["test"] == tested), None)
-    if record is None or record["at_quality"] is None or record.get("saving_reason"):
+    record = next((r for r in analysis.comparisons if r.test == tested), None)
+    if record is None or record.at_quality is None or record.saving_reason:
         return None
-    saving, at = record["iso_quality_saving"], record["at_quality"]
-    ladder = [a for a in panel.arms if a.variant == record["anchor"] and a.energy.value]
-    if saving["low"] is None or saving["low"] <= 0 or not ladder:
+    saving, at = record.iso_quality_saving, record.at_quality
+    ladder = [a for a in panel.arms if a.variant == record.anchor and a.energy.value]
+    if saving.value is None or saving.low is None or saving.low <= 0 or not ladder:
         return None
     near = min(ladder, key=lambda a: abs((a.quality_of(panel.axis).value or 0) - at))
     from_j = near.energy.value or 0.0
-    words = f"{percent(saving['value'])} less at equal quality"
-    return Arrow(quality=at, from_j=from_j, to_j=from_j * (1 - saving["value"]), words=words)
+    words = f"{percent(saving.value)} less at equal quality"
+    return Arrow(quality=at, from_j=from_j, to_j=from_j * (1 - saving.value), words=words)

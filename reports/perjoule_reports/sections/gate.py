@@ -100,9 +100,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
 
 
 def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
-    text, detail = fmt.interval(
-        fmt.Interval(value=axis.change.value, low=axis.change.low, high=axis.change.high), unit, signed=True
-    )
+    text, detail = fmt.interval(axis.change, unit, signed=True)
     return f"{text}{suffix} {detail}{suffix if detail else ''}".strip()
 
 
@@ -133,9 +131,7 @@ def _axes_table(verdict: Verdict) -> Table:
         (verdict.metric, verdict.quality, None),
     ):
         factor = unit.factor if unit else 1.0
-        change = difference_cell(
-            fmt.Interval(value=axis.change.value, low=axis.change.low, high=axis.change.high), unit
-        )
+        change = difference_cell(axis.change, unit)
         word, sign, _ = _WORDS[axis.outcome]
         rows.append((
             Cell(text=fmt.clean(name)),
@@ -214,8 +210,8 @@ def _cells_table(verdict: Verdict) -> tuple[Table, ...]:
     rows = [
         (
             Cell(text=fmt.clean(c.cell_id)),
-            difference_cell(fmt.Interval(value=c.energy.value, low=c.energy.low, high=c.energy.high), PERCENT),
-            difference_cell(fmt.Interval(value=c.quality.value, low=c.quality.low, high=c.quality.high)),
+            difference_cell(c.energy, PERCENT),
+            difference_cell(c.quality),
             Cell(text=", ".join(c.failed) or "nothing", strong=bool(c.failed)),
         )
         for c in shown

@@ -61,9 +61,7 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
             "Intervals cover the choice of prompts. They do not cover other machines, other sessions, the "
             "interpolation of curves, or a constant error of the meter."
         )
-    sources = (
-        sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique())) if "method" in run.trials.columns else []
-    )
+    sources = sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique()))
     said += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
     return tuple(said)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.pairing import interval_of
 from perjoule_reports.records import Cell, Column, Section, Table
 from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import PERCENT
@@ -28,7 +27,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
     if estimate is None:
         drifted = f"Drift over the run: not known, {fmt.clean(why)}."
     else:
-        text, detail = fmt.interval(interval_of(estimate), PERCENT, signed=True)
+        text, detail = fmt.interval(estimate, PERCENT, signed=True)
         drifted = (
             f"Drift from the first window to the last: {text} % {detail} of a cell's energy, over "
             f"{fmt.plural(estimate.n, 'window')}."

@@ -24,7 +24,6 @@ T = TypeVar("T")
 MOST_ARMS = 4
 MOST_RUNGS, LEAST_PROMPTS = 7, 2
 _LONGEST_PROMPT = 240
-_COLUMNS = {"image_id", "cell_id", "prompt_id", "seed", "file"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
 
 def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -> tuple[Album, ...]:
     """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
-    if run.images.is_empty() or not set(run.images.columns) >= _COLUMNS:
+    if run.images.is_empty():
         return ()
     if run.is_imported:  # it names pictures and has none
         return ()
@@ -265,7 +264,7 @@ class _Gallery:
 
 
 def _primary_scores(run: RunData, axis: Axis | None) -> pl.DataFrame:
-    if axis is None or not {"image_id", "metric", "value"} <= set(run.scores.columns):
+    if axis is None:
         return pl.DataFrame(schema={"image_id": pl.String, "value": pl.Float64})
     wanted = (pl.col("metric") == axis.name) & pl.col("value").is_finite()
     return run.scores.filter(wanted).select("image_id", "value")

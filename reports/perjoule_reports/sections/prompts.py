@@ -10,7 +10,6 @@ from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing.dots import cumulative_figure
 from perjoule_reports.drawing.plots import of_joules
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.pairing import interval_of
 from perjoule_reports.records import Cell, Column, Figure, Headline, RunData, Section, Table
 from perjoule_reports.sections.tables import PERCENT, difference_cell
 
@@ -129,8 +128,8 @@ def _slices(run: RunData, analysis: Analysis, found: PerPrompt) -> list[Table]:
         (
             Cell(text=fmt.clean(s.name)),
             Cell(text=str(s.n), sort=s.n),
-            difference_cell(interval_of(s.quality)),
-            difference_cell(interval_of(s.energy_change), PERCENT),
+            difference_cell(s.quality),
+            difference_cell(s.energy_change, PERCENT),
             Cell(text="too few prompts" if s.q_value is None else f"{s.q_value:.3f}", sort=s.q_value,
                  strong=s.q_value is not None and s.q_value <= 0.05),
         )

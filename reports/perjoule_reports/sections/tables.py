@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.figures import Panel
 from perjoule_reports.evidence import Arm, Axis, Evidence
-from perjoule_reports.format import Interval, Scale
+from perjoule_reports.format import Scale
 from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Cell, Column, Table
 
@@ -152,13 +152,6 @@ def difference_cell(value: Interval, unit: Scale | None = None, *, brand: str = 
     return Cell(
         text=text if clear or not known else f"~ {text}", detail=detail, brand=brand, sort=value.value, strong=clear
     )
-
-
-def estimate_interval(estimate: Mapping[str, Any] | None) -> Interval:
-    """An estimate of `perjoule frontier` as an interval for printing."""
-    if not estimate:
-        return Interval()
-    return Interval(value=estimate["value"], low=estimate["low"], high=estimate["high"])
 
 
 def _cost_cells(evidence: Evidence, arm: Arm, unit: Scale) -> tuple[Cell, ...]:

@@ -134,7 +134,7 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
     colours = iter(_PREDICTED)
     for name in arms.cells:
         variant = arms.variant(name)
-        same = (variant.family or variant.name) == (ladder.family or ladder.name)
+        same = variant.family_name == ladder.family_name
         if not same and arms.run.metrics[metric].track == "fidelity":
             continue  # a full-reference score of another model stands on another scale
         colour, marker = _LOOKS[variant.role]

@@ -16,9 +16,9 @@ from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
 from perjoule.statistics.allocation import headroom, oracle, shuffled
 from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
+from perjoule.statistics.facts import was_stopped
 from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.lines import fit_line
-from perjoule.statistics.points import was_stopped
 from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups
@@ -93,8 +93,7 @@ class Arms:
     def _curve(self, name: str, metric: str, energy_j: Array, quality: Array, groups: Groups | None) -> Any:
         if self.run.metrics[metric].track == "fidelity":
             family = name.split(",")[0]
-            variant = self.variant(family)
-            family = variant.family or variant.name
+            family = self.variant(family).family_name
             return FidelityCurve(energy_j=energy_j, quality=quality, name=name, family=family, groups=groups)
         return Curve(energy_j=energy_j, quality=quality, name=name, groups=groups)
 
@@ -127,7 +126,7 @@ def with_full_batches(arms: Arms) -> Arms:
         base_j, step_j = fit_line(rungs, mean_j)
         power_w = mean_j.sum() / sum(durations[cell.cell_id] for cell in arms.cells[anchor])
         for name in arms.cells:
-            if _family(arms.variant(name)) == _family(arms.variant(anchor)):
+            if arms.variant(name).family_name == arms.variant(anchor).family_name:
                 for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
                     decision_j = _predictor_s(arms.run, cell.cell_id) * power_w
                     energy_j[:, :, column] = base_j + step_j * arms.steps[:, :, column] + decision_j
@@ -136,7 +135,7 @@ def with_full_batches(arms: Arms) -> Arms:
 
 def _ladders(arms: Arms) -> dict[str, str]:
     """Family -> its first fixed ladder."""
-    return {_family(arms.variant(n)): n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
+    return {arms.variant(n).family_name: n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
 
 
 def _steps(run: Run, grid: Grid) -> Array:
@@ -191,7 +190,7 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
     comparisons: list[Comparison] = []
     captured: list[dict[str, Any]] = []
     for test in adaptive + controls:
-        if _family(arms.variant(test)) not in ladders:
+        if arms.variant(test).family_name not in ladders:
             continue
         at, curve = _held(arms, test, metric, at_steps), arms.curve(test, metric)
         for anchor in _rivals(arms, test):
@@ -203,14 +202,14 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
                 if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
                     comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
     for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
-        if _family(arms.variant(anchor)) in ladders and arms.images_apart:
+        if arms.variant(anchor).family_name in ladders and arms.images_apart:
             ladder = arms.curve(anchor, metric)
             comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
     swept = [n for n in adaptive if len(arms.cells[n]) > 1]
     for test in swept:
         for other in swept:
             looks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
-            if looks == [True, False] and _family(arms.variant(test)) == _family(arms.variant(other)):
+            if looks == [True, False] and arms.variant(test).family_name == arms.variant(other).family_name:
                 at = _held(arms, test, metric, at_steps)
                 comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
     return {
@@ -239,10 +238,10 @@ def _rivals(arms: Arms, test: str) -> list[str]:
         for name in arms.cells
         if name != test
         and arms.variant(name).policy == "shared-start"
-        and _family(arms.variant(name)) == _family(variant)
+        and arms.variant(name).family_name == variant.family_name
         and shared_start(arms.variant(name)) == shared_start(variant)
     ]
-    return [_ladders(arms)[_family(variant)], *own]
+    return [_ladders(arms)[variant.family_name], *own]
 
 
 def shared_start(variant: Variant) -> int:
@@ -253,13 +252,9 @@ def shared_start(variant: Variant) -> int:
     return int(arguments.get("shared", 2 if variant.policy == "shared-start" else 1))
 
 
-def _family(variant: Variant) -> str:
-    return variant.family or variant.name
-
-
 def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
     """The quality of a rung of the fixed ladder of a variant's family."""
-    anchor = _ladders(arms)[_family(arms.variant(name))]
+    anchor = _ladders(arms)[arms.variant(name).family_name]
     rungs = [cell.steps for cell in arms.cells[anchor]]
     wanted = at_steps if at_steps in rungs else rungs[len(rungs) // 2]
     column = arms.columns(anchor)[rungs.index(wanted)]
@@ -283,7 +278,7 @@ def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Compar
 def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
     """Denoiser evaluations beyond steps × (2 with guidance), summed over the arm's images: 0 if looking is free."""
     variant = arms.variant(name)
-    trials = run.trials.filter((pl.col("variant") == name) & pl.col("failure").is_null())
+    trials = run.windows.filter(pl.col("variant") == name)
     evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
     steps = float(trials["steps"].explode().sum())
     per_step = round(evaluations / steps) if steps else 0
@@ -292,7 +287,7 @@ def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
 
 def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[str, Any]:
     """Each level of an arm: energy, quality, steps, gain over the ladder, time against the longest run."""
-    anchor = ladders.get(_family(arms.variant(name)))
+    anchor = ladders.get(arms.variant(name).family_name)
     rows = []
     durations = _durations(arms.run)
     for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
@@ -350,15 +345,15 @@ def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float |
 
 
 def _durations(run: Run) -> dict[str, float]:
-    frame = run.trials.filter(pl.col("failure").is_null() & ~was_stopped()).group_by("cell_id").agg(
-        (pl.col("duration_s").sum() / (pl.col("image_count") * pl.col("iterations")).sum()).alias("s")
+    frame = run.windows.filter(~was_stopped()).group_by("cell_id").agg(
+        (pl.col("duration_s").sum() / pl.col("images").sum()).alias("s")
     )  # fmt: skip
     return dict(zip(frame["cell_id"], frame["s"], strict=True))
 
 
 def _predictor_s(run: Run, cell_id: str) -> float:
     """Seconds an image that the decision took."""
-    trials = run.trials.filter((pl.col("cell_id") == cell_id) & pl.col("failure").is_null())
+    trials = run.windows.filter(pl.col("cell_id") == cell_id)
     spent = [json.loads(phases).get("predictor", 0.0) for phases in trials["phases_s"]]
     return float(sum(spent)) / max(int(trials["image_count"].sum()), 1)
 

@@ -17,6 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 
+from perjoule.files import replacing
 from perjoule_suites.tiny.distil import GUIDANCE, draw_captions, load_pipeline, signal_and_noise, text_states
 from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 
@@ -59,8 +60,8 @@ def load_or_draw_pairs(teacher: StableDiffusionPipeline, folder: Path, count: in
                 guided_latents(teacher, texts[i : i + _BATCH], noise[i : i + _BATCH].float()).half()
                 for i in range(0, len(texts), _BATCH)
             ]
-            torch.save({"captions": texts, "noise": noise, "latents": torch.cat(latents)}, file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)
+            with replacing(file) as stream:
+                torch.save({"captions": texts, "noise": noise, "latents": torch.cat(latents)}, stream)
         parts.append(torch.load(file, weights_only=True))
     return Pairs(
         captions=[text for part in parts for text in part["captions"]],

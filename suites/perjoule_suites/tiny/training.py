@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from perjoule.files import replacing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -86,8 +88,8 @@ def fit(
             "step": step,
             "spent_s": spent_s + time.monotonic() - began,
         }
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
+        with replacing(checkpoint) as file:
+            torch.save(state, file)
 
     for step in range(first, recipe.steps):
         rate = recipe.learning_rate * _schedule(step, recipe)

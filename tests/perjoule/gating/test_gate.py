@@ -13,9 +13,10 @@ from scipy import stats
 
 from perjoule.errors import UsageError
 from perjoule.gating import GateConfig, gate, render
-from perjoule.gating.decide import minimal_detectable_effect, prompts_needed
+from perjoule.gating.decide import prompts_needed
 from perjoule.gating.pairing import pair_runs
 from perjoule.runs.directory import Run, load_run
+from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.resampling import Array
 from tests.perjoule.statistics.test_window_groups import windowed

@@ -18,7 +18,7 @@ from perjoule.running.execute import Progress, execute
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
-from perjoule.statistics.points import cell_facts
+from perjoule.statistics.facts import cell_facts
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
@@ -335,6 +335,6 @@ def test_a_window_that_was_stopped_costs_nothing_and_takes_no_time(tmp_path: Pat
     assert stopped["warnings"] == ["W251: the process did not run for 3600.0 s inside the window"]
     facts = cell_facts(trials)
     for cell, steps in (("v-001", 1), ("v-004", 4)):
-        assert facts[cell]["duration_s_per_image"] == pytest.approx(steps * STEP_S)
+        assert facts[cell].duration_s_per_image == pytest.approx(steps * STEP_S)
         joules = trials.filter(pl.col("cell_id") == cell)["energy_j"].drop_nulls()
         assert joules.to_list() == [pytest.approx(POWER_W * steps * STEP_S)] * len(joules)

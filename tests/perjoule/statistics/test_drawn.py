@@ -16,7 +16,7 @@ from perjoule.runs.directory import Run
 from perjoule.statistics.attainment import attainment
 from perjoule.statistics.contrasts import contrasts
 from perjoule.statistics.drawn import draw, evidence_of
-from perjoule.statistics.frontier import frontier, frontier_of
+from perjoule.statistics.frontier import frontier, frontier_of, read_frontier
 from perjoule.statistics.multiplicity import benjamini_hochberg
 from perjoule.statistics.noise import drift, sources
 from perjoule.statistics.per_prompt import per_prompt, slices
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_frontier_of_shared_draws_is_the_frontier(run: Run) -> None:
     drawn = draw(run, ["q", "loss"], DRAWS)
-    assert frontier_of(run, drawn, "q") == frontier(run, "q", resamples=DRAWS)
+    assert frontier_of(run, drawn, "q") == read_frontier(run, "q", resamples=DRAWS)
 
 
 def test_contrasts_know_the_factor_between_two_arms(run: Run) -> None:
@@ -85,11 +85,11 @@ def test_cells_of_one_window_have_no_interval_of_energy(tmp_path: Path) -> None:
 
 def test_bd_energy_is_the_same_under_a_metric_turned_over(run: Run) -> None:
     up, down = bd_by_metric(run, draw(run, ["q", "loss"], DRAWS))
-    assert (up["metric"], down["metric"]) == ("q", "loss")
-    assert up["bd_energy"]["value"] == pytest.approx(-0.2, abs=0.02)
-    assert down["bd_energy"]["value"] == pytest.approx(up["bd_energy"]["value"])
-    assert up["resolved"]
-    assert up["akima"] == pytest.approx(up["bd_energy"]["value"], abs=0.02)
+    assert (up.metric, down.metric) == ("q", "loss")
+    assert up.bd_energy.value == pytest.approx(-0.2, abs=0.02)
+    assert down.bd_energy.value == pytest.approx(up.bd_energy.value)
+    assert up.resolved
+    assert up.akima == pytest.approx(up.bd_energy.value, abs=0.02)
 
 
 def test_what_the_frontier_knows_is_not_worked_out_again(run: Run) -> None:
@@ -172,7 +172,7 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
     place = np.arange(len(trials)) / (len(trials) - 1)
     trials = trials.with_columns(energy_j=pl.col("energy_j") * pl.Series(np.exp(0.1 * place)))
     variants = tuple(replace(v, model="org/model") for v in run.suite.variants)
-    again = _Changed(run, trials, replace(run.suite, variants=variants))
+    again = _changed(run, trials, replace(run.suite, variants=variants))
     repeats = next(s for s in sources(again, None) if s.name == "between windows of the same prompts")
     # half of ln E differences of 0.05 between two windows, and the drift between them
     assert repeats.energy == pytest.approx(np.hypot(0.05 / np.sqrt(2), 0.1 * np.sqrt(1 / 12)), rel=0.15)
@@ -182,10 +182,8 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
     assert estimate.high - estimate.low < 0.02
 
 
-class _Changed:
-    """A run with other trials."""
-
-    is_imported = False
-
-    def __init__(self, run: Run, trials: pl.DataFrame, suite: object) -> None:
-        self.path, self.trials, self.suite, self.scores, self.metrics = run.path, trials, suite, run.scores, run.metrics
+def _changed(run: Run, trials: pl.DataFrame, suite: object) -> Run:
+    """A run with other trials, as if they had been measured here."""
+    again = Run(path=run.path)
+    vars(again).update(trials=trials, suite=suite, environment={})  # as if they had been read
+    return again

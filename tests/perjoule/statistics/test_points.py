@@ -125,7 +125,7 @@ def test_joules_of_windows_with_an_outlier_stay_positive() -> None:
     # six windows of four prompts; something else ran during one of them
     windows = np.array([4.0, 4.2, 3.9, 4.1, 80.0, 4.0])
     grid = shared(windows, 4)
-    (found,) = energy_estimates(grid, grid.drawn(2_000).joint)
+    (found,) = energy_estimates(grid, grid.drawn(2_000).energy)
     assert found.value == pytest.approx(windows.mean())
     assert found.low is not None
     assert found.high is not None
@@ -136,7 +136,7 @@ def test_joules_of_windows_with_an_outlier_stay_positive() -> None:
 def test_windows_and_not_prompts_are_the_units_of_energy(size: int) -> None:
     windows = 5 * np.exp(0.02 * np.random.default_rng(1).normal(size=8))
     grid = shared(windows, size)
-    (found,) = energy_estimates(grid, grid.drawn(20_000).joint)
+    (found,) = energy_estimates(grid, grid.drawn(20_000).energy)
     # Student's t of the logarithms, by the delta method
     half = stats.t.ppf(0.975, 7) * stats.sem(windows) / windows.mean()
     assert (found.low, found.high) == pytest.approx(windows.mean() * np.exp([-half, half]), rel=1e-3)
@@ -147,7 +147,7 @@ def test_windows_and_not_prompts_are_the_units_of_energy(size: int) -> None:
 def test_from_25_window_groups_up_intervals_are_those_of_the_groups_alone() -> None:
     windows = 5 * np.exp(0.02 * np.random.default_rng(2).normal(size=30))
     many, one = (
-        energy_estimates(grid, grid.drawn(2_000).joint)[0] for grid in (shared(windows, 6), shared(windows, 1))
+        energy_estimates(grid, grid.drawn(2_000).energy)[0] for grid in (shared(windows, 6), shared(windows, 1))
     )
     assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
     assert (many.n, one.n) == (30, 30)
@@ -157,7 +157,7 @@ def test_from_25_window_groups_up_intervals_are_those_of_the_groups_alone() -> N
 
 def test_one_window_group_has_no_interval_and_says_why() -> None:
     grid = shared(np.array([5.0]), 12)
-    (found,) = energy_estimates(grid, grid.drawn(200).joint)
+    (found,) = energy_estimates(grid, grid.drawn(200).energy)
     assert (found.value, found.low, found.high, found.n) == (5.0, None, None, 1)
     assert found.method.endswith("no interval: all prompts share one window group")
 
@@ -166,7 +166,7 @@ def test_one_window_group_has_no_interval_and_says_why() -> None:
 def test_few_window_groups_are_said_to_be_few(count: int) -> None:
     windows = np.linspace(4.9, 5.1, count)
     grid = shared(windows, 3)
-    (found,) = energy_estimates(grid, grid.drawn(2_000).joint)
+    (found,) = energy_estimates(grid, grid.drawn(2_000).energy)
     assert found.low is not None
     assert found.high is not None
     assert found.low < windows.min() < windows.max() < found.high

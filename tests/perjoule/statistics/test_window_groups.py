@@ -111,8 +111,9 @@ def test_slices_count_the_groups_of_their_prompts(run: Run) -> None:
 def test_prompts_of_one_window_are_what_they_were(tmp_path: Path) -> None:
     """Where every window holds one prompt, energy and quality are on one draw of prompts."""
     drawn = draw(imported(table(prompts=STUDENT_BELOW, ladder=(4, 16)), tmp_path), ["q"], 100)
-    assert (drawn.means.unit, drawn.means.student) == ("prompts", False)
-    np.testing.assert_array_equal(drawn.means.resamples[:, len(drawn.grid.cells) :], drawn.by_prompt.resamples)
+    assert (drawn.draws.joint.unit, drawn.draws.joint.student) == ("prompts", False)
+    quality = drawn.draws.quality("q").resamples
+    np.testing.assert_array_equal(quality, drawn.draws.quality_alone("q").resamples)
 
 
 def test_all_prompts_in_one_window_leave_quality_its_interval(tmp_path: Path) -> None:

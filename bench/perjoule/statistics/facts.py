@@ -1,0 +1,67 @@
+"""What is known of a cell whatever the metric: its steps, its seconds, how its joules came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perjoule.runs.columns import DRAWN, FINISHED
+from perjoule.runs.directory import WHOLE_CELL
+from perjoule.types import Provenance, Role, weakest
+
+
+def was_stopped() -> pl.Expr:
+    """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
+    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellFacts:
+    """What does not depend on the metric; fields that are columns of the operating points have their names.
+
+    `stated_n`: how many images a table states for the whole cell; 0 where it states single images.
+    """
+
+    variant: str
+    role: Role
+    policy: str | None
+    steps_mean: float | None
+    nfe_mean: float | None
+    duration_s_per_image: float | None
+    energy_bound_j_per_image: float | None
+    stated_n: int
+    provenance: Provenance | None
+    boundary: str | None
+
+
+def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
+    """The facts of each cell."""
+    measured = FINISHED & pl.col("energy_j").is_not_null()
+    timed = FINISHED & ~was_stopped() & pl.col("duration_s").is_not_null()
+    bounded = measured & pl.col("uncertainty_j").is_not_null()
+    whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
+    counted = FINISHED & pl.col("nfe_per_image").is_not_null()
+    weight = pl.col("image_count").filter(counted)
+    frame = trials.group_by("cell_id").agg(
+        pl.col("variant", "role", "policy").first(),
+        steps_mean=pl.col("steps").filter(FINISHED).explode().mean(),
+        nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
+        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / DRAWN.filter(timed).sum(),
+        # bounds of windows add up: an error common to all windows (gain, idle) does not average out
+        energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / DRAWN.filter(bounded).sum(),
+        seen=pl.col("provenance").filter(measured).fill_null("not stated").unique(),
+        boundaries=pl.col("boundary").filter(FINISHED).unique().sort(),
+        stated_n=DRAWN.filter(whole).sum(),
+    )
+    found = {}
+    for row in frame.iter_rows(named=True):
+        seen, boundaries = set(row.pop("seen")), [b for b in row.pop("boundaries") if b]
+        row["provenance"] = weakest(seen)
+        row["boundary"] = boundaries[0] if boundaries else None
+        cell_id = row.pop("cell_id")
+        known: dict[str, Any] = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+        found[cell_id] = CellFacts(**known)
+    return found

@@ -1,0 +1,212 @@
+"""Each command that prints JSON is run, and what it prints is compared with its JSON Schema, in both directions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jsonschema
+import polars as pl
+import pytest
+from tests.support import driving
+from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
+
+from perjoule.runs.directory import load_run, write_set_scores
+from perjoule.statistics.grid import Grid
+from perjoule.types import SetScore
+
+SUITE = """
+name = "mine"
+title = "Mine"
+description = "Two captions."
+[prompts]
+source = "prompts.txt"
+[protocol]
+seeds = [1, 2]
+idle_s = 0.1
+[metrics]
+primary = "lsnr"
+names = ["lsnr"]
+[[variants]]
+name = "tiny"
+model = "builtin:sd-tiny"
+steps = [2, 4]
+"""
+# records of GPU boards, which no machine without one prints, and of figures that are published for large models alone
+ELSEWHERE = {
+    "Anchor", "BoardFacts", "Conditions", "CounterLog", "CounterPoll", "DeviceEnergy", "Edge", "IdlePower",
+    "UpdatePeriod",
+}  # fmt: skip
+Outputs = dict[str, list[Any]]
+
+
+def printed(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> Any:
+    """What a command prints with --json."""
+    ended = driving.drive(*arguments, *([] if arguments[0] == "schema" else ["--json"]))
+    assert ended.code in codes, ended
+    return json.loads(ended.out)
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Any]:
+    found: dict[str, Any] = printed("schema")
+    return found
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
+    place = tmp_path_factory.mktemp("outputs")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(place)
+        yield {**of_tables(place), **of_a_run(place), **of_nothing(place)}
+
+
+def of_tables(place: Path) -> Outputs:
+    """What is printed of runs that come from tables: every arm that there is, and one without a prompt in common."""
+    frame = table(prompts=30, variants=(("ladder", 1.0), ("quick", 0.8), ("policy", 0.8), ("shuffled", 0.85)))
+    roles = {"ladder": "fixed", "quick": "distilled", "policy": "predicted", "shuffled": "control"}
+    frame = frame.with_columns(role=pl.col("variant").replace_strict(roles), model=pl.lit("m"))
+    frame = frame.filter((pl.col("variant").is_in(["ladder", "quick"])) | (pl.col("steps") == 16))
+    crossed = pl.when(pl.col("variant") == "quick").then(0.5 + 0.001 * pl.col("steps")).otherwise(pl.col("quality:q"))
+    frame = frame.with_columns(crossed.alias("quality:other"))
+    imported(frame.with_columns(family=pl.lit("m")), place, "table")
+    more = imported(table(prompts=30, seed=1), place, "more")
+    rewrite(more, "metrics.json", lambda m: [spec.update(margin=0.1) for spec in m["metrics"]])
+    apart = frame.filter(pl.col("variant") == "quick").with_columns(prompt_id=pl.lit("z") + pl.col("prompt_id"))
+    imported(pl.concat([frame.filter(pl.col("variant") == "ladder"), apart]), place, "apart")
+    joules = imported(frame.drop("quality:q", "quality:other"), place, "joules")
+    failure = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("out of memory"))
+    rewrite_table(joules, "trials", failure.alias("failure"))
+    table(prompts=2).write_parquet(place / "t.parquet")
+    gate = ("gate", "--baseline", place / "more", "--candidate")
+    report = printed("report", place / "table", "--out", place / "r" / "report.html")
+    found: Outputs = {
+        "frontier": [
+            printed("frontier", place / "table", "--metric", "other"),
+            *(printed("frontier", place / name) for name in ("table", "apart", "joules")),
+        ],
+        "recommend": [
+            printed("recommend", place / "table", "--min-quality", "0.5"),
+            printed("recommend", place / "table", "--min-quality", "9", codes=(4,)),
+        ],
+        "gate": [
+            printed(*gate, place / "more", "--joules-per-quality", "9"),
+            printed(*gate, place / "table", codes=(4,)),
+            printed("gate", "--baseline", place / "table", "--candidate", place / "more", codes=(4,)),
+        ],
+        "import": [printed("import", place / "t.parquet", "--out", place / "t")],
+        "report": [report],
+        "result": [json.loads((place / "r" / "result.json").read_text())],
+        "baseline": [
+            printed("baseline", "save", "main", place / "more"),
+            printed("baseline", "promote", "main", "release-1"),
+            printed("baseline", "list"),
+            printed("baseline", "prune", "--keep", "1"),
+        ],
+    }
+    found["frontier"].append(printed("baseline", "show", "main"))
+    printed("report", place / "more", "--baseline", place / "more", "--out", place / "g" / "report.html")
+    found["result"].append(json.loads((place / "g" / "result.json").read_text()))
+    return found
+
+
+def of_a_run(place: Path) -> Outputs:
+    """What is printed of a run that is drawn here, by pipelines and a meter that are not real."""
+    (place / "prompts.txt").write_text("a red circle\na blue star\n")
+    suite = place / "suite.toml"
+    suite.write_text(SUITE)
+    with driving.fakes(), patch.object(Grid, "drawn", autospec=True, side_effect=Grid.drawn) as drawn:
+        ran = printed("run", suite, "--out", place / "run", "--quiet")
+    assert drawn.call_count == 1  # points, report and table are from one bootstrap
+    of_set = SetScore(cell_id="tiny-002", metric="fid", image_count=4, value=1.5, notes=("few",))
+    write_set_scores(load_run(place / "run"), [of_set], [])
+    with driving.fakes():
+        scored = printed("score", place / "run", "--quiet")
+    return {
+        "run": [ran],
+        "score": [scored],
+        "plan": [printed("plan", suite, "--from", place / "run"), printed("plan", suite)],
+        "doctor-suite": [printed("doctor", "--suite", suite, codes=(0, 4))],
+    }
+
+
+def of_nothing(place: Path) -> Outputs:
+    """What is printed without a run."""
+    lists = [printed("list", what) for what in ("suites", "variants", "prompts", "metrics", "meters")]
+    measure = ["measure", "--meter", "estimate", "--co2-country", "FRA", "--json", "--", sys.executable, "-c", ""]
+    done = subprocess.run([sys.executable, "-m", "perjoule", *measure], capture_output=True, text=True, check=True)
+    return {
+        "list": lists,
+        "explain": [printed("explain", "W203")],
+        "init": [printed("init", place / "new"), printed("init", place / "new")],
+        "measure": [json.loads(done.stdout)],
+        "doctor": [printed("doctor", "--quiet", codes=(0, 4))],
+    }
+
+
+def parts(schema: Any, whole: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    """The objects that a value may be: (name of the record, its schema)."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        yield from parts(whole["$defs"][name], whole, name)
+    for one in schema.get("anyOf", ()):
+        yield from parts(one, whole, name)
+    if {"properties", "additionalProperties", "items", "prefixItems"} & set(schema):
+        yield name, schema
+
+
+def keys(value: Any, schema: Any, whole: dict[str, Any], name: str) -> Iterator[tuple[str, str, bool]]:
+    """The keys of a printed value: (record, key, whether its schema knows it)."""
+    found = list(parts(schema, whole, name))
+    if isinstance(value, list):
+        for record, part in found:
+            inner = part.get("items", {})
+            for i, one in enumerate(value):
+                place = part["prefixItems"][i] if "prefixItems" in part else inner
+                yield from keys(one, place, whole, record)
+    elif isinstance(value, dict) and found:
+        fits = [one for one in found if set(value) <= set(one[1].get("properties", ()))]
+        record, part = (fits or found)[0]
+        for key, one in value.items():
+            if "properties" in part:
+                yield record, key, key in part["properties"]
+                yield from keys(one, part["properties"].get(key, {}), whole, record)
+            elif isinstance(part.get("additionalProperties"), dict):
+                yield from keys(one, part["additionalProperties"], whole, record)
+
+
+def documented(whole: dict[str, Any], name: str) -> set[tuple[str, str]]:
+    """All keys that a schema knows."""
+    records = {name: whole, **whole.get("$defs", {})}
+    return {(record, key) for record, part in records.items() for key in part.get("properties", ())}
+
+
+def differences(outputs: Outputs, schemas: dict[str, Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """(keys that are printed and not documented, keys that are documented and never printed)."""
+    unknown, seen, known = set(), set(), set()
+    for name, documents in outputs.items():
+        title = "frontier" if name == "run" else name
+        whole = schemas.get(title, {"properties": {}})
+        known |= documented(whole, title)
+        for document in documents:
+            for record, key, is_known in keys(document, whole, whole, title):
+                (seen if is_known else unknown).add((record, key))
+    return unknown, known - seen
+
+
+def test_every_document_is_as_its_schema_says(outputs: Outputs, schemas: dict[str, Any]) -> None:
+    assert set(schemas) == {"schema", "suite", *outputs} - {"run"}
+    for name, documents in outputs.items():
+        for document in documents:
+            jsonschema.validate(document, schemas["frontier" if name == "run" else name])
+
+
+def test_no_key_is_printed_or_documented_alone(outputs: Outputs, schemas: dict[str, Any]) -> None:
+    undocumented, unprinted = differences(outputs, schemas)
+    assert undocumented == set()
+    assert {(record, key) for record, key in unprinted if record not in ELSEWHERE} == set()
