@@ -29,7 +29,7 @@ def payload(
     headline: Headline,
     tables: Mapping[str, Table | None],
 ) -> dict[str, Any]:
-    """Collect everything that another program may want from a report."""
+    """Collect everything that other programs may need from a report."""
     estimate, why = analysis.drift
     done, planned = missing_trials(run)
     return {
@@ -62,7 +62,7 @@ def payload(
 
 
 def _stated(suite: Suite) -> dict[str, Any]:
-    """The suite of an imported run without what suites have by default: nobody said how the images were made."""
+    """Return an imported run's suite without default values, because it is not known how the images were made."""
     variants = [
         {key: value for key, value in asdict(variant).items() if key in ("name", "role", "policy", "family")}
         | {"model": None if variant.model == IMPORTED else variant.model}
@@ -77,15 +77,15 @@ def _stated(suite: Suite) -> dict[str, Any]:
 
 
 def _shorter(frontier: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of `perjoule frontier` without what stands elsewhere in the result."""
+    """Return the record of `perjoule frontier` without the parts that the result already contains elsewhere."""
     return {key: value for key, value in frontier.items() if key not in ("schema", "suite", "points")} | {
         "quality_p10": {point["cell_id"]: point["quality_p10"] for point in frontier["points"]}
     }
 
 
 def _prompts(run: RunData) -> dict[str, Any]:
-    """Prompt texts by id, of large sets only the digest: the run directory holds them all."""
-    # a table may state no prompts, and the digest of nothing is that of no set
+    """Return prompt texts by id; for large sets only the digest, since the run directory contains all texts."""
+    # a table may state no prompts, and a digest of nothing would not identify any set
     sha256 = prompt_digest(run.prompts) if run.prompts or not run.is_imported else None
     digest: dict[str, Any] = {"prompt_set_sha256": sha256, "prompt_count": len(run.prompts)}
     if len(run.prompts) > MOST_PROMPTS:
@@ -94,17 +94,17 @@ def _prompts(run: RunData) -> dict[str, Any]:
 
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
-    """SHA-256 over the sorted prompt texts, NUL between them."""
+    """Return the SHA-256 of the sorted prompt texts, separated by NUL."""
     return hashlib.sha256("\0".join(sorted(prompts.values())).encode("utf-8", "replace")).hexdigest()
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """Write JSON for a file."""
+    """Return JSON for a file."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def to_script(value: Mapping[str, Any]) -> str:
-    """Write JSON that can stand inside a script element: nothing in it can end the element or open a comment."""
+    """Return JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -15,7 +15,7 @@ _ESTIMATE: dict[str, Any] = {"$ref": "#/$defs/Estimate"}
 
 
 def result_schema() -> dict[str, Any]:
-    """JSON Schema of what `perjoule report` writes beside the page and embeds in it."""
+    """Return the JSON Schema of the result that `perjoule report` writes next to the page and embeds in it."""
     properties: dict[str, Any] = {
         "schema": {"const": SCHEMA},
         "kind": {"const": "perjoule-result"},
@@ -94,5 +94,5 @@ def _definitions() -> dict[str, Any]:
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    """An object of which every property is there."""
+    """Return the schema of an object whose properties are all required."""
     return {"type": "object", "properties": properties, "required": list(properties)}

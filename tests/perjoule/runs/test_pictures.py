@@ -140,7 +140,7 @@ def test_a_report_shows_no_picture_but_the_metered_ones(run, secret, way, tmp_pa
     shown = pictures_of(attack(run, secret, way), tmp_path / "after.html")
     assert pixel_digest(np.array(Image.open(secret))) not in shown
     assert set(shown) <= set(before)
-    assert "picture missing, or not the one that was metered" in (tmp_path / "after.html").read_text()
+    assert "image missing, or not the one that was metered" in (tmp_path / "after.html").read_text()
 
 
 def pictures_of(run: Run, page: Path) -> list[str]:
