@@ -84,17 +84,17 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     if run.is_imported:  # it names images but does not contain them
         return ()
     gallery = _Gallery(run, evidence, headline)
-    beside = gallery.side_by_side()
-    ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in beside))
-    shots = [shot for row in (*beside, *ladder) for shot in row.shots]
+    paired = gallery.side_by_side()
+    ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
+    shots = [shot for row in (*paired, *ladder) for shot in row.shots]
     encoded = iter(encode_all([_stored(run, shot.row) for shot in shots]))
-    drawn = [_strip(run, evidence, row, encoded) for row in (*beside, *ladder)]
-    split = len(beside)
+    drawn = [_strip(run, evidence, row, encoded) for row in (*paired, *ladder)]
+    split = len(paired)
     return tuple(
         album
         for album in (
-            Album(title="Side by side", note=gallery.said_beside, strips=tuple(drawn[:split])),
-            Album(title="Along the step ladder", note=gallery.said_ladder, strips=tuple(drawn[split:])),
+            Album(title="Side by side", note=gallery.paired_note, strips=tuple(drawn[:split])),
+            Album(title="Along the step ladder", note=gallery.ladder_note, strips=tuple(drawn[split:])),
         )
         if album.strips
     )
@@ -144,7 +144,7 @@ class _Gallery:
         self.evidence, self.axis, self.arms = evidence, evidence.primary, pictured_arms(evidence, headline)
         self.images = run.images
         self.scores = _primary_scores(run, evidence.primary)
-        self.said_beside = self.said_ladder = ""
+        self.paired_note = self.ladder_note = ""
 
     def side_by_side(self) -> list[Row]:
         """Return one row each for the best, the median and the worst difference between the first two arms."""
@@ -155,7 +155,7 @@ class _Gallery:
         pairs = self._pairs(test, anchor)
         if not pairs:
             return []
-        self.said_beside = (
+        self.paired_note = (
             f"{test.cell_id} minus {anchor.cell_id} in {self.axis.name}, over "
             f"{fmt.plural(len(pairs), 'pair')} of images of the same prompt and seed."
         )
@@ -198,7 +198,7 @@ class _Gallery:
                     label=rungs[0].variant, series=series)
             )  # fmt: skip
         if predicted:
-            self.said_ladder = (
+            self.ladder_note = (
                 f"The flag shows the number of steps that {predicted.cell_id} chose for this prompt; "
                 "its joules are those of that arm."
             )

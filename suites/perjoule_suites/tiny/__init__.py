@@ -1,6 +1,6 @@
 """The tiny family: a real latent text-to-image model in the diffusers format, small enough for two CPU cores.
 
-Nothing outside this package treats it specially: the entry points below give folders that `from_pretrained` loads.
+Code outside this package does not treat it specially: the entry points below return folders for `from_pretrained`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def steps_tiny() -> Path:
 
 
 def steps_tiny_peek1() -> Path:
-    """Folder of the one that looks at the first evaluation."""
+    """Folder of the step predictor that uses the first evaluation."""
     return _WEIGHTS / "steps-tiny-peek1"
 
 
 def steps_tiny_peek2() -> Path:
-    """Folder of the one that looks at the first two evaluations."""
+    """Folder of the step predictor that uses the first two evaluations."""
     return _WEIGHTS / "steps-tiny-peek2"
 
 
@@ -46,7 +46,7 @@ def steps_tiny_lcm() -> Path:
 
 
 def steps_tiny_shared() -> Path:
-    """Folder of the step predictor that knows the prompt alone, for schedules that share their first two timesteps."""
+    """Folder of the step predictor that uses only the prompt, for schedules that share their first two timesteps."""
     return _WEIGHTS / "steps-tiny-shared"
 
 
@@ -56,5 +56,5 @@ def clip_tiny() -> Path:
 
 
 def recogniser_tiny() -> Path:
-    """Folder of the recogniser behind the metric `scene`."""
+    """Folder of the recogniser of the metric `scene`."""
     return _WEIGHTS / "recogniser-tiny"
