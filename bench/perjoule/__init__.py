@@ -1,4 +1,4 @@
-"""perjoule: how much do people perceptually gain from a generated image, per joule?
+"""perjoule: measures the perceptual gain per joule of diffusion models.
 
 Public names are imported when first used, so that `import perjoule` costs milliseconds.
 """
@@ -49,13 +49,13 @@ _MOVED = {
 
 
 class _Moved:
-    """Finds modules that README or docs of 0.1.0 named, where they are now; for one release."""
+    """Finds modules at their new location under the names that README and docs of 0.1.0 used; for one release."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in _MOVED else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Take the usual module."""
+        """Use the default module object."""
 
     def exec_module(self, module: Any) -> None:
         import warnings

@@ -1,21 +1,21 @@
-"""Everything perjoule raises on purpose.
+"""The exceptions of perjoule, with their exit codes.
 
     PerjouleError                 exit code
-    ├── UsageError                2   what was asked for cannot be read or is not known
+    ├── UsageError                2   the request cannot be read or names something unknown
     │   ├── SuiteError            2   a suite file: names file, key, value and remedy
     │   ├── UnknownNameError      2   a model, metric, meter, suite: names the nearest spellings
     │   └── CommandError     126, 127   a command to be measured cannot be executed, is not found
-    ├── EvidenceError             4   what was found cannot carry the claim
+    ├── EvidenceError             4   the evidence does not support the claim
     │   ├── MeterError            4   energy cannot be measured here
-    │   ├── DeviceLostError       4   the GPU's context is dead; what was done is kept and can be resumed
+    │   ├── DeviceLostError       4   the GPU's context is dead; finished trials are kept, the run can be resumed
     │   └── RunError              4   a run directory is missing, unfinished or damaged
-    └── Interrupted             130   stopped on request; what was done is kept and can be resumed
+    └── Interrupted             130   stopped on request; finished trials are kept, the run can be resumed
         └── BudgetSpent         130   the request was --max-joules or --max-minutes
 
-What nobody raised on purpose has exit codes of its own, none of which a verdict has (see `perjoule.commands.outcome`):
-70 a fault in perjoule itself, 74 a file cannot be read or written, 141 whoever read stdout has gone.
+Other failures have their own exit codes, which differ from those of verdicts (see `perjoule.commands.outcome`):
+70 a fault in perjoule itself, 74 a file cannot be read or written, 141 the reader of stdout has closed the pipe.
 
-Every message says what was wrong, where (file, key, value) and what to do about it.
+Every message says what is wrong, where (file, key, value) and what to do about it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _EXTRAS = {
     "ray": "ray",
 }  # fmt: skip
 
-# 70 and 74 as in sysexits.h; 141 is what a shell gives for a program that SIGPIPE ended
+# 70 and 74 as in sysexits.h; 141 is a shell's exit code for a program ended by SIGPIPE
 INTERNAL_ERROR, FILE_ERROR, READER_GONE = 70, 74, 141
 
 
 class PerjouleError(Exception):
-    """Base of all errors with a message meant for people; `exit_code` is what the command line returns."""
+    """Base of all errors with a message for users; `exit_code` is the exit code of the command line."""
 
     exit_code = INTERNAL_ERROR
 
 
 class UsageError(PerjouleError):
-    """The request itself is wrong."""
+    """The request itself is invalid."""
 
     exit_code = 2
 
@@ -59,7 +59,7 @@ class UnknownNameError(UsageError):
     """A name that is not registered."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
-        """Say which `kind` of thing `name` was meant to be, what is nearest to it, and what there is."""
+        """Build the message from the `kind` of thing, the unknown `name`, the nearest names and all known names."""
         names = sorted(known)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
@@ -68,16 +68,16 @@ class UnknownNameError(UsageError):
 
 
 class CommandError(UsageError):
-    """A command that is to be measured cannot be started; exits as shells do: 127 not found, 126 not executable."""
+    """The command to be measured cannot be started; exit codes as in shells: 127 not found, 126 not executable."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        """Hold the message and what the command line returns for it."""
+        """Store the message and the exit code of the command line."""
         super().__init__(message)
         self.exit_code = exit_code
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
+    """Return the first line of an error's message, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -99,11 +99,11 @@ class EvidenceError(PerjouleError):
 
 
 class MeterError(EvidenceError):
-    """Energy cannot be measured as asked."""
+    """Energy cannot be measured as requested."""
 
 
 class DeviceLostError(EvidenceError):
-    """Nothing can be run any more on the device in this process."""
+    """The device cannot run any further work in this process."""
 
 
 class RunError(EvidenceError):
@@ -117,4 +117,4 @@ class Interrupted(PerjouleError):  # noqa: N818 - it is not an error, it is a st
 
 
 class BudgetSpent(Interrupted):
-    """A run has reached its --max-joules or --max-minutes and can be resumed under a larger one."""
+    """A run has reached its --max-joules or --max-minutes and can be resumed with a larger one."""

@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, never through a link that somebody planted, and damage is located."""
+"""Reading and writing files: writes are atomic, links are not followed, errors name the damaged line."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from perjoule.errors import PerjouleError, RunError
 if TYPE_CHECKING:
     import polars as pl
 
-# a person may name these as an output, e.g. --junit /dev/stdout; renaming a file over them would replace the device
+# users may name these as an output, e.g. --junit /dev/stdout; renaming a file over them would replace the device
 _STREAM_FOLDERS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
-# columns that say which row is which; without them a table means nothing
+# columns that identify a row; a table without them cannot be used
 _NAMING = {"trial_id", "image_id", "cell_id", "variant", "prompt_id", "prompt_ids", "seed", "seeds", "metric"}
-# what an imported table need not state: the seeds of its images, a metric where it holds joules alone
+# optional in imported tables: the seeds of images, and a metric if the table contains only joules
 _MAY_BE_EMPTY = {"seed", "metric"}
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def at_home(name: str) -> Path:
-    """The path that a person named, with `~` expanded; `~name` of nobody stays as it is."""
+    """Return a path from user input with `~` expanded; `~name` of an unknown user stays as it is."""
     path = Path(name)
     try:
         return path.expanduser()
@@ -38,12 +38,12 @@ def at_home(name: str) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether a path leads to something; False too for what cannot be a path, such as a very long text."""
+    """Return whether a path exists; False also for invalid paths such as a very long text."""
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for long names
 
 
 def free_bytes(path: Path) -> int:
-    """Free disk space where `path` is or will be."""
+    """Return the free disk space at `path`, which need not exist yet."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -51,15 +51,15 @@ def free_bytes(path: Path) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the name `path` when the block ends well; otherwise `path` stays as it was.
+    """Open a file that replaces `path` if the block succeeds; otherwise `path` stays as it was.
 
-    A reader sees the old file or the new one, never a part of it, even after a power failure. The content goes to a
-    temporary file with an unpredictable name in the same folder, so a link that waits at `path`, or at a name that
-    could be guessed, is replaced and never written through. Missing folders are made. Devices and pipes, such as
+    A reader sees the old file or the new one, never a part of it, even after a power failure. The content is written to
+    a temporary file with an unpredictable name in the same folder, so a link at `path`, or at a name that could be
+    guessed, is replaced and not followed. Missing folders are created. Devices and pipes, such as
     /dev/stdout, are written to directly.
 
     Raises:
-        OSError: Names `path`, not the temporary file.
+        OSError: The file cannot be written; the error names `path`, not the temporary file.
     """
     temporary = path.parent / f".perjoule-{secrets.token_hex(8)}.tmp"
     try:
@@ -95,7 +95,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until a rename is on disk; some file systems cannot, and the file itself is there."""
+    """Wait until a rename is on disk; errors of file systems without support are ignored, since the file is written."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -135,12 +135,12 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def open_journal(path: Path) -> IO[bytes]:
-    """Open a file of JSON lines to append to; a symbolic link in its place is refused with an OSError."""
+    """Open a file of JSON lines for appending; raises OSError if it is a symbolic link."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
-    return open(path, "ab", opener=opener)  # Path.open takes no opener
+    return open(path, "ab", opener=opener)  # Path.open has no parameter `opener`
 
 
 def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
 
 
 def append_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows as JSON lines and wait until they are on disk. Raises OSError that names the file."""
+    """Append rows as JSON lines and wait until they are on disk. Raises an OSError that names the file."""
     content = b"".join(map(_line, rows))
     try:
         file.write(content)
@@ -164,16 +164,16 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """Text as UTF-8; file names that are not UTF-8 reach us as lone surrogates, which become escapes, as in JSON."""
+    """Encode text as UTF-8; lone surrogates (from file names that are not UTF-8) become escapes, as in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def read_json_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
-    """All complete lines of a JSON-lines file; an unfinished last line is ignored.
+    """Return all complete lines of a JSON-lines file; an unfinished last line is ignored.
 
     Args:
-        path: May be absent: no rows.
-        skip_damaged: Leave damaged lines out; for rows that can be made again.
+        path: The file; if it does not exist, there are no rows.
+        skip_damaged: Leave damaged lines out; for rows that can be computed again.
 
     Raises:
         RunError: If a line before the last is damaged (names file and line).
@@ -198,8 +198,8 @@ def read_json_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str,
 def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
     """Read JSON lines and make the file end with a complete line, so that rows can be appended.
 
-    A last line that a crash tore is cut off in place; one that lacks its newline alone gets it. Nothing else of the
-    file is touched: a crash at any moment leaves every complete line as it was.
+    An incomplete last line, e.g. after a crash, is cut off in place; if only its newline is missing, it is added. The
+    rest of the file is not changed: a crash at any moment leaves every complete line as it was.
     """
     rows = read_json_lines(path, skip_damaged=skip_damaged)
     if not path.exists():
@@ -215,14 +215,14 @@ def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    row = json.loads(line.decode("utf-8"), parse_constant=_finite)  # floats of traces are many: only words are checked
+    row = json.loads(line.decode("utf-8"), parse_constant=_finite)  # checks only NaN and Infinity
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     return row
 
 
 def strict_json(content: str | bytes) -> Any:
-    """Parse JSON as perjoule writes it; raises ValueError for NaN and infinite numbers, which could not be written."""
+    """Parse JSON as perjoule writes it; raises ValueError for NaN and infinite numbers, which are not valid JSON."""
     return json.loads(content, parse_constant=_finite, parse_float=_finite)
 
 
@@ -243,7 +243,7 @@ def _finite(number: str) -> float:
 
 
 def _is_whole(tail: bytes) -> bool:
-    """Whether what follows the last newline is a complete row: no part of a JSON object is one."""
+    """Return whether the text after the last newline is a complete row; a part of a JSON object is not valid JSON."""
     try:
         _parsed(tail)
     except (ValueError, RecursionError):
@@ -255,7 +255,7 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
     """Decode UTF-8 text, with or without a byte order mark.
 
     Raises:
-        PerjouleError: Of the given kind, if it is in another encoding (names the line).
+        PerjouleError: If it has another encoding; the class is `error`, and the message names the line.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error(f"{where} cannot be read as UTF-8 text: it is UTF-16; save it as UTF-8")
@@ -267,7 +267,7 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file; RunError names it if it cannot be read."""
+    """Parse a JSON file; raises a RunError that names it if it cannot be read."""
     try:
         return strict_json(decode_text(path.read_bytes(), str(path)))
     except (OSError, ValueError, RecursionError) as error:
@@ -275,19 +275,19 @@ def read_json(path: Path) -> Any:
 
 
 def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
-    """Read a table, or an empty one with these columns if the stage that writes it has not run yet.
+    """Read a table; return an empty table with these columns if the file does not exist yet.
 
     Columns that a later version of perjoule added are filled with nulls; further columns stay.
 
     Raises:
-        RunError: If it cannot be read, a column has another type, or one that names rows is missing or has gaps.
+        RunError: If it cannot be read, a column has another type, or an identifying column is missing or has gaps.
     """
-    import polars as pl  # costs a tenth of a second, so only where a table is read
+    import polars as pl  # takes a tenth of a second, so it is imported only if a table is read
 
     if not path.exists():
         return pl.DataFrame(schema=columns)
     try:
-        with path.open("rb") as file:  # polars itself takes no path that is not UTF-8
+        with path.open("rb") as file:  # polars does not accept a path that is not UTF-8
             frame = pl.read_parquet(file)
         if missing := [name for name in columns if name in _NAMING and name not in frame.columns]:
             raise RunError(f"{path}: column {', '.join(missing)} is missing: restore the file from a copy")
@@ -304,18 +304,18 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
 
 
 def require_names(frame: pl.DataFrame, path: Path) -> None:
-    """Raise RunError if a row of a table lacks what says which row it is."""
+    """Raise RunError if a row has no value in an identifying column."""
     if gaps := [name for name in frame.columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
         row = min(frame[name].is_null().arg_max() or 0 for name in gaps) + 1
         raise RunError(f"{path}: column {', '.join(gaps)} has gaps, e.g. in row {row}: restore the file from a copy")
 
 
 def open_inside(folder: Path, relative: str) -> IO[bytes]:
-    """Open a file below `folder` to read it, following no link on the way.
+    """Open a file below `folder` for reading, without following links below `folder`.
 
     Args:
-        folder: May itself be reached through links.
-        relative: As some file names it, e.g. `images/a.png`.
+        folder: The folder; links on the way to it are followed.
+        relative: Path relative to `folder`, as written in another file, e.g. `images/a.png`.
 
     Raises:
         RunError: If the path leaves the folder, or a part of it is a link or not a regular file.
@@ -323,7 +323,7 @@ def open_inside(folder: Path, relative: str) -> IO[bytes]:
     """
     parts = relative.split("/")
     if relative.startswith("/") or "\0" in relative or {"", ".", ".."} & set(parts):
-        raise RunError(f"{folder}: {relative!r} does not lead to a file inside the folder")
+        raise RunError(f"{folder}: {relative!r} is not a file inside the folder")
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     place = folder
     try:
@@ -339,7 +339,7 @@ def open_inside(folder: Path, relative: str) -> IO[bytes]:
     except OSError as error:
         os.close(handle)
         if place.is_symlink():
-            raise RunError(f"{place} is a symbolic link: put the file itself in its place") from None
+            raise RunError(f"{place} is a symbolic link: replace it by the file itself") from None
         raise OSError(error.errno, error.strerror, str(place)) from error
     except RunError:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""The four seams of perjoule: what measures, what generates, what chooses steps, what scores."""
+"""The four interfaces of perjoule: energy meters, generators, step policies, metrics."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
 
 class Window(Protocol):
-    """An interval whose joules are counted; `reading` is there once it has closed."""
+    """A time interval whose energy is measured; `reading` is available once it is closed."""
 
     def repeat(self, at_least: int = 1, most_s: float = 60.0) -> Iterator[int]:
-        """Run the work until the window's `max_uncertainty` is in reach: `for _ in window.repeat(): work()`.
+        """Repeat the work until the window's `max_uncertainty` is reached: `for _ in window.repeat(): work()`.
 
         Args:
-            at_least: Runs, whatever the bound.
-            most_s: No further run is started after so many seconds.
+            at_least: Minimum number of runs, whatever the bound.
+            most_s: After this many seconds no further run is started.
         """
         ...
 
     @property
     def reading(self) -> EnergyReading:
-        """The result. Raises RuntimeError while the window is open."""
+        """The reading. Raises RuntimeError while the window is open."""
         ...
 
 
 class EnergyMeter(Protocol):
-    """A source of joules. Used as a context manager; windows do not nest."""
+    """A source of energy readings, used as a context manager; windows do not nest."""
 
     @property
     def name(self) -> str:
-        """What the user would type to get this meter: `nvml:GPU-1234`, `rapl`, `estimate`."""
+        """Name that opens this meter, e.g. `nvml:GPU-1234`, `rapl` or `estimate`."""
         ...
 
     @property
     def why(self) -> str:
-        """One sentence: what it reads, and why it was taken."""
+        """One sentence: what the meter reads, and why it was chosen."""
         ...
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Watch the resting device and return its idle power in W; None if the source cannot tell."""
+        """Observe the device at rest and return its idle power in W; None if the source does not support this."""
         ...
 
     def window(
@@ -60,9 +60,9 @@ class EnergyMeter(Protocol):
         """Open a window.
 
         Args:
-            label: For logs.
+            label: Name of the window in logs.
             sync: Called at both ends before anything is read, e.g. `torch.cuda.synchronize`.
-            max_uncertainty: Relative bound asked for; a wider reading carries a warning.
+            max_uncertainty: Requested relative bound; a reading with a wider bound has a warning.
         """
         ...
 
@@ -75,7 +75,7 @@ class EnergyMeter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What was drawn. images: (n, h, w, 3) uint8; nfe_per_image counted by a hook; steps: of each image."""
+    """Generated images: (n, h, w, 3) uint8, with denoiser evaluations counted by a hook and the steps of each image."""
 
     images: Images
     nfe_per_image: float
@@ -84,50 +84,50 @@ class Generation:
 
 
 class ImageGenerator(Protocol):
-    """A loaded variant that draws. Image i depends on (prompts[i], seeds[i], steps) only."""
+    """A loaded variant that generates images. Image i depends only on (prompts[i], seeds[i], steps)."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the weights."""
+        """SHA-256 of the weights."""
         ...
 
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
-        """By model: `revision` (the hub's commit, None for a folder) and `files`, name -> SHA-256."""
+        """For each model: `revision` (the hub's commit, None for a folder) and `files`, name -> SHA-256."""
         ...
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
-        """Draw one image per prompt and seed."""
+        """Generate one image per prompt and seed."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until the device is done."""
+        """Wait until the device has finished its work."""
         ...
 
 
 class PromptReader(Protocol):
-    """A generator that knows what of the prompts has no effect."""
+    """A generator that can report which parts of prompts have no effect."""
 
     def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
-        """Look at the prompts with the pipeline's own tokenizers."""
+        """Examine the prompts with the pipeline's own tokenizers."""
         ...
 
 
 def reads_prompts(generator: object) -> TypeGuard[PromptReader]:
-    """Whether a generator can say what of the prompts has no effect."""
+    """Return whether a generator can report which parts of prompts have no effect."""
     return hasattr(generator, "read_prompts")
 
 
 class ModelExaminer(Protocol):
-    """A generator factory that can look at a model before its weights are read."""
+    """A generator factory that can examine a model before its weights are read."""
 
     def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
-        """Look at the files that are here; nothing is downloaded and no weights are read."""
+        """Examine the local files without downloading anything or reading weights."""
         ...
 
 
 def examines_models(factory: object) -> TypeGuard[ModelExaminer]:
-    """Whether a generator factory can look at models before it loads them."""
+    """Return whether a generator factory can examine models before it loads them."""
     return hasattr(factory, "examine")
 
 
@@ -135,19 +135,19 @@ class GeneratorFactory(Protocol):
     """Loads a variant; registered under the entry point group `perjoule.generators`."""
 
     def __call__(self, variant: Variant, *, where: str) -> ImageGenerator:
-        """Load; `where` names suite file and key for error messages. Raises UsageError if it cannot be loaded."""
+        """Load the variant; `where` names suite file and key for error messages. Raises UsageError if that fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """Images of one or more cells to be scored, in matching order.
+    """Images of one or more cells to be scored; all sequences have the same order.
 
     Attributes:
         image_ids: One per image.
         prompts: The prompt of each image.
         images: Loads image i as (h, w, 3) uint8; called once per image and metric.
-        reference_ids: The longest run of the same family, prompt and seed, or None where there is none.
+        reference_ids: The longest run of the same family, prompt and seed, or None if there is none.
         references: Loads the reference of image i.
         all_prompts: Every distinct prompt of the run, for distractors.
     """
@@ -165,46 +165,46 @@ class QualityMetric(Protocol):
 
     @property
     def spec(self) -> MetricSpec:
-        """Direction, track, reference need, weights digest."""
+        """Properties of the metric, e.g. its direction and track."""
         ...
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One score per image, in order; `on_progress` gets the number of images just done."""
+        """Return one score per image, in order; `on_progress` gets the number of images just scored."""
         ...
 
 
 class CardedMetric(Protocol):
-    """A metric that can say what it is without its weights; `perjoule list metrics` shows more of such ones."""
+    """A metric that can describe itself without its weights, for `perjoule list metrics`."""
 
     @property
     def card(self) -> MetricSpec:
-        """The spec, its `weights_digest` empty: nothing is fetched and nothing read."""
+        """Return the spec with an empty `weights_digest`, without downloading or reading anything."""
         ...
 
     def weights_here(self) -> bool:
-        """Whether it could score without a network."""
+        """Return whether the metric can score without a network."""
         ...
 
 
 class SetMetric(Protocol):
-    """Judges the images of a cell together, so that no image has a score; for orientation, never for a verdict.
+    """Scores the images of a cell as a set, not one by one; for orientation, never for a verdict.
 
-    Registered under the entry point group `perjoule.metrics`, as the others are.
+    It is registered under the entry point group `perjoule.metrics`, like other metrics.
     """
 
     @property
     def spec(self) -> MetricSpec:
-        """`advisory` is True."""
+        """Properties of the metric; `advisory` is True."""
         ...
 
     def score_set(self, images: ImageSet, indices: Sequence[int], on_progress: Callable[[int], None]) -> SetOutcome:
-        """Judge the images at `indices`; `on_progress` gets the number of images just seen."""
+        """Score the images at `indices` as a set; `on_progress` gets the number of images just processed."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetOutcome:
-    """What a set came out as: a value or a reason why there is none, and what to know before it is believed."""
+    """Score of a set: a value or the reason for its absence, and notes on its reliability."""
 
     value: float | None
     reason_unscored: str | None = None
@@ -212,12 +212,12 @@ class SetOutcome:
 
 
 def judges_sets(metric: object) -> TypeGuard[SetMetric]:
-    """Whether a metric judges sets and not images. Not isinstance, which would ask for `spec` and so fetch weights."""
+    """Return whether a metric scores sets of images. Unlike isinstance, this does not read `spec` or fetch weights."""
     return hasattr(metric, "score_set")
 
 
 def judges_images(metric: object) -> TypeGuard[QualityMetric]:
-    """Whether a metric gives each image a score."""
+    """Return whether a metric gives each image a score."""
     return not judges_sets(metric)
 
 
@@ -229,9 +229,9 @@ class StepPolicy(Protocol):
     """
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
-        """Called once before the first window of a cell, with all prompts of the run."""
+        """Prepare a cell: called once before its first window, with all prompts of the run."""
         ...
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """Draw one image per prompt and seed, in order."""
+        """Generate one image per prompt and seed, in order."""
         ...

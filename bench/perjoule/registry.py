@@ -1,4 +1,4 @@
-"""Entry points: how the bench finds what the other rooms offer, without importing them by name."""
+"""Entry points, through which perjoule finds plugins of other packages without importing them by name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from perjoule.errors import UnknownNameError
 
 
 def registered(group: str) -> dict[str, EntryPoint]:
-    """All entry points of `perjoule.<group>`, by name."""
+    """Return all entry points of `perjoule.<group>`, by name."""
     return {point.name: point for point in entry_points(group=f"perjoule.{group}")}
 
 
 def load(group: str, name: str, *, kind: str, where: str = "") -> Any:
-    """The object behind one entry point.
+    """Load the object of one entry point.
 
     Raises:
-        UnknownNameError: If nothing is registered under `name`; names the nearest spellings.
+        UnknownNameError: If `name` is not registered; the message names the nearest spellings.
     """
     points = registered(group)
     if name not in points:
@@ -26,7 +26,7 @@ def load(group: str, name: str, *, kind: str, where: str = "") -> Any:
 
 
 def merged_files(group: str) -> dict[str, Any]:
-    """The union of the `name -> file` tables that the entry points of a group return."""
+    """Return the union of the `name -> file` tables that the entry points of a group return."""
     found: dict[str, Any] = {}
     for point in registered(group).values():
         found |= point.load()()

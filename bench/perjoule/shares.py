@@ -1,4 +1,4 @@
-"""Shares as people write them, `5%` or `0.05`: the one parser of command line, pytest plugin and suite files."""
+"""Parser for shares, e.g. `5%` or `0.05`, used by command line, pytest plugin and suite files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from perjoule.errors import UsageError
 
 
 class Share(float):
-    """A share that was written unmistakably: `500%` is 5.0, whereas a bare 5 could be either 5 % or 500 %."""
+    """A share written without ambiguity: `500%` is 5.0, whereas a plain 5 could mean 5 % or 500 %."""
 
     __slots__ = ()
 
 
 def share(value: str | float, name: str) -> Share:
-    """Read `"5%"`, `"0.05"` or 0.05 as 0.05.
+    """Parse a share, e.g. `"5%"`, `"0.05"` or 0.05 as 0.05.
 
     Args:
-        value: Text, or a number below 1. A bare number of 1 or more is ambiguous; a `Share` is not and passes.
+        value: Text, or a number below 1. A plain number of 1 or more is ambiguous; a `Share` is not.
         name: The option or key, for messages.
 
     Raises:
-        UsageError: Not a number, negative, not finite, or a bare number of 1 or more; names both spellings.
+        UsageError: Not a number, negative, not finite, or a plain number of 1 or more; names both spellings.
     """
     text = str(value).strip()
     percent = text.endswith("%")
@@ -40,10 +40,10 @@ def share(value: str | float, name: str) -> Share:
 
 
 def below_one(value: float, name: str) -> float:
-    """A share strictly between 0 and 1 where text cannot be written: keys of suite files, arguments in Python.
+    """Check a share strictly between 0 and 1 given as a number: keys of suite files, arguments in Python.
 
     Raises:
-        UsageError: Out of range; says what 2 should have been if 2 % was meant.
+        UsageError: Out of range; the message shows how to write it if e.g. 2 means 2 %.
     """
     if not 0 < value < 1:
         hint = f"write {value / 100:g} for {value:g} %" if 1 <= value < math.inf else "such as 0.02 for 2 %"

@@ -1,6 +1,6 @@
-"""Foreign text (prompts, names, failures) made fit for terminals, XML and Markdown.
+"""Makes foreign text (prompts, names, failures) safe for terminals, XML and Markdown.
 
-Nothing of it may move the cursor, reorder what stands beside it, or be read as markup.
+Foreign text must not move the cursor, reorder neighbouring text, or be parsed as markup.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def one_line(text: object) -> str:
 
 
 def without_controls(text: str) -> str:
-    """The same lines without characters that move the cursor, change colours or reorder what is printed."""
+    """Return the same lines without characters that move the cursor, change colours or reorder printed text."""
     return _CONTROLS.sub("\ufffd", text)
 
 
 def provenance_words(provenance: str | None) -> str:
-    """How joules came about, in capitals unless they were measured: `ESTIMATED, not measured`."""
+    """Return the provenance of joules, in capitals unless they were measured, e.g. `ESTIMATED, not measured`."""
     if provenance == "measured":
         return "measured"
     title = provenance_title(provenance or "unknown")
@@ -63,7 +63,7 @@ def provenance_title(provenance: str) -> str:
 
 
 def provenance_note(provenances: Iterable[str | None]) -> str:
-    """A clause about joules of these provenances; empty if all of them were measured."""
+    """Return a clause about joules of these provenances; empty if all of them were measured."""
     kinds = {kind for kind in provenances if kind} - {"measured"}
     named = sorted(kinds - {"not stated"})
     clauses = [f"the joules are {' and '.join(kind.upper() for kind in named)}, not measured"] if named else []
@@ -73,20 +73,20 @@ def provenance_note(provenances: Iterable[str | None]) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Return one line that GitHub-flavoured Markdown prints as it is, in a table cell too.
+    """Return one line that GitHub-flavoured Markdown prints unchanged, also inside a table.
 
-    It opens no cell, link, mention, issue reference, image or HTML element. At the start of a line a plain `-`, `+` or
-    `1.` would still begin a list: put something before it.
+    It does not start a table column, link, mention, issue reference, image or HTML element. At the start of a line a
+    plain `-`, `+` or `1.` would still begin a list: put other text before it.
     """
     plain = re.sub("[&<>@#]", lambda m: _ENTITIES[m[0]], one_line(text))
-    # GitHub looks for mentions in the rendered text, where an entity is a sign like any other
+    # GitHub searches for mentions in the rendered text, in which entities are already decoded
     plain = re.sub(r"(&#(?:64|35);)(?=\w)", r"\1&#8203;", plain)
     plain = _LINK.sub(lambda m: m[1] + ("&#58;" if m[2] == ":" else "&#46;"), plain)
     parts = re.split(r"(&#?\w+;)", plain)
     return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
-# signs that we print, for terminals and logs in encodings without them
+# ASCII replacements of the signs that we print, for terminals and logs in other encodings
 _ASCII = {
     "±": "+/-", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "≈": "~", "·": "*",
     "“": '"', "”": '"', "‘": "'", "’": "'", "Δ": "d", "√": "sqrt", "²": "^2", "₂": "2", "µ": "u",
@@ -95,7 +95,7 @@ PLAIN = "perjoule.plain"
 
 
 def plain_error(error: UnicodeError) -> tuple[str, int]:
-    """Error handler of codecs: what an encoding lacks is written in ASCII, signs by their look, the rest as in JSON."""
+    """Codec error handler: write missing characters in ASCII, known signs by similar ones, others as in JSON."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -106,19 +106,19 @@ codecs.register_error(PLAIN, plain_error)
 
 
 def as_json(value: Any) -> str:
-    """JSON for stdout, with sorted keys; in ASCII where stdout is not UTF-8, so that nothing of it is lost."""
+    """Return JSON for stdout, with sorted keys; in ASCII if stdout is not UTF-8, so that no character is lost."""
     utf8 = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not utf8, sort_keys=True, allow_nan=False, default=str)
-    # a file name that is not UTF-8 reaches us as lone surrogates
+    # a file name that is not UTF-8 contains lone surrogates
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def board_digest(uuid: str) -> str:
-    """`board-` and 12 hex digits of the SHA-256 of a board's UUID: tells boards apart without naming them."""
+    """Return `board-` and 12 hex digits of the SHA-256 of a board's UUID: distinguishes boards without naming them."""
     return f"board-{hashlib.sha256(uuid.encode()).hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def without_uuids(text: str) -> str:
-    """The text with UUIDs of boards and slices replaced by their digests, and beginnings of UUIDs by `GPU-…`."""
+    """Replace UUIDs of boards and slices in a text by their digests, and beginnings of UUIDs by `GPU-…`."""
     text = _WHOLE_UUID.sub(lambda found: board_digest(found.group()), text)
     return _PART_OF_UUID.sub(lambda found: f"{found.group(1)}-…", text)

@@ -1,7 +1,7 @@
-"""What the joules bought, for people: one self-contained HTML file, its Markdown twin and the same as JSON.
+"""What a joule buys, as a report: one self-contained HTML file, the same as Markdown and the same as JSON.
 
-`build_report` decides what is said, `render_html` and `render_markdown` how it looks, `write_report` puts all three
-beside each other. `write_index` does the page of a folder of runs.
+`build_report` decides what is said, `render_html` and `render_markdown` decide how it looks, `write_report` writes all
+three files. `write_index` writes the page of a folder of runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The minute after the headline: which cell to deploy, and what to keep in mind before doing so."""
+"""The advice under the headline: which cell to deploy, and what to consider before doing so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST = 6
 def advised(
     run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
 ) -> Headline:
-    """The headline with its advice."""
+    """Return the headline with its advice."""
     deploy, call = _deploy(run, evidence, analysis, headline, versus)
     return replace(headline, deploy=deploy, call=call, beware=_beware(run, evidence, analysis, headline, versus))
 
@@ -40,8 +40,8 @@ def _deploy(
         return (_nothing(evidence),), ""
     if axis.within_family:
         return (
-            f"{axis.name} tells closeness to {'a reference' if run.is_imported else 'the longest run'}, so how "
-            "close is close enough is yours to say.",
+            f"{axis.name} measures closeness to {'a reference' if run.is_imported else 'the longest run'}; you decide "
+            "how close is close enough.",
             *_bend(evidence, analysis),
             floor,
         ), ""
@@ -60,12 +60,12 @@ def _anchor(arm: Arm) -> str:
 
 def _nothing(evidence: Evidence) -> str:
     if evidence.is_cell_value(evidence.primary):
-        return "Nothing can be recommended: of one quality for each cell it is not known what is chance."
+        return "Nothing can be recommended: with one quality per cell, chance cannot be excluded."
     return "Nothing can be recommended from this run: see what is missing below."
 
 
 def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
-    """Where the ladder bends: a hint, since it moves with the range that was measured."""
+    """The cell at the bend of the ladder: a hint, because it depends on the range that was measured."""
     knee = analysis.frontier.knee if analysis.frontier else None
     arm = next((a for a in evidence.arms if knee and a.cell_id == knee.cell_id), None)
     if arm is None or knee is None:
@@ -89,7 +89,7 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
 
 
 def _call(run: RunData, arm: Arm) -> str:
-    """What to paste; empty where the run does not say how its images were made."""
+    """Code to paste; empty if the run does not record how its images were made."""
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
     if variant is None or run.is_imported:
         return ""
@@ -118,24 +118,24 @@ def _unfinished(run: RunData) -> list[str]:
     said = []
     if planned and done < planned:
         said.append(
-            f"PARTIAL: {done} of {fmt.plural(planned, 'planned trial')} are in this run; what follows may turn."
+            f"INCOMPLETE: {done} of {fmt.plural(planned, 'planned trial')} are in this run; the results may change."
         )
     if failed := done - len(run.windows):
         said.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
     if flat := trial_counts(run).one_colour:
         said.append(
-            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have pictures of one colour: nothing is drawn on "
-            "them, so look at the pictures before you believe a score."
+            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have images of a single colour: they show "
+            "nothing, so look at the images before you trust a score."
         )
     if not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:
-            said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are absent and count nowhere.")
+            said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are missing and are left out.")
     return said
 
 
 def _devices(run: RunData) -> list[str]:
-    """What was metered, and in what circumstances: GPUs left out, windows stopped, machines busy, boards mixed."""
+    """Warnings about what was metered: GPUs left out, suspended windows, busy machines, mixed boards."""
     found = disturbances(run)
     count = run.trials.height
     said = []
@@ -144,21 +144,21 @@ def _devices(run: RunData) -> list[str]:
     mixed = mixtures(run.trials)
     devices = devices_of(run.trials)
     if mixed:
-        said.append(f"W265: {fmt.clean(mixed[0])}: nothing is pooled.")
+        said.append(f"W265: {fmt.clean(mixed[0])}: their joules are not pooled.")
     elif len(devices) > 1:
         said.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
     if (stopped := found.get("W251")) is not None:
-        said.append(f"{stopped.trials} of {fmt.plural(count, 'window')} stood still and have no joules (W251).")
+        said.append(f"{stopped.trials} of {fmt.plural(count, 'window')} were suspended and have no joules (W251).")
     if (busy := found.get("W264")) is not None:
         said.append(
             f"The machine was busy with other work in {busy.trials} of {fmt.plural(count, 'window')} (W264: "
-            f"{fmt.clean(busy.sentence)}): times and joules may not repeat; measure again on a quiet machine."
+            f"{fmt.clean(busy.sentence)}): times and joules may not be repeatable; measure again on an idle machine."
         )
     return said
 
 
 def _stated(evidence: Evidence) -> list[str]:
-    """Numbers that a table gives once for a whole cell."""
+    """Warnings about numbers that a table gives once for a whole cell."""
     axis = evidence.primary
     cells = [a.cell_id for a in evidence.arms if axis and axis.name in a.cell_values]
     energies = [a.cell_id for a in evidence.arms if a.energy_is_stated]
@@ -166,12 +166,12 @@ def _stated(evidence: Evidence) -> list[str]:
     for name, named in ((axis.name if axis else "quality", cells), ("energy", energies)):
         if named:
             count = f"{len(named)} of {fmt.plural(len(evidence.arms), 'cell')}"
-            said.append(f"W281: the table gives one {name} for all of a cell in {count}: no interval, and no gate.")
+            said.append(f"W281: the table gives a single {name} for {count}: there is no interval and no gate.")
     return said
 
 
 def _mixed(run: RunData) -> list[str]:
-    """Cells that pool joules of several provenances."""
+    """Warning about cells that pool joules of several provenances."""
     kinds = run.trials.drop_nulls("provenance").group_by("cell_id").agg(pl.col("provenance").unique().sort())
     mixed = kinds.filter(pl.col("provenance").list.len() > 1).sort("cell_id")
     if mixed.is_empty():
@@ -179,7 +179,7 @@ def _mixed(run: RunData) -> list[str]:
     cell, named = mixed.row(0)
     return [
         f"{fmt.plural(len(mixed), 'cell')} pool joules of several provenances, such as {fmt.clean(cell)} "
-        f"({', '.join(named)}): each is branded as the weakest of them."
+        f"({', '.join(named)}): each is marked with the weakest of them."
     ]
 
 
@@ -187,10 +187,10 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     said = _mixed(run)
     if evidence.provenance == "estimated":
         said.append(
-            "The joules come from a power model, not a meter: read ratios inside this run, not absolute joules."
+            "The joules come from a power model, not a meter: compare ratios within this run, not absolute joules."
         )
     elif evidence.provenance == "simulated":
-        said.append("The joules are simulated: they say nothing about any device.")
+        said.append("The joules are simulated: they do not describe any real device.")
     elif evidence.provenance == "not stated":
         said.append(
             "W280: the imported table does not state how its joules were obtained: do not quote them as measured."
@@ -199,11 +199,11 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     if shares and max(shares) > WIDE_BOUND:
         whose = "The uncertainty that the table states" if evidence.imported else "The meter's own bound"
         said.append(
-            f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; what is common to all cells cancels "
-            "from ratios, and no interval here contains it."
+            f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; an error common to all cells cancels "
+            "in ratios, and no interval in this report includes it."
         )
     if len(evidence.boundaries) > 1:
-        said.append(f"The cells were metered at unlike boundaries ({', '.join(evidence.boundaries)}).")
+        said.append(f"The cells were metered at different boundaries ({', '.join(evidence.boundaries)}).")
     return said
 
 
@@ -218,12 +218,12 @@ def _sample(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
         # (z 0.95 + z 0.8) standard errors, a standard error being half the interval over z 0.975
         effect = half * 2.486 / 1.96
         if effect > 0:
-            said += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly go unseen"
+            said += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly not be detected"
     return [said + "."]
 
 
 def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
-    """A metric that is at its bound cannot tell cells apart."""
+    """Warning about a metric that is at its bound and so cannot distinguish cells."""
     axis = evidence.primary
     spec = run.metrics.get(axis.name) if axis else None
     if axis is None or spec is None or axis.within_family:
@@ -237,9 +237,9 @@ def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
     if near < 2:
         return []
     return [
-        f"{axis.name} stands at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: "
+        f"{axis.name} is at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: "
         "it cannot "
-        "tell them apart, so look at the other metrics and at the pictures."
+        "distinguish them, so look at the other metrics and at the images."
     ]
 
 
@@ -250,9 +250,9 @@ def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]
     if not found.cheaper or found.worse(evidence.primary):
         return []
     return [
-        f"The cell was picked out of {len(versus) + 1} on the prompts that it is judged by, which flatters it: "
-        "try it on "
-        "prompts that this run has not seen."
+        f"The cell was chosen from {len(versus) + 1} on the same prompts that score it, which favours it: "
+        "test it on "
+        "prompts that are not in this run."
     ]
 
 
@@ -261,6 +261,6 @@ def _curves(analysis: Analysis) -> list[str]:
     if not crossing:
         return []
     return [
-        f"The curves of {', '.join(crossing[:3])} and the ladder cross: they save at some qualities and waste at "
-        "others."
+        f"The curves of {', '.join(crossing[:3])} and the ladder cross: they use less energy at some qualities and "
+        "more at others."
     ]

@@ -1,4 +1,4 @@
-"""All that is worked out of a run, once: the sections only put it into words.
+"""Everything that is computed from a run, once: the sections only put it into words.
 
 run ── draw ──► frontier record, sensitivity, contrasts, attainment      primary metric first
 baseline ── examine ──► verdict, pairs
@@ -31,21 +31,21 @@ from perjoule_reports.records import RunData
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """Results; None or empty where the run does not carry them, with words in `troubles` where that is a surprise.
+    """Results; None or empty if the run does not have them, with a sentence in `troubles` if that is unexpected.
 
     Attributes:
         compared: Arrays and draws of the primary metric.
         frontier: The record of `perjoule frontier`.
         sensitivity: BD-energy by metric, see `bd_by_metric`.
-        anchor: The cell that all others are held against: the longest fixed run.
-        contrasts: The other cells against it, by cell id.
+        anchor: The cell that all others are compared with: the longest fixed run.
+        contrasts: The other cells compared with the anchor, by cell id.
         attainment: Band of the frontier.
         variability: Sources of scatter.
         drift: Change of energy over the run, or why there is none.
-        verdict: Of the gate, if a baseline was given.
-        pairs: What it rests on.
-        carbon: Of 1000 images of the anchor, if a country was given.
-        troubles: What could not be worked out, and why.
+        verdict: The gate's verdict, if a baseline was given.
+        pairs: The paired differences that the verdict is computed from.
+        carbon: Emissions of 1000 images of the anchor, if a country was given.
+        troubles: What could not be computed, and why.
     """
 
     compared: Compared | None = None
@@ -63,11 +63,11 @@ class Analysis:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """The arms against their anchors, as in `perjoule frontier`."""
+        """The arms compared with their anchors, as in `perjoule frontier`."""
         return self.frontier.comparisons if self.frontier else ()
 
     def prompts_of(self, test: str, anchor: str) -> PerPrompt | None:
-        """Two cells prompt by prompt; None if they share no scored prompt."""
+        """Two cells compared prompt by prompt; None if they share no scored prompt."""
         if self.compared is None or not {test, anchor} <= set(self.compared.grid.cells):
             return None
         places = [self.compared.grid.cells.index(cell) for cell in (test, anchor)]
@@ -76,12 +76,12 @@ class Analysis:
         return per_prompt(self.compared, test, anchor)
 
     def slices_of(self, found: PerPrompt, run: RunData) -> tuple[Slice, ...]:
-        """The same by kind of prompt."""
+        """The same comparison by kind of prompt."""
         return slices(found, {p.prompt_id: p.category for p in run.prompt_set})
 
 
 def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysis:
-    """Work everything out. What fails for want of evidence is said, not raised."""
+    """Compute everything. A result that fails for lack of evidence is reported in `troubles`, not raised."""
     troubles: list[str] = []
     found: dict[str, Any] = {}
     if not run.trials.is_empty():
@@ -98,14 +98,14 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
         anchor = next((a for a in evidence.arms if a.cell_id == found.get("anchor")), None)
         energy = anchor.energy.value if anchor else None
         if energy is None:
-            troubles.append("Grams of CO2 were asked for, but there is no anchor with joules to state them for.")
+            troubles.append("Grams of CO2 were requested, but there is no anchor with joules to compute them from.")
         else:
             found["carbon"] = carbon(1000 * energy, request.co2_country)
     return Analysis(**found, troubles=tuple(troubles))
 
 
 def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
-    """The longest fixed run that has joules and a score; of equals, the dearest."""
+    """The longest fixed run that has joules and a score; if several are equally long, the most expensive."""
     arms = rivals(evidence, axis)
     return max(arms, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0), default=None)
 

@@ -1,4 +1,4 @@
-"""From a run to a report: every word and picture decided here, none of the layout.
+"""Builds a report from a run: every word and figure, without the layout.
 
 run ── read_evidence ──► Evidence ──┐
     ── analyse ────────► Analysis ──┼── stamp, headline, badges         ten seconds
@@ -35,10 +35,10 @@ from perjoule_reports.sections.time import phases_section
 
 
 def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
-    """Build the whole report of a run. Pure: reads the run's tables and pictures, writes nothing.
+    """Build the whole report of a run. The function only reads: the run's tables and images.
 
     Raises:
-        UsageError: If grams of CO2 are asked for and the country is not known.
+        UsageError: If grams of CO2 are requested and the country is unknown.
     """
     asked = request or ReportRequest()
     evidence = read_evidence(run)

@@ -1,7 +1,7 @@
-"""A run read into plain records: the arms with their numbers, and the axes that they were scored on.
+"""Reads a run into plain records: the arms with their numbers, and the axes on which they were scored.
 
-The only module that knows column names. Columns that an older or imported run lacks read as absent; a number that is
-NaN or infinite reads as absent too.
+This is the only module that knows column names. Columns that an older or imported run lacks are treated as absent; so
+are numbers that are NaN or infinite.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Axis:
 
     @property
     def within_family(self) -> bool:
-        """True for full-reference metrics, whose values compare only inside one family."""
+        """True for full-reference metrics, whose values are comparable only within one family."""
         return self.track == "fidelity"
 
 
@@ -73,29 +73,29 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """`sd15, 25 steps`; the cell where its steps are not known."""
+        """Display name, e.g. `sd15, 25 steps`; the cell id if the steps are unknown."""
         return self.cell_id if self.steps is None else f"{self.variant}, {step_count(self.steps)}"
 
     @property
     def mean_power_w(self) -> float | None:
-        """Energy over time, both per image."""
+        """Energy divided by time, both per image."""
         if self.energy.value is None or not self.duration_s:
             return None
         return self.energy.value / self.duration_s
 
     def quality_of(self, axis: Axis) -> Interval:
-        """The quality under a metric, empty if it was not scored."""
+        """Return the quality under a metric, empty if it was not scored."""
         return self.quality.get(axis.name, Interval())
 
     @property
     def brand(self) -> str:
-        """The mark that every joule of this arm carries."""
+        """The provenance mark of this arm's joules."""
         return brand(self.provenance) if self.energy.value is not None else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a run says. Arms come in the suite's order of variants, then by steps."""
+    """The contents of a run. Arms are in the suite's order of variants, then by steps."""
 
     suite: Suite
     arms: tuple[Arm, ...]
@@ -110,11 +110,11 @@ class Evidence:
 
     @property
     def has_intervals(self) -> bool:
-        """True if any number of a cell has an interval."""
+        """True if any number of any cell has an interval."""
         return any(a.energy.bounded or any(q.bounded for q in a.quality.values()) for a in self.arms)
 
     def is_cell_value(self, axis: Axis | None) -> bool:
-        """True if the table gives one quality for all of a cell wherever it gives one at all."""
+        """True if every quality in the table is a single value for a whole cell."""
         scored = [a for a in self.arms if axis is not None and a.quality_of(axis).value is not None]
         return bool(scored) and axis is not None and all(axis.name in a.cell_values for a in scored)
 
@@ -123,14 +123,14 @@ class Evidence:
         return list(dict.fromkeys(arm.variant for arm in self.arms))
 
     def series(self, variant: str) -> int:
-        """Return the place of a variant in the suite, which fixes its colour, marker and dash."""
+        """Return the index of a variant in the suite, which determines its colour, marker and dash."""
         names = [v.name for v in self.suite.variants]
         names += [name for name in self.variants() if name not in names]
         return names.index(variant) if variant in names else 0
 
 
 def read_evidence(run: RunData) -> Evidence:
-    """Read the points of a run; cells without points appear with their plan and no numbers."""
+    """Read the points of a run; cells without points appear with their plan but without numbers."""
     rows = _unpooled(run)
     axes = _axes(run, rows)
     primary = next((a for a in axes if a.name == run.suite.metrics.primary), axes[0] if axes else None)
@@ -163,7 +163,7 @@ def read_evidence(run: RunData) -> Evidence:
 
 
 def _unpooled(run: RunData) -> list[dict[str, Any]]:
-    """The rows of the points; a cell whose windows belong to different devices has no energy."""
+    """Return the rows of the points; a cell whose windows belong to different devices has no energy."""
     mixed = {mixture.cell_id for mixture in mixtures(run.trials)}
     return [
         {key: None if key.startswith("energy") else value for key, value in row.items()}
@@ -232,7 +232,7 @@ def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] |
 
 
 def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:
-    """Cells that have trials and no operating point: a run still going, or one that nobody scored."""
+    """Return cells that have trials but no operating point, e.g. in an unfinished or unscored run."""
     rows = run.trials.filter(~pl.col("cell_id").is_in(list(known)))
     if rows.is_empty():
         return []
@@ -261,10 +261,10 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
 
 
 def _energies(run: RunData) -> dict[str, Estimate]:
-    """J/image of each cell straight from the trials, without scores."""
+    """Return J/image of each cell directly from the trials, without scores."""
     try:
         grid = read_grid(run, [])
-    except PerjouleError:  # said among the warnings, where the comparisons fail for the same reason
+    except PerjouleError:  # reported as a warning, since the comparisons fail for the same reason
         return {}
     if not grid.prompts:
         return {}

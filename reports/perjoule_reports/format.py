@@ -1,7 +1,7 @@
-"""Numbers and texts for people: the one place that scales units, chooses digits and cleans foreign text.
+"""Formats numbers and texts: the only place that scales units, chooses digits and cleans foreign text.
 
-Inside, everything is SI. Here a column of joules becomes kilojoules as a whole, an interval decides how many digits
-its number deserves, and a prompt loses the characters that could reorder or hide what is printed.
+All numbers are SI until they get here. A column of joules becomes kilojoules as a whole, an interval decides how many
+digits its number gets, and a prompt loses the characters that could reorder or hide printed text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from perjoule.text import provenance_title as title_of
 from perjoule.types import Interval
 from perjoule_reports.records import Tone
 
-clean = one_line  # under the name that this room knows
+clean = one_line  # the name used in this package
 ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
@@ -46,7 +46,7 @@ def finite(value: object) -> float | None:
 
 
 def scale(values: Iterable[float | None], unit: str) -> Scale:
-    """Choose the SI prefix under which the middle of `values` reads as 1 to 1000."""
+    """Choose the SI prefix with which the median of `values` lies between 1 and 1000."""
     magnitudes = sorted(abs(v) for v in values if v)
     if not magnitudes:
         return Scale(factor=1.0, unit=unit)
@@ -58,7 +58,7 @@ def scale(values: Iterable[float | None], unit: str) -> Scale:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Print with `digits` significant digits and no exponent; integers above that keep all of theirs."""
+    """Format with `digits` significant digits and no exponent; longer integers keep all their digits."""
     if value is None or not math.isfinite(value):
         return ABSENT
     if value == 0:
@@ -67,9 +67,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(value: Interval, unit: Scale | None = None, signed: bool = False) -> tuple[str, str]:
-    """Print a number and its interval with digits that suit the width: `("0.972", "[0.951, 0.984]")`.
+    """Format a number and its interval with digits that suit the width, e.g. `("0.972", "[0.951, 0.984]")`.
 
-    The second text is empty where there is no interval.
+    The second text is empty if there is no interval.
     """
     factor = unit.factor if unit else 1.0
     if value.value is None or not math.isfinite(value.value):
@@ -84,7 +84,7 @@ def interval(value: Interval, unit: Scale | None = None, signed: bool = False) -
 
 
 def quantity(value: float | None, unit: str, digits: int = 3) -> str:
-    """Print a lone quantity with its own prefix: `3.1 kJ`."""
+    """Format a single quantity with its own prefix, e.g. `3.1 kJ`."""
     if value is None:
         return ABSENT
     chosen = scale([value], unit)
@@ -92,7 +92,7 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def memory(value: float) -> str:
-    """Print bytes in binary units: `15.6 GiB`."""
+    """Format bytes in binary units, e.g. `15.6 GiB`."""
     for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if value >= factor:
             return f"{number(value / factor)} {unit}"
@@ -100,37 +100,37 @@ def memory(value: float) -> str:
 
 
 def percent(ratio: float) -> str:
-    """Print a ratio as a percentage: whole from 10 % up, two significant digits below."""
+    """Format a ratio as a percentage: whole from 10 % up, two significant digits below."""
     return f"{_fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
 
 
 def steps(value: float | None) -> str:
-    """Print a step count: whole for a fixed ladder, one decimal for the mean of a policy."""
+    """Format a step count: whole for a fixed ladder, one decimal for the mean of a policy."""
     if value is None:
         return ABSENT
     return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
 
 
 def step_count(value: float | None) -> str:
-    """Print `1 step`, `12 steps`, `13.4 steps`, and that the count is not stated where it is not known."""
+    """Return e.g. `1 step`, `12 steps`, `13.4 steps`; `unstated steps` if the count is unknown."""
     if value is None:
         return "unstated steps"
     return f"{steps(value)} {'step' if value == 1 else 'steps'}"
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 prompt`, `24 prompts`, `2 passes`."""
+    """Return a count with its noun, e.g. `1 prompt`, `24 prompts`, `2 passes`."""
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}{ending}".replace(",", "\u202f")
 
 
 def brand(provenance: str | None) -> str:
-    """Return the short mark that every joule of this provenance carries; empty for measured ones."""
+    """Return the short mark of joules of this provenance; empty for measured joules."""
     return _BRANDS.get(provenance or "", "unk.")
 
 
 def provenance_title(provenance: str | None, imported: bool = False) -> str:
-    """How the joules came about, in capitals for a band or a badge; None where there are none."""
+    """Return the provenance of the joules in capitals, for a banner or a badge."""
     if provenance is None:
         return "NO JOULES" if imported else "NOT MEASURED"
     return title_of(provenance)
@@ -149,7 +149,7 @@ def _fixed(value: float, decimals: int) -> str:
 
 
 def _decimals(width: float, magnitude: float) -> int:
-    """Return decimals that show the interval's ends apart, with no more than four significant digits in all."""
+    """Return enough decimals to distinguish the interval's ends, with at most four significant digits in all."""
     most = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
     wanted = 1 - math.floor(math.log10(1.2 * width)) if width > 0 else most - 1
     return min(6, max(0, min(wanted, most)))

@@ -1,7 +1,7 @@
-"""The run in one sentence: what fewer steps save, and what the intervals let us say about the loss.
+"""The run in one sentence: the energy that fewer steps save, and what the intervals say about the loss of quality.
 
-The anchor is the longest run. The sentence never says *equal*; it says what the interval of the paired difference still
-allows. Numbers that were not measured say so in the sentence itself.
+The anchor is the longest run. The sentence never says *equal*; it says what the interval of the paired difference does
+not exclude. If numbers were not measured, the sentence says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from perjoule_reports.records import Headline, Tile
 
 
 def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Headline:
-    """Write the sentence that the evidence carries, or say what is missing."""
+    """Write the sentence that the evidence supports, or say what is missing."""
     axis = evidence.primary
     if not evidence.arms:
         return Headline(sentence="This run holds no finished trials, so there is nothing to compare.")
@@ -28,10 +28,10 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     if all(a.energy.value is None for a in evidence.arms):
         return Headline(
             sentence="Energy was not measured in this run, so no cost can be stated.",
-            support=("Every cell lacks a reading; the warnings below say why. Absent is not zero.",),
+            support=("No cell has a reading; the warnings below say why. Missing joules are not zero.",),
         )
     if axis is None or all(a.quality_of(axis).value is None for a in evidence.arms):
-        return Headline(sentence="The images have not been scored, so the joules have nothing to be held against.")
+        return Headline(sentence="The images have not been scored, so the joules cannot be compared with quality.")
     comparable = rivals(evidence, axis)
     anchor = next((a for a in comparable if a.cell_id == analysis.anchor), None)
     if evidence.is_cell_value(axis):
@@ -58,7 +58,7 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
 
 
 def _one_sided(evidence: Evidence) -> Headline | None:
-    """Of a table that has joules alone, or quality alone."""
+    """Headline of a table that has only joules or only quality."""
     if all(a.energy.value is None for a in evidence.arms):
         return Headline(
             sentence="The table states no energy, so no cost can be stated.",
@@ -74,21 +74,21 @@ def _one_sided(evidence: Evidence) -> Headline | None:
         span = f"{low} {unit.unit}" if len(known) == 1 else f"{low} to {high} {unit.unit}"
         return Headline(
             sentence=f"The table states no quality: its {fmt.plural(len(known), 'cell')} cost {span} per image"
-            f"{mark}, and what that buys is not known.",
+            f"{mark}; what quality that buys is unknown.",
         )
     return None
 
 
 def _cell_values(arms: list[Arm], axis: Axis) -> Headline:
-    """Of a table with one quality for each cell: the numbers can be listed, and no difference can be judged."""
+    """Headline of a table with one quality per cell: numbers can be listed, but differences cannot be judged."""
     if not arms:
         return _single(arms, axis)
     best = max(arms, key=lambda a: (a.quality_of(axis).value or 0.0) * (1 if axis.higher else -1))
     cheapest = min(arms, key=lambda a: a.energy.value or 0.0)
     unit = fmt.scale([best.energy.value], "J")
     return Headline(
-        sentence=f"The table gives one {axis.name} for each cell, so no difference in {axis.name} can be told from "
-        "chance: this run shows numbers, not a saving.",
+        sentence=f"The table gives one {axis.name} for each cell, so differences in {axis.name} may be "
+        "due to chance: this run shows numbers, not a saving.",
         support=(
             f"The highest-ranked of {fmt.plural(len(arms), 'cell')} is {best.cell_id} with "
             f"{fmt.number(best.quality_of(axis).value)} at {fmt.number((best.energy.value or 0.0) / unit.factor)} "
@@ -108,12 +108,12 @@ def _name(arm: Arm, other: Arm) -> str:
 
 
 def _full_name(arm: Arm) -> str:
-    """`sd15 at 25 steps`; the cell where its steps are not known."""
+    """Return e.g. `sd15 at 25 steps`; the cell id if the steps are unknown."""
     return arm.cell_id if arm.steps is None else f"{arm.variant} at {fmt.step_count(arm.steps)}"
 
 
 def _longest(anchor: Arm) -> str:
-    """What to call the anchor: which run is the longest is known only where steps are."""
+    """Return a name for the anchor: the longest run is known only if the steps are."""
     return anchor.cell_id if anchor.steps is None else "the longest run"
 
 
@@ -123,7 +123,7 @@ def _uses(arm: Arm, other: Arm) -> str:
 
 
 def _saved(ratio: Interval) -> tuple[str, str]:
-    """The share saved, and the interval of the change, which is negative where energy is saved."""
+    """Return the share saved, and the interval of the change, which is negative if energy is saved."""
     value = fmt.percent(1 - (ratio.value or 0))
     if ratio.low is None or ratio.high is None:
         return value, ""
@@ -146,7 +146,7 @@ def _joules(arm: Arm) -> str:
 def _bound_remark(found: Versus) -> tuple[str, ...]:
     if not found.by_bound:
         return ()
-    return (f"The interval of the saving is {found.bound}: there is one energy for each cell.",)
+    return (f"The interval of the saving is {found.bound}: there is only one energy per cell.",)
 
 
 def _saving(found: Versus, axis: Axis) -> Headline:
@@ -179,10 +179,12 @@ def _saving(found: Versus, axis: Axis) -> Headline:
 def _allowed(found: Versus, axis: Axis) -> str:
     loss = found.allowed_loss(axis)
     if loss is None:
-        return " Without an interval, no loss can be excluded."
+        return " Without an interval, a loss cannot be excluded."
+    if loss == 0 and found.quality.low == found.quality.high:
+        return f" No difference: all {fmt.plural(found.prompt_count, 'prompt')} score the same."
     if loss == 0:
-        return " The interval reaches down to no difference and not below."
-    return f" The interval still allows a loss of up to {fmt.number(loss, 2)}."
+        return " The interval ends at no difference and excludes a loss."
+    return f" The interval does not exclude a loss of up to {fmt.number(loss, 2)}."
 
 
 def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
@@ -207,8 +209,8 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
     energy = fmt.interval(anchor.energy, unit)
     return Headline(
         sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells {'is' if count == 1 else 'are'} "
-        f"too few to say what the extra joules buy in {axis.name}: this run shows costs.",
-        support=(f"Quality is compared from {LEAST_PROMPTS} prompts up; below, a resampling interval is too narrow.",),
+        f"too few to say what the extra joules buy in {axis.name}: this run shows only costs.",
+        support=(f"A comparison needs {LEAST_PROMPTS} prompts; with fewer, bootstrap intervals are too narrow.",),
         tiles=(
             Tile(
                 value=f"{energy[0]} {unit.unit}",
@@ -256,7 +258,7 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) ->
         sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
         f"{_name(anchor, near.arm)}, at {quality[0]} {quality[1]} {axis.name}{'' if imported else ' of that run'}.",
         support=(
-            f"{said}, so this axis can show closeness, never improvement.",
+            f"{said}, so this axis can show closeness but not improvement.",
             *_bound_remark(near),
         ),
         tiles=(

@@ -1,6 +1,6 @@
-"""Cells against the anchor as the report needs them: arms, not ids; the meter's bound where nothing was drawn.
+"""Comparisons of cells with the anchor for the report: arms instead of ids; the meter's bound if nothing was drawn.
 
-The differences themselves are those of `perjoule.statistics.contrasts`: paired by prompt, on one draw for all cells.
+The differences come from `perjoule.statistics.contrasts`: paired by prompt, with the same draws for all cells.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from perjoule.types import Interval
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Axis, Evidence
 
-LEAST_PROMPTS = 8  # with fewer, 95 % intervals hold far less often than they say
+LEAST_PROMPTS = 8  # with fewer, 95 % intervals cover far less often than in 95 % of cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versus:
-    """A cell against the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
+    """A cell compared with the anchor. `quality` is cell minus anchor; `energy_ratio` is cell over anchor.
 
-    `by_bound`: the interval of the energies is the meter's own bound (or what an imported table states as uncertainty),
-    since one window group gave nothing to draw from. `bound`: which of the two, in words.
+    `by_bound`: the interval of the energies is the meter's own bound (or the uncertainty stated in an imported table),
+    because a single window group cannot be resampled. `bound`: which of the two, in words.
     """
 
     arm: Arm
@@ -39,7 +39,7 @@ class Versus:
         return self.energy_ratio.high is not None and self.energy_ratio.high < 1
 
     def worse(self, axis: Axis) -> bool:
-        """True if the interval of the difference lies wholly on the bad side of zero, or is not known."""
+        """True if the interval of the difference lies wholly on the bad side of zero, or is unknown."""
         low, high = self.quality.low, self.quality.high
         if low is None or high is None:
             return True
@@ -53,7 +53,7 @@ class Versus:
         return low > 0 if axis.higher else high < 0
 
     def allowed_loss(self, axis: Axis) -> float | None:
-        """The largest loss that the interval still allows, 0 if it allows none; None without an interval."""
+        """Return the largest loss that the interval includes, 0 if it excludes any loss; None without an interval."""
         end = self.quality.low if axis.higher else self.quality.high
         if end is None:
             return None
@@ -61,17 +61,17 @@ class Versus:
 
 
 def versus_anchor(evidence: Evidence, analysis: Analysis) -> dict[str, Versus]:
-    """Every cell that can be compared with the anchor, by cell id."""
+    """Compare every comparable cell with the anchor, by cell id."""
     by_id = {arm.cell_id: arm for arm in evidence.arms}
     anchor = by_id.get(analysis.anchor)
     if anchor is None:
         return {}
-    alike = [
+    comparable = [
         (by_id[cell], contrast)
         for cell, contrast in analysis.contrasts.items()
         if cell in by_id and (by_id[cell].boundary, by_id[cell].provenance) == (anchor.boundary, anchor.provenance)
     ]
-    return {arm.cell_id: _versus(arm, anchor, contrast) for arm, contrast in alike}
+    return {arm.cell_id: _versus(arm, anchor, contrast) for arm, contrast in comparable}
 
 
 def _versus(arm: Arm, anchor: Arm, contrast: Contrast) -> Versus:
@@ -92,7 +92,7 @@ def _versus(arm: Arm, anchor: Arm, contrast: Contrast) -> Versus:
 
 
 def _by_bounds(ratio: float, arm: Arm, anchor: Arm) -> Interval:
-    """The ratio with the meter's bounds end against end: wider than any paired interval."""
+    """Return the ratio with the worst case of the meter's bounds: wider than any paired interval."""
     ends = [(a.energy.value, a.energy_bound_j) for a in (arm, anchor)]
     if any(not value or bound is None or bound >= value for value, bound in ends):
         return Interval(value=ratio)

@@ -1,11 +1,11 @@
-"""Power over time: which samples belong to which phase of the pipeline, and what each phase cost.
+"""Power over time: which samples belong to which phase of the pipeline, and how many joules each phase took.
 
     one window          |te|pr|------ denoise ------|-- vae --|
     samples         x   x   x   x   x   x   x   x   x   x   x
 
 A run records how long each phase took, not when. A pipeline call has a fixed order, so the phases are laid end to end
-in that order; what they leave of the window (scheduler, transfers, tokenising) lies between denoiser calls for the
-most part and is counted as denoising. A window of n calls repeats the pattern n times.
+in that order; the rest of the window (scheduler, transfers, tokenising) lies mostly between denoiser calls and is
+counted as denoising. A window of n calls repeats the pattern n times.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Floats = NDArray[np.float64]
 FIRST, LAST = ("text_encoder", "predictor"), ("vae_decode",)
 REST = "denoise"
 MOST_POINTS = 1000
-MOST_WINDOWS = 50  # of each cell; their mean does not need more
+MOST_WINDOWS = 50  # per cell; the mean does not need more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """A stretch of a window, in seconds from its start."""
+    """A part of a window, in seconds from its start."""
 
     phase: str
     begin_s: float
@@ -58,7 +58,7 @@ class PowerWindow:
 
     @property
     def refresh_s(self) -> float:
-        """How long the sensor holds a value: the shortest time between two changes, never less than between samples."""
+        """Refresh of the sensor: the shortest time between two changes, at least the time between two samples."""
         if len(self.t_s) < 2:
             return self.duration_s
         apart_s = float(np.median(np.diff(self.t_s)))
@@ -68,7 +68,7 @@ class PowerWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseEnergy:
-    """What a phase cost: seconds, joules, and how far both ends of its bands being unknown may move the joules."""
+    """Cost of a phase: seconds, joules, and the bound on the joules, since both ends of its bands are uncertain."""
 
     seconds: float
     energy_j: float
@@ -76,7 +76,7 @@ class PhaseEnergy:
 
 
 def power_windows(run: RunData, evidence: Evidence) -> list[PowerWindow]:
-    """Read the windows with at least two samples, at most `MOST_WINDOWS` of each cell, in the order of the arms."""
+    """Read the windows with at least two samples, at most `MOST_WINDOWS` per cell, in the order of the arms."""
     if run.power.is_empty():
         return []
     sampled = run.power.filter(pl.col("t_s").is_finite() & pl.col("power_w").is_finite())
@@ -107,13 +107,13 @@ def power_windows(run: RunData, evidence: Evidence) -> list[PowerWindow]:
 
 
 def bands(seconds: Mapping[str, float], duration_s: float, calls: int) -> tuple[Band, ...]:
-    """Lay the phases of `calls` equal pipeline calls end to end over a window; none without seconds."""
+    """Lay the phases of `calls` equal pipeline calls end to end over a window; empty without seconds."""
     if not seconds or duration_s <= 0 or calls < 1:
         return ()
     call_s = duration_s / calls
     lengths = {name: seconds[name] for name in (*FIRST, *_between(seconds), *LAST) if name in seconds}
     rest_s = call_s - sum(lengths.values())
-    if rest_s < 0:  # phases that overlap, or clocks that disagree
+    if rest_s < 0:  # phases overlap, or clocks disagree
         lengths = {name: s * call_s / sum(lengths.values()) for name, s in lengths.items()}
     elif REST in lengths:
         lengths[REST] += rest_s
@@ -128,9 +128,9 @@ def bands(seconds: Mapping[str, float], duration_s: float, calls: int) -> tuple[
 
 
 def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
-    """Share the joules of a window out over its phases by the samples.
+    """Divide the joules of a window among its phases by the samples.
 
-    A sample stands for the refresh before it. The bound moves each end of a phase by one refresh either way.
+    A sample covers the refresh before it. The bound is found by moving each end of a phase by one refresh.
     """
     if not window.bands:
         return {}
@@ -158,7 +158,7 @@ def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
 
 
 def thinned(t_s: Floats, power_w: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
-    """Return at most `most` points that keep the lowest and the highest of every stretch, in order of time."""
+    """Return at most `most` points in order of time, keeping the lowest and the highest of every interval."""
     count = len(t_s)
     if count <= most:
         return t_s, power_w
@@ -192,7 +192,7 @@ def _window(row: Mapping[str, Any], arm: Arm, samples: pl.DataFrame, conditions:
 
 
 def _integral(window: PowerWindow, begin_s: float, end_s: float) -> float:
-    """Joules of the samples between two times; a sample stands for the time since the one before it."""
+    """Return the joules of the samples between two times; a sample covers the time since the previous one."""
     begin_s, end_s = max(begin_s, 0.0), min(end_s, window.duration_s)
     if end_s <= begin_s:
         return 0.0

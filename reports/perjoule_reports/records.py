@@ -1,4 +1,4 @@
-"""What a report is made of: frozen records that hold every word and picture, and nothing of how they are laid out.
+"""The parts of a report: frozen records that contain every word and figure, but not the layout.
 
     Report
     ├── Stamp, Headline, Badge*, Tile*   ten seconds
@@ -6,7 +6,7 @@
         ├── paragraphs, notes
         ├── Figure*   SVG + its data Table
         ├── Table*    Column*, rows of Cell
-        └── Album*    Strip*, Thumb*     pictures side by side and along the step ladder
+        └── Album*    Strip*, Thumb*     images side by side and along the step ladder
 
 HTML and Markdown are rendered from the same object, so they cannot disagree.
 """
@@ -39,7 +39,7 @@ class Badge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """The verdict: a word, a sign that tells it without colour, and what it rests on."""
+    """The verdict: a word, a sign that does not depend on colour, and a sentence with the reason."""
 
     word: Word
     sign: str
@@ -59,10 +59,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """The run in one sentence; `support` says what carries it, `tiles` show its numbers.
+    """The run in one sentence; `support` gives the evidence, `tiles` the numbers.
 
-    `deploy` names the cell to take and how to call it, or says why there is none; `beware` what to keep in mind.
-    `test` and `anchor` are the cells that the sentence compares, empty if it compares none.
+    `deploy` names the cell to use, or says why there is none; `call` is the code; `beware` lists caveats. `test` and
+    `anchor` are the cells that the sentence compares, empty if it does not compare cells.
     """
 
     sentence: str
@@ -89,7 +89,7 @@ class Column:
 class Cell:
     """A table cell: text, its interval or remark, the provenance mark, and the number to sort by.
 
-    `strong` is kept for numbers whose interval excludes no difference.
+    `strong` marks numbers whose interval excludes no difference.
     """
 
     text: str
@@ -102,7 +102,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under columns; the first cell of a row is its head. `marked` rows are stressed."""
+    """Rows under columns; the first entry of a row is its head. `marked` rows are highlighted."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -112,9 +112,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A picture with its words and its data.
+    """A figure with its texts and its data.
 
-    `narrow` is the same picture drawn for a phone, or empty; `rules` are the CSS rules that both need.
+    `narrow` is the same figure drawn for a phone, or empty; `rules` are the CSS rules that both need.
     """
 
     name: str
@@ -129,10 +129,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumb:
-    """One small picture as a data URI (empty if it is missing) with the lines under it.
+    """One thumbnail as a data URI (empty if the image is missing) with the lines under it.
 
-    `label` stands above it, with the mark of its `series`; `flag` says why it is set apart; `marked` ones are on the
-    frontier.
+    `label` is shown above it, with the mark of its `series`; `flag` says why it is highlighted; `marked` thumbnails
+    are on the frontier.
     """
 
     uri: str
@@ -148,7 +148,7 @@ class Thumb:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """Pictures of one prompt and seed; of one `variant` in the order of their steps, or of several side by side."""
+    """Images of one prompt and seed: one `variant` in the order of its steps, or several variants side by side."""
 
     prompt: str
     remark: str
@@ -159,7 +159,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Album:
-    """Strips under a heading of their own."""
+    """Strips under their own heading."""
 
     title: str
     note: str
@@ -170,8 +170,8 @@ class Album:
 class Section:
     """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is.
 
-    `how_to_read` says what is shown; `sample` how many units it rests on; `interval` how its intervals were made and
-    what they leave out; `change` what would change the conclusion.
+    `how_to_read` says what is shown; `sample` how many units there are; `interval` how the intervals were computed and
+    what they do not include; `change` what would change the conclusion.
     """
 
     anchor: str
@@ -192,7 +192,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a reader gets. `css_rules` are the styles that the figures need; `payload` is the JSON twin."""
+    """A whole report. `css_rules` are the styles that the figures need; `payload` is the report as JSON."""
 
     title: str
     subtitle: str

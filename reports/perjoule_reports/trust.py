@@ -1,4 +1,4 @@
-"""What tells a reader how far to believe the run: badges, warnings, failures, the system."""
+"""Evidence of how far the run can be trusted: badges, warnings, failures, the system."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     methods = "; ".join(evidence.interval_methods)
     done, planned = len(run.trials), run.planned_trials or 0
     unfinished = (
-        Badge(label="run", value=f"PARTIAL, {done} of {planned} trials", tone="loud",
+        Badge(label="run", value=f"INCOMPLETE, {done} of {planned} trials", tone="loud",
               hint="fewer trials than the suite plans")
         if planned and done < planned else None
     )  # fmt: skip
@@ -44,8 +44,8 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         if outcome.failed else None
     )  # fmt: skip
     flat = (
-        Badge(label="pictures", value=f"OF ONE COLOUR in {outcome.one_colour} of {outcome.done} trials", tone="alarm",
-              hint="W270: nothing is drawn on them; look at the pictures")
+        Badge(label="images", value=f"OF ONE COLOUR in {outcome.one_colour} of {outcome.done} trials", tone="alarm",
+              hint="W270: they show nothing; look at the images")
         if outcome.one_colour else None
     )  # fmt: skip
     unmetered = disturbances(run).get("W232")
@@ -76,7 +76,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         Badge(
             label="comparable with",
             value=fmt.shorten(fmt.clean(run.environment.get("comparability_key") or "key not recorded"), 20),
-            hint="runs of the same comparability key",
+            hint="runs with the same comparability key",
         ),
     )
     return tuple(badge for badge in found if badge is not None)
@@ -90,7 +90,7 @@ def _interval_kinds(evidence: Evidence, methods: str) -> str:
 
 
 def counted(evidence: Evidence) -> str:
-    """`12 prompts × 2 seeds`, as far as an imported table states them."""
+    """Return e.g. `12 prompts × 2 seeds`, as far as an imported table states them."""
     prompts, seeds = evidence.prompt_count, evidence.seed_count
     if not evidence.imported or (prompts and seeds):
         return f"{fmt.plural(prompts, 'prompt')} × {fmt.plural(seeds, 'seed')}"
@@ -99,14 +99,14 @@ def counted(evidence: Evidence) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """A warning code of a run: how many of its trials have it, and what was said with the first."""
+    """A warning code of a run: how many trials have it, and the sentence of the first."""
 
     trials: int
     sentence: str
 
 
 def disturbances(run: RunData) -> dict[str, Disturbance]:
-    """The warnings of all trials by code, in the order of the codes."""
+    """Return the warnings of all trials by code, in the order of the codes."""
     found = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
@@ -122,7 +122,7 @@ def disturbances(run: RunData) -> dict[str, Disturbance]:
 
 
 def warnings_table(run: RunData) -> Table | None:
-    """Count the warnings of all trials by code, with what came with the first, what follows, and what to do."""
+    """Return a table of warnings by code: count, sentence of the first, consequence and remedy."""
     found = disturbances(run)
     if not found:
         return None
@@ -148,25 +148,25 @@ def warnings_table(run: RunData) -> Table | None:
 
 
 def partial(run: RunData) -> tuple[str, ...]:
-    """Say so if the run holds fewer trials than its suite plans."""
+    """Return a sentence if the run contains fewer trials than its suite plans."""
     done, planned = len(run.trials), run.planned_trials or 0
     if not planned or done >= planned:
         return ()
     return (
-        f"The run is not complete: {done} of {fmt.plural(planned, 'planned trial')} are there. It is still going, "
+        f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, "
         "or was "
-        "stopped; perjoule run suite.toml --out RUN --resume goes on with it.",
+        "stopped; continue it with perjoule run suite.toml --out RUN --resume.",
     )
 
 
 def prompts(run: RunData) -> tuple[str, ...]:
-    """Say which prompts were cut by a text encoder, and which negative prompts had no effect."""
+    """Return sentences about prompts that a text encoder cut, and negative prompts that had no effect."""
     record = run.environment.get("prompt_findings")
     return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
 
 
 def curves(analysis: Analysis) -> tuple[str, ...]:
-    """Say which curves hardly overlap, cross or turn back."""
+    """Return sentences about curves that hardly overlap, cross or turn back."""
     low: list[str] = []
     crossing: list[str] = []
     beaten: list[str] = []
@@ -181,18 +181,18 @@ def curves(analysis: Analysis) -> tuple[str, ...]:
     said = list(crossing)
     if low:
         said.append(
-            f"Too few common qualities with the ladder for a BD-energy ({MIN_OVERLAP:.0%} needed): {', '.join(low)}."
+            f"The overlap with the ladder is too small for a BD-energy ({MIN_OVERLAP:.0%} needed): {', '.join(low)}."
         )
     if beaten:
         cells = ", ".join(dict.fromkeys(beaten))
         said.append(
-            f"Left out of the curves, since a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
+            f"Left out of the curves, because a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
         )
     return tuple(said)
 
 
 def oddities(evidence: Evidence) -> tuple[str, ...]:
-    """Say where a ladder's energy falls by more than a tenth although the steps rise: something disturbed a window."""
+    """Return sentences about ladders whose energy falls by more than 10 % with more steps: a disturbed window."""
     said = []
     for variant in evidence.variants():
         ladder = [a for a in evidence.arms if a.variant == variant and a.energy.value and a.steps is not None]
@@ -203,9 +203,9 @@ def oddities(evidence: Evidence) -> tuple[str, ...]:
                     f"{variant}: {fmt.step_count(one.steps)} cost {fmt.quantity(one.energy.value, 'J')} per image and "
                     f"{fmt.step_count(two.steps)} only {fmt.quantity(two.energy.value, 'J')}{mark}. More steps cannot "
                     + (
-                        "cost less: look at the table."
+                        "cost less: check the table."
                         if evidence.imported
-                        else "cost less, so a window was disturbed: measure again on a quiet machine."
+                        else "cost less, so a window was disturbed: measure again on an idle machine."
                     )
                 )
     return tuple(said)
@@ -227,7 +227,7 @@ def unscored_table(run: RunData) -> Table | None:
 
 
 def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> Table | None:
-    """Rows of (name, reason, count) as a table; reasons that read alike are counted together."""
+    """Return rows of (name, reason, count) as a table; equal reasons are counted together."""
     count: Counter[tuple[str, str]] = Counter()
     for name, reason, n in found.iter_rows():
         count[fmt.shorten(fmt.clean(name), 120), fmt.shorten(fmt.clean(reason), 240)] += n
@@ -240,7 +240,7 @@ def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> 
 
 
 def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
-    """The system under test: the short list, and packages with everything else that was recorded."""
+    """Return the system under test in two tables: the main facts, and packages with everything else recorded."""
     environment = {k: v for k, v in environment.items() if k not in ("prompt_findings", "suite_folder", "not_loaded")}
     first = ("gpu", "cpu", "cpu_count", "ram_bytes", "os", "python", "meter", "perjoule", "commit", "created_utc",
              "fingerprint", "comparability_key")  # fmt: skip
@@ -256,7 +256,7 @@ def system_tables(environment: Mapping[str, Any]) -> tuple[Table, Table | None]:
         cells = tuple((Cell(text=key), Cell(text=value)) for key, value in rows)
         return Table(caption=caption, columns=columns, rows=cells)
 
-    return table("System under test", short), table("Packages and the rest", rest) if rest else None
+    return table("System under test", short), table("Packages and other facts", rest) if rest else None
 
 
 def _count(n: int) -> Cell:
@@ -285,7 +285,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def digests_table(run: RunData, prompt_digest: str) -> Table:
-    """What was run, by digest: code, models, prompts, metric weights, images."""
+    """Return the digests of what was run: code, models, prompts, metric weights, images."""
     environment = run.environment
     rows = [("schema", str(environment.get("schema", run.suite.schema))),
             ("commit", fmt.clean(environment.get("commit") or "not recorded")),

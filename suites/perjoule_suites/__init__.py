@@ -1,1 +1,1 @@
-"""What is run: suites, prompts, pipelines, step policies, and the tiny model family."""
+"""Built-in suites, prompts, pipelines, step policies, and the tiny model family."""

@@ -1,7 +1,7 @@
-"""A diffusers pipeline with all that a variant declares: weights, adapter, scheduler, reuse between steps, runtime.
+"""Builds the diffusers pipeline of a variant: weights, adapter, scheduler, reuse between steps, runtime.
 
-Each setting is done as its authors' model card or diffusers' documentation does it. Nothing that is declared is
-silently without effect: what a model cannot do is a `SuiteError`.
+Each setting follows its authors' model card or diffusers' documentation. A setting that a model does not support is
+not ignored, but raises a `SuiteError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from perjoule_suites.faults import broken_file, explain, first_line, quiet
 from perjoule_suites.reuse import enable_reuse
 from perjoule_suites.schedules import make_scheduler, parameters
 
-# arguments of a pipeline call that have a key of their own, or that perjoule sets
+# arguments of a pipeline call that have their own key, or that perjoule sets
 _RESERVED = frozenset(
     {
         "self", "prompt", "prompt_2", "prompt_3", "negative_prompt", "height", "width", "num_inference_steps",
@@ -32,17 +32,17 @@ _RESERVED = frozenset(
 
 
 def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
-    """Load a variant's pipeline onto the GPU if there is one. -> (pipeline, where its weights came from).
+    """Load a variant's pipeline onto the GPU if there is one; return it with the source of its weights.
 
     Raises:
-        UsageError: Weights cannot be had.
+        UsageError: Weights could not be downloaded.
         SuiteError: A setting does not fit the model.
     """
     import diffusers
 
     quiet()
     if torch.cuda.is_available():
-        gc.collect()  # pipelines hold cycles, and two large ones seldom fit
+        gc.collect()  # pipelines contain reference cycles, and two large ones seldom fit
         torch.cuda.empty_cache()
     source, index = hub.fetch_pipeline(variant, where)
     problems = list(model_problems(source.folder, index, variant, where))
@@ -64,7 +64,7 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             source.folder, dtype=dtype, variant=variant.file_variant or None, local_files_only=True, **parts
         )
-    except Exception as error:  # file system, JSON, safetensors, diffusers: each raises its own
+    except Exception as error:  # file system, JSON, safetensors and diffusers raise many types
         raise _unloadable(error, source, f"{where}.model") from error
     if variant.lora:
         sources.append(hub.fetch_file(variant.lora, f"{where}.lora"))
@@ -83,23 +83,23 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
 
 
 def denoiser_of(pipeline: Any) -> Any:
-    """The UNet or transformer of a pipeline."""
+    """Return the UNet or transformer of a pipeline."""
     return getattr(pipeline, "unet", None) or pipeline.transformer
 
 
 def takes_guidance_embedding(pipeline: Any) -> bool:
-    """Whether the denoiser is told the guidance scale, instead of being run twice."""
+    """Return whether the guidance scale is an input of the denoiser, which then runs only once per step."""
     config = denoiser_of(pipeline).config
     return getattr(config, "time_cond_proj_dim", None) is not None or bool(getattr(config, "guidance_embeds", False))
 
 
 def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, where: str) -> Any:
-    """A network from one file of weights, as the cards of SDXL-Lightning, Hyper-SD, DMD2 and LCM-SDXL do it."""
+    """Load a network from one file of weights, as on the cards of SDXL-Lightning, Hyper-SD, DMD2 and LCM-SDXL."""
     from safetensors.torch import load_file
 
     (path,) = source.files.values()
     try:
-        with torch.device("meta"):  # no time is spent on weights that are thrown away
+        with torch.device("meta"):  # without initialising weights that are replaced
             network = kind.from_config(kind.load_config(config))
         state = (
             load_file(path)
@@ -111,7 +111,7 @@ def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, w
         if broken_file(source.files.values()):
             raise _unloadable(error, source, f"{where}.denoiser.file") from error
         raise UsageError(
-            f"{where}.denoiser.file = {path.name!r}: these are no weights for the {kind.__name__} of {config}: "
+            f"{where}.denoiser.file = {path.name!r}: these weights do not fit the {kind.__name__} of {config}: "
             f"{first_line(error)}"
         ) from error
     return network.to(dtype).eval()
@@ -121,7 +121,7 @@ def _add_lora(pipeline: Any, variant: Variant, source: hub.Source, where: str) -
     lora = variant.lora
     assert lora is not None
     if not hasattr(pipeline, "load_lora_weights"):
-        raise SuiteError(f"{where}.lora: {type(pipeline).__name__} takes none")
+        raise SuiteError(f"{where}.lora: {type(pipeline).__name__} does not support adapters")
     try:
         pipeline.load_lora_weights(str(source.folder), weight_name=lora.file, adapter_name="perjoule")
     except Exception as error:
@@ -129,7 +129,7 @@ def _add_lora(pipeline: Any, variant: Variant, source: hub.Source, where: str) -
             raise UsageError(f"{where}.lora: an adapter needs the package peft: {install_command('peft')}") from error
         raise _unloadable(error, source, f"{where}.lora.file") from error
     if not pipeline.get_active_adapters():
-        raise SuiteError(f"{where}.lora.file = {lora.file!r}: nothing in it fits {type(pipeline).__name__}")
+        raise SuiteError(f"{where}.lora.file = {lora.file!r}: no weight in it fits {type(pipeline).__name__}")
     if lora.fuse:
         pipeline.fuse_lora(lora_scale=lora.scale)
         pipeline.unload_lora_weights()
@@ -141,12 +141,12 @@ def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
     known = parameters(type(pipeline).__call__)
     for key in variant.call_args:
         if key in _RESERVED:
-            raise SuiteError(f"{where}.call_args.{key}: perjoule sets this; use the variant's own key for it")
+            raise SuiteError(f"{where}.call_args.{key}: perjoule sets this argument; use the variant's own key for it")
         if key not in known:
             free = ", ".join(name for name in known if name not in _RESERVED)
-            raise SuiteError(f"{where}.call_args.{key}: {type(pipeline).__name__} takes no such argument: {free}")
+            raise SuiteError(f"{where}.call_args.{key}: {type(pipeline).__name__} has no such argument: {free}")
     if variant.negative_prompt and "negative_prompt" not in known:
-        raise SuiteError(f"{where}.negative_prompt: {type(pipeline).__name__} takes none")
+        raise SuiteError(f"{where}.negative_prompt: {type(pipeline).__name__} does not support one")
 
 
 def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:
@@ -179,7 +179,7 @@ def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
     broken = broken_file(source.files.values())
     if broken is None:
         return explain(error, source.model, where)
-    again = "run again to fetch it anew" if source.revision else "copy or download it again"
+    again = "run again to download it again" if source.revision else "copy or download it again"
     return UsageError(
         f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or not a "
         f"safetensors file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {again}"

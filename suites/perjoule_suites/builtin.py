@@ -1,4 +1,4 @@
-"""The suites, prompt sets and facts about models that ship with perjoule, by name."""
+"""Built-in suites, prompt sets and facts about models, by name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _HERE = Path(__file__).parent
 
 
 def suite_files() -> dict[str, Path]:
-    """Suite name -> TOML file."""
+    """Return the TOML files of suites by name."""
     return {file.stem: file for file in sorted((_HERE / "files").glob("*.toml"))}
 
 
 def prompt_files() -> dict[str, Path]:
-    """Prompt set name -> file."""
+    """Return the files of prompt sets by name."""
     return {file.stem: file for file in sorted((_HERE / "prompts").iterdir()) if file.suffix in {".tsv", ".txt"}}
 
 
 def model_facts() -> dict[str, ModelFacts]:
-    """Hub id -> what is known of it, from `catalogue.toml`."""
+    """Return the facts about models by hub id, from `catalogue.toml`."""
     from pydantic import TypeAdapter
 
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
@@ -30,5 +30,5 @@ def model_facts() -> dict[str, ModelFacts]:
 
 
 def public_prompts() -> Path:
-    """The table of prompt sets that others published."""
+    """Return the table of prompt sets published by others."""
     return _HERE / "prompts" / "public.toml"

@@ -1,8 +1,8 @@
-"""Any diffusers text-to-image pipeline as an `ImageGenerator`.
+"""`ImageGenerator` for diffusers text-to-image pipelines.
 
-Nothing is added to the pipeline but hooks that count and time; the images are byte for byte those of a bare call with
-the same generators (`perjoule.suite.seeding.image_seed`) on the same machine, in the same batch and with as many
-threads.
+Only hooks for counting and timing are added to the pipeline; the images are byte for byte those of a plain call with
+the same generators (`perjoule.suite.seeding.image_seed`) on the same machine, in the same batch and with the same
+number of threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DiffusersGenerator:
     """A loaded pipeline with the settings of one variant."""
 
     def __init__(self, pipeline: Any, variant: Variant, sources: Sequence[Source]) -> None:
-        """Hold a pipeline that `assemble` made."""
+        """Store a pipeline created by `assemble`."""
         self._pipeline = pipeline
         self._variant = variant
         self._sources = tuple(sources)
@@ -45,14 +45,14 @@ class DiffusersGenerator:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the weight files: those of the pipeline by their names, others by `model/name`."""
+        """SHA-256 of the weight files: those of the pipeline by name, others by `model/name`."""
         base, *others = self._sources
         more = {f"{source.model}/{name}": path for source in others for name, path in source.files.items()}
         return digest_named(base.files | more)
 
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
-        """By model: the hub's commit (None for a folder) and the SHA-256 of each weight file."""
+        """For each model: the hub's commit (None for a folder) and the SHA-256 of each weight file."""
         return {
             source.model: {
                 "revision": source.revision,
@@ -63,14 +63,14 @@ class DiffusersGenerator:
 
     @property
     def pipeline(self) -> Any:
-        """The diffusers pipeline, for step policies that look inside."""
+        """The diffusers pipeline, for step policies that use its parts."""
         return self._pipeline
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Read the prompts once, with all text encoders: the embeddings that the pipeline call takes.
+        """Encode the prompts once, with all text encoders; return embeddings for the pipeline call.
 
         `prompt_embeds` (n, tokens, width), with classifier-free guidance `negative_prompt_embeds`, and for SDXL and SD3
-        the pooled ones (n, width) as well.
+        also the pooled ones (n, width).
         """
         pipeline, variant = self._pipeline, self._variant
         return encode_prompts(
@@ -82,12 +82,12 @@ class DiffusersGenerator:
         )
 
     def call_arguments(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> dict[str, Any]:
-        """The arguments of the pipeline call: what one would write by hand to get the same images."""
+        """Return the arguments of the pipeline call, with which a plain call gives the same images."""
         variant = self._variant
         arguments: dict[str, Any] = {
             "prompt": list(prompts),
             "guidance_scale": variant.guidance,
-            # on the CPU and one for each image: the noise is the same on every device and in every batch
+            # on the CPU and one per image, so that the noise is the same on every device and in every batch
             "generator": [
                 torch.Generator("cpu").manual_seed(image_seed(prompt, seed))
                 for prompt, seed in zip(prompts, seeds, strict=True)
@@ -96,7 +96,7 @@ class DiffusersGenerator:
             **variant.call_args,
         }
         if variant.timesteps:
-            # fewer are asked for by a warm-up only
+            # only a warm-up uses fewer steps
             arguments["timesteps"] = list(variant.timesteps[:steps])
         else:
             arguments["num_inference_steps"] = steps
@@ -109,7 +109,7 @@ class DiffusersGenerator:
         return arguments
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
-        """Draw one image per prompt and seed."""
+        """Generate one image per prompt and seed."""
         self.take_counts()
         images = self.call(self.call_arguments(prompts, seeds, steps))
         evaluations, seconds = self.take_counts()
@@ -118,10 +118,10 @@ class DiffusersGenerator:
         )
 
     def call(self, arguments: dict[str, Any]) -> Images:
-        """One pipeline call. -> (n, h, w, 3) uint8, by the same rounding as diffusers' numpy_to_pil.
+        """Do one pipeline call. -> (n, h, w, 3) uint8, with the rounding of diffusers' numpy_to_pil.
 
         Raises:
-            FloatingPointError: If latents or images hold NaN or infinite values.
+            FloatingPointError: If latents or images contain NaN or infinite values.
         """
         empty = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
         with self._kernels(), empty:
@@ -129,10 +129,10 @@ class DiffusersGenerator:
         return self.as_uint8(found)
 
     def as_uint8(self, pictures: Any) -> Images:
-        """Round pictures in 0..1 (n, h, w, 3) to uint8; what is not finite has no colour.
+        """Round images in 0..1 (n, h, w, 3) to uint8.
 
         Raises:
-            FloatingPointError: If they, or what the VAE read and made since the last call, hold NaN or infinite values.
+            FloatingPointError: If they, or input or output of the VAE since the last call, are NaN or infinite.
         """
         values = np.asarray(pictures)
         odd = self._hooks.take_not_finite()
@@ -146,23 +146,23 @@ class DiffusersGenerator:
         return np.asarray((values * 255).round(), np.uint8)
 
     def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
-        """What of the prompts has no effect: ends that a text encoder cuts, a negative prompt without guidance."""
+        """Return parts of prompts without effect: ends that a text encoder cuts, a negative prompt without guidance."""
         components: dict[str, Any] = self._pipeline.components
         tokenizers = {k: v for k, v in components.items() if k.startswith("tokenizer") and v is not None}
         embedded = takes_guidance_embedding(self._pipeline)
         return prompt_findings(tokenizers, type(self._pipeline), self._variant, prompts, embedded=embedded)
 
     def timed(self, phase: str) -> AbstractContextManager[None]:
-        """Time what is done inside as a phase of its own, which `take_counts` then tells."""
+        """Time the code inside as a separate phase, for `take_counts`."""
         return self._hooks.span(phase)
 
     def take_counts(self) -> tuple[int, dict[str, float]]:
-        """Denoiser evaluations and seconds by phase since the last time; waits for the device."""
+        """Return denoiser evaluations and seconds by phase since the last call; waits for the device."""
         self.synchronize()
         return self._hooks.take()
 
     def synchronize(self) -> None:
-        """Wait for the GPU; nothing to wait for on the CPU."""
+        """Wait for the GPU; do nothing on the CPU."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
@@ -175,20 +175,20 @@ class DiffusersGenerator:
 
 
 class DiffusersFactory:
-    """Loads variants, and looks at their models before."""
+    """Loads variants, and examines their models before."""
 
     def __call__(self, variant: Variant, *, where: str) -> DiffusersGenerator:
         """Load a variant's pipeline onto the GPU if there is one.
 
         Raises:
-            UsageError: If the model is not a text-to-image pipeline of diffusers, is not available, or a setting does
+            UsageError: If the model is not a text-to-image pipeline of diffusers or not available, or a setting does
                 not fit it.
         """
         pipeline, sources = assemble(variant, where)
         return DiffusersGenerator(pipeline, variant, sources)
 
     def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
-        """Look at the model's files that are here; nothing is downloaded and no weights are read."""
+        """Examine the model's local files without downloading anything or reading weights."""
         return examine(variant, prompts, where)
 
 

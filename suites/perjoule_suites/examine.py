@@ -1,7 +1,7 @@
-"""What can be known of a model before its weights are read.
+"""Examines a model before its weights are read.
 
-Whether it is a text-to-image pipeline, whether its files are whole, whether its scheduler works at the step counts of
-the suite, and which prompts its text encoders cut. Looks at files that are here; downloads nothing.
+It checks whether the model is a text-to-image pipeline, whether its files are complete, whether its scheduler works at
+the step counts of the suite, and which prompts its text encoders cut. It uses only local files.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from perjoule_suites.schedules import schedule_problems
 
 # the arguments with which every pipeline is called
 _CALLED_WITH = ("prompt", "guidance_scale", "generator", "output_type")
-# inputs other than text, unless the pipeline's documentation calls them optional
+# inputs other than text, unless they are optional according to the pipeline's documentation
 _OTHER_INPUTS = ("image", "images", "mask_image", "control_image", "video", "control_video")
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
 def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination:
-    """Examine a variant's model as far as its files are here.
+    """Examine a variant's model as far as its files are local.
 
     Args:
         variant: The variant.
-        prompts: Texts to be drawn.
+        prompts: The prompts.
         where: Suite file and key, for messages.
     """
     try:
@@ -43,10 +43,10 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         index = hub.read_index(folder, variant.model, f"{where}.model")
     except UsageError as error:
         return Examination(problems=(str(error),))
-    quiet()  # not before: it imports diffusers, which takes seconds
+    quiet()  # called late, because it imports diffusers, which takes seconds
     try:
         problems = tuple(model_problems(folder, index, variant, where, complete=here))
-    except Exception as error:  # of the files of others, which hold what nobody foresaw
+    except Exception as error:  # foreign files may contain anything
         problems = (
             f"{where}.model = {variant.model!r}: {folder} cannot be examined: {_words(error)}: download it again",
         )
@@ -54,7 +54,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         return Examination(problems=problems)
     try:
         return Examination(findings=_prompt_findings(folder, index, variant, prompts))
-    except Exception as error:  # of a tokenizer's files
+    except Exception as error:  # from a tokenizer's files
         if not here:
             return Examination(unknown=f"{variant.model} is not downloaded completely")
         return Examination(
@@ -65,27 +65,27 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
 def model_problems(
     folder: Path, index: dict[str, Any], variant: Variant, where: str, *, complete: bool = True
 ) -> Iterator[str]:
-    """Yield what keeps a model from drawing images from text; each problem names file, key, value and remedy.
+    """Yield problems that prevent a model from generating images from text, with file, key, value and remedy.
 
     Args:
-        folder: Of the model.
+        folder: Folder of the model.
         index: Its model_index.json.
-        variant: What is asked of it.
+        variant: The variant.
         where: Suite file and key.
-        complete: Whether a file that is not there is missing, or may still be downloaded.
+        complete: True if the folder must be complete, False if files may still be downloaded.
     """
     key = f"{where}.model = {variant.model!r}"
     kind = pipeline_class(index)
     if kind is None:
         yield (
             f"{key}: {folder / hub.INDEX}: _class_name = {index['_class_name']!r} is not a pipeline of diffusers; code "
-            "that comes with a model is not run: take a model with one of diffusers' own text-to-image pipelines"
+            "in a model is not executed: use a model with one of diffusers' own text-to-image pipelines"
         )
         return
     if problem := input_problem(kind):
         yield (
-            f"{key}: {folder / hub.INDEX}: _class_name = {kind.__name__!r}: {problem}: take a text-to-image pipeline, "
-            "such as StableDiffusionPipeline"
+            f"{key}: {folder / hub.INDEX}: _class_name = {kind.__name__!r}: {problem}: use a text-to-image pipeline, "
+            "e.g. StableDiffusionPipeline"
         )
         return
     before = list(_component_problems(folder, index, kind, variant, key, complete))
@@ -94,16 +94,16 @@ def model_problems(
         return
     try:
         scheduler = _own_scheduler(folder, index)
-    except Exception as error:  # of the scheduler's own checks, and of what is not a scheduler
+    except Exception as error:  # from the scheduler's own checks, or because it is not a scheduler
         file = folder / "scheduler" / "scheduler_config.json"
-        yield f"{key}: {file}: its scheduler cannot be made: {_words(error)}: copy or download it again"
+        yield f"{key}: {file}: its scheduler cannot be created: {_words(error)}: copy or download it again"
         return
     if scheduler is not None:
         yield from schedule_problems(scheduler, kind, variant, where)
 
 
 def pipeline_class(index: dict[str, Any]) -> Any:
-    """The pipeline class that an index names; None if diffusers has none of that name."""
+    """Return the pipeline class in an index; None if diffusers does not have it."""
     import diffusers
 
     kind = getattr(diffusers, index["_class_name"], None)
@@ -111,7 +111,7 @@ def pipeline_class(index: dict[str, Any]) -> Any:
 
 
 def input_problem(kind: Any) -> str | None:
-    """Why a pipeline class does not draw images from a text alone; None if it does."""
+    """Return the reason why a pipeline class cannot generate images from text alone, or None."""
     function = kind.__call__
     known = inspect.signature(function).parameters
     needs = [
@@ -123,10 +123,10 @@ def input_problem(kind: Any) -> str | None:
     ]
     needs += [name for name in _OTHER_INPUTS if name in known and name not in needs and _is_needed(kind, name)]
     if needs:
-        return f"it needs {' and '.join(needs)}, not a text alone"
+        return f"it needs {' and '.join(needs)}, not only text"
     lacking = [name for name in _CALLED_WITH if name not in known]
     if lacking:
-        return f"its call takes no {' and no '.join(lacking)}"
+        return f"its call has no argument {' and no '.join(lacking)}"
     makes = set(re.findall(r"PipelineOutput\(\s*(\w+)=", _source(function)))
     if makes and "images" not in makes:
         return f"it makes {' and '.join(sorted(makes))}, not images"
@@ -137,7 +137,7 @@ def _is_needed(kind: Any, name: str) -> bool:
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     if name == "image" and kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() and "ControlNet" not in kind.__name__:
-        return False  # they draw from text, and edit an image if there is one
+        return False  # they generate from text, and edit an image only if it is given
     documented = re.search(rf"^\s*{name} \((.*)$", kind.__call__.__doc__ or "", re.MULTILINE)
     return documented is not None and "optional" not in documented[1]
 
@@ -151,7 +151,7 @@ def _component_problems(
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is parameter.empty and name not in ("self", "args", "kwargs")
     }
-    # a part may be null, such as the third text encoder of SD3, but not the scheduler
+    # a part may be null, e.g. the third text encoder of SD3, but not the scheduler
     there = (set(index) - {"scheduler"}) | {name for name, _, _ in hub.components(index)}
     for name in sorted(wanted - optional - there):
         yield f"{key}: {folder / hub.INDEX}: {name} is missing, which {kind.__name__} needs: download the model again"
@@ -162,7 +162,7 @@ def _component_problems(
         if not _is_known(library, class_name):
             yield (
                 f"{key}: {folder / hub.INDEX}: {name} = [{library!r}, {class_name!r}] is not a class of the installed "
-                "diffusers or transformers; code that comes with a model is not run: update the packages, or take "
+                "diffusers or transformers; code in a model is not executed: update the packages, or use "
                 "another model"
             )
             continue
@@ -186,7 +186,7 @@ def _file_problems(
             yield f"{key}: {path} is not valid JSON ({first_line(error)}): copy or download it again"
             return
         if not isinstance(read, dict):
-            yield f"{key}: {path} holds {type(read).__name__}, not a table: copy or download it again"
+            yield f"{key}: {path} contains {type(read).__name__} instead of an object: copy or download it again"
             return
     files = hub.weight_files(folder, {part.name: index[part.name]}, variant.file_variant, ())
     if (broken := broken_file(files.values())) is not None:
@@ -222,14 +222,14 @@ def _prompt_findings(folder: Path, index: dict[str, Any], variant: Variant, prom
 def prompt_findings(
     tokenizers: dict[str, Any], kind: type, variant: Variant, prompts: Sequence[str], *, embedded: bool
 ) -> PromptFindings:
-    """Say what of the prompts has no effect.
+    """Find parts of prompts without effect.
 
     Args:
-        tokenizers: Of the pipeline, by component name.
+        tokenizers: Tokenizers of the pipeline, by component name.
         kind: Pipeline class.
         variant: The variant.
-        prompts: Texts to be drawn.
-        embedded: Whether the denoiser is told the guidance scale, instead of being run twice.
+        prompts: The prompts.
+        embedded: Whether the guidance scale is an input of the denoiser, which then runs only once per step.
     """
     limits = token_limits(tokenizers, kind, variant.call_args)
     guided = (variant.guidance > 1 and not embedded) or float(variant.call_args.get("true_cfg_scale", 1.0)) > 1
@@ -252,7 +252,7 @@ def _is_known(library: str, class_name: str) -> bool:
     known = {"diffusers": diffusers, "transformers": transformers}
     if library in known:
         return hasattr(known[library], class_name)
-    return hasattr(diffusers.pipelines, library)  # such as stable_diffusion, for its safety checker
+    return hasattr(diffusers.pipelines, library)  # e.g. stable_diffusion, for its safety checker
 
 
 def _is_network(library: str, class_name: str) -> bool:

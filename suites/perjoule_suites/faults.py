@@ -1,4 +1,4 @@
-"""What stands behind the errors of the hub, the disk and the files, in words, with the way out."""
+"""Explains errors of the hub, the disk and files, with remedies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perjoule.errors import UsageError
 
 
 def explain(error: BaseException, model: str, where: str) -> UsageError:
-    """What stands behind the errors of the hub, the file system, safetensors and diffusers, and what to do."""
+    """Return an explanation and remedy for errors of the hub, the file system, safetensors and diffusers."""
     from huggingface_hub import constants, errors
 
     cache = Path(constants.HF_HUB_CACHE)
@@ -24,8 +24,8 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
 
     if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
         return UsageError(
-            f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Make room, or set HF_HOME to a larger "
-            "disk, and run again: whole files are kept, and the download goes on after them"
+            f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Free some space, or set HF_HOME to a "
+            "larger disk, and run again: complete files are kept, and the download continues after them"
         )
     if one(errors.GatedRepoError):
         return UsageError(
@@ -33,18 +33,18 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
             "HF_TOKEN, and run again"
         )
     if one(errors.RevisionNotFoundError):
-        return UsageError(f"{head}no such revision: check the suite's `revision`, or leave it out")
+        return UsageError(f"{head}no such revision: check the suite's `revision`, or remove it")
     if one(errors.RepositoryNotFoundError):
         return UsageError(
-            f"{head}{constants.ENDPOINT} has no such repository, or it is private. Ids move: if you know where it is "
-            f"now, add --model {model}=NEW/ID"
+            f"{head}{constants.ENDPOINT} has no such repository, or it is private. If it has moved, "
+            f"add --model {model}=NEW/ID"
         )
     missing = one(errors.EntryNotFoundError)
     if missing is not None and not isinstance(missing, errors.LocalEntryNotFoundError):
         return UsageError(f"{head}a file is missing on the hub: {_address(missing)}. Pin another `revision`")
     if constants.HF_HUB_OFFLINE:
         return UsageError(
-            f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once with the network, "
+            f"{head}HF_HUB_OFFLINE is set, and the cache {cache} lacks it or a part of it. Run once online, "
             "or copy a filled cache here and set HF_HOME"
         )
     if no_connection(error):
@@ -54,14 +54,14 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
         )
     if any("Protocol" in type(e).__name__ or "Consistency check" in str(e) for e in chain):
         return UsageError(
-            f"{head}the download broke off ({first_line(error)}). Run again: whole files are kept, and it goes on "
+            f"{head}the download broke off ({first_line(error)}). Run again: complete files are kept, and it continues "
             "after them"
         )
     return UsageError(f"{head}{first_line(error)}")
 
 
 def broken_file(files: Iterable[Path]) -> Path | None:
-    """The first safetensors file whose header does not fit its length, if there is one."""
+    """Return the first safetensors file whose header does not match its length, or None."""
     from safetensors import SafetensorError, safe_open
 
     for path in files:
@@ -76,17 +76,17 @@ def broken_file(files: Iterable[Path]) -> Path | None:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line of at most 300 characters."""
+    """Return an error as one line of at most 300 characters."""
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
 def kind_and_line(error: BaseException) -> str:
-    """The type of an error and its first line."""
+    """Return the type of an error and its first line."""
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 def quiet() -> None:
-    """Stop diffusers and transformers from printing bars and remarks of their own."""
+    """Stop diffusers and transformers from printing progress bars and messages."""
     import diffusers
     import transformers
 
@@ -96,7 +96,7 @@ def quiet() -> None:
 
 
 def no_connection(error: BaseException) -> bool:
-    """Whether the hub could not be reached."""
+    """Return whether the hub could not be reached."""
     return any("onnect" in type(e).__name__ or isinstance(e, ConnectionError) for e in _causes(error))
 
 

@@ -1,7 +1,7 @@
-"""Weights of a pipeline: where they come from, which files they are, whether they are whole, and what to do if not.
+"""Weights of a pipeline: source, files, integrity, and remedies for damaged files.
 
-Everything is fetched by `huggingface_hub` into its own cache, so that what another tool has fetched is there already,
-and a download that broke off goes on after the last whole file.
+`huggingface_hub` downloads all files into its own cache, so files that another tool has downloaded are reused, and an
+interrupted download continues after the last complete file.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _CONVERT = (
     "perjoule loads folders in diffusers' layout. Convert it once, with the pipeline class of the model: "
     "StableDiffusionPipeline.from_single_file({file!r}).save_pretrained(FOLDER), and set model to FOLDER"
 )
-_LONGEST_NAME = 60  # of a component
+_LONGEST_NAME = 60  # of a component's name
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Weights that were found.
+    """Weights of a pipeline.
 
     Attributes:
-        model: Hub id, folder or builtin, as the suite names it.
+        model: Hub id, folder or builtin, as in the suite.
         revision: Commit of the hub, None for a folder.
-        folder: Where the files are.
+        folder: Folder of the files.
         files: Weight files that are loaded, by their names in the repository.
     """
 
@@ -51,10 +51,10 @@ class Source:
 
 
 def fetch_pipeline(variant: Variant, where: str) -> tuple[Source, dict[str, Any]]:
-    """The files of a variant's pipeline, without components that will not be used. -> (source, model_index.json).
+    """Return source and model_index.json of a variant's pipeline; unused components are not downloaded.
 
     Raises:
-        UsageError: It cannot be had, is no pipeline, or a file is damaged (names file and remedy).
+        UsageError: It could not be downloaded, is not a pipeline, or a file is damaged (the message names the remedy).
     """
     key = f"{where}.model"
     model = _resolved(variant, key)
@@ -71,14 +71,14 @@ def fetch_pipeline(variant: Variant, where: str) -> tuple[Source, dict[str, Any]
 
 
 def local_folder(variant: Variant, where: str) -> tuple[Path | None, bool]:
-    """Where a variant's model is on this machine, without asking the network.
+    """Find a variant's model on this machine, without using the network.
 
     Returns:
-        The folder, None if nothing is here; and whether it is complete: a folder of the user's own is, the hub's cache
-        may lack files.
+        The folder, or None; and whether it must be complete: the user's own folder must be, the hub's cache may lack
+        files.
 
     Raises:
-        UsageError: The name is that of a single file, or of a folder that does not exist.
+        UsageError: The name is that of a single file or of a folder that does not exist.
     """
     model = _resolved(variant, f"{where}.model")
     if Path(model).is_dir():
@@ -88,7 +88,7 @@ def local_folder(variant: Variant, where: str) -> tuple[Path | None, bool]:
     revision = variant.revision or revision_of(model)
     try:
         found = try_to_load_from_cache(model, INDEX, revision=revision)
-    except ValueError:  # not an id of the hub: the download says so
+    except ValueError:  # not an id of the hub: the download reports that
         return None, False
     return (Path(found).parent if isinstance(found, str) else None), False
 
@@ -109,21 +109,21 @@ def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{head}: {path} is not valid JSON ({error}): copy or download it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise UsageError(f"{head}: {path} names no pipeline (_class_name is missing): copy or download it again")
+        raise UsageError(f"{head}: {path} does not name a pipeline (_class_name is missing): copy or download it again")
     for name, entry in index.items():
-        # it is the name of a folder too, which must not lead out of the model
+        # it is also the name of a folder, which must be inside the model
         if not name.isidentifier() or len(name) > _LONGEST_NAME:
             raise UsageError(
                 f"{head}: {path}: {name[:_LONGEST_NAME]!r} is not the name of a component: copy or download it again"
             )
         is_pair = isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str | None) for x in entry)
         if isinstance(entry, list) and not name.startswith("_") and not is_pair:
-            raise UsageError(f"{head}: {path}: {name} = {entry!r}: a library and a class are expected")
+            raise UsageError(f"{head}: {path}: {name} = {entry!r}: must be a library and a class")
     return index
 
 
 def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The parts of a pipeline: (name, library, class)."""
+    """Yield the parts of a pipeline: (name, library, class)."""
     return [
         (name, entry[0], entry[1])
         for name, entry in sorted(index.items())
@@ -132,29 +132,29 @@ def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def no_weights(folder: Path, part: Path, head: str) -> str:
-    """Say which weights are missing in a folder, and which other kind is there."""
+    """Return an error about missing weights in a folder, and other available kinds."""
     name = "" if part == folder else f"{part.name}: "
     there = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
     if there:
         return (
-            f"{head}: {name}only weights of the kind {' and '.join(there)} are there (*.{there[0]}.safetensors): set "
+            f"{head}: {name}there are only weights of the kind {' and '.join(there)} (*.{there[0]}.safetensors): set "
             f'file_variant = "{there[0]}" in the variant'
         )
-    return f"{head}: {name}no weights: {part} holds no .safetensors or .bin file to load: download the model again"
+    return f"{head}: {name}no weights: {part} contains no .safetensors or .bin file to load: download the model again"
 
 
 def _resolved(variant: Variant, key: str) -> str:
-    """The folder or hub id of a variant's model. Raises UsageError for the name of a single file."""
+    """Return the folder or hub id of a variant's model. Raises UsageError for the name of a single file."""
     name = variant.model
     path = find_path(name)
     if Path(name).suffix in _SINGLE_FILES and (path is None or path.is_file()):
-        what = f"is a single-file checkpoint ({path})" if path else "is the name of a file, which is not there"
+        what = f"is a single-file checkpoint ({path})" if path else "is the name of a file that does not exist"
         raise UsageError(f"{key} = {name!r} {what}: {_CONVERT.format(file=str(path or name))}")
     return resolve_model(name, key)
 
 
 def fetch_file(part: Denoiser | Lora, where: str) -> Source:
-    """One weight file. Raises UsageError as `fetch_pipeline` does."""
+    """Return one weight file. Raises UsageError like `fetch_pipeline`."""
     model = resolve_model(part.model, f"{where}.model")
     folder = Path(model)
     if not folder.is_dir():
@@ -171,18 +171,18 @@ def fetch_file(part: Denoiser | Lora, where: str) -> Source:
 
 
 def denoiser_name(index: dict[str, Any]) -> str:
-    """`unet` or `transformer`."""
+    """Return `unet` or `transformer`."""
     return "transformer" if "transformer" in index else "unet"
 
 
 def unused(index: dict[str, Any], variant: Variant) -> set[str]:
-    """Components of the repository that the variant does without."""
+    """Return components of the repository that the variant does not use."""
     found = set() if variant.safety_checker else {"safety_checker"} & set(index)
     return found | ({denoiser_name(index)} if variant.denoiser else set())
 
 
 def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without: Collection[str]) -> dict[str, Path]:
-    """What diffusers loads: of each component the files of the variant, else the plain ones; safetensors first."""
+    """Return the files that diffusers loads: per component those of the variant or plain ones, safetensors first."""
     found: dict[str, Path] = {}
     for name, kind in sorted(index.items()):
         if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
@@ -199,10 +199,10 @@ def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without
 
 
 def check_whole(source: Source, where: str) -> None:
-    """Compare files of the hub's cache with the SHA-256 that the hub gave them.
+    """Compare files of the hub's cache with the SHA-256 from the hub.
 
     Raises:
-        UsageError: Names the damaged file and the way to a whole one.
+        UsageError: A file is damaged; the message names the file and the remedy.
     """
     for name, path in source.files.items():
         promised = path.resolve().name  # the cache names large files by their digest
@@ -210,13 +210,13 @@ def check_whole(source: Source, where: str) -> None:
             raise UsageError(
                 f"{where}: {source.model}/{name} is damaged: {path.resolve().stat().st_size:,} bytes with SHA-256 "
                 f"{digest_file(path)[:12]}…, not the hub's {promised[:12]}…. Delete {path.resolve()} and run again; "
-                "only this file is fetched anew"
+                "only this file is downloaded again"
             )
 
 
 @dataclass(slots=True)
 class _Session:
-    """What this process has learnt of the hub: a run sees one commit of a repository, even if its branch moves."""
+    """Commits found by this process: a run uses one commit of a repository, even if its branch moves."""
 
     commits: dict[tuple[str, str | None], str] = field(default_factory=dict)
     unreachable: bool = False
@@ -267,17 +267,17 @@ def _file(model: str, name: str, revision: str | None, key: str) -> Path:
 
 
 def _cached_or_fetched(fetch: Callable[[str | None, bool], Path], model: str, revision: str | None, key: str) -> Path:
-    """What is in the cache of a commit, else what the network has, else, of a branch, what the cache has.
+    """Return files of a commit from the cache, else from the network, else (for a branch) from the cache.
 
-    A commit never changes, so its files need no network once they are there. A branch is asked for once in a process.
+    A commit never changes, so cached files need no network. A branch is requested once per process.
     """
     commit = _SESSION.commits.get((model, revision), revision)
     if _SESSION.unreachable or (commit and _COMMIT.fullmatch(commit)):
-        with suppress(Exception):  # not there, or not all of it
+        with suppress(Exception):  # not in the cache, or incomplete
             return fetch(commit, True)
     try:
         return fetch(commit, False)
-    except Exception as error:  # the hub's libraries raise many kinds
+    except Exception as error:  # the hub's libraries raise many types
         _SESSION.unreachable = _SESSION.unreachable or no_connection(error)
         try:
             return fetch(commit, True)
@@ -290,20 +290,20 @@ def _require_complete(
 ) -> None:
     """Raise FileNotFoundError if a part of a cached pipeline is missing.
 
-    Where the cache lacks the repository's listing, diffusers takes what there is for all there is.
+    If the cache lacks the repository's listing, diffusers assumes that the cached files are complete.
     """
     import huggingface_hub
 
     listing = getattr(huggingface_hub, "get_cached_repo_tree", None)
     if listing is not None:
-        listing(model, revision=commit)  # raises if it is not there; with it, diffusers has looked for every file
+        listing(model, revision=commit)  # raises if it is missing; if it exists, diffusers has checked every file
     for name, kind in index.items():
         if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
             continue
         part = folder / name
-        # a network has a config.json, and weights; what has neither is a tokenizer or a scheduler
+        # a network has a config.json and weights; a tokenizer or a scheduler has neither
         if not part.is_dir() or ((part / "config.json").is_file() and not _weights_in(part)):
-            raise FileNotFoundError(f"{part}: not, or not wholly, in the cache")
+            raise FileNotFoundError(f"{part}: missing or incomplete in the cache")
 
 
 def _weights_in(folder: Path) -> bool:
@@ -315,5 +315,5 @@ def _commit(folder: Path) -> str | None:
 
 
 def _variant_of(path: Path) -> str:
-    """`fp16` of `model.fp16-00001-of-00002.safetensors`; empty for plain weights."""
+    """Return the kind of a weight file, e.g. `fp16` for `model.fp16-00001-of-00002.safetensors`, or an empty text."""
     return _SHARD.sub("", path.name.removesuffix(path.suffix)).partition(".")[2]

@@ -1,4 +1,4 @@
-"""Counts denoiser evaluations and times the parts of a pipeline, from outside: by forward hooks on its modules."""
+"""Counts denoiser evaluations and times the parts of a pipeline with forward hooks on its modules."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _PHASES = {
 class PhaseHooks:
     """Counts and times.
 
-    On a GPU the times are between CUDA events, so that they cost no synchronisation inside the window; they are read
-    when the call is over. On the CPU they are wall times.
+    On a GPU the times are between CUDA events, to avoid synchronisation inside the window; they are read after the
+    call. On the CPU they are wall times.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -41,13 +41,13 @@ class PhaseHooks:
 
     @contextmanager
     def span(self, phase: str) -> Iterator[None]:
-        """Time what is done inside as a phase of its own."""
+        """Time the code inside as a separate phase."""
         began = self._now()
         yield
         self._spans[phase].append((began, self._now()))
 
     def take(self) -> tuple[int, dict[str, float]]:
-        """Denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last take."""
+        """Return denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last call."""
         evaluations, self.evaluations = self.evaluations, 0
         seconds = {
             phase: sum(a.elapsed_time(b) / 1e3 if self._cuda else b - a for a, b in spans)
@@ -58,7 +58,7 @@ class PhaseHooks:
         return evaluations, seconds
 
     def take_not_finite(self) -> list[str]:
-        """What held NaN or infinite values since the last take: what the decoder of the VAE read, or what it made."""
+        """Return which of input and output of the VAE decoder contained NaN or infinite values since the last call."""
         found = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
         self._finite.clear()
         return found
@@ -76,7 +76,7 @@ class PhaseHooks:
         self._spans[phase].append((self._open.pop(phase), self._now()))
 
     def _look(self, name: str, values: Any) -> None:
-        """Ask the device whether all is finite, without waiting: pipelines clamp their pictures, which hides it."""
+        """Check on the device, without waiting, that all values are finite; pipelines hide this by clamping images."""
         if isinstance(values, torch.Tensor):
             self._finite[name].append(torch.isfinite(values).all())
 

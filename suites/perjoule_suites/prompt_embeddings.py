@@ -1,4 +1,4 @@
-"""What a pipeline reads of prompts with all its text encoders: SD 1 and 2 (one), SDXL (two, pooled), SD3 (three)."""
+"""Embeddings of prompts by all text encoders of a pipeline: SD 1 and 2 (one), SDXL (two, pooled), SD3 (three)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-# what encode_prompt returns, in its order; Stable Diffusion 1 and 2 stop after two
+# results of encode_prompt in order; Stable Diffusion 1 and 2 return only the first two
 _NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
@@ -16,17 +16,17 @@ _NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "ne
 def encode_prompts(
     pipeline: Any, prompts: Sequence[str], *, guided: bool, negative_prompt: str = "", clip_skip: int | None = None
 ) -> dict[str, Any]:
-    """The embeddings that the pipeline's call takes in place of prompts.
+    """Return embeddings that the pipeline's call accepts instead of prompts.
 
     Args:
         pipeline: A diffusers text-to-image pipeline with `encode_prompt`.
         prompts: n prompts.
-        guided: Whether classifier-free guidance wants the negative ones as well.
-        negative_prompt: For all prompts.
-        clip_skip: As the call takes it.
+        guided: Whether classifier-free guidance also needs negative ones.
+        negative_prompt: Negative prompt for all prompts.
+        clip_skip: Argument of the call.
 
     Returns:
-        `prompt_embeds` (n, tokens, width), if guided `negative_prompt_embeds`, and, where the pipeline has them, the
+        `prompt_embeds` (n, tokens, width), if guided `negative_prompt_embeds`, and, if the pipeline has them, the
         pooled ones (n, width).
     """
     known = inspect.signature(pipeline.encode_prompt).parameters
@@ -37,7 +37,7 @@ def encode_prompts(
         "do_classifier_free_guidance": guided,
         "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None,
     }
-    # the second and third encoder read the same prompt
+    # the second and third encoder get the same prompt
     arguments |= {key: None for key in ("prompt_2", "prompt_3") if key in known}
     if clip_skip is not None:
         arguments["clip_skip"] = clip_skip

@@ -1,4 +1,4 @@
-"""How much of a prompt each text encoder of a pipeline reads, by its own tokenizer."""
+"""Limits of the text encoders of a pipeline, according to their tokenizers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def token_limits(
 ) -> dict[str, tuple[Any, int]]:
     """Return the tokenizers that have a limit: name -> (tokenizer, tokens).
 
-    A CLIP encoder reads its `model_max_length` (77); of others the pipeline reads `max_sequence_length`, an argument of
-    its call, where it has one.
+    A CLIP encoder reads its `model_max_length` (77); for others the limit is `max_sequence_length`, an argument of
+    the pipeline's call, if there is one.
     """
     default = inspect.signature(pipeline_class.__call__).parameters.get("max_sequence_length")
     found = {}
@@ -33,7 +33,7 @@ def token_limits(
 
 
 def prompt_cuts(limits: Mapping[str, tuple[Any, int]], prompts: Sequence[str]) -> tuple[PromptCut, ...]:
-    """Return the prompts that are longer than an encoder reads, with what is lost of them."""
+    """Return the prompts that exceed an encoder's limit, with the part that is lost."""
     texts = list(dict.fromkeys(prompts))
     found = []
     for name, (tokenizer, limit) in limits.items():
@@ -41,7 +41,7 @@ def prompt_cuts(limits: Mapping[str, tuple[Any, int]], prompts: Sequence[str]) -
             part = texts[start : start + _PART]
             for text, ids in zip(part, tokenizer(part, truncation=False, verbose=False).input_ids, strict=True):
                 if len(ids) > limit:
-                    # the last place is the end token's, as the pipelines themselves report it
+                    # the last position is that of the end token, as in the pipelines' own messages
                     lost = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
                     found.append(PromptCut(encoder=name, limit=limit, prompt=text, tokens=len(ids), lost=lost))
     return tuple(found)

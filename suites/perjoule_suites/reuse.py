@@ -19,10 +19,10 @@ _CONFIGS = {
 
 
 def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) -> None:
-    """Switch a cache on for good; `fresh` empties it before a pipeline call.
+    """Enable a cache; `fresh` empties it before a pipeline call.
 
     Raises:
-        SuiteError: It does not fit the model, or an argument is not known.
+        SuiteError: It does not fit the model, or an argument is unknown.
         UsageError: A package is missing.
     """
     if cache.kind == "deepcache":
@@ -34,8 +34,8 @@ def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) ->
         blocks = getattr(network, "transformer_blocks", None)
         if blocks is None or getattr(blocks[-1], "context_pre_only", False):
             raise SuiteError(
-                f"{where}.kind = 'first-block': for transformers whose last block returns the text as well, such as "
-                f"FLUX; diffusers' cache cannot go with a {type(network).__name__}"
+                f"{where}.kind = 'first-block': only for transformers whose last block also returns the text, e.g. "
+                f"FLUX; diffusers' cache does not support {type(network).__name__}"
             )
     kind = getattr(hooks, _CONFIGS[cache.kind])
     unknown = set(cache.args) - set(kind.__dataclass_fields__)
@@ -58,20 +58,20 @@ def enable_reuse(pipeline: Any, network: nn.Module, cache: Cache, where: str) ->
 
 @contextmanager
 def fresh(network: nn.Module) -> Iterator[None]:
-    """Around a pipeline call: diffusers' caches begin empty. DeepCache fills its own at the first step of each call."""
+    """Empty diffusers' caches around a pipeline call. DeepCache fills its own cache at the first step of each call."""
     from diffusers.models.cache_utils import CacheMixin
 
     registry = getattr(network, "_diffusers_hook", None)
     if registry is not None:
         registry.reset_stateful_hooks()
-    # both halves of classifier-free guidance are in one batch, so there is one context. The mixin's method serves any
-    # network, and pipelines whose networks lack the mixin set no context themselves.
+    # both halves of classifier-free guidance are in one batch, so there is one context. The mixin's method works for
+    # any network, and pipelines whose networks lack the mixin do not set a context themselves.
     with CacheMixin.cache_context(network, "denoise"):
         yield
 
 
 class _TimestepWatch:
-    """Knows the timestep of the evaluation under way."""
+    """Records the timestep of the current evaluation."""
 
     def __init__(self, network: nn.Module) -> None:
         self.timestep = 0
@@ -90,7 +90,7 @@ def _deepcache(pipeline: Any, cache: Cache, where: str) -> None:
             f"{where}.kind = 'deepcache': the package is missing: pip install 'perjoule[deepcache]'"
         ) from error
     if not hasattr(pipeline, "unet"):
-        raise SuiteError(f"{where}.kind = 'deepcache': for UNets; {type(pipeline).__name__} has none")
+        raise SuiteError(f"{where}.kind = 'deepcache': only for UNets; {type(pipeline).__name__} has none")
     known = {"cache_interval", "cache_branch_id"}
     if set(cache.args) - known:
         raise SuiteError(

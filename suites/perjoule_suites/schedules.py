@@ -1,8 +1,8 @@
-"""Schedulers: made as a variant asks for them, and walked through once on noise, before any weights are read.
+"""Creates the scheduler of a variant and tests it on noise, before any weights are read.
 
-A walk is the loop of the pipeline with random numbers in the place of the network. It takes milliseconds and raises
-where the real loop would: a solver that looks past its last step, more steps than a distilled schedule has, a scheduler
-without what the pipeline calls.
+The test is the loop of the pipeline with random numbers instead of the network. It takes milliseconds and raises the
+errors of the real loop, e.g. if a solver reads past its last step, a distilled schedule has fewer steps, or a scheduler
+lacks a method.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _OWN_SIGMAS = "np.linspace(1.0, 1 / num_inference_steps"
 
 
 def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
-    """Return the scheduler of a variant: the class and settings that it declares on the configuration of `own`.
+    """Return the scheduler of a variant: its declared class and settings, with the configuration of `own`.
 
     Raises:
-        SuiteError: The class is not a scheduler, a setting is not known, or the two do not go together.
+        SuiteError: The class is not a scheduler, a setting is unknown, or they do not fit the model.
     """
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -43,16 +43,16 @@ def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
             raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")
     try:
         return kind.from_config(own.config, **variant.scheduler_args)  # type: ignore[attr-defined]
-    except Exception as error:  # of the scheduler's own checks
+    except Exception as error:  # from the scheduler's own checks
         settings = f", scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
         raise SuiteError(
-            f"{where}.scheduler = {name!r}{settings}: cannot be made from the configuration of the model's "
+            f"{where}.scheduler = {name!r}{settings}: cannot be created from the configuration of the model's "
             f"{type(own).__name__}: {kind_and_line(error)}"
         ) from error
 
 
 def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: str) -> list[str]:
-    """Say which step counts of a variant cannot work with its scheduler and pipeline; empty if all can."""
+    """Return errors about step counts that do not work with a variant's scheduler and pipeline; empty if all do."""
     try:
         scheduler = make_scheduler(own, variant, where)
     except SuiteError as error:
@@ -63,7 +63,7 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
     if variant.timesteps:
         for owner, function in ((pipeline_class, pipeline_class.__call__), (type(scheduler), scheduler.set_timesteps)):
             if "timesteps" not in parameters(function):
-                return [f"{where}.timesteps: {owner.__name__} takes no schedule of one's own"]
+                return [f"{where}.timesteps: {owner.__name__} does not support custom schedules"]
     lacking = [attribute for attribute in _needed(pipeline_class) if not hasattr(scheduler, attribute)]
     if lacking:
         return [
@@ -72,31 +72,31 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
         ]
     demanded = _demanded(scheduler.set_timesteps)
     if demanded:
-        return [f"{key}: its set_timesteps needs {', '.join(demanded)} as well, which a pipeline does not give"]
+        return [f"{key}: its set_timesteps also needs {', '.join(demanded)}, which a pipeline does not pass"]
     settings = f" with scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
     failed: dict[str, tuple[str, list[int]]] = {}
     for steps in variant.steps:
         try:
             _walk(make_scheduler(own, variant, where), pipeline_class, variant, steps)
-        except Exception as error:  # what the pipeline's loop would raise
+        except Exception as error:  # errors of the pipeline's loop
             words = kind_and_line(error)
             failed.setdefault(re.sub(r"\d+", "#", words), (words, []))[1].append(steps)
     bad = {steps for _, some in failed.values() for steps in some}
     good = ", ".join(str(steps) for steps in variant.steps if steps not in bad)
     remedy = f"choose other step counts ({good} work) or another scheduler" if good else "choose another scheduler"
     return [
-        f"{key}{settings}: steps = {', '.join(map(str, steps))} cannot work: {words}; {remedy}"
+        f"{key}{settings}: steps = {', '.join(map(str, steps))} do not work: {words}; {remedy}"
         for words, steps in failed.values()
     ]
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    """Names of a function's parameters."""
+    """Return the names of a function's parameters."""
     return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
 
 
 def _walk(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> None:
-    """Go through a schedule as the pipeline does, with noise in the place of the network's output."""
+    """Run a schedule like the pipeline, with noise instead of the network's output."""
     generator = torch.Generator("cpu").manual_seed(0)
     scheduler.set_timesteps(**_timestep_arguments(scheduler, pipeline_class, variant, steps))
     sample = torch.randn(_SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -110,7 +110,7 @@ def _walk(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) ->
         output = torch.randn(_SHAPE, generator=generator)
         sample = scheduler.step(output, timestep, sample, **more, return_dict=False)[0]
     if not torch.isfinite(sample).all():
-        raise FloatingPointError("the solver makes NaN or infinite values of finite ones")
+        raise FloatingPointError("the solver turns finite values into NaN or infinity")
 
 
 def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> dict[str, Any]:
@@ -120,17 +120,17 @@ def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, 
         arguments["timesteps"] = list(variant.timesteps)
     elif _OWN_SIGMAS in _source(pipeline_class) and not scheduler.config.get("use_flow_sigmas", False):
         if "sigmas" not in known:
-            raise TypeError(f"{pipeline_class.__name__} gives sigmas, which its set_timesteps does not take")
+            raise TypeError(f"{pipeline_class.__name__} passes sigmas, which its set_timesteps does not accept")
         arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps)
     else:
         arguments["num_inference_steps"] = steps
     if scheduler.config.get("use_dynamic_shifting") and "mu" in known:
-        arguments["mu"] = 1.0  # pipelines work it out from the size of the image
+        arguments["mu"] = 1.0  # pipelines compute it from the size of the image
     return arguments
 
 
 def _needed(pipeline_class: type) -> Iterator[str]:
-    """What the pipeline's loop takes from its scheduler without asking whether it is there."""
+    """Return attributes of the scheduler that the pipeline's loop uses without checking that they exist."""
     source = _source(pipeline_class)
     asked = set(re.findall(r"hasattr\(self\.scheduler, \"(\w+)\"", source))
     yield from sorted(set(re.findall(r"self\.scheduler\.(\w+)", source)) - asked - {"config"})

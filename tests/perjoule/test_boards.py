@@ -383,7 +383,7 @@ def test_a_gpu_that_the_meter_does_not_see_is_told_everywhere(
     assert ("THE GPU" in html) == bool(said)
     assert ("visible_gpus" in run.environment["comparability"]) == bool(said)
     if said:
-        words = f"W232: the joules are those of the CPU (estimate), and not those of {said}"
+        words = f"W232: the joules are those of the CPU (estimate) and do not include {said}"
         assert f"warning: {words}" in err
         assert words in str(run.trials["warnings"].to_list())
 

@@ -109,7 +109,7 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
     folder.write_text(SUITE.replace("builtin:sd-tiny", str(tmp_path / "pipeline")))
     out = ["--out", str(tmp_path / "run")]
     cases = [
-        (["run", str(empty), *out], 2, "holds no prompt"),
+        (["run", str(empty), *out], 2, "contains no prompt"),
         (["run", str(folder), *out], 2, "model_index.json is missing"),
         (["run", str(suite), *out, "--meter", "nvlm"], 2, "did you mean 'nvml'"),
         (["run", str(suite), *out, "--limit", "0"], 2, "at least 1 prompt"),
@@ -211,7 +211,7 @@ def test_a_budget_leaves_a_run_that_can_be_looked_at_and_resumed(
         assert words in err
     # the part can be scored and reported
     scored = call("score", str(run), "--metric", "lsnr", capsys=capsys)
-    assert (scored[0], "is a part: 1 of 6 planned trials" in scored[2]) == (0, True)
+    assert (scored[0], "is incomplete: 1 of 6 trials" in scored[2]) == (0, True)
     assert call("report", str(run), capsys=capsys)[0] == 0
     more = ("--resume", "--max-minutes", "60", "-q")
     assert call("run", str(run / "suite.toml"), "--out", str(run), *more, capsys=capsys)[0] == 0

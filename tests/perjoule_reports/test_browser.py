@@ -264,6 +264,20 @@ def test_the_keyboard_reaches_everything_in_reading_order(visit: Any) -> None:
     assert page.evaluate("passed.filter(e => e.matches('svg [data-cell]')).length") >= 1
 
 
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_a_term_is_explained_from_the_keyboard(visit: Any, viewport: dict[str, int]) -> None:
+    page = visit("small", viewport).page
+    unfold(page)
+    shown = "e => { const style = getComputedStyle(e, '::after'); return [style.content, style.display]; }"
+    terms = page.locator(".term").all()
+    assert len(terms) > 10
+    for term in terms[:25]:
+        assert term.evaluate(shown)[0] == "none"
+        term.focus()
+        assert term.evaluate(shown)[0].strip('"') == term.get_attribute("title")
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
 def test_a_column_is_sorted_from_the_keyboard(visit: Any) -> None:
     page = visit("small").page
     table = page.locator("#arms table").first

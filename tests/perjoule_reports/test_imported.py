@@ -28,11 +28,11 @@ pytestmark = pytest.mark.slow
 SMALL: dict[str, Any] = {"prompts": 12, "ladder": (2, 4, 8, 16)}
 # what perjoule knows of its own runs alone
 INVENTED = (
-    "shuffled order", "order seed", "warm-up", "are the images that were metered", "no person was asked", "was metered",
-    "lies outside every energy window", "of rest before each window", "idle power", "window was disturbed",
-    "quiet machine", "the meter's own bound", "one window per cell", "wall time of the windows", "gross energy",
-    "joules of the predictor are inside", "pipeline calls of up to", "is the reference itself", "99.5 % of windows",
-    "what was done, not what is usual", "the command was not recorded", "seconds of rest",
+    "shuffled order", "order seed", "warm-up", "are the images that were metered", "no human ratings", "was metered",
+    "outside every energy window", "of rest before each window", "idle power", "window was disturbed",
+    "idle machine", "the meter's own bound", "one window per cell", "wall time of the windows", "gross energy",
+    "joules of the predictor are included", "pipeline calls of up to", "is the reference itself", "99.5 % of windows",
+    "what was actually done", "the command was not recorded", "seconds of rest",
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_nothing_is_invented(tmp_path: Path, name: str) -> None:
 def test_a_run_of_our_own_does_say_these_things(usual_report: Report) -> None:
     words = words_of(usual_report)
     said = [phrase for phrase in INVENTED if phrase in words]
-    assert {"shuffled order", "warm-up", "are the images that were metered", "no person was asked"} <= set(said)
+    assert {"shuffled order", "warm-up", "are the images that were metered", "no human ratings"} <= set(said)
 
 
 def test_what_is_not_stated_is_branded_on_every_surface(tmp_path: Path) -> None:
@@ -163,10 +163,12 @@ def test_the_badge_names_every_kind_of_interval(tmp_path: Path) -> None:
 
 def test_cell_values_are_said_to_be_such(tmp_path: Path) -> None:
     report = build_report(imported(RUNS["cell values"], tmp_path))
-    assert report.headline.sentence.startswith("The table gives one q for each cell, so no difference in q can be told")
+    assert report.headline.sentence.startswith(
+        "The table gives one q for each cell, so differences in q may be due to chance"
+    )
     assert report.headline.test == ""
-    assert any(line.startswith("W281: the table gives one q") for line in report.headline.beware)
-    assert any(line.startswith("W281: the table gives one energy") for line in report.headline.beware)
+    assert any(line.startswith("W281: the table gives a single q") for line in report.headline.beware)
+    assert any(line.startswith("W281: the table gives a single energy") for line in report.headline.beware)
     assert not [figure for section in report.sections if section.anchor == "prompts" for figure in section.figures]
     assert '"attainment"' not in render_html(report)  # the band of the draws
     assert next(badge for badge in report.badges if badge.label == "intervals").value == "none"

@@ -64,7 +64,7 @@ def test_the_section_shows_traces_tables_and_conditions(traced):
 def test_samples_without_phases_stay_undivided(traced):
     run = replaced(traced, trials=traced.trials.with_columns(phases_s=pl.lit("{}")))
     section = next(s for s in build_report(run).sections if s.anchor == "power")
-    assert section.paragraphs == ("No trial recorded how long its phases took, so the joules stay undivided.",)
+    assert section.paragraphs == ("No trial recorded how long its phases took, so the joules cannot be divided.",)
     assert section.tables == ()
     assert [row[0].text for row in section.figures[0].data.rows] == ["window", "of which idle"]
 

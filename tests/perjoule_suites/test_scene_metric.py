@@ -90,7 +90,7 @@ def test_foreign_prompts_and_other_sizes_have_a_reason(folder):
     black = np.zeros((64, 64, 3), np.uint8)
     images = image_set(["a lighthouse at dusk", words, words], [black, black[:32], black])
     foreign, small, fine = scene({"model": str(folder)}).score(images, ignore)
-    assert "no caption of the tiny world" in foreign.reason_unscored
+    assert "not a caption of the tiny world" in foreign.reason_unscored
     assert "64 x 32 px" in small.reason_unscored
     assert fine.value is not None
 
@@ -120,7 +120,7 @@ def test_the_spec_is_absolute_and_names_the_weights(folder):
 def test_a_model_that_is_not_there_is_a_usage_error(tmp_path, rendered):
     with pytest.raises(UsageError, match="no such folder"):
         scene({"model": "someone/recogniser"})
-    with pytest.raises(UsageError, match="no recogniser can be loaded"):
+    with pytest.raises(UsageError, match="cannot load a recogniser"):
         scene({"model": str(tmp_path)}).score(rendered, ignore)
     with pytest.raises(UsageError, match="unknown option 'modell'"):
         scene({"modell": "x"})

@@ -1,1 +1,1 @@
-"""Turning measurements made elsewhere into a run."""
+"""Converts measurements made elsewhere into a run."""

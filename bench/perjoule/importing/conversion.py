@@ -1,14 +1,14 @@
-"""Measurements made elsewhere become a run: a table in, a run directory out.
+"""Converts a table of measurements made elsewhere into a run directory.
 
     variant                                       needed
     energy_j, quality:<metric>                    at least one of them; higher is better unless --lower names the metric
-    prompt_id, seed                               one row an image; without prompts a row is a whole cell, and `n` says
-                                                  how many images it is the mean of
+    prompt_id, seed                               one row per image; without prompts a row is a whole cell, and `n` is
+                                                  the number of images in its mean
     role, policy, steps, duration_s, uncertainty_j, nfe_per_image, provenance, boundary, family, prompt, category,
     challenge, device, model, batch_size, block   optional; block counts repeated measurements of one image
 
-Energies, uncertainties and durations are those of one image. Nothing is made up: what the table does not state is
-absent from the run. A quality that a table repeats for all prompts of a cell is one number, without an interval.
+Energies, uncertainties and durations are those of one image. Values that the table does not state are absent from the
+run. A quality that a table repeats for all prompts of a cell is a single number, without an interval.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from perjoule.types import (
 from perjoule.warnings import warning
 
 _MOST = 2**31 - 1
-# beyond these, sums of squares overflow, and logarithms mean nothing
+# beyond these, sums of squares overflow and logarithms are meaningless
 _LARGEST, _SMALLEST = 1e100, 1e-100
 _RANGES = {
     "seed": (0, MAX_SEED),
@@ -69,17 +69,17 @@ _RANGES = {
     "n": (1, _MOST),
 }
 _ADAPTIVE = ("predicted", "control")
-_ROW = "row number"  # a name that no column of ours has
+_ROW = "row number"  # a name that none of our columns has
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFacts:
-    """What the table cannot say about its metrics.
+    """Properties of metrics that a table does not contain.
 
     Attributes:
-        lower: Those for which lower is better.
-        fidelity: Full-reference ones, compared within one family only.
+        lower: Metrics for which lower is better.
+        fidelity: Full-reference metrics, compared only within one family.
         bounds: Smallest and largest possible value, None where unbounded.
     """
 
@@ -96,21 +96,21 @@ def import_table(
     fidelity: Sequence[str] = (),
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
 ) -> Run:
-    """Make a run directory of a table.
+    """Create a run directory from a table.
 
     Args:
-        table: CSV, TSV, JSON, JSON lines or Parquet.
-        out: Where the run goes; must be vacant. It appears whole, or not at all.
+        table: A file in CSV, TSV, JSON, JSON lines or Parquet.
+        out: Directory of the run; must be empty or not exist. It is created atomically.
         lower: Metrics for which lower is better.
-        fidelity: Full-reference metrics, which compare within one family only.
+        fidelity: Full-reference metrics, compared only within one family.
         bounds: Smallest and largest possible value by metric. A quality at its bound may be the same for all prompts.
 
     Returns:
-        The run. `environment["import_notes"]` says in words what was converted, skipped and not stated.
+        The run. `environment["import_notes"]` describes conversions, skipped columns and missing statements.
 
     Raises:
-        UsageError: Names file, row, column, value and remedy.
-        OSError: If the run cannot be written (names `out`).
+        UsageError: The table is invalid; the message names file, row, column, value and remedy.
+        OSError: The run cannot be written; the error names `out`.
     """
     require_vacant(out)
     facts = MetricFacts(lower=lower, fidelity=fidelity, bounds=bounds or {})
@@ -123,7 +123,7 @@ def import_table(
     _note_provenance(trials, notes)
     with _whole_or_nothing(out) as folder:
         _write(folder, table, frame, trials, specs)
-        # last, since its presence is what makes the directory a run
+        # last, because this file makes the directory a run
         environment = _environment(table, frame)
         write_json(folder / "environment.json", environment)
         run = load_run(folder)
@@ -136,7 +136,7 @@ def import_table(
 
 @contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place once it is complete, and is gone if anything fails."""
+    """Create a folder next to `out` that is moved to `out` when it is complete, and removed if anything fails."""
     target = out.resolve()
     try:
         parent = next(folder for folder in target.parents if folder.is_dir())
@@ -171,23 +171,23 @@ def _write(
 
 
 def _metrics(foreign: ForeignTable, facts: MetricFacts) -> list[str]:
-    """The metrics of the table, in its order; raises UsageError where a needed column is missing."""
+    """Return the metrics of the table, in its order; raises UsageError if a required column is missing."""
     path, columns = foreign.path, foreign.frame.columns
-    there = ", ".join(columns) or "none that is known"
+    there = ", ".join(columns) or "no known columns"
     if "variant" not in columns:
-        raise UsageError(f"{path}: column variant is missing: what was measured? There are: {there}")
+        raise UsageError(f"{path}: column variant is missing; it names what was measured. Found: {there}")
     metrics = [name.removeprefix(QUALITY) for name in columns if name.startswith(QUALITY)]
     if "energy_j" not in columns and not metrics:
         vague = without_unit(foreign.ignored)
         hint = f" ({', '.join(vague)}: name the energy of one image energy_j, energy_kJ, energy_Wh or energy_kWh)"
         raise UsageError(
             f"{path}: column energy_j is missing{hint if vague else ''}, and there is no column {QUALITY}<metric>: at "
-            f"least one of them is needed; there are: {there}"
+            f"least one of them is required; found: {there}"
         )
     if "energy_j" not in columns and (vague := without_unit(foreign.ignored)):
         raise UsageError(
-            f"{path}: column {', '.join(vague)}: of which unit? Name the energy of one image energy_j, energy_kJ, "
-            "energy_Wh or energy_kWh"
+            f"{path}: column {', '.join(vague)}: the unit is missing. Name the energy of one image energy_j, "
+            "energy_kJ, energy_Wh or energy_kWh"
         )
     for name in metrics:
         if name != one_line(name):
@@ -196,12 +196,12 @@ def _metrics(foreign: ForeignTable, facts: MetricFacts) -> list[str]:
         if name not in metrics:
             raise UnknownNameError("metric", name, metrics, str(path))
     if foreign.frame.is_empty():
-        raise UsageError(f"{path}: holds no row")
+        raise UsageError(f"{path}: the table has no rows")
     return metrics
 
 
 def _parsed(foreign: ForeignTable, metrics: Sequence[str], notes: list[str]) -> pl.DataFrame:
-    """All known columns with their types, absent ones null."""
+    """Return all known columns with their types; absent columns are null."""
     numeric = [name for name in foreign.frame.columns if name.startswith(QUALITY) or _type(name) == pl.Float64]
     decimal_comma = foreign.decimal_comma(numeric)
     if decimal_comma:
@@ -229,7 +229,7 @@ def _type(name: str) -> Any:
 
 
 def _check_filled(frame: pl.DataFrame, foreign: ForeignTable) -> None:
-    """Names are needed in every row, and so is a seed or a count of repeats if any row has one."""
+    """Check that every row has its names, and a seed or a count of repeats if any row has one."""
     for name in ("variant", "prompt_id", "seed"):
         empty = frame.filter(pl.col(name).is_null())
         needed = name == "variant" or (foreign.has(name) and len(empty) < len(frame))
@@ -248,18 +248,18 @@ def _check_numbers(frame: pl.DataFrame, foreign: ForeignTable) -> None:
     ):
         bad = frame.filter((pl.col(name) <= least) | pl.col(name).is_infinite())
         if len(bad):
-            raise foreign.fault(bad[_ROW][0], name, f"must be {word}; leave it empty if it is not known")
+            raise foreign.fault(bad[_ROW][0], name, f"must be {word}; leave it empty if it is unknown")
     for name in (column for column, kind in frame.schema.items() if kind == pl.Float64):
         size = pl.col(name).abs()
         # an infinite quality, such as the PSNR of equal images, counts as unscored
         extreme = frame.filter(size.is_finite() & ((size > _LARGEST) | ((size < _SMALLEST) & (pl.col(name) > 0))))
         if len(extreme):
-            remedy = f"must be from {_SMALLEST:g} to {_LARGEST:g}; leave it empty if it is not known"
+            remedy = f"must be from {_SMALLEST:g} to {_LARGEST:g}; leave it empty if it is unknown"
             raise foreign.fault(extreme[_ROW][0], name, remedy)
 
 
 def _with_words(frame: pl.DataFrame, foreign: ForeignTable) -> pl.DataFrame:
-    """The columns of fixed words in our spelling, and what they are where the table is silent."""
+    """Return the columns of fixed words in our spelling, with their defaults."""
     for name, known, default in (
         ("role", get_args(Role), "fixed"),
         ("provenance", PROVENANCES, "not stated"),
@@ -273,10 +273,9 @@ def _with_words(frame: pl.DataFrame, foreign: ForeignTable) -> pl.DataFrame:
     kinds = sorted(frame.filter(pl.col("energy_j").is_not_null())["boundary"].drop_nulls().unique())
     if len(kinds) > 1:
         raise UsageError(
-            f"{foreign.path}: boundary: {', '.join(kinds)}: joules of unlike boundaries share no axis; import them "
-            "apart"
+            f"{foreign.path}: boundary: {', '.join(kinds)}: different boundaries are not comparable; import them apart"
         )
-    # a word about joules says nothing where there are none
+    # provenance and boundary are meaningless without joules
     metered = pl.col("energy_j").is_not_null()
     return frame.with_columns(
         pl.when(metered).then(pl.col(name)).alias(name) for name in ("provenance", "boundary", "uncertainty_j")
@@ -287,12 +286,12 @@ def _with_words(frame: pl.DataFrame, foreign: ForeignTable) -> pl.DataFrame:
 
 
 def _arranged(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str]) -> pl.DataFrame:
-    """Rows with the ids of their cell, trial and image; raises UsageError where two rows are the same image."""
+    """Return rows with the ids of their cell, trial and image; raises UsageError if two rows are the same image."""
     frame = _with_prompts(frame, foreign, notes)
     frame = _with_variants(frame, foreign, notes)
     for name in ("role", "family"):
         _require_one(frame, foreign, name)
-    # an adaptive arm is one cell per policy, whatever its steps are; a ladder has one for each step count
+    # an adaptive arm is one cell per policy, whatever its steps; a ladder has one cell per step count
     adaptive = pl.col("role").is_in(_ADAPTIVE)
     several = pl.col("policy").n_unique().over("variant") > 1
     policies = {name: _name(name) for name in frame["policy"].drop_nulls().unique()}
@@ -306,34 +305,34 @@ def _arranged(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str]) -> p
 
 
 def _with_prompts(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str]) -> pl.DataFrame:
-    """Every row with a prompt id: the table's, one made of the prompt, or that of a whole cell."""
+    """Add a prompt id to every row: from the table, from the prompt, or that of a whole cell."""
     if not foreign.has("prompt_id") or frame["prompt_id"].null_count() == len(frame):
         texts = frame["prompt"].drop_nulls().unique().to_list()
         if texts:
-            # as the ids of prompt sets are made
+            # like the ids of prompt sets
             ids = {text: hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10] for text in texts}
             frame = frame.with_columns(prompt_id=pl.col("prompt").replace(ids))
             empty = frame.filter(pl.col("prompt_id").is_null())
             if len(empty):
                 raise UsageError(f"{foreign.place(empty[_ROW][0])}: prompt is empty, and there is no prompt_id")
-            notes.append("prompt_id was made of the text of the prompt")
+            notes.append("prompt_id was computed from the text of the prompt")
         else:
             frame = frame.with_columns(prompt_id=pl.lit(WHOLE_CELL))
-            notes.append("the table has no prompts: each row is taken for a whole cell, which has no interval")
+            notes.append("the table has no prompts: each row is treated as a whole cell, which has no interval")
     texts_of = frame.group_by("prompt_id").agg(pl.col("prompt").drop_nulls().unique().sort(), pl.col(_ROW).min())
     for row in texts_of.filter(pl.col("prompt").list.len() > 1).sort(_ROW).iter_rows(named=True):
         one, other = (repr(text[:40]) for text in row["prompt"][:2])
         raise UsageError(
-            f"{foreign.place(row[_ROW])}: prompt_id = {row['prompt_id']!r} has several prompts ({one}, {other}): one "
-            "prompt an id"
+            f"{foreign.place(row[_ROW])}: prompt_id = {row['prompt_id']!r} has several prompts ({one}, {other}): use "
+            "one id per prompt"
         )
     return frame
 
 
 def _with_variants(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str]) -> pl.DataFrame:
-    """Variants split by what must not be averaged over, under names that suites accept.
+    """Split variants by columns that must not be averaged over, and give them names that suites accept.
 
-    The joules of two devices, batch sizes, models or fixed policies under one variant become two variants, which stay
+    The joules of two devices, batch sizes, models or fixed policies under one variant become two variants, which form
     one family unless their models differ.
     """
     parts = ("model", "device", "batch_size", "policy")
@@ -347,9 +346,7 @@ def _with_variants(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str])
         split = frame.filter(splits)
         for variant, values in split.group_by("original", maintain_order=True).agg(value.unique().sort()).iter_rows():
             listed = ", ".join("not stated" if one is None else one for one in values)
-            notes.append(
-                f"variant {variant!r} has several values of {name} ({listed}): each became a variant of its own"
-            )
+            notes.append(f"variant {variant!r} has several values of {name} ({listed}): each became a separate variant")
         prefix = "b" if name == "batch_size" else ""
         label = pl.format("{}_{}", "variant", pl.lit(prefix) + value.fill_null("unstated"))
         family = pl.col("family") if name == "model" else pl.col("family").fill_null(pl.col("original"))
@@ -360,30 +357,30 @@ def _with_variants(frame: pl.DataFrame, foreign: ForeignTable, notes: list[str])
     names: dict[str, str] = {}
     for variant in frame["variant"].unique().sort():
         plain = _name(variant)
-        if plain in names.values():  # two names that differ in signs that names cannot hold
+        if plain in names.values():  # two names that differ only in characters that names cannot contain
             digest = hashlib.sha256(variant.encode("utf-8", "surrogatepass")).hexdigest()[:8]
             plain = f"{plain[:55]}-{digest}"
         names[variant] = plain
     changed = [f"{variant!r} as {plain}" for variant, plain in names.items() if variant != plain]
     if changed:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-        notes.append(f"variants were written in signs that suites accept: {', '.join(changed[:_SHOWN])}{more}")
+        notes.append(f"variants were renamed to names that suites accept: {', '.join(changed[:_SHOWN])}{more}")
     return frame.with_columns(pl.col("variant").replace_strict(names), pl.col("family").fill_null(""))
 
 
 def _require_one(frame: pl.DataFrame, foreign: ForeignTable, name: str) -> None:
-    """Raise UsageError if a variant has several values of something that an arm has one of."""
+    """Raise UsageError if a variant has several values of a property that must be unique in an arm."""
     several = frame.group_by("variant").agg(pl.col(name).unique().sort(), pl.col(_ROW).min())
     for row in several.filter(pl.col(name).list.len() > 1).sort(_ROW).iter_rows(named=True):
         values = ", ".join(value or "not stated" for value in row[name])
         raise UsageError(
-            f"{foreign.path}: variant {row['variant']!r} has several values of {name} ({values}): give each a variant "
-            "of its own"
+            f"{foreign.path}: variant {row['variant']!r} has several values of {name} ({values}): make each a separate "
+            "variant"
         )
 
 
 def _require_apart(frame: pl.DataFrame, foreign: ForeignTable) -> None:
-    """Raise UsageError if two cells have the same id, such as variant a at 8 steps and variant a-008."""
+    """Raise UsageError if two cells have the same id, e.g. variant a at 8 steps and variant a-008."""
     for name, plural in (("variant", "variants"), ("policy", "policies")):
         kinds = frame.group_by("cell_id").agg(pl.col(name).unique().sort(), pl.col(_ROW).min())
         for row in kinds.filter(pl.col(name).list.len() > 1).sort(_ROW).iter_rows(named=True):
@@ -394,15 +391,15 @@ def _require_apart(frame: pl.DataFrame, foreign: ForeignTable) -> None:
 
 
 def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:
-    """Raise UsageError if an image is there twice, or a whole cell beside other rows of it."""
+    """Raise UsageError if an image appears twice, or a whole cell together with other rows of it."""
     whole = frame.filter(
         (pl.col("prompt_id") == WHOLE_CELL).any().over("cell_id") & (pl.len().over("cell_id", "block") > 1)
     )
     if len(whole):
         rows = whole.filter(pl.col("cell_id") == whole["cell_id"][0])
         raise UsageError(
-            f"{foreign.place(rows[_ROW][1])}: {len(rows)} rows are of the cell {rows['cell_id'][0]}, and their prompts "
-            "are not known: add a column prompt_id, or give one row for each cell"
+            f"{foreign.place(rows[_ROW][1])}: {len(rows)} rows belong to cell {rows['cell_id'][0]}, but their prompts "
+            "are unknown: add a column prompt_id, or give one row per cell"
         )
     keys = ["cell_id", "prompt_id", "seed", "block"]
     twice = frame.filter(frame.select(keys).is_duplicated())
@@ -415,13 +412,13 @@ def _require_once(frame: pl.DataFrame, foreign: ForeignTable) -> None:
             if first[key] is not None
         }
         raise UsageError(
-            f"{foreign.place(same[_ROW][1])}: the image {stated} is there {len(same)} times: one row an image; number "
-            "repeated measurements in a column block"
+            f"{foreign.place(same[_ROW][1])}: the image {stated} appears {len(same)} times: give one row per image; "
+            "number repeated measurements in a column block"
         )
 
 
 def _with_ids(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows with trial and image ids. A repeat is a trial; it is an image of its own only where its scores differ."""
+    """Add trial and image ids. A repeat is a separate trial, but a separate image only if its scores differ."""
     qualities = [name for name in frame.columns if name.startswith(QUALITY)]
     image = ["cell_id", "prompt_id", "seed"]
     block = pl.col("block").fill_null(0)
@@ -435,7 +432,7 @@ def _with_ids(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.with_columns(
         is_scored=~(repeat & same), image_id=stem + suffix, trial_id=pl.format("b{}.", "block") + stem
     ).sort(_ROW)
-    # ids of texts that hold dots may collide; the row then tells them apart
+    # ids of texts with dots may collide; the row number then distinguishes them
     row = pl.format(".r{}", pl.col(_ROW) + 1)
     return frame.with_columns(
         pl.when(pl.col(name).is_duplicated()).then(pl.col(name) + row).otherwise(pl.col(name)).alias(name)
@@ -447,7 +444,7 @@ def _with_ids(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _trials(frame: pl.DataFrame) -> pl.DataFrame:
-    # a trial holds the joules and seconds of all its images, the table those of one
+    # a trial contains the joules and seconds of all its images, the table those of one
     count = pl.col("image_count")
     whole = {name: pl.col(name) * count for name in ("energy_j", "uncertainty_j", "duration_s")}
     unstated = warning("W280", "the table does not state how this energy was obtained")
@@ -497,7 +494,7 @@ def _scores(frame: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
 
 
 def _prompts(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """The prompts with what the table states of them; a text that it does not state is empty."""
+    """Return the prompts of the table; a text that it does not state is empty."""
     stated = ("prompt", "category", "challenge")
     known = (
         frame.filter(pl.col("prompt_id") != WHOLE_CELL)
@@ -532,13 +529,13 @@ def _suite(table: Path, frame: pl.DataFrame, metrics: list[str]) -> Suite:
 
 
 def _name(text: str) -> str:
-    """A name that suites accept: `SD 1.5` is written `SD_1.5`."""
+    """Return a name that suites accept, e.g. `SD_1.5` for `SD 1.5`."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)[:64]
     return kept if kept[:1].isalnum() else f"x{kept}"[:64]
 
 
 def _spec(name: str, facts: MetricFacts, notes: list[str]) -> MetricSpec:
-    """What the metric is: as perjoule knows one of that name, else better if higher, and without bounds."""
+    """Return the spec of perjoule's metric of that name, else one that is better if higher and has no bounds."""
     spec = _known_spec(name)
     if spec is None:
         spec = MetricSpec(
@@ -547,7 +544,7 @@ def _spec(name: str, facts: MetricFacts, notes: list[str]) -> MetricSpec:
         )  # fmt: skip
     elif spec.direction == "lower" or spec.track == "fidelity":
         kind = "full-reference, compared within one family" if spec.track == "fidelity" else "compared across variants"
-        notes.append(f"{name} is taken for perjoule's metric of that name: {spec.direction} is better, {kind}")
+        notes.append(f"{name} is treated as perjoule's metric of that name: {spec.direction} is better, {kind}")
     if name in facts.lower:
         spec = replace(spec, direction="lower")
     if name in facts.fidelity:
@@ -556,7 +553,7 @@ def _spec(name: str, facts: MetricFacts, notes: list[str]) -> MetricSpec:
 
 
 def _known_spec(name: str) -> MetricSpec | None:
-    """Direction, track, unit and bounds of a metric of ours; what scored the table is not known."""
+    """Return direction, track, unit and bounds of one of our metrics; it is unknown which program scored the table."""
     if name not in metric_names():
         return None
     try:
@@ -581,7 +578,7 @@ def _environment(table: Path, frame: pl.DataFrame) -> dict[str, Any]:
         "suite": _name(table.stem),
         "imported_from": table.name,
         "sha256": hashlib.sha256(table.read_bytes()).hexdigest(),
-        "meter": {"name": IMPORTED, "why": f"read from {table.name}; perjoule did not measure this"},
+        "meter": {"name": IMPORTED, "why": f"read from {table.name}; perjoule did not measure it"},
         "models": {},
         "gpu": [],
         "packages": {},
@@ -599,8 +596,8 @@ def _note_provenance(trials: pl.DataFrame, notes: list[str]) -> None:
     silent = metered.filter(pl.col("provenance") == "not stated")
     if len(silent):
         notes.append(
-            f"W280: the provenance of {len(silent)} of {len(metered)} energies is not stated; a column provenance "
-            "(measured, estimated, simulated) would say it"
+            f"W280: the provenance of {len(silent)} of {len(metered)} energies is not stated; add a column provenance "
+            "(measured, estimated, simulated)"
         )
     mixed = metered.group_by("cell_id").agg(pl.col("provenance").unique().sort()).sort("cell_id")
     for row in mixed.filter(pl.col("provenance").list.len() > 1).iter_rows(named=True):
@@ -614,11 +611,11 @@ def _note_cell_values(points: pl.DataFrame, notes: list[str]) -> None:
     of_quality = points.filter(pl.col("quality_method").str.starts_with("W281"))
     for (metric,), part in of_quality.group_by("metric", maintain_order=True):
         notes.append(
-            f"W281: {metric} is one value for the whole cell in {_some(part['cell_id'])}: no interval, no gate"
+            f"W281: {metric} is a single value for the whole cell in {_some(part['cell_id'])}: no interval, no gate"
         )
     of_energy = points.filter(pl.col("energy_method").str.starts_with("W281"))["cell_id"].unique(maintain_order=True)
     if len(of_energy):
-        notes.append(f"W281: the energy is one value for the whole cell in {_some(of_energy)}: no interval, no gate")
+        notes.append(f"W281: energy is a single value for the whole cell in {_some(of_energy)}: no interval, no gate")
 
 
 def _some(cells: pl.Series) -> str:

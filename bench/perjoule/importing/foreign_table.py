@@ -1,10 +1,10 @@
-"""Tables that others wrote, read cell by cell: texts stay as they are written, and numbers are parsed by column.
+"""Reads foreign tables without type guessing: texts stay unchanged, and numbers are parsed by column.
 
-    bytes ──► text (UTF-8, UTF-16, UTF-32) ──► cells (CSV of any separator, JSON, JSON lines) ──► columns by name
+    bytes ──► text (UTF-8, UTF-16, UTF-32) ──► fields (CSV, any separator; JSON; JSON lines) ───► columns by name
     Parquet ─────────────────────────────────────────────────────────────────────────────────────────┘
 
-A spreadsheet program that guesses types turns the prompt id 007 into 7. So nothing is guessed here: whoever asks for
-a column says what it holds.
+A spreadsheet program that guesses types turns the prompt id 007 into 7. This module does not guess types: the caller
+states the type of each column.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IDENTIFIERS = (
 WHOLE_NUMBERS = ("seed", "steps", "batch_size", "block", "n")
 NUMBERS = ("energy_j", "duration_s", "uncertainty_j", "nfe_per_image")
 COLUMNS = (*IDENTIFIERS, *WHOLE_NUMBERS, *NUMBERS)
-# other spellings of these columns, in small letters and with _ for blanks
+# other spellings of these columns, in lower case and with _ for spaces
 _SPELLINGS = {
     "energy_j_per_image": "energy_j",
     "duration_s_per_image": "duration_s",
@@ -46,7 +46,7 @@ _SPELLINGS = {
     "n_images": "n",
     "image_count": "n",
 }
-# unit -> numerator and denominator of what one of it is in SI; spelled as SI spells it
+# unit -> its value in SI as numerator and denominator; spelled as in SI
 _ENERGY_UNITS = {
     "J": (1, 1), "kJ": (1_000, 1), "mJ": (1, 1_000), "MJ": (1_000_000, 1), "uJ": (1, 1_000_000), "µJ": (1, 1_000_000),
     "Ws": (1, 1), "Wh": (3_600, 1), "kWh": (3_600_000, 1), "mWh": (18, 5), "MWh": (3_600_000_000, 1),
@@ -81,7 +81,7 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a foreign table: what it is called there, what it is here, and its unit in SI as a fraction."""
+    """A column of a foreign table: its name there, its name here, and its unit in SI as a fraction."""
 
     there: str
     here: str | None
@@ -91,16 +91,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ForeignTable:
-    """A table as it was written.
+    """A table as written.
 
     Attributes:
         path: The file.
-        frame: Recognised columns under our names. Those of text formats hold texts, Parquet's have their own types.
-        scales: Numerator and denominator by which the numbers of a column become SI.
-        lines: Of text formats, the line on which each row begins.
-        separator: Between the cells of a line; empty where the format has none.
-        ignored: Columns that are not known, as they are called there.
-        notes: What was done to read it, in words.
+        frame: Recognised columns under our names. Columns of text formats contain texts, Parquet's have their types.
+        scales: Factor of a column's numbers to SI, as numerator and denominator.
+        lines: For text formats, the line on which each row begins.
+        separator: Separator between the fields of a line; empty if the format has none.
+        ignored: Names of unknown columns.
+        notes: Sentences about conversions.
     """
 
     path: Path
@@ -112,22 +112,22 @@ class ForeignTable:
     notes: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
-        """True if there is such a column."""
+        """Return True if the column exists."""
         return name in self.frame.columns
 
     def place(self, row: int) -> str:
-        """`theirs.csv: row 2 (line 3)`, for messages; `row` counts from 0."""
+        """Return a place for messages, e.g. `theirs.csv: row 2 (line 3)`; `row` counts from 0."""
         line = f" (line {self.lines[row]})" if self.lines else ""
         return f"{self.path}: row {row + 1}{line}"
 
     def fault(self, row: int, name: str, remedy: str) -> UsageError:
-        """The error about one cell: file, row, column, value, remedy."""
+        """Return the error about one value: file, row, column, value, remedy."""
         value = self.frame[name][row]
         shown = repr(value) if isinstance(value, str) else str(value)
         return UsageError(f"{self.place(row)}: {name} = {shown[:_SHOWN]}: {remedy}")
 
     def texts(self, name: str) -> pl.Series:
-        """An identifier as it is written, without blanks around it; null where the cell is empty."""
+        """Return a column of identifiers as written, without surrounding spaces; null if empty."""
         column = self.frame[name]
         if column.dtype.is_float():
             column = column.fill_nan(None)
@@ -137,10 +137,10 @@ class ForeignTable:
         return column.set(column == "", None)
 
     def numbers(self, name: str, decimal_comma: bool = False) -> pl.Series:
-        """Numbers in SI; null where the cell is empty or says that there is none.
+        """Return a column of numbers in SI; null if empty or marked as missing.
 
         Raises:
-            UsageError: If a cell holds anything else (names row, column, value and remedy).
+            UsageError: If a value is invalid (the message names row, column, value and remedy).
         """
         column = self.frame[name]
         if column.dtype.is_numeric():
@@ -157,25 +157,25 @@ class ForeignTable:
         return found if top == bottom == 1 else (found * top / bottom).alias(name)
 
     def whole_numbers(self, name: str, least: int, most: int) -> pl.Series:
-        """Whole numbers from `least` to `most`, exact up to 64 bits; null where the cell is empty.
+        """Return a column of whole numbers from `least` to `most`, exact up to 64 bits; null if empty.
 
         Raises:
-            UsageError: If a cell holds anything else (names row, column, value and remedy).
+            UsageError: If a value is invalid (the message names row, column, value and remedy).
         """
         column = self.frame[name]
-        remedy = f"must be a whole number from {least} to {most}; leave it empty if it is not known"
+        remedy = f"must be a whole number from {least} to {most}; leave it empty if it is unknown"
         if column.dtype.is_integer():
             found, asked = column.cast(pl.UInt64, strict=False), column.is_not_null()
         elif column.dtype.is_numeric():
             asked = column.cast(pl.Float64).is_finite().fill_null(False)
             floats = column.cast(pl.Float64)
-            # a float holds no whole number beyond 53 bits for sure
+            # a float represents whole numbers exactly only up to 53 bits
             exact = asked & (floats == floats.round()) & (floats.abs() <= 2**53)
             found = floats.set(~exact, None).cast(pl.UInt64, strict=False)
         else:
             written = self._written(name)
             asked = written.is_not_null()
-            # leading zeros would count as digits, of which 20 are the most that 64 bits hold
+            # without leading zeros; 64 bits have at most 20 digits
             found = written.str.extract(r"^\+?0*(\d{1,20})(?:\.0*)?$").cast(pl.UInt64, strict=False)
         bad = _first(asked & (found.is_null() | (found < least) | (found > most)).fill_null(True))
         if bad is not None:
@@ -183,10 +183,10 @@ class ForeignTable:
         return found.alias(name)
 
     def decimal_comma(self, names: Iterable[str]) -> bool:
-        """True if the numbers of these columns are written with a decimal comma.
+        """Return True if the numbers of these columns are written with a decimal comma.
 
         Raises:
-            UsageError: If that is open: a comma might separate thousands.
+            UsageError: If that is ambiguous, because a comma may separate thousands.
         """
         comma: tuple[int, str] | None = None
         point: tuple[int, str] | None = None
@@ -207,13 +207,13 @@ class ForeignTable:
             raise self.fault(*comma, "a comma inside a number: write a decimal point, and no thousands separator")
         if point is not None:
             other = f"row {point[0] + 1} has a point ({point[1]} = {self.frame[point[1]][point[0]]})"
-            raise self.fault(*comma, f"a decimal comma, and {other}: write all numbers one way")
+            raise self.fault(*comma, f"a decimal comma, and {other}: write all numbers in the same way")
         if not proven and self.separator != ";":
             raise self.fault(*comma, "decimal comma or thousands? Write a decimal point, and no thousands separator")
         return True
 
     def _written(self, name: str) -> pl.Series:
-        """The texts of a column of numbers, null where they say that there is none."""
+        """Return the texts of a column of numbers; null if marked as missing."""
         written = _as_text(self.frame[name]).str.strip_chars()
         return written.set(written.str.to_lowercase().is_in(_NO_NUMBER).fill_null(False), None)
 
@@ -222,7 +222,7 @@ def read_table(path: Path) -> ForeignTable:
     """Read a table.
 
     Raises:
-        UsageError: Names file, row, column, value and remedy where the table cannot be read as it is.
+        UsageError: The table cannot be read; the message names file, row, column, value and remedy.
     """
     suffix = path.suffix.lower()
     reader = _READERS.get(suffix)
@@ -237,10 +237,10 @@ def read_table(path: Path) -> ForeignTable:
 
 
 def columns_of(names: Sequence[str], path: Path) -> list[Column]:
-    """What each column of a table is.
+    """Recognise the columns of a table.
 
     Raises:
-        UsageError: If two columns are the same, or the unit of one that is needed is not known.
+        UsageError: If two columns are the same, or the unit of a required column is unknown.
     """
     found = [_column(name, path) for name in names]
     taken: dict[str, str] = {}
@@ -270,22 +270,22 @@ def _column(name: str, path: Path) -> Column:
         return Column(there=name, here=None)
     here, units = _QUANTITIES[with_unit[1].casefold()]
     unit = with_unit[2].replace("\N{GREEK SMALL LETTER MU}", "µ")
-    alike = {known for known in units if known.casefold() == unit.casefold()}
-    if not alike:
+    same_letters = {known for known in units if known.casefold() == unit.casefold()}
+    if not same_letters:
         return Column(there=name, here=None)
-    # mJ is milli and MJ mega; mj, or anything in a name of capitals, might be either
-    if len(alike) > 1 and (unit not in alike or bare.isupper()):
+    # mJ is milli and MJ mega; mj, or a name in capitals, is ambiguous
+    if len(same_letters) > 1 and (unit not in same_letters or bare.isupper()):
         quantity = with_unit[1].lower()
-        low, high = sorted(alike, reverse=True)
+        low, high = sorted(same_letters, reverse=True)
         raise UsageError(
             f"{path}: column {bare}: {low} (milli) or {high} (mega)? Name it {quantity}_{low} or {quantity}_{high}, or "
             f"convert it to {here}"
         )
-    return Column(there=name, here=here, unit=unit, scale=units[unit if unit in units else alike.pop()])
+    return Column(there=name, here=here, unit=unit, scale=units[unit if unit in units else same_letters.pop()])
 
 
 def without_unit(names: Iterable[str]) -> list[str]:
-    """The columns whose name says energy and not in which unit, or in one that is not known."""
+    """Return columns of energy without a unit or with an unknown unit."""
     return [name for name in names if re.match(r"\s*energy\b|\s*energy_", name, re.IGNORECASE)]
 
 
@@ -298,7 +298,7 @@ def _made(
     separator: str = "",
     notes: Sequence[str] = (),
 ) -> ForeignTable:
-    """The table of the recognised columns; `data` is keyed by our names."""
+    """Return the table of the recognised columns; `data` is keyed by our names."""
     said = [*notes]
     for column in columns:
         if column.here is not None and column.scale != (1, 1):
@@ -326,7 +326,7 @@ def _decoded(path: Path) -> str:
     raw = path.read_bytes()
     codec = next((codec for mark, codec in _MARKS if raw.startswith(mark)), "utf-8-sig")
     if codec == "utf-8-sig" and b"\0" in raw[:4096]:
-        # UTF-16 without a mark: most characters have an empty upper half
+        # UTF-16 without a byte order mark: most characters have a zero upper byte
         codec = "utf-16-be" if raw[:4096:2].count(0) > raw[1:4096:2].count(0) else "utf-16-le"
     try:
         return raw.decode(codec).removeprefix("\ufeff")
@@ -338,9 +338,9 @@ def _decoded(path: Path) -> str:
 
 
 class _Lines:
-    """The lines of a delimited text for `csv.reader`, without comments and blank lines between records.
+    """Lines of a delimited text for `csv.reader`, without comments and blank lines between records.
 
-    Set `between` before each record: inside a quoted cell, every line belongs to it.
+    Set `between` before each record: inside a quoted field, every line belongs to it.
     """
 
     def __init__(self, text: str) -> None:
@@ -358,11 +358,11 @@ class _Lines:
             self.number += 1
             bare = line.strip()
             if self.between:
-                told = (
+                declared = (
                     re.fullmatch(r'"?sep=(.)"?[\s,;]*', line.strip("\r\n"), re.IGNORECASE) if self.in_header else None
                 )
-                if told:
-                    self.separator = told[1]
+                if declared:
+                    self.separator = declared[1]
                     continue
                 if not bare.strip(_SEPARATORS + " "):
                     continue
@@ -377,13 +377,13 @@ class _Lines:
 
 
 def _is_header(comment: str) -> bool:
-    """Whether a comment is the header of a table: one of its cells is `variant`, and not a word in a sentence."""
+    """Return whether a comment is the header of a table, i.e. one of its fields is exactly `variant`."""
     cells = re.split(f"[{_SEPARATORS}]", comment.lstrip("#"))
     return "variant" in (cell.strip(' "').casefold() for cell in cells)
 
 
-def _separator(header: str, told: str | None, suffix: str, path: Path) -> str:
-    """The separator under which most of the header is known."""
+def _separator(header: str, declared: str | None, suffix: str, path: Path) -> str:
+    """Return the separator with which most of the header is recognised."""
     usual = "\t" if suffix == ".tsv" else ","
 
     def known(separator: str) -> int:
@@ -393,7 +393,7 @@ def _separator(header: str, told: str | None, suffix: str, path: Path) -> str:
             return -1
         return sum(column.here is not None for column in (_column(name, path) for name in names))
 
-    candidates = [told] if told else [usual, *(mark for mark in _SEPARATORS if mark != usual)]
+    candidates = [declared] if declared else [usual, *(mark for mark in _SEPARATORS if mark != usual)]
     return max(candidates, key=known)
 
 
@@ -402,9 +402,9 @@ def _read_delimited(path: Path) -> ForeignTable:
     lines = _Lines(text)
     header = next(lines, None)
     if header is None:
-        raise UsageError(f"{path}: holds no row and no header")
+        raise UsageError(f"{path}: the table has no header and no rows")
     separator = _separator(header.rstrip("\r\n"), lines.separator, path.suffix.lower(), path)
-    # blanks after the separators, before quotes most of all, are layout
+    # spaces after the separators, especially before quotes, are layout
     spaced = re.search(re.escape(separator) + r' +"', text) or all(
         cell.startswith(" ") for cell in header.split(separator)[1:]
     )
@@ -422,17 +422,17 @@ def _read_delimited(path: Path) -> ForeignTable:
             again.between = True
     except csv.Error as error:
         raise UsageError(f"{path}: line {again.number}: cannot be read: {error}: close every quote, and double those "
-                         "inside a quoted cell") from error  # fmt: skip
+                         "inside a quoted field") from error  # fmt: skip
     width = len(names)
     for number, (record, line) in enumerate(zip(records, begins, strict=True), 1):
         if len(record) != width:
             if len(record) > width and not any(cell.strip() for cell in record[width:]):
                 del record[width:]
                 continue
-            more = "" if separator != "," else "; a decimal comma needs semicolons between the cells"
+            more = "" if separator != "," else "; a decimal comma needs semicolons as separators"
             raise UsageError(
-                f"{path}: row {number} (line {line}): {len(record)} cells under a header of {width}: separate the "
-                f"cells by {_NAMED_SEPARATORS.get(separator, repr(separator))} and quote those that contain one{more}"
+                f"{path}: row {number} (line {line}): {len(record)} fields under a header of {width}: separate the "
+                f"fields by {_NAMED_SEPARATORS.get(separator, repr(separator))} and quote those that contain one{more}"
             )
     kept = [i for i, record in enumerate(records) if any(cell.strip() for cell in record)]
     columns = columns_of(names, path)
@@ -443,7 +443,7 @@ def _read_delimited(path: Path) -> ForeignTable:
     }
     notes = []
     if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
-        notes.append(f"the cells are separated by {_NAMED_SEPARATORS.get(separator, repr(separator))}")
+        notes.append(f"the fields are separated by {_NAMED_SEPARATORS.get(separator, repr(separator))}")
     if again.comments:
         notes.append(f"{again.comments} comment lines (#) were skipped")
     return _made(path, columns, data, lines=[begins[i] for i in kept], separator=separator, notes=notes)
@@ -453,7 +453,7 @@ def _read_delimited(path: Path) -> ForeignTable:
 
 
 class _JsonError(ValueError):
-    """What is wrong with a JSON table, in words."""
+    """An error in a JSON table."""
 
 
 _NOT_A_NUMBER = {"Infinity": "Infinity", "-Infinity": "-Infinity"}  # and NaN, which is null
@@ -463,12 +463,12 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise _JsonError(f"{twice!r} is there twice: keep one")
+        raise _JsonError(f"{twice!r} appears twice: keep one")
     return found
 
 
 def _loads(text: str) -> Any:
-    """JSON with its numbers as they are written: 1.10 and 1e001 may be names. NaN is the absence of a value."""
+    """Parse JSON with numbers as written, because 1.10 and 1e001 may be names. NaN is a missing value."""
     return whole_characters(
         json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
     )
@@ -512,7 +512,7 @@ def _read_json(path: Path) -> ForeignTable:
 
 
 def _records(found: Any) -> list[dict[str, Any]]:
-    """The rows of a JSON table: an array of records, columns by name, or one of pandas' layouts."""
+    """Return the rows of a JSON table: an array of records, columns by name, or one of pandas' layouts."""
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
         return found
     if isinstance(found, dict):
@@ -546,8 +546,8 @@ def _of_records(path: Path, records: Sequence[dict[str, Any]], lines: Sequence[i
             if isinstance(value, list | dict):
                 line = f" (line {lines[row]})" if lines else ""
                 raise UsageError(
-                    f"{path}: row {row + 1}{line}: {column.there} = {json.dumps(value)[:_SHOWN]}: one text or number "
-                    "a cell"
+                    f"{path}: row {row + 1}{line}: {column.there} = {json.dumps(value)[:_SHOWN]}: must be one text "
+                    "or number"
                 )
         texts = [str(value).lower() if isinstance(value, bool) else value for value in values]
         data[column.here] = pl.Series(texts, dtype=pl.String)
@@ -560,7 +560,7 @@ def _of_records(path: Path, records: Sequence[dict[str, Any]], lines: Sequence[i
 def _read_parquet(path: Path) -> ForeignTable:
     try:
         frame = pl.read_parquet(path)
-    # polars panics, which is no Exception, over some damaged bytes
+    # polars panics, which is not an Exception, on some damaged bytes
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UsageError(f"{path}: cannot be read: {first_line(error)}") from error
     columns = columns_of(frame.columns, path)
@@ -570,7 +570,7 @@ def _read_parquet(path: Path) -> ForeignTable:
             continue
         series = frame[column.there]
         if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
-            raise UsageError(f"{path}: column {column.there} is of type {series.dtype}: one text or number a cell")
+            raise UsageError(f"{path}: column {column.there} has type {series.dtype}: must be one text or number")
         data[column.here] = series
     return _made(path, columns, data)
 
@@ -591,7 +591,7 @@ def _as_text(column: pl.Series) -> pl.Series:
 
 
 def _first(marked: pl.Series) -> int | None:
-    """The first row that is marked."""
+    """Return the index of the first row that is marked."""
     return marked.fill_null(False).arg_max() if marked.any() else None
 
 
@@ -599,5 +599,5 @@ def _not_a_number(text: str, separator: str) -> str:
     if "," in text and separator not in (";", "\t", "|"):
         return "a comma inside a number: write a decimal point, and no thousands separator"
     if re.search(r"\d\s*[A-Za-zµ%]+$", text):
-        return "not a number: the unit belongs in the name of the column, such as energy_wh"
-    return "not a number; leave the cell empty if it is not known"
+        return "not a number: put the unit into the name of the column, e.g. energy_wh"
+    return "not a number; leave it empty if it is unknown"

@@ -1,6 +1,6 @@
 """Energy meters: sources of joules, opened by name.
 
-`auto` takes the best that works here and says why; a named one works or says what stands in the way.
+`auto` opens the best meter that works on this machine and records why; a named meter opens or raises the reason.
 Importing this package loads neither torch nor pynvml nor codecarbon.
 """
 
@@ -16,7 +16,7 @@ from perjoule.errors import MeterError, UnknownNameError, install_command
 from perjoule.meters.base import BaseMeter
 from perjoule.warnings import warning
 
-if TYPE_CHECKING:  # it would load numpy
+if TYPE_CHECKING:  # importing it at run time would load numpy
     from perjoule.protocols import EnergyMeter
 
 __all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter", "require_meter"]
@@ -26,7 +26,7 @@ METER_NAMES = ("auto", "nvml", "nvml:UUID", "rapl", "estimate", "replay:FILE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterInfo:
-    """What `list_meters` says about a meter: what to type, whether it works here, and why (not)."""
+    """An entry of `list_meters`: the name to type, whether the meter works here, and the reason."""
 
     name: str
     available: bool
@@ -34,18 +34,18 @@ class MeterInfo:
 
 
 def open_meter(name: str = "auto") -> EnergyMeter:
-    """Open a meter; use it with `with`, or close it.
+    """Open a meter; use it as a context manager, or close it.
 
     Args:
-        name: `auto`, `nvml`, `nvml:UUID` (a prefix will do, and so will the digest that names the board in records),
+        name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records),
             `rapl`, `estimate` or `replay:FILE`.
 
     Returns:
-        The meter, ready for windows: start-up costs (about a second for NVML and codecarbon) are paid here.
+        The meter, ready for windows. Opening takes about a second for NVML and codecarbon.
 
     Raises:
         UnknownNameError: There is no such meter.
-        MeterError: It cannot work here; says what stands in the way.
+        MeterError: The meter does not work here; the message contains the reason.
     """
     return _open_best() if name == "auto" else _open(name)
 
@@ -61,7 +61,7 @@ def _open(name: str) -> BaseMeter[Any]:
     require_meter(name)
     kind, separator, detail = name.partition(":")
     if separator and kind in {"nvml", "replay"} and not detail:
-        raise MeterError(f"{name!r} names no {'board' if kind == 'nvml' else 'file'}: write {kind}:…")
+        raise MeterError(f"{name!r} does not name a {'board' if kind == 'nvml' else 'file'}: write {kind}:…")
     if kind == "nvml":
         from perjoule.meters.nvml import open_nvml
 
@@ -82,26 +82,26 @@ def _open(name: str) -> BaseMeter[Any]:
 
 
 def _without_gpus(meter: BaseMeter[Any]) -> BaseMeter[Any]:
-    """The meter of a CPU, with a note if there are GPUs whose joules it does not see."""
+    """Open the meter of a CPU, with a warning if there are GPUs whose energy it does not include."""
     from perjoule.meters.nvml import visible_gpus
 
     gpus = visible_gpus()
     if gpus:
         count = Counter(gpus)
         listed = ", ".join(f"{n} x {model}" if n > 1 else model for model, n in count.items())
-        said = f"the joules are those of the CPU ({meter.name}), and not those of {listed}"
+        said = f"the joules are those of the CPU ({meter.name}) and do not include {listed}"
         meter.notes = (*meter.notes, warning("W232", said))
     return meter
 
 
 def _open_best() -> BaseMeter[Any]:
-    """The first of nvml, rapl, estimate that opens; its `why` holds the others' reasons."""
+    """Open the first of nvml, rapl, estimate that works; its `why` includes the reasons against the others."""
     reasons: list[str] = []
     for name in ("nvml", "rapl", "estimate"):
         try:
             meter = _open(name)
         except MeterError as error:
-            reasons.append(f"{name} was not taken ({str(error).removeprefix(f'{name}: ')})")
+            reasons.append(f"{name} was not used ({str(error).removeprefix(f'{name}: ')})")
             continue
         meter.add_reasons(reasons)
         return meter
@@ -109,7 +109,7 @@ def _open_best() -> BaseMeter[Any]:
 
 
 def list_meters() -> list[MeterInfo]:
-    """What there is on this machine, without opening anything for long."""
+    """List the meters of this machine, without keeping any of them open."""
     return [*_list_nvml(), _list_rapl(), _list_estimate(), _REPLAY]
 
 

@@ -1,12 +1,12 @@
-"""What every meter shares: the window, its guard rails, and the last checks on a reading.
+"""Base of all meters: the window, its safeguards, and the final checks of a reading.
 
                  _begin()                                     _end()
     ───────────┬────────┐                                ┌───────────────────────┬──────────
       sync()   │ settle │ started_s    work    sync()    │ stopped_s      settle │ reading
     ───────────┴────────┘                                └───────────────────────┴──────────
 
-A meter that fails inside a window says so in the reading. It never raises into the measured code, and never
-answers 0.
+A meter that fails inside a window reports that in the reading. It never raises into the measured code, and never
+returns 0.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ log = logging.getLogger(__name__)
 
 State = TypeVar("State")
 
-MOST_REPEAT_S = 60.0  # work that is repeated to reach a bound is not repeated for longer
+MOST_REPEAT_S = 60.0  # maximum time of repeating work to reach a bound
 REPEAT_CHECK_S = 0.05  # between checks whether it was repeated often enough
-FORECAST_SHARE = 0.8  # of the bound that was asked for; the forecast does not know the last update period
+FORECAST_SHARE = 0.8  # of the requested bound; the forecast does not know the last update period
 
 
 class Fault(Exception):  # noqa: N818 - it is caught inside the meters and becomes a warning
-    """The source failed; `warning` is the coded sentence for the reading, `code` the source's own number, if any."""
+    """Failure of the source; `warning` is the coded sentence for the reading, `code` the source's own error number."""
 
     def __init__(self, code: str, sentence: str, source_code: int | None = None) -> None:
-        """Hold `CODE: sentence`."""
+        """Store `CODE: sentence`."""
         super().__init__(sentence)
         self.warning = warning(code, sentence)
         self.code = source_code
@@ -51,7 +51,7 @@ class Fault(Exception):  # noqa: N818 - it is caught inside the meters and becom
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What an open window would read if it ended now: energy and bound in J, roughly."""
+    """Approximate energy and bound in J of an open window if it ended now."""
 
     energy_j: float
     uncertainty_j: float
@@ -59,20 +59,20 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardFacts:
-    """What an open meter knows about a board.
+    """Facts about a board of an open meter.
 
     Attributes:
-        digest: Of the board's UUID, see `identity.board_digest`.
-        model: Name of the board; `unknown` where it does not tell.
-        driver: Version.
-        counter: Words for the energy counter in use, None if there is none.
+        digest: Digest of the board's UUID, see `identity.board_digest`.
+        model: Name of the board; `unknown` if it does not report one.
+        driver: Version of the driver.
+        counter: Description of the energy counter in use, None without a counter.
         period: The counter's update period.
-        idle: Power at rest as last learnt.
+        idle: Power at rest, as last measured.
         limit_w: Enforced power limit.
-        power: Words for the best power reading, None if there is none.
+        power: Description of the best power reading, None without one.
         mig: True if the board is split.
-        conditions: As they were when the meter was opened.
-        absent: What the board does not tell, each with NVML's reason.
+        conditions: Conditions when the meter was opened.
+        absent: Properties that the board does not report, each with NVML's reason.
     """
 
     digest: str
@@ -89,7 +89,7 @@ class BoardFacts:
 
 
 class MeterWindow(Generic[State]):
-    """A window of a `BaseMeter`; use it with `with`."""
+    """A window of a `BaseMeter`; use it as a context manager."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class MeterWindow(Generic[State]):
         sync: Callable[[], None] | None,
         max_uncertainty: float | None,
     ) -> None:
-        """Made by `BaseMeter.window`."""
+        """Create the window; called by `BaseMeter.window`."""
         self.label = label
         self._meter = meter
         self._sync = sync or _nothing
@@ -113,9 +113,9 @@ class MeterWindow(Generic[State]):
 
     @property
     def reading(self) -> EnergyReading:
-        """The result. Raises RuntimeError while the window is open."""
+        """The reading. Raises RuntimeError while the window is open."""
         if self._reading is None:
-            raise RuntimeError(f"window {self.label!r} has no reading yet: read it after its `with` block has ended")
+            raise RuntimeError(f"window {self.label!r} has no reading yet: read it after the end of its `with` block")
         return self._reading
 
     def __enter__(self) -> Self:
@@ -137,11 +137,11 @@ class MeterWindow(Generic[State]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Synchronise, stop, and settle the reading; what the work raised goes on to the caller."""
+        """Synchronise, stop, and complete the reading; exceptions of the work are passed on to the caller."""
         try:
             self._stop(work_failed=error is not None)
         finally:
-            self._meter.pulse.end()  # where waiting for the device raised, it still goes on
+            self._meter.pulse.end()  # if waiting for the device raised, the device is still working
             if self._stop_watching is not None:
                 self._stop_watching()
             if self._state is not None:
@@ -149,14 +149,14 @@ class MeterWindow(Generic[State]):
             self._meter._release()
 
     def repeat(self, at_least: int = 1, most_s: float = MOST_REPEAT_S) -> Iterator[int]:
-        """Run the work until the bound that was asked for is in reach: `for _ in window.repeat(): work()`.
+        """Repeat the work until the requested bound is reached: `for _ in window.repeat(): work()`.
 
-        One window over n runs divides all errors at its ends by n. Without `max_uncertainty`, and for sources that
-        cannot tell how far they are, the work runs `at_least` times. The reading says how often it did.
+        A window over n runs divides all errors at its ends by n. Without `max_uncertainty`, and for sources without a
+        forecast, the work runs `at_least` times. The reading contains the number of runs.
 
         Args:
-            at_least: Runs, whatever the bound.
-            most_s: No further run is started after so many seconds.
+            at_least: Minimum number of runs, whatever the bound.
+            most_s: After this many seconds no further run is started.
 
         Yields:
             The number of the run, from 0.
@@ -178,7 +178,7 @@ class MeterWindow(Generic[State]):
                 return
 
     def _is_enough(self, elapsed_s: float) -> bool:
-        """Whether ending now would meet the bound; True as well where nobody can tell, since more would not help."""
+        """Return whether ending now would meet the bound; True without a forecast, since more runs would not help."""
         if self._state is None or self._max_uncertainty is None:
             return True
         forecast = self._meter._forecast(self._state, elapsed_s)
@@ -209,7 +209,7 @@ class MeterWindow(Generic[State]):
             self._reading = self._nothing_read(
                 stopped_s, warning("W250", f"sync raised {type(error).__name__}: {error}")
             )
-            if not work_failed:  # the hook is the user's, so its error is too, unless one is on its way
+            if not work_failed:  # a hook's error is the user's, unless the work has already raised one
                 raise
             return
         stopped_s = self._meter.clock.now()
@@ -240,7 +240,7 @@ class MeterWindow(Generic[State]):
         return self._meter._reading(None, None, self._started_s, stopped_s, warnings)
 
     def _with_machine(self, reading: EnergyReading) -> EnergyReading:
-        """The reading with how busy the machine was around it."""
+        """Return the reading with the load of the machine around it."""
         machine = self._meter.machine
         if machine is None or self._machine is None:
             return reading
@@ -249,19 +249,19 @@ class MeterWindow(Generic[State]):
 
 
 class BaseMeter(ABC, Generic[State]):
-    """Windows, naming and closing for all meters. A subclass says how a window begins and ends.
+    """Implements windows, naming and closing for all meters. A subclass defines how a window begins and ends.
 
     Attributes:
-        clock: The time that windows are measured on.
-        boundary: What the joules cover.
-        provenance: How they come about.
-        notes: Coded warnings that hold for every reading of this meter.
-        idle_power_w: Last learnt idle power in W, or None.
-        recorders: Of the conditions on the boards that are measured.
-        facts: About those boards, as they were when the meter was opened.
+        clock: Clock of the windows.
+        boundary: The part of the system that the joules cover.
+        provenance: How the joules are obtained.
+        notes: Coded warnings of every reading of this meter.
+        idle_power_w: Last measured idle power in W, or None.
+        recorders: Recorders of the conditions on the measured boards.
+        facts: Facts about those boards when the meter was opened.
         watches: True if the meter's own thread calls `_look` inside a window, at least every quarter of a second.
-        pulse: Notices windows that were stopped.
-        machine: Tells how busy the machine is; None on virtual time, which no machine lives on.
+        pulse: Detects windows in which the process was suspended.
+        machine: Reads the load of the machine; None on virtual time.
     """
 
     recorders: tuple[ConditionsRecorder, ...] = ()
@@ -278,7 +278,7 @@ class BaseMeter(ABC, Generic[State]):
         clock: Clock | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """Set the meter's identity; the subclass has already made sure that the source works."""
+        """Set the meter's identity; the subclass has already checked that the source works."""
         self.clock: Clock = clock or SystemClock()
         self.boundary: Boundary = boundary
         self.provenance: Provenance = provenance
@@ -293,26 +293,26 @@ class BaseMeter(ABC, Generic[State]):
 
     @property
     def name(self) -> str:
-        """What the user would type to get this meter."""
+        """Name that opens this meter."""
         return self._name
 
     @property
     def why(self) -> str:
-        """What it reads, and why it was taken; names no board by its UUID."""
+        """What the meter reads, and why it was chosen; boards are not named by UUID."""
         return without_uuids(self._why)
 
     @property
     @abstractmethod
     def method(self) -> str:
-        """The source in words, as written into every reading."""
+        """Description of the source, as in every reading."""
 
     def add_reasons(self, reasons: Sequence[str]) -> None:
-        """Append to `why` what stood in the way of better meters."""
+        """Append the reasons against better meters to `why`."""
         self._why = "; ".join([self._why, *reasons])
 
     @property
     def device(self) -> MeteredDevice | None:
-        """What the joules belong to; None for sources that do not know."""
+        """The device that the joules belong to; None if the source does not know it."""
         if not self.facts:
             return None
         limits = [board.limit_w for board in self.facts]
@@ -328,7 +328,7 @@ class BaseMeter(ABC, Generic[State]):
 
     @abstractmethod
     def learn_idle(self, seconds: float) -> float | None:
-        """Watch the resting device for about `seconds`; idle power in W, or None if the source cannot tell."""
+        """Observe the device at rest for about `seconds`; return idle power in W, or None if that is not supported."""
 
     def window(
         self,
@@ -339,20 +339,20 @@ class BaseMeter(ABC, Generic[State]):
         """Open a window; see `perjoule.protocols.EnergyMeter.window`.
 
         Raises:
-            UsageError: If `max_uncertainty` is no share between 0 and 1.
+            UsageError: If `max_uncertainty` is not between 0 and 1.
         """
         if max_uncertainty is not None:
             below_one(max_uncertainty, "max_uncertainty")
         return MeterWindow(self, label, sync, max_uncertainty)
 
     def close(self) -> None:
-        """Let go of the source. Closing twice is harmless."""
+        """Release the source. Closing twice has no effect."""
         if not self._closed:
             self._closed = True
             self._close()
 
     def __enter__(self) -> Self:
-        """The meter is open since it was made."""
+        """Return the meter, which is already open."""
         return self
 
     def __exit__(
@@ -363,25 +363,25 @@ class BaseMeter(ABC, Generic[State]):
 
     @abstractmethod
     def _begin(self) -> State:
-        """Read what is needed at the start; returns as close to the start as the source allows. May raise Fault."""
+        """Read the source at the start of a window; return as close to the start as possible. May raise Fault."""
 
     @abstractmethod
     def _end(self, state: State, started_s: float, stopped_s: float) -> EnergyReading:
-        """The reading of the window from `started_s` to `stopped_s`. May raise Fault."""
+        """Return the reading of the window from `started_s` to `stopped_s`. May raise Fault."""
 
     def _abandon(self, state: State) -> None:
-        """Let go of what a window holds (a thread), whether or not `_end` came to be called."""
+        """Release resources of a window (e.g. a thread), whether or not `_end` was called."""
 
     def _forecast(self, state: State, elapsed_s: float) -> Forecast | None:
-        """What the window would read if it ended now; None where the source cannot tell."""
+        """Return the approximate reading if the window ended now; None if that is not supported."""
         return None
 
     def expected_uncertainty_j(self) -> float | None:
-        """Bound in J on work between rests, however long; None where the source cannot tell beforehand."""
+        """Return a bound in J that holds for any work between rests; None if it is not known beforehand."""
         return None
 
     def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
-        """The coded warning if work that repeats every `repeat_s` may have been seen in the same places throughout."""
+        """Return a coded warning if the sensor may see only the same parts of work that repeats every `repeat_s`."""
         return None
 
     def _look(self) -> None:
@@ -392,7 +392,7 @@ class BaseMeter(ABC, Generic[State]):
             self.pulse.beat()
 
     def _close(self) -> None:
-        """Let go of the source."""
+        """Release the source."""
 
     def _claim(self, window: MeterWindow[State]) -> None:
         if self._closed:
@@ -430,7 +430,7 @@ class BaseMeter(ABC, Generic[State]):
         )
 
     def _finish(self, reading: EnergyReading, max_uncertainty: float | None) -> EnergyReading:
-        """The checks that hold for every source: no zero, net beside gross, the bound that was asked for."""
+        """Apply the checks for every source: no zero, net energy, the requested bound."""
         reading = self._with_conditions(reading)
         energy_j, bound_j = reading.energy_j, reading.uncertainty_j
         if energy_j is None:
@@ -449,12 +449,12 @@ class BaseMeter(ABC, Generic[State]):
             reading = replace(reading, net_energy_j=net_j)
         if max_uncertainty is not None and (bound_j is None or bound_j > max_uncertainty * energy_j):
             relative = "unknown" if bound_j is None else f"{bound_j / energy_j:.2%}"
-            said = warning("W201", f"the bound is {relative} of the energy, {max_uncertainty:.2%} was asked for")
+            said = warning("W201", f"the bound is {relative} of the energy, {max_uncertainty:.2%} was requested")
             reading = replace(reading, warnings=(*reading.warnings, said))
         return reading
 
     def _with_conditions(self, reading: EnergyReading) -> EnergyReading:
-        """The boards' rows completed by what was recorded about them."""
+        """Add the recorded conditions to the boards' readings."""
         rows = {row.device: row for row in reading.devices}
         said: list[str] = []
         for recorder in self.recorders:
@@ -471,7 +471,7 @@ class BaseMeter(ABC, Generic[State]):
 
 
 def _without_energy(reading: EnergyReading, reason: str) -> EnergyReading:
-    """The reading of a window whose joules belong to nobody's work; its log says so too, if it is computed again."""
+    """Return the reading of an invalid window; its log contains the reason too, in case it is computed again."""
     rows = [
         replace(
             row,
@@ -495,4 +495,4 @@ def _without_energy(reading: EnergyReading, reason: str) -> EnergyReading:
 
 
 def _nothing() -> None:
-    """Stand in for a missing synchronise hook."""
+    """Replace a missing synchronise hook."""

@@ -1,6 +1,6 @@
-"""Grams of CO2 for measured joules: on request only, and never without saying where the factor comes from.
+"""Grams of CO2 for measured joules: only on request, and always with the source of the factor.
 
-    grams = energy * carbon intensity of the country's electricity, in the year that the table has it for
+    grams = energy * carbon intensity of the country's electricity, in the year of the table
 
 The factors are those that codecarbon ships for use without a network: the carbon intensity of electricity generation
 by country of Our World in Data, which adapts them from Ember and the Energy Institute
@@ -29,14 +29,14 @@ class Carbon:
     """Emissions of some energy.
 
     Attributes:
-        grams: CO2 equivalent.
-        energy_j: What they are for.
-        factor_g_per_kwh: Of the country's electricity.
-        source: Where the factor comes from, with the version of the package that brought it.
-        year: That the factor is for.
-        country: Name.
+        grams: Grams of CO2 equivalent.
+        energy_j: Energy that was converted.
+        factor_g_per_kwh: Carbon intensity of the country's electricity.
+        source: Source of the factor, with the version of the package that contains it.
+        year: Year of the factor.
+        country: Name of the country.
         country_iso3: ISO 3166-1 alpha-3.
-        caveat: What the number is not.
+        caveat: Limits of the number.
     """
 
     grams: float
@@ -49,7 +49,7 @@ class Carbon:
     caveat: str
 
     def line(self) -> str:
-        """All of it in one line of text."""
+        """Return the emissions as one line of text."""
         return (
             f"{self.grams:.3g} g CO2e for {self.energy_j:.4g} J at {self.factor_g_per_kwh:g} g/kWh "
             f"({self.country}, {self.year}; {self.source}); {self.caveat}"
@@ -62,11 +62,12 @@ def carbon(energy_j: float, country_iso3: str) -> Carbon:
     Loads codecarbon and its tables, which takes up to a second the first time.
 
     Args:
-        energy_j: Zero or more.
-        country_iso3: ISO 3166-1 alpha-3 code, like FRA; case does not matter.
+        energy_j: Energy, zero or more.
+        country_iso3: ISO 3166-1 alpha-3 code, e.g. FRA; case does not matter.
 
     Raises:
-        UsageError: No such country in the table (names the nearest), a negative energy, or codecarbon is missing.
+        UsageError: The country is not in the table (the message names the nearest), the energy is negative, or
+            codecarbon is missing.
         EvidenceError: The table has no usable factor for the country.
     """
     if not energy_j >= 0:
@@ -77,7 +78,7 @@ def carbon(energy_j: float, country_iso3: str) -> Carbon:
         raise UsageError(_unknown(country_iso3, table))
     entry = table[code]
     factor, year = entry.get("carbon_intensity"), entry.get("year")
-    if not factor or year is None:  # 0 g/kWh would turn missing data into a clean conscience
+    if not factor or year is None:  # a factor of 0 g/kWh means that data are missing
         raise EvidenceError(
             f"carbon: codecarbon {version} has no factor for {code}; name a neighbouring country instead"
         )
@@ -94,7 +95,7 @@ def carbon(energy_j: float, country_iso3: str) -> Carbon:
 
 
 def _energy_mix() -> tuple[str, Mapping[str, Mapping[str, Any]]]:
-    """-> (version of codecarbon, its table by country)."""
+    """Return the version of codecarbon and its table by country."""
     from perjoule.meters.estimate import silent_codecarbon
 
     try:
@@ -105,7 +106,7 @@ def _energy_mix() -> tuple[str, Mapping[str, Mapping[str, Any]]]:
 
 
 def _unknown(asked: str, table: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is wrong with the country, and which ones are nearest by code or by name."""
+    """Return an error message with the countries nearest by code or by name."""
     names = {str(entry.get("country_name", code)): code for code, entry in table.items()}
     near = [f"{code} ({table[code].get('country_name')})" for code in get_close_matches(asked.upper(), table, n=3)]
     wanted = asked.casefold()
@@ -116,4 +117,4 @@ def _unknown(asked: str, table: Mapping[str, Mapping[str, Any]]) -> str:
         if name.casefold() in by_name or (len(wanted) > 3 and wanted in name.casefold())
     ]
     hint = f"did you mean {' or '.join(dict.fromkeys(near[:5]))}? " if near else ""
-    return f"carbon: {asked!r} is no country of the table: {hint}give an ISO 3166-1 alpha-3 code like FRA"
+    return f"carbon: {asked!r} is not a country of the table: {hint}give an ISO 3166-1 alpha-3 code, e.g. FRA"

@@ -1,4 +1,4 @@
-"""Time as the meters see it: one monotonic clock that tests can replace."""
+"""Clock of the meters: a monotonic clock that tests can replace."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ WATCHER = "perjoule-watch"  # name of the threads that call back
 
 
 class Cancel(Protocol):
-    """Ends what `Clock.every` began; may be called again."""
+    """Stops the calls of `Clock.every`; may be called again."""
 
     def __call__(self, wait: bool = True) -> None:
-        """Let no further call begin; without `wait`, one that is on its way may still go on for a moment."""
+        """Stop further calls; without `wait`, a running call may continue for a moment."""
         ...
 
 
 def not_begun(wait: bool = True) -> None:
-    """The `Cancel` of what has not begun yet."""
+    """Do nothing: the `Cancel` before `Clock.every` is called."""
 
 
 class Clock(Protocol):
-    """A monotonic clock that can be slept on, and that calls back."""
+    """A monotonic clock with sleep and periodic calls."""
 
     def now(self) -> float:
-        """Seconds since an arbitrary start; never steps back."""
+        """Return seconds since an arbitrary start; the value never decreases."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Wait for `seconds`."""
         ...
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
@@ -41,26 +41,26 @@ class Clock(Protocol):
         ...
 
     def asleep_s(self) -> float:
-        """Seconds that the machine has slept so far, with this clock standing still; only differences mean anything."""
+        """Return seconds of system sleep, which this clock does not count; only differences are meaningful."""
         ...
 
 
 class SystemClock:
-    """The machine's monotonic clock: wall-clock steps and time zones do not reach it."""
+    """The machine's monotonic clock, which wall-clock steps and time zones do not affect."""
 
     def now(self) -> float:
-        """`time.perf_counter`, in seconds."""
+        """Return `time.perf_counter`, in seconds."""
         return time.perf_counter()
 
     def sleep(self, seconds: float) -> None:
-        """`time.sleep`; negative durations return at once."""
+        """Call `time.sleep`; negative durations return immediately."""
         if seconds > 0:
             time.sleep(seconds)
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
-        """One daemon thread, which ends with the returned function, with the process, and in a fork's child.
+        """Start one daemon thread; it ends with the returned function, with the process, and in a fork's child.
 
-        An action that raises is logged once and called again: one bad look must not end the watching.
+        An action that raises is logged once and called again: one failed reading must not stop the monitoring.
         """
         done = threading.Event()
 
@@ -71,7 +71,7 @@ class SystemClock:
                     action()
                 except Exception:
                     if not failed:
-                        log.exception("a look at the device failed; the next ones go on")
+                        log.exception("a reading of the device failed; further readings continue")
                     failed = True
 
         def cancel(wait: bool = True) -> None:
@@ -84,7 +84,7 @@ class SystemClock:
         return cancel
 
     def asleep_s(self) -> float:
-        """CLOCK_BOOTTIME less CLOCK_MONOTONIC (Linux; 0 elsewhere); the tightest of three tries."""
+        """Return CLOCK_BOOTTIME minus CLOCK_MONOTONIC (Linux; 0 elsewhere), the most precise of three attempts."""
         if not hasattr(time, "CLOCK_BOOTTIME"):
             return 0.0
         tries = []

@@ -1,7 +1,7 @@
-"""What else went on on a board while it was measured: other processes, throttling, clocks, temperature, memory.
+"""Conditions on a board during a measurement: other processes, throttling, clocks, temperature, memory.
 
-Nothing here is asked more than once a second inside a window, and the list of processes (milliseconds on real
-drivers) only outside of it.
+Inside a window they are read at most once per second; the list of processes, which takes milliseconds on real drivers,
+is read only outside of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from perjoule.warnings import warning
 T = TypeVar("T")
 
 LOOK_S = 1.0
-CLOCK_CHANGE = 0.1  # of the highest SM clock; boost clocks wander by a few per cent
+CLOCK_CHANGE = 0.1  # of the highest SM clock; boost clocks vary by a few per cent
 # nvmlClocksEventReason bits that slow work down; idle, user settings and display clocks are not disturbances.
 THROTTLE_REASONS = {
     0x4: "power cap",
@@ -32,34 +32,34 @@ THROTTLE_REASONS = {
 
 
 class BoardState(Protocol):
-    """What can be asked of a board; None where it does not tell."""
+    """Queries of a board; they return None if the board does not support them."""
 
     def temperature_c(self) -> int | None:
-        """GPU temperature."""
+        """Return the GPU temperature."""
         ...
 
     def limit_w(self) -> float | None:
-        """Enforced power limit."""
+        """Return the enforced power limit."""
         ...
 
     def sm_clock_mhz(self) -> int | None:
-        """SM clock."""
+        """Return the SM clock."""
         ...
 
     def throttle_reasons(self) -> int | None:
-        """Bit mask of nvmlClocksEventReason."""
+        """Return the bit mask of nvmlClocksEventReason."""
         ...
 
     def memory_bytes(self) -> int | None:
-        """Memory in use on the board."""
+        """Return the memory in use on the board."""
         ...
 
     def utilisation(self) -> float | None:
-        """Share of the last sample period with a kernel running, 0 to 1."""
+        """Return the share of the last sample period with a kernel running, 0 to 1."""
         ...
 
     def compute_pids(self) -> list[int] | None:
-        """Processes with a compute context, as the host numbers them."""
+        """Return the host's process ids of processes with a compute context."""
         ...
 
 
@@ -67,11 +67,11 @@ class ConditionsRecorder:
     """Records one board's conditions over one window at a time."""
 
     def __init__(self, device: str, board: BoardState, clock: Clock) -> None:
-        """Nothing is asked yet. `device`: digest of the board's UUID."""
+        """Create a recorder without reading anything. `device`: digest of the board's UUID."""
         self.device = device
         self._board = board
         self._clock = clock
-        self._foreign: tuple[float, int | None] | None = None  # when it was counted, and how many
+        self._foreign: tuple[float, int | None] | None = None  # time of the count, and the count
         self._before: tuple[int | None, float | None, int | None] = (None, None, None)
         self._looked_s: float | None = None
         self._throttles: list[int] = []
@@ -80,14 +80,14 @@ class ConditionsRecorder:
         self._utilisation: list[float] = []
 
     def begin(self) -> None:
-        """Before the window: temperature, power limit, processes."""
+        """Record temperature, power limit and processes before the window."""
         self._looked_s = None
         for kept in (self._throttles, self._clocks, self._memory, self._utilisation):
             kept.clear()
         self._before = self._around()
 
     def look(self) -> None:
-        """Inside the window, as often as is convenient: asks at most once a second."""
+        """Record conditions inside the window; may be called often, but reads at most once per second."""
         now_s = self._clock.now()
         if self._looked_s is not None and now_s - self._looked_s < LOOK_S:
             return
@@ -99,9 +99,9 @@ class ConditionsRecorder:
         _keep(self._utilisation, board.utilisation())
 
     def end(self) -> tuple[Conditions, tuple[str, ...]]:
-        """After the window: what was recorded, and coded warnings for what disturbed it."""
+        """Return the recorded conditions after the window, and coded warnings for disturbances."""
         temperature_c, limit_w, foreign = self._around()
-        # The memory of the work is still allocated, and a window too short for a look has no other.
+        # The memory of the work is still allocated, and a short window has no other reading.
         _keep(self._memory, self._board.memory_bytes())
         counts = [count for count in (self._before[2], foreign) if count is not None]
         throttles = 0
@@ -130,7 +130,7 @@ class ConditionsRecorder:
 
 
 def totals(reading: EnergyReading | None) -> dict[str, float | None]:
-    """`peak_memory_bytes` summed and `utilisation` averaged over a reading's boards; None where none tells."""
+    """Return `peak_memory_bytes` summed and `utilisation` averaged over a reading's boards; None if unknown."""
     boards = [device.conditions for device in reading.devices if device.conditions] if reading else []
     memory = [board.peak_memory_bytes for board in boards if board.peak_memory_bytes is not None]
     utilisation = [board.utilisation for board in boards if board.utilisation is not None]
@@ -141,22 +141,22 @@ def totals(reading: EnergyReading | None) -> dict[str, float | None]:
 
 
 def foreign_count(pids: list[int], own: set[int], context: bool) -> int:
-    """How many of the processes on a board are not ours.
+    """Return how many processes on a board are not ours.
 
-    NVML numbers processes as the host does, so in a container our own look foreign: if we hold a CUDA context and none
-    of the processes is ours by number, one of them is us.
+    NVML uses process ids of the host, so in a container our own process looks foreign: if we have a CUDA context and
+    none of the ids is ours, one of the processes is ours.
     """
     ours = sum(pid in own for pid in pids)
     return max(len(pids) - (ours or int(context)), 0)
 
 
 def own_pids() -> set[int]:
-    """This process and its descendants (Linux; elsewhere this process alone)."""
+    """Return this process and its descendants (Linux; elsewhere only this process)."""
     return {os.getpid(), *descendants()}
 
 
 def has_cuda_context() -> bool:
-    """True if torch is loaded here and has opened a CUDA device; never loads torch."""
+    """Return True if torch is loaded and has opened a CUDA device; does not load torch."""
     torch = sys.modules.get("torch")
     return bool(torch is not None and torch.cuda.is_initialized())
 

@@ -1,4 +1,4 @@
-"""A meter over energy counters: watches for their edges, and leaves the arithmetic to `edges`."""
+"""Meter over energy counters: watches for their edges; `edges` does the arithmetic."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from perjoule.types import (
 )
 from perjoule.warnings import warning
 
-EDGES_LEARNT = 12  # 11 gaps: ten are the least to trust a longest gap, about a second on slow counters
-LEARN_S = 0.5  # and no less than this, so that fast counters see more than a moment of the device
+EDGES_LEARNT = 12  # 11 gaps: at least ten are needed to trust the longest gap; about a second on slow counters
+LEARN_S = 0.5  # minimum, so that fast counters observe the device for long enough
 LOOKS_PER_PERIOD = 2
-LOOK_S = (0.04, 0.1)  # seconds between looks inside a window, at least and at most
+LOOK_S = (0.04, 0.1)  # minimum and maximum seconds between readings inside a window
 RATIO_RANGE = (0.8, 1.25)  # counter over power reading; gains differ by some 10 % (arXiv 2312.02741)
 RATIO_FROM_S = 2.0  # in shorter windows the power reading has too few refreshes to contradict anything
 
@@ -48,10 +48,10 @@ class CounterSource:
 
     Attributes:
         device: Digest of the board's UUID.
-        read_j: The counter in J; raises Fault.
-        read_w: An instant power reading in W beside it, if there is one; raises Fault.
+        read_j: Reads the counter in J; raises Fault.
+        read_w: Reads the instant power in W, if there is such a reading; raises Fault.
         limit_w: Power limit, for the sanity check.
-        recorder: Of the board's conditions.
+        recorder: Recorder of the board's conditions.
     """
 
     device: str
@@ -62,7 +62,7 @@ class CounterSource:
 
 
 class WatchedCounter:
-    """A counter with what was learnt about it."""
+    """A counter with its measured properties."""
 
     def __init__(self, source: CounterSource, clock: Clock) -> None:
         self.source = source
@@ -73,25 +73,25 @@ class WatchedCounter:
         self.idle: IdlePower
 
     def learn(self, seconds: float = 0.0) -> None:
-        """Period (once) and idle power. Raises Fault."""
+        """Measure the period (once) and idle power. Raises Fault."""
         first = self.watcher.period is None
         self._seen_w.clear()
         edges = self.watcher.watch(EDGES_LEARNT if first else 4, max(seconds, LEARN_S), self._see_power)
         self.idle = idle_power(edges, self._seen_w)
         if first:
             self.period = self.watcher.period = update_period(edges)
-            # Ten missed refreshes are no jitter any more; 0.5 s keeps a busy host from crying wolf on fast counters.
+            # Ten missed refreshes are more than jitter; 0.5 s avoids false alarms with fast counters on a busy host.
             self.watcher.stuck_after_s = min(max(10 * self.period.longest_s, 0.5), STUCK_AFTER_S)
 
     def poll(self) -> CounterPoll:
-        """A look at counter and power, None where they fail."""
+        """Read counter and power, None if they fail."""
         sent_s = self._clock.now()
         energy_j = _answer(self.source.read_j)
         seen_s = (sent_s + self._clock.now()) / 2
         return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=self.power_w())
 
     def power_w(self) -> float | None:
-        """The power reading; polled too fast, some drivers answer 0 W, which no powered board draws."""
+        """Return the power reading; if polled too fast, some drivers answer 0 W, which is impossible."""
         return None if self.source.read_w is None else _answer(self.source.read_w) or None
 
     def _see_power(self) -> None:
@@ -102,7 +102,7 @@ class WatchedCounter:
 
 @dataclass(slots=True)
 class _Open:
-    """A window of a CounterMeter on its way."""
+    """An open window of a CounterMeter."""
 
     polls: list[list[CounterPoll]]
     cancel: Cancel = field(default=not_begun)
@@ -111,12 +111,12 @@ class _Open:
 
 
 class CounterMeter(BaseMeter[_Open]):
-    """The edge-bracketed window protocol over the energy counters of one or several boards; see `edges`.
+    """Meter with edge-bracketed windows over the energy counters of one or several boards; see `edges`.
 
-    A window waits for an edge before it begins (up to one update period) and for two edges after it ended (up
-    to two): one that closes the window, one that shows the power right after it. In between, a thread looks at
-    counter and power some ten to twenty times a second, so that a source that fails on the way takes nothing along
-    but what came after its last look.
+    A window waits for an edge before it begins (up to one update period) and for two edges after its end (up to
+    two periods): one closes the window, the other shows the power right after it. In between, a thread reads
+    counter and power ten to twenty times per second, so that if a source fails, only the energy after the last
+    reading is lost.
     """
 
     watches = True
@@ -134,21 +134,21 @@ class CounterMeter(BaseMeter[_Open]):
         on_close: Callable[[], None] | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        """Learn the counters' update periods and a first idle power from the edges of about a second.
+        """Measure the counters' update periods and idle power from the edges of about a second.
 
         Args:
-            name: As the user would type it.
-            why: What it reads and why it was taken.
-            source: Words for `method`.
+            name: Name that opens the meter.
+            why: What it reads and why it was chosen.
+            source: Description for `method`.
             counters: One per board.
-            clock: Time.
-            boundary: What the counters cover.
-            notes: Coded warnings that hold for every reading.
+            clock: The clock.
+            boundary: The part of the system that the counters cover.
+            notes: Coded warnings of every reading.
             on_close: Called once at close.
-            chance: For the phase of windows on a part-time counter.
+            chance: Random numbers for the phase of windows on a part-time counter.
 
         Raises:
-            MeterError: A counter does not move, or cannot be read.
+            MeterError: A counter does not change, or cannot be read.
         """
         super().__init__(name=name, why=why, boundary=boundary, provenance="measured", clock=clock, notes=notes)
         self._source = source
@@ -167,7 +167,7 @@ class CounterMeter(BaseMeter[_Open]):
 
     @property
     def period(self) -> UpdatePeriod:
-        """The update period of the (first) board."""
+        """Update period of the (first) board."""
         return self.boards[0].period
 
     @property
@@ -177,7 +177,7 @@ class CounterMeter(BaseMeter[_Open]):
 
     @property
     def method(self) -> str:
-        """Source and learnt periods."""
+        """Source and measured periods."""
         periods = ", ".join(
             f"period {board.period.median_s:.3f} s (longest {board.period.longest_s:.3f} s of {board.period.gap_count})"
             for board in self.boards
@@ -186,7 +186,7 @@ class CounterMeter(BaseMeter[_Open]):
         return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""
+        """Return mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""
         try:
             for board in self.boards:
                 board.learn(seconds)
@@ -196,16 +196,16 @@ class CounterMeter(BaseMeter[_Open]):
         return self.idle_power_w
 
     def try_phase(self, burst: Callable[[float], None], *, offsets: int = 8, repeats: int = 3) -> PhaseTest:
-        """Find out whether the counter sees all of the time; see `phase.phase_test`. Takes some 12 s.
+        """Test whether the counter sees all of the time; see `phase.phase_test`. Takes about 12 s.
 
-        From then on the bound knows of the share that is not seen, windows of a part-time counter begin at random
-        phase (aligned to its refreshes, they would all miss the same), and readings carry W214, or W216 if the bursts
-        did not tell.
+        After that, the bound includes the share that is not seen, windows of a part-time counter begin at a random
+        phase (windows aligned to its refreshes would all miss the same part), and readings have W214, or W216 if the
+        test was inconclusive.
 
         Args:
-            burst: Keeps the board busy for about so many seconds and returns when it is done.
-            offsets: Places in the update period.
-            repeats: Bursts per place.
+            burst: Keeps the board busy for about the given seconds and returns when the work is done.
+            offsets: Number of offsets in the update period.
+            repeats: Number of bursts per offset.
 
         Raises:
             MeterError: Several boards are measured, or the counter failed meanwhile.
@@ -232,7 +232,7 @@ class CounterMeter(BaseMeter[_Open]):
         return found
 
     def expected_uncertainty_j(self) -> float | None:
-        """Bound in J on work between rests, however long; None for a counter that sees only part of the time."""
+        """Return a bound in J for any work between rests; None for a counter that sees only part of the time."""
         if self.seen_share < 1:
             return None
         return sum(expected_uncertainty_j(board.period, board.idle) for board in self.boards)
@@ -249,10 +249,10 @@ class CounterMeter(BaseMeter[_Open]):
                     self.pulse.beat()
                 self._look()
 
-        # The thread is begun before the edge is waited for, and left to end while the next ones are: both take time.
+        # The thread is started before waiting for the edge, and ends while waiting for the next ones: both take time.
         shortest_s = min(board.period.median_s for board in self.boards)
         interval_s = min(max(shortest_s / LOOKS_PER_PERIOD, LOOK_S[0]), LOOK_S[1])
-        state = _Open(polls=[[] for _ in self.boards])  # before the thread, which reads it
+        state = _Open(polls=[[] for _ in self.boards])  # created before the thread, which uses it
         state.cancel = self.clock.every(interval_s, look)
         try:
             state.before = next_edges([board.watcher for board in self.boards], self.clock)
@@ -313,12 +313,12 @@ class CounterMeter(BaseMeter[_Open]):
         after: Edge | Fault | None,
         rest: Edge | Fault | None,
     ) -> CounterLog | None:
-        """What was seen of a board on the meter's clock; None if it failed before the window."""
+        """Return the log of a board on the meter's clock; None if it failed before the window."""
         if isinstance(before, Fault):
             return None
         lost = after.warning if isinstance(after, Fault) else None
         if after is None:
-            lost = warning("W220", f"the energy counter of {board.source.device or self.name} gave no answer any more")
+            lost = warning("W220", f"the energy counter of {board.source.device or self.name} stopped answering")
         return CounterLog(
             before=before,
             started_s=0.0,
@@ -339,7 +339,7 @@ class CounterMeter(BaseMeter[_Open]):
         ratio, log = device.power_ratio, device.counter
         long = log is not None and log.stopped_s - log.started_s >= RATIO_FROM_S
         if ratio is not None and long and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
-            said.append(warning("W223", f"the counter says {ratio:.2f} times what the power reading says"))
+            said.append(warning("W223", f"the counter gives {ratio:.2f} times the energy of the power reading"))
         return said if len(self.boards) == 1 else [f"{one} ({device.device})" for one in said]
 
     def _forecast(self, state: _Open, elapsed_s: float) -> Forecast | None:
@@ -373,13 +373,13 @@ def _answer(read: Callable[[], float]) -> float | None:
 
 
 def _dead(before: Edge | Fault) -> Bracketed:
-    """The result of a board that failed before the window began."""
+    """Return the result of a board that failed before the window began."""
     said = before.warning if isinstance(before, Fault) else warning("W220", "the counter gave no first value")
     return Bracketed(energy_j=None, uncertainty_j=None, warnings=(said,))
 
 
 def _from(log: CounterLog, started_s: float, stopped_s: float) -> CounterLog:
-    """The log on a time axis that starts with the window."""
+    """Return the log on a time axis that starts with the window."""
 
     def moved(edge: Edge) -> Edge:
         return replace(edge, early_s=edge.early_s - started_s, late_s=edge.late_s - started_s)
@@ -395,7 +395,7 @@ def _from(log: CounterLog, started_s: float, stopped_s: float) -> CounterLog:
 
 
 def _sum(results: Sequence[Bracketed]) -> Bracketed:
-    """All boards together: bounds add up, and a board without energy leaves the sum without."""
+    """Sum all boards: bounds are added, and the sum is None if one board has no energy."""
     energies = [one.energy_j for one in results if one.energy_j is not None]
     bounds = [one.uncertainty_j for one in results if one.uncertainty_j is not None]
     if len(energies) == len(results):
@@ -413,7 +413,7 @@ def _sum(results: Sequence[Bracketed]) -> Bracketed:
 
 
 def _trace(polls: Sequence[Sequence[CounterPoll]], started_s: float, stopped_s: float) -> PowerTrace | None:
-    """Power of all boards together at each look; None where there is no power reading."""
+    """Return the total power of all boards at each reading; None if there is no power reading."""
     times, powers = [], []
     for looks in zip(*polls, strict=True):
         known = [look.power_w for look in looks if look.power_w is not None]
@@ -422,4 +422,4 @@ def _trace(polls: Sequence[Sequence[CounterPoll]], started_s: float, stopped_s: 
             powers.append(sum(known))
     if not times:
         return None
-    return PowerTrace(t_s=tuple(times), power_w=tuple(powers), source="power reading beside the energy counter")
+    return PowerTrace(t_s=tuple(times), power_w=tuple(powers), source="power reading next to the energy counter")

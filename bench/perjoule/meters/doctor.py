@@ -1,4 +1,4 @@
-"""What can be measured on this machine, with what error, and what stands in the way: tried, not guessed."""
+"""Finds out by trial what can be measured on this machine, with which error, and what prevents the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IDLE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialWindow:
-    """A window that was opened on the resting machine, to see what the meter says of it."""
+    """A test window on the machine at rest."""
 
     length_s: float
     energy_j: float | None
@@ -28,19 +28,19 @@ class TrialWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterCheck:
-    """A meter as it was found.
+    """Diagnosis of a meter.
 
     Attributes:
-        name: What to type.
+        name: Name that opens it.
         works: Whether it opened. None if it was not tried (`replay:FILE` needs a file).
-        why: What it reads, or what stands in the way.
-        boundary: What its joules cover.
-        provenance: How they come about.
-        method: The source in words.
-        idle_power_w: The device at rest.
-        rest_to_rest_j: Bound on work between rests, however long; None where it cannot be told beforehand.
-        windows: Trials at rest.
-        boards: What the boards tell.
+        why: What it reads, or why it does not work.
+        boundary: The part of the system that its joules cover.
+        provenance: How the joules are obtained.
+        method: Description of the source.
+        idle_power_w: Power of the device at rest.
+        rest_to_rest_j: Bound for any work between rests; None if it is not known beforehand.
+        windows: Test windows at rest.
+        boards: Facts about the boards.
     """
 
     name: str
@@ -57,7 +57,7 @@ class MeterCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All meters of the machine; `auto` names the one that `--meter auto` takes, None if none works, and `why`."""
+    """All meters of the machine; `auto` is the one that `--meter auto` opens (None if none works), `why` the reason."""
 
     auto: str | None
     why: str
@@ -65,10 +65,10 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None] = lambda text: None) -> Diagnosis:
-    """Open every meter in turn, learn its idle power, and try windows; a few seconds for each.
+    """Open every meter in turn, measure idle power, and try windows; takes a few seconds per meter.
 
     Args:
-        say: Gets a line before each meter.
+        say: Called with a line of text before each meter.
     """
     say("trying auto")
     best = check("auto")
@@ -85,7 +85,7 @@ def examine(say: Callable[[str], None] = lambda text: None) -> Diagnosis:
 
 
 def check(name: str) -> MeterCheck:
-    """Open one meter and try it; what stands in its way is in `why`."""
+    """Open one meter and try it; if it does not work, `why` contains the reason."""
     try:
         with open_meter(name) as meter:
             idle_power_w = meter.learn_idle(IDLE_S)
@@ -119,22 +119,22 @@ def check(name: str) -> MeterCheck:
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis as the JSON of `perjoule doctor --json`."""
+    """Return the diagnosis as the JSON of `perjoule doctor --json`."""
     return {"schema": 1, **asdict(diagnosis)}
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """The diagnosis for people: what `auto` takes, then each meter."""
+    """Return the diagnosis as text: first the choice of `auto`, then each meter."""
     if diagnosis.auto is None:
         lines = [f"nothing works here: {diagnosis.why}"]
     else:
-        lines = [f"auto takes {diagnosis.auto}: {diagnosis.why}"]
+        lines = [f"auto uses {diagnosis.auto}: {diagnosis.why}"]
     for one in diagnosis.meters:
         lines += ["", _head(one)]
         if one.works:
             lines += [f"  {line}" for line in _findings(one)]
     if not any(one.works and one.provenance == "measured" for one in diagnosis.meters):
-        lines += ["", "Nothing can be measured here. Estimates are branded as such wherever they are shown."]
+        lines += ["", "Nothing can be measured here. Estimates are always marked as such."]
     return "\n".join(lines)
 
 
@@ -161,18 +161,18 @@ def _findings(one: MeterCheck) -> list[str]:
             )
     if one.rest_to_rest_j is not None:
         lines.append(
-            f"work between rests: ± {one.rest_to_rest_j:.2g} J at worst, however long; so 1 % from "
+            f"work between rests: ± {one.rest_to_rest_j:.2g} J at worst, for any duration; i.e. 1 % from "
             f"{100 * one.rest_to_rest_j:.3g} J up"
         )
     for board in one.boards:
         found = board.conditions
-        told = [board.model, f"driver {board.driver}", f"power reading: {board.power or 'none'}"]
+        facts = [board.model, f"driver {board.driver}", f"power reading: {board.power or 'none'}"]
         if board.limit_w is not None:
-            told.append(f"limit {board.limit_w:g} W")
+            facts.append(f"limit {board.limit_w:g} W")
         if found.peak_memory_bytes is not None:
-            told.append(f"{found.peak_memory_bytes / 2**30:.2f} GiB in use")
+            facts.append(f"{found.peak_memory_bytes / 2**30:.2f} GiB in use")
         if found.foreign_processes:
-            told.append(f"{found.foreign_processes} other compute processes")
-        lines.append(", ".join(told))
-        lines += [f"not told by the board: {reason}" for reason in board.absent]
+            facts.append(f"{found.foreign_processes} other compute processes")
+        lines.append(", ".join(facts))
+        lines += [f"not reported by the board: {reason}" for reason in board.absent]
     return lines + list(dict.fromkeys(said for window in one.windows for said in window.warnings))

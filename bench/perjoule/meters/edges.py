@@ -1,8 +1,8 @@
-"""From the log of an energy counter to a reading. Pure: no clock, no device.
+"""Computes a reading from the log of an energy counter, without a clock or a device.
 
 A counter that is refreshed every T shows, at any moment, the energy up to its last refresh. Subtracting two
 values read at arbitrary moments is biased low by (P_work - P_idle) * T / 2 for work between rests, and
-repeating does not remove it. So both ends are moved to a refresh (an *edge*), and what this adds is taken off:
+repeating does not remove it. So both ends are moved to a refresh (an *edge*), and the added energy is subtracted:
 
      idle    before                                  stopped_s   after          rest
     ─────────┤├┬───────────────── work ──────────────────┬─────────┤├────────────┤├──
@@ -10,19 +10,19 @@ repeating does not remove it. So both ends are moved to a refresh (an *edge*), a
 
     energy = after - before - tails
 
-The tail after the work has two models, and the one with the narrower bound is taken:
+The tail after the work has two models, and the one with the narrower bound is used:
 
-    at rest       tail = length * P_idle; the device fell to the power that was seen before and again after
-    working on    tail = its share of the energy of the last update period; nobody knows more than that power
+    at rest       tail = length * P_idle; the device fell to the power measured before and again after
+    working on    tail = its share of the energy of the last update period; all that is known is that power
                   stays between the lowest and the highest that was ever seen, so that at most
                   dP * x * (T - x) / T can be wrong
 
-    bound = what the tail model leaves open + half of each edge's width * tail power + quantisation
+    bound = uncertainty of the tail model + half of each edge's width * tail power + quantisation
 
 Not in the bound: the gain of the sensor itself, about 5 % (arXiv 2312.02741), which no window removes.
 
-A counter that was reset, stood still or vanished inside the window is salvaged: the looks that were taken in
-between say how far it can be believed, and the power reading fills the hole, if there is one.
+If a counter was reset, stopped or disappeared inside the window, its readings until then are used, and the power
+reading, if there is one, fills the gap.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from perjoule.warnings import warning
 
 QUANTISATION_J = 0.002  # the counter counts whole mJ, and two values are subtracted
 LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, counters do not by more than this
-IDLE_STEP_W = 5.0  # idle power that moved by less is not worth a warning
+IDLE_STEP_W = 5.0  # a smaller change of idle power does not cause a warning
 SPREAD_SIGMAS = 3.0  # for a bound that holds in at least 99.5 % of windows,
-SPREAD_SIGMAS_PER_GAP = 10.0  # and so many more over the gaps that sigma was learnt from, after Student's t at 99.7 %
+SPREAD_SIGMAS_PER_GAP = 10.0  # additional sigmas divided by the number of gaps, from Student's t at 99.7 %
 RANGE_SHARE = 0.8  # a rest shorter than an update period varies more than whole periods do, as power readings show
-LEAST_DOUBT = 0.02  # of idle power; what was learnt in a second is not known better a minute later
+LEAST_DOUBT = 0.02  # of idle power; a measurement of one second is not more precise a minute later
 QUIET_SHARE = 0.15  # a device whose power varies by more than this share of its mean is not at rest
-UNSEEN_RANGE = 1.0  # power may go beyond what sensors showed by this share of the range that they showed
+UNSEEN_RANGE = 1.0  # power may exceed the range that sensors showed by this share of it
 SEAM_S = 0.003  # between the end of the window and the first poll after it, on a busy host
-STUCK_GAPS = 3.0  # longest update periods without a change that make a counter stuck
-BLIND_S = 0.25  # power readings that end this long before the window does, or earlier, do not fill a hole
+STUCK_GAPS = 3.0  # a counter is stuck after this many longest update periods without a change
+BLIND_S = 0.25  # power readings that end earlier than this before the window's end do not fill a gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bracketed:
     """Energy and bound of a window, or None with the reasons.
 
-    `partial_energy_j`: what was counted up to `partial_s` into the window, where the whole is not known.
+    `partial_energy_j`: energy counted in the first `partial_s` of the window, if the total is unknown.
     """
 
     energy_j: float | None
@@ -66,23 +66,23 @@ class Bracketed:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some energy in J, its bound, and what there is to say about it."""
+    """Energy in J, its bound, and warnings."""
 
     energy_j: float
     bound_j: float
     warnings: tuple[str, ...] = ()
 
 
-# -- what is learnt before the window ------------------------------------------------------------------------------
+# -- measurements before the window --------------------------------------------------------------------------------
 
 
 def gap_power_w(first: Edge, second: Edge) -> float:
-    """Mean power between two edges in W."""
+    """Return mean power between two edges in W."""
     return (second.energy_j - first.energy_j) / (second.at_s - first.at_s)
 
 
 def update_period(edges: Sequence[Edge]) -> UpdatePeriod:
-    """The update period over consecutive edges. Raises ValueError for fewer than two."""
+    """Return the update period over consecutive edges. Raises ValueError for fewer than two."""
     gaps = [second.at_s - first.at_s for first, second in pairwise(edges)]
     if not gaps:
         raise ValueError(f"an update period needs two edges, there are {len(edges)}")
@@ -90,7 +90,7 @@ def update_period(edges: Sequence[Edge]) -> UpdatePeriod:
 
 
 def idle_power(edges: Sequence[Edge], seen_w: Sequence[float] = ()) -> IdlePower:
-    """Mean power over consecutive edges, and its range over the edges and the power readings `seen_w`.
+    """Return mean power over consecutive edges, and its range over the edges and the power readings `seen_w`.
 
     Raises ValueError for fewer than two edges.
     """
@@ -100,7 +100,7 @@ def idle_power(edges: Sequence[Edge], seen_w: Sequence[float] = ()) -> IdlePower
     mean_w = gap_power_w(edges[0], edges[-1])
     return IdlePower(
         power_w=mean_w,
-        # With a single gap nothing is known about the spread; half the power is the cautious answer.
+        # With a single gap the spread is unknown; half the power is a cautious value.
         spread_w=stdev(powers) if len(powers) > 1 else mean_w / 2,
         lowest_w=min([*powers, *seen_w]),
         highest_w=max([*powers, *seen_w]),
@@ -109,13 +109,13 @@ def idle_power(edges: Sequence[Edge], seen_w: Sequence[float] = ()) -> IdlePower
 
 
 def idle_uncertainty_w(idle: IdlePower) -> float:
-    """Bound on the power of a single rest in W."""
+    """Return a bound on the power of a single rest in W."""
     sigmas = SPREAD_SIGMAS + SPREAD_SIGMAS_PER_GAP / max(idle.gap_count - 1, 1)
     return max(sigmas * idle.spread_w, RANGE_SHARE * (idle.highest_w - idle.lowest_w), LEAST_DOUBT * idle.power_w)
 
 
 def expected_uncertainty_j(period: UpdatePeriod, idle: IdlePower, edge_width_s: float = 0.0007) -> float:
-    """The bound of a window of work between rests, in J, at its worst phase; it does not grow with the window."""
+    """Return the bound in J of work between rests at the worst phase; it does not depend on the duration."""
     return period.longest_s * idle_uncertainty_w(idle) + edge_width_s * idle.power_w + QUANTISATION_J
 
 
@@ -126,12 +126,12 @@ def bracket(log: CounterLog) -> Bracketed:
     """Turn the log of a window into energy and bound.
 
     Returns:
-        Energy in J of `started_s` to `stopped_s`. None where the counter counted more than the limit allows
-        (W212) or less than half of what the device draws at rest (W213), or failed for good (W211, W220) with no power
-        reading to fill in; what was counted until then is the partial energy. None, too, where the window was stopped
-        (W251).
+        Energy in J from `started_s` to `stopped_s`. It is None if the counter counted more than the limit allows
+        (W212) or less than half of the device's power at rest (W213), or failed (W211, W220) without a power reading
+        to fill in; the partial energy is then the energy counted until the failure. It is also None if the process
+        was suspended in the window (W251).
     """
-    if log.lost is not None and log.lost.startswith("W251"):  # it was stopped: what was counted is not of its work
+    if log.lost is not None and log.lost.startswith("W251"):  # suspended: the counted energy is not that of the work
         return Bracketed(energy_j=None, uncertainty_j=None, warnings=(log.lost,))
     looks = _looks(log)
     resets = [(one, other) for one, other in pairwise(looks) if other.energy_j < one.energy_j]
@@ -140,7 +140,7 @@ def bracket(log: CounterLog) -> Bracketed:
     if after is None or stuck_s is not None or resets:
         return _salvaged(log, looks, stuck_s)
     if log.rest is not None and log.rest.energy_j < after.energy_j:
-        # the window itself was closed before the counter fell; only the look at rest is lost
+        # the window itself was closed before the counter fell; only the reading at rest is lost
         log = replace(log, rest=None)
 
     counted_j = after.energy_j - log.before.energy_j
@@ -160,7 +160,7 @@ def bracket(log: CounterLog) -> Bracketed:
 
 
 def _least_w(log: CounterLog, after: Edge) -> float:
-    """The lowest power in W that the device showed before, in and after the window."""
+    """Return the lowest power in W of the device before, in and after the window."""
     seen = [poll.power_w for poll in log.polls if poll.power_w is not None]
     if log.rest is not None:
         seen.append(gap_power_w(after, log.rest))
@@ -168,10 +168,10 @@ def _least_w(log: CounterLog, after: Edge) -> float:
 
 
 def power_ratio(log: CounterLog) -> float | None:
-    """Energy by the counter over energy by the power reading between the first and the last look inside.
+    """Return counter energy divided by energy of the power reading, between the first and last reading inside.
 
-    None where the window has no room for ten looks that have both. Two sensors of one board differ by a few per cent
-    in their gains; far more means that one of them misses load.
+    The result is None if the window has fewer than ten readings of both. Two sensors of one board differ by a few
+    per cent in their gains; a much larger difference means that one of them misses load.
     """
     looks = [poll for poll in log.polls if poll.energy_j is not None and poll.power_w is not None]
     if len(looks) < 10:
@@ -182,7 +182,7 @@ def power_ratio(log: CounterLog) -> float | None:
 
 
 def _unseen_j(log: CounterLog) -> float:
-    """What a part-time counter may have missed in J; see `part_time.part_time_uncertainty_j`."""
+    """Return the energy in J that a part-time counter may have missed; see `part_time.part_time_uncertainty_j`."""
     if log.seen_share >= 1.0:
         return 0.0
     lowest_w, highest_w = _range_w(log)
@@ -195,7 +195,7 @@ def _unseen_j(log: CounterLog) -> float:
 
 
 def _front(log: CounterLog) -> _Part:
-    """From the edge before the window to its start: short, unless several boards had to be waited for."""
+    """Return the part from the edge before the window to its start: short, unless several boards were waited for."""
     idle = log.idle
     length_s = max(log.started_s - log.before.at_s, 0.0)
     doubt_w = max(idle_uncertainty_w(idle), idle.highest_w - idle.power_w, idle.power_w - idle.lowest_w)
@@ -204,7 +204,7 @@ def _front(log: CounterLog) -> _Part:
 
 
 def _tail(log: CounterLog, after: Edge) -> _Part:
-    """From the end of the window to the edge after it, by the model that leaves less open."""
+    """Return the part from the end of the window to the edge after it, by the model with the smaller bound."""
     rest, working = _tail_at_rest(log, after), _tail_working_on(log, after)
     if rest is None:
         return working
@@ -213,7 +213,7 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
 
 
 def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
-    """The tail of a device that rests before and after the window; None if it did not rest before."""
+    """Return the tail of a device that rests before and after the window; None if it did not rest before."""
     idle = log.idle
     length_s = max(after.at_s - log.stopped_s, 0.0)
     doubt_w = idle_uncertainty_w(idle)
@@ -225,11 +225,11 @@ def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
         rest_w = gap_power_w(after, log.rest)
         blur_w = _blur_w(after.width_s + log.rest.width_s, log.rest.at_s - after.at_s, rest_w)
         change_w = abs(rest_w - idle.power_w)
-        if change_w <= doubt_w + blur_w:  # the same rest: all that was seen of it counts
+        if change_w <= doubt_w + blur_w:  # the same rest: use all readings of it
             power_w = (idle.gap_count * idle.power_w + rest_w) / (idle.gap_count + 1)
         else:
-            # A device does not fall to its idle power at once. The rest after the window is nearer to the tail in time,
-            # and the tail may be above it by as much again as it is above idle.
+            # A device falls to its idle power gradually. The rest after the window is nearer to the tail in time, and
+            # the tail may exceed it by as much as it exceeds idle power.
             power_w, doubt_w = rest_w, max(doubt_w, 2 * change_w)
         doubt_w = max(doubt_w, blur_w)
         if change_w > max(IDLE_STEP_W, 2 * idle_uncertainty_w(idle)) + blur_w:
@@ -239,43 +239,42 @@ def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
 
 
 def _is_quiet(log: CounterLog) -> bool:
-    """Whether the device rested before the window, as far as counter and power reading could see."""
+    """Return whether the device rested before the window, according to counter and power reading."""
     idle = log.idle
     most_w = QUIET_SHARE * idle.power_w + _blur_w(log.before.width_s, log.period.median_s, idle.power_w)
     return idle_uncertainty_w(idle) <= most_w
 
 
 def _tail_working_on(log: CounterLog, after: Edge) -> _Part:
-    """The tail's share of the update period that it ends, bounded by the range of power."""
+    """Return the tail as a share of its last update period, bounded by the range of power."""
     lowest_w, highest_w = _range_w(log)
     length_s = max(after.at_s - log.stopped_s, 0.0)
-    # some update periods are shorter, and some longer, than the few that were seen
+    # some update periods are shorter, and some longer, than the few that were measured
     more_s = (log.period.longest_s - log.period.shortest_s) / 2
     shortest_s, period_s, longest_s = log.period.shortest_s - more_s, log.period.median_s, log.period.longest_s + more_s
     if length_s > shortest_s - SEAM_S:
-        # An edge fell on the end of the window: it may be in `stop_j` or not, or the poll that should have seen it came
-        # late.
+        # An edge coincides with the end of the window: it may be in `stop_j` or not, or its poll was late.
         shortest_s, period_s, longest_s = length_s, length_s + period_s / 2, length_s + longest_s
     gap_j = after.energy_j - (log.stop_j if log.stop_j is not None else after.energy_j - highest_w * period_s)
-    # How much energy the tail can have had: no less and no more than power allows, in it and in what came before it.
+    # Limits of the tail's energy: the range of power applies to the tail and to the time before it.
     least_j = max(lowest_w * length_s, gap_j - highest_w * (longest_s - length_s))
     most_j = min(highest_w * length_s, gap_j - lowest_w * (shortest_s - length_s))
     least_j, most_j = (
         min(least_j, most_j),
         max(least_j, most_j),
-    )  # they cross where the range was narrower than power is
+    )  # they cross if the measured range was narrower than that of power
     tail_j = min(max(gap_j * length_s / period_s, least_j), most_j)
     bound_j = max(most_j - tail_j, tail_j - least_j) + after.width_s / 2 * highest_w
     return _Part(tail_j, bound_j)
 
 
 def _blur_w(widths_s: float, gap_s: float, power_w: float) -> float:
-    """What unsharp edges do to the mean power between them, in W."""
+    """Return the uncertainty in W of the mean power between two edges, due to their width."""
     return power_w * widths_s / gap_s
 
 
 def _range_w(log: CounterLog) -> tuple[float, float]:
-    """Lowest and highest power that the device can be believed to have had, in W."""
+    """Return the lowest and highest plausible power of the device, in W."""
     seen = [log.idle.lowest_w, log.idle.highest_w]
     seen += [poll.power_w for poll in log.polls if poll.power_w is not None]
     if log.after is not None and log.rest is not None:
@@ -283,21 +282,21 @@ def _range_w(log: CounterLog) -> tuple[float, float]:
     if log.after is not None:
         duration_s = max(log.stopped_s - log.started_s, 1e-6)
         outside_s = max(log.after.at_s - log.before.at_s - duration_s, 0.0)
-        # what the work would have drawn on average, had the rest of the bracket been at the lowest power
+        # mean power of the work if the device was at the lowest power for the rest of the bracket
         seen.append((log.after.energy_j - log.before.energy_j - min(seen) * outside_s) / duration_s)
     lowest_w, highest_w = min(seen), max(seen)
     more_w = UNSEEN_RANGE * (highest_w - lowest_w)
-    # peaks are missed more easily than rests
+    # sensors miss peaks more easily than rests
     most_w = highest_w + 2 * more_w
     return max(lowest_w - more_w, 0.0), most_w if log.limit_w is None else min(most_w, LIMIT_HEADROOM * log.limit_w)
 
 
-# -- counters that failed on the way -------------------------------------------------------------------------------
+# -- counters that failed inside the window ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The counter as it stood at `t_s`."""
+    """Return the value of the counter at `t_s`."""
 
     t_s: float
     energy_j: float
@@ -305,7 +304,7 @@ class _Look:
 
 
 def _looks(log: CounterLog) -> list[_Look]:
-    """Everything that was seen of the counter, in order of time."""
+    """Return all readings of the counter, in order of time."""
     looks = [_Look(log.before.late_s, log.before.energy_j)]
     looks += [
         _Look(poll.t_s, poll.energy_j, poll.power_w)
@@ -320,9 +319,9 @@ def _looks(log: CounterLog) -> list[_Look]:
 
 
 def _stuck_since_s(log: CounterLog, looks: Sequence[_Look]) -> float | None:
-    """When the counter was last seen to change before it stood still for too long; None if it never did.
+    """Return the last change of the counter before it stopped for too long; None if it did not stop.
 
-    A counter that catches up was only late: what it shows in the end is then enough for the whole time at rest.
+    A counter that catches up was only late: its final value is then sufficient for the whole time at rest.
     """
     since_s = looks[0].t_s
     for one, other in pairwise(looks):
@@ -335,19 +334,19 @@ def _stuck_since_s(log: CounterLog, looks: Sequence[_Look]) -> float | None:
 
 
 def _salvaged(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) -> Bracketed:
-    """The energy of a window whose counter cannot be believed throughout.
+    """Return the energy of a window whose counter failed for a part of it.
 
-    Counted energy is summed where the counter ran; where it did not, the power reading fills in. A look shows a value
-    that is up to an update period old, so every seam costs a period at the highest power.
+    The energy is the counter's while the counter ran, and the power reading's otherwise. A reading of the counter
+    is up to an update period old, so every transition adds a period at the highest power to the bound.
     """
     inside = [look for look in looks if look.t_s <= log.stopped_s]
-    if stuck_s is None and log.lost is not None and log.lost.startswith("W211"):  # waited for after the window
+    if stuck_s is None and log.lost is not None and log.lost.startswith("W211"):  # the counter stopped after the window
         stuck_s = next(look.t_s for look in inside if look.energy_j == inside[-1].energy_j)
     counted_j = 0.0
     holes: list[tuple[float, float]] = []
     for one, other in pairwise(inside):
-        stands = stuck_s is not None and one.t_s >= stuck_s and other.energy_j == one.energy_j
-        if other.energy_j < one.energy_j or stands:
+        is_stuck = stuck_s is not None and one.t_s >= stuck_s and other.energy_j == one.energy_j
+        if other.energy_j < one.energy_j or is_stuck:
             holes.append((one.t_s, other.t_s))
         else:
             counted_j += other.energy_j - one.energy_j
@@ -370,7 +369,7 @@ def _salvaged(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) ->
     hole_s = sum(end_s - begin_s for begin_s, end_s in holes)
     energy_j = counted_j - _front(log).energy_j
     energy_j += sum(_power_between_w(log, begin_s, end_s) * (end_s - begin_s) for begin_s, end_s in holes)
-    if log.after is not None or complete:  # what the counter had not shown yet when the window ended
+    if log.after is not None or complete:  # energy that the counter did not show yet when the window ended
         energy_j += _power_between_w(log, log.stopped_s, log.stopped_s) * log.period.median_s / 2
     seams = 1 + len([one for one, other in pairwise([(0.0, 0.0), *holes]) if one[1] != other[0]])
     bound_j = QUANTISATION_J + (highest_w - lowest_w) / 2 * hole_s + seams * highest_w * period_s
@@ -378,7 +377,7 @@ def _salvaged(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) ->
 
 
 def _power_between_w(log: CounterLog, begin_s: float, end_s: float) -> float:
-    """Mean of the power readings in a stretch, an update period beyond it included; mid-range where there are none."""
+    """Return the mean power reading of an interval and an update period after it; without readings, the mid-range."""
     reach_s = log.period.longest_s
     near = [
         poll.power_w
@@ -389,9 +388,9 @@ def _power_between_w(log: CounterLog, begin_s: float, end_s: float) -> float:
 
 
 def _partial(log: CounterLog, looks: Sequence[_Look], until_s: float) -> tuple[float | None, float | None]:
-    """What was counted until the last look that can be believed, carried on from its refresh to that look.
+    """Return the energy until the last valid reading, extrapolated from its refresh to the time of the reading.
 
-    -> (J, seconds into the window), or nothing if the source failed before the window had a look.
+    The result is (J, seconds of the window), or empty if the source failed before the first reading.
     """
     believed = [look for look in looks if look.t_s <= until_s]
     last = believed[-1]
@@ -412,8 +411,8 @@ def _what_failed(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None)
         if other.energy_j < one.energy_j
     ]
     if stuck_s is not None:
-        at = f"{stuck_s - log.started_s:.3f} s into the window"
-        said.append(warning("W211", f"the counter stood still from {at} on"))
+        at = f"{stuck_s - log.started_s:.3f} s after the start"
+        said.append(warning("W211", f"the counter stopped changing {at}"))
     if log.lost is not None and not (log.lost.startswith("W211") and stuck_s is not None):
         said.append(log.lost)
     return tuple(said)

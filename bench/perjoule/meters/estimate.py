@@ -1,12 +1,12 @@
-"""Where nothing can be measured: codecarbon's power model for CPU and RAM, fed with this process tree's CPU time.
+"""Fallback without measurement: codecarbon's power model for CPU and RAM, with this process tree's CPU time.
 
-    energy = TDP * (CPU seconds of this process and all below it) / (logical CPUs) + P_ram * duration
+    energy = TDP * (CPU seconds of this process and its descendants) / (logical CPUs) + P_ram * duration
 
 The constants (TDP by CPU model, watts per memory module) and the formula are those of codecarbon's offline
 hardware classes with process tracking. Its own windows (`start_task`, `stop_task`) are not used, since the
 load in them is a per-second sample of system times, which count in ticks of 10 ms (a fifth of a 50 ms window,
-per CPU), and the default curve is cubic in that sample, so the result depends on when a thread happened to
-look and on what else the machine did. CPU time of processes is kept by the kernel and cheap to read.
+per CPU), and the default curve is cubic in that sample, so the result depends on the time of
+sampling and on other load of the machine. The kernel counts the CPU time of processes, which is cheap to read.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from perjoule.warnings import warning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerModel:
-    """The constants of the model.
+    """Constants of the model.
 
     Attributes:
-        cpu_model: As the machine tells it.
+        cpu_model: Name of the CPU as reported by the machine.
         tdp_w: Thermal design power of all sockets together.
         generic_tdp: True if the CPU was not in the table, so that `tdp_w` is a flat value per thread.
         cpu_count: Logical CPUs that share `tdp_w`.
         ram_w: Constant power of the memory.
-        version: Of codecarbon.
+        version: Version of codecarbon.
     """
 
     cpu_model: str
@@ -50,21 +50,21 @@ class PowerModel:
     version: str
 
     def energy_j(self, cpu_s: float, duration_s: float) -> float:
-        """Energy in J of `cpu_s` CPU seconds within `duration_s`; more than all CPUs busy is not believed."""
+        """Return energy in J of `cpu_s` CPU seconds within `duration_s`; `cpu_s` is limited to all CPUs busy."""
         busy_s = min(cpu_s, self.cpu_count * duration_s)
         return self.tdp_w * busy_s / self.cpu_count + self.ram_w * duration_s
 
 
 @contextmanager
 def silent_codecarbon(*names: str) -> Iterator[tuple[Any, ...]]:
-    """Import modules of codecarbon by their names, silent for as long as the context lasts.
+    """Import modules of codecarbon by name, without output inside the context.
 
-    It announces every fallback on stderr, and a library of one of its optional dependencies prints to stdout when it
-    is imported. Raises ImportError.
+    codecarbon reports every fallback on stderr, and one of its optional dependencies prints to stdout when it is
+    imported. Raises ImportError.
     """
     logger = logging.getLogger("codecarbon")
     was_disabled = logger.disabled
-    logger.disabled = True  # its level would not do: it is set anew at import
+    logger.disabled = True  # setting its level is not enough: importing codecarbon resets it
     try:
         with redirect_stdout(StringIO()):
             modules = tuple(import_module(name) for name in names)
@@ -74,10 +74,10 @@ def silent_codecarbon(*names: str) -> Iterator[tuple[Any, ...]]:
 
 
 def codecarbon_model() -> PowerModel:
-    """Look this machine up with codecarbon's offline hardware classes: no network, no file, no thread.
+    """Look up this machine with codecarbon's offline hardware classes, without network, files or threads.
 
     Takes a second or more the first time (imports and table look-up). Raises MeterError if codecarbon is
-    missing or cannot say anything about the machine.
+    missing or has no data about the machine.
     """
     try:
         with silent_codecarbon(
@@ -89,8 +89,8 @@ def codecarbon_model() -> PowerModel:
                 raise MeterError(
                     f"estimate: codecarbon knows no power for CPU {found.model!r}; measure with rapl or nvml instead"
                 )
-            # For unknown CPUs, TDP() answers 4 W per thread of the whole machine: not to be multiplied by sockets
-            # again.
+            # For unknown CPUs, TDP() returns 4 W per thread of the whole machine, so it is not multiplied by the
+            # number of sockets.
             generic = float(found.tdp) == thread_count * cpu.DEFAULT_POWER_PER_CORE
             sockets = 1 if generic else max(int(util.count_physical_cpus()), 1)
             ram_w = float(ram.RAM(tracking_mode="machine").total_power().W)
@@ -110,14 +110,14 @@ def codecarbon_model() -> PowerModel:
 
 
 class CpuTime:
-    """CPU seconds, user and system, of this process and all below it, so far; never goes back.
+    """CPU seconds, user and system, of this process and its descendants so far; the value never decreases.
 
     Resolution: 1 ns for the process with all its threads, 1 us for children that have ended and were waited for, 10 ms
-    for each process that still runs (not seen outside of Linux).
+    for each process that still runs (only on Linux).
     """
 
     def __init__(self, running_s: Callable[[], float] = running_cpu_s) -> None:
-        """`running_s`: CPU seconds of the processes below this one."""
+        """Create the clock. `running_s`: CPU seconds of the descendants of this process."""
         self._running_s = running_s
         self._last_s = 0.0
         self._gone_s = 0.0
@@ -125,13 +125,14 @@ class CpuTime:
     def __call__(self) -> float:
         """Read the clocks."""
         now_s = self._sum_s()
-        # What a process had used is lost if nobody waits for its end, and rounded otherwise; it was used all the same.
+        # The CPU time of an ended process is lost if its parent does not wait for it, and rounded otherwise, so the
+        # largest value so far is kept.
         self._gone_s = max(self._gone_s, self._last_s - now_s)
         self._last_s = now_s + self._gone_s
         return self._last_s
 
     def _sum_s(self) -> float:
-        """All together, read again if a child ended meanwhile: it would be in neither part, or in both."""
+        """Return the total, read again if a child ended meanwhile, which would be counted twice or not at all."""
         ended_s = ended_children_s()
         for _ in range(3):
             running_s = self._running_s()
@@ -142,7 +143,7 @@ class CpuTime:
 
 
 def ended_children_s() -> float:
-    """CPU seconds of the children of this process that have ended and were waited for; 0 without getrusage."""
+    """Return CPU seconds of ended children that were waited for; 0 without getrusage."""
     try:
         resource: Any = import_module("resource")
     except ImportError:
@@ -152,13 +153,12 @@ def ended_children_s() -> float:
 
 
 class EstimateMeter(BaseMeter[float]):
-    """Modelled, not measured; provenance `estimated` on every reading.
+    """Meter that models energy instead of measuring it; every reading has provenance `estimated`.
 
-    The bound is half of what the model gives at full load: the middle of the span between a machine that
-    draws nothing and one that draws all that the model knows of. It is a statement about how little a model
-    knows, not a confidence interval; it does not cover a wrong TDP, parts outside the model (GPU, disks,
-    fans, power supply), or memory that the machine does not have. It is the same factor in every window, so
-    comparisons on one machine are better than it.
+    The bound is half of the modelled energy at full load. It expresses the uncertainty of a model and is not a
+    confidence interval; it does not cover a wrong TDP, parts outside the model (GPU, disks, fans, power supply),
+    or memory that the machine does not have. It is the same factor in every window, so comparisons on one machine
+    are more precise than the bound.
     """
 
     def __init__(
@@ -167,15 +167,15 @@ class EstimateMeter(BaseMeter[float]):
         clock: Clock | None = None,
         cpu_s: Callable[[], float] | None = None,
     ) -> None:
-        """Pay codecarbon's start-up here, so that no window does.
+        """Load codecarbon now, so that its start-up is not inside a window.
 
         Args:
             model: Constants; looked up with codecarbon if None.
-            clock: Time.
-            cpu_s: CPU seconds consumed so far; those of this process and all below it if None.
+            clock: The clock.
+            cpu_s: CPU seconds consumed so far; those of this process and its descendants if None.
 
         Raises:
-            MeterError: codecarbon is missing or knows nothing about this machine.
+            MeterError: codecarbon is missing or has no data about this machine.
         """
         self.model = codecarbon_model() if model is None else model
         self._cpu_s = cpu_s or CpuTime()
@@ -186,7 +186,7 @@ class EstimateMeter(BaseMeter[float]):
             notes.append(warning("W230", said))
         super().__init__(
             name="estimate",
-            why="models CPU and RAM power from CPU time; nothing is measured",
+            why="models CPU and RAM power from CPU time, without measurement",
             boundary="estimate",
             provenance="estimated",
             clock=clock,
@@ -209,7 +209,7 @@ class EstimateMeter(BaseMeter[float]):
         )
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Modelled power in W of this process at rest over `seconds`: the RAM, and what it does meanwhile."""
+        """Return modelled power in W at rest over `seconds`: the RAM, and the CPU time in that time."""
         begun_s, before_s = self.clock.now(), self._cpu_s()
         self.clock.sleep(seconds)
         duration_s = self.clock.now() - begun_s
@@ -225,9 +225,9 @@ class EstimateMeter(BaseMeter[float]):
         busy_s = self._cpu_s() - state
         duration_s = stopped_s - started_s
         if busy_s < 0:
-            raise Fault("W231", f"CPU time went back by {-busy_s:.3f} s")
+            raise Fault("W231", f"CPU time decreased by {-busy_s:.3f} s")
         energy_j = self.model.energy_j(busy_s, duration_s)
         if not energy_j > 0:
-            raise Fault("W231", f"the model says {energy_j:g} J for {busy_s:.3f} CPU s in {duration_s:.3f} s")
+            raise Fault("W231", f"the model gives {energy_j:g} J for {busy_s:.3f} CPU s in {duration_s:.3f} s")
         full_j = self.model.energy_j(self.model.cpu_count * duration_s, duration_s)
         return self._reading(energy_j, full_j / 2, started_s, stopped_s)

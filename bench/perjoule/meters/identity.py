@@ -1,4 +1,4 @@
-"""What was metered, in words that may be shared: names and digests, never a board's UUID."""
+"""Identity of the metered device by name and digest, which can be shared, unlike a board's UUID."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class MeteredDevice:
 
     Attributes:
         name: Model of the board or CPU; several boards are joined by ` + `.
-        digest: Tells boards of one model apart, see `perjoule.text.board_digest`; None where there is nothing to
-            tell apart by.
-        power_limit_w: Enforced power limit when the meter was opened, summed over boards; None if it is not known.
+        digest: Distinguishes boards of one model, see `perjoule.text.board_digest`; None if the device has no
+            identifier.
+        power_limit_w: Enforced power limit when the meter was opened, summed over boards; None if it is unknown.
     """
 
     name: str
@@ -24,7 +24,7 @@ class MeteredDevice:
 
 
 def cpu_name() -> str:
-    """Model of the CPU, e.g. `AMD EPYC 7763 64-Core Processor`; the architecture where the system does not tell."""
+    """Return the model of the CPU, e.g. `AMD EPYC 7763 64-Core Processor`, or its architecture if unknown."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -1,11 +1,11 @@
-"""How busy the machine is around a window: load average, CPU time of others, steal, CPU frequency.
+"""Load of the machine around a window: load average, CPU time of other processes, steal, CPU frequency.
 
     begin()  ── window ──  end()        a few small files each, read outside of the metered interval
 
-The load average counts what runs and what waits to run, our own threads included, so a run that uses all cores has a
-load of the core count by itself, and one with more threads than cores a higher one. That is how it was set up, and it
-is the same in every window. What disturbs is work of *others*: W264 needs a load above the core count and, in the
-window itself, others on the CPUs. A hypervisor that takes CPU time away (steal) is such an other.
+The load average counts running and waiting tasks, including our own threads, so a run that uses all cores has a load
+equal to the core count, and one with more threads than cores a higher load. This is intended and the same in every
+window. Only work of *others* disturbs: W264 needs a load above the core count and, in the window itself, CPU time used
+by others, e.g. by a hypervisor that takes CPU time away (steal).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from perjoule.meters.processes import running_cpu_s
 from perjoule.types import MachineLoad
 from perjoule.warnings import warning
 
-OTHERS_CORES = 0.25  # mean number of cores that others use from which they count; daemons need less
+OTHERS_CORES = 0.25  # cores used by others, on average, above which they count; daemons use less
 STEAL_SHARE = 0.05  # of all CPU time
-LEAST_S = 0.1  # shorter windows hold too few ticks of 10 ms to say who used the CPUs
+LEAST_S = 0.1  # shorter windows have too few ticks of 10 ms to attribute CPU time
 MOST_FREQUENCIES = 8  # each is a file, and there may be hundreds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """The machine at a moment; None where the system does not tell.
+    """Reading of the machine; fields are None if the system does not report them.
 
     Attributes:
-        t_s: When, on a monotonic clock.
+        t_s: Time on a monotonic clock.
         load: Mean number of tasks that ran or waited over the last minute.
-        busy_s: CPU seconds used by anyone since boot, over all CPUs.
+        busy_s: CPU seconds used by all processes since boot, over all CPUs.
         steal_s: CPU seconds that a hypervisor gave to others since boot.
-        own_s: CPU seconds of this process and all below it.
+        own_s: CPU seconds of this process and its descendants.
         mhz: Mean frequency of the CPUs.
     """
 
@@ -48,12 +48,12 @@ class Look:
 
 
 class Machine:
-    """The machine that this process runs on, by Linux's files under /proc and /sys; elsewhere nothing is told.
+    """Reads the machine from Linux's files under /proc and /sys; on other systems nothing is reported.
 
     Args:
         root: Where `proc` and `sys` are.
         now: Seconds on a monotonic clock.
-        own_s: CPU seconds of this process and all below it.
+        own_s: CPU seconds of this process and its descendants.
         cores: Logical CPUs.
     """
 
@@ -70,7 +70,7 @@ class Machine:
         self._frequencies = sorted(frequencies)[:MOST_FREQUENCIES]
 
     def look(self) -> Look:
-        """Read the files, some 0.1 ms."""
+        """Read the files, which takes about 0.1 ms."""
         busy_s, steal_s = self._cpu_s()
         return Look(
             t_s=self._now(), load=self._load(), busy_s=busy_s, steal_s=steal_s, own_s=self._own_s(), mhz=self._mhz()
@@ -83,7 +83,7 @@ class Machine:
             return None
 
     def _cpu_s(self) -> tuple[float | None, float | None]:
-        """-> (busy, steal) from the first line of /proc/stat, whose guest times are part of user times."""
+        """Return (busy, steal) from the first line of /proc/stat, whose guest times are part of user times."""
         try:
             with (self._proc / "stat").open("rb") as file:
                 words = file.readline().split()
@@ -104,7 +104,7 @@ class Machine:
 
 
 def between(before: Look, after: Look, cores: int) -> tuple[MachineLoad, tuple[str, ...]]:
-    """What two looks say about the time between them, and the coded warnings."""
+    """Return the load between two readings, and coded warnings."""
     duration_s = after.t_s - before.t_s
     others = steal = None
     if duration_s >= LEAST_S and None not in (before.busy_s, after.busy_s):
@@ -136,7 +136,7 @@ def _said(load: MachineLoad) -> list[str]:
 
 
 def _own_cpu_s() -> float:
-    """CPU seconds of this process and all below it so far; the tree is walked only if there is one."""
+    """Return CPU seconds of this process and its descendants so far."""
     times = os.times()
     mine = times.user + times.system + times.children_user + times.children_system
     try:

@@ -1,11 +1,11 @@
-"""The joules of any command, as `time` gives its seconds.
+"""Measures the energy of a command, as `time` measures its seconds.
 
      meter opened    window                               meter closed
     ─────────────┬──┬─ command starts … command ends ─┬──┬─────────────
                  └──┘ settle                          └──┘ settle
 
-The command keeps its stdin, stdout and stderr, gets the signals that are sent to perjoule, and its exit code is passed
-on. However it ends, what was measured until then is told.
+The command keeps its stdin, stdout and stderr, and receives the signals that are sent to perjoule; its exit code is
+passed on. Whatever way it ends, the energy until then is reported.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from perjoule.meters.conditions import totals
 from perjoule.text import provenance_words
 from perjoule.types import Boundary, DeviceEnergy, EnergyReading, Provenance
 
-if TYPE_CHECKING:  # it would load numpy
+if TYPE_CHECKING:  # importing it at run time would load numpy
     from perjoule.protocols import EnergyMeter
 
-NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # as shells have it
+NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # as in shells
 ENERGY_UNKNOWN = MeterError.exit_code
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What a command took.
+    """Energy and time of a command.
 
     Attributes:
-        command: With its arguments.
-        exit_code: As a shell gives it: 128 + N for a death by signal N.
+        command: The command and its arguments.
+        exit_code: Exit code as in a shell: 128 + N if signal N ended it.
         signal: Name of that signal, None if there was none.
         meter: Name of the meter.
-        why: What it reads, and why it was taken.
-        energy_j: Gross energy from the start of the command to its end; None if unknown (`warnings` say why).
-        uncertainty_j: Its bound.
-        net_energy_j: Less what the device would have drawn at rest.
-        idle_power_w: That rest.
-        partial_energy_j: What was counted until the source failed, where `energy_j` is None.
-        partial_s: How far that reaches.
-        duration_s: From start to end.
-        boundary: What the joules cover.
-        provenance: How they came about.
-        method: The source in words.
-        peak_memory_bytes: Most memory in use on the boards; None where the source does not tell.
-        utilisation: Mean share of time with a kernel running, 0 to 1; None where the source does not tell.
-        warnings: Coded sentences; `perjoule explain CODE` says more.
+        why: What it reads, and why it was chosen.
+        energy_j: Gross energy from the start of the command to its end; None if unknown (`warnings` give the reason).
+        uncertainty_j: Bound on the error of `energy_j`.
+        net_energy_j: Gross energy minus that of the device at rest.
+        idle_power_w: Power at rest.
+        partial_energy_j: Energy counted until the source failed, if `energy_j` is None.
+        partial_s: Seconds that it covers.
+        duration_s: Time from start to end.
+        boundary: The part of the system that the energy covers.
+        provenance: How the energy was obtained.
+        method: Description of the source.
+        peak_memory_bytes: Most memory in use on the boards; None if the source does not report it.
+        utilisation: Mean share of time with a kernel running, 0 to 1; None if the source does not report it.
+        warnings: Coded sentences; `perjoule explain CODE` explains them.
         boards: Each board's part and conditions.
-        co2: Emissions, where a country was named.
+        co2: Emissions, if a country was given.
     """
 
     command: tuple[str, ...]
@@ -87,7 +87,7 @@ class Measurement:
 
     @property
     def status(self) -> int:
-        """What `perjoule measure` exits with: the command's code, or 4 if it was 0 and there is no energy."""
+        """Exit code of `perjoule measure`: the command's code, or 4 if that is 0 and the energy is unknown."""
         return ENERGY_UNKNOWN if self.exit_code == 0 and self.energy_j is None else self.exit_code
 
 
@@ -98,19 +98,19 @@ def measure(
     co2_country: str | None = None,
     stdout: IO[bytes] | int | None = None,
 ) -> Measurement:
-    """Run a command under a meter. To be called from the main thread, since signals are passed on.
+    """Measure a command. Must be called from the main thread, because signals are passed on.
 
-    What can be refused is refused before the command is started.
+    All arguments are checked before the command is started.
 
     Args:
         command: Program and arguments.
-        meter_name: As for `open_meter`.
-        co2_country: ISO 3166-1 alpha-3; adds grams of CO2.
-        stdout: Where the command's stdout goes; None leaves it as it is.
+        meter_name: Name as for `open_meter`.
+        co2_country: ISO 3166-1 alpha-3 code; adds grams of CO2.
+        stdout: Target of the command's stdout; None keeps the current one.
 
     Raises:
         CommandError: There is no such command, or it cannot be executed.
-        UsageError: No command, no such country, no such meter.
+        UsageError: There is no command, or the country or meter is unknown.
         MeterError: The meter cannot be opened.
     """
     program = find_program(command)
@@ -118,7 +118,7 @@ def measure(
         carbon(0.0, co2_country)
     with open_meter(meter_name) as meter, _signals_passed_on() as passed_on, meter.window(label=program) as window:
         try:
-            # close_fds, as is the default, keeps the meter's files out of the command
+            # close_fds is on by default, so the command does not inherit the meter's files
             process = subprocess.Popen(list(command), executable=program, stdout=stdout, preexec_fn=_ends_with_us())
         except OSError as error:
             raise CommandError(f"measure: {program} cannot be started: {error.strerror}", NOT_EXECUTABLE) from error
@@ -128,15 +128,15 @@ def measure(
 
 
 def find_program(command: Sequence[str]) -> str:
-    """The file that the command names, by PATH if it has no slash. Raises UsageError and CommandError."""
+    """Return the file of the command, from PATH if it has no slash. Raises UsageError and CommandError."""
     if not command or not command[0]:
-        raise UsageError("measure: no command is given; write perjoule measure -- COMMAND")
+        raise UsageError("measure: no command was given; write perjoule measure -- COMMAND")
     name = command[0]
     found = shutil.which(name)
     if found is not None:
         return found
     if os.sep not in name:
-        raise CommandError(f"measure: {name!r} is not found on PATH; give the path of the program", NOT_FOUND)
+        raise CommandError(f"measure: {name!r} was not found on PATH; give the path of the program", NOT_FOUND)
     if not Path(name).exists():
         raise CommandError(f"measure: {name!r} does not exist", NOT_FOUND)
     what = "is a folder" if Path(name).is_dir() else "is not executable: allow it with chmod +x"
@@ -145,9 +145,9 @@ def find_program(command: Sequence[str]) -> str:
 
 @contextmanager
 def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Pass signals on to the process that the yielded function is given, those sent earlier included.
+    """Pass signals on to the process that is given to the yielded function, including earlier signals.
 
-    A terminal sends Ctrl-C to its whole foreground group: the command has it already, and perjoule only waits.
+    A terminal sends Ctrl-C to its whole foreground group: the command gets it directly, and perjoule only waits.
     """
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
@@ -189,10 +189,10 @@ def _in_foreground() -> bool:
 
 
 def _ends_with_us() -> Callable[[], None] | None:
-    """To be called in the child: if perjoule is killed, the command gets SIGTERM and is not left running unmeasured."""
+    """Return a function for the child: if perjoule is killed, the command gets SIGTERM and does not keep running."""
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # looked up here: little is safe between fork and exec
+    libc = ctypes.CDLL(None)  # looked up before the fork: few calls are safe between fork and exec
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -225,26 +225,26 @@ def _measurement(
         peak_memory_bytes=None if memory is None else int(memory),
         utilisation=whole["utilisation"],
         warnings=reading.warnings,
-        # the log of an hour has a hundred thousand looks; run directories keep it
+        # the log of an hour has a hundred thousand readings; only run directories store it
         boards=tuple(replace(board, counter=None) for board in reading.devices),
         co2=carbon(reading.energy_j or 0.0, co2_country or "") if known else None,
     )
 
 
 def as_json(measurement: Measurement) -> dict[str, Any]:
-    """The measurement as the JSON of `perjoule measure --json`."""
+    """Return the measurement as the JSON of `perjoule measure --json`."""
     return {"schema": 1, **asdict(measurement)}
 
 
 def as_text(measurement: Measurement) -> str:
-    """The measurement for people: joules first."""
+    """Return the measurement as text, energy first."""
     one = measurement
     lines = [_ending(one)] if one.exit_code else []
     lines.append(f"{_joules(one)} in {one.duration_s:.3f} s  [{one.boundary}, {provenance_words(one.provenance)}]")
     if one.net_energy_j is not None and one.idle_power_w is not None:
         lines.append(f"  net of rest at {one.idle_power_w:.4g} W: {one.net_energy_j:.4g} J")
     if one.partial_energy_j is not None:
-        lines.append(f"  counted until the source failed, {one.partial_s:.3f} s in: {one.partial_energy_j:.4g} J")
+        lines.append(f"  counted until the source failed after {one.partial_s:.3f} s: {one.partial_energy_j:.4g} J")
     lines.append(f"  by {one.method}")
     lines += [f"  {_conditions(board)}" for board in one.boards if board.conditions is not None]
     lines += [f"  {said}" for said in one.warnings]
@@ -255,20 +255,20 @@ def as_text(measurement: Measurement) -> str:
 
 def _ending(one: Measurement) -> str:
     if one.signal is not None:
-        return f"{one.command[0]} was ended by {one.signal}; until then:"
+        return f"{one.command[0]} was ended by {one.signal}; energy until then:"
     return f"{one.command[0]} exited with {one.exit_code}"
 
 
 def _joules(one: Measurement) -> str:
     if one.energy_j is None:
-        return "no energy (the warnings say why)"
+        return "no energy (see the warnings)"
     if one.uncertainty_j is None:
         return f"{one.energy_j:.4g} J, bound unknown"
     return f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J ({one.uncertainty_j / one.energy_j:.1%})"
 
 
 def _conditions(board: DeviceEnergy) -> str:
-    """What a board told beside the joules."""
+    """Return the conditions of a board as text."""
     found = board.conditions
     parts = []
     if found is not None and found.peak_memory_bytes is not None:
@@ -277,4 +277,4 @@ def _conditions(board: DeviceEnergy) -> str:
         parts.append(f"utilisation {found.utilisation:.0%}")
     if found is not None and None not in found.temperature_c:
         parts.append(f"{found.temperature_c[0]} to {found.temperature_c[1]} °C")
-    return f"{board.device}: {', '.join(parts) or 'no conditions told'}"
+    return f"{board.device}: {', '.join(parts) or 'no conditions reported'}"

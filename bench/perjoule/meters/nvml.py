@@ -1,4 +1,4 @@
-"""NVIDIA boards through NVML: probe what the board can do, take the best, say which.
+"""NVIDIA boards through NVML: probes which sources a board supports and uses the best.
 
     energy counter ──► CounterMeter            nvmlDeviceGetTotalEnergyConsumption
          │ not supported, or it does not move
@@ -8,7 +8,7 @@
          │ not supported
     sample buffer ───► PowerMeter, 1 s         nvmlDeviceGetSamples
 
-Nothing is concluded from the architecture: what a board supports differs between drivers of one architecture.
+The choice does not depend on the architecture, because drivers of one architecture support different sources.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def open_nvml(
     """Open the best meter of one or several boards.
 
     Args:
-        selector: UUIDs, labels (`board-…`) or prefixes, separated by commas; `all` takes the boards that CUDA would
-            see, empty the first of them.
+        selector: UUIDs, labels (`board-…`) or prefixes, separated by commas; `all` selects the boards visible to CUDA,
+            an empty selector the first of them.
         nvml: A binding with pynvml's functions; imported if None.
-        clock: Time; the system's monotonic clock if None.
-        environ: Where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up.
+        clock: The clock; the system's monotonic clock if None.
+        environ: Environment with CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
 
     Raises:
-        MeterError: No binding, no driver, no such board, or a board that tells neither energy nor power.
+        MeterError: There is no binding, no driver or no such board, or the board reports neither energy nor power.
     """
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
@@ -68,7 +68,7 @@ def open_nvml(
 
 
 def describe_nvml(nvml: Any = None) -> list[Board]:
-    """The boards that are there, without opening a meter. Raises MeterError."""
+    """Return all boards, without opening a meter. Raises MeterError."""
     clock = SystemClock()
     nvml = start_nvml(nvml, clock)
     try:
@@ -78,9 +78,9 @@ def describe_nvml(nvml: Any = None) -> list[Board]:
 
 
 def describe_gpus(nvml: Any = None) -> list[dict[str, Any]]:
-    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; empty without a driver.
+    """Return name, digest, driver, memory and power limit of each NVIDIA GPU of the host; empty without a driver.
 
-    What a board does not tell is None.
+    Values that a board does not report are None.
     """
     clock = SystemClock()
     try:
@@ -110,7 +110,7 @@ def _described(nvml: Any, board: Board, clock: Clock) -> dict[str, Any]:
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None, nvml: Any = None) -> tuple[str, ...]:
-    """Models of the NVIDIA GPUs that CUDA would show to this process; empty without a driver."""
+    """Return the models of the NVIDIA GPUs that CUDA shows to this process; empty without a driver."""
     try:
         boards = describe_nvml(nvml)
     except MeterError:
@@ -118,7 +118,7 @@ def visible_gpus(environ: Mapping[str, str] | None = None, nvml: Any = None) -> 
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
     try:
         chosen = choose_boards(boards, ALL, visible).boards
-    except MeterError:  # nothing is visible, or a slice, of which NVML does not tell here whose it is
+    except MeterError:  # no GPU is visible, or a MIG slice, for which NVML does not report its board here
         chosen = tuple(boards) if visible and visible.strip().upper().startswith("MIG") else ()
     return tuple(board.model or "unknown" for board in chosen)
 
@@ -137,7 +137,7 @@ def start_nvml(nvml: Any, clock: Clock) -> Any:
             nvml = import_module("pynvml")
         except ImportError as error:
             raise MeterError("nvml: the pynvml module is missing; install nvidia-ml-py") from error
-    # Three packages install a module called pynvml; only NVIDIA's has the field calls.
+    # Three packages install a module named pynvml; only NVIDIA's has the field calls.
     if not hasattr(nvml, "nvmlDeviceGetFieldValues"):
         where = getattr(nvml, "__file__", "?")
         raise MeterError(f"nvml: {where} is not NVIDIA's binding; uninstall pynvml and install nvidia-ml-py")
@@ -146,7 +146,7 @@ def start_nvml(nvml: Any, clock: Clock) -> Any:
     except Fault as fault:
         remedy = "install the NVIDIA driver, or pass the GPU into the container"
         if fault.code == NO_PERMISSION:
-            remedy = "this user may not open the device files: see the rights of /dev/nvidia*"
+            remedy = "this user may not open the device files: check the permissions of /dev/nvidia*"
         raise MeterError(f"nvml: NVML does not start: {fault}; {remedy}") from fault
     return nvml
 
@@ -154,7 +154,7 @@ def start_nvml(nvml: Any, clock: Clock) -> Any:
 def _open_boards(
     boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
 ) -> BaseMeter[Any]:
-    """The best meter that the boards support, with what was wrong with the better ones."""
+    """Return the best meter that the boards support, with the reasons against better ones."""
     problem = "; ".join(board.no_counter for board in boards if board.no_counter)
     if not problem:
         try:
@@ -172,7 +172,7 @@ def _open_boards(
 def _counter_meter(
     boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
 ) -> CounterMeter:
-    """The meter over the boards' energy counters, which all have one. Raises MeterError if one does not move."""
+    """Return the meter over the boards' energy counters. Raises MeterError if a counter does not change."""
     labels = ", ".join(f"{board.label} ({board.model})" for board in boards)
     words = " and ".join(sorted({board.counter_words for board in boards}))
     meter = CounterMeter(
@@ -204,11 +204,11 @@ def _counter_meter(
 def _power_meter(
     board: ProbedBoard, note: str, clock: Clock, on_close: Callable[[], None], no_counter: str
 ) -> PowerMeter:
-    """The meter of a board without a usable counter. Raises MeterError if it tells no power either."""
+    """Return the meter of a board without a usable counter. Raises MeterError if it does not report power either."""
     power = board.power
     if power is None:
         raise MeterError(
-            f"{_name([board])}: the board tells neither energy nor power ("
+            f"{_name([board])}: the board reports neither energy nor power ("
             f"{'; '.join([no_counter, *board.no_power])}); update the driver, or use --meter rapl or estimate"
         )
     notes = [*board.notes, warning("W203", f"no usable energy counter, {power.words} integrated instead")]
@@ -231,7 +231,7 @@ def _power_meter(
 
 
 def _name(boards: Sequence[ProbedBoard]) -> str:
-    """What the user may type to get these boards again, and what may be shared: digests in the place of UUIDs."""
+    """Return the name that opens these boards; it uses digests instead of UUIDs, so it can be shared."""
     return f"nvml:{','.join(board.label for board in boards)}"
 
 
@@ -240,7 +240,7 @@ def _boundary(boards: Sequence[ProbedBoard]) -> Boundary:
 
 
 def _shutdown(nvml: Any) -> None:
-    """nvmlShutdown; a driver that is gone has nothing left to shut down."""
+    """Call nvmlShutdown; errors of a driver that has disappeared are ignored."""
     try:
         nvml.nvmlShutdown()
     except nvml.NVMLError:

@@ -1,11 +1,10 @@
-"""Which board, and what NVML says about it: the only module that calls NVML, and the only one that sees mW and mJ.
+"""Selection of boards and their NVML data: the only module that calls NVML, and the only one that uses mW and mJ.
 
-Energy and power are what a meter is for: calls for them raise `Fault`. Everything else describes a board, and any such
-call may fail on some board, driver or binding: `ask` gives None and the reason then, whatever was raised.
+Calls for energy and power raise `Fault`, since a meter needs them. All other calls describe a board and may fail on
+some board, driver or binding: `ask` then returns None and the reason, whatever was raised.
 
-NVML counts boards in PCI order, sees all of them whatever CUDA_VISIBLE_DEVICES says, and knows energy for
-whole boards only. So a board is chosen by UUID, CUDA's environment variable is read here, and MIG slices are
-refused.
+NVML counts boards in PCI order, ignores CUDA_VISIBLE_DEVICES, and knows energy only for whole boards. So a board is
+chosen by UUID, CUDA's environment variable is read here, and MIG slices are refused.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from perjoule.text import board_digest
 
 T = TypeVar("T")
 
-RETRY_S = 0.25  # how long a transient failure may last; the slowest known update period is 0.1 s
-RETRY_OPTIONAL_S = 0.02  # for what only describes the board
+RETRY_S = 0.25  # maximum duration of a transient failure; the slowest known update period is 0.1 s
+RETRY_OPTIONAL_S = 0.02  # for calls that only describe the board
 RETRY_PAUSE_S = 0.001
-# NVML return codes that pass by themselves: TIMEOUT, NO_DATA, IN_USE, INSUFFICIENT_RESOURCES, NOT_READY,
+# NVML return codes of transient failures: TIMEOUT, NO_DATA, IN_USE, INSUFFICIENT_RESOURCES, NOT_READY,
 # UNKNOWN.
 TRANSIENT = frozenset({10, 19, 21, 23, 27, 999})
 SCOPES = {0: "GPU", 1: "MODULE"}  # NVML_POWER_SCOPE_*
@@ -37,12 +36,12 @@ NOT_FOUND = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A GPU board as NVML lists it.
+    """A GPU board in NVML's list.
 
     Attributes:
-        index: In PCI order.
-        uuid: Empty where the board does not tell it.
-        model: Empty where the board does not tell it.
+        index: Index in PCI order.
+        uuid: UUID; empty if the board does not report it.
+        model: Model; empty if the board does not report it.
     """
 
     index: int
@@ -70,25 +69,25 @@ _BY_INDEX, _BY_DIGEST = "index-", "board-"
 def choose_boards(
     boards: Sequence[Board], selector: str, visible: str | None, device_order: str | None = None
 ) -> Choice:
-    """Pick the boards that the measured process uses.
+    """Choose the boards that the measured process uses.
 
     Args:
         boards: All boards, in PCI order.
-        selector: UUIDs, labels, or prefixes of them, separated by commas; `all` takes those that CUDA would see, empty
-            the first of them.
+        selector: UUIDs, labels, or prefixes of them, separated by commas; `all` selects those visible to CUDA, an empty
+            selector the first of them.
         visible: Value of CUDA_VISIBLE_DEVICES, None if it is not set.
         device_order: Value of CUDA_DEVICE_ORDER.
 
     Raises:
-        MeterError: No board, an ambiguous or unknown UUID, a MIG slice, or a process from which CUDA hides
-            all.
+        MeterError: There is no board, the UUID is ambiguous or unknown, it names a MIG slice, or CUDA hides all
+            boards.
     """
     if not boards:
         raise MeterError("nvml: the driver lists no GPU; see `nvidia-smi -L`")
     if selector and selector != ALL:
         chosen = [_by_uuid(boards, one.strip(), f"nvml:{selector}") for one in selector.split(",")]
         if len(set(chosen)) < len(chosen):
-            raise MeterError(f"nvml: nvml:{selector} names {_twice(chosen)} twice; name every board once")
+            raise MeterError(f"nvml: nvml:{selector} names {_twice(chosen)} twice; name each board once")
         return Choice(boards=tuple(chosen), note="chosen by name")
     if visible is None:
         if selector == ALL:
@@ -99,7 +98,7 @@ def choose_boards(
     where = f"CUDA_VISIBLE_DEVICES={visible!r}"
     seen = _visible_to_cuda(boards, visible, where)
     note = f"{'all entries' if selector == ALL else 'first entry'} of {where}"
-    # CUDA's own default order is fastest first; it agrees with PCI order only among equal boards.
+    # CUDA's default order is fastest first; it agrees with PCI order only for equal boards.
     by_number = any(entry.strip().lstrip("+").isdigit() for entry in visible.split(","))
     if by_number and device_order != "PCI_BUS_ID" and len({one.model for one in boards}) > 1:
         note += " taken in PCI order, though CUDA counts fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID or a UUID"
@@ -111,7 +110,7 @@ def choose_boards(
 
 
 def _visible_to_cuda(boards: Sequence[Board], visible: str, where: str) -> list[Board]:
-    """The boards that CUDA shows, in its order: entries count up to the first that is not valid, as CUDA has it."""
+    """Return the boards that CUDA shows, in its order; as in CUDA, entries after an invalid one are ignored."""
     seen: list[Board] = []
     for number, entry in enumerate(one.strip() for one in visible.split(",")):
         if not entry and number == 0:
@@ -141,8 +140,8 @@ def _twice(boards: Sequence[Board]) -> str:
 def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
     if wanted.upper().startswith("MIG"):
         raise MeterError(
-            f"nvml: {where} names a MIG slice, but energy is known for the whole board only; name the board as "
-            "nvml:GPU-… and keep its other slices idle, or switch MIG off"
+            f"nvml: {where} names a MIG slice, but energy is known only for the whole board; name the board as "
+            "nvml:GPU-… and keep its other slices idle, or disable MIG"
         )
     if wanted.startswith(_BY_INDEX):
         found = [board for board in boards if board.label == wanted]
@@ -154,22 +153,22 @@ def _by_uuid(boards: Sequence[Board], wanted: str, where: str) -> Board:
     if len(found) == 1:
         return found[0]
     listed = ", ".join(board.uuid or board.label for board in (found or boards))
-    problem = "fits several boards" if found else "fits no board"
-    raise MeterError(f"nvml: {where} {problem}: {listed}; give enough of one UUID")
+    problem = "matches several boards" if found else "does not match any board"
+    raise MeterError(f"nvml: {where} {problem}: {listed}; give a longer part of the UUID")
 
 
 class NvmlDevice:
-    """One board through an initialised NVML binding; SI units out, `Fault` instead of NVML's exceptions.
+    """One board of an initialised NVML binding; returns SI units and raises `Fault` instead of NVML's exceptions.
 
-    What describes the board (limit, clocks, processes) is None where it does not tell.
+    Descriptions of the board (limit, clocks, processes) are None if it does not report them.
 
     Attributes:
         board: The board.
-        absent: Call -> why it gave no answer when it was last tried, for calls that describe the board.
+        absent: For calls that describe the board: name of the call -> reason why its last attempt failed.
     """
 
     def __init__(self, nvml: Any, board: Board, clock: Clock) -> None:
-        """Find the handle: nvmlDeviceGetHandleByIndex on the index under which the UUID was just listed."""
+        """Get the handle with nvmlDeviceGetHandleByIndex, from the index at which the UUID was just listed."""
         self.board = board
         self.absent: dict[str, str] = {}
         self._nvml = nvml
@@ -198,7 +197,7 @@ class NvmlDevice:
         try:
             kind, samples = self._device_call("nvmlDeviceGetSamples", NVML_TOTAL_POWER_SAMPLES, since_us)
         except Fault as fault:
-            if fault.code == NOT_FOUND:  # nothing newer
+            if fault.code == NOT_FOUND:  # there is no newer sample
                 return []
             raise
         name = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal"}.get(int(kind), "uiVal")  # nvmlValueType
@@ -218,17 +217,17 @@ class NvmlDevice:
         return self._optional("nvmlDeviceGetClockInfo", 1, take=int)  # NVML_CLOCK_SM
 
     def throttle_reasons(self) -> int | None:
-        """nvmlDeviceGetCurrentClocksEventReasons, under its older name where the binding has no other."""
+        """nvmlDeviceGetCurrentClocksEventReasons, or its older name in old bindings."""
         name = "nvmlDeviceGetCurrentClocksEventReasons"
         older = "nvmlDeviceGetCurrentClocksThrottleReasons"
         return self._optional(name if hasattr(self._nvml, name) else older, take=int)
 
     def memory_bytes(self) -> int | None:
-        """nvmlDeviceGetMemoryInfo: in use on the board, by everyone."""
+        """nvmlDeviceGetMemoryInfo: memory in use on the board by all processes."""
         return self._optional("nvmlDeviceGetMemoryInfo", take=lambda found: int(found.used))
 
     def memory_total_bytes(self) -> int | None:
-        """nvmlDeviceGetMemoryInfo: what there is; boards that share the memory of the CPU do not tell."""
+        """nvmlDeviceGetMemoryInfo: total memory; boards that share the memory of the CPU do not report it."""
         return self._optional("nvmlDeviceGetMemoryInfo", take=lambda found: int(found.total))
 
     def utilisation(self) -> float | None:
@@ -263,7 +262,7 @@ class NvmlDevice:
         return self._retried(words, read)
 
     def _optional(self, name: str, *args: Any, take: Callable[[Any], T]) -> T | None:
-        """Ask for a description; why there is none is kept in `absent`."""
+        """Ask for a description; if that fails, store the reason in `absent`."""
         for_s = min(RETRY_OPTIONAL_S, self._patience_s)
         answer = ask(self._nvml, self._clock, name, self._handle, *args, take=take, for_s=for_s)
         self._note(name, answer.reason)
@@ -285,7 +284,7 @@ class NvmlDevice:
         return self._retried(words, function, *args)
 
     def _retried(self, words: str, function: Callable[..., T], *args: Any) -> T:
-        """`retried`, but a board that has just failed for all of RETRY_S is asked once only, until it answers again."""
+        """Call `retried`, but ask a board that has just failed for RETRY_S only once, until it answers again."""
         try:
             result = retried(self._nvml, self._clock, words, function, *args, for_s=self._patience_s)
         except Fault as fault:
@@ -296,7 +295,7 @@ class NvmlDevice:
 
 
 def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *args: Any, for_s: float = RETRY_S) -> T:
-    """Call, retrying what passes by itself for `for_s`. Raises Fault W220 with NVML's own words."""
+    """Call a function and retry transient failures for `for_s`. Raises Fault W220 with NVML's message."""
     begun_s: float | None = None
     while True:
         try:
@@ -312,7 +311,7 @@ def retried(nvml: Any, clock: Clock, words: str, function: Callable[..., T], *ar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[T]):
-    """What NVML answered, or None and the reason."""
+    """Answer of NVML, or None and the reason."""
 
     value: T | None
     reason: str = ""
@@ -325,16 +324,16 @@ def ask(
 
     Args:
         nvml: The binding.
-        clock: Time.
+        clock: The clock.
         name: NVML's name of the call.
-        *args: What it takes.
-        take: Turns the answer into what is wanted.
-        for_s: How long to retry what passes by itself.
+        *args: Arguments of the call.
+        take: Converts the answer.
+        for_s: How long to retry transient failures.
     """
     try:
         try:
             value = retried(nvml, clock, name, getattr(nvml, name), *args, for_s=for_s)
-        except UnicodeDecodeError as error:  # the binding takes all text for UTF-8, which it is not everywhere
+        except UnicodeDecodeError as error:  # the binding assumes that all text is UTF-8, which is not always true
             if take is not _text:
                 raise
             value = error.object
@@ -348,7 +347,7 @@ def ask(
 
 
 def list_boards(nvml: Any, clock: Clock) -> list[Board]:
-    """All boards in PCI order; one that gives no handle or tells no name keeps its place. Raises Fault."""
+    """Return all boards in PCI order, including boards without a handle or a name. Raises Fault."""
     boards = []
     for index in range(retried(nvml, clock, "nvmlDeviceGetCount", nvml.nvmlDeviceGetCount)):
         handle = ask(nvml, clock, "nvmlDeviceGetHandleByIndex", index, take=lambda found: found, for_s=RETRY_S).value
@@ -361,5 +360,5 @@ def list_boards(nvml: Any, clock: Clock) -> list[Board]:
 
 
 def _text(value: str | bytes) -> str:
-    """Old bindings answer in bytes, which need not be UTF-8."""
+    """Return text; old bindings return bytes, which may not be UTF-8."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""What a board can tell: probed, since drivers of one architecture differ."""
+"""Probes which sources a board supports, because drivers of one architecture differ."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ AVERAGE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedBoard:
-    """A board and what works on it.
+    """A board and its working sources.
 
     Attributes:
         device: The board.
-        driver: Version.
-        read_j: The energy counter in J, None if there is none.
-        counter_words: Which call that is.
-        no_counter: Why there is none, empty if there is one.
-        power: The best power reading, None if there is none.
-        no_power: What was wrong with the readings before it.
-        notes: Coded warnings that hold for every reading of the board.
+        driver: Version of the driver.
+        read_j: Reads the energy counter in J; None without a counter.
+        counter_words: Description of the counter's call.
+        no_counter: Reason why there is no counter, else empty.
+        power: The best power reading, None without one.
+        no_power: Reasons against better power readings.
+        notes: Coded warnings of every reading of the board.
         limit_w: Enforced power limit.
         mig: True if the board is split.
     """
@@ -63,11 +63,11 @@ class ProbedBoard:
 
     @property
     def is_module(self) -> bool:
-        """True if power is told for CPU and GPU together (Grace Hopper)."""
+        """True if power is reported for CPU and GPU together (Grace Hopper)."""
         return self.power is not None and self.power.scope == "MODULE"
 
     def facts(self, clock: Clock, period: UpdatePeriod | None, idle: IdlePower | None) -> BoardFacts:
-        """What there is to tell about the board, with its conditions as they are now."""
+        """Return the facts about the board, with its current conditions."""
         recorder = ConditionsRecorder(self.label, self.device, clock)
         recorder.begin()
         recorder.look()
@@ -88,7 +88,7 @@ class ProbedBoard:
 
 
 def probe(device: NvmlDevice) -> ProbedBoard:
-    """Ask the board for everything once."""
+    """Query all properties of the board once."""
     label = device.board.label
     read_j, words, no_counter = _energy_counter(device)
     power, no_power = _power_source(device)
@@ -109,12 +109,12 @@ def probe(device: NvmlDevice) -> ProbedBoard:
     )
     if not board.is_module:
         return board
-    said = warning("W205", f"the power of {label} is told for the whole module, so the CPU is in it")
+    said = warning("W205", f"the power of {label} is that of the whole module and includes the CPU")
     return replace(board, notes=(*board.notes, said))
 
 
 def _energy_counter(device: NvmlDevice) -> tuple[Callable[[], float] | None, str, str]:
-    """-> (the counter by the plain call or as a field value, words for it, what was wrong where there is none)."""
+    """Return the counter (by the plain call or as a field value), its description, and the reason if there is none."""
     problems = []
     for words, read in (
         ("energy counter", device.energy_j),
@@ -129,11 +129,11 @@ def _energy_counter(device: NvmlDevice) -> tuple[Callable[[], float] | None, str
 
 
 def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:
-    """The best power reading and what was wrong with those before it.
+    """Return the best power reading and the reasons against better ones.
 
-    PowerUsage counts as an average, and so do the entries of the sample buffer: whether they are depends on board and
-    driver, and taking an instant reading for an average costs a second of waiting, while the reverse loses up to 30 %
-    of a one-second window. The buffer comes last, since nothing is documented about what its entries show.
+    PowerUsage and the entries of the sample buffer are treated as averages. Whether they are depends on board and
+    driver; treating an instant reading as an average costs a second of waiting, while the reverse loses up to 30 %
+    of a one-second window. The buffer comes last, because the meaning of its entries is not documented.
     """
 
     def newest_w() -> float:

@@ -1,8 +1,8 @@
-r"""Sensors that look only part of the time: how to tell, and what they leave open.
+r"""Test of whether a sensor sees only part of the time.
 
-Some boards refresh their power reading every T, but let it see only a share of T (25 of 100 ms on A100 and H100,
-arXiv 2312.02741). Whether an energy counter is fed by such a reading is documented nowhere, so it is tried out: a
-short burst of fixed work is counted at several places in the update period.
+Some boards refresh their power reading every T, but the reading covers only a share of T (25 of 100 ms on A100 and
+H100, arXiv 2312.02741). It is not documented whether an energy counter uses such a reading, so it is tested: a short
+burst of fixed work is counted at several offsets in the update period.
 
      counter's refreshes  |         |         |         |         |
      what it sees         |    ____ |    ____ |    ____ |    ____ |
@@ -28,31 +28,31 @@ from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import warning
 
-BURST_SHARE = 0.25  # of the update period; the shortest share of time that any published sensor sees is 20 %
-REACH_PERIODS = 2.0  # a burst is counted until so long after its end: one period for its refresh, one for a lag
+BURST_SHARE = 0.25  # of the update period; published sensors see at least 20 % of the time
+REACH_PERIODS = 2.0  # a burst is counted until this long after its end: one period for its refresh, one for a lag
 FALSE_ALARM = 0.01  # of the F-test
 # Largest minus smallest mean energy over the mean. A sensor that sees the share s of time, with bursts of T/4, moves it
 # by 4 (1 - s) / s or more: 300 % at 25 %, 100 % at 80 %, 25 % at 94 %.
 LEAST_SWING = 0.25
-MOST_SPREAD = 0.2  # of the mean, between bursts at one offset: with more, a swing of LEAST_SWING could hide
-REST_NEIGHBOURS = 1  # a device that is slow to come to rest drifts; averaging over more would miss it
+MOST_SPREAD = 0.2  # of the mean, between bursts at one offset: a larger spread could hide a swing of LEAST_SWING
+REST_NEIGHBOURS = 1  # a device that comes to rest slowly drifts; averaging over more neighbours would miss that
 CENTRES = 40  # of the grid on which the seen share is fitted
-SHARES = tuple(i / 20 for i in range(4, 20))  # 20 % is the least that any published sensor sees
+SHARES = tuple(i / 20 for i in range(4, 20))  # published sensors see at least 20 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTest:
-    """Whether the energy of a burst depends on where in the update period it fell.
+    """Result of the test whether the energy of a burst depends on its offset in the update period.
 
     Attributes:
-        part_time: True if it does, False if it does not, None if the bursts do not tell.
-        p_value: Probability of such differences between the offsets if there were none in truth.
+        part_time: True if it does, False if it does not, None if the test was inconclusive.
+        p_value: Probability of such differences between the offsets if the true differences are zero.
         swing: Largest minus smallest mean over the offsets, relative to the mean over all.
-        seen_share: Share of time that the counter sees, by fit; 1.0 if `part_time` is False, None if it is None.
-        offsets_s: Seconds after a refresh at which bursts were begun.
-        energies_j: Mean energy of a burst at each offset, less rest.
+        seen_share: Fitted share of time that the counter sees; 1.0 if `part_time` is False, None if it is None.
+        offsets_s: Seconds after a refresh at which bursts were started.
+        energies_j: Mean energy of a burst at each offset, minus rest.
         spread_j: Standard deviation between bursts at one offset.
-        words: The finding, in a sentence.
+        words: The result as a sentence.
     """
 
     part_time: bool | None
@@ -66,7 +66,7 @@ class PhaseTest:
 
     @property
     def warning(self) -> str | None:
-        """W214 for a part-time counter, W216 for bursts that do not tell, None for a counter that sees everything."""
+        """W214 for a part-time counter, W216 for an inconclusive test, None for a counter that sees everything."""
         if self.part_time is None:
             return warning("W216", self.words)
         return warning("W214", self.words) if self.part_time else None
@@ -74,7 +74,7 @@ class PhaseTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Burst:
-    """A burst as it was run: which one, when after the refresh, how long, what the counter said, and power before."""
+    """A burst: its index, start after the refresh, duration, counted energy, and the power before."""
 
     number: int
     after_s: float
@@ -95,31 +95,30 @@ def phase_test(
     repeats: int = 3,
     chance: random.Random | None = None,
 ) -> PhaseTest:
-    """Run `offsets * repeats` short bursts over the counter's update period, and compare what they are counted at.
+    """Run `offsets * repeats` short bursts over the counter's update period, and compare their counted energies.
 
-    Each burst is counted from the refresh before it until `REACH_PERIODS` after it, always equally long, so that a
-    device which falls to its idle power slowly does so alike at every offset. What is taken off is the power between
-    the two refreshes before a burst, averaged over neighbouring bursts. Offsets come in a new random order in every
-    repeat, so that a device that warms up does not look like a phase. Takes about five periods per burst (12 s at
-    0.1 s).
+    Each burst is counted from the refresh before it until `REACH_PERIODS` after it, for the same time at every offset,
+    because a device may fall to its idle power slowly. The power between the two refreshes before a burst, averaged
+    over neighbouring bursts, is subtracted. Offsets are in a new random order in every repeat, so that warming up does
+    not look like an effect of the offset. The test takes about five periods per burst (12 s at 0.1 s).
 
     Args:
-        watcher: Of the counter, which must have learnt its period.
+        watcher: Watcher of the counter, which must have measured its period.
         period: The counter's update period.
-        idle: Power at rest; a burst that does not stand out of its spread decides nothing.
-        burst: Keeps the device busy for about so many seconds and returns when it is done. Always the same work: its
-            length may vary, its power should not.
-        clock: Time.
-        offsets: Places in the update period, 8 or more for sensors that see a quarter of it.
-        repeats: Bursts per place, at least 2.
-        chance: For the order.
+        idle: Power at rest; bursts must exceed its spread.
+        burst: Keeps the device busy for about the given seconds and returns when the work is done. The work is always
+            the same: its length may vary, its power should not.
+        clock: The clock.
+        offsets: Number of offsets in the update period, 8 or more for sensors that see a quarter of it.
+        repeats: Bursts per offset, at least 2.
+        chance: Random numbers for the order.
 
     Raises:
         ValueError: Fewer than 4 offsets or 2 repeats.
         Fault: The counter failed.
     """
     if offsets < 4 or repeats < 2:
-        raise ValueError(f"a phase test needs 4 offsets and 2 repeats at least, not {offsets} and {repeats}")
+        raise ValueError(f"a phase test needs at least 4 offsets and 2 repeats, not {offsets} and {repeats}")
     chance = chance or random.Random()
     grid_s = [period.median_s * i / offsets for i in range(offsets)]
     runs: list[list[_Burst]] = [[] for _ in grid_s]
@@ -140,14 +139,14 @@ def _run(
     burst: Callable[[float], None],
     clock: Clock,
 ) -> tuple[_Burst, Edge]:
-    """One burst `offset_s` after the next refresh; also the last refresh that was watched."""
+    """Run one burst `offset_s` after the next refresh; also return the last observed refresh."""
     before = watcher.next_edge()
     clock.sleep(before.at_s + offset_s - clock.now())
     started_s = clock.now()
     burst(BURST_SHARE * period.median_s)
     length_s = clock.now() - started_s
     edges = [watcher.next_edge()]
-    # from the start and not from the end, since the device's own delay may be part of what took long
+    # from the start and not from the end, because the duration may include the device's own delay
     until_s = max(started_s + (BURST_SHARE + REACH_PERIODS) * period.median_s, edges[0].at_s)
     while len(edges) < 2 or edges[-1].at_s < until_s:
         edges.append(watcher.next_edge())
@@ -167,9 +166,9 @@ def _run(
 def _judge(
     offsets_s: Sequence[float], runs: Sequence[Sequence[_Burst]], period: UpdatePeriod, idle: IdlePower
 ) -> PhaseTest:
-    """Decide by a one-way analysis of variance over the offsets, and by the size of what it finds.
+    """Decide by a one-way analysis of variance over the offsets, and by the size of the differences.
 
-    Energies are scaled to the mean length of the bursts: a burst that ran 5 % longer counts 5 % more anywhere.
+    Energies are scaled to the mean length of the bursts, because a burst that is 5 % longer uses 5 % more energy.
     """
     every = [run for group in runs for run in group]
     length_s = fmean(run.length_s for run in every)
@@ -189,16 +188,16 @@ def _judge(
 
     part_time: bool | None
     if mean_j <= 3 * max(idle.spread_w * period.median_s, spread_j) / sqrt(len(every)):
-        part_time, words = None, f"bursts of {length_s * 1000:.0f} ms do not stand out of rest"
+        part_time, words = None, f"bursts of {length_s * 1000:.0f} ms do not differ from rest"
     elif p_value < FALSE_ALARM and swing >= LEAST_SWING:
-        part_time, words = True, f"a burst counts for {min(means):.3g} to {max(means):.3g} J, as its phase has it"
+        part_time, words = True, f"a burst counts for {min(means):.3g} to {max(means):.3g} J, depending on its phase"
     elif spread_j <= MOST_SPREAD * mean_j:
         part_time, words = False, f"a burst counts for {mean_j:.3g} J at any phase, within {swing:.0%}"
     else:
-        part_time, words = None, f"bursts at one phase differ by {spread_j / mean_j:.0%} among themselves"
+        part_time, words = None, f"bursts at the same phase differ by {spread_j / mean_j:.0%}"
     share = _seen_share(runs, groups, period) if part_time else None if part_time is None else 1.0
     if part_time:
-        words += f"; about {share:.0%} of the time is seen"
+        words += f"; the counter sees about {share:.0%} of the time"
     return PhaseTest(
         part_time=part_time,
         p_value=p_value,
@@ -212,21 +211,21 @@ def _judge(
 
 
 def _rest_w(run: _Burst, every: Sequence[_Burst]) -> float:
-    """Power before a burst: the mean over the bursts around it, since a single one is noisy and rest may drift."""
+    """Return power before a burst: the mean over neighbouring bursts, because one value is noisy and rest may drift."""
     return fmean(other.rest_w for other in every if abs(other.number - run.number) <= REST_NEIGHBOURS)
 
 
 def _f_tail(between: float, within: float, freedom: tuple[int, int]) -> float:
-    """Probability of a ratio of variances as large or larger, by the F distribution."""
+    """Return the probability of a ratio of variances at least as large, from the F distribution."""
     if within <= 0:
         return 0.0 if between > 0 else 1.0
-    from scipy.special import fdtrc  # not at import: it would load numpy
+    from scipy.special import fdtrc  # imported here, because it loads numpy
 
     return float(fdtrc(*freedom, between / within))
 
 
 def _seen_share(runs: Sequence[Sequence[_Burst]], groups: Sequence[Sequence[float]], period: UpdatePeriod) -> float:
-    """The share of the update period that fits best, over all places where that share can lie."""
+    """Return the share of the update period that fits best, over all positions of that share."""
     points = [
         (run.after_s / period.median_s, run.length_s / period.median_s, energy_j)
         for group, energies in zip(runs, groups, strict=True)
@@ -236,7 +235,7 @@ def _seen_share(runs: Sequence[Sequence[_Burst]], groups: Sequence[Sequence[floa
     def misfit(share: float, begin: float) -> float:
         seen = [_overlap(begin, share, start, length) for start, length, _ in points]
         square = sum(one * one for one in seen)
-        # the best scale is left free, since nobody knows the true energy of a burst
+        # the scale is fitted too, because the true energy of a burst is unknown
         scale = sum(one * point[2] for one, point in zip(seen, points, strict=True)) / square if square else 0.0
         return sum((point[2] - scale * one) ** 2 for one, point in zip(seen, points, strict=True))
 
@@ -244,7 +243,7 @@ def _seen_share(runs: Sequence[Sequence[_Burst]], groups: Sequence[Sequence[floa
 
 
 def _overlap(begin: float, share: float, start: float, length: float) -> float:
-    """How much of a burst lies in [begin, begin + share], on a circle of length 1, relative to the burst."""
+    """Return the share of a burst that lies in [begin, begin + share], on a circle of length 1."""
     after = (start - begin) % 1.0
     end = after + min(length, 1.0)
     return (max(min(share, end) - after, 0.0) + max(min(1.0 + share, end) - 1.0, 0.0)) / length

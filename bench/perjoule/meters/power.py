@@ -1,4 +1,4 @@
-"""A meter over a power reading: looks at it during the window, and leaves the arithmetic to `samples`."""
+"""Meter over a power reading: samples it during the window; `samples` does the arithmetic."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from perjoule.warnings import warning
 
 LEARN_S = 1.0
 LEARN_POLL_S = 0.005
-# A quarter of the usual refresh tells its moment well enough. A poll costs 0.1 ms of CPU time, so faster sensors are
-# not followed through every refresh; below about 10 ms some drivers answer 0 W or NOT_SUPPORTED.
+# A quarter of the usual refresh is precise enough. A poll costs 0.1 ms of CPU time, so not every refresh of a faster
+# sensor is read; below about 10 ms some drivers answer 0 W or NOT_SUPPORTED.
 POLL_S = 0.025
 ASSUMED_PERIOD_S = 0.1  # every board of the last ten years refreshes at least as often (arXiv 2312.02741)
-DRAIN_S = 0.25  # a driver's buffer of 120 entries lasts for that at one entry in 2 ms; readings are slower
-SKEW_S = 0.005  # entries may look that far in the future, as the clocks are read one after the other
-OVERLAP_US = 10_000  # of one drain with the one before, for clocks that are slewed
-BUFFER_LATE_S = 2.0  # an entry that is older than that when it is drained is not news
+DRAIN_S = 0.25  # a driver's buffer of 120 entries lasts this long at one entry per 2 ms; readings are slower
+SKEW_S = 0.005  # entries may seem to be this far in the future, because the clocks are read one after the other
+OVERLAP_US = 10_000  # overlap of two drains, for clocks that are slewed
+BUFFER_LATE_S = 2.0  # entries that are older than this when they are drained are ignored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,12 @@ class PowerSource:
     """A power reading.
 
     Attributes:
-        words: What it is.
-        read: The power in W; may raise Fault.
-        averaging_s: What the sensor smooths over; 0 for an instant reading.
+        words: Description of the reading.
+        read: Reads the power in W; may raise Fault.
+        averaging_s: Averaging time of the sensor; 0 for an instant reading.
         scope: `GPU` or `MODULE`.
-        drain: The driver's own log, if readings come from there: entries (wall-clock us, W) newer than the given
-            time, none if there is no news; may raise Fault. `read` is then not called.
+        drain: Reads the driver's own log, if readings come from there: entries (wall-clock us, W) newer than the
+            given time, empty if there are none; may raise Fault. `read` is then not called.
     """
 
     words: str
@@ -58,19 +58,19 @@ class Sampler(Protocol):
         ...
 
     def samples(self) -> list[Sample]:
-        """What there is so far, in order of time."""
+        """Return the samples so far, in order of time."""
         ...
 
     def stop(self) -> list[Sample]:
-        """End, and hand over all samples in order of time. May be called again."""
+        """Stop, and return all samples in order of time. May be called again."""
         ...
 
 
 class PollSampler:
-    """Asks for a sample every `poll_s`, on the clock's own thread."""
+    """Takes a sample every `poll_s`, on the clock's own thread."""
 
     def __init__(self, sample: Callable[[], Sample], clock: Clock, poll_s: float) -> None:
-        """Nothing runs yet. `sample` never raises."""
+        """Create the sampler without starting it. `sample` must not raise."""
         self._sample = sample
         self._clock = clock
         self._poll_s = poll_s
@@ -78,16 +78,16 @@ class PollSampler:
         self._cancel: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Take the first sample here, so that there is one from before the work."""
+        """Take the first sample now, so that there is one from before the work."""
         self._take()
         self._cancel = self._clock.every(self._poll_s, self._take)
 
     def samples(self) -> list[Sample]:
-        """What there is so far."""
+        """Return the samples so far."""
         return self._samples.copy()
 
     def stop(self) -> list[Sample]:
-        """End the polling."""
+        """Stop polling."""
         self._cancel()
         return self._samples
 
@@ -96,10 +96,10 @@ class PollSampler:
 
 
 class BufferSampler:
-    """Drains a driver's ring buffer, whose entries carry wall-clock times, before it runs over.
+    """Drains a driver's ring buffer, whose entries have wall-clock times, before it overflows.
 
     The offset between wall clock and monotonic clock is measured at each drain. If the wall clock was set meanwhile,
-    an entry has the old offset or the new one: that which puts it after the drain before.
+    an entry has the old or the new offset: the one that puts it after the previous drain.
     """
 
     def __init__(
@@ -108,34 +108,34 @@ class BufferSampler:
         clock: Clock,
         wall_us: Callable[[], float],
     ) -> None:
-        """Nothing runs yet.
+        """Create the sampler without starting it.
 
         Args:
             drain: As in `PowerSource`.
-            clock: Time.
-            wall_us: The wall clock that the driver stamps its entries with, in us since 1970.
+            clock: The clock.
+            wall_us: Wall clock of the driver's entries, in us since 1970.
         """
         self._drain = drain
         self._clock = clock
         self._wall_us = wall_us
         self._samples: list[Sample] = []
         self._seen: set[int] = set()
-        self._last_s: float | None = None  # the newest entry
+        self._last_s: float | None = None  # time of the newest entry
         self._offset_us: float | None = None
         self._drained_s = clock.now() - BUFFER_LATE_S
         self._cancel: Callable[[], None] | None = None
 
     def start(self) -> None:
-        """Drain what is there, so that there are entries from before the work."""
+        """Drain the buffer, so that there are entries from before the work."""
         self._take()
         self._cancel = self._clock.every(DRAIN_S, self._take)
 
     def samples(self) -> list[Sample]:
-        """What was drained so far."""
+        """Return the entries drained so far."""
         return sorted(self._samples, key=lambda one: one.t_s)
 
     def stop(self) -> list[Sample]:
-        """End the draining with a last one."""
+        """Drain once more, then stop."""
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
@@ -145,7 +145,7 @@ class BufferSampler:
     def _take(self) -> None:
         offset_us = self._measure_offset_us()
         before_us = offset_us if self._offset_us is None else self._offset_us
-        # After a step, entries from before it have times by the old offset, those after it by the new one.
+        # After a step of the wall clock, entries from before it have the old offset, later ones the new offset.
         since_us = 0 if self._last_s is None else int(1e6 * self._last_s + min(offset_us, before_us)) - OVERLAP_US
         try:
             entries = self._drain(max(since_us, 0))
@@ -163,7 +163,7 @@ class BufferSampler:
         self._offset_us, self._drained_s = offset_us, now_s
 
     def _measure_offset_us(self) -> float:
-        """Wall clock minus monotonic clock; the tightest of three tries, since a thread may be held up in between."""
+        """Return wall clock minus monotonic clock; the best of three attempts, since the thread may be delayed."""
         tries = []
         for _ in range(3):
             before_s = self._clock.now()
@@ -173,7 +173,7 @@ class BufferSampler:
         return min(tries)[1]
 
     def _place_s(self, stamp_us: int, offsets_us: tuple[float, float], now_s: float) -> float | None:
-        """The entry on the monotonic clock, or None if it is no news by any offset."""
+        """Return the entry on the monotonic clock, or None if it is not new with any offset."""
         times_s = [(stamp_us - offset_us) / 1e6 for offset_us in offsets_us]
         for late_s in (0.0, BUFFER_LATE_S):  # drivers may write entries a little after their time
             for t_s in times_s:
@@ -183,15 +183,15 @@ class BufferSampler:
 
 
 def wall_clock_us() -> float:
-    """The clock that NVML stamps power samples with, in us since 1970."""
+    """Return the clock of NVML's power samples, in us since 1970."""
     return time.time_ns() / 1000
 
 
 class PowerMeter(BaseMeter[Sampler]):
-    """Integrates sampled power; the fallback where there is no energy counter.
+    """Meter that integrates sampled power; the fallback if there is no energy counter.
 
-    Each window begins at a random moment of the sensor's refresh: repeats then see different parts of work that is
-    in step with it, and their mean comes right even if the sensor looks only part of the time.
+    Each window begins at a random phase of the sensor's refresh: repeats then see different parts of work that is in
+    step with it, and their mean is unbiased even if the sensor sees only part of the time.
     """
 
     watches = True
@@ -210,22 +210,22 @@ class PowerMeter(BaseMeter[Sampler]):
         on_close: Callable[[], None] | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        """Watch the reading for a second: its refresh period, and a first idle power.
+        """Observe the reading for a second to measure refresh period and idle power.
 
         Args:
-            name: As the user would type it.
-            why: What it reads and why it was taken.
-            source: Words for `method`.
-            power: The reading.
-            clock: Time.
-            boundary: What it covers.
-            limit_w: The board's power limit, for sanity checks and for windows too short to be seen.
-            notes: Coded warnings that hold for every reading.
+            name: Name that opens the meter.
+            why: What it reads and why it was chosen.
+            source: Description for `method`.
+            power: The power reading.
+            clock: The clock.
+            boundary: The part of the system that the reading covers.
+            limit_w: The board's power limit, for sanity checks and for very short windows.
+            notes: Coded warnings of every reading.
             on_close: Called once at close.
-            chance: For the phase of windows.
+            chance: Random numbers for the phase of windows.
 
         Raises:
-            MeterError: No answers in that second.
+            MeterError: The source did not answer in that second.
         """
         self._power = power
         self._source = source
@@ -243,8 +243,8 @@ class PowerMeter(BaseMeter[Sampler]):
 
     @property
     def idle(self) -> IdlePower:
-        """Power at rest as last learnt."""
-        assert self._idle is not None, "learnt in the constructor"
+        """Power at rest, as last measured."""
+        assert self._idle is not None, "measured in the constructor"
         return self._idle
 
     @property
@@ -252,13 +252,13 @@ class PowerMeter(BaseMeter[Sampler]):
         """Source, period and polling."""
         how = "logged by the driver" if self._power.drain is not None else f"polled every {self.timing.poll_s:.3f} s"
         return (
-            f"{self._source}, {how}, period {self.timing.period_s:.3f} s, begun at random phase; "
+            f"{self._source}, {how}, period {self.timing.period_s:.3f} s, started at a random phase; "
             "sensor gain (about 5 %) not in the bound"
         )
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Mean power in W over `seconds`, at least one averaging window; None if there are no answers."""
-        # What is left of earlier work in the smoothing must run out first.
+        """Return mean power in W over `seconds`, at least one averaging time; None if the source does not answer."""
+        # The sensor's average must not include earlier work.
         self.clock.sleep(self._power.averaging_s)
         return self.idle_power_w if self._learn(self._watch(seconds, self.timing.poll_s)) else None
 
@@ -270,11 +270,14 @@ class PowerMeter(BaseMeter[Sampler]):
         else:
             period_s = refresh_period(samples)
         if period_s is None:
-            self.notes = (*self.notes, warning("W209", f"{self._power.words} did not change, 0.1 s is assumed"))
+            self.notes = (
+                *self.notes,
+                warning("W209", f"{self._power.words} did not change, a period of 0.1 s is assumed"),
+            )
         period_s = min(period_s or ASSUMED_PERIOD_S, ASSUMED_PERIOD_S * 2)
         if self._power.drain is not None:
             return SensorTiming(poll_s=period_s, period_s=period_s, averaging_s=averaging_s)
-        # What is looked at more rarely than it is refreshed is as good as a sensor that is refreshed more rarely.
+        # If polls are rarer than refreshes, the polling interval is the effective period.
         period_s = max(period_s, POLL_S)
         return SensorTiming(poll_s=POLL_S, period_s=period_s, averaging_s=averaging_s, late_s=POLL_S / 2)
 
@@ -294,7 +297,7 @@ class PowerMeter(BaseMeter[Sampler]):
         return True
 
     def _watch(self, seconds: float, poll_s: float) -> list[Sample]:
-        """Samples of the next `seconds`."""
+        """Return samples of the next `seconds`."""
         begun_s = self.clock.now()
         sampler = self._sampler(poll_s)
         sampler.start()
@@ -316,7 +319,7 @@ class PowerMeter(BaseMeter[Sampler]):
         return BufferSampler(drain_and_look, self.clock, wall_clock_us)
 
     def _sample(self) -> Sample:
-        """One poll; polled too fast, some drivers answer 0 W, which no powered board draws."""
+        """Poll once; if polled too fast, some drivers answer 0 W, which is impossible."""
         try:
             power_w, problem = self._power.read(), f"{self._power.words} answered 0 W"
         except Fault as fault:
@@ -334,13 +337,13 @@ class PowerMeter(BaseMeter[Sampler]):
     def _end(self, state: Sampler, started_s: float, stopped_s: float) -> EnergyReading:
         follow_s = self.timing.follow_s(stopped_s - started_s)
         if self._power.drain is not None:
-            follow_s = max(follow_s, self.timing.period_s)  # for the last entries to arrive
+            follow_s = max(follow_s, self.timing.period_s)  # until the last entries have arrived
         try:
             self.clock.sleep(follow_s)
         finally:
             samples = state.stop()
         result = integrate(samples, started_s, stopped_s, self.timing, self.idle, self._limit_w, self._swing_w)
-        # for the windows to come: looks that show nothing but the window
+        # for later windows: readings that cover only the window
         inside = [
             one.power_w
             for one in samples
@@ -355,7 +358,7 @@ class PowerMeter(BaseMeter[Sampler]):
         )
 
     def _forecast(self, state: Sampler, elapsed_s: float) -> Forecast | None:
-        if self._power.averaging_s > self.timing.period_s:  # it would have to be waited for
+        if self._power.averaging_s > self.timing.period_s:  # the meter would have to wait
             return None
         now_s = self.clock.now()
         samples = state.samples()
@@ -369,7 +372,7 @@ class PowerMeter(BaseMeter[Sampler]):
         return Forecast(energy_j=result.energy_j, uncertainty_j=result.uncertainty_j)
 
     def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
-        if self._power.averaging_s > self.timing.period_s:  # it sees all of the time
+        if self._power.averaging_s > self.timing.period_s:  # the average covers all of the time
             return None
         return aliasing(repeat_s, self.timing.period_s, int(duration_s / self.timing.period_s))
 
@@ -384,7 +387,7 @@ class PowerMeter(BaseMeter[Sampler]):
 def _trace(
     samples: Sequence[Sample], started_s: float, stopped_s: float, power: PowerSource, timing: SensorTiming
 ) -> PowerTrace | None:
-    """The samples inside the window; None if there are none."""
+    """Return the samples inside the window; None if there are none."""
     inside = [
         (one.t_s - started_s, one.power_w)
         for one in samples

@@ -1,4 +1,4 @@
-"""The process tree below a process, and the CPU time of what runs in it. Linux; elsewhere the tree looks empty."""
+"""Descendants of a process and their CPU time, on Linux; on other systems there are no descendants."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PROC = Path("/proc")
 
 
 def descendants(pid: int | None = None, proc: Path = PROC) -> list[int]:
-    """Ids of the processes below `pid` (this one by default), those included that have ended and wait for their parent.
+    """Return the ids of the descendants of `pid` (by default this process), including zombies.
 
-    The kernel lists a thread's children if it was built to (CONFIG_PROC_CHILDREN); if not, all processes are asked for
-    their parents, which takes some 20 us each.
+    The kernel lists a thread's children if it was built with CONFIG_PROC_CHILDREN; if not, the parents of all processes
+    are read, which takes about 20 us per process.
     """
     top = os.getpid() if pid is None else pid
     children = _by_parent(proc) if _children_of(top, proc) is None else None
@@ -27,7 +27,7 @@ def descendants(pid: int | None = None, proc: Path = PROC) -> list[int]:
 
 
 def running_cpu_s(pid: int | None = None, proc: Path = PROC) -> float:
-    """CPU seconds, user and system, of all descendants and of their own ended children; in ticks of 10 ms each."""
+    """Return CPU seconds, user and system, of all descendants and their ended children, each in ticks of 10 ms."""
     ticks = 0
     for one in descendants(pid, proc):
         fields = _stat(one, proc)
@@ -37,7 +37,7 @@ def running_cpu_s(pid: int | None = None, proc: Path = PROC) -> float:
 
 
 def _children_of(pid: int, proc: Path) -> list[int] | None:
-    """Direct children by the kernel's own list; None if it keeps none, or the process is gone."""
+    """Return direct children from the kernel's list; None if there is no list, or the process has ended."""
     try:
         threads = list((proc / str(pid) / "task").iterdir())
     except OSError:
@@ -47,7 +47,7 @@ def _children_of(pid: int, proc: Path) -> list[int] | None:
     for thread in threads:
         try:
             found += [int(word) for word in (thread / "children").read_bytes().split()]
-        except OSError:  # no such list, or the thread has ended
+        except OSError:  # there is no list, or the thread has ended
             missing += 1
     return None if missing == len(threads) else found
 
@@ -63,9 +63,9 @@ def _by_parent(proc: Path) -> dict[int, list[int]]:
 
 
 def _stat(pid: int, proc: Path) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third on (state, parent, …); None if the process is gone.
+    """Return the fields of /proc/PID/stat from the third on (state, parent, …); None if the process has ended.
 
-    The second is the program's name, in parentheses, and may hold spaces and parentheses itself.
+    The second field is the program's name in parentheses, which may contain spaces and parentheses.
     """
     try:
         return (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()

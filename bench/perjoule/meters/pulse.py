@@ -1,16 +1,16 @@
-"""Notices that a window was stopped: SIGSTOP, a frozen container, a machine that slept.
+"""Detects that the process was suspended in a window, e.g. by SIGSTOP, a frozen container or system sleep.
 
     beat   beat   beat                        beat   beat
     ──┼──────┼──────┼──────────── hole ─────────┼──────┼──     the watching thread, ten times a second or more
 
-Stopped work does nothing, but its clock and its device go on, so the joules of such a window belong to nobody's image.
-A stopped process has a watching thread that did not beat. So has a busy one, if the thread could not run: it waited
-for a CPU, or for the interpreter's lock that a long C call holds. The kernel counts both for every thread
-(`/proc/thread-self/schedstat`: nanoseconds of waiting, number of turns), and they are taken off; a thread that waits
-for the lock takes a turn every `sys.getswitchinterval()`.
+While a process is suspended, its clock and its device continue, so the joules of such a window are not those of its
+images. In a suspended process the watching thread does not beat. The same is true in a busy process if the thread
+cannot run, because it waits for a CPU, or for the interpreter's lock during a long C call. The kernel counts both for
+every thread (`/proc/thread-self/schedstat`: nanoseconds of waiting, number of turns), so they are subtracted; a thread
+that waits for the lock takes a turn every `sys.getswitchinterval()`.
 
-A machine that slept stops the monotonic clock too. CLOCK_BOOTTIME goes on, and tells by how much. The wall clock is no
-witness: it is set by people and by NTP.
+Sleep of the machine stops the monotonic clock too, but not CLOCK_BOOTTIME, so their difference is the time of sleep.
+The wall clock is not used, because users and NTP may set it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from perjoule.meters.clock import WATCHER, Clock
 from perjoule.warnings import warning
 
 BEAT_S = 0.1  # for meters that have no watching thread of their own
-HOLE_S = 0.5  # without a beat, beyond what is excused; looks are up to 0.25 s apart
-HOLE_UNSURE_S = 2.0  # where the kernel does not tell why a thread did not run
-ASLEEP_S = 0.05  # two clocks are read one after the other
+HOLE_S = 0.5  # without a beat, after subtracting waiting; readings are up to 0.25 s apart
+HOLE_UNSURE_S = 2.0  # if the kernel does not report why a thread did not run
+ASLEEP_S = 0.05  # tolerance, because two clocks are read one after the other
 
 
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """What the kernel counts for a thread: seconds of waiting for a CPU, and how often it got one."""
+    """Kernel counters of a thread: seconds of waiting for a CPU, and number of turns."""
 
     waited_s: float
     count: int
 
 
 class Pulse:
-    """The beats of one window after the other."""
+    """The beats of a window; reused for the next window."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -49,10 +49,10 @@ class Pulse:
         self._turns: _Turns | None = None
 
     def begin(self) -> None:
-        """The window begins now, and the watching thread has been started."""
+        """Begin a window; the watching thread has already been started."""
         watcher = _newest_watcher()
         with self._lock:
-            self._has_thread = watcher is not None  # on virtual time nobody else is there
+            self._has_thread = watcher is not None  # on virtual time there is no other thread
             self._file = _open(f"/proc/self/task/{watcher}/schedstat") if watcher is not None else None
             self._turns = self._read()
             self._longest_s = 0.0
@@ -61,13 +61,13 @@ class Pulse:
             self._open = True
 
     def beat(self) -> None:
-        """To be called by the watching thread as often as it looks at anything."""
+        """Record a beat; the watching thread calls this at every reading."""
         with self._lock:
             if self._open:
                 self._count()
 
     def end(self) -> str | None:
-        """The window ends now; the coded reason why it is worthless, None if it is not."""
+        """End the window; return the coded reason if it is invalid, else None."""
         with self._lock:
             if not self._open:
                 return None
@@ -85,7 +85,7 @@ class Pulse:
         return None
 
     def _count(self) -> None:
-        """Compare the time since the last beat with what the thread may have waited for."""
+        """Compare the time since the last beat with the waiting time of the thread."""
         now_s, turns, before = self._clock.now(), self._read(), self._turns
         excused_s = 0.0
         if turns is not None and before is not None:
@@ -111,6 +111,6 @@ def _open(file: str) -> int | None:
 
 
 def _newest_watcher() -> int | None:
-    """The native id of the watching thread that was started last; None if there is none."""
+    """Return the native id of the watching thread that was started last; None without a thread."""
     ids = [thread.native_id for thread in threading.enumerate() if thread.name == WATCHER]
     return ids[-1] if ids else None

@@ -1,12 +1,12 @@
-"""CPU packages and memory through Linux powercap (RAPL): files that count microjoules and wrap around.
+"""Meter of CPU packages and memory with Linux powercap (RAPL): files that count microjoules and wrap around.
 
     /sys/class/powercap/intel-rapl:0/     name: package-0   energy_uj   max_energy_range_uj   (AMD too)
     /sys/class/powercap/intel-rapl:0:0/   name: core        inside the package: not counted again
-    /sys/class/powercap/intel-rapl:0:1/   name: dram        beside the package: counted
+    /sys/class/powercap/intel-rapl:0:1/   name: dram        outside the package: counted
     /sys/class/powercap/intel-rapl:1/     name: psys        contains the package: not counted
 
-The counters refresh about every millisecond, so windows are not aligned to edges: one refresh at the window's
-own power bounds what the two ends can be off by, 0.2 J at 100 W.
+The counters refresh about every millisecond, so windows are not aligned to edges: the error of the two ends is at
+most one refresh at the window's power, e.g. 0.2 J at 100 W.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from perjoule.types import EnergyReading
 
 POWERCAP = Path("/sys/class/powercap")
 EDGES_LEARNT = 11
-STUCK_AFTER_S = 0.2  # 200 refreshes; in virtual machines the files may exist and never move
+STUCK_AFTER_S = 0.2  # 200 refreshes; in virtual machines the files may exist but never change
 POLL_S = 0.0002
-# What a domain draws at most, where it does not tell: above any socket sold. More means that the counter was reset.
+# Maximum power of a domain that does not report one, above that of any socket. More means that the counter was reset.
 MOST_POWER_W = 500.0
-LIMIT_HEADROOM = 2.0  # sockets go well above their long-term limit, for seconds
-LOOK_S = 1.0  # inside a window; a counter of 65 kJ goes round in two minutes at the earliest
-LEAST_REFRESHES = 10.0  # shorter windows can hold much less than their share
-PEAK_TO_MEAN = 2.0  # power at the ends against its mean over the window, for the bound
+LIMIT_HEADROOM = 2.0  # sockets exceed their long-term limit for seconds
+LOOK_S = 1.0  # inside a window; a counter of 65 kJ wraps around in two minutes at the earliest
+LEAST_REFRESHES = 10.0  # shorter windows can show much less than their share
+PEAK_TO_MEAN = 2.0  # power at the ends relative to its mean over the window, for the bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """One counter.
+    """One RAPL counter.
 
     Attributes:
-        name: `package-0`, `dram`.
-        file: `energy_uj`.
+        name: Name, e.g. `package-0` or `dram`.
+        file: Path of `energy_uj`.
         wraps_at_j: Energy at which the counter starts again from 0 (some 65 to 262 kJ).
         most_w: Power that the domain cannot exceed over a window.
     """
@@ -53,18 +53,18 @@ class Domain:
     most_w: float = MOST_POWER_W
 
     def read_j(self) -> float:
-        """The counter in J. Raises Fault W220 if it cannot be read."""
+        """Return the counter in J. Raises Fault W220 if it cannot be read."""
         try:
             return int(self.file.read_text(encoding="ascii")) / 1e6
         except (OSError, ValueError) as error:
             raise Fault("W220", f"{self.file}: {error}") from error
 
     def between_j(self, first_j: float, last_j: float, duration_s: float) -> float:
-        """Energy from one value to another `duration_s` later, round the end of the counter if need be.
+        """Return the energy between two values `duration_s` apart; the counter may have wrapped around.
 
         Raises:
-            Fault: W210 if it is more than the domain can draw, since a counter that was reset looks like one that
-                went round; W221 if it could have gone round once more in that time.
+            Fault: W210 if it is more than the domain can draw, because a reset looks like a wrap-around; W221 if the
+                counter may have wrapped around once more in that time.
         """
         energy_j = last_j - first_j if last_j >= first_j else last_j - first_j + self.wraps_at_j
         most_j = self.most_w * duration_s
@@ -76,10 +76,10 @@ class Domain:
 
 
 def find_domains(root: Path = POWERCAP) -> list[Domain]:
-    """Packages and their memory, readable.
+    """Return all readable packages and their memory.
 
     Raises:
-        MeterError: There are none, or they may not be read: names the file and the remedy.
+        MeterError: There are none, or they cannot be read; the message names the file and the remedy.
     """
     folders = {
         path.name: path for path in sorted([*root.glob("intel-rapl:*"), *root.glob("intel-rapl:*/intel-rapl:*")])
@@ -94,7 +94,7 @@ def find_domains(root: Path = POWERCAP) -> list[Domain]:
 
 
 def _domain(folder: Path) -> Domain | None:
-    """The domain of a powercap folder, or None if it is not one of those that are summed."""
+    """Return the domain of a powercap folder, or None if it is not part of the sum."""
     try:
         name = (folder / "name").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -107,18 +107,18 @@ def _domain(folder: Path) -> Domain | None:
         wraps_at_j = int((folder / "max_energy_range_uj").read_text(encoding="ascii")) / 1e6
     except PermissionError as error:
         raise MeterError(
-            f"rapl: {error.filename} is readable by root only (since CVE-2020-8694); allow it with "
+            f"rapl: only root can read {error.filename} (since CVE-2020-8694); allow it with "
             f"`sudo chmod a+r {folder.parent}/intel-rapl:*/energy_uj {folder.parent}/intel-rapl:*:*/energy_uj`, "
-            'or for good with the udev rule `SUBSYSTEM=="powercap", ACTION=="add", '
+            'or permanently with the udev rule `SUBSYSTEM=="powercap", ACTION=="add", '
             'RUN+="/bin/chmod a+r /sys%p/energy_uj"`'
         ) from error
     except (OSError, ValueError) as error:
-        raise MeterError(f"rapl: {file} cannot be read: {error}; see whether the kernel log says why") from error
+        raise MeterError(f"rapl: {file} cannot be read: {error}; check the kernel log for the reason") from error
     return Domain(name=name, file=file, wraps_at_j=wraps_at_j, most_w=_most_w(folder))
 
 
 def _most_w(folder: Path) -> float:
-    """Twice the highest limit that may be set for the domain; MOST_POWER_W where it does not tell."""
+    """Return twice the highest limit that may be set for the domain; MOST_POWER_W if it is unknown."""
     try:
         limit_w = int((folder / "constraint_0_max_power_uw").read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):
@@ -128,7 +128,7 @@ def _most_w(folder: Path) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """All counters in J, read together at `t_s`."""
+    """Values of all counters in J at `t_s`."""
 
     t_s: float
     values_j: tuple[float, ...]
@@ -136,7 +136,7 @@ class Look:
 
 @dataclass(slots=True)
 class _Open:
-    """A window on its way: looks so far, when the last one was due, and how to end the looking."""
+    """An open window: readings so far, time of the last one, and the function that stops them."""
 
     looks: list[Look]
     looked_s: float = 0.0
@@ -144,25 +144,25 @@ class _Open:
 
 
 class RaplMeter(BaseMeter[_Open]):
-    """The sum over CPU packages and their memory.
+    """Meter of the sum of CPU packages and their memory.
 
-    The counters are looked at once a second inside a window, so that none goes round unseen, and so that one which
-    fails on the way takes along no more than a second.
+    Inside a window the counters are read once per second, so that no wrap-around is missed, and a counter that fails
+    loses at most a second.
     """
 
     watches = True
 
     def __init__(self, root: Path = POWERCAP, clock: Clock | None = None) -> None:
-        """Find the domains and watch the first package's counter move.
+        """Find the domains and check that the first package's counter changes.
 
-        Memory whose counter stands still, as some machines have it, is left out.
+        Memory with a counter that does not change, as on some machines, is left out.
 
         Args:
             root: The powercap folder.
-            clock: Time.
+            clock: The clock.
 
         Raises:
-            MeterError: No domains, no permission, or a package whose counter stands still.
+            MeterError: There are no domains, permission is denied, or a package's counter does not change.
         """
         clock = clock or SystemClock()
         domains = find_domains(root)
@@ -182,7 +182,7 @@ class RaplMeter(BaseMeter[_Open]):
         self._cpu = cpu_name()
         why = f"reads the CPU's own energy counters ({', '.join(names)})"
         if dead:
-            why += f"; {dead[0].file} stands still, so memory is left out"
+            why += f"; {dead[0].file} does not change, so memory is left out"
         super().__init__(
             name="rapl",
             why=why,
@@ -198,12 +198,12 @@ class RaplMeter(BaseMeter[_Open]):
 
     @property
     def method(self) -> str:
-        """Domains and refresh period."""
+        """Description of the source: domains and refresh period."""
         names = "+".join(domain.name for domain in self._domains)
         return f"rapl {names}, refreshed every {self._period_s * 1000:.1f} ms at most"
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Mean power in W of all domains over `seconds` (at least 10 ms); None if a counter fails."""
+        """Return mean power in W of all domains over `seconds` (at least 10 ms); None if a counter fails."""
         try:
             first = self._look_at_all()
             self.clock.sleep(max(seconds, 0.01))
@@ -218,7 +218,7 @@ class RaplMeter(BaseMeter[_Open]):
         return Look(t_s=self.clock.now(), values_j=tuple(domain.read_j() for domain in self._domains))
 
     def _between_j(self, first: Look, last: Look) -> float:
-        """Energy of all domains between two looks; the values may be one refresh old. Raises Fault."""
+        """Return the energy of all domains between two readings; the values may be one refresh old. Raises Fault."""
         duration_s = last.t_s - first.t_s + self._period_s
         values = zip(self._domains, first.values_j, last.values_j, strict=True)
         return sum(domain.between_j(one, other, duration_s) for domain, one, other in values)
@@ -234,7 +234,7 @@ class RaplMeter(BaseMeter[_Open]):
             try:
                 state.looks.append(self._look_at_all())
             except Fault:
-                return  # the last look will say why, or the next one is soon enough
+                return  # the last reading will report the reason, or the next one will succeed
 
         state.looks.append(self._look_at_all())
         state.looked_s = self.clock.now()
@@ -256,7 +256,7 @@ class RaplMeter(BaseMeter[_Open]):
         duration_s = max(stopped_s - started_s, 1e-9)
         idle_w = self.idle_power_w or 0.0
         if energy_j < 0.5 * idle_w * duration_s and duration_s > LEAST_REFRESHES * self._period_s:
-            # a counter that was reset soon after it had started from 0 does not look like one that went round
+            # a reset soon after the counter started from 0 does not look like a wrap-around
             raise Fault("W213", f"{energy_j:.3f} J in {duration_s:.3f} s is less than half of {idle_w:.1f} W at rest")
         peak_w = PEAK_TO_MEAN * max(energy_j / duration_s, idle_w)
         uncertainty_j = peak_w * self._period_s + len(self._domains) * 1e-4  # units are 61 uJ at the coarsest
@@ -267,7 +267,7 @@ class RaplMeter(BaseMeter[_Open]):
 
 
 def _standing_still(domains: Sequence[Domain], before_j: Sequence[float], clock: Clock) -> list[Domain]:
-    """Those whose counters have not moved since `before_j`, nor do in the time after which one counts as stuck."""
+    """Return the domains whose counters do not change from `before_j` within `STUCK_AFTER_S`."""
     pairs = [(domain, one_j) for domain, one_j in zip(domains, before_j, strict=True) if domain.read_j() == one_j]
     if not pairs:
         return []
@@ -276,4 +276,6 @@ def _standing_still(domains: Sequence[Domain], before_j: Sequence[float], clock:
 
 
 def _dead(domain: Domain, reason: str) -> MeterError:
-    return MeterError(f"rapl: {domain.file} does not count ({reason}); virtual machines often show dead counters")
+    return MeterError(
+        f"rapl: {domain.file} does not count ({reason}); counters of virtual machines often do not change"
+    )

@@ -1,9 +1,9 @@
-"""Replays a stored power trace: the n-th window gets the next stretch of it, as long as the window took.
+"""Replays a stored power trace: each window gets the next part of the trace, as long as the window.
 
     trace    ├───────────────┼──────────┼─────────────────────────┤
                window 1         window 2      window 3 …             past the end: no number
 
-Time between windows consumes nothing, so a replay gives the same joules however long the program sets up.
+Time between windows does not use the trace, so a replay gives the same joules whatever the duration of the set-up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StoredTrace:
     provenance: Provenance
 
     def power_at_w(self, t_s: float) -> float:
-        """Power in W at a time inside the trace; at a seam between trials, that of the later one."""
+        """Return power in W at a time inside the trace; between two trials, that of the later one."""
         right = min(bisect_right(self.t_s, t_s), len(self.t_s) - 1)
         left = right - 1
         span_s = self.t_s[right] - self.t_s[left]
@@ -44,7 +44,7 @@ class StoredTrace:
         return self.power_w[left] + share * (self.power_w[right] - self.power_w[left])
 
     def cut(self, begin_s: float, end_s: float) -> tuple[list[float], list[float]]:
-        """The samples from `begin_s` to `end_s`, with interpolated ones at both ends."""
+        """Return the samples from `begin_s` to `end_s`, with interpolated ones at both ends."""
         first, last = bisect_right(self.t_s, begin_s), bisect_left(self.t_s, end_s)
         times = [begin_s, *self.t_s[first:last], end_s]
         powers = [self.power_at_w(begin_s), *self.power_w[first:last], self.power_at_w(end_s)]
@@ -52,9 +52,9 @@ class StoredTrace:
 
 
 def read_trace(file: Path) -> StoredTrace:
-    """Read CSV or Parquet with the columns of `power.parquet`; trials follow each other in the order of the file.
+    """Read CSV or Parquet with the columns of `power.parquet`; trials are joined in the order of the file.
 
-    Raises MeterError naming file, row and column where it cannot be used.
+    Raises a MeterError with file, row and column if the trace cannot be used.
     """
     rows = _rows(file)
     if len(rows) < 2:
@@ -70,12 +70,14 @@ def read_trace(file: Path) -> StoredTrace:
             trial = row.get("trial_id")
             offset_s = (times[-1] if times else 0.0) - t_s
         elif t_s <= last_s:
-            raise MeterError(f"replay: {file}, sample {number}: t_s is {t_s:g} after {last_s:g}, must grow in a trial")
+            raise MeterError(
+                f"replay: {file}, sample {number}: t_s is {t_s:g} after {last_s:g}; times must increase in a trial"
+            )
         last_s = t_s
         times.append(t_s + offset_s)
         powers.append(power_w)
     if not times[-1] > 0:
-        raise MeterError(f"replay: {file} covers no time: every trial has a single sample")
+        raise MeterError(f"replay: {file} has no duration: every trial has a single sample")
     provenances = _words(rows, "provenance", PROVENANCES, file)
     boundaries = _words(rows, "boundary", get_args(Boundary), file) or {"estimate"}
     if len(boundaries) > 1:
@@ -93,16 +95,16 @@ def read_trace(file: Path) -> StoredTrace:
 def _rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise MeterError(f"replay: {file} is not a file; give a trace as replay:FILE (columns: {COLUMNS})")
-    import polars  # costs a tenth of a second, so only where a table is read
+    import polars  # takes a tenth of a second, so it is imported only if a table is read
 
     try:
         if file.suffix.lower() in {".parquet", ".pq"}:
             table = polars.read_parquet(file)
         else:
             table = polars.read_csv(file, infer_schema_length=None, comment_prefix="#")
-    # polars panics, which is no Exception, over some damaged bytes
+    # polars panics, which is not an Exception, on some damaged bytes
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__  # the rest is advice on polars
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__  # the other lines are about polars
         raise MeterError(f"replay: {file} cannot be read: {reason}; columns: {COLUMNS}") from error
     absent = [column for column in ("t_s", "power_w") if column not in table.columns]
     if absent:
@@ -122,7 +124,7 @@ def _number(value: Any, column: str, file: Path, number: int) -> float:
 
 
 def _words(rows: list[dict[str, Any]], column: str, allowed: tuple[str, ...], file: Path) -> set[str]:
-    """The distinct words of a column, empty if there is none."""
+    """Return the distinct texts of a column, empty if the column is missing."""
     words = {str(row[column]) for row in rows if row.get(column) is not None}
     strange = sorted(words.difference(allowed))
     if strange:
@@ -131,10 +133,10 @@ def _words(rows: list[dict[str, Any]], column: str, allowed: tuple[str, ...], fi
 
 
 class ReplayMeter(BaseMeter[float]):
-    """Windows over a stored trace.
+    """Meter whose windows read a stored trace.
 
-    The bound is what the trace leaves open between its samples: half of each change times its interval. It
-    says nothing about how well the trace itself was measured.
+    The bound is the uncertainty between the samples of the trace: half of each change times its interval. It does not
+    include the errors of the trace itself.
     """
 
     def __init__(self, file: Path | str, clock: Clock | None = None) -> None:
@@ -144,7 +146,7 @@ class ReplayMeter(BaseMeter[float]):
         self._cursor_s = 0.0
         super().__init__(
             name=f"replay:{file}",
-            why=f"replays {self._trace.t_s[-1]:.3f} s of stored power from {file}; nothing is measured",
+            why=f"replays {self._trace.t_s[-1]:.3f} s of stored power from {file}, without measurement",
             boundary=self._trace.boundary,
             provenance=self._trace.provenance,
             clock=clock,
@@ -152,11 +154,11 @@ class ReplayMeter(BaseMeter[float]):
 
     @property
     def method(self) -> str:
-        """The file and what it says of itself."""
+        """Description of the source: the file and its own source."""
         return f"replay of {self._file.name} ({self._trace.source})"
 
     def learn_idle(self, seconds: float) -> float | None:
-        """None: a stored trace does not say when its device was at rest."""
+        """Return None: a stored trace does not record when its device was at rest."""
         return None
 
     def _begin(self) -> float:
@@ -167,7 +169,7 @@ class ReplayMeter(BaseMeter[float]):
         length_s = self._trace.t_s[-1]
         self._cursor_s = min(end_s, length_s)
         if end_s > length_s:
-            raise Fault("W240", f"the window asks for {state:.3f} to {end_s:.3f} s of a trace of {length_s:.3f} s")
+            raise Fault("W240", f"the window needs {state:.3f} to {end_s:.3f} s of a trace of {length_s:.3f} s")
         times, powers = self._trace.cut(state, end_s)
         pieces = list(zip(pairwise(times), pairwise(powers), strict=True))
         energy_j = sum((right - left) * (one + other) / 2 for (left, right), (one, other) in pieces)

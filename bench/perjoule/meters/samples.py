@@ -1,20 +1,20 @@
-r"""From power samples to a reading. Pure: no clock, no device.
+r"""Computes a reading from power samples, without a clock or a device.
 
 A sensor shows the mean power of some time before its last refresh, and is refreshed every T. There are two ways to
-a window's energy:
+compute a window's energy:
 
-    inside      An instant sensor looks at the last T or less, perhaps only at a quarter of it (arXiv 2312.02741). Each
-                refresh stands for the T before it, but only if all of that lies in the window; what is left at the
-                ends, less than T each, is expected to go on as the looks next to it do. What the device does around
-                the window plays no part.
+    inside      An instant sensor covers the last T or less, perhaps only a quarter of it (arXiv 2312.02741). Each
+                refresh is used for the T before it, but only if all of that lies in the window; the rest at the
+                ends, less than T each, is assumed to continue like the readings next to it. What the device does around
+                the window has no effect.
 
         shown by   |--- a ---|--- b ---|--- c ---|--- d ---|
-        refreshes  |         |         |         |         |         a has seen what was before the window
-        window          |<---------------------------->|             d has seen what came after it
+        refreshes  |         |         |         |         |         a includes time before the window
+        window          |<---------------------------->|             d includes time after it
         counted as      |b ~~|--- b ---|--- c ---|c ~~~|
 
-    followed    A sensor that averages over A, or a window without two looks inside: what the work added is fully shown
-                only A + T after its end. The samples are integrated until then, and the rest is taken off.
+    followed    A sensor that averages over A, or a window without two readings inside: the work is fully shown
+                only A + T after its end. The samples are integrated until then, and the rest is subtracted.
 
         energy = integral to (stopped_s + settle) - settle * P_idle
 """
@@ -32,22 +32,22 @@ from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, idle_uncertainty_w
 from perjoule.types import IdlePower
 from perjoule.warnings import warning
 
-GAP_POLLS = 2.5  # two samples further apart than so many poll intervals have a hole between them
-MOST_MISSING = 0.5  # of a window in holes: more than that, and there is no number
-LOST_PERIODS, LOST_S = 3.0, 0.3  # a source that has been silent for so long when the window ends is gone
-LOOKS_FOR_PATTERN = 4  # fewer say nothing about how power goes on
-LEAST_SEEN = 0.2  # share of time that the most short-sighted of published sensors sees (arXiv 2312.02741)
-SIGMAS = 3.0  # and so many more over the looks but one, as the spread of few looks is badly known
+GAP_POLLS = 2.5  # there is a gap between two samples if they are more than this many poll intervals apart
+MOST_MISSING = 0.5  # of a window in gaps: with more, there is no number
+LOST_PERIODS, LOST_S = 3.0, 0.3  # a source without an answer for this long at the end of the window is lost
+LOOKS_FOR_PATTERN = 4  # fewer readings do not show how power continues
+LEAST_SEEN = 0.2  # smallest share of time that a published sensor sees (arXiv 2312.02741)
+SIGMAS = 3.0  # plus the same divided by the number of readings minus one, since the spread of few readings is uncertain
 SIGMAS_PER_LOOK = 10.0
-UNSEEN_LOOKS = 1.75  # looks at the far end of the range that the others may have missed; tried on rare bursts
-BLIND_SHARE = 0.3  # of T at mean power: nobody saw the last part of a refresh at either end
-BLIND_AVERAGE = 0.1  # of A at rest power: an average over A hides how rest varies within
+UNSEEN_LOOKS = 1.75  # readings at the far end of the range that may have been missed; tested with rare bursts
+BLIND_SHARE = 0.3  # of T at mean power: the last part of a refresh at either end is not covered
+BLIND_AVERAGE = 0.1  # of A at rest power: an average over A hides variations of rest
 STEP_VARIANCE = 1 / 12  # of a step that may be anywhere between two looks, relative to T and its height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A look at a power sensor: W, or None where it gave no answer (an error or 0 W), with the reason if there is."""
+    """A reading of a power sensor in W, or None if it failed (an error or 0 W), with the reason if known."""
 
     t_s: float
     power_w: float | None
@@ -56,13 +56,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorTiming:
-    """How a sensor is looked at, in s.
+    """Timing of a sensor and of its polling, in s.
 
     Attributes:
-        poll_s: Between two looks.
+        poll_s: Time between two polls.
         period_s: The sensor's refresh T.
-        averaging_s: What it smooths over; 0 for an instant sensor, whose own window is unknown but no longer than T.
-        late_s: How long after its refresh a reading is seen first, on average.
+        averaging_s: Averaging time; 0 for an instant sensor, whose averaging time is unknown but at most T.
+        late_s: Mean delay between a refresh and its first poll.
     """
 
     poll_s: float
@@ -72,16 +72,16 @@ class SensorTiming:
 
     @property
     def settle_s(self) -> float:
-        """How long after the work all of it is shown."""
+        """Time after the work until the sensor has shown all of it."""
         return max(self.averaging_s, self.period_s) + self.period_s
 
     @property
     def inside_from_s(self) -> float:
-        """The shortest window that always has looks inside: two refreshes, and a poll to notice the second."""
+        """Shortest window that always has readings inside: two refreshes, and a poll to notice the second."""
         return float("inf") if self.averaging_s > self.period_s else 2 * self.period_s + 2 * self.poll_s
 
     def follow_s(self, duration_s: float) -> float:
-        """How long a window of `duration_s` has to be followed after its end."""
+        """Return how long a window of `duration_s` must be followed after its end."""
         return 0.0 if duration_s >= self.inside_from_s else self.settle_s
 
 
@@ -94,21 +94,20 @@ def integrate(
     limit_w: float | None = None,
     swing_w: float = 0.0,
 ) -> Bracketed:
-    """Energy of the window from power samples that reach to `stopped_s + timing.follow_s(stopped_s - started_s)`.
+    """Return the window's energy from power samples up to `stopped_s + timing.follow_s(stopped_s - started_s)`.
 
-    Every sample counts, equal neighbours included. A source that fell silent before the end gives a partial energy up
-    to its last answer. The bound treats what happens between looks as unknown: see `_inside` and `_followed`. It
-    cannot see load that repeats in step with a sensor that looks only part of the time, nor peaks that were never
-    shown.
+    All samples are used, including equal neighbours. A source that stopped before the end gives a partial energy up to
+    its last answer. The bound treats power between readings as unknown: see `_inside` and `_followed`. It does not
+    include load that repeats in step with a sensor that sees only part of the time, or peaks that were never shown.
 
     Args:
-        samples: In order of time.
+        samples: Samples in order of time.
         started_s: Start of the window.
-        stopped_s: Its end.
-        timing: Of the sensor.
+        stopped_s: End of the window.
+        timing: Timing of the sensor.
         idle: Power at rest, before the window.
-        limit_w: Power limit of the board, if it is known.
-        swing_w: How far power has been seen to swing on this device, within a rest or within a window.
+        limit_w: Power limit of the board, if known.
+        swing_w: Largest swing of power measured on this device, within a rest or within a window.
     """
     good = [(sample.t_s, sample.power_w) for sample in samples if sample.power_w is not None]
     if not good:
@@ -134,21 +133,21 @@ def integrate(
 
 
 class _Stairs:
-    """Power as it was shown: each reading holds until the next one is seen; holes are shared by their neighbours."""
+    """Power as shown by the sensor: each reading lasts until the next one; gaps are divided between neighbours."""
 
     def __init__(self, good: Sequence[tuple[float, float]], timing: SensorTiming) -> None:
         self.timing = timing
         self._hole_s = GAP_POLLS * timing.poll_s
         self._holes = [(one, other) for (one, _), (other, _) in pairwise(good) if other - one > self._hole_s]
         self.last_s = good[-1][0]
-        # steps: (since when, W)
+        # steps: (begin, W)
         self.steps = [(float("-inf"), good[0][1])]
         for (before_s, _), (t_s, power_w) in pairwise(good):
             since_s = (before_s + t_s) / 2 if t_s - before_s > self._hole_s else t_s - timing.late_s
             self.steps.append((since_s, power_w))
 
     def between(self, begin_s: float, end_s: float) -> list[tuple[float, float]]:
-        """(duration, W) of the steps from `begin_s` to `end_s`, equal neighbours merged."""
+        """Return (duration, W) of the steps from `begin_s` to `end_s`, equal neighbours merged."""
         ends = [*(since_s for since_s, _ in self.steps[1:]), float("inf")]
         pieces: list[tuple[float, float]] = []
         for (since_s, power_w), until_s in zip(self.steps, ends, strict=True):
@@ -162,31 +161,32 @@ class _Stairs:
         return pieces
 
     def at(self, t_s: float) -> float:
-        """Power shown at a time."""
+        """Return the power shown at a time."""
         return self.steps[bisect_right(self.steps, t_s, key=lambda step: step[0]) - 1][1]
 
     def change_after_s(self, from_s: float, to_s: float) -> float:
-        """When the reading first changes between the two times; `to_s` if it does not."""
+        """Return the time of the reading's first change between two times; `to_s` if there is none."""
         changes = (since_s for (_, one), (since_s, other) in pairwise(self.steps) if one != other)
         return next((since_s for since_s in changes if from_s <= since_s < to_s), to_s)
 
     def holes_s(self, begin_s: float, end_s: float) -> float:
-        """Seconds without a look, beyond the usual time between two."""
+        """Return seconds without a reading, beyond the usual time between two."""
         holes = [*self._holes, (self.last_s, end_s)]
         lengths = [min(other, end_s) - max(one, begin_s) for one, other in holes]
         return sum(length_s - self.timing.poll_s for length_s in lengths if length_s > self._hole_s)
 
 
 def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float) -> tuple[float, float]:
-    """Energy and bound in J by the looks that lie inside the window.
+    """Return energy and bound in J from the readings inside the window.
 
-    A refresh that is later than T after the start has seen nothing but the window. What is seen from the first such
-    refresh until the end stands for the time from one period before that refresh to the last refresh.
+    A refresh later than T after the start covers only the window. The readings from the first such refresh until the
+    end are used for the time from one period before that refresh to the last refresh.
 
-    The bound: n looks at random phase have a mean with a variance of s^2 / n (as in
-    `part_time.part_time_uncertainty_j`, for the smallest share of time that is seen), where s is the lesser of the
-    spread of the looks and of what their neighbours leave open: a spike on a single look may stand for many, a lasting
-    step has only its own moment unknown. Swings that all looks may have missed, the ends, and holes are added.
+    The bound: the mean of n readings at random phase has a variance of s^2 / n (as in
+    `part_time.part_time_uncertainty_j`, for the smallest share of time that is seen), where s is the smaller of the
+    spread of the readings and the uncertainty from their neighbours: a spike in a single reading may represent many
+    spikes, whereas a lasting step has only an uncertain time. Swings that all readings may have missed, the ends, and
+    gaps are added.
     """
     timing = stairs.timing
     period_s, late_s = timing.period_s, timing.late_s
@@ -202,7 +202,7 @@ def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float)
     holes_s = stairs.holes_s(started_s, stopped_s)
     looks = max(round((seen_s - holes_s) / period_s) + 1, 2)
 
-    # How much of a look's distance from the mean lasts until the next one: 1 for slow load, -1 for load that alternates
+    # Correlation of a reading with the next one: 1 for slow load, -1 for load that alternates
     lasts = 1.0
     if looks >= LOOKS_FOR_PATTERN and variance > 0:
         lasts = max(1 - square / (2 * (looks - 1) * variance), -1.0)
@@ -226,12 +226,12 @@ def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float)
 def _followed(
     stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower, swing_w: float, limit_w: float | None
 ) -> tuple[float, float | None]:
-    """Energy and bound in J by following the sensor after the window, for work between rests.
+    """Return energy and bound in J by following the sensor after the window, for work between rests.
 
-    The bound adds: idle uncertainty over the settling; for each change between looks, that it may have happened
-    anywhere within a refresh; for holes, half of the power range. For an instant sensor, also looks that may have
-    missed a swing; and for a window that it may have missed altogether, all that the device may draw in it (not known
-    without a limit: None). For one that averages, what rest may hide.
+    The bound adds: the uncertainty of idle power over the settling time; for each change between readings, its unknown
+    time within a refresh; for gaps, half of the power range. For an instant sensor, it also adds swings that readings
+    may have missed, and for a window that the sensor may have missed completely, the maximum energy of the device
+    (unknown without a limit: None). For a sensor that averages, it adds the variation of rest that the average hides.
     """
     timing = stairs.timing
     end_s = stopped_s + timing.settle_s
@@ -261,10 +261,10 @@ def _followed(
 def _partial(
     samples: Sequence[Sample], stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower
 ) -> Bracketed:
-    """The result of a source that fell silent: what it told until then."""
+    """Return the result of a source that stopped answering, with the energy until then."""
     lost_s, timing = stairs.last_s, stairs.timing
     problem = next((sample.problem for sample in samples if sample.t_s > lost_s and sample.problem), "no answer")
-    said = warning("W220", f"{problem}; nothing is known of the last {stopped_s - max(lost_s, started_s):.3f} s")
+    said = warning("W220", f"{problem}; there are no samples of the last {stopped_s - max(lost_s, started_s):.3f} s")
     duration_s = lost_s - started_s
     if duration_s <= 0:
         return _invalid(said)
@@ -285,9 +285,9 @@ def _partial(
 
 
 def refresh_period(samples: Sequence[Sample]) -> float | None:
-    """The sensor's update period in s, from the times between changes; None if fewer than three changes were seen.
+    """Return the sensor's update period in s, from the times between changes; None with fewer than three changes.
 
-    The median of the short ones, since refreshes with equal values look like one long one.
+    It is the median of the short times, because refreshes with equal values look like a single long one.
     """
     good = [sample for sample in samples if sample.power_w is not None]
     changes = [second.t_s for first, second in pairwise(good) if first.power_w != second.power_w]

@@ -1,4 +1,4 @@
-"""Looks at an energy counter until it changes: where its edges lie in time."""
+"""Polls an energy counter to find the times of its edges."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class EdgeWatcher:
 
     Args:
         read: Returns the counter in J; may raise Fault.
-        clock: Time to poll on.
+        clock: The clock.
         poll_s: Seconds between polls.
-        stuck_after_s: A counter that has not changed for so long is stuck.
+        stuck_after_s: A counter that does not change for this long is stuck.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class EdgeWatcher:
         poll_s: float = POLL_S,
         stuck_after_s: float = STUCK_AFTER_S,
     ) -> None:
-        """Nothing is read yet."""
+        """Create the watcher without reading the counter."""
         self.stuck_after_s = stuck_after_s
         self.period: UpdatePeriod | None = None
         self.poll_s = poll_s
@@ -41,23 +41,23 @@ class EdgeWatcher:
         self._old_j = 0.0
 
     def next_edge(self) -> Edge:
-        """Wait for the next change. Raises Fault W211 if there is none in time, and what `read` raises."""
+        """Wait for the next change. Raises Fault W211 if there is none in time, and any exception of `read`."""
         edge = next_edges([self], self._clock)[0]
         if isinstance(edge, Fault):
             raise edge
         return edge
 
     def watch(self, edge_count: int, seconds: float = 0.0, on_edge: Callable[[], None] = lambda: None) -> list[Edge]:
-        """At least `edge_count` consecutive edges, and as many as come within `seconds`.
+        """Return consecutive edges: at least `edge_count`, and all edges within `seconds`.
 
-        A counter that steps back starts the log anew; one that does so twice raises Fault W210.
+        If the counter decreases, the log starts again; if it does so twice, Fault W210 is raised.
         """
         edges = [self.next_edge()]
         resets = 0
         begun_s = self._clock.now()
         while len(edges) < edge_count or self._clock.now() - begun_s < seconds:
             if self.period is None and len(edges) > 2:
-                # no edge comes before half of the shortest gap so far, so nothing is polled until then
+                # no edge is expected before half of the shortest gap so far, so polling starts then
                 self._clock.sleep(0.6 * min(b.at_s - a.at_s for a, b in pairwise(edges)))
             edge = self.next_edge()
             if edge.energy_j < edges[-1].energy_j:
@@ -70,12 +70,12 @@ class EdgeWatcher:
         return edges
 
     def quiet_s(self) -> float:
-        """Seconds from now for which no edge is expected, since the last one and the period are known; 0 if not."""
+        """Return seconds from now without an expected edge, from the last edge and the period; 0 if unknown."""
         if self.period is None or self._last is None:
             return 0.0
         since_s = self._clock.now() - self._last.at_s
         periods = int(since_s / self.period.median_s) + 1
-        # a millisecond or two of scheduling, the counter's jitter, and what the period is off by, once per period
+        # one or two milliseconds of scheduling, the counter's jitter, and the error of the period, once per period
         margin_s = 0.002 + (self.period.longest_s - self.period.shortest_s) / 2 + 0.15e-3 * periods
         if margin_s > self.period.median_s / 3:
             return 0.0
@@ -83,12 +83,12 @@ class EdgeWatcher:
         return max(quiet_s, 0.0)
 
     def arm(self) -> None:
-        """Take the value from which a change is a change. May raise Fault."""
+        """Read the value that the next change is compared with. May raise Fault."""
         self._armed_s = self._early_s = self._clock.now()
         self._old_j = self._read()
 
     def poll(self) -> Edge | None:
-        """Look once, after `arm`: the edge if the counter has changed. Raises Fault W211 if it should have by now."""
+        """Poll once, after `arm`; return the edge if the counter has changed. Raises Fault W211 if it is overdue."""
         sent_s = self._clock.now()
         value_j = self._read()
         if value_j != self._old_j:
@@ -104,10 +104,10 @@ class EdgeWatcher:
 
 
 def next_edges(watchers: Sequence[EdgeWatcher], clock: Clock) -> list[Edge | Fault]:
-    """Wait until every counter has changed; the last change of each, or why there is none.
+    """Wait until every counter has changed; return the last change of each, or the reason if there is none.
 
-    All counters are polled in turn, so those that come first may change again before the last one has: then the later
-    edge counts.
+    All counters are polled in turn, so the first ones may change again before the last one has: the later edge is
+    then used.
     """
     clock.sleep(min(watcher.quiet_s() for watcher in watchers))
     found: list[Edge | Fault | None] = [None] * len(watchers)

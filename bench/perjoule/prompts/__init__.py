@@ -1,12 +1,12 @@
-"""Prompt sets: shipped, public, of the hub, or the user's own, in an order in which every prefix is stratified.
+"""Prompt sets: built-in, public, from the hub, or from the user, in an order in which every prefix is stratified.
 
 | source | is |
 |---|---|
 | `builtin:NAME` | part of a package (entry points of the group `perjoule.prompts`) |
-| `public:NAME` | fetched once from its authors (entry points of the group `perjoule.public_prompts`) |
+| `public:NAME` | downloaded once from its authors (entry points of the group `perjoule.public_prompts`) |
 | `hub:ORG/NAME` | a data set of the Hugging Face hub |
 | `https://…` | a file at any address |
-| a path | .txt (a prompt a line), .tsv, .csv, .json, .jsonl, .parquet |
+| a path | .txt (one prompt per line), .tsv, .csv, .json, .jsonl, .parquet |
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def load_prompts(source: PromptSource, *, where: str) -> tuple[Prompt, ...]:
 
 
 def read_prompt_set(source: PromptSource, *, where: str) -> tuple[tuple[Prompt, ...], Origin]:
-    """The prompts of a set, and where they came from.
+    """Return the prompts of a set, and their origin.
 
-    Categories take turns, inside a category its challenges do, and inside those the SHA-256 of the prompt decides.
-    Limits therefore nest: the first 16 are among the first 64, and each prefix has every category in its turn. `split`
-    keeps one half of all prompts, by another hash of the prompt alone.
+    Categories take turns, challenges take turns inside a category, and prompts inside them are ordered by SHA-256.
+    Limits therefore nest: the first 16 are among the first 64, and each prefix has all categories in turn. `split`
+    selects one half of all prompts, by another hash of the prompt.
 
     Args:
-        source: What to read; see `PromptSource`.
-        where: Names suite and key in messages.
+        source: Source of the prompts; see `PromptSource`.
+        where: Suite and key, for messages.
 
     Raises:
-        SuiteError: If the source is unknown, unreadable, empty, not the file that was pinned, or lacks a column.
+        SuiteError: If the source is unknown, unreadable, empty, different from the pinned file, or lacks a column.
     """
     located = locate(source, where)
     found = [row for path, layout in located.files for row in read_rows(path, layout, where)]
@@ -49,5 +49,5 @@ def read_prompt_set(source: PromptSource, *, where: str) -> tuple[tuple[Prompt, 
             raise SuiteError(f"{where}: {located.name} has no prompt in split = {source.split!r}")
     if source.limit is not None and source.limit > len(prompts):
         part = f" in its {source.split} half" if source.split else ""
-        raise SuiteError(f"{where}: limit = {source.limit}: {located.name} holds {len(prompts)} distinct prompts{part}")
+        raise SuiteError(f"{where}: limit = {source.limit}: {located.name} has {len(prompts)} distinct prompts{part}")
     return tuple(stratified(prompts)[: source.limit]), located.origin

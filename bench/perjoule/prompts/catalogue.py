@@ -1,4 +1,4 @@
-"""The prompt sets that are known by name: what they are, under which licence, and whether they are here already."""
+"""Prompt sets that are known by name: their contents, licences, and whether they are local."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicFile:
-    """A file of a public set: its address, its SHA-256 if it is known, and how to read it."""
+    """A file of a public set: its address, its SHA-256 if known, and its layout."""
 
     url: str
     sha256: str | None
@@ -36,15 +36,15 @@ class PublicFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSet:
-    """A prompt set that others published.
+    """A prompt set published by others.
 
     Attributes:
-        name: After `public:`.
-        title: In words.
-        licence: SPDX name, or what is known.
+        name: Name after `public:`.
+        title: Short description.
+        licence: SPDX name, or another name.
         commercial: Whether it allows commercial use; None if that is not stated.
-        count: Prompts as the authors count them; equal ones are taken once.
-        files: To be fetched.
+        count: Number of prompts according to the authors; equal prompts are used once.
+        files: Files to download.
     """
 
     name: str
@@ -60,14 +60,14 @@ class PromptSetRow:
     """A line of `perjoule list prompts`.
 
     Attributes:
-        prompts: What to write as `source` in a suite.
-        count: Distinct prompts; for public sets, prompts as their authors count them.
-        licence: SPDX name, or what is known.
+        prompts: Value of `source` in a suite.
+        count: Number of distinct prompts; for public sets, the number according to the authors.
+        licence: SPDX name, or another name.
         commercial: Whether the licence allows commercial use; None if that is not stated.
-        sha256: Of the file, or of the `sha256sum` listing of several; None if neither pinned nor fetched.
+        sha256: Digest of the file, or of the `sha256sum` listing of several; None if neither pinned nor downloaded.
         pinned: Whether the digest is fixed beforehand.
         cached: Whether it can be read without a network.
-        title: In words.
+        title: Short description.
     """
 
     prompts: str
@@ -81,13 +81,13 @@ class PromptSetRow:
 
 
 def prompt_sets() -> list[PromptSetRow]:
-    """All sets known by name; nothing is fetched."""
+    """Return all sets known by name, without downloading anything."""
     shipped = [_shipped_row(name, *entry) for name, entry in sorted(shipped_files().items())]
     return shipped + [_public_row(known) for _, known in sorted(public_sets().items())]
 
 
 def shipped_files() -> dict[str, tuple[Path, str]]:
-    """Name -> file and licence of every set that comes with a package."""
+    """Return file and licence of every set in a package, by name."""
     found: dict[str, tuple[Path, str]] = {}
     for point in registry.registered("prompts").values():
         found |= {name: (Path(file), _licence_of(point)) for name, file in point.load()().items()}
@@ -96,10 +96,10 @@ def shipped_files() -> dict[str, tuple[Path, str]]:
 
 @cache
 def public_sets() -> dict[str, PublicSet]:
-    """Name -> public set, from every table that a package registers under `perjoule.public_prompts`.
+    """Return all public sets by name, from tables that packages register under `perjoule.public_prompts`.
 
     Raises:
-        SuiteError: If such a table cannot be read.
+        SuiteError: If a table cannot be read.
     """
     found: dict[str, PublicSet] = {}
     for point in registry.registered("public_prompts").values():
@@ -113,7 +113,7 @@ def public_sets() -> dict[str, PublicSet]:
 
 
 def digest_of(files: dict[str, Path]) -> str:
-    """SHA-256 of the only file, or of what `sha256sum` prints for several, by their names."""
+    """Return the SHA-256 of a single file, or of the output of `sha256sum` for several, by their names."""
     return digest_file(next(iter(files.values()))) if len(files) == 1 else digest_named(files)
 
 
@@ -152,7 +152,7 @@ def _shipped_row(name: str, file: Path, licence: str) -> PromptSetRow:
         sha256=digest_file(file),
         pinned=True,
         cached=True,
-        title="comes with the package",
+        title="part of the package",
     )
 
 

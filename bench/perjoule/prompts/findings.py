@@ -1,6 +1,6 @@
-"""Prompts that a text encoder cuts, and negative prompts without effect: as warnings, as a record, in words.
+"""Prompts that a text encoder cuts, and negative prompts without effect: as warnings, as a record, as sentences.
 
-The record is kept in `environment.json`, so that a report needs no model:
+The record is stored in `environment.json`, so that a report does not need the model:
 
     prompt_findings = [{variant, prompts, negative_prompt_ignored,
                         cuts: [{encoder, limit, prompt_id, tokens, lost, negative}]}]
@@ -20,7 +20,7 @@ _MOST_CHARACTERS = 60
 
 
 def remarks(findings: PromptFindings, count: int) -> tuple[str, ...]:
-    """Coded warnings for a trial of `count` prompts."""
+    """Return coded warnings for a trial of `count` prompts."""
     said = []
     for encoder, limit, negative in dict.fromkeys((cut.encoder, cut.limit, cut.negative) for cut in findings.cuts):
         cut = {c.prompt for c in findings.cuts if (c.encoder, c.negative) == (encoder, negative)}
@@ -28,7 +28,7 @@ def remarks(findings: PromptFindings, count: int) -> tuple[str, ...]:
         verb = "is" if negative or len(cut) == 1 else "are"
         said.append(warning("W271", f"{what} {verb} cut after {limit} tokens ({encoder})"))
     if findings.negative_prompt_ignored:
-        said.append(warning("W272", "the negative prompt has no effect, since guidance is off"))
+        said.append(warning("W272", "the negative prompt has no effect, because guidance is off"))
     return tuple(said)
 
 
@@ -58,7 +58,7 @@ def record_of(found: Mapping[str, PromptFindings], prompts: Sequence[Prompt]) ->
 
 
 def sentences(record: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say what a record holds, variants with the same findings together.
+    """Return the findings of a record as sentences, with equal findings of variants combined.
 
     Example: `W271: 3 of 40 prompts are cut after 77 tokens (tokenizer of sd15): 5e1c… (93 tokens) loses '…, and a fox'`
     """
@@ -80,7 +80,7 @@ def sentences(record: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
     ignored = [row["variant"] for row in record if row["negative_prompt_ignored"]]
     if ignored:
-        yield warning("W272", f"the negative prompt of {', '.join(ignored)} has no effect, since guidance is off")
+        yield warning("W272", f"the negative prompt of {', '.join(ignored)} has no effect, because guidance is off")
 
 
 def _short(text: str) -> str:

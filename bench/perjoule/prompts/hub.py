@@ -1,4 +1,4 @@
-"""Prompt sets of the Hugging Face hub: the files of one split, fetched by `huggingface_hub` into its own cache."""
+"""Prompt sets of the Hugging Face hub: `huggingface_hub` downloads the files of one split into its own cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perjoule.weights.downloads import is_offline
 from perjoule.weights.licences import allows_commerce
 
 _CARD = "README.md"
-# names that the hub takes for splits in the names of files
+# names of splits that the hub recognises in file names
 _USUAL_SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -27,7 +27,7 @@ _USUAL_SPLITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """What was fetched: name -> file, their addresses, the licence of the card."""
+    """Downloaded files: name -> file, their addresses, and the licence of the card."""
 
     files: dict[str, Path]
     addresses: tuple[str, ...]
@@ -36,10 +36,10 @@ class DataSet:
 
 
 def fetch_data_set(source: PromptSource, where: str) -> DataSet:
-    """Fetch the card and the files of one split; without a network, what the hub's cache holds.
+    """Download the card and the files of one split; without a network, use the hub's cache.
 
     Raises:
-        SuiteError: If there is no such data set, it is gated, or it is not clear which files are meant.
+        SuiteError: If the data set does not exist or is gated, or the choice of files is ambiguous.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -73,11 +73,11 @@ def fetch_data_set(source: PromptSource, where: str) -> DataSet:
         folder, card, chosen = from_cache() if is_offline() else from_hub()
     except SuiteError:
         raise
-    except Exception as error:  # offline, no such data set, gated: the hub's client has a dozen of them
+    except Exception as error:  # e.g. offline, no such data set, gated: the hub's client raises many types
         try:
             folder, card, chosen = from_cache()
         except Exception:
-            raise SuiteError(f"{head}: the hub's data set cannot be had: {first_line(error)}") from error
+            raise SuiteError(f"{head}: the hub's data set could not be downloaded: {first_line(error)}") from error
     licence = card.get("license", NOT_STATED)
     return DataSet(
         files={name: folder / name for name in chosen},
@@ -88,33 +88,33 @@ def fetch_data_set(source: PromptSource, where: str) -> DataSet:
 
 
 def choose_files(names: Iterable[str], configs: Any, split: str | None, head: str) -> list[str]:
-    """The files that hold a split.
+    """Return the files of a split.
 
     Args:
         names: All files of the repository.
-        configs: `configs` of the card, which may name the files of each split; the first or default one counts.
-        split: As asked for; None takes the only one there is.
-        head: For messages.
+        configs: `configs` of the card, which may name the files of each split; the default or first one is used.
+        split: Requested split; None selects the only one.
+        head: Beginning of messages.
 
     Raises:
-        SuiteError: Names the splits there are.
+        SuiteError: There is no such split; the message names the available splits.
     """
     readable = sorted(name for name in names if PurePosixPath(name).suffix in SUFFIXES)
-    # text files beside tables are licences and notes
+    # text files in a folder with tables are licences and notes
     tables = [name for name in readable if not name.endswith(".txt")] or readable
     by_split = _declared(configs, tables) or _guessed(tables)
     if not by_split:
-        raise SuiteError(f"{head}: the data set holds no file that can be read ({', '.join(SUFFIXES)})")
+        raise SuiteError(f"{head}: the data set contains no readable file ({', '.join(SUFFIXES)})")
     if split is None and len(by_split) == 1:
         return next(iter(by_split.values()))
     if split not in by_split:
         wanted = "hub_split is not set" if split is None else f"hub_split = {split!r}: no such split"
-        raise SuiteError(f"{head}: {wanted}; there are {', '.join(map(repr, sorted(by_split)))}")
+        raise SuiteError(f"{head}: {wanted}; available: {', '.join(map(repr, sorted(by_split)))}")
     return by_split[split]
 
 
 def _declared(configs: Any, tables: list[str]) -> dict[str, list[str]]:
-    """Split -> files, as the card says."""
+    """Return the files of each split according to the card."""
     listed = [config for config in configs or () if isinstance(config, dict) and config.get("data_files")]
     if not listed:
         return {}
@@ -131,7 +131,7 @@ def _declared(configs: Any, tables: list[str]) -> dict[str, list[str]]:
 
 
 def _guessed(tables: list[str]) -> dict[str, list[str]]:
-    """Split -> files, by words in their names; files without such a word are `train`, as the hub takes them."""
+    """Return the files of each split by words in their names; as on the hub, files without such a word are `train`."""
     found: dict[str, list[str]] = {}
     for name in tables:
         words = set(re.split(r"[^a-z0-9]+", name.lower()))

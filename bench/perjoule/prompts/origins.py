@@ -1,4 +1,4 @@
-"""From the source that a suite names to files that can be read, each checked against its pin."""
+"""Resolves the prompt source of a suite to local files, which are checked against their pinned digests."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the prompts of a run came from; stands in its `environment.json`.
+    """Origin of the prompts of a run, stored in its `environment.json`.
 
     Attributes:
-        source: As the suite names it.
+        source: Source in the suite.
         files: Paths or addresses that were read.
-        sha256: Of the only file, or of the `sha256sum` listing of several.
+        sha256: Digest of the file, or of the `sha256sum` listing of several.
         pinned: Whether the content was fixed beforehand, by a digest or a commit.
-        licence: SPDX name, or what is known.
-        commercial: Whether the licence allows commercial use; None if that is not known.
+        licence: SPDX name, or another name.
+        commercial: Whether the licence allows commercial use; None if that is unknown.
     """
 
     source: str
@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """Files with their layouts, and the origin to record. name: for messages."""
+    """Files with their layouts, and the origin to record. name: used in messages."""
 
     name: str
     files: tuple[tuple[Path, Layout], ...]
@@ -51,12 +51,12 @@ class Located:
 
 
 def locate(source: PromptSource, where: str) -> Located:
-    """Find, and if need be fetch, the files of a source.
+    """Find the files of a source, and download them if necessary.
 
-    What was fetched without a pin is named in a warning, with the digest to pin.
+    A downloaded file that is not pinned causes a warning with its digest.
 
     Raises:
-        SuiteError: If there is no such source, it cannot be had, or it is not the file that was pinned.
+        SuiteError: If the source does not exist, cannot be downloaded, or differs from the pinned file.
     """
     name = source.source
     try:
@@ -82,7 +82,7 @@ def locate(source: PromptSource, where: str) -> Located:
     path = at_home(name)
     if not (exists(path) and path.is_file()):
         raise SuiteError(
-            f"{where} = {name!r}: no such file, and no {BUILTIN}NAME, {PUBLIC}NAME, {HUB}ORG/NAME or https:// address"
+            f"{where} = {name!r}: no such file; use a path, {BUILTIN}NAME, {PUBLIC}NAME, {HUB}ORG/NAME or https://"
         )
     return _checked(source, where, {path.name: path}, NOT_STATED, None, (str(path),), local=True)
 
@@ -103,7 +103,7 @@ def _public(source: PromptSource, where: str) -> Located:
         raise SuiteError(f"{where} = {source.source!r}: unknown prompt set; known: {named}")
     own = Layout(column=source.column, category=source.category, challenge=source.challenge)
     if own != Layout():
-        raise SuiteError(f"{where} = {source.source!r}: a public set knows its columns: remove yours")
+        raise SuiteError(f"{where} = {source.source!r}: a public set has fixed columns: remove those keys")
     fetched = [(file, fetch_file(file.url, sha256=file.sha256, where=where)) for file in known.files]
     located = _checked(
         source,
@@ -129,17 +129,17 @@ def _checked(
     fixed: bool = False,
     local: bool = False,
 ) -> Located:
-    """Compare with the suite's pin, and warn of a fetched set that nothing pins. fixed: the set brings its own pin."""
+    """Check the suite's pin, and warn about a downloaded set without a pin. fixed: the set has its own pin."""
     sha256 = digest_of(files)
     if source.sha256 is not None and source.sha256 != sha256:
         raise SuiteError(
-            f"{where} = {source.source!r}: SHA-256 is {sha256}, prompts.sha256 = {source.sha256}: another file than "
-            "the one that was pinned"
+            f"{where} = {source.source!r}: SHA-256 is {sha256}, but prompts.sha256 = {source.sha256}: the file differs "
+            "from the pinned one"
         )
     pinned = fixed or source.sha256 is not None
     if not pinned and not local:
         logging.getLogger(__name__).warning(
-            '%s = %r is not pinned: set prompts.sha256 = "%s" to be told when it changes', where, source.source, sha256
+            '%s = %r is not pinned: set prompts.sha256 = "%s" to detect changes', where, source.source, sha256
         )
     layout = Layout(column=source.column, category=source.category, challenge=source.challenge)
     origin = Origin(

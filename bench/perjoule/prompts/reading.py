@@ -1,4 +1,4 @@
-"""Rows of prompts out of files: text, TSV, CSV, JSON, JSON lines, Parquet, and the captions of COCO."""
+"""Reads prompts from files: text, TSV, CSV, JSON, JSON lines, Parquet, and captions of COCO."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CATEGORY, _CHALLENGE = "category", "challenge"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where in a file the prompts stand.
+    """Location of the prompts in a file.
 
     Attributes:
-        column: Of the prompt, in tables.
-        category: Column of the first stratum; a table without one of this name has none.
+        column: Column of the prompt, in tables.
+        category: Column of the first stratum; a table without this column has no such stratum.
         challenge: Column of the second stratum, likewise.
-        fixed_category: The category of every prompt of the file, for sets that have a file for each.
+        fixed_category: Category of all prompts of the file, for sets with one file per category.
         member: File inside a zip archive.
     """
 
@@ -40,10 +40,10 @@ class Layout:
 
 
 def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
-    """All rows of a file, by what its name ends in; anything unknown is text with a prompt a line.
+    """Return all rows of a file, in the format of its suffix; an unknown suffix means text with one prompt per line.
 
     Raises:
-        SuiteError: Names file and row.
+        SuiteError: The file cannot be read; the message names file and row.
     """
     name = Path(layout.member).name or path.name
     head = f"{where}: {path}"
@@ -81,7 +81,7 @@ def _text(path: Path, member: str, head: str) -> str:
 
 def _json_lines(text: str, head: str) -> list[Any]:
     found = []
-    # not splitlines, which also cuts at U+2028 and others that JSON strings may hold as they are
+    # not splitlines, which also splits at U+2028 and others that JSON strings may contain
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -101,23 +101,23 @@ def _json_records(text: str, layout: Layout, head: str) -> list[Any]:
         return _one_caption_each(found["annotations"], head)
     if isinstance(found, list):
         return [{layout.column: entry} if isinstance(entry, str) else entry for entry in found]
-    raise SuiteError(f"{head}: a list of texts or objects is wanted, or COCO's captions")
+    raise SuiteError(f"{head}: must be a list of texts or objects, or COCO's captions")
 
 
 def _one_caption_each(annotations: Iterable[Any], head: str) -> list[Any]:
-    """COCO has about five captions an image; the one with the lowest id stands for it."""
+    """Return one caption per COCO image, which has about five: the one with the lowest id."""
     first: dict[Any, Mapping[str, Any]] = {}
     try:
         for annotation in sorted(annotations, key=lambda a: a["id"]):
             first.setdefault(annotation["image_id"], annotation)
     except (KeyError, TypeError) as error:
-        raise SuiteError(f"{head}: these are not COCO's captions: an annotation has no usable {error}") from error
+        raise SuiteError(f"{head}: not COCO's captions: an annotation has no usable {error}") from error
     return list(first.values())
 
 
 def _table(text: str, suffix: str, head: str) -> list[Any]:
     lines = io.StringIO(text, newline="")
-    # TSV sets quote nothing: a prompt may hold a lone quotation mark
+    # TSV sets do not use quoting: a prompt may contain a single quotation mark
     tsv = suffix == ".tsv"
     reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tsv else csv.DictReader(lines)
     try:
@@ -127,7 +127,7 @@ def _table(text: str, suffix: str, head: str) -> list[Any]:
 
 
 def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
-    """The columns that are wanted: data sets often hold images beside their prompts."""
+    """Read only the needed columns: data sets often contain images too."""
     import polars as pl
 
     wanted = {column.lower() for column in (layout.column, layout.category, layout.challenge)}
@@ -137,7 +137,7 @@ def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
         if layout.column.lower() not in map(str.lower, kept):
             raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
         return pl.read_parquet(path, columns=kept).iter_rows(named=True)
-    # polars panics, which is not an Exception, over some damaged bytes
+    # polars panics, which is not an Exception, on some damaged bytes
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 

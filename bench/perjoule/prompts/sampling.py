@@ -1,4 +1,4 @@
-"""From rows to prompts: cleaning, ids, the order in which every prefix is stratified, and the halves dev and test."""
+"""Converts rows to prompts: cleaning, ids, the order in which every prefix is stratified, and the splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A prompt as it stands in a file. place: for messages, `row 3 of p.tsv`."""
+    """A prompt as written in a file. place: its location for messages, e.g. `row 3 of p.tsv`."""
 
     text: str
     category: str = ""
@@ -27,21 +27,21 @@ class Row:
 
 
 def prompt_id(text: str) -> str:
-    """The first ten hex digits of the SHA-256 of the prompt: the same prompt has the same id in every set."""
+    """Return the first ten hex digits of the SHA-256 of a prompt: a prompt has the same id in every set."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def part_of(text: str) -> Part:
-    """The half that a prompt belongs to, the same one in every set, and independent of the order of `stratified`."""
-    # a hash of its own: the id's first bits decide which prompts small limits take
+    """Return the half that a prompt belongs to, the same in every set, and independent of the order of `stratified`."""
+    # a different hash, because the first bits of the id decide which prompts small limits select
     return "dev" if hashlib.sha256(f"perjoule split\0{text}".encode()).digest()[0] % 2 else "test"
 
 
 def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
-    """Distinct prompts in order; empty ones are left out, of equal ones the first counts.
+    """Return distinct prompts in order; empty ones are left out, and the first of equal ones is used.
 
     Raises:
-        SuiteError: If a prompt cannot be one (names its place), or none is left.
+        SuiteError: If a prompt is invalid (the message names its place), or none is left.
     """
     found: dict[str, Prompt] = {}
     for row in rows:
@@ -55,22 +55,22 @@ def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
             prompt_id=prompt_id(text), text=text, category=row.category.strip(), challenge=row.challenge.strip()
         )
     if not found:
-        raise SuiteError(f"{where} holds no prompt: put one on each line")
+        raise SuiteError(f"{where} contains no prompt: write one per line")
     return list(found.values())
 
 
 def within(prompts: Iterable[Prompt], part: Part) -> list[Prompt]:
-    """The prompts of one half."""
+    """Return the prompts of one half."""
     return [prompt for prompt in prompts if part_of(prompt.text) == part]
 
 
 def stratified(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Categories take turns, in a category its challenges do, and among equals the smallest id comes first."""
+    """Sort prompts: categories take turns, challenges take turns inside a category, then by id."""
     ordered = sorted(prompts, key=lambda prompt: prompt.prompt_id)
     categories = []
     for number, category in enumerate(_grouped(ordered, lambda prompt: prompt.category)):
         challenges = _grouped(category, lambda prompt: prompt.challenge)
-        # each category starts at another challenge, or the first turn of all would be the first challenge only
+        # each category starts at a different challenge, or the first turn would contain only the first challenge
         first = number % len(challenges)
         categories.append(_in_turns(challenges[first:] + challenges[:first]))
     return _in_turns(categories)
@@ -84,7 +84,7 @@ def _grouped(prompts: Iterable[Prompt], key: Callable[[Prompt], str]) -> list[li
 
 
 def _in_turns(groups: Sequence[Sequence[Prompt]]) -> list[Prompt]:
-    """The first of each group, then the second of each that has one, and so on."""
+    """Return the first of each group, then the second of each, and so on."""
     longest = max(map(len, groups), default=0)
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
 
@@ -97,5 +97,5 @@ def _fault(text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"half a surrogate pair in {text[:60]!r}: it is no text that UTF-8 can hold"
+        return f"half a surrogate pair in {text[:60]!r}: it cannot be written as UTF-8"
     return None

@@ -1,1 +1,1 @@
-"""What the pytest plugin does once a test asks for joules: measure, keep, compare, print."""
+"""Parts of the pytest plugin that are imported when a test measures energy."""

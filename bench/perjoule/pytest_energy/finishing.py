@@ -1,4 +1,4 @@
-"""Functions whose call only prepares the work: coroutines are awaited, generators and futures are refused."""
+"""Handles functions that only prepare work: coroutines are awaited, generators and futures are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pytest
 
-# what has not run yet: the type, and what the test has to call instead
+# results whose work has not run yet: the type, its name, and the call to use instead
 _UNFINISHED: tuple[tuple[type, str, str], ...] = (
     (Generator, "a generator", "list(function(…))"),
     (AsyncGenerator, "an async generator", "a coroutine that reads it"),
@@ -23,16 +23,16 @@ _UNFINISHED: tuple[tuple[type, str, str], ...] = (
 
 
 class Finisher:
-    """Brings what a function returned to its end; used as a context manager.
+    """Completes the work of a function's result; used as a context manager.
 
-    One event loop serves all calls of a test, so that clients and locks which belong to a loop keep working.
+    All calls of a test share an event loop, because clients and locks belong to a loop.
 
     Attributes:
-        awaits: True once something had to be awaited.
+        awaits: True once a result was awaited.
     """
 
     def __init__(self, nodeid: str) -> None:
-        """`nodeid`: of the test, for messages."""
+        """Create the context. `nodeid`: id of the test, for messages."""
         self._nodeid = nodeid
         self._runner: asyncio.Runner | None = None
         self.awaits = False
@@ -47,15 +47,15 @@ class Finisher:
             self._runner.close()
 
     def __call__(self, result: Any) -> Any:
-        """The result itself, or what it is once awaited. Fails the test if nothing has run yet."""
+        """Return the result, awaited if necessary. Fails the test if its work has not run yet."""
         if inspect.isawaitable(result):
             self.awaits = True
             return self._await(result)
         for kind, name, instead in _UNFINISHED:
             if isinstance(result, kind):
                 pytest.fail(
-                    f"{self._nodeid}: the function returned {name}, so none of its work has run inside the window: "
-                    f"give energy_benchmark a function that finishes the work, such as {instead}",
+                    f"{self._nodeid}: the function returned {name}, so its work has not run inside the window: "
+                    f"give energy_benchmark a function that finishes the work, e.g. {instead}",
                     pytrace=False,
                 )
         return result
@@ -65,8 +65,8 @@ class Finisher:
             if inspect.iscoroutine(result):
                 result.close()
             pytest.fail(
-                f"{self._nodeid}: energy_benchmark awaits the coroutine itself, and an event loop runs already: "
-                "make the test a plain `def`, and create what the coroutine needs inside it",
+                f"{self._nodeid}: energy_benchmark awaits the coroutine itself, but an event loop is already running: "
+                "make the test a plain `def`, and create the objects of the coroutine inside it",
                 pytrace=False,
             )
         if self._runner is None:

@@ -1,11 +1,11 @@
-"""The `energy_benchmark` fixture: windows around calls.
+"""The `energy_benchmark` fixture, which measures calls in windows.
 
 one round
 ──────────┬──────────────────────────────┬──────────
  sync     │ window: the call, repeated   │ sync
 ──────────┴──────────────────────────────┴──────────
 
-pytest-benchmark's fixture, where it is loaded, gets the seconds per call of the same rounds.
+If pytest-benchmark is loaded, its fixture gets the seconds per call of the same rounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_ITERATIONS = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """What to measure, as pytest-benchmark's `pedantic` takes it: `setup` may return (args, kwargs) for its round."""
+    """Work to measure, as in pytest-benchmark's `pedantic`: `setup` may return (args, kwargs) for its round."""
 
     function: Callable[..., Any]
     args: Sequence[Any] = ()
@@ -43,38 +43,39 @@ class Rounds:
     iterations: int = 1
 
     def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
-        """The arguments of the next round."""
+        """Return the arguments of the next round."""
         made = self.setup() if self.setup is not None else None
         if not made:
             return self.args, self.kwargs
         if self.args or self.kwargs:
-            raise TypeError("energy_benchmark.pedantic: args and kwargs are given, and setup returns arguments as well")
+            raise TypeError("energy_benchmark.pedantic: args and kwargs are given, but setup returns arguments too")
         args, kwargs = made
         return args, kwargs
 
 
 class EnergyBenchmark:
-    """Measures a function; a test uses it once.
+    """Measures a function; a test may use it once.
 
     Attributes:
         measured: The rounds, after the call.
-        call: What one call is, for functions whose name does not say it; a baseline of another call is not comparable.
+        call: Description of one call, for tests whose name does not contain it; a baseline of a different call is not
+            comparable.
     """
 
     def __init__(self, *, session: EnergySession, meter: EnergyMeter, item: Any, benchmark: Any = None) -> None:
-        """Set up for one test; `benchmark` is the fixture of that name, whoever provides it."""
+        """Create the fixture of one test; `benchmark` is the fixture of that name, from any plugin."""
         self._session, self._meter, self._item, self._benchmark = session, meter, item, benchmark
         self._extra_info: dict[str, Any] = {}
         self.measured: Measured | None = None
         self.call = ""
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the function in several windows; return what it returned last.
+        """Call the function in several windows; return its last result.
 
-        A coroutine, or anything else that can be awaited, is awaited inside the window. A generator is refused: nothing
-        of it has run.
+        A coroutine or another awaitable is awaited inside the window. A generator is refused, because its work has not
+        run.
 
-        Fails the test if a gate finds its energy above the margin, or cannot judge it at all.
+        Fails the test if its energy exceeds the margin of a gate, or the evidence for the gate is invalid.
         """
         rounds, window_s = self._settings()
         with Finisher(self._item.nodeid) as finish:
@@ -94,7 +95,7 @@ class EnergyBenchmark:
         warmup_rounds: int = 0,
         iterations: int = 1,
     ) -> Any:
-        """Measure with full control, as pytest-benchmark's `pedantic`; return what `target` returned last.
+        """Measure with full control, like pytest-benchmark's `pedantic`; return the last result of `target`.
 
         Args:
             target: The function.
@@ -102,7 +103,7 @@ class EnergyBenchmark:
             kwargs: Its keyword arguments.
             setup: Called before each window; may return `(args, kwargs)` for it.
             teardown: Called after each window with the arguments of that round.
-            rounds: Windows; `--energy-rounds` by default. One window has no scatter, so no gate can judge it.
+            rounds: Number of windows; `--energy-rounds` by default. A gate needs at least two, to estimate the scatter.
             warmup_rounds: Rounds before the first window, unmetered.
             iterations: Calls inside each window; a window shorter than the meter's refresh has a wide bound.
         """
@@ -112,7 +113,7 @@ class EnergyBenchmark:
             ("iterations", iterations, 1),
         ):
             if value is not None and (not isinstance(value, int) or value < least):
-                raise pytest.UsageError(f"energy_benchmark.pedantic({name}={value!r}): a whole number from {least} on")
+                raise pytest.UsageError(f"energy_benchmark.pedantic({name}={value!r}): must be an integer >= {least}")
         if setup is not None and iterations > 1:
             raise pytest.UsageError(
                 "energy_benchmark.pedantic: setup runs once per window, so with setup iterations must be 1"
@@ -132,7 +133,7 @@ class EnergyBenchmark:
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        """Goes into pytest-benchmark's JSON, where pytest-benchmark is loaded."""
+        """Extra information for pytest-benchmark's JSON, if pytest-benchmark is loaded."""
         found = getattr(self._benchmark, "extra_info", None)
         return found if isinstance(found, dict) else self._extra_info
 
@@ -151,7 +152,7 @@ class EnergyBenchmark:
         return result
 
     def _settings(self) -> tuple[int, float]:
-        """Rounds and window of this test: the marker's, or else the session's."""
+        """Return rounds and window of this test, from the marker or else from the session."""
         marker = self._item.get_closest_marker("energy")
         if marker is None:
             return self._session.rounds, self._session.window_s
@@ -159,20 +160,20 @@ class EnergyBenchmark:
         if marker.args or unknown:
             named = ", ".join([*map(repr, marker.args), *sorted(unknown)])
             raise pytest.UsageError(
-                f"{self._item.nodeid}: @pytest.mark.energy({named}): it takes rounds= and window_s="
+                f"{self._item.nodeid}: @pytest.mark.energy({named}): the arguments are rounds= and window_s="
             )
         rounds = marker.kwargs.get("rounds", self._session.rounds)
         window_s = marker.kwargs.get("window_s", self._session.window_s)
         if not isinstance(rounds, int) or rounds < 2:
-            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(rounds={rounds!r}): 2 or more")
+            raise pytest.UsageError(f"{self._item.nodeid}: @pytest.mark.energy(rounds={rounds!r}): must be 2 or more")
         if not 0 <= window_s < math.inf:
             raise pytest.UsageError(
-                f"{self._item.nodeid}: @pytest.mark.energy(window_s={window_s!r}): seconds, 0 or more"
+                f"{self._item.nodeid}: @pytest.mark.energy(window_s={window_s!r}): must be 0 or more seconds"
             )
         return rounds, float(window_s)
 
     def _windows(self, plan: Rounds, finish: Finisher) -> tuple[Any, list[EnergyReading]]:
-        """Do all rounds: (what the function returned last, a reading per round)."""
+        """Do all rounds; return the last result of the function, and a reading per round."""
         function, seconds = plan.function, _of_pytest_benchmark(self._benchmark)
         readings: list[EnergyReading] = []
         stack = ExitStack()
@@ -184,7 +185,7 @@ class EnergyBenchmark:
             nonlocal window, args, kwargs
             args, kwargs = plan.arguments()
             if seconds is not None:
-                # it divides the seconds of a round by this: seconds per call, as the joules are
+                # it divides the seconds of a round by this, for seconds per call like the joules
                 seconds.stats.iterations = plan.iterations
             window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_synchronize))
 
@@ -198,7 +199,7 @@ class EnergyBenchmark:
                 for _ in range(plan.iterations - 1):
                     result = function(*args, **kwargs)
                 result = finish(result)
-            _synchronize()  # what still runs on the device belongs to the seconds too
+            _synchronize()  # the seconds include work that still runs on the device
 
         def closing(*_: Any) -> None:
             nonlocal window
@@ -218,17 +219,17 @@ class EnergyBenchmark:
                     work()
                     closing()
         finally:
-            stack.close()  # after an error: the next test opens a window too
+            stack.close()  # after an error, because the next test opens a window too
         if seconds is None:
             self._hand_over(plan, finish)
         return result, readings[: plan.count]  # --benchmark-cprofile adds a round under the profiler
 
     def _hand_over(self, plan: Rounds, finish: Finisher) -> None:
-        """Let a benchmark fixture that keeps no seconds of ours do its own work, unmetered."""
+        """Let a benchmark fixture that cannot use our seconds do its own measurement, unmetered."""
         benchmark = self._benchmark
         if issubclass(type(benchmark), _benchmark_class()):
-            benchmark(lambda: None)  # disabled: it only warns of fixtures that were not used
-        elif callable(benchmark) and hasattr(benchmark, "pedantic"):  # pytest-codspeed, for one
+            benchmark(lambda: None)  # disabled: this only avoids its warning about unused fixtures
+        elif callable(benchmark) and hasattr(benchmark, "pedantic"):  # e.g. pytest-codspeed
 
             def once(*args: Any, **kwargs: Any) -> Any:
                 return finish(plan.function(*args, **kwargs))
@@ -249,7 +250,7 @@ class EnergyBenchmark:
 
 
 def _warm_up(call: Callable[[], Any]) -> float:
-    """Call twice: the first call loads and compiles. Returns the seconds of the second."""
+    """Call twice, because the first call loads and compiles. Returns the seconds of the second call."""
     call()
     _synchronize()
     began = time.perf_counter()
@@ -259,8 +260,8 @@ def _warm_up(call: Callable[[], Any]) -> float:
 
 
 def _of_pytest_benchmark(benchmark: Any) -> Any:
-    """The fixture, if it is pytest-benchmark's own and enabled; others of that name keep no seconds for us."""
-    # not isinstance, which pytest-codspeed's fixture pretends to satisfy
+    """Return the fixture if it is that of pytest-benchmark and enabled; others cannot use our seconds."""
+    # not isinstance, which is also True for pytest-codspeed's fixture
     return benchmark if issubclass(type(benchmark), _benchmark_class()) and benchmark.enabled else None
 
 
@@ -274,7 +275,7 @@ def _benchmark_class() -> type:
 
 
 def _synchronize() -> None:
-    """Wait for the GPU if the test uses torch on one; a test that only imports torch gets no CUDA context from us."""
+    """Wait for the GPU if the test uses torch on one; do not create a CUDA context."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is not None and cuda.is_initialized():

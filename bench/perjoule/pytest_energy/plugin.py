@@ -1,10 +1,10 @@
-"""`pytest --benchmark`: joules per call, next to pytest-benchmark's seconds.
+"""Pytest plugin for `pytest --benchmark`: joules per call, next to pytest-benchmark's seconds.
 
     def test_sd15(energy_benchmark):
         energy_benchmark(pipe, "a lighthouse", num_inference_steps=25)
 
-This module is imported by every pytest of an environment that has perjoule, so it imports nothing but pytest; what
-measures is imported when the first test asks for joules.
+Every pytest run in an environment with perjoule imports this module, so it imports only pytest; the other modules are
+imported when the first test measures energy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from perjoule.pytest_energy.fixture import EnergyBenchmark
     from perjoule.pytest_energy.session import EnergySession
 
-_ENABLED = "energy_benchmark"  # where the options --benchmark and --energy-benchmark are kept
+_ENABLED = "energy_benchmark"  # destination of the options --benchmark and --energy-benchmark
 _SHORT, _LONG = "--benchmark", "--energy-benchmark"
 _HELP = "Run energy tests; they are deselected otherwise."
 
@@ -30,7 +30,7 @@ _OPTION = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Our options; those of pytest-benchmark keep their prefix `--benchmark-`."""
+    """Add our options; those of pytest-benchmark have the prefix `--benchmark-`."""
     group = parser.getgroup("perjoule", "energy benchmarks (perjoule)")
     add = group.addoption
     add(_LONG, dest=_ENABLED, action="store_true", default=False, help=_HELP)
@@ -38,31 +38,31 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--energy-rounds", type=int, default=5, metavar="N", help="Windows per test (default 5).")
     add(
         "--energy-window", type=float, default=0.5, metavar="S",
-        help="Shortest window in s; shorter calls are repeated inside it (default 0.5).",
+        help="Minimum window in s; shorter calls are repeated inside it (default 0.5).",
     )  # fmt: skip
-    add("--energy-save", metavar="NAME", help="Keep the joules of this session as a baseline.")
-    add("--energy-baseline", metavar="NAME", help="Compare with a baseline kept by --energy-save.")
-    add("--energy-gate", action="store_true", default=False, help="Fail tests that need more than the baseline.")
+    add("--energy-save", metavar="NAME", help="Save the joules of this session as a baseline.")
+    add("--energy-baseline", metavar="NAME", help="Compare with a baseline saved by --energy-save.")
+    add("--energy-gate", action="store_true", default=False, help="Fail tests that exceed the baseline.")
     add("--energy-margin", default="5%", metavar="SHARE", help="Tolerable extra energy (default 5%%).")
     add(
         "--energy-session-sd", default="3%", metavar="SHARE",
-        help="Scatter of ln E between sessions (default 3%%, an assumption; learn yours from A/A sessions).",
+        help="Scatter of ln E between sessions (default 3%%, an assumption; measure yours with A/A sessions).",
     )  # fmt: skip
     add(
         "--energy-max-joules", type=float, metavar="J",
-        help="Stop and fail once the windows of the session have spent more than this.",
+        help="Stop and fail when the windows of the session exceed this energy.",
     )  # fmt: skip
-    add("--energy-report", metavar="PATH", help="Write the joules there: .json, .md or .html.")
+    add("--energy-report", metavar="PATH", help="Write the joules to this file: .json, .md or .html.")
     if any(
         Path(getattr(plugin, "__file__", None) or "").name == "conftest.py" for plugin in pluginmanager.get_plugins()
     ):
-        # a conftest.py names us in `pytest_plugins`: pytest_load_initial_conftests is under way and will not be called
+        # a conftest.py names us in `pytest_plugins`: pytest_load_initial_conftests is running and will not be called
         _add_short_option(parser, pluginmanager.get_plugin("pytestconfig"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
-    """Add `--benchmark` last: another plugin or a conftest.py of the project may have an option of this name."""
+    """Add `--benchmark` last, because another plugin or a conftest.py may have an option of this name."""
     yield
     _add_short_option(parser, early_config)
 
@@ -70,7 +70,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def _add_short_option(parser: pytest.Parser, config: Any) -> None:
     try:
         taken = _SHORT not in parser.parse_known_and_unknown_args([_SHORT])[1]
-    except pytest.UsageError:  # it wants a value
+    except pytest.UsageError:  # the option requires a value
         taken = True
     if not taken:
         parser.getgroup("perjoule").addoption(_SHORT, dest=_ENABLED, action="store_true", default=False, help=_HELP)
@@ -78,16 +78,16 @@ def _add_short_option(parser: pytest.Parser, config: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Name the option that runs energy tests where it is not the usual one."""
+    """Return a header with the option that runs energy tests, if it is not the usual one."""
     if _option(config) == _SHORT:
         return None
-    return f"perjoule: {_SHORT} is an option of another plugin here; {_LONG} runs energy tests"
+    return f"perjoule: {_SHORT} is an option of another plugin; use {_LONG} to run energy tests"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse what cannot be measured, before anything is collected."""
+    """Check the options before tests are collected."""
     config.addinivalue_line("markers", "energy(rounds, window_s): settings of a test that uses energy_benchmark")
-    # known only now: `-p no:benchmark` leaves pytest-benchmark out
+    # known only now, because `-p no:benchmark` disables pytest-benchmark
     fixtures = _NextToSeconds() if config.pluginmanager.hasplugin("benchmark") else _JoulesOnly()
     config.pluginmanager.register(fixtures, "perjoule-fixtures")
     asked = _option(config)
@@ -95,27 +95,27 @@ def pytest_configure(config: pytest.Config) -> None:
         names = ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report", "--energy-max-joules")
         for option in names:
             if config.getoption(option) not in (None, False):
-                raise pytest.UsageError(f"{option} needs {asked}: without it no energy test runs")
+                raise pytest.UsageError(f"{option} needs {asked}, without which energy tests do not run")
         return
     workers = getattr(config.option, "numprocesses", None)
     if workers or hasattr(config, "workerinput") or getattr(config.option, "dist", "no") not in ("no", None):
         raise pytest.UsageError(
-            f"{asked} cannot run under xdist: tests that run at the same time spend each other's joules. Drop -n"
+            f"{asked} cannot run under xdist, because joules include tests that run at the same time. Remove -n"
         )
     if config.getoption("--energy-gate") and not config.getoption("--energy-baseline"):
-        raise pytest.UsageError("--energy-gate needs --energy-baseline NAME: there is nothing to gate against")
+        raise pytest.UsageError("--energy-gate needs --energy-baseline NAME to compare with")
     most = config.getoption("--energy-max-joules")
     if most is not None and not 0 < most < float("inf"):
-        raise pytest.UsageError(f"--energy-max-joules {most:g}: a positive number of joules")
+        raise pytest.UsageError(f"--energy-max-joules {most:g}: must be a positive number of joules")
     if config.getoption("--energy-rounds") < 2:
-        raise pytest.UsageError("--energy-rounds: 2 or more; one window has no scatter")
+        raise pytest.UsageError("--energy-rounds: must be 2 or more, to estimate the scatter")
     window_s = config.getoption("--energy-window")
     if not 0 <= window_s < float("inf"):
-        raise pytest.UsageError(f"--energy-window {window_s:g}: seconds, 0 or more")
+        raise pytest.UsageError(f"--energy-window {window_s:g}: must be 0 or more seconds")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect energy tests unless they were asked for."""
+    """Deselect energy tests unless they were requested."""
     if config.getoption(_ENABLED):
         return
     energy = [item for item in items if _is_energy(item)]
@@ -133,7 +133,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Remember what was left out on purpose: it is not missing."""
+    """Record deselected tests, which are not missing."""
     for item in items:
         session = item.config.stash.get(_SESSION, None)
         if session is not None:
@@ -144,11 +144,11 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """With --benchmark, a suite file is collected: one test per cell."""
+    """Collect a suite file with --benchmark: one test per cell."""
     if file_path.suffix != ".toml" or not parent.config.getoption(_ENABLED):
         return None
     if (file_path.parent / "environment.json").exists() and not parent.session.isinitpath(file_path):
-        return None  # the copy that a run directory keeps
+        return None  # the copy in a run directory
     text = file_path.read_text(encoding="utf-8", errors="replace")
     if "[[variants]]" not in text or "[protocol]" not in text:
         return None
@@ -167,26 +167,26 @@ def energy_meter(request: pytest.FixtureRequest) -> Iterator[EnergyMeter]:
 
 
 class _NextToSeconds:
-    """The fixture where pytest-benchmark is loaded: its options apply to energy tests too."""
+    """Fixture with pytest-benchmark loaded: its options apply to energy tests too."""
 
     @pytest.fixture
     def energy_benchmark(self, request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
-        """Call it like pytest-benchmark's `benchmark`; it returns what the function returned last."""
+        """Call it like pytest-benchmark's `benchmark`; it returns the last result of the function."""
         return _fixture(request, benchmark)
 
 
 class _JoulesOnly:
-    """The fixture where pytest-benchmark is not loaded."""
+    """Fixture without pytest-benchmark."""
 
     @pytest.fixture
     def energy_benchmark(self, request: pytest.FixtureRequest) -> EnergyBenchmark:
-        """Call it with a function and its arguments; it returns what the function returned last."""
+        """Call it with a function and its arguments; it returns the last result of the function."""
         return _fixture(request, None)
 
 
 def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
-    if not request.config.getoption(_ENABLED):  # asked for by request.getfixturevalue
-        pytest.skip(f"an energy test; {_option(request.config)} runs it")
+    if not request.config.getoption(_ENABLED):  # requested with request.getfixturevalue
+        pytest.skip(f"an energy test; run it with {_option(request.config)}")
     from perjoule.pytest_energy.fixture import EnergyBenchmark
 
     meter = request.getfixturevalue("energy_meter")
@@ -194,7 +194,7 @@ def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
 
 
 def session_of(config: pytest.Config) -> EnergySession:
-    """The records of this session, made when the first test asks for joules."""
+    """Return the records of this session, created when the first test measures energy."""
     found = config.stash.get(_SESSION, None)
     if found is None:
         from perjoule.pytest_energy.session import EnergySession
@@ -207,9 +207,9 @@ def session_of(config: pytest.Config) -> EnergySession:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
-    """Save, report, and fail if the evidence for a gate is not there.
+    """Save, report, and fail if the evidence for a gate is missing.
 
-    Before all other plugins: where one of them fails to write its own files, the joules are kept already.
+    This runs before all other plugins, so that the joules are saved even if another plugin fails.
     """
     config = session.config
     if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
@@ -217,23 +217,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         if asked or config.stash.get(_SESSION, None) is not None:
             complete = session_of(config).finish(exitstatus)
             if not complete and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                # pytest's 2 to 5 mean other things: what could not be judged counts as a failed test
+                # pytest's codes 2 to 5 have other meanings: a test without a verdict counts as failed
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
     yield
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table with joules."""
+    """Print the table with joules."""
     found = config.stash.get(_SESSION, None)
     if found is not None:
         found.print_summary(terminalreporter)
 
 
 def _is_energy(item: pytest.Item) -> bool:
-    # not by the marker: projects may have one of that name for tests of their own
+    # not by the marker: projects may have a marker of that name for other tests
     return "energy_benchmark" in getattr(item, "fixturenames", ())
 
 
 def _option(config: pytest.Config) -> str:
-    """The option that runs energy tests here."""
+    """Return the option that runs energy tests."""
     return config.stash.get(_OPTION, _LONG)

@@ -1,4 +1,4 @@
-"""Joules of one test, as kept in baselines and reports."""
+"""Energy of a test, as stored in baselines and reports."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Measured:
 
     Attributes:
         nodeid: pytest's name of the test.
-        energy_j: J per call, one number a round; None where a window gave none.
-        uncertainty_j: The meter's bound on each, per call.
-        duration_s: Seconds per call of each.
+        energy_j: J per call, one number per round; None if a window has no energy.
+        uncertainty_j: The meter's bound per call, for each round.
+        duration_s: Seconds per call, for each round.
         iterations: Calls inside each window.
-        warnings: Of all windows, each once.
-        call: What one call is, where the test's name does not say it.
+        warnings: Warnings of all windows, without duplicates.
+        call: Description of one call, if the test's name does not contain it.
     """
 
     nodeid: str
@@ -39,7 +39,7 @@ class Measured:
 
     @classmethod
     def of(cls, nodeid: str, readings: Sequence[EnergyReading], iterations: int, call: str = "") -> Measured:
-        """From the windows' readings."""
+        """Create the record from the windows' readings."""
         first = readings[0]
         return cls(
             nodeid=nodeid,
@@ -56,7 +56,7 @@ class Measured:
 
     @property
     def known(self) -> list[float]:
-        """The rounds that have joules."""
+        """Energies of the rounds that have joules."""
         return [e for e in self.energy_j if e is not None and e > 0]
 
     @property
@@ -65,13 +65,13 @@ class Measured:
         return math.fsum(self.known) / len(self.known) if self.known else None
 
     def as_json(self) -> dict[str, Any]:
-        """For JSON: the rounds, and what they are of."""
+        """Return the record for JSON."""
         return {**asdict(self), "mean_j": self.mean_j}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A test against its baseline. `change`, `low`, `high`, `mde`: shares of energy; None if not judged."""
+    """A test compared with its baseline. `change`, `low`, `high`, `mde`: shares of energy; None without a verdict."""
 
     outcome: Outcome
     reason: str
@@ -82,7 +82,7 @@ class Judgement:
 
 
 def judge(now: Measured, before: Measured, margin: float, session_sd: float, alpha: float = 0.05) -> Judgement:
-    """Is the energy within the margin of the baseline? Welch's t on ln E, plus the scatter of two sessions."""
+    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E and the session scatter."""
     for name, one, other in (
         ("boundary", before.boundary, now.boundary),
         ("provenance", before.provenance, now.provenance),
@@ -91,7 +91,7 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
         if one != other:
             return Judgement(outcome="invalid", reason=f"{name} differs: baseline {one!r}, now {other!r}")
     if len(now.known) < 2 or len(before.known) < 2 or len(now.known) < len(now.energy_j):
-        why = "; ".join(now.warnings[:2]) or "windows gave no joules"
+        why = "; ".join(now.warnings[:2]) or "windows without joules"
         return Judgement(outcome="invalid", reason=f"{len(now.known)} of {len(now.energy_j)} rounds have joules: {why}")
     from perjoule.gating.disturbances import disturbance
 

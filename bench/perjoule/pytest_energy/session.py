@@ -1,4 +1,4 @@
-"""The records of a pytest session: baseline in, judgements, baseline and report out."""
+"""Records of a pytest session: reads a baseline, judges tests, writes a baseline and a report."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _DISTURBING = ("W232", "W251", "W264")
 
 
 class EnergyWarning(pytest.PytestWarning):
-    """An energy gate that could not tell."""
+    """Warning about an inconclusive energy gate."""
 
 
 @dataclass(slots=True, kw_only=True)
 class EnergySession:
-    """What was measured and judged so far."""
+    """Measurements and judgements so far."""
 
     root: Path
     args: tuple[str, ...]
@@ -60,7 +60,7 @@ class EnergySession:
         """Read the options and the baseline.
 
         Raises:
-            pytest.UsageError: If an option cannot be used or there is no such baseline.
+            pytest.UsageError: If an option is invalid or the baseline does not exist.
         """
         option = config.getoption
         try:
@@ -79,23 +79,23 @@ class EnergySession:
             )
             for name in (session.save_as, session.baseline_name):
                 if name is not None and not is_name(name):
-                    raise UsageError(f"energy baseline {name!r}: letters, digits, '.', '_' and '-', at most 64")
+                    raise UsageError(f"energy baseline {name!r}: use letters, digits, '.', '_' and '-', at most 64")
             if session.report is not None and session.report.suffix not in (".json", ".md", ".html"):
-                raise UsageError(f"--energy-report {session.report}: .json, .md or .html")
+                raise UsageError(f"--energy-report {session.report}: must end in .json, .md or .html")
             session._load_baseline()
         except PerjouleError as error:
             raise pytest.UsageError(str(error)) from None
         return session
 
     def learn_system(self, meter: EnergyMeter) -> None:
-        """Note what the joules are of; once is enough."""
+        """Record the measured system, once."""
         if not self.system:
             from perjoule.runs.environment import system_of
 
             self.system = system_of(meter)
 
     def add(self, measured: Measured) -> Judgement | None:
-        """Keep a test's rounds; with a baseline, judge them."""
+        """Store a test's rounds; with a baseline, judge them."""
         self.measured[measured.nodeid] = measured
         self.spent_j += math.fsum(measured.known) * measured.iterations
         if self.baseline_name is None:
@@ -114,16 +114,16 @@ class EnergySession:
 
     @property
     def over_budget(self) -> str | None:
-        """Why the session must stop, or None. Warm-up calls are outside the windows and not counted."""
+        """Return the reason why the session must stop, or None. Warm-up calls are not counted."""
         if self.max_joules is None or self.spent_j <= self.max_joules:
             return None
-        return f"--energy-max-joules {self.max_joules:g}: the windows so far have spent {self.spent_j:.4g} J"
+        return f"--energy-max-joules {self.max_joules:g}: the windows so far used {self.spent_j:.4g} J"
 
     def finish(self, exitstatus: int) -> bool:
-        """Write what was asked for.
+        """Write the requested files.
 
         Returns:
-            False if a gate has no evidence for a test of its baseline, or if a file could not be written.
+            False if evidence for a test of the baseline is missing, or a file could not be written.
         """
         if self.gating:
             self.missing = [n for n in self.baseline if n not in self.measured and self._expected(n)]
@@ -131,13 +131,13 @@ class EnergySession:
             if exitstatus == 0:
                 self._keep(self.root / FOLDER / f"{self.save_as}.json", self._record())
             else:
-                self.problems.append(f"baseline {self.save_as!r} is not saved: the session did not pass")
+                self.problems.append(f"baseline {self.save_as!r} was not saved, because the session did not pass")
         if self.report is not None:
             self._keep(self.report, self._render(self.report.suffix))
         return not self.problems and not (self.gating and (self.missing or not self.measured))
 
     def print_summary(self, terminal: Any) -> None:
-        """A table, a line per file written, a line per test that is missing."""
+        """Print a table, a line per written file, and a line per missing test."""
         terminal.section("energy", sep="-")
         rows = self._rows()
         if rows:
@@ -152,9 +152,9 @@ class EnergySession:
         for said in self._disturbances():
             terminal.write_line(f"WARNING {said}")
         for nodeid in self.missing:
-            terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but it did not run: renamed?")
+            terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but did not run; was it renamed?")
         if self.gating and not self.measured:
-            terminal.write_line("ERROR --energy-gate: no energy test ran, so nothing can pass")
+            terminal.write_line("ERROR --energy-gate: no energy test ran, so the gate cannot pass")
         counts = {o: sum(j.outcome == o for j in self.judged.values()) for o in ("fail", "invalid", "inconclusive")}
         if any(counts.values()):
             terminal.write_line(", ".join(f"{n} {name}" for name, n in counts.items() if n))
@@ -168,7 +168,7 @@ class EnergySession:
             terminal.write_line(text)
 
     def _disturbances(self) -> list[str]:
-        """The first sentence of each code that says that joules are missing or disturbed, with its number of tests."""
+        """Return the first sentence of each code about missing or disturbed joules, with its number of tests."""
         lines = []
         for code in _DISTURBING:
             said = [next((w for w in m.warnings if w.startswith(code)), None) for m in self.measured.values()]
@@ -181,7 +181,7 @@ class EnergySession:
         return next(iter(self.measured.values())).method
 
     def _expected(self, nodeid: str) -> bool:
-        """Would this session have run it? Not if it was deselected, or lies outside the paths that were given."""
+        """Return whether this session includes a test: it was not deselected and is inside the given paths."""
         if nodeid in self.deselected:
             return False
         file = (self.root / nodeid.split("::")[0]).resolve()
@@ -204,7 +204,7 @@ class EnergySession:
             names = sorted(p.stem for p in path.parent.glob("*.json"))
             raise UsageError(
                 f"--energy-baseline {self.baseline_name}: {path} does not exist; "
-                f"kept are: {', '.join(names) or 'none'}; make it with --energy-save {self.baseline_name}"
+                f"saved baselines: {', '.join(names) or 'none'}; create it with --energy-save {self.baseline_name}"
             )
         record = read_json(path)
         schema = record.get("schema") if isinstance(record, dict) else None
@@ -216,11 +216,11 @@ class EnergySession:
         except (KeyError, TypeError, ValueError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise RunError(
-                f"{path}: not an energy baseline: {what}; make it again with --energy-save {self.baseline_name}"
+                f"{path}: not an energy baseline: {what}; create it again with --energy-save {self.baseline_name}"
             ) from None
 
     def _keep(self, path: Path, content: dict[str, Any] | str) -> None:
-        """Write a file. Where that fails, a temporary folder takes it, and failing that the terminal."""
+        """Write a file. If that fails, write it to a temporary folder, or else to the terminal."""
         try:
             _write(path, content)
             self.written.append(path)
@@ -230,9 +230,9 @@ class EnergySession:
         try:
             spare = Path(tempfile.mkdtemp(prefix="perjoule-energy-")) / path.name
             _write(spare, content)
-            self.problems.append(f"{why}; it is kept in {spare}")
+            self.problems.append(f"{why}; it was saved in {spare}")
         except OSError:
-            self.problems.append(f"{why}; nor can a temporary folder; its content follows")
+            self.problems.append(f"{why}, not even in a temporary folder; its content follows")
             self.unsaved.append(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
 
     def _record(self) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class EnergySession:
 
 
 def _records(rows: Any) -> list[Measured]:
-    """The tests of a baseline; raises ValueError if a row is not one. Unknown keys come from later versions."""
+    """Return the tests of a baseline; raises ValueError if a row is invalid. Unknown keys are ignored."""
     from pydantic import TypeAdapter, ValidationError
 
     try:

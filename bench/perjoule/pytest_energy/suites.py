@@ -1,7 +1,7 @@
-"""Suite files as test files: `pytest --benchmark suites/` runs each cell of each suite as an energy test.
+"""Collects suite files as test files: `pytest --benchmark suites/` runs each cell of each suite as an energy test.
 
-One call draws what the first trial of the cell draws in `perjoule run`: the same prompts, seeds, pipeline and step
-policy, by the same code.
+One call generates the same images as the first trial of the cell in `perjoule run`: with the same prompts, seeds,
+pipeline, step policy and code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from perjoule.types import Assignment
 
 
 class SuiteFile(pytest.Module):
-    """A suite: its cells are the tests. A module to pytest, so that module-scoped fixtures work; it is not imported."""
+    """A suite whose cells are the tests. For pytest it is a module, so that module-scoped fixtures work."""
 
     obj = ModuleType("suite")
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One test per cell."""
+        """Collect one test per cell."""
         from perjoule.suite.reading import cells_of, load_suite
 
         try:
@@ -43,25 +43,25 @@ class CellItem(pytest.Function):
     """One variant at one step count, or at one level of its step policy."""
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Our own errors are sentences already."""
+        """Show our own errors as sentences, without a traceback."""
         if isinstance(excinfo.value, PerjouleError | NotLoadedError):
             return str(excinfo.value)
-        return super().repr_failure(excinfo)  # no style: it takes the one of --tb
+        return super().repr_failure(excinfo)  # without a style, so that --tb applies
 
     def reportinfo(self) -> tuple[Any, int, str]:
-        """The suite file and the cell."""
+        """Return the suite file and the cell."""
         return self.path, 0, f"{self.path.name}: {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSuite:
-    """A suite whose prompts are read.
+    """An open suite with its prompts.
 
     Attributes:
         path: Its file.
-        first: Cell id -> the first trial of its plan.
-        cells: Loads them.
-        threads: torch CPU threads that the protocol asks for.
+        first: First trial of the plan by cell id.
+        cells: Loads cells.
+        threads: torch CPU threads of the protocol.
     """
 
     path: Path
@@ -93,7 +93,7 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
 
 
 def _open(config: pytest.Config, path: Path) -> OpenSuite:
-    """The suite of a file. One is kept: two large pipelines rarely fit into memory."""
+    """Return the suite of a file. Only one is kept, because two large pipelines rarely fit into memory."""
     kept = config.stash.get(_OPEN, None)
     if kept is not None and kept.path == path:
         return kept
@@ -103,7 +103,7 @@ def _open(config: pytest.Config, path: Path) -> OpenSuite:
     from perjoule.suite.schedule import make_plan
 
     if kept is not None:
-        del config.stash[_OPEN], kept  # before the next weights are read
+        del config.stash[_OPEN], kept  # release memory before the next weights are read
     suite, prompts, _ = with_prompts(load_suite(path), path)
     plan = make_plan(suite, prompts)
     first: dict[str, Assignment] = {}
@@ -119,6 +119,6 @@ def _open(config: pytest.Config, path: Path) -> OpenSuite:
 
 
 def _identity(trial: Assignment) -> str:
-    """What one call draws. A baseline of other prompts or seeds is not comparable."""
+    """Return a description of a call's images. A baseline with other prompts or seeds is not comparable."""
     drawn = [(prompt.prompt_id, seed) for prompt, seed in zip(trial.prompts, trial.seeds, strict=True)]
     return f"{len(drawn)} images, prompts and seeds {hashlib.sha256(repr(drawn).encode()).hexdigest()[:10]}"

@@ -1,4 +1,4 @@
-"""Quality metrics: found by name, loaded when first used, and all behind one protocol.
+"""Quality metrics: found by name, loaded when first used, all with the same interface.
 
 A metric is a factory `(options) -> QualityMetric` under the entry point group `perjoule.metrics`. The names
 `pyiqa:NAME` are answered by one adapter. `@metric` makes a factory of a function that takes an image. Importing this
@@ -21,14 +21,14 @@ _PYIQA = "pyiqa:"
 
 
 def metric_names() -> list[str]:
-    """The registered metrics, sorted; what the extra offers as `pyiqa:NAME` is not among them."""
+    """Return the registered metrics, sorted, without the metrics `pyiqa:NAME` of the extra."""
     return sorted(registry.registered("metrics"))
 
 
 def metric_rows() -> list[dict[str, Any]]:
-    """Lines of `perjoule list metrics`, as every metric is without options; nothing is fetched.
+    """Return the lines of `perjoule list metrics`, for every metric without options; nothing is downloaded.
 
-    `cached` says whether it could score without a network; what a metric does not tell without its weights is None.
+    `cached` is True if the metric can score without a network; properties that need its weights are None.
     """
     rows = [_registered_row(name) for name in metric_names()]
     from perjoule.quality.pyiqa_adapter import LICENCE, is_installed
@@ -39,7 +39,7 @@ def metric_rows() -> list[dict[str, Any]]:
             "licence": LICENCE,
             "commercial": False,
             "weights": "extra perjoule[pyiqa]",
-            "description": "any metric of pyiqa; direction and track are those of its registry",
+            "description": "any metric of pyiqa, with direction and track from its registry",
         }
     )
     return rows
@@ -71,16 +71,16 @@ def _row(name: str, card: MetricSpec | None, cached: bool | None) -> dict[str, A
 
 
 def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric | SetMetric:
-    """Make a metric ready; weights are read when its `spec` or `score` is first asked for.
+    """Create a metric; its weights are read when `spec` or `score` is first used.
 
     Args:
         name: A registered name or `pyiqa:NAME`.
-        options: Passed to the metric; see each factory for the keys it knows.
-        where: File and key that asked for it, for the message.
+        options: Passed to the metric; see each factory for its keys.
+        where: File and key that name the metric, for messages.
 
     Raises:
-        UnknownNameError: If no metric has that name, or a name among the options is not known.
-        UsageError: If an option is not known or does not fit, or the metric needs an extra that is missing.
+        UnknownNameError: If no metric has that name, or a name in the options is unknown.
+        UsageError: If an option is unknown or invalid, or the metric needs an extra that is not installed.
     """
     try:
         if name.startswith(_PYIQA):
@@ -90,7 +90,7 @@ def load_metric(name: str, options: dict[str, Any], where: str) -> QualityMetric
         factory = registry.load("metrics", name, kind="metric")
         metric: QualityMetric | SetMetric = factory(options)
     except UsageError as error:
-        # factories know the option at fault but not the file it stands in
+        # factories know the invalid option but not its file
         error.args = (f"{where}: {error}",)
         raise
     return metric

@@ -1,4 +1,4 @@
-"""The loop all metrics share: a batch of images in, one score per image out, never all images in memory."""
+"""Scoring loop of all metrics: processes images in batches, so that not all images are in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perjoule.types import Score
 
 T = TypeVar("T")
 Outcome = float | str
-"""What a metric says of one image: its value, or the reason why there is none."""
+"""Result of a metric for one image: its value, or the reason why there is none."""
 
 NO_REFERENCE = "no reference image: there is no longest run of the same family, prompt and seed"
 _NO_MEMORY = "out of memory even for a single image"
@@ -27,14 +27,14 @@ def score_in_batches(
     judge: Callable[[range], Sequence[Outcome]],
     on_progress: Callable[[int], None],
 ) -> list[Score]:
-    """Judge the images batch by batch; batches that do not fit into memory are halved, with a warning.
+    """Score the images batch by batch; batches that do not fit into memory are halved, with a warning.
 
     Args:
-        images: What to score.
+        images: Images to score.
         metric: Name for the scores.
         batch_size: Images per call of `judge`.
         judge: Indices of a batch -> one outcome per index; a value that is not finite becomes a reason.
-        on_progress: Gets the number of images of each batch when it is done.
+        on_progress: Called with the number of images after each batch.
 
     Returns:
         One score per image, in order.
@@ -47,7 +47,7 @@ def score_in_batches(
         if outcomes is None and len(batch) > 1:
             batch_size = len(batch) // 2
             logging.getLogger(__name__).warning(
-                "%s: out of memory with %d images at once: going on with %d (option batch_size)",
+                "%s: out of memory with %d images at once: continuing with %d (option batch_size)",
                 metric,
                 len(batch),
                 batch_size,
@@ -60,13 +60,13 @@ def score_in_batches(
 
 
 def within_memory(work: Callable[[], T]) -> T | None:
-    """The result, or None if the memory of the host or the device was not enough; other errors are raised."""
+    """Return the result, or None if host or device ran out of memory; other errors are raised."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-    # after the handler, since the traceback keeps the tensors of the failed attempt alive
+    # after the handler, because the traceback keeps the tensors of the failed attempt alive
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -83,6 +83,6 @@ def _score(image_id: str, metric: str, outcome: Outcome) -> Score:
     if isinstance(outcome, str):
         return Score(image_id=image_id, metric=metric, value=None, reason_unscored=outcome)
     if not math.isfinite(outcome):
-        reason = f"{metric} came out as {outcome}"
+        reason = f"the value of {metric} is {outcome}"
         return Score(image_id=image_id, metric=metric, value=None, reason_unscored=reason)
     return Score(image_id=image_id, metric=metric, value=float(outcome))

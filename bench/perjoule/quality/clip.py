@@ -1,4 +1,4 @@
-"""Three metrics on one CLIP: does the image say what the prompt says, and is it the image of the longest run?
+"""Three metrics on one CLIP model: similarity of image and prompt, and similarity to the image of the longest run.
 
 | metric | value | after |
 |---|---|---|
@@ -29,7 +29,7 @@ _TIE = 1e-6  # float32 cosines of one text in two batches differ by less
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RPrecisionOptions(ClipOptions):
-    """Options of `r_precision`. distractors: texts, or a file with one a line, for runs with too few prompts."""
+    """Options of `r_precision`. distractors: texts, or a file with one per line, for runs with too few prompts."""
 
     distractors: list[str] | str = field(default_factory=list)
 
@@ -39,10 +39,10 @@ class ClipText(ClipMetric):
 
     name, track, unit, bounds = "clip_text", "alignment", "cosine", (-1.0, 1.0)
     margin, scale = 0.01, "0.013: the step from Stable Diffusion 1.4 to 1.5"
-    description = "CLIP cosine of image and prompt, the prompt cut at the length the model knows"
+    description = "CLIP cosine of image and prompt, with the prompt cut at the model's maximum length"
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One cosine per image; an image whose prompt is empty is unscored."""
+        """Return one cosine per image; an image with an empty prompt is unscored."""
         return self.score_against_prompts(self.encoder(), images, on_progress)
 
 
@@ -52,8 +52,8 @@ class RPrecision(ClipMetric):
     name, track, unit, bounds = "r_precision", "alignment", "share", (0.0, 1.0)
     margin, scale = 0.05, "0.05: one image in twenty"
     description = (
-        f"1 if the image's own prompt ranks first by CLIP cosine among {DISTRACTOR_COUNT} other prompts (all there "
-        f"are if fewer, which is easier; unscored below {FEWEST_DISTRACTORS}), else 0; a tie is not a first rank"
+        f"1 if the image's own prompt ranks first by CLIP cosine among {DISTRACTOR_COUNT} other prompts (all "
+        f"prompts if fewer, which is easier; unscored below {FEWEST_DISTRACTORS}), else 0; a tie is not a first rank"
     )
 
     def __init__(self, options: RPrecisionOptions) -> None:
@@ -63,17 +63,17 @@ class RPrecision(ClipMetric):
         self._warned = False
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """1.0 or 0.0 per image."""
+        """Return 1.0 or 0.0 per image."""
         encoder = self.encoder()
         others = [p.text for p in images.all_prompts]
         chosen = {p.text: choose(p, others, self._pool) for p in dict.fromkeys(images.prompts)}
         vector_of = encode_texts(encoder, [t for own, texts in chosen.items() for t in (own, *texts)])
         fewest = min(map(len, chosen.values()), default=DISTRACTOR_COUNT)
         if FEWEST_DISTRACTORS <= fewest < DISTRACTOR_COUNT and not self._warned:
-            self._warned = True  # a run is scored in parts
+            self._warned = True  # warn once, since a run is scored in parts
             logging.getLogger(__name__).warning(
-                "r_precision: %d distractors instead of %d; compare only with runs that had as many, or add texts by "
-                "the option `distractors`",
+                "r_precision: %d distractors instead of %d; compare only with runs that had as many, or add texts "
+                "with the option `distractors`",
                 fewest,
                 DISTRACTOR_COUNT,
             )
@@ -91,15 +91,15 @@ class IClip(ClipMetric):
     """The metric `iclip`."""
 
     name, track, unit, bounds = "iclip", "fidelity", "cosine", (-1.0, 1.0)
-    margin, scale = 0.02, "1: the same image; 0.02 is a working choice"
+    margin, scale = 0.02, "1: the same image; 0.02 is a provisional choice"
     needs_reference = True
     description = (
-        "CLIP cosine with the longest run of the same model, prompt and seed, which itself has 1 by construction: "
+        "CLIP cosine with the longest run of the same model, prompt and seed, whose own value is 1 by definition: "
         "convergence to the model's own long run, not quality"
     )
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One cosine per image; 1.0 for a reference, unscored where there is none."""
+        """Return one cosine per image; 1.0 for a reference, unscored without a reference."""
         return cosines_to_references(images, self.name, self.options.batch_size, self.encoder().images, on_progress)
 
 
@@ -113,7 +113,7 @@ def _ranks_first(
     if not own:
         return EMPTY
     if len(texts) < FEWEST_DISTRACTORS:
-        return f"only {len(texts)} distractors, {FEWEST_DISTRACTORS} are needed: add texts by option `distractors`"
+        return f"only {len(texts)} distractors, {FEWEST_DISTRACTORS} are needed: add texts with option `distractors`"
     rivals = np.stack([vector_of[t] for t in texts]) @ vector
     margin = vector @ vector_of[own] - rivals.max()
     return float(margin > _TIE) if np.isfinite(margin) else float(margin)

@@ -1,4 +1,4 @@
-"""What the CLIP metrics have in common: options, a model read when first needed, vectors of texts, cosines."""
+"""Base of the CLIP metrics: options, a model loaded when first needed, vectors of texts, cosines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClipOptions:
 
 
 class ClipMetric:
-    """A metric on a CLIP model; the subclasses say what is compared with what."""
+    """A metric on a CLIP model; the subclasses define the comparison."""
 
     name: str
     track: Track
@@ -54,13 +54,13 @@ class ClipMetric:
     description: str
 
     def __init__(self, options: ClipOptions) -> None:
-        """Raises UnknownNameError if the model is a builtin that nobody offers."""
+        """Create the metric. Raises UnknownNameError if the model is an unknown builtin."""
         self.options = options
         self._model = resolve_model(options.model, f"metric {self.name}: option model")
 
     @property
     def card(self) -> MetricSpec:
-        """What it is, without the weights."""
+        """Return the spec without a digest of the weights."""
         licence = self._licence()
         return MetricSpec(
             name=self.name,
@@ -82,22 +82,22 @@ class ClipMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """Names the weights by their digest, for which a hub id is downloaded."""
-        digest = weights_digest(self._folder())  # before the card, which reads the licence from what was downloaded
+        """Properties with the digest of the weights, for which a hub id is downloaded."""
+        digest = weights_digest(self._folder())  # before the card, which reads the licence from the downloaded files
         return replace(self.card, weights_digest=digest)
 
     def weights_here(self) -> bool:
-        """A folder or a builtin always is."""
+        """Return whether the weights are local; a folder or a builtin always is."""
         return Path(self._model).is_dir() or in_hub_cache(self._model, self.options.revision)
 
     def encoder(self) -> ClipEncoder:
-        """The loaded model, shared by all metrics that use it on the same device."""
+        """Return the loaded model, shared by all metrics that use it on the same device."""
         return load_encoder(self._folder(), resolve_device(self.options.device, self.name))
 
     def score_against_prompts(
         self, encoder: ClipEncoder, images: ImageSet, on_progress: Callable[[int], None], factor: float = 1.0
     ) -> list[Score]:
-        """`factor` times the cosine of each image and its prompt; an image whose prompt is empty is unscored."""
+        """Return `factor` times the cosine of each image and its prompt; an image with an empty prompt is unscored."""
         vector_of = encode_texts(encoder, [p.text for p in images.prompts])
 
         def judge(batch: range) -> Sequence[Outcome]:
@@ -117,6 +117,6 @@ class ClipMetric:
 
 
 def encode_texts(encoder: ClipEncoder, texts: Sequence[str]) -> dict[str, Vector]:
-    """Text -> unit vector, each distinct text once; the empty text is left out."""
+    """Return a unit vector for each distinct text; the empty text is left out."""
     distinct = [text for text in dict.fromkeys(texts) if text]
     return dict(zip(distinct, encoder.texts(distinct), strict=True)) if distinct else {}

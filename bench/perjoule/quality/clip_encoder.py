@@ -1,7 +1,7 @@
-"""The one loader of CLIP models that `clip_text`, `r_precision` and `iclip` share.
+"""Loader of CLIP models for `clip_text`, `r_precision` and `iclip`.
 
 A model is a folder in transformers' format: `config.json`, a CLIP tokenizer, weights, and
-`preprocessor_config.json` if the images want more than a plain resize to [-1, 1]. A hub id is downloaded first.
+`preprocessor_config.json` if the images need more than a resize to [-1, 1]. A hub id is downloaded first.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ _WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
 
 
 def fetch(model: str, revision: str | None, metric: str) -> Path:
-    """The folder of a resolved model; a hub id is downloaded unless it lies in the hub's cache.
+    """Return the folder of a resolved model; a hub id is downloaded unless it is in the hub's cache.
 
     Raises:
-        UsageError: If it can neither be found nor be had.
+        UsageError: If it can neither be found nor downloaded.
     """
-    # older repositories hold only pickles; newer ones hold both, and one is enough. OpenCLIP's own files, which LAION's
-    # repositories hold as well, are left out
+    # older repositories contain only pickles; newer ones contain both, and one is enough. OpenCLIP's own files, which
+    # LAION's repositories contain too, are left out
     return fetch_snapshot(model, revision, _WEIGHTS, metric)
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weights that transformers loads, safetensors if there are any."""
+    """Return the SHA-256 of the weights that transformers loads: safetensors if there are any."""
     chosen = next((patterns for patterns in _WEIGHTS if any(folder.glob(patterns[0]))), [p[0] for p in _WEIGHTS])
     return digest_folder(folder, chosen)
 
 
 @kept
 def load_encoder(folder: Path, device: str, weights: Path | None = None) -> ClipEncoder:
-    """The encoder of a folder on a device, loaded once per process.
+    """Return the encoder of a folder on a device, loaded once per process.
 
     Args:
-        folder: Settings, tokenizer and, unless `weights` is given, weights.
+        folder: Folder with settings, tokenizer and, unless `weights` is given, weights.
         device: A torch device.
-        weights: A checkpoint of OpenCLIP's for the architecture that the folder describes.
+        weights: An OpenCLIP checkpoint for the architecture in the folder.
 
     Raises:
-        UsageError: If the folder holds no CLIP model, or the weights do not fit it.
+        UsageError: If the folder does not contain a CLIP model, or the weights do not fit it.
     """
     return ClipEncoder(folder, device, weights)
 
 
 class ClipEncoder:
-    """Both towers of a CLIP model: pictures and texts in, vectors of length one out."""
+    """Both towers of a CLIP model: turns images and texts into vectors of length one."""
 
     def __init__(self, folder: Path, device: str, weights: Path | None = None) -> None:
-        """Load in float32, because half precision moves a cosine by 1e-3, as much as ten steps do."""
+        """Load in float32, because half precision changes a cosine by 1e-3, as much as ten steps do."""
         import torch
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
         from transformers.utils import logging
@@ -74,7 +74,7 @@ class ClipEncoder:
             has_processor = (folder / "preprocessor_config.json").is_file()
             self._processor: Any = CLIPImageProcessor.from_pretrained(folder) if has_processor else None
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise UsageError(f"{folder}: no CLIP model can be loaded from here: {first_line(error)}") from error
+            raise UsageError(f"{folder}: cannot load a CLIP model from this folder: {first_line(error)}") from error
         self._side = int(self._model.config.vision_config.image_size)
         self._length = int(self._model.config.text_config.max_position_embeddings)
         self._device = device
@@ -82,20 +82,20 @@ class ClipEncoder:
 
     @property
     def side_px(self) -> int:
-        """Height and width of the images that the model looks at."""
+        """Height and width of the model's input."""
         return self._side
 
     @property
     def logit_scale(self) -> float:
-        """The factor that the model was trained with between cosine and logit."""
+        """The model's factor between cosine and logit."""
         return float(self._model.logit_scale.detach().exp())
 
     def images(self, pictures: Sequence[Images]) -> NDArray[np.float64]:
-        """Pictures of any size, each (h, w, 3) uint8 -> (n, d) unit vectors."""
+        """Return (n, d) unit vectors of images of any size, each (h, w, 3) uint8."""
         import torch
 
         if self._processor is not None:
-            # copies, because images decoded by Pillow are read-only and torch warns about those
+            # copies, because images decoded by Pillow are read-only, which torch warns about
             copies = [np.array(picture) for picture in pictures]
             found = self._processor(images=copies, return_tensors="pt", input_data_format="channels_last")
             pixels = found["pixel_values"]
@@ -105,7 +105,7 @@ class ClipEncoder:
             return _unit(self._model.get_image_features(pixel_values=pixels.to(self._device)))
 
     def texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
-        """Texts, cut at the length the model knows -> (n, d) unit vectors; each distinct text is encoded once."""
+        """Return (n, d) unit vectors of texts, cut at the model's maximum length; equal texts are encoded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         for start in range(0, len(new), batch_size):
             batch = new[start : start + batch_size]
@@ -137,7 +137,7 @@ def _resized(picture: Images, side: int) -> Any:
 
 
 def _unit(features: Any) -> NDArray[np.float64]:
-    # transformers 5 wraps the projected features, 4 returned them bare
+    # transformers 5 wraps the projected features, version 4 returned them directly
     vectors = getattr(features, "pooler_output", features).float().cpu().numpy().astype(np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit

@@ -1,10 +1,10 @@
-"""ColorVideoVDP: how far would a person see the image from its reference, in just-objectionable differences (JOD)?
+"""ColorVideoVDP: perceived difference between an image and its reference, in just-objectionable differences (JOD).
 
-Mantiuk et al., ACM TOG 2024, arXiv:2401.11485; package `cvvdp`, MIT. 10 JOD is no visible difference, 9 is one that
-three people in four would object to. It models a display and a viewing distance, so a score means nothing without
-them: the display gives luminance and room light, `pixels_per_degree` gives the size on the retina. The default is a
+Mantiuk et al., ACM TOG 2024, arXiv:2401.11485; package `cvvdp`, MIT. 10 JOD means no visible difference, 9 a difference
+that three people in four would object to. It models a display and a viewing distance, so a score depends on them: the
+display gives luminance and room light, `pixels_per_degree` gives the size on the retina. The default is a
 24-inch full-HD monitor at twice its height, 37.8 pixels per degree and one image pixel per screen pixel. A 64 px image
-is then 1.7 degrees wide; fewer pixels per degree are the same image enlarged, and make the metric stricter.
+is then 1.7 degrees wide; fewer pixels per degree enlarge the image and make the metric stricter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CvvdpOptions:
     """Options of `cvvdp`.
 
     Attributes:
-        display: A display of ColorVideoVDP that takes sRGB; gives luminance, contrast and room light.
+        display: A display of ColorVideoVDP with sRGB input; gives luminance, contrast and room light.
         pixels_per_degree: Image pixels per degree of visual angle.
         device: `auto` or a torch device.
         batch_size: Images per pass.
@@ -56,19 +56,19 @@ class Cvvdp:
     """The metric `cvvdp`."""
 
     def __init__(self, options: CvvdpOptions) -> None:
-        """Raises UnknownNameError for a display that is not known, UsageError for a viewing that cannot be."""
+        """Create the metric. Raises UnknownNameError for an unknown display, UsageError for an invalid option."""
         known = _srgb_displays()
         if options.display not in known:
             raise UnknownNameError("sRGB display", options.display, known, "metric cvvdp: option display")
         if not 1 <= options.pixels_per_degree <= 1000:
             raise UsageError(
-                f"metric cvvdp: option pixels_per_degree = {options.pixels_per_degree!r}: wanted between 1 and 1000"
+                f"metric cvvdp: option pixels_per_degree = {options.pixels_per_degree!r}: must be between 1 and 1000"
             )
         self._options = options
 
     @property
     def card(self) -> MetricSpec:
-        """Says display, pixels per degree and the version of the package, without which a JOD is not a number."""
+        """Return the spec with display, pixels per degree and package version, on which a JOD depends."""
         return MetricSpec(
             name="cvvdp",
             direction="higher",
@@ -79,7 +79,7 @@ class Cvvdp:
             licence="MIT",
             description=(
                 f"ColorVideoVDP {version('cvvdp')} against the longest run of the same model, prompt and seed, "
-                f"which itself has 10 by construction; display {self._options.display}, "
+                f"whose own value is 10 by definition; display {self._options.display}, "
                 f"{self._options.pixels_per_degree:g} pixels per degree"
             ),
             advisory=False,
@@ -92,15 +92,15 @@ class Cvvdp:
 
     @property
     def spec(self) -> MetricSpec:
-        """The digest is that of the package's parameters."""
+        """Properties with the digest of the package's parameters."""
         return replace(self.card, weights_digest=digest_files(_data_folder().glob("*.json")))
 
     def weights_here(self) -> bool:
-        """They come with the package."""
+        """Return True: the parameters are part of the package."""
         return True
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """JOD per image; 10 for a reference, unscored without one or when the sizes differ."""
+        """Return JOD per image; 10 for a reference, unscored without a reference or if the sizes differ."""
         device = resolve_device(self._options.device, "cvvdp")
         model = _model(self._options.display, float(self._options.pixels_per_degree), device)
 
@@ -118,7 +118,7 @@ def _judge(model: Any, images: ImageSet, batch: range) -> list[Outcome]:
 
 
 def _predict(model: Any, tests: Images, references: Images) -> list[float]:
-    """Two (n, h, w, 3) uint8 -> n JOD."""
+    """Return n JOD of two (n, h, w, 3) uint8 arrays."""
     import torch
 
     with torch.inference_mode():
@@ -139,7 +139,7 @@ def _model(display: str, pixels_per_degree: float, device: str) -> Any:
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Hush a logger: pycvvdp's import loads torch's compiler support, which warns of a missing GPU."""
+    """Silence a logger: pycvvdp's import loads torch's compiler support, which warns of a missing GPU."""
     log = logging.getLogger(logger)
     before = log.level
     log.setLevel(logging.ERROR)
@@ -151,7 +151,7 @@ def _quiet(logger: str) -> Iterator[None]:
 
 @cache
 def _data_folder() -> Path:
-    # found without importing: the import takes seconds and the displays are wanted when a suite is checked
+    # found without importing: the import takes seconds, and the displays are needed when a suite is checked
     spec = importlib.util.find_spec("pycvvdp")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("No module named 'pycvvdp'", name="pycvvdp")

@@ -1,4 +1,4 @@
-"""Which other prompts an image's own prompt must beat, drawn by hash so that no order or batch changes them."""
+"""Other prompts that an image's prompt is compared with, chosen by hash, independent of order and batches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ FEWEST_DISTRACTORS = 20  # with fewer, chance alone ranks the prompt first in on
 
 
 def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: int = DISTRACTOR_COUNT) -> list[str]:
-    """Draw distinct texts other than the prompt's own.
+    """Choose distinct texts other than the prompt's own.
 
     Args:
-        prompt: Its id is the seed of the draw.
-        others: Texts of the run's prompts, drawn from first.
-        pool: Texts to fill up with when the run has too few.
-        count: How many are wanted.
+        prompt: Its id is the seed of the choice.
+        others: Texts of the run's prompts, used first.
+        pool: Additional texts if the run has too few.
+        count: Requested number.
 
     Returns:
-        `count` texts, or all there are.
+        `count` texts, or all of them if there are fewer.
     """
 
     def drawn(texts: Iterable[str]) -> list[str]:
@@ -36,15 +36,15 @@ def choose(prompt: Prompt, others: Iterable[str], pool: Iterable[str], count: in
 
 
 def read_texts(source: list[str] | str) -> list[str]:
-    """The option `distractors`: texts as they are, or the prompts of a set (`builtin:NAME` or a path).
+    """Return the texts of the option `distractors`: a list, or the prompts of a set (`builtin:NAME` or a path).
 
     Raises:
-        UsageError: If an entry is no text or the set cannot be read.
+        UsageError: If an entry is not a text or the set cannot be read.
     """
     if isinstance(source, list):
         wrong = [text for text in source if not isinstance(text, str)]
         if wrong:
-            raise UsageError(f"metric r_precision: option distractors holds {wrong[0]!r}: wanted texts")
+            raise UsageError(f"metric r_precision: option distractors contains {wrong[0]!r}: must be texts")
         return source
     where = "metric r_precision: option distractors"
     return [prompt.text for prompt in load_prompts(PromptSource(source=source), where=where)]

@@ -1,10 +1,10 @@
-"""DreamSim: how alike do people find two images, in layout, pose and content?
+"""DreamSim: perceived similarity of two images in layout, pose and content.
 
 Fu, Tamir, Sundaram et al., NeurIPS 2023, arXiv:2306.09344; weights MIT. `dsim` is 1 − DreamSim distance, which is the
-cosine of the two embeddings. The published package needs timm, peft and open_clip and fetches code while it runs, so
-this is an adapter of our own to the published weights: the class tokens of up to three vision transformers, LoRA added
-to their weights, put one after another, the mean taken off. On checkpoints of random weights in the published layout
-its distances were those of package 0.2.1 within 3e-7.
+cosine of the two embeddings. The published package needs timm, peft and open_clip and downloads code at run
+time, so this is our own adapter to the published weights: it concatenates the class tokens of up to three vision
+transformers with LoRA weights and subtracts the mean. On checkpoints of random weights in the published layout its
+distances agreed with those of package 0.2.1 within 3e-7.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.275777
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One transformer of a variant: its file of base weights in the checkpoint's folder, and which family it is of."""
+    """One transformer of a variant: its file of base weights in the checkpoint's folder, and its family."""
 
     file: str
     family: str  # dino, clip, open_clip
@@ -78,8 +78,8 @@ class DreamSimOptions:
     """Options of `dsim`.
 
     Attributes:
-        variant: `ensemble`, as published first, or a single `dino_vitb16`, `clip_vitb32`, `open_clip_vitb32`.
-        folder: The `cache_dir` of the package dreamsim, with the unpacked weights; None fetches them.
+        variant: `ensemble`, the first published one, or a single `dino_vitb16`, `clip_vitb32`, `open_clip_vitb32`.
+        folder: The `cache_dir` of the package dreamsim, with the unpacked weights; None downloads them.
         device: `auto` or a torch device.
         batch_size: Images per pass.
     """
@@ -94,7 +94,7 @@ class DreamSim:
     """The metric `dsim`."""
 
     def __init__(self, options: DreamSimOptions) -> None:
-        """Raises UnknownNameError for a variant that this adapter does not know."""
+        """Create the metric. Raises UnknownNameError for an unknown variant."""
         if options.variant not in _CHECKPOINTS:
             raise UnknownNameError("variant", options.variant, _CHECKPOINTS, "metric dsim: option variant")
         self._options = options
@@ -102,7 +102,7 @@ class DreamSim:
 
     @property
     def card(self) -> MetricSpec:
-        """What it is, without the weights."""
+        """Return the spec without a digest of the weights."""
         return MetricSpec(
             name="dsim",
             direction="higher",
@@ -113,37 +113,37 @@ class DreamSim:
             licence=LICENCE,
             description=(
                 f"1 - DreamSim distance ({self._options.variant}, our adapter to the published weights) to the longest "
-                "run of the same model, prompt and seed, which itself has 1 by construction"
+                "run of the same model, prompt and seed, whose own value is 1 by definition"
             ),
             advisory=False,
             bounds=(-1.0, 1.0),
             weights=self._options.folder or _RELEASE.format(self._options.variant),
             commercial=True,
             margin=0.02,
-            scale="1: the same image; 0.02 is a working choice",
+            scale="1: the same image; 0.02 is a provisional choice",
         )
 
     @property
     def spec(self) -> MetricSpec:
-        """The digest is over the files that are read, by their names in the checkpoint."""
+        """Properties with the digest of the weights, by the names of the files in the checkpoint."""
         return replace(self.card, weights_digest=digest_named(self._files()))
 
     def weights_here(self) -> bool:
-        """Whether the checkpoint, and DINO's weights if they are needed, lie in a cache."""
+        """Return whether the checkpoint, and DINO's weights if needed, are in a cache."""
         if self._options.folder is not None:
             return True
         dino = any(branch.file == _DINO_FILE for branch in self._checkpoint.branches)
         return weights_cached(_RELEASE.format(self._options.variant)) and (not dino or weights_cached(_DINO))
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One cosine per image; 1.0 for a reference, unscored where there is none."""
+        """Return one cosine per image; 1.0 for a reference, unscored without a reference."""
         device = resolve_device(self._options.device, "dsim")
         files = self._files()
         embedder = _load(self._options.variant, tuple(sorted(files.items())), device)
         return cosines_to_references(images, "dsim", self._options.batch_size, embedder, on_progress)
 
     def _files(self) -> dict[str, Path]:
-        """Name in the checkpoint -> file."""
+        """Return the file for each name in the checkpoint."""
         names = [branch.file for branch in self._checkpoint.branches]
         names += [f"{self._checkpoint.adapter}/{file}" for file in ("adapter_config.json", "adapter_model.safetensors")]
         if self._options.folder is not None:
@@ -158,16 +158,16 @@ class DreamSim:
         missing = [name for name, file in found.items() if not file.is_file()]
         if missing:
             raise UsageError(
-                f"metric dsim: {folder} is no checkpoint {self._options.variant}: it holds no {missing[0]}"
+                f"metric dsim: {folder} is not a checkpoint of {self._options.variant}: {missing[0]} is missing"
             )
         return found
 
 
 class Embedder:
-    """Images of any size, each (h, w, 3) uint8 -> (n, d) vectors of mean zero and length one."""
+    """Return (n, d) vectors of mean zero and length one of images of any size, each (h, w, 3) uint8."""
 
     def __init__(self, branches: list[tuple[Any, str]], device: str) -> None:
-        """branches: transformers with their families."""
+        """Create the encoder. branches: transformers with their families."""
         self._branches = [(model.to(device), _IMAGENET if family == "dino" else _OPENAI) for model, family in branches]
         self._device = device
 
@@ -189,28 +189,28 @@ class Embedder:
 
 
 def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], branch: int, scale: float) -> dict[str, Tensor]:
-    """Weights of a branch with its low-rank updates added: W + scale·B·A.
+    """Return the weights of a branch with its low-rank updates added: W + scale·B·A.
 
     Args:
         state: Base weights.
-        adapter: As peft saves it: `…extractor_list.BRANCH.model.NAME.lora_A.weight`, and `lora_B`.
-        branch: Which transformer.
+        adapter: Adapter as saved by peft, e.g. `…extractor_list.BRANCH.model.NAME.lora_A.weight`, and `lora_B`.
+        branch: Name of the transformer.
         scale: alpha / r.
 
     Raises:
-        KeyError: If an update is meant for a weight that is not there, or there is none at all: without them the
-            embedding is another one.
+        KeyError: If the weight of an update is missing, or there are no updates, without which the embedding would be
+            different.
     """
     changed = dict(state)
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in adapter.items():
         found = _LORA.search(name)
         if found is None:
-            raise KeyError(f"{name} is no update of a transformer's weight")
+            raise KeyError(f"{name} is not an update of a transformer's weight")
         if int(found[1]) == branch:
             parts.setdefault(found[2], {})[found[3]] = tensor.float()
     if not parts:
-        raise KeyError(f"the adapter holds no update for transformer {branch}")
+        raise KeyError(f"the adapter contains no update for transformer {branch}")
     for name, part in parts.items():
         changed[f"{name}.weight"] = changed[f"{name}.weight"].float() + scale * (part["B"] @ part["A"])
     return changed
@@ -231,7 +231,7 @@ def _load(variant: str, files: tuple[tuple[str, Path], ...], device: str) -> Emb
             state = with_lora(found.get("state_dict", found), adapter, number, config["lora_alpha"] / config["r"])
             branches.append((VisionTransformer(state, _kind(branch.family)), branch.family))
         except (KeyError, RuntimeError) as error:
-            raise UsageError(f"metric dsim: {file}: not the weights of DreamSim's {branch.family}: {error}") from error
+            raise UsageError(f"metric dsim: {file}: not weights of DreamSim's {branch.family}: {error}") from error
     return Embedder(branches, device)
 
 
@@ -239,12 +239,12 @@ def _kind(family: str) -> Any:
     from perjoule.quality.vision_transformer import Kind
 
     clip = family != "dino"
-    # DreamSim takes DINO's class token as it leaves the last block
+    # DreamSim uses DINO's class token from the last block
     return Kind(quick_gelu=family == "clip", norm_eps=1e-5 if clip else 1e-6, first_norm=clip, last_norm=clip)
 
 
 def _unpacked(archive: Path, names: list[str]) -> Path:
-    """The folder beside the archive in which the named members lie; unpacked once."""
+    """Return the folder with the named members of the archive, next to it; it is unpacked once."""
     folder = cached_file(archive.as_uri()).parent
     try:
         with zipfile.ZipFile(archive) as file:
@@ -252,7 +252,7 @@ def _unpacked(archive: Path, names: list[str]) -> Path:
                 if not (folder / member).is_file():
                     file.extract(member, folder)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"metric dsim: {archive} cannot be unpacked: {error}: delete it to fetch it again") from error
+        raise UsageError(f"metric dsim: {archive} cannot be unpacked: {error}: delete it and try again") from error
     return folder
 
 

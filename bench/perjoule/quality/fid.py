@@ -1,11 +1,11 @@
-"""Fréchet Inception distance: how unlike are two sets of images, as two Gaussians over an Inception network's features?
+"""Fréchet Inception distance between two sets of images, as two Gaussians over an Inception network's features.
 
     FID = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½)
 
 Heusel et al., arXiv:1706.08500, with the network and the resizing of the original, from the package `torch-fidelity`
-(Apache-2.0). Lower is better. It judges a set, so no image has one, nothing can be paired, and no interval is given.
-The fewer the images the more it is biased upwards, and the bias differs between models: with less than some ten
-thousand images it compares nothing. It is offered because it is asked for, is on no frontier and decides nothing.
+(Apache-2.0). Lower is better. It scores a set, so single images have no score and there is no pairing and no interval.
+It is biased upwards for small sets, and the bias differs between models: with fewer than about ten thousand images it
+is not usable for comparisons. It is available because users expect it, but frontiers and verdicts do not use it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LICENCE = "Apache-2.0"
 _URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _FEATURES = "2048"
-_FULL_RANK = 2049  # fewer images than this and the covariance is singular
+_FULL_RANK = 2049  # with fewer images the covariance is singular
 _USUAL = 10_000
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _FEWEST = 2
@@ -44,8 +44,8 @@ class FidOptions:
     """Options of `fid`.
 
     Attributes:
-        reference: Folder of images, or an .npz file with `mu` and `sigma` as pytorch-fid writes it. Mandatory.
-        weights: File with torch-fidelity's Inception weights; None fetches them.
+        reference: Folder of images, or an .npz file with `mu` and `sigma` as written by pytorch-fid. Mandatory.
+        weights: File with torch-fidelity's Inception weights; None downloads them.
         device: `auto` or a torch device.
         batch_size: Images per pass.
     """
@@ -63,7 +63,7 @@ class Gaussian:
     Attributes:
         mean: (d,).
         root: (d, r) with covariance = root·rootᵀ; r is the smaller of d and the number of images.
-        count: Images behind it, None if a file does not tell.
+        count: Number of images, None if a file does not contain it.
     """
 
     mean: NDArray[np.float64]
@@ -72,15 +72,15 @@ class Gaussian:
 
 
 class Fid:
-    """The metric `fid`: of sets, advisory."""
+    """The metric `fid`: a metric of sets, advisory."""
 
     def __init__(self, options: FidOptions) -> None:
-        """Weights and reference are looked for when they are needed."""
+        """Create the metric; weights and reference are searched for when they are needed."""
         self._options = options
 
     @property
     def card(self) -> MetricSpec:
-        """What it is, without weights and reference."""
+        """Return the spec without weights and reference."""
         return MetricSpec(
             name="fid",
             direction="lower",
@@ -98,20 +98,20 @@ class Fid:
 
     @property
     def spec(self) -> MetricSpec:
-        """The digest is that of the file of weights.
+        """Properties with the digest of the weights.
 
         Raises:
-            UsageError: If there is no reference, or the weights cannot be had.
+            UsageError: If there is no reference, or the weights cannot be downloaded.
         """
         reference_files(self._options.reference)
         return replace(self.card, weights_digest=digest_file(self._weights()))
 
     def weights_here(self) -> bool:
-        """Whether the Inception weights lie in a cache."""
+        """Return whether the Inception weights are in a cache."""
         return self._options.weights is not None or weights_cached(_URL)
 
     def score_set(self, images: ImageSet, indices: Sequence[int], on_progress: Callable[[int], None]) -> SetOutcome:
-        """FID of the images at `indices` to the reference, with a note on what the number of images does to it."""
+        """Return the FID of the images at `indices` to the reference, with a note on the number of images."""
         count = len(indices)
         if count < _FEWEST:
             return SetOutcome(value=None, reason_unscored=f"{count} images: a covariance needs {_FEWEST}")
@@ -120,7 +120,7 @@ class Fid:
         reference = _reference(self._options.reference, extractor, self._options.batch_size)
         value = frechet_distance(own, reference)
         if not np.isfinite(value):
-            return SetOutcome(value=None, reason_unscored=f"fid came out as {value}")
+            return SetOutcome(value=None, reason_unscored=f"the value of fid is {value}")
         return SetOutcome(value=value, notes=tuple(_notes(count, reference.count)))
 
     def _weights(self) -> Path:
@@ -133,7 +133,7 @@ class Fid:
 
 
 def gaussian_of(features: NDArray[np.float64]) -> Gaussian:
-    """Mean and unbiased covariance of (n, d) features."""
+    """Return mean and unbiased covariance of (n, d) features."""
     count, size = features.shape
     mean = features.mean(0)
     scaled = (features - mean) / np.sqrt(count - 1)
@@ -142,32 +142,32 @@ def gaussian_of(features: NDArray[np.float64]) -> Gaussian:
 
 
 def gaussian_from(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> Gaussian:
-    """Moments that somebody else has computed. (d,), (d, d)."""
+    """Return moments from a mean (d,) and a covariance (d, d)."""
     values, vectors = np.linalg.eigh(covariance)
     return Gaussian(mean=mean, root=vectors * np.sqrt(np.clip(values, 0, None)), count=None)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """FID of two Gaussians.
+    """Return the FID of two Gaussians.
 
     With Σ₁ = FFᵀ and Σ₂ = GGᵀ the eigenvalues of Σ₁Σ₂ are the squared singular values of GᵀF, so tr (Σ₁Σ₂)^½ is the sum
-    of these: no root of a product that is neither symmetric nor, when images are few, of full rank.
+    of these. This avoids the root of a product that is not symmetric and, for few images, not of full rank.
 
     Raises:
         UsageError: If they have different dimensions.
     """
     if a.mean.shape != b.mean.shape:
-        raise UsageError(f"metric fid: the reference has {b.mean.size} features, {a.mean.size} are wanted")
+        raise UsageError(f"metric fid: the reference has {b.mean.size} features, must be {a.mean.size}")
     difference = a.mean - b.mean
     cross = np.linalg.svd(b.root.T @ a.root, compute_uv=False).sum()
     return float(difference @ difference + (a.root**2).sum() + (b.root**2).sum() - 2 * cross)
 
 
 def reference_files(reference: str) -> list[Path]:
-    """The images of the reference folder, sorted, or the one file of moments.
+    """Return the images of the reference folder, sorted, or the file of moments.
 
     Raises:
-        UsageError: If there is nothing of the kind.
+        UsageError: If there are neither images nor moments.
     """
     if not reference:
         raise UsageError("metric fid: option reference is missing: a folder of images, or an .npz with mu and sigma")
@@ -176,16 +176,16 @@ def reference_files(reference: str) -> list[Path]:
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES) if path.is_dir() else []
     if len(found) < _FEWEST:
-        raise UsageError(f"metric fid: option reference = {reference!r}: no .npz file, and no folder with images")
+        raise UsageError(f"metric fid: option reference = {reference!r}: neither an .npz file nor a folder with images")
     return found
 
 
 def _notes(count: int, reference_count: int | None) -> Iterator[str]:
     for what, n in (("images", count), ("reference images", reference_count)):
         if n is not None and n < _FULL_RANK:
-            yield f"{n} {what}: fewer than features (2048), the value is mostly bias; compare nothing by it"
+            yield f"{n} {what}: fewer than features (2048), the value is mostly bias; do not use it for comparisons"
         elif n is not None and n < _USUAL:
-            yield f"{n} {what}: FID is biased upwards below some {_USUAL:,}"
+            yield f"{n} {what}: FID is biased upwards below about {_USUAL:,}"
 
 
 def _moments(
@@ -209,7 +209,7 @@ def _moments(
 
 
 def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
-    """Features of a batch, in halves if they do not fit into memory together."""
+    """Return features of a batch, in halves if it does not fit into memory."""
     found: NDArray[np.float64] | None = within_memory(lambda: extractor(list(batch)))
     if found is not None:
         return found
@@ -227,22 +227,22 @@ def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
             with np.load(files[0]) as found:  # no pickles by default
                 mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f"metric fid: {files[0]} holds no mu and sigma: {first_line(error)}") from error
+            raise UsageError(f"metric fid: {files[0]} does not contain mu and sigma: {first_line(error)}") from error
         return gaussian_from(mean, covariance)
     return _moments(extractor, (_opened(file) for file in files), batch_size, lambda count: None)
 
 
 @kept
 def _extractor(weights: Path, device: str) -> Callable[[list[Images]], NDArray[np.float64]]:
-    """Images of one size, each (h, w, 3) uint8 -> (n, 2048) features."""
+    """Return (n, 2048) features of images of one size, each (h, w, 3) uint8."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    load_tensors(weights, "fid")  # torch-fidelity unpickles whatever it is given
+    load_tensors(weights, "fid")  # checked here, because torch-fidelity unpickles any file
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", [_FEATURES], str(weights)).to(device)
     except (RuntimeError, KeyError) as error:
-        raise UsageError(f"metric fid: {weights} holds no weights of the FID Inception: {first_line(error)}") from error
+        raise UsageError(f"metric fid: {weights}: not weights of the FID Inception: {first_line(error)}") from error
 
     def extract(pictures: list[Images]) -> NDArray[np.float64]:
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)

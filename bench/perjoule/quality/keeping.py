@@ -1,4 +1,4 @@
-"""Models of metrics: loaded once in a process, and let go of together."""
+"""Cache for models of metrics: they are loaded once per process and released together."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def kept(load: Callable[P, T]) -> Callable[P, T]:
 
 
 def let_go() -> None:
-    """Forget everything that is kept, so that its memory can be freed."""
+    """Release all cached models, so that their memory can be freed."""
     for clear in _CLEAR:
         clear()

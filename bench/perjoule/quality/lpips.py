@@ -1,7 +1,7 @@
-"""LPIPS: how far are the features of a classifier apart on the image and on its reference?
+"""LPIPS: distance between the features of a classifier for an image and for its reference.
 
-Zhang et al., CVPR 2018, arXiv:1801.03924; package `lpips` (BSD-2-Clause), which holds the linear heads v0.1. The
-backbone has torchvision's ImageNet weights. 0 is identical, lower is better. `alex` is the authors' choice for judging.
+Zhang et al., CVPR 2018, arXiv:1801.03924; package `lpips` (BSD-2-Clause), which contains the linear heads v0.1. The
+backbone has torchvision's ImageNet weights. 0 is identical, lower is better. The authors recommend `alex` for metrics.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from perjoule.quality.weights import digest_state, fetch_weights, load_tensors, 
 from perjoule.types import MetricSpec, Score
 
 LICENCE = "BSD-2-Clause AND BSD-3-Clause"  # lpips, torchvision
-# torchvision's own addresses; the eight digits in a name are the first of the file's SHA-256
+# torchvision's addresses; the eight digits in a name are the first of the file's SHA-256
 _BACKBONES = {
     "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "squeeze": "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
 }
-_SMALLEST_SIDE_PX = 32  # below, the last pooling of a backbone has nothing left
+_SMALLEST_SIDE_PX = 32  # smaller images are empty after the last pooling of a backbone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class LpipsOptions:
     """Options of `lpips`.
 
     Attributes:
-        net: Backbone: `alex`, `vgg` or `squeeze`; each is a scale of its own.
-        weights: File with a torchvision state dict of that backbone; None fetches torchvision's.
+        net: Backbone: `alex`, `vgg` or `squeeze`; each has a different scale.
+        weights: File with a torchvision state dict of that backbone; None downloads torchvision's.
         device: `auto` or a torch device.
         batch_size: Images per pass.
     """
@@ -56,14 +56,14 @@ class Lpips:
     """The metric `lpips`."""
 
     def __init__(self, options: LpipsOptions) -> None:
-        """Raises UnknownNameError for a backbone that there is not."""
+        """Create the metric. Raises UnknownNameError for an unknown backbone."""
         if options.net not in _BACKBONES:
             raise UnknownNameError("backbone", options.net, _BACKBONES, "metric lpips: option net")
         self._options = options
 
     @property
     def card(self) -> MetricSpec:
-        """What it is, without the backbone's weights."""
+        """Return the spec without a digest of the backbone's weights."""
         return MetricSpec(
             name="lpips",
             direction="lower",
@@ -74,27 +74,27 @@ class Lpips:
             licence=LICENCE,
             description=(
                 f"LPIPS v0.1 ({self._options.net}, package lpips {version('lpips')}) against the longest run of the "
-                "same model, prompt and seed, which itself has 0 by construction"
+                "same model, prompt and seed, whose own value is 0 by definition"
             ),
             advisory=False,
             bounds=(0.0, None),
             weights=self._options.weights or _BACKBONES[self._options.net],
             commercial=True,
             margin=0.02,
-            scale="0: the same image; 0.02 is a working choice",
+            scale="0: the same image; 0.02 is a provisional choice",
         )
 
     @property
     def spec(self) -> MetricSpec:
-        """The digest is over backbone and heads."""
+        """Properties with the digest of backbone and heads."""
         return replace(self.card, weights_digest=self._loaded("cpu")[1])
 
     def weights_here(self) -> bool:
-        """Whether the backbone's weights lie in a cache."""
+        """Return whether the backbone's weights are in a cache."""
         return self._options.weights is not None or weights_cached(_BACKBONES[self._options.net])
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One distance per image; 0 for a reference, unscored without one or when the sizes differ."""
+        """Return one distance per image; 0 for a reference, unscored without a reference or if the sizes differ."""
         import torch
 
         device = resolve_device(self._options.device, "lpips")
@@ -128,23 +128,23 @@ class Lpips:
 
 @kept
 def _load(net: str, file: Path, device: str) -> tuple[Any, str]:
-    """The network on a device, and its digest."""
+    """Return the network on a device, and its digest."""
     import lpips
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it speaks to torchvision in an old way
-        # the package would fetch the backbone by itself, without a digest and whatever --offline says
+        warnings.simplefilter("ignore", UserWarning)  # it uses deprecated arguments of torchvision
+        # the package would download the backbone itself, without checking a digest and even with --offline
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
     state = load_tensors(file, "lpips")
     # `slice1.0.weight` is `features.0.weight` of torchvision
     wanted = {name: "features." + name.partition(".")[2] for name in model.net.state_dict()}
     missing = sorted(set(wanted.values()) - set(state))
     if missing:
-        raise UsageError(f"metric lpips: {file} holds no {net} of torchvision: {missing[0]} is missing")
+        raise UsageError(f"metric lpips: {file} does not contain torchvision's {net}: {missing[0]} is missing")
     try:
         model.net.load_state_dict({name: state[source] for name, source in wanted.items()})
     except RuntimeError as error:
-        raise UsageError(f"metric lpips: {file} holds no {net} of torchvision: {error}") from error
+        raise UsageError(f"metric lpips: {file} does not contain torchvision's {net}: {error}") from error
     return model.to(device), digest_state(model.state_dict())
 
 

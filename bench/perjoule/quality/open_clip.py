@@ -1,7 +1,7 @@
-"""OpenCLIP checkpoints as transformers' CLIP: the same network under other names, query, key and value in one matrix.
+"""Converts OpenCLIP checkpoints to transformers' CLIP: other names, and query, key and value in one matrix.
 
 The names are those of github.com/mlfoundations/open_clip, class `CLIP` with a `VisionTransformer`. On random weights
-the vectors of the converted model were those of package open_clip_torch 3.3.0 within 1e-6.
+the vectors of the converted model agreed with those of package open_clip_torch 3.3.0 within 1e-6.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _IN_BLOCK = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-_NO_WEIGHTS = {"attn_mask"}  # some checkpoints keep the causal mask
+_NO_WEIGHTS = {"attn_mask"}  # some checkpoints contain the causal mask
 
 
 def load_open_clip(folder: Path, weights: Path) -> Any:
-    """A CLIPModel of the architecture in `folder`'s config.json, with the weights of an OpenCLIP checkpoint.
+    """Return a CLIPModel of the architecture in `folder`'s config.json, with the weights of an OpenCLIP checkpoint.
 
     Raises:
         UsageError: If the checkpoint is not OpenCLIP's or does not fit the architecture (names the first difference).
@@ -55,13 +55,13 @@ def load_open_clip(folder: Path, weights: Path) -> Any:
     for name in sorted({*state, *wanted}):
         here, there = tuple(state[name].shape) if name in state else None, wanted.get(name)
         if here != there:
-            raise UsageError(f"{weights}: these weights do not fit {folder}: {name} is {here}, wanted {there}")
+            raise UsageError(f"{weights}: these weights do not fit {folder}: {name} is {here}, must be {there}")
     model.load_state_dict(state, strict=False)
     return model.float()
 
 
 def to_transformers(state: Mapping[str, Any], where: object = "checkpoint") -> dict[str, Any]:
-    """Tensors of OpenCLIP under transformers' names.
+    """Return the tensors of OpenCLIP under transformers' names.
 
     Raises:
         UsageError: If a name is not one of OpenCLIP's.
@@ -78,7 +78,7 @@ def to_transformers(state: Mapping[str, Any], where: object = "checkpoint") -> d
             tower = "vision_model" if block[1] else "text_model"
             found |= _in_block(f"{tower}.encoder.layers.{block[2]}", block[3], tensor, where)
         elif name not in _NO_WEIGHTS:
-            raise UsageError(f"{where}: {name} is no tensor of OpenCLIP's CLIP")
+            raise UsageError(f"{where}: {name} is not a tensor of OpenCLIP's CLIP")
     return found
 
 
@@ -89,5 +89,5 @@ def _in_block(block: str, name: str, tensor: Any, where: object) -> dict[str, An
         return {f"{block}.self_attn.{part}.{kind}": piece.contiguous() for part, piece in parts}
     module, _, kind = name.rpartition(".")
     if module not in _IN_BLOCK:
-        raise UsageError(f"{where}: {block}: {name} is no tensor of OpenCLIP's CLIP")
+        raise UsageError(f"{where}: {block}: {name} is not a tensor of OpenCLIP's CLIP")
     return {f"{block}.{_IN_BLOCK[module]}.{kind}": tensor}

@@ -1,4 +1,4 @@
-"""Options of metrics: a frozen dataclass says which keys there are, their types and their defaults."""
+"""Options of metrics: a frozen dataclass defines the keys, their types and their defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 def read_options(kind: type[T], metric: str, options: Mapping[str, Any]) -> T:
-    """Check options against a dataclass and fill in its defaults; nothing is converted.
+    """Check options against a dataclass and fill in its defaults, without conversion.
 
     Args:
         kind: The dataclass; each field's type is a class, or a union of classes.
@@ -27,7 +27,7 @@ def read_options(kind: type[T], metric: str, options: Mapping[str, Any]) -> T:
         options: As read from a suite file.
 
     Raises:
-        UsageError: Names the key at fault, and the known keys or the type that is wanted.
+        UsageError: An option is invalid; the message names the key, and the known keys or the required type.
     """
     known = [field.name for field in fields(kind)]
     wanted = get_type_hints(kind)
@@ -39,17 +39,17 @@ def read_options(kind: type[T], metric: str, options: Mapping[str, Any]) -> T:
                 f"metric {metric}: unknown option {key!r}: {hint}known: {', '.join(sorted(known)) or 'none'}"
             )
         if not _fits(value, wanted[key]):
-            raise UsageError(f"metric {metric}: option {key} = {value!r}: wanted {_words(wanted[key])}")
+            raise UsageError(f"metric {metric}: option {key} = {value!r}: must be {_words(wanted[key])}")
         if key == "batch_size" and value < 1:
-            raise UsageError(f"metric {metric}: option batch_size = {value!r}: wanted 1 or more")
+            raise UsageError(f"metric {metric}: option batch_size = {value!r}: must be 1 or more")
     return kind(**options)
 
 
 def resolve_device(name: str, metric: str) -> str:
-    """`auto` becomes the GPU if there is one; anything else must be a device that torch can use here.
+    """Return a torch device; `auto` is the GPU if there is one, otherwise the CPU.
 
     Raises:
-        UsageError: If torch knows no such device or it is not present.
+        UsageError: If torch does not know the device or it is not present.
     """
     import torch
 
@@ -57,7 +57,7 @@ def resolve_device(name: str, metric: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"metric {metric}: option device = {name!r} cannot be used here: {first}") from error
     return name
@@ -70,7 +70,7 @@ def _classes(wanted: Any) -> tuple[type, ...]:
 
 def _fits(value: Any, wanted: Any) -> bool:
     classes = _classes(wanted)
-    if isinstance(value, bool):  # True is an int to Python, and a slip in a suite file
+    if isinstance(value, bool):  # in Python True is an int, but in a suite file it is a mistake
         return bool in classes
     return isinstance(value, classes) or (float in classes and isinstance(value, int))
 

@@ -1,4 +1,4 @@
-"""What people are predicted to prefer: scorers that were trained on choices between images of one prompt.
+"""Predicted human preference: scorers that were trained on choices between images of one prompt.
 
 | metric | value | weights |
 |---|---|---|
@@ -7,7 +7,7 @@
 
 Both are CLIP ViT-H/14 models, tuned so that softmax over the logits of two images gives the share of people who choose
 each. A difference of T in the score is therefore odds of e to 1: T = 1 for PickScore's logit, 1/100 for HPSv2's cosine.
-Neither asked anybody about your images: they predict.
+Both are predictions, not ratings of your images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Hpsv2Options(ClipOptions):
 
     Attributes:
         model: Folder or hub id with the file of weights.
-        version: `2.1` or `2.0`; they are different scales.
+        version: `2.1` or `2.0`; their scales differ.
         architecture: Folder or hub id of transformers' CLIP ViT-H/14: settings and tokenizer, no weights.
     """
 
@@ -59,10 +59,10 @@ class PickScore(ClipMetric):
 
     name, track, unit, bounds, temperature = "pickscore", "alignment", "logit", (None, None), 1.0
     margin, scale = 0.15, "1: 73 of 100 people prefer the better image, as predicted; 0.15: 54 of 100"
-    description = "PickScore's logit of image and prompt: predicted preference, nobody was asked"
+    description = "PickScore's logit of image and prompt: predicted preference, no human ratings"
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One logit per image; an image whose prompt is empty is unscored."""
+        """Return one logit per image; an image with an empty prompt is unscored."""
         encoder = self.encoder()
         return self.score_against_prompts(encoder, images, on_progress, factor=encoder.logit_scale)
 
@@ -75,32 +75,32 @@ class Hpsv2(ClipMetric):
     options: Hpsv2Options
 
     def __init__(self, options: Hpsv2Options) -> None:
-        """Raises UnknownNameError for a version that there is not."""
+        """Create the metric. Raises UnknownNameError for an unknown version."""
         if options.version not in _HPSV2_FILES:
             raise UnknownNameError("version", options.version, _HPSV2_FILES, "metric hpsv2: option version")
         super().__init__(options)
         self._file = _HPSV2_FILES[options.version]
-        self.description = f"HPS v{options.version} of image and prompt: predicted preference, nobody was asked"
+        self.description = f"HPS v{options.version} of image and prompt: predicted preference, no human ratings"
 
     @property
     def spec(self) -> MetricSpec:
-        """The digest is that of the one file of weights."""
+        """Properties with the digest of the file of weights."""
         return replace(self.card, weights_digest=digest_named({self._file: self._weights()}))
 
     def weights_here(self) -> bool:
-        """Weights, settings and tokenizer."""
+        """Return whether weights, settings and tokenizer are local."""
         revision = self.options.revision
         weights = Path(self._model).is_dir() or in_hub_cache(self._model, revision, self._file)
         settings = self.options.architecture
         return weights and (Path(settings).is_dir() or in_hub_cache(settings, None))
 
     def encoder(self) -> ClipEncoder:
-        """The loaded model."""
+        """Return the loaded model."""
         folder = fetch_snapshot(self.options.architecture, None, [["config.json"]], self.name)
         return load_encoder(folder, resolve_device(self.options.device, self.name), self._weights())
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One cosine per image; an image whose prompt is empty is unscored."""
+        """Return one cosine per image; an image with an empty prompt is unscored."""
         encoder = self.encoder()
         side = encoder.side_px
         fitted = replace(images, images=lambda index: fitted_into(images.images(index), side))
@@ -111,7 +111,7 @@ class Hpsv2(ClipMetric):
 
 
 def fitted_into(picture: Images, side: int) -> Images:
-    """The whole picture in a black square, as HPSv2 looks at it; others cut a square out. (h, w, 3) uint8 -> square."""
+    """Pad an image to a black square, as HPSv2 does; other models crop. (h, w, 3) uint8 -> square."""
     from PIL import Image
 
     height, width = picture.shape[:2]

@@ -1,7 +1,7 @@
-"""Any metric of pyiqa as `pyiqa:NAME`; direction and reference need are read from pyiqa's own registry.
+"""Adapter for metrics of pyiqa as `pyiqa:NAME`; their properties are read from pyiqa's registry.
 
-pyiqa is an extra because its licence, PolyForm-Noncommercial-1.0.0, is not for commercial use. Same-named metrics
-of other packages are not interchangeable with it: on one 256 px pair its `ssim` says .589, another's .458.
+pyiqa is an extra because its licence, PolyForm-Noncommercial-1.0.0, is not for commercial use. Metrics of the
+same name in other packages may differ: on one pair of 256 px images its `ssim` is .589, another package's .458.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from perjoule.quality.weights import digest_state
 from perjoule.types import MetricSpec, Score
 
 LICENCE = "PolyForm-Noncommercial-1.0.0"
-# they judge a folder of images, or want a caption, and pyiqa's registry does not say so
+# they score a folder of images, or need a caption, which pyiqa's registry does not record
 _NOT_PER_IMAGE = {
     "FID": "sets of images",
     "InceptionScore": "sets of images",
@@ -44,17 +44,17 @@ class PyiqaMetric:
     """One metric of pyiqa."""
 
     def __init__(self, name: str, entry: Mapping[str, Any], options: PyiqaOptions) -> None:
-        """entry: pyiqa's registry entry of the metric."""
+        """Create the metric. entry: pyiqa's registry entry of the metric."""
         self._pyiqa_name, self._entry, self._options = name, entry, options
         self._name = f"pyiqa:{name}"
         self._needs_reference = entry.get("metric_mode") == "FR"
 
     @property
     def spec(self) -> MetricSpec:
-        """Loads the metric, because the weights' digest is part of it.
+        """Properties of the metric; reading them loads the metric, because they include the weights' digest.
 
         Raises:
-            UsageError: If pyiqa cannot load it, for instance because weights cannot be downloaded.
+            UsageError: If pyiqa cannot load it, e.g. because weights cannot be downloaded.
         """
         reference = "; the longest run itself is scored against itself" if self._needs_reference else ""
         span = self._entry.get("score_range", "not stated")
@@ -68,19 +68,19 @@ class PyiqaMetric:
             licence=LICENCE,
             description=f"{self._pyiqa_name} of pyiqa {_version()}, range {span}{reference}",
             advisory=False,
-            bounds=(None, None),  # the registry calls its own ranges a rough estimation
+            bounds=(None, None),  # according to the registry its ranges are rough estimates
             weights=f"package pyiqa {_version()}",
             commercial=False,
         )
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One score per image; what pyiqa cannot score is unscored with pyiqa's reason."""
+        """Return one score per image; images that pyiqa cannot score are unscored with pyiqa's reason."""
         model = self._model
 
         def judge(batch: range) -> Sequence[Outcome]:
             return [self._judge(model, images, index) for index in batch]
 
-        # one by one, so that neither a neighbour nor an image that fails can change another image's score
+        # one by one, so that an image cannot change another image's score
         return score_in_batches(images, self._name, 1, judge, on_progress)
 
     def _judge(self, model: Any, images: ImageSet, index: int) -> Outcome:
@@ -95,7 +95,7 @@ class PyiqaMetric:
         if any(picture.shape != pictures[0].shape for picture in pictures):
             return f"{width} x {height} px cannot be compared with a reference of another size"
         try:
-            # some metrics draw random crops
+            # some metrics use random crops
             with torch.random.fork_rng(), torch.inference_mode():
                 torch.manual_seed(0)
                 return float(torch.as_tensor(model(*map(_tensor, pictures))).reshape(()))
@@ -116,12 +116,12 @@ def _create(name: str, device: Any) -> Any:
 
     try:
         return pyiqa.create_metric(name, device=device)
-    except Exception as error:  # each metric downloads and builds in its own way
+    except Exception as error:  # each metric has its own download and constructor
         raise UsageError(f"metric pyiqa:{name} cannot be loaded: {first_line(error)}") from error
 
 
 def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
-    """Factory of `pyiqa:NAME`; see `PyiqaOptions`. Says pyiqa's licence once on stderr.
+    """Factory of `pyiqa:NAME`; see `PyiqaOptions`. Prints pyiqa's licence once on stderr.
 
     Raises:
         UsageError: If pyiqa is not installed, or the metric does not score single images.
@@ -139,13 +139,13 @@ def pyiqa_metric(name: str, options: dict[str, Any]) -> PyiqaMetric:
     entry = DEFAULT_CONFIGS[name]
     wants = _NOT_PER_IMAGE.get(str(entry.get("metric_opts", {}).get("type", "")))
     if wants:
-        raise UsageError(f"metric pyiqa:{name} judges {wants}, not an image by itself: not supported")
+        raise UsageError(f"metric pyiqa:{name} scores {wants}, not a single image: not supported")
     _say_licence()
     return PyiqaMetric(name, entry, checked)
 
 
 def is_installed() -> bool:
-    """Whether the extra is there."""
+    """Return whether the extra is installed."""
     return importlib.util.find_spec("pyiqa") is not None
 
 

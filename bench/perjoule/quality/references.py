@@ -1,4 +1,4 @@
-"""What full-reference metrics share: which images of a batch can be compared, and with what."""
+"""Scoring loop of full-reference metrics, which compare images with references."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def compare(
     *,
     smallest_px: int = 1,
 ) -> list[Outcome]:
-    """Outcomes of a batch of images against their references.
+    """Return outcomes of a batch of images compared with their references.
 
     Args:
-        images: All of them.
-        batch: Indices to look at.
+        images: All images.
+        batch: Indices of the batch.
         identical: The value of an image that is its own reference.
         judge: Pairs (image, reference) of one size, each (h, w, 3) uint8 -> one value per pair.
         smallest_px: Side below which an image has no score.
@@ -47,7 +47,7 @@ def compare(
                 outcomes[index] = f"{_size(image)} is too small: {smallest_px} px are needed"
             else:
                 by_shape.setdefault(image.shape, []).append((index, (image, reference)))
-    for found in by_shape.values():  # one pass per size, because a batch is one array
+    for found in by_shape.values():  # one batch per size, because a batch is one array
         outcomes |= zip((index for index, _ in found), judge([pair for _, pair in found]), strict=True)
     return [outcomes[index] for index in batch]
 
@@ -59,14 +59,14 @@ def cosines_to_references(
     embed: Callable[[list[Images]], NDArray[np.float64]],
     on_progress: Callable[[int], None],
 ) -> list[Score]:
-    """One cosine per image; 1.0 for a reference, unscored where there is none.
+    """Return one cosine per image; 1.0 for a reference, unscored without a reference.
 
     Args:
-        images: What to score.
+        images: Images to score.
         metric: Name for the scores.
         batch_size: Images per call of `embed`.
         embed: n images, each (h, w, 3) uint8 of any size -> (n, d) vectors of length one.
-        on_progress: Gets the number of images of each batch when it is done.
+        on_progress: Called with the number of images after each batch.
     """
     known: dict[str, NDArray[np.float64]] = {}
 
@@ -89,7 +89,7 @@ def cosines_to_references(
 
 
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Of two unit vectors, kept within [-1, 1] against rounding; NaN stays NaN, which min and max would hide."""
+    """Cosine of two unit vectors, limited to [-1, 1] because of rounding; NaN stays NaN, unlike with min and max."""
     value = float(a @ b)
     return min(max(value, -1.0), 1.0) if np.isfinite(value) else value
 

@@ -1,4 +1,4 @@
-"""A vision transformer as DINO's and as CLIP's image tower, read from its tensors and made of torch's own layers."""
+"""Vision transformer of DINO and of CLIP's image tower, built from torch's layers and loaded from tensors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _HEAD_WIDTH = 64  # of every ViT-S, -B and -L
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What tensors do not tell.
+    """Properties that tensors do not contain.
 
     Attributes:
         quick_gelu: OpenAI's x·σ(1.702 x) instead of GELU.
-        norm_eps: Of all layer norms.
+        norm_eps: Epsilon of all layer norms.
         first_norm: Whether tokens are normalised before the first block, as in CLIP.
         last_norm: Whether the class token is normalised after the last block.
     """
@@ -29,13 +29,13 @@ class Kind:
 
 
 class VisionTransformer(nn.Module):
-    """(n, 3, side, side) normalised pixels -> (n, d): the class token, projected if there is a projection.
+    """Maps (n, 3, side, side) normalised pixels to (n, d): the class token, projected if there is a projection.
 
-    Named as in facebookresearch/dino: `cls_token`, `pos_embed`, `patch_embed.proj`, `blocks.N.attn.qkv`, …
+    Tensors are named as in facebookresearch/dino: `cls_token`, `pos_embed`, `patch_embed.proj`, `blocks.N.attn.qkv`, …
     """
 
     def __init__(self, state: Mapping[str, Tensor], kind: Kind) -> None:
-        """Build and load. Raises KeyError or RuntimeError if tensors are missing or do not fit each other."""
+        """Build and load the network. Raises KeyError or RuntimeError if tensors are missing or have wrong shapes."""
         super().__init__()
         patch = state["patch_embed.proj.weight"]
         width = patch.shape[0]
@@ -66,7 +66,7 @@ class VisionTransformer(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
+        """Compute the class token, see the class."""
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1) + self.positions
         found: Tensor = self.last(self.blocks(self.first(tokens))[:, 0]) @ self.projection
@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
             for kind in ("weight", "bias"):
                 name = here + kind if here.endswith("_") else f"{here}.{kind}"
                 if f"{there}.{kind}" not in state and name == "patches.bias":
-                    filled.add(name)  # CLIP's has none
+                    filled.add(name)  # CLIP's network has no such bias
                     continue
                 own[name].copy_(state[f"{there}.{kind}"])
                 filled.add(name)

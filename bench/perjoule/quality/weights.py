@@ -1,7 +1,7 @@
-"""Weights of metrics: fetched when they are needed, never in silence when their licence restricts their use.
+"""Weights of metrics: downloaded when needed, with a message if their licence restricts their use.
 
-What is on the Hugging Face hub is fetched by `huggingface_hub` into its own cache; files of other addresses are fetched
-by `perjoule.weights.downloads`, unless torch's own cache (`TORCH_HOME`) holds them already.
+`huggingface_hub` downloads files of the Hugging Face hub into its own cache; `perjoule.weights.downloads` downloads
+other files, unless torch's own cache (`TORCH_HOME`) contains them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from perjoule.weights.downloads import cached_file, checked, fetch_file, is_offl
 from perjoule.weights.licences import UNKNOWN, allows_commerce
 
 _CARD = "README.md"
-# cards that state no licence, whose projects do: github.com/openai/CLIP, github.com/tgxs002/HPSv2
+# licences of projects whose cards do not state one: github.com/openai/CLIP, github.com/tgxs002/HPSv2
 _KNOWN = {r"openai/clip-vit-.*": "MIT", r"xswu/HPSv2": "Apache-2.0"}
 
 
 def fetch_snapshot(model: str, revision: str | None, wanted: Sequence[Sequence[str]], metric: str) -> Path:
-    """The folder of a model: itself if it is one, else a snapshot of the hub's repository, from the cache or the hub.
+    """Return the folder of a model: the folder itself, or a snapshot of the hub's repository.
 
     Args:
         model: A folder, or a hub id.
-        revision: Of the hub.
-        wanted: Choices of patterns of weights; the first that matches anything is fetched, with all settings.
-        metric: Who asks.
+        revision: Revision on the hub.
+        wanted: Alternative patterns of weights; files of the first one that matches are downloaded, with all settings.
+        metric: Name of the metric, for messages.
 
     Raises:
-        UsageError: If it can neither be found nor be had.
+        UsageError: If it can neither be found nor downloaded.
     """
     if Path(model).is_dir():
         return Path(model)
@@ -44,7 +44,7 @@ def fetch_snapshot(model: str, revision: str | None, wanted: Sequence[Sequence[s
         announce(metric, model, hub_licence(model, revision))
     try:
         for patterns in wanted:
-            # offline, the hub's client looks into its cache only if it is told so
+            # offline, the hub's client uses its cache only if this is set
             folder = Path(
                 snapshot_download(
                     model,
@@ -55,24 +55,24 @@ def fetch_snapshot(model: str, revision: str | None, wanted: Sequence[Sequence[s
             )
             if any(match for pattern in patterns for match in folder.glob(pattern)):
                 return folder
-    except Exception as error:  # offline, no such repository, gated: the hub's client has a dozen of them
+    except Exception as error:  # e.g. offline, no such repository, gated: the hub's client raises many types
         raise UsageError(
-            f"metric {metric}: model {model!r}: no folder, and no download: {first_line(error)}"
+            f"metric {metric}: model {model!r} is not a folder and could not be downloaded: {first_line(error)}"
         ) from error
     named = " or ".join(pattern for patterns in wanted for pattern in patterns)
-    raise UsageError(f"metric {metric}: model {model!r}: the repository holds no {named}")
+    raise UsageError(f"metric {metric}: model {model!r}: the repository contains no {named}")
 
 
 def fetch_hub_file(model: str, file: str, revision: str | None, metric: str) -> Path:
-    """One file of a hub repository, or of a folder.
+    """Return a file of a hub repository or of a folder.
 
     Raises:
-        UsageError: If it can neither be found nor be had.
+        UsageError: If it can neither be found nor downloaded.
     """
     if Path(model).is_dir():
         if (Path(model) / file).is_file():
             return Path(model) / file
-        raise UsageError(f"metric {metric}: folder {model} holds no {file}")
+        raise UsageError(f"metric {metric}: folder {model} does not contain {file}")
     from huggingface_hub import hf_hub_download
 
     if not in_hub_cache(model, revision, file) and not is_offline():
@@ -80,14 +80,14 @@ def fetch_hub_file(model: str, file: str, revision: str | None, metric: str) -> 
     try:
         return Path(hf_hub_download(model, file, revision=revision, local_files_only=is_offline()))
     except Exception as error:
-        raise UsageError(f"metric {metric}: {model}/{file} cannot be had: {first_line(error)}") from error
+        raise UsageError(f"metric {metric}: {model}/{file} could not be downloaded: {first_line(error)}") from error
 
 
 def fetch_weights(url: str, *, sha256: str | None, licence: str, metric: str) -> Path:
-    """A file of weights by its address; torch's cache is looked into first.
+    """Return a file of weights by its address; torch's cache is searched first.
 
     Raises:
-        UsageError: If it cannot be had, or hashes to something else.
+        UsageError: If it cannot be downloaded, or its digest is wrong.
     """
     if not weights_cached(url):
         announce(metric, url, licence)
@@ -98,22 +98,22 @@ def fetch_weights(url: str, *, sha256: str | None, licence: str, metric: str) ->
 
 
 def weights_cached(url: str) -> bool:
-    """Whether the file of an address can be had without a network."""
+    """Return whether the file of an address is available without a network."""
     return _in_torch_cache(url).is_file() or cached_file(url).is_file()
 
 
 def in_hub_cache(model: str, revision: str | None, file: str = "config.json") -> bool:
-    """Whether the hub's cache holds a file of a repository."""
+    """Return whether the hub's cache contains a file of a repository."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
         return isinstance(try_to_load_from_cache(model, file, revision=revision), str)
-    except ValueError:  # not the form of an id
+    except ValueError:  # not a valid id
         return False
 
 
 def hub_licence(model: str, revision: str | None = None, *, ask: bool = True) -> str:
-    """Licence of a hub repository as its card says, from the cache or, if `ask`, the hub; `UNKNOWN` if nobody says."""
+    """Return the licence in the card of a hub repository, from the cache or, if `ask`, the hub; else `UNKNOWN`."""
     for pattern, licence in _KNOWN.items():
         if re.fullmatch(pattern, model):
             return licence
@@ -129,22 +129,22 @@ def hub_licence(model: str, revision: str | None = None, *, ask: bool = True) ->
             data = model_info(model, revision=revision).card_data
         stated, name = (getattr(data, key, None) for key in ("license", "license_name"))
         return f"LicenseRef-{name}" if stated == "other" and name else str(stated or UNKNOWN)
-    except Exception:  # a licence that cannot be asked for is not known; the download itself will say what is wrong
+    except Exception:  # the licence is unknown; the download itself will report the error
         return UNKNOWN
 
 
 @cache
 def announce(metric: str, weights: str, licence: str) -> None:
-    """Before a download: say what restricts the use of weights. Once for each."""
+    """Report restrictions on the use of weights before a download, once for each."""
     allowed = allows_commerce(licence)
     if allowed:
         return
-    what = "not for commercial use" if allowed is False else "what it allows is not known here, see its page"
+    what = "not for commercial use" if allowed is False else "its conditions are unknown, see its page"
     logging.getLogger(__name__).warning("metric %s: weights %s: licence %s: %s", metric, weights, licence, what)
 
 
 def load_tensors(file: Path, metric: str) -> dict[str, Any]:
-    """A file of tensors, safetensors or a pickle that holds nothing but data, on the CPU.
+    """Load a file of tensors to the CPU: safetensors, or a pickle that contains only data.
 
     Raises:
         UsageError: If it is damaged, or would execute code.
@@ -157,13 +157,13 @@ def load_tensors(file: Path, metric: str) -> dict[str, Any]:
 
             return dict(load_file(file))
         found: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickles, zips and headers break in many ways
-        raise UsageError(f"metric {metric}: {file} holds no weights that can be read: {first_line(error)}") from error
+    except Exception as error:  # damaged pickles, zips and headers raise many types
+        raise UsageError(f"metric {metric}: {file} contains no readable weights: {first_line(error)}") from error
     return dict(found)
 
 
 def digest_state(state: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes and values of the tensors that hold any; `none` if none does."""
+    """Return the SHA-256 of names, shapes and values of all non-empty tensors; `none` without any."""
     import torch
 
     held = {name: tensor for name, tensor in sorted(state.items()) if tensor.numel()}
@@ -171,12 +171,12 @@ def digest_state(state: Mapping[str, Any]) -> str:
     for name, tensor in held.items():
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
-        # every dtype has bytes, while numpy has no bfloat16
+        # as bytes, because numpy has no bfloat16
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest() if held else "none"
 
 
 def _in_torch_cache(url: str) -> Path:
-    # as torch.hub.get_dir(), without importing torch
+    # like torch.hub.get_dir(), without importing torch
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     return Path(home).expanduser() / "hub" / "checkpoints" / cached_file(url).name

@@ -1,1 +1,1 @@
-"""Doing it: from a suite to a metered, scored run."""
+"""Runs suites: measures, scores and summarises."""

@@ -39,27 +39,27 @@ from perjoule.weights.models import relative_to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """Where trials can start: an open meter, loaded pipelines, and the record of the system under test."""
+    """Device on which trials can start: open meter, loaded pipelines, and the record of the system under test."""
 
     meter: EnergyMeter
     generators: GeneratorCache
     environment: dict[str, Any]
 
     def executor(self, plan: Sequence[Assignment], protocol: Protocol) -> Callable[..., None]:
-        """`execute` with all but the writer, the progress and the account."""
+        """Return `execute` without writer, progress and budget."""
         return partial(execute, plan, protocol=protocol, meter=self.meter, generators=self.generators)
 
 
 @contextmanager
 def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
-    """A device on which trials can start: pipelines loaded, the meter open, the system described.
+    """Prepare a device for trials: load pipelines, open the meter, describe the system.
 
-    Every pipeline and step policy of the cells is loaded once, so that what is missing or misspelt is found now. What
-    raises anything else fails its own trials, with the reason, and the other cells go on.
+    Every pipeline and step policy of the cells is loaded once, so that missing files and misspelt names are found now.
+    If loading raises any other error, the trials of the cell fail with the reason, and the other cells continue.
 
     Raises:
         UsageError: If a pipeline or a policy is not available or its settings do not fit, or none can be loaded.
-        DeviceLostError: If nothing works any more on the device.
+        DeviceLostError: If the device cannot run any further work.
         MeterError: If energy cannot be measured.
     """
     with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
@@ -104,7 +104,7 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
 def _load_once(
     cell: Cell, generators: GeneratorCache, texts: Sequence[str]
 ) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
-    """Load a cell's pipeline and prepare its policy, in a scope of its own so that neither outlives it."""
+    """Load a cell's pipeline and prepare its policy, in a separate scope so that both are released at its end."""
     generator = generators.get(cell.variant)
     load_policy(cell, generators.where).prepare(generator, texts)
     read = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
@@ -118,13 +118,13 @@ def _survivable(failure: Failure) -> Failure:
 
 
 def _with_files(weights: dict[str, Any], model: str, source: dict[str, Any]) -> dict[str, Any]:
-    """`weights` and the files of one more source; several variants take different files of one repository."""
+    """Return `weights` with the files of one more source; variants may use different files of one repository."""
     known = weights.get(model, {"files": {}})
     return weights | {model: source | {"files": known["files"] | source["files"]}}
 
 
 def generators_of(suite: Suite, source: Path) -> GeneratorCache:
-    """The pipelines of a suite, loaded when they are asked for; `source` names its file in messages."""
+    """Return the pipelines of a suite, loaded on demand; `source` names its file in messages."""
     load = registry.load("generators", "diffusers", kind="generator")
     index = {variant.name: number for number, variant in enumerate(suite.variants)}
     folder = suite_folder(source)
@@ -142,7 +142,7 @@ def generators_of(suite: Suite, source: Path) -> GeneratorCache:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads, and put the old number back: it is the process's, not the run's."""
+    """Let torch use `count` CPU threads, and restore the old number afterwards."""
     if count is None:
         yield
         return

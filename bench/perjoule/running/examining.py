@@ -1,4 +1,4 @@
-"""The models of a suite, looked at before anything is downloaded, loaded or measured."""
+"""Examines the models of a suite before anything is downloaded, loaded or measured."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def require_extras(suite: Suite, path: Path) -> None:
 
 
 def suite_folder(path: Path) -> Path:
-    """The folder in which a suite's relative model names are looked for first: its own.
+    """Return the folder in which a suite's relative model names are searched for first: its own.
 
-    The copy of a suite in a run directory still means the folder of the suite that was run.
+    For the copy of a suite in a run directory it is the folder of the original suite.
     """
     record = path.parent / "environment.json"
     recorded = read_json(record).get("suite_folder") if record.is_file() else None
@@ -87,7 +87,7 @@ def scheduler_names() -> tuple[str, ...]:
 
 
 def model_examinations(suite: Suite, texts: Sequence[str], path: Path) -> Iterator[tuple[Variant, Examination]]:
-    """Yield what is known of each variant's model; nothing where the generator cannot look.
+    """Yield the examination of each variant's model, if its generator supports this.
 
     Args:
         suite: The suite.
@@ -101,10 +101,10 @@ def model_examinations(suite: Suite, texts: Sequence[str], path: Path) -> Iterat
 
 
 def examine_models(suite: Suite, texts: Sequence[str], path: Path) -> dict[str, Examination]:
-    """Return what is known of each variant's model, by variant.
+    """Return the examination of each variant's model, by variant.
 
     Raises:
-        SuiteError: Names everything that cannot run: file, key, value and remedy.
+        SuiteError: If any variant cannot run; the message lists file, key, value and remedy of each.
     """
     found = {variant.name: examination for variant, examination in model_examinations(suite, texts, path)}
     problems = [problem for examination in found.values() for problem in examination.problems]
@@ -114,7 +114,7 @@ def examine_models(suite: Suite, texts: Sequence[str], path: Path) -> dict[str, 
 
 
 def prompt_notes(examinations: Mapping[str, Examination], prompts: Sequence[Prompt]) -> Iterator[str]:
-    """Say which prompts are cut, which negative prompts have no effect, and where that is not known yet."""
+    """Yield sentences about prompts that are cut and negative prompts without effect, or why that is unknown."""
     known = {name: found.findings for name, found in examinations.items() if found.findings is not None}
     yield from sentences(record_of(known, prompts))
     unknown: dict[str, list[str]] = {}
@@ -122,4 +122,4 @@ def prompt_notes(examinations: Mapping[str, Examination], prompts: Sequence[Prom
         if found.findings is None:
             unknown.setdefault(found.unknown, []).append(name)
     for reason, names in unknown.items():
-        yield f"prompts that are cut by the text encoder of {', '.join(names)} are not known before download: {reason}"
+        yield f"it is unknown which prompts the text encoder of {', '.join(names)} cuts before its download: {reason}"

@@ -1,4 +1,4 @@
-"""The run itself: each planned trial under the meter, on disk before the next one starts."""
+"""Executes a plan: each trial is measured and stored before the next one starts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from perjoule.types import Assignment, Protocol, Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What there is to tell after a trial: totals of the run so far, resumed trials included.
+    """Progress after a trial: totals of the run so far, including resumed trials.
 
     Attributes:
         trials_done: Trials that are on disk.
-        trials_total: Of the plan.
-        share_done: Of the work, 0 to 1, images weighed by their steps: what a remaining time can be told from.
-        images_done: Images.
-        energy_j: Of all windows that have joules; None if none has.
-        cell_id: Of the last trial.
+        trials_total: Trials of the plan.
+        share_done: Share of the work, 0 to 1, with images weighted by their steps, to estimate the remaining time.
+        images_done: Number of images.
+        energy_j: Energy of all windows that have joules; None if none has.
+        cell_id: Cell of the last trial.
         running: J/image of that cell so far; None without joules.
     """
 
@@ -47,15 +47,15 @@ def execute(
     on_progress: Callable[[Progress], None],
     spending: Spending | None = None,
 ) -> None:
-    """Do all trials of the plan that `writer` does not hold yet.
+    """Do all trials of the plan that `writer` does not contain yet.
 
-    A pipeline that raises leaves a failed trial with the reason, and the run goes on; KeyboardInterrupt leaves the run
-    as it is after the last finished trial.
+    If a pipeline raises, the trial is stored as failed with the reason, and the run continues; KeyboardInterrupt leaves
+    the run as it was after the last finished trial.
 
     Raises:
-        BudgetSpent: If `spending` says that the next window would not fit any more.
+        BudgetSpent: If the next window would exceed the budget of `spending`.
         MeterError: If a window has no joules and `spending` limits them.
-        DeviceLostError: If nothing works any more on the device; the trial that failed is recorded.
+        DeviceLostError: If the device cannot run any further work; the failed trial is recorded.
     """
     ledger = Ledger(plan, writer, spending or Spending(Budget()), on_progress)
     bench = Bench(plan, protocol, meter, generators, writer.image_file)
@@ -71,9 +71,9 @@ def execute(
 
 
 class Ledger:
-    """Books finished trials: on disk, on the account, on the bar.
+    """Records finished trials on disk, in the budget and in the progress bar.
 
-    Raises MeterError, here and when booking, if a trial has no joules and `spending` limits them.
+    Creating it or recording a trial raises MeterError if a trial has no joules and `spending` limits them.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Ledger:
         spending.resume([*writer.superseded, *writer.done.values()])
 
     def why_stop(self, assignment: Assignment) -> str | None:
-        """Why this trial must not be started any more; None if it may."""
+        """Return the reason why this trial must not be started; None if it may."""
         return self._spending.why_stop(assignment.cell.cell_id)
 
     def book(self, trial: Trial) -> None:
-        """Write it, count it, tell of it."""
+        """Store the trial, update totals, report progress."""
         self._writer.append(trial)
         self._spending.add(self._writer.done[trial.trial_id])
         self._share_done += self._work[trial.trial_id]
@@ -111,7 +111,7 @@ class Ledger:
 
 
 def work_of(plan: Sequence[Assignment]) -> dict[str, float]:
-    """Trial id -> share of all work, images times steps; an adaptive cell counts as the mean of the fixed ones."""
+    """Return the share of all work (images times steps) by trial id; adaptive cells count as the mean of fixed ones."""
     fixed = [a.cell.steps for a in plan if a.cell.steps is not None]
     usual = sum(fixed) / len(fixed) if fixed else 1.0
     work = {a.trial_id: len(a.prompts) * float(a.cell.steps or usual) for a in plan}

@@ -1,6 +1,6 @@
-"""Failures of the work inside a trial: their words, and what has to happen before the next trial.
+"""Failures of the work inside a trial: their description, and recovery before the next trial.
 
-an exception of the pipeline      one failed trial with type, message and traceback; the run goes on
+an exception of the pipeline      one failed trial with type, message and traceback; the run continues
 out of memory                     the same, and the device's cache is emptied first
 the GPU's context is dead         the run ends: every later call in this process would fail as well
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 _MOST_CHARACTERS = 2_000
 _MOST_TRACE_CHARACTERS = 20_000
-# CUDA's manual says of these errors that the process must be terminated and relaunched
+# according to CUDA's manual the process must be terminated and relaunched after these errors
 # (https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html, cudaError)
 _STICKY_CODES = frozenset({214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999})
 _STICKY_WORDS = (
@@ -37,11 +37,11 @@ _STICKY_WORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a trial failed.
+    """Reason why a trial failed.
 
     Attributes:
         reason: Type and message of the exception, for tables and the report.
-        traceback: Where it was raised, for debugging; kept in the run directory only.
+        traceback: Traceback for debugging; stored only in the run directory.
         kills_context: Whether no further work is possible on this device in this process.
     """
 
@@ -51,9 +51,9 @@ class Failure:
 
 
 def failure_of(error: BaseException, synchronize: Callable[[], None] | None = None) -> Failure:
-    """Describe an exception of the work, then let go of everything that it keeps alive.
+    """Describe an exception of the work, then release all objects that it keeps alive.
 
-    Frees the memory that the failed call held, so that a trial after an out-of-memory error starts with an empty cache.
+    This frees the memory of the failed call, so that a trial after an out-of-memory error starts with an empty cache.
 
     Args:
         error: The exception; the frames of its traceback are cleared.
@@ -67,7 +67,7 @@ def failure_of(error: BaseException, synchronize: Callable[[], None] | None = No
         try:
             synchronize()
         except Exception as second:
-            # a context that still fails with nothing left to do stays dead
+            # a context that fails without pending work is dead
             dead = not isinstance(second, MemoryError) and "out of memory" not in str(second).lower()
             _release(second)
     if not dead:
@@ -76,18 +76,18 @@ def failure_of(error: BaseException, synchronize: Callable[[], None] | None = No
 
 
 def kills_context(error: BaseException) -> bool:
-    """Return True for CUDA errors after which nothing works any more in this process ("sticky" errors)."""
+    """Return True for "sticky" CUDA errors, after which all CUDA calls in this process fail."""
     if not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
-    code = getattr(error, "error_code", None)  # of torch.AcceleratorError
+    code = getattr(error, "error_code", None)  # attribute of torch.AcceleratorError
     if code is not None and int(code) in _STICKY_CODES:
         return True
     return ("cuda" in text or "accelerator" in text) and any(words in text for words in _STICKY_WORDS)
 
 
 def _release(error: BaseException) -> None:
-    """Drop the local variables of the frames that raised: they hold the tensors of the failed call."""
+    """Delete the local variables of the frames of the traceback, which keep the tensors of the failed call."""
     link: BaseException | None = error
     while link is not None:
         traceback.clear_frames(link.__traceback__)
@@ -95,7 +95,7 @@ def _release(error: BaseException) -> None:
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more: pipelines and metrics hold cycles, and CUDA keeps a cache."""
+    """Free unreferenced memory: pipelines and metrics contain reference cycles, and CUDA has a cache."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():

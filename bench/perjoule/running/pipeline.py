@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows the order of the stages.
+"""Composition root: the only module that knows the order of the stages.
 
 run  = check → plan → measure → score → summarise → report
 plan = check → plan → (meter a few windows) → forecast
@@ -50,7 +50,7 @@ from perjoule.types import (
 from perjoule.weights.catalogue import notices
 from perjoule.weights.models import relative_to
 
-# windows of a cell that a calibration meters: with two, Student's t makes intervals three times as wide
+# windows per cell in a calibration: with two, Student's t makes intervals three times as wide
 CALIBRATION_WINDOWS = 3
 _NO_BUDGET = Budget()
 _DISK_RESERVE_BYTES = 64 * 2**20
@@ -75,26 +75,26 @@ def run(
 ) -> Run:
     """Measure, score, summarise and report.
 
-    Everything that can be refused is refused before the directory is made.
+    All inputs are checked before the directory is created.
 
     Args:
-        prepared: What to run.
+        prepared: The suite to run.
         out: Run directory.
-        meter_name: As for `open_meter`.
-        resume: Go on if the directory holds a part of this run.
-        command: For the record.
-        reporter: Where progress goes.
-        budget: The most to burn.
-        executor: `local`, or `ray`: on every GPU of a Ray cluster.
+        meter_name: Name as for `open_meter`.
+        resume: Continue if the directory contains a part of this run.
+        command: Command line, stored in the run.
+        reporter: Reports progress.
+        budget: Maximum energy and time.
+        executor: `local`, or `ray` for all GPUs of a Ray cluster.
         retry_failed: When resuming, do trials that failed or have no joules again.
 
     Raises:
-        Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends; all finished trials are kept, and `resume`
-            goes on.
+        Interrupted: On Ctrl-C, and as BudgetSpent at the end of the budget; all finished trials are kept, and `resume`
+            continues.
         MeterError: If joules are limited and a window has none.
-        DeviceLostError: If nothing works any more on the device in this process.
+        DeviceLostError: If the device cannot run any further work in this process.
     """
-    spending = Spending(budget)  # from here on, since loading takes minutes as well
+    spending = Spending(budget)  # starts now, because loading takes minutes too
     if not resume:
         require_vacant(out)
     suite = prepared.suite
@@ -102,7 +102,7 @@ def run(
         reporter.message(f"warning: {problem}")
     for notice in (*prepared.notes, *notices(suite)):
         reporter.message(f"note: {notice}")
-    # what a metric lacks must not be found out after an hour of measuring
+    # missing parts of a metric must not be found after an hour of measuring
     if executor == "ray":
         ray.rehearse_apart(suite, prepared.source, prepared.folder)
     else:
@@ -126,12 +126,12 @@ def run(
         return finish(load_run(out), prepared.metrics, reporter)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped: all trials are kept in {out}; go on with: perjoule score {out} && perjoule report {out}"
+            f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
         ) from None
 
 
 def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
-    """Say which meter was taken, and what holds for all of its readings."""
+    """Report the chosen meter and the warnings of all its readings."""
     meter = environment["meter"]
     reporter.message(f"meter: {meter['name']} ({meter['why']})")
     for note in meter.get("notes", ()):
@@ -139,12 +139,12 @@ def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
 
 
 def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
-    """What the plan will take.
+    """Forecast energy, time and detectable effects of a plan.
 
     Args:
         prepared: The plan.
-        earlier: A run whose windows tell the prices, and whose scores the scatter; published figures fill in. What of
-            it cannot be used is among the notes.
+        earlier: A run whose windows give the energies, and whose scores give the variation; published figures fill
+            gaps. Notes list the unusable parts.
     """
     if earlier is None:
         return _foresee(prepared, None)
@@ -163,10 +163,10 @@ def _foresee(
 
 
 def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:
-    """What the plan will take, by a few windows of each ladder and of every adaptive cell, metered now.
+    """Forecast a plan from a few windows of each ladder and of every adaptive cell, metered now.
 
     Raises:
-        Interrupted: On Ctrl-C; nothing is kept.
+        Interrupted: On Ctrl-C; the calibration is discarded.
     """
     chosen = {cell.cell_id for cell in calibration_plan(cells_of(prepared.suite))}
     windows: dict[str, list[Assignment]] = {cell_id: [] for cell_id in chosen}
@@ -184,7 +184,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
             do = partial(device.executor(short, prepared.suite.protocol), writer=writer)
             do_trials("calibrating", short, do, writer, reporter, Spending(_NO_BUDGET))
         except KeyboardInterrupt:
-            raise Interrupted("stopped: nothing of the calibration is kept") from None
+            raise Interrupted("stopped: the calibration was discarded") from None
         writer.finish()
         run = load_run(writer.path)
         spent = sum(run.trials["energy_j"].drop_nulls())
@@ -194,31 +194,31 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
 
 
 def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
-    """Everything after the last joule: scores, operating points, reports."""
+    """Run the stages after measuring: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
     report(scored, run.path / "report.html")
     return scored
 
 
 def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
-    """(Re)score the stored images and bring the operating points up to date.
+    """Score the stored images (again) and update the operating points.
 
-    A scoring that was stopped goes on where it was; one that was finished starts anew.
+    An interrupted scoring continues; a finished one starts again.
     """
     if run.is_imported:
         raise RunError(
-            f"{run.path} was imported and holds no pictures: add columns quality:<metric> to the table and import it "
+            f"{run.path} was imported and contains no images: add columns quality:<metric> to the table and import it "
             "again"
         )
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
-        reporter.message(f"{run.path} is a part: {len(run.trials)} of {planned} planned trials")
+        reporter.message(f"{run.path} is incomplete: {len(run.trials)} of {planned} trials")
     of_sets = [metric for metric in metrics if judges_sets(metric)]
     images = image_set(run)
     work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
     kept = sum(len(one.kept) for one in work)
     if kept:
-        reporter.message(f"scoring goes on: {kept} scores are there from the one that was stopped")
+        reporter.message(f"scoring continues: {kept} scores exist from an interrupted scoring")
     total = sum(len(one.left) for one in work) + len(images.image_ids) * len(of_sets)
     with reporter.stage("scoring", total, "scores") as bar:
         done = 0
@@ -232,7 +232,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
         sets = score_sets(run, images, of_sets, on_progress)
     refused = {s.image_id: s.reason_unscored for s in scores if (s.reason_unscored or "").startswith(REFUSED)}
     if refused:
-        reporter.message(f"warning: {len(refused)} pictures are not scored, the first: {next(iter(refused.values()))}")
+        reporter.message(f"warning: {len(refused)} images are not scored, the first: {next(iter(refused.values()))}")
     write_scores(run, scores, [one.spec for one in work])
     if of_sets:
         write_set_scores(run, sets, [metric.spec for metric in of_sets])
@@ -241,7 +241,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
         reporter.message(f"ADVISORY {note}")
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
-    return fresh  # it reads its points when they are first asked for, and nobody has yet
+    return fresh  # its points are read on first use, which has not happened yet
 
 
 def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:
@@ -261,7 +261,7 @@ def index(folder: Path, out: Path) -> list[Path]:
 
 
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:
-    """The named metrics, or the suite's own, with the suite's options."""
+    """Load the named metrics, or those of the suite, with the suite's options."""
     options = run.suite.metrics.options
     with relative_to(suite_folder(run.path / "suite.toml")):
         return [
@@ -274,7 +274,7 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetri
 def _devices(
     executor: str, prepared: Prepared, meter_name: str, command: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], Callable[..., None]]]:
-    """The system under test, and what does the trials there."""
+    """Return the system under test, and the function that does trials there."""
     if executor == "ray":
         with ray.ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
             yield pool.environment, partial(execute_on, prepared.plan, spawn=pool.spawn, count=pool.count)

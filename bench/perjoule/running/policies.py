@@ -1,6 +1,6 @@
-"""Step policies: how many denoising steps an image gets.
+"""Step policies, which choose the number of denoising steps of each image.
 
-The policy `fixed` is defined here; others are registered under the entry point group `perjoule.policies`.
+The policy `fixed` is defined here; others are registered in the entry point group `perjoule.policies`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ class FixedSteps:
     """The same number of steps for every image."""
 
     def __init__(self, steps: int, batch_size: int | None = None) -> None:
-        """`steps`: diffusers' `num_inference_steps`; `batch_size`: images per pipeline call, None for all at once."""
+        """Create the policy. `steps`: `num_inference_steps`; `batch_size`: images per pipeline call, None for all."""
         self._steps, self._batch_size = steps, batch_size
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
-        """Nothing to prepare."""
+        """Do nothing: the policy needs no preparation."""
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """One pipeline call for each batch."""
+        """Generate the images with one pipeline call per batch."""
         return _joined(
             [
                 generator.generate([prompts[i] for i in rows], [seeds[i] for i in rows], self._steps)
@@ -33,13 +33,13 @@ class FixedSteps:
 
 
 def batches(count: int, size: int | None) -> list[range]:
-    """`range(count)` in pieces of at most `size`, or in one."""
+    """Split `range(count)` into parts of at most `size`; None means one part."""
     size = size or max(count, 1)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _joined(parts: Sequence[Generation]) -> Generation:
-    """Several calls as if they were one."""
+    """Combine the results of several calls."""
     if len(parts) == 1:
         return parts[0]
     import numpy as np
@@ -55,15 +55,15 @@ def _joined(parts: Sequence[Generation]) -> Generation:
 
 
 def load_policy(cell: Cell, where: Callable[[Variant], str]) -> StepPolicy:
-    """The step policy of a cell.
+    """Create the step policy of a cell.
 
     Args:
         cell: The cell.
-        where: Names the variant's place in its suite file, for messages.
+        where: Place of the variant in its suite file, for messages.
 
     Raises:
-        UnknownNameError: If nothing is registered under the policy's name.
-        SuiteError: If the policy cannot use its arguments.
+        UnknownNameError: If no policy of that name is registered.
+        SuiteError: If the policy's arguments are invalid.
     """
     if cell.steps is not None:
         return FixedSteps(cell.steps, cell.batch_size)

@@ -1,4 +1,4 @@
-"""A suite made ready to run: read, checked as far as it can be without running it, and laid out in trials."""
+"""Prepares a suite: reads it, checks it as far as possible without running it, and plans its trials."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from perjoule.weights.models import relative_to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A suite that was checked as far as it can be without running it.
+    """A suite that was checked as far as possible without running it.
 
-    `notes` are for the person who runs it; `examinations` are by variant.
+    `notes` are messages for the user; `examinations` are by variant.
     """
 
     suite: Suite
@@ -48,7 +48,7 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        """Where relative names of models are looked for first."""
+        """Folder in which relative names of models are searched for first."""
         return suite_folder(self.source)
 
 
@@ -61,20 +61,20 @@ def prepare(
     side_px: int | None = None,
     resume: Path | None = None,
 ) -> Prepared:
-    """Read suite and prompts, load the metrics, lay out the plan.
+    """Read suite and prompts, load the metrics, and make the plan.
 
     Args:
         suite_name: Built-in name or file.
-        limit: Prompts to take.
-        models: Repositories to take in place of others, see `catalogue.with_models`.
-        smoke: Rehearse, see `suite.smoke_of`.
-        side_px: Size of the images of a rehearsal.
-        resume: Run directory whose own prompts are taken if it is a run already, see `resuming.stored_prompts`.
+        limit: Number of prompts.
+        models: Replacements of repositories, see `catalogue.with_models`.
+        smoke: Make a minimal run, see `suite.smoke_of`.
+        side_px: Size of the images of a minimal run.
+        resume: Run directory; if it already contains a run, its prompts are used, see `resuming.stored_prompts`.
 
     Raises:
-        SuiteError: If anything in the suite cannot be used.
+        SuiteError: If the suite is invalid.
         RunError: If the prompts of the run to resume were changed.
-        UnknownNameError: If a suite, metric, model or prompt set is not known.
+        UnknownNameError: If a suite, metric, model or prompt set is unknown.
     """
     path = find_suite(suite_name)
     with relative_to(suite_folder(path)):
@@ -87,8 +87,8 @@ def _prepare(
     suite = with_models(load_suite(path), models)
     if is_imported(suite):
         raise SuiteError(
-            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which says what a "
-            "table states and not how to draw the images; it cannot be run"
+            f"{path}: prompts.source = {suite.prompts.source!r}: `perjoule import` wrote this suite, which describes "
+            "a table and not how to generate the images; it cannot be run"
         )
     if problems := [problem for _, problem in name_problems(suite, path)]:
         raise SuiteError("\n".join(problems))
@@ -96,7 +96,7 @@ def _prepare(
     if smoke:
         suite = smoke_of(suite, side_px)
     elif side_px is not None:
-        raise UsageError("--size is for rehearsals: add --smoke, or set width_px and height_px in the suite")
+        raise UsageError("--size needs --smoke: add it, or set width_px and height_px in the suite")
     if limit is not None:
         if limit < 1:
             raise UsageError(f"--limit {limit}: at least 1 prompt is needed")
@@ -114,7 +114,7 @@ def _prepare(
     ]
     if judges_sets(metrics[suite.metrics.names.index(suite.metrics.primary)]):
         raise SuiteError(
-            f"{path}: metrics.primary = {suite.metrics.primary!r}: it judges sets, gives no score to an image and is "
+            f"{path}: metrics.primary = {suite.metrics.primary!r}: it scores sets instead of images and is "
             "advisory: choose another primary metric"
         )
     plan = make_plan(suite, prompts)
@@ -131,14 +131,14 @@ def _prepare(
 
 
 def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:
-    """Read the prompts of a suite: (the suite with an absolute path to its prompt file, prompts, origin).
+    """Read the prompts of a suite; return the suite with an absolute path to its prompt file, prompts, and origin.
 
     Raises:
-        SuiteError: If there are no such prompts.
+        SuiteError: If the prompts cannot be read.
     """
     prompt_file = path.parent / suite.prompts.source
     if not suite.prompts.source.startswith("builtin:") and exists(prompt_file) and prompt_file.is_file():
-        # the run directory keeps a copy of the suite, from where a relative path would lead elsewhere
+        # a relative path would be wrong in the copy of the suite in the run directory
         absolute = str(prompt_file.resolve())
         suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
     prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")

@@ -1,8 +1,8 @@
-"""Trials on a Ray cluster: one worker a GPU, or one a node where there is none.
+"""Trials on a Ray cluster: one worker per GPU, or one per node without a GPU.
 
 Ray is an extra (`pip install 'perjoule[ray]'`). `RAY_ADDRESS` names the cluster; without it one is started on this
-machine. All workers must be of one kind of device, with the same software and weights. On a node without a GPU there is
-one worker only, because the joules of CPU packages would hold the neighbour's work.
+machine. All workers must have the same kind of device, software and weights. A node without a GPU has only one worker,
+because the joules of CPU packages include the work of all processes.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from perjoule.types import Assignment, Suite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error of ours as it travels: exceptions with arguments of their own do not survive pickling."""
+    """A serialised perjoule error: exceptions with custom arguments cannot be pickled."""
 
     message: str
     exit_code: int
 
     def as_error(self) -> PerjouleError:
-        """To be raised here."""
+        """Return the error, to be raised in this process."""
         error = PerjouleError(self.message)
         error.exit_code = self.exit_code
         return error
 
 
 class RemoteBench:
-    """What runs in a worker's process."""
+    """Actor in a worker's process."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
 
     def open(self, prepared: Prepared, meter_name: str, command: Sequence[str]) -> dict[str, Any] | Refusal:
-        """Load and open everything; the record of the system it runs on."""
+        """Load pipelines and open the meter; return the record of the system."""
         try:
             cells = cells_of(prepared.suite)
             device = self._stack.enter_context(ready(prepared, cells, meter_name, command))
@@ -61,7 +61,7 @@ class RemoteBench:
         return device.environment
 
     def do(self, assignment: Assignment) -> Parcel | Refusal:
-        """A trial."""
+        """Do a trial."""
         try:
             return self._bench.do(assignment)
         except PerjouleError as error:
@@ -69,7 +69,7 @@ class RemoteBench:
 
 
 class RayWorker:
-    """A worker as the driver sees it."""
+    """Handle of a worker in the driver."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -93,25 +93,25 @@ class RayWorker:
         return found
 
     def close(self) -> None:
-        """End the actor and what it is doing."""
+        """Kill the actor and its work."""
         import ray
 
         ray.kill(self.actor)
 
 
 class RayPool:
-    """Workers of one kind.
+    """Workers with equal devices.
 
     Attributes:
-        count: How many there are to be.
-        environment: Of the first one: the system under test.
+        count: Number of workers.
+        environment: Environment of the first worker: the system under test.
     """
 
     def __init__(self, prepared: Prepared, meter_name: str, command: Sequence[str]) -> None:
         self._arguments = (prepared, meter_name, list(command))
         nodes, gpus, cpus = _resources()
         self.count = gpus or nodes
-        # all CPUs of a node are shared out, and with them torch's threads
+        # all CPUs of a node are divided among its workers, and so are torch's threads
         self._options = {"num_gpus": 1 if gpus else 0, "num_cpus": max(1, cpus // self.count)}
         self._spare: list[RayWorker] = []
         self.environment: dict[str, Any] = {}
@@ -119,10 +119,10 @@ class RayPool:
         self._spare.append(worker)
 
     def spawn(self) -> RayWorker:
-        """A worker that is ready.
+        """Start a worker and wait until it is ready.
 
         Raises:
-            RunError: If its system is another one than the first worker's (names the key and both values).
+            RunError: If its system differs from the first worker's (the message names the key and both values).
         """
         if self._spare:
             return self._spare.pop()
@@ -130,8 +130,8 @@ class RayPool:
         for key, there, here in differing_keys(self.environment, environment):
             worker.close()
             raise RunError(
-                f"--executor ray: the workers are not alike: {key} is {there!r} on one and {here!r} on another; "
-                "give the run to a part of the cluster that is"
+                f"--executor ray: the workers differ: {key} is {there!r} on one and {here!r} on another; "
+                "use a part of the cluster with equal machines"
             )
         return worker
 
@@ -142,33 +142,31 @@ class RayPool:
         try:
             answer = ray.get(actor.open.remote(*self._arguments))
         except ray.exceptions.RayError as error:
-            raise RunError(f"--executor ray: a worker does not start: {str(error).splitlines()[0]}") from error
+            raise RunError(f"--executor ray: a worker could not be started: {str(error).splitlines()[0]}") from error
         if isinstance(answer, Refusal):
             raise answer.as_error()
         return RayWorker(actor), answer
 
 
 def rehearse_apart(suite: Suite, source: Path, folder: Path) -> None:
-    """`scoring.rehearse` in a process of its own, which lets go of the GPU when it ends.
+    """Run `scoring.rehearse` in a separate process, which releases the GPU when it ends.
 
-    A metric that was tried here would keep a CUDA context on a board that a worker measures: a foreign process in
-    every one of its windows (W260), and some watts of its rest.
+    In this process a metric would keep a CUDA context on a board that a worker measures: a foreign process in all of
+    its windows (W260) that increases its power at rest.
 
     Args:
-        suite: Whose metrics they are.
+        suite: Suite of the metrics.
         source: Its file, for messages.
-        folder: Where relative names of models are looked for first.
+        folder: Folder in which relative names of models are searched for first.
 
     Raises:
-        PerjouleError: As `rehearse` does.
+        PerjouleError: As in `rehearse`.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
             refusal = pool.submit(_rehearsed, suite, source, folder).result()
         except BrokenProcessPool as error:
-            raise UsageError(
-                f"{source}: metrics.names: their process ended while it scored an image: {error}"
-            ) from None
+            raise UsageError(f"{source}: metrics.names: the process that scores a test image ended: {error}") from None
     if refusal is not None:
         raise refusal.as_error()
 
@@ -195,7 +193,7 @@ def ray_pool(prepared: Prepared, meter_name: str, command: Sequence[str]) -> Ite
 
     Raises:
         UsageError: If Ray is not installed.
-        RunError: If a worker does not start.
+        RunError: If a worker could not be started.
     """
     try:
         import ray
@@ -213,7 +211,7 @@ def ray_pool(prepared: Prepared, meter_name: str, command: Sequence[str]) -> Ite
 
 
 def _resources() -> tuple[int, int, int]:
-    """(nodes, GPUs, CPUs) of the cluster."""
+    """Return the numbers of nodes, GPUs and CPUs of the cluster."""
     import ray
 
     total = ray.cluster_resources()

@@ -14,13 +14,13 @@ from perjoule.runs.directory import Run
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """What a report holds beyond the run itself.
+    """Options of a report.
 
     Attributes:
         baseline: A run to gate against; without it the report has no verdict.
-        gate: How to judge.
-        co2_country: ISO 3166-1 alpha-3 code of the country whose electricity grams of CO2 are estimated by; without it
-            there are no grams.
+        gate: Configuration of the gate.
+        co2_country: ISO 3166-1 alpha-3 code of a country, to estimate grams of CO2 from its electricity; without it
+            there is no estimate.
     """
 
     baseline: Run | None = None

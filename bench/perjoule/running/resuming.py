@@ -1,7 +1,7 @@
-"""The prompts of a run that goes on: its own, as stored when it began, whatever has become of the prompt file.
+"""Prompts of a resumed run: those stored when it began, even if the prompt file has changed.
 
-Half a run on one prompt set and half on another measures neither. So the file that the suite names is compared with the
-digest that the run recorded, a difference is reported, and the trials continue with the stored prompts.
+A run must not mix two prompt sets. So the suite's prompt file is compared with the digest that the run recorded, a
+difference is reported, and the trials continue with the stored prompts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from perjoule.weights.digests import digest_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPrompts:
-    """What a resumed run draws.
+    """Prompts of a resumed run.
 
     Attributes:
-        source: As the run's own suite file names it, if the suite that was given names the same prompts.
-        prompts: In the order of the plan.
-        origin: As recorded when the run began.
-        note: What has become of the prompt file since, if that matters to a person.
+        source: Source in the run's own suite file, if the given suite names the same prompts.
+        prompts: Prompts in the order of the plan.
+        origin: Origin recorded when the run began.
+        note: Message for the user about changes of the prompt file, if any.
     """
 
     source: PromptSource
@@ -38,29 +38,29 @@ class StoredPrompts:
 
 
 def stored_prompts(run: Run, source: PromptSource, folder: Path) -> StoredPrompts:
-    """The prompts that a run was started with.
+    """Return the prompts that a run was started with.
 
     Args:
-        run: To go on with.
-        source: Of the suite that was given now.
-        folder: Of that suite's file; a relative source is looked for there first.
+        run: Run to continue.
+        source: Source in the suite that was given now.
+        folder: Folder of that suite's file; a relative source is searched for there first.
 
     Raises:
-        RunError: If `prompts.jsonl` is not what the run wrote (names file and digests).
+        RunError: If `prompts.jsonl` was changed (the message names file and digests).
     """
     _require_untouched(run)
     origin = _origin(run)
     before = run.suite.prompts
     note = None
     if not _is_local(before.source):
-        # what was fetched from the web is not asked for again
+        # downloaded files are not requested again
         if before.source == source.source and before.source.startswith(BUILTIN):
             note = _changed(before.source, _shipped_digest(source), origin.sha256, run)
     elif _is_local(source.source):
         file = folder / source.source
         file = file if file.is_file() else at_home(source.source)
         digest = digest_file(file) if file.is_file() else None
-        # a run and its prompt file may have moved: the folder does not matter, the name or the content does
+        # a run and its prompt file may have been moved: only the name or the content matters, not the folder
         if Path(before.source).name == file.name or digest == origin.sha256:
             source = replace(source, source=before.source)
             note = _changed(str(file), digest, origin.sha256, run)
@@ -78,7 +78,7 @@ def _require_untouched(run: Run) -> None:
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if recorded is not None and recorded != found:
         raise RunError(
-            f"{file} has changed since the run began: its SHA-256 is {found}, environment.json says {recorded}: "
+            f"{file} has changed since the run began: its SHA-256 is {found}, but environment.json records {recorded}: "
             "restore it from a copy, or start again with another --out"
         )
 
@@ -108,8 +108,8 @@ def _shipped_digest(source: PromptSource) -> str | None:
 def _changed(name: str, digest: str | None, recorded: str, run: Run) -> str | None:
     if digest == recorded or not recorded:
         return None
-    what = "is gone" if digest is None else f"has changed since the run began (SHA-256 was {recorded}, is {digest})"
+    what = "is missing" if digest is None else f"has changed since the run began (SHA-256 was {recorded}, is {digest})"
     return (
-        f"{name} {what}: the run goes on with the {len(run.prompt_set)} prompts in {run.path / 'prompts.jsonl'}; "
-        "start a run of other prompts with another --out"
+        f"{name} {what}: the run continues with the {len(run.prompt_set)} prompts in {run.path / 'prompts.jsonl'}; "
+        "use another --out to run other prompts"
     )

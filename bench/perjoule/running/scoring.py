@@ -1,6 +1,6 @@
-"""Scoring: stored images in, one score per image and metric out. Needs no meter and burns no generation.
+"""Scores stored images: one score per image and metric, without a meter and without generating images.
 
-What is scored goes to `scores.partial.jsonl` as it comes, so that a scoring that was stopped goes on where it was.
+Scores are appended to `scores.partial.jsonl` at once, so that an interrupted scoring can continue.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 from perjoule.weights.digests import digest_file
 
 PARTIAL = "scores.partial.jsonl"
-REFUSED = "picture refused"
-_PART = 256  # images between two looks at what is done: minutes of a slow metric
+REFUSED = "image refused"
+_PART = 256  # images between two reports of progress: minutes with a slow metric
 _REHEARSAL_PX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is left to score under one metric.
+    """Remaining work for one metric.
 
     Attributes:
-        metric: To score with.
-        spec: Of the metric.
-        key: Digest of the metric's spec and options; scores under another key are not its own.
-        kept: Scores from a scoring that was stopped.
-        left: Positions in the image set, those that share a reference next to each other.
+        metric: The metric.
+        spec: Its spec.
+        key: Digest of the metric's spec and options; scores with another key are ignored.
+        kept: Scores from an interrupted scoring.
+        left: Remaining positions in the image set; images that share a reference are adjacent.
     """
 
     metric: QualityMetric
@@ -52,12 +52,12 @@ class Work:
 
 
 def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> list[Work]:
-    """What is to be done under each metric, and what an earlier scoring that was stopped has done.
+    """Return the remaining work for each metric, and the scores of an interrupted scoring.
 
     Raises:
-        UsageError: If a metric's weights cannot be had.
+        UsageError: If a metric's weights could not be downloaded.
     """
-    rows = mend(run.path / PARTIAL, skip_damaged=True)  # what is lost there is scored again
+    rows = mend(run.path / PARTIAL, skip_damaged=True)  # damaged rows are scored again
     order = _by_reference(images)
     work = []
     for metric in metrics:
@@ -81,7 +81,7 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
 
 
 def _digests(options: Mapping[str, object]) -> dict[str, str]:
-    """SHA-256 of the files that a metric's options name: the same name may stand for other texts or weights later."""
+    """Return the SHA-256 of files named in a metric's options, because their content may change."""
     named = {key: at_home(value) for key, value in options.items() if isinstance(value, str)}
     return {key: digest_file(file) for key, file in named.items() if exists(file) and file.is_file()}
 
@@ -89,15 +89,15 @@ def _digests(options: Mapping[str, object]) -> dict[str, str]:
 def score_images(
     run: Run, images: ImageSet, work: Iterable[Work], on_progress: Callable[[str, int], None]
 ) -> list[Score]:
-    """Score what is left under every metric; what was kept is among the result.
+    """Do the remaining work for every metric; the result includes the scores of an interrupted scoring.
 
-    A metric that raises does not cost the others their scores: its images are unscored, with the reason. So is a
-    picture that is not the one that was metered, and nothing but it.
+    If a metric raises, only its images are unscored, with the reason. An image that differs from the metered one is
+    unscored too.
 
     Args:
-        run: Gets the scores as they come.
-        images: Of the run.
-        work: From `open_work`.
+        run: The run, which stores the scores.
+        images: Images of the run.
+        work: Result of `open_work`.
         on_progress: Called with a metric's name and the number of images just done.
     """
     scores: list[Score] = []
@@ -136,7 +136,7 @@ def score_images(
 def score_sets(
     run: Run, images: ImageSet, metrics: Sequence[SetMetric], on_progress: Callable[[str, int], None]
 ) -> list[SetScore]:
-    """Judge the images of every cell together. Raises UsageError if weights or a reference cannot be had."""
+    """Score the images of every cell as a set. Raises UsageError if weights or a reference are not available."""
     cells: dict[str, list[int]] = {}
     cell_of = dict(zip(run.images["image_id"], run.images["cell_id"], strict=True))
     for position, image_id in enumerate(images.image_ids):
@@ -147,7 +147,7 @@ def score_sets(
         name = metric.spec.name
         for cell_id, indices in cells.items():
             try:
-                # a set with a picture that was swapped is another set
+                # a set with a replaced image is a different set
                 if bad := faults.among(indices, with_references=metric.spec.needs_reference):
                     raise PictureError(next(iter(bad.values())))
                 outcome = metric.score_set(images, indices, partial(on_progress, name))
@@ -158,14 +158,14 @@ def score_sets(
 
 
 class PictureFaults:
-    """Pictures that cannot be scored because they are not the ones that were metered; each is looked at once."""
+    """Images that cannot be scored because they differ from the metered ones; each is read once."""
 
     def __init__(self, images: ImageSet) -> None:
         self._images = images
         self._known: dict[str, str | None] = {}
 
     def among(self, positions: Sequence[int], *, with_references: bool) -> dict[int, str]:
-        """Position -> what is wrong with its picture, or with its reference if that is asked for."""
+        """Return the errors of images by position, and of their references if requested."""
         images, found = self._images, {}
         for i in positions:
             reference = images.reference_ids[i] if with_references else None
@@ -187,12 +187,12 @@ class PictureFaults:
 
 
 def forget_partial(run: Run) -> None:
-    """Remove what was kept for going on, once the scores are in their table."""
+    """Remove the partial scores, once the scores are in their table."""
     (run.path / PARTIAL).unlink(missing_ok=True)
 
 
 def subset(images: ImageSet, positions: Sequence[int]) -> ImageSet:
-    """Some of the images, in the order of `positions`; the prompts to draw distractors from stay all."""
+    """Return some of the images, in the order of `positions`; distractors are still chosen from all prompts."""
     return replace(
         images,
         image_ids=[images.image_ids[i] for i in positions],
@@ -204,10 +204,10 @@ def subset(images: ImageSet, positions: Sequence[int]) -> ImageSet:
 
 
 def image_set(run: Run) -> ImageSet:
-    """The images of a run with their prompts and references.
+    """Return the images of a run with their prompts and references.
 
-    The reference of an image is the longest run of the same family, prompt and seed: other models never serve, because
-    a full-reference score across models says only that they are different models.
+    The reference of an image is the longest run of the same family, prompt and seed: other models are not used, because
+    a full-reference score across models only shows that the models differ.
     """
     frame = run.images
     if frame["file"].null_count():
@@ -215,7 +215,7 @@ def image_set(run: Run) -> ImageSet:
         raise RunError(f"{run.path / 'images.parquet'}: image {row}: file is empty: restore the table from a copy")
     missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
     if missing:
-        raise RunError(f"{run.path}: {len(missing)} images are gone, the first is {missing[0]}")
+        raise RunError(f"{run.path}: {len(missing)} images are missing, the first is {missing[0]}")
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
     reference_of = references(frame, run.suite)
     stored = dict(zip(frame["image_id"], zip(frame["file"], frame["sha256"], strict=True), strict=True))
@@ -239,10 +239,10 @@ def image_set(run: Run) -> ImageSet:
 
 
 def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
-    """Image id -> id of its reference, for every image that has one."""
+    """Return the id of the reference by image id, for every image that has one."""
     families = {variant.name: variant.family_name for variant in suite.variants}
     frame = images.with_columns(family=pl.col("variant").replace_strict(families, default=pl.col("variant")))
-    # among equally long runs of one family the name decides, so that the choice does not hang on row order
+    # equally long runs of one family are sorted by name, so that the choice does not depend on row order
     longest = (
         frame.sort("steps", "image_id", descending=[True, False])
         .group_by("family", "prompt_id", "seed", maintain_order=True)
@@ -253,23 +253,23 @@ def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
 
 
 def _by_reference(images: ImageSet) -> list[int]:
-    """Positions, so that a metric that keeps the references of a part meets each in one part only."""
+    """Return positions sorted so that each reference is used in one part only, for metrics that cache references."""
     ids = images.image_ids
     return sorted(range(len(ids)), key=lambda i: (images.reference_ids[i] or "", images.prompts[i].prompt_id, ids[i]))
 
 
 def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: str) -> None:
-    """Score one made-up image with a copy of every metric that scores images, so that its weights are read once.
+    """Score a test image with a copy of every metric that scores images, to check that its weights can be read.
 
-    The copy is let go of afterwards: a metric's weights must not take up the device while pipelines are measured.
+    The copy is released afterwards: a metric's weights must not use memory of the device during the measurement.
 
     Args:
-        suite: Whose metrics they are.
-        metrics: As loaded; only asked for their specs, which finds their weights.
+        suite: Suite of the metrics.
+        metrics: Loaded metrics; only their specs are read, which finds their weights.
         where: File and key of their names, for messages.
 
     Raises:
-        UsageError: If a metric's weights are not available, or are damaged, or it cannot score.
+        UsageError: If a metric's weights are not available or damaged, or it cannot score.
     """
     noise = np.random.default_rng(0).integers(0, 256, (_REHEARSAL_PX, _REHEARSAL_PX, 3), dtype=np.uint8)
     prompt = Prompt(prompt_id="rehearsal", text="a rehearsal")
@@ -302,7 +302,7 @@ def rehearse(suite: Suite, metrics: Sequence[QualityMetric | SetMetric], where: 
 
 
 def _failed(error: Exception, run: Run) -> str:
-    """The reason why images are unscored.
+    """Return the reason why images are unscored.
 
     Raises:
         PerjouleError: If the error is a message of ours and not about a picture, or a package is missing.
@@ -315,7 +315,7 @@ def _failed(error: Exception, run: Run) -> str:
     failure = failure_of(error)
     if failure.kills_context:
         raise DeviceLostError(
-            f"the GPU's context is dead ({failure.reason}): what is scored is kept; in a new process go on with: "
+            f"the GPU's context is dead ({failure.reason}): finished scores are kept; in a new process continue with: "
             f"perjoule score {run.path} && perjoule report {run.path}"
         )
     return failure.reason[:300]

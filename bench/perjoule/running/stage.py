@@ -1,4 +1,4 @@
-"""The measuring stage: a bar to follow it on, and a clean stop whatever stops it."""
+"""The measuring stage, with a progress bar and a clean stop for every cause."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from perjoule.types import Assignment
 
 
 class Reporter(Interface):
-    """Where progress goes: a terminal, a log, or nowhere."""
+    """Target of progress messages: a terminal, a log, or nothing."""
 
     def message(self, text: str) -> None:
-        """A line for the person."""
+        """Print a line for the user."""
         ...
 
     def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> AbstractContextManager[StageProgress]:
-        """A bar for a stage, of which the share `resumed` was done before."""
+        """Return the progress bar of a stage, of which the share `resumed` was done before."""
         ...
 
 
 class StageProgress(Interface):
-    """One stage's bar."""
+    """Progress bar of a stage."""
 
     def update(self, done: int, note: str = "", share: float | None = None) -> None:
-        """`done` of the total, with a note beside it; `share` of the work, where counts say little about time."""
+        """Show `done` of the total, with a note; `share` is the share of the work, if counts do not represent time."""
         ...
 
 
 class Executor(Interface):
-    """Does the trials of a plan that are not done yet: `execute` here, `execute_on` on workers, with the rest bound."""
+    """Does the remaining trials of a plan: `execute` in this process or `execute_on` on workers."""
 
     def __call__(self, *, on_progress: Callable[[Progress], None], spending: Spending) -> None:
-        """Raises what stops it."""
+        """Do the trials. Exceptions stop the stage."""
         ...
 
 
 def measure(
     plan: Sequence[Assignment], do: Executor, writer: RunWriter, reporter: Reporter, spending: Spending
 ) -> None:
-    """Do the plan. However it ends, the derived tables fit what is there, so that a part can be scored as well.
+    """Do the plan. Whatever way it ends, the derived tables match the trials, so that an incomplete run can be scored.
 
     Raises:
-        Interrupted: On Ctrl-C, and as BudgetSpent where the budget ends.
+        Interrupted: On Ctrl-C, and as BudgetSpent at the end of the budget.
         MeterError: If joules are limited and a window has none.
-        DeviceLostError: If nothing works any more on the device in this process.
+        DeviceLostError: If the device cannot run any further work in this process.
         RunError: If the run cannot be written.
     """
     try:
@@ -64,11 +64,11 @@ def measure(
         writer.finish()
         raise DeviceLostError(f"{lost}: {_kept(plan, writer)}; in a new process {_how_to_go_on(writer)}") from None
     except MeterError as error:
-        raise MeterError(f"{error}; {_kept(plan, writer)}, go on with --resume") from error
+        raise MeterError(f"{error}; {_kept(plan, writer)}, continue with --resume") from error
     except OSError as error:
         raise RunError(
             f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept, "
-            "go on with --resume when there is room"
+            "free some space and continue with --resume"
         ) from error
     writer.finish()
 
@@ -81,7 +81,7 @@ def do_trials(
     reporter: Reporter,
     spending: Spending,
 ) -> None:
-    """Do the plan with a bar on which a person can follow it."""
+    """Do the plan with a progress bar."""
     work = work_of(plan)
     resumed = sum(work.get(trial_id, 0.0) for trial_id in writer.done)
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
@@ -93,7 +93,7 @@ def do_trials(
 
 
 def _note(progress: Progress) -> str:
-    """As in `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
+    """Return a progress note, e.g. `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
     joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
     found = progress.running
     now = ""
@@ -110,6 +110,6 @@ def _kept(plan: Sequence[Assignment], writer: RunWriter) -> str:
 def _how_to_go_on(writer: RunWriter, more: str = "") -> str:
     path = writer.path
     return (
-        f"go on with: perjoule run {path / 'suite.toml'} --out {path} --resume{more}; "
-        f"or look at what is there: perjoule score {path} && perjoule report {path}"
+        f"continue with: perjoule run {path / 'suite.toml'} --out {path} --resume{more}; "
+        f"or evaluate the finished trials: perjoule score {path} && perjoule report {path}"
     )

@@ -1,4 +1,4 @@
-"""What a suite needs and what of it is lacking here: packages, weights, licences, memory, disk. Downloads nothing."""
+"""Checks the requirements of a suite without downloading: packages, weights, licences, memory, disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ State = Literal["ok", "missing", "note"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """One thing that a suite needs.
+    """A requirement of a suite.
 
     Attributes:
-        kind: What sort of thing.
-        name: Package, repository, or what is counted.
-        state: `missing` stops a run, a `note` should be read, `ok` is there.
-        says: What was found, and what to do.
+        kind: Kind of requirement.
+        name: Package, repository, or resource.
+        state: `missing` stops a run, a `note` should be read, `ok` is available.
+        says: Finding, and remedy.
     """
 
     kind: Literal["package", "model", "weights", "licence", "token", "memory", "disk"]
@@ -37,13 +37,13 @@ class Need:
 
 
 def examine(suite: Suite, source: Path | None = None) -> list[Need]:
-    """All that the suite needs, in the order in which one sees to it.
+    """Return all requirements of the suite, in the order in which to meet them.
 
     Args:
         suite: The suite.
-        source: Its file, whose folder relative model names start from.
+        source: Its file; relative model names start from its folder.
 
-    Weights that are not in the hub's cache are no fault, since a run downloads them, unless `HF_HUB_OFFLINE` is set.
+    Weights that are not in the hub's cache are missing only if `HF_HUB_OFFLINE` is set, because a run downloads them.
     """
     with relative_to(suite_folder(source)) if source else nullcontext():
         return _examine(suite, source)
@@ -56,7 +56,7 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
     scoring = [str(o["model"]) for o in suite.metrics.options.values() if "model" in o]
     drawing = [name for variant in suite.variants for name in repositories(variant)]
     models = list(dict.fromkeys(drawing + scoring))
-    # what is written like a path or a file and is not there is one of the problems of `_pipelines`
+    # `_pipelines` reports missing paths and files
     hub = [name for name in models if not name.startswith("builtin:") and find_path(name) is None and _is_hub_id(name)]
     cached = {name for name in hub if _is_cached(name)}
     return [
@@ -71,7 +71,7 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
 
 
 def _names(suite: Suite, source: Path | None) -> list[Need]:
-    """Models, schedulers and step policies that do not exist."""
+    """Examine every model with local files, without reading weights."""
     found = name_problems(suite, source or Path(suite.name))
     return [Need(kind="model", name=variant.model, state="missing", says=says) for variant, says in found]
 
@@ -82,7 +82,7 @@ def _pipelines(suite: Suite, source: Path | None) -> list[Need]:
     for variant, examination in model_examinations(suite, (), source or Path(suite.name)):
         needs += [Need(kind="model", name=variant.model, state="missing", says=says) for says in examination.problems]
         if not examination.problems and not examination.unknown:
-            says = f"draws images from text, with the schedules of {variant.name}"
+            says = f"generates images from text, with the schedules of {variant.name}"
             needs.append(Need(kind="model", name=variant.model, state="ok", says=says))
     return needs
 
@@ -92,7 +92,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
-    """What `perjoule doctor --suite SUITE --json` prints."""
+    """Return the JSON of `perjoule doctor --suite SUITE --json`."""
     return {
         "schema": 1,
         "suite": suite.name,
@@ -102,7 +102,7 @@ def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
 
 
 def as_text(suite: Suite, needs: list[Need]) -> str:
-    """The same for people: what is missing first."""
+    """Return the requirements as text, missing ones first."""
     missing = [need for need in needs if need.state == "missing"]
     head = f"{suite.name}: {len(missing) or 'nothing'} missing"
     marks = {"missing": "MISSING", "note": "note", "ok": "ok"}
@@ -154,7 +154,7 @@ def _token(model: str, cached: bool) -> Need:
             state="missing",
             says=f"gated: accept the licence at {page}, then `hf auth login` or set HF_TOKEN",
         )
-    return Need(kind="token", name=model, state="note", says=f"gated: has your account accepted the licence at {page}?")
+    return Need(kind="token", name=model, state="note", says=f"gated: your account must accept the licence at {page}")
 
 
 def _weights(model: str, cached: bool) -> Need:
@@ -175,13 +175,13 @@ def _weights(model: str, cached: bool) -> Need:
 
 
 def _predictors(suite: Suite) -> list[Need]:
-    """Step predictors in folders; one of a name is found out when the suite is loaded."""
+    """Check step predictors in folders; those with a name are checked when the suite is loaded."""
     asked = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
     found = []
     for name in sorted(asked):
         if name.startswith((".", "/", "~")):
             there = find_path(name) is not None
-            says = "is there" if there else "train it first: perjoule budgetfusion train --help"
+            says = "exists" if there else "train it first: perjoule budgetfusion train --help"
             found.append(Need(kind="weights", name=name, state="ok" if there else "missing", says=says))
     return found
 
@@ -192,18 +192,16 @@ def _memory(suite: Suite) -> list[Need]:
         return []
     largest = max(needs, key=lambda name: needs[name])
     most = needs[largest]
-    says = f"{most / 1024:.1f} GiB for {largest} at batch 1, about"
+    says = f"{most / 1024:.1f} GiB (approximate) for {largest} at batch 1"
     boards = nvidia_gpus()
     if not boards:
-        return [
-            Need(kind="memory", name="GPU", state="note", says=f"{says}; no NVIDIA GPU is here, so the CPU will do it")
-        ]
+        return [Need(kind="memory", name="GPU", state="note", says=f"{says}; without an NVIDIA GPU the CPU is used")]
     name = boards[0]["name"] or "GPU"
-    if boards[0]["memory_bytes"] is None:  # boards that share the CPU's memory do not tell
-        return [Need(kind="memory", name=name, state="note", says=f"{says}; the board does not tell how much it has")]
+    if boards[0]["memory_bytes"] is None:  # boards that share the CPU's memory do not report it
+        return [Need(kind="memory", name=name, state="note", says=f"{says}; the board does not report its memory")]
     there = boards[0]["memory_bytes"] >> 20
     state: State = "ok" if there >= most else "missing"
-    return [Need(kind="memory", name=name, state=state, says=f"{says}; {there / 1024:.1f} GiB are there")]
+    return [Need(kind="memory", name=name, state=state, says=f"{says}; {there / 1024:.1f} GiB available")]
 
 
 def _vram_mib(variant: Variant) -> int | None:
@@ -227,12 +225,12 @@ def _disk(suite: Suite, missing: set[str]) -> list[Need]:
     free = free_bytes(cache) >> 20
     says = f"about {need / 1024:.1f} GiB to download, {free / 1024:.1f} GiB free"
     if free < need:
-        return [Need(kind="disk", name=str(cache), state="missing", says=f"{says}: make room, or set HF_HOME")]
+        return [Need(kind="disk", name=str(cache), state="missing", says=f"{says}: free some space, or set HF_HOME")]
     return [Need(kind="disk", name=str(cache), state="ok", says=says)]
 
 
 def _is_cached(model: str) -> bool:
-    """Whether the hub's cache has weights of it; a run finds out whether all are there."""
+    """Return whether the hub's cache has weights of a model; a run checks whether they are complete."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "snapshots"

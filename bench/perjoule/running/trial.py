@@ -5,10 +5,10 @@
      cooldown │ (warm-up) │ sync  window: iterations  sync│ PNG, hash, trials.jsonl
     ──────────┴───────────┴──────────────────────────────┴───────────────────────────
 
-Warm-up happens whenever the variant changes. Encoding and writing stand outside the window.
+Warm-up happens whenever the variant changes. Encoding and writing are outside the window.
 
-Whatever the pipeline or the step policy raises while it is loaded, prepared, warmed up or run fails the trial, with the
-reason; the next trial goes on. Only a device on which nothing works any more ends the run (`Bench.dead`).
+If the pipeline or the step policy raises while it is loaded, prepared, warmed up or run, the trial fails with the
+reason, and the run continues with the next trial. Only a device that cannot continue ends the run (`Bench.dead`).
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from perjoule.warnings import warning
 
 
 class NotLoadedError(Exception):
-    """A pipeline could not be loaded, or its device died before the first window; `failure` says why."""
+    """A pipeline could not be loaded, or its device failed before the first window; `failure` is the reason."""
 
     def __init__(self, failure: Failure) -> None:
-        """Hold the failure."""
+        """Store the failure."""
         super().__init__(failure.reason)
         self.failure = failure
 
 
 class GeneratorCache:
-    """Loaded pipelines. Variants that differ in their steps alone share one.
+    """Loaded pipelines. Variants that differ only in their steps share one.
 
     Args:
         factory: Loads a variant.
-        where: Names a variant's place in its suite file.
-        keep_all: Keep every pipeline; otherwise one at a time, since two large ones seldom fit.
+        where: Returns a variant's place in its suite file.
+        keep_all: Keep all pipelines; otherwise only one, because two large ones seldom fit.
     """
 
     def __init__(self, factory: GeneratorFactory, where: Callable[[Variant], str], keep_all: bool = False) -> None:
@@ -67,11 +67,11 @@ class GeneratorCache:
         self._failed: list[tuple[Variant, Failure]] = []
 
     def get(self, variant: Variant) -> ImageGenerator:
-        """Return the generator of a variant, loaded unless it is there. What failed once is not tried again.
+        """Return the generator of a variant, and load it if necessary. A failed load is not repeated.
 
         Raises:
             NotLoadedError: If loading raised, now or earlier.
-            PerjouleError: As the factory raised it, the first time.
+            PerjouleError: If the factory raised it, the first time.
         """
         pipeline = replace(
             variant,
@@ -91,7 +91,7 @@ class GeneratorCache:
         if failed is not None:
             raise NotLoadedError(failed)
         if not self._keep_all:
-            self._loaded.clear()  # let go of the old weights before the new ones are read
+            self._loaded.clear()  # release the old weights before the new ones are read
         try:
             self._loaded.append((pipeline, self._factory(variant, where=self.where(variant))))
         except Exception as error:
@@ -112,17 +112,17 @@ class ReadyCell:
 
 
 def draw_cell(ready: ReadyCell, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-    """Draw one image per prompt and seed, as the cell's step policy decides: trials and energy tests both call this."""
+    """Generate one image per prompt and seed with the cell's step policy; used by trials and by energy tests."""
     return ready.policy.draw(ready.generator, prompts, seeds)
 
 
 class Cells:
-    """Makes cells ready; pipelines and step policies are kept.
+    """Prepares cells, and caches pipelines and step policies.
 
     Args:
         generators: Loaded pipelines.
-        texts: All prompts of the run, which step policies prepare for.
-        keep_all: Keep every policy; otherwise a new one replaces the others, which would keep their weights in memory.
+        texts: All prompts of the run, for the preparation of step policies.
+        keep_all: Keep all policies; otherwise a new policy replaces the others, to free the memory of their weights.
     """
 
     def __init__(self, generators: GeneratorCache, texts: Sequence[str], keep_all: bool = False) -> None:
@@ -130,7 +130,7 @@ class Cells:
         self._policies: dict[str, StepPolicy] = {}
 
     def ready(self, cell: Cell) -> ReadyCell:
-        """Load the pipeline and prepare the step policy, unless that is done.
+        """Load the pipeline and prepare the step policy, unless already done.
 
         Raises:
             UsageError: If a pipeline or a policy cannot be loaded.
@@ -146,17 +146,17 @@ class Cells:
 
 
 class Bench:
-    """Does one trial after the other on one device: loads, warms up, learns the idle power, opens the window.
+    """Does trials on one device: loads, warms up, measures idle power, opens the window.
 
     Args:
-        plan: All trials of the run, whose prompts the step policies prepare for.
-        protocol: Of the suite.
-        meter: Open.
+        plan: All trials of the run; step policies are prepared for their prompts.
+        protocol: Protocol of the suite.
+        meter: The open meter.
         generators: Loaded pipelines.
-        image_file: Where an image belongs, by its id.
+        image_file: Returns the path of an image by its id.
 
     Attributes:
-        dead: Why no further trial is possible in this process; None while all is well.
+        dead: Reason why no further trial is possible in this process, else None.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Bench:
         self.dead: str | None = None
 
     def do(self, assignment: Assignment) -> Trial:
-        """The trial, its images stored; a failed one if its pipeline or step policy raises.
+        """Do a trial and store its images; return a failed trial if its pipeline or step policy raises.
 
         Raises:
             MeterError: If the window cannot be opened.
@@ -193,7 +193,7 @@ class Bench:
             self._unprepared[cell_id] = failure_of(error)
             return self._failed(assignment, self._unprepared[cell_id])
         if not self._rested and protocol.idle_s:
-            # after the first load, so that the device holds the context it will hold in the windows
+            # after the first load, so that the device has the same context as in the windows
             self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
         if protocol.cooldown_s:
             time.sleep(protocol.cooldown_s)
@@ -208,18 +208,18 @@ class Bench:
         return failed_trial(assignment, failure)
 
     def _ready(self, assignment: Assignment) -> ReadyCell:
-        """The cell of a trial, its pipeline loaded and warm."""
+        """Return the cell of a trial with its pipeline loaded and warmed up."""
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
             _warm_up(ready, assignment, protocol.warmup_iterations)
-            # a variant whose pipeline was let go of in between is cold again
+            # a variant whose pipeline was released in between must be warmed up again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
         return ready
 
 
 def texts_of(plan: Sequence[Assignment]) -> list[str]:
-    """Every distinct prompt of a plan, in its order."""
+    """Return the distinct prompts of a plan, in its order."""
     return list(dict.fromkeys(prompt.text for assignment in plan for prompt in assignment.prompts))
 
 
@@ -231,7 +231,7 @@ def run_trial(
     image_file: Callable[[str], Path],
     idle_power_w: float | None = None,
 ) -> tuple[Trial, Failure | None]:
-    """One window, its images stored and hashed, and what failed in it.
+    """Measure one window, store and hash its images, and record failures.
 
     Raises:
         MeterError: If the window cannot be opened.
@@ -252,7 +252,7 @@ def run_trial(
                 failure = failure_of(error, ready.generator.synchronize)
     except MeterError:
         raise
-    except Exception as error:  # of waiting for the device, at either end of the window
+    except Exception as error:  # from waiting for the device, at either end of the window
         failure = failure or failure_of(error, ready.generator.synchronize)
     trial = failed_trial(assignment, failure or Failure(reason=""))
     if window is not None:
@@ -265,7 +265,7 @@ def run_trial(
     if failure is None:
         try:
             said = _prompt_remarks(ready.generator, texts)
-        except Exception as error:  # of a tokenizer, which is a part of the pipeline
+        except Exception as error:  # from a tokenizer, which is a part of the pipeline
             failure = failure_of(error)
             trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
     if failure is not None or result is None:
@@ -273,7 +273,7 @@ def run_trial(
     hashes, flat = _store(result.images, assignment, image_file)
     finished = replace(
         trial,
-        steps=tuple(int(steps) for steps in result.steps),  # numpy's numbers are not JSON
+        steps=tuple(int(steps) for steps in result.steps),  # numbers of numpy cannot be written as JSON
         nfe_per_image=float(result.nfe_per_image),
         image_count=len(texts),
         image_sha256=hashes,
@@ -285,7 +285,7 @@ def run_trial(
 
 
 def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
-    """A trial that left nothing but a reason."""
+    """Return a failed trial with its reason."""
     cell = assignment.cell
     return Trial(
         trial_id=assignment.trial_id,
@@ -308,7 +308,7 @@ def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
 
 
 def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
-    """Two steps are enough to allocate, to choose kernels and to fill caches; what decides is to be warm as well."""
+    """Warm up a cell with two steps, which are enough to allocate memory, choose kernels and fill caches."""
     texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
     seeds = assignment.seeds[: assignment.cell.batch_size]
     for _ in range(iterations):
@@ -321,11 +321,11 @@ def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
             failure = failure_of(error, ready.generator.synchronize)
             if failure.kills_context:
                 raise NotLoadedError(failure) from error
-            return  # the trial itself will fail in the same way, and record why
+            return  # the trial itself will fail in the same way and record the reason
 
 
 def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> EnergyReading:
-    """Add what the run's own rest period tells, where the meter had no idle power of its own."""
+    """Add idle power from the run's own rest period, if the meter did not measure it."""
     if idle_power_w is None or reading.energy_j is None or reading.net_energy_j is not None:
         return reading
     return replace(
@@ -340,7 +340,7 @@ def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[st
 
 
 def problem_of(result: object, count: int) -> str | None:
-    """What is wrong with the result of a policy that should have drawn `count` images; None if nothing is."""
+    """Return the error in a policy's result, which must contain `count` images; None if it is valid."""
     if not isinstance(result, Generation):
         return f"the step policy returned {type(result).__name__}, not a Generation"
     images = result.images
@@ -354,14 +354,14 @@ def problem_of(result: object, count: int) -> str | None:
     numbers = {"steps": result.steps, "nfe_per_image": (result.nfe_per_image,), "phases_s": result.phases_s.values()}
     for name, values in numbers.items():
         if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
-            return f"the step policy returned {name} = {getattr(result, name)!r}: finite numbers are expected"
+            return f"the step policy returned {name} = {getattr(result, name)!r}: must be finite numbers"
     return None
 
 
 def _store(
     images: Images, assignment: Assignment, image_file: Callable[[str], Path]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Write the images of block 0 and hash all. -> (SHA-256 of each image's pixels, remarks)."""
+    """Write the images of block 0; return the SHA-256 of each image's pixels, and remarks."""
     from PIL import Image
 
     hashes = []
@@ -376,4 +376,4 @@ def _store(
         return tuple(hashes), ()
     colour = "#" + bytes(flat[0]).hex()
     verb = "is" if len(flat) == 1 else "are"
-    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} pictures {verb} of one colour ({colour})"),)
+    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} images {verb} of one colour ({colour})"),)

@@ -1,11 +1,11 @@
-"""Trials on several devices at once, booked in one run directory.
+"""Does trials on several devices at once, recorded in one run directory.
 
     driver   Ledger, RunWriter, budget         ──assignment──►   worker   pipelines, meter, Bench     (one a device)
                                                ◄────Parcel────            trial and PNG files
 
-Windows are dealt out by their number, so that every cell's n-th window is done by the same worker: what boards do not
-have in common then falls on all cells alike, and paired differences stay within a board. Each worker keeps the order of
-the plan. A worker that is lost is replaced, and its trial done again; a trial that loses two is recorded as failed.
+Windows are assigned by their number, so that the same worker does the n-th window of every cell: differences between
+boards then affect all cells equally, and paired differences stay within a board. Each worker keeps the order of the
+plan. A lost worker is replaced and its trial done again; a trial that loses two workers is recorded as failed.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from perjoule.running.trial import Bench, failed_trial
 from perjoule.runs.writer import RunWriter
 from perjoule.types import Assignment, Trial
 
-# how often a trial may lose its worker before it counts as failed
+# lost workers after which a trial counts as failed
 ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """What comes back from a worker: the trial, and its images as PNG files by image id."""
+    """Result of a worker: the trial, and its images as PNG files by image id."""
 
     trial: Trial
     images: dict[str, bytes]
 
 
 class Worker(Interface):
-    """A device elsewhere that does one trial at a time."""
+    """A remote device that does one trial at a time."""
 
     def do(self, assignment: Assignment) -> Future[Parcel]:
-        """Start a trial. The future raises if the worker is lost on the way."""
+        """Start a trial. The future raises if the worker is lost."""
         ...
 
     def close(self) -> None:
-        """Let go of the device; whatever is running there ends."""
+        """Release the device and stop its work."""
         ...
 
 
 class PackingBench:
-    """The worker's side: does trials into a folder of its own and packs what is in it.
+    """The worker's side: does trials, and packs the results from its own folder.
 
     Args:
-        bench: Makes the bench, given where an image belongs.
+        bench: Creates the bench from a function that returns the path of an image.
     """
 
     def __init__(self, bench: Callable[[Callable[[str], Path]], Bench]) -> None:
@@ -88,21 +88,21 @@ def execute_on(
     on_progress: Callable[[Progress], None],
     spending: Spending,
 ) -> None:
-    """Do all trials of the plan that `writer` does not hold yet, on `count` workers; `execute` does them here.
+    """Do all trials of the plan that `writer` does not contain yet, on `count` workers.
 
-    The files of the run are brought into the order of the plan when it ends.
+    At the end the files of the run are sorted in the order of the plan.
 
     Args:
         plan: All trials.
-        spawn: Makes a worker, at the beginning and in the place of one that was lost.
-        count: Workers.
-        writer: Of the run.
+        spawn: Starts a worker, at the beginning and to replace a lost one.
+        count: Number of workers.
+        writer: Writer of the run.
         on_progress: Called after every trial.
-        spending: The account; windows that are under way do not count yet.
+        spending: The budget; running windows do not count yet.
 
     Raises:
-        BudgetSpent: If the next window would not fit any more; each worker finishes its window.
-        PerjouleError: As a worker raised it.
+        BudgetSpent: If the next window would exceed the budget; each worker finishes its window.
+        PerjouleError: If a worker raised it.
     """
     ledger = Ledger(plan, writer, spending, on_progress)
     queues: list[deque[Assignment]] = [deque() for _ in range(count)]
@@ -151,12 +151,12 @@ def execute_on(
 
 
 def _book(found: Parcel, writer: RunWriter, ledger: Ledger) -> None:
-    """Images first, so that a trial that is on disk has them."""
+    """Store images before the trial, so that a stored trial has its images."""
     for image_id, png in found.images.items():
         write_bytes(writer.image_file(image_id), png)
     ledger.book(found.trial)
 
 
 def _window(assignment: Assignment) -> int:
-    """The number of a window inside its cell and block."""
+    """Return the number of a window inside its cell and block."""
     return int(assignment.trial_id.rsplit(".", 1)[1])

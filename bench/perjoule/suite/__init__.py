@@ -1,1 +1,1 @@
-"""Suites: what to run. The file, the schedule of its trials, and the diffusers code of its cells."""
+"""Suites: the file, the schedule of its trials, and the diffusers code of its cells."""

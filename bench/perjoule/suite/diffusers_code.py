@@ -1,4 +1,4 @@
-"""Python that makes a variant's images with diffusers alone: to deploy, and what perjoule's images must equal."""
+"""Generates Python code that makes a variant's images with diffusers alone, equal to those of perjoule."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from perjoule.weights.models import resolve_model
 
 
 def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = False) -> str:
-    """Python that makes the images of a variant.
+    """Return Python code that makes the images of a variant.
 
     Args:
-        variant: What to draw with.
-        steps: None leaves the step count to the variant's policy.
-        portable: `builtin:NAME` is resolved where the code runs, so that no folder of this machine is in it.
+        variant: The variant.
+        steps: Step count; None leaves it to the variant's policy.
+        portable: Resolve `builtin:NAME` when the code runs, so that it does not contain a folder of this machine.
     """
     later = portable and variant.model.startswith("builtin:")
     model = variant.model if later else resolve_model(variant.model, "recommend")
@@ -42,7 +42,7 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     around = _runtime_lines(variant, lines)
     arguments = ["prompt"]
     if steps is None:
-        lines.append(f"steps = ...  # what the policy {variant.policy!r} says for this prompt")
+        lines.append(f"steps = ...  # the choice of policy {variant.policy!r} for this prompt")
         arguments.append("num_inference_steps=steps")
     elif variant.timesteps:
         arguments.append(f"timesteps={list(variant.timesteps)}")
@@ -61,7 +61,7 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
 
 
 def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[str]:
-    """A UNet out of one file, on the model's configuration or on its own."""
+    """Return code for a UNet from one file, with the model's configuration or its own."""
     part = variant.denoiser
     assert part is not None
     own = f'config="{part.config}"' if part.config else ""
@@ -94,7 +94,7 @@ def _lora_lines(variant: Variant) -> list[str]:
 
 
 def _runtime_lines(variant: Variant, lines: list[str]) -> list[str]:
-    """Adds what is done to the loaded pipeline; -> the contexts of the call."""
+    """Add code that changes the loaded pipeline; return the contexts of the call."""
     runtime, network = variant.runtime, "getattr(pipe, 'unet', None) or pipe.transformer"
     around = []
     if variant.cache:

@@ -1,4 +1,4 @@
-"""Suite files: TOML in, a checked `Suite` out, and back with every default written out."""
+"""Reads suite files from TOML into a checked `Suite`, and writes them with all defaults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 MAX_STEPS = 1_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SEED = 2**64 - 1
-# the prompt source, and a model that is not stated, of a suite that `perjoule import` wrote
+# the prompt source, and an unstated model, in a suite written by `perjoule import`
 IMPORTED = "imported"
 # keys that other tools use, and ours
 _SYNONYMS = {
@@ -38,12 +38,12 @@ _SYNONYMS = {
 
 
 def suite_names() -> list[str]:
-    """The built-in suites."""
+    """Return the built-in suites."""
     return sorted(merged_files("suites"))
 
 
 def find_suite(name_or_path: str) -> Path:
-    """The TOML file behind a built-in name or a path.
+    """Return the TOML file of a built-in name or a path.
 
     Raises:
         UnknownNameError: If it is neither.
@@ -63,7 +63,7 @@ def load_suite(path: Path) -> Suite:
     """Read and check a suite file.
 
     Raises:
-        SuiteError: Names the file, the key, its value and what to do.
+        SuiteError: The suite is invalid; the message names the file, the key, its value and the remedy.
     """
     try:
         table = tomllib.loads(decode_text(path.read_bytes(), f"{path}:", SuiteError))
@@ -75,11 +75,11 @@ def load_suite(path: Path) -> Suite:
 
 
 def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
-    """Check a table that came from TOML or JSON; `where` names its source in messages."""
+    """Check a table from TOML or JSON; `where` names its source in messages."""
     from pydantic import ValidationError
 
     try:
-        # JSON mode, so that strictness forbids "8" for 8 but still takes TOML's arrays as tuples
+        # JSON mode, so that strict validation rejects "8" for 8 but accepts TOML's arrays as tuples
         suite: Suite = _reader().validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         messages = [_explain(detail, table, where) for detail in error.errors()]
@@ -89,7 +89,7 @@ def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
 
 
 def write_suite(suite: Suite, path: Path) -> None:
-    """Write a suite as TOML with every default spelled out (absent values are left out)."""
+    """Write a suite as TOML with all defaults (absent values are left out)."""
     import tomli_w
 
     text = tomli_w.dumps(_without_none(asdict(suite)))
@@ -102,17 +102,17 @@ def write_suite(suite: Suite, path: Path) -> None:
 
 
 def is_imported(suite: Suite) -> bool:
-    """True if `perjoule import` wrote the suite: it lists what a table states, and cannot be run."""
+    """Return True if `perjoule import` wrote the suite: it describes a table and cannot be run."""
     return suite.prompts.source == IMPORTED
 
 
 def suite_digest(suite: Suite) -> str:
-    """SHA-256 of what the suite says, independent of layout and comments."""
+    """Return the SHA-256 of the suite's content, independent of layout and comments."""
     return hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
 
 
 def cells_of(suite: Suite) -> list[Cell]:
-    """One cell per variant and step count, or level of its policy, in the order of the file."""
+    """Return one cell per variant and step count, or level of its policy, in the order of the file."""
     cells: list[Cell] = []
     for variant in suite.variants:
         cell = partial(Cell, variant=variant, batch_size=variant.batch_size or suite.protocol.batch_size)
@@ -122,11 +122,11 @@ def cells_of(suite: Suite) -> list[Cell]:
 
 
 def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
-    """A rehearsal of the suite: every variant at its shortest rung, one prompt, one seed, one window, no repetition.
+    """Return a minimal version of a suite: every variant at its shortest rung, one prompt, seed and window.
 
     Args:
-        suite: What will be run in earnest later.
-        side_px: Size of the images instead of the variants' own.
+        suite: The full suite.
+        side_px: Size of the images, instead of the variants' own.
     """
 
     def shortest(variant: Variant) -> Variant:
@@ -148,7 +148,7 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
 
 
 def images_per_window(suite: Suite) -> int:
-    """Images in one energy window: as the protocol says, or one call of the suite's largest batch."""
+    """Return the number of images in a window: as in the protocol, or one call of the suite's largest batch."""
     return suite.protocol.images_per_window or _largest_batch(suite)
 
 
@@ -157,21 +157,21 @@ def _largest_batch(suite: Suite) -> int:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the suite file."""
+    """Return the JSON Schema of the suite file."""
     schema: dict[str, Any] = _reader().json_schema()
     return schema
 
 
 @cache
 def _reader() -> Any:
-    """The reader of a suite; making it takes longer than reading a hundred suites."""
+    """Return the validator of suites; creating it takes longer than reading a hundred suites."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Suite)
 
 
 def _check(suite: Suite, where: str) -> None:
-    """What a schema cannot say."""
+    """Check the rules that a schema cannot express."""
     if suite.schema != 1:
         raise SuiteError(f"{where}: schema = {suite.schema}: this version of perjoule reads schema 1")
     _check_name(suite.name, "name", where)
@@ -201,7 +201,7 @@ def _check(suite: Suite, where: str) -> None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
     _check_prompts(suite.prompts, f"{where}: prompts")
     if not metrics.names and not metrics.primary and is_imported(suite):
-        return  # a table of joules alone
+        return  # a table that contains only joules
     _unique(metrics.names, f"{where}: metrics.names", "one metric")
     if metrics.primary not in metrics.names:
         raise SuiteError(
@@ -220,11 +220,11 @@ def _check_prompts(prompts: PromptSource, where: str) -> None:
         raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: 64 hex digits in lower case, as sha256sum prints them")
     for key in ("revision", "hub_split"):
         if getattr(prompts, key) is not None and not prompts.source.startswith("hub:"):
-            raise SuiteError(f"{where}.{key}: for data sets of the hub only, and source = {prompts.source!r}")
+            raise SuiteError(f"{where}.{key}: only for data sets of the hub, but source = {prompts.source!r}")
 
 
 def _check_seeds(seeds: Sequence[int], where: str, *, imported: bool) -> None:
-    if seeds or not imported:  # a table may state none
+    if seeds or not imported:  # a table may have no seeds
         _unique(seeds, where, "one seed")
     for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
@@ -233,27 +233,27 @@ def _check_seeds(seeds: Sequence[int], where: str, *, imported: bool) -> None:
 
 def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
     _check_name(variant.name, "name", where)
-    if imported:  # its policy is whatever the table calls it, and its steps may not be known
+    if imported:  # its policy can have any name, and its steps may be unknown
         _check_steps(variant, where)
         return
     if variant.policy == "fixed":
         _unique(variant.steps, f"{where}.steps", "one step count")
         for key in ("levels", "policy_args"):
             if getattr(variant, key):
-                raise SuiteError(f"{where}.{key}: for step policies only; policy = 'fixed' takes `steps` as they are")
+                raise SuiteError(f"{where}.{key}: only for step policies; policy = 'fixed' uses `steps` unchanged")
     else:
         _unique([f"{level:g}" for level in variant.levels], f"{where}.levels", "one level of the policy")
         if variant.steps:
             raise SuiteError(f"{where}.steps: policy {variant.policy!r} chooses the steps itself; remove the key")
     _check_steps(variant, where)
     if not 0 <= variant.guidance <= 100:
-        raise SuiteError(f"{where}.guidance = {variant.guidance}: 0 to 100; 1 or less switches guidance off")
+        raise SuiteError(f"{where}.guidance = {variant.guidance}: must be 0 to 100; 1 or less disables guidance")
     if variant.timesteps:
         _check_timesteps(variant, where)
     if variant.guidance_mode == "none" and variant.guidance > 1:
         raise SuiteError(
-            f"{where}.guidance_mode = 'none', and guidance = {variant.guidance}: set guidance to 1.0 or less, where it "
-            "is switched off"
+            f"{where}.guidance_mode = 'none', but guidance = {variant.guidance}: set guidance to 1.0 or less, which "
+            "disables it"
         )
     for key in ("width_px", "height_px"):
         size = getattr(variant, key)
@@ -271,11 +271,11 @@ def _check_timesteps(variant: Variant, where: str) -> None:
     times = variant.timesteps
     if variant.policy != "fixed" or variant.steps != (len(times),):
         raise SuiteError(
-            f"{where}.timesteps are {len(times)}: set steps = [{len(times)}], and leave the policy 'fixed': a given "
-            "schedule has one length"
+            f"{where}.timesteps has {len(times)} entries: set steps = [{len(times)}] and policy 'fixed', because a "
+            "given schedule has one length"
         )
     if any(a <= b for a, b in pairwise(times)) or times[-1] < 0:
-        raise SuiteError(f"{where}.timesteps = {list(times)}: must fall from step to step, and not below 0")
+        raise SuiteError(f"{where}.timesteps = {list(times)}: must decrease from step to step and not be below 0")
 
 
 def _check_name(name: str, key: str, where: str) -> None:
@@ -286,7 +286,7 @@ def _check_name(name: str, key: str, where: str) -> None:
 
 
 def _share(value: float, where: str) -> None:
-    """Refuse 2 for 2 % and the like; a bound of 0 cannot be kept."""
+    """Refuse e.g. 2 for 2 %, and 0, because a bound of 0 cannot be reached."""
     try:
         below_one(value, where)
     except UsageError as error:
@@ -302,11 +302,11 @@ def _unique(values: Sequence[Any], where: str, least: str) -> None:
     if not values:
         raise SuiteError(f"{where} is empty: at least {least} is needed")
     if len(set(values)) != len(values):
-        raise SuiteError(f"{where} = {list(values)}: a value stands there twice")
+        raise SuiteError(f"{where} = {list(values)}: duplicate value")
 
 
 def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
-    """One line of a pydantic error, in the words of the file."""
+    """Return a pydantic error as one line with the keys of the file."""
     path = list(detail["loc"])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -326,7 +326,7 @@ def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
 
 
 def _keys_at(path: Iterable[Any]) -> list[str]:
-    """The keys that the schema knows at a place in the file."""
+    """Return the keys that the schema allows at a place in the file."""
     schema = json_schema()
     node: Any = schema
     for part in path:

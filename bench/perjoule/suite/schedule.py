@@ -1,4 +1,4 @@
-"""The plan: every trial of a run, in the order in which it will be done."""
+"""The plan of a run: all trials in their order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from perjoule.types import Assignment, Prompt, Suite
 def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     """List all trials, block by block.
 
-    A block is one pass over all cells. Inside a block the variants come in shuffled order, and so do the cells of a
-    variant, so that a drift of the device falls on all alike; a variant's cells stay together, because loading its
-    pipeline again for every cell would cost more than it measures. With `protocol.interleave` all cells do their first
-    window, then all do their second, each time in shuffled order.
+    A block is one pass over all cells. In a block the order of variants is shuffled, and so is that of the cells of a
+    variant, so that drift affects all cells equally; a variant's cells stay together, because loading its pipeline
+    again for every cell would take too long. With `protocol.interleave` all cells do their first window, then all do
+    their second, each time in shuffled order.
 
     The prompts of a window stay together under every seed, because prompts that share windows are one unit of the
     energy statistics (`perjoule.statistics.window_groups`). Prompts that do not fill a window come last, their seeds
@@ -53,11 +53,11 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
 
 
 def planned_trials(suite: Suite, prompt_count: int) -> int:
-    """How many trials the plan of a suite on so many prompts has: a run with fewer is a part."""
+    """Return the number of planned trials of a suite for a number of prompts; a run with fewer is incomplete."""
     windows = math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite))
     return len(cells_of(suite)) * windows * suite.protocol.blocks
 
 
 def image_id(cell_id: str, prompt_id: str, seed: int) -> str:
-    """The name of an image: the same in every block, since it is the same image."""
+    """Return the name of an image, which is the same in every block, because the image is."""
     return f"{cell_id}.{prompt_id}.s{seed}"

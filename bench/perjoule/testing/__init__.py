@@ -1,4 +1,4 @@
-"""Fakes with a known truth, shipped so that users can test their own suites and gates without hardware."""
+"""Fakes with known true values, so that users can test their own suites and gates without hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generator without a model: instant, deterministic, and able to fail on demand."""
+"""Generator without a model: instant, deterministic, and able to fail on demand."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from perjoule.types import Variant
 
 
 class FakeGenerator:
-    """Draws a smooth picture that grows less noisy with every step.
+    """Draws a smooth image with less noise at every step.
 
     Args:
         side_px: Height and width of the images.
         clock: If given, each denoising step takes `step_s` of virtual time.
-        step_s: Seconds a step and image.
-        fails_on: A prompt that makes the pipeline raise RuntimeError.
+        step_s: Seconds per step and image.
+        fails_on: Prompt for which the pipeline raises RuntimeError.
     """
 
     digest = "fake"
@@ -37,10 +37,10 @@ class FakeGenerator:
         self.calls: list[tuple[tuple[str, ...], tuple[int, ...], int]] = []
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Generation:
-        """Image i depends on (prompts[i], seeds[i], steps) alone."""
+        """Generate images. Image i depends only on (prompts[i], seeds[i], steps)."""
         self.calls.append((tuple(prompts), tuple(seeds), steps))
         if self._fails_on in prompts:
-            raise RuntimeError(f"the fake was told to fail on {self._fails_on!r}")
+            raise RuntimeError(f"the fake was set to fail on {self._fails_on!r}")
         if self._clock is not None:
             self._clock.sleep(self._step_s * steps * len(prompts))
         images = [self._draw(prompt, seed, steps) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -52,7 +52,7 @@ class FakeGenerator:
         )
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Return at once: there is no device to wait for."""
 
     def _draw(self, prompt: str, seed: int, steps: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         chance = np.random.default_rng(image_seed(prompt, seed))
@@ -63,13 +63,13 @@ class FakeGenerator:
 
 
 class FakeFactory:
-    """A generator factory that hands out one fake for every variant and remembers what was asked for."""
+    """Generator factory that returns the same fake for every variant and records the variants."""
 
     def __init__(self, generator: FakeGenerator | None = None) -> None:
         self.generator = generator or FakeGenerator()
         self.loaded: list[str] = []
 
     def __call__(self, variant: Variant, *, where: str) -> FakeGenerator:
-        """Hand out the fake."""
+        """Return the fake."""
         self.loaded.append(variant.name)
         return self.generator

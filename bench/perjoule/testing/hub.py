@@ -1,12 +1,12 @@
-"""A model hub on loopback: folders served the way the Hugging Face hub serves repositories.
+"""Model hub on loopback that serves folders like repositories of the Hugging Face hub.
 
 with HubMirror(folder, gated={"org/model"}) as mirror:      # folder/org/model/... are the repositories
     subprocess.run([...], env=os.environ | mirror.environment(cache))
 
-It speaks the part of the protocol that `huggingface_hub` needs to download: repository information, file listings, and
-files with `ETag`, `X-Repo-Commit`, `X-Linked-Size`, ranges, and the hub's error codes. It breaks on demand: files can
-be gated, lost, cut short or falsified. `huggingface_hub` reads `HF_ENDPOINT` when it is imported, so a mirror is for
-other processes, or for one that has not imported it yet. Standard library only.
+It implements the part of the protocol that `huggingface_hub` needs for downloads: repository information, file
+listings, and files with `ETag`, `X-Repo-Commit`, `X-Linked-Size`, ranges, and the hub's error codes. It can fail on
+demand: files can be gated, lost, cut short or damaged. `huggingface_hub` reads `HF_ENDPOINT` when it is imported, so a
+mirror is for other processes, or for a process that has not imported it yet. It uses only the standard library.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 BRANCH = "main"
-# the hub keeps these outside git, and their ETag is then a SHA-256
+# the hub stores these outside git, and their ETag is then a SHA-256
 _LARGE = (".safetensors", ".bin", ".pt", ".ckpt")
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request as it came in. `range`: first byte asked for, None for a whole file."""
+    """A received request. `range`: first requested byte, None for a whole file."""
 
     method: str
     path: str
@@ -44,12 +44,12 @@ class Request:
 
 @dataclass(slots=True, kw_only=True)
 class Faults:
-    """What goes wrong, by `org/model/file`; may be changed while the mirror runs.
+    """Simulated faults, by `org/model/file`; may be changed while the mirror runs.
 
     Attributes:
-        lost: Listed, but answered with 404.
-        cut: The connection ends after so many bytes of a body, once.
-        false: Every byte inverted on the way, so that the length is right and the content is not.
+        lost: Files that are listed, but answered with 404.
+        cut: Number of bytes of a body after which the connection ends, once.
+        false: Files with every byte inverted, so that the length is right but the content is wrong.
     """
 
     lost: set[str] = field(default_factory=set)
@@ -58,12 +58,12 @@ class Faults:
 
 
 class HubMirror:
-    """The server. Repositories are the folders `folder/org/model`, read anew for every request.
+    """The server. Repositories are the folders `folder/org/model`, which are read for every request.
 
     Args:
         folder: Root of the repositories.
-        gated: Ids that want a token.
-        commits: Ids whose one commit is to be this, as a suite may pin it; others have a digest of their files.
+        gated: Ids that require a token.
+        commits: Commits by id, e.g. for suites that pin them; by default the commit is a digest of the files.
         token: The token that opens the gated ones.
     """
 
@@ -86,11 +86,11 @@ class HubMirror:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:PORT`, for `HF_ENDPOINT`."""
+        """Address `http://127.0.0.1:PORT`, for `HF_ENDPOINT`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def environment(self, home: Path, *, token: str | None = None) -> dict[str, str]:
-        """Environment variables that send the hub's libraries here, with their cache in `home`."""
+        """Return environment variables that make the hub's libraries use this server, with their cache in `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
@@ -103,14 +103,14 @@ class HubMirror:
         }
 
     def commit(self, repo: str) -> str:
-        """The one commit of a repository, 40 hex digits."""
+        """Return the commit of a repository, 40 hex digits."""
         if repo in self._commits:
             return self._commits[repo]
         listing = "".join(f"{name} {_blob(path)[0]}\n" for name, path in self.files(repo).items())
         return hashlib.sha1(listing.encode()).hexdigest()
 
     def files(self, repo: str) -> dict[str, Path]:
-        """Name in the repository -> file; empty if there is no such repository."""
+        """Return the files of a repository by name; empty if the repository does not exist."""
         root = self.folder / repo
         return {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
 
@@ -122,7 +122,7 @@ class HubMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop serving, connections that clients keep included."""
+        """Stop serving, and close open connections."""
         self._server.shutdown()
         for connection in list(self._connections):
             with suppress(OSError):
@@ -134,7 +134,7 @@ class HubMirror:
 class _Handler(BaseHTTPRequestHandler):
     mirror: HubMirror
     protocol_version = "HTTP/1.1"
-    # headers and body in one packet: in two, the second waits for an acknowledgement that the client delays by 40 ms
+    # headers and body in one packet: a second packet would wait for an acknowledgement that the client delays by 40 ms
     wbufsize = -1
 
     def setup(self) -> None:
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep stderr clean; `HubMirror.requests` is the log."""
+        """Log nothing to stderr; `HubMirror.requests` is the log."""
 
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(HTTPStatus.NOT_FOUND, "EntryNotFound", f"nothing at {path}")
 
     def _refused(self, repo: str, revision: str) -> bool:
-        """Say so if there is no such repository or revision."""
+        """Return True after sending an error if the repository or revision does not exist."""
         if not self.mirror.files(repo):
             self._error(HTTPStatus.UNAUTHORIZED, "RepoNotFound", "Repository not found")
         elif revision not in (BRANCH, self.mirror.commit(repo)):
@@ -266,7 +266,7 @@ def _entry(name: str, path: Path) -> dict[str, Any]:
 
 
 def _blob(path: Path) -> tuple[str, int]:
-    """What the hub's ETag of a file is, and its size in bytes."""
+    """Return the hub's ETag of a file, and its size in bytes."""
     state = path.stat()
     return _digest(path, state.st_size, state.st_mtime_ns), state.st_size
 

@@ -1,4 +1,4 @@
-"""A meter with a known truth on a clock that tests turn by hand.
+"""Meter with known true energy, on a clock that tests advance.
 
 clock = VirtualClock()
 meter = SyntheticMeter(SquareWave(low_w=60, high_w=300, period_s=0.2), clock)
@@ -23,10 +23,10 @@ PANELS = 200  # of Simpson's rule; exact to rounding for polynomials up to the t
 
 
 class VirtualClock:
-    """A clock that moves only when it is slept on. Not for threads."""
+    """A clock that advances only by `sleep` and `advance`. It is not for threads."""
 
     def __init__(self, start_s: float = 0.0) -> None:
-        """Stand at `start_s`."""
+        """Create a clock at `start_s`."""
         self._now_s = start_s
         self._due: list[tuple[float, int, float, Callable[[], None]]] = []
         self._serial = 0
@@ -34,21 +34,21 @@ class VirtualClock:
         self._asleep_s = 0.0
 
     def now(self) -> float:
-        """Virtual seconds."""
+        """Return virtual seconds."""
         return self._now_s
 
     def sleep(self, seconds: float) -> None:
-        """`advance`, under the name that meters know."""
+        """Call `advance`; meters use this name."""
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Move on by `seconds`, doing what falls due on the way; negative durations do nothing."""
+        """Advance by `seconds` and do the actions that are due; negative durations do nothing."""
         end_s = self._now_s + max(seconds, 0.0)
         while not self._acting and self._due and self._due[0][0] <= end_s:
             due_s, serial, interval_s, action = heappop(self._due)
             self._now_s = max(self._now_s, due_s)
             heappush(self._due, (max(due_s + interval_s, self._now_s), serial, interval_s, action))
-            self._acting = True  # like one thread: what an action waits for does not start it again
+            self._acting = True  # like a single thread: an action that waits is not started again
             try:
                 action()
             finally:
@@ -61,19 +61,19 @@ class VirtualClock:
         self._now_s = max(self._now_s, end_s)
 
     def stop(self, seconds: float) -> None:
-        """Move on by `seconds` in which nothing runs, as after SIGSTOP; what fell due meanwhile is done once, later."""
+        """Advance by `seconds` without actions, as after SIGSTOP; each action that is due is done once, later."""
         self._now_s += max(seconds, 0.0)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: this clock stands still, as the monotonic clock does."""
+        """Simulate sleep of the machine: like the monotonic clock, this clock does not advance."""
         self._asleep_s += seconds
 
     def asleep_s(self) -> float:
-        """Seconds slept through by `suspend`."""
+        """Return the seconds of `suspend`."""
         return self._asleep_s
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
-        """Call `action` every `interval_s` from now on; returns a function that ends it."""
+        """Call `action` every `interval_s` from now on; return a function that stops it."""
         self._serial += 1
         serial = self._serial
         heappush(self._due, (self._now_s + interval_s, serial, interval_s, action))
@@ -86,29 +86,29 @@ class VirtualClock:
 
 
 class PowerWave(Protocol):
-    """Power over virtual time whose energy is known in closed form."""
+    """Power over virtual time with energy in closed form."""
 
     def __call__(self, t_s: float) -> float:
-        """Power in W at `t_s`."""
+        """Return power in W at `t_s`."""
         ...
 
     def energy_j(self, begin_s: float, end_s: float) -> float:
-        """Exact energy in J from `begin_s` to `end_s`."""
+        """Return the exact energy in J from `begin_s` to `end_s`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConstantPower:
-    """The same power for ever."""
+    """Constant power."""
 
     power_w: float
 
     def __call__(self, t_s: float) -> float:
-        """Power in W."""
+        """Return power in W."""
         return self.power_w
 
     def energy_j(self, begin_s: float, end_s: float) -> float:
-        """Power times time."""
+        """Return power times time."""
         return self.power_w * (end_s - begin_s)
 
 
@@ -122,11 +122,11 @@ class SquareWave:
     duty: float = 0.5
 
     def __call__(self, t_s: float) -> float:
-        """Power in W."""
+        """Return power in W."""
         return self.high_w if t_s % self.period_s < self.duty * self.period_s else self.low_w
 
     def energy_j(self, begin_s: float, end_s: float) -> float:
-        """Low power throughout, and the difference for the time spent high."""
+        """Return the energy of low power throughout, plus the difference for the time at high power."""
         high_s = self._high_until_s(end_s) - self._high_until_s(begin_s)
         return self.low_w * (end_s - begin_s) + (self.high_w - self.low_w) * high_s
 
@@ -137,7 +137,7 @@ class SquareWave:
 
 @dataclass(frozen=True, slots=True)
 class _Quadrature:
-    """A bare function of time, integrated by Simpson's rule: for smooth powers."""
+    """A plain function of time, integrated by Simpson's rule, for smooth power."""
 
     power: Callable[[float], float]
 
@@ -151,7 +151,7 @@ class _Quadrature:
 
 
 class SyntheticMeter(BaseMeter[float]):
-    """A meter whose readings are the truth, or off by at most the bound that they state.
+    """Meter whose readings are true, or differ by at most their stated bound.
 
     Attributes:
         truths_j: The true energy of every window so far, in order.
@@ -169,23 +169,23 @@ class SyntheticMeter(BaseMeter[float]):
         boundary: Boundary = "gpu-board",
         provenance: Provenance = "simulated",
     ) -> None:
-        """Set up.
+        """Create the meter.
 
         Args:
             power: W, or a function from virtual seconds to W. A `PowerWave` is integrated in closed form,
                 other functions by Simpson's rule, which is not exact across jumps.
-            clock: The time that windows run on.
-            uncertainty_j: The bound that readings state.
-            seed: With a seed, readings are off by an error drawn evenly from within the bound; without,
+            clock: Clock of the windows.
+            uncertainty_j: Bound of the readings.
+            seed: With a seed, readings have a random error, uniform within the bound; without, they are
                 exact.
-            idle_w: What `learn_idle` answers.
-            failing: Of the number of a window, from 0: True if it is to have no reading.
-            boundary: Written into readings.
-            provenance: Written into readings.
+            idle_w: Result of `learn_idle`.
+            failing: Function of a window's number, from 0; True if the window has no reading.
+            boundary: Boundary of the readings.
+            provenance: Provenance of the readings.
         """
         super().__init__(
             name="synthetic",
-            why="a made-up source with a known truth, for tests",
+            why="a synthetic source with known true energy, for tests",
             boundary=boundary,
             provenance=provenance,
             clock=clock,
@@ -199,11 +199,11 @@ class SyntheticMeter(BaseMeter[float]):
 
     @property
     def method(self) -> str:
-        """Says that it is made up."""
+        """Description of the source as synthetic."""
         return "synthetic power on virtual time"
 
     def learn_idle(self, seconds: float) -> float | None:
-        """Let virtual `seconds` pass; `idle_w` as it was given."""
+        """Advance by virtual `seconds` and return the given `idle_w`."""
         self.clock.sleep(seconds)
         self.idle_power_w = self._idle_w
         return self._idle_w
@@ -216,7 +216,7 @@ class SyntheticMeter(BaseMeter[float]):
         truth_j = self._wave.energy_j(started_s, stopped_s)
         self.truths_j.append(truth_j)
         if self._failing(number):
-            raise Fault("W220", f"window {number} was made to fail")
+            raise Fault("W220", f"window {number} was set to fail")
         bound_j = self._uncertainty_j
         error_j = self._noise.uniform(-bound_j, bound_j) if self._noise is not None else 0.0
         return self._reading(truth_j + error_j, bound_j, started_s, stopped_s)
@@ -225,5 +225,5 @@ class SyntheticMeter(BaseMeter[float]):
 def _as_wave(power: Callable[[float], float] | float) -> PowerWave:
     if not callable(power):
         return ConstantPower(float(power))
-    # A wave knows its own integral; a structural check, since any callable may have been given.
+    # A wave has its own integral; this is a structural check, because `power` may be any callable.
     return cast(PowerWave, power) if hasattr(power, "energy_j") else _Quadrature(power)

@@ -1,4 +1,4 @@
-"""A simulated NVML library: real binding, real structs, real or virtual time, and a truth in closed form.
+"""Simulated NVML library: real binding, real structs, real or virtual time, and true energy in closed form.
 
 simulator = NvmlSimulator([SimulatedBoard(wave=StepLog(start_w=60))], folder)
 nvml = simulator.load()                         # this process's pynvml now sees the simulated board
@@ -10,12 +10,12 @@ The library is C (`nvml_simulator.c` in a checkout, not in the wheel), compiled 
 Other processes see the same boards through `environment()`, by way of the dynamic linker. Tools that ask for the
 `nvidia-smi` program before they look at NVML, as codecarbon does, find one there too. Linux only.
 
-With `virtual=True` time stands still until the test moves it (`advance`, `sleep`), so that thousands of windows take
-seconds. Virtual time is for one thread, and for one process that moves it: use `every` for what a thread would do.
-Other processes see it, but what sleeps there sleeps in real time.
+With `virtual=True` time advances only by the test's calls (`advance`, `sleep`), so that thousands of windows take
+seconds. Virtual time is for one thread of one process: use `every` instead of other threads. Other processes see
+virtual time, but sleep in real time.
 
-A process that has loaded the simulator cannot load the machine's own NVML by its name any more: the dynamic linker
-knows both by the same one.
+A process that has loaded the simulator cannot load the machine's own NVML by name, because both have the same name for
+the dynamic linker.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ SOURCE = Path(__file__).with_suffix(".c")
 SONAME = "libnvidia-ml.so.1"
 VARIABLE = "PERJOULE_NVML_SIMULATOR"
 NEVER = float("inf")
-# Some tools ask whether this program runs before they look at NVML (codecarbon: `nvidia-smi --help`).
+# Some tools run this program before they use NVML (codecarbon: `nvidia-smi --help`).
 SMI = """#!/bin/sh
 if [ "$1" = --help ] || [ "$1" = -h ]; then
-    echo "NVIDIA System Management Interface, simulated: there is --help only"
+    echo "NVIDIA System Management Interface, simulated: supports only --help"
 else
-    echo "nvidia-smi: simulated, and knows --help only" >&2
+    echo "nvidia-smi: simulated, only --help is supported" >&2
     exit 1
 fi
 """
 VIRTUAL_START_S = 1000.0
 VIRTUAL_WALL_S = 1.7e9  # wall-clock time of virtual second 0
-HISTORY_S = 60.0  # how long the boards have run when a simulator starts: sensors look back
+HISTORY_S = 60.0  # time that the boards have run when a simulator starts, for sensors that average
 FEATURES: Mapping[str, int] = MappingProxyType(
     {
         "energy": 1,
@@ -77,7 +77,7 @@ FEATURES: Mapping[str, int] = MappingProxyType(
 _MAX_BOARDS, _MAX_STEPS, _MAX_PIDS, _MAX_SLICES = 16, 65_536, 16, 7
 _FUNCTIONS, _LOG_LENGTH, _LOCK_BYTES, _NAME_BYTES = 128, 65_536, 128, 96
 _WAVES = ("constant", "square", "bursts", "steps")
-_FIXED = frozenset({"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s"})  # part of the truth
+_FIXED = frozenset({"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s"})  # the true power
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLog:
-    """The power that the test set last, by `NvmlSimulator.set_power`; `start_w` until then."""
+    """The power last set with `NvmlSimulator.set_power`; `start_w` until then."""
 
     start_w: float = 60.0
 
@@ -104,43 +104,43 @@ _RESTING = ConstantPower(60.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedBoard:
-    """One board. Times are absolute, on the simulator's clock, and `inf` means never.
+    """A simulated board. Times are absolute, on the simulator's clock, and `inf` means never.
 
     Attributes:
-        uuid: Made up from the board's place if empty.
-        model: Name; lone surrogates stand for bytes that are not UTF-8, as `os.fsdecode` writes them.
+        uuid: UUID; generated from the board's index if empty.
+        model: Name; lone surrogates represent bytes that are not UTF-8, as in `os.fsdecode`.
         wave: True power, never below 0.
         wave_phase_s: Time at which a square wave rises, or at which a slot of bursts begins.
         noise_w: Standard deviation of true power around the wave, constant over slots of `noise_slot_s`.
-        gain: Of all sensors: what they show over what is true.
-        seed: Of noise, jitter and errors.
+        gain: Gain of all sensors: reading divided by true value.
+        seed: Seed of noise, jitter and errors.
         counter_period_s: Update period of the energy counter.
         counter_phase_s: Time of one of its updates.
         counter_jitter: Share of the period by which updates are displaced, from -half to +half of it.
-        counter_duty: Share of each period that the counter sees and takes for all of it; 1 for a full integral.
+        counter_duty: Share of each period that the counter sees and uses for all of it; 1 for a full integral.
         counter_start_j: Energy since the driver was loaded, when the simulator starts.
         power_period_s: Update period of the power readings.
         power_phase_s: Time of one of their updates.
-        instant_window_s: What an instant reading averages over.
-        average_window_s: What an average reading averages over.
+        instant_window_s: Averaging time of an instant reading.
+        average_window_s: Averaging time of an average reading.
         usage_is_instant: Whether nvmlDeviceGetPowerUsage is instant or average.
-        sample_s: Spacing of the driver's sample buffer, which holds 120; each is the mean since the one before.
+        sample_s: Interval of the driver's sample buffer of 120 entries; each is the mean since the previous one.
         limit_w: Enforced power limit, `limit_after_w` from `limit_change_s` on.
-        unsupported: Of `FEATURES`, from `unsupported_from_s` on.
-        lost_at_s: From then on every call answers GPU_IS_LOST.
-        reset_at_s: The counter starts again from 0.
-        stuck_at_s: The counter keeps its value.
-        unknown_rate: Share of calls that answer UNKNOWN; which ones follows from `seed`.
-        too_fast_s: Power readings polled again within this time, by anyone, answer 0.
+        unsupported: Unsupported ones of `FEATURES`, from `unsupported_from_s` on.
+        lost_at_s: Time from which every call returns GPU_IS_LOST.
+        reset_at_s: Time at which the counter starts again from 0.
+        stuck_at_s: Time from which the counter does not change.
+        unknown_rate: Share of calls that return UNKNOWN; `seed` determines which.
+        too_fast_s: Power readings that are polled again within this time, by any process, return 0.
         throttle: nvmlClocksEventReason bits, from `throttle_from_s` until `throttle_until_s`.
         sm_clock_mhz: SM clock, `sm_clock_after_mhz` from `sm_clock_change_s` on.
-        memory_bytes: In use, `memory_after_bytes` from `memory_change_s` on.
-        memory_total_bytes: There is.
+        memory_bytes: Memory in use, `memory_after_bytes` from `memory_change_s` on.
+        memory_total_bytes: Total memory.
         temperature_c: GPU temperature when the simulator starts.
-        warming_c_per_s: How fast that rises.
+        warming_c_per_s: Rate at which it rises.
         architecture: NVML_DEVICE_ARCH_*, 7 for Ampere; the compute capability follows.
-        mig: In MIG mode, with `mig_devices` slices, which have handles and UUIDs of their own, and no power.
-        module_only: Power is told for scope MODULE only, as on Grace Hopper.
+        mig: Whether it is in MIG mode, with `mig_devices` slices, which have their own handles and UUIDs, but no power.
+        module_only: Whether power is reported only for scope MODULE, as on Grace Hopper.
         pids: Compute processes on the board, from `pids_from_s` until `pids_until_s`.
     """
 
@@ -194,7 +194,7 @@ class SimulatedBoard:
     pids_until_s: float = NEVER
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning. Raises ValueError."""
+        """Check the values. Raises ValueError."""
         _check(_values(self))
         levels = (self.wave.start_w,) if isinstance(self.wave, StepLog) else _levels(self.wave)
         if min(levels) < 0:
@@ -207,7 +207,7 @@ class SimulatedBoard:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of an NVML function, by its C name; board is None for those that are about no board."""
+    """A call of an NVML function, by its C name; board is None for calls without a board."""
 
     t_s: float
     function: str
@@ -215,7 +215,7 @@ class Call:
 
 
 def _values(board: SimulatedBoard) -> dict[str, Any]:
-    """Field -> value; the values as they are."""
+    """Return the values by field, unchanged."""
     return {field.name: getattr(board, field.name) for field in fields(board)}
 
 
@@ -231,7 +231,7 @@ _UP_TO_1 = ("counter_jitter", "counter_duty", "unknown_rate")
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """Raises ValueError naming the field, what it is and what it must be."""
+    """Check the values. Raises a ValueError with the field, its value and the valid values."""
     for name, value in values.items():
         if name in _ABOVE_0 and not value > 0:
             raise ValueError(f"{name}: is {value}; must be above 0")
@@ -240,7 +240,7 @@ def _check(values: Mapping[str, Any]) -> None:
         if name == "unsupported" and (strange := sorted(set(value) - set(FEATURES))):
             raise ValueError(f"unsupported: {', '.join(strange)}; must be of {', '.join(FEATURES)}")
         if name == "pids" and len(value) > _MAX_PIDS:
-            raise ValueError(f"pids: {len(value)} of them; must be {_MAX_PIDS} at most")
+            raise ValueError(f"pids: {len(value)} of them; must be at most {_MAX_PIDS}")
         if name == "mig_devices" and not 0 <= value <= _MAX_SLICES:
             raise ValueError(f"mig_devices: is {value}; must be from 0 to {_MAX_SLICES}")
         if name in ("uuid", "model") and len(value.encode(errors="surrogateescape")) >= _NAME_BYTES:
@@ -249,7 +249,7 @@ def _check(values: Mapping[str, Any]) -> None:
             )
 
 
-# -- the state file, as nvml_simulator.c has it --------------------------------------------------------------------
+# -- the state file, as in nvml_simulator.c ------------------------------------------------------------------------
 
 
 class _Step(ctypes.Structure):
@@ -304,7 +304,7 @@ class _State(ctypes.Structure):
 
 
 class _StateClock(VirtualClock):
-    """A virtual clock whose time lies in the state, where the library's calls move it as well."""
+    """A virtual clock whose time is in the state, so that the library's calls advance it too."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
@@ -323,7 +323,7 @@ class _StateClock(VirtualClock):
 
 
 def compiler() -> str | None:
-    """The command of the C compiler: $CC, cc, gcc or clang, whichever is found first; None if there is none."""
+    """Return the command of the C compiler: the first of $CC, cc, gcc and clang; None without a compiler."""
     commands = (os.environ.get("CC", ""), "cc", "gcc", "clang")
     return next((command for command in commands if command.strip() and shutil.which(shlex.split(command)[0])), None)
 
@@ -332,7 +332,7 @@ _builds: dict[str, bytes] = {}  # digest of the source -> the library: one compi
 
 
 def build(folder: Path) -> Path:
-    """Compile the library into a folder of its own under `folder`, once per version of its source.
+    """Compile the library into a subfolder of `folder`, once per version of its source.
 
     Raises RuntimeError without the C source or a compiler, or with the message of the compiler.
     """
@@ -364,15 +364,15 @@ def _compile(target: Path) -> None:
         raise RuntimeError(f"{command} cannot build {SOURCE.name}: {done.stderr.strip()[:2000]}")
 
 
-_loaded: list[Any] = []  # the library of this process; a second copy of it would not be the one that pynvml finds
+_loaded: list[Any] = []  # the library of this process; pynvml would not find a second copy
 
 
 def _library(path: str) -> Any:
-    """Load it once. Raises RuntimeError if that is another NVML, or another version of this one."""
+    """Load the library once. Raises RuntimeError if it is another NVML, or another version of this one."""
     if not _loaded:
         library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         if not hasattr(library, "nvmlsim_view"):
-            raise RuntimeError(f"{path} is not the NVML simulator, but another NVML")
+            raise RuntimeError(f"{path} is another NVML, not the simulator")
         _declare(library)
         names = [library.nvmlsim_number_name(number) for number in range(len(_NUMBERS) + 1)]
         mirrored = [*(name.encode() for name in _NUMBERS), None]
@@ -406,7 +406,7 @@ class NvmlSimulator:
     """Simulated boards; usable as the clock of a meter too, and as a context manager that closes it.
 
     Attributes:
-        boards: As they were given, with their UUIDs.
+        boards: The given boards, with their UUIDs.
     """
 
     def __init__(
@@ -419,15 +419,15 @@ class NvmlSimulator:
         driver: str = "580.65.06",
         init_error: int = 0,
     ) -> None:
-        """Compile the library if need be, and write the boards' state.
+        """Compile the library if necessary, and write the boards' state.
 
         Args:
-            boards: 0 to 16.
-            folder: Where library and state lie.
-            virtual: Time moves only by `advance`, `sleep` and the calls' cost.
+            boards: 0 to 16 boards.
+            folder: Folder of library and state.
+            virtual: Whether time advances only by `advance`, `sleep` and the calls' cost.
             call_cost_s: Virtual seconds that each NVML call takes.
-            driver: Version that the driver tells.
-            init_error: NVML code that nvmlInit answers, 0 to succeed.
+            driver: Version that the driver reports.
+            init_error: NVML code that nvmlInit returns, 0 for success.
 
         Raises:
             RuntimeError: There is no compiler, or it fails, or `time.perf_counter` is not CLOCK_MONOTONIC.
@@ -465,9 +465,9 @@ class NvmlSimulator:
 
     @classmethod
     def attach(cls) -> NvmlSimulator:
-        """The simulator of the process that set `environment()` for this one.
+        """Return the simulator of the process that set `environment()` for this one.
 
-        Its `boards` are as they are configured by now. Raises KeyError if no process did, RuntimeError if the dynamic
+        Its `boards` have their current configuration. Raises KeyError if no process did, RuntimeError if the dynamic
         linker finds another NVML.
         """
         self = cls.__new__(cls)
@@ -493,7 +493,7 @@ class NvmlSimulator:
         self._clock = _StateClock(self._state) if self._state.is_virtual else None
 
     def __enter__(self) -> Self:
-        """Nothing more to open."""
+        """Return the simulator, which is already open."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -501,75 +501,74 @@ class NvmlSimulator:
         self.close()
 
     def environment(self) -> dict[str, str]:
-        """What another process needs in its environment to see these boards: library, state, and an `nvidia-smi`."""
+        """Return environment variables for other processes to see these boards: library, state, and `nvidia-smi`."""
         folder = str(self._library_file.parent)
         paths = {name: os.environ.get(name) for name in ("LD_LIBRARY_PATH", "PATH")}
         return {name: f"{folder}:{old}" if old else folder for name, old in paths.items()} | {VARIABLE: str(self._file)}
 
     def load(self) -> Any:
-        """Point this process's pynvml at these boards, until `close`; not yet nvmlInit'ed.
+        """Make this process's pynvml use these boards, until `close`; nvmlInit is not called.
 
-        One library serves all simulators of a process: pynvml sees the one that was loaded last.
+        All simulators of a process share a library: pynvml sees the one that was loaded last.
         """
         self._library.nvmlsim_select(self._view)
         nvml: Any = import_module("pynvml")
-        if nvml.nvmlLib is not self._library:  # it may have loaded the machine's own, and keeps its functions
+        if nvml.nvmlLib is not self._library:  # it may have loaded the machine's NVML, and caches its functions
             self._binding_before = (nvml, nvml.nvmlLib)
             nvml._nvmlGetFunctionPointer_cache.clear()
             nvml.nvmlLib = self._library
         return nvml
 
     def now(self) -> float:
-        """Seconds on the simulator's clock: `time.perf_counter`, or virtual."""
+        """Return seconds on the simulator's clock: `time.perf_counter`, or virtual."""
         return time.perf_counter() if self._clock is None else self._clock.now()
 
     def wall_us(self) -> float:
-        """Microseconds on the wall clock that the driver's time stamps follow."""
+        """Return microseconds on the wall clock of the driver's time stamps."""
         return 1e6 * (self.now() + float(self._state.wall_offset_s))
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait, or advance virtual time."""
         if self._clock is not None:
             self._clock.sleep(seconds)
         elif seconds > 0:
             time.sleep(seconds)
 
     def advance(self, seconds: float) -> None:
-        """`sleep`, under the name that tests know."""
+        """Call `sleep`; tests use this name."""
         self.sleep(seconds)
 
     def every(self, interval_s: float, action: Callable[[], None]) -> Cancel:
-        """Call `action` every `interval_s`; returns a function that ends it. On real time, a thread does it.
+        """Call `action` every `interval_s`; return a function that stops it. On real time, a thread makes the calls.
 
-        On virtual time it is called from within `advance` and `sleep`, at its time; when a call's cost has moved time
-        past it, at the next of these.
+        On virtual time it is called from `advance` and `sleep` when it is due; if a call's cost has advanced time past
+        it, it is called in the next of these.
         """
         return (self._clock or SystemClock()).every(interval_s, action)
 
     def asleep_s(self) -> float:
-        """Seconds that the machine has slept; on virtual time it never does."""
+        """Return seconds of the machine's sleep; 0 on virtual time."""
         return (self._clock or SystemClock()).asleep_s()
 
     def set_power(self, board: int, power_w: float) -> float:
-        """A step of a `StepLog` board, now; the time of it.
+        """Set the power of a `StepLog` board now, and return the time.
 
         Raises ValueError on another wave and on power below 0, IndexError when 65,536 steps are used up.
         """
         if self._board(board).wave != _WAVES.index("steps"):
-            raise ValueError(f"board {board} has a wave of its own; set_power needs a StepLog")
+            raise ValueError(f"board {board} has another wave; set_power needs a StepLog")
         if not power_w >= 0:
             raise ValueError(f"power_w: is {power_w}; must not be below 0")
         now_s = float(self._library.nvmlsim_set_power(self._view, board, power_w))
         if now_s < 0:
-            raise IndexError(f"board {board} has made all of its {_MAX_STEPS} steps")
+            raise IndexError(f"board {board} has used all of its {_MAX_STEPS} steps")
         return now_s
 
     def change(self, board: int, **changes: Any) -> None:
         """Change attributes of a board while it runs, e.g. `change(0, lost_at_s=simulator.now() + 0.5)`.
 
-        What is said about the past changes too: a new `gain` or `counter_period_s` holds from the start. The truth
-        (wave, noise, seed) is the board's own for good. Raises ValueError for that, for unknown names, and for values
-        that a board would refuse.
+        This changes the past too: a new `gain` or `counter_period_s` is valid from the start. The true power (wave,
+        noise, seed) cannot be changed. Raises ValueError for that, for unknown names, and for invalid values.
         """
         known = {field.name for field in fields(SimulatedBoard)} - _FIXED
         strange = sorted(set(changes) - known)
@@ -581,22 +580,22 @@ class NvmlSimulator:
             _write(found, changes)
 
     def energy_j(self, board: int, begin_s: float, end_s: float) -> float:
-        """The truth: energy in J that the board drew."""
+        """Return the true energy in J of the board."""
         self._board(board)
         return float(self._library.nvmlsim_energy_j(self._view, board, begin_s, end_s))
 
     def power_w(self, board: int, t_s: float) -> float:
-        """The truth: power in W at `t_s`."""
+        """Return the true power in W at `t_s`."""
         self._board(board)
         return float(self._library.nvmlsim_power_w(self._view, board, t_s))
 
     def call_counts(self) -> dict[str, int]:
-        """C name of an NVML function -> how often it was called, by anyone in any process; those that were."""
+        """Return the number of calls of each NVML function by C name, from all processes."""
         counts = enumerate(self._state.calls)
         return {self._library.nvmlsim_function(number).decode(): int(count) for number, count in counts if count}
 
     def call_log(self) -> list[Call]:
-        """The last 65,536 calls in order, by anyone."""
+        """Return the last 65,536 calls of all processes, in order."""
         with self._locked():
             logged = int(self._state.calls_logged)
             numbers = range(max(logged - _LOG_LENGTH, 0), logged)
@@ -608,7 +607,7 @@ class NvmlSimulator:
         ]
 
     def close(self) -> None:
-        """Remove the state's file, and give pynvml back what it had; other processes keep what they have open."""
+        """Remove the state's file, and restore pynvml; other processes keep their open state."""
         if self._binding_before is not None:
             nvml, library = self._binding_before
             if nvml.nvmlLib is self._library:
@@ -624,12 +623,12 @@ class NvmlSimulator:
         if not self._view:
             raise RuntimeError("the NVML simulator is closed")
         if not 0 <= number < self._state.board_count:
-            raise IndexError(f"there is no board {number}, but {self._state.board_count} of them, from 0")
+            raise IndexError(f"there is no board {number}: there are {self._state.board_count} boards, from 0")
         return self._state.boards[number]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep the library's calls, of all processes, out."""
+        """Lock out the library's calls of all processes."""
         self._library.nvmlsim_lock(self._view)
         try:
             yield
@@ -662,7 +661,7 @@ def _write_wave(found: Any, wave: Wave, epoch_s: float, limit_w: float) -> None:
             kind, found.low_w, found.high_w = "bursts", wave.low_w, wave.high_w
             found.burst_s, found.slot_s, found.wave_seed = wave.burst_s, wave.slot_s, wave.seed
         case StepLog():
-            # Of these two, utilisation is told: from the resting power to the limit.
+            # Utilisation is computed from these two: from the power at rest to the limit.
             kind, found.low_w, found.high_w = "steps", wave.start_w, limit_w
             found.steps[0] = _Step(epoch_s, wave.start_w, 0.0)
             found.step_count = 1

@@ -1,6 +1,6 @@
-"""The words of perjoule as frozen records. No I/O, no torch, nothing heavy.
+"""The basic types of perjoule as frozen records, without I/O, torch or other heavy imports.
 
-SI units throughout, the unit in every name. An absent number is None with a reason beside it, never 0.
+All numbers are in SI units, with the unit in the name. A missing number is None with a reason in another field, not 0.
 """
 
 from perjoule.types.energy import (

@@ -1,4 +1,4 @@
-"""Joules: readings of a meter, and what they rest on."""
+"""Energy: readings of a meter and the data that they are computed from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-# weakest first. Joules whose provenance is not stated rank below an estimate, because they may be anything, and above
-# simulated ones, of which it is certain that they are not energy
+# weakest first. Joules without a stated provenance rank below an estimate, because their origin is unknown, and above
+# simulated joules, which are certainly not energy
 Provenance = Literal["simulated", "not stated", "estimated", "measured"]
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
 Boundary = Literal["gpu-board", "gpu-module", "cpu-package+dram", "cpu-package", "estimate", "system"]
 
 
 def weakest(provenances: Iterable[str | None]) -> Provenance | None:
-    """The weakest of several provenances: a number is only as good as the worst that it rests on. None without any."""
+    """Return the weakest of several provenances, which is that of a number computed from all; None without any."""
     seen = set(provenances)
     return next((provenance for provenance in PROVENANCES if provenance in seen), None)
 
@@ -47,18 +47,18 @@ class Edge:
 
     @property
     def at_s(self) -> float:
-        """The best guess of the moment."""
+        """Best estimate of the time of the edge."""
         return (self.early_s + self.late_s) / 2
 
     @property
     def width_s(self) -> float:
-        """How well the moment is known."""
+        """Uncertainty of that time."""
         return self.late_s - self.early_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatePeriod:
-    """How often a counter is refreshed: median, shortest and longest gap in s, and how many were seen."""
+    """Update period of a counter: median, shortest and longest gap in s, and the number of gaps."""
 
     median_s: float
     shortest_s: float
@@ -68,10 +68,10 @@ class UpdatePeriod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdlePower:
-    """Power before the work: mean, standard deviation between refreshes, and the range that anything showed, in W.
+    """Power before the work: mean, standard deviation between refreshes, and the range of all readings, in W.
 
-    On a resting device the range is narrow; on one that works all the time it says how far power may swing.
-    `gap_count`: refreshes that the mean rests on.
+    On a device at rest the range is narrow; on one that is always busy it shows how much power may vary.
+    `gap_count`: number of refreshes in the mean.
     """
 
     power_w: float
@@ -83,7 +83,7 @@ class IdlePower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterPoll:
-    """One look at counter and power inside a window; None where the source gave no answer."""
+    """One reading of counter and power inside a window; None if the source gave no answer."""
 
     t_s: float
     energy_j: float | None
@@ -92,21 +92,21 @@ class CounterPoll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterLog:
-    """All that the energy of a counter's window is computed from; `perjoule.meters.edges.bracket` does it again.
+    """Input of `perjoule.meters.edges.bracket`, which computes the energy of a counter's window from it.
 
     Attributes:
         before: The refresh before the start.
-        started_s: Start of the window. All times are seconds on the monotonic clock, here 0.
+        started_s: Start of the window. All times are seconds on the monotonic clock since then, so it is 0.
         stopped_s: End of the window.
-        stop_j: The counter as it stood at `stopped_s`: the energy up to the last refresh before.
+        stop_j: Value of the counter at `stopped_s`: the energy up to the last refresh before.
         after: The refresh that closes the window, None if there was none.
         rest: The refresh after that one, which shows the power right after the window.
-        polls: Looks in between, a few per second.
-        period: As learnt.
-        idle: As learnt before the window.
+        polls: Readings in between, a few per second.
+        period: Measured update period.
+        idle: Power at rest, measured before the window.
         limit_w: The device's power limit.
-        seen_share: Share of time that a part-time counter sees; 1 for one that misses nothing.
-        lost: The coded reason why the source failed on the way, or why the window is worthless; None if it is not.
+        seen_share: Share of time that a part-time counter sees; 1 for a counter that sees everything.
+        lost: Coded reason if the source failed inside the window or the window is invalid; else None.
     """
 
     before: Edge
@@ -125,16 +125,16 @@ class CounterLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What a board was in the middle of; fields are None where it does not tell. Tuples hold begin and end.
+    """Conditions on a board during a window; fields are None if the board does not report them. Tuples: begin and end.
 
     Attributes:
         temperature_c: GPU temperature.
         power_limit_w: Enforced limit.
         sm_clock_mhz: Lowest and highest SM clock seen inside the window.
         throttle_reasons: All bits of `nvmlClocksEventReason` seen inside the window, idle and user settings left out.
-        foreign_processes: Most compute processes of others that were on the board at either end.
-        peak_memory_bytes: Most memory in use on the board, by anyone, among a look per second.
-        utilisation: Mean share of time with a kernel running, 0 to 1, among a look per second.
+        foreign_processes: Largest number of other compute processes on the board at either end.
+        peak_memory_bytes: Most memory in use on the board by all processes, read once per second.
+        utilisation: Mean share of time with a kernel running, 0 to 1, read once per second.
     """
 
     temperature_c: tuple[int | None, int | None] = (None, None)
@@ -148,12 +148,12 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineLoad:
-    """How busy the machine was around a window; None where the system does not tell. Tuples hold before and after.
+    """Load of the machine around a window; None if the system does not report it. Tuples: before and after.
 
     Attributes:
-        load: Load average of the last minute: tasks that run or wait, our own included.
+        load: Load average of the last minute: tasks that run or wait, including our own.
         cores: Logical CPUs.
-        others_cores: Mean number of CPUs that other processes used between the two looks.
+        others_cores: Mean number of CPUs that other processes used between the two readings.
         steal_share: Share of all CPU time that a hypervisor gave to others.
         cpu_mhz: Mean CPU frequency.
     """
@@ -170,13 +170,13 @@ class DeviceEnergy:
     """One board's part of a reading.
 
     Attributes:
-        device: Digest of its UUID (runs of earlier versions hold the UUID itself).
+        device: Digest of its UUID (runs of earlier versions contain the UUID itself).
         energy_j: Gross energy of the window, or None.
         uncertainty_j: Its bound, or None.
-        idle_power_w: Learnt before the window.
-        counter: What it was computed from, for boards with an energy counter.
+        idle_power_w: Power at rest, measured before the window.
+        counter: Input of the computation, for boards with an energy counter.
         power_ratio: Energy by the counter over energy by the power reading, inside the window; a cross-check.
-        conditions: What else went on on the board.
+        conditions: Temperature, clocks, other processes.
     """
 
     device: str
@@ -190,27 +190,27 @@ class DeviceEnergy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyReading:
-    """The joules of one window, with all that is needed to believe them.
+    """The energy of one window, with its uncertainty, conditions and warnings.
 
     Attributes:
-        energy_j: Gross energy; None when it could not be had (`warnings` then says why).
-        uncertainty_j: Bound on the error, meant to hold for at least 99.5 % of windows; None if it is not known.
+        energy_j: Gross energy; None if it is unknown (`warnings` then contains the reason).
+        uncertainty_j: Bound on the error, designed to hold for at least 99.5 % of windows; None if it is unknown.
         duration_s: Length of the window.
-        boundary: What the number covers.
-        provenance: How it came about.
-        method: The source in words, e.g. `nvml energy counter, GPU-1234, period 0.100 s`.
-        idle_power_w: Idle power learnt before the window, or None.
+        boundary: The part of the system that the energy covers.
+        provenance: How the energy was obtained.
+        method: Description of the source, e.g. `nvml energy counter, GPU-1234, period 0.100 s`.
+        idle_power_w: Idle power measured before the window, or None.
         net_energy_j: `energy_j - idle_power_w * duration_s`, or None.
-        partial_energy_j: Where `energy_j` is None since the source failed on the way: what was counted until then.
-        partial_s: How far into the window `partial_energy_j` reaches.
-        iterations: How often the work ran, where `Window.repeat` drove it.
-        warnings: Codes with a sentence each: `W203: no driver counter, power integrated instead`.
+        partial_energy_j: Energy counted until the source failed inside the window (`energy_j` is then None).
+        partial_s: Seconds of the window that `partial_energy_j` covers.
+        iterations: Number of repetitions of the work, if `Window.repeat` was used.
+        warnings: Codes with a sentence each, e.g. `W203: no driver counter, power integrated instead`.
         trace: Power samples inside the window, if the source has any.
-        devices: The boards' parts, in the order in which they were asked for; empty for sources without boards.
-        device: Model of what was metered, several boards joined by ` + `; None for sources that do not know.
-        device_digest: Tells boards of one model apart.
+        devices: The parts of the boards, in the requested order; empty without boards.
+        device: Model of the metered device, several boards joined by ` + `; None if the source does not know it.
+        device_digest: Distinguishes boards of one model.
         power_limit_w: Enforced power limit of the device when the meter was opened.
-        machine: How busy the machine was; None on virtual time.
+        machine: Load of the machine; None on virtual time.
     """
 
     energy_j: float | None

@@ -1,4 +1,4 @@
-"""Prompts, and what a text encoder does to them."""
+"""Prompts, and the effects of text encoders on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt with a stable id (the first 10 hex digits of its SHA-256) and its strata, if the set has any."""
+    """A prompt with a stable id (the first 10 hex digits of its SHA-256) and its strata, if the set has strata."""
 
     prompt_id: str
     text: str
@@ -17,14 +17,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCut:
-    """A prompt that is longer than a text encoder of a pipeline reads.
+    """A prompt that is longer than the limit of a text encoder.
 
     Attributes:
-        encoder: Name of the tokenizer in the pipeline: `tokenizer`, `tokenizer_2`.
-        limit: Tokens that the encoder reads, those for start and end included.
+        encoder: Name of the tokenizer in the pipeline, e.g. `tokenizer` or `tokenizer_2`.
+        limit: Number of tokens that the encoder reads, including those for start and end.
         prompt: The text.
-        tokens: How many it has.
-        lost: The end of the text that is not read.
+        tokens: Its number of tokens.
+        lost: The end of the text, which is cut off.
         negative: Whether it is the negative prompt.
     """
 
@@ -38,7 +38,7 @@ class PromptCut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFindings:
-    """What of a variant's prompts has no effect: ends that are cut, a negative prompt without guidance."""
+    """Parts of a variant's prompts without effect: ends that are cut, a negative prompt without guidance."""
 
     cuts: tuple[PromptCut, ...] = ()
     negative_prompt_ignored: bool = False
@@ -46,12 +46,12 @@ class PromptFindings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What is known of a variant before its weights are read.
+    """Facts about a variant that are known before its weights are read.
 
     Attributes:
-        problems: Why it cannot run: file, key, value and remedy each.
-        findings: About its prompts; None if they are not known yet.
-        unknown: Why `findings` is None.
+        problems: Reasons why it cannot run, each with file, key, value and remedy.
+        findings: Findings about its prompts; None if they are unknown.
+        unknown: Reason why `findings` is None.
     """
 
     problems: tuple[str, ...] = ()

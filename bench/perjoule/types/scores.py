@@ -12,26 +12,26 @@ Track = Literal["alignment", "fidelity", "sharpness", "absolute"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """What a quality metric is; the fields without a default are mandatory.
+    """Properties of a quality metric; the fields without a default are mandatory.
 
     Attributes:
-        name: As used in suites and tables.
-        direction: Which way is better.
+        name: Name in suites and tables.
+        direction: Whether higher or lower values are better.
         track: `alignment`, `sharpness` and `absolute` compare across variants; `fidelity` only within one family.
         needs_reference: True if it compares with the longest run of the same family, prompt and seed.
-        unit: Of the value, for people.
+        unit: Unit of the value, for display.
         weights_digest: SHA-256 of the weights it uses, or `none`.
         licence: SPDX name of code and weights.
         description: One sentence.
         advisory: True if it must not decide a verdict.
         bounds: Smallest and largest possible value, None where unbounded.
-        weights: Which weights: `builtin:NAME`, a folder, a hub id, an address; empty without any.
-        commercial: Whether `licence` allows commercial use; None if its name does not tell.
+        weights: Source of the weights: `builtin:NAME`, a folder, a hub id, an address; empty without any.
+        commercial: Whether `licence` allows commercial use; None if its name does not show that.
         temperature: The difference of two scores at which the odds of being preferred are e to 1, for metrics that were
             trained on preferences.
-        margin: The gate's default: the largest loss, in `unit`, that is still no loss worth mentioning. None where
-            nobody can say; the gate then asks for `--margin-quality`.
-        scale: What differences of the metric mean, e.g. `1 JOD: 75 of 100 people prefer the better image`.
+        margin: Default margin of the gate: the largest loss, in `unit`, that is negligible. None if it is unknown; the
+            gate then requires `--margin-quality`.
+        scale: Meaning of differences of the metric, e.g. `1 JOD: 75 of 100 people prefer the better image`.
     """
 
     name: str
@@ -56,13 +56,13 @@ class MetricSpec:
 
     @property
     def sign(self) -> float:
-        """+1 where higher is better, −1 where lower is."""
+        """+1 if higher is better, −1 if lower is better."""
         return 1.0 if self.direction == "higher" else -1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One image under one metric; an absent value has its reason."""
+    """Score of one image under one metric; a missing value has a reason."""
 
     image_id: str
     metric: str
@@ -72,7 +72,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetScore:
-    """All images of a cell under a metric of sets; for orientation only. notes: what to know before believing it."""
+    """Score of all images of a cell under a metric of sets, for orientation only; notes: limits of its reliability."""
 
     cell_id: str
     metric: str
@@ -84,7 +84,7 @@ class SetScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A number and the ends of its interval; None where there is none."""
+    """A number with its interval. n: number of independent units (prompts)."""
 
     value: float | None = None
     low: float | None = None

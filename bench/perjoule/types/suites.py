@@ -1,4 +1,4 @@
-"""What to run: a suite and its parts."""
+"""Suites and their parts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, ClassVar, Literal
 
 Role = Literal["fixed", "predicted", "distilled", "control"]
 
-# read by pydantic when a suite file is validated: no unknown keys, no silent conversion
+# configuration of pydantic for suite files: no unknown keys, no silent conversion
 _STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoiser:
-    """Weights of a UNet or transformer in one file, in the place of the model's own.
+    """Weights of a UNet or transformer in one file, which replace the model's own.
 
     Attributes:
-        model: Hub id or folder that holds the file.
-        file: Its name there: `.safetensors`, or a pickle that holds tensors only.
-        config: Name of its own configuration there, where it is not the model's.
+        model: Hub id or folder that contains the file.
+        file: Name of the file: `.safetensors`, or a pickle that contains only tensors.
+        config: Name of its configuration file, if it differs from the model's.
         revision: Hub revision to pin.
     """
 
@@ -32,14 +32,14 @@ class Denoiser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """An adapter.
+    """A LoRA adapter.
 
     Attributes:
-        model: Hub id or folder that holds the file.
-        file: Its name there (diffusers' `weight_name`).
+        model: Hub id or folder that contains the file.
+        file: Name of the file (diffusers' `weight_name`).
         revision: Hub revision to pin.
-        scale: Its weight.
-        fuse: Add it to the weights once; otherwise every evaluation pays for it.
+        scale: Weight of the adapter.
+        fuse: Add the adapter to the weights once; otherwise it costs time in every evaluation.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -53,11 +53,11 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """What is computed once and used in several denoising steps.
+    """Reuse of intermediate results in several denoising steps.
 
     Attributes:
         kind: `deepcache` is the package DeepCache, for UNets; the others are diffusers' own.
-        args: Its parameters, as the package or diffusers' config class names them.
+        args: Parameters, named as in the package or in diffusers' config class.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -68,7 +68,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """How the same arithmetic is carried out; images may differ in their last bits.
+    """Options that change only how the arithmetic is done; images may differ in their last bits.
 
     Attributes:
         compile: Mode of `torch.compile` for the denoiser; empty for none.
@@ -96,32 +96,32 @@ class Variant:
         name: Unique in the suite; letters, digits, `.`, `_`, `-`.
         model: Hub id, folder, or `builtin:NAME`.
         steps: The ladder of the policy `fixed`: one cell per entry (diffusers `num_inference_steps`).
-        role: Part it plays in the comparison.
-        policy: Step policy; `fixed` takes `steps` as they are.
-        policy_args: Settings of another policy; see its own documentation.
-        levels: Settings of another policy's parameter: one cell per entry.
+        role: Role in the comparison.
+        policy: Step policy; `fixed` uses `steps` unchanged.
+        policy_args: Settings of another policy; see the policy's documentation.
+        levels: Values of another policy's parameter: one cell per entry.
         revision: Hub revision to pin; the catalogue's by default.
-        file_variant: Which weight files of the repository: `fp16` takes `*.fp16.safetensors`.
-        denoiser: Other weights for the UNet or transformer.
+        file_variant: Selects weight files of the repository, e.g. `fp16` selects `*.fp16.safetensors`.
+        denoiser: Different weights for the UNet or transformer.
         lora: An adapter.
         scheduler: diffusers scheduler class; empty keeps the model's own.
-        scheduler_args: Overrides of the scheduler's config, `timestep_spacing` say.
-        timesteps: The schedule itself, falling; `steps` is then its length.
-        guidance: Guidance scale; at 1.0 or less the denoiser runs once a step.
-        guidance_mode: What the scale does: `classifier-free` (two evaluations a step), `embedded` (the denoiser is told
-            the scale, as a latent consistency model is) or `none`. What is declared is checked; `auto` takes what the
-            model does.
-        call_args: Further arguments of the pipeline call, `eta` say.
-        negative_prompt: For all prompts.
+        scheduler_args: Overrides of the scheduler's config, e.g. `timestep_spacing`.
+        timesteps: The schedule itself, descending; `steps` is then its length.
+        guidance: Guidance scale; at 1.0 or less the denoiser runs once per step.
+        guidance_mode: Effect of the scale: `classifier-free` (two evaluations per step), `embedded` (the scale is an
+            input of the denoiser, e.g. in a latent consistency model) or `none`. A declared mode is checked; `auto`
+            uses that of the model.
+        call_args: Further arguments of the pipeline call, e.g. `eta`.
+        negative_prompt: Negative prompt for all prompts.
         dtype: `float32`, `float16` or `bfloat16`.
-        width_px: Image width; None takes the model's own.
-        height_px: Image height; None takes the model's own.
-        batch_size: Images per pipeline call; None takes `protocol.batch_size`.
-        cache: Reuse between steps. `nfe_per_image` then counts evaluations that were partly skipped as well.
+        width_px: Image width; None uses the model's default.
+        height_px: Image height; None uses the model's default.
+        batch_size: Images per pipeline call; None uses `protocol.batch_size`.
+        cache: Reuse between steps. `nfe_per_image` then includes evaluations that were partly skipped.
         runtime: Compilation, kernels, memory format.
-        safety_checker: Load and run the model's own, which blackens images; off by default.
-        family: Variants of one family are the same model, under other samplers say; full-reference scores stay
-            inside it. The variant alone by default.
+        safety_checker: Load and run the model's safety checker, which blackens images; off by default.
+        family: Variants of one family are the same model, e.g. with other samplers; full-reference scores are only
+            compared within it. By default each variant is a family.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -161,19 +161,19 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """Where the prompts come from, and which of them are taken.
+    """Source of the prompts, and selection from it.
 
     Attributes:
         source: `builtin:NAME`, `public:NAME`, `hub:ORG/NAME`, an address, or a path (.txt, .tsv, .csv, .json, .jsonl,
             .parquet). `perjoule list prompts` names the first two kinds.
-        column: Of the prompt, in tables of your own.
+        column: Column of the prompt, in your own tables.
         category: Column of the first stratum, if the table has one.
         challenge: Column of the second stratum, inside the first.
-        limit: How many to take, in an order in which every prefix is stratified; None takes all.
-        split: `dev` or `test`: the half of the prompts that a hash puts there; None takes both.
-        sha256: Pin of the file; several files are pinned by the digest that a run records.
-        revision: Of a hub data set; a full commit pins it.
-        hub_split: The data set's own split, such as `train`.
+        limit: Number of prompts, in an order in which every prefix is stratified; None uses all.
+        split: `dev` or `test`: the half of the prompts that a hash assigns to it; None uses both.
+        sha256: Digest of the file, to pin it; several files are pinned by the digest that a run records.
+        revision: Revision of a hub data set; a full commit pins it.
+        hub_split: Split of the data set, e.g. `train`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -191,25 +191,25 @@ class PromptSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How the measurement is done.
+    """Measurement protocol.
 
     Attributes:
         seeds: One image per prompt and seed in every cell.
         batch_size: Images per pipeline call.
-        images_per_window: Images in one energy window, over as many calls as that takes; None is one call of the
-            suite's largest batch. A step policy fills its batches with images of equal steps from the window, so a
-            window of several batches is what lets it keep them full.
-        blocks: Passes over all cells, each in its own shuffled order.
+        images_per_window: Images in one energy window, in as many calls as needed; None is one call of the suite's
+            largest batch. A step policy fills its batches with images of equal steps from the window, so it needs a
+            window of several batches to keep them full.
+        blocks: Passes over all cells, each in a different shuffled order.
         order_seed: Seed of that order.
-        interleave: Cells take turns window by window, so that what drifts falls on all of them alike; all pipelines
-            stay loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
+        interleave: Cells take turns window by window, so that drift affects all cells equally; all pipelines stay
+            loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
         warmup_iterations: Pipeline calls after a variant is loaded, before its first window.
-        iterations: Pipeline calls inside a window, at least; the energy of the window is divided by how many there
-            were.
-        idle_s: Seconds of rest over which idle power is learnt before the first window.
+        iterations: Minimum number of pipeline calls in a window; the energy of the window is divided by the actual
+            number.
+        idle_s: Seconds of rest for measuring idle power before the first window.
         cooldown_s: Rest before each window.
-        max_uncertainty: Relative bound asked of every window, which repeats its work to reach it, for a minute at most;
-            None takes what comes.
+        max_uncertainty: Relative bound requested for every window, which repeats its work to reach it, for at most a
+            minute; None accepts any bound.
         threads: torch CPU threads; None keeps torch's default.
     """
 
@@ -231,9 +231,9 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Which qualities are scored; `primary` is the frontier's axis. `options` go to the metric of that name.
+    """Metrics of a suite; `primary` is the frontier's axis. `options` are passed to the metric of that name.
 
-    `reference` fixes the corner of a metric's hypervolume: `reference.scene = [40.0, 0.5]` is 40 J/image, quality 0.5.
+    `reference` is the corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -246,7 +246,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """What to run: variants, prompts, metrics and protocol, as read from TOML with every default written out."""
+    """A suite: variants, prompts, metrics and protocol, as read from TOML with all defaults filled in."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 

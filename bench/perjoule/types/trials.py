@@ -11,14 +11,14 @@ from perjoule.types.suites import Role, Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One variant at one step count, or at one level of its step policy: what is compared.
+    """One variant at one step count, or at one level of its step policy: the unit of comparison.
 
     Attributes:
         cell_id: Unique in the suite.
         variant: The variant.
         steps: diffusers' `num_inference_steps`, or None for a step policy.
-        level: Of the step policy, or None for `fixed`.
-        batch_size: Most images per pipeline call; None draws all images of a window in one.
+        level: Level of the step policy, or None for `fixed`.
+        batch_size: Maximum number of images per pipeline call; None generates all images of a window in one call.
     """
 
     cell_id: str
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One line of the plan: a trial to do. `seeds[i]` belongs to `prompts[i]`."""
+    """A planned trial. `seeds[i]` belongs to `prompts[i]`."""
 
     trial_id: str
     cell: Cell
@@ -44,9 +44,9 @@ class Trial:
     """One finished window: a row of `trials.jsonl`.
 
     `nfe_per_image` counts denoiser evaluations by a hook on the denoiser; guidance counts two per step.
-    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode). `failure` is why the trial has
-    no images; `traceback` is where it failed, which is kept in `failures.jsonl`. `remarks` are coded warnings about the
-    images and prompts, next to those of the reading.
+    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode). `failure` is the reason why the
+    trial has no images; its `traceback` is stored in `failures.jsonl`. `remarks` are coded warnings about images and
+    prompts, in addition to those of the reading.
     """
 
     trial_id: str

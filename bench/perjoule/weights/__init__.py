@@ -1,1 +1,1 @@
-"""Which models and weights there are, where their files come from, and what they are called by digest."""
+"""Models and weights: catalogue, downloads, digests and licences."""

@@ -1,4 +1,4 @@
-"""SHA-256 of weights, so that two scores or two joules can be known to come from the same network.
+"""SHA-256 of weights, to check whether two results come from the same network.
 
 A digest can be checked without perjoule: `cd FOLDER && sha256sum *.safetensors | sha256sum`.
 """
@@ -14,9 +14,9 @@ from perjoule.errors import UsageError
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """One digest over several files; their order does not matter, their names do.
+    """Return a digest of several files, which depends on their names but not on their order.
 
-    It is the SHA-256 of what `sha256sum` prints for the files, sorted by name.
+    It is the SHA-256 of the output of `sha256sum` for the files, sorted by name.
 
     Args:
         paths: Files with distinct names.
@@ -28,28 +28,28 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 
 def digest_folder(folder: Path, patterns: Sequence[str]) -> str:
-    """One digest over the files of a folder that match any of the glob patterns, by their relative names.
+    """Return a digest of the files of a folder that match any of the glob patterns, by their relative names.
 
     Returns:
         64 hex digits.
 
     Raises:
-        UsageError: If nothing matches: a folder without weights has no digest.
+        UsageError: If no file matches.
     """
     files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     if not files:
-        raise UsageError(f"{folder}: no weights: nothing here matches {' or '.join(patterns)}")
+        raise UsageError(f"{folder}: no weights: no file matches {' or '.join(patterns)}")
     return _digest((path.relative_to(folder).as_posix(), path) for path in files)
 
 
 def digest_named(files: Mapping[str, Path]) -> str:
-    """One digest over files under names of your choice. -> 64 hex digits."""
+    """Return a digest of files under the given names: 64 hex digits."""
     return _digest(files.items())
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of one file's content; a file that did not change is read once. -> 64 hex digits."""
-    # a hub cache holds links whose target changes with the revision, so the target is what is remembered
+    """Return the SHA-256 of a file's content as 64 hex digits; an unchanged file is read only once."""
+    # a hub cache contains links whose targets change with the revision, so the target is the key
     target = path.resolve()
     state = target.stat()
     return _read_digest(target, state.st_size, state.st_mtime_ns)

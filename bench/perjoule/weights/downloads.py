@@ -1,7 +1,7 @@
-"""Files from the web, fetched once: whole or not at all, checked by SHA-256, and used again without a network.
+"""Downloads files from the web once: atomically, checked by SHA-256, and reused without a network.
 
-They lie under `~/.cache/perjoule` (`PERJOULE_CACHE` or `XDG_CACHE_HOME` move it), one folder for each address. What is
-on the Hugging Face hub is fetched by `huggingface_hub` into its own cache instead.
+They are stored under `~/.cache/perjoule` (change it with `PERJOULE_CACHE` or `XDG_CACHE_HOME`), one folder per address.
+`huggingface_hub` downloads files of the Hugging Face hub into its own cache instead.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 OFFLINE_VARIABLES = ("PERJOULE_OFFLINE", "HF_HUB_OFFLINE")
 _NO = {"", "0", "false", "no", "off"}
 _TRIES = 4
-_TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes
+_TIMEOUT_S = (10.0, 60.0)  # for connecting; between two bytes
 _CHUNK_BYTES = 1 << 20
 _SAY_FROM_BYTES = 10 << 20
 
 
 def is_offline() -> bool:
-    """Whether the network must not be used: `PERJOULE_OFFLINE` or `HF_HUB_OFFLINE` is set."""
+    """Return whether the network must not be used: `PERJOULE_OFFLINE` or `HF_HUB_OFFLINE` is set."""
     return any(os.environ.get(name, "").lower() not in _NO for name in OFFLINE_VARIABLES)
 
 
 def go_offline() -> None:
-    """Use no network from here on; must be called before huggingface_hub is imported, which reads its variable then."""
+    """Switch off the network; must be called before huggingface_hub is imported, which reads its variable then."""
     for name in OFFLINE_VARIABLES:
         os.environ[name] = "1"
 
 
 def cache_folder() -> Path:
-    """Where downloads lie."""
+    """Return the folder of downloads."""
     own = os.environ.get("PERJOULE_CACHE")
     if own:
         return Path(own).expanduser()
@@ -49,28 +49,28 @@ def cache_folder() -> Path:
 
 
 def cached_file(url: str) -> Path:
-    """Where the file of an address lies, or will lie once it is fetched."""
+    """Return the path of an address in the cache, even before its download."""
     name = Path(unquote(urlsplit(url).path)).name
     name = name if name.strip(".") else "index"  # `..` would leave the cache
     return cache_folder() / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
 def fetch_file(url: str, *, sha256: str | None, where: str) -> Path:
-    """The file of an address: from the cache, else from the web.
+    """Return the file of an address: from the cache, else from the web.
 
     Args:
-        url: http or https.
-        sha256: What it must hash to, or the first digits of it; None takes what comes.
-        where: Names the asker in messages.
+        url: An http or https address.
+        sha256: Required digest, or its first digits; None accepts any content.
+        where: Beginning of messages.
 
     Raises:
-        UsageError: If it cannot be had, or hashes to something else (names both digests).
+        UsageError: If it could not be downloaded, or its digest is wrong (the message names both digests).
     """
     file = cached_file(url)
     if not file.is_file():
         if is_offline():
             raise UsageError(
-                f"{where}: {url} is not in the cache and the network is switched off: run once without --offline, or "
+                f"{where}: {url} is not in the cache and the network is off: run once without --offline, or "
                 f"put the file at {file}"
             )
         _download(url, file, where)
@@ -78,12 +78,12 @@ def fetch_file(url: str, *, sha256: str | None, where: str) -> Path:
 
 
 def checked(file: Path, url: str, *, sha256: str | None, where: str) -> Path:
-    """The file, if it hashes to what is wanted. Raises UsageError that names both digests if not."""
+    """Return the file if its digest is right. Raises a UsageError with both digests if not."""
     found = digest_file(file)
     if sha256 is not None and not found.startswith(sha256):
         raise UsageError(
-            f"{where}: {url} has SHA-256 {found}, {sha256} was wanted: the file has changed, or the cached copy is "
-            f"damaged. Delete {file} to fetch it again, or pin another digest"
+            f"{where}: {url} has SHA-256 {found} instead of {sha256}: the file has changed, or the cached copy is "
+            f"damaged. Delete {file} to download it again, or pin another digest"
         )
     return file
 
@@ -91,7 +91,7 @@ def checked(file: Path, url: str, *, sha256: str | None, where: str) -> Path:
 def _download(url: str, file: Path, where: str) -> None:
     import requests
 
-    head = f"{where}: {url} cannot be fetched"
+    head = f"{where}: {url} could not be downloaded"
     for number in range(1, _TRIES + 1):
         try:
             with _session() as session, replacing(file) as out:
@@ -99,18 +99,18 @@ def _download(url: str, file: Path, where: str) -> None:
             return
         except requests.HTTPError as error:
             raise UsageError(f"{head}: {error}") from error
-        except requests.exceptions.ChunkedEncodingError as error:  # it broke off on the way, which no adapter retries
+        except requests.exceptions.ChunkedEncodingError as error:  # adapters do not retry it
             if number == _TRIES:
-                raise UsageError(f"{head}: it broke off {number} times: {error}") from error
+                raise UsageError(f"{head}: the connection broke off {number} times: {error}") from error
         except (requests.RequestException, ValueError) as error:
             raise UsageError(f"{head}: {error}: check the network; a filled cache works without it") from error
         except OSError as error:
-            full = ": the disk is full, make room or set PERJOULE_CACHE" if error.errno == errno.ENOSPC else ""
+            full = ": the disk is full; free some space or set PERJOULE_CACHE" if error.errno == errno.ENOSPC else ""
             raise UsageError(f"{head}: {file}: {error.strerror or error}{full}") from error
 
 
 def _session() -> requests.Session:
-    """Retries of what may be had on a second try: no connection, 429, and faults of the server."""
+    """Return retries for transient errors: no connection, status 429, and server errors."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -127,6 +127,6 @@ def _stream(session: requests.Session, url: str, out: IO[bytes]) -> None:
         answer.raise_for_status()
         size = int(answer.headers.get("Content-Length", 0))
         if size >= _SAY_FROM_BYTES:
-            sys.stderr.write(f"perjoule: fetching {url}, {size / 2**20:,.0f} MiB\n")
+            sys.stderr.write(f"perjoule: downloading {url}, {size / 2**20:,.0f} MiB\n")
         for chunk in answer.iter_content(_CHUNK_BYTES):
             out.write(chunk)

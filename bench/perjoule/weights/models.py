@@ -1,4 +1,4 @@
-"""From the name of a model to where it lies: `builtin:NAME`, a folder, or a hub id."""
+"""Resolves names of models: `builtin:NAME`, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from perjoule.errors import UnknownNameError, UsageError
 from perjoule.files import at_home, exists
 
 _BUILTIN = "builtin:"
-# where relative names are looked for before the working directory; the last one counts
+# folder to search for relative names before the working directory; the last entry is used
 _FOLDERS: list[Path] = []
 
 
 @contextmanager
 def relative_to(folder: Path) -> Iterator[None]:
-    """Look for relative model names in `folder` first, as a suite's own folder, then in the working directory."""
+    """Search for relative model names in `folder` first, e.g. a suite's own folder, then in the working directory."""
     _FOLDERS.append(folder)
     try:
         yield
@@ -26,7 +26,7 @@ def relative_to(folder: Path) -> Iterator[None]:
 
 
 def find_path(name: str) -> Path | None:
-    """The folder or file that a name stands for; None if there is none, as for a builtin or a hub id."""
+    """Return the folder or file of a name; None if there is none, e.g. for a builtin or a hub id."""
     if not name or name.startswith(_BUILTIN):
         return None  # the empty path would be the working directory
     path = at_home(name)
@@ -35,27 +35,27 @@ def find_path(name: str) -> Path | None:
 
 
 def resolve_model(name: str, where: str) -> str:
-    """The folder or hub id that a model's name stands for.
+    """Return the folder or hub id of a model's name.
 
     Args:
         name: `builtin:NAME`, a folder, or a hub id such as `openai/clip-vit-base-patch32`.
         where: File and key that named it, for the message.
 
     Returns:
-        A folder's path, or the hub id unchanged; nothing is downloaded.
+        A folder's path, or the hub id unchanged, without a download.
 
     Raises:
-        UnknownNameError: If no package offers a builtin of that name.
-        UsageError: If the name is written like a path and there is no such folder.
+        UnknownNameError: If no package provides a builtin of that name.
+        UsageError: If the name looks like a path and there is no such folder.
 
-    A relative path is looked for in the suite file's folder first (`relative_to`), then in the working directory.
+    A relative path is searched for in the suite file's folder first (`relative_to`), then in the working directory.
     """
     if name.startswith(_BUILTIN):
         return str(_builtin_folder(name.removeprefix(_BUILTIN), where))
     path = find_path(name)
     if path is not None and path.is_dir():
         return str(path)
-    # a mistyped path would be sent to the hub, and the answer would be about a missing repository
+    # a mistyped path would be sent to the hub, whose error would be about a missing repository
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         looked = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
         raise UsageError(f"{where}: model {name!r}: no such folder{looked}; give a folder, a hub id or {_BUILTIN}NAME")

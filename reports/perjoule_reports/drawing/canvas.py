@@ -1,7 +1,7 @@
-"""One way to draw: matplotlib under fixed settings, so that equal data give equal bytes on one machine.
+"""Draws with matplotlib under fixed settings, so that equal data give equal bytes on one machine.
 
-Margins are worked out from the lengths of the labels. matplotlib's own layout engines draw everything twice more to
-find them, which would be most of the time that a report takes.
+Margins are computed from the lengths of the labels. matplotlib's own layout engines draw everything twice more to
+find them, which would take most of a report's time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHARACTER = 0.62  # mean width of a glyph over the font size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """Space outside the axes for what stands there, in inches: labels at the right, a legend above or below."""
+    """Space outside the axes in inches, e.g. for labels on the right or a legend above or below."""
 
     right: float = 0.12
     top: float = 0.12
@@ -46,7 +46,7 @@ class Room:
 
 
 def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room | None = None) -> str:
-    """Draw on one pair of axes of `size` inches; texts stay texts. Returns an SVG document."""
+    """Draw on one pair of axes of `size` inches and return an SVG document; texts stay texts."""
     with mpl.rc_context():
         mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
         mpl.rcParams.update(_RC)
@@ -60,7 +60,7 @@ def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room |
 
 
 def text_width(texts: Iterable[str], size: float) -> float:
-    """Inches that the longest of some texts takes at a font size in points; an estimate on the safe side."""
+    """Width in inches of the longest of some texts at a font size in points; an upper estimate."""
     return max((len(t) for t in texts), default=0) * _CHARACTER * size / 72
 
 

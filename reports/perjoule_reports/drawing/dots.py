@@ -1,4 +1,4 @@
-"""Pictures of rows: a dot with its interval, shares by steps, cumulative shares."""
+"""Figures made of rows: a dot with its interval, shares by steps, cumulative shares."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROW = 0.27  # inches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A dot with its interval under a label; None for an open end."""
+    """A labelled dot with its interval; None for an open end."""
 
     label: str
     value: float
@@ -33,7 +33,7 @@ class Row:
 def interval_figure(
     name: str, title: str, rows: Sequence[Row], *, label: str, description: str, caption: str, data: Table
 ) -> Figure:
-    """Rows of dots with intervals over a line at zero; filled where the interval excludes it."""
+    """Draw rows of dots with intervals and a line at zero; a dot is filled if its interval excludes zero."""
     ends = [v for r in rows for v in (r.value, r.low, r.high, 0.0) if v is not None]
     low, high = min(ends), max(ends)
     pad = 0.08 * (high - low) or 1.0
@@ -67,7 +67,7 @@ def interval_figure(
 def shares_figure(
     name: str, title: str, rows: Sequence[tuple[str, int, Mapping[int, float]]], *, label: str, data: Table
 ) -> Figure:
-    """Rows of bubbles: what share of the images of a row (label, series, share by steps) took how many steps."""
+    """Draw rows of bubbles: the share of a row's images (label, series, share by steps) that took each step count."""
     every = sorted({steps for _, _, shares in rows for steps in shares})
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
@@ -103,7 +103,7 @@ def shares_figure(
 def cumulative_figure(
     name: str, title: str, values: Array, *, label: str, better: str, description: str, data: Table, caption: str = ""
 ) -> Figure:
-    """The share of units at or below each value, as a step line, with zero and the median marked."""
+    """Draw the share of units at or below each value as a step line, with zero and the median marked."""
     ordered = np.sort(values)
     places = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), 400)).round().astype(int))
     x, share = ordered[places], (places + 1) / len(ordered)

@@ -1,6 +1,6 @@
 """The frontier: quality against joules.
 
-Colour, marker and dash all tell the variant, so that no reader depends on one of them.
+Colour, marker and dash all identify the variant, so that no reader depends on only one of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrow:
-    """The saving at equal quality: from the anchor's J/image to the test's."""
+    """The saving at equal quality: an arrow from the anchor's J/image to the test's."""
 
     quality: float
     from_j: float
@@ -50,7 +50,7 @@ class Arrow:
 
 
 def panels(evidence: Evidence, axis: Axis) -> list[Panel]:
-    """Split the drawable arms so that unlike boundaries, or families under a full-reference metric, never meet."""
+    """Split the drawable arms so that different boundaries, or families under a full-reference metric, stay apart."""
     groups: dict[tuple[str, str], list[Arm]] = {}
     for arm in evidence.arms:
         if arm.quality_of(axis).value is None or not arm.energy.value or arm.energy.value <= 0:
@@ -110,7 +110,7 @@ def frontier(
         draw,
         caption="; ".join(filter(None, said)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
-        "The table beside the picture holds the numbers.",
+        "The table next to the figure contains the numbers.",
         tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
         marks={gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)},
         wide=SMALL if small else WIDE,
@@ -165,7 +165,7 @@ def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
 
 
 def _board(axes: Axes, panel: Panel, unit: fmt.Scale, size: tuple[float, float]) -> Board:
-    """Inches inside the axes, about, with all points and lines taken."""
+    """Approximate space inside the axes in inches, with all points and lines marked as occupied."""
     board = Board(width=size[0] - 0.95, height=size[1] - 0.72)
     board.taken.append((0.0, board.height - 0.22, 0.8, board.height))  # the word in the good corner
     for variant in dict.fromkeys(a.variant for a in panel.arms):
@@ -228,7 +228,7 @@ def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
 
 
 def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
-    """Step counts beside the points: those on the frontier first, then the ends of ladders, then what has room."""
+    """Label points with their step counts: the frontier first, then the ends of ladders, then any that fit."""
     ends = {id(rungs[i]) for v in series for rungs in [_rungs(panel, v)] for i in (0, -1)}
     wanted = [a for a in panel.arms if a.steps is not None]
     wanted.sort(key=lambda a: (not a.on_frontier.get(panel.axis.name), id(a) not in ends, a.energy.value or 0))
@@ -244,8 +244,8 @@ def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, 
 
 
 def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
-    """Names of variants at their ladders where there is room for all of them, else a legend."""
-    if len(series) < 2 or (small and len(series) > _MOST_NAMES_SMALL):  # the large picture names the same marks
+    """Write the names of variants at their ladders if all of them fit, else draw a legend."""
+    if len(series) < 2 or (small and len(series) > _MOST_NAMES_SMALL):  # the large figure names the same marks
         return
     font = 8.5 if small else 9.5
     places = {}
@@ -274,7 +274,7 @@ def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, bo
 
 
 def _emptiest(board: Board) -> Corner:
-    """The corner in which a legend hides least."""
+    """The corner in which a legend covers the fewest points."""
 
     def hidden(corner: str) -> int:
         low, right = "lower" in corner, "right" in corner

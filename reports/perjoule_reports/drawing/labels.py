@@ -1,6 +1,6 @@
-"""Where labels may stand: beside their point, clear of points, lines and each other, or not at all.
+"""Places labels next to their points, clear of points, lines and each other.
 
-A label that finds no room is left out of the picture; the table beside the picture holds every number.
+A label that does not fit is left out of the figure; the table next to the figure contains every number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GAP = 0.085
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """An anchor for text beside a point: offset in points and alignment."""
+    """A position for text next to a point: offset in points and alignment."""
 
     dx: float
     dy: float
@@ -27,24 +27,24 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class Board:
-    """What is taken inside axes of `width` by `height` inches."""
+    """The occupied areas inside axes of `width` by `height` inches."""
 
     width: float
     height: float
     taken: list[Box] = field(default_factory=list)
 
     def block(self, points: Iterable[Point], radius: float = 0.05) -> None:
-        """Keep a square free round each point."""
+        """Keep a square around each point free."""
         self.taken += [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
 
     def block_line(self, points: list[Point], radius: float = 0.03) -> None:
-        """Keep a line free."""
+        """Keep the area along a line free."""
         for (x0, y0), (x1, y1) in itertools.pairwise(points):
             steps = max(2, round(max(abs(x1 - x0), abs(y1 - y0)) / 0.07))
             self.block(((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)), radius)
 
     def place(self, at: Point, width: float, height: float) -> Place | None:
-        """Find room for a text of some inches beside a point, and take it."""
+        """Find room for a text next to a point, and mark it as occupied."""
         x, y = at
         for horizontal, vertical in (
             (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0),

@@ -1,4 +1,4 @@
-"""Where the seconds go: the share of wall time per pipeline phase, as numbers, a table and a picture."""
+"""The share of wall time per pipeline phase, as numbers, a table and a figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perjoule_reports.format import clean, finite
 from perjoule_reports.records import Cell, Column, RunData, Table
 from perjoule_reports.sections.tables import arm_cell
 
-# in the order of the pipeline: words for people and colours, the same in every picture
+# in the order of the pipeline: display names and colours, the same in every figure
 PHASES = {
     "text_encoder": ("text encoder", SERIES[4]),
     "predictor": ("predictor", SERIES[3]),
@@ -26,17 +26,17 @@ _OTHERS = (SERIES[1], SERIES[5])
 
 
 def phase_word(phase: str) -> str:
-    """Return a phase's name for people."""
+    """Return the display name of a phase."""
     return PHASES[phase][0] if phase in PHASES else phase
 
 
 def phase_colour(phase: str) -> str:
-    """Return a phase's colour; phases that only some pipelines have share two."""
+    """Return a phase's colour; phases that only some pipelines have share two colours."""
     return PHASES[phase][1] if phase in PHASES else _OTHERS[len(phase) % 2]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return phases in the order of the pipeline, others before the last."""
+    """Return phases in the order of the pipeline, unknown ones before the last."""
     places = [*PHASES]
     return sorted(dict.fromkeys(names), key=lambda n: places.index(n) if n in PHASES else len(places) - 1.5)
 
@@ -67,7 +67,7 @@ def _sums(run: RunData) -> dict[str, dict[str, float]]:
 
 
 def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:
-    """The numbers behind the phase bars."""
+    """The numbers of the phase bars."""
     names = in_order(phase for _, seconds in cells for phase in seconds)
     rows = []
     for arm, seconds in cells:
@@ -86,7 +86,7 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
     Args:
         cells: Label and seconds by phase of each cell.
         name: Prefix of ids.
-        size: Inches; the height is taken from the number of cells.
+        size: Size in inches; the height follows from the number of cells.
     """
     names = in_order(phase for _, seconds in cells for phase in seconds)
 
@@ -116,6 +116,6 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
         render(draw, (size[0], height), Room(top=0.3 + 0.2 * -(-len(names) // (6 if size[0] > 6 else 2)))),
         name=name,
         title="Share of wall time per pipeline phase",
-        description="Stacked bars, one per cell; the table beside the picture holds the numbers.",
+        description="Stacked bars, one per cell; the table next to the figure contains the numbers.",
         tooltips={},
     )

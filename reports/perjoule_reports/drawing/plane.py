@@ -1,7 +1,7 @@
-"""The plane of energy and quality differences: the box of the margins, the change found, and its joint region.
+"""The plane of energy and quality differences: the box of the margins, the observed change, and its joint region.
 
 The region is Hotelling's: {μ : n (x̄ − μ)ᵀ S⁻¹ (x̄ − μ) ≤ 2 (n − 1)/(n − 2) F(2, n − 2)}, of ln E and Q differences over
-prompts. Where windows hold several prompts the two are not of the same units, and their covariance is left out.
+prompts. If windows contain several prompts, the two have different units, and their covariance is left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLACES = 96
 
 
 def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: str) -> Figure | None:
-    """The picture of a verdict; None without numbers."""
+    """The figure of a verdict; None without numbers."""
     energy, quality = verdict.energy, verdict.quality
     margin_e, margin_q = energy.margin, quality.margin
     if energy.change.value is None or quality.change.value is None or margin_e is None or margin_q is None:
@@ -73,7 +73,7 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
         draw,
         description=f"The candidate lies at {fmt.number(100 * energy.change.value)} % energy and "
         f"{fmt.number(quality.change.value)} {verdict.metric}; margins at {fmt.percent(margin_e)} and "
-        f"{fmt.number(margin_q)}. The table beside the picture holds the intervals.",
+        f"{fmt.number(margin_q)}. The table next to the figure contains the intervals.",
         caption=f"the shaded box is inside both margins; the ellipse is the joint {LEVEL:.0%} region, the cross the "
         f"{verdict.config.level:.0%} interval of each axis",
         data=_table(verdict, region),
@@ -81,8 +81,8 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
 
 
 def joint_region(pairs: Pairs) -> Array:
-    """The border of the joint region, (places, 2) of ln E and Q changes; empty for fewer than four units."""
-    # both axes by window group: what is not independent in energy is not independent in both together
+    """The border of the joint region as (points, 2) changes of ln E and Q; empty for fewer than four units."""
+    # both axes by window group: units that depend on each other in energy also do in the pair
     energy, quality = pairs.log_energy.mean(1), pairs.quality_by_group().mean(1)
     n = len(energy)
     if n < 4:
@@ -94,7 +94,7 @@ def joint_region(pairs: Pairs) -> Array:
     values, vectors = np.linalg.eigh(covariance)
     angle = np.linspace(0, 2 * np.pi, _PLACES, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)])
-    # eigh leaves the sign of its vectors open; equal input must give equal bytes
+    # eigh does not fix the sign of its vectors; equal input must give equal bytes
     vectors = vectors * np.where(vectors[0] < 0, -1.0, 1.0)
     border = vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * radius * circle)
     return np.asarray(border.T + np.array([energy.mean(), pairs.quality.mean()]))
@@ -130,4 +130,4 @@ def _table(verdict: Verdict, region: Array) -> Table:
         Column(title="joint region, from and to", numeric=True),
         Column(title="margin", numeric=True),
     )
-    return Table(caption="Data of the picture: the gate", columns=columns, rows=tuple(rows))
+    return Table(caption="Data of the figure: the gate", columns=columns, rows=tuple(rows))

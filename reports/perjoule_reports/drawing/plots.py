@@ -1,4 +1,4 @@
-"""From a drawing to a figure of the report, and what drawings have in common: marks by variant, words about joules."""
+"""Turns a drawing into a figure of the report; also marks by variant and labels of joules, shared by all drawings."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def make_figure(
     data: Table | None = None,
     small: bool = False,
 ) -> Figure:
-    """Draw for a desk and, unless `narrow` is None, for a phone, and make both fit for the page.
+    """Draw for a desktop and, unless `narrow` is None, for a phone, and prepare both for the page.
 
     Args:
         name: Unique in the page; prefix of all ids.
         title: Heading, also read first by screen readers.
         draw: Takes the axes and the size in inches.
-        description: What the picture shows, in a sentence or two, for those who do not see it.
-        caption: Under the heading.
-        wide: Size for a desk.
+        description: What the figure shows, in a sentence or two, for readers who cannot see it.
+        caption: Text under the heading.
+        wide: Size for a desktop.
         narrow: Size for a phone.
         room: Space outside the axes, by size.
         tooltips: Texts by gid.
         marks: `data-` attributes by gid, for the script; see `svg.embed`.
-        data: The numbers of the picture.
-        small: True for one of several small ones beside each other.
+        data: The numbers of the figure.
+        small: True for one of several small figures side by side.
     """
     drawn = [
         embed(
@@ -76,26 +76,26 @@ def make_figure(
 
 
 def colour(series: int) -> str:
-    """Of a variant; the marker tells apart variants that share one."""
+    """Colour of a variant; variants that share a colour have different markers."""
     return SERIES[series % len(SERIES)]
 
 
 def marker(series: int) -> str:
-    """Of a variant."""
+    """Marker of a variant."""
     return MARKERS[series % len(MARKERS)]
 
 
 def dash(series: int) -> str | tuple[int, tuple[float, ...]]:
-    """Of a variant's line."""
+    """Dash pattern of a variant's line."""
     return DASHES[series % len(DASHES)]
 
 
 def of_joules(text: str, provenance: str | None) -> str:
-    """An axis label about joules that says what kind of joules they are, unless they were measured."""
+    """Return an axis label that names the provenance of the joules, unless they were measured."""
     return text if provenance == "measured" else f"{text}, {provenance_title(provenance or 'unknown')}"
 
 
 def grid(axes: Axes, axis: str = "both") -> None:
-    """Quiet lines behind the data."""
+    """Draw thin lines behind the data."""
     axes.grid(True, axis=axis, color=GRID, linewidth=0.7)  # type: ignore[arg-type]
     axes.set_axisbelow(True)

@@ -1,9 +1,9 @@
-"""From matplotlib's SVG to one that a strict page can hold.
+"""Rewrites matplotlib's SVG so that a page with a strict content security policy can embed it.
 
 matplotlib writes `style="…"` attributes, which a content security policy without `unsafe-inline` ignores, fixed
 colours, which cannot follow the reader's theme, and ids that repeat from figure to figure. Here every style becomes a
 class named after its content, sentinel colours become CSS variables, ids get the figure's name in front, and a title,
-a description and native tooltips are put in.
+a description and native tooltips are added.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def embed(
     """Rewrite an SVG document for embedding.
 
     Args:
-        raw: What matplotlib wrote, with `svg.fonttype: none`.
+        raw: SVG written by matplotlib with `svg.fonttype: none`.
         name: Prefix of all ids, unique in the page.
         title: Read first by screen readers.
-        description: What the picture shows, in a sentence or two.
+        description: What the figure shows, in a sentence or two.
         tooltips: Texts by gid of the group that they belong to.
         data: `data-` attributes by gid, for the script. A gid that begins with `arm3-` gets `data-arm="3"` by itself.
     """
@@ -110,7 +110,7 @@ def _rewrite(element: ET.Element, name: str, rules: set[str]) -> None:
 
 
 def _declarations(style: str) -> str:
-    """Return CSS for a style attribute: theme variables for sentinels, the page's own font, sorted."""
+    """Return sorted CSS for a style attribute, with theme variables for sentinel colours and the page's own font."""
     kept = []
     for declaration in style.split(";"):
         key, _, value = declaration.partition(":")

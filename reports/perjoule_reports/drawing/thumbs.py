@@ -1,6 +1,6 @@
 """Generated images as data URIs, small enough for one page.
 
-An image of at most 64 px is kept pixel for pixel, without loss, and shown as squares; a larger one is scaled down.
+An image of at most 64 px is stored without loss and shown as squares; a larger one is scaled down.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from perjoule.runs.pictures import PictureError, read_picture
 
 MOST_PICTURES = 24
 SIDES_PX = (256, 192, 128, 96, 64)
-BYTES_BUDGET = 1_100_000  # of base64; the rest of the two megabytes is for figures and words
+BYTES_BUDGET = 1_100_000  # of base64; the rest of the two megabytes is for figures and text
 _PIXEL_ART_PX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A picture of a run: the run directory, the file as images.parquet names it, the SHA-256 of its pixels."""
+    """An image of a run: the run directory, the file name from images.parquet, the SHA-256 of its pixels."""
 
     folder: Path
     file: str
@@ -33,7 +33,7 @@ class Stored:
 def encode(stored: Stored, side: int) -> tuple[str, bool]:
     """Return a WebP data URI of at most `side` px, and whether it is pixel art.
 
-    The URI is empty if the picture is missing, or is not the one that was metered.
+    The URI is empty if the image is missing, or differs from the one that was metered.
     """
     try:
         image = Image.fromarray(read_picture(stored.folder, stored.file, stored.sha256))
@@ -43,7 +43,7 @@ def encode(stored: Stored, side: int) -> tuple[str, bool]:
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if pixel_art:  # for lossless files quality is effort, and more of it is slow for 3 % of the bytes
+    if pixel_art:  # for lossless files `quality` means effort; a higher value is slow and saves only 3 % of the bytes
         image.save(buffer, "WEBP", lossless=True, quality=50, method=2)
     else:
         image.save(buffer, "WEBP", quality=82, method=4)
@@ -53,7 +53,7 @@ def encode(stored: Stored, side: int) -> tuple[str, bool]:
 def encode_all(
     pictures: Sequence[Stored], budget: int = BYTES_BUDGET, one: Callable[[Stored, int], tuple[str, bool]] = encode
 ) -> list[tuple[str, bool]]:
-    """Encode all pictures at the largest side under which they fit the budget together."""
+    """Encode all images at the largest side at which they fit the budget together."""
     found: list[tuple[str, bool]] = []
     for side in SIDES_PX:
         found = [one(picture, side) for picture in pictures]

@@ -1,4 +1,4 @@
-"""A report or an index as one HTML file under a strict content security policy, complete without JavaScript."""
+"""Renders a report or an index as one HTML file with a strict content security policy, complete without JavaScript."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from perjoule_reports.drawing.plots import GLYPHS
 from perjoule_reports.drawing.svg import SERIES
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
+from perjoule_reports.glossary import explain
 from perjoule_reports.pages.payload import to_script
-from perjoule_reports.records import Report
+from perjoule_reports.records import Column, Report
 
 
 def render_html(report: Report) -> str:
@@ -30,13 +31,29 @@ def render_html(report: Report) -> str:
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,
         provenance_title=provenance_title,
+        explain=_explained,
+        seen_terms=set,
+        hint_of=_hint,
     )
+
+
+def _explained(text: str, seen: set[str]) -> Markup:
+    """Escape a text and give a tooltip to the first appearance of each term; `seen` is shared by a whole section."""
+    term = Markup('<abbr class="term" tabindex="0" title="{}">{}</abbr>')
+    return Markup("").join(
+        term.format(definition, part) if definition else escape(part) for part, definition in explain(text, seen)
+    )
+
+
+def _hint(column: Column, seen: set[str]) -> str:
+    """Return the hint of a column, else the definition of a term in its title."""
+    return column.hint or " ".join(definition for _, definition in explain(column.title, seen) if definition)
 
 
 def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
     """Render a template with the theme, the script and the policy that allows exactly these two.
 
-    `raw` lets markup through that is ours: SVG whose texts were escaped when it was written.
+    `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
     css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
     script = template("report.js")

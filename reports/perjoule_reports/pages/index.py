@@ -1,4 +1,4 @@
-"""A folder of runs, read: one line a run, the lines of a suite together, and what could not be read with the reason.
+"""Reads a folder of runs: one row per run, grouped by suite, and the runs that could not be read with the reason.
 
 Only small files are read (suite, environment, points, result); trials are counted, not parsed.
 """
@@ -31,7 +31,7 @@ class CellNumbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLine:
-    """One readable run. `doubts` say what is unfinished about it."""
+    """One readable run. `doubts` lists what is unfinished about it."""
 
     folder: str
     suite: str
@@ -53,13 +53,13 @@ class RunLine:
 
     @property
     def series(self) -> tuple[str, str | None, str]:
-        """What must agree for two runs to be joined by a line."""
+        """Key that must be equal for two runs to be joined by a line."""
         return self.comparability_key, self.provenance, self.boundary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRun:
-    """A folder that looks like a run and cannot be read as one."""
+    """A folder that looks like a run but cannot be read as one."""
 
     folder: str
     reason: str
@@ -67,7 +67,7 @@ class BrokenRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRuns:
-    """The runs of one suite, oldest first. `cell_id` is the cell that is followed through them."""
+    """The runs of one suite, oldest first. `cell_id` is the cell that is plotted over all of them."""
 
     suite: str
     title: str
@@ -77,12 +77,12 @@ class SuiteRuns:
     runs: tuple[RunLine, ...]
 
     def series(self) -> list[tuple[str, str | None, str]]:
-        """Return what sets groups of comparable runs apart, in order of appearance."""
+        """Return the keys of groups of comparable runs, in order of appearance."""
         return list(dict.fromkeys(run.series for run in self.runs))
 
 
 def read_folder(folder: Path) -> tuple[tuple[SuiteRuns, ...], tuple[BrokenRun, ...]]:
-    """Read every run right below `folder`. Suites come by their newest run, newest first."""
+    """Read every run directly below `folder`. Suites are sorted by their newest run, newest first."""
     lines: list[RunLine] = []
     broken: list[BrokenRun] = []
     for child in sorted(child for child in folder.iterdir() if is_run(child)):
@@ -102,7 +102,7 @@ def read_line(folder: Path) -> RunLine:
     """Read one run.
 
     Raises:
-        PerjouleError: If a file of the run cannot be read; names it.
+        PerjouleError: If a file of the run cannot be read; the message names it.
     """
     run = load_run(folder)
     environment, suite = run.environment, run.suite
@@ -170,7 +170,7 @@ def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
 
 
 def _trials(run: Run) -> tuple[int, int, int | None]:
-    """Return trials done, trials failed, and trials planned if that can be known."""
+    """Return the numbers of trials done, failed, and planned (if known)."""
     file = run.path / "trials.parquet"
     if file.is_file():
         failures = pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect()
@@ -207,9 +207,9 @@ def _suite(runs: list[RunLine]) -> SuiteRuns:
 
 
 def _followed(runs: Iterable[RunLine]) -> str:
-    """Return the cell that most runs have; of several, the middle of the fixed ladder.
+    """Return the cell that most runs have; if there are several, the middle of the fixed ladder.
 
-    The longest run would do no good under a full-reference metric, whose reference it is.
+    The longest run would be useless under a full-reference metric, because it is the reference.
     """
     counts: dict[str, int] = {}
     cells: dict[str, CellNumbers] = {}

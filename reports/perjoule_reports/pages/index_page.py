@@ -1,4 +1,4 @@
-"""The page of a folder of runs: what was run, what it cost and gave over time, and the way to each report."""
+"""The page of a folder of runs: each run, its energy and quality over time, and a link to its report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPARK = (4.2, 1.5)  # inches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A run as the page shows it."""
+    """A run as shown on the page."""
 
     run: RunLine
     when: str
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A suite as the page shows it: newest run first."""
+    """A suite as shown on the page: newest run first."""
 
     suite: SuiteRuns
     anchor: str
@@ -62,10 +62,10 @@ def write_index(folder: Path, out: Path) -> list[Path]:
         The file written.
 
     Raises:
-        RunError: If the folder holds no runs.
+        RunError: If the folder contains no runs.
     """
     if not holds_runs(folder):
-        raise RunError(f"{folder} holds no runs: give a run directory, or a folder of them")
+        raise RunError(f"{folder} contains no runs: give a run directory, or a folder of run directories")
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "index.html"
     write_text(page, render_index(folder))
     return [page]
@@ -116,7 +116,7 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
 
 
 def _when(created: str) -> str:
-    """Return `2026-05-17 10:15 UTC`, or what there is."""
+    """Return e.g. `2026-05-17 10:15 UTC`, or the text as it is if it is not a date."""
     try:
         return f"{datetime.fromisoformat(created).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
@@ -171,7 +171,7 @@ def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite:
         axes.set_xticks([])
         axes.margins(y=0.18)
         low, high = axes.get_ylim()
-        if high - low < 1e-3 * max(abs(low), abs(high)):  # all but equal: no mountains out of rounding
+        if high - low < 1e-3 * max(abs(low), abs(high)):  # nearly equal: do not magnify rounding errors
             axes.set_ylim(0.98 * low, 1.02 * high) if low > 0 else axes.set_ylim(low - 0.5, high + 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.ticklabel_format(axis="y", useOffset=False, style="plain")
@@ -182,7 +182,7 @@ def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite:
         render(draw, SPARK),
         name=name,
         title=f"{title} over {fmt.plural(len(values), 'run')}",
-        description=f"Suite {suite.suite}, oldest run on the left; the table below holds the numbers.",
+        description=f"Suite {suite.suite}, oldest run on the left; the table below contains the numbers.",
         tooltips={},
     )
 

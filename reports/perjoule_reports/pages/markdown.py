@@ -1,4 +1,4 @@
-"""A report as GitHub-flavoured Markdown, for pull requests and terminals.
+"""Renders a report as GitHub-flavoured Markdown, for pull requests and terminals.
 
 Foreign text is escaped so that it cannot open a table cell, a link, a mention, an image or an HTML element.
 """
@@ -9,12 +9,12 @@ from perjoule.text import escape_markdown as escape
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.records import Cell, Column, Report, Section, Table
 
-COMMENT_BYTES = 60_000  # GitHub takes 65 536 characters
+COMMENT_BYTES = 60_000  # GitHub accepts 65 536 characters
 MOST_ROWS = 60
 
 
 def render_markdown(report: Report) -> str:
-    """Render the report; pictures stay in its HTML twin."""
+    """Render the report; figures and images are only in the HTML file."""
     lines = [f"# {escape(report.title)}", "", escape(report.subtitle), ""]
     lines += [f"## {escape(report.stamp.sign)} {escape(report.stamp.word)}", "", escape(report.stamp.sentence), ""]
     if report.provenance != "measured":
@@ -39,12 +39,12 @@ def render_markdown(report: Report) -> str:
 
 
 def _cut(text: str) -> str:
-    """Keep within what a pull request takes, cutting between sections."""
+    """Shorten to what a pull request accepts, cutting between sections."""
     raw = text.encode()
     if len(raw) <= COMMENT_BYTES:
         return text
     kept = raw[: COMMENT_BYTES - 200].decode(errors="ignore").rpartition("\n\n")[0]
-    return kept + "\n\n… cut here, for a pull request takes no more: the HTML report holds the rest.\n"
+    return kept + "\n\n… cut here, because a pull request accepts no more: the HTML report contains the rest.\n"
 
 
 def _section(section: Section, *, folded: bool) -> list[str]:
@@ -54,11 +54,11 @@ def _section(section: Section, *, folded: bool) -> list[str]:
     bullet = "- " if len(section.paragraphs) > 1 else ""
     lines += [bullet + escape(p) for p in section.paragraphs] + [""] * bool(section.paragraphs)
     drawn = [figure.title for figure in section.figures]
-    drawn += [f"{album.title.lower()} ({len(album.strips)} rows of pictures)" for album in section.albums]
+    drawn += [f"{album.title.lower()} ({len(album.strips)} rows of images)" for album in section.albums]
     if drawn:
         lines += [f"Drawn in the HTML report: {', '.join(map(escape, drawn))}.", ""]
     tables = [*section.tables, *(section.folded if folded else ())]
-    if not section.tables and folded and section.anchor != "frontier":  # the arms table holds the same
+    if not section.tables and folded and section.anchor != "frontier":  # the arms table contains the same
         tables += [f.data for f in section.figures if f.data and not f.small and len(f.data.rows) <= MOST_ROWS]
     for table in tables:
         lines += _table(table)
@@ -72,7 +72,7 @@ def _section(section: Section, *, folded: bool) -> list[str]:
 
 
 def _code(text: str) -> list[str]:
-    """Lines of a fenced block, in which nothing can close the fence."""
+    """Return the lines of a fenced block, in which nothing can close the fence."""
     return [line.replace("```", "` ` `") for line in text.splitlines()]
 
 

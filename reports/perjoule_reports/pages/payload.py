@@ -31,7 +31,7 @@ def payload(
     headline: Headline,
     tables: Mapping[str, Table | None],
 ) -> dict[str, Any]:
-    """Collect everything that another program may want from a report."""
+    """Collect everything that other programs may need from a report."""
     estimate, why = analysis.drift
     result = Result(
         suite=_stated(run.suite) if run.is_imported else asdict(run.suite),
@@ -73,7 +73,7 @@ def _as(record: Any, other: Any, **more: Any) -> Any:
 
 
 def _stated(suite: Suite) -> dict[str, Any]:
-    """The suite of an imported run without what suites have by default: nobody said how the images were made."""
+    """Return an imported run's suite without default values, because it is not known how the images were made."""
     variants = [
         {key: value for key, value in asdict(variant).items() if key in ("name", "role", "policy", "family")}
         | {"model": None if variant.model == IMPORTED else variant.model}
@@ -88,24 +88,24 @@ def _stated(suite: Suite) -> dict[str, Any]:
 
 
 def _shorter(frontier: Frontier) -> ResultFrontier:
-    """The record of `perjoule frontier` without what stands elsewhere in the result."""
+    """Return the record of `perjoule frontier` without the parts that the result already contains elsewhere."""
     tails = {point.cell_id: point.quality_p10 for point in frontier.points}
     found: ResultFrontier = _as(ResultFrontier, frontier, quality_p10=tails)
     return found
 
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
-    """SHA-256 over the sorted prompt texts, NUL between them."""
+    """Return the SHA-256 of the sorted prompt texts, separated by NUL."""
     return hashlib.sha256("\0".join(sorted(prompts.values())).encode("utf-8", "replace")).hexdigest()
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """Write JSON for a file."""
+    """Return JSON for a file."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def to_script(value: Mapping[str, Any]) -> str:
-    """Write JSON that can stand inside a script element: nothing in it can end the element or open a comment."""
+    """Return JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -129,5 +129,5 @@ class Result:
 
 
 def result_schema() -> dict[str, Any]:
-    """JSON Schema of `result.json`."""
+    """Return the JSON Schema of the result that `perjoule report` writes next to the page and embeds in it."""
     return schema_of(Result)

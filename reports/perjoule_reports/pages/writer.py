@@ -1,4 +1,4 @@
-"""Puts a report on disk, so that a reader sees the old file or the new one, never half of it."""
+"""Writes a report to disk, so that a reader sees either the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from perjoule_reports.records import RunData
 
 
 def write_report(run: RunData, out: Path, request: ReportRequest | None = None) -> list[Path]:
-    """Write the HTML file, its Markdown twin and its JSON.
+    """Write the report as HTML, Markdown and JSON.
 
     Args:
-        run: What to report on.
-        out: The HTML file, or a folder that gets `report.html`, `report.md` and `result.json`. Beside an HTML file of
-            another name, the twins take that name too.
-        request: A baseline to gate against, and what else is asked for.
+        run: The run to report on.
+        out: The HTML file, or a folder that gets `report.html`, `report.md` and `result.json`. If the HTML file has
+            another name, e.g. `demo.html`, the other two are named after it: `demo.md` and `demo.json`.
+        request: A baseline to gate against, and other options.
 
     Returns:
         The files written, HTML first.

@@ -1,1 +1,1 @@
-"""The sections of a report in reading order, one module each. Every one is a function from results to a `Section`."""
+"""The sections of a report in reading order, one module each. Each is a function from results to a `Section`."""

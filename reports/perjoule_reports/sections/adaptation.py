@@ -1,9 +1,9 @@
-"""Section 6: does a policy that adapts its steps to the prompt beat policies that know less?
+"""Section 6: does a policy that adapts its steps to the prompt beat policies with less information?
 
 fixed ladder, equal quality    does adapting beat simply using fewer steps?
-shuffled                       its own step counts dealt to the wrong prompts: does it know the prompt?
+shuffled                       its own step counts assigned to the wrong prompts: does it use the prompt?
 mean curve, length only        one curve for all prompts; the number of words alone
-oracle                         every prompt stops where it should: how much is there to win?
+oracle                         every prompt uses its best step count: how large can the saving be?
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     adaptive = [a for a in evidence.arms if a.role == "predicted"]
     shown = {
         "anchor": "adaptation",
-        "title": "Is adaptation real?",
+        "title": "Does adaptation help?",
         "how_to_read": "A policy that picks steps per prompt has to beat, at equal quality, the fixed ladder (it could "
-        "simply use fewer steps), its own step counts shuffled over the prompts (then it knows the prompt), one curve "
-        "for all prompts, and a rule that counts words. Dots right of zero: the policy uses less. Filled: the interval "
-        "excludes zero. The oracle peeks at the scores; headroom captured is the share of its saving that the policy "
-        "reaches, and below zero the policy is worse than fixed steps. "
+        "simply use fewer steps), its own step counts shuffled over the prompts (this shows that it uses the prompt), "
+        "one curve for all prompts, and a rule that counts words. A dot right of zero means that the policy uses less "
+        "energy. A filled dot means that the interval excludes zero. The oracle knows the scores; headroom captured is "
+        "the share of its saving that the policy reaches, and below zero the policy is worse than fixed steps. "
         + (
-            "The table does not state whether what the predictor costs is counted."
+            "The table does not state whether it includes the energy of the predictor."
             if evidence.imported
-            else "The joules of the predictor are inside."
+            else "The joules of the predictor are included."
         ),
         "interval": guide.intervals(evidence)
-        + " The oracle chooses on other seeds than it is judged by, if there are two.",
+        + " If there are two seeds, the oracle chooses on one and is scored on the other.",
         "change": "Controls that the suite lacks; another quality metric (a policy tuned for one may lose by another); "
-        "tuning on the prompts that are reported, which would flatter the policy.",
+        "tuning on the reported prompts, which would favour the policy.",
     }
     if not policies:
         why = (
-            "The suite has no arm whose steps are predicted per prompt."
+            "The suite has no arm that predicts its steps per prompt."
             if not adaptive
             else "The adaptive arms cannot be compared: no fixed ladder of the same family was scored."
         )
@@ -67,9 +67,9 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
                 "Energy that the policy saves at equal quality",
                 rows[:_MOST_ROWS],
                 label=of_joules("energy saved at equal quality (%", evidence.provenance) + ")",
-                description=f"{fmt.plural(len(rows), 'comparison')} of adaptive arms with what knows less. The table "
-                "beside the picture holds the numbers.",
-                caption=f"against whom stands behind the arm; {evidence.primary.name if evidence.primary else ''}"
+                description=f"{fmt.plural(len(rows), 'comparison')} of adaptive arms with their opponents. The table "
+                "next to the figure contains the numbers.",
+                caption=f"the opponent is named after the arm; {evidence.primary.name if evidence.primary else ''}"
                 + (f"; the first {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""),
                 data=table,
             )
@@ -126,11 +126,11 @@ def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row],
         Column(title="against"),
         Column(title="saving", unit="% at equal quality", numeric=True),
         Column(title="gain", unit="quality at equal energy", numeric=True),
-        Column(title="energy", unit="%, dearest cells", numeric=True),
-        Column(title="quality", unit="dearest cells", numeric=True),
+        Column(title="energy", unit="%, most expensive cells", numeric=True),
+        Column(title="quality", unit="most expensive cells", numeric=True),
         Column(title="remark"),
     )
-    return rows, Table(caption="Adaptive arms against what knows less", columns=columns, rows=tuple(cells))
+    return rows, Table(caption="Adaptive arms against their opponents", columns=columns, rows=tuple(cells))
 
 
 def _headroom(headroom: Headroom) -> str:
@@ -142,7 +142,7 @@ def _headroom(headroom: Headroom) -> str:
         said += f"; headroom captured {text} % {detail}"
     elif headroom.reason:
         said += f"; {headroom.reason}"
-    return fmt.clean(said + ("" if headroom.cross_fitted else "; one seed, so the oracle peeks"))
+    return fmt.clean(said + ("" if headroom.cross_fitted else "; with one seed, the oracle has seen the scores"))
 
 
 def _row(label: str, saving: Interval, series: int) -> Row | None:
@@ -158,27 +158,25 @@ def _less_one(ratio: Interval) -> Interval:
 
 
 def _sentence(run: RunData, record: Comparison) -> str:
-    """What the controls let us say of one policy."""
+    """Return the conclusion that the controls allow about one policy."""
     name, ladder = fmt.clean(record.test), fmt.clean(record.anchor)
     said = f"{name}: {_fixed(record.iso_quality_saving, ladder, record.saving_reason)}"
     against = record.controls.against if record.controls else ()
     shuffles = [c for c in against if c.control in _own_shuffles(run, record.test)]
     if not shuffles:
-        return (
-            f"{said}. The suite has no control of its own step counts shuffled, so what it knows of the prompt is open."
-        )
+        return f"{said}. The suite has no control with shuffled step counts, so use of the prompt is not shown."
     beaten = [_beats(c) for c in shuffles]
     count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
     if all(beaten):
         every = f"all {len(beaten)} of its shuffled controls" if len(beaten) > 1 else "its shuffled control"
-        return f"{said}. It beats {every}, so it knows something of the prompt."
+        return f"{said}. It beats {every}, so it uses information about the prompt."
     if all(b is None for b in beaten):
-        return f"{said}. Against its shuffled controls nothing is resolved, so what it knows of the prompt is open."
-    return f"{said}. It beats {count}, so knowledge of the prompt is not shown."
+        return f"{said}. No difference from its shuffled controls is resolved, so use of the prompt is not shown."
+    return f"{said}. It beats {count}, so use of the prompt is not shown."
 
 
 def _own_shuffles(run: RunData, test: str) -> set[str]:
-    """The controls that deal out this policy's own step counts: the same settings but for the control itself."""
+    """Return the controls that shuffle this policy's own step counts: equal settings except for the control."""
     settings = {v.name: (v.model, v.policy, v.policy_args) for v in run.suite.variants}
     if test not in settings:
         return set()
@@ -194,13 +192,14 @@ def _own_shuffles(run: RunData, test: str) -> set[str]:
 
 def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in arguments.items() if not key.startswith("control")}
-    return {"rule": "equal-marginal"} | kept  # the rule of a policy that names none
+    return {"rule": "equal-marginal"} | kept  # the default rule of a policy
 
 
 def _beats(control: Control) -> bool | None:
-    """True if the policy is better for sure, False if it is not, None if that is open.
+    """Return True if the policy is better (95 % confidence), False if it is worse, None if that is open.
 
-    At equal quality where the curves allow it, else by the dearest cells: better in both in 97.5 % of the draws.
+    They are compared at equal quality if the curves allow it, else by the most expensive cells: better in both energy
+    and quality in 97.5 % of the draws.
     """
     saving = control.iso_quality_saving
     if saving is not None and saving.bounded:
@@ -225,7 +224,7 @@ def _fixed(saving: Interval, ladder: str, reason: str | None) -> str:
 
 
 def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
-    """Steps over images, of the arms whose steps are not all the same."""
+    """Return the distribution of steps over images, for arms whose steps vary."""
     varied = [a for a in evidence.arms if a.steps_spread and a.role in ("predicted", "control")
               and a.steps_spread[0] != a.steps_spread[1]]  # fmt: skip
     if not varied:
@@ -266,7 +265,7 @@ def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
 
 
 def _predictor(run: RunData, evidence: Evidence) -> tuple[str, ...]:
-    """What the predictor itself costs, as a share of time."""
+    """Return the cost of the predictor itself, as a share of time."""
     cells = phases.phase_seconds(run, evidence)
     shares = [s["predictor"] / sum(s.values()) for arm, s in cells if s.get("predictor") and arm.role == "predicted"]
     if not shares:
@@ -274,5 +273,5 @@ def _predictor(run: RunData, evidence: Evidence) -> tuple[str, ...]:
     return (
         f"The predictor takes {fmt.percent(min(shares))} to {fmt.percent(max(shares))} of the wall time of the "
         "adaptive "
-        "cells, and its energy is inside theirs.",
+        "cells, and its energy is included in theirs.",
     )

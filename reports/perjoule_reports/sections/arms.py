@@ -1,4 +1,4 @@
-"""Section 2: every cell with its cost and quality, and every arm against the ladder that it should beat."""
+"""Section 2: every cell with its cost and quality, and every arm compared with its ladder."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
     return Section(
         anchor="arms",
         title="Arms",
-        how_to_read="One row per variant and step count; under a number stands its 95 % interval. ↑ means more is "
-        f"better, ↓ less.{anchor} Differences from the anchor are paired by prompt: ~ before a difference says "
-        "that its "
-        "interval holds no difference, bold that it does not. The second table holds whole arms against the fixed "
-        "ladder of their family: the energy saved at the quality of the ladder's longest run, and BD-energy, the mean "
-        "over all qualities that both reach. 10th percentile: one image in ten is worse.",
+        how_to_read="There is one row per variant and step count; the 95 % interval is under each number. ↑ means that "
+        f"more is better, ↓ that less is better.{anchor} Differences from the anchor are paired by prompt: ~ marks a "
+        "difference whose "
+        "interval includes zero, bold one whose interval excludes it. The second table compares whole arms with the "
+        "fixed ladder of their family: the energy saved at the quality of the ladder's longest run, and BD-energy, the "
+        "mean over all qualities that both reach. 10th percentile: one image in ten is worse.",
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence)
-        + " Of BD-energy and savings the whole way from means to the number is drawn "
-        "again; the error of interpolation is not inside (see Curves)."
+        + " For BD-energy and savings, every draw repeats the whole computation from the "
+        "means; the error of interpolation is not included (see Curves)."
         if evidence.has_intervals or not evidence.imported
         else guide.intervals(evidence),
-        change="A difference marked ~ may turn out either way with more prompts. A bold one stands for prompts like "
+        change="More prompts may turn a difference marked ~ either way. A bold difference is valid for prompts like "
         f"these{'' if evidence.imported else ' on this machine'}.",
         paragraphs=() if evidence.arms else ("No trial was finished.",),
         tables=tuple(t for t in (_cells(evidence, analysis, versus), compared) if t is not None),
@@ -52,23 +52,23 @@ def _cells(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus])
 
 
 def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
-    """The arms against their anchors; None if there is nothing to compare."""
+    """Return the arms compared with their anchors; None if there is nothing to compare."""
     records = analysis.comparisons
     if not records or evidence.primary is None:
         return None
     unit = evidence.primary.unit or evidence.primary.name
     per_joule = _per_joule(records)
     columns = (
-        Column(title="arm", hint="under it the ladder that it is held against"),
+        Column(title="arm", hint="a variant with all its cells; below it the ladder that it is compared with"),
         Column(title="saving", unit="% at equal quality", numeric=True, hint="1 − E_T(q)/E_A(q), and q"),
         Column(title="BD-energy", unit="%", numeric=True, hint="mean change of energy over the common qualities"),
         Column(title="gain", unit=f"{unit} at equal energy", numeric=True),
         Column(title="gain per joule", unit=f"{unit} per {per_joule.unit}", numeric=True,
-               hint="over the ladder's cheapest run: (Q − Q0)/(E − E0)"),
+               hint="relative to the ladder's cheapest run: (Q − Q0)/(E − E0)"),
         Column(title="preference", unit="JOD-eq.", numeric=True,
                hint=_preference_hint(evidence)),
-        Column(title="resolved", hint="enough overlap, no crossing, more than the error of interpolation"),
-        Column(title="why not, or what holds"),
+        Column(title="resolved", hint="enough overlap, no crossing, and larger than the error of interpolation"),
+        Column(title="reason or remark"),
     )  # fmt: skip
     rows = tuple(_compared(evidence, r, per_joule) for r in records)
     return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
@@ -76,8 +76,8 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
 
 def _preference_hint(evidence: Evidence) -> str:
     if evidence.imported:
-        return "worked out from the scores of the table, dearest cells against each other"
-    return "metric-predicted, dearest cells against each other; no person was asked"
+        return "computed from the scores of the table, comparing the most expensive cells"
+    return "predicted by the metric, comparing the most expensive cells; no human ratings"
 
 
 def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple[Cell, ...]:

@@ -1,4 +1,4 @@
-"""Section 7: the curves against each other over all qualities, and what the number hangs on."""
+"""Section 7: the curves compared over all qualities, and how sensitive the number is."""
 
 from __future__ import annotations
 
@@ -25,22 +25,20 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     curves = [(r.test, r.relative_curve) for r in analysis.comparisons]
     drawn = [(test, curve) for test, curve in curves if curve is not None and len(curve.quality) > 1]
     table = _sensitivity(evidence, analysis)
-    nothing = (
-        () if drawn or table else ("No two curves share a quality, so there is nothing to hold beside each other.",)
-    )
+    nothing = () if drawn or table else ("No two curves share a quality, so there is nothing to compare.",)
     return Section(
         anchor="curves",
         title="Curves",
-        how_to_read="The picture shows, at each quality that both reach, how much more or less energy an arm "
+        how_to_read="The figure shows, at each quality that both reach, how much more or less energy an arm "
         "needs than "
-        "its ladder; below zero it saves. BD-energy is the mean of that line over quality (of the logarithm). A line "
-        "that crosses zero has no one number: the arm saves at some qualities and wastes at others. The table repeats "
-        "BD-energy under every metric and with two other interpolations.",
+        "its ladder; below zero it saves energy. BD-energy is the mean of that line over quality (of the logarithm). A "
+        "line that crosses zero cannot be summarised by one number: the arm needs less energy at some qualities and "
+        "more at others. The table gives BD-energy under every metric and with two other interpolations.",
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence)
         + " BD by PCHIP of ln E over quality on the upper envelope (Bjøntegaard 2001). The error "
-        "of interpolation is not inside: see what leaving out one rung does, and Akima beside PCHIP.",
-        change="A metric under which the sign turns; a value no larger than its leave-one-out error; overlap below "
+        "of interpolation is not included: see the effect of leaving out one rung, and Akima compared with PCHIP.",
+        change="A metric under which the sign changes; a value no larger than its leave-one-out error; overlap below "
         "60 %; more rungs near the knee.",
         paragraphs=nothing,
         figures=(_figure(evidence, drawn),) if drawn else (),
@@ -86,14 +84,14 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
         "Energy against the fixed ladder, by quality",
         draw,
         caption="below zero the arm needs less energy for the same quality",
-        description=f"{fmt.plural(len(drawn), 'line')} of relative energy over {name}. The table beside the picture "
-        "holds some of their points.",
+        description=f"{fmt.plural(len(drawn), 'line')} of relative energy over {name}. The table next to the figure "
+        "contains some of their points.",
         data=Table(caption="Some points of the lines", columns=columns, rows=rows),
     )
 
 
 def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
-    """BD-energy by arm and metric, with all that it hangs on."""
+    """Return BD-energy by arm and metric, with its sensitivity."""
     records = [(r, r.bd_energy) for r in analysis.sensitivity if r.bd_energy and r.bd_energy.value is not None]
     if not records:
         return None
@@ -125,9 +123,9 @@ def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
         ),
         Column(title="one rung out", unit="± %", numeric=True, hint="largest change when one inner rung is left out"),
         Column(title="overlap", unit="%", numeric=True),
-        Column(title="dropped", numeric=True, hint="rungs below the envelope: of the arm, of the ladder"),
+        Column(title="dropped", numeric=True, hint="number of rungs below the envelope: arm, ladder"),
         Column(title="resolved"),
-        Column(title="why not"),
+        Column(title="reason"),
     )
     return Table(caption="BD-energy by metric and interpolation", columns=columns, rows=tuple(rows))
 

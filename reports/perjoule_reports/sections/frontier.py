@@ -1,4 +1,4 @@
-"""Section 1: quality against joules, under the primary metric and, small, under the others."""
+"""Section 1: quality against joules, under the primary metric and, in small figures, under the others."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
     return Section(
         anchor="frontier",
         title="Frontier",
-        how_to_read="Left is cheaper, up is better. Each point is one step count (its number stands beside it where "
+        how_to_read="Left is cheaper, up is better. Each point is one step count (labelled with its number if "
         "there is room); a line joins the step counts of one variant; crosses are 95 % intervals. A ring marks a point "
-        "that no other point beats in both energy and quality; the pale shade is what the ringed points beat, and the "
-        "darker band is where the frontier lies in 90 % of the draws. Equal distances to the right multiply the cost "
-        "by equal factors. An arrow is the energy saved at equal quality.",
+        "that no other point beats in both energy and quality; the ringed points beat everything in the pale area, and "
+        "the frontier lies in the darker band in 90 % of the draws. Equal distances to the right multiply the energy "
+        "by equal factors. An arrow shows the energy saved at equal quality.",
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence),
-        change="A metric that sees something else in the pictures (the small ones below), or prompts of another kind. "
-        "More prompts narrow the crosses" + ("." if evidence.imported else "; they do not move the meter's own bound."),
+        change="A metric that measures something else (see the small figures below), or other kinds of prompts. "
+        "More prompts narrow the crosses" + ("." if evidence.imported else "; they do not change the meter's bound."),
         paragraphs=missing,
         figures=(*main, *others[:_MOST_SMALL]),
     )
@@ -38,12 +38,12 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
 
 def _why_none(evidence: Evidence) -> str:
     if evidence.primary is None and evidence.imported:
-        return "The table states no quality, so there is no picture."
-    return "No cell has both joules and a score under the primary metric, so there is no picture."
+        return "The table states no quality, so there is no figure."
+    return "No cell has both joules and a score under the primary metric, so there is no figure."
 
 
 def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) -> list[Figure]:
-    """The picture with the anchor large, those of other families or boundaries small; all large if there is none."""
+    """Return a large figure with the anchor and small ones of other families; all are large without an anchor."""
     every = panels(evidence, axis)
     anchored = any(a.cell_id == analysis.anchor for panel in every for a in panel.arms)
     found = []
@@ -64,7 +64,7 @@ def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) ->
 
 
 def _small(evidence: Evidence, axis: Axis) -> list[Figure]:
-    """One small picture for a metric: of a metric inside families, the family with the most cells."""
+    """Return one small figure for a metric; for a metric within families, the family with the most cells."""
     every = panels(evidence, axis)
     if not every:
         return []
@@ -74,7 +74,7 @@ def _small(evidence: Evidence, axis: Axis) -> list[Figure]:
 
 
 def _arrow(analysis: Analysis, panel: Panel, tested: str) -> Arrow | None:
-    """The saving of the arm of the headline at equal quality, if it is resolved."""
+    """Return the saving of the headline's arm at equal quality, if it is resolved."""
     record = next((r for r in analysis.comparisons if r.test == tested), None)
     if record is None or record.at_quality is None or record.saving_reason:
         return None

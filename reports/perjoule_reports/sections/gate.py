@@ -1,4 +1,4 @@
-"""Section 3: the verdict on a candidate against a baseline, and the stamp at the top of the page."""
+"""Section 3: the verdict on a candidate compared with a baseline, and the stamp at the top of the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORST = 5
 
 
 def stamp(verdict: Verdict | None) -> Stamp:
-    """The verdict in a word and a sentence."""
+    """Return the verdict as a word and a sentence."""
     if verdict is None:
         return Stamp(
             word="NO GATE", sign="○", tone="plain", sentence="No baseline was given, so nothing is passed or failed."
@@ -41,7 +41,7 @@ def stamp(verdict: Verdict | None) -> Stamp:
         sentence = f"The two runs are not comparable ({keys}): differences are withheld."
     elif verdict.energy.change.value is None:
         sentence = (
-            "There is no evidence to judge by: " + (fmt.clean(verdict.reasons[0]) if verdict.reasons else "") + "."
+            "There is no evidence for a verdict: " + (fmt.clean(verdict.reasons[0]) if verdict.reasons else "") + "."
         )
     else:
         energy = _sentence(verdict.energy, PERCENT, " %")
@@ -60,9 +60,9 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
     verdict = analysis.verdict
     how = (
         "The candidate is this run. An axis passes if the whole interval lies on the good side of its margin, fails if "
-        "a one-sided test says that it is worse than the margin, and is inconclusive otherwise. PASS needs both axes; "
-        "FAIL needs one, or one cell, after Holm's correction. The detectable effect is the smallest change that this "
-        "many prompts would show in four of five cases."
+        "a one-sided test shows that it exceeds the margin, and is inconclusive otherwise. PASS needs both axes; "
+        "FAIL needs one axis or one cell, after Holm's correction. The detectable effect is the smallest change that "
+        "would be detected with this many prompts in four of five cases."
     )
     if verdict is None or baseline is None:
         return Section(
@@ -72,7 +72,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
             sample="No second run.",
             interval="There is none.",
             change="A baseline: perjoule report RUN --baseline RUN.",
-            paragraphs=("No gate was run, since no baseline was given.",),
+            paragraphs=("No gate was run, because no baseline was given.",),
         )
     figure = None if analysis.pairs is None else plane_figure(
         verdict, analysis.pairs, evidence.provenance, evidence.primary.unit if evidence.primary else ""
@@ -84,7 +84,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         title="Gate",
         how_to_read=how,
         sample=f"Energy: {verdict.energy.sample}. {fmt.clean(verdict.metric)}: {verdict.quality.sample}. "
-        f"{fmt.plural(len(verdict.cells), 'cell')} that both runs have.",
+        f"{fmt.plural(len(verdict.cells), 'cell')} in both runs.",
         interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
         f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
         f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
@@ -120,8 +120,8 @@ def _change(verdict: Verdict) -> str:
     if verdict.verdict == "inconclusive" and needed:
         return f"About {max(needed):,} prompts would decide.".replace(",", "\u202f")
     if verdict.verdict == "invalid":
-        return "Evidence: what is listed below has to be there, and to agree."
-    return "Other margins than those declared, or a scatter between sessions that this comparison does not contain."
+        return "Evidence: everything listed below must be present and equal in both runs."
+    return "Other margins than the declared ones, or variation between sessions, which is not included here."
 
 
 def _axes_table(verdict: Verdict) -> Table:
@@ -148,10 +148,10 @@ def _axes_table(verdict: Verdict) -> Table:
         Column(title="change", numeric=True, hint="positive energy is more, positive quality is better"),
         Column(title="margin", numeric=True),
         Column(title="verdict"),
-        Column(title="detectable effect", numeric=True, hint="seen in four of five cases"),
-        Column(title="prompts needed", numeric=True, hint="to tell a change of this size from the margin"),
+        Column(title="detectable effect", numeric=True, hint="detected in four of five cases"),
+        Column(title="prompts needed", numeric=True, hint="to separate a change of this size from the margin"),
         Column(title="prompts", numeric=True),
-        Column(title=verdict.energy.counted, numeric=True, hint="of the baseline + of the candidate"),
+        Column(title=verdict.energy.counted, numeric=True, hint="baseline + candidate"),
     )
     return Table(caption="The axes of the verdict", columns=columns, rows=tuple(rows))
 
@@ -178,7 +178,7 @@ def _findings(verdict: Verdict) -> list[Table]:
 
 
 def _worst_prompts(run: RunData, verdict: Verdict, pairs: Pairs | None) -> list[Table]:
-    """The prompts that lose most against the baseline, over the cells that both runs have."""
+    """Return the prompts with the largest loss against the baseline, over the cells of both runs."""
     if pairs is None or not pairs.quality_units:
         return []
     lost = pairs.quality.mean(1)
@@ -200,7 +200,7 @@ def _worst_prompts(run: RunData, verdict: Verdict, pairs: Pairs | None) -> list[
         Column(title=f"Δ {fmt.clean(verdict.metric)}", numeric=True, hint="mean over cells and seeds"),
         Column(title="Δ energy", unit="%", numeric=True),
     )
-    return [Table(caption="Prompts that lose most against the baseline", columns=columns, rows=tuple(rows))]
+    return [Table(caption="Prompts with the largest loss against the baseline", columns=columns, rows=tuple(rows))]
 
 
 def _cells_table(verdict: Verdict) -> tuple[Table, ...]:

@@ -1,4 +1,4 @@
-"""Section 13: what was done, in formulas with the parameters that this run used."""
+"""Section 13: the method, in formulas with the parameters of this run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from perjoule_reports.sections import guide
 
 
 def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
-    """What was done, in formulas with their parameters."""
+    """Build the section."""
     return Section(
         anchor="method",
         title="Method",
-        how_to_read="What perjoule did with the numbers of the table; how they came about is not known."
+        how_to_read="This section says how perjoule used the numbers of the table; how they were obtained is unknown."
         if evidence.imported
-        else "Generated from the suite and the run: what was done, not what is usual.",
+        else "This section is generated from the suite and the run, so it describes what was actually done.",
         sample=guide.sample(evidence),
-        interval="Named with each formula.",
+        interval="Each formula names its interval method.",
         change=f"{'A table' if evidence.imported else 'A protocol'} of other batch sizes, seeds or metrics answers "
         "another question.",
         paragraphs=_paragraphs(run, evidence, analysis),
@@ -33,14 +33,12 @@ def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
 
 
 def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
-    """The formulas and parameters that this run was made and summed up with, a paragraph each."""
+    """Return the formulas and parameters of this run and its summary, one paragraph each."""
     primary = evidence.primary
     said = _imported(evidence) if evidence.imported else _measured(evidence)
     if primary is not None and primary.description and not evidence.imported:
         said.append(f"{primary.name}: {primary.description}")
-    said.append(
-        "Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not say how they were made") + "."
-    )
+    said.append("Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not record the method") + ".")
     if analysis.frontier is not None and primary is not None:
         said += _formulas(evidence)
     if analysis.verdict is not None:
@@ -67,11 +65,11 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
 
 
 def _imported(evidence: Evidence) -> list[str]:
-    """What perjoule made of a table, and nothing about how its numbers came about."""
+    """Return how perjoule used the numbers of an imported table."""
     metrics = evidence.suite.metrics
     said = [
-        "Energy per image = mean over prompts of the joules that the table states for an image. What they cover and "
-        "how they were obtained is known as far as the table states boundary and provenance. 1 J/image = 0.2778 Wh per "
+        "Energy per image = mean over prompts of the joules that the table states per image. What they cover and "
+        "how they were obtained is known only if the table states boundary and provenance. 1 J/image = 0.2778 Wh per "
         "1000 images.",
     ]
     if evidence.primary is not None:
@@ -85,7 +83,7 @@ def _imported(evidence: Evidence) -> list[str]:
     if any(arm.cell_values or arm.energy_is_stated for arm in evidence.arms):
         said.append(
             "A number that the table gives once for a cell, or repeats unchanged for all of its prompts, is a cell "
-            "value (W281): it has no interval, no share of draws on the frontier, and no gate."
+            "value (W281): it has no interval, no probability of being on the frontier, and no gate."
         )
     return said
 
@@ -100,10 +98,10 @@ def _measured(evidence: Evidence) -> list[str]:
         f"{protocol.batch_size}; energy is gross, idle power is not subtracted. 1 J/image = 0.2778 Wh per 1000 images.",
         f"Protocol: {fmt.plural(protocol.blocks, 'pass')} over all cells in shuffled order (order seed "
         f"{protocol.order_seed}), {order}; {fmt.plural(protocol.warmup_iterations, 'warm-up call')} before the first "
-        f"window of a model; {fmt.number(protocol.cooldown_s)} s of rest before each window; idle power learnt over "
-        f"{fmt.number(protocol.idle_s)} s; uncertainty asked of a window: {bound}.",
-        "The images that were scored are the images that were metered. Scoring lies outside every energy window; the "
-        "predictor of an adaptive arm lies inside.",
+        f"window of a model; {fmt.number(protocol.cooldown_s)} s of rest before each window; idle power measured over "
+        f"{fmt.number(protocol.idle_s)} s; maximum uncertainty of a window: {bound}.",
+        "The scored images are the metered images. Scoring is outside every energy window; the predictor of an "
+        "adaptive arm is inside.",
         f"Quality of a cell = mean over prompts of the mean over seeds ({', '.join(map(str, protocol.seeds))}). "
         f"The frontier's axis is {metrics.primary}; a cell is on the frontier if no other cell is at least as good in "
         "both energy and quality and better in one.",
@@ -113,16 +111,16 @@ def _measured(evidence: Evidence) -> list[str]:
 
 
 def _formulas(evidence: Evidence) -> list[str]:
-    """What arms and cells are compared by."""
-    asked = "from the scores of the table" if evidence.imported else "predicted by the metric, no person was asked"
+    """Return how arms and cells are compared."""
+    asked = "from the scores of the table" if evidence.imported else "predicted by the metric, no human ratings"
     return [
         f"Saving at equal quality: S(q) = 1 − E_T(q)/E_A(q), q the anchor's longest run. {SAVING_METHOD}. "
-        "Nothing is "
-        "read off outside the measured range.",
+        "There is no "
+        "extrapolation outside the measured range.",
         f"BD-energy = exp( mean over q of ln E_T(q) − ln E_A(q) ) − 1. {BD_METHOD}. Resolved needs an overlap of "
         f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
-        "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld where the energies do not "
-        "differ for sure. Q/E is never formed: it would rank the cheapest, worst image first.",
+        "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld if the difference of the "
+        "energies is not resolved. Q/E is not used: it would rank the cheapest, worst image first.",
         f"Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; {asked}.",
         f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
         "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",

@@ -1,4 +1,4 @@
-"""Section 11: what the ± contains and what it does not."""
+"""Section 11: the sources of variability that the ± includes, and those that it does not."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from perjoule_reports.sections.tables import PERCENT
 
 _HOW_TO_READ = (
     "Standard deviations of single windows or images, not of means. The last column says whether the intervals of this "
-    "report contain a source. "
+    "report include a source. "
 )
 _BOUND = (
-    "The meter's bound is not a standard deviation: it is meant to hold for 99.5 % of windows, and it is common to all "
-    "cells where it comes from gain or idle power, so that it cancels from ratios."
+    "The meter's bound is not a standard deviation: it is designed to hold for 99.5 % of windows. The part that comes "
+    "from gain or idle power is common to all cells and cancels in ratios."
 )
-_IMPORTED_BOUND = "What the uncertainty of an imported energy means is for the table's authors to say."
+_IMPORTED_BOUND = "Only the table's authors know what the uncertainty of an imported energy means."
 
 
 def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
@@ -25,7 +25,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
     sources = analysis.variability
     estimate, why = analysis.drift
     if estimate is None:
-        drifted = f"Drift over the run: not known, {fmt.clean(why)}."
+        drifted = f"Drift over the run: unknown, {fmt.clean(why)}."
     else:
         text, detail = fmt.interval(estimate, PERCENT, signed=True)
         drifted = (
@@ -36,7 +36,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
         anchor="noise",
         title="Noise",
         how_to_read=_HOW_TO_READ + (_IMPORTED_BOUND if evidence.imported else _BOUND),
-        sample="By row, in the column n: groups of windows or images, or windows.",
+        sample="Column n gives the number of groups of windows or images, or of windows, for each row.",
         interval=guide.NONE
         if evidence.imported
         else "Drift: 95 %, Student's t over windows, least squares of ln(E / mean of the cell) on the place "
@@ -44,7 +44,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
         change="A second table of the same cells that differs by more than the intervals here allow."
         if evidence.imported
         else "Two A/A runs of this suite that differ by more than the intervals here allow.",
-        paragraphs=(drifted,) if sources else ("No trial was finished, so nothing is known about its scatter.",),
+        paragraphs=(drifted,) if sources else ("No trial was finished, so the variability is unknown.",),
         tables=(_table(evidence, analysis),) if sources else (),
     )
 
@@ -59,7 +59,7 @@ def _table(evidence: Evidence, analysis: Analysis) -> Table:
             Cell(text=fmt.ABSENT if source.energy is None else fmt.number(100 * source.energy, 2), sort=source.energy),
             Cell(text=fmt.ABSENT if source.quality is None else fmt.number(source.quality, 2), sort=source.quality),
             Cell(text=str(source.n), sort=source.n),
-            Cell(text="not known" if absent else "yes" if source.inside else "no"),
+            Cell(text="unknown" if absent else "yes" if source.inside else "no"),
             Cell(text=fmt.clean(source.reason)),
         ))  # fmt: skip
     columns = (
@@ -67,7 +67,7 @@ def _table(evidence: Evidence, analysis: Analysis) -> Table:
         Column(title="energy", unit="%", numeric=True),
         Column(title=name, numeric=True),
         Column(title="n", numeric=True),
-        Column(title="inside ±"),
-        Column(title="why absent"),
+        Column(title="included in ±"),
+        Column(title="reason if absent"),
     )
     return Table(caption="Sources of variability", columns=columns, rows=tuple(rows))

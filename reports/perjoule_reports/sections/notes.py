@@ -1,4 +1,4 @@
-"""Section 4: warnings of the meter, failures, gaps, and what looks odd."""
+"""Section 4: warnings of the meter, failures, gaps, and anomalies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def warnings_section(
     return Section(
         anchor="warnings",
         title="Warnings and gaps",
-        how_to_read="What the meter, the protocol, the metrics and the curves had to say. `perjoule explain "
-        "CODE` tells "
-        "the same of one code. What is absent is absent: it counts nowhere as zero.",
+        how_to_read="Warnings of the meter, the protocol, the metrics and the curves. `perjoule explain "
+        "CODE` explains "
+        "one code. Missing values are left out and never counted as zero.",
         sample=f"All {run.trials.height} trials and {run.scores.height} scores.",
         interval=guide.NONE,
-        change="A warning that covers most trials of one cell and few of another: their joules are then not alike.",
+        change="A warning that covers most trials of one cell and few of another: their joules are not comparable.",
         paragraphs=said or (() if found else _NOTHING),
         tables=found,
     )

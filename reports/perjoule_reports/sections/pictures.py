@@ -1,9 +1,9 @@
-"""What the joules bought, as a person would see it: the same prompt and seed, side by side and along the ladder.
+"""What a joule buys: images of the same prompt and seed, side by side and along the ladder.
 
     side by side    the prompts with the best, the median and the worst difference between two arms
     along the ladder    prompts at evenly spaced ranks from the hardest to the easiest
 
-Which prompts are shown is nobody's taste: it follows from the scores.
+The scores determine which prompts are shown; nobody selects them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_PROMPT = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
-    """A picture to be shown."""
+    """An image to be shown."""
 
     arm: Arm
     row: Mapping[str, object]
@@ -38,7 +38,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Pictures of one prompt and seed."""
+    """Images of one prompt and seed."""
 
     prompt_id: str
     remark: str
@@ -52,48 +52,48 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
     if evidence.imported:
         return Section(
             anchor="pictures",
-            title="Pictures",
-            how_to_read="A table holds no pictures.",
-            sample="No picture.",
+            title="Images",
+            how_to_read="A table contains no images.",
+            sample="No images.",
             interval="There is none.",
-            change="A run of perjoule's own, which keeps its pictures.",
-            paragraphs=("The run was imported and holds no pictures.",),
+            change="A run made with perjoule, which stores its images.",
+            paragraphs=("The run was imported and contains no images.",),
         )
     found = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(
         anchor="pictures",
-        title="Pictures",
-        how_to_read="Pictures in a row come from the same prompt and seed; what is shown is what was metered. Under "
-        f"each: its steps, the mean energy per image of its cell, and its own {score}. The prompts follow from the "
-        "scores and nobody picked them. Outlined pictures belong to cells on the frontier.",
-        sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'picture')} of "
-        f"{fmt.plural(run.images.height, 'image')}; {MOST_PICTURES} at most are shown.",
-        interval="There is none: best and worst are extremes; they say how far single prompts go, not what to expect.",
-        change="Another seed shows other pictures of the same prompts; your own eyes may rank them otherwise.",
-        paragraphs=() if found else ("The run holds no pictures.",),
+        title="Images",
+        how_to_read="Images in a row have the same prompt and seed; they are the images that were metered. Under each "
+        f"image: its steps, the mean energy per image of its cell, and its own {score}. The scores determine which "
+        "prompts are shown; nobody selected them. Outlined images belong to cells on the frontier.",
+        sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'thumbnail')} of "
+        f"{fmt.plural(run.images.height, 'image')}; at most {MOST_PICTURES} are shown.",
+        interval="There is none: best and worst are extremes; they show the range of single prompts, not the average.",
+        change="Another seed gives other images of the same prompts; people may rank them differently.",
+        paragraphs=() if found else ("The run contains no images.",),
         albums=found,
     )
 
 
 def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -> tuple[Album, ...]:
-    """Choose the pictures and encode them, at most `MOST_PICTURES` within the budget of bytes; none without images."""
+    """Choose and encode the images, at most `MOST_PICTURES` within the budget of bytes; empty without images."""
     if run.images.is_empty():
         return ()
-    if run.is_imported:  # it names pictures and has none
+    if run.is_imported:  # it names images but does not contain them
         return ()
     gallery = _Gallery(run, evidence, headline)
-    beside = gallery.side_by_side()
-    ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in beside))
-    shots = [shot for row in (*beside, *ladder) for shot in row.shots]
+    paired = gallery.side_by_side()
+    ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
+    shots = [shot for row in (*paired, *ladder) for shot in row.shots]
     encoded = iter(encode_all([_stored(run, shot.row) for shot in shots]))
-    drawn = [_strip(run, evidence, row, encoded) for row in (*beside, *ladder)]
-    split = len(beside)
+    drawn = [_strip(run, evidence, row, encoded) for row in (*paired, *ladder)]
+    split = len(paired)
     return tuple(
         album
         for album in (
-            Album(title="Side by side", note=gallery.said_beside, strips=tuple(drawn[:split])),
-            Album(title="Along the step ladder", note=gallery.said_ladder, strips=tuple(drawn[split:])),
+            Album(title="Side by side", note=gallery.paired_note, strips=tuple(drawn[:split])),
+            Album(title="Along the step ladder", note=gallery.ladder_note, strips=tuple(drawn[split:])),
         )
         if album.strips
     )
@@ -105,10 +105,10 @@ def _stored(run: RunData, row: Mapping[str, object]) -> Stored:
 
 
 def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[Arm]:
-    """Return the arms worth seeing beside each other: the cell under test, its anchor, then one per other variant.
+    """Return the arms to show side by side: the cell under test, its anchor, then one per other variant.
 
     Test and anchor are those of the headline; without them, the anchor is the longest fixed run and the test the best
-    of the others. A variant is stood for by its cell on the frontier, else by its best cell; controls come last.
+    of the others. A variant is represented by its cell on the frontier, else by its best cell; controls come last.
     """
     axis = evidence.primary
     if axis is None:
@@ -137,16 +137,16 @@ def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[
 
 
 class _Gallery:
-    """Finds pictures by prompt, cell and seed."""
+    """Finds images by prompt, cell and seed."""
 
     def __init__(self, run: RunData, evidence: Evidence, headline: Headline | None) -> None:
         self.evidence, self.axis, self.arms = evidence, evidence.primary, pictured_arms(evidence, headline)
         self.images = run.images
         self.scores = _primary_scores(run, evidence.primary)
-        self.said_beside = self.said_ladder = ""
+        self.paired_note = self.ladder_note = ""
 
     def side_by_side(self) -> list[Row]:
-        """One row each for the best, the median and the worst difference between the first two arms."""
+        """Return one row each for the best, the median and the worst difference between the first two arms."""
         arms = self.arms
         if len(arms) < 2 or self.axis is None or self.scores.is_empty():
             return []
@@ -154,9 +154,9 @@ class _Gallery:
         pairs = self._pairs(test, anchor)
         if not pairs:
             return []
-        self.said_beside = (
+        self.paired_note = (
             f"{test.cell_id} minus {anchor.cell_id} in {self.axis.name}, over "
-            f"{fmt.plural(len(pairs), 'pair')} of pictures of the same prompt and seed."
+            f"{fmt.plural(len(pairs), 'pair')} of images of the same prompt and seed."
         )
         places = {"best": len(pairs) - 1, "median": (len(pairs) - 1) // 2, "worst": 0}
         rows = []
@@ -176,7 +176,7 @@ class _Gallery:
         return rows
 
     def along_the_ladder(self, room: int) -> list[Row]:
-        """Rows of one variant's step counts, and where a predictor chose its own, for as many prompts as fit."""
+        """Return rows of one variant's step counts, and the predictor's choice, for as many prompts as fit."""
         rungs, predicted = self._ladder()
         if not rungs or room < len(rungs):
             rungs = _spread(rungs, min(len(rungs), max(room, 0)))
@@ -197,9 +197,9 @@ class _Gallery:
                     label=rungs[0].variant, series=series)
             )  # fmt: skip
         if predicted:
-            self.said_ladder = (
+            self.ladder_note = (
                 f"The flag shows the number of steps that {predicted.cell_id} chose for this prompt; "
-                "its joules are that arm's own."
+                "its joules are those of that arm."
             )
         return [row for row in rows if row.shots]
 
@@ -221,7 +221,7 @@ class _Gallery:
         return sorted(found, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
 
     def _ladder(self) -> tuple[list[Arm], Arm | None]:
-        """Return the longest fixed ladder and a cell of the same family whose steps a predictor chose."""
+        """Return the longest fixed ladder and a cell of the same family whose steps were predicted."""
         fixed = [a for a in self.evidence.arms if a.policy == "fixed" and a.steps is not None]
         by_variant: dict[str, list[Arm]] = {}
         for arm in fixed or self.evidence.arms:
@@ -271,7 +271,7 @@ def _primary_scores(run: RunData, axis: Axis | None) -> pl.DataFrame:
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Return `count` items at evenly spaced places, both ends among them; the middle one if it is one."""
+    """Return `count` items at evenly spaced places including both ends; the middle item if `count` is 1."""
     if count >= len(items):
         return list(items)
     if count == 1:
@@ -280,10 +280,10 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _marked(shots: list[Shot], guests: list[Shot]) -> list[Shot]:
-    """Put the predictor's own picture where its steps belong on the ladder."""
+    """Insert the predictor's own image at its step count on the ladder."""
     flagged = [
         Shot(arm=g.arm, row=g.row, score=g.score, flag="predicted") for g in guests
-    ]  # where it equals a rung it stands beside it, since it has joules of its own
+    ]  # if it equals a rung it is shown next to it, because it has its own joules
     return sorted([*shots, *flagged], key=lambda s: (_steps(s) or 0, bool(s.flag)))
 
 

@@ -1,4 +1,4 @@
-"""Section 10: power over time with the phases behind it, and a table of what each phase cost."""
+"""Section 10: power over time with the phases, and a table of the joules of each phase."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import arm_cell
 
 MOST_TRACES = 3
-_MOST_BANDS = 40  # a window of many short calls is drawn without bands
+_MOST_BANDS = 40  # a window with many short calls is drawn without bands
 
 _SECTION = Section(
     anchor="power",
     title="Power trace",
-    how_to_read="The line is what the power sensor showed inside one window, not smoothed; the dashed level is the "
-    "power at rest, learnt before the window. Runs record how long each phase took and not when, so the bands are laid "
-    "end to end in the pipeline's order, and what the phases leave of a window counts as denoising. The joules of a "
-    "window are the metered ones, shared out over the phases by the samples. Conditions are told per window: the "
-    "moment of a throttle inside it is not recorded.",
-    interval="± is how far the joules of a phase move if each of its ends moves by one refresh of the sensor; a "
-    "phase shorter than that refresh is not resolved.",
-    change="A sensor that is refreshed faster, or longer windows: phases of many refreshes have small bounds.",
+    how_to_read="The line shows the readings of the power sensor in one window, not smoothed; the dashed line is the "
+    "power at rest, measured before the window. Runs record how long each phase took but not when, so the bands are "
+    "laid end to end in the pipeline's order, and the rest of the window counts as denoising. The metered joules of a "
+    "window are divided among the phases by the samples. Conditions are reported per window: the time of a throttle "
+    "inside it is not recorded.",
+    interval="± is the change of a phase's joules if each of its ends moves by one refresh of the sensor; a phase "
+    "shorter than that refresh is not resolved.",
+    change="A sensor with a faster refresh, or longer windows: phases of many refreshes have small bounds.",
 )
 
 
 def power_section(run: RunData, evidence: Evidence) -> Section:
-    """Build section 10 of a report; without samples it says why there are none."""
+    """Build section 10 of a report; without samples it gives the reason."""
     windows = power_windows(run, evidence)
     if run.is_imported and not windows:
         return Section(
             anchor=_SECTION.anchor,
             title=_SECTION.title,
-            how_to_read="A table of images holds no power samples.",
+            how_to_read="A table of images contains no power samples.",
             sample="No window has samples.",
             interval=guide.NONE,
-            change="A run of perjoule's own, whose meter leaves samples.",
+            change="A run made with perjoule, with a meter that records samples.",
             paragraphs=(_why_none(run),),
         )
     if not windows:
@@ -70,15 +70,15 @@ def power_section(run: RunData, evidence: Evidence) -> Section:
     table = _phase_table(evidence, windows, costs)
     return replace(
         _SECTION,
-        sample=f"{fmt.plural(len(windows), 'window')} with samples, {MOST_WINDOWS} of a cell at most.",
-        paragraphs=() if table else ("No trial recorded how long its phases took, so the joules stay undivided.",),
+        sample=f"{fmt.plural(len(windows), 'window')} with samples, at most {MOST_WINDOWS} per cell.",
+        paragraphs=() if table else ("No trial recorded how long its phases took, so the joules cannot be divided.",),
         figures=tuple(figures),
         tables=(table,) if table else (),
     )
 
 
 def trace(window: PowerWindow, axes: Axes, size: tuple[float, float]) -> None:
-    """Draw watts over seconds, the phases as bands behind them, rest before and after."""
+    """Draw watts over seconds, with the phases as bands behind them, and rest before and after."""
     t_s, power_w = thinned(window.t_s, window.power_w)
     end_s, margin_s = window.duration_s, 0.07 * window.duration_s
     top_w = max(float(power_w.max()), window.idle_w or 0.0) * 1.28
@@ -117,12 +117,12 @@ def _described(window: PowerWindow) -> str:
     return (
         f"{fmt.plural(len(window.t_s), 'sample')} over {fmt.quantity(window.duration_s, 's')}, from "
         f"{fmt.number(float(window.power_w.min()))} to {fmt.number(float(window.power_w.max()))} W. "
-        f"{'Phases in order: ' + said if said else 'No phases were recorded'}. The table below holds the joules."
+        f"{'Phases in order: ' + said if said else 'No phases were recorded'}. The table below contains the joules."
     )
 
 
 def _chosen(windows: Sequence[PowerWindow]) -> list[PowerWindow]:
-    """Return one window of the cheapest, the middle and the dearest cell: the one of median energy of each."""
+    """Return one window each of the cheapest, the middle and the most expensive cell: the one of median energy."""
     by_cell: dict[str, list[PowerWindow]] = {}
     for window in windows:
         by_cell.setdefault(window.arm.cell_id, []).append(window)
@@ -135,7 +135,7 @@ def _chosen(windows: Sequence[PowerWindow]) -> list[PowerWindow]:
 
 
 def _conditions(windows: Sequence[PowerWindow]) -> str:
-    """Say what the boards went through over all windows of a cell."""
+    """Return temperatures, clocks and throttling of the boards over all windows of a cell."""
     boards = [board for window in windows for board in window.conditions]
     temperatures = [t for board in boards for t in board.temperature_c if t is not None]
     clocks = [c for board in boards for c in board.sm_clock_mhz or ()]
@@ -169,7 +169,7 @@ def _caption(window: PowerWindow) -> str:
 
 
 def _window_table(window: PowerWindow, costs: dict[str, PhaseEnergy]) -> Table:
-    """The numbers of one picture."""
+    """Return the numbers of one figure."""
     brand = window.arm.brand
     rows = [
         (
@@ -212,7 +212,7 @@ def _window_table(window: PowerWindow, costs: dict[str, PhaseEnergy]) -> Table:
 def _phase_table(
     evidence: Evidence, windows: Sequence[PowerWindow], costs: dict[str, dict[str, PhaseEnergy]]
 ) -> Table | None:
-    """Joules per image of each phase, one row a cell, over all windows that have samples and phases."""
+    """Return joules per image of each phase, one row per cell, over all windows that have samples and phases."""
     by_cell: dict[str, list[PowerWindow]] = {}
     for window in windows:
         if costs[window.trial_id] and window.image_count:
@@ -240,9 +240,9 @@ def _phase_table(
     columns = (
         Column(title="cell"),
         *(Column(title=phase_word(name), unit=f"{unit.unit}/image", numeric=True,
-                 hint="share of the whole and bound under it") for name in names),
+                 hint="below it, the share of the total and the bound") for name in names),
         Column(title="all", unit=f"{unit.unit}/image", numeric=True, hint="gross energy of these windows"),
-        Column(title="of which idle", unit=f"{unit.unit}/image", numeric=True, hint="power at rest times time"),
+        Column(title="of which idle", unit=f"{unit.unit}/image", numeric=True, hint="power at rest multiplied by time"),
         Column(title="windows", numeric=True, hint=f"with samples; at most {MOST_TRACES} are drawn"),
         Column(title="conditions"),
     )  # fmt: skip
@@ -274,7 +274,7 @@ def _phase_cell(mean_j: float, bound_j: float, total_j: float, unit: fmt.Scale, 
 def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
     known = [w for w in windows if w.idle_w is not None]
     if len(known) < len(windows):
-        return Cell(text="not learnt")
+        return Cell(text="not measured")
     mean_j = sum((w.idle_w or 0.0) * w.duration_s for w in known) / sum(w.image_count for w in known)
     return Cell(text=fmt.number(mean_j / unit.factor), brand=windows[0].arm.brand, sort=mean_j)
 
@@ -283,9 +283,9 @@ def _why_none(run: RunData) -> str:
     meter = run.environment.get("meter")
     name = fmt.clean(meter.get("name", "")) if isinstance(meter, dict) else ""
     if run.is_imported:
-        return "This run was imported, and its table holds no power samples: there is no trace to show."
+        return "This run was imported, and its table contains no power samples, so there is no power trace."
     if name == "estimate":
-        return "The meter of this run works its joules out from a power model and takes no samples: there is no trace."
+        return "The meter of this run computes joules from a power model without samples, so there is no power trace."
     if name:
-        return f"The meter of this run, {name}, left no power samples: there is no trace to show."
-    return "This run holds no power samples: there is no trace to show."
+        return f"The meter of this run, {name}, recorded no power samples, so there is no power trace."
+    return "This run contains no power samples, so there is no power trace."

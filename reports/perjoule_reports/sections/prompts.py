@@ -1,4 +1,4 @@
-"""Section 8: the difference prompt by prompt, the worst of them, and kinds of prompts."""
+"""Section 8: the difference prompt by prompt, the worst prompts, and kinds of prompts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
     shown = {
         "anchor": "prompts",
         "title": "Per prompt",
-        "how_to_read": "The two cells of the headline, prompt by prompt: a mean hides who pays. The lines rise "
-        "from the "
-        "prompts that lose most to those that gain most; where a line crosses zero, the height is the share of prompts "
-        "that are no better. The worst prompts are chosen after the fact, so their losses are partly luck: "
+        "how_to_read": "The two cells of the headline, prompt by prompt, because a mean hides which prompts lose. The "
+        "lines rise from the "
+        "largest loss to the largest gain; the height at which a line crosses zero is the share of prompts that do "
+        "not improve. The worst prompts are selected after scoring, so their losses are partly chance: "
         "another seed "
-        "would show smaller ones.",
-        "interval": "Slices: 95 % intervals over the prompts of the slice, of energy over their window groups (2 000 "
+        "would show smaller losses.",
+        "interval": "Slices: 95 % intervals over the prompts of the slice, for energy over their window groups (2 000 "
         "draws). q is the false "
         "discovery rate "
         "(Benjamini and Hochberg 1995) over all slices shown. Exploratory: no slice was declared before the run.",
-        "change": "More prompts of a kind. A slice with q above 0.05 is what one sees by looking at many slices.",
+        "change": "More prompts of a kind. A slice with q above 0.05 may be a chance result of testing many slices.",
     }
     found = analysis.prompts_of(headline.test, headline.anchor) if headline.test else None
     if found is None:

@@ -15,7 +15,7 @@ from perjoule_reports.sections import guide
 
 
 def system_section(run: RunData, evidence: Evidence) -> Section:
-    """What the run was measured on."""
+    """Build the section about the system that the run was measured on."""
     short, rest = trust.system_tables(run.environment)
     if evidence.imported:
         device = (run.environment.get("comparability") or {}).get("device")
@@ -23,18 +23,18 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
         return Section(
             anchor="system",
             title="System under test",
-            how_to_read="What the imported table states about where its numbers come from.",
-            sample="What the table states; nothing else is known.",
+            how_to_read="This is what the imported table states about the origin of its numbers.",
+            sample="Only what the table states is known.",
             change="Another device changes the joules.",
             interval=guide.NONE,
-            paragraphs=(f"Device: {named}. perjoule did not measure this run, and knows nothing else of the system.",),
+            paragraphs=(f"Device: {named}. perjoule did not measure this run; the rest of the system is unknown.",),
             folded=tuple(table for table in (short, rest) if table is not None and table.rows),
         )
     return Section(
         anchor="system",
         title="System under test",
-        how_to_read="Joules compare only between runs whose comparability key agrees.",
-        sample="One system; what it does not tell is said to be not recorded.",
+        how_to_read="Joules are comparable only between runs with the same comparability key.",
+        sample="One system; properties that it does not report are shown as not recorded.",
         interval=guide.NONE,
         change="Another device, driver, power limit or version of torch changes the joules, and the key.",
         paragraphs=() if short.rows else ("The run does not describe its system.",),
@@ -44,7 +44,7 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
 
 
 def data_section(run: RunData, evidence: Evidence) -> Section:
-    """How to get the same again, and how to cite it."""
+    """Build the section about reproducing and citing the run."""
     if evidence.imported:
         return _imported_data_section(run)
     meter = run.environment.get("meter")
@@ -57,13 +57,13 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
     return Section(
         anchor="data",
         title="Provenance and data",
-        how_to_read="suite.toml lies in the run directory. The whole result is embedded in this page as JSON "
-        "(element `perjoule-result`) and lies beside it as a file; raw windows are in trials.jsonl. As it was run: "
+        how_to_read="suite.toml is in the run directory. The whole result is embedded in this page as JSON "
+        "(element `perjoule-result`) and stored next to it as a file; raw windows are in trials.jsonl. Command: "
         f"{_command(run.environment)}.",
         sample=f"{fmt.plural(run.trials.height, 'trial')}, {fmt.plural(run.images.height, 'image')}, "
         f"{fmt.plural(run.scores.height, 'score')}.",
         interval=guide.NONE,
-        change="A digest that differs: then it was not this run.",
+        change="A different digest means a different run.",
         paragraphs=(_citation(run),),
         tables=(digests,),
         code="\n".join(commands),
@@ -71,7 +71,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
 
 
 def _imported_data_section(run: RunData) -> Section:
-    """Where an imported run comes from, and what was done to its table."""
+    """Build the section about the origin of an imported run and the changes made to its table."""
     facts = run.environment
     table = fmt.clean(facts.get("imported_from") or "a table")
     notes = facts.get("import_notes")
@@ -85,10 +85,10 @@ def _imported_data_section(run: RunData) -> Section:
         anchor="data",
         title="Provenance and data",
         how_to_read="The table is not part of the run. The whole result is embedded in this page as JSON (element "
-        "`perjoule-result`) and lies beside it as a file.",
+        "`perjoule-result`) and stored next to it as a file.",
         sample=f"{fmt.plural(run.trials.height, 'row')}, {fmt.plural(run.scores.height, 'score')}.",
         interval=guide.NONE,
-        change="A table of another digest: then it was not this run.",
+        change="A table with a different digest means a different run.",
         paragraphs=tuple(f"On import: {fmt.clean(note)}." for note in notes) if isinstance(notes, list) else (),
         tables=(origin,),
         code=f"perjoule import {shlex.quote(table)} --out NEW_RUN\nperjoule report NEW_RUN",
@@ -96,19 +96,19 @@ def _imported_data_section(run: RunData) -> Section:
 
 
 def carbon_section(analysis: Analysis) -> Section | None:
-    """Grams of CO2, if they were asked for."""
+    """Build the section about grams of CO2, if they were requested."""
     found = analysis.carbon
     if found is None:
         return None
     return Section(
         anchor="carbon",
         title="Carbon",
-        how_to_read="An operational estimate, not an SCI score: the energy of the measured boundary times a "
-        "yearly mean of "
+        how_to_read="An operational estimate, not an SCI score: the energy of the measured boundary multiplied by "
+        "the yearly mean carbon intensity of "
         "a country's electricity.",
         sample=f"1000 images of {fmt.clean(analysis.anchor)}.",
-        interval="The factor has none, and its error is larger than that of the energy.",
-        change="Another country, year or hour; embodied carbon, which is not inside.",
+        interval="The factor has no interval, and its error is larger than that of the energy.",
+        change="Another country, year or hour; embodied carbon, which is not included.",
         paragraphs=(f"1000 images of {fmt.clean(analysis.anchor)}: {fmt.clean(found.line())}.",),
     )
 
@@ -127,5 +127,5 @@ def _citation(run: RunData) -> str:
         f"To cite this run: perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')}, commit "
         f"{fmt.clean(facts.get('commit') or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
         f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people "
-        "perceptually gain per joule, is the open one of BudgetFusion (arXiv 2412.05780)."
+        "perceptually gain per joule, was left open by BudgetFusion (arXiv 2412.05780)."
     )

@@ -1,4 +1,4 @@
-"""The tables about arms: what each cell costs, what it gives, and the numbers behind every picture."""
+"""The tables about arms: cost and quality of each cell, and the numbers of every figure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Cell, Column, Table
 
 PERCENT = Scale(factor=0.01, unit="%")
-_DIFFERENCE_HINT = "paired by prompt; ~ if the interval holds no difference, bold if not"
+_DIFFERENCE_HINT = "paired by prompt; ~ if the interval includes zero, bold if not"
 
 
 def no_joules(evidence: Evidence) -> str:
-    """What stands in the place of joules that are absent: nobody knows whether those of a table were measured."""
+    """Return the text for absent joules; it is unknown whether those of a table were measured."""
     return "not stated" if evidence.imported else "not measured"
 
 
 def _energy_hint(evidence: Evidence) -> str:
     if evidence.imported:
         return "energy per image as the table states it, mean over prompts"
-    return "gross energy of the windows over the images they made, with its interval"
+    return "gross energy of the windows divided by their images, with its interval"
 
 
 def _time_hint(evidence: Evidence) -> str:
@@ -34,27 +34,27 @@ def _time_hint(evidence: Evidence) -> str:
 
 def _nfe_hint(evidence: Evidence) -> str:
     said = "denoiser evaluations per image"
-    return f"{said}, as the table states them" if evidence.imported else f"{said}; guidance counts two a step"
+    return f"{said}, as the table states them" if evidence.imported else f"{said}; guidance counts two per step"
 
 
 def arms_table(
     evidence: Evidence, versus: Mapping[str, Versus], tails: Mapping[str, Interval], anchor: str = ""
 ) -> Table:
-    """One row per cell: part, steps, cost in several units, every quality, the frontier, and the anchor beside it.
+    """Return one row per cell: role, steps, cost in several units, every quality, the frontier, and the differences.
 
     Args:
         evidence: The arms.
-        versus: Cells against the anchor.
+        versus: Comparisons of cells with the anchor.
         tails: 10th percentile of the primary metric, by cell.
-        anchor: The cell that the others are held against.
+        anchor: The cell that the others are compared with.
     """
     unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
     time = fmt.scale((a.duration_s for a in evidence.arms), "s")
     primary = evidence.primary
     others = [axis for axis in evidence.axes if axis is not primary]
     columns = [
-        Column(title="cell", hint="variant and step count; under it the part it plays"),
-        Column(title="steps", numeric=True, hint="denoising steps; of an adaptive policy the mean, and 5 % to 95 %"),
+        Column(title="cell", hint="a variant at one step count; below it, its role"),
+        Column(title="steps", numeric=True, hint="denoising steps; for an adaptive policy the mean, and 5 % to 95 %"),
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
         Column(title="energy", unit="Wh/1000 images", numeric=True, hint="1 J/image is 0.2778 Wh per 1000 images"),
         *([Column(title="Δ energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT)] if versus else []),
@@ -63,10 +63,10 @@ def arms_table(
           if versus and primary else []),
         *([Column(title=f"{primary.name}", unit="10th percentile", numeric=True, hint="one image in ten is worse")]
           if tails and primary else []),
-        *([Column(title="frontier", hint="under it the share of draws in which the cell is on the frontier")]
+        *([Column(title="frontier", hint="below it, the share of draws in which the cell is on the frontier")]
           if primary else []),
         Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
-        Column(title="power", unit="W", numeric=True, hint="energy over time"),
+        Column(title="power", unit="W", numeric=True, hint="energy divided by time"),
         Column(title="NFE", numeric=True, hint=_nfe_hint(evidence)),
         *(_quality_column(axis) for axis in others),
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def arms_table(
 
 
 def panel_table(evidence: Evidence, panel: Panel) -> Table:
-    """The numbers of one frontier picture."""
+    """Return the numbers of one frontier figure."""
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
     rows = [
         (
@@ -123,19 +123,19 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
         else Column(title="meter bound", unit=f"± {unit.unit}", numeric=True, hint="bound on the meter's own error"),
         _quality_column(panel.axis),
         Column(title="on frontier"),
-        Column(title="P(on frontier)", numeric=True, hint="share of resamples in which the cell is on the frontier"),
+        Column(title="P(on frontier)", numeric=True, hint="share of draws in which the cell is on the frontier"),
     )
     remark = f" ({panel.remark})" if panel.remark else ""
-    return Table(caption=f"Data of the picture: {panel.axis.name}{remark}", columns=columns, rows=tuple(rows))
+    return Table(caption=f"Data of the figure: {panel.axis.name}{remark}", columns=columns, rows=tuple(rows))
 
 
 def arm_cell(evidence: Evidence, arm: Arm) -> Cell:
-    """The head of an arm's row, with the variant's colour and marker."""
+    """Return the head of an arm's row, with the variant's colour and marker."""
     return Cell(text=fmt.clean(arm.cell_id), series=evidence.series(arm.variant))
 
 
 def interval_cell(value: Interval, unit: Scale | None = None, brand: str = "", absent: str = "not scored") -> Cell:
-    """A number over its interval; what is absent says so in words."""
+    """Return a number with its interval below; absent numbers are named in words."""
     if value.value is None:
         return Cell(text=absent)
     text, detail = fmt.interval(value, unit)
@@ -143,7 +143,7 @@ def interval_cell(value: Interval, unit: Scale | None = None, brand: str = "", a
 
 
 def difference_cell(value: Interval, unit: Scale | None = None, *, brand: str = "") -> Cell:
-    """A difference: bold where its interval excludes zero, marked ~ where it does not."""
+    """Return a difference: bold if its interval excludes zero, marked ~ if not."""
     if value.value is None:
         return Cell(text=fmt.ABSENT)
     text, detail = fmt.interval(value, unit, signed=True)
@@ -171,7 +171,7 @@ def _cost_cells(evidence: Evidence, arm: Arm, unit: Scale) -> tuple[Cell, ...]:
 
 
 def _spread(arm: Arm) -> str:
-    """5 % to 95 % of the steps, where they are not all the same."""
+    """Return the range from 5 % to 95 % of the steps, if they vary."""
     if arm.steps_spread is None or arm.steps_spread[0] == arm.steps_spread[1]:
         return ""
     return f"{fmt.steps(arm.steps_spread[0])} to {fmt.steps(arm.steps_spread[1])}"

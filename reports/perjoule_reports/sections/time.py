@@ -1,4 +1,4 @@
-"""Section 5: where the time goes, phase by phase."""
+"""Section 5: wall time by phase."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
     cells = phases.phase_seconds(run, evidence)
     shown = {
         "anchor": "phases",
-        "title": "Where the time goes",
-        "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase that keeps "
-        "the chip "
-        "busier costs more per second than this picture shows. What fewer steps cannot shrink is everything "
-        "but denoising.",
+        "title": "Time by phase",
+        "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase with higher "
+        "power "
+        "takes a larger share of the energy than of the time. Fewer steps reduce only the time of "
+        "denoising.",
         "sample": f"All windows of {fmt.plural(len(cells), 'cell')}.",
         "interval": guide.NONE,
-        "change": "Power that differs much between phases: the power trace shows it where the meter left samples.",
+        "change": "Large differences in power between phases: the power trace shows them if there are samples.",
     }
     if not cells:
-        why = "No trial recorded how long its phases took, so the time stays undivided."
+        why = "No trial recorded how long its phases took, so the time cannot be divided."
         if evidence.imported:
             shown |= {
-                "how_to_read": "A table states seconds of images, if any, and not of phases.",
-                "sample": "No window: the table states none.",
-                "change": "A run of perjoule's own, which times the phases of its windows.",
+                "how_to_read": "A table may state seconds per image, but not per phase.",
+                "sample": "No windows.",
+                "change": "A run made with perjoule, which times the phases of its windows.",
             }
-            why = "The run was imported: how long the phases of its images took is not known."
+            why = "The run was imported: the times of its phases are unknown."
         return Section(**shown, paragraphs=(why,))  # type: ignore[arg-type]
     labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
     wide = phases.phase_shares(labelled, "phase-shares", WIDE)

@@ -1,9 +1,9 @@
 "use strict";
-// Comfort only: the page is complete without this.
+// Optional: the page is complete without this script.
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const make = (tag, more = {}) => Object.assign(document.createElement(tag), more);
 
-// A click on a column head sorts the table; again, the other way round. Cells without a number stay last.
+// A click on a column head sorts the table; another click reverses the order. Rows without a number stay last.
 for (const table of all("section > .scroll > table")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -33,7 +33,7 @@ for (const table of all("section > .scroll > table")) {
   });
 }
 
-// Arms can be hidden: in every figure and every table that has a row for them.
+// Arms can be hidden in every figure and in every table that has a row for them.
 const points = all("svg [data-cell]");
 const arms = new Map(points.map((point) => [point.dataset.arm, point.dataset.variant]));
 if (arms.size > 1) {
@@ -52,7 +52,7 @@ if (arms.size > 1) {
   points[0].closest("figure").before(set);
 }
 
-// A point under the mouse or with the focus shows its joules and its pictures. One tab stop a figure, then arrow keys.
+// A point under the mouse or with focus shows its joules and images. There is one tab stop per figure, then arrow keys.
 const peek = make("div", { className: "peek", id: "peek" });
 const pictures = all("li[data-cell]");
 function show(point, text) {
@@ -99,7 +99,7 @@ for (const picture of new Set(points.map((point) => point.ownerSVGElement))) {
   });
 }
 
-// Paper has no clicks: open what is folded, and fold it again afterwards.
+// Open all folded parts for printing, and fold them again afterwards.
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = all("details:not([open])");
@@ -116,7 +116,7 @@ if (copy && navigator.clipboard) {
       await navigator.clipboard.writeText(JSON.stringify(data, null, 2));
       copy.textContent = "Copied";
     } catch {
-      copy.textContent = "The browser does not allow copying: take result.json";
+      copy.textContent = "The browser does not allow copying: use result.json";
     }
   });
 }

@@ -1,4 +1,4 @@
-"""BudgetFusion (arXiv:2412.05780): predict from the prompt how many denoising steps are worth their energy."""
+"""BudgetFusion (arXiv:2412.05780): predicts from the prompt how many denoising steps are worth their energy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["StepPredictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """`StepPredictor` on demand, since it brings torch."""
+    """Import `StepPredictor` on demand, because it imports torch."""
     if name == "StepPredictor":
         from perjoule_suites.budgetfusion.predictor import StepPredictor
 

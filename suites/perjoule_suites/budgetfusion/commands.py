@@ -35,8 +35,8 @@ def collect(
     ],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
     meter: MeterName = "auto",
-    limit: Annotated[int | None, typer.Option("--limit", help="Take only the first N prompts.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", help="Use only the first N prompts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,12 +86,12 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
     variant: Annotated[str | None, typer.Option(help="The ladder, if the run has several.")] = None,
-    peek: Annotated[int, typer.Option(help="Evaluations to look at before deciding: 0, 1 or 2.")] = 0,
+    peek: Annotated[int, typer.Option(help="Evaluations to use before the decision: 0, 1 or 2.")] = 0,
     rule: Annotated[str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.")] = (
         "equal-marginal"
     ),
-    metric: Annotated[str, typer.Option(help="What the rule optimises; the first collected one by default.")] = "",
-    level: Annotated[float, typer.Option(help="The rule's parameter, e.g. J worth paying for a unit.")] = 100.0,
+    metric: Annotated[str, typer.Option(help="Metric of the rule; by default the first one.")] = "",
+    level: Annotated[float, typer.Option(help="The rule's parameter, e.g. J per unit of quality.")] = 100.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -138,15 +138,13 @@ def evaluate(
     ],
     metric: Annotated[
         str | None,
-        typer.Option(
-            help="Quality held equal; the suite's primary metric by default.", autocompletion=completing.metrics
-        ),
+        typer.Option(help="Metric held equal; by default the suite's primary.", autocompletion=completing.metrics),
     ] = None,
-    at_steps: Annotated[int | None, typer.Option(help="Held at what this rung of the ladder reaches.")] = None,
+    at_steps: Annotated[int | None, typer.Option(help="Step count whose quality is held equal.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what the predicted steps save.
+    """Print the savings of predicted steps.
 
     Savings at equal quality against the fixed ladder and the controls, with paired intervals.
 
@@ -177,14 +175,14 @@ def evaluate(
 def predict(
     predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
-    rule: Annotated[str | None, typer.Option(help="Another rule than the predictor's own.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Another metric for it.")] = None,
-    level: Annotated[float | None, typer.Option(help="Another parameter for it.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's own.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric of the rule.")] = None,
+    level: Annotated[float | None, typer.Option(help="Parameter of the rule.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print the predicted step count of prompts.
 
-    With --json the predicted curves as well.
+    With --json, print the predicted curves too.
 
     Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a grey ground'
     """
@@ -194,7 +192,7 @@ def predict(
     own = loaded.config
     if own.peek:
         raise UsageError(
-            f"{predictor} looks at the first evaluations, so the prompt alone tells nothing; use it in a suite"
+            f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
     asked = loaded.with_rule(
         rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor
@@ -219,7 +217,7 @@ def predict(
 
 
 def _looking(variant: Any, peek: int) -> Any:
-    """The variant with a sampler that a peek can use; it draws the same images."""
+    """Return the variant with a sampler that supports a peek and gives the same images."""
     from dataclasses import replace
 
     if not peek or variant.scheduler == "DPMSolverMultistepScheduler":

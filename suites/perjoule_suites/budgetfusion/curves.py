@@ -1,7 +1,7 @@
-"""Quality against steps, prompt by prompt and seed by seed, read from the run that `collect` made.
+"""Curves of quality over steps, for each prompt and seed, read from the run of `collect`.
 
-The run directory is the data set: its scores are the curves, its trials the price, its images the evidence. Metrics of
-the fidelity track compare with the longest run of the same prompt and seed, as the paper's D-SIM and I-CLIP do.
+The run directory is the data set: its scores are the curves, and its trials give the energy. Metrics of the fidelity
+track compare with the longest run of the same prompt and seed, like the paper's D-SIM and I-CLIP.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LADDER_POLICIES = ("fixed", "shared-start")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """Energy of an image of N steps, base_j + step_j · N in J, and how it came about."""
+    """Energy of an image of N steps, base_j + step_j · N in J, with its provenance."""
 
     base_j: float
     step_j: float
@@ -37,24 +37,24 @@ class StepCost:
     boundary: str
 
     def energy_j(self, steps: NDArray[np.int64]) -> Array:
-        """J/image at each step count."""
+        """Return J/image at each step count."""
         return self.base_j + self.step_j * np.asarray(steps, np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Curves:
-    """What each metric says of each image along the step grid.
+    """Scores of each metric for each image along the step grid.
 
     Attributes:
         variant: The ladder: model, sampler and guidance that the curves belong to.
         prompts: (n,) texts.
-        seeds: How many seeds each prompt has.
-        grid: (g,) step counts, rising.
+        seeds: Number of seeds per prompt.
+        grid: (g,) step counts, increasing.
         metrics: (m,) names; higher is better for all.
         values: (n, seeds, g, m) float64.
-        cost: Fitted to the run's windows.
-        collected_j: What the ladder's images cost, None if nothing was metered.
-        image_count: How many images that were.
+        cost: Energy model fitted to the run's windows.
+        collected_j: Energy of the ladder's images, None if it was not metered.
+        image_count: Number of these images.
         digest: SHA-256 of the pipeline's weights.
     """
 
@@ -70,23 +70,23 @@ class Curves:
     digest: str
 
     def of(self, metric: str) -> Array:
-        """One metric: (n, seeds, g)."""
+        """Return the values of one metric: (n, seeds, g)."""
         return np.asarray(self.values[..., self.metrics.index(metric)], np.float64)
 
 
 def curves_of(run: Run, variant: str | None = None) -> Curves:
-    """The curves in a scored run.
+    """Return the curves of a scored run.
 
     Args:
         run: A run with a fixed ladder.
         variant: Name of the ladder; the only one if None.
 
     Raises:
-        EvidenceError: No such ladder, fewer than three rungs, too few prompts, scores that are missing or NaN, a metric
-            whose lower values are better, or windows without joules.
+        EvidenceError: The ladder does not exist, has fewer than three rungs or too few prompts, scores are missing or
+            NaN, lower values of a metric are better, or windows have no joules.
     """
     ladder = _ladder(run, variant)
-    # a ladder on schedules with a shared start has its step counts as levels
+    # the levels of a ladder on schedules with a shared start are its step counts
     cells = {cell.steps or int(cell.level or 0): cell.cell_id for cell in cells_of(run.suite) if cell.variant == ladder}
     grid = tuple(sorted(cells))
     if len(grid) < 3:
@@ -98,19 +98,18 @@ def curves_of(run: Run, variant: str | None = None) -> Curves:
     metrics = tuple(run.metrics)
     for name, spec in run.metrics.items():
         if spec.direction != "higher":
-            raise EvidenceError(f"{run.path}: metric {name!r}: lower is better; curves are of metrics that rise")
+            raise EvidenceError(f"{run.path}: metric {name!r}: lower is better; curves need the opposite")
     values = np.stack([table.quality[name][:, :, columns] for name in metrics], axis=-1)
     missing = ~np.isfinite(values)
     if missing.any():
         worst = metrics[int(missing.any(axis=(0, 1, 2)).argmax())]
         raise EvidenceError(
-            f"{run.path}: {int(missing.sum())} scores are missing or NaN, of {worst!r} among others: a predictor "
-            f"cannot be made of them; see reason_unscored in scores.parquet, then `perjoule score {run.path}`"
+            f"{run.path}: {int(missing.sum())} scores are missing or NaN, e.g. of {worst!r}: a predictor "
+            f"cannot be trained on them; see reason_unscored in scores.parquet, then `perjoule score {run.path}`"
         )
     if len(values) < LEAST_PROMPTS:
         raise EvidenceError(
-            f"{run.path}: {len(values)} prompts are too few curves to learn from; "
-            f"at least {LEAST_PROMPTS}, better hundreds"
+            f"{run.path}: {len(values)} prompts are too few for training; use at least {LEAST_PROMPTS}, better hundreds"
         )
     trials = run.trials.filter(pl.col("variant") == ladder.name)
     joules = trials["energy_j"].drop_nulls()
@@ -139,15 +138,15 @@ def _ladder(run: Run, name: str | None) -> Variant:
 
 
 def _fit_cost(run: Run, grid: NDArray[np.int64], energy_j: Array) -> StepCost:
-    """Least squares over the rungs' means. Energy is linear in steps: the same work is done once more."""
+    """Fit energy to the rungs' means by least squares; it is linear in steps, because each step does the same work."""
     require_same_device(run)
     known = np.isfinite(energy_j)
     if not known.any(axis=(0, 1)).all():
-        raise EvidenceError(f"{run.path}: a step count has no joules: rules that weigh energy need them all")
+        raise EvidenceError(f"{run.path}: a step count has no joules, but rules about energy need all of them")
     mean_j = np.where(known, energy_j, 0.0).sum((0, 1)) / known.sum((0, 1))
     base_j, step_j = fit_line(grid, mean_j)
     if step_j <= 0:
-        raise EvidenceError(f"{run.path}: more steps did not cost more joules: measure again on a quieter machine")
+        raise EvidenceError(f"{run.path}: more steps did not need more joules: measure again on an idle machine")
     return StepCost(
         base_j=max(base_j, 0.0),
         step_j=step_j,

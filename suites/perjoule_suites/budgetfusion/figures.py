@@ -1,4 +1,4 @@
-"""The study's pictures: curves, steps by kind of prompt, predicted against true t*, and the plane of all arms."""
+"""Figures of the study: curves, steps by kind of prompt, predicted against true t*, and the plane of all arms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perjoule.runs.directory import Run
 from perjoule.types import Role
 from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
 
-# Okabe and Ito's palette, with a marker of its own for each part an arm can play
+# Okabe and Ito's palette, with a marker for each role of an arm
 _LOOKS: dict[Role, tuple[str, str]] = {
     "fixed": ("#000000", "o"),
     "predicted": ("#0072B2", "D"),
@@ -27,7 +27,7 @@ def draw_all(run: Run, folder: Path, metric: str | None = None) -> list[Path]:
 
     Args:
         run: A scored run with a ladder and adaptive arms.
-        folder: Where to put them.
+        folder: Folder of the figures.
         metric: The quality on the axes; the suite's primary metric by default.
     """
     import matplotlib as mpl
@@ -59,13 +59,13 @@ def _ladder(arms: Arms) -> str:
 
 
 def _first_predicted(arms: Arms) -> str:
-    """The first predicted arm on the ladder's own schedules, or the first of all."""
+    """Return the first predicted arm on the ladder's own schedules, or the first of all."""
     names = [name for name in arms.cells if arms.variant(name).role == "predicted"]
     return next((name for name in names if shared_start(arms.variant(name)) == 1), names[0])
 
 
 def _categories(arms: Arms) -> dict[str, list[int]]:
-    """Kind of prompt -> rows of the grid."""
+    """Return the rows of the grid by kind of prompt."""
     kinds = {prompt.prompt_id: prompt.category for prompt in arms.run.prompt_set}
     found: dict[str, list[int]] = {}
     for row, prompt in enumerate(arms.grid.prompts):
@@ -74,7 +74,7 @@ def _categories(arms: Arms) -> dict[str, list[int]]:
 
 
 def _curves(arms: Arms) -> Any:
-    """Mean curves of each kind of prompt along the ladder, one panel a metric."""
+    """Draw the mean curves of each kind of prompt along the ladder, one panel per metric."""
     name = _ladder(arms)
     metrics = [m for m in ("iclip", "cvvdp", "scene") if m in arms.run.metrics] or list(arms.run.metrics)[:3]
     figure, panels = _figure(3.6 * len(metrics), 3.2, len(metrics))
@@ -94,7 +94,7 @@ def _curves(arms: Arms) -> Any:
 
 
 def _steps(arms: Arms) -> Any:
-    """Steps that the first predicted arm gave each kind of prompt, one panel a level."""
+    """Draw the steps of the first predicted arm for each kind of prompt, one panel per level."""
     name = _first_predicted(arms)
     cells = arms.cells[name]
     figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))
@@ -117,7 +117,7 @@ def _steps(arms: Arms) -> Any:
 
 
 def _frontier(arms: Arms, metric: str) -> Any:
-    """Energy against quality for every arm of the ladder's family: as run, and if equal steps always filled a batch."""
+    """Draw energy against quality for every arm of the ladder's family: as run, and with full batches."""
     figure, panels = _figure(11.0, 4.6, 2)
     titles = ("as run", "if equal steps always filled a batch")
     for panel, basis, title in zip(panels, (arms, with_full_batches(arms)), titles, strict=True):
@@ -136,7 +136,7 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
         variant = arms.variant(name)
         same = variant.family_name == ladder.family_name
         if not same and arms.run.metrics[metric].track == "fidelity":
-            continue  # a full-reference score of another model stands on another scale
+            continue  # a full-reference score of another model has another scale
         colour, marker = _LOOKS[variant.role]
         colour = next(colours, colour) if variant.role == "predicted" else colour
         columns = arms.columns(name)
@@ -144,7 +144,7 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
         quality = np.nanmean(arms.quality(metric)[:, :, columns], axis=(0, 1))
         line = "-" if variant.role == "fixed" else "--" if len(columns) > 1 else "none"
         panel.plot(energy, quality, line, marker=marker, color=colour, label=name, ms=5, lw=1)
-    # the first two rungs are far below everything that is of interest
+    # the first two rungs are far below the interesting range
     steep = np.sort(np.nanmean(arms.quality(metric)[:, :, arms.columns(ladder.name)], axis=(0, 1)))
     top = steep[-1] + 0.05 * (steep[-1] - steep[len(steep) // 4])
     panel.set_ylim(steep[len(steep) // 4] - 0.2 * (steep[-1] - steep[len(steep) // 4]), top)
@@ -159,7 +159,7 @@ def _plane(panel: Any, arms: Arms, metric: str) -> None:
 
 
 def _predicted_and_true(arms: Arms) -> Any:
-    """Steps taken against those that the true curves call for, one panel a level of the first equal-marginal arm."""
+    """Draw actual against ideal steps (from true curves), one panel per level of the first equal-marginal arm."""
     name = _first_predicted(arms)
     cells = arms.cells[name]
     figure, panels = _figure(2.5 * len(cells), 2.8, len(cells))

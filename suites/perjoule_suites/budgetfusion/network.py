@@ -1,11 +1,11 @@
-"""The predictor's network: token states, and what was seen on the way if anything, to quality along the step grid.
+"""The predictor's network: from token states, and latents of a peek, to quality along the step grid.
 
     text states (n, tokens, width) ─ linear ─ BiLSTM ─ attention pool ─┐
     predicted clean latents (n, c, h, w) ─ two convolutions ─ pool ────┼─ MLP for each step ─► (n, g, m)
     log2 of the steps (g,) ─ sines and cosines ────────────────────────┘
 
-The BiLSTM over the prompt and the curves as a time series are the paper's; the sizes are ours, since it does not say
-any. One network serves any grid, because the number of steps is an input.
+The BiLSTM over the prompt and the curves as a time series are the paper's; the sizes are ours, because it states
+none. The network works for any grid, because the number of steps is an input.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Shape:
 
     Attributes:
         text_width: Channels of the text encoder's token states.
-        metrics: How many curves come out.
+        metrics: Number of curves.
         hidden: Channels of the LSTM in each direction.
-        latent_channels: Channels of the latents that a peek shows; 0 for a predictor that sees the prompt only.
-        dropout: While training.
+        latent_channels: Channels of the latents of a peek; 0 for a predictor that uses only the prompt.
+        dropout: Dropout during training.
     """
 
     text_width: int
@@ -39,10 +39,10 @@ class Shape:
 
 
 class CurveNet(nn.Module):
-    """See the module's drawing."""
+    """The network in the module's diagram."""
 
     def __init__(self, shape: Shape) -> None:
-        """Random weights."""
+        """Create the network with random weights."""
         super().__init__()
         hidden, seen = shape.hidden, 2 * shape.hidden
         self.project = nn.Linear(shape.text_width, hidden)
@@ -64,26 +64,26 @@ class CurveNet(nn.Module):
         )
 
     def read(self, states: torch.Tensor) -> torch.Tensor:
-        """Prompts to vectors. (n, tokens, width) -> (n, 2 hidden)."""
+        """Encode prompts as vectors. (n, tokens, width) -> (n, 2 hidden)."""
         tokens, _ = self.lstm(F.silu(self.project(states)))
         weights = self.attention(tokens).softmax(1)
         pooled: torch.Tensor = (weights * tokens).sum(1)
         return pooled
 
     def forward(self, text: torch.Tensor, steps: torch.Tensor, latents: torch.Tensor | None = None) -> torch.Tensor:
-        """Curves in units of their spread over the training set.
+        """Return curves in units of their spread over the training set.
 
         Args:
-            text: (n, 2 hidden), as `read` gives it.
+            text: (n, 2 hidden), the result of `read`.
             steps: (g,) step counts.
-            latents: (n, c, h, w) predicted clean latents, for a network that peeks.
+            latents: (n, c, h, w) predicted clean latents, for a network with a peek.
 
         Returns:
             (n, g, m).
         """
         if self.look is not None:
             if latents is None:
-                raise ValueError("this predictor looks at latents, and got none")
+                raise ValueError("this predictor needs latents")
             found = self.look(latents)
             text = torch.cat([text, found.mean((2, 3)), found.flatten(2).std(2)], dim=1)
         mixed = self.mix(self.dropout(text))
@@ -92,7 +92,7 @@ class CurveNet(nn.Module):
 
 
 def _step_features(steps: torch.Tensor) -> torch.Tensor:
-    """(g,) -> (g, 16): sines and cosines of log2 N at eight wavelengths, the longest of 16 octaves."""
+    """Return (g, 16) sines and cosines of log2 N at eight wavelengths, the longest of 16 octaves."""
     octaves = steps.float().log2()[:, None]
     frequencies = 2 * torch.pi / 16 * 1.5 ** torch.arange(_STEP_FEATURES // 2)
     return torch.cat([(octaves * frequencies).sin(), (octaves * frequencies).cos()], dim=1)

@@ -1,4 +1,4 @@
-"""Looking at the first evaluations before deciding how many there will be, at not one evaluation more.
+"""Uses the first evaluations to decide the number of steps, without additional evaluations.
 
     evaluation      1        2        3        4   …
     3 steps      t = 999     916      457
@@ -6,14 +6,13 @@
                  └── the same for all ──┘
                      predicted clean latent ─► predictor ─► N ─► the rest of schedule N
 
-With trailing spacing every schedule begins at the last timestep, so the first evaluation is shared as it is (k = 1). At
-zero terminal SNR it sees pure noise and knows little of what the seed will bring. For k = 2 the schedules are made to
-share their second timestep as well, one twelfth below the first. A long first step would be cheap to share but ends
-elsewhere than the reference (999 to 666: 6 steps at an `iclip` of .957); a short one does no harm to few steps (999 to
-916: .998, where trailing spacing has .990).
+With trailing spacing every schedule begins at the last timestep, so the first evaluation is shared (k = 1). At zero
+terminal SNR its input is pure noise, and it shows little of the effect of the seed. For k = 2 the schedules also share
+their second timestep, one twelfth below the first. A long first step changes the image (999 to 666: 6 steps at an
+`iclip` of .957); a short one does not harm schedules of few steps (999 to 916: .998, where trailing spacing has .990).
 
-The sampler is first order and deterministic (DDIM, as DPM-Solver++ of order 1), so a step depends on nothing before it,
-and the images are those that the same schedule gives without a look.
+The sampler is first order and deterministic (DDIM, as DPM-Solver++ of order 1), so a step does not depend on
+earlier steps, and the images are the same as without the decision in between.
 """
 
 from __future__ import annotations
@@ -33,18 +32,16 @@ SECOND_SHARE = 11 / 12
 
 
 def shared_schedule(steps: int, shared: int, train_timesteps: int = 1000) -> list[int]:
-    """Timesteps of `steps` evaluations, falling, of which the first `shared` are the same for every number of steps.
+    """Return descending timesteps of `steps` evaluations; the first `shared` are the same for every number of steps.
 
     shared = 1: trailing spacing (arXiv:2305.08891). shared = 2: 999 and 916, then trailing spacing from
-    there; for twelve steps it is trailing spacing, but for rounding.
+    there; for twelve steps it equals trailing spacing except for rounding.
 
     Raises:
-        ValueError: Fewer steps than are shared, or `shared` not 1 or 2.
+        ValueError: There are fewer steps than `shared`, or `shared` is not 1 or 2.
     """
     if not 1 <= shared <= MOST_SHARED or steps < shared:
-        raise ValueError(
-            f"{steps} steps that share {shared}: 1 or {MOST_SHARED} shared, and no more than there are steps"
-        )
+        raise ValueError(f"{steps} steps that share {shared}: share 1 or {MOST_SHARED}, and at most all steps")
     if shared == 1:
         return [round(train_timesteps * (1 - i / steps)) - 1 for i in range(steps)]
     second = round(train_timesteps * SECOND_SHARE)
@@ -53,12 +50,12 @@ def shared_schedule(steps: int, shared: int, train_timesteps: int = 1000) -> lis
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Glimpse:
-    """What is known after the shared evaluations of n images.
+    """State after the shared evaluations of n images.
 
     Attributes:
-        clean: (n, c, h, w) the predicted clean latents.
-        sample: (n, c, h, w) the noisy latents that the last shared evaluation saw.
-        output: (n, c, h, w) what it said, guidance applied.
+        clean: (n, c, h, w) predicted clean latents.
+        sample: (n, c, h, w) noisy latents before the last shared evaluation.
+        output: (n, c, h, w) its output, with guidance.
     """
 
     clean: torch.Tensor
@@ -67,25 +64,25 @@ class Glimpse:
 
 
 def require_one_step_sampler(pipeline: Any, where: str) -> None:
-    """Raise SuiteError unless a step of the pipeline's scheduler depends on nothing before it."""
+    """Raise SuiteError if a step of the pipeline's scheduler depends on earlier steps."""
     if getattr(pipeline, "text_encoder_2", None) is not None:
         raise SuiteError(
-            f"{where}: a look at the first evaluations is for Stable Diffusion 1 and 2: a {type(pipeline).__name__} "
-            "decodes and conditions in other ways"
+            f"{where}: a peek works only with Stable Diffusion 1 and 2, not with {type(pipeline).__name__}, which has "
+            "another decoder and conditioning"
         )
     scheduler = pipeline.scheduler
     if type(scheduler).__name__ != "DPMSolverMultistepScheduler" or scheduler.config.solver_order != 1:
         raise SuiteError(
-            f"{where}: the schedule is set while the image is drawn, which needs a first-order deterministic sampler "
-            "that takes timesteps: scheduler = 'DPMSolverMultistepScheduler', scheduler_args = {solver_order = 1}, "
-            f"which is DDIM, and not {type(scheduler).__name__}"
+            f"{where}: a peek sets the schedule during generation, which needs a first-order deterministic sampler "
+            "with custom timesteps: scheduler = 'DPMSolverMultistepScheduler', scheduler_args = {solver_order = 1}, "
+            f"which is DDIM, instead of {type(scheduler).__name__}"
         )
 
 
 def glimpse(
     generator: DiffusersGenerator, encoded: dict[str, Any], prompts: Sequence[str], seeds: Sequence[int], shared: int
 ) -> Glimpse:
-    """The shared evaluations. encoded: of `DiffusersGenerator.encode`."""
+    """Do the shared evaluations. encoded: result of `DiffusersGenerator.encode`."""
     scheduler = generator.pipeline.scheduler
     seen: dict[str, torch.Tensor] = {}
     step = scheduler.step
@@ -98,7 +95,7 @@ def glimpse(
     arguments = _arguments(generator, encoded, prompts, seeds) | {"timesteps": times, "output_type": "latent"}
     scheduler.step = watched
     try:
-        # a schedule that ends here steps to the clean latent that is predicted here
+        # a schedule that ends here returns the clean latent that is predicted here
         clean = generator.pipeline(**arguments).images
     finally:
         del scheduler.step
@@ -114,14 +111,14 @@ def go_on(
     steps: int,
     shared: int,
 ) -> Images:
-    """The rest of the schedule of `steps` evaluations, from what was seen. -> (n, h, w, 3) uint8."""
+    """Do the rest of the schedule of `steps` evaluations. -> (n, h, w, 3) uint8."""
     pipeline = generator.pipeline
     scheduler = pipeline.scheduler
     times = shared_schedule(steps, shared, scheduler.config.num_train_timesteps)
     if steps == shared:
         return generator.as_uint8(_decoded(pipeline, seen.clean))
     scheduler.set_timesteps(timesteps=times, device=pipeline.device)
-    # the last shared step again, now to the next timestep of this schedule: arithmetic, not an evaluation
+    # repeats the last shared step to the next timestep of this schedule, without an evaluation
     latents = scheduler.step(seen.output, scheduler.timesteps[shared - 1], seen.sample).prev_sample
     arguments = _arguments(generator, encoded, prompts, seeds) | {"timesteps": times[shared:], "latents": latents}
     return generator.call(arguments)
@@ -135,7 +132,7 @@ def draw_shared(
     shared: int,
     encoded: dict[str, Any] | None = None,
 ) -> Images:
-    """The same schedule without a look, in one pipeline call. -> (n, h, w, 3) uint8. encoded: what was read already."""
+    """Do the same schedule in one pipeline call. -> (n, h, w, 3) uint8. encoded: encoded prompts."""
     times = shared_schedule(steps, shared, generator.pipeline.scheduler.config.num_train_timesteps)
     if encoded is not None:
         return generator.call(_arguments(generator, encoded, prompts, seeds) | {"timesteps": times})
@@ -155,6 +152,6 @@ def _arguments(
 
 @torch.no_grad()
 def _decoded(pipeline: Any, latents: torch.Tensor) -> Any:
-    """The pipeline's own last lines: decode and denormalise. -> (n, h, w, 3) in 0..1."""
+    """Decode and denormalise, like the end of the pipeline's call. -> (n, h, w, 3) in 0..1."""
     pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
     return pipeline.image_processor.postprocess(pixels, output_type="np", do_denormalize=[True] * len(latents))

@@ -1,17 +1,17 @@
-"""Step policies for suites: predict, decide, draw, all inside the energy window.
+"""Step policies for suites, which predict, decide and generate inside the energy window.
 
     policy             policy_args                                                        a level is
     budgetfusion       predictor, rule, metric, miss_rate, control, control_seed, shared  the rule's parameter
-    budgetfusion-peek  the same but `shared`, with a predictor that peeks                 the rule's parameter
+    budgetfusion-peek  the same without `shared`, and a predictor with a peek             the rule's parameter
     shared-start       shared                                                             a number of steps
 
-`shared`: how many first timesteps the schedules of all numbers of steps have in common (`peek.shared_schedule`).
+`shared`: number of first timesteps that all schedules have in common (`peek.shared_schedule`).
 
 A window's images of equal steps share pipeline calls of up to `batch_size` images, so with several batches in a window
 (`protocol.images_per_window`) few calls are left half full.
 
-`control` replaces what the predictor knows, and nothing of what it costs: `mean` gives every prompt the training mean,
-`length` sees the number of tokens only, `shuffled` deals the decisions out to other prompts of the run.
+`control` replaces the predictor's information, but keeps its cost: `mean` uses the training mean for every prompt,
+`length` uses only the number of tokens, `shuffled` assigns the decisions to other prompts of the run.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class PolicyArguments:
 
     Attributes:
         predictor: Folder, hub id or `builtin:NAME`.
-        rule: See `rules.RULES`.
-        metric: What the rule optimises or promises; the predictor's own choice if empty.
-        miss_rate: Of the quality floor.
+        rule: A key of `rules.RULES`.
+        metric: Metric of the rule; the predictor's default if empty.
+        miss_rate: Rate of the quality floor.
         control: One of `CONTROLS`.
-        control_seed: Of the shuffling.
-        shared: 1 or 2 draws on schedules with a shared start; 0 keeps the scheduler's own spacing. A peek shares what
-            its predictor looks at.
+        control_seed: Seed of the shuffling.
+        shared: 1 or 2 uses schedules with a shared start; 0 keeps the scheduler's own spacing. A peek shares the
+            evaluations that its predictor uses.
     """
 
     predictor: str
@@ -62,22 +62,22 @@ class PolicyArguments:
 
 
 class PredictedSteps:
-    """BudgetFusion: the prompt decides. Images of equal steps share pipeline calls."""
+    """BudgetFusion, which decides from the prompt. Images of equal steps share pipeline calls."""
 
     def __init__(self, cell: Cell, where: str) -> None:
-        """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
+        """Create the policy; the predictor is read in `prepare`. Raises SuiteError for invalid arguments."""
         self._arguments = arguments = read_arguments(cell, where)
         if arguments.shared not in (0, 1, peek.MOST_SHARED):
-            raise SuiteError(f"{where}.policy_args.shared = {arguments.shared!r}: 0, 1 or {peek.MOST_SHARED}")
+            raise SuiteError(f"{where}.policy_args.shared = {arguments.shared!r}: must be 0, 1 or {peek.MOST_SHARED}")
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
         self._dealt: dict[str, int] = {}
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
-        """Load the predictor onto this pipeline's text encoder; for the shuffled control, deal out the decisions."""
+        """Load the predictor for this pipeline's text encoder; for the shuffled control, assign the decisions."""
         self._predictor = predictor = _prepared(self._arguments, self._level, generator, self._where)
         if predictor.config.peek:
-            raise SuiteError(f"{self._where}.policy_args.predictor: it peeks; set policy = 'budgetfusion-peek'")
+            raise SuiteError(f"{self._where}.policy_args.predictor: it needs a peek; set policy = 'budgetfusion-peek'")
         if self._arguments.shared:
             assert isinstance(generator, DiffusersGenerator)
             peek.require_one_step_sampler(generator.pipeline, self._where)
@@ -91,7 +91,7 @@ class PredictedSteps:
             self._dealt = dict(zip(prompts, steps, strict=True))
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """Read the prompts once, decide, draw group by group."""
+        """Read the prompts once, decide, and generate group by group."""
         assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor = self._predictor
         generator.take_counts()
@@ -114,30 +114,30 @@ class PredictedSteps:
 
 
 class PeekedSteps:
-    """The prompt and the first evaluations decide."""
+    """BudgetFusion with a peek, which decides from the prompt and the first evaluations."""
 
     def __init__(self, cell: Cell, where: str) -> None:
-        """Raises SuiteError for arguments that cannot be used; the predictor is read in `prepare`."""
+        """Create the policy; the predictor is read in `prepare`. Raises SuiteError for invalid arguments."""
         self._arguments = read_arguments(cell, where)
         if self._arguments.control == "shuffled":
             raise SuiteError(
                 f"{where}.policy_args.control: a peek decides per image; shuffle a prompt's decisions instead"
             )
         if self._arguments.shared:
-            raise SuiteError(f"{where}.policy_args.shared: a peek shares what its predictor looks at; remove the key")
+            raise SuiteError(f"{where}.policy_args.shared: a peek sets it by its predictor; remove the key")
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
-        """Load the predictor onto this pipeline's text encoder."""
+        """Load the predictor for this pipeline's text encoder."""
         self._predictor = _prepared(self._arguments, self._level, generator, self._where)
         if not self._predictor.config.peek:
-            raise SuiteError(f"{self._where}.policy_args.predictor: it does not peek; set policy = 'budgetfusion'")
+            raise SuiteError(f"{self._where}.policy_args.predictor: it has no peek; set policy = 'budgetfusion'")
         assert isinstance(generator, DiffusersGenerator)
         peek.require_one_step_sampler(generator.pipeline, self._where)
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """Read the prompts, make the shared evaluations, decide, go on group by group."""
+        """Read the prompts, do the shared evaluations, decide, and continue group by group."""
         assert isinstance(generator, DiffusersGenerator) and self._predictor is not None  # noqa: PT018
         predictor, shared = self._predictor, self._predictor.config.peek
         generator.take_counts()
@@ -165,18 +165,18 @@ class PeekedSteps:
 
 
 class SharedStart:
-    """A fixed ladder on the schedules that a peek uses, so that their own price is known."""
+    """A fixed ladder on the schedules of a peek, to measure their energy."""
 
     def __init__(self, cell: Cell, where: str) -> None:
-        """Raises SuiteError for a level that is no number of steps."""
+        """Create the policy. Raises SuiteError for a level that is not a number of steps."""
         unknown = set(cell.variant.policy_args) - {"shared"}
         if unknown:
             raise SuiteError(f"{where}.policy_args: unknown key {min(unknown)!r}; known: shared")
         self._shared, level = cell.variant.policy_args.get("shared", 2), _level(cell, where)
         if self._shared not in (1, 2):
-            raise SuiteError(f"{where}.policy_args.shared = {self._shared!r}: 1 or 2")
+            raise SuiteError(f"{where}.policy_args.shared = {self._shared!r}: must be 1 or 2")
         if level != int(level) or not self._shared <= level <= 1000:
-            raise SuiteError(f"{where}.levels: {level:g}: a number of steps, from {self._shared} to 1000")
+            raise SuiteError(f"{where}.levels: {level:g}: must be a number of steps from {self._shared} to 1000")
         self._steps, self._batch_size, self._where = int(level), cell.batch_size, where
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
@@ -185,7 +185,7 @@ class SharedStart:
         peek.require_one_step_sampler(generator.pipeline, self._where)
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
-        """One pipeline call for each batch."""
+        """Generate the images with one pipeline call per batch."""
         assert isinstance(generator, DiffusersGenerator)
         generator.take_counts()
 
@@ -242,7 +242,7 @@ def _prepared(arguments: PolicyArguments, level: float, generator: ImageGenerato
 
 def _level(cell: Cell, where: str) -> float:
     if cell.level is None:
-        raise SuiteError(f"{where}.levels is empty: a step policy needs a level for each cell")
+        raise SuiteError(f"{where}.levels is empty: a step policy needs a level per cell")
     return cell.level
 
 
@@ -261,7 +261,7 @@ def _grouped(
     draw: Callable[[list[int], int], Images],
     batch_size: int | None,
 ) -> Generation:
-    """Draw the images of equal steps together, at most `batch_size` at a time, and put them back in order."""
+    """Generate images of equal steps together, at most `batch_size` at a time, and return them in order."""
     groups: dict[int, list[int]] = defaultdict(list)
     for row, n in enumerate(steps):
         groups[n].append(row)

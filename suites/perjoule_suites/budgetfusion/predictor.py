@@ -1,10 +1,10 @@
-"""`StepPredictor`: from a prompt to curves, and from curves to a number of steps.
+"""`StepPredictor` predicts curves from a prompt, and chooses a number of steps from the curves.
 
     predictor = StepPredictor.from_pretrained("builtin:steps-tiny", pipeline=pipe)
     steps = predictor.steps_for(["a large red circle on a white ground"])[0]
     image = pipe("a large red circle on a white ground", num_inference_steps=steps).images[0]
 
-It reads what the pipeline's own text encoder makes of the prompt, and it is good for that encoder alone.
+Its input is the output of the pipeline's own text encoder, so it works only with that encoder.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ _MOST_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorConfig:
-    """What a predictor was made for, as written to `predictor.json`.
+    """Properties of a predictor, stored in `predictor.json`.
 
     Attributes:
-        model: Pipeline that the curves came from, as the suite named it.
+        model: Pipeline of the curves, as named in the suite.
         model_digest: SHA-256 of that pipeline's weights.
         text_encoder_digest: See `text_encoder_digest`.
-        scheduler: Of that pipeline.
+        scheduler: Scheduler of that pipeline.
         guidance: Classifier-free guidance scale.
-        grid: Step counts that may be chosen, rising.
+        grid: Possible step counts, increasing.
         metrics: Names of the curves.
-        peek: Denoiser evaluations that are looked at before the choice; 0 for the prompt alone.
+        peek: Denoiser evaluations that are used before the choice; 0 for the prompt alone.
         base_j: Energy of an image of N steps is base_j + step_j · N, in J.
         step_j: See `base_j`.
-        provenance: Of those joules.
-        boundary: Of those joules.
+        provenance: Provenance of those joules.
+        boundary: Boundary of those joules.
         hidden: Size of the network.
         latent_channels: See `Shape`.
-        prompts: How many prompts it was trained on.
-        seeds: How many seeds each had.
-        collected_j: What their images cost, None if nothing was metered.
+        prompts: Number of training prompts.
+        seeds: Number of seeds per prompt.
+        collected_j: Energy of their images, None if it was not metered.
         rule: Default rule, see `rules.RULES`.
         metric: Default metric of the rule.
         level: Default parameter of the rule.
-        miss_rate: Of the quality floor.
-        calibration_seeds: How many seeds each calibration prompt had; None in files of earlier versions.
-        schema: Of this file.
+        miss_rate: Rate of the quality floor.
+        calibration_seeds: Number of seeds per calibration prompt; None in files of earlier versions.
+        schema: Schema of this file.
     """
 
     model: str
@@ -91,14 +91,14 @@ class PredictorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labels:
-    """Statistics of the training curves and what came true on the calibration prompts; all float32.
+    """Statistics of the training curves, and forecasts and true values of the calibration prompts; all float32.
 
     Attributes:
-        mean: (g, m) mean curve; also the control that predicts it for everyone.
+        mean: (g, m) mean curve; also the control that predicts it for every prompt.
         spread: (g, m) standard deviation between images.
-        length: (g, m, 3) coefficients of 1, L and L², L the number of tokens: the control that sees the length only.
-        predicted: (n, g, m) forecasts of n calibration images, the seeds of a prompt one after the other.
-        true: (n, g, m) what came true.
+        length: (g, m, 3) coefficients of 1, L and L², L the number of tokens: the control that uses only the length.
+        predicted: (n, g, m) forecasts of n calibration images, with the seeds of a prompt in sequence.
+        true: (n, g, m) true values.
     """
 
     mean: NDArray[np.float32]
@@ -113,11 +113,11 @@ class StepPredictor:
     """A trained predictor with the text encoder that it reads.
 
     Attributes:
-        config: What it is and what it was made for.
+        config: Its properties.
         network: The network.
         labels: Statistics and calibration.
-        tokenizer: Of the pipeline.
-        text_encoder: Of the pipeline; the first one, if it has several.
+        tokenizer: Tokenizer of the pipeline.
+        text_encoder: Text encoder of the pipeline; the first one, if it has several.
         pipeline: The pipeline itself, if there is one: it reads prompts with all of its encoders.
         source: `network`, or one of the controls: `mean` curve for all, or a curve of the prompt's `length`.
     """
@@ -137,7 +137,7 @@ class StepPredictor:
         digest = text_encoder_digest(*clip_encoders(self.pipeline, self.text_encoder))
         if digest != config.text_encoder_digest:
             raise EvidenceError(
-                f"the predictor was made for the text encoder {config.text_encoder_digest[:12]} of {config.model}, and "
+                f"the predictor was trained for text encoder {config.text_encoder_digest[:12]} of {config.model}, but "
                 f"this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a predictor for this one"
             )
         rule = make_rule(config.rule, config.metric, config.level, config.miss_rate, where="predictor")
@@ -151,12 +151,12 @@ class StepPredictor:
 
         Args:
             source: Folder, hub id, or `builtin:NAME`.
-            pipeline: The diffusers pipeline whose text encoder it shares; without it, that part of the pipeline that
-                it was made for is loaded.
+            pipeline: The diffusers pipeline whose text encoder it shares; without it, the text encoder of its own
+                pipeline is loaded.
 
         Raises:
-            UsageError: No predictor there, or a damaged one.
-            EvidenceError: It was made for another text encoder (names both digests).
+            UsageError: The predictor does not exist or is damaged.
+            EvidenceError: It was trained for another text encoder (the message names both digests).
         """
         folder = _folder(str(source))
         config, network, labels = _read(folder)
@@ -183,19 +183,19 @@ class StepPredictor:
     def with_rule(
         self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = ""
     ) -> StepPredictor:
-        """The same predictor under another rule; see `rules.make_rule` for what is raised."""
+        """Return the predictor with another rule; see `rules.make_rule` for exceptions."""
         make_rule(rule, metric, level, miss_rate, where=where)
-        self.calibration.forecast.of(metric)  # an unknown metric is found out here and not in a window
+        self.calibration.forecast.of(metric)  # raises for an unknown metric now instead of in a window
         config = replace(self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate)
         return replace(self, config=config)
 
     def as_control(self, source: Source) -> StepPredictor:
-        """The same rule on curves of a control instead of the network's."""
+        """Return the same rule on curves of a control instead of the network's."""
         return replace(self, source=source)
 
     @property
     def calibration(self) -> Calibration:
-        """Forecasts of prompts that were not trained on, and what came true."""
+        """Forecasts and true values of prompts outside the training set."""
         return Calibration(
             forecast=self._forecast(self.labels.predicted.astype(np.float64)),
             truth=self.labels.true.astype(np.float64),
@@ -203,40 +203,40 @@ class StepPredictor:
         )
 
     def _calibration_prompts(self) -> NDArray[np.intp] | None:
-        """(n,) the prompt of each calibration image; None if neither the file nor the forecasts tell."""
+        """Prompt of each calibration image (n,); None if neither the file nor the forecasts show it."""
         images, seeds = len(self.labels.predicted), self.config.calibration_seeds
         if seeds is not None:
             return np.arange(images) // seeds
         if self.config.peek:
             return None
-        # what reads the prompt alone forecasts the same for all of its seeds
+        # a predictor without a peek gives the same forecast for all seeds of a prompt
         changes = (np.diff(self.labels.predicted, axis=0) != 0).any((1, 2))
         return np.concatenate([[0], np.cumsum(changes)]).astype(np.intp)[:images]
 
     def steps_for(self, prompts: Sequence[str]) -> list[int]:
-        """One step count per prompt, by the default rule.
+        """Return one step count per prompt, by the default rule.
 
         Raises:
-            UsageError: A prompt that is no text, is empty, or has more than 20,000 characters; or a predictor that
-                peeks, which cannot know before the first evaluation.
+            UsageError: A prompt is not a text, is empty, or has more than 20,000 characters; or the predictor has a
+                peek and needs the first evaluations.
         """
         if self.config.peek:
-            raise UsageError("this predictor looks at the first evaluations: use the step policy budgetfusion-peek")
+            raise UsageError("this predictor needs the first evaluations: use the step policy budgetfusion-peek")
         if not prompts:
             return []
         return self.choose(self.forecast(self.states(prompts), self.token_counts(prompts)))
 
     def curves_for(self, prompts: Sequence[str]) -> Forecast:
-        """Predicted curves, see `steps_for` for what is raised."""
+        """Return predicted curves; see `steps_for` for exceptions."""
         return self.forecast(self.states(prompts), self.token_counts(prompts))
 
     def choose(self, forecast: Forecast) -> list[int]:
-        """The default rule's step count for each forecast."""
+        """Return the default rule's step count for each forecast."""
         return [int(self.config.grid[i]) for i in self._rule.choose(forecast, self.calibration)]
 
     @torch.inference_mode()
     def states(self, prompts: Sequence[str]) -> torch.Tensor:
-        """What the pipeline reads of each prompt. -> (n, tokens, width)."""
+        """Return the pipeline's encoding of each prompt: (n, tokens, width)."""
         check_prompts(prompts)
         if self.pipeline is not None:
             read: torch.Tensor = encode_prompts(self.pipeline, prompts, guided=False)["prompt_embeds"]
@@ -249,7 +249,7 @@ class StepPredictor:
         return found
 
     def token_counts(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens of each prompt, as far as the text encoder reads. -> (n,)."""
+        """Return the number of tokens of each prompt, up to the text encoder's limit: (n,)."""
         most = self.tokenizer.model_max_length
         return np.array([len(ids) for ids in self.tokenizer(list(prompts), truncation=True, max_length=most).input_ids])
 
@@ -257,7 +257,7 @@ class StepPredictor:
     def forecast(
         self, states: torch.Tensor, token_counts: NDArray[np.int64], latents: torch.Tensor | None = None
     ) -> Forecast:
-        """Predicted curves.
+        """Return predicted curves.
 
         Args:
             states: (n, tokens, width) token states.
@@ -288,23 +288,23 @@ class StepPredictor:
 
 
 def read_config(source: str) -> PredictorConfig:
-    """What the predictor at a folder, hub id or `builtin:NAME` was made for. Raises UsageError."""
+    """Return the properties of the predictor at a folder, hub id or `builtin:NAME`. Raises UsageError."""
     return _read(_folder(source))[0]
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise UsageError for what is no prompt."""
+    """Raise UsageError for an invalid prompt."""
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise UsageError(f"prompt {index}: {type(prompt).__name__} is no text")
+            raise UsageError(f"prompt {index}: {type(prompt).__name__} is not a text")
         if not prompt.strip():
-            raise UsageError(f"prompt {index} is empty: there is nothing to predict from")
+            raise UsageError(f"prompt {index} is empty: a prediction needs a text")
         if len(prompt) > _MOST_CHARACTERS:
             raise UsageError(f"prompt {index} has {len(prompt):,} characters: at most {_MOST_CHARACTERS:,}")
 
 
 def text_encoder_digest(*encoders: Any) -> str:
-    """SHA-256 of the weights as they are in memory, in float32; what was loaded in half precision has another one."""
+    """Return the SHA-256 of the weights in memory, in float32; weights loaded in half precision have another digest."""
     digest = hashlib.sha256()
     for encoder in encoders:
         for name, tensor in sorted(encoder.state_dict().items()):
@@ -314,7 +314,7 @@ def text_encoder_digest(*encoders: Any) -> str:
 
 
 def clip_encoders(pipeline: Any, first: Any) -> list[Any]:
-    """The CLIP encoders that tell pipelines apart; a T5 beside them takes minutes to hash and is the same in all."""
+    """Return the CLIP encoders, which distinguish pipelines; an additional T5 is the same in all and slow to hash."""
     second = getattr(pipeline, "text_encoder_2", None)
     return [first] if second is None else [first, second]
 
@@ -326,9 +326,9 @@ def _folder(source: str) -> Path:
 
         try:
             folder = Path(snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG]))
-        except Exception as error:  # the hub raises many kinds
+        except Exception as error:  # the hub raises many types
             raise UsageError(
-                f"step predictor {source!r} cannot be had: {str(error).strip().splitlines()[0]}"
+                f"step predictor {source!r} could not be downloaded: {str(error).strip().splitlines()[0]}"
             ) from error
     return folder
 
@@ -357,18 +357,18 @@ def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
         labels = Labels(**{k.removeprefix("labels."): v for k, v in tensors.items() if k.startswith("labels.")})
     except UsageError:
         raise
-    except Exception as error:  # JSON, safetensors, torch: each raises its own
+    except Exception as error:  # JSON, safetensors and torch raise many types
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{folder}: no step predictor can be read here: {first}") from error
+        raise UsageError(f"{folder}: cannot read a step predictor from this folder: {first}") from error
     seeds = config.calibration_seeds
     if seeds is not None and (seeds < 1 or len(labels.predicted) % seeds):
         raise UsageError(
-            f"{folder / _CONFIG}: calibration_seeds = {seeds}: {len(labels.predicted)} calibration images are not that "
-            "many for each prompt"
+            f"{folder / _CONFIG}: calibration_seeds = {seeds}: {len(labels.predicted)} calibration images are not "
+            "a multiple of that"
         )
     wanted = (len(config.grid), len(config.metrics))
     if labels.mean.shape != wanted or labels.predicted.shape[1:] != wanted or labels.true.shape[1:] != wanted:
-        raise UsageError(f"{folder}: {_CONFIG} speaks of {wanted} steps and metrics, {_WEIGHTS} of {labels.mean.shape}")
+        raise UsageError(f"{folder}: {_CONFIG} has {wanted} steps and metrics, but {_WEIGHTS} has {labels.mean.shape}")
     return config, network, labels
 
 
@@ -381,7 +381,7 @@ def _load_encoder(config: PredictorConfig, folder: Path) -> tuple[Any, Any]:
             CLIPTokenizer.from_pretrained(model, subfolder="tokenizer"),
             CLIPTextModel.from_pretrained(model, subfolder="text_encoder", dtype=torch.float32).eval(),
         )
-    except Exception as error:  # transformers and the hub raise many kinds
+    except Exception as error:  # transformers and the hub raise many types
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"{folder}: the text encoder of {config.model} cannot be loaded: {first}; pass pipeline="

@@ -1,6 +1,6 @@
-"""What a run with adaptive arms shows: savings at equal quality, against whom, and whether a promise was kept.
+"""Evaluation of a run with adaptive arms: savings at equal quality, opponents, and guarantees.
 
-Everything is a pure function of the run directory and, for what was predicted, of the predictors that its arms used.
+All results are functions of the run directory and of the predictors that its arms used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A saving at equal quality, as a share of the energy of `anchor`; `reason` where there is no number."""
+    """A saving at equal quality, as a share of the energy of `anchor`; `reason` if there is no number."""
 
     test: str
     anchor: str
@@ -44,7 +44,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Arms:
-    """A run's arms as arrays: grid, cells by variant, and the steps that each image got (prompts, seeds, cells)."""
+    """A run's arms as arrays: grid, cells by variant, and the steps of each image (prompts, seeds, cells)."""
 
     run: Run
     grid: Grid
@@ -54,30 +54,30 @@ class Arms:
 
     @property
     def images_apart(self) -> bool:
-        """Whether joules are known image by image: what an oracle or a permutation would have spent rests on that."""
+        """True if joules are known for each image, which the oracle and the permutations need."""
         return self.full_batches or self.grid.images_apart
 
     def variant(self, name: str) -> Variant:
-        """The variant of a name."""
+        """Return the variant of a name."""
         return self.cells[name][0].variant
 
     def columns(self, name: str) -> list[int]:
-        """Where a variant's cells stand in the grid."""
+        """Return the indices of a variant's cells in the grid."""
         return [self.grid.cells.index(cell.cell_id) for cell in self.cells[name]]
 
     def curve(self, name: str, metric: str) -> Any:
-        """A variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
+        """Return the curve of a variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
         columns = self.columns(name)
         groups = None if self.full_batches else self.grid.groups[:, columns]
         return self._curve(name, metric, self.grid.energy_j[:, :, columns], self.quality(metric)[:, :, columns], groups)
 
     def quality(self, metric: str) -> Array:
-        """(prompts, seeds, cells), higher is better."""
+        """Return scores (prompts, seeds, cells); higher is better."""
         sign = self.run.metrics[metric].sign
         return sign * self.grid.quality[metric]
 
     def shuffled(self, name: str, anchor: str, metric: str) -> Any:
-        """The arm's own step counts dealt out to all prompts alike (mean over all permutations), a rung per level."""
+        """Return the curve of the arm's step counts assigned to random prompts (mean of all permutations)."""
         ladder = self.curve(anchor, metric)
         rungs = {_rung(cell): i for i, cell in enumerate(self.cells[anchor])}
         parts = []
@@ -99,7 +99,7 @@ class Arms:
 
 
 def arms_of(run: Run) -> Arms:
-    """The arms of a scored run. Raises EvidenceError if it is not scored."""
+    """Return the arms of a scored run. Raises EvidenceError if it is not scored."""
     if not run.metrics:
         raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
     grid = read_grid(run, tuple(run.metrics))
@@ -111,11 +111,11 @@ def arms_of(run: Run) -> Arms:
 
 
 def with_full_batches(arms: Arms) -> Arms:
-    """The arms as if images of equal steps always filled a batch, as a queue of many prompts would let them.
+    """Return the arms as if images of equal steps always filled a batch, e.g. in a queue of many prompts.
 
-    Each image costs what the fixed ladder of its family pays for its number of steps, a + b · N by least squares on
-    that ladder's cells, and the decision costs its measured seconds at the ladder's mean power. What groups of unlike
-    sizes lose inside one batch, and what the machine did meanwhile, is left out.
+    Each image has the energy of the fixed ladder of its family for its number of steps, a + b · N by least squares on
+    that ladder's cells, and the decision has its measured seconds at the ladder's mean power. Losses of groups of
+    different sizes inside a batch, and disturbances of the machine, are left out.
     """
     energy_j = arms.grid.energy_j.copy()
     durations = _durations(arms.run)
@@ -134,12 +134,12 @@ def with_full_batches(arms: Arms) -> Arms:
 
 
 def _ladders(arms: Arms) -> dict[str, str]:
-    """Family -> its first fixed ladder."""
+    """Return the first fixed ladder of each family."""
     return {arms.variant(n).family_name: n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
 
 
 def _steps(run: Run, grid: Grid) -> Array:
-    """Steps of every image, in the places of the grid."""
+    """Return the steps of every image, as in the grid."""
     places = (
         run.scores.select("prompt_id", "seed").unique().sort("prompt_id", "seed")
         .with_columns(place=pl.int_range(pl.len()).over("prompt_id"))
@@ -153,15 +153,15 @@ def _steps(run: Run, grid: Grid) -> Array:
 
 
 def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> dict[str, Any]:
-    """The study's table.
+    """Return the study's table.
 
     Args:
         run: A scored run with a fixed ladder and adaptive arms of its family.
-        metric: The quality that is held equal; the suite's primary metric by default.
-        at_steps: Held at what this rung of the ladder reaches; by default the rung in the middle of the ladder.
+        metric: The metric that is held equal; by default the suite's primary metric.
+        at_steps: Rung of the ladder whose quality is held equal; by default the rung in the middle.
 
     Raises:
-        EvidenceError: Not scored, or no fixed ladder.
+        EvidenceError: The run is not scored, or has no fixed ladder.
     """
     arms, name = arms_of(run), metric or run.suite.metrics.primary
     if not _ladders(arms):
@@ -182,9 +182,9 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
 
 
 def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> dict[str, Any]:
-    """Comparisons, headroom and levels on one way to count joules.
+    """Return comparisons, headroom and levels for one way to count joules.
 
-    Where windows hold several prompts there is no oracle and no mean over permutations: both pick single images.
+    If windows contain several prompts, there is no oracle and no mean over permutations, which choose single images.
     """
     ladders = _ladders(arms)
     comparisons: list[Comparison] = []
@@ -220,18 +220,18 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
 
 
 def _on_the_ladder(arms: Arms, name: str, anchor: str) -> bool:
-    """Whether every image of the arm has a number of steps that the ladder has as well."""
+    """Return whether the ladder contains the number of steps of every image of the arm."""
     taken = arms.steps[:, :, arms.columns(name)]
     return set(taken[np.isfinite(taken)]) <= {_rung(cell) for cell in arms.cells[anchor]}
 
 
 def _rung(cell: Cell) -> float:
-    """Steps of a ladder's cell: `steps`, or the level of a ladder with a shared start."""
+    """Return the steps of a ladder's cell: `steps`, or the level of a ladder with a shared start."""
     return float(cell.steps or cell.level or 0)
 
 
 def _rivals(arms: Arms, test: str) -> list[str]:
-    """The ladders an arm has to beat: the fixed one of its family, and one on its own schedules if those are others."""
+    """Return an arm's opponents: the fixed ladder of its family, and one on its own schedules if they differ."""
     variant = arms.variant(test)
     own = [
         name
@@ -245,7 +245,7 @@ def _rivals(arms: Arms, test: str) -> list[str]:
 
 
 def shared_start(variant: Variant) -> int:
-    """How many first timesteps all schedules of a variant have in common; 1 for trailing spacing."""
+    """Return the number of first timesteps that all schedules of a variant share; 1 for trailing spacing."""
     arguments = variant.policy_args
     if variant.policy == "budgetfusion-peek":
         return read_config(arguments["predictor"]).peek
@@ -253,7 +253,7 @@ def shared_start(variant: Variant) -> int:
 
 
 def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
-    """The quality of a rung of the fixed ladder of a variant's family."""
+    """Return the quality of a rung of the fixed ladder of a variant's family."""
     anchor = _ladders(arms)[arms.variant(name).family_name]
     rungs = [cell.steps for cell in arms.cells[anchor]]
     wanted = at_steps if at_steps in rungs else rungs[len(rungs) // 2]
@@ -262,7 +262,7 @@ def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
 
 
 def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
-    """At the quality `at`; an arm of one rung is compared at its own."""
+    """Return the saving at the quality `at`; an arm of one rung is compared at its own quality."""
     at_quality = at if test.rungs > 1 else None
     found = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
     return Comparison(
@@ -276,7 +276,7 @@ def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Compar
 
 
 def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
-    """Denoiser evaluations beyond steps × (2 with guidance), summed over the arm's images: 0 if looking is free."""
+    """Return denoiser evaluations beyond steps × (2 with guidance) of all the arm's images: 0 if a peek is free."""
     variant = arms.variant(name)
     trials = run.windows.filter(pl.col("variant") == name)
     evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
@@ -286,7 +286,7 @@ def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
 
 
 def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[str, Any]:
-    """Each level of an arm: energy, quality, steps, gain over the ladder, time against the longest run."""
+    """Return each level of an arm: energy, quality, steps, gain over the ladder, time relative to the longest run."""
     anchor = ladders.get(arms.variant(name).family_name)
     rows = []
     durations = _durations(arms.run)
@@ -314,7 +314,7 @@ def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[st
 
 
 def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> dict[str, Any]:
-    """A level by itself: gain at its own energy, saving at its own quality. Only the ladder is interpolated."""
+    """Return gain of a level at its own energy, and saving at its own quality. Only the ladder is interpolated."""
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
     groups = None if full.groups is None else full.groups[:, [place]]
@@ -331,7 +331,7 @@ def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> 
 
 
 def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float | None:
-    """The paper's terms: (Q − Q at the fewest steps) / mean steps, against uniform steps at the same mean; a share."""
+    """Return the paper's gain: (Q − Q at the fewest steps) / mean steps, relative to uniform steps at the same mean."""
     cells = arms.cells[anchor]
     ladder = np.array([float(c.steps or 0) for c in cells])
     means = np.array([np.nanmean(arms.quality(metric)[:, :, c]) for c in arms.columns(anchor)])
@@ -352,14 +352,14 @@ def _durations(run: Run) -> dict[str, float]:
 
 
 def _predictor_s(run: Run, cell_id: str) -> float:
-    """Seconds an image that the decision took."""
+    """Return seconds per image of the decision."""
     trials = run.windows.filter(pl.col("cell_id") == cell_id)
     spent = [json.loads(phases).get("predictor", 0.0) for phases in trials["phases_s"]]
     return float(sum(spent)) / max(int(trials["image_count"].sum()), 1)
 
 
 def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
-    """For the quality floor: the share that misses it, mean over prompts, next to the share that was promised."""
+    """Return the share of images below the quality floor, mean over prompts, and the guaranteed share."""
     arguments = cell.variant.policy_args
     if arguments.get("rule") != "quality-floor":
         return {}
@@ -372,9 +372,9 @@ def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
 
 
 def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:
-    """Spearman's ρ over prompts of the steps that the arm took and those that the true mean curves call for.
+    """Return Spearman's ρ over prompts of the arm's steps and the ideal steps from true mean curves.
 
-    For equal-marginal arms; None where either does not vary. The true curves are the ladder's, mean over seeds.
+    It is for equal-marginal arms; None if either does not vary. The true curves are the ladder's, mean over seeds.
     """
     true = true_steps(arms, cell, anchor)
     if true is None:
@@ -388,7 +388,7 @@ def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float
 
 
 def true_steps(arms: Arms, cell: Cell, anchor: str) -> Array | None:
-    """The steps that the rule of an equal-marginal cell takes on the true mean curve of each prompt. -> (prompts,)."""
+    """Return the steps of an equal-marginal cell's rule on the true mean curve of each prompt: (prompts,)."""
     arguments = cell.variant.policy_args
     if "predictor" not in arguments or arguments.get("rule", "equal-marginal") != "equal-marginal":
         return None

@@ -1,4 +1,4 @@
-"""Training a step predictor from collected curves: minutes on one core, once the images are there."""
+"""Trains a step predictor on collected curves, which takes minutes on one core."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _LENGTH_RIDGE = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecipe:
-    """How a predictor is trained.
+    """Settings of the training.
 
     Attributes:
-        epochs: Passes over the prompts, at most; the best epoch on the validation prompts is kept.
-        batch_prompts: Prompts of a batch, each with all its seeds.
-        learning_rate: Of AdamW, falling by a cosine.
-        weight_decay: Of AdamW.
-        validation_share: Of the prompts, to stop on.
-        difference_weight: Of the loss on differences between neighbouring steps (0.1 is our default, as is all else).
+        epochs: Maximum passes over the prompts; the best epoch on the validation prompts is kept.
+        batch_prompts: Prompts per batch, each with all its seeds.
+        learning_rate: Learning rate of AdamW, with cosine decay.
+        weight_decay: Weight decay of AdamW.
+        validation_share: Share of the prompts for early stopping.
+        difference_weight: Weight of the loss on differences between neighbouring steps.
         hidden: Size of the network.
-        seed: Of weights, order and split.
+        seed: Seed of weights, order and split.
     """
 
     epochs: int = 120
@@ -57,7 +57,7 @@ RECIPE = TrainingRecipe()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """How well it went: R² of each metric over the images of the validation prompts, and the epoch that was kept."""
+    """Result of the training: R² of each metric over images of the validation prompts, and the chosen epoch."""
 
     r_squared: dict[str, float]
     epoch: int
@@ -76,22 +76,21 @@ def train(
     """Train on one set of curves and calibrate on another.
 
     Args:
-        curves: To learn from.
-        calibration: Of other prompts, with the same grid, metrics and pipeline.
-        generator: The pipeline that the curves came from; its text encoder is read, and for a peek its first
-            evaluations.
-        peek: Evaluations to look at; 0 for the prompt alone.
+        curves: Training curves.
+        calibration: Curves of other prompts, with the same grid, metrics and pipeline.
+        generator: The pipeline of the curves; its text encoder is used, and for a peek its first evaluations.
+        peek: Number of evaluations to use; 0 for the prompt alone.
         rule: Default rule, metric (the first one if empty) and level.
         recipe: Sizes and rates.
-        on_epoch: Told the epoch and its validation loss.
+        on_epoch: Called with the epoch and its validation loss.
 
     Raises:
-        EvidenceError: The two sets do not belong together, share prompts, or the pipeline is another one.
+        EvidenceError: The two sets do not match or share prompts, or the pipeline is a different one.
     """
     _require_kin(curves, calibration, generator)
     torch.manual_seed(recipe.seed)
     mean = curves.values.mean((0, 1))
-    spread = np.maximum(curves.values.std((0, 1)), 1e-6)  # a curve that never varies must not be blown up
+    spread = np.maximum(curves.values.std((0, 1)), 1e-6)  # a constant curve must not be amplified
     seen, latents = _inputs(curves, generator, peek)
     shape = Shape(
         text_width=seen.shape[2],
@@ -148,7 +147,7 @@ def train(
 
 
 def forecast_images(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Array:
-    """Forecasts for every image of some curves. -> (n, seeds, g, m)."""
+    """Return forecasts for every image of some curves: (n, seeds, g, m)."""
     seen, latents = _inputs(curves, generator, predictor.config.peek)
     counts = predictor.token_counts(curves.prompts)
     if latents is None:
@@ -159,10 +158,10 @@ def forecast_images(predictor: StepPredictor, curves: Curves, generator: Diffuse
 
 
 def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
-    """After how many images the predictor has saved what its training images cost.
+    """Return the number of images after which the predictor has saved the energy of its training images.
 
-    By the calibration prompts, and for the default rule: the saving per image against the fixed number of steps that
-    reaches the same mean quality there. None where it saves nothing, or nothing was metered.
+    The saving per image is that of the default rule on the calibration prompts, compared with the fixed number of
+    steps of equal mean quality. The result is None if there is no saving, or the energy was not metered.
     """
     config, calibration = predictor.config, predictor.calibration
     rows = np.arange(len(calibration.truth))
@@ -187,7 +186,7 @@ def _calibrated(predictor: StepPredictor, curves: Curves, generator: DiffusersGe
 
 @torch.inference_mode()
 def _inputs(curves: Curves, generator: DiffusersGenerator, peek: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """-> token states (n, tokens, width); predicted clean latents (n, seeds, c, h, w), or None without a peek."""
+    """Return token states (n, tokens, width), and with a peek clean latents (n, seeds, c, h, w), else None."""
     check_prompts(curves.prompts)
     batches = [curves.prompts[i : i + _LOOK_BATCH] for i in range(0, len(curves.prompts), _LOOK_BATCH)]
     encoded = [generator.encode(batch) for batch in batches]
@@ -219,7 +218,7 @@ def _fit(
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
 
     def predict(index: NDArray[np.int64]) -> torch.Tensor:
-        """(n, seeds, g, m); the prompt is read once for all its seeds."""
+        """Return (n, seeds, g, m); the prompt is encoded once for all its seeds."""
         text = network.read(states[index])
         if latents is None:
             return network(text, steps)[:, None]  # type: ignore[no-any-return]
@@ -254,13 +253,13 @@ def _fit(
 
 
 def _loss(predicted: torch.Tensor, target: torch.Tensor, difference_weight: float) -> torch.Tensor:
-    """Squared error of the curves, and of their differences between neighbouring steps."""
+    """Return the squared error of the curves, and of their differences between neighbouring steps."""
     error = predicted - target
     return error.square().mean() + difference_weight * error.diff(dim=2).square().mean()
 
 
 def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
-    """Ridge regression of each point of the curves on 1, L and L². values: (n, g, m) -> (g, m, 3)."""
+    """Fit each point of the curves by ridge regression on 1, L and L². values: (n, g, m) -> (g, m, 3)."""
     length = counts.astype(np.float64)
     design = np.stack([length**0, length, length**2], axis=1)
     scale = np.abs(design).max(0)
@@ -277,14 +276,12 @@ def _require_kin(curves: Curves, calibration: Curves, generator: DiffusersGenera
         ("metrics", calibration.metrics, curves.metrics),
     ):
         if here != there:
-            raise EvidenceError(
-                f"curves and predictor do not belong together: {key} is {here!r} here and {there!r} there"
-            )
+            raise EvidenceError(f"curves and predictor do not match: {key} is {here!r} and {there!r}")
     shared = set(curves.prompts) & set(calibration.prompts)
     if shared:
         raise EvidenceError(
-            f"{len(shared)} prompts are in both sets, {min(shared)!r} among them: what is promised must be calibrated "
-            "on prompts that were not trained on"
+            f"{len(shared)} prompts are in both sets, e.g. {min(shared)!r}: guarantees must be calibrated "
+            "on prompts outside the training set"
         )
     if not np.isfinite(curves.values).all() or not np.isfinite(calibration.values).all():
-        raise EvidenceError("the curves hold NaN: score the run again")
+        raise EvidenceError("the curves contain NaN: score the run again")

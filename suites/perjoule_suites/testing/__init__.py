@@ -1,4 +1,4 @@
-"""Repositories as the hub has them, with tiny random weights: what `perjoule.testing.HubMirror` serves in tests."""
+"""Repositories with tiny random weights, in the hub's layout, for `perjoule.testing.HubMirror` in tests."""
 
 from __future__ import annotations
 

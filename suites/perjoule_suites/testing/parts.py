@@ -1,4 +1,4 @@
-"""Networks of the right architecture and the smallest size: random weights, a few thousand parameters each."""
+"""Networks of the right architecture and minimal size, with random weights and a few thousand parameters each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-LATENT_SIDE = 4  # 32 px behind an autoencoder that reduces by 8
+LATENT_SIDE = 4  # 32 px with an autoencoder that reduces by 8
 TEXT_WIDTH = 16
 _LENGTH, _BOS, _EOS = 77, 512, 513
 _UNET: dict[str, Any] = {
@@ -26,14 +26,14 @@ _UNET: dict[str, Any] = {
 
 
 def unet(**changes: Any) -> Any:
-    """The UNet of Stable Diffusion 1; changes make the others of it."""
+    """Return the UNet of Stable Diffusion 1; changes turn it into others."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**_UNET | changes)
 
 
 def unet_xl(**changes: Any) -> Any:
-    """The UNet of SDXL: both text encoders side by side, and size and pooled text beside the timestep."""
+    """Return the UNet of SDXL, with both text encoders, image size and pooled text as conditions."""
     return unet(
         **{
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -50,7 +50,7 @@ def unet_xl(**changes: Any) -> Any:
 
 
 def transformer() -> Any:
-    """The transformer of Stable Diffusion 3.5 medium: a second attention in its first blocks, normalised queries."""
+    """Return the transformer of Stable Diffusion 3.5 medium, with dual attention in its first blocks."""
     from diffusers import SD3Transformer2DModel
 
     return SD3Transformer2DModel(
@@ -71,7 +71,7 @@ def transformer() -> Any:
 
 
 def autoencoder(**changes: Any) -> Any:
-    """An autoencoder that reduces by 8."""
+    """Return an autoencoder that reduces by 8."""
     from diffusers import AutoencoderKL
 
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
@@ -80,7 +80,7 @@ def autoencoder(**changes: Any) -> Any:
 
 
 def clip_text(*, projection: bool = False) -> Any:
-    """A CLIP text encoder, with the projection that SDXL's second and both of SD3 have."""
+    """Return a CLIP text encoder, with a projection as in SDXL's second and both of SD3."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -99,7 +99,7 @@ def clip_text(*, projection: bool = False) -> Any:
 
 
 def clip() -> Any:
-    """A whole CLIP: what scores images."""
+    """Return a whole CLIP model, for scoring images."""
     from transformers import CLIPConfig, CLIPModel
 
     return CLIPModel(
@@ -120,7 +120,7 @@ def clip() -> Any:
 
 
 def t5() -> Any:
-    """The T5 encoder of Stable Diffusion 3, as wide as both CLIP encoders together."""
+    """Return the T5 encoder of Stable Diffusion 3, as wide as both CLIP encoders together."""
     from transformers import T5Config, T5EncoderModel
 
     return T5EncoderModel(
@@ -131,7 +131,7 @@ def t5() -> Any:
 
 
 def write_clip_tokenizer(folder: Path) -> None:
-    """Bytes without merges: `vocab.json` and `merges.txt`, as the hub has them."""
+    """Write a byte tokenizer without merges as `vocab.json` and `merges.txt`, as on the hub."""
     letters = sorted(_bytes_as_letters())
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     end = {"content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
@@ -145,7 +145,7 @@ def write_clip_tokenizer(folder: Path) -> None:
 
 
 def write_t5_tokenizer(folder: Path) -> None:
-    """A unigram model over letters."""
+    """Return a unigram model over letters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     pieces = ["<pad>", "</s>", "<unk>", "▁", *(chr(c) for c in range(33, 127))]
@@ -162,7 +162,7 @@ def write_t5_tokenizer(folder: Path) -> None:
 
 
 def lora_of(network: Any, seed: int) -> dict[str, torch.Tensor]:
-    """An adapter in kohya's naming, as LCM-LoRA and Hyper-SD are: all attention projections."""
+    """Return an adapter for all attention projections with kohya's names, as in LCM-LoRA and Hyper-SD."""
     chance = torch.Generator().manual_seed(seed)
     found: dict[str, torch.Tensor] = {}
     for name, module in network.named_modules():
@@ -177,7 +177,7 @@ def lora_of(network: Any, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _bytes_as_letters() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes."""
+    """Return GPT-2's printable characters for the 256 bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(b) for b in plain] + [chr(256 + n) for n in range(256 - len(plain))]
 

@@ -1,7 +1,7 @@
-"""The repositories that the built-in suites use, under their true ids and in their true layout.
+"""The repositories of the built-in suites, with their real ids and layout.
 
-What they share with the real ones: file names, pipeline and network classes, schedulers, prediction types, number of
-text encoders, adapters' naming. What they do not: sizes, weights, and what one sees.
+They have the file names, pipeline and network classes, schedulers, prediction types, number of text encoders and
+names in adapters of the real ones, but not their sizes, weights and images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perjoule_suites.testing import parts
 
 Builder = Callable[[Path], None]
 
-# of Stable Diffusion 1 and 2: betas of the training, steps_offset of diffusers' conversion
+# Stable Diffusion 1 and 2: betas of the training, steps_offset of diffusers' conversion
 _SCHEDULERS: dict[str, dict[str, Any]] = {
     "PNDMScheduler": {"skip_prk_steps": True, "steps_offset": 1},
     "DDIMScheduler": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
@@ -30,10 +30,10 @@ _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 def build(folder: Path, repositories: Iterable[str] | None = None) -> Path:
-    """Write repositories to `folder/org/model`; all of them by default.
+    """Write repositories to `folder/org/model`; by default all of them.
 
     Raises:
-        KeyError: An id that no builder knows.
+        KeyError: An id is unknown.
     """
     for number, repository in enumerate(sorted(REPOSITORIES if repositories is None else repositories)):
         to = folder / repository
@@ -44,7 +44,7 @@ def build(folder: Path, repositories: Iterable[str] | None = None) -> Path:
 
 
 def _stable_diffusion(to: Path, *, scheduler: str = "PNDMScheduler", fp16: bool = True, **settings: Any) -> None:
-    """Stable Diffusion 1, 2 and their children. settings: `unet`, `prediction`, `spacing`, `checker`, `lcm`."""
+    """Write Stable Diffusion 1, 2 and derived models. settings: `unet`, `prediction`, `spacing`, `checker`, `lcm`."""
     from diffusers import LatentConsistencyModelPipeline, StableDiffusionPipeline
 
     network = parts.unet(**settings.get("unet", {}))
@@ -121,7 +121,7 @@ def _lora(to: Path, *files: str, xl: bool = False, unet: dict[str, Any] | None =
 
 
 def _networks(to: Path, *files: str, config: bool = False, **changes: Any) -> None:
-    """UNets of SDXL, each in one file."""
+    """Write UNets of SDXL, each in one file."""
     from safetensors.torch import save_file
 
     to.mkdir(parents=True)
@@ -165,7 +165,7 @@ def _clip(to: Path) -> None:
 
 
 def _add(to: Path, builder: Callable[..., None], *files: str) -> None:
-    """Put what another builder makes beside what is there."""
+    """Add the files of another builder."""
     aside = to / ".aside"
     builder(aside, *files)
     for path in aside.iterdir():
@@ -187,20 +187,20 @@ def _scheduler(name: str, **settings: Any) -> Any:
 
 
 def _save(pipeline: Any, to: Path, fp16: bool) -> None:
-    """Weights in single precision and, as most repositories have them, in half precision beside them."""
+    """Write weights in single precision and, as in most repositories, also in half precision."""
     pipeline.save_pretrained(to)
     if fp16:
         pipeline.to(torch.float16).save_pretrained(to, variant="fp16")
     for folder in to.glob("tokenizer*"):
         if (folder / "vocab.json").is_file() or folder.name == "tokenizer_3":
             continue
-        # transformers 5 saves tokenizer.json; the hub's repositories are older
+        # transformers 5 saves tokenizer.json, but the hub's repositories are older
         (folder / "tokenizer.json").unlink()
         parts.write_clip_tokenizer(folder)
 
 
 def _add_safety_checker(to: Path, fp16: bool) -> None:
-    """The files that a run must do without: what is in them is no network."""
+    """Write files that a run must not use, because they do not contain a network."""
     index = json.loads((to / "model_index.json").read_text(encoding="utf-8"))
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     index["requires_safety_checker"] = True

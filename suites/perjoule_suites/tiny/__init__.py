@@ -37,5 +37,5 @@ def clip_tiny() -> Path:
 
 
 def recogniser_tiny() -> Path:
-    """Folder of the recogniser behind the metric `scene`."""
+    """Folder of the recogniser of the metric `scene`."""
     return _WEIGHTS / "recogniser-tiny"

@@ -1,7 +1,7 @@
 """Train the tiny family, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
 
-Every stage is seeded and leaves a checkpoint a minute: a run that was cut off goes on where it stopped when the same
-command is given again, and a finished stage is not repeated.
+Every stage is seeded and writes a checkpoint every minute: the same command continues an interrupted run, and a
+finished stage is not repeated.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich
 Work = Annotated[Path, typer.Option(help="Folder of data, checkpoints and logs.")]
 Teacher = Annotated[Path, typer.Option(help="Pipeline folder of the teacher.")]
 Out = Annotated[Path, typer.Option(help="Folder of the student's pipeline; replaced.")]
-Threads = Annotated[int, typer.Option(help="torch threads; one for each core that nothing else uses.")]
+Threads = Annotated[int, typer.Option(help="torch threads; one per idle core.")]
 
 
 @app.command()
 def train(work: Work = Path("tiny-work"), threads: Threads = 2) -> None:
-    """Train autoencoder, CLIP, recogniser and denoiser, each unless it is there already."""
+    """Train autoencoder, CLIP, recogniser and denoiser, each unless it exists."""
     torch.set_num_threads(threads)
     seen = dataset.load_or_render(work, count=_TRAIN_COUNT, held_out=False, seed=1)
     unseen = dataset.load_or_render(work, count=_HELD_OUT_COUNT, held_out=True, seed=2)
@@ -86,7 +86,7 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")] = Path(__file__).parent / "weights",
 ) -> None:
     """Write the trained family as fp16 safetensors in the layouts of diffusers and transformers."""
-    for name in _TRAINED:  # the students beside them stay
+    for name in _TRAINED:  # the students in the same folder stay
         shutil.rmtree(to / name, ignore_errors=True)
     pipeline = StableDiffusionPipeline.from_pretrained(work / "sd-tiny", dtype=torch.float16)
     pipeline.save_pretrained(to / "sd-tiny", safe_serialization=True)
@@ -100,7 +100,7 @@ def export(
     )
     shutil.copytree(work / "recogniser", to / "recogniser-tiny")
     for file in (file for name in _TRAINED for file in (to / name).rglob("*.json")):
-        # where the weights lay while they were trained is nobody's business
+        # remove the path of the weights during training
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         file.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
     size = sum(file.stat().st_size for name in _TRAINED for file in (to / name).rglob("*.safetensors"))
@@ -146,7 +146,7 @@ def few_step_(
     out: Out = _WEIGHTS / "sd-tiny-lcm",
     threads: Threads = 1,
 ) -> None:
-    """Train the few-step student on pictures that the teacher draws from captions alone."""
+    """Train the few-step student on images that the teacher generates from captions."""
     torch.set_num_threads(threads)
     distil.save_student(few_step.train(teacher, work), teacher, out)
     _say(f"trained: {out}")
@@ -159,7 +159,7 @@ def pruned_(
     out: Out = _WEIGHTS / "sd-tiny-pruned",
     threads: Threads = 1,
 ) -> None:
-    """Train the block-pruned student on rendered scenes and on what the teacher says of them."""
+    """Train the block-pruned student on rendered scenes and on the teacher's outputs."""
     torch.set_num_threads(threads)
     distil.save_student(pruned.train(teacher, work), teacher, out)
     _say(f"trained: {out}")
@@ -172,7 +172,7 @@ def compare_(
     seeds: Annotated[int, typer.Option(help="Images per caption.")] = 2,
     threads: Threads = 1,
 ) -> None:
-    """Print teacher against students on held-out captions, and milliseconds a step; write nothing."""
+    """Print a comparison of teacher and students on held-out captions, and milliseconds per step."""
     torch.set_num_threads(threads)
     judges = compare.Judges(
         recogniser=recogniser.Recogniser.from_pretrained(recogniser_tiny()),

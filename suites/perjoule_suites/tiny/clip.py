@@ -1,4 +1,4 @@
-"""The tiny CLIP: tokenizer, text tower and image tower, trained with hard negatives on the words that matter.
+"""The tiny CLIP: tokenizer, text tower and image tower, trained with hard negatives on the important words.
 
 It is an ordinary transformers `CLIPModel`. Its text tower starts the denoiser's text encoder; the model itself is the
 default of the metrics `clip_text`, `r_precision` and `iclip` for the family.
@@ -52,7 +52,7 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
         special_tokens=["<|startoftext|>", "<|endoftext|>"],
         show_progress=False,
     )
-    # every byte also as the end of a word, so that no prompt, in whatever script, falls out of the vocabulary
+    # every byte also as the end of a word, so that the vocabulary covers prompts in every script
     learner.train_from_iterator([*captions, *(chr(i) for i in range(33, 2048))], trainer)
     with tempfile.TemporaryDirectory() as folder:
         learner.model.save(folder)
@@ -117,7 +117,7 @@ def train(
         target = torch.arange(_BATCH)
         by_image = F.cross_entropy(torch.cat([across, hard], 1), target)
         by_text = F.cross_entropy(across.T, target)
-        # the one-word swaps once more by themselves, so that in-batch negatives cannot drown them
+        # the one-word swaps again separately, so that in-batch negatives do not dominate them
         alone = F.cross_entropy(torch.cat([across.diagonal()[:, None], hard], 1), torch.zeros(_BATCH, dtype=torch.long))
         return by_image + by_text + alone, {"swap_loss": alone.item()}
 

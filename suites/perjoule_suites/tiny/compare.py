@@ -1,4 +1,4 @@
-"""Teacher and students on the same held-out captions and noise: quality with paired intervals, and time a step."""
+"""Teacher and students on the same held-out captions and noise: quality with paired intervals, and time per step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One way to draw. model: key of the pipelines; steps: denoising steps."""
+    """A setting. model: key of the pipelines; steps: denoising steps."""
 
     model: str
     steps: int
@@ -41,7 +41,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judges:
-    """What looks at the pictures."""
+    """The models that score the images."""
 
     recogniser: Recogniser
     clip: CLIPModel
@@ -57,7 +57,7 @@ SETTINGS = (
     *_ladder("sd-tiny-lcm", 1, 2, 4, 8),
     *_ladder("sd-tiny-pruned", 4, 12, 25),
 )
-# (student, what it is held against)
+# (student, setting that it is compared with)
 QUESTIONS = (
     *((Setting(model="sd-tiny-lcm", steps=n), Setting(model="sd-tiny", steps=n)) for n in (1, 2, 4)),
     (Setting(model="sd-tiny-lcm", steps=4), Setting(model="sd-tiny", steps=12)),
@@ -68,7 +68,7 @@ QUESTIONS = (
 def score(
     pipeline: StableDiffusionPipeline, steps: int, scenes: Sequence[Scene], judges: Judges, seeds: Sequence[int]
 ) -> Scores:
-    """Each metric for each scene, averaged over seeds. -> name: (n,)."""
+    """Return each metric for each scene, averaged over seeds. -> name: (n,)."""
     texts = [caption(scene) for scene in scenes]
     by_seed = [judge(generate(pipeline, texts, steps, seed=seed), scenes, judges) for seed in seeds]
     return {name: np.mean([scores[name] for scores in by_seed], axis=0) for name in METRICS}
@@ -76,7 +76,7 @@ def score(
 
 @torch.inference_mode()
 def judge(images: NDArray[np.uint8], scenes: Sequence[Scene], judges: Judges) -> Scores:
-    """Score one picture a scene; the captions are each other's rivals. images: (n, 64, 64, 3) uint8 -> name: (n,)."""
+    """Score one image per scene, with the other captions as distractors. images: (n, 64, 64, 3) uint8 -> name: (n,)."""
     texts = [caption(scene) for scene in scenes]
     ids = tokenize(judges.tokenizer, texts)
     words = F.normalize(judges.clip.get_text_features(ids).pooler_output)
@@ -94,7 +94,7 @@ def judge(images: NDArray[np.uint8], scenes: Sequence[Scene], judges: Judges) ->
 
 
 def sharpness(images: NDArray[np.uint8], scenes: Sequence[Scene]) -> NDArray[np.float64]:
-    """Variance of the Laplacian against that of a render of the scene: 1 is as sharp, less is blurred or ragged."""
+    """Return the variance of the Laplacian relative to a render of the scene; less than 1 is blurred."""
     rng = np.random.default_rng(0)
     renders = np.stack([render(scene, rng) for scene in scenes])
     ratio = (_edges(images) + 1e-9) / (_edges(renders) + 1e-9)
@@ -121,7 +121,7 @@ def _edges(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @torch.inference_mode()
 def step_ms(unets: Mapping[str, UNet2DConditionModel], rows: int = 2) -> dict[str, float]:
-    """Median milliseconds of one call on `rows` latents; the networks take turns, so that a busy moment hits all."""
+    """Median milliseconds of one call on `rows` latents; the networks take turns, so that a disturbance affects all."""
     times: dict[str, list[float]] = {name: [] for name in unets}
     latents, states = torch.randn(rows, 8, 16, 16), torch.randn(rows, 32, 128)
     for _ in range(_TIMED_CALLS):
@@ -142,7 +142,7 @@ def interval(values: NDArray[np.float64]) -> str:
 
 
 def table(scores: Mapping[Setting, Scores], questions: Sequence[tuple[Setting, Setting]] = QUESTIONS) -> str:
-    """Two Markdown tables: every setting, and every student minus what it is held against."""
+    """Return two Markdown tables: every setting, and every student minus the setting that it is compared with."""
     head = f"| {{}} | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}"
     lines = [head.format("setting")]
     for setting, found in scores.items():

@@ -28,7 +28,7 @@ class Dataset:
 
 
 def load_or_render(folder: Path, *, count: int, held_out: bool, seed: int, workers: int = 2) -> Dataset:
-    """The data set in `folder`, rendered first if it is not there."""
+    """Return the data set in `folder`, and render it if it does not exist."""
     stem = folder / f"{'held-out' if held_out else 'train'}-{count}-{seed}"
     images_file, captions_file = stem.with_suffix(".npy"), stem.with_suffix(".json")
     if not captions_file.exists():

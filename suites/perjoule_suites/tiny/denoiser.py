@@ -1,7 +1,7 @@
 """The denoiser: a text-conditional UNet over the latents, and the pipeline it is part of.
 
-v-prediction on the cosine schedule, whose last step is pure noise, with trailing spacing: the setting in which few
-steps and many are both in distribution ("Common Diffusion Noise Schedules and Sample Steps are Flawed",
+v-prediction on the cosine schedule, whose last step is pure noise, with trailing spacing: the setting in which both few
+and many steps are in distribution ("Common Diffusion Noise Schedules and Sample Steps are Flawed",
 arXiv:2305.08891). The text encoder starts as the CLIP text tower and learns on with the denoiser.
 """
 
@@ -47,7 +47,7 @@ class ConditionedDenoiser(nn.Module):
             sample_size=LATENT_SIDE,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            # the coarsest level is 4 x 4 on purpose: a convolution knows where it is by the zeros beyond the border
+            # the coarsest level is 4 x 4 on purpose: a convolution finds its position by the zeros beyond the border
             # alone, and with two levels (16, 8) captions moved nothing: place and order stayed at chance
             block_out_channels=(64, 128, 96),
             layers_per_block=1,
@@ -120,7 +120,7 @@ def train(
             velocity = model(a * clean + s * noise, t, ids)
         return F.mse_loss(velocity, a * noise - s * clean)
 
-    # which colour and shape belong to which place is the last thing learnt: two things come oftener than in the data
+    # colours and shapes of places are learnt last, so scenes of two things are more frequent than in the data
     two = np.array([len(scene.things) == 2 for scene in data.scenes[: len(latents)]])
     pools = (np.flatnonzero(~two), np.flatnonzero(two))
 
@@ -148,8 +148,8 @@ def train(
 def draw_timesteps(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
     """Nearly half from the noisiest quarter, a third from the middle, the rest uniform. -> (count,) in 0..999.
 
-    A large flat shape can be seen through a lot of noise: down to a tenth of the signal the network need not read the
-    caption to know where things stand. Layout is learnt only above that, which uniform draws hardly visit: with them,
+    A large flat shape is visible in strong noise: down to a tenth of the signal the network can find positions without
+    the caption. Layout is learnt only with more noise, which is rare with uniform sampling: with it,
     shapes and colours came out right after 3,000 steps and places were still at chance.
     """
     pick = rng.random(count)

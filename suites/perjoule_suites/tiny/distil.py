@@ -1,6 +1,6 @@
-"""What the students of the tiny family share: their teacher, its words, and how a student is laid down on disk.
+"""Common code for the students of the tiny family: teacher, text embeddings, and files of a student.
 
-A student differs from the teacher in its UNet alone. Text encoder, tokenizer, autoencoder and scheduler are the
+A student differs from the teacher only in its UNet. Text encoder, tokenizer, autoencoder and scheduler are the
 teacher's files, linked and not copied: every student folder is a whole pipeline, and the weights are kept once.
 """
 
@@ -32,20 +32,20 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def draw_captions(rng: np.random.Generator, count: int) -> list[str]:
-    """Captions of the training side of the split; two things come oftener, because they are harder."""
+    """Return training captions; scenes of two things are more frequent, because they are harder."""
     scenes = [sample_scene(rng, things=2 if rng.random() < TWO_THINGS_SHARE else 1) for _ in range(count)]
     return [caption(scene, rng) for scene in scenes]
 
 
 @torch.no_grad()
 def text_states(teacher: StableDiffusionPipeline, texts: Sequence[str]) -> torch.Tensor:
-    """What the UNet reads of each text. -> (n, 32, 128)."""
+    """Return the text embeddings for the UNet: (n, 32, 128)."""
     states: torch.Tensor = teacher.text_encoder(tokenize(teacher.tokenizer, list(texts))).last_hidden_state
     return states
 
 
 def signal_and_noise(teacher: StableDiffusionPipeline, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much of a noisy latent is signal and how much noise. (n,) -> two of (n, 1, 1, 1)."""
+    """Return the scales of signal and noise in a noisy latent. (n,) -> two of (n, 1, 1, 1)."""
     alphas: torch.Tensor = teacher.scheduler.alphas_cumprod[timesteps][:, None, None, None]
     return alphas.sqrt(), (1 - alphas).sqrt()
 

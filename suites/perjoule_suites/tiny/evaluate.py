@@ -1,4 +1,4 @@
-"""How good the family is: attributes found in images of held-out captions, by step count, with intervals."""
+"""Evaluates the family: attributes found in images of held-out captions, by step count, with intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GUIDANCE = 3.0
 
 
 def held_out_scenes(count: int, seed: int = 99, things: int | None = None) -> list[Scene]:
-    """Distinct scenes that no training saw."""
+    """Return distinct scenes outside the training set."""
     rng = np.random.default_rng(seed)
     found: dict[str, Scene] = {}
     while len(found) < count:

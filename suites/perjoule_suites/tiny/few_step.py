@@ -1,10 +1,10 @@
-"""The few-step student: the teacher's guided pictures in one, two or four evaluations.
+"""The few-step student, which makes the teacher's guided images in one, two or four evaluations.
 
 The teacher draws pictures with its guidance in 16 steps; noise and picture are kept as pairs. On the straight way from
 the one to the other the student learns to name the picture from every point: at the far end that is one-step
 distillation, further in it is the straightening of "Flow Straight and Fast" (arXiv:2209.03003). Points further in are
 mixed from the teacher's picture and the student's own one-step picture, so that its second step has met what its first
-step leaves. Guidance is in the pictures already: nothing is evaluated twice.
+step leaves. The images already include guidance, so a step has only one evaluation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pairs:
 
 
 def load_or_draw_pairs(teacher: StableDiffusionPipeline, folder: Path, count: int = PAIR_COUNT) -> Pairs:
-    """The pairs in `folder`, drawn first where they are missing; a drawing that was cut off goes on."""
+    """Return the pairs in `folder`; missing ones are generated first."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for start in range(0, count, _CHUNK):
@@ -72,7 +72,7 @@ def load_or_draw_pairs(teacher: StableDiffusionPipeline, folder: Path, count: in
 
 @torch.no_grad()
 def guided_latents(teacher: StableDiffusionPipeline, texts: list[str], noise: torch.Tensor) -> torch.Tensor:
-    """What the teacher makes of noise with its guidance, like `noise`."""
+    """Return the teacher's latents for noise, with guidance."""
     states = text_states(teacher, [""] * len(texts) + texts)
     teacher.scheduler.set_timesteps(_TEACHER_STEPS)
     latents = noise
@@ -122,19 +122,19 @@ def losses(
     signal, sigma = signal_and_noise(teacher, t)
     second = picture(signal * torch.lerp(real, first.detach(), own) + sigma * noise, t)
     at_once, later = _huber(first - real), _huber(second - real)
-    # the nearer the end, the smaller the error that is left: without the weight late steps would hardly learn
+    # the remaining error is smaller near the end: without the weight, late steps would hardly be trained
     loss = at_once.mean() + (later / sigma.flatten().clamp(min=0.2)).mean()
     return loss, {"at_once": at_once.mean().item(), "later": later.mean().item()}
 
 
 def _draw_later(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Mostly where the second step or a later one begins, sometimes anywhere."""
+    """Return times, mostly at the begin of the second or a later step, sometimes anywhere."""
     anywhere = rng.integers(20, 999, count)
     return np.where(rng.random(count) < 0.75, rng.choice(_LATER_STEPS, count), anywhere)
 
 
 def _huber(error: torch.Tensor) -> torch.Tensor:
-    """Nearly the absolute error, which blurs less than the squared. (n, ...) -> (n,)."""
+    """Return a smooth absolute error, which blurs less than the squared error. (n, ...) -> (n,)."""
     return ((error.square() + _HUBER**2).sqrt() - _HUBER).flatten(1).mean(1)
 
 

@@ -43,7 +43,7 @@ def write_prompt_sets(folder: Path) -> None:
 
 
 def _draw(counts: dict[str, int], held_out: bool, seed: int, taken: set[str]) -> Iterator[Scene]:
-    """So many scenes of each category, none of them in `taken`."""
+    """Return the given number of scenes of each category, without those in `taken`."""
     rng = np.random.default_rng(seed)
     wanted, mine = dict(counts), set[str]()
     for things in (1, 2):

@@ -1,9 +1,9 @@
-"""The pruned student: the teacher's UNet without its middle block, one resnet a side, and half the inner channels.
+"""The pruned student: the teacher's UNet without its middle block, one resnet per side, and half the inner channels.
 
-Block pruning after "BK-SDM: A Lightweight, Fast, and Cheap Version of Stable Diffusion" (arXiv:2305.15798): what is
-left starts from the teacher's weights and learns from the task, from the teacher's output and from its features. The
-missing blocks save a fifth of the time, the missing channels nearly half of the rest and most of the file. It is guided
-like the teacher, two evaluations a step.
+Block pruning after "BK-SDM: A Lightweight, Fast, and Cheap Version of Stable Diffusion" (arXiv:2305.15798): the
+rest starts from the teacher's weights and learns from the task, from the teacher's output and from its features. The
+missing blocks save a fifth of the time, the missing channels nearly half of the rest and most of the file. Like
+the teacher it uses guidance with two evaluations per step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BLOCKS = ("down_blocks.0", "down_blocks.1", "down_blocks.2", "up_blocks.0", "up
 
 
 def build(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The pruned network, holding those of the teacher's weights that it has a place for."""
+    """Return the pruned network with the matching weights of the teacher."""
     config = {
         **teacher.config,
         "block_out_channels": _CHANNELS,
@@ -62,7 +62,7 @@ def _cut(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _kept(whole: int, left: int) -> torch.Tensor:
-    """Which channels stay: every second, so that each group of a norm and each attention head loses alike."""
+    """Return the channels to keep: every second, so that all groups of a norm and all attention heads lose equally."""
     if (whole, left) == (192, 128):
         # 128 from below and the 64 of a skip, which the top level keeps
         return torch.cat([torch.arange(0, 128, 2), torch.arange(128, 192)])
@@ -72,7 +72,7 @@ def _kept(whole: int, left: int) -> torch.Tensor:
 def train(
     teacher_folder: Path, workdir: Path, *, recipe: Recipe = RECIPE, scenes: int = SCENE_COUNT
 ) -> UNet2DConditionModel:
-    """Render scenes, encode them, and train the student on them and on what the teacher says of them."""
+    """Render scenes, encode them, and train the student on them and on the teacher's outputs."""
     teacher = load_pipeline(teacher_folder)
     data = dataset.load_or_render(workdir, count=scenes, held_out=False, seed=1)
     latents = denoiser.cached_latents(teacher.vae, data, workdir / f"latents-{scenes}.pt", scenes)
@@ -117,7 +117,7 @@ def losses(
 
 @contextmanager
 def _features(unet: UNet2DConditionModel) -> Iterator[dict[str, torch.Tensor]]:
-    """What the blocks put out while this is open, by name."""
+    """Record the outputs of the blocks inside the context, by name."""
     found: dict[str, torch.Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:

@@ -1,8 +1,8 @@
-"""The recogniser: what is in this picture? An independent judge of how well an image follows its caption.
+"""The recogniser, which reports the contents of an image to check independently how well it follows its caption.
 
-Trained on renders only and never used to train a generator, it reads from a 64 x 64 image how many things there are,
-how they stand, and each thing's colour, shape, texture and size, and the ground. Compared with what the caption asks
-for, the share it finds is the absolute quality score `scene`, comparable across models, step counts and students.
+Trained on renders only and never used to train a generator, it finds in a 64 x 64 image the number of things, their
+arrangement, each thing's colour, shape, texture and size, and the ground. The share of the caption's attributes that it
+finds is the absolute quality score `scene`, comparable across models, step counts and students.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ HEADS: dict[str, tuple[str, ...]] = {
 
 
 def asked(scene: Scene) -> dict[str, str]:
-    """The answers that a scene's caption calls for; only the questions that apply to it."""
+    """Return the answers in a scene's caption, only for questions that apply to it."""
     answers = {
         "arrangement": scene.arrangement,
         "ground": scene.ground,
@@ -125,7 +125,7 @@ class Recogniser(nn.Module):
 
 
 def accuracy(found: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
-    """Share of each scene's asked-for attributes that were found. -> (n,)."""
+    """Return the share of each scene's attributes that were found: (n,)."""
     shares = []
     for answers, scene in zip(found, scenes, strict=True):
         wanted = asked(scene)

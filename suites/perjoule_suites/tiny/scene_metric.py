@@ -1,8 +1,8 @@
-"""The metric `scene`: the share of what a caption asks for that an independent recogniser finds in the image.
+"""The metric `scene`: the share of a caption's attributes that an independent recogniser finds in the image.
 
-It needs no reference and no other model's taste: the tiny world's captions can be taken apart, so the truth is
-known. It counts attributes (how the things stand, each one's colour, shape and texture, size and position where
-there is one thing, the ground) and gives every attribute of a caption the same weight.
+It needs neither a reference nor another model's preferences: the tiny world's captions can be parsed, so the truth
+is known. It counts attributes (the arrangement of the things, each one's colour, shape and texture, size and position
+if there is one thing, the ground) and gives every attribute of a caption the same weight.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SceneMetric:
     """The metric `scene`."""
 
     def __init__(self, options: SceneOptions) -> None:
-        """Raises UnknownNameError or UsageError if there is no such recogniser."""
+        """Create the metric. Raises UnknownNameError or UsageError if the recogniser does not exist."""
         self._options = options
         self._folder = Path(resolve_model(options.model, "metric scene: option model"))
         if not self._folder.is_dir():
@@ -45,7 +45,7 @@ class SceneMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """Absolute: comparable across models, step counts and students of the tiny family."""
+        """Properties of the metric; its values are comparable across all models of the tiny family."""
         return MetricSpec(
             name="scene",
             direction="higher",
@@ -65,15 +65,15 @@ class SceneMetric:
 
     @property
     def card(self) -> MetricSpec:
-        """The spec: the weights are small and come with the package."""
+        """Return the spec: the weights are small and part of the package."""
         return self.spec
 
     def weights_here(self) -> bool:
-        """They come with the package."""
+        """Return True: the weights are part of the package."""
         return True
 
     def score(self, images: ImageSet, on_progress: Callable[[int], None]) -> list[Score]:
-        """One share per image; foreign prompts and other sizes than 64 x 64 are unscored with a reason."""
+        """Return one share per image; foreign prompts and other sizes than 64 x 64 are unscored with a reason."""
         recogniser = _load(self._folder)
 
         def judge(batch: range) -> Sequence[Outcome]:
@@ -91,10 +91,10 @@ def _judge(recogniser: Any, images: ImageSet, batch: range) -> list[Outcome]:
         prompt, image = images.prompts[index], images.images(index)
         scene = parse_caption(prompt.text)
         if scene is None:
-            outcomes[index] = f"the prompt is no caption of the tiny world: {prompt.text[:60]!r}"
+            outcomes[index] = f"the prompt is not a caption of the tiny world: {prompt.text[:60]!r}"
         elif image.shape != (SIDE_PX, SIDE_PX, 3):
             size = f"{image.shape[1]} x {image.shape[0]} px"
-            outcomes[index] = f"{size}: the recogniser reads {SIDE_PX} x {SIDE_PX} px only"
+            outcomes[index] = f"{size}: the recogniser reads only {SIDE_PX} x {SIDE_PX} px"
         else:
             asked_of[index] = scene, image
     if asked_of:
@@ -112,7 +112,7 @@ def _load(folder: Path) -> Any:
     try:
         return Recogniser.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(f"{folder}: no recogniser can be loaded from here: {error}") from error
+        raise UsageError(f"{folder}: cannot load a recogniser from this folder: {error}") from error
 
 
 def scene(options: dict[str, Any]) -> SceneMetric:

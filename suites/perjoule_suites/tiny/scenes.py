@@ -1,7 +1,7 @@
 """The tiny world: captioned scenes of coloured shapes, rendered exactly.
 
-A scene is one or two flat shapes on a ground. Every attribute that the caption names can be seen in the picture, so a
-recogniser can check an image against its caption with a known ground truth, which no photograph offers.
+A scene is one or two flat shapes on a ground. Every attribute in the caption is visible in the image, so a
+recogniser can check an image against its caption with a known ground truth, which photographs do not have.
 
 The world is small on purpose: eight colours, six shapes, three textures, four ground colours and three ground patterns
 are what a four-million-parameter denoiser can learn on two CPU cores. Prompts still differ in difficulty, from *a large
@@ -61,7 +61,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a caption says: one or two things, how they stand, and the ground.
+    """Content of a caption: one or two things, their arrangement, and the ground.
 
     `things[0]` is the left or the upper one when there are two.
     """
@@ -80,7 +80,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """True for the tenth of all scenes, chosen by hash, that no training ever shows."""
+        """True for the tenth of all scenes, chosen by hash, that is never used for training."""
         digest = hashlib.sha256(self.key.encode()).digest()
         return int.from_bytes(digest[:4], "big") < _HELD_OUT_SHARE * 2**32
 
@@ -117,7 +117,7 @@ def _sample_thing(rng: np.random.Generator, count: int) -> Thing:
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
-    """The scene in words; with `rng`, one of its paraphrases."""
+    """Return the caption of a scene; with `rng`, one of its paraphrases."""
     pick = rng.random(2) if rng is not None else np.zeros(2)
     words = [_thing_words(t) for t in scene.things]
     if scene.arrangement == "single":

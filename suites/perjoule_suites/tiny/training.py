@@ -1,7 +1,7 @@
 """One training loop for every network of the tiny family: seeded, checkpointed, resumable.
 
-The data of step *i* depend on `(seed, i)` only, and a checkpoint holds weights, optimiser and the averaged weights. A
-training that was cut off and resumed therefore sees the same batches in the same order as one that was not.
+The data of step *i* depend on `(seed, i)` only, and a checkpoint contains weights, optimiser and the averaged weights.
+So a resumed training uses the same batches in the same order as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from perjoule.files import replacing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How long and how fast to train.
+    """Settings of a training.
 
     Attributes:
         name: Stem of the checkpoint and log files.
         steps: Optimiser steps in all.
         learning_rate: Peak of the cosine schedule, after a linear warm-up.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         warmup_steps: Length of the warm-up.
         ema_decay: Decay of the averaged weights; 0 switches averaging off.
         seed: Seed of the data order and of the initial weights.
@@ -53,7 +53,7 @@ def fit(
     validate: Callable[[], dict[str, float]] | None = None,
     validate_every: int = 500,
 ) -> nn.Module:
-    """Train `module` to the end of its recipe, going on from a checkpoint if there is one.
+    """Train `module` to the end of its recipe, from a checkpoint if there is one.
 
     Args:
         recipe: Steps, rates and seed.

@@ -137,7 +137,7 @@ def test_known_metrics_point_the_way_that_ours_do(tmp_path: Path) -> None:
     frame = table(**SMALL).rename({"quality:q": "quality:lpips"})
     run = imported(frame, tmp_path)
     assert (run.metrics["lpips"].direction, run.metrics["lpips"].track) == ("lower", "fidelity")
-    assert any(note.startswith("lpips is taken for perjoule's metric") for note in run.environment["import_notes"])
+    assert any(note.startswith("lpips is treated as perjoule's metric") for note in run.environment["import_notes"])
 
 
 @pytest.mark.parametrize(

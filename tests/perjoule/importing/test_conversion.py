@@ -51,7 +51,7 @@ GOOD = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "q
     [
         ({"energy_j": None, "quality:q": None}, "column energy_j is missing"),
         ({"energy_j": None, "quality:q": None, "energy": [1.0]}, "energy: name the energy of one image energy_j"),
-        ({"energy_j": None, "energy": [1.0]}, "column energy: of which unit?"),
+        ({"energy_j": None, "energy": [1.0]}, "column energy: the unit is missing"),
         ({"energy_wh": [1.0]}, "mixed units"),
         ({"energy_j": None, "energy_mj": [1.0]}, "Name it energy_mJ or energy_MJ"),
         ({"energy_j": None, "ENERGY_MWH": [1.0]}, "Name it energy_mWh or energy_MWh"),
@@ -78,14 +78,14 @@ def test_bad_tables_are_refused_in_words(tmp_path: Path, change: dict[str, list[
 def test_more_bad_tables(tmp_path: Path) -> None:
     twice = pl.DataFrame({name: values * 2 for name, values in GOOD.items()})
     two = twice.with_columns(seed=pl.Series([1, 2]), boundary=pl.Series(["gpu-board", "estimate"]))
-    for frame, words in ((twice, "is there 2 times"), (two, "unlike boundaries"), (twice.clear(), "holds no row")):
+    for frame, words in ((twice, "appears 2 times"), (two, "different boundaries"), (twice.clear(), "has no rows")):
         file = tmp_path / "bad.parquet"
         frame.write_parquet(file)
         with pytest.raises(UsageError, match=words):
             import_table(file, tmp_path / "run")
     (tmp_path / "bad.csv").write_text("")
     for name, words in (
-        ("bad.csv", "holds no row and no header"),
+        ("bad.csv", "the table has no header and no rows"),
         ("none.csv", "no such file"),
         ("bad.xls", "give .csv"),
     ):

@@ -286,18 +286,18 @@ UNREADABLE = {
     "a unit in a cell": (
         "t.csv",
         "variant,energy_j\na,3 J\n",
-        "energy_j = '3 J': not a number: the unit belongs in the name",
+        "energy_j = '3 J': not a number: put the unit into the name",
     ),
     "words": ("t.csv", "variant,energy_j\na,ten\n", r"row 1 \(line 2\): energy_j = 'ten': not a number"),
-    "a missing cell": ("t.csv", "variant,energy_j\n\na,3\nb\n", r"row 2 \(line 4\): 1 cells under a header of 2"),
-    "decimal comma unquoted": ("t.csv", "variant,energy_j\na,3,5\n", r"row 1 \(line 2\): 3 cells .* needs semicolons"),
+    "a missing cell": ("t.csv", "variant,energy_j\n\na,3\nb\n", r"row 2 \(line 4\): 1 fields under a header of 2"),
+    "decimal comma unquoted": ("t.csv", "variant,energy_j\na,3,5\n", r"row 1 \(line 2\): 3 fields .* needs semicolons"),
     "open quote": ("t.csv", 'variant,energy_j\n"a,3\n', "line 2: cannot be read: .*close every quote"),
     "duplicate column": ("t.csv", "variant,energy_j,energy_j\na,1,2\n", "duplicate columns; keep one"),
     "two units": ("t.csv", "variant,energy_j,energy_wh\na,1,2\n", "mixed units or spellings; keep one"),
     "not UTF-8": ("t.csv", b"variant,energy_j\ncaf\xe9,3\n", "line 2, byte 20: not UTF-8: save it as UTF-8"),
     "no variant": ("t.csv", "model,energy_j\na,1\n", "column variant is missing"),
-    "nothing at all": ("t.csv", "", "holds no row and no header"),
-    "no rows": ("t.csv", "variant,energy_j\n", "holds no row"),
+    "nothing at all": ("t.csv", "", "the table has no header and no rows"),
+    "no rows": ("t.csv", "variant,energy_j\n", "the table has no rows"),
     "no rows of JSON": ("t.json", "[]", "column variant is missing"),
     "neither": ("t.csv", "variant,seed\na,1\n", "column energy_j is missing, and there is no column quality:<metric>"),
     "empty variant": ("t.csv", "variant,energy_j\na,1\n,2\n", r"row 2 \(line 3\): variant is empty in 1 rows"),
@@ -308,9 +308,9 @@ UNREADABLE = {
     "nested": (
         "t.jsonl",
         '{"variant": ["a"], "energy_j": 1}',
-        r"row 1 \(line 1\): variant = \[.*one text or number a cell",
+        r"row 1 \(line 1\): variant = \[.*must be one text or number",
     ),
-    "key twice": ("t.jsonl", '{"variant": "a", "variant": "b", "energy_j": 1}', "'variant' is there twice"),
+    "key twice": ("t.jsonl", '{"variant": "a", "variant": "b", "energy_j": 1}', "'variant' appears twice"),
     "unequal columns": ("t.json", '{"variant": ["a", "b"], "energy_j": [1]}', "columns of unequal length"),
     "half a character": ("t.jsonl", '{"variant": "\\ud800", "energy_j": 1}', "line 1: .*half a character"),
     "deep JSON": ("t.json", "[" * 100_000, "cannot be read"),
@@ -320,17 +320,17 @@ UNREADABLE = {
     "same image twice": (
         "t.csv",
         "variant,prompt_id,seed,energy_j\na,p,1,1\na,p,1,2\n",
-        "is there 2 times: .*column block",
+        "appears 2 times: .*column block",
     ),
     "rows without prompts": (
         "t.csv",
         "variant,energy_j\na,1\na,2\n",
-        r"row 2 \(line 3\): 2 rows are of the cell a, and their prompts",
+        r"row 2 \(line 3\): 2 rows belong to cell a, but their prompts",
     ),
     "rows without prompts, cell by cell": (
         "t.csv",
         "variant,energy_j\na,1\nb,1\na,2\nb,2\n",
-        r"row 3 \(line 4\): 2 rows are of the cell a, and their prompts",
+        r"row 3 \(line 4\): 2 rows belong to cell a, but their prompts",
     ),
     "two texts of a prompt": (
         "t.csv",
@@ -341,7 +341,7 @@ UNREADABLE = {
     "two boundaries": (
         "t.csv",
         "variant,prompt_id,boundary,energy_j\na,p,system,1\na,q,gpu-board,2\n",
-        "unlike boundaries share no axis",
+        "different boundaries are not comparable",
     ),
     "one cell twice": ("t.csv", "variant,steps,energy_j\na,8,1\na-008,,2\n", "would share the cell a-008"),
     "policies that a name cannot tell apart": (
@@ -352,7 +352,7 @@ UNREADABLE = {
     "two step counts of a policy": (
         "t.csv",
         "variant,role,prompt_id,seed,steps,energy_j\na,predicted,p,1,4,1\na,predicted,p,1,8,2\n",
-        "is there 2 times",
+        "appears 2 times",
     ),
     "control characters": ("t.csv", 'variant,"quality:q\x1b[31m"\na,1\n', "control characters in the name of a metric"),
 }

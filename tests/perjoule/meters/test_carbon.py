@@ -50,12 +50,12 @@ def test_the_line_carries_its_provenance() -> None:
         ("Germany", "DEU (Germany)"),
         ("germny", "DEU (Germany)"),
         ("united", "GBR (United Kingdom)"),
-        ("", "alpha-3 code like FRA"),
-        ("§§§", "alpha-3 code like FRA"),
+        ("", "alpha-3 code, e.g. FRA"),
+        ("§§§", "alpha-3 code, e.g. FRA"),
     ],
 )
 def test_an_unknown_country_is_refused_with_near_ones(asked: str, hint: str) -> None:
-    with pytest.raises(UsageError, match="no country of the table") as caught:
+    with pytest.raises(UsageError, match="not a country of the table") as caught:
         carbon(1.0, asked)
     assert hint in str(caught.value)
 

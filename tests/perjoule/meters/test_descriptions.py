@@ -182,7 +182,7 @@ def test_the_commands_do_without_all_of_them(
     assert "Traceback" not in out + err
     assert "index-0" in out + err
     if command[0] == "doctor":
-        assert out.count("not told by the board: nvmlDeviceGetMemoryInfo") == 1
+        assert out.count("not reported by the board: nvmlDeviceGetMemoryInfo") == 1
 
 
 @pytest.mark.parametrize("selector", ["uuid", "prefix", "digest", "half a digest"])

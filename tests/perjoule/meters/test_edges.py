@@ -215,7 +215,7 @@ def test_a_counter_that_stands_still_is_filled_in_from_the_power_reading() -> No
         lost="W211: the counter stayed",
     )
     result = bracket(stuck)
-    assert result.warnings[0].startswith("W211: the counter stood still from 1.0")
+    assert result.warnings[0].startswith("W211: the counter stopped changing 1.0")
     assert result.energy_j is not None
     assert result.uncertainty_j is not None
     assert abs(result.energy_j - 600.0) <= result.uncertainty_j

@@ -81,18 +81,18 @@ def test_the_exit_code_is_passed_on_and_the_joules_are_kept(trace: str, script: 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["no-such-command"], 127, "'no-such-command' is not found on PATH"),
+        (["no-such-command"], 127, "'no-such-command' was not found on PATH"),
         (["./no/such/file"], 127, "does not exist"),
         (["/"], 126, "is a folder"),
         (["PLAIN"], 126, "chmod +x"),
         (["NO-FORMAT"], 126, "cannot be started"),
-        ([""], 2, "no command is given"),
+        ([""], 2, "no command was given"),
         (["--meter", "nvlm", "true"], 2, "did you mean 'nvml'"),
         (["--meter", "replay:EMPTY", "true"], 4, "cannot be read"),
         (["--meter", "replay:CORRUPT", "true"], 4, "power_w is 'x'"),
         (["--meter", "replay:absent.csv", "true"], 4, "is not a file"),
-        (["--meter", "nvml:", "true"], 4, "names no board"),
-        (["--co2-country", "FRX", "true"], 2, "'FRX' is no country"),
+        (["--meter", "nvml:", "true"], 4, "does not name a board"),
+        (["--co2-country", "FRX", "true"], 2, "'FRX' is not a country"),
     ],
 )
 def test_one_clear_error_each_and_nothing_is_started(
@@ -263,7 +263,7 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
     assert set(found) == set(schema["properties"])
     text = perjoule("doctor", "--quiet", environment=environment)
     assert text.stderr == ""
-    assert f"auto takes {second}" in text.stdout
+    assert f"auto uses {second}" in text.stdout
     assert "work between rests" in text.stdout
 
 
@@ -271,9 +271,9 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
 def test_the_doctor_says_what_stands_in_the_way(boards: Callable[..., NvmlSimulator]) -> None:
     simulator = boards(SimulatedBoard(), init_error=4)
     done = perjoule("doctor", environment=simulator.environment())
-    assert "see the rights of /dev/nvidia*" in done.stdout
+    assert "check the permissions of /dev/nvidia*" in done.stdout
     assert "Nothing can be measured here" in done.stdout
     refused = perjoule("measure", "--meter", "nvml", "true", environment=simulator.environment())
     assert refused.returncode == 4
-    assert "see the rights of /dev/nvidia*" in refused.stderr
+    assert "check the permissions of /dev/nvidia*" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -41,8 +41,8 @@ def test_the_board_that_cuda_uses(selector: str, visible: str | None, index: int
         ("", "MIG-GPU-8932f937/1/0", "MIG slice"),
         ("MIG-0123", None, "MIG slice"),
         ("", "GPU-89", "several boards"),
-        ("", "GPU-dead", "no board"),
-        ("dead", None, "no board"),
+        ("", "GPU-dead", "does not match any board"),
+        ("dead", None, "does not match any board"),
     ],
 )
 def test_never_board_0_by_default(selector: str, visible: str | None, message: str) -> None:

@@ -256,7 +256,7 @@ def test_nvml_is_shut_down_once_opened_or_not(rig: Any) -> None:
         assert rig.nvml.sessions == 1
     meter.close()
     assert rig.nvml.sessions == 0
-    with pytest.raises(MeterError, match="fits no board"):
+    with pytest.raises(MeterError, match="does not match any board"):
         open_on(rig, selector="GPU-999")
     assert rig.nvml.sessions == 0
 

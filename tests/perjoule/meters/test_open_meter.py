@@ -34,8 +34,8 @@ def test_auto_takes_the_best_and_says_why_not_the_others(
 ) -> None:
     stub(monkeypatch, works)
     why = open_meter("auto").why
-    assert [name for name in ("nvml", "rapl", "estimate") if f"{name} was not taken" in why] == missed
-    assert all(f"{name} was not taken (nothing here)" in why for name in missed)
+    assert [name for name in ("nvml", "rapl", "estimate") if f"{name} was not used" in why] == missed
+    assert all(f"{name} was not used (nothing here)" in why for name in missed)
 
 
 def test_auto_without_any_source_names_all_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:

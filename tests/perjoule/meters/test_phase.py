@@ -170,7 +170,7 @@ def test_work_that_differs_from_burst_to_burst_decides_nothing() -> None:
 
 
 def test_a_counter_that_fails_is_a_fault_and_too_few_bursts_an_error() -> None:
-    with pytest.raises(ValueError, match="2 repeats at least, not 8 and 1"):
+    with pytest.raises(ValueError, match="at least 4 offsets and 2 repeats, not 8 and 1"):
         run_test(0, 0.1, 1.0, repeats=1)
     chance, clock = random.Random(1), VirtualClock(1.0)
     counter = BoxCounter(clock, 0.1, chance)

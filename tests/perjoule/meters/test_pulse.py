@@ -240,7 +240,8 @@ def test_a_look_that_raises_ends_neither_the_thread_nor_the_window(caplog: pytes
     cancel()
     assert len(calls) >= 5
     assert len(set(calls)) == 1
-    assert [record.message for record in caplog.records].count("a look at the device failed; the next ones go on") == 1
+    messages = [record.message for record in caplog.records]
+    assert messages.count("a reading of the device failed; further readings continue") == 1
 
 
 class EagerClock(VirtualClock):

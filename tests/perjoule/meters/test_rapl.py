@@ -195,7 +195,7 @@ def test_memory_that_stands_still_is_left_out_and_a_package_is_not(sysfs: FakeSy
         clock.advance(0.5)
     assert window.reading.boundary == "cpu-package"
     assert window.reading.energy_j == pytest.approx(40.0, abs=1.0)
-    assert "intel-rapl:0:1/energy_uj stands still, so memory is left out" in meter.why
+    assert "intel-rapl:0:1/energy_uj does not change, so memory is left out" in meter.why
     sysfs.add("intel-rapl:2", "package-1", 0.0)
     with pytest.raises(MeterError, match=r"intel-rapl:2/energy_uj does not count \(it stayed at 1\.000 J\)"):
         RaplMeter(sysfs.root, clock)

@@ -173,7 +173,7 @@ def test_a_source_that_was_lost_before_the_window_has_nothing_to_give() -> None:
     samples = [Sample(t_s=0.0, power_w=60.0), *(Sample(t_s=0.1 * i, power_w=None, problem="off") for i in range(1, 30))]
     result = integrate(samples, 1.0, 2.9, INSTANT, IDLE)
     assert (result.energy_j, result.partial_energy_j, result.partial_s) == (None, None, None)
-    assert result.warnings == ("W220: off; nothing is known of the last 1.900 s",)
+    assert result.warnings == ("W220: off; there are no samples of the last 1.900 s",)
 
 
 def test_the_refresh_period_is_seen_through_equal_values_and_missing_samples() -> None:

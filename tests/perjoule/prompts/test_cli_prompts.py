@@ -48,7 +48,7 @@ def test_a_run_records_its_prompts_and_an_offline_one_uses_the_cache(web, tmp_pa
     command = ["run", str(suite), "--out", str(tmp_path / "run"), "--meter", "estimate", "-q"]
 
     assert perjoule(monkeypatch, *command, "--offline") == 2
-    assert "the network is switched off" in capsys.readouterr().err
+    assert "the network is off" in capsys.readouterr().err
     assert web.asked == []
 
     monkeypatch.setenv("PERJOULE_OFFLINE", "0")

@@ -136,7 +136,7 @@ def test_halves_of_a_set(tmp_path):
     dev, test = (read(str(tmp_path / "p.txt"), split=part)[0] for part in ("dev", "test"))
     assert len(dev) + len(test) == 50
     assert not set(dev) & set(test)
-    with pytest.raises(SuiteError, match=f"limit = 50: .*holds {len(dev)} distinct prompts in its dev half"):
+    with pytest.raises(SuiteError, match=f"limit = 50: .*has {len(dev)} distinct prompts in its dev half"):
         read(str(tmp_path / "p.txt"), split="dev", limit=50)
     (tmp_path / "p.txt").write_text("a lighthouse\n")
     with pytest.raises(SuiteError, match="no prompt in split = 'test'"):
@@ -146,9 +146,9 @@ def test_halves_of_a_set(tmp_path):
 def test_what_is_not_known_is_named(tmp_path):
     with pytest.raises(SuiteError, match=r"unknown prompt set; known: .*public:geneval"):
         read("public:parti")
-    with pytest.raises(SuiteError, match="a public set knows its columns"):
+    with pytest.raises(SuiteError, match="a public set has fixed columns"):
         read("public:geneval", column="text")
-    with pytest.raises(SuiteError, match="no such file, and no builtin:NAME, public:NAME, hub:ORG/NAME"):
+    with pytest.raises(SuiteError, match="no such file; use a path, builtin:NAME, public:NAME, hub:ORG/NAME"):
         read(str(tmp_path / "nothing.txt"))
 
 
@@ -185,11 +185,11 @@ def test_the_files_of_a_split(names, configs, split, wanted):
 
 
 def test_an_unclear_split_names_what_there_is():
-    with pytest.raises(SuiteError, match="x: hub_split is not set; there are 'test', 'train'"):
+    with pytest.raises(SuiteError, match="x: hub_split is not set; available: 'test', 'train'"):
         choose_files(["train.csv", "test.csv"], None, None, "x")
-    with pytest.raises(SuiteError, match="hub_split = 'dev': no such split; there are 'train'"):
+    with pytest.raises(SuiteError, match="hub_split = 'dev': no such split; available: 'train'"):
         choose_files(["train.csv"], None, "dev", "x")
-    with pytest.raises(SuiteError, match="no file that can be read"):
+    with pytest.raises(SuiteError, match="no readable file"):
         choose_files(["images.zip"], None, None, "x")
 
 
@@ -253,5 +253,5 @@ def test_a_data_set_of_the_hub_online_and_then_from_its_cache(web, tmp_path):
 
     missing = in_a_process({"source": "hub:org/none"}, here)
     assert missing.returncode != 0
-    assert "the hub's data set cannot be had" in missing.stderr
+    assert "the hub's data set could not be downloaded" in missing.stderr
     assert not Path(tmp_path / "hf" / "hub" / "datasets--org--none" / "snapshots").exists()

@@ -36,8 +36,8 @@ def test_formats_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("p.txt", "", {}, "holds no prompt"),
-        ("p.txt", "\n  \n", {}, "holds no prompt"),
+        ("p.txt", "", {}, "contains no prompt"),
+        ("p.txt", "\n  \n", {}, "contains no prompt"),
         ("p.tsv", "text\tx\na\tb\n", {}, "no column 'prompt': it has text, x"),
         ("p.jsonl", "{\n", {}, "not JSON lines"),
         ("p.jsonl", '{"prompt": 3}\n', {}, "prompt = 3 is not text"),
@@ -49,7 +49,7 @@ def test_formats_agree(tmp_path: Path) -> None:
         ("p.csv", "prompt\n" + "x" * 140_000, {}, "after line 1: field larger than field limit"),
         ("p.jsonl", '{"prompt": "\\ud800"}\n', {}, "row 1 of p.jsonl: half a surrogate pair"),
         ("p.jsonl", "[" * 100_000, {}, "not JSON lines: line 1"),
-        ("p.json", "{}", {}, "a list of texts or objects is wanted"),
+        ("p.json", "{}", {}, "must be a list of texts or objects"),
         ("p.json", '{"annotations": [{"id": 1}]}', {}, "not COCO's captions: an annotation has no usable 'image_id'"),
         ("p.json", "[3]", {}, "must be a JSON object"),
         ("p.tsv", "prompt\tkind\na\tb\n", {"category": "sort"}, "no column 'sort': it has prompt, kind"),

@@ -104,8 +104,8 @@ def test_what_has_not_run_yet_is_refused(repository: Repository) -> None:
     result.assert_outcomes(passed=1, failed=12)
     text = result.stdout.str()
     for name in ("a generator", "an async generator", "a map object", "a filter object", "a zip object", "a future"):
-        assert f"the function returned {name}, so none of its work has run inside the window" in text
-    assert "an event loop runs already: make the test a plain `def`" in text
+        assert f"the function returned {name}, so its work has not run inside the window" in text
+    assert "an event loop is already running: make the test a plain `def`" in text
     assert "Traceback" not in text
     assert "fixture.py:" not in text  # one sentence each, no frames of ours
 
@@ -220,14 +220,14 @@ def test_bad_settings_are_named(repository: Repository) -> None:
     result.assert_outcomes(failed=8)
     text = result.stdout.str()
     for words in (
-        "pedantic(rounds=0): a whole number from 1 on",
-        "pedantic(iterations=0.5): a whole number from 1 on",
-        "pedantic(warmup_rounds=-1): a whole number from 0 on",
+        "pedantic(rounds=0): must be an integer >= 1",
+        "pedantic(iterations=0.5): must be an integer >= 1",
+        "pedantic(warmup_rounds=-1): must be an integer >= 0",
         "setup runs once per window, so with setup iterations must be 1",
-        "args and kwargs are given, and setup returns arguments as well",
-        "@pytest.mark.energy(round): it takes rounds= and window_s=",
-        "@pytest.mark.energy(rounds=1): 2 or more",
-        "@pytest.mark.energy(window_s=-1): seconds, 0 or more",
+        "args and kwargs are given, but setup returns arguments too",
+        "@pytest.mark.energy(round): the arguments are rounds= and window_s=",
+        "@pytest.mark.energy(rounds=1): must be 2 or more",
+        "@pytest.mark.energy(window_s=-1): must be 0 or more seconds",
     ):
         assert words in text
 

@@ -33,7 +33,7 @@ def pytest_addoption(parser):
         arguments += ["-p", "their_plugin"]
     theirs = run(repository, *arguments, *given)
     theirs.assert_outcomes(passed=2, deselected=1)
-    theirs.stdout.fnmatch_lines(["perjoule: --benchmark is an option of another plugin here; --energy-benchmark runs*"])
+    theirs.stdout.fnmatch_lines(["perjoule: --benchmark is an option of another plugin; use --energy-benchmark*"])
     both = run(repository, *arguments, *given, "--energy-benchmark")
     both.assert_outcomes(passed=3)
     both.stdout.fnmatch_lines(["*test_theirs.py::test_joules*100*measured*"])

@@ -96,7 +96,7 @@ class TestGate:
         edit(repository, "def test_joules", new)
         result = self.gate(repository)
         assert result.ret == 1
-        result.stdout.fnmatch_lines(["ERROR test_theirs.py::test_joules: in baseline 'main', but it did not run*"])
+        result.stdout.fnmatch_lines(["ERROR test_theirs.py::test_joules: in baseline 'main', but did not run*"])
 
     def test_a_skipped_test_never_passes(self, repository: Repository) -> None:
         edit(
@@ -145,10 +145,10 @@ class TestGate:
         (["--benchmark", "--energy-margin=5"], "write 5% (or 0.05), or 500% if that is meant"),
         (["--benchmark", "--energy-session-sd=3"], "write 3% (or 0.03), or 300% if that is meant"),
         (["--benchmark", "--energy-rounds=1"], "2 or more"),
-        (["--benchmark", "--energy-max-joules=0"], "--energy-max-joules 0: a positive number"),
+        (["--benchmark", "--energy-max-joules=0"], "--energy-max-joules 0: must be a positive number"),
         (["--energy-max-joules=5"], "--energy-max-joules needs --benchmark"),
-        (["--benchmark", "--energy-window=nan"], "--energy-window nan: seconds, 0 or more"),
-        (["--benchmark", "--energy-window=inf"], "--energy-window inf: seconds, 0 or more"),
+        (["--benchmark", "--energy-window=nan"], "--energy-window nan: must be 0 or more seconds"),
+        (["--benchmark", "--energy-window=inf"], "--energy-window inf: must be 0 or more seconds"),
         (["--benchmark", "--energy-report=x.pdf"], ".json, .md or .html"),
     ],
 )
@@ -173,7 +173,7 @@ def test_joules(energy_benchmark, sleep, number):
     result = run(repository, *options, "--energy-max-joules=800")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*--energy-max-joules 800: the windows so far have spent * J; the tests after*"])
+    result.stdout.fnmatch_lines(["*--energy-max-joules 800: the windows so far used * J; the tests after*"])
     assert len(json.loads((repository.path / "out.json").read_text())["tests"]) == 2
     enough = run(repository, *options, "--energy-max-joules=1600")
     enough.assert_outcomes(passed=3)

@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_written_loses_nothing(
     assert "test_theirs.py::test_joules" in found["report.md"].read_text()
     text = result.stdout.str()
     for file in found.values():
-        assert f"cannot be written: Not a directory; it is kept in {file}" in text or (
+        assert f"cannot be written: Not a directory; it was saved in {file}" in text or (
             f"cannot be written: File exists; it is kept in {file}" in text
         )
     assert "Traceback" not in text + result.stderr.str()
@@ -45,7 +45,7 @@ def test_where_nothing_can_be_written_the_joules_are_printed(repository: Reposit
         capture_output=True, text=True, check=False, cwd=repository.path,
     )  # fmt: skip
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
-    assert "cannot be written: File too large; nor can a temporary folder; its content follows" in done.stdout
+    assert "cannot be written: File too large, not even in a temporary folder; its content follows" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
     assert json.loads(line)["tests"][0]["nodeid"] == "test_theirs.py::test_joules"
 

@@ -35,8 +35,8 @@ def test_a_batch_that_does_not_fit_is_halved_with_a_note_and_every_image_is_scor
     assert [s.value for s in scores] == [0, 1, 2, 3, 4, 5, 6]
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1, 1]
     assert done == [1] * 7
-    assert "m: out of memory with 4 images at once: going on with 2" in caplog.text
-    assert "going on with 1" in caplog.text
+    assert "m: out of memory with 4 images at once: continuing with 2" in caplog.text
+    assert "continuing with 1" in caplog.text
 
 
 def test_an_image_that_does_not_fit_alone_has_a_reason(pictures, noise):
@@ -61,4 +61,4 @@ def test_other_errors_are_not_swallowed(pictures, noise):
 def test_what_is_not_finite_has_a_reason(pictures, noise):
     scores, _ = score(pictures, noise, lambda batch: [float("nan"), float("inf"), "too dark", 0.5], count=4)
     assert [s.value for s in scores] == [None, None, None, 0.5]
-    assert [s.reason_unscored for s in scores] == ["m came out as nan", "m came out as inf", "too dark", None]
+    assert [s.reason_unscored for s in scores] == ["the value of m is nan", "the value of m is inf", "too dark", None]

@@ -185,18 +185,18 @@ def test_the_spec_names_the_weights(options, clip_folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert clip_text(options | {"model": str(other)}).spec.weights_digest != same
     assert iclip(options).spec.track == "fidelity"
-    assert "by construction" in iclip(options).spec.description
+    assert "by definition" in iclip(options).spec.description
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ({"modle": "x"}, "unknown option 'modle': did you mean 'model'.*batch_size"),
-        ({"batch_size": 0}, "batch_size = 0: wanted 1 or more"),
-        ({"batch_size": True}, "batch_size = True: wanted int"),
-        ({"revision": 3}, "revision = 3: wanted str or nothing"),
+        ({"batch_size": 0}, "batch_size = 0: must be 1 or more"),
+        ({"batch_size": True}, "batch_size = True: must be int"),
+        ({"revision": 3}, "revision = 3: must be str or nothing"),
         ({"model": "./not-there"}, "no such folder"),
-        ({"distractors": [1]}, "distractors holds 1"),
+        ({"distractors": [1]}, "distractors contains 1"),
         ({"distractors": "not-there.txt"}, "not-there.txt': no such file"),
     ],
 )
@@ -210,7 +210,7 @@ def test_an_unknown_builtin_and_a_folder_without_a_model_are_usage_errors(option
         clip_text({"model": "builtin:clip-tinny"})
     with pytest.raises(UsageError, match="no weights"):
         _ = clip_text(options | {"model": str(tmp_path)}).spec
-    with pytest.raises(UsageError, match="no CLIP model can be loaded"):
+    with pytest.raises(UsageError, match="cannot load a CLIP model"):
         clip_text(options | {"model": str(tmp_path)}).score(pictures(noise(1)).image_set(), ignore)
 
 

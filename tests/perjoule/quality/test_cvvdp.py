@@ -74,7 +74,7 @@ def test_the_spec_says_how_it_is_looked_at():
     assert spec.unit == "JOD"
     assert spec.bounds == (None, 10.0)
     assert "standard_phone, 60 pixels per degree" in spec.description
-    assert "by construction" in spec.description
+    assert "by definition" in spec.description
     assert len(spec.weights_digest) == 64
 
 

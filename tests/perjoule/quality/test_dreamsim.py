@@ -194,7 +194,7 @@ def test_updates_that_do_not_arrive_are_an_error_and_not_another_embedding(state
     assert with_lora(states["dino"], alone, 0, 1.0).keys() == states["dino"].keys()
     with pytest.raises(KeyError, match="no update for transformer 1"):
         with_lora(states["clip"], alone, 1, 1.0)
-    with pytest.raises(KeyError, match="unknown is no update"):
+    with pytest.raises(KeyError, match="unknown is not an update"):
         with_lora(states["dino"], {"unknown": 1}, 0, 1.0)
     other = {name.replace("blocks.1", "blocks.7"): tensor for name, tensor in alone.items()}
     with pytest.raises(KeyError, match=r"blocks\.7\.attn\.qkv\.weight"):
@@ -211,7 +211,7 @@ def test_faults_are_named(folder, tmp_path, monkeypatch, pictures, noise):
     with pytest.raises(UsageError, match=r"dreamsim_ensemble_checkpoint\.zip is not in the cache"):
         _ = dsim({}).spec
     assert not dsim({}).weights_here()
-    with pytest.raises(UsageError, match=f"is no checkpoint ensemble: it holds no {DINO}"):
+    with pytest.raises(UsageError, match=f"is not a checkpoint of ensemble: {DINO} is missing"):
         _ = dsim({"folder": str(tmp_path)}).spec
 
     damaged = tmp_path / "damaged"
@@ -222,5 +222,5 @@ def test_faults_are_named(folder, tmp_path, monkeypatch, pictures, noise):
             target.write_bytes(file.read_bytes())
     torch.save({"cls_token": torch.zeros(1)}, damaged / DINO)
     metric = dsim({"folder": str(damaged), "variant": "dino_vitb16", "device": "cpu"})
-    with pytest.raises(UsageError, match="not the weights of DreamSim's dino"):
+    with pytest.raises(UsageError, match="not weights of DreamSim's dino"):
         metric.score(pictures(noise(1, 64)).image_set(), ignore)

@@ -95,5 +95,5 @@ def test_what_it_does_not_know_it_names():
         lsnr({"definition": "lapvar"})
     with pytest.raises(UsageError, match=r"definitoin.*did you mean 'definition'"):
         lsnr({"definitoin": "a"})
-    with pytest.raises(UsageError, match="definition = 3: wanted str"):
+    with pytest.raises(UsageError, match="definition = 3: must be str"):
         lsnr({"definition": 3})

@@ -96,7 +96,7 @@ def test_pickscore_is_the_logit_of_the_model(trained, clip_folder, tmp_path, pic
     logits, _ = bare(trained, clip_folder, images, PROMPTS)
     assert [s.value for s in scores] == pytest.approx(logits, abs=1e-4)
     assert (metric.spec.temperature, metric.spec.unit, metric.spec.bounds) == (1.0, "logit", (None, None))
-    assert "nobody was asked" in metric.spec.description
+    assert "no human ratings" in metric.spec.description
 
 
 def test_hpsv2_is_the_cosine_of_the_checkpoint_in_its_own_layout(trained, checkpoint, clip_folder, pictures, noise):
@@ -132,27 +132,27 @@ def test_weights_of_another_shape_or_kind_are_named(trained, checkpoint, clip_fo
 
     with pytest.raises(UsageError, match=r"unknown version '3': known: 2\.0, 2\.1"):
         hpsv2({"version": "3"})
-    with pytest.raises(UsageError, match=f"holds no {FILE}"):
+    with pytest.raises(UsageError, match=f"does not contain {FILE}"):
         _ = hpsv2({"model": str(tmp_path), "architecture": str(clip_folder)}).spec
     state = as_open_clip(trained)
     del state["visual.proj"]
     torch.save(state, tmp_path / "x.pt")
-    with pytest.raises(UsageError, match=r"visual_projection\.weight is None, wanted"):
+    with pytest.raises(UsageError, match=r"visual_projection\.weight is None, must be"):
         load_open_clip(clip_folder, tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="perceiver is no tensor of OpenCLIP's CLIP"):
+    with pytest.raises(UsageError, match="perceiver is not a tensor of OpenCLIP's CLIP"):
         to_transformers({"perceiver": 1})
     with pytest.raises(UsageError, match=r"layers\.1: attn\.rope is no tensor"):
         to_transformers({"transformer.resblocks.1.attn.rope": 1})
     (tmp_path / FILE).write_bytes(b"not a pickle")
     metric = hpsv2({"model": str(tmp_path), "architecture": str(clip_folder), "device": "cpu"})
-    with pytest.raises(UsageError, match="holds no weights that can be read"):
+    with pytest.raises(UsageError, match="contains no readable weights"):
         metric.encoder()
 
 
 def test_what_is_not_here_offline_is_said_before_anything_is_scored():
-    with pytest.raises(UsageError, match=r"metric hpsv2: xswu/HPSv2/HPS_v2\.1_compressed\.pt cannot be had"):
+    with pytest.raises(UsageError, match=r"metric hpsv2: xswu/HPSv2/HPS_v2\.1_compressed\.pt could not be downloaded"):
         _ = hpsv2({}).spec
-    with pytest.raises(UsageError, match="metric pickscore: model 'yuvalkirstain/PickScore_v1': no folder"):
+    with pytest.raises(UsageError, match="metric pickscore: model 'yuvalkirstain/PickScore_v1' is not a folder"):
         _ = pickscore({}).spec
     assert not hpsv2({}).weights_here()
     assert (pickscore({}).card.weights, pickscore({}).card.commercial) == ("yuvalkirstain/PickScore_v1", None)

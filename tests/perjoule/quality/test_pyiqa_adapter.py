@@ -109,7 +109,7 @@ def test_metrics_that_draw_at_random_repeat_and_leave_the_generator_alone(fake, 
 def test_what_it_does_not_know_it_names(fake):
     with pytest.raises(UnknownNameError, match="did you mean 'psnr'"):
         pyiqa_metric("psnrr", {})
-    with pytest.raises(UsageError, match="fid judges sets of images"):
+    with pytest.raises(UsageError, match="fid scores sets of images"):
         pyiqa_metric("fid", {})
     with pytest.raises(UsageError, match=r"unknown option 'net'.*known: device"):
         pyiqa_metric("psnr", {"net": "vgg"})

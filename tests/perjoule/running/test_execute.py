@@ -149,7 +149,7 @@ def test_a_failing_prompt_leaves_a_reason_and_the_run_goes_on(tmp_path: Path) ->
     failed = trials.filter(pl.col("failure").is_not_null())
     assert failed.height == 2
     assert failed["image_count"].to_list() == [0, 0]
-    assert all("told to fail on 'a dog'" in reason for reason in failed["failure"])
+    assert all("set to fail on 'a dog'" in reason for reason in failed["failure"])
     assert load_run(tmp_path / "run").images.height == 4
 
 

@@ -518,7 +518,7 @@ def test_pictures_of_one_colour_get_a_code(tmp_path: Path) -> None:
 
     suite = make_suite(seeds=(1,), batch_size=3)
     run = go(suite, fresh(tmp_path / "run", suite), breaks)
-    assert all("W270: 3 of 3 pictures are of one colour (#000000)" in row for row in run.trials["warnings"])
+    assert all("W270: 3 of 3 images are of one colour (#000000)" in row for row in run.trials["warnings"])
     found = trial_counts(run)
     assert found.one_colour == run.trials.height == 2
     assert next(found.words()).startswith("W270: 2 of 2 trials")

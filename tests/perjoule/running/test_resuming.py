@@ -112,7 +112,7 @@ def test_an_edited_prompt_file_does_not_mix_two_sets(folder):
     assert drawn(done) == COMPLETE
     (note,) = told
     assert f"{folder / 'prompts.txt'} has changed since the run began (SHA-256 was {old}, is {new})" in note
-    assert "goes on with the 4 prompts" in note
+    assert "continues with the 4 prompts" in note
     assert "--out" in note
 
 
@@ -127,7 +127,7 @@ def test_a_prompt_file_that_is_gone_or_unreadable_stops_nothing(folder):
     (folder / "prompts.txt").unlink()
     done, told = go(folder / "suite.toml", run, resume=True)
     assert drawn(done) == COMPLETE
-    assert "prompts.txt is gone: the run goes on" in told[0]
+    assert "prompts.txt is missing: the run continues" in told[0]
 
 
 def test_a_pinned_file_that_changed_stops_nothing_either(folder):
@@ -147,7 +147,7 @@ def test_a_run_that_moved_resumes_by_its_own_suite_file(folder, tmp_path):
     shutil.rmtree(folder)
     done, told = go(moved / "suite.toml", moved, resume=True)
     assert drawn(done) == COMPLETE
-    assert "is gone" in told[0]
+    assert "is missing" in told[0]
 
 
 def test_a_project_that_moved_resumes_by_the_projects_suite_file(folder, tmp_path):

@@ -86,7 +86,7 @@ def test_a_stopped_scoring_goes_on_where_it_was(run):
     told, metric = Quiet(), Counting()
     done = pipeline.score(load_run(run.path), [metric], told)
     assert len(metric.seen) == 7
-    assert told.messages == ["scoring goes on: 5 scores are there from the one that was stopped"]
+    assert told.messages == ["scoring continues: 5 scores exist from an interrupted scoring"]
     assert told.totals == [7]
     assert told.done[-1] == (7, "counting")  # so that the time left is that of what is left
     assert done.scores.height == 12
@@ -194,5 +194,5 @@ def test_a_metric_of_sets_cannot_be_the_primary_one(tmp_path):
         '[metrics]\nprimary = "fid"\nnames = ["fid", "lsnr"]\n'
         '[[variants]]\nname = "v"\nmodel = "builtin:sd-tiny"\nsteps = [1]\n'
     )
-    with pytest.raises(SuiteError, match=r"metrics\.primary = 'fid': it judges sets"):
+    with pytest.raises(SuiteError, match=r"metrics\.primary = 'fid': it scores sets"):
         prepare(str(tmp_path / "s.toml"))

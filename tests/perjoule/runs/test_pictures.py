@@ -104,9 +104,9 @@ def test_a_picture_that_is_not_the_metered_one_gets_no_score_and_costs_no_other(
     assert image_id not in metric.seen
     assert scores.filter(pl.col("value").is_null())["image_id"].to_list() == [image_id]
     assert scores.height == 12
-    assert scores["reason_unscored"].drop_nulls()[0].startswith("picture refused: ")
+    assert scores["reason_unscored"].drop_nulls()[0].startswith("image refused: ")
     (warning,) = [message for message in told.messages if message.startswith("warning")]
-    assert "1 pictures are not scored" in warning
+    assert "1 images are not scored" in warning
 
 
 def test_a_swapped_reference_unscores_what_is_compared_with_it(run, secret, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_report_shows_no_picture_but_the_metered_ones(run, secret, way, tmp_pa
     shown = pictures_of(attack(run, secret, way), tmp_path / "after.html")
     assert pixel_digest(np.array(Image.open(secret))) not in shown
     assert set(shown) <= set(before)
-    assert "picture missing, or not the one that was metered" in (tmp_path / "after.html").read_text()
+    assert "image missing, or not the one that was metered" in (tmp_path / "after.html").read_text()
 
 
 def pictures_of(run: Run, page: Path) -> list[str]:

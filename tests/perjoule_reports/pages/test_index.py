@@ -121,7 +121,7 @@ def test_the_command_tells_a_folder_of_runs_from_a_run(folder, capsys, monkeypat
 
 def test_a_folder_without_runs_is_refused(tmp_path):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(RunError, match="holds no runs"):
+    with pytest.raises(RunError, match="contains no runs"):
         write_index(tmp_path, tmp_path / "index.html")
 
 

@@ -128,8 +128,8 @@ def test_single_prompts_and_slices(report: Report, run: Run) -> None:
 @pytest.mark.parametrize(
     ("gain", "shuffled_gain", "words"),
     [
-        (0.08, -0.02, ("it saves", "It beats its shuffled control, so it knows")),
-        (-0.06, -0.06, ("more energy than teacher", "nothing is resolved")),
+        (0.08, -0.02, ("it saves", "It beats its shuffled control, so it uses")),
+        (-0.06, -0.06, ("more energy than teacher", "No difference from its shuffled control")),
     ],
 )
 def test_adaptation_is_real_only_against_its_controls(
@@ -181,7 +181,7 @@ def synthetic_policies(synthetic, folder: Path, gain: float, shuffled_gain: floa
 
 
 def test_a_suite_without_policies_says_so(report: Report) -> None:
-    assert "no arm whose steps are predicted" in section(report, "adaptation").paragraphs[0]
+    assert "no arm that predicts its steps" in section(report, "adaptation").paragraphs[0]
 
 
 class TestGate:
@@ -277,7 +277,7 @@ class TestDegenerate:
         run = imported(table(prompts=12, seeds=1, ladder=(2, 8, 32), variants=(("ladder", 1.0),)), tmp_path)
         report = build_report(run)
         assert len(section(report, "arms").tables) == 1
-        assert "nothing to hold beside" in section(report, "curves").paragraphs[0]
+        assert "nothing to compare" in section(report, "curves").paragraphs[0]
         rendered(report)
 
     def test_a_single_prompt(self, tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ class TestDegenerate:
             metrics={},
         )  # fmt: skip
         report = build_report(going)
-        assert any("PARTIAL" in badge.value for badge in report.badges)
-        assert report.headline.beware[0].startswith("PARTIAL: 20 of 48")
+        assert any("INCOMPLETE" in badge.value for badge in report.badges)
+        assert report.headline.beware[0].startswith("INCOMPLETE: 20 of 48")
         assert "--resume" in section(report, "warnings").paragraphs[0]
         energies = [row[2] for row in section(report, "arms").tables[0].rows]
         assert all(cell.sort and cell.brand == "est." for cell in energies)
@@ -328,8 +328,8 @@ class TestDegenerate:
 def test_a_metric_at_its_bound_is_called_blind(synthetic, small) -> None:
     scores = small.scores.with_columns(value=pl.when(pl.col("cell_id").str.ends_with("001")).then(0.4).otherwise(1.0))
     report = build_report(synthetic.summarised(replace(small, scores=scores)))
-    assert any("stands at its bound (1.00) in 4 of 6 cells" in said for said in report.headline.beware)
-    assert "reaches down to no difference" in report.headline.support[0]
+    assert any("is at its bound (1.00) in 4 of 6 cells" in said for said in report.headline.beware)
+    assert "No difference: all " in report.headline.support[0]
     assert "up to 0" not in report.headline.support[0]
 
 
@@ -355,7 +355,7 @@ def test_the_twin_fits_a_pull_request(run: Run, report: Report) -> None:
     long = replace(report, sections=report.sections * 10)
     text = render_markdown(long)
     assert len(text.encode()) <= 60_000
-    assert "the HTML report holds the rest" in text
+    assert "the HTML report contains the rest" in text
 
 
 def test_labels_keep_clear_of_each_other() -> None:

@@ -165,7 +165,7 @@ def test_the_promise_is_kept_on_average_over_calibrations_of_shipped_curves(name
 def test_a_calibration_that_does_not_tell_prompts_apart_promises_nothing() -> None:
     curves = saturating([1.0] * 50)
     unknown = replace(exact(curves), prompts=None)
-    with pytest.raises(EvidenceError, match=r"only be by image.*calibration_seeds"):
+    with pytest.raises(EvidenceError, match=r"only be per image.*calibration_seeds"):
         QualityFloor(metric="q", floor=0.5).choose(forecast(curves), unknown)
     EnergyBudget(metric="q", mean_j=5.0).choose(forecast(curves), unknown)  # a price needs no units
 

@@ -55,7 +55,7 @@ def test_a_download_that_breaks_off_goes_on(shelf: Shelf) -> None:
     shelf.mirror.faults.cut[f"test/cut/{UNET}"] = 11 << 20
     first = shelf.worker.load(variant)
     if "error" in first:  # it may go on by itself
-        assert "Run again: whole files are kept" in first["error"]
+        assert "Run again: complete files are kept" in first["error"]
         assert "nfe" in shelf.worker.load(variant)
     address = f"/test/cut/resolve/{shelf.mirror.commit('test/cut')}/{UNET}"
     asked = [request.range for request in shelf.mirror.requests if request.path == address]
