@@ -88,22 +88,22 @@ ODD_MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "inpaint": (lambda f: index_of(f, _class_name="StableDiffusionInpaintPipeline"), ["needs image and mask_image"]),
     "control": (lambda f: index_of(f, _class_name="StableDiffusionControlNetPipeline"), ["needs image"]),
-    "ddpm": (lambda f: index_of(f, _class_name="DDPMPipeline"), ["takes no prompt"]),
+    "ddpm": (lambda f: index_of(f, _class_name="DDPMPipeline"), ["has no argument prompt"]),
     "video": (lambda f: index_of(f, _class_name="WanPipeline"), ["makes frames, not images"]),
     "custom class": (lambda f: index_of(f, _class_name="MyPipeline"), ["'MyPipeline' is not a pipeline of diffusers"]),
     "a module as class": (lambda f: index_of(f, _class_name="utils"), ["'utils' is not a pipeline of diffusers"]),
     "no class": (lambda f: index_of(f, _class_name=None), ["_class_name is missing"]),
     "number as class": (lambda f: index_of(f, _class_name=3), ["_class_name is missing"]),
-    "custom component": (lambda f: index_of(f, unet=["my_unet", "MyUNet"]), ["my_unet", "is not run"]),
+    "custom component": (lambda f: index_of(f, unet=["my_unet", "MyUNet"]), ["my_unet", "is not executed"]),
     "unknown component": (lambda f: index_of(f, unet=["diffusers", "UNet9D"]), ["unet", "UNet9D", "update"]),
     "torn pair": (lambda f: index_of(f, unet=["diffusers"]), ["unet = ['diffusers']", "a library and a class"]),
     "no unet in the index": (lambda f: index_of(f, unet=None), ["unet is missing, which StableDiffusionPipeline"]),
     "index not JSON": (lambda f: write(f / "model_index.json", "{ not json"), ["model_index.json is not valid JSON"]),
-    "index a list": (lambda f: write(f / "model_index.json", "[]"), ["model_index.json names no pipeline"]),
+    "index a list": (lambda f: write(f / "model_index.json", "[]"), ["model_index.json does not name a pipeline"]),
     "index not UTF-8": (lambda f: write(f / "model_index.json", b"\xff\xfe{"), ["model_index.json is not valid JSON"]),
     "no index": (without("model_index.json"), ["model_index.json is missing"]),
     "unet config cut": (truncate("unet/config.json"), ["unet/config.json is not valid JSON"]),
-    "unet config a list": (lambda f: write(f / "unet/config.json", "[1]"), ["unet/config.json holds list"]),
+    "unet config a list": (lambda f: write(f / "unet/config.json", "[1]"), ["unet/config.json contains list"]),
     "vae config cut": (truncate("vae/config.json"), ["vae/config.json is not valid JSON"]),
     "scheduler config cut": (truncate("scheduler/scheduler_config.json"), ["scheduler_config.json is not valid JSON"]),
     "tokenizer config cut": (truncate("tokenizer/tokenizer_config.json"), ["tokenizer_config.json is not valid JSON"]),
@@ -134,11 +134,14 @@ ODD_MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "no scheduler": (lambda f: index_of(f, scheduler=[None, None]), ["scheduler is missing"]),
     "scheduler half named": (lambda f: index_of(f, scheduler=["diffusers", None]), ["scheduler is missing"]),
-    "module as scheduler": (lambda f: index_of(f, scheduler=["diffusers", "logging"]), ["scheduler", "cannot be made"]),
-    "unknown betas": (lambda f: scheduler_with(f, beta_schedule="bad"), ["cannot be made: NotImplementedError"]),
-    "no training steps": (lambda f: scheduler_with(f, num_train_timesteps=-5), ["cannot be made: IndexError"]),
-    "training steps as text": (lambda f: scheduler_with(f, num_train_timesteps="a"), ["cannot be made: TypeError"]),
-    "fp16 only": (renamed_to_fp16, ["unet: only weights of the kind fp16", 'file_variant = "fp16"']),
+    "module as scheduler": (
+        lambda f: index_of(f, scheduler=["diffusers", "logging"]),
+        ["scheduler", "cannot be created"],
+    ),
+    "unknown betas": (lambda f: scheduler_with(f, beta_schedule="bad"), ["cannot be created: NotImplementedError"]),
+    "no training steps": (lambda f: scheduler_with(f, num_train_timesteps=-5), ["cannot be created: IndexError"]),
+    "training steps as text": (lambda f: scheduler_with(f, num_train_timesteps="a"), ["cannot be created: TypeError"]),
+    "fp16 only": (renamed_to_fp16, ["unet: there are only weights of the kind fp16", 'file_variant = "fp16"']),
 }
 
 
@@ -188,7 +191,7 @@ def test_single_file_checkpoints_name_the_way_out(tmp_path: Path, name: str) -> 
         (problem,) = examine(replace(TINY, model=name), [], "s").problems
     assert f"s.model = '{name}'" in problem
     assert "from_single_file" in problem
-    assert ("is not there" in problem) == name.startswith("gone")
+    assert ("does not exist" in problem) == name.startswith("gone")
 
 
 def test_a_folder_with_a_single_file_says_so(tmp_path: Path) -> None:
@@ -258,11 +261,11 @@ def refused(**changes: Any) -> str:
         ({"scheduler": "logging"}, ["is not a scheduler"]),
         ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, ["does not fit StableDiffusionPipeline", "DDIMScheduler"]),
         ({"scheduler": "RePaintScheduler"}, ["do not work", "original_image"]),
-        ({"scheduler": "VQDiffusionScheduler"}, ["cannot be made", "num_vec_classes"]),
-        ({"scheduler_args": {"beta_schedule": "none"}}, ["cannot be made", "NotImplementedError"]),
+        ({"scheduler": "VQDiffusionScheduler"}, ["cannot be created", "num_vec_classes"]),
+        ({"scheduler_args": {"beta_schedule": "none"}}, ["cannot be created", "NotImplementedError"]),
         ({"scheduler_args": {"timestep_spacing": "odd"}}, ["steps = 2, 4 do not work", "odd"]),
-        ({"scheduler_args": {"num_train_timesteps": "many"}}, ["cannot be made"]),
-        ({"timesteps": (9, 5), "steps": (2,)}, ["s.timesteps: DDIMScheduler takes no schedule"]),
+        ({"scheduler_args": {"num_train_timesteps": "many"}}, ["cannot be created"]),
+        ({"timesteps": (9, 5), "steps": (2,)}, ["s.timesteps: DDIMScheduler does not support custom schedules"]),
     ],
 )
 def test_schedules_that_cannot_work_are_refused(changes: dict[str, Any], words: list[str]) -> None:

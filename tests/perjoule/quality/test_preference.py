@@ -141,7 +141,7 @@ def test_weights_of_another_shape_or_kind_are_named(trained, checkpoint, clip_fo
         load_open_clip(clip_folder, tmp_path / "x.pt")
     with pytest.raises(UsageError, match="perceiver is not a tensor of OpenCLIP's CLIP"):
         to_transformers({"perceiver": 1})
-    with pytest.raises(UsageError, match=r"layers\.1: attn\.rope is no tensor"):
+    with pytest.raises(UsageError, match=r"layers\.1: attn\.rope is not a tensor"):
         to_transformers({"transformer.resblocks.1.attn.rope": 1})
     (tmp_path / FILE).write_bytes(b"not a pickle")
     metric = hpsv2({"model": str(tmp_path), "architecture": str(clip_folder), "device": "cpu"})

@@ -88,7 +88,8 @@ def test_shipped_predictors_say_how_many_seeds_calibrated_them(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("prompt", "words"),
-    [("", "prompt 0 is empty"), ("  \n", "prompt 0 is empty"), (7, "int is no text"), (None, "NoneType is no text"),
+    [("", "prompt 0 is empty"), ("  \n", "prompt 0 is empty"), (7, "int is not a text"),
+     (None, "NoneType is not a text"),
      ("x" * 20_001, "20,001 characters")],
 )  # fmt: skip
 def test_what_is_no_prompt(trained: StepPredictor, prompt: object, words: str) -> None:
