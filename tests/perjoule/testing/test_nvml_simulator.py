@@ -931,7 +931,7 @@ def test_the_source_compiles_without_warnings(tmp_path: Path) -> None:
         ({"unsupported": ("enrgy",)}, "enrgy; must be of energy"),
         ({"counter_duty": 0.0}, "counter_duty: is 0.0; must be above 0"),
         ({"counter_jitter": 1.5}, "counter_jitter: is 1.5"),
-        ({"pids": tuple(range(17))}, "pids: 17 of them; must be 16"),
+        ({"pids": tuple(range(17))}, "pids: 17 of them; must be at most 16"),
         ({"mig_devices": 8}, "mig_devices: is 8"),
         ({"uuid": "GPU-" + "0" * 96}, "uuid: is 100 bytes"),
         ({"wave": ConstantPower(-1.0)}, "must not be below 0"),
