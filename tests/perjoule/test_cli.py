@@ -279,7 +279,12 @@ class TestInstalledCommand:
     def interrupted(self, folder: Path) -> int:
         """Start a run, press Ctrl-C after the first trial; -> how many trials are kept."""
         process = subprocess.Popen(
-            [*COMMAND, "run", "suite.toml", "--out", "cut"], cwd=folder, stderr=subprocess.PIPE, text=True
+            [*COMMAND, "run", "suite.toml", "--out", "cut"],
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+            # what a shell starts in the background ignores it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         trials = folder / "cut" / "trials.jsonl"
         deadline = time.monotonic() + 120

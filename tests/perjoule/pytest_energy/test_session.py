@@ -62,7 +62,7 @@ def test_a_session_that_fails_says_that_it_saves_nothing(repository: Repository)
     repository.makepyfile(test_broken="def test_broken():\n    assert False\n")
     result = run(repository, *SAVE)
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["ERROR baseline 'main' is not saved: the session did not pass"])
+    result.stdout.fnmatch_lines(["ERROR baseline 'main' was not saved, because the session did not pass"])
     assert not (repository.path / ".perjoule").exists()
     repository.makepyfile(test_broken="def test_broken():\n    raise KeyboardInterrupt\n")
     assert run(repository, *SAVE, "test_theirs.py", "test_broken.py").ret == pytest.ExitCode.INTERRUPTED

@@ -114,7 +114,7 @@ def test_parts_that_do_not_fit(shelf: Shelf) -> None:
     vae = Denoiser(model="test/parts", file="vae/diffusion_pytorch_model.safetensors")
     message = shelf.worker.error(replace(variant, denoiser=vae))
     assert "variants[0].denoiser.file = 'diffusion_pytorch_model.safetensors'" in message
-    assert "no weights for the UNet2DConditionModel" in message
+    assert "these weights do not fit the UNet2DConditionModel" in message
 
 
 def test_airplane_mode(repositories: Path, tmp_path: Path) -> None:

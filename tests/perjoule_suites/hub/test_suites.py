@@ -110,7 +110,7 @@ def test_commits_and_digests_are_on_record(runs: Path, mirror: HubMirror) -> Non
 def test_licences_and_gates_are_named_before_a_download(runs: Path) -> None:
     said = (runs / "stderr").read_text()
     for text in (
-        "note: stabilityai/sdxl-turbo: licence sai-nc-community allows no commercial use",
+        "note: stabilityai/sdxl-turbo: licence sai-nc-community does not allow commercial use",
         "note: tianweiy/DMD2: licence cc-by-nc-sa-4.0 does not allow commercial use",
         "stable-diffusion-3.5-medium: licence stabilityai-ai-community allows commercial use under conditions",
         "gated: accept the licence at https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
