@@ -176,7 +176,7 @@ def test_curves_that_cannot_be(run: Run, tmp_path: Path) -> None:
         value=pl.when(pl.col("cell_id") == "ladder-004").then(float("nan")).otherwise(pl.col("value"))
     )
     holed.write_parquet(tmp_path / "run" / "scores.parquet")
-    with pytest.raises(EvidenceError, match="80 scores are missing or NaN, e.g. of 'q'"):
+    with pytest.raises(EvidenceError, match=r"80 scores are missing or NaN, e\.g\. of 'q'"):
         curves_of(load_run(tmp_path / "run"), "ladder")
     scores.filter(pl.col("prompt_id") < "010").write_parquet(tmp_path / "run" / "scores.parquet")
     with pytest.raises(EvidenceError, match=r"missing or NaN|too few"):
