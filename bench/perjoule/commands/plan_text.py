@@ -11,7 +11,7 @@ from perjoule.forecast.records import Effect, Projection
 
 
 def as_text(found: Forecast) -> str:
-    """A head, the cells, where the joules come from, what can be told apart."""
+    """A head, the cells, where the joules come from, the detectable differences."""
     parts = ["\n".join(_head(found)), text_table([_cell(cell) for cell in found.cells]), "\n".join(_sources(found))]
     parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
     parts[-1] += "\n" + text_table([_effect(effect) for effect in found.effects])

@@ -1,4 +1,4 @@
-"""What a run would cost and what it could tell, before anything is burnt.
+"""What a run would cost and which differences it could detect, before any energy is spent.
 
 published joules per step ─┐
 an earlier run ────────────┼─► Price of each cell ─► Forecast ─► text, JSON, and the refusal of what cannot fit

@@ -1,8 +1,8 @@
-"""How much a run may burn, and what it has burnt so far.
+"""How much a run may spend, and what it has spent so far.
 
 Joules are those of the energy windows. Minutes are wall time since the run was started, loading and warm-up included;
 of an earlier session, which nobody timed, its windows' seconds count. A window is never cut: the run stops before the
-first one that, by the dearest window of its cell so far, would not fit any more.
+first one that, by the most expensive window of its cell so far, would exceed the budget.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Spending:
         """Count a finished trial.
 
         Raises:
-            MeterError: If it has no joules and joules are limited: nobody could tell when to stop.
+            MeterError: If it has no joules and joules are limited: the end of the budget would go unnoticed.
         """
         if row["energy_j"] is not None:
             self.energy_j = (self.energy_j or 0.0) + row["energy_j"]

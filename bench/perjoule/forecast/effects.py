@@ -2,8 +2,8 @@
 
     MDE = (z_{1−α} + z_{0.8}) · s_d / √n
 
-s_d is the standard deviation over prompts of the paired difference between two cells. A run tells it (its neighbouring
-cells are compared); without one the effect is stated in units of s_d.
+s_d is the standard deviation over prompts of the paired difference between two cells. An earlier run
+gives it (neighbouring cells are compared); without one the effect is stated in units of s_d.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EQUAL = 1e-12
 
 
 def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None) -> list[Effect]:
-    """One for energy and one for each metric; `run` tells the scatter."""
+    """One for energy and one for each metric; `run` gives the scatter."""
     first = plan[0].cell.cell_id
     windows = [[p.prompt_id for p in a.prompts] for a in plan if a.cell.cell_id == first]
     prompts = {p.prompt_id for a in plan for p in a.prompts}

@@ -1,4 +1,4 @@
-"""The plan with its prices: images, evaluations, joules, minutes, disk and what could be told apart afterwards."""
+"""The plan with its prices: images, evaluations, joules, minutes, disk and detectable differences."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CellForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """A plan before it is burnt.
+    """The forecast of a plan.
 
     Attributes:
         suite: Its name.
@@ -73,7 +73,7 @@ class Forecast:
             scoring come on top.
         unpriced: Cells that `energy_j` leaves out, because nothing is known of their joules.
         disk_bytes_at_most: Of the images.
-        effects: What could be told apart.
+        effects: The smallest detectable differences.
         notes: What to know besides.
     """
 
@@ -136,7 +136,7 @@ def forecast(
         plan: Its trials.
         measured: Prices from own windows by cell id; a cell without joules there is looked up among published figures.
         device: GPU that the run is planned for, None if there is none.
-        scatter: Scored run that tells the scatter for the minimal detectable effects.
+        scatter: Scored run that gives the scatter for the minimal detectable effects.
         notes: To be passed on.
     """
     by_cell: dict[str, list[Assignment]] = {}

@@ -95,7 +95,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """A published figure beside an estimate that rests on own windows.
+    """A published figure next to an estimate that rests on own windows.
 
     Attributes:
         energy_j_per_image: Published, for the same model at this step count (by a line through the figures).

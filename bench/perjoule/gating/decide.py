@@ -228,7 +228,7 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
 def unresolvable(verdict: Verdict) -> list[str]:
     """A sentence for each margin below its minimal detectable effect on which the verdict is still open.
 
-    Such a gate could only guess. What is decided stands, however few the prompts: a change whose whole interval lies on
+    Such a gate could only guess. A decision holds, however few the prompts: a change whose whole interval lies on
     one side of the margin, and a run that fails on the other axis.
     """
     if verdict.verdict == "fail" or verdict.net_benefit_j is not None:
@@ -271,7 +271,7 @@ def _open(axis: Axis, good: int) -> bool:
 
 
 def require_resolvable(verdict: Verdict) -> None:
-    """Refuse margins that the evidence cannot tell from nothing.
+    """Refuse margins below the detectable effect.
 
     Raises:
         UsageError: If the verdict is open and a margin is below the minimal detectable effect.

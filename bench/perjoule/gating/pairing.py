@@ -3,7 +3,7 @@
     d_i = ln E_i^candidate − ln E_i^baseline      per window group (a prompt, where windows are not shared)
     q_i = Q_i^candidate − Q_i^baseline            per prompt, better is positive
 
-Both are means over the seeds and rounds of i. A run's change is the mean over its cells, each counting alike.
+Both are means over the seeds and rounds of i. A run's change is the mean over its cells, with equal weight.
 """
 
 from __future__ import annotations

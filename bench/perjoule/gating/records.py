@@ -1,4 +1,4 @@
-"""What the gate is told and what it says. No I/O."""
+"""Input and output of the gate. No I/O."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What stands in the way of a verdict. `notes` do not."""
+    """What prevents a verdict. `notes` do not."""
 
     missing: tuple[Missing, ...] = ()
     incomparable: tuple[Difference, ...] = ()

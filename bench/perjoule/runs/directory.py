@@ -208,7 +208,7 @@ def located(file: Path) -> Iterator[None]:
         raise RunError(f"{file}: damaged: {type(error).__name__}: {first_line(error)}") from error
 
 
-# any of these tells that a folder holds a run, or what is left of one
+# any of these files makes a folder a run, complete or not
 _TRACES = ("suite.toml", "environment.json", "trials.jsonl", "trials.parquet", "points.parquet")
 
 
@@ -240,7 +240,7 @@ def load_run(path: str | Path) -> Run:
 
 
 def write_scores(run: Run, scores: Iterable[Score], specs: Iterable[MetricSpec]) -> None:
-    """Store scores beside those of other metrics; a metric scored anew replaces its old scores."""
+    """Store scores next to those of other metrics; a metric that is scored again replaces its old scores."""
     frame = pl.DataFrame(
         [asdict(score) for score in scores],
         schema={k: SCORE_COLUMNS[k] for k in ("image_id", "metric", "value", "reason_unscored")},
@@ -255,7 +255,7 @@ def write_scores(run: Run, scores: Iterable[Score], specs: Iterable[MetricSpec])
 
 
 def write_set_scores(run: Run, scores: Iterable[SetScore], specs: Iterable[MetricSpec]) -> None:
-    """Store what metrics of sets made of each cell, beside those of other metrics of sets."""
+    """Store what metrics of sets made of each cell, next to those of other metrics of sets."""
     new_specs = {spec.name: asdict(spec) for spec in specs}
     file = run.path / "set_scores.json"
     with located(file):

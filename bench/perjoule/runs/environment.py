@@ -95,13 +95,13 @@ def system_of(meter: EnergyMeter) -> dict[str, Any]:
 
 
 def gpu_name() -> str | None:
-    """Name of the first NVIDIA GPU; None without one, and where it does not tell its name."""
+    """Name of the first NVIDIA GPU; None without one, or if its name is unknown."""
     gpus = nvidia_gpus()
     return gpus[0]["name"] if gpus else None
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:
-    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what it does not tell."""
+    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what is unknown."""
     return describe_gpus()
 
 

@@ -44,7 +44,7 @@ def attainment(evidence: Evidence, cells: Sequence[str]) -> Attainment | None:
     energy, quality = np.where(known, energy, np.inf), np.where(known, quality, -np.inf)
     finite = energy[np.isfinite(energy)]
     places = np.geomspace(finite.min(), finite.max(), _PLACES)
-    # cells from cheap to dear, with the best quality so far: what a place attains is read off by counting
+    # cells from cheap to expensive, with the best quality so far: what a place attains is read off by counting
     order = np.argsort(energy, axis=1)
     cost = np.take_along_axis(energy, order, 1)
     best = np.maximum.accumulate(np.take_along_axis(quality, order, 1), axis=1)

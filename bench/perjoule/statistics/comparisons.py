@@ -258,7 +258,7 @@ def _unsure(record: Comparison) -> Comparison:
 
 
 def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> Preference | None:
-    """The dearest cells against each other; None for metrics that say how true an image is, not how good."""
+    """The most expensive cells against each other; None for metrics of fidelity."""
     if evidence.spec.track not in ("alignment", "absolute"):
         return None
     test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))

@@ -72,7 +72,7 @@ class Curve(_Measured):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FidelityCurve(_Measured):
-    """An arm under a full-reference metric: its numbers mean something only beside those of the same model.
+    """An arm under a full-reference metric: its numbers are comparable only with those of the same model.
 
     `family`: the model whose longest run is the reference.
     """
@@ -235,7 +235,7 @@ class Envelopes:
         quality: (rows, rungs) quality of the kept rungs, rising; NaN behind the last.
         log_energy: Their ln E, rising.
         count: (rows,) how many rungs were kept.
-        dearest: (rows,) ln E of the dearest rung, kept or not.
+        dearest: (rows,) ln E of the most expensive rung, kept or not.
     """
 
     quality: Array
@@ -278,7 +278,7 @@ class Envelopes:
     def quality_at(self, log_energy: Array) -> Array:
         """The quality that ln E buys: (rows,) or (rows, m) -> the same; NaN outside the measured range.
 
-        Up to the dearest rung that was measured, the best rung stays the best that the money buys.
+        Up to the most expensive measured rung, the best rung stays the best available.
         """
         top = np.fmax.reduce(self.log_energy, axis=1)
         top, dearest = (top, self.dearest) if log_energy.ndim == 1 else (top[:, None], self.dearest[:, None])

@@ -113,7 +113,7 @@ def _untold(estimate: Estimate) -> Estimate:
 def _corner(run: Run, evidence: Evidence, anchor: Arm) -> tuple[float, float]:
     """Reference point of the hypervolume: (J/image, quality turned so that higher is better).
 
-    The suite's own if it declares one; else twice the anchor's dearest rung, and the quality of its cheapest.
+    The suite's own if it declares one; else twice the anchor's most expensive rung, and the quality of its cheapest.
     """
     declared = run.suite.metrics.reference.get(evidence.spec.name)
     sign = evidence.spec.sign

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 def fit_line(steps: NDArray[np.generic], values: Array) -> tuple[float, float]:
     """(a, b) of a + b · steps by least squares; steps and values (n,).
 
-    Relative errors weigh alike, so that the cheap rungs are not drowned by the dear ones.
+    Relative errors have equal weight, so that expensive rungs do not dominate.
     """
     base, step = np.linalg.lstsq(_design(steps, values), np.ones(len(steps)), rcond=None)[0]
     return float(base), float(step)

@@ -84,7 +84,7 @@ def sources(run: Run, evidence: Evidence | None) -> tuple[Source, ...]:
 
 
 def drift(run: Run) -> tuple[Estimate | None, str]:
-    """Relative change of energy from the first to the last window, beside what cells differ by; or why there is none.
+    """Relative change of energy over the run, without the differences between cells; or why there is none.
 
     The order of the rows is the order of the measurement, except in a table that was imported.
     """

@@ -3,7 +3,7 @@
     ΔQ_i = Q_i(test) − Q_i(anchor)          means over the seeds of prompt i, on the metric's own scale
     ΔE_i = E_i(test)/E_i(anchor) − 1        J/image of the windows that prompt i was in
 
-Slices are looked at after the fact and many at a time: exploratory, with false discovery rates beside them.
+Slices are chosen after the fact and many at a time: exploratory, with false discovery rates.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     ΔQ_P(a|0) = Φ⁻¹(mean_i p_i)/Φ⁻¹(0.75)          mean p clipped to [1/(2n), 1 − 1/(2n)], n prompts
 
 One unit is 75 % preferring a. No person was asked, hence "metric-predicted" wherever the number appears, and the native
-score beside it. Thurstone's case V scale; the logistic choice is that of Bradley and Terry.
+score next to it. Thurstone's case V scale; the logistic choice is that of Bradley and Terry.
 """
 
 from __future__ import annotations

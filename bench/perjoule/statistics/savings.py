@@ -1,6 +1,6 @@
 """What an arm saves at equal quality, and gains at equal energy.
 
-    S(q*) = 1 − E_T(q*) / E_A(q*)        q*: quality of the anchor's last rung, unless told otherwise
+    S(q*) = 1 − E_T(q*) / E_A(q*)        q*: quality of the anchor's last rung, by default
     G(e*) = Q_T(e*) − Q_A(e*)            e*: energy of the anchor's last rung, or of the test's if that is less
 
 For an arm of a single point q* is its own quality and e* its own energy, since nothing can be read off between its
@@ -52,7 +52,7 @@ def iso_quality_saving(
         test: The arm in question.
         anchor: The ladder that it is compared with, prompt by prompt and seed by seed.
         at_quality: The quality; by default that of the anchor's last rung (or of the test, if it has one rung),
-            looked up anew in every resample.
+            looked up again in every resample.
         resamples: Bootstrap draws.
         seed: Of the draws.
 
@@ -148,7 +148,7 @@ def _why_no_saving(test: Ladders, anchor: Ladders, at: float) -> tuple[str, floa
         return f"the test does not reach {where}: its best is {t.highest[0]:.4g}", None
     if at < t.lowest[0] and at < a.lowest[0]:
         return f"{where} lies below the cheapest rung of both", None
-    # an arm gives more than asked for at its cheapest rung, and needs more than its dearest for what it does not reach
+    # below its cheapest rung an arm gives more than asked for; above its best rung the most expensive does not suffice
     energy_t = _energy_within(t, at)
     energy_a = _energy_within(a, at)
     bound = 1 - energy_t / energy_a
