@@ -469,9 +469,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _loads(text: str) -> Any:
     """Parse JSON with numbers as written, because 1.10 and 1e001 may be names. NaN is a missing value."""
-    return whole_characters(
-        json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
-    )
+    found = json.loads(text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_pairs)
+    # only an escape can make half a character in text that was decoded
+    return whole_characters(found) if "\\u" in text else found
 
 
 def _read_json_lines(path: Path) -> ForeignTable:

@@ -101,8 +101,9 @@ class Run:
         torn = frame.filter(pl.col("prompt_ids").list.len().ne_missing(pl.col("seeds").list.len()))
         if len(torn):
             raise RunError(f"{self.path}: trial {torn['trial_id'][0]}: its prompt_ids and seeds differ in number")
-        timed = frame.select("trial_id", "phases_s").drop_nulls().unique("phases_s", keep="first", maintain_order=True)
-        for trial_id, phases in timed.iter_rows():
+        # parsing takes seconds for a million trials, so texts as perjoule writes them are recognised by a pattern
+        unusual = frame.filter(~pl.col("phases_s").str.contains(_USUAL_PHASES))
+        for trial_id, phases in unusual.select("trial_id", "phases_s").iter_rows():
             if not _is_phases(phases):
                 raise RunError(f"{self.path}: trial {trial_id}: phases_s = {phases!r}: an object of seconds is needed")
         return frame
@@ -184,6 +185,10 @@ class Run:
     def points(self) -> pl.DataFrame:
         """Operating points: cell × metric."""
         return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
+
+
+_SECONDS = r'"[^"\\\x00-\x1f]*": (?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?'
+_USUAL_PHASES = rf"\A\{{(?:{_SECONDS}(?:, {_SECONDS})*)?\}}\z"
 
 
 def _is_phases(text: str) -> bool:
