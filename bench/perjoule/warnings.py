@@ -98,6 +98,12 @@ WARNINGS: dict[str, Explanation] = {
         consequence="It is unknown whether the energy counter sees all of the time; perjoule assumes that it does.",
         remedy="Repeat the test on an otherwise idle device, with a burst that draws more power.",
     ),
+    "W217": Explanation(
+        meaning="The process was held up again and again while idle power was measured, so most refreshes of the counter "
+        "were seen late.",
+        consequence="Idle power and the counter's period are less certain than usual; the bounds of all windows are wider.",
+        remedy="Close other programs that use the CPU, and open the meter again on a quieter machine.",
+    ),
     "W220": Explanation(
         meaning="The energy source failed inside the window.",
         consequence="There is no number for this window, only the energy counted until then, if any; the work in the "
