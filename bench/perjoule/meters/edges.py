@@ -212,13 +212,19 @@ def _front(log: CounterLog) -> _Part:
 
 
 def _tail(log: CounterLog, after: Edge) -> _Part:
-    """Return the part from the end of the window to the edge after it, by the model with the smaller bound."""
+    """Return the part from the end of the window to the edge after it.
+
+    The device is taken to rest after the window, unless that leaves more than twice the doubt of one that works on.
+    Where both models hold, so does the narrower bound of the two around the rest.
+    """
     rest, working = _tail_at_rest(log, after), _tail_working_on(log, after)
     if rest is None:
         return working
-    first = log.after.at_s - log.stopped_s <= log.period.longest_s if log.after is not None else False
-    chosen = rest if rest.bound_j <= working.bound_j or log.response.averages or not first else working
-    return replace(chosen, warnings=rest.warnings)
+    if log.response.averages or after.at_s - log.stopped_s > log.period.longest_s:
+        return rest  # not the first edge, or not all of the energy
+    if rest.bound_j > 2 * working.bound_j:
+        return replace(working, warnings=rest.warnings)
+    return replace(rest, bound_j=min(rest.bound_j, abs(rest.energy_j - working.energy_j) + working.bound_j))
 
 
 def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
@@ -287,7 +293,9 @@ def _fall_j(log: CounterLog, after: Edge, rest_w: float) -> tuple[float, float]:
     most_j = above_w * min(log.response.most_fall_s, length_s)
     # of the last update period, what is not rest after the window nor at least as much as rest before its end
     if log.stop_j is not None and most_j:
-        open_s = max(log.period.shortest_s - length_s % log.period.median_s - SEAM_S, 0.0)
+        # an edge that coincides with the end may be in `stop_j` or not
+        since_s = length_s % log.period.median_s
+        open_s = max(log.period.shortest_s - since_s - SEAM_S, 0.0) if since_s > SEAM_S else 0.0
         counted_j = after.energy_j - log.stop_j - rest_w * length_s - QUIET_WORK * rest_w * open_s
         most_j = min(most_j, max(counted_j, 0.0))
     least_j = min(above_w * log.response.least_fall_s, most_j) if length_s >= FALL_S else 0.0
