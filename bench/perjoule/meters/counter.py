@@ -449,7 +449,7 @@ class CounterMeter(BaseMeter[_Open]):
             polls=tuple(state.polls[number]),
             period=board.period,
             idle=board.idle,
-            rest_before_w=state.rests_w[number],
+            rest_before_w=state.rests_w[number] if is_at_rest(board.idle) else None,
             rest_after=board.following.rest_after,
             response=board.following.response,
             limit_w=board.source.limit_w,

@@ -20,7 +20,7 @@ The tail after the work has two models, and the one with the narrower bound is u
     bound = uncertainty of the tail model + half of each edge's width * tail power + quantisation
 
 Real boards fall to their rest over milliseconds after the device has finished: the fall is (P_work - P_rest) times at
-most FALL_S, and less where earlier windows have shown that (see `learn`). Real counters may lag, or average power over
+most FALL_S, and less where earlier windows have shown that (see `show`). Real counters may lag, or average power over
 up to a second. As long as that is not excluded, the window is closed by the first edge that is late enough, and a rest
 after it that is higher than the one before may be energy of the work.
 
@@ -47,6 +47,7 @@ LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, cou
 IDLE_STEP_W = 5.0  # a smaller change of idle power does not cause a warning
 FALL_S = 0.010  # boards are at rest this long after the end of work (3 to 10 ms were recorded)
 BOX_S = 1.0  # the longest average of a published sensor
+SURE = 1.5  # times the power that an average over BOX_S would have shown after the work
 DECAY_S = 0.2  # a rest that is elevated after work does not come down faster than with this time constant,
 MOST_DECAY = 0.5  # and not by more than this share of the elevation before it is measured
 LEFT_S = 0.001  # of work: so little energy of it may still come after the reach, as a part of the fall
@@ -54,6 +55,7 @@ MATTERS = 0.02  # of the net energy: a change of the rest that moves it by less 
 UNSEEN_RANGE = 1.0  # power may exceed the range that sensors showed by this share of it
 MOST_PEAK = 2.0  # work may end with this many times of what it drew above rest on average
 QUIET_WORK = 0.8  # of the rest after it, work draws at least this much
+WORKS = 5.0  # times the doubt about rest: work that draws less above it shows nothing
 SEAM_S = 0.003  # between the end of the window and the first poll after it, on a busy host
 STUCK_GAPS = 3.0  # a counter is stuck after this many longest update periods without a change
 BLIND_S = 0.25  # power readings that end earlier than this before the window's end do not fill a gap
@@ -177,11 +179,19 @@ def closed(log: CounterLog) -> CounterLog:
             break
     if not _is_quiet(log):
         return replace(log, rest=edges[1] if len(edges) > 1 else None, later=())
-    response = log.response
-    late_s = response.lag_s + response.box_s if _is_measured(log) else response.reach_s
+    response, shift_s = log.response, 0.0
+    if response.lag_s is not None and response.box_s is not None:
+        late_s, shift_s = response.lag_s + response.box_s, response.lag_s + response.box_s / 2
+    else:  # the window itself may show that the counter is faster than the slowest one
+        shown, late_s = show(log), response.reach_s
+        if shown is not None:
+            late_s = min(late_s, shown.reach_s)
+            most_s = max(shown.most_s + shown.doubt_s, shown.least_s)
+            response = replace(response, most_fall_s=min(response.most_fall_s, most_s))
+        elif _draws_like_rest(log):
+            late_s = 0.0
     late_s += log.stopped_s
     first = next((i for i, edge in enumerate(edges) if edge.at_s >= late_s), len(edges) - 1)
-    shift_s = response.lag_s + response.box_s / 2 if _is_measured(log) else 0.0
     edges = [_earlier(edge, shift_s) for edge in edges[first:]]
     return replace(
         log,
@@ -189,7 +199,17 @@ def closed(log: CounterLog) -> CounterLog:
         after=edges[0],
         rest=edges[1] if len(edges) > 1 else None,
         later=tuple(edges[2:]),
+        response=response,
     )
+
+
+def _draws_like_rest(log: CounterLog) -> bool:
+    """Return whether so little was drawn above rest that a lag would change less than the doubt about rest does."""
+    if log.after is None:
+        return False
+    above_j = log.after.energy_j - log.before.energy_j - log.idle.power_w * (log.after.at_s - log.before.at_s)
+    above_w = above_j / max(log.stopped_s - log.started_s, 1e-6)
+    return above_w * log.response.reach_s <= idle_uncertainty_w(log.idle) * log.period.median_s
 
 
 def _is_measured(log: CounterLog) -> bool:
@@ -220,7 +240,7 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
     rest, working = _tail_at_rest(log, after), _tail_working_on(log, after)
     if rest is None:
         return working
-    if log.response.averages or after.at_s - log.stopped_s > log.period.longest_s:
+    if may_average(log) or after.at_s - log.stopped_s > log.period.longest_s:
         return rest  # not the first edge, or not all of the energy
     if rest.bound_j > 2 * working.bound_j:
         return replace(working, warnings=rest.warnings)
@@ -249,7 +269,7 @@ def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
             passed_s = middle_s - (log.stopped_s + after.at_s) / 2
             drift_w = max(change_w, 0.0) * min(passed_s / DECAY_S, MOST_DECAY)
         doubt_w = max(doubt_w, blur_w)
-        late_j = _late_j(log, change_w, doubt_w, length_s)
+        late_j = _late_j(log, change_w, doubt_w, after)
         if _is_news(log, rest_w, change_w, doubt_w + blur_w, after):
             said = f"idle power was {before_w:.1f} W before the window and {rest_w:.1f} W after it"
             warnings = (warning("W208", said),)
@@ -274,16 +294,33 @@ def rest_after(log: CounterLog) -> tuple[float, float, float] | None:
     return power_w, blur_w, (first.at_s + second.at_s) / 2
 
 
-def _late_j(log: CounterLog, change_w: float, doubt_w: float, length_s: float) -> float:
-    """Return the energy in J that the counter may owe to the work or to the time before it, if its lag is unknown.
+def _late_j(log: CounterLog, change_w: float, doubt_w: float, after: Edge) -> float:
+    """Return the energy in J that the counter may owe to the work, if its lag is unknown.
 
     A counter that averages over a second shows energy of the work after it, as a rest that is higher than before. One
     that lags shows a part of the rest before instead of the rest after.
     """
     late_j = 0.0 if _is_measured(log) else abs(change_w) * log.response.reach_s
-    if log.response.averages and change_w > 0:
-        late_j += (change_w + doubt_w) * (BOX_S + length_s)
+    if may_average(log):
+        above_j = after.energy_j - log.before.energy_j - log.idle.power_w * (after.at_s - log.before.at_s)
+        late_j += min(max(change_w + doubt_w, 0.0) * (BOX_S + max(after.at_s - log.stopped_s, 0.0)), max(above_j, 0.0))
     return late_j
+
+
+def may_average(log: CounterLog) -> bool:
+    """Return whether the counter of a closed log may average over a second.
+
+    Such a counter still shows a share of the work's power after it, and this one is excluded if it shows less.
+    """
+    seen = rest_after(log)
+    if not log.response.averages or log.after is None or seen is None:
+        return log.response.averages
+    if _draws_like_rest(log):
+        return False
+    before_w = log.idle.power_w if log.rest_before_w is None else log.rest_before_w
+    share = min(log.stopped_s - log.started_s, BOX_S - (log.after.at_s - log.stopped_s)) / BOX_S
+    shown_w = max(seen[0] - before_w, 0.0) + idle_uncertainty_w(log.idle) + seen[1]
+    return SURE * shown_w >= (work_power_w(log, log.after) - before_w) * share
 
 
 def _fall_j(log: CounterLog, after: Edge, rest_w: float) -> tuple[float, float]:
@@ -362,44 +399,59 @@ def _tail_working_on(log: CounterLog, after: Edge) -> _Part:
     return _Part(tail_j, bound_j)
 
 
-def learn(log: CounterLog) -> tuple[float, float, float] | None:
-    """Return what a window shows about the fall of its board: lower and upper limit, and the reach; in s.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a window shows about the fall of its board and the reach of its counter, in s; see `show`.
+
+    Attributes:
+        near_s: Time between the end of the work and the edge that shows most.
+        most_s: Upper limit of the fall, without `doubt_s`.
+        doubt_s: Uncertainty of that limit, due to the rest.
+        least_s: Lower limit.
+        reach_s: Time after the end of the work from which on hardly any energy of it is counted; inf if unknown.
+    """
+
+    near_s: float
+    most_s: float
+    doubt_s: float
+    least_s: float
+    reach_s: float
+
+
+def show(log: CounterLog) -> Shown | None:
+    """Return what a window shows about its board and counter; None for a device that did not rest.
 
     At an edge u after the end of the work, the energy X(u) above rest is still to come. Power at work is at most dP
-    above rest, so the fall is between X(u) / dP and u + X(u) / dP. The edges of a window show that at several u, and
-    the last edge before the end, which is at u < 0, at one more. The reach is the first u at which nothing is left.
-
-    Returns None for a device that did not rest, or without edges to learn from.
+    above rest, so the fall is between X(u) / dP and u + X(u) / dP. The edges after a window show that at several u, and
+    the last edge before its end, at u < 0, shows it once more.
     """
-    if _is_measured(log):
-        log = closed(log)
     edges = [edge for edge in (log.after, log.rest, *log.later) if edge is not None]
     seen = rest_after(log)
-    if log.after is None or seen is None or not _is_quiet(log) or len(edges) < 2:
+    if log.after is None or seen is None or not _is_quiet(log):
         return None
     rest_w, blur_w, middle_s = seen
     above_w = work_power_w(log, log.after) - rest_w
-    peak = max(_most_work_w(log, log.after, rest_w) - rest_w, 0.0) / above_w if above_w > 0 else 1.0
     doubt_w = max(idle_uncertainty_w(log.idle), blur_w)
-    if above_w <= 5 * doubt_w:
+    if above_w <= WORKS * doubt_w:
         return None
-    # rest begins where the gap that shows it begins
+    peak = (_most_work_w(log, log.after, rest_w) - rest_w) / above_w
     flat = next(edge for edge, other in pairwise(edges) if (edge.at_s + other.at_s) / 2 >= middle_s - 1e-9)
-    least_s, most_s, reach_s = 0.0, float("inf"), float("inf")
+    least_s, reach_s = 0.0, float("inf")
+    limits = []
     for edge in edges[: edges.index(flat) + 1]:
         after_s = max(edge.at_s - log.stopped_s, 0.0)
         left_j = flat.energy_j - edge.energy_j - rest_w * (flat.at_s - edge.at_s)
         doubt_j = doubt_w * (flat.at_s - edge.at_s) + rest_w * edge.width_s / 2
         least_s = max(least_s, (left_j - doubt_j) / (peak * above_w))
-        most_s = min(most_s, peak * (after_s + edge.width_s / 2) + max(left_j + doubt_j, 0.0) / above_w)
+        limits.append((after_s, peak * (after_s + edge.width_s / 2) + left_j / above_w, doubt_j / above_w))
         if left_j <= doubt_j + LEFT_S * above_w:
             reach_s = min(reach_s, after_s)
     if log.stop_j is not None:
-        length_s = max(edges[0].at_s - log.stopped_s, 0.0)
-        open_s = max(log.period.longest_s - length_s, 0.0)
+        open_s = max(log.period.longest_s - max(edges[0].at_s - log.stopped_s, 0.0), 0.0)
         left_j = flat.energy_j - log.stop_j - rest_w * (flat.at_s - log.stopped_s) - QUIET_WORK * rest_w * open_s
-        most_s = min(most_s, (left_j + doubt_w * (flat.at_s - log.stopped_s)) / above_w)
-    return least_s, max(most_s, least_s), reach_s
+        limits.append((open_s, left_j / above_w, doubt_w * (flat.at_s - log.stopped_s) / above_w))
+    near_s, most_s, doubt_s = min(limits)
+    return Shown(near_s=near_s, most_s=most_s, doubt_s=doubt_s, least_s=least_s, reach_s=reach_s)
 
 
 def _blur_w(widths_s: float, gap_s: float, power_w: float) -> float:
