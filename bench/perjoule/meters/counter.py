@@ -95,6 +95,11 @@ class WatchedCounter:
             # Ten missed refreshes are more than jitter; 0.5 s avoids false alarms with fast counters on a busy host.
             self.watcher.stuck_after_s = min(max(10 * self.period.longest_s, 0.5), STUCK_AFTER_S)
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether a window has been measured."""
+        return self._stopped_s is not None
+
     def owed_s(self) -> float:
         """Seconds from now until the counter has counted all of the work before now."""
         wait_s = self.following.wait_s()
@@ -343,7 +348,8 @@ class CounterMeter(BaseMeter[_Open]):
         last: list[Edge | Fault | None] = [watcher.last for watcher in watchers]
         state.before = next_edges(watchers, self.clock)
         state.rests_w = [_rest_w(*pair) for pair in zip(last, state.before, strict=True)]
-        if not self._suspects(state):  # what was drawn since the last window is idle power
+        may_owe = any(board.following.response.averages and board.has_worked for board in self.boards)
+        if not may_owe and not self._suspects(state):  # what was drawn since the last window is idle power
             return
         earlier, state.before = state.before, next_edges(watchers, self.clock)
         state.rests_w = [_rest_w(*pair) for pair in zip(earlier, state.before, strict=True)]

@@ -48,6 +48,7 @@ IDLE_STEP_W = 5.0  # a smaller change of idle power does not cause a warning
 FALL_S = 0.010  # boards are at rest this long after the end of work (3 to 10 ms were recorded)
 BOX_S = 1.0  # the longest average of a published sensor
 SURE = 1.5  # times the power that an average over BOX_S would have shown after the work
+MOST_ELEVATED = 0.25  # of the power at work above rest: a board that rests at more after work is taken to average
 DECAY_S = 0.2  # a rest that is elevated after work does not come down faster than with this time constant,
 MOST_DECAY = 0.5  # and not by more than this share of the elevation before it is measured
 LEFT_S = 0.001  # of work: so little energy of it may still come after the reach, as a part of the fall
@@ -184,11 +185,11 @@ def closed(log: CounterLog) -> CounterLog:
         late_s, shift_s = response.lag_s + response.box_s, response.lag_s + response.box_s / 2
     else:  # the window itself may show that the counter is faster than the slowest one
         shown, late_s = show(log), response.reach_s
-        if shown is not None:
+        if shown is not None and not may_average(log):
             late_s = min(late_s, shown.reach_s)
             most_s = max(shown.most_s + shown.doubt_s, shown.least_s)
             response = replace(response, most_fall_s=min(response.most_fall_s, most_s))
-        elif _draws_like_rest(log):
+        elif _draws_like_rest(log, edges[-1]):
             late_s = 0.0
     late_s += log.stopped_s
     first = next((i for i, edge in enumerate(edges) if edge.at_s >= late_s), len(edges) - 1)
@@ -203,11 +204,9 @@ def closed(log: CounterLog) -> CounterLog:
     )
 
 
-def _draws_like_rest(log: CounterLog) -> bool:
+def _draws_like_rest(log: CounterLog, last: Edge) -> bool:
     """Return whether so little was drawn above rest that a lag would change less than the doubt about rest does."""
-    if log.after is None:
-        return False
-    above_j = log.after.energy_j - log.before.energy_j - log.idle.power_w * (log.after.at_s - log.before.at_s)
+    above_j = last.energy_j - log.before.energy_j - log.idle.power_w * (last.at_s - log.before.at_s)
     above_w = above_j / max(log.stopped_s - log.started_s, 1e-6)
     return above_w * log.response.reach_s <= idle_uncertainty_w(log.idle) * log.period.median_s
 
@@ -242,6 +241,9 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
         return working
     if may_average(log) or after.at_s - log.stopped_s > log.period.longest_s:
         return rest  # not the first edge, or not all of the energy
+    if not _is_measured(log):  # that model knows no lag
+        late_j = log.response.reach_s * max(work_power_w(log, after) - log.idle.power_w, 0.0)
+        working = replace(working, bound_j=working.bound_j + late_j)
     if rest.bound_j > 2 * working.bound_j:
         return replace(working, warnings=rest.warnings)
     return replace(rest, bound_j=min(rest.bound_j, abs(rest.energy_j - working.energy_j) + working.bound_j))
@@ -302,25 +304,26 @@ def _late_j(log: CounterLog, change_w: float, doubt_w: float, after: Edge) -> fl
     """
     late_j = 0.0 if _is_measured(log) else abs(change_w) * log.response.reach_s
     if may_average(log):
-        above_j = after.energy_j - log.before.energy_j - log.idle.power_w * (after.at_s - log.before.at_s)
-        late_j += min(max(change_w + doubt_w, 0.0) * (BOX_S + max(after.at_s - log.stopped_s, 0.0)), max(above_j, 0.0))
+        late_j += max(change_w + doubt_w, 0.0) * (BOX_S + max(after.at_s - log.stopped_s, 0.0))
     return late_j
 
 
 def may_average(log: CounterLog) -> bool:
-    """Return whether the counter of a closed log may average over a second.
+    """Return whether the counter may average over as much as a second.
 
     Such a counter still shows a share of the work's power after it, and this one is excluded if it shows less.
     """
+    edges = [edge for edge in (log.after, log.rest, *log.later) if edge is not None]
     seen = rest_after(log)
     if not log.response.averages or log.after is None or seen is None:
         return log.response.averages
-    if _draws_like_rest(log):
+    if _draws_like_rest(log, edges[-1]):
         return False
     before_w = log.idle.power_w if log.rest_before_w is None else log.rest_before_w
-    share = min(log.stopped_s - log.started_s, BOX_S - (log.after.at_s - log.stopped_s)) / BOX_S
+    above_w = work_power_w(log, edges[-1]) - before_w
+    share = min(log.stopped_s - log.started_s, BOX_S - (seen[2] - log.stopped_s)) / BOX_S
     shown_w = max(seen[0] - before_w, 0.0) + idle_uncertainty_w(log.idle) + seen[1]
-    return SURE * shown_w >= (work_power_w(log, log.after) - before_w) * share
+    return shown_w >= above_w * min(share / SURE, MOST_ELEVATED)
 
 
 def _fall_j(log: CounterLog, after: Edge, rest_w: float) -> tuple[float, float]:

@@ -52,7 +52,6 @@ class Following:
             box_s=None,
             reach_s=reach_s,
             averages=self._averages,
-            least_fall_s=least_s if reach_s <= FALL_S else 0.0,
             most_fall_s=most_s,
         )
 
@@ -78,19 +77,16 @@ class Following:
         """Learn from a window."""
         ideal = closed(log)
         shown = show(log if self.measured is None else ideal)
-        if shown is None:
+        seen = rest_after(ideal)
+        if shown is None or seen is None or ideal.after is None:
             return
+        self._averages = self._averages and may_average(ideal)
+        if self._averages and self.measured is None:
+            return  # what comes after the work may be the work's
         self._shown.append(shown)
-        log = ideal
-        seen = rest_after(log)
-        if seen is None or log.after is None:
-            return
-        rest_w = seen[0]
-        self._rests_w.append(rest_w)
+        self._rests_w.append(seen[0])
         before_w = log.idle.power_w if log.rest_before_w is None else log.rest_before_w
-        above_w = work_power_w(log, log.after) - before_w
-        self.above_w = max(self.above_w or 0.0, above_w)
-        self._averages = self._averages and may_average(log)
+        self.above_w = max(self.above_w or 0.0, work_power_w(ideal, ideal.after) - before_w)
 
 
 def _nth(ordered: list[float], otherwise: float) -> float:
