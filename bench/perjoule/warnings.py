@@ -104,6 +104,12 @@ WARNINGS: dict[str, Explanation] = {
         consequence="Idle power and the counter's period are less certain than usual; the bounds of all windows are wider.",
         remedy="Close other programs that use the CPU, and open the meter again on a quieter machine.",
     ),
+    "W218": Explanation(
+        meaning="The energy counter shows energy late or averages power over time, or that is not excluded yet.",
+        consequence="Windows wait until the counter has counted all of the work, and the bound covers what it may owe.",
+        remedy="Measure the lag with `meter.try_lag(burst)`, or measure work of half a second or more first: what the "
+        "counter shows after it excludes a long average.",
+    ),
     "W220": Explanation(
         meaning="The energy source failed inside the window.",
         consequence="There is no number for this window, only the energy counted until then, if any; the work in the "

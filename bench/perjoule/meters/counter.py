@@ -11,6 +11,7 @@ from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Cancel, Clock, not_begun
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import BOX_S, FALL_S, Bracketed, bracket, expected_uncertainty_j, power_ratio
+from perjoule.meters.lag import LagTest, lag_test
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.response import Following
@@ -141,7 +142,7 @@ class WatchedCounter:
         """Return whether further edges are needed: one with all energy of the work, and one gap at rest after it."""
         if len(edges) < 2 or len(edges) >= MOST_EDGES:
             return len(edges) < 2
-        settled_s = max(FALL_S, self.following.wait_s()) if is_at_rest(self.idle) else 0.0
+        settled_s = FALL_S + self.following.wait_s() if is_at_rest(self.idle) else 0.0
         return edges[-2].at_s < stopped_s + settled_s
 
     def stopped(self, log: CounterLog, at_s: float) -> None:
@@ -251,6 +252,8 @@ class CounterMeter(BaseMeter[_Open]):
             for board in self.boards
         )
         part = "" if self.seen_share >= 1 else f", part-time ({self.seen_share:.0%} of time seen)"
+        lag = self.boards[0].following.measured
+        part += f", lag {lag[0]:.3f} s, box {lag[1]:.3f} s" if lag and any(lag) else ""
         return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
 
     def learn_idle(self, seconds: float) -> float | None:
@@ -295,8 +298,35 @@ class CounterMeter(BaseMeter[_Open]):
         except Fault as fault:
             raise MeterError(f"{self.name}: the phase test failed: {fault.warning}") from fault
         self.seen_share = found.seen_share if found.part_time and found.seen_share is not None else 1.0
-        kept = [note for note in self.notes if not note.startswith(("W214", "W216"))]
-        self.notes = (*kept, found.warning) if found.warning else tuple(kept)
+        self.notes = _with_note(self.notes, ("W214", "W216"), found.warning)
+        return found
+
+    def try_lag(self, burst: Callable[[float], None], *, steps: int = 12) -> LagTest:
+        """Measure how late the counter shows energy, by steps of work; see `lag.lag_test`. Takes about 7 s.
+
+        Until then, windows are closed so late that any lag up to 0.1 s is covered, and their bounds are wider. After
+        it, readings of a counter that lags or averages have W218.
+
+        Args:
+            burst: Keeps the board busy for about the given seconds and returns when the work is done.
+            steps: Number of times that work is switched on or off.
+
+        Raises:
+            MeterError: Several boards are measured, or the counter failed meanwhile.
+        """
+        if len(self.boards) > 1:
+            raise MeterError(f"{self.name}: the lag test is for one board; open the boards one by one")
+        board = self.boards[0]
+        try:
+            found = lag_test(
+                board.watcher, board.period, board.idle, burst, self.clock, steps=steps, chance=self._chance
+            )
+        except Fault as fault:
+            raise MeterError(f"{self.name}: the lag test failed: {fault.warning}") from fault
+        board.following.measured = None
+        if found.lag_s is not None and found.box_s is not None:
+            board.following.measured = found.lag_s, found.box_s
+        self.notes = _with_note(self.notes, ("W218",), found.warning)
         return found
 
     def expected_uncertainty_j(self) -> float | None:
@@ -500,6 +530,12 @@ def _answer(read: Callable[[], float]) -> float | None:
         return read()
     except Fault:
         return None
+
+
+def _with_note(notes: Sequence[str], codes: tuple[str, ...], note: str | None) -> tuple[str, ...]:
+    """Return the notes with those of the given codes replaced by a new one, if there is one."""
+    kept = [old for old in notes if not old.startswith(codes)]
+    return (*kept, note) if note else tuple(kept)
 
 
 def _rest_w(earlier: Edge | Fault | None, edge: Edge | Fault) -> float | None:

@@ -49,6 +49,8 @@ FALL_S = 0.010  # boards are at rest this long after the end of work (3 to 10 ms
 BOX_S = 1.0  # the longest average of a published sensor
 SURE = 1.5  # times the power that an average over BOX_S would have shown after the work
 MOST_ELEVATED = 0.25  # of the power at work above rest: a board that rests at more after work is taken to average
+LAG_DOUBT_S = 0.005  # of a measured lag
+BOX_DOUBT = 0.05  # of a measured box
 DECAY_S = 0.2  # a rest that is elevated after work does not come down faster than with this time constant,
 MOST_DECAY = 0.5  # and not by more than this share of the elevation before it is measured
 LEFT_S = 0.001  # of work: so little energy of it may still come after the reach, as a part of the fall
@@ -129,7 +131,10 @@ def bracket(log: CounterLog) -> Bracketed:
     front, tail = _front(log), _tail(log, after)
     energy_j = counted_j - front.energy_j - tail.energy_j
     bound_j = front.bound_j + tail.bound_j + QUANTISATION_J + _unseen_j(log)
-    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=tail.warnings)
+    said = tail.warnings
+    if may_average(log) and _is_quiet(log):
+        said = (*said, warning("W218", "windows so far do not exclude that the counter averages power over up to 1 s"))
+    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
 
 
 def _least_w(log: CounterLog, after: Edge) -> float:
@@ -182,7 +187,7 @@ def closed(log: CounterLog) -> CounterLog:
         return replace(log, rest=edges[1] if len(edges) > 1 else None, later=())
     response, shift_s = log.response, 0.0
     if response.lag_s is not None and response.box_s is not None:
-        late_s, shift_s = response.lag_s + response.box_s, response.lag_s + response.box_s / 2
+        late_s, shift_s = late_after_s(response.lag_s, response.box_s), response.lag_s + response.box_s / 2
     else:  # the window itself may show that the counter is faster than the slowest one
         shown, late_s = show(log), response.reach_s
         if shown is not None and not may_average(log):
@@ -202,6 +207,11 @@ def closed(log: CounterLog) -> CounterLog:
         later=tuple(edges[2:]),
         response=response,
     )
+
+
+def late_after_s(lag_s: float, box_s: float) -> float:
+    """Return the time in s after work from which on a counter with a measured lag and box has counted all of it."""
+    return lag_s + box_s + max(LAG_DOUBT_S, BOX_DOUBT * box_s) if lag_s or box_s else 0.0
 
 
 def _draws_like_rest(log: CounterLog, last: Edge) -> bool:
@@ -239,7 +249,7 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
     rest, working = _tail_at_rest(log, after), _tail_working_on(log, after)
     if rest is None:
         return working
-    if may_average(log) or after.at_s - log.stopped_s > log.period.longest_s:
+    if may_average(log) or log.response.lag_s or log.response.box_s or after.at_s - log.stopped_s > log.period.longest_s:
         return rest  # not the first edge, or not all of the energy
     if not _is_measured(log):  # that model knows no lag
         late_j = log.response.reach_s * max(work_power_w(log, after) - log.idle.power_w, 0.0)
@@ -288,7 +298,8 @@ def rest_after(log: CounterLog) -> tuple[float, float, float] | None:
     gaps = list(pairwise(edges))
     if not gaps:
         return None
-    settled_s = FALL_S if _is_measured(log) else max(FALL_S, log.response.reach_s)
+    box_s = log.response.box_s or 0.0
+    settled_s = FALL_S + box_s * (0.5 + BOX_DOUBT) if _is_measured(log) else max(FALL_S, log.response.reach_s)
     fallen = [gap for gap in gaps if gap[0].at_s >= log.stopped_s + settled_s] or gaps[-1:]
     first, second = fallen[0]
     power_w = gap_power_w(first, second)

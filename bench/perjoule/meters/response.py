@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean
 
-from perjoule.meters.edges import FALL_S, Shown, closed, may_average, rest_after, show, work_power_w
+from perjoule.meters.edges import FALL_S, Shown, closed, late_after_s, may_average, rest_after, show, work_power_w
 from perjoule.meters.rest import usual_rest
 from perjoule.types import CounterLog, CounterResponse, IdlePower
 
@@ -71,7 +71,7 @@ class Following:
 
     def wait_s(self) -> float:
         """Seconds after the end of work until all of its energy is counted."""
-        return self.response.reach_s if self.measured is None else sum(self.measured)
+        return self.response.reach_s if self.measured is None else late_after_s(*self.measured)
 
     def add(self, log: CounterLog) -> None:
         """Learn from a window."""
