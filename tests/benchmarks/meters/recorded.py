@@ -217,6 +217,22 @@ def figures(found: Sequence[Tried]) -> dict[str, Any]:
     }
 
 
+def summary(folder: Path, quick: bool) -> dict[str, Any]:
+    """Figures of every board and period, for the page; nothing without recordings."""
+    found = coverage(folder, boards(), 18 if quick else 264)
+    every = [one for cell in found.values() for one in cell]
+    if not every:
+        return {}
+    names = dict.fromkeys(name for name, _ in found)
+    return {
+        "recorded": {
+            "all": figures(every),
+            "boards": {name: figures([t for (of, _), ts in found.items() if of == name for t in ts]) for name in names},
+            "cells": [{"board": name, "period_s": at, **figures(found[name, at])} for name, at in found],
+        }
+    }
+
+
 def main() -> None:
     """Print a line per board and period."""
     parser = argparse.ArgumentParser(description=__doc__)
