@@ -68,6 +68,7 @@ class BoardFacts:
         counter: Description of the energy counter in use, None without a counter.
         period: The counter's update period.
         idle: Power at rest, as last measured.
+        reading_s: Time that one reading of the counter takes; None without a counter.
         limit_w: Enforced power limit.
         power: Description of the best power reading, None without one.
         mig: True if the board is split.
@@ -86,6 +87,7 @@ class BoardFacts:
     mig: bool
     conditions: Conditions
     absent: tuple[str, ...] = ()
+    reading_s: float | None = None
 
 
 class MeterWindow(Generic[State]):

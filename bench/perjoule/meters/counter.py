@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TypeVar
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
@@ -30,6 +32,9 @@ from perjoule.types import (
 )
 from perjoule.warnings import warning
 
+T = TypeVar("T")
+
+CALLS_TIMED = 5
 EDGES_LEARNT = 12  # 11 gaps: at least ten are needed to trust the longest gap; about a second on slow counters
 LEARN_S = 0.5  # minimum, so that fast counters observe the device for long enough
 LEARN_TRIES = 3  # if more than half of the edges were polled late
@@ -51,6 +56,7 @@ class CounterSource:
         device: Digest of the board's UUID.
         read_j: Reads the counter in J; raises Fault.
         read_w: Reads the instant power in W, if there is such a reading; raises Fault.
+        read_both: Reads both by one call, if there is such a call; raises Fault.
         limit_w: Power limit, for the sanity check.
         recorder: Recorder of the board's conditions.
     """
@@ -58,6 +64,7 @@ class CounterSource:
     device: str
     read_j: Callable[[], float]
     read_w: Callable[[], float] | None = None
+    read_both: Callable[[], tuple[float, float]] | None = None
     limit_w: float | None = None
     recorder: ConditionsRecorder | None = None
 
@@ -69,6 +76,8 @@ class WatchedCounter:
         self.source = source
         self.watcher = EdgeWatcher(source.read_j, clock)
         self.following = Following()
+        self.call_s: float | None = None
+        self._read_both = source.read_both
         self.note: str | None = None
         self._clock = clock
         self._seen_w: list[float] = []
@@ -81,6 +90,8 @@ class WatchedCounter:
     def learn(self, seconds: float = 0.0) -> None:
         """Measure the period (once) and idle power. Raises Fault."""
         first = self.watcher.period is None
+        if first:
+            self.call_s = self._time_of_a_call()
         for _ in range(LEARN_TRIES):
             self._seen_w.clear()
             # the first gap is dropped: whatever ran before may still fade in it
@@ -154,18 +165,32 @@ class WatchedCounter:
     def poll(self) -> CounterPoll:
         """Read counter and power, None if they fail."""
         sent_s = self._clock.now()
-        energy_j = _answer(self.source.read_j)
+        both = None if self._read_both is None else _answer(self._read_both)
+        energy_j = _answer(self.source.read_j) if both is None else both[0]
         seen_s = (sent_s + self._clock.now()) / 2
-        return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=self.power_w())
+        power_w = self.power_w() if both is None else both[1] or None
+        return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=power_w)
 
     def power_w(self) -> float | None:
         """Return the power reading; if polled too fast, some drivers answer 0 W, which is impossible."""
         return None if self.source.read_w is None else _answer(self.source.read_w) or None
 
     def _see_power(self) -> None:
-        power_w = self.power_w()
-        if power_w is not None:
-            self._seen_w.append(power_w)
+        """Read power right after an edge, and use the call for both only if it shows that edge as well."""
+        poll = self.poll()
+        if poll.power_w is not None:
+            self._seen_w.append(poll.power_w)
+        last = self.watcher.last
+        if last is not None and poll.energy_j is not None and poll.energy_j < last.energy_j:
+            self._read_both = None
+
+    def _time_of_a_call(self) -> float:
+        times = []
+        for _ in range(CALLS_TIMED):
+            sent_s = self._clock.now()
+            _answer(self.source.read_j)
+            times.append(self._clock.now() - sent_s)
+        return median(times)
 
 
 @dataclass(slots=True)
@@ -323,9 +348,8 @@ class CounterMeter(BaseMeter[_Open]):
             )
         except Fault as fault:
             raise MeterError(f"{self.name}: the lag test failed: {fault.warning}") from fault
-        board.following.measured = None
-        if found.lag_s is not None and found.box_s is not None:
-            board.following.measured = found.lag_s, found.box_s
+        unknown = found.lag_s is None or found.box_s is None
+        board.following.set(None if unknown else (found.lag_s or 0.0, found.box_s or 0.0))
         self.notes = _with_note(self.notes, ("W218",), found.warning)
         return found
 
@@ -525,7 +549,7 @@ class CounterMeter(BaseMeter[_Open]):
             self._on_close()
 
 
-def _answer(read: Callable[[], float]) -> float | None:
+def _answer(read: Callable[[], T]) -> T | None:
     try:
         return read()
     except Fault:

@@ -191,7 +191,7 @@ def closed(log: CounterLog) -> CounterLog:
     else:  # the window itself may show that the counter is faster than the slowest one
         shown, late_s = show(log), response.reach_s
         if shown is not None and not may_average(log):
-            late_s = min(late_s, shown.reach_s)
+            late_s = shown.reach_s if response.averages else min(late_s, shown.reach_s)
             most_s = max(shown.most_s + shown.doubt_s, shown.least_s)
             response = replace(response, most_fall_s=min(response.most_fall_s, most_s))
         elif _draws_like_rest(log, edges[-1]):
@@ -320,21 +320,29 @@ def _late_j(log: CounterLog, change_w: float, doubt_w: float, after: Edge) -> fl
 
 
 def may_average(log: CounterLog) -> bool:
-    """Return whether the counter may average over as much as a second.
+    """Return whether the counter may average over as much as a second; see `longest_box_s`."""
+    return log.response.averages and longest_box_s(log) >= BOX_S
 
-    Such a counter still shows a share of the work's power after it, and this one is excluded if it shows less.
+
+def longest_box_s(log: CounterLog) -> float:
+    """Return the longest box that the counter may have, as far as the window shows it; at most `BOX_S`.
+
+    A time x after work of W, a counter with a box B still shows the share min(W, B - x) / B of its power. One that
+    shows the share s has a box of at most x / (1 - s), or of W / s and more.
     """
     edges = [edge for edge in (log.after, log.rest, *log.later) if edge is not None]
     seen = rest_after(log)
-    if not log.response.averages or log.after is None or seen is None:
-        return log.response.averages
+    if not edges or seen is None:
+        return BOX_S
     if _draws_like_rest(log, edges[-1]):
-        return False
+        return 0.0
     before_w = log.idle.power_w if log.rest_before_w is None else log.rest_before_w
     above_w = work_power_w(log, edges[-1]) - before_w
-    share = min(log.stopped_s - log.started_s, BOX_S - (seen[2] - log.stopped_s)) / BOX_S
     shown_w = max(seen[0] - before_w, 0.0) + idle_uncertainty_w(log.idle) + seen[1]
-    return shown_w >= above_w * min(share / SURE, MOST_ELEVATED)
+    share = shown_w / above_w if above_w > 0 else 1.0
+    if share >= MOST_ELEVATED or SURE * share * BOX_S >= min(log.stopped_s - log.started_s, BOX_S):
+        return BOX_S
+    return min((seen[2] - log.stopped_s) / (1 - share), BOX_S)
 
 
 def _fall_j(log: CounterLog, after: Edge, rest_w: float) -> tuple[float, float]:

@@ -33,7 +33,7 @@ STARTS = 3  # best of these, from which the fit is refined
 PROMPT_S = 0.002  # less than this is not told from rise and fall of the board
 AS_GOOD = 1.02  # times the smallest misfit: a lag without a box is preferred to both, which differ little if short
 LEAST_SIGNAL = 10.0  # times the doubt about rest
-MOST_MISFIT = 0.1  # rms of the readings around the fit, as a share of the energy of the mean step
+MOST_MISFIT = 0.15  # rms of the gaps between refreshes around the fit, as a share of a gap at work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class LagTest:
     Attributes:
         lag_s: Age of the energy that the counter shows at a refresh; None if the measurement was inconclusive.
         box_s: Time over which it averages power first; None likewise.
-        misfit: Deviation of the readings from the fit (rms), as a share of the energy of the mean step.
+        misfit: Deviation of the energies between refreshes from the fit (rms), as a share of one at work.
         words: The result as a sentence.
     """
 
@@ -148,10 +148,9 @@ def fit(edges: Sequence[Edge], work: Sequence[tuple[float, float]], idle: IdlePo
     lag_s, box_s = abs(float(best.x[0])), 0.0 if best is tries[-1] else abs(float(best.x[1]))
     misfit_j, found = solve(lag_s, box_s)
     work_w = float(found[2])
-    step_j = abs(work_w) * float(np.mean(times[:, 1] - times[:, 0]))
-    misfit = misfit_j / step_j if step_j else 1.0
+    misfit = misfit_j / (abs(work_w) * period.median_s) if work_w else 1.0
     if work_w * period.median_s < LEAST_SIGNAL * idle.spread_w * period.median_s or misfit > MOST_MISFIT:
-        words = f"the work does not show the counter's lag: readings deviate from the fit by {misfit:.0%} of a step"
+        words = f"the work does not show the counter's lag: readings deviate from the fit by {misfit:.0%}"
         return LagTest(lag_s=None, box_s=None, misfit=misfit, words=words)
     if lag_s + box_s / 2 < PROMPT_S:
         return LagTest(lag_s=0.0, box_s=0.0, misfit=misfit, words="the counter shows energy without a lag")

@@ -22,6 +22,7 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.meters.context import create_context
 from perjoule.meters.counter import CounterMeter, CounterSource
 from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, list_boards, retried
 from perjoule.meters.nvml_probe import ProbedBoard, probe
@@ -53,6 +54,8 @@ def open_nvml(
     """
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
+    if nvml is None:
+        create_context()  # before idle power is measured
     nvml = start_nvml(nvml, clock)
     try:
         boards = _list(nvml, clock)
@@ -184,6 +187,7 @@ def _counter_meter(
                 device=board.label,
                 read_j=board.read_j,
                 read_w=board.power.read if board.power is not None and not board.power.averaging_s else None,
+                read_both=board.read_both,
                 limit_w=board.limit_w,
                 recorder=ConditionsRecorder(board.label, board.device, clock),
             )
@@ -196,7 +200,7 @@ def _counter_meter(
         on_close=on_close,
     )
     meter.facts = tuple(
-        board.facts(clock, watched.period, watched.idle) for board, watched in zip(boards, meter.boards, strict=True)
+        board.facts(clock, watched.period, watched.idle, watched.call_s) for board, watched in zip(boards, meter.boards, strict=True)
     )
     return meter
 

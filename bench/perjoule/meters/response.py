@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean
 
-from perjoule.meters.edges import FALL_S, Shown, closed, late_after_s, may_average, rest_after, show, work_power_w
+from perjoule.meters.edges import BOX_S, FALL_S, Shown, closed, late_after_s, longest_box_s, rest_after, show, work_power_w
 from perjoule.meters.rest import usual_rest
 from perjoule.types import CounterLog, CounterResponse, IdlePower
 
@@ -34,7 +34,7 @@ class Following:
 
     measured: tuple[float, float] | None = None
     above_w: float | None = None
-    _averages: bool = True
+    _box_s: float = BOX_S
     _shown: deque[Shown] = field(default_factory=lambda: deque(maxlen=WINDOWS_KEPT))
     _rests_w: deque[float] = field(default_factory=lambda: deque(maxlen=RESTS_KEPT))
 
@@ -46,12 +46,12 @@ class Following:
         if self.measured is not None:
             lag_s, box_s = self.measured
             return CounterResponse(lag_s=lag_s, box_s=box_s, least_fall_s=least_s, most_fall_s=most_s)
-        reach_s = min(_nth(sorted(shown.reach_s for shown in self._shown), REACH_S), REACH_S)
+        reach_s = min(_nth(sorted(shown.reach_s for shown in self._shown), self._box_s), self._box_s)
         return CounterResponse(
             lag_s=None,
             box_s=None,
-            reach_s=reach_s,
-            averages=self._averages,
+            reach_s=REACH_S if self._box_s >= BOX_S else reach_s,
+            averages=self._box_s >= BOX_S,
             most_fall_s=most_s,
         )
 
@@ -73,6 +73,11 @@ class Following:
         """Seconds after the end of work until all of its energy is counted."""
         return self.response.reach_s if self.measured is None else late_after_s(*self.measured)
 
+    def set(self, measured: tuple[float, float] | None) -> None:
+        """Set the measured lag and box; what windows have shown under other assumptions is forgotten."""
+        self.measured = measured
+        self._shown.clear()
+
     def add(self, log: CounterLog) -> None:
         """Learn from a window."""
         ideal = closed(log)
@@ -80,8 +85,8 @@ class Following:
         seen = rest_after(ideal)
         if shown is None or seen is None or ideal.after is None:
             return
-        self._averages = self._averages and may_average(ideal)
-        if self._averages and self.measured is None:
+        self._box_s = min(self._box_s, max(longest_box_s(ideal), REACH_S))
+        if self._box_s >= BOX_S and self.measured is None:
             return  # what comes after the work may be the work's
         self._shown.append(shown)
         self._rests_w.append(seen[0])
