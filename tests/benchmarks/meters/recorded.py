@@ -36,6 +36,7 @@ LENGTHS_S = (0.05, 5.0)
 RESTS_S = (0.2, 4.0)  # between windows: some boards come to rest only after two seconds
 FINE_S, WORK_S, REST_S = 0.0002, 0.005, 0.02  # resolution of what is played: near jumps, in work, in rest
 NEAR_S = 0.015
+Trace = tuple[list[float], list[float]]  # times in s, and powers in W from each time on
 TRAIN = 10  # bursts, from which a clock's drift can be seen
 REST_PLAYED_S = 4.5
 
@@ -115,7 +116,7 @@ def boards(folder: Path = BOARDS, drift: float | None = None) -> list[Recording]
     return [load(file.parent, drift) for file in sorted(folder.glob("*/meter.parquet"))]
 
 
-def played(recording: Recording, cut: Sequence[tuple[float, float]], work_s: float) -> tuple[list[float], list[float]]:
+def played(recording: Recording, cut: Sequence[tuple[float, float]], work_s: float) -> Trace:
     """Times and mean powers of a cut, fine near its begin and the end of its work; no energy is lost."""
     offsets = np.concatenate([[0.0], np.cumsum([end - begin for begin, end in cut])])
     until_s = min(float(offsets[-1]), work_s + REST_PLAYED_S)
@@ -132,6 +133,13 @@ def played(recording: Recording, cut: Sequence[tuple[float, float]], work_s: flo
     # afterwards, the board stays at the mean of its last rest
     rest_w = float(powers[-20:].mean())
     return [*times[:-1].tolist(), until_s], [*powers.tolist(), rest_w]
+
+
+def split(trace: Trace, at_s: float) -> tuple[Trace, Trace]:
+    """A trace until a time, and from then on."""
+    times, powers = trace
+    first = next(i for i, t_s in enumerate(times) if t_s >= at_s - 1e-6)
+    return (times[:first], powers[:first]), ([max(t_s - at_s, 0.0) for t_s in times[first:]], powers[first:])
 
 
 class RecordedBench:

@@ -43,7 +43,7 @@ def errors(rows: Iterable[Row], wave: str) -> dict[tuple[str, float], list[float
     found: dict[tuple[str, float], list[float]] = defaultdict(list)
     for row in rows:
         if row.get("wave") == wave and "truth_j" in row:
-            energy_j = row["energy_j"] or 0.0
+            energy_j = row.get("energy_j") or 0.0
             found[row["tool"], row["length_s"]].append(energy_j / row["truth_j"] - 1)
     return found
 
@@ -173,7 +173,7 @@ def verdict(row: Row) -> str:
     if row.get("raised"):
         kept = f"; kept {row['partial_j']:.0f} J" if row.get("partial_j") else ""
         return f"raised {row['raised'].split(':')[0]}{kept}"
-    energy_j, flags = row["energy_j"], ", ".join(dict.fromkeys(row["flags"]))
+    energy_j, flags = row.get("energy_j"), ", ".join(dict.fromkeys(row.get("flags", [])))
     if energy_j is None:
         part = f", {row['partial_j']:.0f} J until the fault" if row.get("partial_j") else ""
         return f"no number{part} ({flags})"
