@@ -99,9 +99,9 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Repeat the test on an otherwise idle device, with a burst that draws more power.",
     ),
     "W217": Explanation(
-        meaning="The process was held up again and again while idle power was measured, so most refreshes of the counter "
-        "were seen late.",
-        consequence="Idle power and the counter's period are less certain than usual; the bounds of all windows are wider.",
+        meaning="The process was held up again and again while idle power was measured, so most refreshes of the "
+        "counter were seen late.",
+        consequence="Idle power and the counter's period are less certain than usual; all bounds are wider.",
         remedy="Close other programs that use the CPU, and open the meter again on a quieter machine.",
     ),
     "W218": Explanation(

@@ -476,7 +476,8 @@ class CounterMeter(BaseMeter[_Open]):
             waiting = [
                 board
                 for board, edge in zip(waiting, edges, strict=True)
-                if isinstance(edge, Edge) and board.needs_more([e for e in found[board] if isinstance(e, Edge)], stopped_s)
+                if isinstance(edge, Edge)
+                and board.needs_more([e for e in found[board] if isinstance(e, Edge)], stopped_s)
             ]
         return found
 

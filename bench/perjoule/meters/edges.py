@@ -38,7 +38,8 @@ from itertools import pairwise
 from math import sqrt
 
 from perjoule.meters.part_time import part_time_uncertainty_j
-from perjoule.meters.rest import gap_power_w, idle_uncertainty_w, is_at_rest
+from perjoule.meters.rest import gap_power_w, is_at_rest
+from perjoule.meters.rest import idle_uncertainty_w as idle_uncertainty_w  # re-exported
 from perjoule.types import CounterLog, Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import warning
 
@@ -131,10 +132,11 @@ def bracket(log: CounterLog) -> Bracketed:
     front, tail = _front(log), _tail(log, after)
     energy_j = counted_j - front.energy_j - tail.energy_j
     bound_j = front.bound_j + tail.bound_j + QUANTISATION_J + _unseen_j(log)
-    said = tail.warnings
+    warnings = tail.warnings
     if may_average(log) and _is_quiet(log):
-        said = (*said, warning("W218", "windows so far do not exclude that the counter averages power over up to 1 s"))
-    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
+        owing = warning("W218", "windows so far do not exclude that the counter averages power over up to 1 s")
+        warnings = (*warnings, owing)
+    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=warnings)
 
 
 def _least_w(log: CounterLog, after: Edge) -> float:
@@ -249,7 +251,12 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
     rest, working = _tail_at_rest(log, after), _tail_working_on(log, after)
     if rest is None:
         return working
-    if may_average(log) or log.response.lag_s or log.response.box_s or after.at_s - log.stopped_s > log.period.longest_s:
+    if (
+        may_average(log)
+        or log.response.lag_s
+        or log.response.box_s
+        or after.at_s - log.stopped_s > log.period.longest_s
+    ):
         return rest  # not the first edge, or not all of the energy
     if not _is_measured(log):  # that model knows no lag
         late_j = log.response.reach_s * max(work_power_w(log, after) - log.idle.power_w, 0.0)

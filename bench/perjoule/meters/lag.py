@@ -30,6 +30,7 @@ QUIET_S = 1.3  # before the first step and after the last, longer than the longe
 POLL_S = 0.002
 LAGS_S, BOXES_S = (0.0, 0.2, 21), (0.0, 1.25, 26)  # first, last and number of tried values
 STARTS = 3  # best of these, from which the fit is refined
+SIMPLEX_S = ((0.0, 0.0), (0.01, 0.0), (0.0, 0.05))  # around each of them
 PROMPT_S = 0.002  # less than this is not told from rise and fall of the board
 AS_GOOD = 1.02  # times the smallest misfit: a lag without a box is preferred to both, which differ little if short
 LEAST_SIGNAL = 10.0  # times the doubt about rest
@@ -158,18 +159,17 @@ def fit(edges: Sequence[Edge], work: Sequence[tuple[float, float]], idle: IdlePo
     return LagTest(lag_s=lag_s, box_s=box_s, misfit=misfit, words=words)
 
 
-SIMPLEX_S = ((0.0, 0.0), (0.01, 0.0), (0.0, 0.05))
-
-
 def _taken_in(work: np.ndarray, t_s: np.ndarray, box_s: float) -> np.ndarray:
     """Return the seconds of work that a counter with a box of power has taken in at each time."""
     import numpy as np
 
     def worked(t_s: np.ndarray, order: int) -> np.ndarray:
         """The integral of being at work, once or twice."""
-        since = np.maximum(t_s[:, None] - work[:, 0], 0.0), np.maximum(t_s[:, None] - work[:, 1], 0.0)
-        return np.asarray(((since[0] ** order - since[1] ** order) / order).sum(axis=1))
+        begun, ended = np.maximum(t_s[:, None] - work[:, 0], 0.0), np.maximum(t_s[:, None] - work[:, 1], 0.0)
+        total: np.ndarray = ((begun**order - ended**order) / order).sum(axis=1)
+        return total
 
     if box_s < 1e-6:
         return worked(t_s, 1)
-    return (worked(t_s, 2) - worked(t_s - box_s, 2)) / box_s
+    mean: np.ndarray = (worked(t_s, 2) - worked(t_s - box_s, 2)) / box_s
+    return mean

@@ -200,7 +200,8 @@ def _counter_meter(
         on_close=on_close,
     )
     meter.facts = tuple(
-        board.facts(clock, watched.period, watched.idle, watched.call_s) for board, watched in zip(boards, meter.boards, strict=True)
+        board.facts(clock, watched.period, watched.idle, watched.call_s)
+        for board, watched in zip(boards, meter.boards, strict=True)
     )
     return meter
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean
 
-from perjoule.meters.edges import BOX_S, FALL_S, Shown, closed, late_after_s, longest_box_s, rest_after, show, work_power_w
+from perjoule.meters.edges import (
+    BOX_S,
+    FALL_S,
+    Shown,
+    closed,
+    late_after_s,
+    longest_box_s,
+    rest_after,
+    show,
+    work_power_w,
+)
 from perjoule.meters.rest import usual_rest
 from perjoule.types import CounterLog, CounterResponse, IdlePower
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.hub import Faults, HubMirror, Request
-from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
+from perjoule.testing.meter import (
+    ConstantPower,
+    LateWave,
+    PowerWave,
+    SquareWave,
+    SyntheticMeter,
+    VirtualClock,
+    WorkBetweenRests,
+)
 from perjoule.testing.nvml_simulator import Bursts, Call, NvmlSimulator, SimulatedBoard, StepLog
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "FakeGenerator",
     "Faults",
     "HubMirror",
+    "LateWave",
     "NvmlSimulator",
     "PowerWave",
     "Request",
@@ -23,4 +32,5 @@ __all__ = [
     "StepLog",
     "SyntheticMeter",
     "VirtualClock",
+    "WorkBetweenRests",
 ]

@@ -78,7 +78,9 @@ FEATURES: Mapping[str, int] = MappingProxyType(
 _MAX_BOARDS, _MAX_STEPS, _MAX_PIDS, _MAX_SLICES = 16, 65_536, 16, 7
 _FUNCTIONS, _LOG_LENGTH, _LOCK_BYTES, _NAME_BYTES = 128, 65_536, 128, 96
 _WAVES = ("constant", "square", "bursts", "steps")
-_FIXED = frozenset({"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s", "rise_s", "fall_s", "settle_w", "settle_s"})  # the true power
+_FIXED = frozenset(
+    {"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s", "rise_s", "fall_s", "settle_w", "settle_s"}
+)  # the true power
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +278,7 @@ def _check(values: Mapping[str, Any]) -> None:
 
 
 class _Step(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_double) for name in ("t_s", "power_w", "before_j", "from_w", "ramp_s", "settle_w")
-    ]
+    _fields_ = [(name, ctypes.c_double) for name in ("t_s", "power_w", "before_j", "from_w", "ramp_s", "settle_w")]
 
 
 _NUMBERS = (

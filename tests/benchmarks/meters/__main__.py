@@ -22,7 +22,7 @@ from perjoule.testing import SquareWave
 from perjoule.testing.nvml_simulator import Bursts, NvmlSimulator, SimulatedBoard, StepLog
 from tests.benchmarks.meters.recorded import BOARDS, PERIODS_S, boards, rest_w
 from tests.benchmarks.meters.recorded import summary as recorded_summary
-from tests.benchmarks.meters.summary import write_figure, write_page
+from tests.benchmarks.meters.summary import write_figures, write_page
 from tests.benchmarks.meters.tools import TOOLS
 from tests.benchmarks.meters.virtual import summary
 
@@ -73,14 +73,15 @@ def main() -> None:
     machine = stored[0].get("machine", "")
     if work:
         again = f" ({', '.join(options.only)} alone; the other tools' windows are older)" if options.only else ""
+        minutes, busy = (time.time() - begun) / 60, f"{min(load):.1f} to {max(load):.1f}"
         machine = (
-            f"The real-time windows were taken within {(time.time() - begun) / 60:.0f} minutes on {os.cpu_count()} CPU "
-            f"cores, {options.parallel} tools at a time, at a load average of {min(load):.1f} to {max(load):.1f}{again}."
+            f"The real-time windows were taken within {minutes:.0f} minutes on {os.cpu_count()} CPU cores, "
+            f"{options.parallel} tools at a time, at a load average of {busy}{again}."
         )
     lines = [json.dumps(compact(row)) for row in ({"virtual": virtual, "machine": machine}, *rows)]
     (options.out / "meters.jsonl").write_text("\n".join(lines) + "\n")
     write_page(rows, virtual, options.out / "meters.md", quick=options.quick, machine=machine)
-    write_figure(rows, options.out / "images")
+    write_figures(rows, options.out / "images")
 
 
 def _stored(file: Path) -> list[dict[str, Any]]:
@@ -91,9 +92,9 @@ def _stored(file: Path) -> list[dict[str, Any]]:
 def _is_of(row: dict[str, Any], job: dict[str, Any]) -> bool:
     """Whether a stored row is measured again by a job."""
     names = ("tool", "wave", "case")
-    return "board" not in row and job["kind"] != "recorded" and all(row.get(name) == job.get(name) for name in names) or (
-        "board" in row and job["kind"] == "recorded" and row["tool"] == job["tool"]
-    )
+    return (
+        "board" not in row and job["kind"] != "recorded" and all(row.get(name) == job.get(name) for name in names)
+    ) or ("board" in row and job["kind"] == "recorded" and row["tool"] == job["tool"])
 
 
 def compact(value: Any) -> Any:
@@ -143,7 +144,8 @@ def jobs(tools: list[str], quick: bool) -> list[dict[str, Any]]:
 
 def _seconds(job: dict[str, Any]) -> float:
     """Seconds of work in a job, about."""
-    return sum(float(length) * n for length, n in job.get("counts", {}).items()) + job.get("count", 0)
+    counts: dict[str, int] = job.get("counts", {})
+    return sum(float(length) * n for length, n in counts.items()) + float(job.get("count", 0))
 
 
 def run_all(work: list[dict[str, Any]], parallel: int) -> list[dict[str, Any]]:
@@ -165,7 +167,11 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
             wave = StepLog(start_w=job["rest_w"])
         noise_w = 1.5 if job.get("wave") == "idle-work-idle" else 0.0
         board = SimulatedBoard(
-            wave=wave, noise_w=noise_w, counter_phase_s=0.013, counter_period_s=job.get("period_s", 0.1), limit_w=500.0 if job["kind"] == "recorded" else 400.0,
+            wave=wave,
+            noise_w=noise_w,
+            counter_phase_s=0.013,
+            counter_period_s=job.get("period_s", 0.1),
+            limit_w=500.0 if job["kind"] == "recorded" else 400.0,
         )
         simulator = NvmlSimulator([SimulatedBoard(), board], Path(folder))
         uuid = simulator.boards[1].uuid

@@ -121,7 +121,13 @@ def played(recording: Recording, cut: Sequence[tuple[float, float]], work_s: flo
     offsets = np.concatenate([[0.0], np.cumsum([end - begin for begin, end in cut])])
     until_s = min(float(offsets[-1]), work_s + REST_PLAYED_S)
     near = [np.arange(max(at - NEAR_S, 0.0), at + NEAR_S, FINE_S) for at in (0.0, work_s)]
-    grid = [np.arange(0.0, work_s, WORK_S), np.arange(work_s, until_s, REST_S), *near, offsets, [work_s, until_s]]
+    grid: list[Any] = [
+        np.arange(0.0, work_s, WORK_S),
+        np.arange(work_s, until_s, REST_S),
+        *near,
+        offsets,
+        [work_s, until_s],
+    ]
     times = np.unique(np.round(np.concatenate(grid), 7))
     times = times[times <= until_s]
     starts = np.array([begin for begin, _ in cut])
@@ -170,7 +176,11 @@ def recorded_bench(recording: Recording, folder: Path, seed: int = 1, **board: A
     """Open a meter, on virtual time, on a board that plays the recording; the counter's phase is drawn by `seed`."""
     chance = random.Random(seed)
     period_s = board.get("counter_period_s", 0.1)
-    options = {"counter_phase_s": chance.uniform(0, period_s), "power_phase_s": chance.uniform(0, 0.1), "limit_w": 500.0}
+    options = {
+        "counter_phase_s": chance.uniform(0, period_s),
+        "power_phase_s": chance.uniform(0, 0.1),
+        "limit_w": 500.0,
+    }
     simulated = SimulatedBoard(wave=StepLog(start_w=rest_w(recording)), **(options | board))
     with NvmlSimulator([simulated], folder, virtual=True, call_cost_s=CALL_S) as simulator:
         simulator.play(0, *played(recording, recording.rest(), 0.0))
@@ -253,7 +263,9 @@ def main() -> None:
     parser.add_argument("--box", type=float, default=0.0)
     parser.add_argument("--drift", type=float, help="of the external meter's clock, for all recordings")
     options = parser.parse_args()
-    recordings = [one for one in boards(options.folder, options.drift) if not options.boards or one.name in options.boards]
+    recordings = [
+        one for one in boards(options.folder, options.drift) if not options.boards or one.name in options.boards
+    ]
     with tempfile.TemporaryDirectory() as folder:
         found = coverage(
             Path(folder),
@@ -265,10 +277,10 @@ def main() -> None:
             counter_box_s=options.box,
         )
     every = [one for cell in found.values() for one in cell]
-    for words, cell in [*((f"{name} {1000 * period_s:.0f} ms", cell) for (name, period_s), cell in found.items())] + [
-        *((one.name, [t for (name, _), cell in found.items() if name == one.name for t in cell]) for one in recordings),
-        ("all", every),
-    ]:
+    cells = [(f"{name} {1000 * period_s:.0f} ms", cell) for (name, period_s), cell in found.items()]
+    for one in recordings:
+        cells.append((one.name, [t for (name, _), cell in found.items() if name == one.name for t in cell]))
+    for words, cell in [*cells, ("all", every)]:
         print(f"{words:22}", *(f"{key}={value:.4g}" for key, value in figures(cell).items()))
 
 
