@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from statistics import median
 from typing import TypeVar
 
@@ -12,7 +13,15 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Cancel, Clock, not_begun
 from perjoule.meters.conditions import ConditionsRecorder
-from perjoule.meters.edges import BOX_S, FALL_S, Bracketed, bracket, expected_uncertainty_j, power_ratio
+from perjoule.meters.edges import (
+    BOX_S,
+    FALL_S,
+    Bracketed,
+    bracket,
+    expected_uncertainty_j,
+    is_narrow,
+    power_ratio,
+)
 from perjoule.meters.lag import LagTest, lag_test
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
@@ -41,6 +50,7 @@ LEARN_TRIES = 3  # if more than half of the edges were polled late
 REST_STEP_W = 5.0  # a smaller change of the rest before a window does not matter
 SETTLE_S = 2.0  # a board is at its lowest rest this long after work
 STRIKES = 2  # windows in a row with a higher rest before them than is known, until it is measured again
+LATE_RESTS = 3  # rests after a window that may be seen late before one of them is used
 MOST_EDGES = 64  # after a window, for a counter that refreshes every 2 ms
 LOOKS_PER_PERIOD = 2
 LOOK_S = (0.04, 0.1)  # minimum and maximum seconds between readings inside a window
@@ -154,7 +164,8 @@ class WatchedCounter:
         if len(edges) < 2 or len(edges) >= MOST_EDGES:
             return len(edges) < 2
         settled_s = FALL_S + self.following.wait_s() if is_at_rest(self.idle) else 0.0
-        return edges[-2].at_s < stopped_s + settled_s
+        rests = [gap for gap in pairwise(edges) if gap[0].at_s >= stopped_s + settled_s]
+        return not any(is_narrow(*gap) for gap in rests) and len(rests) <= LATE_RESTS
 
     def stopped(self, log: CounterLog, at_s: float) -> None:
         """Learn from a window that ended at `at_s`."""

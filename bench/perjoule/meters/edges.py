@@ -48,6 +48,7 @@ LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, cou
 IDLE_STEP_W = 5.0  # a smaller change of idle power does not cause a warning
 FALL_S = 0.010  # boards are at rest this long after the end of work (3 to 10 ms were recorded)
 BOX_S = 1.0  # the longest average of a published sensor
+MOST_BLUR = 0.15  # of a rest's power; if polls were so late, a later rest is used
 SURE = 1.5  # times the power that an average over BOX_S would have shown after the work
 MOST_ELEVATED = 0.25  # of the power at work above rest: a board that rests at more after work is taken to average
 LAG_DOUBT_S = 0.005  # of a measured lag
@@ -308,10 +309,19 @@ def rest_after(log: CounterLog) -> tuple[float, float, float] | None:
     box_s = log.response.box_s or 0.0
     settled_s = FALL_S + box_s * (0.5 + BOX_DOUBT) if _is_measured(log) else max(FALL_S, log.response.reach_s)
     fallen = [gap for gap in gaps if gap[0].at_s >= log.stopped_s + settled_s] or gaps[-1:]
-    first, second = fallen[0]
+    first, second = next((gap for gap in fallen if is_narrow(*gap)), min(fallen, key=_blur))
     power_w = gap_power_w(first, second)
-    blur_w = _blur_w(first.width_s + second.width_s, second.at_s - first.at_s, power_w)
-    return power_w, blur_w, (first.at_s + second.at_s) / 2
+    return power_w, power_w * _blur((first, second)), (first.at_s + second.at_s) / 2
+
+
+def is_narrow(first: Edge, second: Edge) -> bool:
+    """Return whether neither of two edges was polled so late that the power between them is uncertain."""
+    return _blur((first, second)) <= MOST_BLUR
+
+
+def _blur(gap: tuple[Edge, Edge]) -> float:
+    """Return the relative uncertainty of the power between two edges, due to their widths."""
+    return (gap[0].width_s + gap[1].width_s) / (gap[1].at_s - gap[0].at_s)
 
 
 def _late_j(log: CounterLog, change_w: float, doubt_w: float, after: Edge) -> float:
@@ -322,7 +332,10 @@ def _late_j(log: CounterLog, change_w: float, doubt_w: float, after: Edge) -> fl
     """
     late_j = 0.0 if _is_measured(log) else abs(change_w) * log.response.reach_s
     if may_average(log):
-        late_j += max(change_w + doubt_w, 0.0) * (BOX_S + max(after.at_s - log.stopped_s, 0.0))
+        owed_j = max(change_w + doubt_w, 0.0) * (BOX_S + max(after.at_s - log.stopped_s, 0.0))
+        if log.limit_w is not None:  # no work draws more than this
+            owed_j = min(owed_j, LIMIT_HEADROOM * log.limit_w * (log.stopped_s - log.started_s))
+        late_j += owed_j
     return late_j
 
 
