@@ -26,7 +26,7 @@ from perjoule.meters.lag import LagTest, lag_test
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.response import Following
-from perjoule.meters.rest import gap_power_w, idle_power, idle_uncertainty_w, is_at_rest, narrow_gaps, update_period
+from perjoule.meters.rest import gap_power_w, idle_power, idle_uncertainty_w, is_at_rest, late_share, update_period
 from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,
@@ -46,7 +46,8 @@ T = TypeVar("T")
 CALLS_TIMED = 5
 EDGES_LEARNT = 12  # 11 gaps: at least ten are needed to trust the longest gap; about a second on slow counters
 LEARN_S = 0.5  # minimum, so that fast counters observe the device for long enough
-LEARN_TRIES = 3  # if more than half of the edges were polled late
+LEARN_TRIES = 3  # if more than this share of the edges was polled late
+MOST_LATE = 0.5
 REST_STEP_W = 5.0  # a smaller change of the rest before a window does not matter
 SETTLE_S = 2.0  # a board is at its lowest rest this long after work
 STRIKES = 2  # windows in a row with a higher rest before them than is known, until it is measured again
@@ -106,11 +107,11 @@ class WatchedCounter:
             self._seen_w.clear()
             # the first gap is dropped: whatever ran before may still fade in it
             edges = self.watcher.watch(1 + (EDGES_LEARNT if first else 4), max(seconds, LEARN_S), self._see_power)[1:]
-            late = len(edges) - 1 - len(narrow_gaps(edges))
-            if late <= (len(edges) - 1) / 2:
+            late = late_share(edges)
+            if late <= MOST_LATE:
                 break
-        said = f"{late} of {len(edges) - 1} refreshes at rest were polled late"
-        self.note = None if late <= (len(edges) - 1) / 2 else warning("W217", said)
+        said = f"{late:.0%} of the refreshes at rest were polled late"
+        self.note = None if late <= MOST_LATE else warning("W217", said)
         self.idle = idle_power(edges, self._seen_w)
         if first:
             self.period = self.watcher.period = update_period(edges)
@@ -155,7 +156,10 @@ class WatchedCounter:
         """Measure idle power when the board has settled. Raises Fault."""
         if self._stopped_s is not None and rest_w > self.idle.power_w:
             self._clock.sleep(self._stopped_s + SETTLE_S - self._clock.now())
+        before = self.idle, self.note
         self.learn()
+        if not is_at_rest(self.idle):  # the process was held up, or the board works: what was learnt before is better
+            self.idle, self.note = before
         self._strikes = 0
         self._settles_w = max(self._settles_w, 1.25 * (rest_w - self.idle.power_w))
 

@@ -23,6 +23,7 @@ QUIET_SHARE = 0.15  # a device whose power varies by more than this share of its
 WIDE_S = 0.001  # an edge wider than this, more than a fiftieth of the period, and
 WIDE_SHARE = 0.02
 WIDE_TIMES = 3.0  # than three times the usual width was polled late
+NARROW_EDGES = 4
 MAD_SIGMAS = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
@@ -31,20 +32,37 @@ def gap_power_w(first: Edge, second: Edge) -> float:
     return (second.energy_j - first.energy_j) / (second.at_s - first.at_s)
 
 
-def narrow_gaps(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
-    """Return the gaps between consecutive edges of which neither was polled late; all gaps if there are only two."""
-    gaps = list(pairwise(edges))
-    if len(gaps) < 3:
-        return gaps
+def narrow_edges(edges: Sequence[Edge]) -> list[Edge]:
+    """Return the edges that were not polled late: those as narrow as a prompt poll sees them, if they are enough.
+
+    Otherwise those that are not wider than usual; if every call takes long, all are.
+    """
+    if len(edges) < NARROW_EDGES:
+        return list(edges)
+    period_s = median(second.at_s - first.at_s for first, second in pairwise(edges))
+    prompt = [edge for edge in edges if edge.width_s <= WIDE_S + WIDE_SHARE * period_s]
+    if len(prompt) >= max(NARROW_EDGES, len(edges) / 2):
+        return prompt
     usual_s = median(edge.width_s for edge in edges)
-    period_s = median(second.at_s - first.at_s for first, second in gaps)
-    most_s = max(WIDE_TIMES * usual_s, WIDE_S + WIDE_SHARE * period_s)
-    return [(first, second) for first, second in gaps if max(first.width_s, second.width_s) <= most_s]
+    return [edge for edge in edges if edge.width_s <= max(WIDE_TIMES * usual_s, WIDE_S + WIDE_SHARE * period_s)]
+
+
+def late_share(edges: Sequence[Edge]) -> float:
+    """Return the share of the edges that were polled late."""
+    return 1 - len(narrow_edges(edges)) / len(edges)
+
+
+def narrow_gaps(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
+    """Return the gaps between consecutive edges of which neither was polled late."""
+    kept = set(narrow_edges(edges))
+    return [(first, second) for first, second in pairwise(edges) if first in kept and second in kept]
 
 
 def update_period(edges: Sequence[Edge]) -> UpdatePeriod:
     """Return the update period over consecutive edges. Raises ValueError for fewer than two."""
-    gaps_s = [second.at_s - first.at_s for first, second in _gaps(edges, "an update period")]
+    if len(edges) < 2:
+        raise ValueError(f"an update period needs two edges, there are {len(edges)}")
+    gaps_s = [second.at_s - first.at_s for first, second in narrow_gaps(edges) or pairwise(edges)]
     return UpdatePeriod(median_s=median(gaps_s), shortest_s=min(gaps_s), longest_s=max(gaps_s), gap_count=len(gaps_s))
 
 
@@ -53,7 +71,9 @@ def idle_power(edges: Sequence[Edge], seen_w: Sequence[float] = ()) -> IdlePower
 
     Raises ValueError for fewer than two edges.
     """
-    gaps = _gaps(edges, "idle power")
+    gaps = list(pairwise(narrow_edges(edges)))
+    if not gaps:
+        raise ValueError(f"idle power needs two edges, there are {len(edges)}")
     powers = [gap_power_w(first, second) for first, second in gaps]
     mean_w = gap_power_w(gaps[0][0], gaps[-1][1])
     return IdlePower(
@@ -64,12 +84,6 @@ def idle_power(edges: Sequence[Edge], seen_w: Sequence[float] = ()) -> IdlePower
         highest_w=max([*powers, *seen_w]),
         gap_count=len(powers),
     )
-
-
-def _gaps(edges: Sequence[Edge], words: str) -> list[tuple[Edge, Edge]]:
-    if len(edges) < 2:
-        raise ValueError(f"{words} needs two edges, there are {len(edges)}")
-    return narrow_gaps(edges) or list(pairwise(edges))
 
 
 def usual_rest(powers_w: Sequence[float]) -> IdlePower:
