@@ -123,7 +123,7 @@ def judged(ended: Ended, where: Path | None = None, *more: str) -> tuple[Ended, 
     # what a sound input may end with names no file
     elsewhere = ("recommend: no cell", "trials failed", "images of one model only", "declares no margin")
     names = where is None or where.name in ended.err + ended.out or any(words in ended.err for words in elsewhere)
-    if ended.code in (2, 4) and "perjoule: " in ended.err and not names:
+    if ended.code in (2, 4) and "perjoule: " in ended.err and where is not None and not names:
         found.append(f"the message does not name {where.name}")
     return ended, found
 

@@ -188,7 +188,8 @@ def documented(whole: dict[str, Any], name: str) -> set[tuple[str, str]]:
 
 def differences(outputs: Outputs, schemas: dict[str, Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """(keys that are printed and not documented, keys that are documented and never printed)."""
-    unknown, seen, known = set(), set(), set()
+    unknown: set[tuple[str, str]] = set()
+    seen, known = set(unknown), set(unknown)
     for name, documents in outputs.items():
         title = "frontier" if name == "run" else name
         whole = schemas.get(title, {"properties": {}})

@@ -168,7 +168,7 @@ def test_the_bill_counts_images_and_not_window_groups(tmp_path: Path) -> None:
     )
     dear = pl.col("prompt_ids").list.contains("p009")
     candidate = rewrite_table(candidate, "trials", pl.when(dear).then(pl.col("energy_j") * 5).otherwise("energy_j"))
-    sums = [run.trials["energy_j"].sum() for run in (candidate, base)]
+    sums = [float(run.trials["energy_j"].sum()) for run in (candidate, base)]
     assert pair_runs(base, candidate, "q").total_energy_change == pytest.approx(sums[0] / sums[1] - 1)
 
 

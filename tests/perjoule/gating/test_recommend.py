@@ -35,7 +35,7 @@ def run_of(folder: Path, *cells: tuple[float, float], lower: bool = False, sprea
         for step, (energy, quality) in enumerate(cells, start=1)
         for i, x in enumerate(noise)
     ]  # fmt: skip
-    return imported(pl.DataFrame(rows), folder, **({"lower": ["q"]} if lower else {}))
+    return imported(pl.DataFrame(rows), folder, lower=["q"] if lower else [])
 
 
 def point(run: Run, cell_id: str) -> dict[str, Any]:

@@ -260,7 +260,9 @@ class TestComparability:
         edited = of(
             pair,
             "candidate",
-            lambda run: self.with_suite(run, lambda s: replace(s, protocol=replace(s.protocol, **{key: 7}))),
+            lambda run: self.with_suite(
+                run, lambda s: replace(s, protocol=replace(s.protocol, **dict[str, Any]({key: 7})))
+            ),
         )
         self.differs(edited, f"protocol.{key}", key)
 
@@ -472,7 +474,7 @@ class TestSmallSamples:
 
 
 @pytest.mark.parametrize("changes", [{"factor": 1.2}, {"shift": -0.5}])
-def test_a_single_cell_fails_by_the_axes(tmp_path: Path, changes: dict[str, float]) -> None:
+def test_a_single_cell_fails_by_the_axes(tmp_path: Path, changes: dict[str, Any]) -> None:
     """There are no cells to fail by themselves."""
     one = HUNDRED | {"ladder": (4,)}
     base = imported(table(**one), tmp_path, "base")

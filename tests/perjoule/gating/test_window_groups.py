@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from tests.perjoule.statistics.test_window_groups import windowed
 from tests.support.tables_of_runs import imported, table
 
 CONFIG = GateConfig(margin_quality=0.15)
-ONE_CELL = {"ladder": (4,), "variants": (("ladder", 1.0),)}
+ONE_CELL: dict[str, Any] = {"ladder": (4,), "variants": (("ladder", 1.0),)}
 
 
 def runs(folder: Path, sizes: tuple[int, int], prompts: int = 64) -> tuple[Run, Run]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -23,7 +25,9 @@ from tests.support.tables_of_runs import imported, table
 def test_a_table_becomes_a_run_like_any_other(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     frame = table(prompts=12, ladder=(2, 8, 32))
     file = tmp_path / f"theirs.{suffix}"
-    {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[suffix](file)
+    write: dict[str, Callable[[Path], object]]
+    write = {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}
+    write[suffix](file)
     out = str(tmp_path / "run")
     assert call("import", str(file), "--out", out, capsys=capsys)[0] == 0
     code, text, _ = call("frontier", out, "--format", "json", capsys=capsys)
@@ -43,7 +47,7 @@ def test_a_table_becomes_a_run_like_any_other(tmp_path: Path, suffix: str, capsy
     assert call("report", out, capsys=capsys)[0] == 0
 
 
-GOOD = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "quality:q": [0.5]}
+GOOD: dict[str, list[Any]] = {"variant": ["a"], "prompt_id": ["p"], "seed": [1], "energy_j": [3.0], "quality:q": [0.5]}
 
 
 @pytest.mark.parametrize(
@@ -149,8 +153,8 @@ class TestRecommend:
     def test_the_schema_names_every_key(self, tmp_path: Path) -> None:
         schema = schemas()["recommend"]
         run = imported(table(prompts=8), tmp_path)
-        for asked in ({"max_joules": 8.0}, {"max_joules": 1e-9}):
-            found = recommend(run, **asked, resamples=50)
+        for budget in (8.0, 1e-9):
+            found = recommend(run, max_joules=budget, resamples=50)
             assert set(found) == set(schema["properties"]) == set(schema["required"])
             choice = schema["$defs"]["Choice"]
             for name in ("chosen", "safe", "point"):

@@ -128,7 +128,7 @@ def test_the_bound_holds_for_any_load(
 
 def changed(case: CounterLog, **energies_j: float) -> CounterLog:
     edges = {"before": case.before, "after": case.after, "rest": case.rest}
-    new = {name: replace(edges[name], energy_j=value) for name, value in energies_j.items()}  # type: ignore[type-var]
+    new = {name: replace(edges[name], energy_j=value) for name, value in energies_j.items()}
     return replace(case, limit_w=400.0, **new)  # type: ignore[arg-type]
 
 

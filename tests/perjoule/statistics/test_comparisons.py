@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ ALIGNMENT = MetricSpec(
 FIDELITY = replace(ALIGNMENT, track="fidelity")
 
 
-def arm(variant: str, role: str, rungs: int, family: str = "a", batch_size: int | None = None) -> Arm:
+def arm(variant: str, role: Any, rungs: int, family: str = "a", batch_size: int | None = None) -> Arm:
     return Arm(
         variant=variant, role=role, policy="fixed", family=family, columns=tuple(range(rungs)), batch_size=batch_size
     )

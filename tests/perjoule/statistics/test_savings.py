@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import bjontegaard
 import numpy as np
@@ -172,7 +173,7 @@ class TestDefinedOutcomes:
 
 class TestTracks:
     def test_a_full_reference_score_across_models_is_an_error(self) -> None:
-        arrays = {"energy_j": SOME.energy_j, "quality": SOME.quality}
+        arrays: dict[str, Any] = {"energy_j": SOME.energy_j, "quality": SOME.quality}
         teacher = FidelityCurve(**arrays, family="teacher", name="t")
         student = FidelityCurve(**arrays, family="student", name="s")
         assert bd_energy(teacher, teacher, **QUICK).estimate.value == pytest.approx(0)

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,7 +30,7 @@ ORDER = (
     "frontier", "arms", "gate", "warnings", "phases", "adaptation", "curves", "prompts", "pictures", "power", "noise",
     "system", "method", "data",
 )  # fmt: skip
-SMALL = {"ladder": (2, 4, 8, 16, 32, 64), "prompts": 24, "seeds": 1}
+SMALL: dict[str, Any] = {"ladder": (2, 4, 8, 16, 32, 64), "prompts": 24, "seeds": 1}
 
 
 def section(report: Report, anchor: str) -> Section:
@@ -199,7 +200,7 @@ class TestGate:
         ],
     )
     def test_the_verdict_and_its_plane(
-        self, changes: dict[str, float], word: str, exit_word: str, run: Run, tmp_path: Path
+        self, changes: dict[str, Any], word: str, exit_word: str, run: Run, tmp_path: Path
     ) -> None:
         candidate = imported(table(**SMALL, **changes), tmp_path, "candidate")
         request = ReportRequest(baseline=run, gate=GateConfig(margin_quality=0.1))
