@@ -7,7 +7,7 @@ change in a copy of `bench/`. It is killed if a test fails or runs out of time, 
 those of the area (`AREAS`) that execute the changed statement, as a run under coverage shows at the start. WORDs
 choose modules by a part of their path; `--sample` takes so many places of each module (default 20, 0 for all), each
 with one change, drawn with `--seed`; `--only` repeats mutants whose names a file lists, one per line.
-Annotations are not changed: nothing evaluates them.
+Annotations, decorators of classes and `__all__` are not changed: they have no effect that a test is to notice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 AREAS = {
     "bench/perjoule/gating/*.py": ("tests/perjoule/gating",),
     "bench/perjoule/statistics/*.py": ("tests/perjoule/statistics",),
-    "bench/perjoule/meters/edges.py": ("tests/perjoule/meters/test_edges.py",),
+    "bench/perjoule/meters/edges.py": ("tests/perjoule/meters/test_edges.py", "tests/perjoule/meters/test_edges_salvaged.py"),
 }
 # a server that has imported what takes long, and is copied for each mutant
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -80,7 +80,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
     """All mutants of a file."""
     code = path.read_text(encoding="utf-8")
     tree = ast.parse(code)
-    unseen = [_span(node) for node in _annotations(tree)]
+    unseen = [_span(node) for node in _without_effect(tree)]
     file = str(path.relative_to(ROOT))
     for place, change, make in (*_replacements(code), *_removals(code, tree)):
         if not any(start <= place < end for start, end in unseen):
@@ -138,8 +138,15 @@ def _span(node: Any) -> tuple[_Place, _Place]:
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
 
 
-def _annotations(tree: ast.Module) -> Iterator[ast.AST]:
+def _without_effect(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
+        # `@dataclass(frozen=True)`, `if TYPE_CHECKING:` and `__all__`
+        if isinstance(node, ast.ClassDef):
+            yield from node.decorator_list
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield node
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            yield node
         for name in ("annotation", "returns"):
             if getattr(node, name, None) is not None:
                 yield getattr(node, name)
