@@ -37,7 +37,10 @@ ROOT = Path(__file__).parents[2]
 AREAS = {
     "bench/perjoule/gating/*.py": ("tests/perjoule/gating",),
     "bench/perjoule/statistics/*.py": ("tests/perjoule/statistics",),
-    "bench/perjoule/meters/edges.py": ("tests/perjoule/meters/test_edges.py", "tests/perjoule/meters/test_edges_salvaged.py"),
+    "bench/perjoule/meters/edges.py": (
+        "tests/perjoule/meters/test_edges.py",
+        "tests/perjoule/meters/test_edges_salvaged.py",
+    ),
 }
 # a server that has imported what takes long, and is copied for each mutant
 _CONTEXT = multiprocessing.get_context("forkserver")

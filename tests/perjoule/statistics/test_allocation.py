@@ -49,3 +49,19 @@ class TestAllocation:
     def test_equal_prompts_leave_no_headroom(self) -> None:
         found = headroom(ladder([1.5], [0.4]), SOME, **QUICK)
         assert found.captured.value is None or found.reason is None
+
+    def test_the_oracle_reaches_from_the_cheapest_to_the_best(self) -> None:
+        """At no price of energy everybody takes the best rung, at any price the cheapest one."""
+        best = oracle(self.two_kinds())
+        mean_j, mean_quality = best.energy_j.mean((0, 1)), best.quality.mean((0, 1))
+        assert mean_j.min() == pytest.approx(1.0)
+        assert mean_quality.max() == pytest.approx((0.96 + 0.9) / 2)
+        assert mean_quality.min() == pytest.approx((0.9 + 0.1) / 2)
+
+    def test_a_quality_beyond_the_ladder_is_named(self) -> None:
+        ladder = self.two_kinds()
+        # better than the best rung of everybody
+        better = Curve(energy_j=ladder.energy_j[..., :1], quality=np.full_like(ladder.quality[..., :1], 0.99))
+        found = headroom(better, ladder, **QUICK)
+        assert (found.captured.value, found.at_quality) == (None, pytest.approx(0.99))
+        assert found.reason == "quality 0.99 lies outside the range of the ladder, the oracle"

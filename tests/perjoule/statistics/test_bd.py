@@ -4,7 +4,7 @@ import bjontegaard
 import numpy as np
 import pytest
 
-from perjoule.statistics.bd import bd_energy, bd_energy_rows, bd_quality_rows, relative_curve
+from perjoule.statistics.bd import bd_energy, bd_energy_rows, bd_quality_rows, regimes, relative_curve
 from perjoule.statistics.curves import Curve
 from perjoule.statistics.hermite import akima_slopes
 from tests.support.curves import OTHER, QUICK, SOME, ladder, rows, scaled
@@ -66,3 +66,30 @@ def test_relative_curve_stays_in_the_overlap() -> None:
     at, change = relative_curve(rows([1, 2, 4], [0, 1, 2]), rows([2, 4, 8], [0.5, 1.5, 2.5]))
     assert (at[0], at[-1]) == (0.5, 2.0)
     assert np.isfinite(change).all()
+
+
+def test_a_point_and_curves_that_do_not_meet_have_no_relative_curve() -> None:
+    curve = rows([1, 2, 4], [0, 1, 2])
+    for test, anchor in (
+        (rows([1], [1]), curve),
+        (curve, rows([1], [1])),
+        (rows([1, 2], [5, 6]), curve),
+        (rows([1, 2], [2, 3]), curve),
+    ):
+        at, change = relative_curve(test, anchor)
+        assert (len(at), len(change)) == (0, 0)
+        assert regimes(test, anchor) == ()
+
+
+def test_the_relative_curve_of_two_exponentials_is_their_ratio() -> None:
+    """E = 2^Q against E = 3 · 2^Q and against E = 4^Q: straight lines of ln E, which PCHIP reproduces."""
+    anchor = rows([1, 2, 4, 8], [0, 1, 2, 3])
+    at, change = relative_curve(rows([3, 6, 12, 24], [0, 1, 2, 3]), anchor)
+    assert change == pytest.approx(np.full(len(at), 2.0))
+    at, change = relative_curve(rows([0.5, 2, 8], [-0.5, 0.5, 1.5]), anchor, places=7)
+    assert at == pytest.approx(np.linspace(0, 1.5, 7))
+    # 4^(Q + 1/2) / 2 is 4^Q
+    assert change == pytest.approx(2.0**at - 1)
+    (whole,) = regimes(rows([0.5, 2, 8], [-0.5, 0.5, 1.5]), anchor)
+    assert (whole.low, whole.high) == (0.0, 1.5)
+    assert whole.change == pytest.approx(2**0.75 - 1)

@@ -57,3 +57,30 @@ def test_cells_of_one_window_have_no_interval_of_energy(tmp_path: Path) -> None:
     assert found.energy_ratio.value is not None
     assert found.energy_ratio.low is found.energy_ratio.high is None
     assert found.quality.low is not None
+
+
+def test_the_more_expensive_and_better_cell_is_in_its_quadrant(run: Run) -> None:
+    found = contrasts(evidence_of(run, draw(run, ["q"], DRAWS), "q"), "ladder-002")["ladder-064"]
+    assert found.quadrants is not None
+    assert found.quadrants.dearer_and_better == 1.0
+    assert found.energy_ratio.value == pytest.approx(65 / 3, rel=0.02)
+
+
+def test_a_cell_without_common_prompts_is_left_out_and_no_other(tmp_path: Path) -> None:
+    frame = table(prompts=12, seeds=1, ladder=(2, 4, 8), variants=(("ladder", 1.0),))
+    early = pl.col("prompt_id") < "p006"
+    run = imported(frame.filter(pl.when(pl.col("steps") == 4).then(early).otherwise(~early)), tmp_path)
+    evidence = evidence_of(run, draw(run, ["q"], 20), "q")
+    assert set(contrasts(evidence, "ladder-002")) == {"ladder-008"}
+    assert contrasts(evidence, "ladder-004") == {}
+
+
+def test_a_quality_that_is_stated_for_a_cell_has_no_interval(tmp_path: Path) -> None:
+    frame = table(prompts=12, seeds=1, ladder=(2, 4, 8), variants=(("ladder", 1.0),))
+    stated = pl.when(pl.col("steps") == 4).then(0.25).otherwise(pl.col("quality:q")).alias("quality:q")
+    run = imported(frame.with_columns(stated), tmp_path)
+    evidence = evidence_of(run, draw(run, ["q"], 50), "q")
+    found = contrasts(evidence, "ladder-002")
+    assert (found["ladder-004"].quality.low, found["ladder-004"].quadrants) == (None, None)
+    assert found["ladder-008"].quality.low is not None
+    assert all(contrast.quality.low is None for contrast in contrasts(evidence, "ladder-004").values())
