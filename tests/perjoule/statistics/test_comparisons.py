@@ -71,7 +71,7 @@ QUICK = {2: (0.9, 0.15), 4: (1.7, 0.5), 8: (3.0, 0.75), 16: (6.0, 0.83)}
 MEAN, OFFSET = 1 + np.mean(range(12)) / 100, np.mean(range(12)) / 1000
 
 
-def compared(folder: Path, sign: float = 1.0, ladder: Any = None, **changes: Any) -> Comparison:
+def compared(folder: Path, sign: float = 1.0, arms: Any = (LADDER, QUICK), **changes: Any) -> Comparison:
     """QUICK against the ladder, under a metric between 0 and 1, or the same below 0."""
     rows = [
         {
@@ -83,7 +83,7 @@ def compared(folder: Path, sign: float = 1.0, ladder: Any = None, **changes: Any
             "provenance": "measured",
             "quality:q": sign * (quality + prompt / 1000),
         }
-        for variant, rungs in (("ladder", ladder or LADDER), ("quick", QUICK))
+        for variant, rungs in zip(("ladder", "quick"), arms, strict=True)
         for steps, (energy, quality) in rungs.items()
         for prompt in range(12)
     ]
@@ -140,7 +140,9 @@ def test_prices_are_round_numbers_around_what_the_rungs_of_the_anchor_cost(tmp_p
     # from 1 J for 0.5 to 4 J for 0.05
     assert (prices[0], prices[-1]) == pytest.approx((2.0 * MEAN, 80.0 * MEAN), rel=0.05)
     assert prices == sorted({float(f"{price:.2g}") for price in prices})
-    even = compared(tmp_path / "even", ladder={2: (2.0, 0.1), 16: (16.0, 0.8)}).net_benefit
+    even = compared(
+        tmp_path / "even", arms=({2: (2.0, 0.1), 16: (16.0, 0.8)}, {2: (1.0, 0.1), 16: (8.0, 0.8)})
+    ).net_benefit
     assert even is not None
     assert [benefit.joules_per_quality for benefit in even] == pytest.approx([20.0 * MEAN], rel=0.05)
 
