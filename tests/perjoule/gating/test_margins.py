@@ -154,9 +154,10 @@ class TestNoMarginDeclared:
         assert code == 2
         assert "margin_quality" in err
 
-    def test_a_metric_that_declares_nonsense_is_named(self, pair: tuple[Run, Run]) -> None:
-        base = rewrite(pair[0], "metrics.json", lambda m: m["metrics"][0].update(margin=-1.0))
-        with pytest.raises(UsageError, match=r"metric q: margin = -1\.0"):
+    @pytest.mark.parametrize("margin", [-1.0, -0.5, 0.0])
+    def test_a_metric_that_declares_nonsense_is_named(self, pair: tuple[Run, Run], margin: float) -> None:
+        base = rewrite(pair[0], "metrics.json", lambda m: m["metrics"][0].update(margin=margin))
+        with pytest.raises(UsageError, match=f"metric q: margin = {margin}"):
             gate(base, pair[1])
 
 

@@ -16,6 +16,8 @@ from tests.support.tables_of_runs import imported, table
 def test_holm_steps_down_until_one_is_kept() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == {"a", "d"}
     assert holm({"a": 0.05}) == {"a"}
+    # the least of n is compared with a share of 1/n, the next with 1/(n − 1), the last with the whole
+    assert holm({"a": 0.049, "b": 0.024, "c": 0.016, "d": 0.012}) == {"a", "b", "c", "d"}
     assert holm({}) == set()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from perjoule.runs.directory import Run
 from perjoule.statistics.drawn import draw, evidence_of
-from perjoule.statistics.noise import drift, sources
+from perjoule.statistics.noise import Source, drift, sources
 
 
 def _changed(run: Run, trials: pl.DataFrame, suite: object) -> Run:
@@ -27,6 +27,9 @@ def test_noise_names_its_sources_and_says_what_is_absent(run: Run) -> None:
     assert "a column `block`" in repeats.reason
     assert found["between sessions and machines"].reason
     assert found["the table's own uncertainty"].energy is None
+    assert found["the table's own uncertainty"].reason == "the table states none"
+    for source in found.values():
+        assert (source.reason == "") == (source.energy is not None or source.quality is not None), source
     estimate, why = drift(run)
     assert estimate is None
     assert "imported" in why
@@ -50,3 +53,13 @@ def test_repeated_blocks_and_a_drift_are_seen(run: Run) -> None:
     assert estimate is not None
     assert estimate.low < np.expm1(0.1) < estimate.high
     assert estimate.high - estimate.low < 0.02
+
+
+def test_the_bound_of_the_meter_is_a_share_of_the_joules(run: Run) -> None:
+    def bound(trials: pl.DataFrame) -> Source:
+        own = _changed(run, trials, run.suite)
+        return next(source for source in sources(own, None) if source.name == "the meter's own bound")
+
+    assert bound(run.trials.with_columns(uncertainty_j=pl.col("energy_j") / 20)).energy == pytest.approx(0.05)
+    unknown = bound(run.trials.with_columns(uncertainty_j=pl.lit(None, pl.Float64)))
+    assert (unknown.energy, unknown.reason) == (None, "no window has a reading with a bound")
