@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -229,11 +229,6 @@ def _measurement(
         boards=tuple(replace(board, counter=None) for board in reading.devices),
         co2=carbon(reading.energy_j or 0.0, co2_country or "") if known else None,
     )
-
-
-def as_json(measurement: Measurement) -> dict[str, Any]:
-    """Return the measurement as the JSON of `perjoule measure --json`."""
-    return {"schema": 1, **asdict(measurement)}
 
 
 def as_text(measurement: Measurement) -> str:
