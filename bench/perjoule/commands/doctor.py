@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Models, Quiet, print_json, reporter
+from perjoule.commands.options import Json, Models, Quiet, print_record, reporter
 from perjoule.errors import EvidenceError, MeterError
 
 
@@ -40,9 +40,9 @@ def doctor(
     if suite is not None:
         _examine_suite(suite, model or [], as_json)
         return
-    found = doctor.examine(reporter(quiet).message)
-    print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
-    if found.auto is None:
+    diagnosis = doctor.examine(reporter(quiet).message)
+    print_record(diagnosis) if as_json else typer.echo(doctor.as_text(diagnosis))
+    if diagnosis.auto is None:
         raise typer.Exit(MeterError.exit_code)
 
 
@@ -53,7 +53,6 @@ def _examine_suite(name: str, models: list[str], as_json: bool) -> None:
 
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite, find_suite(name))
-    found = suite_doctor.as_json(suite, needs)
-    print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
-    if not found["ready"]:
+    print_record(needs) if as_json else typer.echo(suite_doctor.as_text(needs))
+    if not needs.ready:
         raise typer.Exit(EvidenceError.exit_code)

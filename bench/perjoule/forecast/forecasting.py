@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
@@ -15,7 +14,6 @@ from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
 from perjoule.runs.directory import Run
 from perjoule.types import Assignment, Cell, Protocol, Provenance, Suite
 
-SCHEMA = 1
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
 _MOST_REPEAT_S = 60.0
@@ -93,10 +91,6 @@ class Forecast:
     disk_bytes_at_most: int
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {"schema": SCHEMA, **asdict(self)}
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.

@@ -22,6 +22,7 @@ from perjoule.statistics.records import Corner, Frontier, Hypervolume, Knee, Mar
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate
+from perjoule.types.documents import document
 
 
 def frontier(
@@ -33,8 +34,7 @@ def frontier(
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """`read_frontier`, ready for JSON: what `perjoule frontier --json` prints."""
-    found = read_frontier(run, metric, at_quality=at_quality, temperature=temperature, resamples=resamples)
-    return found.as_json()
+    return document(read_frontier(run, metric, at_quality=at_quality, temperature=temperature, resamples=resamples))
 
 
 def read_frontier(

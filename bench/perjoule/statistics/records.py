@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from perjoule.statistics.allocation import Headroom
 from perjoule.statistics.benefit import NetBenefit
 from perjoule.statistics.preference import Preference
 from perjoule.types import Direction, Estimate, Provenance, Role, Track
-from perjoule.types.documents import Key, document
+from perjoule.types.documents import Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +278,3 @@ class Frontier:
     marginal: tuple[Marginal, ...] = ()
     knee: Knee | None = None
     comparisons: tuple[Comparison, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return document(self)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from perjoule.commands.tables import schemas
+from perjoule.commands.schemas import schemas
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.gating.baselines import find, listed, load, promote, prune, save
 from perjoule.gating.recommend import recommend

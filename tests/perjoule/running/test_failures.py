@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from perjoule.commands import tables
+from perjoule.commands.schemas import schemas
 from perjoule.errors import BudgetSpent, DeviceLostError, RunError, SuiteError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
@@ -506,7 +507,7 @@ def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(
     tables.print_frontier(scored, None, "json")
     printed = json.loads(capsys.readouterr().out)
     assert (printed["trials"]["planned"], printed["trials"]["failed"]) == (6, 2)
-    jsonschema.validate(printed, tables.schemas()["frontier"])
+    jsonschema.validate(printed, schemas()["frontier"])
 
 
 def test_pictures_of_one_colour_get_a_code(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from tests.support.tables_of_runs import imported, table
 
 from perjoule import cli
-from perjoule.commands.tables import schemas
+from perjoule.commands.schemas import schemas
 from perjoule.gating.records import GateConfig
 from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import Run
