@@ -13,12 +13,13 @@ from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
 from perjoule.meters.doctor import Diagnosis
 from perjoule.meters.measure import Measurement
+from perjoule.meters.proof import Proof
 from perjoule.running.suite_doctor import SuiteNeeds
 from perjoule.suite.reading import json_schema
 from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
-    "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis,
+    "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
     "doctor-suite": SuiteNeeds, "measure": Measurement, "plan": Forecast, "score": Scores, "import": Imported,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
 }  # fmt: skip

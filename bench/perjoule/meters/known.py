@@ -6,15 +6,18 @@ They are stored under `~/.local/state/perjoule/boards/BOARD/SUBJECT.json` (chang
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import MeterError, first_line
 from perjoule.files import replacing
+from perjoule.meters.base import BaseMeter
+from perjoule.meters.identity import cpu_name
 
 Record = TypeVar("Record")
 
@@ -30,6 +33,13 @@ def state_folder() -> Path:
 def file_of(board: str, subject: str) -> Path:
     """Return the file about a board, named by its digest."""
     return state_folder() / "boards" / re.sub(r"[^\w.-]", "_", board) / f"{subject}.json"
+
+
+def subject(meter: BaseMeter[Any]) -> str:
+    """Return what a meter's properties are stored under: the digest of its board, or the meter and the CPU."""
+    if len(meter.facts) == 1:
+        return meter.facts[0].digest
+    return f"{meter.name}-{hashlib.sha256(cpu_name().encode()).hexdigest()[:12]}"
 
 
 def remember(board: str, subject: str, record: object) -> Path:

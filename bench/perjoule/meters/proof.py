@@ -23,7 +23,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import fmean, median
 from typing import Any, Literal, Protocol
@@ -118,6 +118,8 @@ class Proof:
     """Whether a meter is consistent with itself.
 
     Attributes:
+        verdict: `fail` if a check failed, `unsure` if one was inconclusive, else `pass`.
+        digest: Digest of the other fields, which runs record.
         meter: Name of the meter.
         method: Its source and method.
         provenance: How its joules are obtained.
@@ -133,6 +135,8 @@ class Proof:
         bare: Error of a bare counter, for comparison.
     """
 
+    verdict: CheckVerdict
+    digest: str
     meter: str
     method: str
     provenance: str
@@ -146,17 +150,6 @@ class Proof:
     checks: tuple[Check, ...]
     windows: tuple[ProofWindow, ...]
     bare: tuple[BareCounter, ...]
-
-    @property
-    def verdict(self) -> CheckVerdict:
-        """`fail` if a check failed, `unsure` if one was inconclusive, else `pass`."""
-        verdicts = {check.verdict for check in self.checks}
-        return "fail" if "fail" in verdicts else "unsure" if "unsure" in verdicts else "pass"
-
-    @property
-    def digest(self) -> str:
-        """Digest of the result, which runs record."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Failed(Exception):  # noqa: N818 - ends a check, and becomes its words
@@ -226,7 +219,10 @@ class _Bench:
             (self._additivity, "additivity", f"measuring up to {SPLITS} pairs of windows inside a third one"),
         ):
             checks.append(self._check(make, name, words))
-        return Proof(
+        checks.append(self._validity())
+        proof = Proof(
+            verdict=_overall(checks),
+            digest="",
             meter=meter.name,
             method=meter.method,
             provenance=meter.provenance,
@@ -237,10 +233,11 @@ class _Bench:
             duration_s=self._clock.now() - begun_s,
             rest_w=self._rest_w,
             work_w=self._work_w,
-            checks=(*checks, self._validity()),
+            checks=tuple(checks),
             windows=tuple(self._windows),
             bare=self._bare(),
         )
+        return replace(proof, digest=hashlib.sha256(json.dumps(asdict(proof), sort_keys=True).encode()).hexdigest()[:16])
 
     def _check(self, make: Callable[[], tuple[CheckVerdict, str]], name: str, words: str) -> Check:
         self._say(f"{name}: {words}")
@@ -459,6 +456,11 @@ class _Bench:
         return tuple(rows)
 
 
+def _overall(checks: Sequence[Check]) -> CheckVerdict:
+    verdicts = {check.verdict for check in checks}
+    return "fail" if "fail" in verdicts else "unsure" if "unsure" in verdicts else "pass"
+
+
 def _on_a_line(
     windows: Sequence[ProofWindow], work_w: float, rest_w: float, *, bounded: bool
 ) -> tuple[CheckVerdict, str]:
@@ -487,6 +489,26 @@ def _on_a_line(
     if abs(intercept_j) <= intercept_limit_j and share >= INSIDE_SHARE:
         return "pass", words
     return ("fail" if bounded else "unsure"), words
+
+
+def as_text(proof: Proof) -> str:
+    """Return the proof as text: the verdict, a line per check, and the bare counter for comparison."""
+    what = {"pass": "is consistent with itself", "fail": "is NOT consistent with itself"}
+    lines = [
+        f"{proof.meter} {what.get(proof.verdict, 'could not be checked completely')}  [{proof.provenance}]",
+        f"  {proof.method}",
+        f"  work: {proof.load}, {proof.work_w:.4g} W; rest: {proof.rest_w:.4g} W; {proof.duration_s:.0f} s",
+        "",
+        *(f"{check.verdict.upper():9}  {check.name:10}  {check.words}" for check in proof.checks),
+    ]
+    if proof.bare:
+        lines += ["", "for comparison, two plain readings of the counter:"]
+    lines += [
+        f"  {1e3 * row.duration_s:.0f} ms of work: {row.mean_error:+.1%} on average, {row.largest_error:+.1%} at worst "
+        f"({row.windows} windows)"
+        for row in proof.bare
+    ]
+    return "\n".join([*lines, "", "A gain or an offset that all readings share is not seen: perjoule calibrate."])
 
 
 def _edges_during(board: WatchedCounter, clock: Clock, work: Callable[[], None]) -> list[Edge]:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
+from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
+from perjoule.meters.known import recall, subject
 from perjoule.meters.nvml import describe_gpus, visible_gpus
+from perjoule.meters.proof import Proof
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
 from perjoule.text import without_uuids
@@ -56,7 +59,12 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         # a board that was asked for by its UUID is named as the meter names it
         "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
         "suite": suite.name,
-        "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
+        "meter": {
+            "name": meter.name,
+            "why": meter.why,
+            "notes": list(getattr(meter, "notes", ())),
+            "proof": _proof(meter),
+        },
         "models": model_digests,
         "gpu": nvidia_gpus(),
         "cpu": cpu_name(),
@@ -72,6 +80,21 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "fingerprint": key,
     }
     return {key: _scrubbed(value) for key, value in record.items()}
+
+
+def _proof(meter: EnergyMeter) -> dict[str, str | None]:
+    """Return the result of the last `doctor --prove` of this meter; the verdict is None if there was none."""
+    if not isinstance(meter, BaseMeter):
+        return {"verdict": None, "why": "this meter cannot be proved"}
+    try:
+        proof = recall(subject(meter), "proof", Proof)
+    except MeterError:
+        return {"verdict": None, "why": "the stored proof cannot be read"}
+    if proof is None:
+        return {"verdict": None, "why": "perjoule doctor --prove was not run for this meter"}
+    failed = ", ".join(check.name for check in proof.checks if check.verdict != "pass" and check.verdict != "not tried")
+    why = f"{proof.verdict}: {failed}" if failed else "all checks passed"
+    return {"verdict": proof.verdict, "why": why, "digest": proof.digest, "created_utc": proof.created_utc}
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:
