@@ -85,8 +85,8 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
 
 
 def _subtitle(run: RunData) -> str:
-    facts = run.environment
+    system = run.system
     if run.is_imported:
-        return f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
-    when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
-    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(facts.get('commit') or 'not recorded')}"
+        return f"imported from {fmt.clean(system.imported_from or 'a table')}"
+    when = fmt.clean(system.created_utc or "at an unrecorded time")
+    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(system.commit or 'not recorded')}"

@@ -13,6 +13,7 @@ import polars as pl
 
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
+from perjoule.runs.environment_record import Meter
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS
@@ -26,8 +27,7 @@ _MOST_REASONS = 40
 
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
-    meter = run.environment.get("meter") or {}
-    meter = meter if isinstance(meter, Mapping) else {"name": meter}
+    meter = run.system.meter or Meter()
     words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
@@ -67,7 +67,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             label="sample",
             value=counted(evidence),
         ),
-        Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
+        Badge(label="meter", value=fmt.clean(meter.name or "not recorded"), hint=fmt.clean(meter.why or "")),
         Badge(
             label="intervals",
             value=_interval_kinds(evidence, methods),
@@ -75,7 +75,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         ),
         Badge(
             label="comparable with",
-            value=fmt.shorten(fmt.clean(run.environment.get("comparability_key") or "key not recorded"), 20),
+            value=fmt.shorten(fmt.clean(run.system.comparability_key or "key not recorded"), 20),
             hint="runs with the same comparability key",
         ),
     )
@@ -286,11 +286,12 @@ def _text(key: str, value: Any) -> str:
 
 def digests_table(run: RunData, prompt_digest: str) -> Table:
     """Return the digests of what was run: code, models, prompts, metric weights, images."""
-    environment = run.environment
-    rows = [("schema", str(environment.get("schema", run.suite.schema))),
-            ("commit", fmt.clean(environment.get("commit") or "not recorded")),
-            ("prompt set, SHA-256", prompt_digest)]  # fmt: skip
-    models = environment.get("models") or {}
+    rows = [
+        ("schema", str(run.suite.schema)),
+        ("commit", fmt.clean(run.system.commit or "not recorded")),
+        ("prompt set, SHA-256", prompt_digest),
+    ]
+    models = run.system.models or {}
     rows += [(f"model {fmt.clean(name)}", fmt.clean(models[name])) for name in sorted(models)]
     rows += [(f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest)) for name in sorted(run.metrics)]
     rows.append(("images", str(run.images.height)))

@@ -66,13 +66,13 @@ class Windows:
             energy_j="energy_j_per_image",
             duration_s=pl.col("duration_s") / pl.col("images"),
         )
-        device = (run.environment.get("comparability") or {}).get("device", "a device that was not recorded")
+        device = run.system.comparability and run.system.comparability.device
         return cls(
             frame=frame,
             cells={cell.cell_id: cell for cell in cells_of(run.suite)},
             protocol=run.suite.protocol,
             path=name or str(run.path),
-            device=str(device[0] if isinstance(device, list) else device),
+            device=(device[0] if isinstance(device, list) else device) or "a device that was not recorded",
         )
 
     def where(self, same: Callable[[Cell], bool]) -> pl.DataFrame:
@@ -88,7 +88,7 @@ def unused(run: Run) -> list[str]:
     unit = "rows" if run.is_imported else "windows"
     if run.is_imported:
         found.append(
-            f"{run.path} was imported from {run.environment['imported_from']}: it does not state the settings of its "
+            f"{run.path} was imported from {run.system.imported_from}: it does not state the settings of its "
             "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
             "scatter of energy"
         )

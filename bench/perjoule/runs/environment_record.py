@@ -71,6 +71,7 @@ class EnvironmentRecord:
     prompts_jsonl_sha256: str | None = None
     suite_folder: str | None = None
     imported_from: str | None = None
+    sha256: str | None = None
     import_notes: list[str] | None = None
 
 
@@ -81,11 +82,16 @@ def _reader() -> TypeAdapter[EnvironmentRecord]:
     return TypeAdapter(EnvironmentRecord)
 
 
+def record_of(environment: dict[str, Any]) -> EnvironmentRecord:
+    """Return the keys that are read again."""
+    return _reader().validate_python(environment)
+
+
 def checked(record: Any) -> dict[str, Any]:
     """The record itself, with further keys.
 
     Raises:
         ValidationError: If a key that is read again has another type (pydantic's; names the key).
     """
-    _reader().validate_python(record)
+    record_of(record)
     return dict(record)

@@ -119,16 +119,13 @@ class Evidence:
         return max(len(self.draws.joint.resamples), len(self.draws.by_prompt.resamples))
 
     def curve(self, arm: Arm) -> Any:
-        """The arm as a curve of the metric's track."""
+        """Return the arm as a curve of the metric's track."""
         columns = list(arm.columns)
-        arrays: dict[str, Any] = {
-            "energy_j": self.grid.energy_j[..., columns],
-            "quality": self.quality[..., columns],
-            "groups": self.grid.groups[:, columns],
-        }
+        energy_j, quality = self.grid.energy_j[..., columns], self.quality[..., columns]
+        groups, name = self.grid.groups[:, columns], arm.variant
         if self.spec.track == "fidelity":
-            return FidelityCurve(**arrays, name=arm.variant, family=arm.family)
-        return Curve(**arrays, name=arm.variant)
+            return FidelityCurve(energy_j=energy_j, quality=quality, groups=groups, name=name, family=arm.family)
+        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name)
 
 
 def arms_of(

@@ -166,7 +166,7 @@ def _metered(run: Run) -> dict[str, dict[str, int]]:
     return {row.pop("cell_id"): row for row in frame.to_dicts()}
 
 
-def _spread(prefix: str, estimate: Estimate, column: str) -> dict[str, Any]:
+def _spread(prefix: str, estimate: Estimate, column: str) -> dict[str, float | int | str | None]:
     return {
         column: estimate.value,
         f"{prefix}_low": estimate.low,

@@ -63,8 +63,7 @@ def payload(
         # a table may state no prompts, and the digest of nothing is that of no set
         prompt_set_sha256=prompt_digest(run.prompts) if run.prompts or not run.is_imported else None,
     )
-    found: dict[str, Any] = _plain(document(result))
-    return found
+    return {key: _plain(value) for key, value in document(result).items()}
 
 
 def _as(record: Any, other: Any, **more: Any) -> Any:

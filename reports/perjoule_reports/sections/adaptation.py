@@ -9,7 +9,6 @@ oracle                         every prompt uses its best step count: how large 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 
@@ -190,9 +189,9 @@ def _own_shuffles(run: RunData, test: str) -> set[str]:
     }
 
 
-def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in arguments.items() if not key.startswith("control")}
-    return {"rule": "equal-marginal"} | kept  # the default rule of a policy
+def _policy_of(arguments: Mapping[str, object]) -> dict[str, object]:
+    others = {key: value for key, value in arguments.items() if not key.startswith("control")}
+    return {"rule": "equal-marginal"} | others  # the default rule of a policy
 
 
 def _beats(control: Control) -> bool | None:

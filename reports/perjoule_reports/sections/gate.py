@@ -105,14 +105,14 @@ def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
 
 
 def _identity(baseline: RunData) -> str:
-    facts = baseline.environment
+    system = baseline.system
     if baseline.is_imported:
-        origin = f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
+        origin = f"imported from {fmt.clean(system.imported_from or 'a table')}"
     else:
-        when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
-        commit = fmt.clean(facts.get("commit") or "not recorded")
+        when = fmt.clean(system.created_utc or "at an unrecorded time")
+        commit = fmt.clean(system.commit or "not recorded")
         origin = f"suite {fmt.clean(baseline.suite.name)}, run {when}, commit {commit}"
-    return f"Baseline: {origin}, comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
+    return f"Baseline: {origin}, comparability key {fmt.clean(system.comparability_key or 'not recorded')}."
 
 
 def _change(verdict: Verdict) -> str:

@@ -280,8 +280,7 @@ def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
 
 
 def _why_none(run: RunData) -> str:
-    meter = run.environment.get("meter")
-    name = fmt.clean(meter.get("name", "")) if isinstance(meter, dict) else ""
+    name = fmt.clean((run.system.meter and run.system.meter.name) or "")
     if run.is_imported:
         return "This run was imported, and its table contains no power samples, so there is no power trace."
     if name == "estimate":
