@@ -10,6 +10,7 @@ import polars as pl
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
@@ -124,8 +125,11 @@ def _unfinished(run: RunData) -> list[str]:
         said.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
     if flat := trial_counts(run).one_colour:
         said.append(
-            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have images of a single colour: they show "
-            "nothing, so look at the images before you trust a score."
+            warning(
+                "W270",
+                f"{flat} of {fmt.plural(len(run.trials), 'trial')} have images of a single colour: they show "
+                "nothing, so look at the images before you trust a score.",
+            )
         )
     if not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
@@ -144,7 +148,7 @@ def _devices(run: RunData) -> list[str]:
     mixed = mixtures(run.trials)
     devices = devices_of(run.trials)
     if mixed:
-        said.append(f"W265: {fmt.clean(mixed[0])}: their joules are not pooled.")
+        said.append(warning("W265", f"{fmt.clean(mixed[0])}: their joules are not pooled."))
     elif len(devices) > 1:
         said.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
     if (stopped := found.get("W251")) is not None:
@@ -166,7 +170,8 @@ def _stated(evidence: Evidence) -> list[str]:
     for name, named in ((axis.name if axis else "quality", cells), ("energy", energies)):
         if named:
             count = f"{len(named)} of {fmt.plural(len(evidence.arms), 'cell')}"
-            said.append(f"W281: the table gives a single {name} for {count}: there is no interval and no gate.")
+            sentence = f"the table gives a single {name} for {count}: there is no interval and no gate."
+            said.append(warning("W281", sentence))
     return said
 
 
@@ -192,9 +197,8 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     elif evidence.provenance == "simulated":
         said.append("The joules are simulated: they do not describe any real device.")
     elif evidence.provenance == "not stated":
-        said.append(
-            "W280: the imported table does not state how its joules were obtained: do not quote them as measured."
-        )
+        sentence = "the imported table does not state how its joules were obtained: do not quote them as measured."
+        said.append(warning("W280", sentence))
     shares = [a.energy_bound_j / a.energy.value for a in evidence.arms if a.energy.value and a.energy_bound_j]
     if shares and max(shares) > WIDE_BOUND:
         whose = "The uncertainty that the table states" if evidence.imported else "The meter's own bound"

@@ -17,10 +17,11 @@ from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.point_rows import PointRow, point_rows
 from perjoule.statistics.points import energy_estimates
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
+from perjoule.warnings import has_code, read_warning
 from perjoule_reports.format import brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
-_CODE = CELL_VALUE.partition(":")[0]
+_CELL_VALUE = read_warning(CELL_VALUE).code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +211,7 @@ def _arm(run: RunData, rows: list[PointRow], spread: tuple[float, float] | None)
 
 def _is_stated(method: str | None) -> bool:
     """True if a table states the number for the whole cell."""
-    return (method or "").startswith(_CODE)
+    return has_code(method or "", _CELL_VALUE)
 
 
 def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:

@@ -16,7 +16,7 @@ from perjoule.runs.columns import FINISHED
 from perjoule.runs.environment_record import Meter
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
-from perjoule.warnings import WARNINGS
+from perjoule.warnings import WARNINGS, code_of, read_warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
@@ -107,17 +107,16 @@ class Disturbance:
 
 def disturbances(run: RunData) -> dict[str, Disturbance]:
     """Return the warnings of all trials by code, in the order of the codes."""
-    found = (
+    firsts = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
-        .with_columns(code=pl.col("warning").str.split(":").list.first())
-        .group_by("code")
+        .group_by(code_of(pl.col("warning")).alias("code"))
         .agg(pl.len(), pl.col("warning").first())
         .sort("code")
     )
     return {
-        str(code): Disturbance(trials=int(n), sentence=str(warning).partition(":")[2].strip())
-        for code, n, warning in found.iter_rows()
+        str(code): Disturbance(trials=int(n), sentence=read_warning(str(text)).sentence)
+        for code, n, text in firsts.iter_rows()
     }
 
 

@@ -20,6 +20,7 @@ from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.types import Estimate, Variant
+from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
@@ -160,7 +161,8 @@ def _cell_value_notes(found: Frontier) -> list[str]:
         cells = [point.cell_id for point in found.points if getattr(point, key).method == CELL_VALUE]
         if cells:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
-            notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
+            sentence = f"{name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval."
+            notes.append(warning("W281", sentence))
     return notes
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perjoule.errors import MeterError, UsageError
+from perjoule.warnings import has_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Spending:
         seen = self._windows[cell_id]
         next_j = max((row["energy_j"] or 0.0 for row in seen), default=0.0)
         # a window that was stopped (W251) says nothing about how long the next one takes
-        ran = (row for row in seen if not any(said.startswith("W251") for said in row["warnings"]))
+        ran = (row for row in seen if not any(has_code(text, "W251") for text in row["warnings"]))
         next_s = max((row["duration_s"] or 0.0 for row in ran), default=0.0)
         limits = (
             ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, next_j, "J"),

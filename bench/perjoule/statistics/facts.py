@@ -10,11 +10,12 @@ from polars import selectors
 from perjoule.runs.columns import DRAWN, FINISHED
 from perjoule.runs.directory import WHOLE_CELL
 from perjoule.types import Provenance, Role, weakest
+from perjoule.warnings import is_marked
 
 
 def was_stopped() -> pl.Expr:
     """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
-    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+    return is_marked("W251")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

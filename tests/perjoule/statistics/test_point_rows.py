@@ -4,11 +4,11 @@ import math
 from dataclasses import fields
 
 import polars as pl
-from tests.support.tables_of_runs import imported, table
 
 from perjoule.runs.columns import POINT_COLUMNS
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.point_rows import PointRow, point_rows
+from tests.support.tables_of_runs import imported, table
 
 
 def test_a_row_has_a_field_for_each_column():
@@ -17,7 +17,7 @@ def test_a_row_has_a_field_for_each_column():
 
 def test_numbers_that_are_not_finite_are_absent():
     numbers = {"energy_j_per_image": math.nan, "energy_low": -math.inf, "energy_high": math.inf, "quality": 0.5}
-    columns = {name: None for name in POINT_COLUMNS} | {"cell_id": "a-001", "variant": "a"} | numbers
+    columns = dict.fromkeys(POINT_COLUMNS) | {"cell_id": "a-001", "variant": "a"} | numbers
     (row,) = point_rows(pl.DataFrame([columns], schema=POINT_COLUMNS).with_columns(more=pl.lit(1)))
     assert (row.energy_j_per_image, row.energy_low, row.energy_high, row.quality) == (None, None, None, 0.5)
     assert row.energy_estimate.value is None
