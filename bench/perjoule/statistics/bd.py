@@ -1,9 +1,8 @@
 """BD-energy: how much more energy one curve needs than another, averaged over the qualities that both reach.
 
     BD-E = exp( 1/(q1−q0) ∫_{q0}^{q1} [ln E_T(q) − ln E_A(q)] dq ) − 1
-    BD-Q =      1/(e1−e0) ∫_{e0}^{e1} [Q_T(e) − Q_A(e)] de
 
-    e = ln E; q0: larger of the minima, q1: smaller of the maxima; e0 and e1 likewise
+    q0: larger of the minima, q1: smaller of the maxima
 
 Negative BD-E saves. Interpolation is monotone cubic (PCHIP) over the upper envelope. The number is a headline only
 if it is resolved: enough overlap, no crossing, more than its own interpolation error (Bjøntegaard 2001; Herglotz
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, PairedCurves, dropped, pair
+from perjoule.statistics.curves import Envelopes, Ladders, PairedCurves, dropped
 from perjoule.statistics.hermite import Slopes, akima_slopes, pchip_slopes
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array
+from perjoule.statistics.resampling import Array
 from perjoule.types import Estimate
 
 METHOD = "BD, PCHIP of ln E over quality on the upper envelope"
@@ -65,31 +64,13 @@ class BdEnergy:
     reason: str | None
 
 
-def bd_energy(
-    test: AnyCurve,
-    anchor: AnyCurve,
-    *,
-    upper_bound: float | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> BdEnergy:
-    """BD-energy of `test` against `anchor`, paired by prompt and seed.
+def bd_energy(paired: PairedCurves, upper_bound: float | None = None) -> BdEnergy:
+    """BD-energy of the first of two curves against the second.
 
     Args:
-        test: The arm in question.
-        anchor: What it is compared with.
+        paired: Test and anchor.
         upper_bound: Largest possible quality, for the sensitivity figure of saturating metrics.
-        resamples: Bootstrap draws.
-        seed: Of the draws.
-
-    Raises:
-        EvidenceError: If both are full-reference scores of different models, or share no prompt.
     """
-    return bd_energy_of(pair(test, anchor, resamples=resamples, seed=seed), upper_bound)
-
-
-def bd_energy_of(paired: PairedCurves, upper_bound: float | None = None) -> BdEnergy:
-    """`bd_energy` on draws that are there already: (test, anchor)."""
     test, anchor = paired.point
     estimate = paired.estimate(bd_energy_rows, METHOD)
     overlap = overlap_of(test, anchor)
@@ -118,16 +99,6 @@ def bd_energy_rows(test: Ladders, anchor: Ladders, slopes: Slopes = pchip_slopes
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (t.log_energy_integral(low, high) - a.log_energy_integral(low, high)) / (high - low)
         return np.asarray(np.where(high > low, np.expm1(mean), np.nan))
-
-
-def bd_quality_rows(test: Ladders, anchor: Ladders, slopes: Slopes = pchip_slopes) -> Array:
-    """BD-Q of each row, in quality units -> (rows,); NaN without overlap."""
-    t, a = Envelopes.of(test, slopes), Envelopes.of(anchor, slopes)
-    low = np.maximum(t.log_energy[:, 0], a.log_energy[:, 0])
-    high = np.minimum(np.fmax.reduce(t.log_energy, axis=1), np.fmax.reduce(a.log_energy, axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (t.quality_integral(low, high) - a.quality_integral(low, high)) / (high - low)
-        return np.asarray(np.where(high > low, mean, np.nan))
 
 
 def overlap_of(test: Ladders, anchor: Ladders) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
 from perjoule.statistics.allocation import Headroom, headroom
-from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
+from perjoule.statistics.bd import BdEnergy, bd_energy, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
@@ -198,7 +198,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
     sign = evidence.spec.sign
     bound = evidence.spec.bounds[1 if sign > 0 else 0]
     test_ladder, anchor_ladder = paired.point
-    bd = bd_energy_of(paired, None if bound is None else sign * bound)
+    bd = bd_energy(paired, None if bound is None else sign * bound)
     saving, rung = _saving(paired, at_quality, evidence.spec, sign)
     gain = gain_of(paired, default_rung=rung)
     test_top, top, floor = paired.column(0, -1), paired.column(1, -1), paired.column(1, 0)

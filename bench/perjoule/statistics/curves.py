@@ -289,10 +289,6 @@ class Envelopes:
         """∫ ln E dQ, low and high (rows,) -> (rows,)."""
         return self._integrate(self.quality, self.log_energy, low, high)
 
-    def quality_integral(self, low: Array, high: Array) -> Array:
-        """∫ Q d ln E, low and high (rows,) -> (rows,)."""
-        return self._integrate(self.log_energy, self.quality, low, high)
-
     def _read(self, x: Array, y: Array, at: Array) -> Array:
         places = at if at.ndim == 2 else at[:, None]
         found = np.full(places.shape, np.nan)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
-from perjoule.statistics.bd import bd_energy_of
+from perjoule.statistics.bd import bd_energy
 from perjoule.statistics.comparisons import anchor_of
 from perjoule.statistics.drawn import Drawn, evidence_of
 from perjoule.statistics.records import Frontier, Sensitivity
@@ -36,7 +36,7 @@ def _under(run: Run, drawn: Drawn, metric: str) -> Iterator[Sensitivity]:
         if anchor is None or min(len(arm.columns), len(anchor.columns)) < 2:
             continue
         try:
-            bd = bd_energy_of(evidence.paired(arm, anchor), None if bound is None else sign * bound)
+            bd = bd_energy(evidence.paired(arm, anchor), None if bound is None else sign * bound)
         except EvidenceError as error:
             yield Sensitivity(metric=metric, test=arm.variant, anchor=anchor.variant, reason=str(error))
             continue
