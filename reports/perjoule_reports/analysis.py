@@ -74,9 +74,9 @@ class Analysis:
             return None
         return per_prompt(self.compared, test, anchor)
 
-    def slices_of(self, found: PerPrompt, run: RunData) -> tuple[Slice, ...]:
+    def slices_of(self, pair: PerPrompt, run: RunData) -> tuple[Slice, ...]:
         """The same comparison by kind of prompt."""
-        return slices(found, {p.prompt_id: p.category for p in run.prompt_set})
+        return slices(pair, {p.prompt_id: p.category for p in run.prompt_set})
 
 
 def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysis:

@@ -140,10 +140,10 @@ def forecast(
     energy_j = total(cell.energy_j for cell in cells)
     rests_s = suite.protocol.cooldown_s * len(plan) + suite.protocol.idle_s
     windows_s = total(cell.duration_s for cell in cells)
-    said = [cell.anchor.remark for cell in cells if cell.anchor and cell.anchor.remark]
+    remarks = [cell.anchor.remark for cell in cells if cell.anchor and cell.anchor.remark]
     bound = suite.protocol.max_uncertainty
     if bound is not None and any(cell.energy_j and not _repeats_known(measured, cell.cell_id) for cell in cells):
-        said.append(
+        remarks.append(
             f"protocol.max_uncertainty = {bound:g} lets windows repeat their work: the middle is for a counter that "
             "misses nothing, the upper end for a meter that never reaches it and repeats each window for a minute"
         )
@@ -165,7 +165,7 @@ def forecast(
         unpriced=sum(cell.energy_j is None for cell in cells),
         disk_bytes_at_most=image_bytes_at_most(plan),
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
-        notes=(*notes, *said),
+        notes=(*notes, *remarks),
     )
 
 
@@ -253,8 +253,8 @@ def _repeats(price: Price, protocol: Protocol, images: float) -> Projection:
     return Projection(value=float(usual), low=least, high=most, level=None)
 
 
-def require_fit(found: Forecast, budget: Budget) -> None:
+def require_fit(forecast: Forecast, budget: Budget) -> None:
     """Raise UsageError if the plan cannot fit into the budget."""
-    problem = found.too_small(budget)
+    problem = forecast.too_small(budget)
     if problem:
         raise UsageError(problem)

@@ -53,8 +53,8 @@ def published_price(cell: Cell, device: str | None) -> Price:
 
 def own_side_px(model: str) -> int | None:
     """Width and height of the images that a known model draws by itself."""
-    found = _model(model)
-    return int(found["side_px"]) if found else None
+    known = _model(model)
+    return int(known["side_px"]) if known else None
 
 
 def anchor(cell: Cell, energy_j: float, boundary: str | None) -> Anchor | None:

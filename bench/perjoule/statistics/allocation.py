@@ -177,6 +177,6 @@ def _prices(ladder: AnyCurve) -> Array:
     cost = cost[np.isfinite(cost) & (cost > 0)]
     if not len(cost):
         return np.ones(1)
-    found = np.unique(np.quantile(cost, np.linspace(0, 1, PRICES - 2)))
+    prices = np.unique(np.quantile(cost, np.linspace(0, 1, PRICES - 2)))
     # at no price at all everyone takes the cheapest rung, at any price the best
-    return np.concatenate([[0.0], found, [found[-1] * 1e6]])
+    return np.concatenate([[0.0], prices, [prices[-1] * 1e6]])

@@ -135,13 +135,13 @@ def regimes(test: Ladders, anchor: Ladders) -> tuple[Regime, ...]:
     if smaller <= CROSSING_SHARE * total:
         return (whole,)
     cuts = np.flatnonzero(np.sign(logs[1:]) * np.sign(logs[:-1]) < 0) + 1
-    found = []
+    ranges = []
     for piece in np.split(np.arange(len(at)), cuts):
         area = float(np.abs(logs[piece]).sum())
         if len(piece) > 1 and area > CROSSING_SHARE * total / 2:
             mean = np.trapezoid(logs[piece], at[piece]) / np.ptp(at[piece])
-            found.append(Regime(low=float(at[piece[0]]), high=float(at[piece[-1]]), change=float(np.expm1(mean))))
-    return tuple(found)
+            ranges.append(Regime(low=float(at[piece[0]]), high=float(at[piece[-1]]), change=float(np.expm1(mean))))
+    return tuple(ranges)
 
 
 def _leave_one_out(test: Ladders, anchor: Ladders) -> float | None:
@@ -152,10 +152,10 @@ def _leave_one_out(test: Ladders, anchor: Ladders) -> float | None:
     changes = []
     for swap, ladder, other in ((False, test, anchor), (True, anchor, test)):
         gone = set(dropped(ladder))
-        kept = [i for i in np.argsort(ladder.energy_j[0]) if i not in gone]
-        if len(kept) < MIN_RUNGS:
+        left = [i for i in np.argsort(ladder.energy_j[0]) if i not in gone]
+        if len(left) < MIN_RUNGS:
             return None
-        for rung in kept[1:-1]:
+        for rung in left[1:-1]:
             thinner = ladder.without(int(rung))
             pairing = (other, thinner) if swap else (thinner, other)
             changes.append(abs(float(bd_energy_rows(*pairing)[0] - whole)))
@@ -187,7 +187,7 @@ def _why_unresolved(
     estimate: Estimate,
     overlap: float,
     left_out: float | None,
-    found: tuple[Regime, ...],
+    ranges: tuple[Regime, ...],
     test: Ladders,
     anchor: Ladders,
 ) -> str | None:
@@ -202,8 +202,8 @@ def _why_unresolved(
         return "the envelope of one arm is a single point"
     if overlap < MIN_OVERLAP:
         return f"insufficient overlap: {overlap:.0%} of the qualities are reached by both, {MIN_OVERLAP:.0%} needed"
-    if len(found) > 1:
-        parts = "; ".join(f"{r.low:.4g} to {r.high:.4g}: {r.change:+.1%}" for r in found)
+    if len(ranges) > 1:
+        parts = "; ".join(f"{r.low:.4g} to {r.high:.4g}: {r.change:+.1%}" for r in ranges)
         return f"the curves cross, energy by quality: {parts}"
     if left_out is None:
         return f"not resolved: fewer than {MIN_RUNGS} rungs are left on the envelope of one arm"

@@ -143,13 +143,13 @@ def arms_of(
     return tuple(
         Arm(
             variant=variant,
-            role=facts[grid.cells[found[0]]].role,
-            policy=facts[grid.cells[found[0]]].policy,
+            role=facts[grid.cells[cells[0]]].role,
+            policy=facts[grid.cells[cells[0]]].policy,
             family=families[variant],
-            columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
+            columns=tuple(sorted(cells, key=lambda c: float(point[0, c]))),
             batch_size=(batch_sizes or {}).get(variant),
         )
-        for variant, found in columns.items()
+        for variant, cells in columns.items()
     )
 
 
@@ -177,17 +177,17 @@ def compare_all(
     evidence: Evidence, at_quality: float | None, temperature: float | None = None
 ) -> tuple[Comparison, ...]:
     """One record per arm that has an anchor."""
-    found = []
+    comparisons = []
     for arm in evidence.arms:
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
             record = _compare(evidence, arm, anchor, at_quality)
             if evidence.states_once(arm, anchor):
-                found.append(_unsure(record))
+                comparisons.append(_unsure(record))
             else:
-                found.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
-    sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(found)})
-    return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(found))
+                comparisons.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
+    sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(comparisons)})
+    return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(comparisons))
 
 
 def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> Comparison:

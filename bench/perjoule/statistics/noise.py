@@ -161,8 +161,8 @@ def _prompts(windows: pl.DataFrame, scores: Array | None, imported: bool) -> Sou
         means = over_seeds(scores)
         there = np.isfinite(means)
         quality, n = _within(means[None], there[None], there.sum(0)[None])
-    one = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
-    why = "" if energy is not None or quality is not None else one
+    single = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
+    why = "" if energy is not None or quality is not None else single
     return Source(name=name, energy=energy, quality=quality, n=max(groups, n), inside=True, reason=why)
 
 

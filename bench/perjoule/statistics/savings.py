@@ -171,10 +171,10 @@ def _why_no_gain(test: Ladders, anchor: Ladders, at: float) -> str:
     if anchor.quality.shape[1] == 1:
         return "the anchor has one rung: there is no curve to read an equal energy off"
     for name, ladder in (("test", test), ("anchor", anchor)):
-        found = Envelopes.of(ladder)
-        if not found.count[0] or not np.isfinite(at):
+        envelopes = Envelopes.of(ladder)
+        if not envelopes.count[0] or not np.isfinite(at):
             return "no cell of one arm has both joules and quality"
-        low, high = np.exp(found.log_energy[0, 0]), np.exp(np.nanmax(found.log_energy[0]))
+        low, high = np.exp(envelopes.log_energy[0, 0]), np.exp(np.nanmax(envelopes.log_energy[0]))
         if at < low:
             return f"{at:.4g} J/image is below the cheapest rung of the {name} ({low:.4g} J/image)"
         if at > high:

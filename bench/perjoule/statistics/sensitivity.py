@@ -20,11 +20,11 @@ def bd_by_metric(run: Run, drawn: Drawn, compared: Frontier | None = None) -> tu
 
     `compared`: a record of `frontier_of` on the same draws, whose metric is then not worked out again.
     """
-    found = [] if compared is None else list(_taken(compared))
+    rows = [] if compared is None else list(_taken(compared))
     for metric in drawn.grid.quality:
         if compared is None or metric != compared.metric:
-            found += _under(run, drawn, metric)
-    return tuple(found)
+            rows += _under(run, drawn, metric)
+    return tuple(rows)
 
 
 def _under(run: Run, drawn: Drawn, metric: str) -> Iterator[Sensitivity]:

@@ -70,7 +70,7 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
             change="A run made with perjoule, which stores its images.",
             paragraphs=("The run was imported and contains no images.",),
         )
-    found = albums(run, evidence, headline)
+    shown = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(
         anchor="pictures",
@@ -78,12 +78,12 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
         how_to_read="Images in a row have the same prompt and seed; they are the images that were metered. Under each "
         f"image: its steps, the mean energy per image of its cell, and its own {score}. The scores determine which "
         "prompts are shown; nobody selected them. Outlined images belong to cells on the frontier.",
-        sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'thumbnail')} of "
+        sample=f"{fmt.plural(sum(len(s.thumbs) for a in shown for s in a.strips), 'thumbnail')} of "
         f"{fmt.plural(run.images.height, 'image')}; at most {MOST_PICTURES} are shown.",
         interval="There is none: best and worst are extremes; they show the range of single prompts, not the average.",
         change="Another seed gives other images of the same prompts; people may rank them differently.",
-        paragraphs=() if found else ("The run contains no images.",),
-        albums=found,
+        paragraphs=() if shown else ("The run contains no images.",),
+        albums=shown,
     )
 
 
@@ -220,12 +220,12 @@ class _Gallery:
             for arm in (test, anchor)
         ]
         joined = by_cell[0].join(by_cell[1], on=["prompt_id", "seed"], suffix="_anchor")
-        found = [
+        pairs = [
             (float(a) - float(b), str(prompt), int(seed))
             for prompt, seed, a, b in joined.select("prompt_id", "seed", "value", "value_anchor").iter_rows()
         ]
         sign = 1 if self.axis.higher else -1
-        return sorted(found, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
+        return sorted(pairs, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
 
     def _ladder(self) -> tuple[list[Arm], Arm | None]:
         """Return the longest fixed ladder and a cell of the same family whose steps were predicted."""
