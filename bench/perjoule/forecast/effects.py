@@ -72,7 +72,7 @@ def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> 
 
 
 def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
-    """Why there is no standard deviation; one of 0 is no scatter that a plan could go by."""
+    """Why there is no standard deviation; a standard deviation of 0 is not a scatter to plan with."""
     if run is None:
         return "the scatter is not known: --from a scored run of these variants"
     if axis == "energy" and run.is_imported:

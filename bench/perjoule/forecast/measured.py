@@ -89,7 +89,7 @@ def unused(run: Run) -> list[str]:
     if run.is_imported:
         reasons.append(
             f"{run.path} was imported from {run.system.imported_from}: it does not state the settings of its "
-            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
+            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they show no "
             "scatter of energy"
         )
     for name, what in (("energy_j", "joules"), ("duration_s", "duration")):

@@ -144,7 +144,7 @@ def headroom(
         named = (("test", test_j), ("ladder", fixed_j), ("oracle", best_j))
         reason = f"quality {at:.4g} lies outside the range of the {', the '.join(n for n, v in named if np.isnan(v))}"
     elif best_j >= fixed_j:
-        reason = "the oracle saves nothing here: all prompts are served alike by the fixed ladder"
+        reason = "the oracle saves nothing here: the fixed ladder serves all prompts equally well"
     return Headroom(
         captured=paired.estimate(captured, HEADROOM_METHOD),
         oracle_saving=paired.estimate(saving, HEADROOM_METHOD),

@@ -176,7 +176,7 @@ def _bd_saturating(test: Ladders, anchor: Ladders, bound: float) -> float:
     at = np.linspace(low, high, 2_049)[None]
     logs = [
         Envelopes(
-            quality=stretch(e.quality), log_energy=e.log_energy, count=e.count, dearest=e.dearest
+            quality=stretch(e.quality), log_energy=e.log_energy, count=e.count, highest_log_energy=e.highest_log_energy
         ).log_energy_at(np.clip(stretch(at), stretch(e.lowest)[:, None], stretch(e.highest)[:, None]))
         for e in (t, a)
     ]  # fmt: skip

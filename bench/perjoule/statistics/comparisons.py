@@ -322,7 +322,7 @@ def _difference(one: int, other: int) -> Any:
 
 
 def _p_value(paired: PairedCurves, bd: BdEnergy) -> float | None:
-    """Of no difference in BD-energy; None where there is no interval."""
+    """Return the p-value for no difference in BD-energy; None without an interval."""
     if bd.estimate.value is None or bd.estimate.low is None or bd.estimate.high is None:
         return None
     test, anchor = paired.split(paired.means.resamples)

@@ -88,7 +88,7 @@ def require_same_scale(first: Curve | FidelityCurve, *others: Curve | FidelityCu
     """Refuse to compare full-reference scores across models.
 
     Raises:
-        EvidenceError: If the curves are of unlike tracks, or of the fidelity track and of unlike families.
+        EvidenceError: If the curves are of different tracks, or of the fidelity track and of different families.
     """
     scales = [curve.family if isinstance(curve, FidelityCurve) else None for curve in (first, *others)]
     if len(set(scales)) > 1:
@@ -181,7 +181,7 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     require_same_scale(*curves)
     shapes = {curve.energy_j.shape[:2] for curve in curves}
     if len(shapes) > 1:
-        raise ValueError(f"curves of unlike prompts and seeds cannot be paired: {sorted(shapes)}")
+        raise ValueError(f"curves of different prompts and seeds cannot be paired: {sorted(shapes)}")
     stacked = np.concatenate([a for curve in curves for a in (curve.energy_j, curve.quality)], axis=2)
     common = np.isfinite(stacked).all(2)
     if not common.any():
@@ -235,13 +235,13 @@ class Envelopes:
         quality: (rows, rungs) quality of the kept rungs, rising; NaN behind the last.
         log_energy: Their ln E, rising.
         count: (rows,) how many rungs were kept.
-        dearest: (rows,) ln E of the most expensive rung, kept or not.
+        highest_log_energy: (rows,) ln E of the most expensive rung, kept or not.
     """
 
     quality: Array
     log_energy: Array
     count: NDArray[np.intp]
-    dearest: Array
+    highest_log_energy: Array
     slopes: Slopes = pchip_slopes
 
     @classmethod
@@ -257,7 +257,7 @@ class Envelopes:
             quality=gain[rows, order],
             log_energy=cost[rows, order],
             count=on_envelope.sum(1),
-            dearest=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
+            highest_log_energy=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
             slopes=slopes,
         )
 
@@ -281,8 +281,10 @@ class Envelopes:
         Up to the most expensive measured rung, the best rung stays the best available.
         """
         top = np.fmax.reduce(self.log_energy, axis=1)
-        top, dearest = (top, self.dearest) if log_energy.ndim == 1 else (top[:, None], self.dearest[:, None])
-        beaten = (log_energy > top) & (log_energy <= dearest)
+        highest = self.highest_log_energy
+        if log_energy.ndim > 1:
+            top, highest = top[:, None], highest[:, None]
+        beaten = (log_energy > top) & (log_energy <= highest)
         return self._read(self.log_energy, self.quality, np.where(beaten, top, log_energy))
 
     def log_energy_integral(self, low: Array, high: Array) -> Array:

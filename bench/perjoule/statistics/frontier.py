@@ -127,7 +127,7 @@ def _corner(run: Run, evidence: Evidence, anchor: Arm) -> tuple[float, float]:
 def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | None:
     """The area dominated by the cells that share the anchor's scale."""
     grid, spec, sign = evidence.grid, evidence.spec, evidence.spec.sign
-    # full-reference scores of other models are no points of this plane
+    # full-reference scores of other models are not points of this plane
     members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
     columns = np.array([c for arm in members for c in arm.columns])
     energy, quality = evidence.point

@@ -63,7 +63,7 @@ def predicted_preference(
     if temperature is not None and not 0 < temperature < math.inf:
         raise ValueError(f"temperature = {temperature}: positive and finite, or None to count wins")
     if test.shape != anchor.shape:
-        raise ValueError(f"scores of unlike prompts and seeds cannot be paired: {test.shape}, {anchor.shape}")
+        raise ValueError(f"scores of different prompts and seeds cannot be paired: {test.shape}, {anchor.shape}")
     from scipy.special import expit, ndtri
 
     change = np.asarray(test - anchor, np.float64)
