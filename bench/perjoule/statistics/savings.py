@@ -178,5 +178,6 @@ def _why_no_gain(test: Ladders, anchor: Ladders, at: float) -> str:
         if at < low:
             return f"{at:.4g} J/image is below the cheapest rung of the {name} ({low:.4g} J/image)"
         if at > high:
-            return f"{at:.4g} J/image is above the most expensive rung of the {name} that is not beaten ({high:.4g} J/image)"
+            limit = f"the most expensive rung of the {name} that is not beaten ({high:.4g} J/image)"
+            return f"{at:.4g} J/image is above {limit}"
     return "the envelope of one arm is a single point: there is no curve to read off"
