@@ -89,7 +89,7 @@ def _imported(run: Run) -> str:
 
 
 def _energy_sd(run: Run) -> float | None:
-    """Of ln E between neighbouring cells, per window group."""
+    """Differences of ln E between neighbouring cells, per window group."""
     if run.is_imported:
         return None
     frame = energy_by_unit(run).filter(pl.col("energy") > 0)
@@ -97,7 +97,7 @@ def _energy_sd(run: Run) -> float | None:
 
 
 def _quality_sd(run: Run, metric: str) -> float | None:
-    """Of the metric between neighbouring cells, per prompt."""
+    """Differences of the metric between neighbouring cells, per prompt."""
     return _pooled(run, quality_by_prompt(run, metric))
 
 

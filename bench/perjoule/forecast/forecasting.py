@@ -60,17 +60,17 @@ class Forecast:
         prompts: How many.
         seeds: How many.
         blocks: How many.
-        metrics: That will be scored.
+        metrics: Metrics to score.
         cells: One each, by cell id.
         trials: Windows.
         images: Pipeline outputs, repetitions included.
-        evaluations: Of the denoiser, those of adaptive cells left out.
-        energy_j: Of all windows whose price is known; None if none is.
+        evaluations: Denoiser evaluations, without those of adaptive cells.
+        energy_j: Energy of all windows whose price is known; None if no price is known.
         energy_kwh: The same.
         duration_s: Windows whose price is known, rests between them and the first rest; loading, warm-up, writing and
             scoring come on top.
         unpriced: Cells that `energy_j` leaves out, because nothing is known of their joules.
-        disk_bytes_at_most: Of the images.
+        disk_bytes_at_most: Upper limit of the size of the images.
         effects: The smallest detectable differences.
         notes: What to know besides.
     """

@@ -107,9 +107,9 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
 
     Args:
         cell: The cell to price.
-        windows: Of the run.
-        protocol: Of the plan.
-        device: That the run is planned for; another one than the run's widens the range.
+        windows: Windows of the earlier run.
+        protocol: Protocol of the plan.
+        device: Device that the run is planned for; a device other than the run's widens the range.
     """
     twins = windows.where(lambda other: _task(other) == _task(cell))
     if len(twins):

@@ -154,7 +154,7 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
 
 
 def is_guided(variant: Variant) -> bool:
-    """Whether the denoiser works on two rows a call: guidance that is not embedded in the model."""
+    """Return True if the denoiser works on two rows per call: guidance that is not embedded in the model."""
     if variant.guidance_mode != "auto":
         return variant.guidance_mode == "classifier-free" and variant.guidance > 1
     model = _model(variant.model)

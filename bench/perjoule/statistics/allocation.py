@@ -119,7 +119,7 @@ def headroom(
         ladder: The fixed ladder of the same model.
         at_quality: By default the quality of the ladder's last rung, or of the test if it has one rung.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     best = oracle(ladder)
     paired = pair(test, ladder, best, resamples=resamples, seed=seed)

@@ -70,10 +70,10 @@ class Evidence:
 
     Attributes:
         grid: The run's arrays.
-        draws: Of the run.
+        draws: Bootstrap draws of the run.
         spec: The metric.
         quality: (prompts, seeds, cells), turned so that higher is better.
-        arms: Of the run.
+        arms: Arms of the run.
     """
 
     grid: Grid

@@ -173,7 +173,7 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     Args:
         curves: With the same prompts and seeds in the same places.
         resamples: Draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvidenceError: See `require_same_scale`, and if no pair is left.

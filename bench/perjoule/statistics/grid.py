@@ -67,7 +67,7 @@ class Grid:
 
         Args:
             resamples: Rows.
-            seed: Of the draws.
+            seed: Seed of the draws.
             tails: What `perjoule.statistics.tails.at_or_below` gives for a metric, to be drawn with the prompts.
         """
         count = len(self.cells)
@@ -96,7 +96,7 @@ class Grid:
 
     @property
     def images_apart(self) -> bool:
-        """Whether every window holds images of one prompt only."""
+        """True if every window has images of one prompt only."""
         return bool((self.groups == np.arange(len(self.prompts))[:, None]).all())
 
     @property

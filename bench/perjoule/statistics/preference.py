@@ -30,7 +30,7 @@ class Preference:
         win_rate: Mean chance to be preferred.
         native: Mean difference of the scores, in the metric's unit, turned so that higher is better.
         temperature: T; None if wins were counted.
-        unit: Of `gain`.
+        unit: Unit of `gain`.
     """
 
     gain: Estimate
@@ -55,7 +55,7 @@ def predicted_preference(
         anchor: The same of what it is compared with.
         temperature: The score difference at which the odds are e to 1; None counts wins.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If the temperature is not positive and finite, or the shapes differ.

@@ -54,7 +54,7 @@ def iso_quality_saving(
         at_quality: The quality; by default that of the anchor's last rung (or of the test, if it has one rung),
             looked up again in every resample.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvidenceError: If both are full-reference scores of different models, or share no prompt.

@@ -26,7 +26,7 @@ def at_or_below(quality: Array, share: float = SHARE) -> Array:
 
     Args:
         quality: (prompts, seeds, cells), turned so that higher is better; NaN where there is no score.
-        share: Of the images.
+        share: Share of the images that count as worst.
     """
     limits = np.array([_quantile(quality[..., c], share) for c in range(quality.shape[2])])
     return np.where(np.isfinite(quality), (quality <= limits).astype(np.float64), np.nan)
