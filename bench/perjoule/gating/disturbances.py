@@ -12,7 +12,7 @@ from perjoule.warnings import has_code
 # (W203, W205, W214, W223) or is in the bound (W201, W207, W210, W211) does not forbid a comparison
 INVALIDATING = ("W202", "W212", "W213", "W215", "W251", "W260", "W263")
 # a board that heat or a power brake held back; one at its power cap is as it was set up
-_BRAKED = re.compile("slowdown|brake|sync boost")
+_BRAKED = re.compile("(slowdown|brake|sync boost)")
 
 
 def disturbance(warnings: Iterable[str]) -> str | None:
