@@ -40,7 +40,7 @@ from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
 from perjoule.runs.directory import Run, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
-from perjoule.runs.writer import RunWriter, require_same_images, require_vacant
+from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import cells_of
 from perjoule.types import (
@@ -115,8 +115,7 @@ def run(
         for sentence in sentences(environment.get("prompt_findings", ())):
             reporter.message(f"warning: {sentence}")
         if resume and out.exists():
-            require_same_images(out, prepared.plan)
-            writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
+            writer = RunWriter.resume(out, suite, prepared.plan, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:
             _check_disk(prepared, out)
