@@ -230,11 +230,14 @@ def strict_json(content: str | bytes) -> Any:
 
 
 def whole_characters(value: Any) -> Any:
-    """Return parsed JSON; raises ValueError if a string in it has half a character, which no text file can hold."""
+    """Return the value; raises ValueError if a text in it has half a character, which UTF-8 cannot represent.
+
+    Such texts come from JSON escapes, e.g. of U+D800, which is half of a surrogate pair.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"a string has half a character: {error.object[error.start]!a}") from error
+        raise ValueError(f"half a character ({error.object[error.start]!a})") from error
     return value
 
 

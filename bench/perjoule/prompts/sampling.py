@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perjoule.errors import SuiteError
+from perjoule.files import whole_characters
 from perjoule.types import Prompt
 
 Part = Literal["dev", "test"]
@@ -43,20 +44,20 @@ def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
     Raises:
         SuiteError: If a prompt is invalid (the message names its place), or none is left.
     """
-    found: dict[str, Prompt] = {}
+    prompts: dict[str, Prompt] = {}
     for row in rows:
         text = row.text.strip()
-        if not text or text in found:
+        if not text or text in prompts:
             continue
-        fault = _fault(text)
-        if fault:
-            raise SuiteError(f"{where}: {row.place}: {fault}")
-        found[text] = Prompt(
+        problem = _problem(text)
+        if problem:
+            raise SuiteError(f"{where}: {row.place}: {problem}")
+        prompts[text] = Prompt(
             prompt_id=prompt_id(text), text=text, category=row.category.strip(), challenge=row.challenge.strip()
         )
-    if not found:
+    if not prompts:
         raise SuiteError(f"{where} contains no prompt: write one per line")
-    return list(found.values())
+    return list(prompts.values())
 
 
 def within(prompts: Iterable[Prompt], part: Part) -> list[Prompt]:
@@ -89,13 +90,14 @@ def _in_turns(groups: Sequence[Sequence[Prompt]]) -> list[Prompt]:
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
 
 
-def _fault(text: str) -> str | None:
+def _problem(text: str) -> str | None:
+    """Return why a text cannot be a prompt, or None."""
     if len(text) > _MAX_CHARACTERS:
         return f"a prompt of {len(text):,} characters: at most {_MAX_CHARACTERS:,}"
     if "\0" in text:
         return f"a NUL character in {text[:60]!r}: remove it"
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"half a surrogate pair in {text[:60]!r}: it cannot be written as UTF-8"
+        whole_characters(text)
+    except ValueError as error:
+        return f"{error} in {text[:60]!r}: it cannot be written as UTF-8"
     return None

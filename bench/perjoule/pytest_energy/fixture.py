@@ -44,12 +44,12 @@ class Rounds:
 
     def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments of the next round."""
-        made = self.setup() if self.setup is not None else None
-        if not made:
+        arguments = self.setup() if self.setup is not None else None
+        if not arguments:
             return self.args, self.kwargs
         if self.args or self.kwargs:
             raise TypeError("energy_benchmark.pedantic: args and kwargs are given, but setup returns arguments too")
-        args, kwargs = made
+        args, kwargs = arguments
         return args, kwargs
 
 
@@ -134,8 +134,8 @@ class EnergyBenchmark:
     @property
     def extra_info(self) -> dict[str, Any]:
         """Extra information for pytest-benchmark's JSON, if pytest-benchmark is loaded."""
-        found = getattr(self._benchmark, "extra_info", None)
-        return found if isinstance(found, dict) else self._extra_info
+        info = getattr(self._benchmark, "extra_info", None)
+        return info if isinstance(info, dict) else self._extra_info
 
     def _measure(self, plan: Rounds, finish: Finisher) -> Any:
         if self.measured is not None:
@@ -270,8 +270,8 @@ def _benchmark_class() -> type:
         from pytest_benchmark.fixture import BenchmarkFixture
     except ImportError:
         return type("NotInstalled", (), {})
-    found: type = BenchmarkFixture
-    return found
+    fixture_class: type = BenchmarkFixture
+    return fixture_class
 
 
 def _synchronize() -> None:

@@ -78,7 +78,7 @@ def _require_untouched(run: Run) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if recorded is not None and recorded != digest:
         raise RunError(
-            f"{file} has changed since the run began: its SHA-256 is {digest}, but environment.json records {recorded}: "
+            f"{file} has changed since the run began: its SHA-256 is {digest}, but environment.json has {recorded}: "
             "restore it from a copy, or start again with another --out"
         )
 

@@ -312,7 +312,7 @@ def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _keys_at(path[:-1])
         last = str(path[-1])
-        near = [ours] if (ours := _SYNONYMS.get(last)) in known else get_close_matches(last, known, n=1)
+        near = [synonym] if (synonym := _SYNONYMS.get(last)) in known else get_close_matches(last, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{where}: unknown key {key!r}: {hint}"
     if detail["type"] in ("missing", "missing_argument"):

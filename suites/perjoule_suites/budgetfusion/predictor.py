@@ -55,7 +55,7 @@ class PredictorConfig:
         latent_channels: See `Shape`.
         prompts: Number of training prompts.
         seeds: Number of seeds per prompt.
-        collected_j: Energy of their images, None if it was not metered.
+        collected_j: Energy of their images, None if it was not measured.
         rule: Default rule, see `rules.RULES`.
         metric: Default metric of the rule.
         level: Default parameter of the rule.
@@ -245,8 +245,8 @@ class StepPredictor:
             list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
             return_tensors="pt",
         ).input_ids  # fmt: skip
-        found: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
-        return found
+        states: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        return states
 
     def token_counts(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of tokens of each prompt, up to the text encoder's limit: (n,)."""
@@ -272,8 +272,8 @@ class StepPredictor:
             return self._forecast(np.einsum("gmk,kn->ngm", labels.length, np.stack([length**0, length, length**2])))
         device = next(self.network.parameters()).device
         text = self.network.read(states.to(device, torch.float32))
-        seen = None if latents is None else latents.to(device, torch.float32)
-        units = self.network(text, torch.tensor(self.config.grid, device=device), seen)
+        clean = None if latents is None else latents.to(device, torch.float32)
+        units = self.network(text, torch.tensor(self.config.grid, device=device), clean)
         return self._forecast(mean + labels.spread * units.double().cpu().numpy())
 
     def _forecast(self, values: Array) -> Forecast:

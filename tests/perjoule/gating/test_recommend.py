@@ -71,7 +71,7 @@ class TestSafe:
         path = str(run.path)
         code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
         assert (code, out) == (4, "")
-        assert "no cell keeps q 0.9 with its whole 95 % interval" in err
+        assert "no cell meets q 0.9 with its whole 95 % interval" in err
         assert "by its point estimate one-002 does, which has 0.91 [0.8" in err
         code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
         assert code == 0
@@ -141,5 +141,5 @@ def test_a_run_without_a_trial_has_nothing_to_recommend(tmp_path: Path) -> None:
     for name in ("trials", "images", "scores", "points"):
         file = run.path / f"{name}.parquet"
         pl.read_parquet(file).clear().write_parquet(file)
-    with pytest.raises(RunError, match="holds no trial"):
+    with pytest.raises(RunError, match="has no trials"):
         recommend(Run(path=run.path), min_quality=0.5)

@@ -109,7 +109,7 @@ class TestInvalidWindows:
         text = "W260: 1 other compute process on the board"
         found = gate(*of(pair, side, lambda run: marked(run, text, 5)), config=WIDE)
         assert found.verdict == "pass"
-        assert f"{side}: 5 of 100 windows are disturbed and in the numbers: {text}" in found.notes
+        assert f"{side}: 5 of 100 windows were disturbed but are included, e.g. {text}" in found.notes
         refused(of(pair, side, lambda run: marked(run, text, 6)), f"{side}: 6 of 100 windows")
 
     def test_every_code_was_considered(self) -> None:
@@ -154,7 +154,7 @@ class TestMissing:
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_all_trials_failed(self, pair: tuple[Run, Run], side: str) -> None:
         failed = of(pair, side, lambda run: rewrite_table(run, "trials", pl.lit("out of memory").alias("failure")))
-        refused(failed, f"the {side} holds no finished trial")
+        refused(failed, f"the {side} has no finished trial")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -170,7 +170,7 @@ class TestMissing:
                 pl.when(row).then(pl.lit("no memory")).otherwise(pl.col("reason_unscored")).alias("reason_unscored"),
             ),
         )
-        refused(edited, f"{side} lacks score q: 1 images have no number; the commonest reason: no memory")
+        refused(edited, f"{side} lacks score q: 1 images have no score; most frequent reason: no memory")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_an_image_without_a_row_of_scores(self, pair: tuple[Run, Run], side: str) -> None:
@@ -179,7 +179,7 @@ class TestMissing:
             pl.read_parquet(file)[1:].write_parquet(file)
             return load_run(run.path)
 
-        refused(of(pair, side, drop), f"{side} lacks score q: 1 images have no number")
+        refused(of(pair, side, drop), f"{side} lacks score q: 1 images have no score")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_the_metric(self, pair: tuple[Run, Run], side: str) -> None:
@@ -202,12 +202,12 @@ class TestMissing:
         more = imported(table(**HUNDRED | {"ladder": (4, 16, 32), "prompts": 60}), tmp_path, "more")
         found = gate(base, more, config=WIDE)
         assert found.verdict == "pass"
-        assert "cells of the candidate alone are not judged: ladder-032" in found.notes
+        assert "cells that only the candidate has are not judged: ladder-032" in found.notes
         assert [cell.cell_id for cell in found.cells] == ["ladder-004", "ladder-016"]
 
     def test_one_prompt_is_too_few(self, tmp_path: Path) -> None:
         one = imported(table(**HUNDRED | {"prompts": 1}), tmp_path, "one")
-        refused((one, one), "2 pairs are the least", "quality in 1 prompts")
+        refused((one, one), "needs at least 2 pairs", "quality has 1 (prompts)")
 
 
 # another value of each field of a variant

@@ -203,7 +203,7 @@ def test_existing_directories_and_strange_runs_are_refused(tmp_path: Path) -> No
     with pytest.raises(RunError, match="does not exist"):
         load_run(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="is not a run directory"):
         load_run(tmp_path / "empty")
 
 
