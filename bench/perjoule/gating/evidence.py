@@ -148,8 +148,8 @@ def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
         if cells:
             listed = ", ".join(cells[:_LISTED]) + (f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else "")
             yield (
-                f"{name}: W281: the table states one value of {what} per cell, so its variation is unknown and the gate "
-                f"cannot judge it ({listed}); import the values of single images"
+                f"{name}: W281: the table states one value of {what} per cell, so its variation is unknown and there "
+                f"is no verdict on it ({listed}); import the values of single images"
             )
 
 

@@ -72,7 +72,7 @@ class TestSafe:
         code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
         assert (code, out) == (4, "")
         assert "no cell meets q 0.9 with its whole 95 % interval" in err
-        assert "by its point estimate one-002 does, which has 0.91 [0.8" in err
+        assert "one-002 does with its point estimate and has 0.91 [0.8" in err
         code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
         assert code == 0
         assert "no point keeps it with its whole 95 % interval" in out

@@ -141,7 +141,9 @@ class TestMissing:
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_no_energy_is_zero(self, pair: tuple[Run, Run], side: str, energy: float) -> None:
         low = pl.when(pl.int_range(pl.len()) == 3).then(energy).otherwise(pl.col("energy_j")).alias("energy_j")
-        refused(of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 windows of zero or negative")
+        refused(
+            of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 windows have zero or negative"
+        )
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_a_failed_trial(self, pair: tuple[Run, Run], side: str) -> None:
@@ -186,7 +188,7 @@ class TestMissing:
         other = pl.lit("other").alias("metric")
         refused(of(pair, side, lambda run: rewrite_table(run, "scores", other)), f"{side} lacks metric q")
         unknown = of(pair, side, lambda run: rewrite(run, "metrics.json", lambda m: m.update(metrics=[])))
-        refused(unknown, f"{side} lacks metric q: scored are: none")
+        refused(unknown, f"{side} lacks metric q: scored metrics: none")
 
     def test_a_cell_and_a_prompt(self, tmp_path: Path) -> None:
         base = imported(table(**HUNDRED), tmp_path, "base")
@@ -529,7 +531,7 @@ class TestCounts:
     def test_one_group_is_no_sample(self, pair: tuple[Run, Run]) -> None:
         """All prompts in one window: 50 copies of one ratio are not 50 observations."""
         both = tuple(self.windows(run, 50) for run in pair)
-        refused((both[0], both[1]), "energy can be paired in 1 ", "quality in 50 prompts")
+        refused((both[0], both[1]), "energy has 1 ", "quality has 50 (prompts)")
 
     def test_n_needed_is_in_prompts(self, tmp_path: Path) -> None:
         base = imported(table(**HUNDRED, factor=1.0), tmp_path, "base")
