@@ -107,8 +107,9 @@ def is_imported(suite: Suite) -> bool:
 
 
 def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's content, independent of layout and comments."""
-    return hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of the suite's settings, independent of layout, comments, title and description."""
+    settings = asdict(replace(suite, title="", description=""))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def cells_of(suite: Suite) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""Train the tiny family, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
+"""Train the tiny models, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
 
 Every stage is seeded and writes a checkpoint every minute: the same command continues an interrupted run, and a
 finished stage is not repeated.

@@ -45,7 +45,7 @@ class SceneMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """Properties of the metric; its values are comparable across all models of the tiny family."""
+        """Properties of the metric; its values are comparable across all models of the tiny models."""
         return MetricSpec(
             name="scene",
             direction="higher",

@@ -1,4 +1,4 @@
-"""One training loop for every network of the tiny family: seeded, checkpointed, resumable.
+"""One training loop for every network of the tiny models: seeded, checkpointed, resumable.
 
 The data of step *i* depend on `(seed, i)` only, and a checkpoint contains weights, optimiser and the averaged weights.
 So a resumed training uses the same batches in the same order as an uninterrupted one.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,9 @@ def test_writing_and_reading_a_suite_changes_nothing(
     again = load_suite(file)
     assert again == suite
     assert suite_digest(again) == suite_digest(suite)
+    # a run can be resumed after title or description were reworded, but not with other settings
+    assert suite_digest(replace(suite, title="Reworded", description="Reworded.")) == suite_digest(suite)
+    assert suite_digest(replace(suite, protocol=replace(suite.protocol, batch_size=2))) != suite_digest(suite)
 
 
 def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
