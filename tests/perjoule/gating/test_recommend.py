@@ -78,7 +78,7 @@ class TestSafe:
         assert "no point keeps it with its whole 95 % interval" in out
         code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
         assert code == 4
-        assert "no cell keeps 1.01 J with its whole 95 % interval" in err
+        assert "no cell meets 1.01 J with its whole 95 % interval" in err
 
     def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(prompts=1, seeds=1), tmp_path)
