@@ -98,8 +98,8 @@ def _virtual(found: Virtual) -> str:
         "| *windows* | " + " | ".join(str(one["windows"]) for one in found["accuracy"]) + " |",
         "",
         f"With a requested bound of 1 % in {claims['windows']} windows of 200 to 300 ms, over the six waves, "
-        f"{claims['claimed']} readings reach it and the others have W201; {claims['false']} of those that reach it have "
-        "a larger error.\n",
+        f"{claims['claimed']} readings reach it and the others have W201; {claims['false']} of those that reach it "
+        "have a larger error.\n",
     ]
     return "\n".join(lines)
 
