@@ -14,7 +14,7 @@ from typing import Any
 
 from perjoule.errors import SuiteError
 from perjoule.files import decode_text
-from perjoule.prompts.sampling import Row
+from perjoule.prompts.sampling import PromptRow
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 _CATEGORY, _CHALLENGE = "category", "challenge"
@@ -39,7 +39,7 @@ class Layout:
     member: str = ""
 
 
-def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
+def read_rows(path: Path, layout: Layout, where: str) -> list[PromptRow]:
     """Return all rows of a file, in the format of its suffix; an unknown suffix means text with one prompt per line.
 
     Raises:
@@ -60,7 +60,7 @@ def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
         case _:
             lines = text.split("\n")
             return [
-                Row(text=line, category=layout.fixed_category, place=f"line {number} of {name}")
+                PromptRow(text=line, category=layout.fixed_category, place=f"line {number} of {name}")
                 for number, line in enumerate(lines, 1)
             ]
     return _from_records(records, layout, name, head)
@@ -142,7 +142,7 @@ def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 
 
-def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) -> list[Row]:
+def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) -> list[PromptRow]:
     rows = []
     for number, record in enumerate(records, 1):
         place = f"row {number} of {name}"
@@ -157,7 +157,7 @@ def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) 
             for column, usual in ((layout.category, _CATEGORY), (layout.challenge, _CHALLENGE))
         )
         rows.append(
-            Row(
+            PromptRow(
                 text=text,
                 category=layout.fixed_category or str(category or ""),
                 challenge=str(challenge or ""),

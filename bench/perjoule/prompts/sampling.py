@@ -18,7 +18,7 @@ _MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class PromptRow:
     """A prompt as written in a file. place: its location for messages, e.g. `row 3 of p.tsv`."""
 
     text: str
@@ -38,7 +38,7 @@ def part_of(text: str) -> Part:
     return "dev" if hashlib.sha256(f"perjoule split\0{text}".encode()).digest()[0] % 2 else "test"
 
 
-def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
+def clean(rows: Iterable[PromptRow], where: str) -> list[Prompt]:
     """Return distinct prompts in order; empty ones are left out, and the first of equal ones is used.
 
     Raises:

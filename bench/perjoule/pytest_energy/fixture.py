@@ -103,8 +103,8 @@ class EnergyBenchmark:
             kwargs: Its keyword arguments.
             setup: Called before each window; may return `(args, kwargs)` for it.
             teardown: Called after each window with the arguments of that round.
-            rounds: Number of windows; `--energy-rounds` by default. A gate needs at least two, to estimate the scatter.
-            warmup_rounds: Rounds before the first window, unmetered.
+            rounds: Number of windows; `--energy-rounds` by default. A gate needs at least two.
+            warmup_rounds: Rounds before the first window, not measured.
             iterations: Calls inside each window; a window shorter than the meter's refresh has a wide bound.
         """
         for name, value, least in (
@@ -225,7 +225,7 @@ class EnergyBenchmark:
         return result, readings[: plan.count]  # --benchmark-cprofile adds a round under the profiler
 
     def _hand_over(self, plan: Rounds, finish: Finisher) -> None:
-        """Let a benchmark fixture that cannot use our seconds do its own measurement, unmetered."""
+        """Let a benchmark fixture that cannot use our seconds do its own measurement, outside all windows."""
         benchmark = self._benchmark
         if issubclass(type(benchmark), _benchmark_class()):
             benchmark(lambda: None)  # disabled: this only avoids its warning about unused fixtures

@@ -43,10 +43,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--energy-save", metavar="NAME", help="Save the joules of this session as a baseline.")
     add("--energy-baseline", metavar="NAME", help="Compare with a baseline saved by --energy-save.")
     add("--energy-gate", action="store_true", default=False, help="Fail tests that exceed the baseline.")
-    add("--energy-margin", default="5%", metavar="SHARE", help="Tolerable extra energy (default 5%%).")
+    add("--energy-margin", default="5%", metavar="SHARE", help="Largest tolerable increase in energy (default 5%%).")
     add(
         "--energy-session-sd", default="3%", metavar="SHARE",
-        help="Scatter of ln E between sessions (default 3%%, an assumption; measure yours with A/A sessions).",
+        help="Standard deviation of ln E between sessions (default 3%%, assumed; measure yours with A/A sessions).",
     )  # fmt: skip
     add(
         "--energy-max-joules", type=float, metavar="J",
@@ -108,7 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if max_joules is not None and not 0 < max_joules < float("inf"):
         raise pytest.UsageError(f"--energy-max-joules {max_joules:g}: must be a positive number of joules")
     if config.getoption("--energy-rounds") < 2:
-        raise pytest.UsageError("--energy-rounds: must be 2 or more, to estimate the scatter")
+        raise pytest.UsageError("--energy-rounds: must be 2 or more, to estimate the variation")
     window_s = config.getoption("--energy-window")
     if not 0 <= window_s < float("inf"):
         raise pytest.UsageError(f"--energy-window {window_s:g}: must be 0 or more seconds")

@@ -105,7 +105,7 @@ def score_images(
     with open_journal(run.path / PARTIAL) as file:
         for remaining in work:
             scores += remaining.stored
-            report = partial(on_progress, remaining.spec.name)
+            advance = partial(on_progress, remaining.spec.name)
             failed: str | None = None
             for part in _parts(remaining.positions):
                 bad = faults.among(part, with_references=remaining.spec.needs_reference)
@@ -114,13 +114,13 @@ def score_images(
                     for i in bad
                 ]
                 if bad:
-                    report(len(bad))
+                    advance(len(bad))
                 readable = subset(images, [i for i in part if i not in bad])
                 if not readable.image_ids:
                     continue
                 if failed is None:
                     try:
-                        new_scores = remaining.metric.score(readable, report)
+                        new_scores = remaining.metric.score(readable, advance)
                     except Exception as error:
                         failed = _failed(error, run)
                     else:

@@ -25,7 +25,7 @@ from perjoule.files import write_bytes, write_text
 from perjoule.types import Provenance
 from perjoule.weights.models import resolve_model
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
-from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, Forecast, Rule, make_rule
+from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, CurveForecast, Rule, make_rule
 from perjoule_suites.prompt_embeddings import encode_prompts
 
 SCHEMA = 1
@@ -226,11 +226,11 @@ class StepPredictor:
             return []
         return self.choose(self.forecast(self.states(prompts), self.token_counts(prompts)))
 
-    def curves_for(self, prompts: Sequence[str]) -> Forecast:
+    def curves_for(self, prompts: Sequence[str]) -> CurveForecast:
         """Return predicted curves; see `steps_for` for exceptions."""
         return self.forecast(self.states(prompts), self.token_counts(prompts))
 
-    def choose(self, forecast: Forecast) -> list[int]:
+    def choose(self, forecast: CurveForecast) -> list[int]:
         """Return the default rule's step count for each forecast."""
         return [int(self.config.grid[i]) for i in self._rule.choose(forecast, self.calibration)]
 
@@ -256,7 +256,7 @@ class StepPredictor:
     @torch.inference_mode()
     def forecast(
         self, states: torch.Tensor, token_counts: NDArray[np.int64], latents: torch.Tensor | None = None
-    ) -> Forecast:
+    ) -> CurveForecast:
         """Return predicted curves.
 
         Args:
@@ -276,10 +276,10 @@ class StepPredictor:
         units = self.network(text, torch.tensor(self.config.grid, device=device), clean)
         return self._forecast(mean + labels.spread * units.double().cpu().numpy())
 
-    def _forecast(self, values: Array) -> Forecast:
+    def _forecast(self, values: Array) -> CurveForecast:
         grid = np.array(self.config.grid, np.int64)
         energy_j = np.asarray(self.config.base_j + self.config.step_j * grid, np.float64)
-        return Forecast(
+        return CurveForecast(
             grid=grid,
             energy_j=energy_j,
             metrics=self.config.metrics,
