@@ -68,7 +68,7 @@ class GateConfig:
         )
         for name, good, remedy in checks:
             if not good:
-                raise UsageError(f"gate: {name} = {getattr(self, name)}: {remedy}")
+                raise UsageError(f"gate: {name} = {getattr(self, name)}: must be {remedy}")
 
     @property
     def level(self) -> float:

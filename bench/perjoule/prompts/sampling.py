@@ -93,7 +93,7 @@ def _in_turns(groups: Sequence[Sequence[Prompt]]) -> list[Prompt]:
 def _problem(text: str) -> str | None:
     """Return why a text cannot be a prompt, or None."""
     if len(text) > _MAX_CHARACTERS:
-        return f"a prompt of {len(text):,} characters: at most {_MAX_CHARACTERS:,}"
+        return f"the prompt has {len(text):,} characters: at most {_MAX_CHARACTERS:,} are allowed"
     if "\0" in text:
         return f"a NUL character in {text[:60]!r}: remove it"
     try:

@@ -82,7 +82,7 @@ class Judgement:
 
 
 def judge(now: Measured, before: Measured, margin: float, session_sd: float, alpha: float = 0.05) -> Judgement:
-    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E, including the variation between sessions."""
+    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E, with `session_sd` added."""
     for name, expected, actual in (
         ("boundary", before.boundary, now.boundary),
         ("provenance", before.provenance, now.provenance),

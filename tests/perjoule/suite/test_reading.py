@@ -69,7 +69,7 @@ def test_minimal_suite_gets_its_defaults() -> None:
         (
             "[protocol]",
             "[protocol]\nbatch_size = 4\nimages_per_window = 3",
-            ["protocol.images_per_window = 3", "at least the largest batch, 4"],
+            ["protocol.images_per_window = 3", "at least the largest batch (4)"],
         ),
         ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
         (
