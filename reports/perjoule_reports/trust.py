@@ -13,7 +13,7 @@ import polars as pl
 
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
-from perjoule.runs.environment_record import Meter
+from perjoule.runs.environment_record import MeterRecord
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS, code_of, read_warning
@@ -27,7 +27,7 @@ _MOST_REASONS = 40
 
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
-    meter = run.system.meter or Meter()
+    meter = run.system.meter or MeterRecord()
     words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
