@@ -27,7 +27,7 @@ _RECORDS = {
 
 def schemas() -> dict[str, Any]:
     """JSON Schemas by document."""
-    found = {name: schema_of(record) for name, record in _RECORDS.items()}
-    found["list"]["required"] = ["schema"]
+    own = {name: schema_of(record) for name, record in _RECORDS.items()}
+    own["list"]["required"] = ["schema"]
     others = {name: point.load()() for name, point in registry.registered("schemas").items()}
-    return {"schema": SCHEMA, "suite": json_schema(), **found, **others}
+    return {"schema": SCHEMA, "suite": json_schema(), **own, **others}

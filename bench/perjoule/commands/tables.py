@@ -20,6 +20,7 @@ from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.types import Estimate, Variant
+from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
@@ -74,12 +75,12 @@ def score_text(scores: Scores) -> str:
 
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
-    found = read_frontier(run, metric)
+    frontier = read_frontier(run, metric)
     if fmt == "json":
-        parts = {field.name: getattr(found, field.name) for field in fields(found)}
+        parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
         print_record(FrontierOfRun(**parts, trials=trial_counts(run)))
         return
-    rows = [_frontier_row(point, found.metric, run.is_imported) for point in found.points]
+    rows = [_frontier_row(point, frontier.metric, run.is_imported) for point in frontier.points]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -88,10 +89,10 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
         sys.stdout.write(out.getvalue())
         return
     sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
-    compared = [_comparison_row(record) for record in found.comparisons]
+    compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    notes = [_provenance_note(found.points, run.is_imported), *_cell_value_notes(found)]
+    notes = [_provenance_note(frontier.points, run.is_imported), *_cell_value_notes(frontier)]
     sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
 
 
@@ -153,14 +154,15 @@ def _provenance_note(points: Iterable[Point], imported: bool) -> str:
     return f"Energy: {named}. Do not quote it as measured." if named else ""
 
 
-def _cell_value_notes(found: Frontier) -> list[str]:
+def _cell_value_notes(frontier: Frontier) -> list[str]:
     """Which numbers an imported table gives once for a whole cell."""
     notes = []
-    for name, key in ((found.metric, "quality"), ("energy", "energy_j_per_image")):
-        cells = [point.cell_id for point in found.points if getattr(point, key).method == CELL_VALUE]
+    for name, key in ((frontier.metric, "quality"), ("energy", "energy_j_per_image")):
+        cells = [point.cell_id for point in frontier.points if getattr(point, key).method == CELL_VALUE]
         if cells:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
-            notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
+            sentence = f"{name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval."
+            notes.append(warning("W281", sentence))
     return notes
 
 

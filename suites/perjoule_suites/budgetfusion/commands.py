@@ -57,7 +57,7 @@ def collect(
     from perjoule_suites.budgetfusion.records import Collected
 
     prepared = prepare(suite, limit)
-    done = pipeline.run(
+    run = pipeline.run(
         prepared,
         out=out or pipeline.default_out(prepared.suite),
         meter_name=meter,
@@ -65,9 +65,9 @@ def collect(
         command=["perjoule", *sys.argv[1:]],
         reporter=TerminalReporter(quiet=quiet),
     )
-    curves = curves_of(done)
+    curves = curves_of(run)
     collected = Collected(
-        run=str(done.path),
+        run=str(run.path),
         prompts=len(curves.prompts),
         seeds=len(curves.seeds),
         grid=curves.grid,
@@ -184,7 +184,7 @@ def evaluate(
 def predict(
     predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
-    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's own.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's config.")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric of the rule.")] = None,
     level: Annotated[float | None, typer.Option(help="Parameter of the rule.")] = None,
     as_json: Json = False,
@@ -199,30 +199,30 @@ def predict(
     from perjoule_suites.budgetfusion.records import PredictedEnergy, Prediction, Predictions
 
     loaded = StepPredictor.from_pretrained(predictor)
-    own = loaded.config
-    if own.peek:
+    config = loaded.config
+    if config.peek:
         raise UsageError(
             f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
-    asked = loaded.with_rule(
-        rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor
+    with_rule = loaded.with_rule(
+        rule or config.rule, metric or config.metric, config.level if level is None else level, where=predictor
     )
-    steps = asked.steps_for(prompts)
+    steps = with_rule.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):
             typer.echo(f"{n}\t{prompt}")
         return
-    forecast = asked.curves_for(prompts)
+    forecast = with_rule.curves_for(prompts)
     rows = tuple(
         Prediction(
             prompt=prompt,
             steps=n,
-            energy_j=own.base_j + own.step_j * n,
+            energy_j=config.base_j + config.step_j * n,
             curves={m: tuple(round(float(v), 6) for v in forecast.of(m)[i]) for m in forecast.metrics},
         )
         for i, (n, prompt) in enumerate(zip(steps, prompts, strict=True))
     )
-    energy = PredictedEnergy(provenance=own.provenance, boundary=own.boundary)
+    energy = PredictedEnergy(provenance=config.provenance, boundary=config.boundary)
     print_record(Predictions(grid=tuple(int(n) for n in forecast.grid), energy=energy, predictions=rows))
 
 

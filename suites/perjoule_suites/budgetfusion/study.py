@@ -135,10 +135,10 @@ def _steps(run: Run, grid: Grid) -> Array:
     )  # fmt: skip
     rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
     columns = {cell: i for i, cell in enumerate(grid.cells)}
-    found = np.full(grid.energy_j.shape, np.nan)
+    steps = np.full(grid.energy_j.shape, np.nan)
     for image in run.images.join(places, on=["prompt_id", "seed"]).iter_rows(named=True):
-        found[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
-    return found
+        steps[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
+    return steps
 
 
 def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> Evaluation:
@@ -253,14 +253,14 @@ def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
 def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
     """Return the saving at the quality `at`; an arm of one rung is compared at its own quality."""
     at_quality = at if test.rungs > 1 else None
-    found = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
+    saving = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
     return Comparison(
         test=test.name,
         anchor=anchor.name,
         metric=metric,
-        at_quality=found.at,
-        saving=found.estimate,
-        reason=found.reason,
+        at_quality=saving.at,
+        saving=saving.estimate,
+        reason=saving.reason,
     )
 
 
@@ -310,10 +310,10 @@ def _with_gain_and_saving(level: Level, arms: Arms, name: str, column: int, anch
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
     groups = None if full.groups is None else full.groups[:, [place]]
-    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
+    single = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
     ladder = arms.curve(anchor, metric)
-    gain = iso_energy_gain(one, ladder, resamples=RESAMPLES)
-    saving = iso_quality_saving(one, ladder, resamples=RESAMPLES)
+    gain = iso_energy_gain(single, ladder, resamples=RESAMPLES)
+    saving = iso_quality_saving(single, ladder, resamples=RESAMPLES)
     return replace(
         level,
         gain_at_equal_energy=gain.estimate,
