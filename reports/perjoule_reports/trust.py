@@ -13,14 +13,14 @@ import polars as pl
 
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
-from perjoule.runs.environment_record import MeterRecord
+from perjoule.runs.environment_record import MeterRecord, ProofRecord
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS, code_of, read_warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import Badge, Cell, Column, RunData, Table
+from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
 _MOST_REASONS = 40
 
@@ -68,6 +68,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             value=counted(evidence),
         ),
         Badge(label="meter", value=fmt.clean(meter.name or "not recorded"), hint=fmt.clean(meter.why or "")),
+        _proof_badge(meter.proof),
         Badge(
             label="intervals",
             value=_interval_kinds(evidence, methods),
@@ -80,6 +81,17 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         ),
     )
     return tuple(badge for badge in shown if badge is not None)
+
+
+def _proof_badge(proof: ProofRecord | None) -> Badge | None:
+    """Return the result of the meter's proof; None for a run without that entry or without a proof."""
+    if proof is None or proof.verdict is None:
+        return None
+    hint = (
+        f"perjoule doctor --prove, {proof.created_utc or 'date not recorded'}, digest {proof.digest or 'not recorded'}"
+    )
+    tone: Tone = "plain" if proof.verdict == "pass" else "loud" if proof.verdict == "unsure" else "alarm"
+    return Badge(label="meter proof", value=fmt.clean(proof.why or proof.verdict), tone=tone, hint=fmt.clean(hint))
 
 
 def _interval_kinds(evidence: Evidence, methods: str) -> str:

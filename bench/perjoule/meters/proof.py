@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, Literal, Protocol
 
@@ -237,7 +238,9 @@ class _Bench:
             windows=tuple(self._windows),
             bare=self._bare(),
         )
-        return replace(proof, digest=hashlib.sha256(json.dumps(asdict(proof), sort_keys=True).encode()).hexdigest()[:16])
+        return replace(
+            proof, digest=hashlib.sha256(json.dumps(asdict(proof), sort_keys=True).encode()).hexdigest()[:16]
+        )
 
     def _check(self, make: Callable[[], tuple[CheckVerdict, str]], name: str, words: str) -> Check:
         self._say(f"{name}: {words}")
@@ -332,7 +335,7 @@ class _Bench:
             return "not tried", "the meter does not read an energy counter of a board"
         seconds = max(PERIODS_AT_WORK * board.period.longest_s, 0.5)
         edges = _edges_during(board, self._clock, lambda: self._load.run(max(round(seconds / self._load.piece_s), 1)))
-        gaps = [later.at_s - earlier.at_s for earlier, later in zip(edges, edges[1:], strict=False)]
+        gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(edges)]
         if len(gaps) < PERIODS_AT_WORK / 2:
             return "fail", f"the counter changed {len(edges)} times in {seconds:.2f} s of work"
         words = f"{1e3 * board.period.median_s:.1f} ms as measured at the start, {1e3 * median(gaps):.1f} ms at work"
@@ -454,6 +457,13 @@ class _Bench:
                     )
                 )
         return tuple(rows)
+
+
+def summary(proof: Proof) -> str:
+    """Return the result in a few words, e.g. `fail: phase, linearity`."""
+    doubts = [check.name for check in proof.checks if check.verdict in ("fail", "unsure")]
+    count = sum(check.verdict == "pass" for check in proof.checks)
+    return f"{proof.verdict}: {', '.join(doubts)}" if doubts else f"pass: {count} checks"
 
 
 def _overall(checks: Sequence[Check]) -> CheckVerdict:

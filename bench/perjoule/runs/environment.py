@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,9 +20,10 @@ from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
 from perjoule.meters.known import recall, subject
 from perjoule.meters.nvml import describe_gpus, visible_gpus
-from perjoule.meters.proof import Proof
+from perjoule.meters.proof import Proof, summary
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
+from perjoule.runs.environment_record import ProofRecord
 from perjoule.text import without_uuids
 from perjoule.types import Suite
 
@@ -63,7 +65,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
             "name": meter.name,
             "why": meter.why,
             "notes": list(getattr(meter, "notes", ())),
-            "proof": _proof(meter),
+            "proof": asdict(_proof(meter)),
         },
         "models": model_digests,
         "gpu": nvidia_gpus(),
@@ -82,19 +84,17 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     return {key: _scrubbed(value) for key, value in record.items()}
 
 
-def _proof(meter: EnergyMeter) -> dict[str, str | None]:
-    """Return the result of the last `doctor --prove` of this meter; the verdict is None if there was none."""
+def _proof(meter: EnergyMeter) -> ProofRecord:
+    """Return the result of the last `doctor --prove` of this meter."""
     if not isinstance(meter, BaseMeter):
-        return {"verdict": None, "why": "this meter cannot be proved"}
+        return ProofRecord(why="this meter cannot be proved")
     try:
         proof = recall(subject(meter), "proof", Proof)
     except MeterError:
-        return {"verdict": None, "why": "the stored proof cannot be read"}
+        return ProofRecord(why="the stored proof cannot be read")
     if proof is None:
-        return {"verdict": None, "why": "perjoule doctor --prove was not run for this meter"}
-    failed = ", ".join(check.name for check in proof.checks if check.verdict != "pass" and check.verdict != "not tried")
-    why = f"{proof.verdict}: {failed}" if failed else "all checks passed"
-    return {"verdict": proof.verdict, "why": why, "digest": proof.digest, "created_utc": proof.created_utc}
+        return ProofRecord(why="perjoule doctor --prove was not run for this meter")
+    return ProofRecord(verdict=proof.verdict, why=summary(proof), digest=proof.digest, created_utc=proof.created_utc)
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:

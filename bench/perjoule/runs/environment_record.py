@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProofRecord:
+    """Result of the last `doctor --prove` of the meter before the run; the verdict is None if there was none."""
+
+    verdict: str | None = None
+    why: str | None = None
+    digest: str | None = None
+    created_utc: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterRecord:
     """The meter of the run."""
 
     name: str | None = None
     why: str | None = None
     notes: list[str] | None = None
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from perjoule.meters.proof import Proof, prove
 from perjoule.testing import StepLog
-
 from tests.support.odd_boards import OddBoard, honest_board
 
 FAULTS = ("phase", "period", "sources", "rest")

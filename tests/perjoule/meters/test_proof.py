@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from tests.support.odd_boards import OddBoard, honest_board
+
 from perjoule.errors import MeterError
 from perjoule.meters import known
+from perjoule.meters.nvml import open_nvml
 from perjoule.meters.proof import Proof, ProofWindow, _on_a_line, prove
 from perjoule.testing import NvmlSimulator, SimulatedLoad
-from perjoule.meters.nvml import open_nvml
-
-from tests.support.odd_boards import OddBoard, honest_board
 
 pytestmark = pytest.mark.slow
 
