@@ -211,7 +211,7 @@ class _Traced:
 def _enter(bench: str, scratch: str) -> None:
     """Import perjoule from `bench`, and keep what is written out of the checkout."""
     assert "perjoule" not in sys.modules
-    sys.path.insert(0, bench)
+    sys.path[:0] = [bench, str(ROOT / "suites"), str(ROOT / "reports")]
     os.environ["PYTHONPATH"] = os.pathsep.join([bench, str(ROOT / "suites"), str(ROOT / "reports")])
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{scratch}/hypothesis"
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = f"{scratch}/bytecode"

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from perjoule.statistics.curves import Curve, Ladders
+from perjoule.statistics import bd
+from perjoule.statistics.bd import BdEnergy
+from perjoule.statistics.curves import AnyCurve, Curve, Ladders, pair
 
 QUICK = {"resamples": 200}
 
@@ -28,3 +30,8 @@ SOME = ladder([1, 2, 4, 8, 16, 32], [0.2, 0.45, 0.6, 0.7, 0.75, 0.77])
 
 
 OTHER = ladder([1.5, 2.5, 5, 9, 14, 30], [0.25, 0.4, 0.58, 0.72, 0.76, 0.775])
+
+
+def bd_energy(test: AnyCurve, anchor: AnyCurve, **options: int) -> BdEnergy:
+    """BD-energy of two curves, on draws of their own."""
+    return bd.bd_energy(pair(test, anchor, **options))

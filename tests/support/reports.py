@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from perjoule.commands.tables import schemas
+from perjoule.commands.schemas import schemas
 from perjoule_reports import build_report, render_html, render_markdown
 from perjoule_reports.pages.payload import to_json
 from perjoule_reports.records import Report, RunData, Section

@@ -112,7 +112,7 @@ def test_typers_own_errors_are_usage_errors(capsys):
 def test_an_end_of_input_and_a_broken_pipe_inside_typer_are_no_verdict(monkeypatch, capsys):
     """Typer makes both an exit with 1."""
     for error, code in ((EOFError(), 130), (BrokenPipeError(errno.EPIPE, "Broken pipe"), READER_GONE)):
-        monkeypatch.setattr("perjoule.commands.tables.schemas", ending(error))
+        monkeypatch.setattr("perjoule.commands.schemas.schemas", ending(error))
         assert call("schema", capsys=capsys)[0] == code
 
 

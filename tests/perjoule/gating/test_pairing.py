@@ -66,7 +66,7 @@ def test_windows_put_together_differently_have_coarser_groups(
 def test_all_prompts_in_one_window_group_are_no_evidence_on_energy(tmp_path: Path) -> None:
     found = gate(*runs(tmp_path, (64, 64)), config=CONFIG)
     assert (found.verdict, found.exit_code) == ("invalid", 4)
-    assert "energy can be paired in 1 (prompts, or groups of prompts that share windows)" in found.reasons[0]
+    assert "energy has 1 (prompts, or groups of prompts that share windows)" in found.reasons[0]
     assert "protocol.images_per_window" in found.reasons[0]
 
 
@@ -169,7 +169,7 @@ class TestCounts:
     def test_one_group_is_no_sample(self, pair: tuple[Run, Run]) -> None:
         """All prompts in one window: 50 copies of one ratio are not 50 observations."""
         both = tuple(self.windows(run, 50) for run in pair)
-        refused((both[0], both[1]), "energy can be paired in 1 ", "quality in 50 prompts")
+        refused((both[0], both[1]), "energy has 1 ", "quality has 50 (prompts)")
 
     def test_n_needed_is_in_prompts(self, tmp_path: Path) -> None:
         base = imported(table(**HUNDRED, factor=1.0), tmp_path, "base")

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from perjoule.errors import EvidenceError
-from perjoule.statistics.bd import bd_energy
 from perjoule.statistics.curves import FidelityCurve, envelope, pair
-from tests.support.curves import QUICK, SOME, ladder
+from tests.support.curves import QUICK, SOME, bd_energy, ladder
 
 
 def test_ties_keep_the_cheaper_rung() -> None:

@@ -31,10 +31,8 @@ def trials(run: Run, *rows: dict[str, Any]) -> pl.DataFrame:
 
 
 def test_means_are_those_of_images(run: Run) -> None:
-    two, four = (
-        {},
-        {"steps": [30] * 4, "image_count": 4, "nfe_per_image": 60.0, "duration_s": 20.0, "uncertainty_j": 5.0},
-    )
+    two: dict[str, Any] = {}
+    four = {"steps": [30] * 4, "image_count": 4, "nfe_per_image": 60.0, "duration_s": 20.0, "uncertainty_j": 5.0}
     facts = cell_facts(trials(run, two, four))["c"]
     assert facts.steps_mean == pytest.approx((2 * 10 + 4 * 30) / 6)
     assert facts.nfe_mean == pytest.approx((2 * 20 + 4 * 60) / 6)
@@ -67,7 +65,7 @@ def test_repeated_windows_are_divided_by_all_that_they_drew(run: Run) -> None:
     ],
 )
 def test_only_what_is_known_of_finished_windows_counts(run: Run, row: dict[str, Any], changed: set[str]) -> None:
-    one, both = (cell_facts(trials(run, *rows))["c"] for rows in ([{}], [{}, row]))
+    one, both = cell_facts(trials(run, {}))["c"], cell_facts(trials(run, {}, row))["c"]
     names = ("steps_mean", "nfe_mean", "duration_s_per_image", "energy_bound_j_per_image", "provenance", "boundary")
     assert {name for name in names if getattr(one, name) != getattr(both, name)} == changed
 

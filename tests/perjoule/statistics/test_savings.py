@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perjoule.statistics.bd import bd_energy
 from perjoule.statistics.curves import Curve
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
-from tests.support.curves import QUICK, ladder, scaled
+from tests.support.curves import QUICK, bd_energy, ladder, scaled
 from tests.support.worlds import World
 
 
