@@ -528,6 +528,7 @@ def foreign_rows(draw: st.DrawFn) -> list[tuple[str, str, str, int, float, float
 WIDE_HEADER = ["variant", "prompt_id", "prompt", "seed", "energy_j", "quality:q"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -657,6 +658,7 @@ def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".perjoule-import-*"))
 
 
+@pytest.mark.slow
 def test_mutated_json_and_parquet_import_or_are_refused_in_words(tmp_path: Path) -> None:
     chance = random.Random(7)
     lines = [json.dumps(row) for row in records()]
