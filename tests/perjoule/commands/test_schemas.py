@@ -278,7 +278,6 @@ def differences(outputs: Outputs, schemas: dict[str, Any]) -> tuple[set[tuple[st
     return unknown, known - seen
 
 
-@pytest.mark.slow
 def test_every_document_is_as_its_schema_says(outputs: Outputs, schemas: dict[str, Any]) -> None:
     assert set(schemas) == {"schema", "suite", *outputs} - {"run"}
     for name, documents in outputs.items():
@@ -286,7 +285,6 @@ def test_every_document_is_as_its_schema_says(outputs: Outputs, schemas: dict[st
             jsonschema.validate(document, schemas["frontier" if name == "run" else name])
 
 
-@pytest.mark.slow
 def test_no_key_is_printed_or_documented_alone(outputs: Outputs, schemas: dict[str, Any]) -> None:
     undocumented, unprinted = differences(outputs, schemas)
     assert undocumented == set()
