@@ -39,7 +39,7 @@ from perjoule.types import (
     PowerTrace,
     UpdatePeriod,
 )
-from perjoule.warnings import warning
+from perjoule.warnings import has_code, warning
 
 T = TypeVar("T")
 
@@ -574,7 +574,7 @@ def _answer(read: Callable[[], T]) -> T | None:
 
 def _with_note(notes: Sequence[str], codes: tuple[str, ...], note: str | None) -> tuple[str, ...]:
     """Return the notes with those of the given codes replaced by a new one, if there is one."""
-    kept = [old for old in notes if not old.startswith(codes)]
+    kept = [old for old in notes if not has_code(old, *codes)]
     return (*kept, note) if note else tuple(kept)
 
 

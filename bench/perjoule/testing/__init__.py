@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.hub import Faults, HubMirror, Request
+from perjoule.testing.load import SimulatedLoad
 from perjoule.testing.meter import (
     ConstantPower,
     LateWave,
@@ -28,6 +29,7 @@ __all__ = [
     "PowerWave",
     "Request",
     "SimulatedBoard",
+    "SimulatedLoad",
     "SquareWave",
     "StepLog",
     "SyntheticMeter",
