@@ -218,10 +218,10 @@ def late_after_s(lag_s: float, box_s: float) -> float:
 
 
 def _draws_like_rest(log: CounterLog, last: Edge) -> bool:
-    """Return whether so little was drawn above rest that a lag would change less than the doubt about rest does."""
+    """Return whether no more was drawn above rest than the doubt about rest, in the time to show it."""
     above_j = last.energy_j - log.before.energy_j - log.idle.power_w * (last.at_s - log.before.at_s)
     above_w = above_j / max(log.stopped_s - log.started_s, 1e-6)
-    return above_w * log.response.reach_s <= idle_uncertainty_w(log.idle) * log.period.median_s
+    return above_w <= idle_uncertainty_w(log.idle)
 
 
 def _is_measured(log: CounterLog) -> bool:

@@ -48,8 +48,11 @@ def narrow_edges(edges: Sequence[Edge]) -> list[Edge]:
 
 
 def late_share(edges: Sequence[Edge]) -> float:
-    """Return the share of the edges that were polled late."""
-    return 1 - len(narrow_edges(edges)) / len(edges)
+    """Return the share of the edges that were polled late, against the narrowest quarter of them."""
+    widths_s = sorted(edge.width_s for edge in edges)
+    period_s = median(second.at_s - first.at_s for first, second in pairwise(edges))
+    most_s = max(WIDE_TIMES * widths_s[len(widths_s) // 4], WIDE_S + WIDE_SHARE * period_s)
+    return sum(width_s > most_s for width_s in widths_s) / len(widths_s)
 
 
 def narrow_gaps(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
