@@ -35,7 +35,7 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.counter import CounterMeter, WatchedCounter
-from perjoule.meters.edges import gap_power_w
+from perjoule.meters.rest import gap_power_w
 from perjoule.meters.watcher import POLL_S, EdgeWatcher
 from perjoule.types import Edge, EnergyReading
 

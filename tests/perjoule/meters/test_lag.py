@@ -42,7 +42,7 @@ def burst_on(simulator: NvmlSimulator) -> Any:
 def test_an_unknown_lag_is_covered_and_then_measured(
     tmp_path: Path, lag_s: float, box_s: float, period_s: float
 ) -> None:
-    board = {"counter_period_s": period_s, "counter_lag_s": lag_s, "counter_box_s": box_s}
+    board: dict[str, Any] = {"counter_period_s": period_s, "counter_lag_s": lag_s, "counter_box_s": box_s}
     with bench(tmp_path, seed=2, **board) as opened:
         before = windows(opened, 12)
         found = opened.meter.try_lag(burst_on(opened.simulator))
@@ -122,4 +122,4 @@ def test_work_that_does_not_show_the_lag_is_inconclusive(why: str) -> None:
 
 def test_a_lag_needs_steps() -> None:
     with pytest.raises(ValueError, match="at least 4 steps"):
-        lag_test(None, PERIOD, IDLE, lambda seconds: None, VirtualClock(), steps=2)  # type: ignore[arg-type]
+        lag_test(None, PERIOD, IDLE, lambda seconds: None, VirtualClock(), steps=2)

@@ -1012,7 +1012,7 @@ def test_65536_steps_are_taken_and_no_more(make: Make) -> None:
 
 # -- shapes of real boards, late counters, recorded power --------------------------------------------------------------
 
-SHAPE = {"rise_s": 0.004, "fall_s": 0.01, "settle_w": 20.0, "settle_s": 0.3}
+SHAPE: dict[str, Any] = {"rise_s": 0.004, "fall_s": 0.01, "settle_w": 20.0, "settle_s": 0.3}
 
 
 def worked(simulator: NvmlSimulator) -> WorkBetweenRests:
