@@ -38,6 +38,14 @@ MOST_MISFIT = 0.15  # rms of the gaps between refreshes around the fit, as a sha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """Lag and box of a counter in s, as remembered for its board."""
+
+    lag_s: float
+    box_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LagTest:
     """Result of the measurement.
 

@@ -24,6 +24,8 @@ from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.context import create_context
 from perjoule.meters.counter import CounterMeter, CounterSource
+from perjoule.meters.known import recall
+from perjoule.meters.lag import Lag
 from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, list_boards, retried
 from perjoule.meters.nvml_probe import ProbedBoard, probe
 from perjoule.meters.power import PowerMeter
@@ -199,6 +201,10 @@ def _counter_meter(
         notes=[said for board in boards for said in board.notes],
         on_close=on_close,
     )
+    for watched in meter.boards:
+        lag = recall(watched.source.device, "lag", Lag)
+        if lag is not None:
+            watched.following.set((lag.lag_s, lag.box_s))
     meter.facts = tuple(
         board.facts(clock, watched.period, watched.idle, watched.call_s)
         for board, watched in zip(boards, meter.boards, strict=True)

@@ -9,6 +9,7 @@ Without a reference meter, truth comes from work that is repeated: n equal piece
      sources      the counter and the power reading agree, at rest and at work
      period       the counter refreshes at work as often as it did when its period was measured
      phase        the counter sees all of the time, see `phase`
+     lag          the counter lags and averages as the meter assumes, see `lag`
      rest         power at rest neither drifts nor jumps, and nobody else uses the board
 
 What no such check can find is a gain or an offset that all readings share; `perjoule calibrate` compares with an
@@ -35,6 +36,7 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.counter import CounterMeter, WatchedCounter
+from perjoule.meters.lag import LagTest
 from perjoule.meters.rest import gap_power_w
 from perjoule.meters.watcher import POLL_S, EdgeWatcher
 from perjoule.types import Edge, EnergyReading
@@ -56,6 +58,7 @@ WORK_SHARE = 0.01  # by which equal pieces of work may differ in their energy
 INSIDE_SHARE = 0.95  # of residuals that must lie inside their limit; the bounds promise more
 GAIN_SHARE = 0.04  # by which the ratio of two sensors may change between rest and work
 RATIO_RANGE = (0.85, 1.15)  # of two sensors; gains differ by some 10 % (arXiv 2312.02741)
+LAG_S, LAG_SHARE = 0.008, 0.1  # by which a known lag may be off, and as a share of a known box
 PERIOD_SHARE = 0.1  # by which the update period may change at work
 REST_STEP_W, REST_STEP_SHARE = 5.0, 0.1  # by which power at rest may change between two windows
 INVALID_SHARE = 0.1  # of windows without energy
@@ -129,6 +132,8 @@ class Proof:
         load: The work.
         created_utc: When it was done.
         duration_s: How long it took.
+        lag_s: Measured lag of the counter; None if it was not measured.
+        box_s: Time over which the counter averages power; None likewise.
         rest_w: Power at rest.
         work_w: Power of the work, from a long window.
         checks: The checks, in the order in which they were made.
@@ -146,6 +151,8 @@ class Proof:
     load: str
     created_utc: str
     duration_s: float
+    lag_s: float | None
+    box_s: float | None
     rest_w: float
     work_w: float
     checks: tuple[Check, ...]
@@ -203,6 +210,7 @@ class _Bench:
         self._tried = self._invalid = 0
         self._invalid_words = ""
         self._rest_w = self._work_w = 0.0
+        self._measured_lag = LagTest(lag_s=None, box_s=None, misfit=1.0, words="not measured")
         self._windows: list[ProofWindow] = []
         self._short: list[EnergyReading] = []
 
@@ -210,10 +218,11 @@ class _Bench:
         """Make all checks."""
         begun_s, meter = self._clock.now(), self._meter
         checks = [self._check(self._rest, "rest", f"watching the board at rest for {REST_S:.0f} s")]
-        self._load.run(max(round(WARM_S / self._load.piece_s), 1))
+        self._burst(WARM_S)
         for make, name, words in (
             (self._sources, "sources", "comparing the sensors of the board"),
             (self._period, "period", "comparing the update period at rest and at work"),
+            (self._lag, "lag", "switching work on and off"),
             (self._linearity, "linearity", f"measuring {SERIES} x {len(PIECES)} windows of 1 to {PIECES[-1]} pieces"),
             (self._short_windows, "short", "comparing short windows with a long one"),
             (self._phase, "phase", "counting bursts over the update period"),
@@ -232,6 +241,8 @@ class _Bench:
             load=self._load.name,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             duration_s=self._clock.now() - begun_s,
+            lag_s=self._measured_lag.lag_s,
+            box_s=self._measured_lag.box_s,
             rest_w=self._rest_w,
             work_w=self._work_w,
             checks=tuple(checks),
@@ -271,6 +282,9 @@ class _Bench:
             if reading.energy_j is not None:
                 return reading
         raise _Failed(f"no energy: {self._invalid_words}")
+
+    def _burst(self, seconds: float) -> None:
+        self._load.run(max(round(seconds / self._load.piece_s), 1))
 
     def _validity(self) -> Check:
         share = self._invalid / max(self._tried, 1)
@@ -312,7 +326,7 @@ class _Bench:
         return "pass", words
 
     def _sources(self) -> tuple[CheckVerdict, str]:
-        at_work = self._needed(lambda: self._load.run(max(round(LONG_S / self._load.piece_s), 1)))
+        at_work = self._needed(lambda: self._burst(LONG_S))
         self._work_w = (at_work.energy_j or 0.0) / at_work.duration_s
         self._clock.sleep(1.0)
         at_rest = self._needed(lambda: self._clock.sleep(LONG_S))
@@ -334,7 +348,7 @@ class _Bench:
         if board is None:
             return "not tried", "the meter does not read an energy counter of a board"
         seconds = max(PERIODS_AT_WORK * board.period.longest_s, 0.5)
-        edges = _edges_during(board, self._clock, lambda: self._load.run(max(round(seconds / self._load.piece_s), 1)))
+        edges = _edges_during(board, self._clock, lambda: self._burst(seconds))
         gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(edges)]
         if len(gaps) < PERIODS_AT_WORK / 2:
             return "fail", f"the counter changed {len(edges)} times in {seconds:.2f} s of work"
@@ -374,14 +388,25 @@ class _Bench:
             return "pass", words
         return ("fail" if self._bounded() else "unsure"), words
 
+    def _lag(self) -> tuple[CheckVerdict, str]:
+        board = self._counter()
+        if not isinstance(self._meter, CounterMeter) or board is None:
+            return "not tried", "the meter does not read an energy counter of a board"
+        known_lag_s, known_box_s = board.following.measured or (0.0, 0.0)
+        found = self._measured_lag = self._meter.try_lag(self._burst)
+        if found.lag_s is None or found.box_s is None:
+            return "unsure", found.words
+        if isinstance(self._second, CounterMeter):
+            self._second.boards[0].following.set((found.lag_s, found.box_s))
+        late_s = abs(found.lag_s + found.box_s / 2 - known_lag_s - known_box_s / 2)
+        if late_s > LAG_S + LAG_SHARE * known_box_s:
+            return "fail", f"the counter lags or averages, which the meter did not know: {found.words}"
+        return "pass", found.words
+
     def _phase(self) -> tuple[CheckVerdict, str]:
         if not isinstance(self._meter, CounterMeter):
             return "not tried", "the meter does not read an energy counter of a board"
-
-        def burst(seconds: float) -> None:
-            self._load.run(max(round(seconds / self._load.piece_s), 1))
-
-        result = self._meter.try_phase(burst)
+        result = self._meter.try_phase(self._burst)
         if result.part_time is None:
             return "unsure", result.words
         return ("fail", f"the counter is part-time: {result.words}") if result.part_time else ("pass", result.words)
