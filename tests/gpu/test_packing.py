@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import packing
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kit for this Python with one package; unpacked below `tmp_path`."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(packing.tempfile, "tempdir", str(tmp_path / "tmp"))
+    return write_kit(tmp_path / "kit.tar.xz", f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def write_kit(path: Path, python: str) -> Path:
+    site = path.with_name("site")
+    site.mkdir(exist_ok=True)
+    (site / "module.py").write_text("answer = 42\n")
+    manifest = path.with_name("manifest.json")
+    manifest.write_text(json.dumps({"python": python}))
+    with tarfile.open(path, "w:xz") as tar:
+        tar.add(manifest, arcname="manifest.json")
+        tar.add(site, arcname="site")
+    return path
+
+
+def test_a_kit_is_unpacked_once(kit: Path) -> None:
+    site = packing.unpack_kit(kit)
+    assert (site / "module.py").read_text() == "answer = 42\n"
+    (site / "module.py").write_text("answer = 43\n")
+    assert packing.unpack_kit(kit) == site
+    assert (site / "module.py").read_text() == "answer = 43\n"
+
+
+def test_a_kit_for_another_python_is_refused(tmp_path: Path, kit: Path) -> None:
+    other = write_kit(tmp_path / "other.tar.xz", "3.99")
+    with pytest.raises(SystemExit, match=r"other\.tar\.xz is for Python 3\.99, and this is 3\.\d+: pack it with"):
+        packing.unpack_kit(other)
+
+
+def test_present_packages_are_named_as_pip_names_them(tmp_path: Path) -> None:
+    listed = tmp_path / "installed.json"
+    listed.write_text(
+        json.dumps([{"name": "Typing_Extensions", "version": "4.1"}, {"name": "torch", "version": "2.11.0+cu130"}])
+    )
+    assert packing._present(listed) == {"typing-extensions": "4.1", "torch": "2.11.0"}
+
+
+def test_the_requirements_are_those_of_the_project() -> None:
+    names = {one.partition(">")[0] for one in packing._requirements()}
+    assert {"polars", "diffusers", "lpips", "DeepCache", "pytest-xdist", "hypothesis"} <= names
+    assert not any(name.startswith("perjoule[") for name in names)
