@@ -34,7 +34,9 @@ def main(arguments: list[str]) -> int:
     pack = commands.add_parser("pack", help="pack the packages that an offline machine lacks")
     pack.add_argument("kit", type=Path, help="file to write, e.g. kit.tar.xz")
     pack.add_argument("--python", default="3.12", help="Python version of that machine (default 3.12)")
-    pack.add_argument("--installed", type=Path, help="output of `python -m pip list --format json` on that machine")
+    pack.add_argument(
+        "--installed", type=Path, help="output of `python -m pip freeze` on that machine, or a list of names"
+    )
     pack.add_argument("--with", dest="more", action="append", default=[], help="a further package, e.g. zeus==0.16.0")
     options = parser.parse_args(arguments)
     if options.command == "pack":

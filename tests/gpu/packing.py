@@ -19,11 +19,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-# as pip matches the number of manylinux exactly, the usual ones
-_PLATFORMS = (
-    *("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
-    *("manylinux_2_34_x86_64", "manylinux_2_31_x86_64", "manylinux_2_24_x86_64", "manylinux1_x86_64"),
-)
+# pip matches the version of glibc in a wheel's name exactly, so every one that a current system has is named
+_PLATFORMS = [
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)),
+    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
+]
 _EXTRAS = "run,metrics,deepcache"
 _FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 64 * 2**20}]
 
@@ -60,11 +60,13 @@ def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) ->
 
 
 def _present(installed: Path | None) -> dict[str, str]:
-    """Read `pip list --format json`: version by normal name, without local parts as in 2.11.0+cu130."""
-    if installed is None:
-        return {}
-    rows = json.loads(installed.read_text(encoding="utf-8"))
-    return {_normal(row["name"]): row["version"].partition("+")[0] for row in rows}
+    """Read `pip freeze`, or names only: version by normal name, without local parts as in 2.11.0+cu130."""
+    found = {}
+    for line in installed.read_text(encoding="utf-8").splitlines() if installed is not None else ():
+        name, _, version = line.strip().partition("==")
+        if name and not name.startswith(("#", "-")):
+            found[_normal(name.partition("@")[0].strip())] = version.partition("+")[0]
+    return found
 
 
 def _normal(name: str) -> str:
@@ -87,9 +89,10 @@ def _resolve(folder: Path, python: str, present: dict[str, str], more: list[str]
     """Let pip resolve perjoule's requirements with the present versions; return those that are missing."""
     constraints, report = folder / "constraints.txt", folder / "report.json"
     requirements = [*_requirements(), *more]
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in present.items()))
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in present.items() if version))
     done = _pip(
-        "install", "--dry-run", "--ignore-installed", "-q", "--target", str(folder / "none"), *_target(python),
+        # pip compares with the Python that it runs in; the download compares with the right one
+        "install", "--dry-run", "--ignore-installed", "--ignore-requires-python", "-q", "--target", str(folder / "none"), *_target(python),
         "-c", str(constraints), "--report", str(report), *requirements,
     )  # fmt: skip
     if done.returncode:

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESERVE_S = 8.0  # for summary and archive
 GRACE_S = 10.0  # between Ctrl-C, after which perjoule leaves a run that can be scored, and the end of a process
 _CUT = "cut off"
+# tests that use a GPU if there is one, and those of the meters
+_TESTED_ON_A_GPU = ("tests/perjoule_suites", "tests/perjoule/pytest_energy", "tests/perjoule/meters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def all_stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
         *(("--energy-rounds", "2") if short else ()),
     )
     many = ("-n", "auto") if _has_xdist() and not short else ()
-    tests = (*pytest, *many, "--maxfail", "40", "--junit-xml")
+    tests = (*pytest, *many, "-v", "--maxfail", "40", "--junit-xml")  # -v: a line per test, should it be cut off
     run = (*perjoule, "run", "--meter", "nvml", "--offline", "--quiet")
 
     def suite(name: str, minutes: float, *more: str) -> tuple[str, ...]:
@@ -79,8 +81,12 @@ def all_stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
         Stage(
             name="tests",
             commands=(
-                (*tests, str(out / "tests-gpu.xml"), "-m", "gpu", str(ROOT / "tests/perjoule_suites")),
-                (*tests, str(out / "tests-meters.xml"), str(ROOT / "tests/perjoule/meters")),
+                (*tests, str(out / "tests-gpu.xml"), "-m", "gpu", str(ROOT / "tests")),
+                *(
+                    ()
+                    if short
+                    else ((*tests, str(out / "tests-all.xml"), *(str(ROOT / folder) for folder in _TESTED_ON_A_GPU)),)
+                ),
             ),
             most_s=150, least_s=20, accepted=frozenset({0, 1}),
         ),

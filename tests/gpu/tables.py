@@ -91,7 +91,8 @@ def counter_lines(meter: list[Record]) -> list[str]:
         if fit is not None:
             lines += [
                 f"Step response: lag {1000 * fit.lag_s:.1f} ms, mean over {1000 * fit.box_s:.0f} ms, "
-                f"rest {fit.rest_w:.1f} W, work {fit.work_w:.1f} W, residual {fit.residual_j:.3g} J per update ({len(updates)} updates).", "",
+                f"rest {fit.rest_w:.1f} W, work {fit.work_w:.1f} W, residual {fit.residual_j:.3g} J "
+                f"per update ({len(updates)} updates).", "",
             ]  # fmt: skip
     for record in of_kind(meter, "phase"):
         lines += [f"Phase test: {_value(record['result'], 'words')}.", ""]

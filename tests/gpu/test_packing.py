@@ -45,11 +45,12 @@ def test_a_kit_for_another_python_is_refused(tmp_path: Path, kit: Path) -> None:
 
 
 def test_present_packages_are_named_as_pip_names_them(tmp_path: Path) -> None:
-    listed = tmp_path / "installed.json"
+    listed = tmp_path / "installed.txt"
     listed.write_text(
-        json.dumps([{"name": "Typing_Extensions", "version": "4.1"}, {"name": "torch", "version": "2.11.0+cu130"}])
+        "# of the image\nTyping_Extensions==4.1\ntorch==2.11.0+cu130\npillow @ file:///build/pillow\nnumpy\n"
     )
-    assert packing._present(listed) == {"typing-extensions": "4.1", "torch": "2.11.0"}
+    known = {"typing-extensions": "4.1", "torch": "2.11.0", "pillow": "", "numpy": ""}
+    assert packing._present(listed) == known
 
 
 def test_the_requirements_are_those_of_the_project() -> None:
