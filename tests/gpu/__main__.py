@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
     pack.add_argument(
         "--installed", type=Path, help="output of `python -m pip freeze` on that machine, or a list of names"
     )
-    pack.add_argument("--with", dest="more", action="append", default=[], help="a further package, e.g. zeus==0.16.0")
+    pack.add_argument(
+        "--with", dest="more", action="append", default=[], help="further package, without what it requires"
+    )
     options = parser.parse_args(arguments)
     if options.command == "pack":
         from tests.gpu.packing import pack_kit

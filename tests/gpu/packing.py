@@ -17,7 +17,6 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 # pip matches the version of glibc in a wheel's name exactly, so every one that a current system has is named
 _PLATFORMS = [
@@ -29,25 +28,29 @@ _FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dic
 
 
 def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) -> int:
-    """Resolve, download and pack; return 1 if pip fails."""
+    """Find what is missing, download and pack it; return 1 if a package cannot be downloaded.
+
+    The versions are those of this environment, in which the tests run. Packages of `more` are taken without what they
+    require.
+    """
     from perjoule.runs.commit import checked_out_commit
     from tests.gpu.stages import ROOT
 
     present = _present(installed)
+    missing = {name: version for name, version in _required(python).items() if name not in present}
+    pins = [*(f"{name}=={version}" for name, version in sorted(missing.items())), *more]
     with tempfile.TemporaryDirectory() as folder:
         wheels, site = Path(folder) / "wheels", Path(folder) / "site"
         site.mkdir()
-        missing = _resolve(Path(folder), python, present, more)
-        if missing is None:
-            return 1
-        pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
-        if pins and _pip("download", "--no-deps", "-q", *_target(python), "-d", str(wheels), *pins).returncode:
+        lost = [pin for pin in pins if not _download(pin, python, wheels)]
+        if lost:
+            print(f"not downloaded: {', '.join(lost)}", file=sys.stderr)
             return 1
         for wheel in sorted(wheels.glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
         _copy_own_metadata(site)
-        manifest = {"commit": checked_out_commit(ROOT), "python": python, "packages": missing}
+        manifest = {"commit": checked_out_commit(ROOT), "python": python, "packages": pins}
         (Path(folder) / "manifest.json").write_text(json.dumps(manifest, indent=1))
         with (
             lzma.open(kit, "wb", format=lzma.FORMAT_XZ, filters=_FILTERS) as file,
@@ -55,63 +58,69 @@ def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) ->
         ):
             tar.add(Path(folder) / "manifest.json", arcname="manifest.json", filter=_anonymous)
             tar.add(site, arcname="site", filter=_anonymous)
-    print(f"{kit}: {kit.stat().st_size / 2**20:.1f} MiB, {len(missing)} packages: {', '.join(pins)}")
+    print(f"{kit}: {kit.stat().st_size / 2**20:.1f} MiB, {len(pins)} packages: {', '.join(pins)}")
     return 0
 
 
-def _present(installed: Path | None) -> dict[str, str]:
-    """Read `pip freeze`, or names only: version by normal name, without local parts as in 2.11.0+cu130."""
-    found = {}
-    for line in installed.read_text(encoding="utf-8").splitlines() if installed is not None else ():
-        name, _, version = line.strip().partition("==")
-        if name and not name.startswith(("#", "-")):
-            found[_normal(name.partition("@")[0].strip())] = version.partition("+")[0]
-    return found
+def _present(installed: Path | None) -> set[str]:
+    """Read the normal names of packages from `pip freeze`, or from a list of names."""
+    lines = [] if installed is None else installed.read_text(encoding="utf-8").splitlines()
+    names = (re.split(r"[=@ ]", line.strip(), maxsplit=1)[0] for line in lines)
+    return {_normal(name) for name in names if name and not name.startswith(("#", "-"))}
 
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _target(python: str) -> list[str]:
+def _required(python: str) -> dict[str, str]:
+    """Return perjoule's requirements, with theirs, as installed here: version by normal name.
+
+    Includes the extras that the check uses, and what the stage `tests` needs.
+    """
+    from importlib.metadata import distribution
+
+    from packaging.requirements import Requirement
+
+    target = {"python_version": python, "python_full_version": f"{python}.0"}
+    found: dict[str, str] = {}
+    todo = [Requirement(f"perjoule[{_EXTRAS}]"), Requirement("hypothesis"), Requirement("pytest-xdist")]
+    seen: set[tuple[str, str]] = set()
+    while todo:
+        wanted = todo.pop()
+        name = _normal(wanted.name)
+        extras = {"", *wanted.extras} - {extra for known, extra in seen if known == name}
+        if not extras:
+            continue
+        seen |= {(name, extra) for extra in extras}
+        own = distribution(name)
+        if name != "perjoule":
+            found[name] = own.version
+        for line in own.requires or ():
+            one = Requirement(line)
+            if one.marker is None or any(one.marker.evaluate({**target, "extra": extra}) for extra in extras):
+                todo.append(one)
+    return found
+
+
+def _download(pin: str, python: str, wheels: Path) -> bool:
+    """Download the wheel of a package for that Python; build one where there is only a source of pure Python."""
     platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
-    return ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms]
+    target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms]
+    if _pip("download", "--no-deps", *target, "-d", str(wheels), pin).returncode == 0:
+        return True
+    built = wheels.with_name("built")
+    done = _pip("wheel", "--no-deps", "-w", str(built), pin)
+    found = list(built.glob("*-none-any.whl"))
+    for wheel in found:
+        wheel.rename(wheels / wheel.name)
+    if not found:
+        print(done.stderr[-3000:], file=sys.stderr)
+    return bool(found)
 
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr[-3000:], file=sys.stderr)
-    return done
-
-
-def _resolve(folder: Path, python: str, present: dict[str, str], more: list[str]) -> dict[str, str] | None:
-    """Let pip resolve perjoule's requirements with the present versions; return those that are missing."""
-    constraints, report = folder / "constraints.txt", folder / "report.json"
-    requirements = [*_requirements(), *more]
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in present.items() if version))
-    done = _pip(
-        # pip compares with the Python that it runs in; the download compares with the right one
-        "install", "--dry-run", "--ignore-installed", "--ignore-requires-python", "-q", "--target", str(folder / "none"), *_target(python),
-        "-c", str(constraints), "--report", str(report), *requirements,
-    )  # fmt: skip
-    if done.returncode:
-        return None
-    found: list[dict[str, Any]] = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
-    return {_normal(one["name"]): one["version"] for one in found if _normal(one["name"]) not in present}
-
-
-def _requirements() -> list[str]:
-    """perjoule's own requirements, those of the extras that the check uses, and what the stage `tests` needs."""
-    import tomllib
-
-    from tests.gpu.stages import ROOT
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    chosen = [one for name in _EXTRAS.split(",") for one in extras[name] if not one.startswith("perjoule[")]
-    tests = [one for one in extras["dev"] if one.startswith(("hypothesis", "pytest-xdist"))]
-    return [*project["dependencies"], *chosen, *tests]
+    return subprocess.run([sys.executable, "-m", "pip", "-q", *arguments], capture_output=True, text=True, check=False)
 
 
 def _copy_own_metadata(site: Path) -> None:

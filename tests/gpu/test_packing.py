@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 import tarfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,29 @@ def test_present_packages_are_named_as_pip_names_them(tmp_path: Path) -> None:
     listed.write_text(
         "# of the image\nTyping_Extensions==4.1\ntorch==2.11.0+cu130\npillow @ file:///build/pillow\nnumpy\n"
     )
-    known = {"typing-extensions": "4.1", "torch": "2.11.0", "pillow": "", "numpy": ""}
-    assert packing._present(listed) == known
+    assert packing._present(listed) == {"typing-extensions", "torch", "pillow", "numpy"}
 
 
-def test_the_requirements_are_those_of_the_project() -> None:
-    names = {one.partition(">")[0] for one in packing._requirements()}
-    assert {"polars", "diffusers", "lpips", "DeepCache", "pytest-xdist", "hypothesis"} <= names
-    assert not any(name.startswith("perjoule[") for name in names)
+def test_requirements_of_requirements_are_packed_in_the_versions_of_this_environment() -> None:
+    required = packing._required("3.12")
+    assert {"polars", "diffusers", "lpips", "deepcache", "pytest-xdist", "execnet", "typing-extensions"} <= set(
+        required
+    )
+    assert required["polars"] == version("polars")
+    assert not {"perjoule", "codecarbon", "mkdocs-material"} & set(required)
+
+
+def test_markers_are_those_of_the_other_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own:
+        version = "1"
+
+        def __init__(self, requires: list[str]) -> None:
+            self.requires = requires
+
+    known = {
+        "perjoule": Own(["new; python_version >= '3.12'", "old; python_version < '3.12'", "more; extra == 'run'"]),
+        **{name: Own([]) for name in ("new", "old", "more", "hypothesis", "pytest-xdist")},
+    }
+    monkeypatch.setattr("importlib.metadata.distribution", known.__getitem__)
+    assert set(packing._required("3.12")) == {"new", "more", "hypothesis", "pytest-xdist"}
+    assert set(packing._required("3.11")) == {"old", "more", "hypothesis", "pytest-xdist"}

@@ -19,6 +19,7 @@ from perjoule.meters.identity import cpu_name
 from perjoule.meters.nvml import describe_gpus, visible_gpus
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
+from perjoule.runs.torch_settings import torch_settings
 from perjoule.text import without_uuids
 from perjoule.types import Suite
 
@@ -59,6 +60,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
         "models": model_digests,
         "gpu": nvidia_gpus(),
+        "torch": torch_settings(),
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

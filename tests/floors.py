@@ -1,0 +1,60 @@
+"""The tests with the oldest versions that pyproject.toml allows.
+
+    python -m tests.floors [PYTEST ARGUMENTS]        or: tox -e floors
+
+Makes a virtual environment with the lowest version of each requirement of the base package (no torch), and runs the
+tests of what needs no more than these: reading runs, statistics, gates, meters, imports. Takes a few minutes and a
+network, so it runs weekly and not with every change.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = (
+    "tests/perjoule/statistics",
+    "tests/perjoule/gating",
+    "tests/perjoule/importing",
+    "tests/perjoule/meters",
+    "tests/perjoule/runs",
+    "tests/perjoule/suite",
+)
+# what the tests need besides; their versions are not promised
+TEST_PACKAGES = ("hypothesis", "pytest-xdist", "jsonschema")
+
+
+def floors(requirements: list[str]) -> list[str]:
+    """Return `name==version` for each `name>=version`; ValueError for a requirement without a lowest version."""
+    pins = []
+    for requirement in requirements:
+        found = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)(?:,<[0-9.]+)?", requirement)
+        if found is None:
+            raise ValueError(f"{requirement!r} has no lowest version: write NAME>=VERSION")
+        pins.append(f"{found[1]}=={found[2]}")
+    return pins
+
+
+def main(arguments: list[str]) -> int:
+    """Install the lowest versions, and run the tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = floors(project["dependencies"])
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = str(Path(folder) / "bin" / "python")
+        packages = [*pins, *TEST_PACKAGES, "-e", str(ROOT)]
+        if subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=False).returncode:
+            print(f"cannot be installed together: {', '.join(pins)}", file=sys.stderr)
+            return 1
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
