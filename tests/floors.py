@@ -1,9 +1,9 @@
-"""The tests with the oldest versions that pyproject.toml allows.
+"""The tests with the oldest releases that pyproject.toml allows.
 
     python -m tests.floors [PYTEST ARGUMENTS]        or: tox -e floors
 
-Makes a virtual environment with the lowest version of each requirement of the base package (no torch), and runs the
-tests of what needs no more than these: reading runs, statistics, gates, meters, imports. Takes a few minutes and a
+Makes a virtual environment with the last patch of the lowest release of each requirement of the base package (e.g.
+1.24.* for >=1.24; no torch), and runs the tests of what needs no more than these: reading runs, statistics, gates, meters, imports. Takes a few minutes and a
 network, so it runs weekly and not with every change.
 """
 
@@ -31,18 +31,18 @@ TEST_PACKAGES = ("hypothesis", "pytest-xdist", "jsonschema")
 
 
 def floors(requirements: list[str]) -> list[str]:
-    """Return `name==version` for each `name>=version`; ValueError for a requirement without a lowest version."""
+    """Return `name==version.*` for each `name>=version`; ValueError for a requirement without a lowest version."""
     pins = []
     for requirement in requirements:
         found = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)(?:,<[0-9.]+)?", requirement)
         if found is None:
             raise ValueError(f"{requirement!r} has no lowest version: write NAME>=VERSION")
-        pins.append(f"{found[1]}=={found[2]}")
+        pins.append(f"{found[1]}=={found[2]}.*")
     return pins
 
 
 def main(arguments: list[str]) -> int:
-    """Install the lowest versions, and run the tests."""
+    """Install the lowest releases, and run the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = floors(project["dependencies"])
     with tempfile.TemporaryDirectory() as folder:
