@@ -97,14 +97,14 @@ def _evidence() -> Iterator[Mutant]:
         yield mutant(f"windows and energy of the {side} only", both, one)
         one = f'    for name, run in (("{side}", {side}),):\n        scores'
         yield mutant(f"scores of the {side} only", both.replace("invalid", "scores"), one)
-    yield mutant("seeds", 'ours, on=["cell_id", "prompt_id", "seed"]', 'ours, on=["cell_id", "prompt_id"]')
+    yield mutant("seeds", 'after, on=["cell_id", "prompt_id", "seed"]', 'after, on=["cell_id", "prompt_id"]')
     yield mutant("metric not scored", "if metric not in run.metrics or scores.is_empty():", "if False:")
     yield mutant("scores without a number", "if len(bad) or len(images):", "if len(images):")
     yield mutant("images without a score", "if len(bad) or len(images):", "if len(bad):")
     yield mutant("failed trials", "    if len(failed):\n", "    if False:\n")
-    yield mutant("windows without joules", "    if len(blank):\n", "    if False:\n")
+    yield mutant("windows without joules", "    if len(without_joules):\n", "    if False:\n")
     likely = "TestComparability"
-    yield mutant("comparability", "if there != here and not", "if False and not")
+    yield mutant("comparability", "if old != new and not", "if False and not")
     yield mutant("declared changes", '.rsplit(".", 1)[-1]} & change', '.rsplit(".", 1)[-1]} & set()')
     for name, keys in (("both systems", "*a, *b"), ("the baseline's", "*a"), ("the candidate's", "*b")):
         if keys != "*a, *b":
@@ -131,18 +131,20 @@ def _decisions() -> Iterator[Mutant]:
         return Mutant(name=name, file=file, old=old, new=new, likely=likely)
 
     yield mutant(
-        "price verdict", "    if worth is not None:\n        if worth.low", "    if False:\n        if worth.low"
+        "price verdict", "    if benefit is not None:\n        if benefit.low", "    if False:\n        if benefit.low"
     )
-    yield mutant("price passes by its value", "worth.low is not None and worth.low >= 0", "worth.value >= 0")
+    yield mutant("price passes by its value", "benefit.low is not None and benefit.low >= 0", "benefit.value >= 0")
     yield mutant(
-        "price never fails", "worth.high is not None and worth.high < 0 and not unsure_session else", "False else"
+        "price never fails", "benefit.high is not None and benefit.high < 0 and not session_unknown else", "False else"
     )
-    yield mutant("price fails across sessions", "worth.high < 0 and not unsure_session else", "worth.high < 0 else")
+    yield mutant(
+        "price fails across sessions", "benefit.high < 0 and not session_unknown else", "benefit.high < 0 else"
+    )
     yield mutant("price without the scatter of sessions", "if extra else 0.0", "if False else 0.0")
     likely = "TestCounts or TestSmallSamples or test_gate"
     yield mutant("one pair of energy", "if len(energy) < 2 or len(quality) < 2:", "if len(quality) < 2:")
     yield mutant("cells", "or (len(cells) > 1 and any(cell.failed for cell in cells))", "")
-    yield mutant("unknown scatter of sessions", "    if unsure_session:\n", "    if False:\n")
+    yield mutant("unknown scatter of sessions", "    if session_unknown:\n", "    if False:\n")
     yield mutant("known scatter of sessions", 'if config.mode == "stored" else 0.0', "if False else 0.0")
     yield mutant("energy passes by its value", '"pass" if high <= margin', '"pass" if value <= margin')
     yield mutant("quality passes by its value", "low >= -margin", "value >= -margin")
@@ -174,12 +176,12 @@ def _decisions() -> Iterator[Mutant]:
         'units = window_units(baseline, candidate).with_columns(unit="prompt_id")',
     )
     yield mutant("provenance of the baseline", "provenances(baseline, candidate)", "provenances(candidate)")
-    yield mutant("identity of any number", "len(both) == len(one) and ", "")
-    yield mutant("identity without a look", 'bool((both["sha256"] == both["sha256_candidate"]).all())', "True")
-    yield mutant("identity without digests", ' or one["sha256"].null_count()', "")
+    yield mutant("identity of any number", "len(joined) == len(before) and ", "")
+    yield mutant("identity without a look", 'bool((joined["sha256"] == joined["sha256_candidate"]).all())', "True")
+    yield mutant("identity without digests", ' or before["sha256"].null_count()', "")
     file, likely = f"{GATING}/__init__.py", "TestMissing or TestSmallSamples or test_gate"
     yield mutant("the gate's error", "    require_resolvable(verdict)\n", "")
-    yield mutant("evidence", "    if found.blocking:\n", "    if False:\n")
+    yield mutant("evidence", "    if findings.blocking:\n", "    if False:\n")
     file = f"{GATING}/records.py"
     for word, code in (("fail", 1), ("inconclusive", 3), ("invalid", 4)):
         yield mutant(f"exit code of {word}", f'"{word}": {code}', f'"{word}": 0')

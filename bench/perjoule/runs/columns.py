@@ -33,7 +33,7 @@ TRIAL_COLUMNS: dict[str, Any] = {
     "boundary": pl.String,
     "provenance": pl.String,
     "method": pl.String,
-    # what was metered, see MeteredDevice, and how busy the machine was, see MachineLoad
+    # the measured device, see MeteredDevice, and the load of the machine, see MachineLoad
     "device": pl.String,
     "device_digest": pl.String,
     "power_limit_w": pl.Float64,
@@ -60,7 +60,7 @@ IMAGE_COLUMNS: dict[str, Any] = {
     "file": pl.String,
     "sha256": pl.String,
 }
-# a finished trial, and how many images its window drew
+# condition for a finished trial, and the number of images that its window drew
 FINISHED = pl.col("failure").is_null()
 DRAWN = pl.col("image_count") * pl.col("iterations")
 SCORE_COLUMNS: dict[str, Any] = {
@@ -77,7 +77,7 @@ POWER_COLUMNS: dict[str, Any] = {
     "t_s": pl.Float64,
     "power_w": pl.Float64,
     "source": pl.String,
-    # so that a replay of the trace is branded as what it was
+    # so that a replay of the trace keeps its provenance
     "boundary": pl.String,
     "provenance": pl.String,
 }

@@ -1,4 +1,4 @@
-"""The system under test, and the part of it that must agree before two runs may be compared."""
+"""Describes the system under test, and the part of it that must agree if two runs are compared."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _PACKAGES = (
 
 
 def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], command: list[str]) -> dict[str, Any]:
-    """Everything that can change an energy or an image, for `environment.json`.
+    """Return everything that can change an energy or an image, for `environment.json`.
 
-    `comparability` holds the keys whose difference makes joules incomparable; `comparability_key` is its digest.
+    `comparability` contains the keys whose difference makes joules incomparable; `comparability_key` is its digest.
     """
     system = system_of(meter)
-    packages = {name: found for name in _PACKAGES if (found := _version(name))}
+    packages = {name: installed for name in _PACKAGES if (installed := _version(name))}
     comparability = {
         **system,
         "models": model_digests,
@@ -54,7 +54,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     record: dict[str, Any] = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "perjoule": __version__,
-        # a board that was asked for by its UUID is named as the meter names it
+        # a UUID on the command line is replaced by the meter's name for the board
         "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
         "suite": suite.name,
         "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
@@ -67,7 +67,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "packages": packages,
-        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        # uncommitted changes are not recorded: to find them, git may run programs that the folder configures
         "commit": checked_out_commit(Path()),
         "comparability": comparability,
         "comparability_key": key,
@@ -77,10 +77,10 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:
-    """What joules of this meter are of: the keys that must agree before two of its readings may be compared.
+    """Return the keys that must agree if two readings of this kind of meter are compared.
 
-    They are about the boards that are measured, not about all boards in the host. A meter of the CPU adds the GPUs that
-    the work may use unmeasured, since how long the CPU works depends on them.
+    They describe the measured boards, not all boards in the host. A meter of the CPU adds the visible GPUs, because the
+    work may use them unmeasured, and the CPU time depends on them.
     """
     boards = meter.describe() if isinstance(meter, BaseMeter) else ()
     kind = meter.name.split(":")[0]
@@ -97,18 +97,18 @@ def system_of(meter: EnergyMeter) -> dict[str, Any]:
 
 
 def gpu_name() -> str | None:
-    """Name of the first NVIDIA GPU; None without one, or if its name is unknown."""
+    """Return the name of the first NVIDIA GPU; None if there is none or its name is unknown."""
     gpus = nvidia_gpus()
     return gpus[0]["name"] if gpus else None
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:
-    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what is unknown."""
+    """Return name, digest, driver, memory and power limit of each NVIDIA GPU; None for unknown values."""
     return describe_gpus()
 
 
 def _scrubbed(value: Any) -> Any:
-    """The same with boards named by digests wherever a text holds a UUID: the record is shared."""
+    """Replace UUIDs in all texts by digests, because the record is shared."""
     if isinstance(value, str):
         return without_uuids(value)
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""The shape of `environment.json`: what readers of a run rely on, checked once where the file is read.
+"""Schema of `environment.json`: the keys that readers of a run use, checked once when the file is read.
 
-Every key may be absent, as in runs of earlier versions and in imported ones; further keys stay as they are.
+Every key may be absent, e.g. in runs of earlier versions and in imported ones; further keys stay as they are.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
-    """The meter that was taken."""
+class MeterRecord:
+    """The meter of the run."""
 
     name: str | None = None
     why: str | None = None
@@ -23,8 +23,8 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """A prompt that a text encoder cut."""
+class CutRecord:
+    """A prompt that a text encoder cut off."""
 
     encoder: str
     limit: int
@@ -35,18 +35,18 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What became of the prompts of a variant."""
+class PromptFindingsRecord:
+    """Parts of prompts without effect, for one variant."""
 
     variant: str
     prompts: int
-    cuts: list[Cut]
+    cuts: list[CutRecord]
     negative_prompt_ignored: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparability:
-    """What must agree before two runs may be compared; further keys are compared as they are."""
+    """Keys that must agree if two runs are compared; further keys are compared unchecked."""
 
     device: str | list[str] | None = None
     models: dict[str, str] | None = None
@@ -54,20 +54,20 @@ class Comparability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRecord:
-    """The keys that are read again."""
+    """Keys of `environment.json` that perjoule reads."""
 
     created_utc: str | None = None
     perjoule: str | None = None
     suite: str | None = None
     command: list[str] | None = None
-    meter: Meter | None = None
+    meter: MeterRecord | None = None
     models: dict[str, str] | None = None
     packages: dict[str, str] | None = None
     commit: str | None = None
     comparability: Comparability | None = None
     comparability_key: str | None = None
     not_loaded: dict[str, str] | None = None
-    prompt_findings: list[Findings] | None = None
+    prompt_findings: list[PromptFindingsRecord] | None = None
     prompts_jsonl_sha256: str | None = None
     suite_folder: str | None = None
     imported_from: str | None = None
@@ -82,10 +82,10 @@ def _reader() -> TypeAdapter[EnvironmentRecord]:
 
 
 def checked(record: Any) -> dict[str, Any]:
-    """The record itself, with further keys.
+    """Return the record, including further keys.
 
     Raises:
-        ValidationError: If a key that is read again has another type (pydantic's; names the key).
+        ValidationError: If a key that perjoule reads has another type (from pydantic; names the key).
     """
     _reader().validate_python(record)
     return dict(record)

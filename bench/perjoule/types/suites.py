@@ -155,7 +155,7 @@ class Variant:
 
     @property
     def family_name(self) -> str:
-        """The family; the variant alone where none is stated."""
+        """The family; by default the name of the variant."""
         return self.family or self.name
 
 

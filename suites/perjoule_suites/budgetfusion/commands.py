@@ -52,7 +52,7 @@ def collect(
     from perjoule_suites.budgetfusion.curves import curves_of
 
     prepared = prepare(suite, limit)
-    done = pipeline.run(
+    run = pipeline.run(
         prepared,
         out=out or pipeline.default_out(prepared.suite),
         meter_name=meter,
@@ -60,10 +60,10 @@ def collect(
         command=["perjoule", *sys.argv[1:]],
         reporter=TerminalReporter(quiet=quiet),
     )
-    curves = curves_of(done)
-    found = {
+    curves = curves_of(run)
+    summary = {
         "schema": 1,
-        "run": str(done.path),
+        "run": str(run.path),
         "prompts": len(curves.prompts),
         "seeds": len(curves.seeds),
         "grid": list(curves.grid),
@@ -72,7 +72,7 @@ def collect(
         "collected_j": curves.collected_j,
         "energy_per_image": asdict(curves.cost),
     }
-    _say(found, as_json)
+    _say(summary, as_json)
 
 
 @app.command()
@@ -118,14 +118,14 @@ def train(
             on_epoch=lambda epoch, loss: bar.update(epoch + 1, f"validation loss {loss:.3f}"),
         )
     predictor.save_pretrained(out)
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "schema": 1,
         "predictor": str(out),
         "validation_r_squared": fit.r_squared,
         "epoch": fit.epoch,
         "collected_j": curves.collected_j,
     }
-    _say(found | training.pays_after(predictor), as_json)
+    _say(summary | training.pays_after(predictor), as_json)
 
 
 @app.command()
@@ -154,21 +154,21 @@ def evaluate(
     from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
 
     loaded = load_run(run)
-    found = evaluate_run(loaded, metric=metric, at_steps=at_steps)
+    study = evaluate_run(loaded, metric=metric, at_steps=at_steps)
     if figures is not None:
         from perjoule_suites.budgetfusion.figures import draw_all
 
-        found["figures"] = [str(file) for file in draw_all(loaded, figures, metric)]
+        study["figures"] = [str(file) for file in draw_all(loaded, figures, metric)]
     if as_json:
-        _say(found, as_json)
+        _say(study, as_json)
         return
     typer.echo(
-        f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}"
+        f"{study['metric']}, {study['prompts']} prompts × {study['seeds']} seeds, {', '.join(study['provenance'])}"
     )
     for basis, title in (("as_run", "as run"), ("full_batches", "if equal steps always filled a batch")):
         typer.echo(f"\n{title}:")
-        for one in found[basis]["comparisons"]:
-            typer.echo(f"  {one['test']} against {one['anchor']}: {_saving(one)}")
+        for comparison in study[basis]["comparisons"]:
+            typer.echo(f"  {comparison['test']} against {comparison['anchor']}: {_saving(comparison)}")
 
 
 @app.command()
@@ -189,30 +189,30 @@ def predict(
     from perjoule_suites.budgetfusion.predictor import StepPredictor
 
     loaded = StepPredictor.from_pretrained(predictor)
-    own = loaded.config
-    if own.peek:
+    config = loaded.config
+    if config.peek:
         raise UsageError(
             f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
-    asked = loaded.with_rule(
-        rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor
+    with_rule = loaded.with_rule(
+        rule or config.rule, metric or config.metric, config.level if level is None else level, where=predictor
     )
-    steps = asked.steps_for(prompts)
+    steps = with_rule.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):
             typer.echo(f"{n}\t{prompt}")
         return
-    forecast = asked.curves_for(prompts)
+    forecast = with_rule.curves_for(prompts)
     rows = [
         {
             "prompt": prompt,
             "steps": n,
-            "energy_j": own.base_j + own.step_j * n,
+            "energy_j": config.base_j + config.step_j * n,
             "curves": {m: [round(float(v), 6) for v in forecast.of(m)[i]] for m in forecast.metrics},
         }
         for i, (n, prompt) in enumerate(zip(steps, prompts, strict=True))
     ]
-    energy = {"provenance": own.provenance, "boundary": own.boundary}
+    energy = {"provenance": config.provenance, "boundary": config.boundary}
     _say({"schema": 1, "grid": [int(n) for n in forecast.grid], "energy": energy, "predictions": rows}, as_json)
 
 
@@ -225,18 +225,19 @@ def _looking(variant: Any, peek: int) -> Any:
     return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
 
 
-def _saving(one: dict[str, Any]) -> str:
-    saving = one["saving"]
+def _saving(comparison: dict[str, Any]) -> str:
+    saving = comparison["saving"]
     if saving["value"] is None:
-        return str(one["reason"])
+        return str(comparison["reason"])
     low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving["low"], saving["high"]))
-    return f"{100 * saving['value']:.1f} % less energy [{low}, {high}] at {one['metric']} {one['at_quality']:.4g}"
+    at = f"{comparison['metric']} {comparison['at_quality']:.4g}"
+    return f"{100 * saving['value']:.1f} % less energy [{low}, {high}] at {at}"
 
 
-def _say(found: dict[str, Any], as_json: bool) -> None:
+def _say(content: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(content)
         return
-    for key, value in found.items():
+    for key, value in content.items():
         if key != "schema":
             typer.echo(f"{key.replace('_', ' ')}: {value}")

@@ -146,10 +146,10 @@ def _steps(run: Run, grid: Grid) -> Array:
     )  # fmt: skip
     rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
     columns = {cell: i for i, cell in enumerate(grid.cells)}
-    found = np.full(grid.energy_j.shape, np.nan)
+    steps = np.full(grid.energy_j.shape, np.nan)
     for image in run.images.join(places, on=["prompt_id", "seed"]).iter_rows(named=True):
-        found[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
-    return found
+        steps[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
+    return steps
 
 
 def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> dict[str, Any]:
@@ -197,8 +197,8 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
             ladder = arms.curve(anchor, metric)
             comparisons.append(_compare(curve, ladder, metric, at))
             if test in adaptive and arms.images_apart:
-                found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
-                captured.append({"test": test, "anchor": anchor, **asdict(found)})
+                gain = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
+                captured.append({"test": test, "anchor": anchor, **asdict(gain)})
                 if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
                     comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
     for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
@@ -213,7 +213,7 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
                 at = _held(arms, test, metric, at_steps)
                 comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
     return {
-        "comparisons": [asdict(one) for one in comparisons],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
         "headroom": captured,
         "arms": [_arm(arms, n, ladders, metric) for n in adaptive + controls],
     }
@@ -264,14 +264,14 @@ def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
 def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
     """Return the saving at the quality `at`; an arm of one rung is compared at its own quality."""
     at_quality = at if test.rungs > 1 else None
-    found = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
+    saving = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
     return Comparison(
         test=test.name,
         anchor=anchor.name,
         metric=metric,
-        at_quality=found.at,
-        saving=found.estimate,
-        reason=found.reason,
+        at_quality=saving.at,
+        saving=saving.estimate,
+        reason=saving.reason,
     )
 
 
@@ -318,10 +318,10 @@ def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> 
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
     groups = None if full.groups is None else full.groups[:, [place]]
-    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
+    level = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
     ladder = arms.curve(anchor, metric)
-    gain = iso_energy_gain(one, ladder, resamples=RESAMPLES)
-    saving = iso_quality_saving(one, ladder, resamples=RESAMPLES)
+    gain = iso_energy_gain(level, ladder, resamples=RESAMPLES)
+    saving = iso_quality_saving(level, ladder, resamples=RESAMPLES)
     return {
         "gain_at_equal_energy": asdict(gain.estimate),
         "gain_reason": gain.reason,

@@ -65,7 +65,7 @@ def test_a_baseline_writes_no_file_but_its_own(root, run, tmp_path, capsys, name
     record["files"][name.format(absolute=tmp_path / "planted")] = "planted"
     rewrite(path, record)
     before = snapshot(tmp_path)
-    with pytest.raises(RunError, match="which no baseline does: it was not written by perjoule; delete it"):
+    with pytest.raises(RunError, match="not a baseline that perjoule wrote; delete it"):
         load("main", tmp_path / "a" / "b" / "run", root)
     for arguments in (
         ["gate", "--baseline", "main", "--candidate", str(run.path)],

@@ -109,12 +109,12 @@ def test_an_interval_beyond_the_margin_is_not_said_to_contain_it(tmp_path: Path)
     assert (found.verdict, found.energy.outcome) == ("inconclusive", "inconclusive")
     assert (found.energy.change.low or 0) > 0.05
     (reason,) = found.reasons
-    assert reason.startswith("energy: the whole interval is worse than the margin, but one of 2 tests")
+    assert reason.startswith("energy: the whole interval is worse than the margin, but each of 2 tests")
 
 
 def test_a_margin_below_the_detectable_effect_is_a_config_error(tmp_path: Path) -> None:
     base, candidate = runs(tmp_path)
-    with pytest.raises(UsageError, match=r"below the minimal detectable effect .* Take about \d+ prompts"):
+    with pytest.raises(UsageError, match=r"below the minimal detectable effect .* Use about \d+ prompts"):
         gate(base, candidate, config=GateConfig(margin_quality=1e-4))
 
 
@@ -141,7 +141,7 @@ def test_a_stored_baseline_cannot_fail_on_energy_without_the_scatter_of_sessions
 def test_prompts_do_not_make_up_for_the_scatter_between_sessions(tmp_path: Path) -> None:
     base, candidate = runs(tmp_path)
     for session_sd in (0.03, 0.04):
-        with pytest.raises(UsageError, match="No number of prompts makes up for the scatter between sessions"):
+        with pytest.raises(UsageError, match="More prompts do not reduce the variation between sessions"):
             gate(base, candidate, config=GateConfig(mode="stored", session_sd=session_sd))
 
 
@@ -155,7 +155,7 @@ def test_the_number_of_prompts_asked_for_resolves_the_margin(tmp_path: Path) -> 
     config = GateConfig(mode="stored", session_sd=np.sqrt(between / 2), margin_energy=margin)
     with pytest.raises(UsageError) as caught:
         gate(base, candidate, config=config)
-    asked = int(re.findall(r"Take about (\d+) prompts", str(caught.value))[0])
+    asked = int(re.findall(r"Use about (\d+) prompts", str(caught.value))[0])
     effect, one_less = (np.expm1(z * np.sqrt(sd**2 / n + between)) for n in (asked, asked - 1))
     assert effect <= margin < one_less
 
@@ -266,12 +266,12 @@ class TestNeverExitZero:
         scores.with_columns(value=pl.when(pl.col("index") < 3).then(float("nan")).otherwise(pl.col("value"))).drop(
             "index"
         ).write_parquet(file)
-        self.check(base, load_run(candidate.path), capsys, 4, "candidate lacks score q: 3 images have no number")
+        self.check(base, load_run(candidate.path), capsys, 4, "candidate lacks score q: 3 images have no score")
 
     def test_empty_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         base, candidate = runs(tmp_path)
         empty = without(candidate, pl.lit(False), "trials", "scores", "images")
-        self.check(base, empty, capsys, 4, "the candidate holds no finished trial")
+        self.check(base, empty, capsys, 4, "the candidate has no finished trial")
 
     def test_what_else_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         base, candidate = runs(tmp_path)

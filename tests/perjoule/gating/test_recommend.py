@@ -71,14 +71,14 @@ class TestSafe:
         path = str(run.path)
         code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
         assert (code, out) == (4, "")
-        assert "no cell keeps q 0.9 with its whole 95 % interval" in err
-        assert "by its point estimate one-002 does, which has 0.91 [0.8" in err
+        assert "no cell meets q 0.9 with its whole 95 % interval" in err
+        assert "one-002 does with its point estimate and has 0.91 [0.8" in err
         code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
         assert code == 0
         assert "no point keeps it with its whole 95 % interval" in out
         code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
         assert code == 4
-        assert "no cell keeps 1.01 J with its whole 95 % interval" in err
+        assert "no cell meets 1.01 J with its whole 95 % interval" in err
 
     def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(prompts=1, seeds=1), tmp_path)
@@ -141,5 +141,5 @@ def test_a_run_without_a_trial_has_nothing_to_recommend(tmp_path: Path) -> None:
     for name in ("trials", "images", "scores", "points"):
         file = run.path / f"{name}.parquet"
         pl.read_parquet(file).clear().write_parquet(file)
-    with pytest.raises(RunError, match="holds no trial"):
+    with pytest.raises(RunError, match="has no trials"):
         recommend(Run(path=run.path), min_quality=0.5)

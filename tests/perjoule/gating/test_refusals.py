@@ -109,7 +109,7 @@ class TestInvalidWindows:
         text = "W260: 1 other compute process on the board"
         found = gate(*of(pair, side, lambda run: marked(run, text, 5)), config=WIDE)
         assert found.verdict == "pass"
-        assert f"{side}: 5 of 100 windows are disturbed and in the numbers: {text}" in found.notes
+        assert f"{side}: 5 of 100 windows were disturbed but are included, e.g. {text}" in found.notes
         refused(of(pair, side, lambda run: marked(run, text, 6)), f"{side}: 6 of 100 windows")
 
     def test_every_code_was_considered(self) -> None:
@@ -141,7 +141,9 @@ class TestMissing:
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_no_energy_is_zero(self, pair: tuple[Run, Run], side: str, energy: float) -> None:
         low = pl.when(pl.int_range(pl.len()) == 3).then(energy).otherwise(pl.col("energy_j")).alias("energy_j")
-        refused(of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 windows of zero or negative")
+        refused(
+            of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 windows have zero or negative"
+        )
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_a_failed_trial(self, pair: tuple[Run, Run], side: str) -> None:
@@ -154,7 +156,7 @@ class TestMissing:
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_all_trials_failed(self, pair: tuple[Run, Run], side: str) -> None:
         failed = of(pair, side, lambda run: rewrite_table(run, "trials", pl.lit("out of memory").alias("failure")))
-        refused(failed, f"the {side} holds no finished trial")
+        refused(failed, f"the {side} has no finished trial")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -170,7 +172,7 @@ class TestMissing:
                 pl.when(row).then(pl.lit("no memory")).otherwise(pl.col("reason_unscored")).alias("reason_unscored"),
             ),
         )
-        refused(edited, f"{side} lacks score q: 1 images have no number; the commonest reason: no memory")
+        refused(edited, f"{side} lacks score q: 1 images have no score; most frequent reason: no memory")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_an_image_without_a_row_of_scores(self, pair: tuple[Run, Run], side: str) -> None:
@@ -179,14 +181,14 @@ class TestMissing:
             pl.read_parquet(file)[1:].write_parquet(file)
             return load_run(run.path)
 
-        refused(of(pair, side, drop), f"{side} lacks score q: 1 images have no number")
+        refused(of(pair, side, drop), f"{side} lacks score q: 1 images have no score")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_the_metric(self, pair: tuple[Run, Run], side: str) -> None:
         other = pl.lit("other").alias("metric")
         refused(of(pair, side, lambda run: rewrite_table(run, "scores", other)), f"{side} lacks metric q")
         unknown = of(pair, side, lambda run: rewrite(run, "metrics.json", lambda m: m.update(metrics=[])))
-        refused(unknown, f"{side} lacks metric q: scored are: none")
+        refused(unknown, f"{side} lacks metric q: scored metrics: none")
 
     def test_a_cell_and_a_prompt(self, tmp_path: Path) -> None:
         base = imported(table(**HUNDRED), tmp_path, "base")
@@ -202,12 +204,12 @@ class TestMissing:
         more = imported(table(**HUNDRED | {"ladder": (4, 16, 32), "prompts": 60}), tmp_path, "more")
         found = gate(base, more, config=WIDE)
         assert found.verdict == "pass"
-        assert "cells of the candidate alone are not judged: ladder-032" in found.notes
+        assert "cells that only the candidate has are not judged: ladder-032" in found.notes
         assert [cell.cell_id for cell in found.cells] == ["ladder-004", "ladder-016"]
 
     def test_one_prompt_is_too_few(self, tmp_path: Path) -> None:
         one = imported(table(**HUNDRED | {"prompts": 1}), tmp_path, "one")
-        refused((one, one), "2 pairs are the least", "quality in 1 prompts")
+        refused((one, one), "needs at least 2 pairs", "quality has 1 (prompts)")
 
 
 # another value of each field of a variant
@@ -529,7 +531,7 @@ class TestCounts:
     def test_one_group_is_no_sample(self, pair: tuple[Run, Run]) -> None:
         """All prompts in one window: 50 copies of one ratio are not 50 observations."""
         both = tuple(self.windows(run, 50) for run in pair)
-        refused((both[0], both[1]), "energy can be paired in 1 ", "quality in 50 prompts")
+        refused((both[0], both[1]), "energy has 1 ", "quality has 50 (prompts)")
 
     def test_n_needed_is_in_prompts(self, tmp_path: Path) -> None:
         base = imported(table(**HUNDRED, factor=1.0), tmp_path, "base")

@@ -62,7 +62,7 @@ def test_windows_put_together_differently_have_coarser_groups(
 def test_all_prompts_in_one_window_group_are_no_evidence_on_energy(tmp_path: Path) -> None:
     found = gate(*runs(tmp_path, (64, 64)), config=CONFIG)
     assert (found.verdict, found.exit_code) == ("invalid", 4)
-    assert "energy can be paired in 1 (prompts, or groups of prompts that share windows)" in found.reasons[0]
+    assert "energy has 1 (prompts, or groups of prompts that share windows)" in found.reasons[0]
     assert "protocol.images_per_window" in found.reasons[0]
 
 

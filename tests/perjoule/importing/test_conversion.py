@@ -171,7 +171,7 @@ class TestRecommend:
         run = imported(table(prompts=8), tmp_path)
         code, out, err = call("recommend", str(run.path), "--min-quality", "9", capsys=capsys)
         assert (code, out) == (4, "")
-        assert "no cell reaches q 9: they lie between" in err
+        assert "no cell reaches q 9: the values lie between" in err
         assert call("recommend", str(run.path), capsys=capsys)[0] == 2
         assert call("recommend", str(run.path), "--max-joules", "1", "--min-quality", "1", capsys=capsys)[0] == 2
 

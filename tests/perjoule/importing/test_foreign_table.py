@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.importing.conversion import import_table
-from perjoule.importing.foreign_table import read_table
+from perjoule.importing.reading import read_table
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import frontier
 from perjoule.types import PROVENANCES, weakest

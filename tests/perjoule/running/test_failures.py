@@ -293,10 +293,12 @@ def test_a_dead_context_ends_the_run_in_words(tmp_path: Path, where: str) -> Non
     run = load_run(tmp_path / "run")
     assert run.trials["failure"].is_not_null().to_list() == [False, False, True]
     # the trial that killed the device is not tried again, so that the rest gets done
-    whole = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT))
+    whole = go(suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT))
     assert whole.trials["failure"].is_not_null().sum() == 1
     assert whole.trials.height == 6
-    again = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    again = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert again.trials["failure"].null_count() == 6
 
 
@@ -409,9 +411,11 @@ def test_resume_leaves_failed_trials_and_retry_failed_does_them_again(tmp_path: 
     suite = one_by_one()
     whole = go(suite, fresh(tmp_path / "whole", suite))
     go(suite, fresh(tmp_path / "run", suite), on_dogs(ValueError("once")))
-    kept = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT))
+    kept = go(suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT))
     assert kept.trials["failure"].is_not_null().sum() == 2
-    again = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    again = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert again.trials["failure"].null_count() == 6
     assert hashes(again) == hashes(whole)
     assert sorted(again.trials["trial_id"]) == sorted(whole.trials["trial_id"])
@@ -433,7 +437,9 @@ def test_trials_without_joules_are_done_again_too_and_stay_spent(tmp_path: Path)
     writer.finish()
     before = load_run(tmp_path / "run").trials
     assert before["energy_j"].null_count() == 1
-    run = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    run = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert run.trials["energy_j"].null_count() == 0
     assert run.trials.height == 6
 
@@ -462,7 +468,11 @@ def test_what_a_failed_attempt_cost_stays_on_the_account(tmp_path: Path) -> None
     assert failed["energy_j"].to_list() == pytest.approx([POWER_W * 100.0] * 2)
     spending = Spending(Budget(max_joules=1_000.0), VirtualClock().now)
     with pytest.raises(BudgetSpent, match="J are spent"):
-        go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True), spending=spending)
+        go(
+            suite,
+            RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True),
+            spending=spending,
+        )
 
 
 def test_a_fix_may_bring_back_a_variant_that_was_not_loaded(tmp_path: Path) -> None:
@@ -470,10 +480,10 @@ def test_a_fix_may_bring_back_a_variant_that_was_not_loaded(tmp_path: Path) -> N
     before = {"comparability": {"device": "fake", "models": {"m": "1"}}, "not_loaded": {"w-001": "torn"}}
     after = {"comparability": {"device": "fake", "models": {"m": "1", "other": "2"}}, "not_loaded": {}}
     RunWriter.create(tmp_path / "run", suite, PROMPTS, before).close()
-    RunWriter.resume(tmp_path / "run", suite, after).close()
+    RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), after).close()
     changed = {"comparability": {"device": "fake", "models": {"m": "3", "other": "2"}}, "not_loaded": {}}
     with pytest.raises(RunError, match="models was"):
-        RunWriter.resume(tmp_path / "run", suite, changed)
+        RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), changed)
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------

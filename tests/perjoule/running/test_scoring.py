@@ -113,7 +113,7 @@ def test_other_weights_or_options_do_not_go_on(run):
     suite = replace(run.suite, metrics=Metrics(primary="x", names=("x",), options={"counting": {"k": 1}}))
     run.__dict__["suite"] = suite
     (changed,) = open_work(run, images, [Counting()])
-    assert [len(w.kept) for w in (same, other, changed)] == [5, 0, 0]
+    assert [len(w.stored) for w in (same, other, changed)] == [5, 0, 0]
 
 
 def test_what_was_finished_is_scored_anew(run):

@@ -62,7 +62,7 @@ class Pool:
     def run(self, path: Path, count: int = 2, budget: Budget | None = None) -> Run:
         resume = path.exists()
         writer = (
-            RunWriter.resume(path, SUITE, ENVIRONMENT)
+            RunWriter.resume(path, SUITE, make_plan(SUITE, PROMPTS), ENVIRONMENT)
             if resume
             else RunWriter.create(path, SUITE, PROMPTS, ENVIRONMENT)
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_minimal_suite_gets_its_defaults() -> None:
         (
             "[protocol]",
             "[protocol]\nbatch_size = 4\nimages_per_window = 3",
-            ["protocol.images_per_window = 3", "at least the largest batch, 4"],
+            ["protocol.images_per_window = 3", "at least the largest batch (4)"],
         ),
         ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
         (
@@ -147,6 +148,9 @@ def test_writing_and_reading_a_suite_changes_nothing(
     again = load_suite(file)
     assert again == suite
     assert suite_digest(again) == suite_digest(suite)
+    # a run can be resumed after title or description were reworded, but not with other settings
+    assert suite_digest(replace(suite, title="Reworded", description="Reworded.")) == suite_digest(suite)
+    assert suite_digest(replace(suite, protocol=replace(suite.protocol, batch_size=2))) != suite_digest(suite)
 
 
 def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
