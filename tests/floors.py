@@ -3,8 +3,8 @@
     python -m tests.floors [PYTEST ARGUMENTS]        or: tox -e floors
 
 Makes a virtual environment with the last patch of the lowest release of each requirement of the base package (e.g.
-1.24.* for >=1.24; no torch), and runs the tests of what needs no more than these: reading runs, statistics, gates, meters, imports. Takes a few minutes and a
-network, so it runs weekly and not with every change.
+1.24.* for >=1.24; no torch), and runs the tests of what needs no more than these: reading runs, statistics, gates,
+meters, imports. Takes a few minutes and a network, so it runs weekly and not with every change.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+
 from tests.floors import ROOT, floors
 
 
@@ -13,7 +14,9 @@ def test_every_requirement_has_a_lowest_version() -> None:
     assert "polars==1.24.*" in pins  # joins with nulls_equal
 
 
-@pytest.mark.parametrize("requirement", ["polars", "polars==1.24", "polars<2", "polars>1.24", "polars>=1.24; extra == 'x'"])
+@pytest.mark.parametrize(
+    "requirement", ["polars", "polars==1.24", "polars<2", "polars>1.24", "polars>=1.24; extra == 'x'"]
+)
 def test_a_requirement_without_a_lowest_version_is_refused(requirement: str) -> None:
     with pytest.raises(ValueError, match="has no lowest version: write NAME>=VERSION"):
         floors([requirement])

@@ -153,17 +153,17 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Keep other processes off the board while it is measured.",
     ),
     "W261": Explanation(
-        meaning="The board slowed itself down inside the window (heat, power brake, hardware slowdown, sync boost). Runs "
-        "of earlier versions also have it for the power cap, which is normal under load.",
+        meaning="The board slowed itself down inside the window (heat, power brake, hardware slowdown, sync boost). "
+        "Runs of earlier versions also have it for the power cap, which is normal under load.",
         consequence="The joules are correct, but the board was slowed down: other machines may give other values.",
         remedy="Cool the board, and check its power supply.",
     ),
     "W262": Explanation(
-        meaning="The SM clock differed by more than a tenth between cells of a run (in runs of earlier versions: inside a "
-        "window).",
+        meaning="The SM clock differed by more than a tenth between cells of a run (in runs of earlier versions: "
+        "inside a window).",
         consequence="A part of the difference between these cells may be that of the clocks.",
-        remedy="If the load of the cells does not explain it, set interleave = true, cool the board, or lock the clocks "
-        "(`nvidia-smi -lgc`).",
+        remedy="If the load of the cells does not explain it, set interleave = true, cool the board, or lock the "
+        "clocks (`nvidia-smi -lgc`).",
     ),
     "W263": Explanation(
         meaning="The power limit of the board was changed while it was measured.",

@@ -7,6 +7,8 @@ not ignored, but raises a `SuiteError`.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ _RESERVED = frozenset(
         "negative_pooled_prompt_embeds",
     }
 )  # fmt: skip
+
+_KERNELS = {
+    "math": "MATH",
+    "flash": "FLASH_ATTENTION",
+    "efficient": "EFFICIENT_ATTENTION",
+    "cudnn": "CUDNN_ATTENTION",
+}
 
 
 def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
@@ -173,6 +182,26 @@ def _set_runtime(pipeline: Any, variant: Variant, where: str) -> None:
     if runtime.compile:
         # the function and not the module, so that the hooks that count and time stay outside the graph
         network.forward = torch.compile(network.forward, mode=runtime.compile)
+    if runtime.attention:
+        network.forward = _with_kernel(network.forward, runtime.attention)
+
+
+def _with_kernel(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Let a denoiser's forward use only one kernel of scaled_dot_product_attention.
+
+    Not the whole pipeline: the VAE has one head of 512 channels, and text encoders have masks, which some kernels do
+    not support.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kernel = getattr(SDPBackend, _KERNELS[name])
+
+    @wraps(forward)
+    def restricted(*args: Any, **kwargs: Any) -> Any:
+        with sdpa_kernel([kernel]):
+            return forward(*args, **kwargs)
+
+    return restricted
 
 
 def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:

@@ -24,7 +24,7 @@ _PLATFORMS = [
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
 ]
 _EXTRAS = "run,metrics,deepcache"
-_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 64 * 2**20}]
+_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 64 * 2**20}]
 
 
 def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) -> int:

@@ -78,9 +78,9 @@ def describe_nvml(nvml: Any = None) -> list[Board]:
 
 
 def describe_gpus(nvml: Any = None) -> list[dict[str, Any]]:
-    """Return name, digest, driver, memory, power limit and modes of each NVIDIA GPU of the host; empty without a driver.
+    """Return name, digest, driver, memory, power limit and modes of each NVIDIA GPU of the host.
 
-    Values that a board does not report are None.
+    Empty without a driver. Values that a board does not report are None.
     """
     clock = SystemClock()
     try:

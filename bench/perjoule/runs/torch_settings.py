@@ -38,9 +38,7 @@ def torch_settings() -> dict[str, Any]:
         "float32_matmul_precision": torch.get_float32_matmul_precision,
         "tf32_matmul": lambda: torch.backends.cuda.matmul.allow_tf32,
         "tf32_cudnn": lambda: torch.backends.cudnn.allow_tf32,
-        "fp16_reduced_precision_reduction": (
-            lambda: torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
-        ),
+        "fp16_reduced_precision_reduction": (lambda: torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
         "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
         "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,

@@ -72,8 +72,8 @@ class Runtime:
 
     Attributes:
         compile: Mode of `torch.compile` for the denoiser; empty for none.
-        attention: The one kernel of `torch.nn.functional.scaled_dot_product_attention` that may be used; empty leaves
-            the choice to PyTorch.
+        attention: The one kernel of `torch.nn.functional.scaled_dot_product_attention` that the denoiser may use; empty
+            leaves the choice to PyTorch.
         channels_last: Memory format of UNet and VAE.
         vae_tiling: Decode in tiles.
         vae_slicing: Decode image by image.

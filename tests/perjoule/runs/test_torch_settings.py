@@ -22,7 +22,9 @@ def test_settings_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_loaded_for_a_run_without_torch() -> None:
-    code = "import sys; from perjoule.runs.torch_settings import torch_settings as s; print(*s(), 'torch' in sys.modules)"
+    code = (
+        "import sys; from perjoule.runs.torch_settings import torch_settings as s; print(*s(), 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["variables", "False"]
 

@@ -24,7 +24,9 @@ def run_of(clocks: dict[str, list[tuple[int, int] | None]], capped: frozenset[st
                 sm_clock_mhz=clock,
                 throttle_reasons=POWER_CAP if cell in capped else 0,
             )
-            devices.append((trial, DeviceEnergy(device="board-1", energy_j=1.0, uncertainty_j=0.1, conditions=conditions)))
+            devices.append(
+                (trial, DeviceEnergy(device="board-1", energy_j=1.0, uncertainty_j=0.1, conditions=conditions))
+            )
     return SimpleNamespace(windows=pl.DataFrame(rows), devices=devices)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule_suites.budgetfusion import StepPredictor, training
 from perjoule_suites.budgetfusion.curves import Curves
+from perjoule_suites.budgetfusion.network import CurveNet, Shape
 from perjoule_suites.budgetfusion.predictor import _folder, _read, text_encoder_digest
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
@@ -41,6 +43,31 @@ def test_it_comes_back_from_disk_as_it_was(
 
 def test_states_are_those_of_the_pipeline(trained: StepPredictor, generator: DiffusersGenerator) -> None:
     assert torch.equal(trained.states([EASY, HARD]), generator.encode([EASY, HARD])["prompt_embeds"])
+
+
+def test_the_network_moves_to_the_device_of_the_pipeline(
+    trained: StepPredictor, generator: DiffusersGenerator, tmp_path: Path
+) -> None:
+    trained.save_pretrained(tmp_path)
+    pipeline = generator.pipeline
+    elsewhere = SimpleNamespace(
+        tokenizer=pipeline.tokenizer, text_encoder=pipeline.text_encoder, device=torch.device("meta")
+    )
+    moved = StepPredictor.from_pretrained(tmp_path, pipeline=elsewhere)
+    assert {parameter.device.type for parameter in moved.network.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("channels", [0, 4])
+def test_the_network_works_on_a_gpu(channels: int) -> None:
+    """Devices of all intermediate values are followed without a GPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        network = CurveNet(Shape(text_width=8, metrics=2, latent_channels=channels)).eval()
+        latents = torch.zeros(3, channels, 8, 8) if channels else None
+        curves = network(network.read(torch.zeros(3, 5, 8)), torch.arange(1, 3), latents)
+    assert curves.device.type == "cuda"
+    assert curves.shape == (3, 2, 2)
 
 
 def test_another_text_encoder_is_refused_by_digest(trained: StepPredictor) -> None:
