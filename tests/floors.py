@@ -4,7 +4,7 @@
 
 Makes a virtual environment with the last patch of the lowest release of each requirement of the base package (e.g.
 1.24.* for >=1.24; no torch), and runs the tests of what needs no more than these: reading runs, statistics, gates,
-meters, imports. Takes a few minutes and a network, so it runs weekly and not with every change.
+imports. Takes a few minutes and a network, so it runs weekly and not with every change.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# without what needs the packages of metrics
 TESTS = (
     "tests/perjoule/statistics",
     "tests/perjoule/gating",
+    "--ignore=tests/perjoule/gating/test_margins.py",
     "tests/perjoule/importing",
-    "tests/perjoule/meters",
+    "--deselect=tests/perjoule/importing/test_cell_values.py::test_known_metrics_point_the_way_that_ours_do",
+    "--deselect=tests/perjoule/importing/test_cell_values.py::test_a_plan_says_that_an_imported_run_has_no_prices",
     "tests/perjoule/runs",
+    "--ignore=tests/perjoule/runs/test_torch_settings.py",
     "tests/perjoule/suite",
 )
 # what the tests need besides; their versions are not promised
-TEST_PACKAGES = ("hypothesis", "pytest-xdist", "jsonschema")
+TEST_PACKAGES = ("bjontegaard", "hypothesis", "jsonschema", "moocore", "pytest-xdist")
 
 
 def floors(requirements: list[str]) -> list[str]:
@@ -52,7 +56,8 @@ def main(arguments: list[str]) -> int:
         if subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=False).returncode:
             print(f"cannot be installed together: {', '.join(pins)}", file=sys.stderr)
             return 1
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+        options = arguments if any(Path(one).exists() for one in arguments) else [*arguments, *TESTS]
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

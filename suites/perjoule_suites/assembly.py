@@ -7,8 +7,6 @@ not ignored, but raises a `SuiteError`.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -183,25 +181,11 @@ def _set_runtime(pipeline: Any, variant: Variant, where: str) -> None:
         # the function and not the module, so that the hooks that count and time stay outside the graph
         network.forward = torch.compile(network.forward, mode=runtime.compile)
     if runtime.attention:
-        network.forward = _with_kernel(network.forward, runtime.attention)
+        from torch.nn.attention import SDPBackend, sdpa_kernel
 
-
-def _with_kernel(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Let a denoiser's forward use only one kernel of scaled_dot_product_attention.
-
-    Not the whole pipeline: the VAE has one head of 512 channels, and text encoders have masks, which some kernels do
-    not support.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    kernel = getattr(SDPBackend, _KERNELS[name])
-
-    @wraps(forward)
-    def restricted(*args: Any, **kwargs: Any) -> Any:
-        with sdpa_kernel([kernel]):
-            return forward(*args, **kwargs)
-
-    return restricted
+        # not of the whole pipeline: the VAE has one head of 512 channels, and text encoders have masks, which some
+        # kernels do not support
+        network.forward = sdpa_kernel([getattr(SDPBackend, _KERNELS[runtime.attention])])(network.forward)
 
 
 def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:

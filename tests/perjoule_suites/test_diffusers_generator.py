@@ -26,13 +26,14 @@ from perjoule_suites.tiny import sd_tiny
 
 pytestmark = pytest.mark.slow
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where `load` puts pipelines
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(3,), guidance=3.0)
 PROMPTS = ["a large red circle on a white ground", "a blue star above a pink ring on a grey ground"]
 
 
 def bare(prompts: list[str], seeds: list[int], steps: int, guidance: float = 3.0) -> np.ndarray:
     """What one would write by hand."""
-    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32).to(DEVICE)
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(image_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
     pictures = pipe(prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators).images
