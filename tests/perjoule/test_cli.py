@@ -11,31 +11,15 @@ from pathlib import Path
 import pytest
 
 from perjoule import cli
+from tests.support.suites import suite_text
 
 pytestmark = pytest.mark.slow
 
-SUITE = """
-name = "mine"
-title = "Mine"
-description = "Two captions of the tiny world."
-[prompts]
-source = "prompts.txt"
-[protocol]
-seeds = [1, 2]
-batch_size = 2
-idle_s = 0.1
-threads = 1
-[metrics]
-primary = "scene"
-names = ["scene", "lsnr", "cvvdp"]
-[metrics.options.lsnr]
-definition = "b"
-[[variants]]
-name = "tiny"
-model = "builtin:sd-tiny"
-steps = [1, 3, 6]
-guidance = 3.0
-"""
+SUITE = suite_text(
+    {"steps": [1, 3, 6], "guidance": 3.0},
+    protocol={"seeds": [1, 2], "batch_size": 2, "idle_s": 0.1, "threads": 1},
+    metrics=("scene", "lsnr", "cvvdp"),
+)
 PROMPTS = "a large red circle on a white ground\na blue star left of a green ring on a black ground\n"
 
 

@@ -76,6 +76,13 @@ class Baseline:
     path: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baselines:
+    """What the verbs of `perjoule baseline` print with --json."""
+
+    baselines: tuple[Baseline, ...]
+
+
 def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     """Store a run under a name; replaces an older baseline of that name, suite and system."""
     _require_name(name)

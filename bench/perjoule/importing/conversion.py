@@ -38,6 +38,7 @@ from perjoule.runs.writer import require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import IMPORTED, write_suite
 from perjoule.types import MetricSpec, weakest
+from perjoule.warnings import code_of
 
 
 def import_table(
@@ -156,12 +157,12 @@ def _note_provenance(trials: pl.DataFrame, notes: list[str]) -> None:
 
 
 def _note_cell_values(points: pl.DataFrame, notes: list[str]) -> None:
-    qualities = points.filter(pl.col("quality_method").str.starts_with("W281"))
+    qualities = points.filter(code_of(pl.col("quality_method")) == "W281")
     for (metric,), part in qualities.group_by("metric", maintain_order=True):
         notes.append(
             f"W281: {metric} is a single value for the whole cell in {_some(part['cell_id'])}: no interval, no gate"
         )
-    energy_cells = points.filter(pl.col("energy_method").str.starts_with("W281"))["cell_id"].unique(maintain_order=True)
+    energy_cells = points.filter(code_of(pl.col("energy_method")) == "W281")["cell_id"].unique(maintain_order=True)
     if len(energy_cells):
         notes.append(
             f"W281: energy is a single value for the whole cell in {_some(energy_cells)}: no interval, no gate"

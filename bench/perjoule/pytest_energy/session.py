@@ -18,6 +18,7 @@ from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
 from perjoule.text import is_name, provenance_note
+from perjoule.warnings import has_code
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
@@ -171,7 +172,7 @@ class EnergySession:
         """Return the first sentence of each code about missing or disturbed joules, with its number of tests."""
         lines = []
         for code in _DISTURBING:
-            sentences = [next((w for w in m.warnings if w.startswith(code)), None) for m in self.measured.values()]
+            sentences = [next((w for w in m.warnings if has_code(w, code)), None) for m in self.measured.values()]
             disturbed = [sentence for sentence in sentences if sentence is not None]
             if disturbed:
                 lines.append(f"{disturbed[0]} ({len(disturbed)} of {len(sentences)} tests)")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from perjoule.errors import install_command
 from perjoule.files import free_bytes
@@ -36,8 +36,17 @@ class Need:
     says: str
 
 
-def examine(suite: Suite, source: Path | None = None) -> list[Need]:
-    """Return all requirements of the suite, in the order in which to meet them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteNeeds:
+    """What `perjoule doctor --suite SUITE --json` prints."""
+
+    suite: str
+    ready: bool
+    needs: tuple[Need, ...]
+
+
+def examine(suite: Suite, source: Path | None = None) -> SuiteNeeds:
+    """Return all requirements of the suite, in the order in which to meet them, and whether a run can start.
 
     Args:
         suite: The suite.
@@ -46,7 +55,8 @@ def examine(suite: Suite, source: Path | None = None) -> list[Need]:
     Weights that are not in the hub's cache are missing only if `HF_HUB_OFFLINE` is set, because a run downloads them.
     """
     with relative_to(suite_folder(source)) if source else nullcontext():
-        return _examine(suite, source)
+        needs = tuple(_examine(suite, source))
+    return SuiteNeeds(suite=suite.name, ready=all(need.state != "missing" for need in needs), needs=needs)
 
 
 def _examine(suite: Suite, source: Path | None) -> list[Need]:
@@ -91,22 +101,12 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
 
 
-def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
-    """Return the JSON of `perjoule doctor --suite SUITE --json`."""
-    return {
-        "schema": 1,
-        "suite": suite.name,
-        "ready": not any(need.state == "missing" for need in needs),
-        "needs": [asdict(need) for need in needs],
-    }
-
-
-def as_text(suite: Suite, needs: list[Need]) -> str:
+def as_text(found: SuiteNeeds) -> str:
     """Return the requirements as text, missing ones first."""
-    missing = [need for need in needs if need.state == "missing"]
-    head = f"{suite.name}: {len(missing) or 'nothing'} missing"
+    missing = sum(need.state == "missing" for need in found.needs)
+    head = f"{found.suite}: {missing or 'nothing'} missing"
     marks = {"missing": "MISSING", "note": "note", "ok": "ok"}
-    order = sorted(needs, key=lambda need: list(marks).index(need.state))
+    order = sorted(found.needs, key=lambda need: list(marks).index(need.state))
     return "\n".join([head, *(f"  {marks[n.state]:8}{n.kind:9}{n.name}: {n.says}" for n in order)])
 
 

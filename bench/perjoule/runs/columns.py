@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 SCHEMA = 1
+Count = TypeVar("Count", int, pl.Expr)
 
 TRIAL_COLUMNS: dict[str, Any] = {
     "trial_id": pl.String,
@@ -60,9 +61,16 @@ IMAGE_COLUMNS: dict[str, Any] = {
     "file": pl.String,
     "sha256": pl.String,
 }
-# condition for a finished trial, and the number of images that its window drew
+# condition for a finished trial
 FINISHED = pl.col("failure").is_null()
-DRAWN = pl.col("image_count") * pl.col("iterations")
+
+
+def images_drawn(image_count: Count, iterations: Count) -> Count:
+    """Return the number of images that a window drew, by which its joules and seconds are divided."""
+    return image_count * iterations
+
+
+DRAWN = images_drawn(pl.col("image_count"), pl.col("iterations"))
 SCORE_COLUMNS: dict[str, Any] = {
     "image_id": pl.String,
     "cell_id": pl.String,

@@ -49,7 +49,7 @@ from perjoule.runs.columns import (
     SCORE_COLUMNS,
     TRIAL_COLUMNS,
 )
-from perjoule.runs.environment_record import checked
+from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
 from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
@@ -79,6 +79,11 @@ class Run:
         """System under test, meter and model digests: the content of environment.json."""
         with located(file := self.path / "environment.json"):
             return checked(read_json(file))
+
+    @cached_property
+    def system(self) -> EnvironmentRecord:
+        """The keys of `environment` that are read again."""
+        return record_of(self.environment)
 
     @cached_property
     def prompt_set(self) -> tuple[Prompt, ...]:

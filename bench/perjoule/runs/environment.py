@@ -8,17 +8,22 @@ import os
 import platform
 import re
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
+from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
+from perjoule.meters.known import recall, subject
 from perjoule.meters.nvml import describe_gpus, visible_gpus
+from perjoule.meters.proof import Proof, summary
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
+from perjoule.runs.environment_record import ProofRecord
 from perjoule.runs.torch_settings import torch_settings
 from perjoule.text import without_uuids
 from perjoule.types import Suite
@@ -57,7 +62,12 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         # a UUID on the command line is replaced by the meter's name for the board
         "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
         "suite": suite.name,
-        "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
+        "meter": {
+            "name": meter.name,
+            "why": meter.why,
+            "notes": list(getattr(meter, "notes", ())),
+            "proof": asdict(_proof(meter)),
+        },
         "models": model_digests,
         "gpu": nvidia_gpus(),
         "torch": torch_settings(),
@@ -74,6 +84,19 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "fingerprint": key,
     }
     return {key: _scrubbed(value) for key, value in record.items()}
+
+
+def _proof(meter: EnergyMeter) -> ProofRecord:
+    """Return the result of the last `doctor --prove` of this meter."""
+    if not isinstance(meter, BaseMeter):
+        return ProofRecord(why="this meter cannot be proved")
+    try:
+        proof = recall(subject(meter), "proof", Proof)
+    except MeterError:
+        return ProofRecord(why="the stored proof cannot be read")
+    if proof is None:
+        return ProofRecord(why="perjoule doctor --prove was not run for this meter")
+    return ProofRecord(verdict=proof.verdict, why=summary(proof), digest=proof.digest, created_utc=proof.created_utc)
 
 
 def system_of(meter: EnergyMeter) -> dict[str, Any]:

@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProofRecord:
+    """Result of the last `doctor --prove` of the meter before the run; the verdict is None if there was none."""
+
+    verdict: str | None = None
+    why: str | None = None
+    digest: str | None = None
+    created_utc: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterRecord:
     """The meter of the run."""
 
     name: str | None = None
     why: str | None = None
     notes: list[str] | None = None
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +82,7 @@ class EnvironmentRecord:
     prompts_jsonl_sha256: str | None = None
     suite_folder: str | None = None
     imported_from: str | None = None
+    sha256: str | None = None
     import_notes: list[str] | None = None
 
 
@@ -81,11 +93,16 @@ def _reader() -> TypeAdapter[EnvironmentRecord]:
     return TypeAdapter(EnvironmentRecord)
 
 
+def record_of(environment: dict[str, Any]) -> EnvironmentRecord:
+    """Return the keys that are read again."""
+    return _reader().validate_python(environment)
+
+
 def checked(record: Any) -> dict[str, Any]:
     """Return the record, including further keys.
 
     Raises:
         ValidationError: If a key that perjoule reads has another type (from pydantic; names the key).
     """
-    _reader().validate_python(record)
+    record_of(record)
     return dict(record)

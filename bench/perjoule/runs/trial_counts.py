@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import polars as pl
-
 from perjoule.errors import RunError
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import cells_of
 from perjoule.text import one_line
+from perjoule.warnings import is_marked, warning
 
 _MOST_CELLS = 4
 _MOST_REASON = 300
@@ -49,7 +48,8 @@ class TrialCounts:
     def words(self) -> Iterator[str]:
         """Yield sentences about problems, failures last, e.g. `4 of 4 trials failed: ValueError: …`."""
         if self.one_colour:
-            yield f"W270: {self.one_colour} of {self.done} trials have images of a single colour: look at the images"
+            sentence = f"{self.one_colour} of {self.done} trials have images of a single colour: look at the images"
+            yield warning("W270", sentence)
         if not self.failed:
             return
         if self.empty_cells:
@@ -74,7 +74,7 @@ def trial_counts(run: Run) -> TrialCounts:
         planned=run.planned_trials,
         done=len(trials),
         failed=len(failed),
-        one_colour=int(_marked(trials, "W270").sum()),
+        one_colour=trials.filter(is_marked("W270")).height,
         failures=tuple(
             FailureCount(reason=reason, count=len(cells), cells=tuple(dict.fromkeys(cells)))
             for reason, cells in sorted(by_reason.items(), key=lambda item: -len(item[1]))
@@ -96,13 +96,6 @@ def require_every_cell(run: Run) -> None:
         "cause and continue with: "
         f"perjoule run {run.path / 'suite.toml'} --out {run.path} --resume{' --retry-failed' if reasons else ''}"
     )
-
-
-def _marked(trials: pl.DataFrame, code: str) -> pl.Series:
-    """Return which trials have a warning code."""
-    return trials.select(pl.col("warnings").list.eval(pl.element().str.starts_with(code)).list.any().fill_null(False))[
-        "warnings"
-    ]
 
 
 def _some(cells: tuple[str, ...]) -> str:

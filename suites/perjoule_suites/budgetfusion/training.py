@@ -21,6 +21,7 @@ from perjoule_suites.budgetfusion.predictor import (
     clip_encoders,
     text_encoder_digest,
 )
+from perjoule_suites.budgetfusion.records import Payback
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 _LOOK_BATCH = 16
@@ -157,11 +158,11 @@ def forecast_images(predictor: StepPredictor, curves: Curves, generator: Diffuse
     return np.stack(by_seed, axis=1)
 
 
-def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
+def pays_after(predictor: StepPredictor) -> Payback:
     """Return the number of images after which the predictor has saved the energy of its training images.
 
     The saving per image is that of the default rule on the calibration prompts, compared with the fixed number of
-    steps of equal mean quality. The result is None if there is no saving, or the energy was not measured.
+    steps of equal mean quality. The number is None if there is no saving, or the energy was not measured.
     """
     config, calibration = predictor.config, predictor.calibration
     rows = np.arange(len(calibration.truth))
@@ -172,10 +173,10 @@ def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
     equal_j = float(np.interp(quality[rows, places].mean(), fixed, energy_j))
     saved_j = equal_j - float(energy_j[places].mean())
     pays = saved_j > 0 and config.collected_j is not None
-    return {
-        "saved_j_per_image": saved_j,
-        "pays_after_images": (config.collected_j or 0.0) / saved_j if pays else None,
-    }
+    return Payback(
+        saved_j_per_image=saved_j,
+        pays_after_images=(config.collected_j or 0.0) / saved_j if pays else None,
+    )
 
 
 def _calibrated(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Labels:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from perjoule.commands import tables
+from perjoule.commands.schemas import schemas
 from perjoule.errors import BudgetSpent, DeviceLostError, RunError, SuiteError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
@@ -159,16 +160,16 @@ NOISE = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
     ("result", "words"),
     [
         (None, "returned NoneType"),
-        (Generation(images=np.zeros((1, 4, 4, 3)), nfe_per_image=1, steps=(1,)), "float64 images"),
+        (Generation(images=np.zeros((1, 4, 4, 3)), nfe_per_image=1, steps=(1,)), "float64 images"),  # type: ignore[arg-type]
         (Generation(images=np.zeros((2, 4, 4, 3), np.uint8), nfe_per_image=1, steps=(1, 1)), "not (1, h, w, 3)"),
         (Generation(images=np.zeros((1, 4, 4), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 4, 4)"),
         (Generation(images=np.zeros((1, 4, 4, 1), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 4, 4, 1)"),
         (Generation(images=[1], nfe_per_image=1, steps=(1,)), "list"),  # type: ignore[arg-type]
         (Generation(images=np.zeros((1, 4, 4, 3), np.uint8), nfe_per_image=1, steps=()), "0 step counts for 1 images"),
         (Generation(images=np.zeros((1, 0, 4, 3), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 0, 4, 3)"),
-        (Generation(images=NOISE, nfe_per_image=1, steps=None), "no step counts"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=1, steps=None), "no step counts"),
         (Generation(images=NOISE, nfe_per_image=float("nan"), steps=(1,)), "nfe_per_image = nan"),
-        (Generation(images=NOISE, nfe_per_image=None, steps=(1,)), "nfe_per_image = None"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=None, steps=(1,)), "nfe_per_image = None"),
         (Generation(images=NOISE, nfe_per_image=1, steps=("a",)), "steps = ('a',)"),  # type: ignore[arg-type]
         (Generation(images=NOISE, nfe_per_image=1, steps=(1,), phases_s={"vae": float("inf")}), "phases_s = "),
     ],
@@ -184,7 +185,8 @@ def test_what_is_not_images_fails_the_trial(
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = Generation(images=NOISE, nfe_per_image=np.float32(2), steps=(np.int64(2),), phases_s={"vae": np.float64(1)})
+    numbers: dict[str, Any] = {"nfe_per_image": np.float32(2), "steps": (np.int64(2),)}
+    drawn = Generation(images=NOISE, phases_s={"vae": np.float64(1)}, **numbers)
     monkeypatch.setattr(policies.FixedSteps, "draw", lambda *_: drawn)
     run = go(one_by_one(), fresh(tmp_path / "run", one_by_one()))
     assert run.trials["failure"].null_count() == 6
@@ -527,7 +529,7 @@ def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(
     tables.print_frontier(scored, None, "json")
     printed = json.loads(capsys.readouterr().out)
     assert (printed["trials"]["planned"], printed["trials"]["failed"]) == (6, 2)
-    jsonschema.validate(printed, tables.schemas()["frontier"])
+    jsonschema.validate(printed, schemas()["frontier"])
 
 
 def test_pictures_of_one_colour_get_a_code(tmp_path: Path) -> None:

@@ -296,8 +296,11 @@ def test_resuming_reads_the_stored_trials_once(folder, monkeypatch, retry_failed
     suite, environment = load_run(run).suite, load_run(run).environment
     plan = make_plan(suite, load_run(run).prompt_set)
     parse, parsed = files._json_lines, []
-    monkeypatch.setattr(
-        files, "_json_lines", lambda content, path, **kw: parsed.append(path) or parse(content, path, **kw)
-    )
+
+    def noted(content, path, **options):
+        parsed.append(path)
+        return parse(content, path, **options)
+
+    monkeypatch.setattr(files, "_json_lines", noted)
     RunWriter.resume(run, suite, plan, environment, retry_failed=retry_failed).close()
     assert parsed.count(run / "trials.jsonl") == 1

@@ -130,6 +130,7 @@ def test_a_set_with_a_swapped_picture_has_no_score(run, secret, monkeypatch):
     assert fine.value == 6.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_report_shows_no_picture_but_the_metered_ones(run, secret, way, tmp_path, monkeypatch):
     monkeypatch.setattr("perjoule_reports.drawing.thumbs._PIXEL_ART_PX", 64)  # kept pixel for pixel, so comparable

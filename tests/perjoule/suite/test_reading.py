@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -170,3 +171,13 @@ def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Variant"]["additionalProperties"] is False
+
+
+def test_every_key_of_a_suite_has_a_meaning():
+    """The reference of suite keys takes the meanings from the docstrings."""
+    from perjoule.suite.reading import json_schema
+
+    schema = json_schema()
+    for record, table in {"Suite": schema, **schema["$defs"]}.items():
+        attributes = table["description"].partition("Attributes:\n")[2]
+        assert set(re.findall(r"^    (\w+): \S", attributes, re.MULTILINE)) == set(table["properties"]), record

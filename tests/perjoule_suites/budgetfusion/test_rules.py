@@ -127,7 +127,7 @@ def test_the_floor_is_calibrated_by_prompt_and_not_by_image() -> None:
             prompt = np.repeat(np.arange(24), 8)
             true = (grid >= chance.uniform(1, 200, 24)[prompt, None]).astype(float)
             seen = np.broadcast_to(grid / 200.0, true.shape)
-            known = CurveForecast(grid=grid, energy_j=1.0 * grid, metrics=("q",), values=seen[..., None])
+            known = CurveForecast(grid=grid, energy_j=grid.astype(float), metrics=("q",), values=seen[..., None])
             unit = prompt if by_prompt else np.arange(len(prompt))
             calibration = Calibration(forecast=known, truth=true[..., None], prompts=unit)
             (stop,) = QualityFloor(metric="q", floor=0.5).choose(replace(known, values=seen[:1, :, None]), calibration)
