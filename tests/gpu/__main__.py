@@ -1,6 +1,6 @@
 """Check perjoule on a machine with an NVIDIA GPU.
 
-python -m tests.gpu check --out OUT [--minutes 9] [STAGE …]     measure; all stages unless some are named
+python -m tests.gpu check --out OUT [--minutes 16] [STAGE …]     measure; all stages unless some are named
 python -m tests.gpu rehearse --out OUT [STAGE …]                the same on a simulated board, without a GPU
 python -m tests.gpu summary OUT                                 tables from the records
 python -m tests.gpu pack KIT.tar.xz                             the packages that an offline machine lacks
@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-STAGES = ("doctor", "meter", "sizes", "demo", "pytest", "batching", "tests")
+STAGES = ("doctor", "meter", "sizes", "demo", "pytest", "proof", "batching", "tests")
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         one = commands.add_parser(name, help=words)
         one.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="STAGE", help=", ".join(STAGES))
         one.add_argument("--out", type=Path, required=True, help="folder of the records")
-        one.add_argument("--minutes", type=float, default=9.0, help="time of all stages together (default 9)")
+        one.add_argument("--minutes", type=float, default=16.0, help="time of all stages together (default 16)")
         one.add_argument("--archive", type=Path, help="also write the folder to this tar.gz, after each stage")
         if name == "check":
             one.add_argument("--kit", type=Path, help="packages from `pack`, on a machine without them")

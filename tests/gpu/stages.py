@@ -61,6 +61,11 @@ def all_stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
         limits = ("--limit", "2", "--smoke") if short else ("--max-minutes", f"{minutes:g}", *more)
         return (*run, name, "--out", str(out / name), *limits)
 
+    # keeps a real GPU busy, so it is not rehearsed
+    proof = Stage(
+        name="proof", commands=((*perjoule, "doctor", "--prove", "--meter", "nvml", "--plot", str(out / "proof.png")),),
+        most_s=220, least_s=170,
+    )  # fmt: skip
     return (
         Stage(name="doctor", commands=((*perjoule, "doctor", "--json"),), most_s=30),
         Stage(name="meter", commands=(_module("meter_stage", out / "meter.jsonl", 185),), most_s=200),
@@ -74,6 +79,7 @@ def all_stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
             ),
             most_s=80,
         ),
+        *(() if short else (proof,)),
         Stage(
             name="batching", commands=(suite("batching", 1.2, "--limit", "48"),), most_s=90, least_s=40,
             accepted=frozenset({0, 130}),
@@ -140,7 +146,8 @@ class Check:
             print(f"{stage.name}: skipped, {max(limit_s, 0):.0f} s are left", flush=True)
             return "skipped"
         print(f"{stage.name}: at most {limit_s:.0f} s …", flush=True)
-        begin_s, outcome = now(), 0
+        begin_s = now()
+        outcome: int | str = 0
         deadline = Deadline(limit_s)
         with (self._out / f"{stage.name}.txt").open("a", encoding="utf-8") as file:
             for command in stage.commands:
