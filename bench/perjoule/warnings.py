@@ -184,14 +184,17 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Keep other processes off the board while it is measured.",
     ),
     "W261": Explanation(
-        meaning="The board slowed itself down inside the window (power cap, heat, power brake).",
+        meaning="The board slowed itself down inside the window (heat, power brake, hardware slowdown, sync boost). "
+        "Runs of earlier versions also have it for the power cap, which is normal under load.",
         consequence="The joules are correct, but the board was slowed down: other machines may give other values.",
-        remedy="Cool the board, raise its power limit, or report the limit with the numbers.",
+        remedy="Cool the board, and check its power supply.",
     ),
     "W262": Explanation(
-        meaning="The SM clock changed by more than a tenth inside the window.",
-        consequence="Energy and time do not belong to a single clock frequency.",
-        remedy="Lock the clocks (`nvidia-smi -lgc`), or warm the board up longer.",
+        meaning="The SM clock differed by more than a tenth between cells of a run (in runs of earlier versions: "
+        "inside a window).",
+        consequence="A part of the difference between these cells may be that of the clocks.",
+        remedy="If the load of the cells does not explain it, set interleave = true, cool the board, or lock the "
+        "clocks (`nvidia-smi -lgc`).",
     ),
     "W263": Explanation(
         meaning="The power limit of the board was changed while it was measured.",

@@ -83,9 +83,9 @@ def describe_nvml(nvml: Any = None) -> list[Board]:
 
 
 def describe_gpus(nvml: Any = None) -> list[dict[str, Any]]:
-    """Return name, digest, driver, memory and power limit of each NVIDIA GPU of the host; empty without a driver.
+    """Return name, digest, driver, memory, power limit and modes of each NVIDIA GPU of the host.
 
-    Values that a board does not report are None.
+    Empty without a driver. Values that a board does not report are None.
     """
     clock = SystemClock()
     try:
@@ -105,13 +105,20 @@ def _described(nvml: Any, board: Board, clock: Clock) -> dict[str, Any]:
     try:
         device = NvmlDevice(nvml, board, clock)
     except Fault:
-        return found | {"driver": None, "memory_bytes": None, "power_limit_w": None}
+        return found | dict.fromkeys(_DESCRIPTIONS)
     driver = device.driver()
-    return found | {
-        "driver": None if driver == "unknown" else driver,
-        "memory_bytes": device.memory_total_bytes(),
-        "power_limit_w": device.limit_w(),
-    }
+    values = (
+        None if driver == "unknown" else driver,
+        device.memory_total_bytes(),
+        device.limit_w(),
+        device.ecc(),
+        device.persistence_mode(),
+        device.max_sm_clock_mhz(),
+    )
+    return found | dict(zip(_DESCRIPTIONS, values, strict=True))
+
+
+_DESCRIPTIONS = ("driver", "memory_bytes", "power_limit_w", "ecc", "persistence_mode", "max_sm_clock_mhz")
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None, nvml: Any = None) -> tuple[str, ...]:

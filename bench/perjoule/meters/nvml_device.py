@@ -221,6 +221,18 @@ class NvmlDevice:
         """SM clock by nvmlDeviceGetClockInfo."""
         return self._optional("nvmlDeviceGetClockInfo", 1, take=int)  # NVML_CLOCK_SM
 
+    def max_sm_clock_mhz(self) -> int | None:
+        """Highest SM clock by nvmlDeviceGetMaxClockInfo."""
+        return self._optional("nvmlDeviceGetMaxClockInfo", 1, take=int)  # NVML_CLOCK_SM
+
+    def ecc(self) -> bool | None:
+        """nvmlDeviceGetEccMode: whether error correction of the memory is on, which takes bandwidth on some boards."""
+        return self._optional("nvmlDeviceGetEccMode", take=lambda found: bool(found[0]))
+
+    def persistence_mode(self) -> bool | None:
+        """nvmlDeviceGetPersistenceMode: whether the driver stays loaded without a program that uses the board."""
+        return self._optional("nvmlDeviceGetPersistenceMode", take=bool)
+
     def throttle_reasons(self) -> int | None:
         """nvmlDeviceGetCurrentClocksEventReasons, or its older name in old bindings."""
         name = "nvmlDeviceGetCurrentClocksEventReasons"
