@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -211,7 +210,7 @@ def _csv(text: str) -> _Table:
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
         raise _BadLogError(f" has two columns {again[0]!r}; give {FORMATS}")
-    smi = "power.draw" in " ".join(names) or not has_header
+    smi = not has_header or any(re.match("power.draw", name) for name in names)
     codecarbon = {"emissions", "run_id"} <= set(names) or {"cpu_power", "ram_power"} <= set(names)
     source = "nvidia-smi" if smi else "codecarbon" if codecarbon else "unknown source"
     return _Table(
@@ -443,18 +442,3 @@ def _boundary(table: _Table) -> Boundary:
 def _provenance(table: _Table) -> Provenance:
     known: dict[str, Provenance] = {"nvidia-smi": "measured", "dcgmi dmon": "measured", "dcgm-exporter": "measured"}
     return known.get(table.source, "estimated" if table.source == "codecarbon" else "simulated")
-
-
-def spacing_s(log: PowerLog) -> float:
-    """Return the usual time between two samples."""
-    gaps = sorted(other.t_s - one.t_s for one, other in pairwise(log.samples))
-    return gaps[len(gaps) // 2]
-
-
-def pieces(log: PowerLog) -> Iterator[tuple[float, float]]:
-    """(time, W) of the readings that differ from the one before."""
-    last_w = None
-    for t_s, power_w in log.good:
-        if power_w != last_w:
-            yield t_s, power_w
-        last_w = power_w
