@@ -12,7 +12,9 @@ from perjoule.gating.baselines import Baseline
 from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
 from perjoule.meters import MeterInfo
+from perjoule.meters.calibration import Calibration
 from perjoule.meters.doctor import Diagnosis
+from perjoule.meters.log_reading import LogEnergy
 from perjoule.meters.measure import Measurement
 from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.running.suite_doctor import Need
@@ -157,7 +159,7 @@ class Listing:
 
 _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis,
-    "doctor-suite": SuiteNeeds, "measure": Measurement, "plan": Forecast, "score": Scores, "import": Imported,
+    "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration, "plan": Forecast, "score": Scores, "import": Imported,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
 }  # fmt: skip
 

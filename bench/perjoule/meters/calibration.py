@@ -1,8 +1,8 @@
 """Fits gain and offset of a board's power sensor to the log of an external meter.
 
-    external      ___/‾‾‾‾‾‾‾‾‾\\______     1. shift between the clocks: largest correlation
-    board       ____/‾‾‾‾‾‾‾‾‾\\_______     2. means of the steady stretches: a point each
-                      ╰─ block ─╯          3. external = gain * board + offset, with 95 % intervals
+external      ___/‾‾‾‾‾‾‾‾‾\\______     1. shift between the clocks: largest correlation
+board       ____/‾‾‾‾‾‾‾‾‾\\_______     2. means of the steady stretches: a point each
+                  ╰─ block ─╯          3. external = gain * board + offset, with 95 % intervals
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ POINT_S = 0.25
 LEAST_SPREAD = 0.2  # of the highest power, between the lowest and the highest: else gain and offset are not separable
 STEADY_SHARE = 0.06  # of the board's range: more change within a stretch is a transition
 LEAST_CORRELATION = 0.8
+FEW_LEVELS = 3.0  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def calibrate(
     alone = (external.begins_utc_s is None) != (board.begins_utc_s is None)
     t_s, board_w = _shown(board, response)
     other_t, other_w = _arrays(external)
-    shift_s, correlation = _shift(t_s, board_w, other_t, other_w, lag_s, anywhere=alone)
+    shift_s, correlation = _shift(t_s, board_w, other_t, other_w, lag_s, response.timing.period_s, anywhere=alone)
     t_s = t_s + shift_s
     first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
     points, blocks = _steady(t_s, board_w, other_t, other_w, first_s, last_s, response)
@@ -149,17 +150,18 @@ def _means(t_s: Floats, power_w: Floats, edges: Floats) -> Floats:
 
 
 def _shift(
-    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, lag_s: float, *, anywhere: bool
+    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, lag_s: float, period_s: float, *, anywhere: bool
 ) -> tuple[float, float]:
     """Return the shift to add to the board's times, and the correlation at it."""
     grid_s = max(GRID_S, float(np.median(np.diff(other_t))) / 2, min(t_s[-1] - t_s[0], 7200.0) / 20_000)
     reach_s = (other_t[-1] - other_t[0]) + (t_s[-1] - t_s[0]) if anywhere else SHIFT_S
-    middle_s = lag_s
+    # work in step with the refresh looks different to both meters within a refresh, but not over two
+    bin_s, middle_s = max(grid_s, 2 * period_s), lag_s
     step_s = max(grid_s, reach_s / 400)
     best = (0.0, -1.0)
     while True:
         candidates = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
-        scores = [(_correlation(t_s + s, board_w, other_t, other_w, grid_s), float(s)) for s in candidates]
+        scores = [(_correlation(t_s + s, board_w, other_t, other_w, bin_s), float(s)) for s in candidates]
         score, middle_s = max(scores, key=lambda one: (one[0], -abs(one[1] - lag_s)))
         if score < -0.5:
             raise MeterError(
@@ -172,12 +174,14 @@ def _shift(
         reach_s, step_s = 2 * step_s, max(grid_s, step_s / 10)
 
 
-def _correlation(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, grid_s: float) -> float:
+def _correlation(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, bin_s: float) -> float:
     """Return the correlation of the two logs; -1 without enough overlap, 0 if one of them is constant."""
     first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
     if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(t_s[-1] - t_s[0], other_t[-1] - other_t[0])):
         return -1.0
-    edges = np.arange(first_s, last_s, grid_s)
+    edges = np.arange(first_s, last_s, bin_s)
+    if len(edges) < 3:
+        return -1.0
     one, other = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
     if one.std() == 0 or other.std() == 0:
         return 0.0
@@ -190,15 +194,14 @@ def _steady(
     """Return (reading, external) of steady stretches, one row each, and the number of the block of each."""
     timing = response.timing
     point_s = max(POINT_S, 2 * timing.period_s, 2 * float(np.median(np.diff(other_t))))
-    guard_s = max(timing.averaging_s, timing.period_s) / 2 + timing.period_s + timing.doubt_s
+    guard_s = 0.75 * max(timing.averaging_s, timing.period_s) + timing.period_s + timing.doubt_s
     edges = np.arange(first_s, last_s, point_s)
     if len(edges) < 3:
         raise MeterError(f"the logs overlap for {last_s - first_s:.1f} s only; at least 10 stretches are needed")
     ours, theirs = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
     allowed_w = STEADY_SHARE * max(float(np.ptp(ours)), 1e-9)
     steady = [
-        _range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        _range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in zip(edges[:-1], edges[1:], strict=True)
     ]
     kept = np.array(steady)
     points = np.column_stack([ours[kept], theirs[kept]])
@@ -211,7 +214,9 @@ def _steady(
     per_block = max(round(BLOCK_S / point_s), 1)
     runs = np.cumsum(np.concatenate([[0], np.diff(places) > 1]))
     starts = {run: places[runs == run][0] for run in np.unique(runs)}
-    blocks = np.array([run * 1_000_000 + (place - starts[run]) // per_block for run, place in zip(runs, places, strict=True)])
+    blocks = np.array(
+        [run * 1_000_000 + (place - starts[run]) // per_block for run, place in zip(runs, places, strict=True)]
+    )
     return points, np.unique(blocks, return_inverse=True)[1].astype(float)
 
 
@@ -224,7 +229,10 @@ def _range(t_s: Floats, power_w: Floats, begin_s: float, end_s: float) -> float:
 def _require_levels(points: Floats) -> None:
     low_w, high_w = float(points[:, 0].min()), float(points[:, 0].max())
     middle_w = (low_w + high_w) / 2
-    if high_w - low_w < LEAST_SPREAD * high_w or min((points[:, 0] < middle_w).sum(), (points[:, 0] > middle_w).sum()) < 2:
+    if (
+        high_w - low_w < LEAST_SPREAD * high_w
+        or min((points[:, 0] < middle_w).sum(), (points[:, 0] > middle_w).sum()) < 2
+    ):
         raise MeterError(
             f"the steady power is {low_w:.1f} to {high_w:.1f} W: gain and offset are not separable at one level of "
             "power; log a rest and work that draws much more, for at least a few seconds each"
@@ -251,8 +259,9 @@ def _fit(
     covariance = inverse @ (sums.T @ sums) @ inverse * count / (count - 2)
     # never tighter than independent stretches would be
     least = inverse * residuals.var() * len(points) / max(len(points) - 2, 1)
-    # the error at a level of power does not average out over time, so each of the two outer levels counts once
-    spread_w = float(residuals.std()) * sqrt(2)
+    # the error at a level of power does not average out over time, so each of the two outer levels counts once;
+    # three standard deviations, because few levels show little of their spread
+    spread_w = FEW_LEVELS * float(residuals.std()) / sqrt(2)
     low = points[:, 0] < (points[:, 0].min() + points[:, 0].max()) / 2
     between_w = float(points[~low, 0].mean() - points[low, 0].mean())
     floor = np.array([spread_w, 2 * spread_w / between_w])
@@ -283,3 +292,22 @@ def _fit(
         response=response.words,
         notes=(*external.notes, *board.notes),
     )
+
+
+def as_text(one: Calibration) -> str:
+    """Return the calibration as text."""
+    low_w, high_w = one.offset_interval_w
+    lines = [
+        f"true power = {one.gain:.4f} x reading {one.offset_w:+.2f} W  [{one.boundary}]",
+        f"  gain {one.gain:.4f} [{one.gain_interval[0]:.4f}, {one.gain_interval[1]:.4f}], offset {one.offset_w:+.2f} W "
+        f"[{low_w:+.2f}, {high_w:+.2f}], 95 % intervals",
+        f"  from {one.points} steady stretches in {one.blocks} blocks, {one.lowest_w:.1f} to {one.highest_w:.1f} W, "
+        f"residual {one.residual_w:.2g} W",
+        f"  the external clock is {abs(one.shift_s):.3f} s {'ahead' if one.shift_s >= 0 else 'behind'}, correlation "
+        f"{one.correlation:.3f} over {one.overlap_s:.1f} s; sensor {one.response}",
+    ]
+    if one.stored is not None:
+        lines.append(f"  stored for {one.board}; apply it with --sensor stored")
+    else:
+        lines.append(f"  not stored (--store BOARD); apply it with --sensor {one.gain:.4f},{one.offset_w:.2f}")
+    return "\n".join([*lines, *(f"  {note}" for note in one.notes)])

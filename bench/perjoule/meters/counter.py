@@ -20,6 +20,7 @@ from perjoule.meters.edges import (
 )
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
+from perjoule.meters.sensor import NOT_IN_BOUND
 from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,
@@ -183,7 +184,7 @@ class CounterMeter(BaseMeter[_Open]):
             for board in self.boards
         )
         part = "" if self.seen_share >= 1 else f", part-time ({self.seen_share:.0%} of time seen)"
-        return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
+        return f"{self._source}, edge-bracketed, {periods}{part}; {NOT_IN_BOUND}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""

@@ -1,9 +1,9 @@
 """Reads power logs: nvidia-smi, DCGM, codecarbon, Zeus, perjoule's own samples, and any CSV with time and power.
 
-    2026/11/28 16:00:01.250, 0, 126.97 W        nvidia-smi --query-gpu=timestamp,index,power.draw --format=csv -lms 50
-    1764345601.25,126.97,88.10                  Zeus: a column per board
-    GPU 0     126.970                           dcgmi dmon -e 155: no times, one row per interval
-    DCGM_FI_DEV_POWER_USAGE{gpu="0"} 126.97 1764345601250
+2026/11/28 16:00:01.250, 0, 126.97 W        nvidia-smi --query-gpu=timestamp,index,power.draw --format=csv -lms 50
+1764345601.25,126.97,88.10                  Zeus: a column per board
+GPU 0     126.970                           dcgmi dmon -e 155: no times, one row per interval
+DCGM_FI_DEV_POWER_USAGE{gpu="0"} 126.97 1764345601250
 """
 
 from __future__ import annotations
@@ -192,7 +192,8 @@ def _csv(text: str) -> _Table:
     mark = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
     cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
     has_header = not any(_is_time(cell) or _NUMBER.fullmatch(cell) for cell in cells[0][:1]) and not any(
-        _NUMBER.fullmatch(cell) and _NUMBER.fullmatch(cell)[2] for cell in cells[0]  # type: ignore[index]
+        _NUMBER.fullmatch(cell) and _NUMBER.fullmatch(cell)[2]
+        for cell in cells[0]  # type: ignore[index]
     )
     header = [name.strip() for name in cells[0]] if has_header else _invented(cells[0])
     body = cells[1:] if has_header else cells

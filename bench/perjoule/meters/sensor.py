@@ -16,9 +16,12 @@ from typing import cast
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.files import read_json, write_json
+from perjoule.text import board_digest
 from perjoule.types import Boundary, EnergyReading
 
 NOT_IN_BOUND = "sensor gain and offset (about 5 %, up to 20 W) not in the bound"
+_DIGEST = re.compile(r"board-[0-9a-f]{12}")
+_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SUFFIX = re.compile(r"@(stored|[-+.\deE]+,[-+.\deE]+)$")
 
 
@@ -111,13 +114,24 @@ def chosen(text: str, digest: str | None) -> Sensor:
     if digest is None:
         raise MeterError("--sensor stored: the source does not say which board it reads; give GAIN,OFFSET instead")
     if " + " in digest:
-        raise MeterError("--sensor stored: there are several boards, whose joules are added; measure one, or none of it")
+        raise MeterError(
+            "--sensor stored: there are several boards, whose joules are added; measure one, or none of it"
+        )
     found = stored(digest)
     if found is None:
         raise MeterError(
-            f"--sensor stored: there is no calibration of {digest}; run perjoule calibrate --board {digest} first"
+            f"--sensor stored: there is no calibration of {digest}; run perjoule calibrate with --store {digest} first"
         )
     return found
+
+
+def digest_of(board: str) -> str:
+    """Return the digest of a board from its whole UUID, or from the digest itself. Raises UsageError."""
+    if _DIGEST.fullmatch(board):
+        return board
+    if _UUID.fullmatch(board):
+        return board_digest(board)
+    raise UsageError(f"{board!r} is not a board: give its whole UUID (`nvidia-smi -L`) or its digest, board-…")
 
 
 def folder() -> Path:
