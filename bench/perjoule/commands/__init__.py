@@ -32,8 +32,7 @@ def register(app: typer.Typer) -> None:
     )
 
     for module in (
-        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, integrate, calibrate,
-        listing,
-        explain, schema, completion,
+        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, integrate,
+        calibrate, listing, explain, schema, completion,
     ):  # fmt: skip
         module.register(app)

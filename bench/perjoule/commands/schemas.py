@@ -159,7 +159,8 @@ class Listing:
 
 _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis,
-    "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration, "plan": Forecast, "score": Scores, "import": Imported,
+    "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
+    "plan": Forecast, "score": Scores, "import": Imported,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
 }  # fmt: skip
 

@@ -383,6 +383,10 @@ class BaseMeter(ABC, Generic[State]):
         """Return a bound in J that holds for any work between rests; None if it is not known beforehand."""
         return None
 
+    def in_step(self, repeat_s: float, duration_s: float) -> str | None:
+        """Return W215 if work that repeats every `repeat_s` keeps step with the sensor over `duration_s`, else None."""
+        return self._in_step(repeat_s, duration_s)
+
     def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
         """Return a coded warning if the sensor may see only the same parts of work that repeats every `repeat_s`."""
         return None

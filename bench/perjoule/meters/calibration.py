@@ -1,13 +1,14 @@
-"""Fits gain and offset of a board's power sensor to the log of an external meter.
+r"""Fits gain and offset of a board's power sensor to the log of an external meter.
 
-external      ___/‾‾‾‾‾‾‾‾‾\\______     1. shift between the clocks: largest correlation
-board       ____/‾‾‾‾‾‾‾‾‾\\_______     2. means of the steady stretches: a point each
+external      ___/‾‾‾‾‾‾‾‾‾\______     1. shift between the clocks: largest correlation
+board       ____/‾‾‾‾‾‾‾‾‾\_______     2. means of the steady stretches: a point each
                   ╰─ block ─╯          3. external = gain * board + offset, with 95 % intervals
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -200,9 +201,7 @@ def _steady(
         raise MeterError(f"the logs overlap for {last_s - first_s:.1f} s only; at least 10 stretches are needed")
     ours, theirs = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
     allowed_w = STEADY_SHARE * max(float(np.ptp(ours)), 1e-9)
-    steady = [
-        _range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    steady = [_range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
     kept = np.array(steady)
     points = np.column_stack([ours[kept], theirs[kept]])
     if len(points) < 4:

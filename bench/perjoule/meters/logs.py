@@ -116,17 +116,15 @@ def _log(file: Path, table: _Table, column: str | None, board: str | None) -> Po
     if not table.columns:
         raise _BadLogError(f" has no rows; give {FORMATS}")
     time_column = next((name for name in _TIMES if name in table.columns), None)
-    powers = [name for name in table.columns if _is_power(name, table)]
+    powers = [name for name in table.columns if _is_power(name)] or _numbered(table)
     if time_column is None or (not powers and column is None):
         lacks = [word for word, lack in (("times", time_column is None), ("power", not powers)) if lack]
         raise _BadLogError(
             f" has no column of {' and '.join(lacks)}; it has {', '.join(table.columns) or 'none'}; give {FORMATS}"
         )
     rows, name, board_notes = _rows_of_board(table, board)
-    if name is not None and name in table.columns and column is None:  # Zeus: a column per board
-        chosen = name
-    else:
-        chosen = _chosen(powers, table, column)
+    is_column = name is not None and name in table.columns  # Zeus: a column per board
+    chosen = str(name) if is_column and column is None else _chosen(powers, table, column)
     samples, zero_s, notes = _samples(rows, time_column, chosen, table)
     readings = [one for one in samples if one.power_w is not None]
     if len(readings) < 2:
@@ -305,8 +303,13 @@ def _prometheus(text: str) -> _Table:
 # -- columns and boards --------------------------------------------------------------------------------------------
 
 
-def _is_power(name: str, table: _Table) -> bool:
+def _is_power(name: str) -> bool:
     return bool(_POWER.search(name)) and not _NOT_POWER.search(name) and name not in _TIMES and name != "power_source"
+
+
+def _numbered(table: _Table) -> list[str]:
+    """Columns that are named after a board's index, as in Zeus' power log."""
+    return [name for name in table.columns if re.fullmatch(r"(gpu)?\d+", name)]
 
 
 def _chosen(powers: Sequence[str], table: _Table, column: str | None) -> str:
@@ -323,10 +326,10 @@ def _chosen(powers: Sequence[str], table: _Table, column: str | None) -> str:
 
 def _rows_of_board(table: _Table, board: str | None) -> tuple[list[dict[str, Any]], str | None, list[str]]:
     """Return the rows of one board, and its name: an index, a UUID, or a column that is named after an index."""
-    numbered = [name for name in table.columns if re.fullmatch(r"(gpu)?\d+(_power)?", name)]
-    if numbered and not any(_is_power(name, table) for name in table.columns):
+    numbered = _numbered(table)
+    if numbered and not any(_is_power(name) for name in table.columns):
         return table.rows, _one_board({name: name for name in numbered}, board), []
-    names = [name for name in _BOARDS if name in table.columns and not _is_power(name, table)]
+    names = [name for name in _BOARDS if name in table.columns and not _is_power(name)]
     if not names:
         if board is not None:
             raise _BadLogError(f" does not say which board a row belongs to; it has {', '.join(table.columns)}")

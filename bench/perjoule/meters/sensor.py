@@ -135,7 +135,7 @@ def digest_of(board: str) -> str:
 
 
 def folder() -> Path:
-    """Return the folder of stored calibrations, `~/.local/share/perjoule/sensors` (see PERJOULE_DATA, XDG_DATA_HOME)."""
+    """Return the folder of stored calibrations, `~/.local/share/perjoule/sensors` (PERJOULE_DATA, XDG_DATA_HOME)."""
     home = os.environ.get("PERJOULE_DATA")
     data = Path(home) if home else Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "perjoule"
     return data / "sensors"
