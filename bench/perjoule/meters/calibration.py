@@ -32,6 +32,7 @@ BLOCK_S = 1.0  # a sensor's error is the same for about as long
 POINT_S = 0.25
 LEAST_SPREAD = 0.2  # of the highest power, between the lowest and the highest: else gain and offset are not separable
 STEADY_SHARE = 0.06  # of the board's range: more change within a stretch is a transition
+NOISE_SHARE = 0.01  # of the highest power: any sensor's noise
 LEAST_CORRELATION = 0.8
 FEW_LEVELS = 3.0  # standard deviations
 
@@ -200,7 +201,7 @@ def _steady(
     if len(edges) < 3:
         raise MeterError(f"the logs overlap for {last_s - first_s:.1f} s only; at least 10 stretches are needed")
     ours, theirs = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
-    allowed_w = STEADY_SHARE * max(float(np.ptp(ours)), 1e-9)
+    allowed_w = max(STEADY_SHARE * float(np.ptp(ours)), NOISE_SHARE * float(ours.max()))
     steady = [_range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
     kept = np.array(steady)
     points = np.column_stack([ours[kept], theirs[kept]])

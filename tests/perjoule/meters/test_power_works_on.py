@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.perjoule.meters.conftest import NOT_SUPPORTED, Rig
 
 from perjoule.meters.nvml import open_nvml
-from tests.perjoule.meters.conftest import NOT_SUPPORTED, Rig
 
 
 @pytest.mark.parametrize("instant", [False, True])
@@ -15,12 +15,11 @@ def test_work_after_the_window_is_warned_of_and_bounded(length_s: float, instant
     rig.nvml.failing = {"nvmlDeviceGetTotalEnergyConsumption": NOT_SUPPORTED}
     if not instant:
         rig.nvml.failing["field 186"] = NOT_SUPPORTED
-    with open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}) as meter:
-        with meter.window() as window:
-            begin_s = rig.clock.now()
-            rig.load.add(begin_s, begin_s + length_s + 5.0, 300.0)
-            rig.clock.advance(length_s)
-            truth_j = rig.load.energy_j(begin_s, begin_s + length_s)
+    with open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}) as meter, meter.window() as window:
+        begin_s = rig.clock.now()
+        rig.load.add(begin_s, begin_s + length_s + 5.0, 300.0)
+        rig.clock.advance(length_s)
+        truth_j = rig.load.energy_j(begin_s, begin_s + length_s)
     reading = window.reading
     warned = any(said.startswith("W217") for said in reading.warnings)
     assert warned == (not instant or length_s < 0.25)
@@ -32,8 +31,7 @@ def test_work_after_the_window_is_warned_of_and_bounded(length_s: float, instant
 def test_work_between_rests_is_not_warned_of() -> None:
     rig = Rig(ripple_w=1.0)
     rig.nvml.failing = {"nvmlDeviceGetTotalEnergyConsumption": NOT_SUPPORTED, "field 186": NOT_SUPPORTED}
-    with open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}) as meter:
-        with meter.window() as window:
-            truth_j = rig.work(0.5)
+    with open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}) as meter, meter.window() as window:
+        truth_j = rig.work(0.5)
     assert not any(said.startswith("W217") for said in window.reading.warnings)
     assert window.reading.energy_j == pytest.approx(truth_j, abs=window.reading.uncertainty_j)

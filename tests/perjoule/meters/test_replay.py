@@ -31,7 +31,8 @@ def test_windows_follow_each_other_and_rests_cost_nothing(tmp_path: Path) -> Non
                 clock.advance(length_s)
             readings.append(window.reading)
         for reading, truth_j in zip(readings, [12.5, 50 * (1.75**2 - 0.25), 50 * (3.75**2 - 1.75**2)], strict=True):
-            assert reading.energy_j is not None and reading.uncertainty_j is not None
+            assert reading.energy_j is not None
+            assert reading.uncertainty_j is not None
             assert 0 < abs(reading.energy_j - truth_j) <= reading.uncertainty_j
         with meter.window() as window:
             clock.advance(0.5)
