@@ -138,7 +138,7 @@ def integrate(
     swing_w = max(swing_w, idle.highest_w - idle.lowest_w if idle is not None else 0.0)
     if stairs.holes_s(started_s, stopped_s) > MOST_MISSING * (stopped_s - started_s):
         return _invalid(_missing(missing_count, len(samples)))
-    said = (_missing(missing_count, len(samples)),) if missing_count else ()
+    said: tuple[str, ...] = (_missing(missing_count, len(samples)),) if missing_count else ()
     bound_j: float | None
     if idle is None:
         energy_j, bound_j = _shifted(stairs, started_s, stopped_s, swing_w)

@@ -105,7 +105,8 @@ def working_on() -> None:
                     errors.append((reading.energy_j - true_j) / true_j)
                     inside += abs(reading.energy_j - true_j) <= reading.uncertainty_j
             print(
-                f"{'instant' if instant else 'average'} {length_s:g} s, work goes on: mean error {np.mean(errors):+.1%}, "
+                f"{'instant' if instant else 'average'} {length_s:g} s, work goes on: "
+                f"mean error {np.mean(errors):+.1%}, "
                 f"inside {inside} of 40, warned {warned} of 40"
             )
 
