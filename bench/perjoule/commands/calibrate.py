@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Averaging, Board, Json, print_json
+from perjoule.commands.options import Averaging, Board, Json, print_record
 from perjoule.errors import UsageError
 
 
@@ -62,4 +62,4 @@ def calibrate(
         if done.board is not None and done.board.startswith("board-") and done.board != digest:
             raise UsageError(f"calibrate: --store {digest} is not the board of {log}, {done.board}")
         done = replace(done, board=digest, stored=str(sensor.store(done.sensor, digest)))
-    print_json({"schema": 1, **asdict(done)}) if as_json else typer.echo(calibration.as_text(done))
+    print_record(done) if as_json else typer.echo(calibration.as_text(done))

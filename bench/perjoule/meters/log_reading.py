@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.files import replacing
@@ -157,11 +156,6 @@ def _record(
         warnings=reading.warnings,
         notes=log.notes,
     )
-
-
-def as_json(one: LogEnergy) -> dict[str, Any]:
-    """Return the JSON of `perjoule integrate --json`."""
-    return {"schema": 1, **asdict(one)}
 
 
 def as_text(one: LogEnergy) -> str:
