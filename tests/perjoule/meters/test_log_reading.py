@@ -1,0 +1,44 @@
+"""The result of `integrate`, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.perjoule.test_cli import call
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    file = tmp_path / "power.csv"
+    rows = "".join(f"{i / 10},{(300 if 30 <= i < 70 else 60) + i % 3}\n" for i in range(100))
+    file.write_text("t_s,power_w\n" + rows)
+    return file
+
+
+def test_json_text_and_plot(log: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "power.svg"
+    done = call("integrate", log, "--from", "1", "--to", "9", "--plot", plot, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert abs(found["energy_j"] - 4 * 301 - 4 * 61) <= found["uncertainty_j"]
+    assert plot.read_text().startswith("<?xml")
+    assert "±" in call("integrate", log).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--from", "5", "--to", "2"), 2, "--from 5 is not before --to 2"),
+        (("--from", "20", "--to", "30"), 4, "covers 0.000 to 9.900 s, not 20.000 to 30.000 s"),
+        (("--from", "noon"), 2, "is not a time"),
+        (("--column", "volts"), 4, "no column 'volts'"),
+        (("--sensor", "stored"), 4, "which board"),
+        (("--plot", "plot.txt"), 2, "must end in"),
+    ],
+)
+def test_refusals(log: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = call("integrate", log, *arguments)
+    assert done.exit_code == code
+    assert message in done.stderr
