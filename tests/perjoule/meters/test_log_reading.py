@@ -17,14 +17,15 @@ def log(tmp_path: Path) -> Path:
     return file
 
 
-def test_json_text_and_plot(log: Path, tmp_path: Path) -> None:
+def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "power.svg"
-    done = call("integrate", log, "--from", "1", "--to", "9", "--plot", plot, "--json")
-    assert done.exit_code == 0
-    found = json.loads(done.stdout)
+    window = ("--from", "1", "--to", "9", "--plot", str(plot), "--json")
+    code, out, _ = call("integrate", str(log), *window, capsys=capsys)
+    assert code == 0
+    found = json.loads(out)
     assert abs(found["energy_j"] - 4 * 301 - 4 * 61) <= found["uncertainty_j"]
     assert plot.read_text().startswith("<?xml")
-    assert "±" in call("integrate", log).stdout
+    assert "±" in call("integrate", str(log), capsys=capsys)[1]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,9 @@ def test_json_text_and_plot(log: Path, tmp_path: Path) -> None:
         (("--plot", "plot.txt"), 2, "must end in"),
     ],
 )
-def test_refusals(log: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
-    done = call("integrate", log, *arguments)
-    assert done.exit_code == code
-    assert message in done.stderr
+def test_refusals(
+    log: Path, arguments: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call("integrate", str(log), *arguments, capsys=capsys)
+    assert status == code
+    assert message in err
