@@ -189,10 +189,9 @@ def _csv(text: str) -> _Table:
         return _Table(rows=[], columns=[], factors={}, source="", notes=[])
     mark = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
     cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
-    has_header = not any(_is_time(cell) or _NUMBER.fullmatch(cell) for cell in cells[0][:1]) and not any(
-        _NUMBER.fullmatch(cell) and _NUMBER.fullmatch(cell)[2]
-        for cell in cells[0]  # type: ignore[index]
-    )
+    first = cells[0][0]
+    starts = _is_time(first) or _NUMBER.fullmatch(first) is not None
+    has_header = not starts and not any(_is_reading(cell) for cell in cells[0])
     header = [name.strip() for name in cells[0]] if has_header else _invented(cells[0])
     body = cells[1:] if has_header else cells
     notes = []
@@ -219,6 +218,12 @@ def _csv(text: str) -> _Table:
         source=source,
         notes=notes,
     )
+
+
+def _is_reading(cell: str) -> bool:
+    """Whether a cell of the first row is a reading, not the index of a board in a header."""
+    found = _NUMBER.fullmatch(cell)
+    return found is not None and (found[2] is not None or "." in cell)
 
 
 def _invented(cells: Sequence[str]) -> list[str]:
@@ -295,7 +300,7 @@ def _prometheus(text: str) -> _Table:
             raise _BadLogError(" has values without times; store the scrapes with timestamps")
         uuid = labels.get("UUID") or labels.get("gpu")
         rows.append({"timestamp": found[3], "uuid": uuid, "index": labels.get("gpu"), "power.draw": found[2]})
-    rows.sort(key=lambda row: (str(row["uuid"]), float(row["timestamp"])))
+    rows.sort(key=lambda row: (str(row["uuid"]), float(str(row["timestamp"]))))
     names = ["timestamp", "uuid", "index", "power.draw"]
     return _Table(rows=rows, columns=names, factors={}, source="dcgm-exporter", notes=[])
 

@@ -12,7 +12,6 @@ import re
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import cast
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.files import read_json, write_json
@@ -162,4 +161,4 @@ def stored(digest: str) -> Sensor | None:
             raise ValueError("a number is not finite")
     except (TypeError, ValueError, OSError, AttributeError) as error:
         raise MeterError(f"{file} is not a calibration ({error}); repeat perjoule calibrate") from error
-    return replace(sensor, boundary=cast("Boundary | None", sensor.boundary))
+    return sensor
