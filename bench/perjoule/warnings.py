@@ -117,13 +117,13 @@ WARNINGS: dict[str, Explanation] = {
         consequence="It is unknown whether the energy counter sees all of the time; perjoule assumes that it does.",
         remedy="Repeat the test on an otherwise idle device, with a burst that draws more power.",
     ),
-    "W217": Explanation(
+    "W224": Explanation(
         meaning="The board did not return to rest after the window: its power reading stayed high.",
         consequence="The sensor's average mixes the window with the work after it. The joules are integrated from the "
         "readings with their mean delay instead of following the board to rest; the bound is wide.",
         remedy="Let the board rest for 1.2 s before and after each window, or use windows of 10 s and more.",
     ),
-    "W218": Explanation(
+    "W225": Explanation(
         meaning="The power reading did not change for much longer than its update period.",
         consequence="The sensor may be frozen: what it hides is not in the bound.",
         remedy="Check the log, update the driver, and measure again.",

@@ -132,7 +132,7 @@ def window_energy(log: PowerLog, response: Response, begin_s: float, end_s: floa
     frozen_s = _longest_constant_s(inside)
     result = integrate(near or list(log.samples), begin_s, end_s, timing, None)
     if frozen_s > max(FROZEN_S, FROZEN_PERIODS * timing.period_s) and _is_high(log, inside):
-        said = warning("W218", f"{log.column} did not change for {frozen_s:.1f} s of the window")
+        said = warning("W225", f"{log.column} did not change for {frozen_s:.1f} s of the window")
         if frozen_s > 0.9 * (end_s - begin_s):
             return Bracketed(energy_j=None, uncertainty_j=None, warnings=(*result.warnings, said))
         return Bracketed(

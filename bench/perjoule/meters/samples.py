@@ -150,7 +150,7 @@ def integrate(
         if _works_on(after_w, stairs, started_s, stopped_s, idle):
             energy_j, shifted_j = _shifted(stairs, started_s, stopped_s, swing_w)
             bound_j = max(bound_j, shifted_j) if bound_j is not None else None
-            said += (warning("W217", f"{after_w:.4g} W after the window, {idle.power_w:.4g} W before it"),)
+            said += (warning("W224", f"{after_w:.4g} W after the window, {idle.power_w:.4g} W before it"),)
     return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
 
 

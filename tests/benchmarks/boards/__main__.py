@@ -100,7 +100,7 @@ def working_on() -> None:
                     rig.load.add(begin_s, begin_s + length_s + 5, 300.0)
                     rig.clock.advance(length_s)
                 true_j, reading = rig.load.energy_j(begin_s, begin_s + length_s), window.reading
-                warned += any(str(said).startswith("W217") for said in reading.warnings)
+                warned += any(str(said).startswith("W224") for said in reading.warnings)
                 if reading.energy_j is not None and reading.uncertainty_j is not None:
                     errors.append((reading.energy_j - true_j) / true_j)
                     inside += abs(reading.energy_j - true_j) <= reading.uncertainty_j

@@ -111,7 +111,7 @@ def test_a_sensor_that_freezes_in_the_work_is_no_measurement() -> None:
     stuck = replace(own, samples=tuple(replace(one, power_w=232.4) if one.t_s > 4 else one for one in own.samples))
     result = window_energy(stuck, learn_response(stuck), 6.0, 12.0)
     assert result.energy_j is None
-    assert result.warnings[-1].startswith("W218")
+    assert result.warnings[-1].startswith("W225")
 
 
 def test_uncertainty_grows_away_from_the_calibrated_powers() -> None:

@@ -21,7 +21,7 @@ def test_work_after_the_window_is_warned_of_and_bounded(length_s: float, instant
         rig.clock.advance(length_s)
         truth_j = rig.load.energy_j(begin_s, begin_s + length_s)
     reading = window.reading
-    warned = any(said.startswith("W217") for said in reading.warnings)
+    warned = any(said.startswith("W224") for said in reading.warnings)
     assert warned == (not instant or length_s < 0.25)
     if reading.uncertainty_j is not None:
         assert reading.energy_j is not None
@@ -33,5 +33,5 @@ def test_work_between_rests_is_not_warned_of() -> None:
     rig.nvml.failing = {"nvmlDeviceGetTotalEnergyConsumption": NOT_SUPPORTED, "field 186": NOT_SUPPORTED}
     with open_nvml(nvml=rig.nvml, clock=rig.clock, environ={}) as meter, meter.window() as window:
         truth_j = rig.work(0.5)
-    assert not any(said.startswith("W217") for said in window.reading.warnings)
+    assert not any(said.startswith("W224") for said in window.reading.warnings)
     assert window.reading.energy_j == pytest.approx(truth_j, abs=window.reading.uncertainty_j)
