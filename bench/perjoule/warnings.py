@@ -146,6 +146,17 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Run the phase test (`meter.try_phase`, docs/energy.md) to find out whether the counter sees all of "
         "the time.",
     ),
+    "W224": Explanation(
+        meaning="The board did not return to rest after the window: its power reading stayed high.",
+        consequence="The sensor's average mixes the window with the work after it. The joules are integrated from the "
+        "readings with their mean delay instead of following the board to rest; the bound is wide.",
+        remedy="Let the board rest for 1.2 s before and after each window, or use windows of 10 s and more.",
+    ),
+    "W225": Explanation(
+        meaning="The power reading did not change for much longer than its update period.",
+        consequence="The sensor may be frozen: what it hides is not in the bound.",
+        remedy="Check the log, update the driver, and measure again.",
+    ),
     "W230": Explanation(
         meaning="The CPU is not in the table of known thermal design powers; a flat value per thread is assumed.",
         consequence="The absolute joules are a guess; comparisons on this machine follow CPU time and duration.",

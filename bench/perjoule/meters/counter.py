@@ -27,6 +27,7 @@ from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.response import Following
 from perjoule.meters.rest import gap_power_w, idle_power, idle_uncertainty_w, is_at_rest, late_share, update_period
+from perjoule.meters.sensor import NOT_IN_BOUND
 from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,
@@ -304,7 +305,7 @@ class CounterMeter(BaseMeter[_Open]):
         part = "" if self.seen_share >= 1 else f", part-time ({self.seen_share:.0%} of time seen)"
         lag = self.boards[0].following.measured
         part += f", lag {lag[0]:.3f} s, box {lag[1]:.3f} s" if lag and any(lag) else ""
-        return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
+        return f"{self._source}, edge-bracketed, {periods}{part}; {NOT_IN_BOUND}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""

@@ -25,6 +25,7 @@ import numpy as np
 
 from perjoule.errors import MeterError, PerjouleError
 from perjoule.files import replacing
+from perjoule.meters.base import BaseMeter
 from perjoule.prompts.findings import remarks
 from perjoule.protocols import (
     EnergyMeter,
@@ -272,6 +273,8 @@ def run_trial(
             trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
     if failure is not None or result is None:
         return trial, failure
+    if trial.reading is not None:
+        trial = replace(trial, reading=_with_steps(trial.reading, meter, result, trial.iterations))
     hashes, image_warnings = _store(result.images, assignment, image_file)
     finished = replace(
         trial,
@@ -357,6 +360,18 @@ def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> Ener
         idle_power_w=idle_power_w,
         net_energy_j=reading.energy_j - idle_power_w * reading.duration_s,
     )
+
+
+def _with_steps(reading: EnergyReading, meter: EnergyMeter, result: Generation, iterations: int) -> EnergyReading:
+    """Add W215 if the denoising steps, or the network's evaluations in them, keep step with a part-time sensor."""
+    if reading.energy_j is None or not isinstance(meter, BaseMeter):
+        return reading
+    steps, evaluations = max(result.steps, default=0), round(float(result.nfe_per_image))
+    for count in dict.fromkeys((steps, evaluations)):
+        said = meter.in_step(reading.duration_s / (iterations * count), reading.duration_s) if count > 0 else None
+        if said is not None and said not in reading.warnings:
+            return replace(reading, warnings=(*reading.warnings, said))
+    return reading
 
 
 def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[str, ...]:
