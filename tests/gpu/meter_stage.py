@@ -21,7 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perjoule import open_meter
+from perjoule.meters import open_base_meter
+from perjoule.meters.counter import CounterMeter
 from tests.gpu.board import AVERAGE_POWER, ENERGY, INSTANT_POWER, Board, after
 from tests.gpu.records import Deadline, Record, RecordFile, now
 from tests.gpu.work import SIMULATED, Work, open_work, start, units_for
@@ -187,9 +188,16 @@ def steps(session: Session) -> None:
 # -- windows -------------------------------------------------------------------------------------------------------
 
 
+def _open() -> CounterMeter:
+    meter = open_base_meter("nvml")
+    if not isinstance(meter, CounterMeter):
+        raise RuntimeError(f"the board has no usable energy counter: {meter.why}")
+    return meter
+
+
 def open_perjoule(session: Session) -> None:
     """Open the meter, with a CUDA context, and learn idle power."""
-    meter = session.meter = open_meter("nvml")
+    meter = session.meter = _open()
     meter.learn_idle(1.0 if session.amounts is SHORT else 2.0)
     session.log.write(
         "meter", name=meter.name, why=meter.why, method=meter.method, idle=meter.idle, period=meter.period,
@@ -308,7 +316,7 @@ def trains(session: Session) -> None:
 def sums(session: Session) -> None:
     """E[a, c] = E[a, b] + E[b, c] + rest in between, with two meters on one board."""
     work, chance = session.work["copy"], session.chance
-    with open_meter("nvml") as inner:
+    with _open() as inner:
         inner.learn_idle(1.0)
         for _ in range(session.amounts.sums):
             with session.meter.window(label="whole", sync=work.wait) as whole:
@@ -395,4 +403,4 @@ def main(path: str, seconds: str, amounts: Amounts | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

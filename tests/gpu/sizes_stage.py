@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from perjoule import open_meter
+from perjoule.meters import open_base_meter
 from perjoule.types import Variant
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from tests.gpu.networks import pipeline
@@ -113,9 +113,9 @@ def main(path: str, seconds: str) -> int:
     device = "cuda" if CUDA else "cpu"
     torch.zeros(1, device=device)  # the context exists before the meter learns idle power
     made, made_name = None, ""
-    with tempfile.TemporaryDirectory(prefix="perjoule-gpu-") as folder, open_meter("nvml") as meter:
+    with tempfile.TemporaryDirectory(prefix="perjoule-gpu-") as folder, open_base_meter("nvml") as meter:
         meter.learn_idle(2.0 if CUDA else 0.5)
-        log.write("meter", why=meter.why, method=meter.method, idle=meter.idle, period=meter.period, device=device)
+        log.write("meter", why=meter.why, method=meter.method, idle_w=meter.idle_power_w, device=device)
         sizes = Sizes(log, meter, deadline)
         for name, side, batches in CELLS:
             if deadline.left_s < LEAST_S:

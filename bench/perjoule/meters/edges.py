@@ -24,7 +24,8 @@ most FALL_S, and less where earlier windows have shown that (see `show`). Real c
 up to a second. As long as that is not excluded, the window is closed by the first edge that is late enough, and a rest
 after it that is higher than the one before may be energy of the work.
 
-Not in the bound: the gain of the sensor itself, about 5 % (arXiv 2312.02741), which no window removes.
+Not in the bound: gain and offset of the sensor itself, about 5 % and up to 20 W (arXiv 2312.02741), which no window
+removes; see `calibration`.
 
 If a counter was reset, stopped or disappeared inside the window, its readings until then are used, and the power
 reading, if there is one, fills the gap.

@@ -10,12 +10,14 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perjoule.errors import MeterError, first_line
 from perjoule.files import replacing
-from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
+
+if TYPE_CHECKING:
+    from perjoule.meters.base import BaseMeter
 
 Record = TypeVar("Record")
 

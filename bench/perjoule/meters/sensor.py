@@ -7,14 +7,13 @@ corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET`, or 
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 
 from perjoule.errors import MeterError, UsageError
-from perjoule.files import read_json, write_json
+from perjoule.meters.known import file_of, recall, remember
 from perjoule.text import board_digest
 from perjoule.types import Boundary, EnergyReading
 
@@ -133,32 +132,16 @@ def digest_of(board: str) -> str:
     raise UsageError(f"{board!r} is not a board: give its whole UUID (`nvidia-smi -L`) or its digest, board-…")
 
 
-def folder() -> Path:
-    """Return the folder of stored calibrations, `~/.local/share/perjoule/sensors` (PERJOULE_DATA, XDG_DATA_HOME)."""
-    home = os.environ.get("PERJOULE_DATA")
-    data = Path(home) if home else Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "perjoule"
-    return data / "sensors"
-
-
 def store(sensor: Sensor, digest: str) -> Path:
-    """Store a board's calibration; an earlier one is replaced."""
-    file = folder() / f"{digest}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"schema": 1, **asdict(sensor)})
-    return file
+    """Store a board's calibration; an earlier one is replaced. Raises MeterError if it cannot be written."""
+    return remember(digest, "sensor", sensor)
 
 
 def stored(digest: str) -> Sensor | None:
     """Return a board's calibration, None if there is none. Raises MeterError if the file is damaged."""
-    file = folder() / f"{digest}.json"
-    if not file.is_file():
-        return None
-    try:
-        keys = {key: value for key, value in read_json(file).items() if key != "schema"}
-        sensor = Sensor(**keys)
-        numbers = (sensor.gain, sensor.offset_w, sensor.gain_uncertainty, sensor.level_uncertainty_w, sensor.centre_w)
-        if not all(isfinite(number) for number in numbers):
-            raise ValueError("a number is not finite")
-    except (TypeError, ValueError, OSError, AttributeError) as error:
-        raise MeterError(f"{file} is not a calibration ({error}); repeat perjoule calibrate") from error
+    sensor = recall(digest, "sensor", Sensor)
+    if sensor is not None and not all(
+        isfinite(number) for number in asdict(sensor).values() if isinstance(number, float)
+    ):
+        raise MeterError(f"{file_of(digest, 'sensor')} contains a number that is not finite; repeat perjoule calibrate")
     return sensor

@@ -83,7 +83,7 @@ def made(gain: float, offset_w: float, shift_s: float, noise_w: float = 0.3) -> 
     ]
     other = np.arange(0.0, 20.9, 0.02)
     powers = [true_w(t) + float(chance.normal(0, 0.5)) for t in other]
-    return log(other + shift_s, powers), log(own, readings)
+    return log(other + shift_s, powers), log(own, [float(reading) for reading in readings])
 
 
 @pytest.mark.parametrize(("gain", "offset_w", "shift_s"), [(1.05, -0.1, 0.0), (0.956, 20.8, 3.3), (0.9, -9.4, -2.25)])

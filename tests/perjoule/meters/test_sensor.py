@@ -18,7 +18,7 @@ DIGEST = board_digest(UUID)
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PERJOULE_DATA", str(tmp_path))
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path))
     return tmp_path
 
 

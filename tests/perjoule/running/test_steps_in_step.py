@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from perjoule.meters.nvml import open_nvml
@@ -21,7 +22,7 @@ def test_a_trial_says_its_period(step_s: float, nfe_per_step: int, expected: boo
         with meter.window() as window:
             for _ in window.repeat():
                 rig.work(20 * step_s)
-        drawn = Generation(images=(), steps=(20,), nfe_per_image=20.0 * nfe_per_step)
+        drawn = Generation(images=np.empty((0, 8, 8, 3), np.uint8), steps=(20,), nfe_per_image=20.0 * nfe_per_step)
         assert not any(read_warning(said).code == "W215" for said in window.reading.warnings)
         reading = _with_steps(window.reading, meter, drawn, 1)
     assert any(read_warning(said).code == "W215" for said in reading.warnings) == expected

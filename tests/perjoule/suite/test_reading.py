@@ -30,7 +30,7 @@ steps = [1, 2]
 """
 
 
-def parse(text: str) -> object:
+def parse(text: str) -> Suite:
     return parse_suite(tomllib.loads(text), where="mine.toml")
 
 
