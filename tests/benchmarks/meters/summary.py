@@ -112,7 +112,9 @@ Recordings of real boards by Yang, Adamek and Armour ([arXiv 2312.02741](https:/
 have the power of all lines of a board, by an external meter at 4.9 kHz, before, during and after work. The simulated
 board draws that power, and the tools read its counter. A window is work of 50 ms to 5 s (drawn on a logarithmic scale),
 cut out of the middle of the recorded work, so that rise and fall are the recorded ones; the rest after it is the
-recorded one too. Truth is the external meter. Nothing in the meter was fitted to these boards.
+recorded one too. Truth is the external meter. Nothing in the meter was fitted to these boards. The clocks of host and
+external meter drift apart by 0.8 ms per second, which only the recording of a train of bursts shows, and is corrected
+there alone; in the others, up to 5 ms of what looks like a slow fall may be the clock's. That makes the test harder.
 
 Real boards differ from the board above in three ways. They fall to their rest over milliseconds after the device is
 done (4090: 203 W for 3 ms at the end of the work, and 87 W from then on). They rest at a higher power after work than
@@ -124,7 +126,6 @@ before it (3090: 134 and 162 W), and come down after seconds. And nobody says wh
 - closes a window late enough for a lag of 0.1 s until windows have shown that nothing comes later, and treats a rest
   that is higher after the work as possible work until a long average is excluded (W218);
 - warns of a change of idle power (W208) only when it is not the usual one and moves net energy by 2 % or more.
-
 """
 
 
