@@ -38,7 +38,11 @@ def main(arguments: list[str]) -> int:
         "--installed", type=Path, help="output of `python -m pip freeze` on that machine, or a list of names"
     )
     pack.add_argument(
-        "--with", dest="more", action="append", default=[], help="further package, without what it requires"
+        "--with",
+        dest="more",
+        action="append",
+        default=[],
+        help="further package or other version, without what it requires",
     )
     options = parser.parse_args(arguments)
     if options.command == "pack":

@@ -11,6 +11,7 @@ import hashlib
 import json
 import lzma
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -30,14 +31,15 @@ _FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dic
 def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) -> int:
     """Find what is missing, download and pack it; return 1 if a package cannot be downloaded.
 
-    The versions are those of this environment, in which the tests run. Packages of `more` are taken without what they
-    require.
+    The versions are those of this environment, in which the tests run, except for those of `more`, e.g. a smaller
+    release. Packages of `more` are taken without what they require.
     """
     from perjoule.runs.commit import checked_out_commit
     from tests.gpu.stages import ROOT
 
     present = _present(installed)
-    missing = {name: version for name, version in _required(python).items() if name not in present}
+    given = {_normal(re.split(r"[=<>~ ]", one, maxsplit=1)[0]) for one in more}
+    missing = {name: version for name, version in _required(python).items() if name not in present | given}
     pins = [*(f"{name}=={version}" for name, version in sorted(missing.items())), *more]
     with tempfile.TemporaryDirectory() as folder:
         wheels, site = Path(folder) / "wheels", Path(folder) / "site"
@@ -49,6 +51,8 @@ def pack_kit(kit: Path, python: str, installed: Path | None, more: list[str]) ->
         for wheel in sorted(wheels.glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)
+        for name in ("tests", "docs", "examples"):  # which some packages install by mistake, next to ours
+            shutil.rmtree(site / name, ignore_errors=True)
         _copy_own_metadata(site)
         manifest = {"commit": checked_out_commit(ROOT), "python": python, "packages": pins}
         (Path(folder) / "manifest.json").write_text(json.dumps(manifest, indent=1))

@@ -26,7 +26,7 @@ def print_summary(out: Path) -> int:
     sections = [
         *facts_lines(meter), *counter_lines(meter), *rest_lines(meter), *window_lines(meter), *train_lines(meter),
         *sum_lines(meter), *source_lines(meter), *warning_lines(meter + sizes), *size_lines(sizes),
-        *run_lines(out / "demo"), *run_lines(out / "batching"), *pyjunit_lines(out / "pytest" / "second.json"),
+        *run_lines(out / "demo"), *run_lines(out / "batching"), *verdict_lines(out / "pytest" / "second.json"),
         *junit_lines(sorted(out.glob("tests-*.xml"))), *failure_lines(meter + sizes),
         *stage_lines(read_records(out / "stages.jsonl")),
     ]  # fmt: skip
@@ -302,7 +302,7 @@ def run_lines(folder: Path) -> list[str]:
     return table(f"Run {folder.name}", ("cell", "windows", "J/image", "net J/image", "s/image"), rows)
 
 
-def pyjunit_lines(path: Path) -> list[str]:
+def verdict_lines(path: Path) -> list[str]:
     """Verdicts of the second session compared with the first: any other than a pass is a false alarm."""
     if not path.exists():
         return []
