@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import SuiteError, UnknownNameError
 from perjoule.suite.reading import cells_of, find_suite, load_suite, parse_suite, suite_digest, suite_names, write_suite
+from perjoule.types import Suite
 
 MINIMAL = """
 name = "mine"
