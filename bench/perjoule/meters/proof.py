@@ -2,7 +2,7 @@ r"""Checks whether a meter is consistent with itself, on a board whose true ener
 
 Without a reference meter, truth comes from work that is repeated: n equal pieces cost n times one piece.
 
-     linearity    windows over 1, 2, 4, … 64 pieces lie on a line through 0
+     linearity    windows over n, 2 n, 4 n, … 64 n pieces lie on a line through 0
      additivity   ├── a ──┤rest├── b ──┤     two inner windows and the rest between them make up the outer window
                   ├────── outer ───────┤
      short        a short window agrees with its share of a long one
@@ -43,10 +43,10 @@ from perjoule.types import Edge, EnergyReading
 
 CheckVerdict = Literal["pass", "fail", "unsure", "not tried"]
 
-PIECES = (1, 2, 4, 8, 16, 32, 64)
-SERIES = 3  # repeats of each number of pieces
+LENGTHS_S = tuple(0.025 * 2**i for i in range(7))  # of the windows on the line, about
+SERIES = 3  # repeats of each length
 SPLITS = (12, 200)  # fewest and most pairs of inner windows
-SPLIT_PIECES = (2, 10)
+SPLIT_S = (0.05, 0.25)  # length of the inner windows
 SHORT_S = 0.3  # longest window that counts as short
 LONG_S = 3.0
 WARM_S = 2.0  # of work before the checks, because a cold board draws less
@@ -74,7 +74,7 @@ class Load(Protocol):
 
     @property
     def piece_s(self) -> float:
-        """About how long a piece takes; 5 to 50 ms."""
+        """About how long a piece takes; at most 5 ms, a quarter of the shortest published period, if possible."""
         ...
 
     def run(self, pieces: int) -> None:
@@ -223,7 +223,11 @@ class _Bench:
             (self._sources, "sources", "comparing the sensors of the board"),
             (self._period, "period", "comparing the update period at rest and at work"),
             (self._lag, "lag", "switching work on and off"),
-            (self._linearity, "linearity", f"measuring {SERIES} x {len(PIECES)} windows of 1 to {PIECES[-1]} pieces"),
+            (
+                self._linearity,
+                "linearity",
+                f"measuring {SERIES} x {len(LENGTHS_S)} windows of {LENGTHS_S[0]:g} to {LENGTHS_S[-1]:g} s",
+            ),
             (self._short_windows, "short", "comparing short windows with a long one"),
             (self._phase, "phase", "counting bursts over the update period"),
             (self._additivity, "additivity", f"measuring up to {SPLITS[1]} pairs of windows inside a third one"),
@@ -284,7 +288,10 @@ class _Bench:
         raise _Failed(f"no energy: {self._invalid_words}")
 
     def _burst(self, seconds: float) -> None:
-        self._load.run(max(round(seconds / self._load.piece_s), 1))
+        self._load.run(self._pieces(seconds))
+
+    def _pieces(self, seconds: float) -> int:
+        return max(round(seconds / self._load.piece_s), 1)
 
     def _validity(self) -> Check:
         share = self._invalid / max(self._tried, 1)
@@ -359,7 +366,8 @@ class _Bench:
 
     def _linearity(self) -> tuple[CheckVerdict, str]:
         for _ in range(SERIES):
-            for pieces in self._chance.sample(PIECES, len(PIECES)):
+            for seconds in self._chance.sample(LENGTHS_S, len(LENGTHS_S)):
+                pieces = self._pieces(seconds)
                 reading = self._measured(lambda n=pieces: self._load.run(n))  # type: ignore[misc]
                 self._windows.append(
                     ProofWindow(
@@ -419,7 +427,7 @@ class _Bench:
             parts: list[EnergyReading] = []
             with self._meter.window(label="outer") as window:
                 for _ in range(2):
-                    pieces = self._chance.randint(*SPLIT_PIECES)
+                    pieces = self._pieces(self._chance.uniform(*SPLIT_S))
                     parts.append(self._measured(lambda n=pieces: self._load.run(n), self._second))  # type: ignore[misc]
             outer = self._counted(window.reading)
             if outer.energy_j is None or any(part.energy_j is None for part in parts):
@@ -460,7 +468,7 @@ class _Bench:
             return ()
         rows = []
         for seconds in BARE_S:
-            pieces = max(round(seconds / self._load.piece_s), 1)
+            pieces = self._pieces(seconds)
             errors, lengths = [], []
             for _ in range(BARE_WINDOWS):
                 self._clock.sleep(self._chance.uniform(1, 2) * board.period.longest_s)
@@ -505,7 +513,7 @@ def _on_a_line(
     their limits times the same factors bounds it.
     """
     valid = [window for window in windows if window.energy_j is not None]
-    if len(valid) < 2 * len(PIECES):
+    if len(valid) < 2 * len(LENGTHS_S):
         return "fail", f"only {len(valid)} of {len(windows)} windows have an energy"
     x = np.array([window.duration_s for window in valid])
     y = np.array([window.energy_j for window in valid])
