@@ -189,7 +189,8 @@ def steps(session: Session) -> None:
 
 def open_perjoule(session: Session) -> None:
     """Open the meter, with a CUDA context, and learn idle power."""
-    meter = session.meter = open_meter("nvml")
+    meter: Any = open_meter("nvml")
+    session.meter = meter
     meter.learn_idle(1.0 if session.amounts is SHORT else 2.0)
     session.log.write(
         "meter", name=meter.name, why=meter.why, method=meter.method, idle=meter.idle, period=meter.period,
@@ -308,6 +309,7 @@ def trains(session: Session) -> None:
 def sums(session: Session) -> None:
     """E[a, c] = E[a, b] + E[b, c] + rest in between, with two meters on one board."""
     work, chance = session.work["copy"], session.chance
+    inner: Any
     with open_meter("nvml") as inner:
         inner.learn_idle(1.0)
         for _ in range(session.amounts.sums):
@@ -395,4 +397,4 @@ def main(path: str, seconds: str, amounts: Amounts | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

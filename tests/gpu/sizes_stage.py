@@ -113,6 +113,7 @@ def main(path: str, seconds: str) -> int:
     device = "cuda" if CUDA else "cpu"
     torch.zeros(1, device=device)  # the context exists before the meter learns idle power
     made, made_name = None, ""
+    meter: Any
     with tempfile.TemporaryDirectory(prefix="perjoule-gpu-") as folder, open_meter("nvml") as meter:
         meter.learn_idle(2.0 if CUDA else 0.5)
         log.write("meter", why=meter.why, method=meter.method, idle=meter.idle, period=meter.period, device=device)
@@ -155,4 +156,4 @@ def _unhook(made: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))
