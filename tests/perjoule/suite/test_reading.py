@@ -114,7 +114,9 @@ def test_a_fault_is_named_with_file_key_and_remedy(old: str, new: str, words: li
 
 def test_a_step_policy_may_be_compiled_for_single_images() -> None:
     settings = "policy = 'p'\nlevels = [1]\nbatch_size = 1\nruntime = { compile = 'default' }"
-    assert parse(MINIMAL.replace("steps = [1, 2]", settings)).variants[0].runtime.compile == "default"
+    suite = parse(MINIMAL.replace("steps = [1, 2]", settings))
+    assert isinstance(suite, Suite)
+    assert suite.variants[0].runtime.compile == "default"
 
 
 def test_two_variants_of_one_name_are_refused() -> None:
