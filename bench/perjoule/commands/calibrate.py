@@ -41,7 +41,7 @@ def calibrate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit gain and offset of a board's power sensor.
+    """Fit gain and offset of a power sensor.
 
     EXTERNAL is the log of a wall meter, PDU, BMC or power measurement device: any CSV with a column of times and one
     of power. The shift between the two clocks is fitted too. The power must have at least two levels, e.g. rests and

@@ -121,8 +121,8 @@ done (4090: 203 W for 3 ms at the end of the work, and 87 W from then on). They 
 before it (3090: 134 and 162 W), and come down after seconds. And nobody says whether the counter lags. So the meter
 
 - takes the rest after the work from the refreshes after it, and the rest before it from those before it;
-- adds what a fall of at most 10 ms can draw to the bound, and less as soon as windows have shown less: an edge shortly
-  after the end of the work shows what is still to come;
+- adds what a fall of at most 10 ms can draw to the bound, and less as soon as windows have shown less: an
+  [edge](glossary.md#edge) shortly after the end of the work shows what is still to come;
 - closes a window late enough for a lag of 0.1 s until windows have shown that nothing comes later, and treats a rest
   that is higher after the work as possible work until a long average is excluded (W218);
 - warns of a change of idle power (W208) only when it is not the usual one and moves net energy by 2 % or more.
