@@ -147,9 +147,9 @@ WARNINGS: dict[str, Explanation] = {
         "the time.",
     ),
     "W224": Explanation(
-        meaning="The board did not return to rest after the window: its power reading stayed high.",
-        consequence="The sensor's average mixes the window with the work after it. The joules are integrated from the "
-        "readings with their mean delay instead of following the board to rest; the bound is wide.",
+        meaning="The device did not rest before or after the window, and its sensor averages over that time as well.",
+        consequence="What the sensor shows of the time before and after is subtracted as if power had been even there; "
+        "the bound covers the rest.",
         remedy="Let the board rest for 1.2 s before and after each window, or use windows of 10 s and more.",
     ),
     "W225": Explanation(

@@ -49,6 +49,8 @@ SPLITS = (12, 200)  # fewest and most pairs of inner windows
 SPLIT_S = (0.05, 0.25)  # length of the inner windows
 SHORT_S = 0.3  # longest window that counts as short
 LONG_S = 3.0
+RISEN_S = 0.5  # after the start of work, counter and power reading show it
+LEAST_POLLS = 10
 WARM_S = 2.0  # of work before the checks, because a cold board draws less
 REST_S, REST_WINDOW_S = 20.0, 0.5
 BARE_WINDOWS, BARE_S = 10, (0.05, 0.5)  # windows of a bare counter, for comparison only
@@ -573,7 +575,19 @@ def _edges_during(board: WatchedCounter, clock: Clock, work: Callable[[], None])
 
 
 def _ratio(reading: EnergyReading) -> float | None:
-    return reading.devices[0].power_ratio if reading.devices else None
+    """Return power by the counter over power by the power reading while power is constant; None without both.
+
+    The counter's power is the slope of a line through its readings: a value is up to an update period old, which a
+    difference of two values would carry into the ratio.
+    """
+    log = reading.devices[0].counter if reading.devices else None
+    polls = [poll for poll in log.polls if poll.t_s >= RISEN_S] if log is not None else []
+    energies = [(poll.t_s, poll.energy_j) for poll in polls if poll.energy_j is not None]
+    powers = [poll.power_w for poll in polls if poll.power_w is not None]
+    if min(len(energies), len(powers)) < LEAST_POLLS or not fmean(powers):
+        return None
+    t_s, energy_j = np.array(energies).T
+    return float(np.polyfit(t_s, energy_j, 1)[0]) / fmean(powers)
 
 
 def _rest_after_w(reading: EnergyReading) -> float | None:

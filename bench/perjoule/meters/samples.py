@@ -1,6 +1,6 @@
 r"""Computes a reading from power samples, without a clock or a device.
 
-A sensor shows the mean power of some time before its last refresh, and is refreshed every T. There are two ways to
+A sensor shows the mean power of some time before its last refresh, and is refreshed every T. There are three ways to
 compute a window's energy:
 
     inside      An instant sensor covers the last T or less, perhaps only a quarter of it (arXiv 2312.02741). Each
@@ -13,15 +13,17 @@ compute a window's energy:
         window          |<---------------------------->|             d includes time after it
         counted as      |b ~~|--- b ---|--- c ---|c ~~~|
 
-    shifted     The device goes on working before or after the window. A reading is the mean of the time around its
-                delay d before it was shown, so the readings are integrated d later:
+    shifted     A log, in which the device may work before and after the window. A reading is the mean of the time
+                around its delay d before it was shown, so the readings are integrated d later:
 
         energy = integral from started_s + d to stopped_s + d
 
     followed    A sensor that averages over A, or a window without two readings inside: the work is fully shown
-                only A + T after its end. The samples are integrated until then, and the rest is subtracted.
+                only A + T after its end. The samples are integrated until then, and what they show of the time before
+                and after the window is subtracted. It is rest, or, if the device was not at rest, the power shown at
+                the start of the window and at the end of the settling time.
 
-        energy = integral to (stopped_s + settle) - settle * P_idle
+        energy = integral to (stopped_s + settle) - settle / 2 * (P_before + P_after)
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ SIGMAS_PER_LOOK = 10.0
 UNSEEN_LOOKS = 1.75  # readings at the far end of the range that may have been missed; tested with rare bursts
 BLIND_SHARE = 0.3  # of T at mean power: the last part of a refresh at either end is not covered
 BLIND_AVERAGE = 0.1  # of A at rest power: an average over A hides variations of rest
-REST_SHARE = 0.15  # of the rise in the window: a warm board draws more after the work, but not as much more
+AT_REST = 0.05  # of rest power: a reading this close to those of rest shows rest
+# A device that draws more than rest next to the window works, if that is more than this share of the highest power
+# above rest, or adds more than this share of the energy to the bound. A warm device that rests does neither.
+WORKS_ON, MATTERS = 0.25, 0.1
 STEP_VARIANCE = 1 / 12  # of a step that may be anywhere between two looks, relative to T and its height
 
 
@@ -145,12 +150,8 @@ def integrate(
     elif stopped_s - started_s >= timing.inside_from_s:
         energy_j, bound_j = _inside(stairs, started_s, stopped_s, swing_w)
     else:
-        energy_j, bound_j = _followed(stairs, started_s, stopped_s, idle, swing_w, limit_w)
-        after_w = stairs.at(stopped_s + timing.settle_s)
-        if _works_on(after_w, stairs, started_s, stopped_s, idle):
-            energy_j, shifted_j = _shifted(stairs, started_s, stopped_s, swing_w)
-            bound_j = max(bound_j, shifted_j) if bound_j is not None else None
-            said += (warning("W224", f"{after_w:.4g} W after the window, {idle.power_w:.4g} W before it"),)
+        energy_j, bound_j, works_on = _followed(stairs, started_s, stopped_s, idle, swing_w, limit_w)
+        said += (works_on,) if works_on else ()
     return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
 
 
@@ -278,46 +279,93 @@ def _shifted(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float
     return energy_j, bound_j
 
 
-def _works_on(after_w: float, stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower) -> bool:
-    """Return whether the reading after the window is far above rest, so that the device cannot be at rest."""
-    highest_w = max(w for _, w in stairs.between(started_s, stopped_s + stairs.timing.settle_s))
-    margin_w = max(2 * (idle.highest_w - idle.lowest_w), REST_SHARE * (highest_w - idle.power_w))
-    return after_w > idle.highest_w + margin_w
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """What the sensor shows of the time before or after a window.
+
+    Attributes:
+        power_w: Mean power.
+        bound_j: Bound on the error of that time's energy in the window's samples.
+        extra_w: Power above rest, 0 at rest.
+    """
+
+    power_w: float
+    bound_j: float
+    extra_w: float
+
+
+def _side(shown_w: float, idle: IdlePower, lowest_w: float, highest_w: float, timing: SensorTiming) -> _Side:
+    """Return one side of a window.
+
+    The samples of the window contain half of what was drawn in the settling time next to it, if power was even. If it
+    was between `lowest_w` and `highest_w`, and at the highest for a share f of that time, they contain up to
+    (highest_w - lowest_w) f (1 - f) / 2 of it more or less, when all of that share is next to the window or far from
+    it. In addition the reading may miss up to a refresh next to the window.
+    """
+    margin_w = AT_REST * idle.power_w
+    if idle.lowest_w - margin_w <= shown_w <= idle.highest_w + margin_w:
+        return _Side(power_w=idle.power_w, bound_j=timing.settle_s * idle_uncertainty_w(idle) / 2, extra_w=0.0)
+    range_w = highest_w - lowest_w
+    share = (shown_w - lowest_w) / range_w if range_w else 0.0
+    bound_j = timing.settle_s * range_w * share * (1 - share) / 2 + timing.period_s * (highest_w - shown_w)
+    return _Side(power_w=shown_w, bound_j=bound_j, extra_w=shown_w - idle.power_w)
 
 
 def _followed(
     stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower, swing_w: float, limit_w: float | None
-) -> tuple[float, float | None]:
-    """Return energy and bound in J by following the sensor after the window, for work between rests.
+) -> tuple[float, float | None, str | None]:
+    """Return energy and bound in J by following the sensor after the window; and W224 if the device was not at rest.
 
-    The bound adds: the uncertainty of idle power over the settling time; for each change between readings, its unknown
-    time within a refresh; for gaps, half of the power range. For an instant sensor, it also adds swings that readings
-    may have missed, and for a window that the sensor may have missed completely, the maximum energy of the device
-    (unknown without a limit: None). For a sensor that averages, it adds the variation of rest that the average hides.
+    The bound adds: the uncertainty of rest, or of how power was distributed over the settling time before and after
+    the window; for each change between readings, its unknown time within a refresh; for gaps, half of the power range.
+    For an instant sensor, it also adds swings that readings may have missed, and for a window that the sensor may have
+    missed completely, the maximum energy of the device (unknown without a limit: None). For a sensor that averages, it
+    adds the variation that the average hides.
     """
     timing = stairs.timing
-    end_s = stopped_s + timing.settle_s
+    settle_s, end_s = timing.settle_s, stopped_s + timing.settle_s
     reach_s = end_s - started_s
     pieces = stairs.between(started_s, end_s)
     powers = [power_w for _, power_w in pieces]
-    energy_j = sum(length_s * power_w for length_s, power_w in pieces) - timing.settle_s * idle.power_w
+    around = [power_w for _, power_w in stairs.between(started_s - settle_s, started_s)] + powers
+    lowest_w, highest_w = min(*around, idle.lowest_w), max(*around, idle.highest_w)
+    shown_j = sum(length_s * power_w for length_s, power_w in pieces)
+    peak_w = highest_w  # an average shows it only in a window that is longer
+    if limit_w is not None and stopped_s - started_s < timing.averaging_s:
+        peak_w = max(highest_w, LIMIT_HEADROOM * limit_w)
+    before, after = (_side(stairs.at(t_s), idle, lowest_w, peak_w, timing) for t_s in (started_s, end_s))
+    energy_j = shown_j - settle_s * (before.power_w + after.power_w) / 2
 
-    lowest_w, highest_w = min(*powers, idle.lowest_w), max(*powers, idle.highest_w)
-    changes_w = sum(abs(other - one) for one, other in pairwise([idle.power_w, *powers, idle.power_w]))
+    changes_w = sum(abs(other - one) for one, other in pairwise([before.power_w, *powers, after.power_w]))
     bound_j = (
-        timing.settle_s * idle_uncertainty_w(idle)
+        before.bound_j
+        + after.bound_j
         + min(changes_w * (timing.period_s / 2 + timing.poll_s), (highest_w - lowest_w) * reach_s)
         + (highest_w - lowest_w) * stairs.holes_s(started_s, end_s) / 2
         + 0.0005 * reach_s  # samples are whole mW
     )
+    working = [
+        word
+        for word, side in (("before", before), ("after", after))
+        if side.extra_w > WORKS_ON * (highest_w - lowest_w) or (side.extra_w > 0 and side.bound_j > MATTERS * energy_j)
+    ]
+    works_on = None
+    if working:
+        when = " and ".join(working)
+        works_on = warning(
+            "W224", f"the device works {when} the window, {before.power_w:.4g} W before, {after.power_w:.4g} W after"
+        )
     if timing.averaging_s > timing.period_s:
-        return energy_j, bound_j + BLIND_AVERAGE * idle.power_w * timing.averaging_s
+        level_w = (before.power_w + after.power_w) / 2
+        return energy_j, bound_j + BLIND_AVERAGE * level_w * timing.averaging_s, works_on
     bound_j += UNSEEN_LOOKS * swing_w * timing.period_s
+    if works_on:
+        bound_j += BLIND_SHARE * highest_w * timing.period_s
     if stopped_s - started_s < timing.period_s:
         if limit_w is None:
-            return energy_j, None
+            return energy_j, None, works_on
         bound_j += (LIMIT_HEADROOM * limit_w - lowest_w) * (stopped_s - started_s)
-    return energy_j, bound_j
+    return energy_j, bound_j, works_on
 
 
 def _partial(

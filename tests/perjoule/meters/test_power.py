@@ -430,3 +430,68 @@ def test_a_real_thread_ends_with_the_window_whatever_happens_and_costs_little(mo
         with pytest.raises(RuntimeError, match="device-side"), meter.window(sync=fail_at_the_end):
             pass
         assert threading.active_count() == before
+
+
+# -- work next to a window -----------------------------------------------------------------------------------------
+
+
+def next_to_work(
+    averaging_s: float, seconds: float, before_s: float, after_s: float, seed: int
+) -> tuple[EnergyReading, float]:
+    """A window with work before or after it, and its true energy."""
+    load = Load()
+    bench = Bench(load, seed, averaging_s=averaging_s, box_s=PERIOD_S)
+    begin_s = bench.clock.now() + 0.5
+    bench.clock.advance(0.5)
+    if before_s:
+        load.stretches = [(begin_s, math.inf)]
+        bench.clock.advance(before_s)
+    with bench.meter.window() as window:
+        started_s = bench.clock.now()
+        load.stretches = [(begin_s if before_s else started_s, started_s + seconds + after_s)]
+        bench.clock.advance(seconds)
+    return window.reading, load.energy_j(started_s, started_s + seconds)
+
+
+@pytest.mark.parametrize("averaging_s", [0.0, 1.0])
+@pytest.mark.parametrize(("before_s", "after_s"), [(0.0, 3.0), (3.0, 0.0), (3.0, 3.0), (0.0, 0.3)])
+@pytest.mark.parametrize("seconds", [0.15, 1.0])
+def test_work_next_to_a_window_is_within_the_bound_and_said(
+    averaging_s: float, before_s: float, after_s: float, seconds: float
+) -> None:
+    """It was counted as work of the window: up to 1760 % too much, without a warning."""
+    for seed in range(5):
+        reading, truth_j = next_to_work(averaging_s, seconds, before_s, after_s, seed)
+        assert reading.energy_j is not None
+        assert reading.uncertainty_j is not None
+        assert abs(reading.energy_j - truth_j) <= reading.uncertainty_j
+        said = [sentence for sentence in reading.warnings if sentence.startswith("W224")]
+        assert bool(said) == (averaging_s > 0 or seconds < reading_inside_from_s())
+        if said and after_s == 3.0:
+            assert f"the device works {'before and ' if before_s else ''}after the window" in said[0]
+            assert reading.energy_j == pytest.approx(truth_j, rel=0.15)
+
+
+def reading_inside_from_s() -> float:
+    """Shortest window of the instant sensor with two readings inside."""
+    return Bench(ConstantPower(60.0)).meter.timing.inside_from_s
+
+
+@pytest.mark.parametrize("averaging_s", [0.0, 1.0])
+def test_a_device_that_rests_warmer_than_before_is_not_at_work(averaging_s: float) -> None:
+    """A tenth of a board's power more after the work than before it is usual; it is subtracted, and not warned of."""
+    for seed in range(5):
+        load = Load()
+        bench = Bench(load, seed, averaging_s=averaging_s, box_s=PERIOD_S)
+        with bench.meter.window() as window:
+            begin_s = bench.clock.now()
+            # 60 W at rest, 300 W at work, 84 W on average afterwards
+            load.stretches = [(begin_s, begin_s + 2.0)] + [
+                (begin_s + 2.0 + 0.01 * i, begin_s + 2.0 + 0.01 * i + 0.001) for i in range(300)
+            ]
+            bench.clock.advance(2.0)
+        reading = window.reading
+        assert reading.energy_j is not None
+        assert reading.uncertainty_j is not None
+        assert abs(reading.energy_j - 600.0) <= min(reading.uncertainty_j, 6.0)
+        assert reading.warnings == ()
