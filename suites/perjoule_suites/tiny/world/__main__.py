@@ -22,10 +22,20 @@ def _setup() -> None:
     torch.set_num_threads(1)
 
 
+Out = Annotated[Path, typer.Option(help="Folder of checkpoints, logs and trained parts.")]
+
+
 @app.command()
-def train(out: Annotated[Path, typer.Option(help="Folder of checkpoints, logs and trained parts.")]) -> None:
+def train(
+    out: Out,
+    only: Annotated[list[str] | None, typer.Option(help=f"Parts to train: {', '.join(training.PARTS)}.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes of one thread each; 2 on two idle cores.")] = 1,
+) -> None:
     """Train all parts in order, each unless it is finished."""
-    training.train_all(out)
+    unknown = sorted(set(only or ()) - set(training.PARTS))
+    if unknown:
+        raise typer.BadParameter(f"unknown part {unknown[0]!r}: one of {', '.join(training.PARTS)}")
+    training.train_parts(out, tuple(only or training.PARTS), processes=processes)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _BATCH, _CROP_PX, _KL_WEIGHT, _MSE_WEIGHT, _EDGE_WEIGHT = 16, 32, 2e-4, 4.0, 0.5
 
 
 def renders(rng: np.random.Generator, count: int, split: Split = "train") -> NDArray[np.uint8]:
-    """Renders of random captions. -> (count, 64, 64, 3) uint8"""
+    """Renders of random captions. -> (count, 64, 64, 3) uint8."""
     return np.stack([render(draw_scene(draw_caption(rng, split=split), rng)) for _ in range(count)])
 
 
@@ -62,5 +62,3 @@ def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
     """(n, 3, h, w) in [-1, 1] -> (n, h, w, 3) uint8."""
     pixels: NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).byte().numpy()
     return pixels
-
-

@@ -268,9 +268,7 @@ def parse(text: str) -> Caption:
             if found:
                 wishes = (_parse_one(first.split()), _parse_one(second.split()))
                 wishes = wishes[::-1] if joint != joints[0] else wishes
-                return Caption(
-                    kind="pair", count=2, wishes=wishes, layout=relation, ground=ground, pattern=pattern
-                )
+                return Caption(kind="pair", count=2, wishes=wishes, layout=relation, ground=ground, pattern=pattern)
     position = next((name for name, phrase in _PHRASES.items() if body.endswith(f" {phrase}")), None)
     wish = _parse_one(body.removesuffix(_PHRASES[position]).split() if position else start)
     return Caption(kind="single", count=1, wishes=(wish,), layout=position, ground=ground, pattern=pattern)

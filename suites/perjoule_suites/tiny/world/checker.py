@@ -160,7 +160,7 @@ def _colour_of(pixels: Values, core: NDArray[np.bool_]) -> tuple[str, Values]:
 
 
 def _stripes_of(brightness: Values, core: NDArray[np.bool_]) -> Values:
-    """Return the brightness of each row of the box: all 1, or stripes with the best phase. -> (32,)"""
+    """Return the brightness of each row of the box: all 1, or stripes with the best phase. -> (32,)."""
     levels = _levels()
     weight = core.sum(1)
     sums, squares = np.where(core, brightness, 0).sum(1), np.where(core, brightness**2, 0).sum(1)
@@ -207,7 +207,7 @@ _SHIFTS = [(dy, dx) for dy in (-2, -1, 0, 1, 2) for dx in (-1, 0, 1)]
 
 @cache
 def _levels() -> Values:
-    """Brightness of the rows: first none dark, then stripes with each phase. -> (33, 32)"""
+    """Brightness of the rows: first none dark, then stripes with each phase. -> (33, 32)."""
     dark = [np.roll(stripes(units), px) for px in range(STRIPE_PX) for units in range(UNITS)]
     return (1 - (1 - _DARK) * np.stack([np.zeros(BOX_PX), *dark]) / 8).astype(np.float32)
 

@@ -235,7 +235,7 @@ def stripes(y: int) -> NDArray[np.int32]:
 
 @cache
 def ground_image(ground: str, pattern: str) -> NDArray[np.uint8]:
-    """The ground without things. -> (64, 64, 3) uint8"""
+    """The ground without things. -> (64, 64, 3) uint8."""
     first, second = (np.array(rgb[ground], np.int32) for rgb in (GROUND_RGB, SECOND_RGB))
     at = np.arange(SIDE_PX)
     share = np.zeros((SIDE_PX, SIDE_PX), np.int32)  # of the second colour, in 64ths
