@@ -17,6 +17,7 @@ from perjoule_suites.tiny.world.scenes import SIDE_PX, draw_scene, render
 RECIPE = Recipe(
     name="autoencoder", steps=10_000, learning_rate=2.5e-3, ema_decay=0.999, weight_decay=1e-3, warmup_steps=200, seed=1
 )
+_HELD_OUT, _STATISTICS = 256, 2_048
 _BATCH, _CROP_PX, _KL_WEIGHT, _MSE_WEIGHT, _EDGE_WEIGHT = 16, 32, 2e-4, 4.0, 0.5
 
 
@@ -25,11 +26,11 @@ def renders(rng: np.random.Generator, count: int, split: Split = "train") -> NDA
     return np.stack([render(draw_scene(draw_caption(rng, split=split), rng)) for _ in range(count)])
 
 
-def train(workdir: Path, recipe: Recipe = RECIPE) -> AutoencoderKL:
+def train(workdir: Path, recipe: Recipe) -> AutoencoderKL:
     """Train on random crops; then fold the latents' mean and scale into the network."""
     seed_everything(recipe.seed)
     vae = shared.build().to(memory_format=torch.channels_last)
-    sample = renders(np.random.default_rng(2), 256, "dev")
+    sample = renders(np.random.default_rng(2), _HELD_OUT, "dev")
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         images = renders(rng, _BATCH)
@@ -44,7 +45,7 @@ def train(workdir: Path, recipe: Recipe = RECIPE) -> AutoencoderKL:
         return pixels + _EDGE_WEIGHT * edges + _KL_WEIGHT * kl, {"kl": kl.item()}
 
     fit(recipe, vae, loss_of, workdir, validate=lambda: {"psnr_db": shared.psnr(vae, sample)})
-    shared.normalise_latents(vae, shared.to_tensor(renders(np.random.default_rng(3), 2_048)))
+    shared.normalise_latents(vae, shared.to_tensor(renders(np.random.default_rng(3), _STATISTICS)))
     return vae
 
 

@@ -40,8 +40,8 @@ _KINDS: dict[Kind, int] = {"single": 25, "pair": 30, "many": 45}
 _COUNTS = {2: 25, 3: 40, 4: 35}
 # percent of all captions that are held out, half of them for development and half for the test
 _HELD_OUT = 12
-# log2 of the number of places for 1 to 4 small things, in cells of 4 px; for larger things there are fewer
-PLACE_BITS = {1: 6.919, 2: 12.744, 3: 17.150, 4: 19.734}
+# log2 of the number of ways to place 1 to 4 small things apart, centres in 11 x 11 cells of 4 px; fewer if larger
+PLACE_BITS = {1: 6.919, 2: 12.857, 3: 17.645, 4: 20.802}
 _PREFIX = "a picture of "
 _PHRASES = {"centre": "in the centre"} | {name: f"at the {name}" for name in POSITIONS[1:]}
 _JOINTS = {"beside": ("left of", "right of"), "stacked": ("above", "below")}
@@ -200,6 +200,15 @@ def draw_caption(
         caption = _draw(rng, kind or draw_one(rng, _KINDS), 0 if level == "closed" else share)
         if caption.split == split and level in (None, caption.level):
             return caption
+
+
+def draw_distinct(count: int, level: Level, split: Split, seed: int) -> list[Caption]:
+    """Distinct captions of a level; the open ones that name nothing would be frequent otherwise."""
+    rng, found = np.random.default_rng(seed), dict[str, Caption]()
+    while len(found) < count:
+        caption = draw_caption(rng, split=split, level=level)
+        found[caption.key] = caption
+    return list(found.values())
 
 
 def _draw(rng: np.random.Generator, kind: Kind, share: int) -> Caption:

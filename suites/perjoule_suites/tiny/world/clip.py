@@ -37,7 +37,7 @@ from perjoule_suites.tiny.world.scenes import draw_scene, render
 from perjoule_suites.tiny.world.score import holds, shown_by
 
 RECIPE = Recipe(name="clip", steps=3_500, learning_rate=1.5e-3, weight_decay=0.05, seed=3)
-_BATCH, _NEGATIVES, _TOKENIZER_CAPTIONS, _TRIES = 64, 2, 10_000, 12
+_BATCH, _NEGATIVES, _TOKENIZER_CAPTIONS, _HELD_OUT, _TRIES = 64, 2, 10_000, 500, 12
 _VALUES: dict[str, tuple[str, ...]] = {
     "size": SIZES,
     "texture": tuple(TEXTURES),
@@ -180,11 +180,11 @@ def draw_batch(rng: np.random.Generator, count: int, split: str = "train") -> Ba
     )
 
 
-def train(words: CLIPTokenizer, workdir: Path, recipe: Recipe = RECIPE) -> CLIPModel:
+def train(words: CLIPTokenizer, workdir: Path, recipe: Recipe) -> CLIPModel:
     """Contrast each picture with captions that it contradicts: those of the batch, and its own with one change."""
     seed_everything(recipe.seed)
     model = build(words)
-    held = draw_batch(np.random.default_rng(4), 500, "dev")
+    held = draw_batch(np.random.default_rng(4), _HELD_OUT, "dev")
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = draw_batch(rng, _BATCH)

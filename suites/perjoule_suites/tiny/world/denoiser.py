@@ -21,7 +21,7 @@ from perjoule_suites.tiny.autoencoder import LATENT_CHANNELS
 from perjoule_suites.tiny.clip import tokenize
 from perjoule_suites.tiny.denoiser import LATENT_SIDE, draw_timesteps, scheduler
 from perjoule_suites.tiny.training import Peers, Recipe, fit, seed_everything
-from perjoule_suites.tiny.world.captions import Caption, Level, Split, draw_caption
+from perjoule_suites.tiny.world.captions import Caption, Level, draw_distinct
 from perjoule_suites.tiny.world.data import Latents
 from perjoule_suites.tiny.world.sampling import draw, short_first, signal_and_noise
 from perjoule_suites.tiny.world.score import judge
@@ -79,7 +79,7 @@ def train(
     held_out: Latents,
     parts: tuple[CLIPTokenizer, CLIPModel, AutoencoderKL],
     workdir: Path,
-    recipe: Recipe = RECIPE,
+    recipe: Recipe,
     peers: Peers | None = None,
 ) -> ConditionedDenoiser:
     """Train UNet and text encoder together; the log also has scores of development captions by openness."""
@@ -122,16 +122,7 @@ def train(
 
 def dev_captions(counts: Mapping[Level, int]) -> dict[Level, list[Caption]]:
     """Distinct development captions of each level."""
-    return {level: distinct(count, level, "dev", seed=8) for level, count in counts.items()}
-
-
-def distinct(count: int, level: Level, split: Split, seed: int) -> list[Caption]:
-    """Distinct held-out captions of a level."""
-    rng, found = np.random.default_rng(seed), dict[str, Caption]()
-    while len(found) < count:
-        caption = draw_caption(rng, split=split, level=level)
-        found[caption.key] = caption
-    return list(found.values())
+    return {level: draw_distinct(count, level, "dev", seed=8) for level, count in counts.items()}
 
 
 def means(images: NDArray[np.uint8], captions: Sequence[Caption]) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Pairs:
     latents: torch.Tensor
 
 
-def load_or_draw(teacher: StableDiffusionPipeline, folder: Path, count: int = PAIR_COUNT) -> Pairs:
+def load_or_draw(teacher: StableDiffusionPipeline, folder: Path, count: int) -> Pairs:
     """Return the pairs in `folder`; missing parts are drawn first. Levels of openness have equal shares."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -84,9 +84,7 @@ def _teach(teacher: StableDiffusionPipeline, texts: list[str], noise: torch.Tens
     return latents_of(teacher.unet, states[1:], noise, short_first(_TEACHER_STEPS), empty=states[:1])
 
 
-def train(
-    teacher: StableDiffusionPipeline, workdir: Path, *, recipe: Recipe = RECIPE, pairs: int = PAIR_COUNT
-) -> UNet2DConditionModel:
+def train(teacher: StableDiffusionPipeline, workdir: Path, recipe: Recipe, pairs: int) -> UNet2DConditionModel:
     """Draw the pairs and train the student on them."""
     from perjoule_suites.tiny.world.denoiser import dev_captions, means
 

@@ -75,9 +75,7 @@ def _kept(whole: int, left: int) -> torch.Tensor:
     return torch.arange(left) * whole // left
 
 
-def train(
-    teacher: StableDiffusionPipeline, data: Latents, workdir: Path, *, recipe: Recipe = RECIPE
-) -> UNet2DConditionModel:
+def train(teacher: StableDiffusionPipeline, data: Latents, workdir: Path, recipe: Recipe) -> UNet2DConditionModel:
     """Train the student on encoded renders and on the teacher's outputs."""
     from perjoule_suites.tiny.world.denoiser import dev_captions, means
 

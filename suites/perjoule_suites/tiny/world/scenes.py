@@ -59,7 +59,7 @@ BOX_PX = 32  # side of a box around any thing
 _SAMPLES = 8
 _FINE = 32 // UNITS  # thirty-seconds of a pixel in a unit
 # corners in thousandths of the radius, y downwards
-_CORNERS = {
+CORNERS = {
     "triangle": ((0, -1150), (996, 575), (-996, 575)),
     "star": tuple(
         zip(
@@ -217,7 +217,7 @@ def _is_inside(shape: str, x: NDArray[np.int64], y: NDArray[np.int64], r: int) -
         inside = ((wide <= 1020 * r) & (high <= 360 * r)) | ((wide <= 360 * r) & (high <= 1020 * r))
     else:
         inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
-        corners = [(cx * r, cy * r) for cx, cy in _CORNERS[shape]]
+        corners = [(cx * r, cy * r) for cx, cy in CORNERS[shape]]
         for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
             # even-odd rule: which edges does a ray to the right cross?
             side = (x * 1000 - ax) * (by - ay) - (y * 1000 - ay) * (bx - ax)

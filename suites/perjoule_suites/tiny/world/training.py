@@ -35,6 +35,8 @@ NEEDS = {
     "sd-tiny-lcm": ("sd-tiny",),
     "sd-tiny-pruned": ("sd-tiny",),
 }
+# name of a training's log -> its optimiser steps
+STEPS = {module.RECIPE.name: module.RECIPE.steps for module in (autoencoder, clip, denoiser, few_step, pruned)}
 _PEER_TIMEOUT = datetime.timedelta(hours=6)
 
 
@@ -68,7 +70,7 @@ def _in_one_thread(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def _autoencoder(out: Path, _processes: int) -> None:
-    vae = autoencoder.train(out)
+    vae = autoencoder.train(out, autoencoder.RECIPE)
     write_folder(out / "vae", vae.save_pretrained)
 
 
@@ -91,7 +93,7 @@ def _tokenizer(out: Path, _processes: int) -> None:
 
 
 def _clip(out: Path, _processes: int) -> None:
-    towers = clip.train(CLIPTokenizer.from_pretrained(out / "tokenizer"), out)
+    towers = clip.train(CLIPTokenizer.from_pretrained(out / "tokenizer"), out, clip.RECIPE)
     write_folder(out / "clip", towers.save_pretrained)
 
 
@@ -129,20 +131,20 @@ def _train_denoiser(out: Path, peers: Peers | None) -> None:
     words, towers = CLIPTokenizer.from_pretrained(out / "tokenizer"), CLIPModel.from_pretrained(out / "clip")
     vae = AutoencoderKL.from_pretrained(out / "vae").eval()
     seen, unseen = _read_latents(out)
-    model = denoiser.train(seen, unseen, (words, towers, vae), out, peers=peers)
+    model = denoiser.train(seen, unseen, (words, towers, vae), out, denoiser.RECIPE, peers)
     if not peers or not peers.rank:
         write_folder(out / "sd-tiny", denoiser.assemble(vae, model, words).save_pretrained)
 
 
 def _few_step(out: Path, _processes: int) -> None:
     teacher = load_pipeline(out / "sd-tiny")
-    student = few_step.train(teacher, out)
+    student = few_step.train(teacher, out, few_step.RECIPE, few_step.PAIR_COUNT)
     write_folder(out / "sd-tiny-lcm", lambda folder: save_student(student, out / "sd-tiny", folder))
 
 
 def _pruned(out: Path, _processes: int) -> None:
     teacher: StableDiffusionPipeline = load_pipeline(out / "sd-tiny")
-    student = pruned.train(teacher, _read_latents(out)[0], out)
+    student = pruned.train(teacher, _read_latents(out)[0], out, pruned.RECIPE)
     write_folder(out / "sd-tiny-pruned", lambda folder: save_student(student, out / "sd-tiny", folder))
 
 
