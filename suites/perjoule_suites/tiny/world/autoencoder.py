@@ -14,8 +14,9 @@ from perjoule_suites.tiny.training import Recipe, fit, seed_everything
 from perjoule_suites.tiny.world.captions import Split, draw_caption
 from perjoule_suites.tiny.world.scenes import SIDE_PX, draw_scene, render
 
+# The learning rate of the first trained weights followed a schedule of 10,000 steps until step 3,200.
 RECIPE = Recipe(
-    name="autoencoder", steps=10_000, learning_rate=2.5e-3, ema_decay=0.999, weight_decay=1e-3, warmup_steps=200, seed=1
+    name="autoencoder", steps=6_000, learning_rate=2.5e-3, ema_decay=0.999, weight_decay=1e-3, warmup_steps=200, seed=1
 )
 _HELD_OUT, _STATISTICS = 256, 2_048
 _BATCH, _CROP_PX, _KL_WEIGHT, _MSE_WEIGHT, _EDGE_WEIGHT = 16, 32, 2e-4, 4.0, 0.5
