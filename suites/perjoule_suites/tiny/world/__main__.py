@@ -18,6 +18,7 @@ from perjoule.errors import PerjouleError
 from perjoule.files import read_json_lines
 from perjoule_suites.tiny.distil import load_pipeline
 from perjoule_suites.tiny.world import evaluation, sheets, training, validation
+from perjoule_suites.tiny.world import export as exporting
 from perjoule_suites.tiny.world.captions import LEVELS, draw_distinct
 from perjoule_suites.tiny.world.sampling import GUIDANCE, draw, short_first
 from perjoule_suites.tiny.world.scenes import draw_scene, render
@@ -45,6 +46,14 @@ def train(
     if unknown:
         raise typer.BadParameter(f"unknown part {unknown[0]!r}: one of {', '.join(training.PARTS)}")
     training.train_parts(out, tuple(only or training.PARTS), processes=processes)
+
+
+@app.command()
+def export(out: Out, to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")]) -> None:
+    """Write the trained family as fp16 weights and print their sizes."""
+    sizes = exporting.export(out, to)
+    parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items())
+    typer.echo(f"{to}: {sum(sizes.values()) / 1e6:.2f} MB of weights: {parts}")
 
 
 @app.command()

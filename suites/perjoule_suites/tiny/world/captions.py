@@ -197,7 +197,8 @@ def draw_caption(
     """
     while True:
         share = int(rng.integers(10_001)) if openness is None else round(openness * 10_000)
-        caption = _draw(rng, kind or draw_one(rng, _KINDS), 0 if level == "closed" else share)
+        drawn = kind if kind is not None else draw_one(rng, _KINDS)
+        caption = _draw(rng, drawn, 0 if level == "closed" else share)
         if caption.split == split and level in (None, caption.level):
             return caption
 
@@ -271,7 +272,7 @@ def parse(text: str) -> Caption:
         return _parse_many(start[3:], start[1], ground, pattern)
     if start[:1] and start[0] in NUMBERS.values():
         return _parse_many(start, None, ground, pattern)
-    for relation, joints in {**_JOINTS, None: ("and", "and")}.items():
+    for relation, joints in (*_JOINTS.items(), (None, ("and", "and"))):
         for joint in joints:
             first, found, second = body.partition(f" {joint} ")
             if found:

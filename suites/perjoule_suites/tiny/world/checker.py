@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,7 +213,7 @@ def _levels() -> Values:
     return (1 - (1 - _DARK) * np.stack([np.zeros(BOX_PX), *dark]) / 8).astype(np.float32)
 
 
-def _box(plane: NDArray[np.generic], top: int, left: int) -> NDArray[np.generic]:
+def _box(plane: NDArray[Any], top: int, left: int) -> NDArray[Any]:
     """Return a 32 x 32 box of the picture; beyond the border its edge is repeated for colours and False for masks."""
     rows, columns = np.arange(top, top + BOX_PX), np.arange(left, left + BOX_PX)
     box = plane[np.clip(rows, 0, SIDE_PX - 1)][:, np.clip(columns, 0, SIDE_PX - 1)]
@@ -221,7 +222,7 @@ def _box(plane: NDArray[np.generic], top: int, left: int) -> NDArray[np.generic]
     return box
 
 
-def _shift(box: NDArray[np.generic], dy: int, dx: int) -> NDArray[np.generic]:
+def _shift(box: NDArray[Any], dy: int, dx: int) -> NDArray[Any]:
     """Move the content of a box; what leaves it is lost."""
     moved = np.zeros_like(box)
     height, width = box.shape

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from perjoule_suites.tiny.autoencoder import to_tensor
@@ -29,6 +31,7 @@ from perjoule_suites.tiny.world.captions import (
     SIZES,
     TEXTURES,
     Caption,
+    Split,
     Wish,
 )
 from perjoule_suites.tiny.world.checker import Seen
@@ -107,7 +110,12 @@ def _changes(caption: Caption) -> list[Callable[[np.random.Generator], Caption]]
 
     def around(name: str, values: tuple[str, ...]) -> Callable[[np.random.Generator], Caption]:
         current = getattr(caption, name)
-        return lambda rng: dataclasses.replace(caption, **{name: another(values, current, rng)})
+
+        def change(rng: np.random.Generator) -> Caption:
+            slot: dict[str, Any] = {name: another(values, current, rng)}
+            return dataclasses.replace(caption, **slot)
+
+        return change
 
     def of_binding(name: str) -> Callable[[np.random.Generator], Caption]:
         first, second = caption.wishes
@@ -157,15 +165,15 @@ class Batch:
     images: (n, 64, 64, 3) uint8; right: n texts; wrong: n * k texts; fits: (n, n) bool, picture i and caption j.
     """
 
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    images: NDArray[np.uint8]
     right: list[str]
     wrong: list[str]
-    fits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    fits: NDArray[np.bool_]
 
 
-def draw_batch(rng: np.random.Generator, count: int, split: str = "train") -> Batch:
+def draw_batch(rng: np.random.Generator, count: int, split: Split = "train") -> Batch:
     """Draw captions, scenes and contradictions."""
-    captions = training_captions(rng, count, split)  # type: ignore[arg-type]
+    captions = training_captions(rng, count, split)
     scenes = [draw_scene(caption, rng) for caption in captions]
     shown = [shown_by(scene) for scene in scenes]
     return Batch(

@@ -19,7 +19,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from perjoule_suites.tiny.autoencoder import LATENT_CHANNELS
 from perjoule_suites.tiny.clip import tokenize
-from perjoule_suites.tiny.denoiser import LATENT_SIDE, draw_timesteps, scheduler
+from perjoule_suites.tiny.denoiser import LATENT_SIDE, scheduler
 from perjoule_suites.tiny.training import Peers, Recipe, fit, seed_everything
 from perjoule_suites.tiny.world.captions import Caption, Level, draw_distinct
 from perjoule_suites.tiny.world.data import Latents
@@ -118,6 +118,19 @@ def train(
 
     fit(recipe, model, loss_of, workdir, validate=validate, validate_every=_DEV_EVERY, peers=peers)
     return model.eval()
+
+
+def draw_timesteps(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Draw timesteps, mostly where layout and count are decided. -> (count,) in 0..999.
+
+    Three in ten come from the noisiest quarter and four in ten from around 570; the rest is uniform. At strong noise
+    the caption is all there is to find places by, and in the middle the things separate.
+    """
+    pick = rng.random(count)
+    noisy = 1 - 0.25 * rng.random(count) ** 1.2
+    middle = 1 / (1 + np.exp(-0.3 - rng.standard_normal(count)))
+    share = np.where(pick < 0.3, noisy, np.where(pick < 0.7, middle, rng.random(count)))
+    return np.minimum((share * 1000).astype(np.int64), 999)
 
 
 def dev_captions(counts: Mapping[Level, int]) -> dict[Level, list[Caption]]:

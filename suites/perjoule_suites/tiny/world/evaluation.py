@@ -93,7 +93,8 @@ def needed(values: Array, limit: Array | float, ladder: Sequence[int]) -> Array:
     """log2 of the least step count from which on an image stays at or above its limit. values: (..., steps)."""
     stays = np.logical_and.accumulate((values >= limit)[..., ::-1], -1)[..., ::-1]
     first = np.where(stays.any(-1), stays.argmax(-1), len(ladder) - 1)
-    return np.log2(np.asarray(ladder, float))[first]
+    steps: Array = np.log2(np.asarray(ladder, float))[first]
+    return steps
 
 
 def icc(values: Array) -> float:

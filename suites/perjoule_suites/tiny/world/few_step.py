@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from perjoule.files import replacing
 from perjoule_suites.tiny.few_step import with_embedded_guidance
 from perjoule_suites.tiny.training import Recipe, fit, seed_everything
-from perjoule_suites.tiny.world.captions import LEVELS, draw_caption
+from perjoule_suites.tiny.world.captions import LEVELS, Level, draw_caption
+from perjoule_suites.tiny.world.denoiser import dev_captions, means
 from perjoule_suites.tiny.world.sampling import (
     LATENT_SHAPE,
     draw,
@@ -42,7 +43,7 @@ PAIR_COUNT = 12_288
 _PART, _BATCH, _TEACHER_STEPS, _HUBER = 256, 32, 12, 0.1
 # where the second and later steps of two, three and four begin, with trailing spacing
 _LATER = tuple(t for steps in (2, 3, 4) for t in trailing(steps)[1:])
-_DEV = {"closed": 20, "half open": 20, "open": 20}
+_DEV: dict[Level, int] = {"closed": 20, "half open": 20, "open": 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +87,12 @@ def _teach(teacher: StableDiffusionPipeline, texts: list[str], noise: torch.Tens
 
 def train(teacher: StableDiffusionPipeline, workdir: Path, recipe: Recipe, pairs: int) -> UNet2DConditionModel:
     """Draw the pairs and train the student on them."""
-    from perjoule_suites.tiny.world.denoiser import dev_captions, means
-
     data = load_or_draw(teacher, workdir / "few-step-pairs", pairs)
     seed_everything(recipe.seed)
     student = UNet2DConditionModel.from_config(teacher.unet.config)
     student.load_state_dict(teacher.unet.state_dict())
     student.to(memory_format=torch.channels_last).train()
-    captions = dev_captions(_DEV)  # type: ignore[arg-type]
+    captions = dev_captions(_DEV)
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         return losses(student, teacher, data, rng)

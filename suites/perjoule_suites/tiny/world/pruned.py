@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from perjoule_suites.tiny.denoiser import draw_timesteps
 from perjoule_suites.tiny.training import Recipe, fit, seed_everything
+from perjoule_suites.tiny.world.captions import Level
 from perjoule_suites.tiny.world.data import Latents
+from perjoule_suites.tiny.world.denoiser import dev_captions, draw_timesteps, means
 from perjoule_suites.tiny.world.sampling import draw, short_first, signal_and_noise, text_states
 
 RECIPE = Recipe(
@@ -30,9 +31,9 @@ RECIPE = Recipe(
     warmup_steps=100,
     seed=22,
 )
-_CHANNELS, _LAYERS = (64, 64, 48), (0, 1, 1)
+_CHANNELS, _LAYERS = (64, 48, 48), (0, 1, 1)
 _BATCH, _CAPTION_DROPOUT_PERCENT, _TASK_WEIGHT = 32, 10, 0.25
-_DEV = {"closed": 20, "half open": 20, "open": 20}
+_DEV: dict[Level, int] = {"closed": 20, "half open": 20, "open": 20}
 _UP_INPUT = re.compile(r"up_blocks\.(\d)\.resnets\.(\d)\.(norm1|conv1|conv_shortcut)\.")
 
 
@@ -77,11 +78,9 @@ def _kept(whole: int, left: int) -> torch.Tensor:
 
 def train(teacher: StableDiffusionPipeline, data: Latents, workdir: Path, recipe: Recipe) -> UNet2DConditionModel:
     """Train the student on encoded renders and on the teacher's outputs."""
-    from perjoule_suites.tiny.world.denoiser import dev_captions, means
-
     seed_everything(recipe.seed)
     student = build(teacher.unet).to(memory_format=torch.channels_last).train()
-    captions = dev_captions(_DEV)  # type: ignore[arg-type]
+    captions = dev_captions(_DEV)
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         index = rng.integers(0, len(data.captions), _BATCH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ class Scene:
 
 def draw_scene(caption: Caption, rng: np.random.Generator) -> Scene:
     """Draw a scene of a caption: open slots independently, then places uniformly among those without overlap."""
-    looks = []
+    looks: list[dict[str, Any]] = []
     for wish in caption.of_each_thing:
         size = (wish.size or SIZES[int(rng.integers(2))]) if caption.has_sizes else "small"
         low, high = RADII[size]
@@ -200,7 +201,8 @@ def coverage(shape: str, radius: int, x: int, y: int) -> NDArray[np.uint8]:
     down = (at - (BOX_PX * 16 + y * _FINE))[:, None]
     covered = _is_inside(shape, across, down, radius * _FINE)
     counts = covered.reshape(BOX_PX, _SAMPLES, BOX_PX, _SAMPLES).sum((1, 3))
-    return counts.astype(np.uint8)
+    cover: NDArray[np.uint8] = counts.astype(np.uint8)
+    return cover
 
 
 def _is_inside(shape: str, x: NDArray[np.int64], y: NDArray[np.int64], r: int) -> NDArray[np.bool_]:
@@ -230,7 +232,8 @@ def stripes(y: int) -> NDArray[np.int32]:
     """Return how many of the 8 sample rows of each pixel row of a box are dark: 4 px light at the centre, 4 px dark."""
     at = np.arange(BOX_PX * _SAMPLES) * 32 // _SAMPLES + 32 // (2 * _SAMPLES) - (BOX_PX * 16 + y * _FINE)
     dark = (at + STRIPE_PX * 8) % (STRIPE_PX * 32) >= STRIPE_PX * 16
-    return dark.reshape(BOX_PX, _SAMPLES).sum(1).astype(np.int32)
+    rows: NDArray[np.int32] = dark.reshape(BOX_PX, _SAMPLES).sum(1).astype(np.int32)
+    return rows
 
 
 @cache

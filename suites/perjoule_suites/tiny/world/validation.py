@@ -114,4 +114,5 @@ def _without_one(scene: Scene) -> Images:
 def _mean(caption: Caption, rng: np.random.Generator) -> Images:
     """What a one-step prediction tends to: the mean over the pictures of a caption."""
     renders = np.stack([render(draw_scene(caption, rng)) for _ in range(8)])
-    return renders.mean(0).round().astype(np.uint8)
+    mean: Images = renders.mean(0).round().astype(np.uint8)
+    return mean

@@ -12,11 +12,13 @@ from diffusers import DiffusionPipeline
 from torch import distributed, nn
 from typer.testing import CliRunner
 
+from perjoule.errors import UsageError
 from perjoule_suites.tiny.denoiser import scheduler
 from perjoule_suites.tiny.training import Peers, Recipe, fit
 from perjoule_suites.tiny.world import autoencoder, clip, denoiser, few_step, pruned, training
 from perjoule_suites.tiny.world.__main__ import app
 from perjoule_suites.tiny.world.captions import draw_caption
+from perjoule_suites.tiny.world.export import export
 from perjoule_suites.tiny.world.sampling import (
     GUIDANCE,
     draw,
@@ -110,6 +112,30 @@ def test_progress_shows_what_is_finished(family: Path) -> None:
     assert "open: score" in shown.output
 
 
+def test_the_exported_family_is_fp16_and_names_no_path(family: Path, tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["export", "--out", str(family), "--to", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "MB of weights: sd-tiny" in shown.output
+    own = [file for file in tmp_path.rglob("*.safetensors") if not file.is_symlink()]
+    assert len(own) == 6
+    assert sum(file.stat().st_size for file in own) < 18.6e6  # and 1.4 MB for step predictors
+    for file in tmp_path.rglob("*.json"):
+        assert str(family) not in file.read_text()
+    for name in ("sd-tiny", "sd-tiny-lcm", "sd-tiny-pruned"):
+        assert DiffusionPipeline.from_pretrained(tmp_path / name).unet.dtype == torch.float32
+    with pytest.raises(UsageError, match="not trained yet"):
+        export(tmp_path / "empty", tmp_path)
+
+
+def test_timesteps_cover_the_schedule() -> None:
+    drawn = denoiser.draw_timesteps(np.random.default_rng(0), 20_000)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    share = np.bincount(drawn // 250) / len(drawn)
+    assert share.min() > 0.08
+    assert share[3] > 0.4
+
+
 def test_a_folder_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         folder.mkdir()
@@ -151,9 +177,9 @@ def test_the_pruned_student_starts_with_the_matching_channels(family: Path) -> N
     weights, whole = student.state_dict(), teacher.state_dict()
     assert sum(p.numel() for p in student.parameters()) < 0.45 * sum(p.numel() for p in teacher.parameters())
     name = "up_blocks.1.resnets.0.conv1.weight"
-    # inputs: 64 channels from below, then 96 of the skip; the student has 48 and 64 of them
-    rows = torch.arange(64) * 96 // 64
-    below, skip = torch.arange(48) * 64 // 48, 64 + torch.arange(64) * 96 // 64
+    # inputs: 64 channels from below, then 96 of the skip; the student has 48 of either
+    rows = torch.arange(48) * 2
+    below, skip = torch.arange(48) * 64 // 48, 64 + torch.arange(48) * 2
     assert torch.equal(weights[name], whole[name][rows][:, torch.cat([below, skip])])
 
 
