@@ -1,7 +1,9 @@
 """Train and judge the open world of the tiny family: `python -m perjoule_suites.tiny.world train --out DIR`.
 
 Every part is seeded and writes a checkpoint every minute: the same command continues an interrupted training, and a
-finished part is not repeated.
+finished part is not repeated. `progress` shows how far it is, `validate` checks the score on pictures whose right score
+is known, `evaluate` prints scores by openness and step count, `sheet` and `agreement` compare the score with eyes, and
+`export` writes the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from perjoule_suites.tiny.world.scenes import draw_scene, render
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Out = Annotated[Path, typer.Option(help="Folder of checkpoints, logs and trained parts.")]
-Model = Annotated[Path, typer.Option(help="Folder of a pipeline.")]
+Model = Annotated[Path, typer.Option(help="Folder of a pipeline.", exists=True, file_okay=False)]
 _SHEET_STEPS = (2, 3, 4, 8, 25)
 _GO_STEP, _GO_SHARE = 8_000, 0.5
 
@@ -80,7 +82,10 @@ def progress(out: Out) -> None:
 
 @app.command()
 def validate(
-    vae: Annotated[Path | None, typer.Option(help="Folder of the autoencoder; adds renders through it.")] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the autoencoder; adds renders through it.", exists=True, file_okay=False),
+    ] = None,
     count: Annotated[int, typer.Option(help="Held-out captions.")] = 300,
     seed: Annotated[int, typer.Option(help="Seed of captions and scenes.")] = 5,
 ) -> None:
@@ -103,7 +108,10 @@ def validate(
 @app.command()
 def sheet(
     out: Annotated[Path, typer.Option(help="Folder for sheets and CSV files.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of a pipeline; renders only when left out.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a pipeline; renders only when left out.", exists=True, file_okay=False),
+    ] = None,
     count: Annotated[int, typer.Option(help="Pictures.")] = 120,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = GUIDANCE,
 ) -> None:
@@ -163,6 +171,8 @@ def evaluate(
     """Print the score by openness and step count, and the share of the needed steps that is due to the prompt."""
     if schedule not in evaluation.SCHEDULES:
         raise typer.BadParameter(f"unknown schedule {schedule!r}: one of {', '.join(evaluation.SCHEDULES)}")
+    if not all(step.strip().isdecimal() and int(step) > 0 for step in steps.split(",")):
+        raise typer.BadParameter(f"--steps {steps!r}: write step counts with commas, e.g. 2,4,8")
     ladder = sorted({int(step) for step in steps.split(",")})
     setup = evaluation.Setup(ladder=ladder, seeds=seeds, schedule=schedule, guidance=guidance or None)
     pipeline = load_pipeline(model)

@@ -127,6 +127,22 @@ def test_the_exported_family_is_fp16_and_names_no_path(family: Path, tmp_path: P
         export(tmp_path / "empty", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["train", "--out", "x", "--only", "unet"], "unknown part 'unet'"),
+        (["evaluate", "--model", ".", "--out", "x", "--schedule", "even"], "unknown schedule 'even'"),
+        (["evaluate", "--model", ".", "--out", "x", "--steps", "2,four"], "write step counts"),
+        (["evaluate", "--model", "nowhere", "--out", "x"], "does not exist"),
+        (["validate", "--vae", "nowhere"], "does not exist"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], reason: str) -> None:
+    shown = CliRunner().invoke(app, arguments, terminal_width=200)
+    assert shown.exit_code == 2
+    assert reason in shown.output
+
+
 def test_timesteps_cover_the_schedule() -> None:
     drawn = denoiser.draw_timesteps(np.random.default_rng(0), 20_000)
     assert drawn.min() >= 0
