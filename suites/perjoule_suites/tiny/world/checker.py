@@ -74,7 +74,7 @@ class Seen:
         things: The things, largest part first.
         ground: Ground colour.
         pattern: Ground pattern.
-        ground_error: Root mean square RGB distance between the picture and that ground, away from things.
+        ground_error: Root mean square RGB distance from that ground, away from things, with edges free within 1 px.
         junk_px: Pixels that belong neither to the ground nor to a thing.
     """
 
@@ -91,7 +91,9 @@ def look(image: NDArray[np.uint8]) -> Seen:
     names, grounds = _grounds()
     distances = np.sqrt(((picture - grounds) ** 2).sum(-1))
     best = int(np.minimum(distances, 40).mean((1, 2)).argmin())
-    distance, ground = distances[best], grounds[best]
+    ground = grounds[best]
+    darkest, lightest = _range_of(*names[best])
+    distance = np.sqrt(((picture - np.clip(picture, darkest, lightest)) ** 2).sum(-1))
     parts, count = ndimage.label(distance > _DIFFERENT)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     order = sorted((label for label in range(1, count + 1) if sizes[label] >= _SPECK_PX), key=lambda k: -sizes[k])
@@ -193,6 +195,13 @@ def _placed(shape: str, radius: int, x: int, y: int) -> Values:
 def _grounds() -> tuple[list[tuple[str, str]], Values]:
     names = [(ground, pattern) for ground in GROUNDS for pattern in PATTERNS]
     return names, np.stack([ground_image(*name) for name in names]).astype(np.float32)
+
+
+@cache
+def _range_of(ground: str, pattern: str) -> tuple[Values, Values]:
+    """Return the darkest and the lightest colour of the ground within 1 px: edges of a pattern need not be exact."""
+    image = ground_image(ground, pattern).astype(np.float32)
+    return ndimage.minimum_filter(image, (3, 3, 1)), ndimage.maximum_filter(image, (3, 3, 1))
 
 
 @cache

@@ -19,12 +19,12 @@ from perjoule_suites.tiny.world.scenes import UNITS, Scene, nominal_places
 
 # (nothing left of the integrity, full integrity), of the outline's overlap by shape …
 _OVERLAP = {
-    "circle": (0.55, 0.90),
-    "square": (0.55, 0.90),
-    "triangle": (0.55, 0.88),
-    "star": (0.50, 0.82),
-    "cross": (0.55, 0.86),
-    "ring": (0.50, 0.84),
+    "circle": (0.70, 0.91),
+    "square": (0.70, 0.91),
+    "triangle": (0.68, 0.89),
+    "star": (0.60, 0.82),
+    "cross": (0.68, 0.90),
+    "ring": (0.64, 0.86),
 }
 # … and of the errors of surfaces and ground (RGB distance), and of junk (pixels)
 _SURFACE, _GROUND, _JUNK = (60.0, 24.0), (30.0, 10.0), (60.0, 6.0)
