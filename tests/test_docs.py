@@ -154,3 +154,48 @@ def test_a_whole_suite_names_only_models_that_a_suite_of_ours_names() -> None:
     for suite in suites:
         for variant in suite["variants"]:
             assert f'"{variant["model"]}"' in ours
+
+
+TERMS = {
+    "anchor": r"anchors?",
+    "arm": r"arms?",
+    "cell": r"cells?",
+    "edge": r"edges?",
+    "family": r"famil(?:y|ies)",
+    "ladder": r"ladders?",
+    "operating-point": r"operating points?",
+    "resolved": r"resolved",
+    "rung": r"rungs?",
+    "track": r"tracks?",
+    "trial": r"trials?",
+    "window": r"windows?",
+    "window-group": r"window groups?",
+}
+# these are ordinary words as well, so only their entries are checked
+AMBIGUOUS = ("draw", "level", "look")
+
+
+def prose(document: Path) -> str:
+    """The text without code, headings, comments and the addresses of links to other pages than the glossary."""
+    text = document.read_text(encoding="utf-8")
+    for code in (r"^```.*?^```", r"^#.*?$", r"`[^`\n]*`", r"^<!--.*?-->$", r"\]\((?!(?:docs/)?glossary)[^)]*\)"):
+        text = re.sub(code, " ", text, flags=re.MULTILINE | re.DOTALL)
+    return text
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.name != "glossary.md"], ids=lambda d: d.name)
+def test_a_term_links_to_the_glossary_where_a_page_first_uses_it(document: Path) -> None:
+    text = prose(document)
+    for term, pattern in TERMS.items():
+        first = re.search(rf"(?<![\w#-]){pattern}(?![\w-])", text, re.IGNORECASE)
+        if first is not None:
+            rest = text[first.start() :]
+            assert re.match(rf"[^][\n]*\]\((?:docs/)?glossary\.md#{term}\)", rest), f"{document.name}: {rest[:60]!r}"
+
+
+def test_the_glossary_has_every_term_that_is_linked() -> None:
+    entries = re.findall(r"^## (.+)$", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = {entry.lower().replace(" ", "-") for entry in entries}
+    linked = {link for d in DOCUMENTS for link in re.findall(r"glossary\.md#([\w-]+)", d.read_text(encoding="utf-8"))}
+    assert linked | set(TERMS) | set(AMBIGUOUS) <= anchors
+    assert entries == sorted(entries, key=str.lower)

@@ -63,8 +63,8 @@ class _Moved:
 
         home = _MOVED[module.__name__]
         warnings.warn(f"{module.__name__} has moved to {home}", DeprecationWarning, stacklevel=2)
-        found = import_module(home)
-        vars(module).update({name: value for name, value in vars(found).items() if not name.startswith("__")})
+        target = import_module(home)
+        vars(module).update({name: value for name, value in vars(target).items() if not name.startswith("__")})
 
 
 sys.meta_path.append(_Moved())

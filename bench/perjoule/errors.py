@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MOST_CHARACTERS = 300  # of one line of a foreign message
 # the extra of perjoule that brings a package, by the name under which it is imported or installed
 _EXTRAS = {
     **dict.fromkeys(
@@ -77,8 +78,8 @@ class CommandError(UsageError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, at most 300 characters, or the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_MOST_CHARACTERS]
 
 
 def install_command(*packages: str) -> str:

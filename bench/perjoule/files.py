@@ -178,10 +178,13 @@ def read_json_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str,
     Raises:
         RunError: If a line before the last is damaged (names file and line).
     """
-    if not path.exists():
-        return []
+    return _json_lines(path.read_bytes(), path, skip_damaged=skip_damaged) if path.exists() else []
+
+
+def _json_lines(content: bytes, path: Path, *, skip_damaged: bool) -> list[dict[str, Any]]:
+    """Return the complete lines of a JSON-lines file with this content; `path` is for messages."""
     rows: list[dict[str, Any]] = []
-    *lines, tail = path.read_bytes().split(b"\n")
+    *lines, tail = content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -201,12 +204,12 @@ def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
     An incomplete last line, e.g. after a crash, is cut off in place; if only its newline is missing, it is added. The
     rest of the file is not changed: a crash at any moment leaves every complete line as it was.
     """
-    rows = read_json_lines(path, skip_damaged=skip_damaged)
     if not path.exists():
-        return rows
+        return []
     handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(handle, "r+b", buffering=0) as file:
         content = file.read()
+        rows = _json_lines(content, path, skip_damaged=skip_damaged)
         tail = content.rpartition(b"\n")[2]
         if tail:
             file.write(b"\n") if _is_whole(tail) else file.truncate(len(content) - len(tail))
@@ -227,11 +230,14 @@ def strict_json(content: str | bytes) -> Any:
 
 
 def whole_characters(value: Any) -> Any:
-    """Return parsed JSON; raises ValueError if a string in it has half a character, which no text file can hold."""
+    """Return the value; raises ValueError if a text in it has half a character, which UTF-8 cannot represent.
+
+    Such texts come from JSON escapes, e.g. of U+D800, which is half of a surrogate pair.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"a string has half a character: {error.object[error.start]!a}") from error
+        raise ValueError(f"half a character ({error.object[error.start]!a})") from error
     return value
 
 

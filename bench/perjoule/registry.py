@@ -27,7 +27,7 @@ def load(group: str, name: str, *, kind: str, where: str = "") -> Any:
 
 def merged_files(group: str) -> dict[str, Any]:
     """Return the union of the `name -> file` tables that the entry points of a group return."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for point in registered(group).values():
-        found |= point.load()()
-    return found
+        files |= point.load()()
+    return files

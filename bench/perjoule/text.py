@@ -26,22 +26,22 @@ _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
 
 
 def is_name(text: str) -> bool:
-    """Whether a suite, variant or baseline may be called so: letters, digits, `.`, `_` and `-`, at most 64."""
+    """Return whether a text can name a suite, variant or baseline: at most 64 letters, digits, `.`, `_` and `-`."""
     return _NAME.fullmatch(text) is not None
 
 
 def one_line(text: object) -> str:
     """Return a text on one line without control, formatting and bidirectional characters."""
-    kept = []
+    characters = []
     for character in str(text):
         category = unicodedata.category(character)
         if character.isspace():
-            kept.append(" ")
+            characters.append(" ")
         elif category in _UNSAFE:
-            kept.append("\ufffd")
+            characters.append("\ufffd")
         elif category != "Cf":
-            kept.append(character)
-    return " ".join("".join(kept).split())
+            characters.append(character)
+    return " ".join("".join(characters).split())
 
 
 def without_controls(text: str) -> str:
@@ -58,7 +58,7 @@ def provenance_words(provenance: str | None) -> str:
 
 
 def provenance_title(provenance: str) -> str:
-    """How joules came about, in capitals: `ESTIMATED`."""
+    """Return the provenance of joules in capitals, e.g. `ESTIMATED`."""
     return "PROVENANCE NOT STATED" if provenance == "not stated" else provenance.upper()
 
 
@@ -120,5 +120,5 @@ def board_digest(uuid: str) -> str:
 
 def without_uuids(text: str) -> str:
     """Replace UUIDs of boards and slices in a text by their digests, and beginnings of UUIDs by `GPU-…`."""
-    text = _WHOLE_UUID.sub(lambda found: board_digest(found.group()), text)
-    return _PART_OF_UUID.sub(lambda found: f"{found.group(1)}-…", text)
+    text = _WHOLE_UUID.sub(lambda match: board_digest(match.group()), text)
+    return _PART_OF_UUID.sub(lambda match: f"{match.group(1)}-…", text)

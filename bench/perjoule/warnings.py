@@ -1,10 +1,29 @@
-"""Meaning, consequence and remedy of the W2xx warning codes: the text of `perjoule explain`."""
+"""Coded warnings: how they are written and read, and the text of `perjoule explain`.
+
+A warning is a code and a sentence. On disk, in JSON and for people it is the text `CODE: sentence`; nothing but this
+module writes or parses that text.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from perjoule.text import without_uuids
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class CodedWarning:
+    """A code and a sentence; `str` gives their text. The code is any text if a run was not written by perjoule."""
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,9 +238,32 @@ WARNINGS: dict[str, Explanation] = {
 
 
 def warning(code: str, sentence: str) -> str:
-    """Return `CODE: sentence`. A code without an explanation raises KeyError, which is a defect in perjoule.
+    """Return the text of a warning. A code without an explanation raises KeyError, which is a defect in perjoule.
 
     Warnings are stored in records that are shared, so they name boards by digests.
     """
     WARNINGS[code]
-    return f"{code}: {without_uuids(sentence)}"
+    return str(CodedWarning(code, without_uuids(sentence)))
+
+
+def read_warning(text: str) -> CodedWarning:
+    """Return code and sentence of a text. A text without a colon is a code without a sentence."""
+    code, _, sentence = text.partition(":")
+    return CodedWarning(code, sentence.strip())
+
+
+def has_code(text: str, *codes: str) -> bool:
+    """Return True if a text is a warning of one of these codes."""
+    return read_warning(text).code in codes
+
+
+def code_of(texts: pl.Expr) -> pl.Expr:
+    """Return the codes of a column of texts."""
+    return texts.str.split(":").list.first()
+
+
+def is_marked(code: str) -> pl.Expr:
+    """Return True for the trials of a table that have a warning of a code."""
+    import polars as pl  # takes a tenth of a second, and most users of this module read no table
+
+    return pl.col("warnings").list.eval(code_of(pl.element()) == code).list.any().fill_null(False)

@@ -10,6 +10,7 @@ import polars as pl
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
@@ -34,9 +35,9 @@ def _deploy(
     run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
 ) -> tuple[tuple[str, ...], str]:
     axis = evidence.primary
-    found = versus.get(headline.test)
+    pair = versus.get(headline.test)
     floor = "perjoule recommend RUN --min-quality Q names the cheapest cell above a quality, and how sure that is."
-    if axis is None or found is None:
+    if axis is None or pair is None:
         return (_nothing(evidence),), ""
     if axis.within_family:
         return (
@@ -45,13 +46,13 @@ def _deploy(
             *_bend(evidence, analysis),
             floor,
         ), ""
-    if not found.cheaper or found.worse(axis):
+    if not pair.cheaper or pair.worse(axis):
         return (
-            f"No cell is both cheaper and not shown to be worse than {_anchor(found.anchor)}.",
+            f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}.",
             *_bend(evidence, analysis),
             floor,
         ), ""
-    return (_cost(found.arm, evidence), floor), _call(run, found.arm)
+    return (_cost(pair.arm, evidence), floor), _call(run, pair.arm)
 
 
 def _anchor(arm: Arm) -> str:
@@ -99,7 +100,7 @@ def _call(run: RunData, arm: Arm) -> str:
 def _beware(
     run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
 ) -> tuple[str, ...]:
-    said = [
+    caveats = [
         *_unfinished(run),
         *_devices(run),
         *_joules(run, evidence),
@@ -110,51 +111,54 @@ def _beware(
         *_curves(analysis),
         *analysis.troubles,
     ]
-    return tuple(said[:_MOST])
+    return tuple(caveats[:_MOST])
 
 
 def _unfinished(run: RunData) -> list[str]:
     done, planned = len(run.trials), run.planned_trials or 0
-    said = []
+    caveats = []
     if planned and done < planned:
-        said.append(
+        caveats.append(
             f"INCOMPLETE: {done} of {fmt.plural(planned, 'planned trial')} are in this run; the results may change."
         )
     if failed := done - len(run.windows):
-        said.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
+        caveats.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
     if flat := trial_counts(run).one_colour:
-        said.append(
-            f"W270: {flat} of {fmt.plural(len(run.trials), 'trial')} have images of a single colour: they show "
-            "nothing, so look at the images before you trust a score."
+        caveats.append(
+            warning(
+                "W270",
+                f"{flat} of {fmt.plural(len(run.trials), 'trial')} have images of a single colour: they show "
+                "nothing, so look at the images before you trust a score.",
+            )
         )
     if not run.scores.is_empty():
         absent = run.scores.select((pl.col("value").is_null() | ~pl.col("value").is_finite()).sum()).item()
         if absent:
-            said.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are missing and are left out.")
-    return said
+            caveats.append(f"{absent} of {fmt.plural(len(run.scores), 'score')} are missing and are left out.")
+    return caveats
 
 
 def _devices(run: RunData) -> list[str]:
     """Warnings about what was metered: GPUs left out, suspended windows, busy machines, mixed boards."""
-    found = disturbances(run)
+    by_code = disturbances(run)
     count = run.trials.height
-    said = []
-    if (left_out := found.get("W232")) is not None:
-        said.append(f"The GPU's energy is missing: {fmt.clean(left_out.sentence)} (W232).")
+    caveats = []
+    if (left_out := by_code.get("W232")) is not None:
+        caveats.append(f"The GPU's energy is missing: {fmt.clean(left_out.sentence)} (W232).")
     mixed = mixtures(run.trials)
     devices = devices_of(run.trials)
     if mixed:
-        said.append(f"W265: {fmt.clean(mixed[0])}: their joules are not pooled.")
+        caveats.append(warning("W265", f"{fmt.clean(mixed[0])}: their joules are not pooled."))
     elif len(devices) > 1:
-        said.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
-    if (stopped := found.get("W251")) is not None:
-        said.append(f"{stopped.trials} of {fmt.plural(count, 'window')} were suspended and have no joules (W251).")
-    if (busy := found.get("W264")) is not None:
-        said.append(
+        caveats.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
+    if (stopped := by_code.get("W251")) is not None:
+        caveats.append(f"{stopped.trials} of {fmt.plural(count, 'window')} were suspended and have no joules (W251).")
+    if (busy := by_code.get("W264")) is not None:
+        caveats.append(
             f"The machine was busy with other work in {busy.trials} of {fmt.plural(count, 'window')} (W264: "
             f"{fmt.clean(busy.sentence)}): times and joules may not be repeatable; measure again on an idle machine."
         )
-    return said
+    return caveats
 
 
 def _stated(evidence: Evidence) -> list[str]:
@@ -162,12 +166,13 @@ def _stated(evidence: Evidence) -> list[str]:
     axis = evidence.primary
     cells = [a.cell_id for a in evidence.arms if axis and axis.name in a.cell_values]
     energies = [a.cell_id for a in evidence.arms if a.energy_is_stated]
-    said = []
+    caveats = []
     for name, named in ((axis.name if axis else "quality", cells), ("energy", energies)):
         if named:
             count = f"{len(named)} of {fmt.plural(len(evidence.arms), 'cell')}"
-            said.append(f"W281: the table gives a single {name} for {count}: there is no interval and no gate.")
-    return said
+            sentence = f"the table gives a single {name} for {count}: there is no interval and no gate."
+            caveats.append(warning("W281", sentence))
+    return caveats
 
 
 def _mixed(run: RunData) -> list[str]:
@@ -184,42 +189,41 @@ def _mixed(run: RunData) -> list[str]:
 
 
 def _joules(run: RunData, evidence: Evidence) -> list[str]:
-    said = _mixed(run)
+    caveats = _mixed(run)
     if evidence.provenance == "estimated":
-        said.append(
+        caveats.append(
             "The joules come from a power model, not a meter: compare ratios within this run, not absolute joules."
         )
     elif evidence.provenance == "simulated":
-        said.append("The joules are simulated: they do not describe any real device.")
+        caveats.append("The joules are simulated: they do not describe any real device.")
     elif evidence.provenance == "not stated":
-        said.append(
-            "W280: the imported table does not state how its joules were obtained: do not quote them as measured."
-        )
+        sentence = "the imported table does not state how its joules were obtained: do not quote them as measured."
+        caveats.append(warning("W280", sentence))
     shares = [a.energy_bound_j / a.energy.value for a in evidence.arms if a.energy.value and a.energy_bound_j]
     if shares and max(shares) > WIDE_BOUND:
         whose = "The uncertainty that the table states" if evidence.imported else "The meter's own bound"
-        said.append(
+        caveats.append(
             f"{whose} is up to ± {fmt.percent(max(shares))} of a cell's joules; an error common to all cells cancels "
             "in ratios, and no interval in this report includes it."
         )
     if len(evidence.boundaries) > 1:
-        said.append(f"The cells were metered at different boundaries ({', '.join(evidence.boundaries)}).")
-    return said
+        caveats.append(f"The cells were metered at different boundaries ({', '.join(evidence.boundaries)}).")
+    return caveats
 
 
 def _sample(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
     axis, n = evidence.primary, evidence.prompt_count
-    found = versus.get(headline.test)
+    pair = versus.get(headline.test)
     if axis is None or not n or n >= FEW_PROMPTS:
         return []
-    said = f"Only {fmt.plural(n, 'prompt')}"
-    if found is not None and found.quality.bounded and n >= LEAST_PROMPTS:
-        half = ((found.quality.high or 0) - (found.quality.low or 0)) / 2
+    sentence = f"Only {fmt.plural(n, 'prompt')}"
+    if pair is not None and pair.quality.bounded and n >= LEAST_PROMPTS:
+        half = ((pair.quality.high or 0) - (pair.quality.low or 0)) / 2
         # (z 0.95 + z 0.8) standard errors, a standard error being half the interval over z 0.975
         effect = half * 2.486 / 1.96
         if effect > 0:
-            said += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly not be detected"
-    return [said + "."]
+            sentence += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly not be detected"
+    return [sentence + "."]
 
 
 def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
@@ -244,10 +248,10 @@ def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
 
 
 def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
-    found = versus.get(headline.test)
-    if found is None or len(versus) < 3 or evidence.primary is None or evidence.primary.within_family:
+    pair = versus.get(headline.test)
+    if pair is None or len(versus) < 3 or evidence.primary is None or evidence.primary.within_family:
         return []
-    if not found.cheaper or found.worse(evidence.primary):
+    if not pair.cheaper or pair.worse(evidence.primary):
         return []
     return [
         f"The cell was chosen from {len(versus) + 1} on the same prompts that score it, which favours it: "

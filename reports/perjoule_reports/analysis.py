@@ -7,8 +7,7 @@ baseline ── examine ──► verdict, pairs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from perjoule.errors import PerjouleError
 from perjoule.gating import Verdict, examine
@@ -75,33 +74,33 @@ class Analysis:
             return None
         return per_prompt(self.compared, test, anchor)
 
-    def slices_of(self, found: PerPrompt, run: RunData) -> tuple[Slice, ...]:
+    def slices_of(self, pair: PerPrompt, run: RunData) -> tuple[Slice, ...]:
         """The same comparison by kind of prompt."""
-        return slices(found, {p.prompt_id: p.category for p in run.prompt_set})
+        return slices(pair, {p.prompt_id: p.category for p in run.prompt_set})
 
 
 def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysis:
     """Compute everything. A result that fails for lack of evidence is reported in `troubles`, not raised."""
     troubles: list[str] = []
-    found: dict[str, Any] = {}
+    analysis = Analysis()
     if not run.trials.is_empty():
         try:
-            found |= _compared(run, evidence)
-            found["variability"] = sources(run, found.get("compared"))
-            found["drift"] = drift(run)
+            analysis = _compared(run, evidence)
+            analysis = replace(analysis, variability=sources(run, analysis.compared))
+            analysis = replace(analysis, drift=drift(run))
         except PerjouleError as error:
             troubles.append(f"Nothing could be compared: {error}.")
     if request.baseline is not None:
         verdict, pairs = examine(request.baseline, run, None, request.gate)
-        found |= {"verdict": verdict, "pairs": pairs}
+        analysis = replace(analysis, verdict=verdict, pairs=pairs)
     if request.co2_country is not None:
-        anchor = next((a for a in evidence.arms if a.cell_id == found.get("anchor")), None)
+        anchor = next((a for a in evidence.arms if a.cell_id == analysis.anchor), None)
         energy = anchor.energy.value if anchor else None
         if energy is None:
             troubles.append("Grams of CO2 were requested, but there is no anchor with joules to compute them from.")
         else:
-            found["carbon"] = carbon(1000 * energy, request.co2_country)
-    return Analysis(**found, troubles=tuple(troubles))
+            analysis = replace(analysis, carbon=carbon(1000 * energy, request.co2_country))
+    return replace(analysis, troubles=tuple(troubles))
 
 
 def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
@@ -124,22 +123,22 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
     ]
 
 
-def _compared(run: RunData, evidence: Evidence) -> dict[str, Any]:
+def _compared(run: RunData, evidence: Evidence) -> Analysis:
     primary = evidence.primary
     if primary is None or primary.name not in run.metrics or run.windows.is_empty():
-        return {}
+        return Analysis()
     drawn = drawn_once(run)
     compared = evidence_of(run, drawn, primary.name)
     anchor = anchor_arm(evidence, primary)
     allowed = [a.cell_id for a in rivals(evidence, primary)]
     record = frontier_of(run, drawn, primary.name)
-    return {
-        "compared": compared,
-        "frontier": record,
-        "sensitivity": bd_by_metric(run, drawn, record),
-        "anchor": anchor.cell_id if anchor else "",
-        "contrasts": contrasts(compared, anchor.cell_id) if anchor else {},
-        "attainment": attainment(compared, allowed)
+    return Analysis(
+        compared=compared,
+        frontier=record,
+        sensitivity=bd_by_metric(run, drawn, record),
+        anchor=anchor.cell_id if anchor else "",
+        contrasts=contrasts(compared, anchor.cell_id) if anchor else {},
+        attainment=attainment(compared, allowed)
         if allowed and not drawn.grid.is_cell_value(primary.name).any()
         else None,
-    }
+    )

@@ -44,22 +44,22 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     evidence = read_evidence(run)
     analysis = analyse(run, evidence, asked)
     versus = versus_anchor(evidence, analysis)
-    said = advised(run, evidence, analysis, headline(evidence, analysis, versus), versus)
+    top = advised(run, evidence, analysis, headline(evidence, analysis, versus), versus)
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
         "unscored": trust.unscored_table(run),
     }
     made = (
-        frontier_section(evidence, analysis, said.test),
+        frontier_section(evidence, analysis, top.test),
         arms_section(evidence, analysis, versus),
         gate_section(run, asked.baseline, evidence, analysis),
         warnings_section(run, evidence, analysis, notes),
         phases_section(run, evidence),
         adaptation_section(run, evidence, analysis),
         curves_section(evidence, analysis),
-        prompts_section(run, evidence, analysis, said),
-        pictures_section(run, evidence, said),
+        prompts_section(run, evidence, analysis, top),
+        pictures_section(run, evidence, top),
         power_section(run, evidence),
         noise_section(evidence, analysis),
         system_section(run, evidence),
@@ -76,17 +76,17 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         provenance=evidence.provenance,
         imported=evidence.imported,
         stamp=verdict,
-        headline=said,
+        headline=top,
         badges=trust.badges(run, evidence),
         sections=sections,
         css_rules=tuple(sorted(rules)),
-        payload=data.payload(run, evidence, analysis, verdict, said, notes),
+        payload=data.payload(run, evidence, analysis, verdict, top, notes),
     )
 
 
 def _subtitle(run: RunData) -> str:
-    facts = run.environment
+    system = run.system
     if run.is_imported:
-        return f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
-    when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
-    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(facts.get('commit') or 'not recorded')}"
+        return f"imported from {fmt.clean(system.imported_from or 'a table')}"
+    when = fmt.clean(system.created_utc or "at an unrecorded time")
+    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(system.commit or 'not recorded')}"

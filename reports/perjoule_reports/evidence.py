@@ -1,15 +1,12 @@
 """Reads a run into plain records: the arms with their numbers, and the axes on which they were scored.
 
-This is the only module that knows column names. Columns that an older or imported run lacks are treated as absent; so
-are numbers that are NaN or infinite.
+Columns that an older or imported run lacks are treated as absent; so are numbers that are NaN or infinite.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
@@ -17,12 +14,14 @@ from perjoule.errors import PerjouleError
 from perjoule.statistics.devices import mixtures
 from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import CELL_VALUE, read_grid
+from perjoule.statistics.point_rows import PointRow, point_rows
 from perjoule.statistics.points import energy_estimates
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
+from perjoule.warnings import has_code, read_warning
 from perjoule_reports.format import brand, clean, finite, step_count
 from perjoule_reports.records import RunData
 
-_CODE = CELL_VALUE.partition(":")[0]
+_CELL_VALUE = read_warning(CELL_VALUE).code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,20 +133,15 @@ def read_evidence(run: RunData) -> Evidence:
     rows = _unpooled(run)
     axes = _axes(run, rows)
     primary = next((a for a in axes if a.name == run.suite.metrics.primary), axes[0] if axes else None)
-    grouped: dict[str, list[dict[str, Any]]] = {}
+    grouped: dict[str, list[PointRow]] = {}
     for row in rows:
-        grouped.setdefault(str(row["cell_id"]), []).append(row)
+        grouped.setdefault(row.cell_id, []).append(row)
     spread = _steps_spread(run)
-    arms = [_arm(run, cell, spread.get(cell[0]["cell_id"])) for cell in grouped.values()]
+    arms = [_arm(run, cell, spread.get(cell_id)) for cell_id, cell in grouped.items()]
     arms += _unpointed(run, set(grouped), spread)
     order = {v.name: i for i, v in enumerate(run.suite.variants)}
     arms.sort(key=lambda a: (order.get(a.variant, len(order)), a.variant, a.steps or 0, a.cell_id))
-    methods = [
-        clean(row[key])
-        for row in rows
-        for key in ("method", "energy_method", "quality_method", "interval_method")
-        if row.get(key)
-    ]
+    methods = [clean(method) for row in rows for method in (row.energy_method, row.quality_method) if method]
     return Evidence(
         suite=run.suite,
         arms=tuple(arms),
@@ -162,27 +156,14 @@ def read_evidence(run: RunData) -> Evidence:
     )
 
 
-def _unpooled(run: RunData) -> list[dict[str, Any]]:
+def _unpooled(run: RunData) -> list[PointRow]:
     """Return the rows of the points; a cell whose windows belong to different devices has no energy."""
     mixed = {mixture.cell_id for mixture in mixtures(run.trials)}
-    return [
-        {key: None if key.startswith("energy") else value for key, value in row.items()}
-        if row["cell_id"] in mixed
-        else row
-        for row in run.points.to_dicts()
-    ]
+    energy = pl.col("^energy_.*$")
+    return point_rows(run.points.with_columns(pl.when(~pl.col("cell_id").is_in(mixed)).then(energy)))
 
 
-def phases(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds per pipeline phase of a trial, from a struct or from JSON."""
-    raw = row.get("phases_s")
-    if isinstance(raw, str):
-        raw = json.loads(raw or "{}")
-    seconds = {clean(name): finite(value) for name, value in (raw or {}).items()}
-    return {name: value for name, value in seconds.items() if value}
-
-
-def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
+def _axes(run: RunData, rows: list[PointRow]) -> tuple[Axis, ...]:
     axes: dict[str, Axis] = {}
     for name, spec in run.metrics.items():
         axes[name] = Axis(
@@ -194,41 +175,43 @@ def _axes(run: RunData, rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
             advisory=spec.advisory,
         )
     for row in rows:
-        if row["metric"] is None:  # joules alone
-            continue
-        name = str(row["metric"])
-        higher = row.get("direction", "higher") != "lower"
-        axes.setdefault(name, Axis(name=name, higher=higher, track=str(row.get("track") or "absolute")))
+        if row.metric is not None:
+            track = row.track or "absolute"
+            axes.setdefault(row.metric, Axis(name=row.metric, higher=row.direction != "lower", track=track))
     order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
     return tuple(sorted(axes.values(), key=lambda a: (order.get(a.name, len(order)), a.name)))
 
 
-def _arm(run: RunData, rows: list[dict[str, Any]], spread: tuple[float, float] | None) -> Arm:
+def _arm(run: RunData, rows: list[PointRow], spread: tuple[float, float] | None) -> Arm:
     first = rows[0]
-    rows = [row for row in rows if row["metric"] is not None]
-    chances = {str(r["metric"]): finite(r.get("p_on_frontier")) for r in rows}
+    scored = {row.metric: row for row in rows if row.metric is not None}
     return Arm(
-        cell_id=str(first["cell_id"]),
-        variant=clean(first["variant"]),
-        role=str(first.get("role") or "fixed"),
-        policy=str(first.get("policy") or "fixed"),
-        family=clean(first.get("family") or run.families.get(str(first["variant"]), first["variant"])),
-        steps=finite(first.get("steps_mean")),
-        nfe=finite(first.get("nfe_mean")),
-        energy=_interval(first, "energy_j_per_image", "energy_low", "energy_high"),
-        energy_is_stated=str(first.get("energy_method")).startswith(_CODE),
-        energy_bound_j=finite(first.get("energy_bound_j_per_image")),
-        duration_s=finite(first.get("duration_s_per_image")),
-        provenance=first.get("provenance"),
-        boundary=first.get("boundary"),
-        prompt_count=int(first.get("n_prompts") or 0),
-        seed_count=int(first.get("n_seeds") or 0),
+        cell_id=first.cell_id,
+        variant=clean(first.variant),
+        role=first.role or "fixed",
+        policy=first.policy or "fixed",
+        family=clean(first.family or run.families.get(first.variant, first.variant)),
+        steps=first.steps_mean,
+        nfe=first.nfe_mean,
+        energy=plain_interval(first.energy_estimate),
+        energy_is_stated=_is_stated(first.energy_method),
+        energy_bound_j=first.energy_bound_j_per_image,
+        duration_s=first.duration_s_per_image,
+        provenance=first.provenance,
+        boundary=first.boundary,
+        prompt_count=first.n_prompts or 0,
+        seed_count=first.n_seeds or 0,
         steps_spread=spread,
-        quality={str(r["metric"]): _interval(r, "quality", "quality_low", "quality_high") for r in rows},
-        cell_values=frozenset(str(r["metric"]) for r in rows if str(r.get("quality_method")).startswith(_CODE)),
-        on_frontier={str(r["metric"]): bool(r.get("on_frontier")) for r in rows},
-        p_on_frontier={name: p for name, p in chances.items() if p is not None},
+        quality={metric: plain_interval(row.quality_estimate) for metric, row in scored.items()},
+        cell_values=frozenset(metric for metric, row in scored.items() if _is_stated(row.quality_method)),
+        on_frontier={metric: bool(row.on_frontier) for metric, row in scored.items()},
+        p_on_frontier={metric: row.p_on_frontier for metric, row in scored.items() if row.p_on_frontier is not None},
     )
+
+
+def _is_stated(method: str | None) -> bool:
+    """True if a table states the number for the whole cell."""
+    return has_code(method or "", _CELL_VALUE)
 
 
 def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, float]]) -> list[Arm]:
@@ -268,20 +251,19 @@ def _energies(run: RunData) -> dict[str, Estimate]:
         return {}
     if not grid.prompts:
         return {}
-    found = energy_estimates(grid, grid.drawn().energy)
-    return dict(zip(grid.cells, found, strict=True))
+    return dict(zip(grid.cells, energy_estimates(grid, grid.drawn().energy), strict=True))
 
 
 def _steps_spread(run: RunData) -> dict[str, tuple[float, float]]:
     steps = run.trials.select("cell_id", "steps").explode("steps").drop_nulls("steps")
-    found = steps.group_by("cell_id").agg(
+    ends = steps.group_by("cell_id").agg(
         low=pl.col("steps").quantile(0.05, "nearest"), high=pl.col("steps").quantile(0.95, "nearest")
     )
-    return {cell: (float(low), float(high)) for cell, low, high in found.select("cell_id", "low", "high").iter_rows()}
+    return {cell: (float(low), float(high)) for cell, low, high in ends.select("cell_id", "low", "high").iter_rows()}
 
 
-def _interval(row: Mapping[str, Any], value: str, low: str, high: str) -> Interval:
-    centre = finite(row.get(value))
-    if centre is None:
+def plain_interval(estimate: Estimate) -> Interval:
+    """Return the interval of an estimate, without its method; empty if it has no value."""
+    if estimate.value is None:
         return Interval()
-    return Interval(value=centre, low=finite(row.get(low)), high=finite(row.get(high)))
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)

@@ -23,8 +23,8 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     axis = evidence.primary
     if not evidence.arms:
         return Headline(sentence="This run holds no finished trials, so there is nothing to compare.")
-    if evidence.imported and (said := _one_sided(evidence)):
-        return said
+    if evidence.imported and (top := _one_sided(evidence)):
+        return top
     if all(a.energy.value is None for a in evidence.arms):
         return Headline(
             sentence="Energy was not measured in this run, so no cost can be stated.",
@@ -44,17 +44,17 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         return _few(anchor, axis, enough)
     cheaper = sorted((v for v in contrasts if v.cheaper), key=lambda v: v.energy_ratio.value or 0)
     if axis.within_family:
-        said, test = _fidelity(cheaper, anchor, axis, evidence.imported)
+        top, test = _fidelity(cheaper, anchor, axis, evidence.imported)
     elif not cheaper:
-        said, test = _not_cheaper(anchor), None
+        top, test = _not_cheaper(anchor), None
     elif not any(v.worse(axis) for v in contrasts):
-        said, test = _unresolved(anchor, axis, contrasts), None
+        top, test = _unresolved(anchor, axis, contrasts), None
     else:
         unharmed = [v for v in cheaper if not v.worse(axis)]
         test = unharmed[0] if unharmed else None
-        said = _saving(test, axis) if test else _needed(anchor, axis, cheaper)
+        top = _saving(test, axis) if test else _needed(anchor, axis, cheaper)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
-    return replace(said, test=other.arm.cell_id, anchor=anchor.cell_id)
+    return replace(top, test=other.arm.cell_id, anchor=anchor.cell_id)
 
 
 def _one_sided(evidence: Evidence) -> Headline | None:
@@ -143,30 +143,30 @@ def _joules(arm: Arm) -> str:
     return "energy" if arm.provenance == "measured" else f"{arm.provenance or 'unattributed'} energy"
 
 
-def _bound_remark(found: Versus) -> tuple[str, ...]:
-    if not found.by_bound:
+def _bound_remark(pair: Versus) -> tuple[str, ...]:
+    if not pair.by_bound:
         return ()
-    return (f"The interval of the saving is {found.bound}: there is only one energy per cell.",)
+    return (f"The interval of the saving is {pair.bound}: there is only one energy per cell.",)
 
 
-def _saving(found: Versus, axis: Axis) -> Headline:
-    arm, anchor = found.arm, found.anchor
-    share, change = _saved(found.energy_ratio)
+def _saving(pair: Versus, axis: Axis) -> Headline:
+    arm, anchor = pair.arm, pair.anchor
+    share, change = _saved(pair.energy_ratio)
     quality, base = fmt.interval(_quality(arm, axis)), fmt.interval(_quality(anchor, axis))
-    delta = fmt.interval(found.quality, signed=True)
-    better = found.better(axis)
+    delta = fmt.interval(pair.quality, signed=True)
+    better = pair.better(axis)
     claim = (
         f"and better scores in {axis.name}"
         if better
-        else f"with no loss in {axis.name} score that {fmt.plural(found.prompt_count, 'prompt')} can resolve"
+        else f"with no loss in {axis.name} score that {fmt.plural(pair.prompt_count, 'prompt')} can resolve"
     )
-    allowed = "" if better else _allowed(found, axis)
+    allowed = "" if better else _allowed(pair, axis)
     return Headline(
         sentence=f"{_uses(arm, anchor)} {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
         support=(
             f"{axis.name}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, "
             f"paired difference {delta[0]} {delta[1]}.{allowed}",
-            *_bound_remark(found),
+            *_bound_remark(pair),
         ),
         tiles=(
             Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=arm.brand),
@@ -176,12 +176,12 @@ def _saving(found: Versus, axis: Axis) -> Headline:
     )
 
 
-def _allowed(found: Versus, axis: Axis) -> str:
-    loss = found.allowed_loss(axis)
+def _allowed(pair: Versus, axis: Axis) -> str:
+    loss = pair.allowed_loss(axis)
     if loss is None:
         return " Without an interval, a loss cannot be excluded."
-    if loss == 0 and found.quality.low == found.quality.high:
-        return f" No difference: all {fmt.plural(found.prompt_count, 'prompt')} score the same."
+    if loss == 0 and pair.quality.low == pair.quality.high:
+        return f" No difference: all {fmt.plural(pair.prompt_count, 'prompt')} score the same."
     if loss == 0:
         return " The interval ends at no difference and excludes a loss."
     return f" The interval does not exclude a loss of up to {fmt.number(loss, 2)}."
@@ -196,8 +196,8 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
 
 
 def _not_cheaper(anchor: Arm) -> Headline:
-    one = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
-    why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {one}."
+    single = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
+    why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {single}."
     return Headline(
         sentence=f"No cell is resolved as cheaper than {_longest(anchor)}, so no saving can be claimed.",
         support=(f"The {'anchor' if anchor.steps is None else 'longest run'} is {_full_name(anchor)}.{why}",),
@@ -253,12 +253,12 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) ->
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
     share, change = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
-    said = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
+    reference = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
     return Headline(
         sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
         f"{_name(anchor, near.arm)}, at {quality[0]} {quality[1]} {axis.name}{'' if imported else ' of that run'}.",
         support=(
-            f"{said}, so this axis can show closeness but not improvement.",
+            f"{reference}, so this axis can show closeness but not improvement.",
             *_bound_remark(near),
         ),
         tiles=(

@@ -10,17 +10,17 @@ counted as denoising. A window of n calls repeats the pattern n times.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.types import Conditions
-from perjoule_reports.evidence import Arm, Evidence, phases
-from perjoule_reports.format import finite
+from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.format import clean, finite
 from perjoule_reports.records import RunData
 
 Floats = NDArray[np.float64]
@@ -67,6 +67,20 @@ class PowerWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """The columns of a window that are read here."""
+
+    trial_id: str
+    cell_id: str
+    duration_s: float
+    images: int | None
+    iterations: int | None
+    idle_power_w: float | None
+    energy_j: float | None
+    phases_s: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseEnergy:
     """Cost of a phase: seconds, joules, and the bound on the joules, since both ends of its bands are uncertain."""
 
@@ -82,28 +96,26 @@ def power_windows(run: RunData, evidence: Evidence) -> list[PowerWindow]:
     sampled = run.power.filter(pl.col("t_s").is_finite() & pl.col("power_w").is_finite())
     counted = sampled.group_by("trial_id").len().filter(pl.col("len") > 1)
     trials = (
-        run.windows.filter(pl.col("trial_id").is_in(counted["trial_id"].implode()))
+        run.windows.join(counted, on="trial_id", how="semi")
         .sort("trial_id")
         .group_by("cell_id", maintain_order=True)
         .head(MOST_WINDOWS)
     )
-    wanted = trials["trial_id"].implode()
-    samples = {
-        str(key[0]): part.sort("t_s")
-        for key, part in sampled.filter(pl.col("trial_id").is_in(wanted)).partition_by("trial_id", as_dict=True).items()
-    }
+    of_trials = sampled.join(trials, on="trial_id", how="semi")
+    samples = {str(key[0]): part.sort("t_s") for key, part in of_trials.partition_by("trial_id", as_dict=True).items()}
     conditions: dict[str, list[Conditions]] = {}
     for trial_id, board in run.devices:
         if trial_id in samples and board.conditions is not None:
             conditions.setdefault(trial_id, []).append(board.conditions)
     arms = {arm.cell_id: arm for arm in evidence.arms}
-    found = [
-        _window(row, arms[str(row["cell_id"])], samples[str(row["trial_id"])], conditions.get(str(row["trial_id"]), []))
-        for row in trials.to_dicts()
-        if str(row["cell_id"]) in arms and finite(row["duration_s"])
+    rows = [_Row(**row) for row in trials.select(field.name for field in fields(_Row)).iter_rows(named=True)]
+    windows = [
+        _window(row, arms[row.cell_id], samples[row.trial_id], conditions.get(row.trial_id, []))
+        for row in rows
+        if row.cell_id in arms and finite(row.duration_s)
     ]
     order = {arm.cell_id: i for i, arm in enumerate(evidence.arms)}
-    return sorted(found, key=lambda w: (order[w.arm.cell_id], w.trial_id))
+    return sorted(windows, key=lambda w: (order[w.arm.cell_id], w.trial_id))
 
 
 def bands(seconds: Mapping[str, float], duration_s: float, calls: int) -> tuple[Band, ...]:
@@ -118,13 +130,13 @@ def bands(seconds: Mapping[str, float], duration_s: float, calls: int) -> tuple[
     elif REST in lengths:
         lengths[REST] += rest_s
     else:
-        lengths["rest"] = rest_s
-    found, now_s = [], 0.0
+        lengths |= {"rest": rest_s}
+    laid, now_s = [], 0.0
     for _ in range(calls):
         for name, length_s in lengths.items():
-            found.append(Band(phase=name, begin_s=now_s, end_s=now_s + length_s))
+            laid.append(Band(phase=name, begin_s=now_s, end_s=now_s + length_s))
             now_s += length_s
-    return tuple(found)
+    return tuple(laid)
 
 
 def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
@@ -139,7 +151,7 @@ def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
         return {}
     scale = 1.0 if window.energy_j is None else window.energy_j / total_j
     slip_s = window.refresh_s
-    found: dict[str, PhaseEnergy] = {}
+    costs: dict[str, PhaseEnergy] = {}
     for band in window.bands:
         energy_j = scale * _integral(window, band.begin_s, band.end_s)
         bound_j = 0.0
@@ -148,13 +160,13 @@ def phase_energies(window: PowerWindow) -> dict[str, PhaseEnergy]:
                 continue  # the ends of the window itself are known
             around = _integral(window, end_s - slip_s, end_s), _integral(window, end_s, end_s + slip_s)
             bound_j += scale * abs(around[1] - around[0])
-        before = found.get(band.phase, PhaseEnergy(seconds=0.0, energy_j=0.0, bound_j=0.0))
-        found[band.phase] = PhaseEnergy(
+        before = costs.get(band.phase, PhaseEnergy(seconds=0.0, energy_j=0.0, bound_j=0.0))
+        costs[band.phase] = PhaseEnergy(
             seconds=before.seconds + band.end_s - band.begin_s,
             energy_j=before.energy_j + energy_j,
             bound_j=before.bound_j + bound_j,
         )
-    return found
+    return costs
 
 
 def thinned(t_s: Floats, power_w: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
@@ -162,33 +174,38 @@ def thinned(t_s: Floats, power_w: Floats, most: int = MOST_POINTS) -> tuple[Floa
     count = len(t_s)
     if count <= most:
         return t_s, power_w
-    kept = []
+    places = []
     for stretch in np.array_split(np.arange(count), most // 2):
         low, high = stretch[np.argmin(power_w[stretch])], stretch[np.argmax(power_w[stretch])]
-        kept += sorted({int(low), int(high)})
-    return t_s[kept], power_w[kept]
+        places += sorted({int(low), int(high)})
+    return t_s[places], power_w[places]
 
 
 def _between(seconds: Mapping[str, float]) -> list[str]:
     return sorted((n for n in seconds if n not in (*FIRST, *LAST)), key=lambda n: (n == REST, n))
 
 
-def _window(row: Mapping[str, Any], arm: Arm, samples: pl.DataFrame, conditions: Sequence[Conditions]) -> PowerWindow:
-    duration_s = float(row["duration_s"])
-    source = samples["source"][0] if "source" in samples.columns else None
+def _window(row: _Row, arm: Arm, samples: pl.DataFrame, conditions: Sequence[Conditions]) -> PowerWindow:
+    t_s, power_w, source = samples.select("t_s", "power_w", "source").get_columns()
     return PowerWindow(
-        trial_id=str(row["trial_id"]),
+        trial_id=row.trial_id,
         arm=arm,
-        t_s=samples["t_s"].to_numpy(),
-        power_w=samples["power_w"].to_numpy(),
-        source=str(source or "unknown source"),
-        duration_s=duration_s,
-        image_count=int(row["images"] or 0),
-        idle_w=finite(row.get("idle_power_w")),
-        energy_j=finite(row.get("energy_j")),
-        bands=bands(phases(row), duration_s, int(row["iterations"] or 1)),
+        t_s=t_s.to_numpy(),
+        power_w=power_w.to_numpy(),
+        source=str(source[0] or "unknown source"),
+        duration_s=row.duration_s,
+        image_count=row.images or 0,
+        idle_w=finite(row.idle_power_w),
+        energy_j=finite(row.energy_j),
+        bands=bands(_phases(row.phases_s), row.duration_s, row.iterations or 1),
         conditions=tuple(conditions),
     )
+
+
+def _phases(stored: str | None) -> dict[str, float]:
+    """Return the seconds per pipeline phase of a trial."""
+    seconds = {clean(name): finite(value) for name, value in json.loads(stored or "{}").items()}
+    return {name: value for name, value in seconds.items() if value}
 
 
 def _integral(window: PowerWindow, begin_s: float, end_s: float) -> float:

@@ -13,21 +13,21 @@ import polars as pl
 
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
+from perjoule.runs.environment_record import MeterRecord, ProofRecord
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
-from perjoule.warnings import WARNINGS
+from perjoule.warnings import WARNINGS, code_of, read_warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import Badge, Cell, Column, RunData, Table
+from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
 _MOST_REASONS = 40
 
 
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
-    meter = run.environment.get("meter") or {}
-    meter = meter if isinstance(meter, Mapping) else {"name": meter}
+    meter = run.system.meter or MeterRecord()
     words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
@@ -40,7 +40,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     outcome = trial_counts(run)
     failed = (
         Badge(label="failures", value=f"{outcome.failed} OF {outcome.done} TRIALS FAILED", tone="alarm",
-              hint="; ".join(fmt.clean(one.reason) for one in outcome.failures[:3]))
+              hint="; ".join(fmt.clean(failure.reason) for failure in outcome.failures[:3]))
         if outcome.failed else None
     )  # fmt: skip
     flat = (
@@ -49,7 +49,7 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         if outcome.one_colour else None
     )  # fmt: skip
     unmetered = disturbances(run).get("W232")
-    found = (
+    shown = (
         Badge(
             label="energy",
             value=fmt.provenance_title(evidence.provenance, evidence.imported),
@@ -67,7 +67,8 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
             label="sample",
             value=counted(evidence),
         ),
-        Badge(label="meter", value=fmt.clean(meter.get("name", "not recorded")), hint=fmt.clean(meter.get("why", ""))),
+        Badge(label="meter", value=fmt.clean(meter.name or "not recorded"), hint=fmt.clean(meter.why or "")),
+        _proof_badge(meter.proof),
         Badge(
             label="intervals",
             value=_interval_kinds(evidence, methods),
@@ -75,11 +76,22 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
         ),
         Badge(
             label="comparable with",
-            value=fmt.shorten(fmt.clean(run.environment.get("comparability_key") or "key not recorded"), 20),
+            value=fmt.shorten(fmt.clean(run.system.comparability_key or "key not recorded"), 20),
             hint="runs with the same comparability key",
         ),
     )
-    return tuple(badge for badge in found if badge is not None)
+    return tuple(badge for badge in shown if badge is not None)
+
+
+def _proof_badge(proof: ProofRecord | None) -> Badge | None:
+    """Return the result of the meter's proof; None for a run without that entry or without a proof."""
+    if proof is None or proof.verdict is None:
+        return None
+    hint = (
+        f"perjoule doctor --prove, {proof.created_utc or 'date not recorded'}, digest {proof.digest or 'not recorded'}"
+    )
+    tone: Tone = "plain" if proof.verdict == "pass" else "loud" if proof.verdict == "unsure" else "alarm"
+    return Badge(label="meter proof", value=fmt.clean(proof.why or proof.verdict), tone=tone, hint=fmt.clean(hint))
 
 
 def _interval_kinds(evidence: Evidence, methods: str) -> str:
@@ -107,32 +119,31 @@ class Disturbance:
 
 def disturbances(run: RunData) -> dict[str, Disturbance]:
     """Return the warnings of all trials by code, in the order of the codes."""
-    found = (
+    firsts = (
         run.trials.select(warning=pl.col("warnings").explode())
         .drop_nulls()
-        .with_columns(code=pl.col("warning").str.split(":").list.first())
-        .group_by("code")
+        .group_by(code_of(pl.col("warning")).alias("code"))
         .agg(pl.len(), pl.col("warning").first())
         .sort("code")
     )
     return {
-        str(code): Disturbance(trials=int(n), sentence=str(warning).partition(":")[2].strip())
-        for code, n, warning in found.iter_rows()
+        str(code): Disturbance(trials=int(n), sentence=read_warning(str(text)).sentence)
+        for code, n, text in firsts.iter_rows()
     }
 
 
 def warnings_table(run: RunData) -> Table | None:
     """Return a table of warnings by code: count, sentence of the first, consequence and remedy."""
-    found = disturbances(run)
-    if not found:
+    by_code = disturbances(run)
+    if not by_code:
         return None
     rows = []
-    for code, one in found.items():
+    for code, disturbance in by_code.items():
         code, known = fmt.clean(code), WARNINGS.get(fmt.clean(code))
         rows.append((
             Cell(text=fmt.shorten(code, 60)),
-            _count(one.trials),
-            Cell(text=fmt.shorten(fmt.clean(one.sentence) or "no sentence recorded", 300)),
+            _count(disturbance.trials),
+            Cell(text=fmt.shorten(fmt.clean(disturbance.sentence) or "no sentence recorded", 300)),
             Cell(text=known.consequence if known else fmt.ABSENT),
             Cell(text=known.remedy if known else fmt.ABSENT),
         ))  # fmt: skip
@@ -178,58 +189,60 @@ def curves(analysis: Analysis) -> tuple[str, ...]:
             crossing.append(f"{name}: {fmt.clean(reason)}.")
         if record.bd is not None:
             beaten += map(fmt.clean, (*record.bd.dropped.test, *record.bd.dropped.anchor))
-    said = list(crossing)
+    sentences = list(crossing)
     if low:
-        said.append(
+        sentences.append(
             f"The overlap with the ladder is too small for a BD-energy ({MIN_OVERLAP:.0%} needed): {', '.join(low)}."
         )
     if beaten:
         cells = ", ".join(dict.fromkeys(beaten))
-        said.append(
+        sentences.append(
             f"Left out of the curves, because a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def oddities(evidence: Evidence) -> tuple[str, ...]:
     """Return sentences about ladders whose energy falls by more than 10 % with more steps: a disturbed window."""
-    said = []
+    sentences = []
     for variant in evidence.variants():
         ladder = [a for a in evidence.arms if a.variant == variant and a.energy.value and a.steps is not None]
-        for one, two in pairwise(ladder):
-            if (two.steps or 0) > (one.steps or 0) and (two.energy.value or 0) < 0.9 * (one.energy.value or 0):
+        for fewer, more in pairwise(ladder):
+            if (more.steps or 0) > (fewer.steps or 0) and (more.energy.value or 0) < 0.9 * (fewer.energy.value or 0):
                 mark = "" if evidence.provenance == "measured" else f" ({evidence.provenance})"
-                said.append(
-                    f"{variant}: {fmt.step_count(one.steps)} cost {fmt.quantity(one.energy.value, 'J')} per image and "
-                    f"{fmt.step_count(two.steps)} only {fmt.quantity(two.energy.value, 'J')}{mark}. More steps cannot "
-                    + (
-                        "cost less: check the table."
-                        if evidence.imported
-                        else "cost less, so a window was disturbed: measure again on an idle machine."
-                    )
+                why = (
+                    "check the table"
+                    if evidence.imported
+                    else "so a window was disturbed: measure again on an idle machine"
                 )
-    return tuple(said)
+                cost, less = (fmt.quantity(arm.energy.value, "J") for arm in (fewer, more))
+                sentences.append(
+                    f"{variant}: {fmt.step_count(fewer.steps)} cost {cost} per image and "
+                    f"{fmt.step_count(more.steps)} only {less}{mark}. "
+                    f"More steps cannot cost less{':' if evidence.imported else ','} {why}."
+                )
+    return tuple(sentences)
 
 
 def failures_table(run: RunData) -> Table | None:
     """Count failed trials by cell and reason."""
-    found = run.trials.filter(~FINISHED).group_by("cell_id", "failure").len()
+    counts = run.trials.filter(~FINISHED).group_by("cell_id", "failure").len()
     columns = (Column(title="cell"), Column(title="trials", numeric=True), Column(title="reason"))
-    return _counted("Trials that failed", columns, found)
+    return _counted("Trials that failed", columns, counts)
 
 
 def unscored_table(run: RunData) -> Table | None:
     """Count images without a score by metric and reason."""
     absent = run.scores.filter(pl.col("value").is_null() | ~pl.col("value").is_finite())
-    found = absent.group_by("metric", pl.col("reason_unscored").fill_null("no reason recorded")).len()
+    counts = absent.group_by("metric", pl.col("reason_unscored").fill_null("no reason recorded")).len()
     columns = (Column(title="metric"), Column(title="images", numeric=True), Column(title="reason"))
-    return _counted("Images without a score", columns, found)
+    return _counted("Images without a score", columns, counts)
 
 
-def _counted(caption: str, columns: tuple[Column, ...], found: pl.DataFrame) -> Table | None:
+def _counted(caption: str, columns: tuple[Column, ...], counts: pl.DataFrame) -> Table | None:
     """Return rows of (name, reason, count) as a table; equal reasons are counted together."""
     count: Counter[tuple[str, str]] = Counter()
-    for name, reason, n in found.iter_rows():
+    for name, reason, n in counts.iter_rows():
         count[fmt.shorten(fmt.clean(name), 120), fmt.shorten(fmt.clean(reason), 240)] += n
     if not count:
         return None
@@ -286,11 +299,12 @@ def _text(key: str, value: Any) -> str:
 
 def digests_table(run: RunData, prompt_digest: str) -> Table:
     """Return the digests of what was run: code, models, prompts, metric weights, images."""
-    environment = run.environment
-    rows = [("schema", str(environment.get("schema", run.suite.schema))),
-            ("commit", fmt.clean(environment.get("commit") or "not recorded")),
-            ("prompt set, SHA-256", prompt_digest)]  # fmt: skip
-    models = environment.get("models") or {}
+    rows = [
+        ("schema", str(run.suite.schema)),
+        ("commit", fmt.clean(run.system.commit or "not recorded")),
+        ("prompt set, SHA-256", prompt_digest),
+    ]
+    models = run.system.models or {}
     rows += [(f"model {fmt.clean(name)}", fmt.clean(models[name])) for name in sorted(models)]
     rows += [(f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest)) for name in sorted(run.metrics)]
     rows.append(("images", str(run.images.height)))

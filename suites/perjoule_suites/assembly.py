@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from perjoule.errors import SuiteError, UsageError, install_command
+from perjoule.errors import SuiteError, UsageError, first_line, install_command
 from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
-from perjoule_suites.faults import broken_file, explain, first_line, quiet
+from perjoule_suites.faults import broken_file, explain, quiet
 from perjoule_suites.reuse import enable_reuse
 from perjoule_suites.schedules import make_scheduler, parameters
 
@@ -150,12 +150,12 @@ def _check_call(pipeline: Any, variant: Variant, where: str) -> None:
 
 
 def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:
-    twice = "classifier-free" if variant.guidance > 1 else "none"
-    does = "embedded" if takes_guidance_embedding(pipeline) else twice
-    if variant.guidance_mode not in ("auto", does):
+    by_scale = "classifier-free" if variant.guidance > 1 else "none"
+    mode = "embedded" if takes_guidance_embedding(pipeline) else by_scale
+    if variant.guidance_mode not in ("auto", mode):
         raise SuiteError(
             f"{where}.guidance_mode = {variant.guidance_mode!r}: with guidance = {variant.guidance}, this model's is "
-            f"{does!r}"
+            f"{mode!r}"
         )
 
 
@@ -179,10 +179,10 @@ def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
     broken = broken_file(source.files.values())
     if broken is None:
         return explain(error, source.model, where)
-    again = "run again to download it again" if source.revision else "copy or download it again"
+    remedy = "run again to download it again" if source.revision else "copy or download it again"
     return UsageError(
         f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or not a "
-        f"safetensors file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {again}"
+        f"safetensors file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {remedy}"
     )
 
 

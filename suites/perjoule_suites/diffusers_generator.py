@@ -123,10 +123,10 @@ class DiffusersGenerator:
         Raises:
             FloatingPointError: If latents or images contain NaN or infinite values.
         """
-        empty = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
-        with self._kernels(), empty:
-            found = self._pipeline(**arguments).images
-        return self.as_uint8(found)
+        fresh_cache = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
+        with self._kernels(), fresh_cache:
+            images = self._pipeline(**arguments).images
+        return self.as_uint8(images)
 
     def as_uint8(self, pictures: Any) -> Images:
         """Round images in 0..1 (n, h, w, 3) to uint8.

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perjoule.errors import PerjouleError, UsageError
+from perjoule.errors import PerjouleError, UsageError, first_line
 from perjoule.types import Examination, PromptFindings, Variant
 from perjoule_suites import hub
-from perjoule_suites.faults import broken_file, first_line, kind_and_line, quiet
+from perjoule_suites.faults import broken_file, kind_and_line, quiet
 from perjoule_suites.prompt_lengths import prompt_cuts, token_limits
 from perjoule_suites.schedules import schedule_problems
 
@@ -37,7 +37,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         where: Suite file and key, for messages.
     """
     try:
-        folder, here = hub.local_folder(variant, where)
+        folder, complete = hub.local_folder(variant, where)
         if folder is None:
             return Examination(unknown=f"{variant.model} is not downloaded yet")
         index = hub.read_index(folder, variant.model, f"{where}.model")
@@ -45,7 +45,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         return Examination(problems=(str(error),))
     quiet()  # called late, because it imports diffusers, which takes seconds
     try:
-        problems = tuple(model_problems(folder, index, variant, where, complete=here))
+        problems = tuple(model_problems(folder, index, variant, where, complete=complete))
     except Exception as error:  # foreign files may contain anything
         problems = (
             f"{where}.model = {variant.model!r}: {folder} cannot be examined: {_words(error)}: download it again",
@@ -55,7 +55,7 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
     try:
         return Examination(findings=_prompt_findings(folder, index, variant, prompts))
     except Exception as error:  # from a tokenizer's files
-        if not here:
+        if not complete:
             return Examination(unknown=f"{variant.model} is not downloaded completely")
         return Examination(
             problems=(f"{where}.model = {variant.model!r}: a tokenizer in {folder} cannot be read: {_words(error)}",)
@@ -152,8 +152,8 @@ def _component_problems(
         if parameter.default is parameter.empty and name not in ("self", "args", "kwargs")
     }
     # a part may be null, e.g. the third text encoder of SD3, but not the scheduler
-    there = (set(index) - {"scheduler"}) | {name for name, _, _ in hub.components(index)}
-    for name in sorted(wanted - optional - there):
+    available = (set(index) - {"scheduler"}) | {name for name, _, _ in hub.components(index)}
+    for name in sorted(wanted - optional - available):
         yield f"{key}: {folder / hub.INDEX}: {name} is missing, which {kind.__name__} needs: download the model again"
     without = hub.unused(index, variant)
     for name, library, class_name in hub.components(index):
@@ -241,8 +241,8 @@ def prompt_findings(
 
 def _denoiser_config(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     path = folder / hub.denoiser_name(index) / "config.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return config
 
 
 def _is_known(library: str, class_name: str) -> bool:

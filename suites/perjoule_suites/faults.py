@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from perjoule.errors import UsageError
+from perjoule.errors import UsageError, first_line
 
 
 def explain(error: BaseException, model: str, where: str) -> UsageError:
@@ -19,7 +19,7 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
     head = f"{where} = {model!r} cannot be loaded: "
     chain = list(_causes(error))
 
-    def one(*kinds: type[BaseException]) -> BaseException | None:
+    def first_of(*kinds: type[BaseException]) -> BaseException | None:
         return next((e for e in chain if isinstance(e, kinds)), None)
 
     if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
@@ -27,19 +27,19 @@ def explain(error: BaseException, model: str, where: str) -> UsageError:
             f"{head}the disk is full: {_free_mib(cache):,} MiB free at {cache}. Free some space, or set HF_HOME to a "
             "larger disk, and run again: complete files are kept, and the download continues after them"
         )
-    if one(errors.GatedRepoError):
+    if first_of(errors.GatedRepoError):
         return UsageError(
             f"{head}it is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login` or set "
             "HF_TOKEN, and run again"
         )
-    if one(errors.RevisionNotFoundError):
+    if first_of(errors.RevisionNotFoundError):
         return UsageError(f"{head}no such revision: check the suite's `revision`, or remove it")
-    if one(errors.RepositoryNotFoundError):
+    if first_of(errors.RepositoryNotFoundError):
         return UsageError(
             f"{head}{constants.ENDPOINT} has no such repository, or it is private. If it has moved, "
             f"add --model {model}=NEW/ID"
         )
-    missing = one(errors.EntryNotFoundError)
+    missing = first_of(errors.EntryNotFoundError)
     if missing is not None and not isinstance(missing, errors.LocalEntryNotFoundError):
         return UsageError(f"{head}a file is missing on the hub: {_address(missing)}. Pin another `revision`")
     if constants.HF_HUB_OFFLINE:
@@ -75,11 +75,6 @@ def broken_file(files: Iterable[Path]) -> Path | None:
     return None
 
 
-def first_line(error: BaseException) -> str:
-    """Return an error as one line of at most 300 characters."""
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
-
-
 def kind_and_line(error: BaseException) -> str:
     """Return the type of an error and its first line."""
     return f"{type(error).__name__}: {first_line(error)}"
@@ -107,8 +102,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _address(error: BaseException) -> str:
-    found = re.search(r"https?://\S+", str(error))
-    return found[0].rstrip(".") if found else first_line(error)
+    match = re.search(r"https?://\S+", str(error))
+    return match[0].rstrip(".") if match else first_line(error)
 
 
 def _free_mib(path: Path) -> int:

@@ -87,10 +87,10 @@ def local_folder(variant: Variant, where: str) -> tuple[Path | None, bool]:
 
     revision = variant.revision or revision_of(model)
     try:
-        found = try_to_load_from_cache(model, INDEX, revision=revision)
+        cached = try_to_load_from_cache(model, INDEX, revision=revision)
     except ValueError:  # not an id of the hub: the download reports that
         return None, False
-    return (Path(found).parent if isinstance(found, str) else None), False
+    return (Path(cached).parent if isinstance(cached, str) else None), False
 
 
 def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
@@ -134,11 +134,11 @@ def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
 def no_weights(folder: Path, part: Path, head: str) -> str:
     """Return an error about missing weights in a folder, and other available kinds."""
     name = "" if part == folder else f"{part.name}: "
-    there = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
-    if there:
+    kinds = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
+    if kinds:
         return (
-            f"{head}: {name}there are only weights of the kind {' and '.join(there)} (*.{there[0]}.safetensors): set "
-            f'file_variant = "{there[0]}" in the variant'
+            f"{head}: {name}there are only weights of the kind {' and '.join(kinds)} (*.{kinds[0]}.safetensors): set "
+            f'file_variant = "{kinds[0]}" in the variant'
         )
     return f"{head}: {name}no weights: {part} contains no .safetensors or .bin file to load: download the model again"
 
@@ -177,13 +177,13 @@ def denoiser_name(index: dict[str, Any]) -> str:
 
 def unused(index: dict[str, Any], variant: Variant) -> set[str]:
     """Return components of the repository that the variant does not use."""
-    found = set() if variant.safety_checker else {"safety_checker"} & set(index)
-    return found | ({denoiser_name(index)} if variant.denoiser else set())
+    names = set() if variant.safety_checker else {"safety_checker"} & set(index)
+    return names | ({denoiser_name(index)} if variant.denoiser else set())
 
 
 def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without: Collection[str]) -> dict[str, Path]:
     """Return the files that diffusers loads: per component those of the variant or plain ones, safetensors first."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for name, kind in sorted(index.items()):
         if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
             continue
@@ -193,9 +193,9 @@ def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without
                 p for p in paths if not _variant_of(p)
             ]
             if chosen:
-                found |= {path.relative_to(folder).as_posix(): path for path in chosen}
+                files |= {path.relative_to(folder).as_posix(): path for path in chosen}
                 break
-    return found
+    return files
 
 
 def check_whole(source: Source, where: str) -> None:

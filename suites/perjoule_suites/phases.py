@@ -59,9 +59,9 @@ class PhaseHooks:
 
     def take_not_finite(self) -> list[str]:
         """Return which of input and output of the VAE decoder contained NaN or infinite values since the last call."""
-        found = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
+        names = [name for name, flags in self._finite.items() if not all(bool(flag) for flag in flags)]
         self._finite.clear()
-        return found
+        return names
 
     def _enter(self, phase: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if phase == "denoise":

@@ -41,5 +41,5 @@ def encode_prompts(
     arguments |= {key: None for key in ("prompt_2", "prompt_3") if key in known}
     if clip_skip is not None:
         arguments["clip_skip"] = clip_skip
-    found = zip(_NAMES, pipeline.encode_prompt(**arguments), strict=False)
-    return {name: tensor for name, tensor in found if tensor is not None}
+    tensors = zip(_NAMES, pipeline.encode_prompt(**arguments), strict=False)
+    return {name: tensor for name, tensor in tensors if tensor is not None}

@@ -22,20 +22,20 @@ def token_limits(
     the pipeline's call, if there is one.
     """
     default = inspect.signature(pipeline_class.__call__).parameters.get("max_sequence_length")
-    found = {}
+    limits = {}
     for name, tokenizer in sorted(tokenizers.items()):
         limit: Any = getattr(tokenizer, "model_max_length", None)
         if default is not None and not type(tokenizer).__name__.startswith("CLIP"):
             limit = call_args.get("max_sequence_length", default.default)
         if isinstance(limit, int) and 0 < limit < _NO_LIMIT:
-            found[name] = (tokenizer, limit)
-    return found
+            limits[name] = (tokenizer, limit)
+    return limits
 
 
 def prompt_cuts(limits: Mapping[str, tuple[Any, int]], prompts: Sequence[str]) -> tuple[PromptCut, ...]:
     """Return the prompts that exceed an encoder's limit, with the part that is lost."""
     texts = list(dict.fromkeys(prompts))
-    found = []
+    cuts = []
     for name, (tokenizer, limit) in limits.items():
         for start in range(0, len(texts), _PART):
             part = texts[start : start + _PART]
@@ -43,5 +43,5 @@ def prompt_cuts(limits: Mapping[str, tuple[Any, int]], prompts: Sequence[str]) -
                 if len(ids) > limit:
                     # the last position is that of the end token, as in the pipelines' own messages
                     lost = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
-                    found.append(PromptCut(encoder=name, limit=limit, prompt=text, tokens=len(ids), lost=lost))
-    return tuple(found)
+                    cuts.append(PromptCut(encoder=name, limit=limit, prompt=text, tokens=len(ids), lost=lost))
+    return tuple(cuts)

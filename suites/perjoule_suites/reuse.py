@@ -78,8 +78,8 @@ class _TimestepWatch:
         network.register_forward_pre_hook(self._look, with_kwargs=True)
 
     def _look(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found = args[1] if len(args) > 1 else kwargs["timestep"]
-        self.timestep = int(found.flatten()[0])
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        self.timestep = int(timestep.flatten()[0])
 
 
 def _deepcache(pipeline: Any, cache: Cache, where: str) -> None:

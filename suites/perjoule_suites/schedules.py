@@ -132,8 +132,8 @@ def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, 
 def _needed(pipeline_class: type) -> Iterator[str]:
     """Return attributes of the scheduler that the pipeline's loop uses without checking that they exist."""
     source = _source(pipeline_class)
-    asked = set(re.findall(r"hasattr\(self\.scheduler, \"(\w+)\"", source))
-    yield from sorted(set(re.findall(r"self\.scheduler\.(\w+)", source)) - asked - {"config"})
+    optional = set(re.findall(r"hasattr\(self\.scheduler, \"(\w+)\"", source))
+    yield from sorted(set(re.findall(r"self\.scheduler\.(\w+)", source)) - optional - {"config"})
 
 
 def _source(pipeline_class: type) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     """Run the loop; returns the exit code."""
     count, seed, kinds = int(arguments[0]), int(arguments[1]) if arguments[1:] else 0, arguments[2:] or list(KINDS)
     faulty: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     commands: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
         (Path(folder) / "stock").mkdir()

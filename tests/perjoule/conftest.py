@@ -43,7 +43,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
             found.asked.append(path)
             page = found.pages.get(path)
             if page is None:
-                status, headers, content = 404, {}, b"nothing here"
+                status, headers, content = 404, dict[str, str](), b"nothing here"
             elif isinstance(page, bytes):
                 status, headers, content = 200, {}, page
             else:

@@ -11,31 +11,15 @@ from pathlib import Path
 import pytest
 
 from perjoule import cli
+from tests.support.suites import suite_text
 
 pytestmark = pytest.mark.slow
 
-SUITE = """
-name = "mine"
-title = "Mine"
-description = "Two captions of the tiny world."
-[prompts]
-source = "prompts.txt"
-[protocol]
-seeds = [1, 2]
-batch_size = 2
-idle_s = 0.1
-threads = 1
-[metrics]
-primary = "scene"
-names = ["scene", "lsnr", "cvvdp"]
-[metrics.options.lsnr]
-definition = "b"
-[[variants]]
-name = "tiny"
-model = "builtin:sd-tiny"
-steps = [1, 3, 6]
-guidance = 3.0
-"""
+SUITE = suite_text(
+    {"steps": [1, 3, 6], "guidance": 3.0},
+    protocol={"seeds": [1, 2], "batch_size": 2, "idle_s": 0.1, "threads": 1},
+    metrics=("scene", "lsnr", "cvvdp"),
+)
 PROMPTS = "a large red circle on a white ground\na blue star left of a green ring on a black ground\n"
 
 
@@ -116,9 +100,9 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["run", str(suite), *out, "--limit", "9"], 2, "limit = 9"),
         (["run", str(suite), "--out", str(tmp_path / "full")], 2, "exists already"),
         (["run", "dmeo", *out], 2, "did you mean 'demo'"),
-        (["frontier", str(tmp_path / "full")], 4, "holds no run"),
+        (["frontier", str(tmp_path / "full")], 4, "is not a run directory"),
         (["report", str(tmp_path / "nowhere")], 4, "does not exist"),
-        (["score", str(tmp_path / "full")], 4, "holds no run"),
+        (["score", str(tmp_path / "full")], 4, "is not a run directory"),
         (["explain", "W999"], 2, "unknown warning code"),
         (["run"], 2, "SUITE"),
         (["rnu"], 2, "rnu"),

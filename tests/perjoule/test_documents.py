@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_add_a_metric(tmp_path, monkeypatch):
         references=lambda index: images[index],
         all_prompts=[],
     )
-    metric = load_metric("brightness", {}, "s.toml")
+    metric: Any = load_metric("brightness", {}, "s.toml")
     assert [score.value for score in metric.score(run, lambda count: None)] == [60.0, 0.0]
     assert metric.spec.advisory
     (row,) = [row for row in metric_rows() if row["metric"] == "brightness"]

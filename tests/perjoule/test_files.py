@@ -112,8 +112,17 @@ def test_devices_and_pipes_are_written_to_and_not_replaced(tmp_path):
 def test_the_content_is_on_disk_before_the_name_is(tmp_path, monkeypatch):
     calls: list[str] = []
     real_fsync, real_replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), real_fsync(fd)))
-    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), real_replace(self, to)))
+
+    def fsync(fd):
+        calls.append("fsync")
+        real_fsync(fd)
+
+    def rename(self, to):
+        calls.append("rename")
+        return real_replace(self, to)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
     with replacing(tmp_path / "a") as file:
         file.write(b"x")
     assert calls == ["fsync", "rename", "fsync"]  # the last one is the folder's

@@ -79,12 +79,13 @@ def edit(file: Path, change: Callable[[Any], object]) -> None:
 )
 def test_a_key_of_environment_json_of_another_type_is_named(own: Path, key: str, value: Any) -> None:
     edit(own / "environment.json", lambda e: e.update({key: value}))
-    for command in (
+    commands: list[list[Any]] = [
         ["report", own],
         ["frontier", own],
         ["baseline", "save", "x", own],
         ["recommend", own, "--max-joules", "9"],
-    ):
+    ]
+    for command in commands:
         refused(drive(*command), 4, "environment.json", key)
 
 
@@ -137,7 +138,8 @@ def test_numbers_beyond_arithmetic_are_not_imported(tmp_path: Path, column: str,
     table = tmp_path / "table.csv"
     row = {"variant": "a", "prompt_id": "p", "seed": "1", "energy_j": "3", "duration_s": "2", "quality:q": "0.5"}
     rows = [row, row | {"prompt_id": "o", column: value}]
-    table.write_text("\n".join(",".join(part) for part in (row.keys(), *(r.values() for r in rows))) + "\n")
+    lines = [list(row), *(list(r.values()) for r in rows)]
+    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
     refused(drive("import", table, "--out", tmp_path / "run"), 2, "table.csv", "row 2", column)
     assert not (tmp_path / "run").exists()
 
@@ -150,8 +152,8 @@ def test_a_report_of_numbers_without_a_size_is_written(own: Path, table: str, co
     file = own / f"{table}.parquet"
     frame = pl.read_parquet(file)
     frame.with_columns(pl.Series(column, [value] * len(frame), dtype=pl.Float64)).write_parquet(file)
-    for command in (["report", own], ["frontier", own, "--json"]):
-        refused(drive(*command), 0)
+    refused(drive("report", own), 0)
+    refused(drive("frontier", own, "--json"), 0)
 
 
 def test_what_a_message_quotes_moves_no_cursor(stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +201,8 @@ def test_a_trial_that_occurs_twice_is_not_counted_twice(own: Path, stock: Stock)
     lines = (own / "trials.jsonl").read_text().splitlines()
     (own / "trials.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
     name = json.loads(lines[0])["trial_id"]
-    for command in (["gate", "--baseline", stock.folder / "own", "--candidate", own], ["report", own]):
-        refused(drive(*command), 4, name, "twice")
+    refused(drive("gate", "--baseline", stock.folder / "own", "--candidate", own), 4, name, "twice")
+    refused(drive("report", own), 4, name, "twice")
     refused(resumed(own, stock), 4, name, "twice")
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.support.tables_of_runs import imported, table, with_margin
 pytestmark = pytest.mark.slow
 
 PERJOULE = [sys.executable, "-c", "from perjoule.cli import main; main()"]
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+ASCII: dict[str, Any] = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 TRACES = ("Traceback", "Exception ignored", "internal error")
 
 

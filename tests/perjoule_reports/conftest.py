@@ -3,8 +3,10 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
+from tests.support import boards
 from tests.support import synthetic as module
 
+from perjoule.runs.directory import Run
 from perjoule_reports import build_report
 
 
@@ -31,3 +33,9 @@ def small(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def usual_report(usual):
     return build_report(usual)
+
+
+@pytest.fixture(scope="package")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    throttled = {"throttle": 4, "throttle_from_s": 1000.0, "sm_clock_after_mhz": 1700, "sm_clock_change_s": 1004.0}
+    return boards.traced_run(tmp_path_factory.mktemp("traced") / "run", board=throttled)

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from tests.support.boards import traced_run
 from tests.support.hostile import PROMPTS, hostile_run
 
@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none"),
 ]
 
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1440, height=900)
 KINDS = ("small", "hostile", "traced", "empty", "index")
 
 
@@ -97,7 +97,7 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Any]:
     """Open a page: `visit(kind, viewport, **context)`."""
     contexts = []
 
-    def open_(kind: str, viewport: dict[str, int] = DESK, **more: Any) -> Visit:
+    def open_(kind: str, viewport: ViewportSize = DESK, **more: Any) -> Visit:
         if kind not in pages:
             pytest.skip("the NVML simulator needs a C compiler")
         context = browser.new_context(
@@ -108,7 +108,8 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Any]:
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
         found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        found.page.on("dialog", lambda dialog: (found.complaints.append(dialog.message), dialog.dismiss()))
+        found.page.on("dialog", lambda dialog: found.complaints.append(dialog.message))
+        found.page.on("dialog", lambda dialog: dialog.dismiss())
         found.page.goto(pages[kind].as_uri())
         return found
 
@@ -193,7 +194,7 @@ def test_axe_finds_nothing_in_light_and_dark(visit: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport: dict[str, int]) -> None:
+def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport: ViewportSize) -> None:
     page = visit(kind, viewport).page
     unfold(page)
     width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
@@ -265,7 +266,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-def test_a_term_is_explained_from_the_keyboard(visit: Any, viewport: dict[str, int]) -> None:
+def test_a_term_is_explained_from_the_keyboard(visit: Any, viewport: ViewportSize) -> None:
     page = visit("small", viewport).page
     unfold(page)
     shown = "e => { const style = getComputedStyle(e, '::after'); return [style.content, style.display]; }"

@@ -5,25 +5,13 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+from tests.support.reports import built, section
 
-from perjoule_reports import build_report, render_html, render_markdown
+from perjoule_reports import build_report
 from perjoule_reports.drawing.figures import panels
 from perjoule_reports.evidence import read_evidence
 
 pytestmark = pytest.mark.slow
-
-
-def rendered(run):
-    report = build_report(run)
-    html, markdown = render_html(report), render_markdown(report)
-    visible = re.sub(r"<(script|style).*?</\1>|<svg.*?</svg>|data:image[^\"]*", "", html, flags=re.S)
-    for text in (visible, markdown):
-        assert not re.search(r"\b(nan|NaN|None|inf|Infinity|null)\b", text), re.search(r".{40}\b(nan|None|inf)\b", text)
-    return report, html, markdown
-
-
-def section(report, anchor):
-    return next(s for s in report.sections if s.anchor == anchor)
 
 
 def test_headline_names_the_cheapest_cell_that_is_not_resolved_as_worse(usual_report):
@@ -64,34 +52,6 @@ def disturbed(run, *sentences):
     return replace(run, trials=pl.DataFrame(rows, schema=run.trials.schema))
 
 
-@pytest.mark.parametrize(
-    ("sentence", "words"),
-    [
-        (
-            "W232: the joules are those of the CPU (estimate), and not those of NVIDIA H100",
-            "The GPU's energy is missing",
-        ),
-        ("W251: the process did not run for 63.0 s inside the window", "were suspended and have no joules (W251)"),
-        (
-            "W264: the load average was 9.0 on 2 CPUs, and other processes used 1.2 of them",
-            "busy with other work in 1 of",
-        ),
-    ],
-)
-def test_what_disturbed_a_window_is_in_beware_and_in_the_table(small, sentence, words):
-    usual, _, _ = rendered(small)
-    assert not any(words in line for line in usual.headline.beware)
-    report, html, markdown = rendered(disturbed(small, sentence))
-    assert sum(words in line for line in report.headline.beware) == 1
-    assert words.replace("'", "&#39;") in html or words in html
-    assert words in markdown
-    code = sentence[:4]
-    rows = [row for table in section(report, "warnings").tables for row in table.rows if row[0].text == code]
-    assert [row[1].text for row in rows] == ["1"]
-    badges = [badge.value for badge in report.badges if badge.label == "not in the joules"]
-    assert badges == (["THE GPU"] if code == "W232" else [])
-
-
 def one_window_per_cell(synthetic, run):
     """The same run, every cell metered in one window: what prompts cost apart from each other is then not known."""
     sums = ("energy_j", "uncertainty_j", "net_energy_j", "duration_s", "image_count")
@@ -106,99 +66,43 @@ def one_window_per_cell(synthetic, run):
 def test_one_window_per_cell_leaves_the_bound_of_the_meter(synthetic, small):
     run = one_window_per_cell(synthetic, small)
     assert run.points["energy_low"].null_count() == len(run.points)
-    report, _, _ = rendered(run)
+    report, _, _ = built(run)
     assert "meter's own bound" in " ".join(report.headline.support)
     unbounded = run.trials.with_columns(uncertainty_j=pl.lit(None, pl.Float64))
-    report, _, _ = rendered(synthetic.summarised(replace(run, trials=unbounded)))
+    report, _, _ = built(synthetic.summarised(replace(run, trials=unbounded)))
     assert "no saving can be claimed" in report.headline.sentence
     assert "no interval" in report.headline.support[0]
 
 
 def test_more_steps_for_fewer_joules_is_called_a_disturbance(small):
     high = pl.when(pl.col("cell_id") == "tiny-teacher-012").then(900.0).otherwise(pl.col("energy_j_per_image"))
-    report, _, _ = rendered(replace(small, points=small.points.with_columns(energy_j_per_image=high)))
+    report, _, _ = built(replace(small, points=small.points.with_columns(energy_j_per_image=high)))
     assert "12 steps cost 900 J per image and 50 steps only" in section(report, "warnings").paragraphs[0]
-
-
-def test_no_points(synthetic, small):
-    run = small
-    run = replace(run, points=run.points.clear(), scores=run.scores.clear(), metrics={})
-    report, _, _ = rendered(run)
-    assert "have not been scored" in report.headline.sentence
-    arms = section(report, "arms").tables[0]
-    assert len(arms.rows) == 6
-    energies = [c for row in arms.rows for c, column in zip(row, arms.columns, strict=True) if column.title == "energy"]
-    assert all(c.brand == "est." and c.sort for c in energies)
-    assert "no figure" in section(report, "frontier").paragraphs[0]
 
 
 def test_empty_run(synthetic, small):
     run = small
     empty = {name: getattr(run, name).clear() for name in ("trials", "images", "scores", "points", "power")}
-    report, _, _ = rendered(replace(run, **empty, metrics={}, prompts={}, environment={}))
+    report, _, _ = built(replace(run, **empty, metrics={}, prompts={}, environment={}))
     assert "no finished trials" in report.headline.sentence
 
 
 def test_single_cell(synthetic, tmp_path):
     run = synthetic.make_run(tmp_path, prompts=1, ladder=(4,), seeds=(1,), variants=("only",), metrics=("scene",))
-    report, _, _ = rendered(run)
+    report, _, _ = built(run)
     assert "there is no frontier" in report.headline.sentence
     assert section(report, "frontier").figures
-
-
-def test_energy_that_is_absent_is_never_zero(synthetic, small):
-    run = small
-    run = synthetic.summarised(
-        replace(run, trials=run.trials.with_columns(pl.lit(None, dtype=pl.Float64).alias("energy_j")))
-    )
-    report, html, markdown = rendered(run)
-    assert "Energy was not measured" in report.headline.sentence
-    assert not section(report, "frontier").figures
-    arms = section(report, "arms").tables[0]
-    energies = [row[i].text for row in arms.rows for i, c in enumerate(arms.columns) if c.title == "energy"]
-    assert set(energies) == {"not measured"}
-    assert "J not measured" in html
-    assert "not measured" in markdown
-
-
-def test_one_cell_without_energy_is_left_out_of_the_picture_only(synthetic, small):
-    run = small
-    lost = pl.when(pl.col("cell_id") == "tiny-teacher-012").then(None).otherwise(pl.col("energy_j"))
-    run = synthetic.summarised(replace(run, trials=run.trials.with_columns(energy_j=lost)))
-    report, html, _ = rendered(run)
-    assert "tiny-teacher, 12 steps:" not in html
-    assert len(section(report, "arms").tables[0].rows) == 6
 
 
 def test_not_a_number_is_absent(synthetic, small):
     run = small
     broken = pl.when(pl.col("steps_mean") == 1).then(float("nan")).otherwise(pl.col("quality"))
-    rendered(replace(run, points=run.points.with_columns(quality=broken)))
-
-
-def test_failures_and_unscored_images_are_counted_with_their_reasons(synthetic, small):
-    run = small
-    first = pl.col("cell_id") == "tiny-teacher-001"
-    run = replace(
-        run,
-        trials=run.trials.with_columns(failure=pl.when(first).then(pl.lit("out of memory"))),
-        scores=run.scores.with_columns(
-            value=pl.when(first).then(None).otherwise(pl.col("value")),
-            reason_unscored=pl.when(first).then(pl.lit("no image")),
-        ),
-    )
-    report, html, _ = rendered(synthetic.summarised(run))
-    tables = {t.caption: t for t in section(report, "warnings").tables}
-    assert [c.text for c in tables["Trials that failed"].rows[0]] == ["tiny-teacher-001", "8", "out of memory"]
-    unscored = tables["Images without a score"].rows
-    assert {row[0].text for row in unscored} == set(run.metrics)
-    assert {row[2].text for row in unscored} == {"no image"}
-    assert "W203" in html
+    built(replace(run, points=run.points.with_columns(quality=broken)))
 
 
 def test_missing_pictures_are_said_to_be_missing(small, tmp_path):
     run = replace(small, path=tmp_path)
-    _, html, _ = rendered(run)
+    _, html, _ = built(run)
     assert "image missing" in html
 
 
@@ -212,22 +116,6 @@ def test_full_reference_metrics_and_unlike_boundaries_never_share_axes(synthetic
     gpu = pl.when(pl.col("variant") == "tiny-student").then(pl.lit("gpu-board")).otherwise(pl.col("boundary"))
     evidence = read_evidence(replace(run, points=run.points.with_columns(boundary=gpu)))
     assert len(panels(evidence, by_name["scene"])) == 2
-
-
-def test_phases_are_shares_of_time(usual_report):
-    report = usual_report
-    table = section(report, "phases").figures[0].data
-    for row in table.rows:
-        assert sum(cell.sort for cell in row[1:]) == pytest.approx(100)
-    assert "not of joules" in section(report, "phases").how_to_read
-
-
-def test_a_run_without_phases_says_so(small):
-    run = small
-    report, _, _ = rendered(replace(run, trials=run.trials.with_columns(phases_s=pl.lit("{}"))))
-    found = section(report, "phases")
-    assert not found.figures
-    assert "cannot be divided" in found.paragraphs[0]
 
 
 def test_every_section_says_how_to_read_it(usual_report):

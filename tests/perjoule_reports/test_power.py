@@ -13,19 +13,13 @@ from tests.support import boards
 
 from perjoule.runs.directory import Run
 from perjoule.testing.nvml_simulator import compiler
-from perjoule_reports import build_report, render_html, render_markdown
+from perjoule_reports import build_report
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.power import bands, phase_energies, power_windows, thinned
 
 pytestmark = pytest.mark.slow
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="the NVML simulator needs a C compiler")
-
-
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory):
-    throttled = {"throttle": 4, "throttle_from_s": 1000.0, "sm_clock_after_mhz": 1700, "sm_clock_change_s": 1004.0}
-    return boards.traced_run(tmp_path_factory.mktemp("traced") / "run", board=throttled)
 
 
 @needs_compiler
@@ -45,38 +39,12 @@ def test_joules_of_phases_are_those_of_the_board(traced):
 
 
 @needs_compiler
-def test_the_section_shows_traces_tables_and_conditions(traced):
-    report = build_report(traced)
-    section = next(s for s in report.sections if s.anchor == "power")
-    assert len(section.figures) == 3
-    assert all("denoise" in f.svg and "idle 60" in f.svg for f in section.figures)
-    assert any("▲ slowed down: power cap" in f.caption for f in section.figures)
-    (table,) = section.tables
-    for row in table.rows:
-        *phases, total = (cell.sort for cell in row[1:5])
-        assert sum(phases) == pytest.approx(total)
-        assert "slowed down in 3 of 3" in row[-1].text
-    assert "Joules of each phase" in render_markdown(report)
-    assert len(render_html(report).encode()) < 2_000_000
-
-
-@needs_compiler
 def test_samples_without_phases_stay_undivided(traced):
     run = replaced(traced, trials=traced.trials.with_columns(phases_s=pl.lit("{}")))
     section = next(s for s in build_report(run).sections if s.anchor == "power")
     assert section.paragraphs == ("No trial recorded how long its phases took, so the joules cannot be divided.",)
     assert section.tables == ()
     assert [row[0].text for row in section.figures[0].data.rows] == ["window", "of which idle"]
-
-
-@pytest.mark.parametrize(
-    ("meter", "word"), [("estimate", "power model"), ("imported", "imported"), ("rapl", "rapl"), (None, "no power")]
-)
-def test_a_run_without_samples_says_why_and_draws_no_axis(small, meter, word):
-    run = replace(small, environment={"meter": {"name": meter}} if meter else {})
-    section = next(s for s in build_report(run).sections if s.anchor == "power")
-    assert word in section.paragraphs[0]
-    assert section.figures == section.tables == ()
 
 
 def test_absent_and_broken_samples_are_left_out(small):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from perjoule.files import write_parquet
 from perjoule.meters.nvml import open_nvml
 from perjoule.prompts import prompt_id
 from perjoule.protocols import Generation
-from perjoule.running.execute import GeneratorCache, execute
+from perjoule.running.execute import execute
+from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run, write_scores
 from perjoule.runs.writer import RunWriter
 from perjoule.statistics.points import operating_points
@@ -46,7 +48,9 @@ class PhasedGenerator(FakeGenerator):
         return replace(drawn, phases_s=seconds)
 
 
-def traced_run(folder: Path, *, prompts: Sequence[str] = ("a cat", "a dog", "a fox"), board: dict | None = None) -> Run:
+def traced_run(
+    folder: Path, *, prompts: Sequence[str] = ("a cat", "a dog", "a fox"), board: dict[str, Any] | None = None
+) -> Run:
     """Three step counts on one board: power samples, conditions, images, made-up scores."""
     suite = Suite(
         name="board",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from perjoule.files import write_parquet
 from perjoule.prompts import prompt_id
-from perjoule.running.execute import GeneratorCache, execute
+from perjoule.running.execute import execute
+from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run, write_scores
 from perjoule.runs.writer import RunWriter
 from perjoule.statistics.points import operating_points

@@ -28,47 +28,32 @@ from tests.support.mutations import (
     toml_bytes,
     write_table,
 )
+from tests.support.suites import suite_text
 
 TEXTS = "a large red circle on a white ground\na blue star left of a green ring\n"
-SUITE = """
-name = "mine"
-title = "Mine"
-description = "Two captions of the tiny world."
-[prompts]
-source = "prompts.txt"
-[protocol]
-seeds = [1, 2]
-batch_size = 2
-blocks = 1
-iterations = 1
-warmup_iterations = 0
-idle_s = 0.0
-cooldown_s = 0.0
-order_seed = 0
-threads = 1
-max_uncertainty = 0.05
-[metrics]
-primary = "lsnr"
-names = ["lsnr"]
-[metrics.options.lsnr]
-definition = "b"
-[[variants]]
-name = "tiny"
-model = "builtin:sd-tiny"
-steps = [1, 3]
-guidance = 3.0
-width_px = 32
-height_px = 32
-scheduler = "DDIMScheduler"
-family = "sd"
-[[variants]]
-name = "other"
-model = "builtin:sd-tiny"
-steps = [2]
-guidance_mode = "none"
-guidance = 1.0
-negative_prompt = "grey"
-"""
+SUITE = suite_text(
+    {
+        "steps": [1, 3],
+        "guidance": 3.0,
+        "width_px": 32,
+        "height_px": 32,
+        "scheduler": "DDIMScheduler",
+        "family": "sd",
+    },
+    {"name": "other", "steps": [2], "guidance_mode": "none", "guidance": 1.0, "negative_prompt": "grey"},
+    protocol={
+        "seeds": [1, 2],
+        "batch_size": 2,
+        "blocks": 1,
+        "iterations": 1,
+        "warmup_iterations": 0,
+        "idle_s": 0.0,
+        "cooldown_s": 0.0,
+        "order_seed": 0,
+        "threads": 1,
+        "max_uncertainty": 0.05,
+    },
+)
 TINY = (
     SUITE.split("[[variants]]")[0] + '[[variants]]\nname = "tiny"\nmodel = "{model}"\nsteps = [1, 2]\nguidance = 3.0\n'
 )
@@ -123,7 +108,7 @@ def judged(ended: Ended, where: Path | None = None, *more: str) -> tuple[Ended, 
     # what a sound input may end with names no file
     elsewhere = ("recommend: no cell", "trials failed", "images of one model only", "declares no margin")
     names = where is None or where.name in ended.err + ended.out or any(words in ended.err for words in elsewhere)
-    if ended.code in (2, 4) and "perjoule: " in ended.err and not names:
+    if ended.code in (2, 4) and "perjoule: " in ended.err and where is not None and not names:
         found.append(f"the message does not name {where.name}")
     return ended, found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from perjoule.runs.columns import IMAGE_COLUMNS, POWER_COLUMNS, SCORE_COLUMNS, T
 from perjoule.runs.directory import Run
 from perjoule.runs.pictures import pixel_digest
 from perjoule.statistics.points import operating_points
-from perjoule.types import Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
+from perjoule.types import DeviceEnergy, Metrics, MetricSpec, Prompt, PromptSource, Protocol, Suite, Variant
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 25, 50)
 SHAPES = ("circle", "square", "triangle")
@@ -46,7 +46,7 @@ class SyntheticRun(Run):
     power: pl.DataFrame
     metrics: dict[str, MetricSpec]
     prompts: dict[str, str]
-    devices: tuple[Any, ...] = ()
+    devices: list[tuple[str, DeviceEnergy]] = field(default_factory=list)
     is_imported: bool = False
 
     @property
@@ -55,21 +55,19 @@ class SyntheticRun(Run):
 
 
 def spec(name: str, **changes: Any) -> MetricSpec:
-    return MetricSpec(
-        **{
-            "name": name,
-            "direction": "higher",
-            "track": "absolute",
-            "needs_reference": False,
-            "unit": "",
-            "weights_digest": hashlib.sha256(name.encode()).hexdigest(),
-            "licence": "Apache-2.0",
-            "description": f"What {name} sees in a picture.",
-            "advisory": False,
-            "bounds": (None, None),
-        }
-        | changes
+    usual = MetricSpec(
+        name=name,
+        direction="higher",
+        track="absolute",
+        needs_reference=False,
+        unit="",
+        weights_digest=hashlib.sha256(name.encode()).hexdigest(),
+        licence="Apache-2.0",
+        description=f"What {name} sees in a picture.",
+        advisory=False,
+        bounds=(None, None),
     )
+    return replace(usual, **changes)
 
 
 SPECS = {
@@ -149,7 +147,7 @@ def make_run(
 
 def summarised(run: SyntheticRun) -> SyntheticRun:
     """The run with its operating points worked out by the bench itself."""
-    return replace(run, points=operating_points(run))  # type: ignore[arg-type]
+    return replace(run, points=operating_points(run))
 
 
 def _captions(count: int) -> tuple[str, ...]:

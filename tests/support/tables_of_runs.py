@@ -49,7 +49,7 @@ def table(
     return pl.DataFrame(rows)
 
 
-def imported(frame: pl.DataFrame, folder: Path, name: str = "run", **options: list[str]) -> Run:
+def imported(frame: pl.DataFrame, folder: Path, name: str = "run", **options: Any) -> Run:
     """The run of a table."""
     file = folder / f"{name}.parquet"
     frame.write_parquet(file)

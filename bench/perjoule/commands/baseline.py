@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, RunArgument, print_json
+from perjoule.commands.options import Json, RunArgument, print_record
 
 if TYPE_CHECKING:
     from perjoule.gating.baselines import Baseline
@@ -96,11 +96,11 @@ def prune(
     _print(baselines.prune(keep), as_json)
 
 
-def _print(found: list[Baseline], as_json: bool) -> None:
+def _print(stored: list[Baseline], as_json: bool) -> None:
     from perjoule.commands import tables
+    from perjoule.gating.baselines import Baselines
 
-    rows: list[dict[str, Any]] = [{**asdict(b), "path": str(b.path)} for b in found]
     if as_json:
-        print_json({"schema": 1, "baselines": rows})
+        print_record(Baselines(baselines=tuple(stored)))
     else:
-        typer.echo(tables.text_table(rows))
+        typer.echo(tables.text_table([asdict(baseline) for baseline in stored]))

@@ -85,7 +85,7 @@ def _is_run(path: Path) -> bool:
 def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
     """The paths that `incomplete` may become, at most `_MOST`; hidden ones only if a dot was typed."""
     typed, slash, start = incomplete.rpartition("/")
-    found: list[str] = []
+    names: list[str] = []
 
     def look(folder: str, start: str, depth: int) -> None:
         try:
@@ -93,15 +93,15 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
         except (OSError, RuntimeError):  # RuntimeError: ~name of nobody
             return
         for entry in entries:
-            if len(found) >= _MOST:
+            if len(names) >= _MOST:
                 return
             if not entry.name.startswith(start) or (entry.name.startswith(".") and not start.startswith(".")):
                 continue
             with suppress(PermissionError):  # a folder may be listed but not entered
                 if wanted(entry):
-                    found.append(folder + entry.name)
+                    names.append(folder + entry.name)
                 elif depth < _DEPTH and entry.is_dir():
                     look(f"{folder}{entry.name}/", "", depth + 1)
 
     look(typed + slash, start, 1)
-    return found
+    return names

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Models, Quiet, print_json, reporter
-from perjoule.errors import EvidenceError, MeterError
+from perjoule.commands.options import Json, MeterName, Models, Quiet, print_record, reporter
+from perjoule.errors import EvidenceError, MeterError, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +23,11 @@ def doctor(
         typer.Option(metavar="SUITE", help="Check what this suite needs instead.", autocompletion=completing.suites),
     ] = None,
     model: Models = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Check with repeated work whether the meter is consistent with itself.")
+    ] = False,
+    meter: MeterName = "auto",
+    plot: Annotated[Path | None, typer.Option(help="With --prove: draw the windows, as PNG, SVG or PDF.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -33,16 +39,28 @@ def doctor(
     With --suite it lists what the suite needs (packages, weights, licences, tokens, memory, disk) and exits with 4 if
     something is missing. Nothing is downloaded.
 
-    Example: perjoule doctor --suite few-step
+    With --prove it keeps the device of --meter busy for 2 to 3 minutes with equal pieces of work, and checks whether
+    their joules add up. The result is remembered for this board, and later runs record it. Exits with 4 if a check
+    fails. Nothing else should use the device.
+
+    Example: perjoule doctor --prove --plot proof.png
     """
     from perjoule.meters import doctor
+
+    if prove and suite is not None:
+        raise UsageError("doctor: --prove checks a meter and --suite a suite; give one of them")
+    if prove:
+        _prove(meter, plot, as_json, quiet)
+        return
+    if plot is not None:
+        raise UsageError("doctor: --plot draws the windows of --prove")
 
     if suite is not None:
         _examine_suite(suite, model or [], as_json)
         return
-    found = doctor.examine(reporter(quiet).message)
-    print_json(doctor.as_json(found)) if as_json else typer.echo(doctor.as_text(found))
-    if found.auto is None:
+    diagnosis = doctor.examine(reporter(quiet).message)
+    print_record(diagnosis) if as_json else typer.echo(doctor.as_text(diagnosis))
+    if diagnosis.auto is None:
         raise typer.Exit(MeterError.exit_code)
 
 
@@ -53,7 +71,25 @@ def _examine_suite(name: str, models: list[str], as_json: bool) -> None:
 
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite, find_suite(name))
-    found = suite_doctor.as_json(suite, needs)
-    print_json(found) if as_json else typer.echo(suite_doctor.as_text(suite, needs))
-    if not found["ready"]:
+    print_record(needs) if as_json else typer.echo(suite_doctor.as_text(needs))
+    if not needs.ready:
+        raise typer.Exit(EvidenceError.exit_code)
+
+
+def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
+    from perjoule.commands import proof_plot
+    from perjoule.commands.proof_load import load_for
+    from perjoule.meters import known, open_base_meter, proof
+
+    if plot is not None:
+        proof_plot.require_format(plot)
+    with open_base_meter(name) as meter:
+        load, subject = load_for(meter), known.subject(meter)
+        chosen = meter.name
+    result = proof.prove(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)
+    file = known.remember(subject, "proof", result)
+    if plot is not None:
+        proof_plot.draw(result, plot)
+    print_record(result) if as_json else typer.echo(f"{proof.as_text(result)}\nremembered in {file}")
+    if result.verdict == "fail":
         raise typer.Exit(EvidenceError.exit_code)

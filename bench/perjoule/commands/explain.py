@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_json
+from perjoule.commands.options import Json, print_record
 from perjoule.errors import UnknownNameError
 
 
@@ -28,6 +28,7 @@ def explain(
     """
     from dataclasses import asdict
 
+    from perjoule.commands.records import WarningCode
     from perjoule.warnings import WARNINGS
 
     entry = WARNINGS.get(code.upper())
@@ -35,6 +36,6 @@ def explain(
         raise UnknownNameError("warning code", code, WARNINGS)
     fields = asdict(entry)
     if as_json:
-        print_json({"schema": 1, "code": code.upper(), **fields})
+        print_record(WarningCode(code=code.upper(), **fields))
     else:
         typer.echo("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))

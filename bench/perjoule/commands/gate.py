@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_json
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_record
 from perjoule.commands.outcome import in_words
 from perjoule.files import write_text
 from perjoule.shares import share
@@ -102,7 +102,7 @@ def gate(
         verdict = judge(theirs, ours, metric, config)
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
-        print_json(verdict.as_json())
+        print_record(verdict)
     else:
         typer.echo(render.terminal(verdict))
         if github or on_github:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_json
+from perjoule.commands.options import Json, print_record
 from perjoule.errors import UsageError
 
 
@@ -40,32 +40,35 @@ def import_(
 
     Example: perjoule import measured.csv --out runs/theirs
     """
+    from perjoule.commands.records import Imported
     from perjoule.importing.conversion import import_table
 
     run = import_table(table, out, lower=lower or (), fidelity=fidelity or (), bounds=_bounds(bounds or ()))
-    notes = run.environment["import_notes"]
-    result = {
-        "schema": 1, "run": str(run.path), "trials": len(run.trials), "metrics": sorted(run.metrics), "notes": notes,
-    }  # fmt: skip
-    for note in notes:
+    result = Imported(
+        run=str(run.path),
+        trials=len(run.trials),
+        metrics=tuple(sorted(run.metrics)),
+        notes=tuple(run.environment["import_notes"]),
+    )
+    for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:
-        print_json(result)
+        print_record(result)
     else:
-        typer.echo(f"{run.path}: {len(run.trials)} rows, {', '.join(sorted(run.metrics)) or 'no quality'}")
+        typer.echo(f"{result.run}: {result.trials} rows, {', '.join(result.metrics) or 'no quality'}")
 
 
 def _bounds(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
-    found = {}
+    limits = {}
     for text in texts:
         name, equals, span = text.rpartition("=")
         low, colon, high = span.partition(":")
         try:
             if not (name and equals and colon):
                 raise ValueError
-            found[name] = (float(low) if low.strip() else None, float(high) if high.strip() else None)
+            limits[name] = (float(low) if low.strip() else None, float(high) if high.strip() else None)
         except ValueError:
             raise UsageError(
                 f"--bounds {text}: NAME=LOW:HIGH, such as share=0:1, or psnr=0: without an upper bound"
             ) from None
-    return found
+    return limits

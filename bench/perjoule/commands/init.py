@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_json
+from perjoule.commands.options import Json, print_record
 
 
 def register(app: typer.Typer) -> None:
@@ -29,12 +29,12 @@ def init(
     """
     from perjoule.commands.scaffold import write_scaffold
 
-    written, kept = write_scaffold(folder)
+    scaffold = write_scaffold(folder)
     if as_json:
-        print_json({"schema": 1, "written": [str(f) for f in written], "kept": [str(f) for f in kept]})
+        print_record(scaffold)
         return
-    for file in written:
+    for file in scaffold.written:
         typer.echo(f"wrote {file}")
-    for file in kept:
-        typer.echo(f"kept  {file} (it was there)")
+    for file in scaffold.kept:
+        typer.echo(f"kept  {file} (it exists)")
     typer.echo("next: perjoule plan perjoule.toml; perjoule run perjoule.toml --out runs/first")

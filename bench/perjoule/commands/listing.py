@@ -28,12 +28,14 @@ def list_(
     Example: perjoule list meters
     """
     from perjoule.commands import tables
+    from perjoule.types.documents import document
 
     if what not in LISTS:
         raise UnknownNameError("list", what, LISTS)
-    rows = tables.listing(what)
+    listed = document(tables.listing(what))
+    rows = listed[what]
     if as_json:
-        print_json({"schema": 1, what: rows})
+        print_json({"schema": listed["schema"], what: rows})
     else:  # sentences are in the JSON only
         short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
         typer.echo(tables.text_table(short))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, MeterName, print_json
+from perjoule.commands.options import Json, MeterName, print_record
 
 
 def register(app: typer.Typer) -> None:
@@ -36,5 +36,5 @@ def measure(
     from perjoule.meters import measure
 
     done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
-    print_json(measure.as_json(done)) if as_json else typer.echo(measure.as_text(done), err=True)
+    print_record(done) if as_json else typer.echo(measure.as_text(done), err=True)
     raise typer.Exit(done.status)

@@ -73,6 +73,13 @@ def print_json(value: Any) -> None:
     typer.echo(as_json(value))
 
 
+def print_record(record: Any) -> None:
+    """Print a record as JSON: the document that its JSON Schema, of the same type, describes."""
+    from perjoule.types.documents import document
+
+    print_json(document(record))
+
+
 def reporter(quiet: bool) -> TerminalReporter:
     """Return the progress display."""
     from perjoule.commands.console import TerminalReporter

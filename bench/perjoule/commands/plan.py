@@ -17,7 +17,7 @@ from perjoule.commands.options import (
     Models,
     Offline,
     SuiteArgument,
-    print_json,
+    print_record,
 )
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def show_plan(
 
     Args:
         prepared: The plan.
-        budget: That the plan must fit into.
-        as_json: For programs.
+        budget: Limits that the plan must meet.
+        as_json: Print JSON instead of text.
         measured: Run directory to take prices from.
         meter: Calibrate with this meter; None does not calibrate.
 
@@ -101,8 +101,8 @@ def show_plan(
     from perjoule.runs.directory import load_run
 
     if meter is not None:
-        found = pipeline.calibrate(prepared, meter, TerminalReporter())
+        forecast = pipeline.calibrate(prepared, meter, TerminalReporter())
     else:
-        found = pipeline.foresee(prepared, load_run(measured) if measured is not None else None)
-    print_json(found.as_json()) if as_json else typer.echo(as_text(found))
-    require_fit(found, budget)
+        forecast = pipeline.foresee(prepared, load_run(measured) if measured is not None else None)
+    print_record(forecast) if as_json else typer.echo(as_text(forecast))
+    require_fit(forecast, budget)

@@ -10,35 +10,37 @@ from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
 
 
-def as_text(found: Forecast) -> str:
+def as_text(forecast: Forecast) -> str:
     """A head, the cells, where the joules come from, the detectable differences."""
-    parts = ["\n".join(_head(found)), text_table([_cell(cell) for cell in found.cells]), "\n".join(_sources(found))]
+    cells = text_table([_cell(cell) for cell in forecast.cells])
+    parts = ["\n".join(_head(forecast)), cells, "\n".join(_sources(forecast))]
     parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
-    parts[-1] += "\n" + text_table([_effect(effect) for effect in found.effects])
-    parts += [f"note: {note}" for note in found.notes]
+    parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects])
+    parts += [f"note: {note}" for note in forecast.notes]
     return "\n\n".join(part for part in parts if part)
 
 
-def _head(found: Forecast) -> Iterator[str]:
+def _head(forecast: Forecast) -> Iterator[str]:
     yield (
-        f"{found.suite}: {found.prompts} prompts × {found.seeds} seeds × {len(found.cells)} cells × "
-        f"{found.blocks} blocks = {found.images} images in {found.trials} trials,"
+        f"{forecast.suite}: {forecast.prompts} prompts × {forecast.seeds} seeds × {len(forecast.cells)} cells × "
+        f"{forecast.blocks} blocks = {forecast.images} images in {forecast.trials} trials,"
     )
-    adaptive = sum(cell.evaluations is None for cell in found.cells)
+    adaptive = sum(cell.evaluations is None for cell in forecast.cells)
+    others = f" and those of {adaptive} adaptive cells" if adaptive else ""
     yield (
-        f"{found.evaluations:,} denoiser evaluations{f' and those of {adaptive} adaptive cells' if adaptive else ''}, "
-        f"at most {found.disk_bytes_at_most / 2**20:,.0f} MiB of images; scored by {', '.join(found.metrics)}"
+        f"{forecast.evaluations:,} denoiser evaluations{others}, "
+        f"at most {forecast.disk_bytes_at_most / 2**20:,.0f} MiB of images; scored by {', '.join(forecast.metrics)}"
     )
-    if found.energy_j is None or found.energy_kwh is None:
+    if forecast.energy_j is None or forecast.energy_kwh is None:
         yield "energy: not known, see the reasons below; --calibrate meters a few images"
     else:
-        rest = f", without {found.unpriced} cells of which nothing is known" if found.unpriced else ""
-        yield f"energy, ESTIMATED: {_span(found.energy_j)} J = {_span(found.energy_kwh)} kWh{rest}"
-    if found.duration_s is None:
+        rest = f", without {forecast.unpriced} cells of which nothing is known" if forecast.unpriced else ""
+        yield f"energy, ESTIMATED: {_span(forecast.energy_j)} J = {_span(forecast.energy_kwh)} kWh{rest}"
+    if forecast.duration_s is None:
         yield "time: not known"
     else:
         more = "; loading, warm-up and scoring come on top"
-        yield f"time, ESTIMATED: {_span(found.duration_s.times(1 / 60))} minutes of windows and rests{more}"
+        yield f"time, ESTIMATED: {_span(forecast.duration_s.times(1 / 60))} minutes of windows and rests{more}"
 
 
 def _cell(cell: CellForecast) -> dict[str, Any]:
@@ -58,18 +60,18 @@ def _cell(cell: CellForecast) -> dict[str, Any]:
     }
 
 
-def _sources(found: Forecast) -> Iterator[str]:
+def _sources(forecast: Forecast) -> Iterator[str]:
     """Each source, and each reason for a gap, with the cells it is about."""
-    said: dict[str, list[str]] = {}
-    for cell in found.cells:
+    cells_by_source: dict[str, list[str]] = {}
+    for cell in forecast.cells:
         if cell.energy_j_per_image is None:
             text = f"no joules: {cell.reason}"
         else:
             kind = "judged range" if cell.energy_j_per_image.level is None else "95 % interval"
             text = f"estimated ({kind}) from {cell.rests_on} joules ({cell.boundary}): {cell.source}"
             text += f"; {cell.reason}" if cell.reason else ""
-        said.setdefault(text, []).append(cell.cell_id)
-    for text, cells in said.items():
+        cells_by_source.setdefault(text, []).append(cell.cell_id)
+    for text, cells in cells_by_source.items():
         yield f"{_some(cells)}: {text}"
 
 
@@ -89,5 +91,5 @@ def _effect(effect: Effect) -> dict[str, Any]:
     }
 
 
-def _span(found: Projection) -> str:
-    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
+def _span(projection: Projection) -> str:
+    return f"{projection.value:.4g} [{projection.low:.4g}, {projection.high:.4g}]"

@@ -42,34 +42,34 @@ def recommend(
     from perjoule.gating import recommend as recommending
     from perjoule.runs.directory import load_run
 
-    found = recommending.recommend(
+    advice = recommending.recommend(
         load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family, by_point=by_point
     )
     if as_json:
-        print_json(found)
-    elif found["chosen"] is not None:
-        typer.echo(_text(found))
-    if found["chosen"] is None:
-        raise EvidenceError(f"recommend: {found['reason']}")
+        print_json(advice)
+    elif advice["chosen"] is not None:
+        typer.echo(_text(advice))
+    if advice["chosen"] is None:
+        raise EvidenceError(f"recommend: {advice['reason']}")
 
 
-def _text(found: dict[str, Any]) -> str:
-    chosen, safe, point = found["chosen"], found["safe"], found["point"]
-    lines = [_line(chosen, found["metric"])]
+def _text(advice: dict[str, Any]) -> str:
+    chosen, safe, point = advice["chosen"], advice["safe"], advice["point"]
+    lines = [_line(chosen, advice["metric"])]
     if chosen["p_meets"] is not None:
         again = "" if chosen["p_chosen"] is None else f", and is the best cell that does in {chosen['p_chosen']:.1%}"
         lines.append(
-            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({found['n_prompts']} prompts)"
+            f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({advice['n_prompts']} prompts)"
         )
-    if found["by"] == "limit":
+    if advice["by"] == "limit":
         if point["cell_id"] != chosen["cell_id"]:
-            lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, found['metric'])}")
-    elif chosen["p_meets"] is None and found["n_prompts"] > 0 and safe is None:
+            lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, advice['metric'])}")
+    elif chosen["p_meets"] is None and advice["n_prompts"] > 0 and safe is None:
         lines.append("  how sure that is is not known: there is one number for the whole cell")
     elif safe is None:
         lines.append("  no point keeps it with its whole 95 % interval: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
-        lines.append(f"  with its whole 95 % interval: {_line(safe, found['metric'])}")
+        lines.append(f"  with its whole 95 % interval: {_line(safe, advice['metric'])}")
     if chosen["provenance"] != "measured":
         lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:

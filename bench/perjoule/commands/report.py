@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_json
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_record
 from perjoule.errors import UsageError
 from perjoule.shares import share
 
@@ -79,8 +79,10 @@ def report(
 
 
 def _print(files: list[Path], as_json: bool) -> None:
+    from perjoule.commands.records import Files
+
     if as_json:
-        print_json({"schema": 1, "files": [str(file) for file in files]})
+        print_record(Files(files=tuple(files)))
     else:
         for file in files:
             typer.echo(str(file))

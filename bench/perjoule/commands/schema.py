@@ -17,6 +17,6 @@ def schema() -> None:
 
     Example: perjoule schema > perjoule.schema.json
     """
-    from perjoule.commands import tables
+    from perjoule.commands.schemas import schemas
 
-    print_json(tables.schemas())
+    print_json(schemas())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_json, reporter
+from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_record, reporter
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +36,6 @@ def score(
     from perjoule.runs.directory import load_run
 
     loaded = load_run(run)
-    done = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
-    summary = tables.score_summary(done)
-    print_json(summary) if as_json else typer.echo(tables.score_text(summary))
+    scored = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
+    summary = tables.score_summary(scored)
+    print_record(summary) if as_json else typer.echo(tables.score_text(summary))

@@ -1,4 +1,4 @@
-"""What the commands print: summaries as plain dictionaries, and the same as text for people."""
+"""What the commands print: summaries as records, and the same as text."""
 
 from __future__ import annotations
 
@@ -6,56 +6,81 @@ import csv
 import io
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from perjoule.commands.options import print_record
+from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
+from perjoule.meters import MeterInfo
+from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.runs.directory import Run
-from perjoule.runs.trial_counts import trial_counts
+from perjoule.runs.trial_counts import TrialCounts, trial_counts
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.suite.reading import find_suite, load_suite, suite_names
-from perjoule.text import as_json
 from perjoule.types import Estimate, Variant
+from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
 
 
-def score_summary(run: Run) -> Row:
-    """How many images each metric could score, and why it could not score the others."""
-    rows = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierOfRun(Frontier):
+    """What `run`, `frontier` and `baseline show` print: the frontier, and the trials that it rests on."""
+
+    trials: TrialCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What `list` prints: one of these keys."""
+
+    suites: tuple[SuiteRow, ...] = ()
+    variants: tuple[VariantRow, ...] = ()
+    prompts: tuple[PromptSetRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    meters: tuple[MeterInfo, ...] = ()
+
+
+def score_summary(run: Run) -> Scores:
+    """Count the images that each metric could score, with the reasons for those that it could not."""
+    metrics = []
     for (metric,), part in run.scores.group_by("metric", maintain_order=True):
         reasons = part["reason_unscored"].drop_nulls().value_counts(sort=True).head(3).rows()
-        rows.append(
-            {
-                "metric": metric,
-                "scored": int(part["value"].is_not_null().sum()),
-                "unscored": int(part["value"].null_count()),
-                "mean": part["value"].mean(),
-                "reasons": [f"{reason} ({count})" for reason, count in reasons],
-            }
+        metrics.append(
+            MetricScores(
+                metric=str(metric),
+                scored=int(part["value"].is_not_null().sum()),
+                unscored=part["value"].null_count(),
+                mean=part["value"].mean(),  # type: ignore[arg-type]
+                reasons=tuple(f"{reason} ({count})" for reason, count in reasons),
+            )
         )
-    return {"schema": 1, "run": str(run.path), "metrics": rows, "sets": [asdict(found) for found in run.set_scores]}
+    return Scores(run=str(run.path), metrics=tuple(metrics), sets=tuple(run.set_scores))
 
 
-def score_text(summary: Row) -> str:
-    """The scores for people."""
-    text = text_table([{**row, "reasons": "; ".join(row["reasons"])} for row in summary["metrics"]])
-    if not summary["sets"]:
+def score_text(scores: Scores) -> str:
+    """Return the scores as text."""
+    text = text_table([{**asdict(row), "reasons": "; ".join(row.reasons)} for row in scores.metrics])
+    if not scores.sets:
         return text
-    columns = {"metric": "metric", "cell_id": "cell", "value": "value", "image_count": "images"}
-    sets = [{title: row[key] for key, title in columns.items()} for row in summary["sets"]]
+    sets = [
+        {"metric": row.metric, "cell": row.cell_id, "value": row.value, "images": row.image_count}
+        for row in scores.sets
+    ]
     return f"{text}\n\nADVISORY, of sets of images: decides nothing, see docs/metrics.md\n{text_table(sets)}"
 
 
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
-    found = read_frontier(run, metric)
+    frontier = read_frontier(run, metric)
     if fmt == "json":
-        sys.stdout.write(as_json(found.as_json() | {"trials": asdict(trial_counts(run))}) + "\n")
+        parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
+        print_record(FrontierOfRun(**parts, trials=trial_counts(run)))
         return
-    rows = [_frontier_row(point, found.metric, run.is_imported) for point in found.points]
+    rows = [_frontier_row(point, frontier.metric, run.is_imported) for point in frontier.points]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -64,10 +89,10 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
         sys.stdout.write(out.getvalue())
         return
     sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
-    compared = [_comparison_row(record) for record in found.comparisons]
+    compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    notes = [_provenance_note(found.points, run.is_imported), *_cell_value_notes(found)]
+    notes = [_provenance_note(frontier.points, run.is_imported), *_cell_value_notes(frontier)]
     sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
 
 
@@ -129,54 +154,55 @@ def _provenance_note(points: Iterable[Point], imported: bool) -> str:
     return f"Energy: {named}. Do not quote it as measured." if named else ""
 
 
-def _cell_value_notes(found: Frontier) -> list[str]:
+def _cell_value_notes(frontier: Frontier) -> list[str]:
     """Which numbers an imported table gives once for a whole cell."""
     notes = []
-    for name, key in ((found.metric, "quality"), ("energy", "energy_j_per_image")):
-        cells = [point.cell_id for point in found.points if getattr(point, key).method == CELL_VALUE]
+    for name, key in ((frontier.metric, "quality"), ("energy", "energy_j_per_image")):
+        cells = [point.cell_id for point in frontier.points if getattr(point, key).method == CELL_VALUE]
         if cells:
             more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
-            notes.append(f"W281: {name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval.")
+            sentence = f"{name} is one value for the whole cell in {', '.join(cells[:5])}{more}: no interval."
+            notes.append(warning("W281", sentence))
     return notes
 
 
-def listing(what: str) -> list[Row]:
-    """Rows of `perjoule list`."""
+def listing(what: str) -> Listing:
+    """Return the rows of `perjoule list WHAT`."""
     if what == "suites":
-        return [_suite_row(name) for name in suite_names()]
+        return Listing(suites=tuple(_suite_row(name) for name in suite_names()))
     if what == "variants":
-        return [row for name in suite_names() for row in _variant_rows(name)]
+        return Listing(variants=tuple(row for name in suite_names() for row in _variant_rows(name)))
     if what == "prompts":
         from perjoule.prompts import prompt_sets
 
-        return [asdict(row) for row in prompt_sets()]
+        return Listing(prompts=tuple(prompt_sets()))
     if what == "metrics":
         from perjoule.quality import metric_rows
 
-        return metric_rows()
+        return Listing(metrics=tuple(MetricRow(**row) for row in metric_rows()))
     from perjoule.meters import list_meters
 
-    return [asdict(meter) for meter in list_meters()]
+    return Listing(meters=tuple(list_meters()))
 
 
-def _suite_row(name: str) -> Row:
+def _suite_row(name: str) -> SuiteRow:
     suite = load_suite(find_suite(name))
     cells = sum(len(v.steps) + len(v.levels) for v in suite.variants)
-    return {"suite": name, "variants": len(suite.variants), "cells": cells, "title": suite.title}
+    return SuiteRow(suite=name, variants=len(suite.variants), cells=cells, title=suite.title)
 
 
-def _variant_rows(name: str) -> list[Row]:
+def _variant_rows(name: str) -> list[VariantRow]:
     return [
-        {
-            "suite": name,
-            "variant": v.name,
-            "role": v.role,
-            "model": v.model,
-            "scheduler": v.scheduler or "the model's own",
-            "guidance": v.guidance,
-            "steps": " ".join(map(str, v.steps)) or v.policy,
+        VariantRow(
+            suite=name,
+            variant=v.name,
+            role=v.role,
+            model=v.model,
+            scheduler=v.scheduler or "the model's own",
+            guidance=v.guidance,
+            steps=" ".join(map(str, v.steps)) or v.policy,
             **_terms(v),
-        }
+        )
         for v in load_suite(find_suite(name)).variants
     ]
 
@@ -226,10 +252,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def schemas() -> Row:
-    """JSON Schemas by document."""
-    from perjoule.commands.schemas import schemas as made  # they know every record, and so nearly every room
-
-    return made()

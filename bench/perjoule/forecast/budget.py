@@ -1,8 +1,8 @@
-"""How much a run may spend, and what it has spent so far.
+"""How much energy and time a run may use, and how much it has used so far.
 
 Joules are those of the energy windows. Minutes are wall time since the run was started, loading and warm-up included;
-of an earlier session, which nobody timed, its windows' seconds count. A window is never cut: the run stops before the
-first one that, by the most expensive window of its cell so far, would exceed the budget.
+earlier sessions count with the seconds of their windows. A window is never cut: the run stops before the first window
+that would exceed the budget, if it takes as much as the most expensive window of its cell so far.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from perjoule.errors import MeterError, UsageError
+from perjoule.runs.columns import images_drawn
+from perjoule.warnings import has_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The most that a run may burn; None is no limit."""
+    """The most that a run may use; None means no limit."""
 
     max_joules: float | None = None
     max_minutes: float | None = None
@@ -43,12 +45,27 @@ class Running:
     half: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """What is kept of a finished window. `timed_s` is None if it was suspended (W251)."""
+
+    energy_j: float | None
+    uncertainty_j: float | None
+    timed_s: float | None
+    images: int
+    prompt_ids: frozenset[str]
+
+    @property
+    def energy_j_per_image(self) -> float:
+        return (self.energy_j or 0.0) / self.images
+
+
 class Spending:
-    """What is spent, window by window, resumed ones included.
+    """What has been spent, window by window, including windows of earlier sessions.
 
     Args:
         budget: The limits.
-        now: Seconds on a monotonic clock; the time at which this is made is the start of the session.
+        now: Seconds on a monotonic clock; the session starts when this object is created.
     """
 
     def __init__(self, budget: Budget, now: Callable[[], float] = time.monotonic) -> None:
@@ -56,7 +73,7 @@ class Spending:
         self.energy_j: float | None = None
         self.images = 0
         self._earlier_s = 0.0
-        self._windows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._windows: dict[str, list[_Window]] = defaultdict(list)
 
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count the trials of earlier sessions: rows of `trials.jsonl`. Raises MeterError as `add` does."""
@@ -85,15 +102,23 @@ class Spending:
                 "(see `perjoule doctor`)"
             )
         self.images += int(row["image_count"])
-        self._windows[row["cell_id"]].append(row)
+        # the seconds of a suspended window say nothing about how long the next one takes
+        suspended = any(has_code(text, "W251") for text in row["warnings"])
+        self._windows[row["cell_id"]].append(
+            _Window(
+                energy_j=row["energy_j"],
+                uncertainty_j=row["uncertainty_j"],
+                timed_s=None if suspended else row["duration_s"],
+                images=images_drawn(row["image_count"], row["iterations"]),
+                prompt_ids=frozenset(row["prompt_ids"]),
+            )
+        )
 
     def why_stop(self, cell_id: str) -> str | None:
-        """Why a window of this cell must not be started any more; None if it may."""
-        seen = self._windows[cell_id]
-        next_j = max((row["energy_j"] or 0.0 for row in seen), default=0.0)
-        # a window that was stopped (W251) says nothing about how long the next one takes
-        ran = (row for row in seen if not any(said.startswith("W251") for said in row["warnings"]))
-        next_s = max((row["duration_s"] or 0.0 for row in ran), default=0.0)
+        """Return why no further window of this cell may start; None if it may."""
+        windows = self._windows[cell_id]
+        next_j = max((window.energy_j or 0.0 for window in windows), default=0.0)
+        next_s = max((window.timed_s or 0.0 for window in windows), default=0.0)
         limits = (
             ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, next_j, "J"),
             ("--max-minutes", self._budget.max_minutes, self.seconds / 60, next_s / 60, "min"),
@@ -105,20 +130,20 @@ class Spending:
         return None
 
     def running(self, cell_id: str) -> Running | None:
-        """J/image of a cell so far; None if it has no joules yet."""
-        known = [row for row in self._windows[cell_id] if row["energy_j"] is not None and row["image_count"]]
-        if not known:
+        """Return the J/image of a cell so far; None if it has no joules yet."""
+        metered = [window for window in self._windows[cell_id] if window.energy_j is not None and window.images]
+        if not metered:
             return None
-        images = [row["image_count"] * row["iterations"] for row in known]
         groups: defaultdict[frozenset[str], list[float]] = defaultdict(list)
-        for row, n in zip(known, images, strict=True):
-            groups[frozenset(row["prompt_ids"])].append(row["energy_j"] / n)
+        for window in metered:
+            groups[window.prompt_ids].append(window.energy_j_per_image)
         # windows of the same prompts are one unit
-        each = [sum(windows) / len(windows) for windows in groups.values()]
+        each = [sum(energies) / len(energies) for energies in groups.values()]
         value = sum(each) / len(each)
-        if len(known) == 1:
-            bound_j = known[0]["uncertainty_j"]
-            return Running(value=value, half=None if bound_j is None else bound_j / images[0])
+        if len(metered) == 1:
+            (only,) = metered
+            half = None if only.uncertainty_j is None else only.uncertainty_j / only.images
+            return Running(value=value, half=half)
         if len(each) == 1:
             return Running(value=value, half=None)
         from scipy.special import stdtrit

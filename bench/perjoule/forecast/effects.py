@@ -35,12 +35,12 @@ def effects(plan: Sequence[Assignment], metrics: Sequence[str], run: Run | None)
     first = plan[0].cell.cell_id
     windows = [[p.prompt_id for p in a.prompts] for a in plan if a.cell.cell_id == first]
     prompts = {p.prompt_id for a in plan for p in a.prompts}
-    found = [_effect("energy", "relative", _group_count(windows), _energy_sd(run) if run else None, run)]
+    effects = [_effect("energy", "relative", _group_count(windows), _energy_sd(run) if run else None, run)]
     for metric in metrics:
         spec = run.metrics.get(metric) if run else None
         sd = _quality_sd(run, metric) if run and spec else None
-        found.append(_effect(metric, spec.unit if spec else "of the metric", len(prompts), sd, run))
-    return found
+        effects.append(_effect(metric, spec.unit if spec else "of the metric", len(prompts), sd, run))
+    return effects
 
 
 def _group_count(windows: Sequence[Sequence[str]]) -> int:
@@ -72,7 +72,7 @@ def _effect(axis: str, unit: str, n: int, sd: float | None, run: Run | None) -> 
 
 
 def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
-    """Why there is no standard deviation; one of 0 is no scatter that a plan could go by."""
+    """Why there is no standard deviation; a standard deviation of 0 is not a scatter to plan with."""
     if run is None:
         return "the scatter is not known: --from a scored run of these variants"
     if axis == "energy" and run.is_imported:
@@ -89,7 +89,7 @@ def _imported(run: Run) -> str:
 
 
 def _energy_sd(run: Run) -> float | None:
-    """Of ln E between neighbouring cells, per window group."""
+    """Differences of ln E between neighbouring cells, per window group."""
     if run.is_imported:
         return None
     frame = energy_by_unit(run).filter(pl.col("energy") > 0)
@@ -97,14 +97,14 @@ def _energy_sd(run: Run) -> float | None:
 
 
 def _quality_sd(run: Run, metric: str) -> float | None:
-    """Of the metric between neighbouring cells, per prompt."""
+    """Differences of the metric between neighbouring cells, per prompt."""
     return _pooled(run, quality_by_prompt(run, metric))
 
 
 def _pooled(run: Run, frame: pl.DataFrame) -> float | None:
     """Root mean square over pairs of neighbours of the standard deviation of their differences; None without pairs."""
-    found = [_variance(d) for d in _differences(run, frame) if len(d) >= LEAST_UNITS]
-    return math.sqrt(sum(found) / len(found)) if found else None
+    variances = [_variance(d) for d in _differences(run, frame) if len(d) >= LEAST_UNITS]
+    return math.sqrt(sum(variances) / len(variances)) if variances else None
 
 
 def _variance(values: Array) -> float:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
@@ -15,7 +14,6 @@ from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
 from perjoule.runs.directory import Run
 from perjoule.types import Assignment, Cell, Protocol, Provenance, Suite
 
-SCHEMA = 1
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
 _MOST_REPEAT_S = 60.0
@@ -62,17 +60,17 @@ class Forecast:
         prompts: How many.
         seeds: How many.
         blocks: How many.
-        metrics: That will be scored.
+        metrics: Metrics to score.
         cells: One each, by cell id.
         trials: Windows.
         images: Pipeline outputs, repetitions included.
-        evaluations: Of the denoiser, those of adaptive cells left out.
-        energy_j: Of all windows whose price is known; None if none is.
+        evaluations: Denoiser evaluations, without those of adaptive cells.
+        energy_j: Energy of all windows whose price is known; None if no price is known.
         energy_kwh: The same.
         duration_s: Windows whose price is known, rests between them and the first rest; loading, warm-up, writing and
             scoring come on top.
         unpriced: Cells that `energy_j` leaves out, because nothing is known of their joules.
-        disk_bytes_at_most: Of the images.
+        disk_bytes_at_most: Upper limit of the size of the images.
         effects: The smallest detectable differences.
         notes: What to know besides.
     """
@@ -93,10 +91,6 @@ class Forecast:
     disk_bytes_at_most: int
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {"schema": SCHEMA, **asdict(self)}
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.
@@ -146,10 +140,10 @@ def forecast(
     energy_j = total(cell.energy_j for cell in cells)
     rests_s = suite.protocol.cooldown_s * len(plan) + suite.protocol.idle_s
     windows_s = total(cell.duration_s for cell in cells)
-    said = [cell.anchor.remark for cell in cells if cell.anchor and cell.anchor.remark]
+    remarks = [cell.anchor.remark for cell in cells if cell.anchor and cell.anchor.remark]
     bound = suite.protocol.max_uncertainty
     if bound is not None and any(cell.energy_j and not _repeats_known(measured, cell.cell_id) for cell in cells):
-        said.append(
+        remarks.append(
             f"protocol.max_uncertainty = {bound:g} lets windows repeat their work: the middle is for a counter that "
             "misses nothing, the upper end for a meter that never reaches it and repeats each window for a minute"
         )
@@ -171,7 +165,7 @@ def forecast(
         unpriced=sum(cell.energy_j is None for cell in cells),
         disk_bytes_at_most=image_bytes_at_most(plan),
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
-        notes=(*notes, *said),
+        notes=(*notes, *remarks),
     )
 
 
@@ -259,8 +253,8 @@ def _repeats(price: Price, protocol: Protocol, images: float) -> Projection:
     return Projection(value=float(usual), low=least, high=most, level=None)
 
 
-def require_fit(found: Forecast, budget: Budget) -> None:
+def require_fit(forecast: Forecast, budget: Budget) -> None:
     """Raise UsageError if the plan cannot fit into the budget."""
-    problem = found.too_small(budget)
+    problem = forecast.too_small(budget)
     if problem:
         raise UsageError(problem)

@@ -66,13 +66,13 @@ class Windows:
             energy_j="energy_j_per_image",
             duration_s=pl.col("duration_s") / pl.col("images"),
         )
-        device = (run.environment.get("comparability") or {}).get("device", "a device that was not recorded")
+        device = run.system.comparability and run.system.comparability.device
         return cls(
             frame=frame,
             cells={cell.cell_id: cell for cell in cells_of(run.suite)},
             protocol=run.suite.protocol,
             path=name or str(run.path),
-            device=str(device[0] if isinstance(device, list) else device),
+            device=(device[0] if isinstance(device, list) else device) or "a device that was not recorded",
         )
 
     def where(self, same: Callable[[Cell], bool]) -> pl.DataFrame:
@@ -84,22 +84,22 @@ class Windows:
 def unused(run: Run) -> list[str]:
     """What of an earlier run cannot price a plan, a sentence each."""
     good = run.windows
-    count, found = len(good), []
+    count, reasons = len(good), []
     unit = "rows" if run.is_imported else "windows"
     if run.is_imported:
-        found.append(
-            f"{run.path} was imported from {run.environment['imported_from']}: it does not state the settings of its "
-            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they tell no "
+        reasons.append(
+            f"{run.path} was imported from {run.system.imported_from}: it does not state the settings of its "
+            "models, so its joules price no cell of this plan; and its rows are images, not windows, so they show no "
             "scatter of energy"
         )
     for name, what in (("energy_j", "joules"), ("duration_s", "duration")):
         without = count - int((good[name] > 0).sum())
         if without:
-            found.append(f"{run.path}: {without} of {count} {unit} have no {what}")
+            reasons.append(f"{run.path}: {without} of {count} {unit} have no {what}")
     vague = int((good["provenance"].fill_null("not stated") == "not stated").sum())
     if vague:
-        found.append(f"{run.path}: {vague} of {count} {unit} do not state how their joules came about")
-    return found
+        reasons.append(f"{run.path}: {vague} of {count} {unit} do not state how their joules came about")
+    return reasons
 
 
 def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str | None) -> Price:
@@ -107,9 +107,9 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
 
     Args:
         cell: The cell to price.
-        windows: Of the run.
-        protocol: Of the plan.
-        device: That the run is planned for; another one than the run's widens the range.
+        windows: Windows of the earlier run.
+        protocol: Protocol of the plan.
+        device: Device that the run is planned for; a device other than the run's widens the range.
     """
     twins = windows.where(lambda other: _task(other) == _task(cell))
     if len(twins):
@@ -128,15 +128,15 @@ def measured_price(cell: Cell, windows: Windows, protocol: Protocol, device: str
     batches = {windows.cells[cell_id].batch_size or 1 for cell_id in rungs["cell_id"]}
     fuller = _of_batches(batches, cell.batch_size or 1)
     if len(counts) > 1:
-        said = f"line through {len(rungs)} windows of {len(counts)} step counts"
-        line = _price(rungs, windows, said, lambda rows, name: _on_line(rows, name, wanted), None, device)
+        source = f"line through {len(rungs)} windows of {len(counts)} step counts"
+        line = _price(rungs, windows, source, lambda rows, name: _on_line(rows, name, wanted), None, device)
         return _widened(line, fuller)
     (steps,) = counts
     if min(steps, wanted) < LEAST_STEPS:
         return Price(reason=f"{windows.path} has {cell.variant.model} at {steps:.0f} steps only: a line needs two")
-    said = f"in proportion to {steps:.0f} steps"
+    source = f"in proportion to {steps:.0f} steps"
     return _widened(
-        _price(rungs, windows, said, lambda rows, name: _scaled(steps, rows, name, wanted), None, device), fuller
+        _price(rungs, windows, source, lambda rows, name: _scaled(steps, rows, name, wanted), None, device), fuller
     )
 
 
@@ -207,13 +207,18 @@ def _scaled(steps: float, rows: pl.DataFrame, name: str, wanted: float) -> Proje
     return Projection(value=mean * ratio.value, low=base.low * ratio.low, high=base.high * ratio.high, level=None)
 
 
-def _over_sessions(found: Projection, rests_on: Provenance | None) -> Projection:
+def _over_sessions(projection: Projection, rests_on: Provenance | None) -> Projection:
     """Widened by the scatter between sessions."""
     from scipy.special import ndtri
 
-    session = float(ndtri((1 + LEVEL) / 2)) * SESSION_SD[rests_on] * found.value
-    below, above = (float(np.hypot(end - found.value, session)) for end in (found.low, found.high))
-    return Projection(value=found.value, low=_lowered(found.value, below), high=found.value + above, level=found.level)
+    session = float(ndtri((1 + LEVEL) / 2)) * SESSION_SD[rests_on] * projection.value
+    below, above = (float(np.hypot(end - projection.value, session)) for end in (projection.low, projection.high))
+    return Projection(
+        value=projection.value,
+        low=_lowered(projection.value, below),
+        high=projection.value + above,
+        level=projection.level,
+    )
 
 
 def _interval(value: float, half: float) -> Projection:
@@ -266,8 +271,8 @@ def calibration_plan(cells: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         key = _work(cell) if cell.steps is not None else _task(cell)
         chosen.setdefault(key, []).append(cell)
-    found: list[Cell] = []
+    cells_to_meter: list[Cell] = []
     for group in chosen.values():
         ordered = sorted(group, key=lambda cell: cell.steps or 0)
-        found += [ordered[0]] if ordered[0].steps == ordered[-1].steps else [ordered[0], ordered[-1]]
-    return found
+        cells_to_meter += [ordered[0]] if ordered[0].steps == ordered[-1].steps else [ordered[0], ordered[-1]]
+    return cells_to_meter

@@ -53,8 +53,8 @@ def published_price(cell: Cell, device: str | None) -> Price:
 
 def own_side_px(model: str) -> int | None:
     """Width and height of the images that a known model draws by itself."""
-    found = _model(model)
-    return int(found["side_px"]) if found else None
+    known = _model(model)
+    return int(known["side_px"]) if known else None
 
 
 def anchor(cell: Cell, energy_j: float, boundary: str | None) -> Anchor | None:
@@ -154,7 +154,7 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
 
 
 def is_guided(variant: Variant) -> bool:
-    """Whether the denoiser works on two rows a call: guidance that is not embedded in the model."""
+    """Return True if the denoiser works on two rows per call: guidance that is not embedded in the model."""
     if variant.guidance_mode != "auto":
         return variant.guidance_mode == "classifier-free" and variant.guidance > 1
     model = _model(variant.model)

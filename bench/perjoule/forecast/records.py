@@ -17,7 +17,7 @@ class Projection:
         value: The middle.
         low: Lower end.
         high: Upper end.
-        level: Of the interval; None where the ends are a judged range, which has none.
+        level: Level of the interval; None for a judged range, which has no level.
         provenance: Always `estimated`: nothing has been measured yet.
     """
 
@@ -100,7 +100,7 @@ class Anchor:
     Attributes:
         energy_j_per_image: Published, for the same model at this step count (by a line through the figures).
         device: Where it was measured.
-        source: Of the figure.
+        source: Source of the figure.
         ratio: The estimate over the figure.
         remark: What is implausible about it, empty if nothing is.
     """
@@ -122,7 +122,7 @@ class Effect:
         n: Prompts, or groups of prompts that share windows.
         mde: In the unit; None where the scatter is not known.
         mde_in_sd: In standard deviations of the paired difference, which needs no scatter.
-        sd: That standard deviation.
+        sd: Standard deviation of the paired difference.
         source: Where it comes from.
         reason: Why `mde` is absent, empty if it is there.
     """

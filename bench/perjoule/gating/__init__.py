@@ -1,4 +1,4 @@
-"""The gate: may the candidate replace the baseline? Two axes, one verdict, and never a pass for want of evidence.
+"""The gate: may the candidate replace the baseline? Two axes, one verdict, and no pass without evidence.
 
 baseline, candidate ──► evidence.check   missing · invalid · incomparable      ──► INVALID
                         pairing.pair     ln E and Q differences, prompt by prompt
@@ -23,21 +23,21 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
     """Compare two runs and decide.
 
     Args:
-        baseline: What is in use.
-        candidate: What would replace it.
+        baseline: Run of the model in use.
+        candidate: Run of the model that would replace it.
         metric: Quality axis; the baseline suite's primary metric by default.
-        config: Margins, level, mode; see `GateConfig`.
+        config: Margins, level, mode, e.g. `GateConfig(margin_energy="5%")`.
 
     Returns:
         The verdict. Missing, invalid or incomparable evidence is a verdict (`invalid`), not an exception.
 
     Raises:
-        UsageError: If the metric declares no margin and none is given; if the verdict is open and a margin is below the
-            minimal detectable effect: such a gate could only guess.
+        UsageError: If the metric declares no margin and none is given, or if the verdict is open and a margin is below
+            the minimal detectable effect, because such a gate could only guess.
     """
     from perjoule.gating.decide import require_resolvable
 
-    verdict, _ = _judged(baseline, candidate, metric, config)
+    verdict, _ = _verdict_and_pairs(baseline, candidate, metric, config)
     require_resolvable(verdict)
     return verdict
 
@@ -45,10 +45,12 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
 def examine(
     baseline: Run, candidate: Run, metric: str | None = None, config: GateConfig | None = None
 ) -> tuple[Verdict, Pairs | None]:
-    """`gate` for readers: where a margin is too narrow for the evidence, the verdict is inconclusive, not an error.
+    """Return the verdict of `gate` and its differences; a margin below the detectable effect is not an error here.
+
+    Such a verdict is inconclusive.
 
     Returns:
-        The verdict, and the differences that it rests on; None where evidence is missing, invalid or incomparable.
+        The verdict, and the differences on which it is based; None if evidence is missing, invalid or incomparable.
 
     Raises:
         UsageError: If the metric declares no margin and none is given.
@@ -57,14 +59,14 @@ def examine(
 
     from perjoule.gating.decide import unresolvable
 
-    verdict, pairs = _judged(baseline, candidate, metric, config)
+    verdict, pairs = _verdict_and_pairs(baseline, candidate, metric, config)
     problems = unresolvable(verdict)
     if problems:
         verdict = replace(verdict, reasons=(*problems, *verdict.reasons))
     return verdict, pairs
 
 
-def _judged(
+def _verdict_and_pairs(
     baseline: Run, candidate: Run, metric: str | None, config: GateConfig | None
 ) -> tuple[Verdict, Pairs | None]:
     from perjoule.gating.decide import decide
@@ -75,10 +77,10 @@ def _judged(
     settings = config or GateConfig()
     name = metric or baseline.suite.metrics.primary
     margins = margins_for(name, settings, (baseline, candidate))
-    found = check(baseline, candidate, name, settings)
-    if found.blocking:
-        return Verdict.invalid(name, settings, found, margins), None
+    findings = check(baseline, candidate, name, settings)
+    if findings.blocking:
+        return Verdict.invalid(name, settings, findings, margins), None
     if settings.joules_per_quality is None:
         require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
-    return decide(pairs, name, settings, found, margins), pairs
+    return decide(pairs, name, settings, findings, margins), pairs

@@ -1,9 +1,9 @@
-"""Baselines: runs that are kept under a name, as raw records in one small file.
+"""Baselines: runs that are stored under a name, as raw records in one small file.
 
     .perjoule/baselines/<suite>/<comparability key>/<name>.json.gz
 
-A baseline holds trials, scores and what they were measured on, no summaries and no pictures, so that it can be
-compared by rules that are made later. It fits into git.
+A baseline contains trials, scores and the system under test, but no summaries and no images, so that later versions can
+compare it by their own rules. It is small enough for git.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
 _TEXTS = ("suite.toml", "prompts.jsonl", "trials.jsonl")
 _TABLES = ("scores", "images", "points")
-# a pull request can carry a baseline: without a limit, 3 MB in git unpack to gigabytes of memory
+# a pull request can contain a baseline: without a limit, 3 MB in git could unpack to gigabytes of memory
 MOST_BYTES = 256 * 2**20
-# kept whatever the age: a release is what slow drift is measured against
+# never pruned: slow drift is measured against releases
 _PINNED = ("main", "release-")
 
 
@@ -44,7 +44,7 @@ _COLUMNS = {"scores": SCORE_COLUMNS, "images": IMAGE_COLUMNS, "points": POINT_CO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
+class _BaselineRecord:
     """The content of a baseline file."""
 
     schema: int
@@ -58,8 +58,8 @@ class _Record:
 
     def __post_init__(self) -> None:
         """Refuse a record without one of the files or tables that every baseline has."""
-        for kind, names, known in (("files", _TEXTS, self.files), ("tables", _TABLES, self.tables)):
-            if missing := [name for name in names if name not in known]:
+        for kind, names, present in (("files", _TEXTS, self.files), ("tables", _TABLES, self.tables)):
+            if missing := [name for name in names if name not in present]:
                 raise ValueError(f"{kind} lack {', '.join(missing)}")
 
 
@@ -76,11 +76,18 @@ class Baseline:
     path: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baselines:
+    """What the verbs of `perjoule baseline` print with --json."""
+
+    baselines: tuple[Baseline, ...]
+
+
 def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
-    """Keep a run under a name; an older baseline of that name, suite and system is replaced."""
+    """Store a run under a name; replaces an older baseline of that name, suite and system."""
     _require_name(name)
     if run.trials.is_empty():
-        raise RunError(f"{run.path} holds no trial: there is nothing to keep")
+        raise RunError(f"{run.path} has no trials, so there is nothing to store")
     require_every_cell(run)
     require_one_device(run)
     files = {
@@ -95,7 +102,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
         "name": name,
         "saved_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": files,
-        # a baseline may be shared, and the path says nothing to others
+        # a baseline may be shared, and the path is meaningless on other machines
         "environment": {k: v for k, v in run.environment.items() if k != "suite_folder"},
         "metrics": read_json(run.path / "metrics.json") if (run.path / "metrics.json").is_file() else None,
         "tables": {table: getattr(run, table).to_dict(as_series=False) for table in _TABLES},
@@ -106,11 +113,11 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
 
 
 def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Run:
-    """Unpack a baseline into `folder`, where it is a run like any other.
+    """Unpack a baseline into `folder`, as a run directory.
 
     Raises:
-        UnknownNameError: If there is none of that name.
-        UsageError: If the name is kept for several suites or systems and neither `suite` nor `key` decides.
+        UnknownNameError: If there is no baseline of that name.
+        UsageError: If there are several, for different suites or systems, and neither `suite` nor `key` selects one.
         RunError: If the file is not a baseline that perjoule wrote.
     """
     path = find(name, root, suite=suite, key=key).path
@@ -133,13 +140,13 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
 
 
 def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
-    """What `--baseline` names: a run directory, else a stored baseline of the candidate's suite and system.
+    """Open the run that `--baseline` names: a run directory, or a stored baseline of the candidate's suite and system.
 
     Returns:
-        The run, and whether it came out of the store; a stored one lies in a folder that goes when `stack` closes.
+        The run, and whether it is a stored baseline, which is unpacked into a folder that `stack` deletes.
 
     Raises:
-        UnknownNameError: If it is neither.
+        UnknownNameError: If there is neither.
     """
     if Path(name).is_dir():
         return load_run(name), False
@@ -149,28 +156,30 @@ def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
 
 
 def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:
-    """The stored baseline of a name."""
-    # others are not opened: one damaged file does not keep the rest from being used
-    found = [describe(path) for path in sorted(root.glob("*/*/*.json.gz")) if _name_of(path) == name]
-    # of several, suite and system decide; a single one is taken, and the gate says what does not fit
-    for wanted, of in ((suite, lambda b: b.suite), (key, lambda b: b.key)):
-        if len(found) > 1 and wanted is not None:
-            found = [b for b in found if of(b) == wanted] or found
-    if not found:
+    """Return the stored baseline of a name; raises as `load`."""
+    # other files are not opened: a damaged one must not prevent the use of the rest
+    matches = [describe(path) for path in sorted(root.glob("*/*/*.json.gz")) if _name_of(path) == name]
+    # suite and system select one of several; a single one is used, and the gate reports what does not fit
+    for value, attribute in ((suite, lambda b: b.suite), (key, lambda b: b.key)):
+        if len(matches) > 1 and value is not None:
+            matches = [b for b in matches if attribute(b) == value] or matches
+    if not matches:
         raise UnknownNameError("baseline", name, set(map(_name_of, root.glob("*/*/*.json.gz"))), str(root))
-    if len(found) > 1:
-        places = ", ".join(f"{b.suite}/{b.key}" for b in found)
-        raise UsageError(f"baseline {name!r} is kept {len(found)} times ({places}): name the file instead")
-    return found[0]
+    if len(matches) > 1:
+        places = ", ".join(f"{b.suite}/{b.key}" for b in matches)
+        raise UsageError(
+            f"baseline {name!r} is ambiguous: it is stored {len(matches)} times ({places}); delete or rename the others"
+        )
+    return matches[0]
 
 
 def listed(root: Path = FOLDER) -> list[Baseline]:
-    """All stored baselines, oldest first."""
+    """Return all stored baselines, oldest first."""
     return sorted((describe(path) for path in root.glob("*/*/*.json.gz")), key=lambda b: (b.saved_utc, str(b.path)))
 
 
 def describe(path: Path) -> Baseline:
-    """What a file holds."""
+    """Read the name, suite, key and date of a baseline file."""
     record = _read(path)
     return Baseline(
         name=_name_of(path),
@@ -184,7 +193,7 @@ def describe(path: Path) -> Baseline:
 
 
 def promote(name: str, to: str, root: Path = FOLDER, *, suite: str | None = None) -> Baseline:
-    """Keep a baseline under a second name, such as `release-1.2`."""
+    """Store a baseline under a second name, e.g. `release-1.2`."""
     _require_name(to)
     source = find(name, root, suite=suite)
     record = asdict(_read(source.path)) | {"name": to, "promoted_from": name}
@@ -194,10 +203,10 @@ def promote(name: str, to: str, root: Path = FOLDER, *, suite: str | None = None
 
 
 def prune(keep: int, root: Path = FOLDER) -> list[Baseline]:
-    """Delete all but the newest `keep` of each suite and system; `main` and `release-…` always stay."""
+    """Delete all but the newest `keep` of each suite and system, except `main` and `release-…`; return the deleted."""
     if keep < 0:
-        raise UsageError(f"--keep {keep}: 0 or more")
-    gone: list[Baseline] = []
+        raise UsageError(f"--keep {keep}: must be 0 or more")
+    deleted: list[Baseline] = []
     groups: dict[Path, list[Baseline]] = {}
     for baseline in listed(root):
         if not (baseline.name == _PINNED[0] or baseline.name.startswith(_PINNED[1])):
@@ -205,8 +214,8 @@ def prune(keep: int, root: Path = FOLDER) -> list[Baseline]:
     for group in groups.values():
         for baseline in group[: len(group) - keep]:
             baseline.path.unlink()
-            gone.append(baseline)
-    return gone
+            deleted.append(baseline)
+    return deleted
 
 
 def _name_of(path: Path) -> str:
@@ -214,40 +223,42 @@ def _name_of(path: Path) -> str:
 
 
 def _key(run: Run) -> str:
-    """The comparability key as the name of a folder, which `..` is not."""
+    """Return the comparability key as a valid folder name, e.g. not `..`."""
     key = re.sub(r"[^A-Za-z0-9._-]", "_", str(run.environment.get("comparability_key") or "unknown"))[:64]
     return key if is_name(key) else f"x{key}"[:64]
 
 
 def _require_name(name: str) -> None:
     if not is_name(name):
-        raise UsageError(f"baseline name {name!r}: letters, digits, '.', '_' and '-', at most 64")
+        raise UsageError(f"baseline name {name!r} is invalid: use at most 64 letters, digits, '.', '_' and '-'")
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
     if len(text) > MOST_BYTES:
         raise RunError(
-            f"{path}: {len(text) / 2**20:.0f} MiB, and a baseline may have {MOST_BYTES // 2**20}: keep the run "
-            "directory itself, and name it with --baseline"
+            f"{path}: {len(text) / 2**20:.0f} MiB, but a baseline may have at most {MOST_BYTES // 2**20} MiB: keep the "
+            "run directory itself, and give it to --baseline"
         )
     write_bytes(path, gzip.compress(text, mtime=0))
 
 
-def _read(path: Path) -> _Record:
+def _read(path: Path) -> _BaselineRecord:
     try:
         with gzip.open(path) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise RunError(f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB: no baseline of perjoule does")
-        found = strict_json(content)
+            raise RunError(
+                f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB: not a baseline that perjoule wrote"
+            )
+        parsed = strict_json(content)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = parsed.get("schema") if isinstance(parsed, dict) else None
     if schema != SCHEMA:
         raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
     try:
-        record = TypeAdapter(_Record).validate_python(found)
+        record = TypeAdapter(_BaselineRecord).validate_python(parsed)
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(map(str, detail["loc"]))
@@ -255,5 +266,5 @@ def _read(path: Path) -> _Record:
     unknown = record.files.keys() - set(_TEXTS)
     if unknown:
         names = ", ".join(sorted(map(repr, unknown)))
-        raise RunError(f"{path}: contains {names}, which no baseline does: it was not written by perjoule; delete it")
+        raise RunError(f"{path}: contains unknown files ({names}): not a baseline that perjoule wrote; delete it")
     return record

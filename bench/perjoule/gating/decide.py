@@ -1,12 +1,12 @@
-"""From differences to a verdict: non-inferiority on energy and on quality.
+"""Turns paired differences into a verdict: non-inferiority on energy and on quality.
 
     energy   pass: upper limit ≤ ln(1 + m_E)     fail: p(no worse than ln(1 + m_E)) rejected
     quality  pass: lower limit ≥ −m_Q            fail: p(no worse than −m_Q) rejected
 
-PASS needs both, so neither needs a correction (intersection-union). FAIL needs one, of both axes and of every cell, so
-it is corrected by Holm. The units of energy are window groups, those of quality prompts. From 64 units up and below 25
-limits are Student's t; between, paired BCa bootstrap. With a declared price of quality the verdict is that of the net
-benefit, and margins decide nothing.
+PASS needs both axes, so neither needs a correction (intersection-union test). FAIL needs only one axis or cell, so it
+is corrected by Holm's method. The paired units are window groups for energy and prompts for quality. Limits are
+Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. With a declared price of quality, the net
+benefit decides instead of the margins.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ _LISTED = 5
 IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
 
 
-def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margins: Margins) -> Verdict:
+def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:
     """Judge both axes and every cell."""
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
     if len(energy) < 2 or len(quality) < 2:
         reason = (
-            f"2 pairs are the least on each axis: energy can be paired in {len(energy)} (prompts, or groups of prompts "
-            f"that share windows), quality in {len(quality)} prompts"
+            f"each axis needs at least 2 pairs: energy has {len(energy)} (prompts, or groups of prompts that share "
+            f"windows), quality has {len(quality)} (prompts)"
         )
         if len(quality) >= 2:
-            reason += "; give protocol.images_per_window (or batch_size) fewer images than there are prompts"
-        return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=found.notes), margins)
+            reason += "; set protocol.images_per_window (or batch_size) below the number of prompts"
+        return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=findings.notes), margins)
     extra = _session_variance(config)
     tests = _tests(pairs, margins, extra)
     failing = holm(tests, config.alpha / config.looks)
-    unsure_session = config.mode == "stored" and config.session_sd is None
-    if unsure_session:
+    session_unknown = config.mode == "stored" and config.session_sd is None
+    if session_unknown:
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
     axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
     axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
@@ -64,14 +64,14 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
     if pairs.identical_images:
         axis_q = replace(axis_q, label="identical images")
     cells = tuple(_cell(pairs, i, config, failing, extra) for i in range(len(pairs.cells)))
-    worth = _net_benefit(pairs, config, extra)
-    if worth is None:
+    benefit = _net_benefit(pairs, config, extra)
+    if benefit is None:
         reasons = [*_reasons(axis_e, axis_q, metric, config, len(tests))]
         reasons += _cell_reasons(cells)
     else:
-        reasons = [*_worth_reasons(worth, config, unsure_session)]
-    verdict = _verdict(axis_e, axis_q, cells, worth, unsure_session)
-    notes = ((IDENTICAL,) if pairs.identical_images else ()) + found.notes
+        reasons = [*_benefit_reasons(benefit, config, session_unknown)]
+    verdict = _verdict(axis_e, axis_q, cells, benefit, session_unknown)
+    notes = ((IDENTICAL,) if pairs.identical_images else ()) + findings.notes
     return Verdict(
         verdict=verdict,
         metric=metric,
@@ -82,17 +82,17 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, found: Findings, margi
         notes=notes,
         cells=cells,
         total_energy_change=pairs.total_energy_change,
-        net_benefit_j=worth,
+        net_benefit_j=benefit,
         provenance=pairs.provenance,
         identical_images=pairs.identical_images,
     )
 
 
 def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra: float = 0.0) -> int | None:
-    """Prompts to resolve a change from the margin; None if no number of them can.
+    """Number of prompts needed to distinguish a change from the margin; None if no number is enough.
 
-    That is so if the change lies at or beyond the margin, or if the variance between sessions (`extra`), which prompts
-    do not reduce, hides the rest of the margin by itself.
+    No number is enough if the change lies at or beyond the margin, or if the variance between sessions (`extra`), which
+    more prompts do not reduce, is too large by itself.
     """
     room = margin - abs(change)
     variance = (room / minimal_detectable_effect(1.0, alpha)) ** 2 - extra
@@ -102,7 +102,7 @@ def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra:
 
 
 def _session_variance(config: GateConfig) -> float:
-    """Variance of ln E between the sessions of baseline and candidate; 0 if they share one, or if it is not known."""
+    """Variance of ln E between the sessions of baseline and candidate; 0 if they share one, or if it is unknown."""
     return 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
 
 
@@ -111,7 +111,7 @@ def _log(margin: Margin) -> float:
 
 
 def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str], float]:
-    """P-values of "no worse than the margin" by cell and axis; the cell of the run's own means is empty."""
+    """P-values of "no worse than the margin" by cell and axis; the cell `""` is the mean over cells."""
     columns = [("", pairs.log_energy.mean(1), pairs.quality.mean(1))]
     if len(pairs.cells) > 1:
         columns += [(cell, pairs.log_energy[:, i], pairs.quality[:, i]) for i, cell in enumerate(pairs.cells)]
@@ -124,7 +124,7 @@ def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str]
 
 
 def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
-    """The axis with prompts and windows counted; its units may be groups of prompts, and what it needs is prompts."""
+    """Return the axis with its counts; `n_needed` is converted from paired units, e.g. window groups, to prompts."""
     needed = None if axis.n_needed is None else math.ceil(axis.n_needed * prompts / axis.change.n)
     return replace(
         axis,
@@ -181,7 +181,7 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, *, failed: boo
 
 
 def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
-    """Mean with two-sided limits; `extra` variance is that of the sessions."""
+    """Return mean, two-sided limits and method; `extra` is the variance between sessions."""
     n, mean = len(x), float(x.mean())
     se = math.sqrt(float(x.var(ddof=1)) / n + extra)
     if n >= T_FROM or n < STUDENT_BELOW or extra:
@@ -189,13 +189,13 @@ def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tup
 
         half = float(stdtrit(n - 1, (1 + level) / 2)) * se
         return mean, mean - half, mean + half, f"Student's t over {n} {units}"
-    found = resample_means(x[:, None, None]).estimate(lambda rows: rows[:, 0], level=level)
-    low, high = (mean if end is None else end for end in (found.low, found.high))
+    interval = resample_means(x[:, None, None]).estimate(lambda rows: rows[:, 0], level=level)
+    low, high = (mean if end is None else end for end in (interval.low, interval.high))
     return mean, low, high, f"paired bootstrap over {n} {units}; BCa"
 
 
 def _p_worse(x: Array, limit: float, extra: float) -> float:
-    """P-value of `mean(x) ≤ limit`, larger being worse."""
+    """P-value of `mean(x) ≤ limit`, where larger is worse."""
     from scipy.special import stdtr
 
     se = math.sqrt(float(x.var(ddof=1)) / len(x) + extra)
@@ -226,10 +226,10 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
 
 
 def unresolvable(verdict: Verdict) -> list[str]:
-    """A sentence for each margin below its minimal detectable effect on which the verdict is still open.
+    """Return a message for each margin below its minimal detectable effect on which the verdict is still open.
 
-    Such a gate could only guess. A decision holds, however few the prompts: a change whose whole interval lies on
-    one side of the margin, and a run that fails on the other axis.
+    Such a gate could only guess. A decided axis is not open, however few the prompts: the whole interval of its change
+    lies on one side of the margin, or the run fails on the other axis.
     """
     if verdict.verdict == "fail" or verdict.net_benefit_j is not None:
         return []
@@ -238,22 +238,22 @@ def unresolvable(verdict: Verdict) -> list[str]:
         if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not _open(axis, good):
             continue
         needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
-        remedy = f"Take about {needed} prompts, or a wider margin"
+        remedy = f"Use about {needed} prompts, or a wider margin"
         if needed is None:
             remedy = (
-                "No number of prompts makes up for the scatter between sessions: measure both runs in one job, or take "
-                "a wider margin"
+                "More prompts do not reduce the variation between sessions: measure both runs in one job, or use a "
+                "wider margin"
             )
         problems.append(
             f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
-            f"({axis.mde:.4g}) of {axis.sample}; the change found is {_text(axis.change.value)} "
+            f"({axis.mde:.4g}) of {axis.sample}; the measured change is {_text(axis.change.value)} "
             f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. {remedy}"
         )
     return problems
 
 
 def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | None:
-    """Prompts with which the minimal detectable effect would be the margin; None if no number of them does it."""
+    """Number of prompts with which the minimal detectable effect equals the margin; None if no number is enough."""
     mde, margin, extra = axis.mde or 0.0, axis.margin or 0.0, 0.0
     if of_energy:
         mde, margin, extra = math.log1p(mde), math.log1p(margin), _session_variance(config)
@@ -263,7 +263,7 @@ def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | No
 
 
 def _open(axis: Axis, good: int) -> bool:
-    """Whether the interval of the change contains the margin; `good`: the sign of a change for the better."""
+    """Return whether the interval of the change contains the margin; `good` is the sign of an improvement."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
     if low is None or high is None or margin is None:
         return False
@@ -284,9 +284,9 @@ def require_resolvable(verdict: Verdict) -> None:
 
 
 def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | None:
-    """λ ΔQ − ΔE in J/image over window groups, if a price was declared.
+    """Return λ ΔQ − ΔE in J/image over window groups, if a price was declared.
 
-    `extra`: variance of ln E between sessions.
+    `extra` is the variance of ln E between sessions.
     """
     price = config.joules_per_quality
     if price is None:
@@ -298,12 +298,12 @@ def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | N
 
 
 def _verdict(
-    energy: Axis, quality: Axis, cells: tuple[CellResult, ...], worth: Estimate | None, unsure_session: bool
+    energy: Axis, quality: Axis, cells: tuple[CellResult, ...], benefit: Estimate | None, session_unknown: bool
 ) -> Outcome:
-    if worth is not None:
-        if worth.low is not None and worth.low >= 0:
+    if benefit is not None:
+        if benefit.low is not None and benefit.low >= 0:
             return "pass"
-        return "fail" if worth.high is not None and worth.high < 0 and not unsure_session else "inconclusive"
+        return "fail" if benefit.high is not None and benefit.high < 0 and not session_unknown else "inconclusive"
     if "fail" in (energy.outcome, quality.outcome) or (len(cells) > 1 and any(cell.failed for cell in cells)):
         return "fail"
     return "pass" if energy.outcome == quality.outcome == "pass" else "inconclusive"
@@ -318,8 +318,8 @@ def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests
                 yield f"energy is worse than the margin, but {_SESSION}"
             else:
                 yield (
-                    f"{name}: the whole interval is worse than the margin, but one of {tests} tests needs a clearer "
-                    "difference (Holm): more prompts would decide"
+                    f"{name}: the whole interval is worse than the margin, but each of {tests} tests needs a larger "
+                    "difference (Holm's correction): more prompts would decide"
                 )
         elif axis.outcome == "inconclusive":
             more = "" if axis.n_needed is None else f"; about {axis.n_needed} prompts would decide"
@@ -329,7 +329,7 @@ def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests
 
 
 _SESSION = (
-    "the baseline is from another session and the scatter between sessions is not known: measure both in one job, or "
+    "the baseline is from another session and the variation between sessions is unknown: measure both in one job, or "
     "give --session-sd from at least five A/A sessions"
 )
 
@@ -342,12 +342,12 @@ def _cell_reasons(cells: tuple[CellResult, ...]) -> Iterable[str]:
             yield f"cells worse than the margin in {axis}: {', '.join(worse[:_LISTED])}{more}"
 
 
-def _worth_reasons(worth: Estimate, config: GateConfig, unsure_session: bool) -> Iterable[str]:
+def _benefit_reasons(benefit: Estimate, config: GateConfig, session_unknown: bool) -> Iterable[str]:
     yield (
-        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {_text(worth.value)} J/image "
-        f"[{_text(worth.low)}, {_text(worth.high)}]; this price decides, the margins do not"
+        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {_text(benefit.value)} J/image "
+        f"[{_text(benefit.low)}, {_text(benefit.high)}]; this price decides, the margins do not"
     )
-    if unsure_session and worth.high is not None and worth.high < 0:
+    if session_unknown and benefit.high is not None and benefit.high < 0:
         yield f"the net benefit is negative, but {_SESSION}"
 
 

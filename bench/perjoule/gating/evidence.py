@@ -1,4 +1,4 @@
-"""Is there evidence, and may the two runs be compared at all? Everything here speaks before any number does."""
+"""Checks before the gate computes any number: is there evidence, and may the two runs be compared?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from perjoule.types import Variant
 from perjoule.warnings import warning
 
 _TOLERATED_SHARE = 0.05
-# of a variant all must agree but its name, by which two runs are matched, and the rungs, which are cells
+# every key of a variant must agree, except its name, by which runs are matched, and its rungs, which are cells
 _NOT_COMPARED = ("name", "steps", "levels")
 _VARIANT_KEYS = tuple(field.name for field in fields(Variant) if field.name not in _NOT_COMPARED)
 _PROTOCOL_KEYS = ("batch_size", "images_per_window", "iterations")
@@ -30,14 +30,14 @@ _LISTED = 5
 
 
 def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Findings:
-    """All that is missing, invalid or unlike, in words; notes for what is only worth knowing."""
+    """Return what is missing, invalid or different, as text, and notes that do not prevent a verdict."""
     empty = [
-        f"the {name} holds no finished trial: {run.path}"
+        f"the {name} has no finished trial: {run.path}"
         for name, run in (("baseline", baseline), ("candidate", candidate))
         if run.windows.is_empty()
     ]
     if not metric:
-        empty = [f"the baseline holds no quality, and a gate needs energy and quality: {baseline.path}"]
+        empty = [f"the baseline has no quality scores, and a gate compares energy and quality: {baseline.path}"]
     if empty:
         return Findings(invalid=tuple(empty))
     missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]
@@ -56,7 +56,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
 
 
 def provenances(*runs: Run) -> tuple[str, ...]:
-    """How the joules of some runs came about, all kinds; `not stated` where a window does not say."""
+    """Return all provenances of the joules of runs, `not stated` for windows without one."""
     kinds = [run.windows.filter(pl.col("energy_j").is_not_null())["provenance"].fill_null("not stated") for run in runs]
     return tuple(sorted(set(pl.concat(kinds))))
 
@@ -73,13 +73,13 @@ def _missing_cells(baseline: Run, candidate: Run) -> Iterable[Missing]:
 
 
 def _missing_prompts(baseline: Run, candidate: Run) -> Iterable[Missing]:
-    """Images of the baseline that the candidate did not make, by cell."""
-    theirs, ours = _images(baseline), _images(candidate)
+    """Yield the images that only the baseline has, by cell."""
+    before, after = _images(baseline), _images(candidate)
     shared = _cells(baseline) & _cells(candidate)
-    gone = theirs.filter(pl.col("cell_id").is_in(list(shared))).join(
-        ours, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True
+    lacking = before.filter(pl.col("cell_id").is_in(list(shared))).join(
+        after, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True
     )
-    for (cell,), part in sorted(gone.group_by("cell_id"), key=lambda item: str(item[0])):
+    for (cell,), part in sorted(lacking.group_by("cell_id"), key=lambda item: str(item[0])):
         prompts = sorted(part["prompt_id"].unique())
         some = ", ".join(prompts[:_LISTED]) + (" …" if len(prompts) > _LISTED else "")
         yield Missing(
@@ -104,15 +104,15 @@ def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Miss
         scores = run.scores.filter(pl.col("metric") == metric)
         if metric not in run.metrics or scores.is_empty():
             known = ", ".join(sorted(run.metrics)) or "none"
-            yield Missing(what="metric", name=metric, where=name, detail=f"scored are: {known}")
+            yield Missing(what="metric", name=metric, where=name, detail=f"scored metrics: {known}")
             continue
         bad = scores.filter(~pl.col("value").is_finite().fill_null(False))
         images = _images(run).join(scores, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True)
         if len(bad) or len(images):
             reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
-            why = f"; the commonest reason: {reasons[0]}" if reasons else ""
+            why = f"; most frequent reason: {reasons[0]}" if reasons else ""
             yield Missing(
-                what="score", name=metric, where=name, detail=f"{len(bad) + len(images)} images have no number{why}"
+                what="score", name=metric, where=name, detail=f"{len(bad) + len(images)} images have no score{why}"
             )
 
 
@@ -123,33 +123,33 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
         yield Missing(
             what="trial", name=row["trial_id"], where=name, detail=f"{len(failed)} trials failed: {row['failure']}"
         )
-    blank = run.windows.filter(~pl.col("energy_j").is_finite().fill_null(False))
-    if len(blank):
-        said = blank["warnings"].to_list()[0]
-        why = f": {'; '.join(said)}" if said else ""
+    without_joules = run.windows.filter(~pl.col("energy_j").is_finite().fill_null(False))
+    if len(without_joules):
+        texts = without_joules["warnings"].to_list()[0]
+        why = f": {'; '.join(texts)}" if texts else ""
         yield Missing(
             what="energy",
-            name=str(blank["trial_id"][0]),
+            name=str(without_joules["trial_id"][0]),
             where=name,
-            detail=f"{len(blank)} windows have no joules{why}",
+            detail=f"{len(without_joules)} windows have no joules{why}",
         )
 
 
 def _cell_values(name: str, run: Run, metric: str) -> Iterable[str]:
-    """What an imported table states once for a whole cell: without its scatter, nothing passes or fails on it."""
+    """Yield values that an imported table states once per cell: without their variation there is no verdict on them."""
     if not run.is_imported:
         return
     try:
         grid = read_grid(run, [metric] if metric in run.metrics else [])
-    except RunError:  # joules that are not positive, which is said elsewhere
+    except RunError:  # joules that are not positive: reported by `_invalid`
         return
-    for what, marked in ((metric, grid.is_cell_value(metric)), ("the energy", grid.is_cell_value(ENERGY))):
-        cells = [cell for cell, one in zip(grid.cells, marked, strict=True) if one]
+    for what, is_cell_value in ((metric, grid.is_cell_value(metric)), ("energy", grid.is_cell_value(ENERGY))):
+        cells = [cell for cell, is_value in zip(grid.cells, is_cell_value, strict=True) if is_value]
         if cells:
             listed = ", ".join(cells[:_LISTED]) + (f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else "")
             yield (
-                f"{name}: W281: {what} is one value for the whole cell in {listed}: its scatter is not known, so there "
-                "is no gate on it; import the numbers of single images"
+                f"{name}: W281: the table states one value of {what} per cell, so its variation is unknown and there "
+                f"is no verdict on it ({listed}); import the values of single images"
             )
 
 
@@ -159,22 +159,22 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
         yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
     if len(negative):
-        yield f"{name}: {len(negative)} windows of zero or negative joules: {negative['trial_id'][0]}"
+        yield f"{name}: {len(negative)} windows have zero or negative joules, e.g. {negative['trial_id'][0]}"
     marked = _disturbed(good)
     if len(marked) > _TOLERATED_SHARE * len(good):
-        yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict: {marked[0]}"
+        yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict, e.g. {marked[0]}"
 
 
 def _disturbed(trials: pl.DataFrame) -> list[str]:
-    """`disturbance` of every window that has one."""
-    found = (disturbance(texts or ()) for texts in trials["warnings"].to_list())
-    return [text for text in found if text is not None]
+    """Return the `disturbance` of every window that has one."""
+    disturbances = (disturbance(texts or ()) for texts in trials["warnings"].to_list())
+    return [text for text in disturbances if text is not None]
 
 
 def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
-    for key, there, here in sorted(_pairs(baseline, candidate, metric)):
-        if there != here and not {key, key.rsplit(".", 1)[-1]} & change:
-            yield Difference(key=key, baseline=there, candidate=here)
+    for key, old, new in sorted(_pairs(baseline, candidate, metric)):
+        if old != new and not {key, key.rsplit(".", 1)[-1]} & change:
+            yield Difference(key=key, baseline=old, candidate=new)
 
 
 def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:
@@ -182,15 +182,15 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     for key in {*a, *b}:
         yield key, a.get(key), b.get(key)
     for column in _TRIAL_KEYS:
-        there, here = (sorted(set(run.windows[column].drop_nulls())) for run in (baseline, candidate))
-        yield column, there, here
-    there, here = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
-    if there and here:  # runs of earlier versions do not know
-        yield "trials.device", there, here
-    one, other = baseline.metrics.get(metric), candidate.metrics.get(metric)
-    if one is not None and other is not None:
+        old, new = (sorted(set(run.windows[column].drop_nulls())) for run in (baseline, candidate))
+        yield column, old, new
+    old, new = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
+    if old and new:  # runs of earlier versions do not record it
+        yield "trials.device", old, new
+    specs = baseline.metrics.get(metric), candidate.metrics.get(metric)
+    if specs[0] is not None and specs[1] is not None:
         for key in _METRIC_KEYS:
-            yield f"metrics.{metric}.{key}", getattr(one, key), getattr(other, key)
+            yield f"metrics.{metric}.{key}", getattr(specs[0], key), getattr(specs[1], key)
         options = [run.suite.metrics.options.get(metric, {}) for run in (baseline, candidate)]
         yield f"metrics.{metric}.options", options[0], options[1]
     protocols = [run.suite.protocol for run in (baseline, candidate)]
@@ -205,15 +205,15 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
 def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
     spec = baseline.metrics.get(metric)
     if spec is not None and spec.advisory:
-        yield f"{metric} is advisory: it describes images and does not say how good they are"
+        yield f"{metric} is advisory: it describes images but does not say how good they are"
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
-        yield f"cells of the candidate alone are not judged: {', '.join(new[:_LISTED])}"
+        yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
         marked = _disturbed(good)
-        if marked:  # few enough to be tolerated
-            yield f"{name}: {len(marked)} of {len(good)} windows are disturbed and in the numbers: {marked[0]}"
+        if marked:  # few enough to be included; otherwise the verdict is invalid
+            yield f"{name}: {len(marked)} of {len(good)} windows were disturbed but are included, e.g. {marked[0]}"
     note = provenance_note(provenances(baseline, candidate))
     if note:
         yield note

@@ -1,10 +1,10 @@
-"""Which margins a verdict is judged by, and who declared them.
+"""The margins of a verdict, and their origins.
 
 energy     as given, else 5 %
-quality    as given, else what the metric declares (`MetricSpec.margin`), else there is none and the gate asks for one
+quality    as given, else as the metric declares (`MetricSpec.margin`), else the gate asks for one
 
-A run that was scored before metrics declared margins has none in its metrics.json: then the installed metric of the
-same name and unit is asked. Imported scores are never looked up: nobody knows whether their scale is the usual one.
+A run scored before metrics declared margins has none in its metrics.json: then the installed metric of the same name
+and unit supplies it. Imported scores get no such margin, because their scale may be a different one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ GIVEN = "given"
 
 
 def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins:
-    """The margins on both axes; that on quality has no value where nobody declared one.
+    """Return the margins on both axes; the value for quality is None if none was declared.
 
     Args:
         metric: Quality axis.
         config: Margins as given.
-        runs: Baseline and candidate, whose metrics.json may declare one; the smaller of two counts.
+        runs: Baseline and candidate, whose metrics.json may declare one; the smaller of two is used.
 
     Raises:
-        UsageError: If a metric declares a margin that is none.
+        UsageError: If a metric declares an invalid margin.
     """
     energy = Margin(value=ENERGY_MARGIN, origin="default")
     if config.margin_energy is not None:
@@ -42,23 +42,22 @@ def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins
     declared = [margin for spec in specs if (margin := _declared(spec)) is not None]
     for value in declared:
         if not 0 < value < float("inf"):
-            raise UsageError(f"metric {metric}: margin = {value!r}: wanted above 0, in units of the metric")
+            raise UsageError(f"metric {metric}: margin = {value!r}: must be above 0, in units of the metric")
     if not declared:
         return Margins(energy=energy, quality=Margin(value=None, origin=""))
     return Margins(energy=energy, quality=Margin(value=min(declared), origin=f"default of {metric}"))
 
 
 def require_margin(metric: str, margins: Margins, scored: Run) -> None:
-    """Ask for a margin on quality where there is none; `scored`: a run with scores of the metric.
+    """Raise UsageError if there is no margin on quality; the message names the option and how to choose a value.
 
-    Raises:
-        UsageError: Names the option and the metric, and says how to choose.
+    `scored` is a run with scores of the metric, whose range is given as orientation.
     """
     if margins.quality.value is not None:
         return
     unit = scored.metrics[metric].unit
     raise UsageError(
-        f"gate: metric {metric!r} declares no margin: give --margin-quality (in Python GateConfig.margin_quality), the "
+        f"gate: metric {metric!r} declares no margin: give --margin-quality (in Python GateConfig.margin_quality): the "
         f"largest loss{f' in {unit}' if unit else ''} that you would accept without a second look, e.g. a tenth of the "
         f"difference between a good and a poor setting{_span(scored, metric)}; docs/metrics.md has the margins of "
         "other metrics and their reasons"
@@ -75,14 +74,14 @@ def _declared(spec: MetricSpec) -> float | None:
 
 
 def _installed(name: str) -> MetricSpec | None:
-    """What the registered metric of a name says of itself without its weights; None if it cannot."""
+    """Return the spec of the installed metric, read without its weights; None if that is not possible."""
     from perjoule.quality import load_metric, metric_names
 
     if name not in metric_names():
         return None
     try:
         card = getattr(load_metric(name, {}, f"metric {name}"), "card", None)
-    except PerjouleError:  # it needs options, or an extra that is not here
+    except PerjouleError:  # it needs options, or an extra that is not installed
         return None
     return card if isinstance(card, MetricSpec) else None
 

@@ -1,9 +1,9 @@
-"""Two runs side by side: what changed, prompt by prompt.
+"""Paired differences between two runs.
 
-    d_i = ln E_i^candidate − ln E_i^baseline      per window group (a prompt, where windows are not shared)
+    d_i = ln E_i^candidate − ln E_i^baseline      per window group (one prompt, if prompts do not share windows)
     q_i = Q_i^candidate − Q_i^baseline            per prompt, better is positive
 
-Both are means over the seeds and rounds of i. A run's change is the mean over its cells, with equal weight.
+Both are means over the seeds and rounds of i. The change of a run is the unweighted mean over its cells.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _JOIN = "\x1f"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
-    r"""Differences. Rows are prompts (or window groups of both runs), columns are cells.
+    r"""Paired differences. Rows are prompts (or window groups of both runs), columns are cells.
 
     Attributes:
         cells: Cell ids.
         log_energy: (groups, cells) ln E differences.
         energy_j: (groups, cells) E differences in J/image, for net benefit.
         quality: (prompts, cells) differences, better is positive.
-        total_energy_change: ΣE_candidate / ΣE_baseline − 1: the bill.
+        total_energy_change: ΣE_candidate / ΣE_baseline − 1.
         identical_images: True if every image is the same, bit for bit; the quality difference is then exactly 0.
-        provenance: Of the joules of both runs.
-        energy_units: What the rows of `log_energy` are: a prompt id, or the ids of a window group joined by \x1f.
-        quality_units: What the rows of `quality` are: prompt ids.
-        windows: How many energy windows the baseline and the candidate have in these cells.
-        counted: `windows`, or `rows` where a table was imported.
+        provenance: Provenances of the joules of both runs.
+        energy_units: Names of the rows of `log_energy`: a prompt id, or the ids of a window group joined by \x1f.
+        quality_units: Names of the rows of `quality`: prompt ids.
+        windows: Numbers of energy windows of baseline and candidate in these cells.
+        counted: `windows`, or `rows` of an imported table.
         baseline_j: Mean J/image of the baseline over cells and groups.
     """
 
@@ -69,26 +69,26 @@ class Pairs:
 
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
-    """Join two runs that were found comparable and complete."""
+    """Pair two runs that passed `evidence.check`."""
     cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
-    # windows may be put together differently in the two runs: the groups are those of both together
+    # the two runs may combine prompts into windows differently, so groups are formed from the windows of both
     units = window_units(baseline, candidate)
-    one, other = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
-    # in order, since the last digit of a sum depends on it
-    energy = one.join(other, on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
+    before, after = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))
+    # order is kept, because the last digit of a sum depends on it
+    energy = before.join(after, on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
     energy = energy.with_columns(
         log=(pl.col("energy_candidate") / pl.col("energy")).log(),
         difference=pl.col("energy_candidate") - pl.col("energy"),
     )
-    # for the images of the baseline: the same work on both sides, groups of more prompts counting more
+    # weighted by the images of the baseline, so that both sides do the same work
     totals = [float((energy[name] * energy["images"]).to_numpy().sum()) for name in ("energy_candidate", "energy")]
-    both = (quality_by_prompt(run, metric) for run in (baseline, candidate))
-    scores = next(both).join(next(both), on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
+    scores_of = (quality_by_prompt(run, metric) for run in (baseline, candidate))
+    scores = next(scores_of).join(next(scores_of), on=["cell_id", "unit"], suffix="_candidate", maintain_order="left")
     sign = baseline.metrics[metric].sign
     scores = scores.with_columns(difference=sign * (pl.col("value_candidate") - pl.col("value")))
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
-    log_energy, firsts = _wide(energy, "log", cells)
+    log_energy, energy_units = _wide(energy, "log", cells)
     names = dict(units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(_JOIN)).iter_rows())
     windows = [int(run.windows["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
@@ -99,7 +99,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         total_energy_change=totals[0] / totals[1] - 1,
         identical_images=same,
         provenance=provenances(baseline, candidate),
-        energy_units=tuple(names[first] for first in firsts),
+        energy_units=tuple(names[unit] for unit in energy_units),
         quality_units=quality_units,
         windows=(windows[0], windows[1]),
         counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
@@ -108,7 +108,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
 
 
 def window_units(*runs: Run) -> pl.DataFrame:
-    """The window groups of some runs together: columns `prompt_id`, `unit`, the id of the first prompt of its group.
+    """Return the window groups of several runs: columns `prompt_id` and `unit`, the id of the group's first prompt.
 
     See `perjoule.statistics.window_groups`: different groups share neither a window nor a prompt.
     """
@@ -128,9 +128,9 @@ def window_units(*runs: Run) -> pl.DataFrame:
 
 
 def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
-    """J/image by cell and window group, mean over its images: columns `cell_id, unit, energy, images`.
+    """Return J/image by cell and window group, mean over its images: columns `cell_id, unit, energy, images`.
 
-    `units`: see `window_units`; the run's own by default.
+    `units` is the result of `window_units`; by default that of this run.
     """
     images = run.windows.select(
         "cell_id",
@@ -148,7 +148,7 @@ def energy_by_unit(run: Run, units: pl.DataFrame | None = None) -> pl.DataFrame:
 
 
 def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
-    """Mean score by cell and prompt (`unit`), over seeds: columns `cell_id, unit, value`."""
+    """Return the mean score over seeds by cell and prompt (`unit`): columns `cell_id, unit, value`."""
     return (
         run.scores.filter((pl.col("metric") == metric) & pl.col("value").is_finite())
         .group_by("cell_id", unit="prompt_id")
@@ -158,7 +158,7 @@ def quality_by_prompt(run: Run, metric: str) -> pl.DataFrame:
 
 
 def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> tuple[Array, tuple[str, ...]]:
-    """(units, cells), units that every cell has, and what they are."""
+    """Return values of shape (units, cells) for the units that every cell has, and the units."""
     wide = frame.pivot(on="cell_id", index="unit", values=value).drop_nulls().sort("unit")
     if not set(cells) <= set(wide.columns):
         return np.empty((0, len(cells))), ()
@@ -167,8 +167,8 @@ def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> tuple[Array, tup
 
 def _identical(baseline: Run, candidate: Run) -> bool:
     keys = ["cell_id", "prompt_id", "seed"]
-    one, other = (run.images.select(*keys, "sha256") for run in (baseline, candidate))
-    if one.is_empty() or len(one) != len(other) or one["sha256"].null_count():
+    before, after = (run.images.select(*keys, "sha256") for run in (baseline, candidate))
+    if before.is_empty() or len(before) != len(after) or before["sha256"].null_count():
         return False
-    both = one.join(other, on=keys, suffix="_candidate")
-    return len(both) == len(one) and bool((both["sha256"] == both["sha256_candidate"]).all())
+    joined = before.join(after, on=keys, suffix="_candidate")
+    return len(joined) == len(before) and bool((joined["sha256"] == joined["sha256_candidate"]).all())

@@ -20,18 +20,18 @@ MAX_LOOKS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:
-    """How to judge.
+    """Configuration of the gate.
 
     Attributes:
-        margin_energy: How much more energy is still tolerable, as a share: 0.05 or "5%"; None is 5 %.
-        margin_quality: How much less quality is still tolerable, in units of the metric; None takes the metric's own.
-        alpha: One-sided error of each axis, of all looks together.
-        mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, whose own
-            scatter `session_sd` is added; without it, energy cannot fail.
+        margin_energy: Largest tolerable increase in energy, as a share, e.g. 0.05 or "5%"; None is 5 %.
+        margin_quality: Largest tolerable loss of quality, in units of the metric; None is the metric's own margin.
+        alpha: One-sided error rate of each axis, over all looks.
+        mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, and the
+            variation between sessions (`session_sd`) is added; without it, energy cannot fail.
         session_sd: Standard deviation of ln E between sessions, from at least five A/A sessions.
-        looks: How often this commit will be looked at while prompts are added, at most 3; `alpha` is shared out.
+        looks: How often this commit is judged while prompts are added, at most 3; `alpha` is divided by it.
         change: Keys that may differ because they are the change under test, such as `models` or `scheduler`.
-        joules_per_quality: If given, a trade is judged by its net benefit at this price instead of by two margins.
+        joules_per_quality: If given, the net benefit at this price of quality decides, and the margins do not.
     """
 
     margin_energy: float | None = None
@@ -55,7 +55,11 @@ class GateConfig:
                 "above 0, in units of the metric",
             ),
             ("alpha", 0 < self.alpha < 0.5, "between 0 and 0.5"),
-            ("looks", 1 <= self.looks <= MAX_LOOKS, f"1 to {MAX_LOOKS}; more looks are a rerun until green"),
+            (
+                "looks",
+                1 <= self.looks <= MAX_LOOKS,
+                f"1 to {MAX_LOOKS}; more looks would mean rerunning until it passes",
+            ),
             (
                 "joules_per_quality",
                 self.joules_per_quality is None or 0 < self.joules_per_quality < float("inf"),
@@ -64,17 +68,17 @@ class GateConfig:
         )
         for name, good, remedy in checks:
             if not good:
-                raise UsageError(f"gate: {name} = {getattr(self, name)}: {remedy}")
+                raise UsageError(f"gate: {name} = {getattr(self, name)}: must be {remedy}")
 
     @property
     def level(self) -> float:
-        """Of the two-sided intervals whose ends are the one-sided limits."""
+        """Level of the two-sided intervals whose ends are the one-sided limits."""
         return 1 - 2 * self.alpha / self.looks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """What is tolerable on one axis; None if nobody declared it. origin: `given`, `default`, `default of METRIC`."""
+    """Margin of one axis; `value` is None if none was declared. `origin`: `given`, `default` or `default of METRIC`."""
 
     value: float | None
     origin: str
@@ -82,7 +86,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
-    """The margins of a verdict. energy: a share. quality: units of the metric."""
+    """Margins of a verdict: `energy` as a share, `quality` in units of the metric."""
 
     energy: Margin
     quality: Margin
@@ -90,7 +94,7 @@ class Margins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A key that must agree and does not."""
+    """A key that must have the same value in both runs but has not."""
 
     key: str
     baseline: Any
@@ -99,7 +103,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something the baseline has and the candidate lacks, or that one of them should have."""
+    """Evidence that the candidate lacks although the baseline has it, or that one of the two runs must have."""
 
     what: str  # cell, prompt, metric, score, energy, trial
     name: str
@@ -109,7 +113,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What prevents a verdict. `notes` do not."""
+    """Reasons that prevent a verdict, and `notes`, which do not."""
 
     missing: tuple[Missing, ...] = ()
     incomparable: tuple[Difference, ...] = ()
@@ -118,7 +122,7 @@ class Findings:
 
     @property
     def blocking(self) -> bool:
-        """True if there can be no verdict but `invalid`."""
+        """Return whether the verdict must be `invalid`."""
         return bool(self.missing or self.incomparable or self.invalid)
 
 
@@ -127,20 +131,20 @@ class Axis:
     """One axis of the verdict.
 
     Attributes:
-        change: Energy: a share, positive is more. Quality: units of the metric, positive is better. The ends are the
+        change: Energy: a share, positive is more. Quality: units of the metric, positive is better. Its ends are the
             one-sided limits that decide.
-        margin: Positive; None if nobody declared one, which only an invalid verdict or one by a price survives.
-        mde: Smallest change that this evidence would see in four of five cases; None without evidence.
-        outcome: Of this axis alone.
-        label: `improved`, `worse`, `no clear change`, `identical images`, for people.
-        margin_origin: Who declared the margin: `given`, `default`, `default of METRIC`.
-        n_needed: Prompts needed to resolve a change of this size from the margin; None if no number of prompts can,
-            whether because of the change or of the scatter between sessions.
+        margin: Positive; None if none was declared, as in invalid verdicts and verdicts by a price.
+        mde: Minimal detectable effect: the change that would be detected in four of five cases; None without evidence.
+        outcome: Outcome of this axis alone.
+        label: Outcome for readers: `improved`, `worse`, `no clear change` or `identical images`.
+        margin_origin: Origin of the margin: `given`, `default` or `default of METRIC`.
+        n_needed: Prompts needed to distinguish a change of this size from the margin; None if no number is enough,
+            because of the change itself or the variation between sessions.
         n_prompts: Prompts behind the change. `change.n` counts the paired units: prompts, or on the energy axis groups
             of prompts that share windows.
         n_windows_baseline: Energy windows of the baseline.
         n_windows_candidate: Energy windows of the candidate.
-        counted: `windows`, or `rows` where a table was imported, which states images and not windows.
+        counted: `windows`, or `rows` of an imported table, which lists images instead of windows.
     """
 
     change: Estimate
@@ -157,7 +161,7 @@ class Axis:
 
     @property
     def sample(self) -> str:
-        """What the change rests on, in words."""
+        """Sample size as text, e.g. `24 prompts; 48 windows in the baseline, 48 in the candidate`."""
         pairs = ""
         if self.change.n != self.n_prompts:
             pairs = f" in {self.change.n} groups that share windows"
@@ -169,7 +173,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """One cell's own changes; `failed` names the axes on which it is worse than the margin for sure (Holm)."""
+    """Changes of one cell; `failed` names the axes on which it exceeds the margin after Holm's correction."""
 
     cell_id: str
     energy: Estimate
@@ -179,7 +183,7 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """All that the gate has to say; every output is rendered from it."""
+    """Result of the gate; every output is rendered from it."""
 
     verdict: Outcome
     metric: str
@@ -197,13 +201,13 @@ class Verdict:
     identical_images: bool = False
 
     @classmethod
-    def invalid(cls, metric: str, config: GateConfig, found: Findings, margins: Margins) -> Verdict:
-        """The verdict without numbers."""
-        none = Estimate(value=None, low=None, high=None, level=config.level, n=0, method="")
+    def invalid(cls, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:
+        """Return an invalid verdict, which has no numbers."""
+        no_estimate = Estimate(value=None, low=None, high=None, level=config.level, n=0, method="")
 
         def axis(margin: Margin) -> Axis:
             return Axis(
-                change=none,
+                change=no_estimate,
                 margin=margin.value,
                 mde=None,
                 outcome="invalid",
@@ -211,27 +215,29 @@ class Verdict:
                 margin_origin=margin.origin,
             )
 
-        reasons = [*found.invalid]
-        reasons += [f"{m.where} lacks {m.what} {m.name}{': ' if m.detail else ''}{m.detail}" for m in found.missing]
-        reasons += [f"{d.key} differs: baseline {d.baseline!r}, candidate {d.candidate!r}" for d in found.incomparable]
+        reasons = [*findings.invalid]
+        reasons += [f"{m.where} lacks {m.what} {m.name}{': ' if m.detail else ''}{m.detail}" for m in findings.missing]
+        reasons += [
+            f"{d.key} differs: baseline {d.baseline!r}, candidate {d.candidate!r}" for d in findings.incomparable
+        ]
         return cls(
             verdict="invalid",
             metric=metric,
             energy=axis(margins.energy),
             quality=axis(margins.quality),
             config=config,
-            missing=found.missing,
-            incomparable=found.incomparable,
+            missing=findings.missing,
+            incomparable=findings.incomparable,
             reasons=tuple(reasons),
-            notes=found.notes,
+            notes=findings.notes,
         )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
+        """Exit code: 0 pass, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
         return {"pass": 0, "fail": 1, "inconclusive": 3, "invalid": 4}[self.verdict]
 
     def as_json(self) -> dict[str, Any]:
-        """The record of `perjoule gate --json`."""
+        """Return the record of `perjoule gate --json`."""
         return document(self)

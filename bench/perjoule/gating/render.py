@@ -1,4 +1,4 @@
-"""A verdict for people and machines: terminal, Markdown, JUnit, GitHub annotations. JSON is `Verdict.as_json`."""
+"""Renders a verdict for the terminal, as Markdown, JUnit XML and GitHub annotations. JSON is `Verdict.as_json`."""
 
 from xml.etree import ElementTree as Xml
 
@@ -6,15 +6,15 @@ from perjoule.gating.records import Axis, Verdict
 from perjoule.text import escape_markdown, one_line
 
 _WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
-# GitHub cuts comments at 64 kB and shows ten annotations of a kind per step
+# GitHub truncates comments at 64 kB and shows ten annotations per kind and step
 COMMENT_BYTES = 60_000
 ANNOTATIONS = 10
 _LISTED = 4
 
 
 def terminal(verdict: Verdict) -> str:
-    """At most twelve lines."""
-    lines = [f"{_WORDS[verdict.verdict]}{_brand(verdict)}"]
+    """Return the verdict as at most twelve lines."""
+    lines = [f"{_WORDS[verdict.verdict]}{_provenance_label(verdict)}"]
     lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
     lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
@@ -28,10 +28,10 @@ def terminal(verdict: Verdict) -> str:
 
 
 def markdown(verdict: Verdict) -> str:
-    """For a pull request: a table, the reasons, the cells that matter; below GitHub's limit."""
+    """Return a comment for a pull request, below GitHub's limit: a table of the axes, the reasons, and the cells."""
     icon = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "invalid": "⛔"}[verdict.verdict]
     lines = [
-        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_brand(verdict)}",
+        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_provenance_label(verdict)}",
         "",
         f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | rests on | outcome |",
         "|---|---|---|---|---|---|---|",
@@ -59,7 +59,7 @@ def markdown(verdict: Verdict) -> str:
 
 
 def annotations(verdict: Verdict) -> str:
-    """GitHub workflow commands, to be printed on stdout."""
+    """Return GitHub workflow commands, to be printed on stdout."""
     if verdict.verdict == "pass":
         return f"::notice title=perjoule gate::{_command(terminal(verdict).splitlines()[0])}"
     kind = "warning" if verdict.verdict == "inconclusive" else "error"
@@ -69,7 +69,7 @@ def annotations(verdict: Verdict) -> str:
 
 
 def junit(verdict: Verdict) -> str:
-    """JUnit XML: one test case per axis; the numbers are properties."""
+    """Return JUnit XML with one test case per axis, whose numbers are properties."""
     axes = (("energy", verdict.energy), ("quality", verdict.quality))
     broken = verdict.verdict == "invalid"
     priced = verdict.net_benefit_j is not None
@@ -113,7 +113,7 @@ def junit(verdict: Verdict) -> str:
 
 
 def _price_case(suite: Xml.Element, verdict: Verdict) -> None:
-    """The test case of a verdict by a price of quality."""
+    """Add the test case of a verdict by a price of quality."""
     case = Xml.SubElement(suite, "testcase", classname="perjoule.gate", name="net benefit")
     text = "\n".join(one_line(reason) for reason in verdict.reasons)
     if verdict.verdict == "fail":
@@ -134,7 +134,7 @@ def _axis(axis: Axis, *, percent: bool) -> str:
 
 
 def _margin(axis: Axis, *, percent: bool) -> str:
-    """The margin and who declared it."""
+    """Return the margin and its origin, e.g. `5 % (default)`."""
     if axis.margin is None:
         return "none"
     text = f"{100 * axis.margin:.4g} %" if percent else f"{axis.margin:.4g}"
@@ -147,11 +147,11 @@ def _row(name: str, axis: Axis, *, percent: bool) -> str:
     margin = escape_markdown(_margin(axis, percent=percent))
     sample = "–" if axis.change.value is None else axis.sample
     outcome = f"{axis.outcome}, {axis.label}"
-    cells = (escape_markdown(name), text(axis.change.value), interval, margin, text(axis.mde), sample, outcome)
-    return "| " + " | ".join(cells) + " |"
+    columns = (escape_markdown(name), text(axis.change.value), interval, margin, text(axis.mde), sample, outcome)
+    return "| " + " | ".join(columns) + " |"
 
 
-def _brand(verdict: Verdict) -> str:
+def _provenance_label(verdict: Verdict) -> str:
     if set(verdict.provenance) <= {"measured"}:
         return ""
     kinds = _kinds(verdict)

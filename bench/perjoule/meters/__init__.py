@@ -47,6 +47,11 @@ def open_meter(name: str = "auto") -> EnergyMeter:
         UnknownNameError: There is no such meter.
         MeterError: The meter does not work here; the message contains the reason.
     """
+    return open_base_meter(name)
+
+
+def open_base_meter(name: str = "auto") -> BaseMeter[Any]:
+    """Open a meter like `open_meter`, for callers that need more than the protocol, such as facts about its boards."""
     return _open_best() if name == "auto" else _open(name)
 
 

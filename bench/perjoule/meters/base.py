@@ -62,7 +62,7 @@ class BoardFacts:
     """Facts about a board of an open meter.
 
     Attributes:
-        digest: Digest of the board's UUID, see `identity.board_digest`.
+        digest: Digest of the board's UUID, see `perjoule.text.board_digest`.
         model: Name of the board; `unknown` if it does not report one.
         driver: Version of the driver.
         counter: Description of the energy counter in use, None without a counter.

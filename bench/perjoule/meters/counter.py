@@ -32,7 +32,7 @@ from perjoule.types import (
     PowerTrace,
     UpdatePeriod,
 )
-from perjoule.warnings import warning
+from perjoule.warnings import has_code, warning
 
 EDGES_LEARNT = 12  # 11 gaps: at least ten are needed to trust the longest gap; about a second on slow counters
 LEARN_S = 0.5  # minimum, so that fast counters observe the device for long enough
@@ -227,7 +227,7 @@ class CounterMeter(BaseMeter[_Open]):
         except Fault as fault:
             raise MeterError(f"{self.name}: the phase test failed: {fault.warning}") from fault
         self.seen_share = found.seen_share if found.part_time and found.seen_share is not None else 1.0
-        kept = [note for note in self.notes if not note.startswith(("W214", "W216"))]
+        kept = [note for note in self.notes if not has_code(note, "W214", "W216")]
         self.notes = (*kept, found.warning) if found.warning else tuple(kept)
         return found
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from perjoule.errors import MeterError
 from perjoule.meters import list_meters, open_meter
@@ -116,11 +115,6 @@ def check(name: str) -> MeterCheck:
             )
     except MeterError as error:
         return MeterCheck(name=name, works=False, why=str(error))
-
-
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return the diagnosis as the JSON of `perjoule doctor --json`."""
-    return {"schema": 1, **asdict(diagnosis)}
 
 
 def as_text(diagnosis: Diagnosis) -> str:

@@ -34,7 +34,7 @@ from statistics import median, stdev
 
 from perjoule.meters.part_time import part_time_uncertainty_j
 from perjoule.types import CounterLog, Edge, IdlePower, UpdatePeriod
-from perjoule.warnings import warning
+from perjoule.warnings import has_code, warning
 
 QUANTISATION_J = 0.002  # the counter counts whole mJ, and two values are subtracted
 LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, counters do not by more than this
@@ -131,7 +131,7 @@ def bracket(log: CounterLog) -> Bracketed:
         to fill in; the partial energy is then the energy counted until the failure. It is also None if the process
         was suspended in the window (W251).
     """
-    if log.lost is not None and log.lost.startswith("W251"):  # suspended: the counted energy is not that of the work
+    if log.lost is not None and has_code(log.lost, "W251"):  # suspended: the counted energy is not that of the work
         return Bracketed(energy_j=None, uncertainty_j=None, warnings=(log.lost,))
     looks = _looks(log)
     resets = [(one, other) for one, other in pairwise(looks) if other.energy_j < one.energy_j]
@@ -340,7 +340,7 @@ def _salvaged(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) ->
     is up to an update period old, so every transition adds a period at the highest power to the bound.
     """
     inside = [look for look in looks if look.t_s <= log.stopped_s]
-    if stuck_s is None and log.lost is not None and log.lost.startswith("W211"):  # the counter stopped after the window
+    if stuck_s is None and log.lost is not None and has_code(log.lost, "W211"):  # the counter stopped after the window
         stuck_s = next(look.t_s for look in inside if look.energy_j == inside[-1].energy_j)
     counted_j = 0.0
     holes: list[tuple[float, float]] = []
@@ -413,7 +413,7 @@ def _what_failed(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None)
     if stuck_s is not None:
         at = f"{stuck_s - log.started_s:.3f} s after the start"
         said.append(warning("W211", f"the counter stopped changing {at}"))
-    if log.lost is not None and not (log.lost.startswith("W211") and stuck_s is not None):
+    if log.lost is not None and not (has_code(log.lost, "W211") and stuck_s is not None):
         said.append(log.lost)
     return tuple(said)
 

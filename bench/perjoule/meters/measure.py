@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from perjoule.meters import open_meter
 from perjoule.meters.carbon import Carbon, carbon
 from perjoule.meters.conditions import totals
 from perjoule.text import provenance_words
-from perjoule.types import Boundary, DeviceEnergy, EnergyReading, Provenance
+from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, Provenance
 
 if TYPE_CHECKING:  # importing it at run time would load numpy
     from perjoule.protocols import EnergyMeter
@@ -35,6 +35,19 @@ if TYPE_CHECKING:  # importing it at run time would load numpy
 NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # as in shells
 ENERGY_UNKNOWN = MeterError.exit_code
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardEnergy:
+    """A `DeviceEnergy` without its log, which of an hour has a hundred thousand readings: only runs store it."""
+
+    device: str
+    energy_j: float | None
+    uncertainty_j: float | None
+    idle_power_w: float | None
+    power_ratio: float | None
+    conditions: Conditions | None
+    counter: None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +95,7 @@ class Measurement:
     peak_memory_bytes: int | None
     utilisation: float | None
     warnings: tuple[str, ...]
-    boards: tuple[DeviceEnergy, ...]
+    boards: tuple[BoardEnergy, ...]
     co2: Carbon | None
 
     @property
@@ -225,15 +238,14 @@ def _measurement(
         peak_memory_bytes=None if memory is None else int(memory),
         utilisation=whole["utilisation"],
         warnings=reading.warnings,
-        # the log of an hour has a hundred thousand readings; only run directories store it
-        boards=tuple(replace(board, counter=None) for board in reading.devices),
+        boards=tuple(map(_without_log, reading.devices)),
         co2=carbon(reading.energy_j or 0.0, co2_country or "") if known else None,
     )
 
 
-def as_json(measurement: Measurement) -> dict[str, Any]:
-    """Return the measurement as the JSON of `perjoule measure --json`."""
-    return {"schema": 1, **asdict(measurement)}
+def _without_log(board: DeviceEnergy) -> BoardEnergy:
+    names = [field.name for field in fields(BoardEnergy) if field.name != "counter"]
+    return BoardEnergy(**{name: getattr(board, name) for name in names})
 
 
 def as_text(measurement: Measurement) -> str:
@@ -267,7 +279,7 @@ def _joules(one: Measurement) -> str:
     return f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J ({one.uncertainty_j / one.energy_j:.1%})"
 
 
-def _conditions(board: DeviceEnergy) -> str:
+def _conditions(board: BoardEnergy) -> str:
     """Return the conditions of a board as text."""
     found = board.conditions
     parts = []

@@ -41,8 +41,8 @@ def read_prompt_set(source: PromptSource, *, where: str) -> tuple[tuple[Prompt, 
         SuiteError: If the source is unknown, unreadable, empty, different from the pinned file, or lacks a column.
     """
     located = locate(source, where)
-    found = [row for path, layout in located.files for row in read_rows(path, layout, where)]
-    prompts = clean(found, f"{where}: {located.name}")
+    rows = [row for path, layout in located.files for row in read_rows(path, layout, where)]
+    prompts = clean(rows, f"{where}: {located.name}")
     if source.split is not None:
         prompts = within(prompts, source.split)
         if not prompts:

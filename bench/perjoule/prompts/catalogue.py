@@ -83,15 +83,15 @@ class PromptSetRow:
 def prompt_sets() -> list[PromptSetRow]:
     """Return all sets known by name, without downloading anything."""
     shipped = [_shipped_row(name, *entry) for name, entry in sorted(shipped_files().items())]
-    return shipped + [_public_row(known) for _, known in sorted(public_sets().items())]
+    return shipped + [_public_row(public_set) for _, public_set in sorted(public_sets().items())]
 
 
 def shipped_files() -> dict[str, tuple[Path, str]]:
     """Return file and licence of every set in a package, by name."""
-    found: dict[str, tuple[Path, str]] = {}
+    files: dict[str, tuple[Path, str]] = {}
     for point in registry.registered("prompts").values():
-        found |= {name: (Path(file), _licence_of(point)) for name, file in point.load()().items()}
-    return found
+        files |= {name: (Path(file), _licence_of(point)) for name, file in point.load()().items()}
+    return files
 
 
 @cache
@@ -101,15 +101,15 @@ def public_sets() -> dict[str, PublicSet]:
     Raises:
         SuiteError: If a table cannot be read.
     """
-    found: dict[str, PublicSet] = {}
+    sets: dict[str, PublicSet] = {}
     for point in registry.registered("public_prompts").values():
         file = Path(point.load()())
         try:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
-            found |= {name: _public_set(name, entry) for name, entry in table.items()}
+            sets |= {name: _public_set(name, entry) for name, entry in table.items()}
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
             raise SuiteError(f"{file}: public prompt sets cannot be read: {type(error).__name__}: {error}") from error
-    return found
+    return sets
 
 
 def digest_of(files: dict[str, Path]) -> str:
@@ -156,17 +156,17 @@ def _shipped_row(name: str, file: Path, licence: str) -> PromptSetRow:
     )
 
 
-def _public_row(known: PublicSet) -> PromptSetRow:
-    files = {file.name: cached_file(file.url) for file in known.files}
+def _public_row(public_set: PublicSet) -> PromptSetRow:
+    files = {file.name: cached_file(file.url) for file in public_set.files}
     cached = all(path.is_file() for path in files.values())
-    pinned = all(file.sha256 for file in known.files)
+    pinned = all(file.sha256 for file in public_set.files)
     return PromptSetRow(
-        prompts=f"public:{known.name}",
-        count=known.count,
-        licence=known.licence,
-        commercial=known.commercial,
-        sha256=digest_of(files) if cached else known.files[0].sha256,
+        prompts=f"public:{public_set.name}",
+        count=public_set.count,
+        licence=public_set.licence,
+        commercial=public_set.commercial,
+        sha256=digest_of(files) if cached else public_set.files[0].sha256,
         pinned=pinned,
         cached=cached,
-        title=known.title,
+        title=public_set.title,
     )

@@ -21,18 +21,18 @@ _MOST_CHARACTERS = 60
 
 def remarks(findings: PromptFindings, count: int) -> tuple[str, ...]:
     """Return coded warnings for a trial of `count` prompts."""
-    said = []
+    warnings = []
     for encoder, limit, negative in dict.fromkeys((cut.encoder, cut.limit, cut.negative) for cut in findings.cuts):
         cut = {c.prompt for c in findings.cuts if (c.encoder, c.negative) == (encoder, negative)}
         what = "the negative prompt" if negative else f"{len(cut)} of {count} prompts"
         verb = "is" if negative or len(cut) == 1 else "are"
-        said.append(warning("W271", f"{what} {verb} cut after {limit} tokens ({encoder})"))
+        warnings.append(warning("W271", f"{what} {verb} cut after {limit} tokens ({encoder})"))
     if findings.negative_prompt_ignored:
-        said.append(warning("W272", "the negative prompt has no effect, because guidance is off"))
-    return tuple(said)
+        warnings.append(warning("W272", "the negative prompt has no effect, because guidance is off"))
+    return tuple(warnings)
 
 
-def record_of(found: Mapping[str, PromptFindings], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+def record_of(findings_of: Mapping[str, PromptFindings], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """Return the findings by variant as plain values; variants with none are left out."""
     ids = {prompt.text: prompt.prompt_id for prompt in prompts}
     return [
@@ -52,7 +52,7 @@ def record_of(found: Mapping[str, PromptFindings], prompts: Sequence[Prompt]) ->
             ],
             "negative_prompt_ignored": findings.negative_prompt_ignored,
         }
-        for variant, findings in found.items()
+        for variant, findings in findings_of.items()
         if findings.cuts or findings.negative_prompt_ignored
     ]
 
@@ -65,16 +65,16 @@ def sentences(record: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     groups: dict[tuple[Any, ...], list[str]] = {}
     for row in record:
         for encoder, limit, negative in dict.fromkeys((c["encoder"], c["limit"], c["negative"]) for c in row["cuts"]):
-            some = [c for c in row["cuts"] if (c["encoder"], c["negative"]) == (encoder, negative)]
-            said = tuple((c["prompt_id"], c["tokens"], c["lost"]) for c in some)
-            groups.setdefault((encoder, limit, negative, row["prompts"], said), []).append(row["variant"])
-    for (encoder, limit, negative, count, said), variants in groups.items():
+            cut_entries = [c for c in row["cuts"] if (c["encoder"], c["negative"]) == (encoder, negative)]
+            cuts = tuple((c["prompt_id"], c["tokens"], c["lost"]) for c in cut_entries)
+            groups.setdefault((encoder, limit, negative, row["prompts"], cuts), []).append(row["variant"])
+    for (encoder, limit, negative, count, cuts), variants in groups.items():
         named = "; ".join(
-            f"{i or 'it'} ({tokens} tokens) loses {_short(lost)!r}" for i, tokens, lost in said[:_MOST_NAMED]
+            f"{i or 'it'} ({tokens} tokens) loses {_short(lost)!r}" for i, tokens, lost in cuts[:_MOST_NAMED]
         )
-        more = f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
-        what = "the negative prompt" if negative else f"{len(said)} of {count} prompts"
-        verb = "is" if negative or len(said) == 1 else "are"
+        more = f"; and {len(cuts) - _MOST_NAMED} more" if len(cuts) > _MOST_NAMED else ""
+        what = "the negative prompt" if negative else f"{len(cuts)} of {count} prompts"
+        verb = "is" if negative or len(cuts) == 1 else "are"
         yield warning(
             "W271", f"{what} {verb} cut after {limit} tokens ({encoder} of {', '.join(variants)}): {named}{more}"
         )

@@ -115,29 +115,29 @@ def choose_files(names: Iterable[str], configs: Any, split: str | None, head: st
 
 def _declared(configs: Any, tables: list[str]) -> dict[str, list[str]]:
     """Return the files of each split according to the card."""
-    listed = [config for config in configs or () if isinstance(config, dict) and config.get("data_files")]
-    if not listed:
+    with_files = [config for config in configs or () if isinstance(config, dict) and config.get("data_files")]
+    if not with_files:
         return {}
-    chosen = next((config for config in listed if config.get("default")), listed[0])
+    chosen = next((config for config in with_files if config.get("default")), with_files[0])
     entries = chosen["data_files"]
     if isinstance(entries, str):
         entries = [{"split": "train", "path": entries}]
-    found: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     for entry in entries:
         if isinstance(entry, dict):
             paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            found[str(entry.get("split", "train"))] = [n for n in tables if any(fnmatch(n, path) for path in paths)]
-    return {split: names for split, names in found.items() if names}
+            splits[str(entry.get("split", "train"))] = [n for n in tables if any(fnmatch(n, path) for path in paths)]
+    return {split: names for split, names in splits.items() if names}
 
 
 def _guessed(tables: list[str]) -> dict[str, list[str]]:
     """Return the files of each split by words in their names; as on the hub, files without such a word are `train`."""
-    found: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     for name in tables:
         words = set(re.split(r"[^a-z0-9]+", name.lower()))
         split = next((split for split, usual in _USUAL_SPLITS.items() if words & set(usual)), "train")
-        found.setdefault(split, []).append(name)
-    return found
+        splits.setdefault(split, []).append(name)
+    return splits
 
 
 def _card(file: Path) -> dict[str, Any]:
@@ -145,5 +145,5 @@ def _card(file: Path) -> dict[str, Any]:
 
     if not file.is_file():
         return {}
-    found: dict[str, Any] = DatasetCard.load(file).data.to_dict()
-    return found
+    data: dict[str, Any] = DatasetCard.load(file).data.to_dict()
+    return data

@@ -88,31 +88,31 @@ def locate(source: PromptSource, where: str) -> Located:
 
 
 def _shipped(name: str, where: str) -> tuple[dict[str, Path], str, bool | None, tuple[str, ...]]:
-    known = shipped_files()
-    file, licence = known.get(name.removeprefix(BUILTIN), (None, ""))
+    files = shipped_files()
+    file, licence = files.get(name.removeprefix(BUILTIN), (None, ""))
     if file is None:
-        named = ", ".join(f"{BUILTIN}{n}" for n in sorted(known))
+        named = ", ".join(f"{BUILTIN}{n}" for n in sorted(files))
         raise SuiteError(f"{where} = {name!r}: unknown prompt set; known: {named}")
     return {file.name: file}, licence, allows_commerce(licence), (file.name,)
 
 
 def _public(source: PromptSource, where: str) -> Located:
-    known = public_sets().get(source.source.removeprefix(PUBLIC))
-    if known is None:
+    public_set = public_sets().get(source.source.removeprefix(PUBLIC))
+    if public_set is None:
         named = ", ".join(f"{PUBLIC}{n}" for n in sorted(public_sets()))
         raise SuiteError(f"{where} = {source.source!r}: unknown prompt set; known: {named}")
-    own = Layout(column=source.column, category=source.category, challenge=source.challenge)
-    if own != Layout():
+    layout = Layout(column=source.column, category=source.category, challenge=source.challenge)
+    if layout != Layout():
         raise SuiteError(f"{where} = {source.source!r}: a public set has fixed columns: remove those keys")
-    fetched = [(file, fetch_file(file.url, sha256=file.sha256, where=where)) for file in known.files]
+    fetched = [(file, fetch_file(file.url, sha256=file.sha256, where=where)) for file in public_set.files]
     located = _checked(
         source,
         where,
         {file.name: path for file, path in fetched},
-        known.licence,
-        known.commercial,
-        tuple(file.url for file in known.files),
-        fixed=all(file.sha256 for file in known.files),
+        public_set.licence,
+        public_set.commercial,
+        tuple(file.url for file in public_set.files),
+        fixed=all(file.sha256 for file in public_set.files),
     )
     files = tuple((path, file.layout) for file, path in fetched)
     return Located(name=located.name, files=files, origin=located.origin)

@@ -14,7 +14,7 @@ from typing import Any
 
 from perjoule.errors import SuiteError
 from perjoule.files import decode_text
-from perjoule.prompts.sampling import Row
+from perjoule.prompts.sampling import PromptRow
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 _CATEGORY, _CHALLENGE = "category", "challenge"
@@ -39,7 +39,7 @@ class Layout:
     member: str = ""
 
 
-def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
+def read_rows(path: Path, layout: Layout, where: str) -> list[PromptRow]:
     """Return all rows of a file, in the format of its suffix; an unknown suffix means text with one prompt per line.
 
     Raises:
@@ -60,7 +60,7 @@ def read_rows(path: Path, layout: Layout, where: str) -> list[Row]:
         case _:
             lines = text.split("\n")
             return [
-                Row(text=line, category=layout.fixed_category, place=f"line {number} of {name}")
+                PromptRow(text=line, category=layout.fixed_category, place=f"line {number} of {name}")
                 for number, line in enumerate(lines, 1)
             ]
     return _from_records(records, layout, name, head)
@@ -80,27 +80,27 @@ def _text(path: Path, member: str, head: str) -> str:
 
 
 def _json_lines(text: str, head: str) -> list[Any]:
-    found = []
+    records = []
     # not splitlines, which also splits at U+2028 and others that JSON strings may contain
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise SuiteError(f"{head} is not JSON lines: line {number}: {error}") from error
-    return found
+    return records
 
 
 def _json_records(text: str, layout: Layout, head: str) -> list[Any]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{head} is not JSON: {error}") from error
-    if isinstance(found, dict) and isinstance(found.get("annotations"), list):
-        return _one_caption_each(found["annotations"], head)
-    if isinstance(found, list):
-        return [{layout.column: entry} if isinstance(entry, str) else entry for entry in found]
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        return _one_caption_each(content["annotations"], head)
+    if isinstance(content, list):
+        return [{layout.column: entry} if isinstance(entry, str) else entry for entry in content]
     raise SuiteError(f"{head}: must be a list of texts or objects, or COCO's captions")
 
 
@@ -133,17 +133,17 @@ def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
     wanted = {column.lower() for column in (layout.column, layout.category, layout.challenge)}
     try:
         names = list(pl.read_parquet_schema(path))
-        kept = [name for name in names if name.lower() in wanted]
-        if layout.column.lower() not in map(str.lower, kept):
+        columns = [name for name in names if name.lower() in wanted]
+        if layout.column.lower() not in map(str.lower, columns):
             raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
-        return pl.read_parquet(path, columns=kept).iter_rows(named=True)
+        return pl.read_parquet(path, columns=columns).iter_rows(named=True)
     # polars panics, which is not an Exception, on some damaged bytes
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 
 
-def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) -> list[Row]:
-    found = []
+def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) -> list[PromptRow]:
+    rows = []
     for number, record in enumerate(records, 1):
         place = f"row {number} of {name}"
         if not isinstance(record, dict):
@@ -156,15 +156,15 @@ def _from_records(records: Iterable[Any], layout: Layout, name: str, head: str) 
             lowered.get(column.lower()) if column == usual else _value(lowered, column, record, f"{head}, {place}")
             for column, usual in ((layout.category, _CATEGORY), (layout.challenge, _CHALLENGE))
         )
-        found.append(
-            Row(
+        rows.append(
+            PromptRow(
                 text=text,
                 category=layout.fixed_category or str(category or ""),
                 challenge=str(challenge or ""),
                 place=place,
             )
         )
-    return found
+    return rows
 
 
 def _value(lowered: Mapping[str, Any], column: str, record: Mapping[str, Any], head: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perjoule.errors import SuiteError
+from perjoule.files import whole_characters
 from perjoule.types import Prompt
 
 Part = Literal["dev", "test"]
@@ -17,7 +18,7 @@ _MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class PromptRow:
     """A prompt as written in a file. place: its location for messages, e.g. `row 3 of p.tsv`."""
 
     text: str
@@ -37,26 +38,26 @@ def part_of(text: str) -> Part:
     return "dev" if hashlib.sha256(f"perjoule split\0{text}".encode()).digest()[0] % 2 else "test"
 
 
-def clean(rows: Iterable[Row], where: str) -> list[Prompt]:
+def clean(rows: Iterable[PromptRow], where: str) -> list[Prompt]:
     """Return distinct prompts in order; empty ones are left out, and the first of equal ones is used.
 
     Raises:
         SuiteError: If a prompt is invalid (the message names its place), or none is left.
     """
-    found: dict[str, Prompt] = {}
+    prompts: dict[str, Prompt] = {}
     for row in rows:
         text = row.text.strip()
-        if not text or text in found:
+        if not text or text in prompts:
             continue
-        fault = _fault(text)
-        if fault:
-            raise SuiteError(f"{where}: {row.place}: {fault}")
-        found[text] = Prompt(
+        problem = _problem(text)
+        if problem:
+            raise SuiteError(f"{where}: {row.place}: {problem}")
+        prompts[text] = Prompt(
             prompt_id=prompt_id(text), text=text, category=row.category.strip(), challenge=row.challenge.strip()
         )
-    if not found:
+    if not prompts:
         raise SuiteError(f"{where} contains no prompt: write one per line")
-    return list(found.values())
+    return list(prompts.values())
 
 
 def within(prompts: Iterable[Prompt], part: Part) -> list[Prompt]:
@@ -89,13 +90,14 @@ def _in_turns(groups: Sequence[Sequence[Prompt]]) -> list[Prompt]:
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
 
 
-def _fault(text: str) -> str | None:
+def _problem(text: str) -> str | None:
+    """Return why a text cannot be a prompt, or None."""
     if len(text) > _MAX_CHARACTERS:
-        return f"a prompt of {len(text):,} characters: at most {_MAX_CHARACTERS:,}"
+        return f"the prompt has {len(text):,} characters: at most {_MAX_CHARACTERS:,} are allowed"
     if "\0" in text:
         return f"a NUL character in {text[:60]!r}: remove it"
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"half a surrogate pair in {text[:60]!r}: it cannot be written as UTF-8"
+        whole_characters(text)
+    except ValueError as error:
+        return f"{error} in {text[:60]!r}: it cannot be written as UTF-8"
     return None

@@ -44,12 +44,12 @@ class Rounds:
 
     def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments of the next round."""
-        made = self.setup() if self.setup is not None else None
-        if not made:
+        arguments = self.setup() if self.setup is not None else None
+        if not arguments:
             return self.args, self.kwargs
         if self.args or self.kwargs:
             raise TypeError("energy_benchmark.pedantic: args and kwargs are given, but setup returns arguments too")
-        args, kwargs = made
+        args, kwargs = arguments
         return args, kwargs
 
 
@@ -103,8 +103,8 @@ class EnergyBenchmark:
             kwargs: Its keyword arguments.
             setup: Called before each window; may return `(args, kwargs)` for it.
             teardown: Called after each window with the arguments of that round.
-            rounds: Number of windows; `--energy-rounds` by default. A gate needs at least two, to estimate the scatter.
-            warmup_rounds: Rounds before the first window, unmetered.
+            rounds: Number of windows; `--energy-rounds` by default. A gate needs at least two.
+            warmup_rounds: Rounds before the first window, not measured.
             iterations: Calls inside each window; a window shorter than the meter's refresh has a wide bound.
         """
         for name, value, least in (
@@ -134,8 +134,8 @@ class EnergyBenchmark:
     @property
     def extra_info(self) -> dict[str, Any]:
         """Extra information for pytest-benchmark's JSON, if pytest-benchmark is loaded."""
-        found = getattr(self._benchmark, "extra_info", None)
-        return found if isinstance(found, dict) else self._extra_info
+        info = getattr(self._benchmark, "extra_info", None)
+        return info if isinstance(info, dict) else self._extra_info
 
     def _measure(self, plan: Rounds, finish: Finisher) -> Any:
         if self.measured is not None:
@@ -225,7 +225,7 @@ class EnergyBenchmark:
         return result, readings[: plan.count]  # --benchmark-cprofile adds a round under the profiler
 
     def _hand_over(self, plan: Rounds, finish: Finisher) -> None:
-        """Let a benchmark fixture that cannot use our seconds do its own measurement, unmetered."""
+        """Let a benchmark fixture that cannot use our seconds do its own measurement, outside all windows."""
         benchmark = self._benchmark
         if issubclass(type(benchmark), _benchmark_class()):
             benchmark(lambda: None)  # disabled: this only avoids its warning about unused fixtures
@@ -270,8 +270,8 @@ def _benchmark_class() -> type:
         from pytest_benchmark.fixture import BenchmarkFixture
     except ImportError:
         return type("NotInstalled", (), {})
-    found: type = BenchmarkFixture
-    return found
+    fixture_class: type = BenchmarkFixture
+    return fixture_class
 
 
 def _synchronize() -> None:

@@ -43,10 +43,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--energy-save", metavar="NAME", help="Save the joules of this session as a baseline.")
     add("--energy-baseline", metavar="NAME", help="Compare with a baseline saved by --energy-save.")
     add("--energy-gate", action="store_true", default=False, help="Fail tests that exceed the baseline.")
-    add("--energy-margin", default="5%", metavar="SHARE", help="Tolerable extra energy (default 5%%).")
+    add("--energy-margin", default="5%", metavar="SHARE", help="Largest tolerable increase in energy (default 5%%).")
     add(
         "--energy-session-sd", default="3%", metavar="SHARE",
-        help="Scatter of ln E between sessions (default 3%%, an assumption; measure yours with A/A sessions).",
+        help="Standard deviation of ln E between sessions (default 3%%, assumed; measure yours with A/A sessions).",
     )  # fmt: skip
     add(
         "--energy-max-joules", type=float, metavar="J",
@@ -90,25 +90,25 @@ def pytest_configure(config: pytest.Config) -> None:
     # known only now, because `-p no:benchmark` disables pytest-benchmark
     fixtures = _NextToSeconds() if config.pluginmanager.hasplugin("benchmark") else _JoulesOnly()
     config.pluginmanager.register(fixtures, "perjoule-fixtures")
-    asked = _option(config)
+    option_name = _option(config)
     if not config.getoption(_ENABLED):
         names = ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report", "--energy-max-joules")
         for option in names:
             if config.getoption(option) not in (None, False):
-                raise pytest.UsageError(f"{option} needs {asked}, without which energy tests do not run")
+                raise pytest.UsageError(f"{option} needs {option_name}, without which energy tests do not run")
         return
     workers = getattr(config.option, "numprocesses", None)
     if workers or hasattr(config, "workerinput") or getattr(config.option, "dist", "no") not in ("no", None):
         raise pytest.UsageError(
-            f"{asked} cannot run under xdist, because joules include tests that run at the same time. Remove -n"
+            f"{option_name} cannot run under xdist, because joules include tests that run at the same time. Remove -n"
         )
     if config.getoption("--energy-gate") and not config.getoption("--energy-baseline"):
         raise pytest.UsageError("--energy-gate needs --energy-baseline NAME to compare with")
-    most = config.getoption("--energy-max-joules")
-    if most is not None and not 0 < most < float("inf"):
-        raise pytest.UsageError(f"--energy-max-joules {most:g}: must be a positive number of joules")
+    max_joules = config.getoption("--energy-max-joules")
+    if max_joules is not None and not 0 < max_joules < float("inf"):
+        raise pytest.UsageError(f"--energy-max-joules {max_joules:g}: must be a positive number of joules")
     if config.getoption("--energy-rounds") < 2:
-        raise pytest.UsageError("--energy-rounds: must be 2 or more, to estimate the scatter")
+        raise pytest.UsageError("--energy-rounds: must be 2 or more, to estimate the variation")
     window_s = config.getoption("--energy-window")
     if not 0 <= window_s < float("inf"):
         raise pytest.UsageError(f"--energy-window {window_s:g}: must be 0 or more seconds")
@@ -195,14 +195,14 @@ def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
 
 def session_of(config: pytest.Config) -> EnergySession:
     """Return the records of this session, created when the first test measures energy."""
-    found = config.stash.get(_SESSION, None)
-    if found is None:
+    session = config.stash.get(_SESSION, None)
+    if session is None:
         from perjoule.pytest_energy.session import EnergySession
 
-        found = config.stash[_SESSION] = EnergySession.open(config)
+        session = config.stash[_SESSION] = EnergySession.open(config)
         left_out: set[str] = config.stash.setdefault(_DESELECTED, set())
-        found.deselected |= left_out
-    return found
+        session.deselected |= left_out
+    return session
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -213,8 +213,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     """
     config = session.config
     if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
-        asked = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
-        if asked or config.stash.get(_SESSION, None) is not None:
+        requested = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
+        if requested or config.stash.get(_SESSION, None) is not None:
             complete = session_of(config).finish(exitstatus)
             if not complete and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                 # pytest's codes 2 to 5 have other meanings: a test without a verdict counts as failed
@@ -224,9 +224,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table with joules."""
-    found = config.stash.get(_SESSION, None)
-    if found is not None:
-        found.print_summary(terminalreporter)
+    session = config.stash.get(_SESSION, None)
+    if session is not None:
+        session.print_summary(terminalreporter)
 
 
 def _is_energy(item: pytest.Item) -> bool:

@@ -82,14 +82,14 @@ class Judgement:
 
 
 def judge(now: Measured, before: Measured, margin: float, session_sd: float, alpha: float = 0.05) -> Judgement:
-    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E and the session scatter."""
-    for name, one, other in (
+    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E, with `session_sd` added."""
+    for name, expected, actual in (
         ("boundary", before.boundary, now.boundary),
         ("provenance", before.provenance, now.provenance),
         ("the call", before.call, now.call),
     ):
-        if one != other:
-            return Judgement(outcome="invalid", reason=f"{name} differs: baseline {one!r}, now {other!r}")
+        if expected != actual:
+            return Judgement(outcome="invalid", reason=f"{name} differs: baseline {expected!r}, now {actual!r}")
     if len(now.known) < 2 or len(before.known) < 2 or len(now.known) < len(now.energy_j):
         why = "; ".join(now.warnings[:2]) or "windows without joules"
         return Judgement(outcome="invalid", reason=f"{len(now.known)} of {len(now.energy_j)} rounds have joules: {why}")

@@ -18,6 +18,7 @@ from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
 from perjoule.text import is_name, provenance_note
+from perjoule.warnings import has_code
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
@@ -103,14 +104,14 @@ class EnergySession:
         before = self.baseline.get(measured.nodeid)
         differing = [k for k in self.system if self.baseline_system.get(k) != self.system[k]]
         if before is None:
-            found = Judgement(outcome="new", reason=f"not in baseline {self.baseline_name!r}")
+            judgement = Judgement(outcome="new", reason=f"not in baseline {self.baseline_name!r}")
         elif differing:
             texts = [f"{k}: baseline {self.baseline_system.get(k)!r}, now {self.system[k]!r}" for k in differing]
-            found = Judgement(outcome="invalid", reason=f"incomparable: {'; '.join(texts)}")
+            judgement = Judgement(outcome="invalid", reason=f"incomparable: {'; '.join(texts)}")
         else:
-            found = judge(measured, before, self.margin, self.session_sd)
-        self.judged[measured.nodeid] = found
-        return found
+            judgement = judge(measured, before, self.margin, self.session_sd)
+        self.judged[measured.nodeid] = judgement
+        return judgement
 
     @property
     def over_budget(self) -> str | None:
@@ -143,14 +144,14 @@ class EnergySession:
         if rows:
             widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
             for row in rows:
-                terminal.write_line("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+                terminal.write_line("  ".join(column.ljust(w) for column, w in zip(row, widths, strict=True)).rstrip())
         else:
             terminal.write_line("no energy test ran")
         note = provenance_note(m.provenance for m in self.measured.values())
         if note:
             terminal.write_line(f"{note[0].upper()}{note[1:]}: {self._method()}")
-        for said in self._disturbances():
-            terminal.write_line(f"WARNING {said}")
+        for disturbance in self._disturbances():
+            terminal.write_line(f"WARNING {disturbance}")
         for nodeid in self.missing:
             terminal.write_line(f"ERROR {nodeid}: in baseline {self.baseline_name!r}, but did not run; was it renamed?")
         if self.gating and not self.measured:
@@ -171,10 +172,10 @@ class EnergySession:
         """Return the first sentence of each code about missing or disturbed joules, with its number of tests."""
         lines = []
         for code in _DISTURBING:
-            said = [next((w for w in m.warnings if w.startswith(code)), None) for m in self.measured.values()]
-            known = [sentence for sentence in said if sentence is not None]
-            if known:
-                lines.append(f"{known[0]} ({len(known)} of {len(said)} tests)")
+            sentences = [next((w for w in m.warnings if has_code(w, code)), None) for m in self.measured.values()]
+            disturbed = [sentence for sentence in sentences if sentence is not None]
+            if disturbed:
+                lines.append(f"{disturbed[0]} ({len(disturbed)} of {len(sentences)} tests)")
         return lines
 
     def _method(self) -> str:
@@ -249,11 +250,11 @@ class EnergySession:
         rows = self._rows() or [["no energy test ran"]]
         missing = [f"missing: {nodeid}" for nodeid in self.missing]
         if suffix == ".md":
-            lines = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+            lines = [[column.replace("|", "\\|").replace("<", "&lt;") for column in row] for row in rows]
             head, *body = ["| " + " | ".join(row) + " |" for row in lines]
             return "\n".join([head, "|" + "---|" * len(rows[0]), *body, "", *missing]) + "\n"
-        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-        body_html = "".join(f"<tr>{row}</tr>\n" for row in cells) + "".join(
+        columns = ["".join(f"<td>{html.escape(column)}</td>" for column in row) for row in rows]
+        body_html = "".join(f"<tr>{row}</tr>\n" for row in columns) + "".join(
             f"<tr><td>{html.escape(m)}</td></tr>\n" for m in missing
         )
         return (
@@ -269,7 +270,7 @@ class EnergySession:
         head = ["test", "J/call", "± meter", "scatter", "s/call", "W", "rounds", "energy is"]
         rows = [head + (["change", "verdict"] if judged else [])]
         for nodeid, m in self.measured.items():
-            rows.append([*_cells(nodeid, m), *(_verdict(self.judged.get(nodeid)) if judged else [])])
+            rows.append([*_columns(nodeid, m), *(_verdict(self.judged.get(nodeid)) if judged else [])])
         return rows
 
 
@@ -292,7 +293,7 @@ def _write(path: Path, content: dict[str, Any] | str) -> None:
         write_json(path, content)
 
 
-def _cells(nodeid: str, m: Measured) -> list[str]:
+def _columns(nodeid: str, m: Measured) -> list[str]:
     mean = m.mean_j
     seconds = sum(m.duration_s) / len(m.duration_s)
     if mean is None:

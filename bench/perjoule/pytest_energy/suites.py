@@ -94,16 +94,16 @@ def _test_of(path: Path, cell_id: str) -> Callable[..., None]:
 
 def _open(config: pytest.Config, path: Path) -> OpenSuite:
     """Return the suite of a file. Only one is kept, because two large pipelines rarely fit into memory."""
-    kept = config.stash.get(_OPEN, None)
-    if kept is not None and kept.path == path:
-        return kept
+    open_suite = config.stash.get(_OPEN, None)
+    if open_suite is not None and open_suite.path == path:
+        return open_suite
     from perjoule.running.device import generators_of
     from perjoule.running.prepared import with_prompts
     from perjoule.suite.reading import load_suite
     from perjoule.suite.schedule import make_plan
 
-    if kept is not None:
-        del config.stash[_OPEN], kept  # release memory before the next weights are read
+    if open_suite is not None:
+        del config.stash[_OPEN], open_suite  # release memory before the next weights are read
     suite, prompts, _ = with_prompts(load_suite(path), path)
     plan = make_plan(suite, prompts)
     first: dict[str, Assignment] = {}

@@ -79,9 +79,9 @@ class RPrecision(ClipMetric):
             )
 
         def judge(batch: range) -> Sequence[Outcome]:
-            seen = encoder.images([images.images(i) for i in batch])
+            vectors = encoder.images([images.images(i) for i in batch])
             return [
-                _ranks_first(v, images.prompts[i].text, chosen, vector_of) for v, i in zip(seen, batch, strict=True)
+                _ranks_first(v, images.prompts[i].text, chosen, vector_of) for v, i in zip(vectors, batch, strict=True)
             ]
 
         return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)

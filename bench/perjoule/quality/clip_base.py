@@ -101,9 +101,9 @@ class ClipMetric:
         vector_of = encode_texts(encoder, [p.text for p in images.prompts])
 
         def judge(batch: range) -> Sequence[Outcome]:
-            seen = encoder.images([images.images(i) for i in batch])
+            vectors = encoder.images([images.images(i) for i in batch])
             prompts = [images.prompts[i].text for i in batch]
-            return [factor * cosine(v, vector_of[t]) if t else EMPTY for v, t in zip(seen, prompts, strict=True)]
+            return [factor * cosine(v, vector_of[t]) if t else EMPTY for v, t in zip(vectors, prompts, strict=True)]
 
         return score_in_batches(images, self.name, self.options.batch_size, judge, on_progress)
 

@@ -97,8 +97,8 @@ class ClipEncoder:
         if self._processor is not None:
             # copies, because images decoded by Pillow are read-only, which torch warns about
             copies = [np.array(picture) for picture in pictures]
-            found = self._processor(images=copies, return_tensors="pt", input_data_format="channels_last")
-            pixels = found["pixel_values"]
+            inputs = self._processor(images=copies, return_tensors="pt", input_data_format="channels_last")
+            pixels = inputs["pixel_values"]
         else:
             pixels = torch.cat([_resized(picture, self._side) for picture in pictures])
         with torch.inference_mode():

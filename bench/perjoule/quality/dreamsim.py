@@ -148,19 +148,19 @@ class DreamSim:
         names += [f"{self._checkpoint.adapter}/{file}" for file in ("adapter_config.json", "adapter_model.safetensors")]
         if self._options.folder is not None:
             folder = at_home(self._options.folder)
-            found = {name: folder / name for name in names}
+            files = {name: folder / name for name in names}
         else:
             url = _RELEASE.format(self._options.variant)
             folder = _unpacked(fetch_weights(url, sha256=None, licence=LICENCE, metric="dsim"), names)
-            found = {name: folder / name for name in names}
-            if _DINO_FILE in found:
-                found[_DINO_FILE] = fetch_weights(_DINO, sha256=None, licence=LICENCE, metric="dsim")
-        missing = [name for name, file in found.items() if not file.is_file()]
+            files = {name: folder / name for name in names}
+            if _DINO_FILE in files:
+                files[_DINO_FILE] = fetch_weights(_DINO, sha256=None, licence=LICENCE, metric="dsim")
+        missing = [name for name, file in files.items() if not file.is_file()]
         if missing:
             raise UsageError(
                 f"metric dsim: {folder} is not a checkpoint of {self._options.variant}: {missing[0]} is missing"
             )
-        return found
+        return files
 
 
 class Embedder:
@@ -178,8 +178,10 @@ class Embedder:
         pixels = torch.from_numpy(np.stack([_squashed(picture) for picture in pictures]))
         pixels = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            found = [model((pixels - _column(mean)) / _column(std)) for model, (mean, std) in self._branches_on(pixels)]
-        vectors: NDArray[np.float64] = torch.cat(found, dim=1).double().cpu().numpy()
+            features = [
+                model((pixels - _column(mean)) / _column(std)) for model, (mean, std) in self._branches_on(pixels)
+            ]
+        vectors: NDArray[np.float64] = torch.cat(features, dim=1).double().cpu().numpy()
         vectors -= vectors.mean(axis=1, keepdims=True)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
@@ -204,11 +206,11 @@ def with_lora(state: dict[str, Tensor], adapter: dict[str, Tensor], branch: int,
     changed = dict(state)
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in adapter.items():
-        found = _LORA.search(name)
-        if found is None:
+        match = _LORA.search(name)
+        if match is None:
             raise KeyError(f"{name} is not an update of a transformer's weight")
-        if int(found[1]) == branch:
-            parts.setdefault(found[2], {})[found[3]] = tensor.float()
+        if int(match[1]) == branch:
+            parts.setdefault(match[2], {})[match[3]] = tensor.float()
     if not parts:
         raise KeyError(f"the adapter contains no update for transformer {branch}")
     for name, part in parts.items():
@@ -226,9 +228,9 @@ def _load(variant: str, files: tuple[tuple[str, Path], ...], device: str) -> Emb
     branches = []
     for number, branch in enumerate(checkpoint.branches):
         file = named[branch.file]
-        found = load_tensors(file, "dsim")
+        tensors = load_tensors(file, "dsim")
         try:
-            state = with_lora(found.get("state_dict", found), adapter, number, config["lora_alpha"] / config["r"])
+            state = with_lora(tensors.get("state_dict", tensors), adapter, number, config["lora_alpha"] / config["r"])
             branches.append((VisionTransformer(state, _kind(branch.family)), branch.family))
         except (KeyError, RuntimeError) as error:
             raise UsageError(f"metric dsim: {file}: not weights of DreamSim's {branch.family}: {error}") from error

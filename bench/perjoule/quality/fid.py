@@ -174,10 +174,10 @@ def reference_files(reference: str) -> list[Path]:
     path = at_home(reference)
     if path.is_file() and path.suffix == ".npz":
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES) if path.is_dir() else []
-    if len(found) < _FEWEST:
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES) if path.is_dir() else []
+    if len(files) < _FEWEST:
         raise UsageError(f"metric fid: option reference = {reference!r}: neither an .npz file nor a folder with images")
-    return found
+    return files
 
 
 def _notes(count: int, reference_count: int | None) -> Iterator[str]:
@@ -210,9 +210,9 @@ def _moments(
 
 def _extracted(extractor: Any, batch: list[Images]) -> NDArray[np.float64]:
     """Return features of a batch, in halves if it does not fit into memory."""
-    found: NDArray[np.float64] | None = within_memory(lambda: extractor(list(batch)))
-    if found is not None:
-        return found
+    features: NDArray[np.float64] | None = within_memory(lambda: extractor(list(batch)))
+    if features is not None:
+        return features
     if len(batch) == 1:
         raise MemoryError("out of memory even for a single image")
     middle = len(batch) // 2
@@ -224,8 +224,8 @@ def _reference(reference: str, extractor: Any, batch_size: int) -> Gaussian:
     files = reference_files(reference)
     if files[0].suffix == ".npz":
         try:
-            with np.load(files[0]) as found:  # no pickles by default
-                mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
+            with np.load(files[0]) as moments:  # no pickles by default
+                mean, covariance = moments["mu"].astype(np.float64), moments["sigma"].astype(np.float64)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(f"metric fid: {files[0]} does not contain mu and sigma: {first_line(error)}") from error
         return gaussian_from(mean, covariance)
@@ -247,8 +247,8 @@ def _extractor(weights: Path, device: str) -> Callable[[list[Images]], NDArray[n
     def extract(pictures: list[Images]) -> NDArray[np.float64]:
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)
         with torch.inference_mode():
-            found: NDArray[np.float64] = network(pixels)[0].double().cpu().numpy()
-        return found
+            features: NDArray[np.float64] = network(pixels)[0].double().cpu().numpy()
+        return features
 
     return extract
 

@@ -105,8 +105,8 @@ class Lpips:
 
         def distances(pairs: list[Pair]) -> list[float]:
             with torch.inference_mode():
-                found = model(tensor([p[0] for p in pairs]), tensor([p[1] for p in pairs]))
-            return [float(value) for value in found.flatten().cpu()]
+                values = model(tensor([p[0] for p in pairs]), tensor([p[1] for p in pairs]))
+            return [float(value) for value in values.flatten().cpu()]
 
         def judge(batch: range) -> Sequence[Outcome]:
             return compare(images, batch, 0.0, distances, smallest_px=_SMALLEST_SIDE_PX)

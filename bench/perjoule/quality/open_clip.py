@@ -49,13 +49,13 @@ def load_open_clip(folder: Path, weights: Path) -> Any:
     from transformers import CLIPConfig, CLIPModel
 
     model: Any = CLIPModel(CLIPConfig.from_pretrained(folder))
-    found = load_tensors(weights, "CLIP")
-    state = to_transformers(found.get("state_dict", found), weights)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if "position_ids" not in name}
-    for name in sorted({*state, *wanted}):
-        here, there = tuple(state[name].shape) if name in state else None, wanted.get(name)
-        if here != there:
-            raise UsageError(f"{weights}: these weights do not fit {folder}: {name} is {here}, must be {there}")
+    tensors = load_tensors(weights, "CLIP")
+    state = to_transformers(tensors.get("state_dict", tensors), weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if "position_ids" not in name}
+    for name in sorted({*state, *shapes}):
+        shape, expected = tuple(state[name].shape) if name in state else None, shapes.get(name)
+        if shape != expected:
+            raise UsageError(f"{weights}: these weights do not fit {folder}: {name} is {shape}, must be {expected}")
     model.load_state_dict(state, strict=False)
     return model.float()
 
@@ -66,20 +66,20 @@ def to_transformers(state: Mapping[str, Any], where: object = "checkpoint") -> d
     Raises:
         UsageError: If a name is not one of OpenCLIP's.
     """
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for name, tensor in state.items():
         name = name.removeprefix("module.")
         block = _BLOCK.fullmatch(name)
         if name in _PLAIN:
-            found[_PLAIN[name]] = tensor
+            renamed[_PLAIN[name]] = tensor
         elif name in _TURNED:
-            found[_TURNED[name]] = tensor.T.contiguous()
+            renamed[_TURNED[name]] = tensor.T.contiguous()
         elif block is not None:
             tower = "vision_model" if block[1] else "text_model"
-            found |= _in_block(f"{tower}.encoder.layers.{block[2]}", block[3], tensor, where)
+            renamed |= _in_block(f"{tower}.encoder.layers.{block[2]}", block[3], tensor, where)
         elif name not in _NO_WEIGHTS:
             raise UsageError(f"{where}: {name} is not a tensor of OpenCLIP's CLIP")
-    return found
+    return renamed
 
 
 def _in_block(block: str, name: str, tensor: Any, where: object) -> dict[str, Any]:

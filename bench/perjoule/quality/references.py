@@ -47,8 +47,8 @@ def compare(
                 outcomes[index] = f"{_size(image)} is too small: {smallest_px} px are needed"
             else:
                 by_shape.setdefault(image.shape, []).append((index, (image, reference)))
-    for found in by_shape.values():  # one batch per size, because a batch is one array
-        outcomes |= zip((index for index, _ in found), judge([pair for _, pair in found]), strict=True)
+    for indexed_pairs in by_shape.values():  # one batch per size, because a batch is one array
+        outcomes |= zip((index for index, _ in indexed_pairs), judge([pair for _, pair in indexed_pairs]), strict=True)
     return [outcomes[index] for index in batch]
 
 
@@ -89,7 +89,7 @@ def cosines_to_references(
 
 
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Cosine of two unit vectors, limited to [-1, 1] because of rounding; NaN stays NaN, unlike with min and max."""
+    """Return the cosine of two unit vectors, limited to [-1, 1] because of rounding; NaN stays NaN."""
     value = float(a @ b)
     return min(max(value, -1.0), 1.0) if np.isfinite(value) else value
 

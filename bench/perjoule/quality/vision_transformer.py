@@ -69,32 +69,32 @@ class VisionTransformer(nn.Module):
         """Compute the class token, see the class."""
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1) + self.positions
-        found: Tensor = self.last(self.blocks(self.first(tokens))[:, 0]) @ self.projection
-        return found
+        output: Tensor = self.last(self.blocks(self.first(tokens))[:, 0]) @ self.projection
+        return output
 
     def _fill(self, state: Mapping[str, Tensor]) -> None:
         named = {"patches": "patch_embed.proj"}
         named |= {"first": "pos_drop"} if isinstance(self.first, nn.LayerNorm) else {}
         named |= {"last": "norm"} if isinstance(self.last, nn.LayerNorm) else {}
         for n in range(len(self.blocks)):
-            there, here = f"blocks.{n}", f"blocks.{n}"
+            source, target = f"blocks.{n}", f"blocks.{n}"
             named |= {
-                f"{here}.self_attn.in_proj_": f"{there}.attn.qkv",
-                f"{here}.self_attn.out_proj": f"{there}.attn.proj",
-                f"{here}.linear1": f"{there}.mlp.fc1",
-                f"{here}.linear2": f"{there}.mlp.fc2",
-                f"{here}.norm1": f"{there}.norm1",
-                f"{here}.norm2": f"{there}.norm2",
+                f"{target}.self_attn.in_proj_": f"{source}.attn.qkv",
+                f"{target}.self_attn.out_proj": f"{source}.attn.proj",
+                f"{target}.linear1": f"{source}.mlp.fc1",
+                f"{target}.linear2": f"{source}.mlp.fc2",
+                f"{target}.norm1": f"{source}.norm1",
+                f"{target}.norm2": f"{source}.norm2",
             }
         own = self.state_dict()
         filled = {"class_token", "positions", "projection"}
-        for here, there in named.items():
+        for target, source in named.items():
             for kind in ("weight", "bias"):
-                name = here + kind if here.endswith("_") else f"{here}.{kind}"
-                if f"{there}.{kind}" not in state and name == "patches.bias":
+                name = target + kind if target.endswith("_") else f"{target}.{kind}"
+                if f"{source}.{kind}" not in state and name == "patches.bias":
                     filled.add(name)  # CLIP's network has no such bias
                     continue
-                own[name].copy_(state[f"{there}.{kind}"])
+                own[name].copy_(state[f"{source}.{kind}"])
                 filled.add(name)
         assert filled == set(own), filled ^ set(own)
 

@@ -91,9 +91,9 @@ def fetch_weights(url: str, *, sha256: str | None, licence: str, metric: str) ->
     """
     if not weights_cached(url):
         announce(metric, url, licence)
-    kept, where = _in_torch_cache(url), f"metric {metric}"
-    if kept.is_file():
-        return checked(kept, url, sha256=sha256, where=where)
+    torch_file, where = _in_torch_cache(url), f"metric {metric}"
+    if torch_file.is_file():
+        return checked(torch_file, url, sha256=sha256, where=where)
     return fetch_file(url, sha256=sha256, where=where)
 
 
@@ -156,24 +156,24 @@ def load_tensors(file: Path, metric: str) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(file))
-        found: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        tensors: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles, zips and headers raise many types
         raise UsageError(f"metric {metric}: {file} contains no readable weights: {first_line(error)}") from error
-    return dict(found)
+    return dict(tensors)
 
 
 def digest_state(state: Mapping[str, Any]) -> str:
     """Return the SHA-256 of names, shapes and values of all non-empty tensors; `none` without any."""
     import torch
 
-    held = {name: tensor for name, tensor in sorted(state.items()) if tensor.numel()}
+    non_empty = {name: tensor for name, tensor in sorted(state.items()) if tensor.numel()}
     digest = hashlib.sha256()
-    for name, tensor in held.items():
+    for name, tensor in non_empty.items():
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
         # as bytes, because numpy has no bfloat16
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest() if held else "none"
+    return digest.hexdigest() if non_empty else "none"
 
 
 def _in_torch_cache(url: str) -> Path:

@@ -77,7 +77,7 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
     for cell in cells:
         try:
             with relative_to(prepared.folder):
-                digest, sources, read = _load_once(cell, generators, texts)
+                digest, sources, prompt_findings = _load_once(cell, generators, texts)
         except NotLoadedError as error:
             not_loaded[cell.cell_id] = _survivable(error.failure).reason
             continue
@@ -86,7 +86,7 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
         except Exception as error:  # of the step policy
             not_loaded[cell.cell_id] = _survivable(failure_of(error)).reason
             continue
-        findings[cell.variant.name] = read
+        findings[cell.variant.name] = prompt_findings
         digests[weights_name(cell.variant)] = digest
         for model, source in sources.items():
             weights = _with_files(weights, model, source)
@@ -107,8 +107,8 @@ def _load_once(
     """Load a cell's pipeline and prepare its policy, in a separate scope so that both are released at its end."""
     generator = generators.get(cell.variant)
     load_policy(cell, generators.where).prepare(generator, texts)
-    read = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
-    return generator.digest, generator.sources, read
+    findings = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
+    return generator.digest, generator.sources, findings
 
 
 def _survivable(failure: Failure) -> Failure:

@@ -106,20 +106,20 @@ def examine_models(suite: Suite, texts: Sequence[str], path: Path) -> dict[str, 
     Raises:
         SuiteError: If any variant cannot run; the message lists file, key, value and remedy of each.
     """
-    found = {variant.name: examination for variant, examination in model_examinations(suite, texts, path)}
-    problems = [problem for examination in found.values() for problem in examination.problems]
+    examinations = {variant.name: examination for variant, examination in model_examinations(suite, texts, path)}
+    problems = [problem for examination in examinations.values() for problem in examination.problems]
     if problems:
         raise SuiteError("\n".join(problems))
-    return found
+    return examinations
 
 
 def prompt_notes(examinations: Mapping[str, Examination], prompts: Sequence[Prompt]) -> Iterator[str]:
     """Yield sentences about prompts that are cut and negative prompts without effect, or why that is unknown."""
-    known = {name: found.findings for name, found in examinations.items() if found.findings is not None}
+    known = {name: exam.findings for name, exam in examinations.items() if exam.findings is not None}
     yield from sentences(record_of(known, prompts))
     unknown: dict[str, list[str]] = {}
-    for name, found in examinations.items():
-        if found.findings is None:
-            unknown.setdefault(found.unknown, []).append(name)
+    for name, exam in examinations.items():
+        if exam.findings is None:
+            unknown.setdefault(exam.unknown, []).append(name)
     for reason, names in unknown.items():
         yield f"it is unknown which prompts the text encoder of {', '.join(names)} cuts before its download: {reason}"

@@ -115,5 +115,5 @@ def work_of(plan: Sequence[Assignment]) -> dict[str, float]:
     fixed = [a.cell.steps for a in plan if a.cell.steps is not None]
     usual = sum(fixed) / len(fixed) if fixed else 1.0
     work = {a.trial_id: len(a.prompts) * float(a.cell.steps or usual) for a in plan}
-    whole = sum(work.values())
-    return {trial_id: part / whole for trial_id, part in work.items()}
+    total = sum(work.values())
+    return {trial_id: part / total for trial_id, part in work.items()}

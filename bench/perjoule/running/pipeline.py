@@ -1,7 +1,7 @@
 """Composition root: the only module that knows the order of the stages.
 
 run  = check → plan → measure → score → summarise → report
-plan = check → plan → (meter a few windows) → forecast
+plan = check → plan → (measure a few windows) → forecast
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
 from perjoule.runs.directory import Run, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
-from perjoule.runs.writer import RunWriter, require_same_images, require_vacant
+from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import cells_of
 from perjoule.types import (
@@ -57,7 +57,7 @@ _DISK_RESERVE_BYTES = 64 * 2**20
 
 
 def default_out(suite: Suite) -> Path:
-    """`runs/2026-05-17T101500-demo`."""
+    """Return the default run directory, e.g. `runs/2026-05-17T101500-demo`."""
     return Path("runs") / f"{datetime.now():%Y-%m-%dT%H%M%S}-{suite.name}"
 
 
@@ -108,20 +108,19 @@ def run(
     else:
         with relative_to(prepared.folder):
             rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
-    with _devices(executor, prepared, meter_name, command) as (environment, do):
+    with _devices(executor, prepared, meter_name, command) as (environment, execute_plan):
         _introduce(environment, reporter)
         for cell_id, reason in environment.get("not_loaded", {}).items():
             reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
         for sentence in sentences(environment.get("prompt_findings", ())):
             reporter.message(f"warning: {sentence}")
         if resume and out.exists():
-            require_same_images(out, prepared.plan)
-            writer = RunWriter.resume(out, suite, environment, retry_failed=retry_failed)
+            writer = RunWriter.resume(out, suite, prepared.plan, environment, retry_failed=retry_failed)
             reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
         else:
             _check_disk(prepared, out)
             writer = RunWriter.create(out, suite, prepared.prompts, environment)
-        measure(prepared.plan, partial(do, writer=writer), writer, reporter, spending)
+        measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending)
     try:
         return finish(load_run(out), prepared.metrics, reporter)
     except KeyboardInterrupt:
@@ -144,7 +143,7 @@ def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
     Args:
         prepared: The plan.
         earlier: A run whose windows give the energies, and whose scores give the variation; published figures fill
-            gaps. Notes list the unusable parts.
+            gaps. The notes of the forecast list its unusable parts.
     """
     if earlier is None:
         return _foresee(prepared, None)
@@ -158,12 +157,12 @@ def _foresee(
     device, protocol = gpu_name(), prepared.suite.protocol
     cells = cells_of(prepared.suite) if windows else []
     prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
-    said = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
-    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=said)
+    notes = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
+    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
 
 
 def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:
-    """Forecast a plan from a few windows of each ladder and of every adaptive cell, metered now.
+    """Forecast a plan from a few windows of each ladder and of every adaptive cell, measured now.
 
     Raises:
         Interrupted: On Ctrl-C; the calibration is discarded.
@@ -173,24 +172,24 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
     for assignment in sorted(prepared.plan, key=lambda a: a.trial_id):
         if assignment.cell.cell_id in chosen and len(windows[assignment.cell.cell_id]) < CALIBRATION_WINDOWS:
             windows[assignment.cell.cell_id].append(assignment)
-    few = {assignment.trial_id for part in windows.values() for assignment in part}
-    short = [assignment for assignment in prepared.plan if assignment.trial_id in few]
+    chosen_ids = {assignment.trial_id for part in windows.values() for assignment in part}
+    plan = [assignment for assignment in prepared.plan if assignment.trial_id in chosen_ids]
     cells = [cell for cell in cells_of(prepared.suite) if cell.cell_id in chosen]
     with TemporaryDirectory(prefix="perjoule-") as folder, ready(prepared, cells, meter_name, ()) as device:
         _introduce(device.environment, reporter)
         path = Path(folder) / "calibration"
         writer = RunWriter.create(path, prepared.suite, prepared.prompts, device.environment)
         try:
-            do = partial(device.executor(short, prepared.suite.protocol), writer=writer)
-            do_trials("calibrating", short, do, writer, reporter, Spending(_NO_BUDGET))
+            execute_plan = partial(device.executor(plan, prepared.suite.protocol), writer=writer)
+            do_trials("calibrating", plan, execute_plan, writer, reporter, Spending(_NO_BUDGET))
         except KeyboardInterrupt:
             raise Interrupted("stopped: the calibration was discarded") from None
         writer.finish()
         run = load_run(writer.path)
         spent = sum(run.trials["energy_j"].drop_nulls())
         kinds = ", ".join(sorted(run.trials["provenance"].drop_nulls().unique()))
-        said = f"the calibration took {spent:,.4g} J ({kinds}) in {len(few)} windows"
-        return _foresee(prepared, Windows.of(run, "calibration"), notes=[said])
+        note = f"the calibration took {spent:,.4g} J ({kinds}) in {len(plan)} windows"
+        return _foresee(prepared, Windows.of(run, "calibration"), notes=[note])
 
 
 def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
@@ -213,13 +212,13 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is incomplete: {len(run.trials)} of {planned} trials")
-    of_sets = [metric for metric in metrics if judges_sets(metric)]
+    set_metrics = [metric for metric in metrics if judges_sets(metric)]
     images = image_set(run)
     work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
-    kept = sum(len(one.kept) for one in work)
-    if kept:
-        reporter.message(f"scoring continues: {kept} scores exist from an interrupted scoring")
-    total = sum(len(one.left) for one in work) + len(images.image_ids) * len(of_sets)
+    stored = sum(len(remaining.stored) for remaining in work)
+    if stored:
+        reporter.message(f"scoring continues: {stored} scores exist from an interrupted scoring")
+    total = sum(len(remaining.positions) for remaining in work) + len(images.image_ids) * len(set_metrics)
     with reporter.stage("scoring", total, "scores") as bar:
         done = 0
 
@@ -229,15 +228,15 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
             bar.update(done, name)
 
         scores = score_images(run, images, work, on_progress)
-        sets = score_sets(run, images, of_sets, on_progress)
+        set_scores = score_sets(run, images, set_metrics, on_progress)
     refused = {s.image_id: s.reason_unscored for s in scores if (s.reason_unscored or "").startswith(REFUSED)}
     if refused:
         reporter.message(f"warning: {len(refused)} images are not scored, the first: {next(iter(refused.values()))}")
-    write_scores(run, scores, [one.spec for one in work])
-    if of_sets:
-        write_set_scores(run, sets, [metric.spec for metric in of_sets])
+    write_scores(run, scores, [remaining.spec for remaining in work])
+    if set_metrics:
+        write_set_scores(run, set_scores, [metric.spec for metric in set_metrics])
     forget_partial(run)
-    for note in sorted({f"{found.metric}: {note}" for found in sets for note in found.notes}):
+    for note in sorted({f"{score.metric}: {note}" for score in set_scores for note in score.notes}):
         reporter.message(f"ADVISORY {note}")
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")

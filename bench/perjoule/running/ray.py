@@ -76,21 +76,21 @@ class RayWorker:
 
     def do(self, assignment: Assignment) -> Future[Parcel]:
         """Start a trial; the future raises Ray's error if the actor dies."""
-        found: Future[Parcel] = Future()
+        parcel: Future[Parcel] = Future()
 
         def settle(answer: Future[Parcel | Refusal]) -> None:
             error = answer.exception()
             if error is not None:
-                found.set_exception(error)
+                parcel.set_exception(error)
                 return
             value = answer.result()
             if isinstance(value, Refusal):
-                found.set_exception(value.as_error())
+                parcel.set_exception(value.as_error())
             else:
-                found.set_result(value)
+                parcel.set_result(value)
 
         self.actor.do.remote(assignment).future().add_done_callback(settle)
-        return found
+        return parcel
 
     def close(self) -> None:
         """Kill the actor and its work."""
@@ -127,10 +127,10 @@ class RayPool:
         if self._spare:
             return self._spare.pop()
         worker, environment = self._open()
-        for key, there, here in differing_keys(self.environment, environment):
+        for key, first, other in differing_keys(self.environment, environment):
             worker.close()
             raise RunError(
-                f"--executor ray: the workers differ: {key} is {there!r} on one and {here!r} on another; "
+                f"--executor ray: the workers differ: {key} is {first!r} on one and {other!r} on another; "
                 "use a part of the cluster with equal machines"
             )
         return worker
@@ -199,14 +199,14 @@ def ray_pool(prepared: Prepared, meter_name: str, command: Sequence[str]) -> Ite
         import ray
     except ImportError:
         raise UsageError("--executor ray: Ray is not installed: pip install 'perjoule[ray]'") from None
-    ours = not ray.is_initialized()
-    if ours:
+    started = not ray.is_initialized()
+    if started:
         local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="ERROR", **local)
     try:
         yield RayPool(prepared, meter_name, command)
     finally:
-        if ours:
+        if started:
             ray.shutdown()
 
 

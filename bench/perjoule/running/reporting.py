@@ -1,4 +1,4 @@
-"""What a report writer is asked for.
+"""Options of a report, as passed to report writers.
 
 A writer `(run, out, request) -> list[Path]` is registered under the entry point group `perjoule.reports`. It writes the
 report to `out`, an HTML file or a folder, and returns the files, the page first.

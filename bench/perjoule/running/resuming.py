@@ -75,10 +75,10 @@ def _require_untouched(run: Run) -> None:
         if not isinstance(prompt.text, str) or prompt.prompt_id != prompt_id(prompt.text):
             raise RunError(f"{file}: prompt_id = {prompt.prompt_id!r} does not belong to its text: restore the file")
     recorded = run.environment.get("prompts_jsonl_sha256")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if recorded is not None and recorded != found:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if recorded is not None and recorded != digest:
         raise RunError(
-            f"{file} has changed since the run began: its SHA-256 is {found}, but environment.json records {recorded}: "
+            f"{file} has changed since the run began: its SHA-256 is {digest}, but environment.json has {recorded}: "
             "restore it from a copy, or start again with another --out"
         )
 

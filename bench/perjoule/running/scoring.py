@@ -28,30 +28,30 @@ from perjoule.weights.digests import digest_file
 
 PARTIAL = "scores.partial.jsonl"
 REFUSED = "image refused"
-_PART = 256  # images between two reports of progress: minutes with a slow metric
+_PART = 256  # images between two progress updates; takes minutes with a slow metric
 _REHEARSAL_PX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class RemainingWork:
     """Remaining work for one metric.
 
     Attributes:
         metric: The metric.
         spec: Its spec.
         key: Digest of the metric's spec and options; scores with another key are ignored.
-        kept: Scores from an interrupted scoring.
-        left: Remaining positions in the image set; images that share a reference are adjacent.
+        stored: Scores from an interrupted scoring.
+        positions: Remaining positions in the image set; images that share a reference are adjacent.
     """
 
     metric: QualityMetric
     spec: MetricSpec
     key: str
-    kept: tuple[Score, ...]
-    left: tuple[int, ...]
+    stored: tuple[Score, ...]
+    positions: tuple[int, ...]
 
 
-def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> list[Work]:
+def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> list[RemainingWork]:
     """Return the remaining work for each metric, and the scores of an interrupted scoring.
 
     Raises:
@@ -70,13 +70,13 @@ def open_work(run: Run, images: ImageSet, metrics: Sequence[QualityMetric]) -> l
             for row in rows
             if row.get("key") == key and row.keys() >= {"value", "reason_unscored"}
         }
-        kept = [
+        stored = [
             Score(image_id=i, metric=spec.name, **{name: known[i][name] for name in ("value", "reason_unscored")})
             for i in images.image_ids
             if i in known
         ]
-        left = tuple(i for i in order if images.image_ids[i] not in known)
-        work.append(Work(metric=metric, spec=spec, key=key, kept=tuple(kept), left=left))
+        positions = tuple(i for i in order if images.image_ids[i] not in known)
+        work.append(RemainingWork(metric=metric, spec=spec, key=key, stored=tuple(stored), positions=positions))
     return work
 
 
@@ -87,11 +87,11 @@ def _digests(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def score_images(
-    run: Run, images: ImageSet, work: Iterable[Work], on_progress: Callable[[str, int], None]
+    run: Run, images: ImageSet, work: Iterable[RemainingWork], on_progress: Callable[[str, int], None]
 ) -> list[Score]:
     """Do the remaining work for every metric; the result includes the scores of an interrupted scoring.
 
-    If a metric raises, only its images are unscored, with the reason. An image that differs from the metered one is
+    If a metric raises, only its images are unscored, with the reason. An image that differs from the measured one is
     unscored too.
 
     Args:
@@ -103,32 +103,33 @@ def score_images(
     scores: list[Score] = []
     faults = PictureFaults(images)
     with open_journal(run.path / PARTIAL) as file:
-        for one in work:
-            scores += one.kept
-            report = partial(on_progress, one.spec.name)
+        for remaining in work:
+            scores += remaining.stored
+            advance = partial(on_progress, remaining.spec.name)
             failed: str | None = None
-            for part in _parts(one.left):
-                bad = faults.among(part, with_references=one.spec.needs_reference)
+            for part in _parts(remaining.positions):
+                bad = faults.among(part, with_references=remaining.spec.needs_reference)
                 scores += [
-                    Score(image_id=images.image_ids[i], metric=one.spec.name, value=None, reason_unscored=bad[i])
+                    Score(image_id=images.image_ids[i], metric=remaining.spec.name, value=None, reason_unscored=bad[i])
                     for i in bad
                 ]
                 if bad:
-                    report(len(bad))
-                some = subset(images, [i for i in part if i not in bad])
-                if not some.image_ids:
+                    advance(len(bad))
+                readable = subset(images, [i for i in part if i not in bad])
+                if not readable.image_ids:
                     continue
                 if failed is None:
                     try:
-                        found = one.metric.score(some, report)
+                        new_scores = remaining.metric.score(readable, advance)
                     except Exception as error:
                         failed = _failed(error, run)
                     else:
-                        scores += found
-                        append_lines(file, [{"key": one.key, **asdict(score)} for score in found])
+                        scores += new_scores
+                        append_lines(file, [{"key": remaining.key, **asdict(score)} for score in new_scores])
                         continue
                 scores += [
-                    Score(image_id=i, metric=one.spec.name, value=None, reason_unscored=failed) for i in some.image_ids
+                    Score(image_id=i, metric=remaining.spec.name, value=None, reason_unscored=failed)
+                    for i in readable.image_ids
                 ]
     return scores
 
@@ -141,7 +142,7 @@ def score_sets(
     cell_of = dict(zip(run.images["image_id"], run.images["cell_id"], strict=True))
     for position, image_id in enumerate(images.image_ids):
         cells.setdefault(cell_of[image_id], []).append(position)
-    found = []
+    set_scores = []
     faults = PictureFaults(images)
     for metric in metrics:
         name = metric.spec.name
@@ -153,12 +154,12 @@ def score_sets(
                 outcome = metric.score_set(images, indices, partial(on_progress, name))
             except Exception as error:
                 outcome = SetOutcome(value=None, reason_unscored=_failed(error, run))
-            found.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
-    return found
+            set_scores.append(SetScore(cell_id=cell_id, metric=name, image_count=len(indices), **asdict(outcome)))
+    return set_scores
 
 
 class PictureFaults:
-    """Images that cannot be scored because they differ from the metered ones; each is read once."""
+    """Images that cannot be scored because they differ from the measured ones; each is read once."""
 
     def __init__(self, images: ImageSet) -> None:
         self._images = images
@@ -166,15 +167,15 @@ class PictureFaults:
 
     def among(self, positions: Sequence[int], *, with_references: bool) -> dict[int, str]:
         """Return the errors of images by position, and of their references if requested."""
-        images, found = self._images, {}
+        images, faults = self._images, {}
         for i in positions:
             reference = images.reference_ids[i] if with_references else None
             reason = self._fault(images.image_ids[i], partial(images.images, i))
             if reason is None and reference is not None:
                 reason = self._fault(reference, partial(images.references, i))
             if reason is not None:
-                found[i] = reason
-        return found
+                faults[i] = reason
+        return faults
 
     def _fault(self, image_id: str, read: Callable[[], Images]) -> str | None:
         if image_id not in self._known:

@@ -42,7 +42,7 @@ class Executor(Interface):
 
 
 def measure(
-    plan: Sequence[Assignment], do: Executor, writer: RunWriter, reporter: Reporter, spending: Spending
+    plan: Sequence[Assignment], executor: Executor, writer: RunWriter, reporter: Reporter, spending: Spending
 ) -> None:
     """Do the plan. Whatever way it ends, the derived tables match the trials, so that an incomplete run can be scored.
 
@@ -53,7 +53,7 @@ def measure(
         RunError: If the run cannot be written.
     """
     try:
-        do_trials("measuring", plan, do, writer, reporter, spending)
+        do_trials("measuring", plan, executor, writer, reporter, spending)
     except KeyboardInterrupt:
         writer.finish()
         raise Interrupted(f"stopped: {_kept(plan, writer)}; {_how_to_go_on(writer)}") from None
@@ -76,7 +76,7 @@ def measure(
 def do_trials(
     stage: str,
     plan: Sequence[Assignment],
-    do: Executor,
+    executor: Executor,
     writer: RunWriter,
     reporter: Reporter,
     spending: Spending,
@@ -86,7 +86,7 @@ def do_trials(
     resumed = sum(work.get(trial_id, 0.0) for trial_id in writer.done)
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
         bar.update(len(writer.done), share=resumed)
-        do(
+        executor(
             on_progress=lambda progress: bar.update(progress.trials_done, _note(progress), progress.share_done),
             spending=spending,
         )
@@ -95,11 +95,11 @@ def do_trials(
 def _note(progress: Progress) -> str:
     """Return a progress note, e.g. `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
     joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
-    found = progress.running
+    running = progress.running
     now = ""
-    if found is not None:
-        half = "" if found.half is None else f" ± {found.half:.2g}"
-        now = f": {found.value:.4g}{half} J/image"
+    if running is not None:
+        half = "" if running.half is None else f" ± {running.half:.2g}"
+        now = f": {running.value:.4g}{half} J/image"
     return f"{joules}{progress.images_done} images, {progress.cell_id}{now}"
 
 

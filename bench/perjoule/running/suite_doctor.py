@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from perjoule.errors import install_command
 from perjoule.files import free_bytes
@@ -27,7 +27,7 @@ class Need:
         kind: Kind of requirement.
         name: Package, repository, or resource.
         state: `missing` stops a run, a `note` should be read, `ok` is available.
-        says: Finding, and remedy.
+        says: The finding, and its remedy.
     """
 
     kind: Literal["package", "model", "weights", "licence", "token", "memory", "disk"]
@@ -36,8 +36,17 @@ class Need:
     says: str
 
 
-def examine(suite: Suite, source: Path | None = None) -> list[Need]:
-    """Return all requirements of the suite, in the order in which to meet them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteNeeds:
+    """What `perjoule doctor --suite SUITE --json` prints."""
+
+    suite: str
+    ready: bool
+    needs: tuple[Need, ...]
+
+
+def examine(suite: Suite, source: Path | None = None) -> SuiteNeeds:
+    """Return all requirements of the suite, in the order in which to meet them, and whether a run can start.
 
     Args:
         suite: The suite.
@@ -46,7 +55,8 @@ def examine(suite: Suite, source: Path | None = None) -> list[Need]:
     Weights that are not in the hub's cache are missing only if `HF_HUB_OFFLINE` is set, because a run downloads them.
     """
     with relative_to(suite_folder(source)) if source else nullcontext():
-        return _examine(suite, source)
+        needs = tuple(_examine(suite, source))
+    return SuiteNeeds(suite=suite.name, ready=all(need.state != "missing" for need in needs), needs=needs)
 
 
 def _examine(suite: Suite, source: Path | None) -> list[Need]:
@@ -71,13 +81,13 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
 
 
 def _names(suite: Suite, source: Path | None) -> list[Need]:
-    """Examine every model with local files, without reading weights."""
-    found = name_problems(suite, source or Path(suite.name))
-    return [Need(kind="model", name=variant.model, state="missing", says=says) for variant, says in found]
+    """Return names of models, schedulers and policies that do not exist."""
+    problems = name_problems(suite, source or Path(suite.name))
+    return [Need(kind="model", name=variant.model, state="missing", says=says) for variant, says in problems]
 
 
 def _pipelines(suite: Suite, source: Path | None) -> list[Need]:
-    """Every model whose files are here, looked at without reading weights."""
+    """Examine every model whose files are local, without reading weights."""
     needs = []
     for variant, examination in model_examinations(suite, (), source or Path(suite.name)):
         needs += [Need(kind="model", name=variant.model, state="missing", says=says) for says in examination.problems]
@@ -91,22 +101,12 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
 
 
-def as_json(suite: Suite, needs: list[Need]) -> dict[str, Any]:
-    """Return the JSON of `perjoule doctor --suite SUITE --json`."""
-    return {
-        "schema": 1,
-        "suite": suite.name,
-        "ready": not any(need.state == "missing" for need in needs),
-        "needs": [asdict(need) for need in needs],
-    }
-
-
-def as_text(suite: Suite, needs: list[Need]) -> str:
+def as_text(found: SuiteNeeds) -> str:
     """Return the requirements as text, missing ones first."""
-    missing = [need for need in needs if need.state == "missing"]
-    head = f"{suite.name}: {len(missing) or 'nothing'} missing"
+    missing = sum(need.state == "missing" for need in found.needs)
+    head = f"{found.suite}: {missing or 'nothing'} missing"
     marks = {"missing": "MISSING", "note": "note", "ok": "ok"}
-    order = sorted(needs, key=lambda need: list(marks).index(need.state))
+    order = sorted(found.needs, key=lambda need: list(marks).index(need.state))
     return "\n".join([head, *(f"  {marks[n.state]:8}{n.kind:9}{n.name}: {n.says}" for n in order)])
 
 
@@ -121,12 +121,12 @@ def _packages(suite: Suite) -> list[Need]:
     by_pyiqa = [name for name in suite.metrics.names if name.startswith("pyiqa:")]
     if by_pyiqa:
         wanted["pyiqa"] = by_pyiqa
-    found = []
-    for module, askers in wanted.items():
-        there = find_spec(module) is not None
-        says = f"for {', '.join(askers)}" + ("" if there else f": {install_command(module)}")
-        found.append(Need(kind="package", name=module, state="ok" if there else "missing", says=says))
-    return found
+    needs = []
+    for module, users in wanted.items():
+        installed = find_spec(module) is not None
+        says = f"for {', '.join(users)}" + ("" if installed else f": {install_command(module)}")
+        needs.append(Need(kind="package", name=module, state="ok" if installed else "missing", says=says))
+    return needs
 
 
 def _terms(model: str, cached: bool) -> list[Need]:
@@ -176,14 +176,14 @@ def _weights(model: str, cached: bool) -> Need:
 
 def _predictors(suite: Suite) -> list[Need]:
     """Check step predictors in folders; those with a name are checked when the suite is loaded."""
-    asked = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
-    found = []
-    for name in sorted(asked):
+    names = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
+    needs = []
+    for name in sorted(names):
         if name.startswith((".", "/", "~")):
-            there = find_path(name) is not None
-            says = "exists" if there else "train it first: perjoule budgetfusion train --help"
-            found.append(Need(kind="weights", name=name, state="ok" if there else "missing", says=says))
-    return found
+            exists = find_path(name) is not None
+            says = "exists" if exists else "train it first: perjoule budgetfusion train --help"
+            needs.append(Need(kind="weights", name=name, state="ok" if exists else "missing", says=says))
+    return needs
 
 
 def _memory(suite: Suite) -> list[Need]:
@@ -191,17 +191,17 @@ def _memory(suite: Suite) -> list[Need]:
     if not needs:
         return []
     largest = max(needs, key=lambda name: needs[name])
-    most = needs[largest]
-    says = f"{most / 1024:.1f} GiB (approximate) for {largest} at batch 1"
+    needed_mib = needs[largest]
+    says = f"{needed_mib / 1024:.1f} GiB (approximate) for {largest} at batch 1"
     boards = nvidia_gpus()
     if not boards:
         return [Need(kind="memory", name="GPU", state="note", says=f"{says}; without an NVIDIA GPU the CPU is used")]
     name = boards[0]["name"] or "GPU"
     if boards[0]["memory_bytes"] is None:  # boards that share the CPU's memory do not report it
         return [Need(kind="memory", name=name, state="note", says=f"{says}; the board does not report its memory")]
-    there = boards[0]["memory_bytes"] >> 20
-    state: State = "ok" if there >= most else "missing"
-    return [Need(kind="memory", name=name, state=state, says=f"{says}; {there / 1024:.1f} GiB available")]
+    memory_mib = boards[0]["memory_bytes"] >> 20
+    state: State = "ok" if memory_mib >= needed_mib else "missing"
+    return [Need(kind="memory", name=name, state=state, says=f"{says}; {memory_mib / 1024:.1f} GiB available")]
 
 
 def _vram_mib(variant: Variant) -> int | None:

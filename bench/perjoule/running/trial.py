@@ -84,9 +84,9 @@ class GeneratorCache:
             policy_args={},
             batch_size=None,
         )
-        found = next((generator for known, generator in self._loaded if known == pipeline), None)
-        if found is not None:
-            return found
+        loaded = next((generator for known, generator in self._loaded if known == pipeline), None)
+        if loaded is not None:
+            return loaded
         failed = next((failure for known, failure in self._failed if known == pipeline), None)
         if failed is not None:
             raise NotLoadedError(failed)
@@ -261,16 +261,16 @@ def run_trial(
     if failure is None and (problem := problem_of(result, len(texts))):
         failure = Failure(reason=problem)
         trial = replace(trial, failure=problem)
-    said: tuple[str, ...] = ()
+    prompt_warnings: tuple[str, ...] = ()
     if failure is None:
         try:
-            said = _prompt_remarks(ready.generator, texts)
+            prompt_warnings = _prompt_remarks(ready.generator, texts)
         except Exception as error:  # from a tokenizer, which is a part of the pipeline
             failure = failure_of(error)
             trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
     if failure is not None or result is None:
         return trial, failure
-    hashes, flat = _store(result.images, assignment, image_file)
+    hashes, image_warnings = _store(result.images, assignment, image_file)
     finished = replace(
         trial,
         steps=tuple(int(steps) for steps in result.steps),  # numbers of numpy cannot be written as JSON
@@ -279,7 +279,7 @@ def run_trial(
         image_sha256=hashes,
         phases_s={k: round(float(v), 6) for k, v in result.phases_s.items()},
         failure=None,
-        remarks=(*flat, *said),
+        remarks=(*image_warnings, *prompt_warnings),
     )
     return finished, None
 
@@ -371,9 +371,11 @@ def _store(
             name = image_id(assignment.cell.cell_id, prompt.prompt_id, seed)
             with replacing(image_file(name)) as file:
                 Image.fromarray(picture).save(file, "PNG", compress_level=1)
-    flat = [picture[0, 0] for picture in images if (picture == picture[0, 0]).all()]
-    if not flat:
+    flat_colours = [picture[0, 0] for picture in images if (picture == picture[0, 0]).all()]
+    if not flat_colours:
         return tuple(hashes), ()
-    colour = "#" + bytes(flat[0]).hex()
-    verb = "is" if len(flat) == 1 else "are"
-    return tuple(hashes), (warning("W270", f"{len(flat)} of {len(images)} images {verb} of one colour ({colour})"),)
+    colour = "#" + bytes(flat_colours[0]).hex()
+    verb = "is" if len(flat_colours) == 1 else "are"
+    return tuple(hashes), (
+        warning("W270", f"{len(flat_colours)} of {len(images)} images {verb} of one colour ({colour})"),
+    )

@@ -1,6 +1,6 @@
 """Does trials on several devices at once, recorded in one run directory.
 
-    driver   Ledger, RunWriter, budget         ──assignment──►   worker   pipelines, meter, Bench     (one a device)
+    driver   Ledger, RunWriter, budget         ──assignment──►   worker   pipelines, meter, Bench   (one per device)
                                                ◄────Parcel────            trial and PNG files
 
 Windows are assigned by their number, so that the same worker does the n-th window of every cell: differences between
@@ -52,7 +52,7 @@ class Worker(Interface):
 
 
 class PackingBench:
-    """The worker's side: does trials, and packs the results from its own folder.
+    """Does trials in a worker, and packs their results from its own folder.
 
     Args:
         bench: Creates the bench from a function that returns the path of an image.
@@ -111,7 +111,7 @@ def execute_on(
             queues[_window(assignment) % count].append(assignment)
     workers: dict[int, Worker] = {}
     running: dict[Future[Parcel], tuple[int, Assignment, int]] = {}
-    why: str | None = None
+    reason: str | None = None
 
     def start(number: int, assignment: Assignment, attempt: int = 1) -> None:
         if number not in workers:
@@ -120,8 +120,8 @@ def execute_on(
 
     try:
         for number, queue in enumerate(queues):
-            why = why or (ledger.why_stop(queue[0]) if queue else None)
-            if queue and not why:
+            reason = reason or (ledger.why_stop(queue[0]) if queue else None)
+            if queue and not reason:
                 start(number, queue.popleft())
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -138,11 +138,11 @@ def execute_on(
                     ledger.book(failed_trial(assignment, Failure(reason=words)))
                 else:
                     _book(future.result(), writer, ledger)
-                why = why or (ledger.why_stop(queues[number][0]) if queues[number] else None)
-                if queues[number] and not why:
+                reason = reason or (ledger.why_stop(queues[number][0]) if queues[number] else None)
+                if queues[number] and not reason:
                     start(number, queues[number].popleft())
-        if why:
-            raise BudgetSpent(why)
+        if reason:
+            raise BudgetSpent(reason)
     finally:
         for worker in workers.values():
             worker.close()
@@ -150,11 +150,11 @@ def execute_on(
         writer.sort([assignment.trial_id for assignment in plan])
 
 
-def _book(found: Parcel, writer: RunWriter, ledger: Ledger) -> None:
+def _book(parcel: Parcel, writer: RunWriter, ledger: Ledger) -> None:
     """Store images before the trial, so that a stored trial has its images."""
-    for image_id, png in found.images.items():
+    for image_id, png in parcel.images.items():
         write_bytes(writer.image_file(image_id), png)
-    ledger.book(found.trial)
+    ledger.book(parcel.trial)
 
 
 def _window(assignment: Assignment) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 SCHEMA = 1
+Count = TypeVar("Count", int, pl.Expr)
 
 TRIAL_COLUMNS: dict[str, Any] = {
     "trial_id": pl.String,
@@ -33,7 +34,7 @@ TRIAL_COLUMNS: dict[str, Any] = {
     "boundary": pl.String,
     "provenance": pl.String,
     "method": pl.String,
-    # what was metered, see MeteredDevice, and how busy the machine was, see MachineLoad
+    # the measured device, see MeteredDevice, and the load of the machine, see MachineLoad
     "device": pl.String,
     "device_digest": pl.String,
     "power_limit_w": pl.Float64,
@@ -60,9 +61,16 @@ IMAGE_COLUMNS: dict[str, Any] = {
     "file": pl.String,
     "sha256": pl.String,
 }
-# a finished trial, and how many images its window drew
+# condition for a finished trial
 FINISHED = pl.col("failure").is_null()
-DRAWN = pl.col("image_count") * pl.col("iterations")
+
+
+def images_drawn(image_count: Count, iterations: Count) -> Count:
+    """Return the number of images that a window drew, by which its joules and seconds are divided."""
+    return image_count * iterations
+
+
+DRAWN = images_drawn(pl.col("image_count"), pl.col("iterations"))
 SCORE_COLUMNS: dict[str, Any] = {
     "image_id": pl.String,
     "cell_id": pl.String,
@@ -77,7 +85,7 @@ POWER_COLUMNS: dict[str, Any] = {
     "t_s": pl.Float64,
     "power_w": pl.Float64,
     "source": pl.String,
-    # so that a replay of the trace is branded as what it was
+    # so that a replay of the trace keeps its provenance
     "boundary": pl.String,
     "provenance": pl.String,
 }

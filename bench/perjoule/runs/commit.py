@@ -1,7 +1,7 @@
 """The commit of a folder, read from git's files.
 
-Git itself is not run: in a folder that somebody else wrote, `git status` and `git describe --dirty` execute what its
-configuration names (core.fsmonitor, filters, hooks). Reading HEAD executes nothing, and says nothing about changed
+Git itself is not run: in a folder that somebody else wrote, `git status` and `git describe --dirty` execute programs
+that its configuration names (core.fsmonitor, filters, hooks). Reading HEAD executes nothing, but does not show changed
 files.
 """
 
@@ -17,27 +17,27 @@ from perjoule.files import open_inside
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 and SHA-256 repositories
 _REF = re.compile(r"ref: (refs/[^\0\n]+)")
 _DIGITS = 12
-_MOST_BYTES = 2**24  # of packed-refs
+_MOST_BYTES = 2**24  # limit for packed-refs
 _MOST_LINKS = 5  # symbolic refs that name each other, as git allows
 
 
 def checked_out_commit(folder: Path) -> str | None:
-    """The first twelve digits of the commit that is checked out in a folder.
+    """Return the first twelve digits of the commit that is checked out in a folder.
 
     Returns:
         None outside a repository, before the first commit, and for refs in a format other than files (reftable).
     """
     try:
         git = _git_folder(folder.resolve())
-        return None if git is None else _resolved(git)
+        return None if git is None else _commit_of_head(git)
     except (OSError, RunError, ValueError):
         return None
 
 
 def _git_folder(folder: Path) -> Path | None:
-    """The folder with HEAD: `.git`, or what a `.git` file of a worktree or submodule names."""
-    if named := os.environ.get("GIT_DIR"):  # set for hooks
-        return Path(named)
+    """Return the folder with HEAD: `.git`, or the one that a `.git` file of a worktree or submodule names."""
+    if git_dir := os.environ.get("GIT_DIR"):  # set for hooks
+        return Path(git_dir)
     for place in (folder, *folder.parents):
         git = place / ".git"
         if git.is_dir():
@@ -47,21 +47,21 @@ def _git_folder(folder: Path) -> Path | None:
     return None
 
 
-def _resolved(git: Path) -> str | None:
-    # a worktree has a HEAD of its own, and shares the branches
+def _commit_of_head(git: Path) -> str | None:
+    # a worktree has its own HEAD and shares the branches
     shared = git / _read(git, "commondir").strip() if (git / "commondir").is_file() else git
     text = _read(git, "HEAD").strip()
     for _ in range(_MOST_LINKS):
         if _HASH.fullmatch(text):
             return text[:_DIGITS]
-        named = _REF.fullmatch(text)
-        if named is None:
+        match = _REF.fullmatch(text)
+        if match is None:
             return None
-        text = _of_ref(shared, named[1])
+        text = _hash_of_ref(shared, match[1])
     return None
 
 
-def _of_ref(git: Path, ref: str) -> str:
+def _hash_of_ref(git: Path, ref: str) -> str:
     try:
         return _read(git, ref).strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""The system under test, and the part of it that must agree before two runs may be compared."""
+"""Describes the system under test, and the part of it that must agree if two runs are compared."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import os
 import platform
 import re
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from perjoule import __version__
+from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
+from perjoule.meters.known import recall, subject
 from perjoule.meters.nvml import describe_gpus, visible_gpus
+from perjoule.meters.proof import Proof, summary
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
+from perjoule.runs.environment_record import ProofRecord
 from perjoule.text import without_uuids
 from perjoule.types import Suite
 
@@ -36,12 +41,12 @@ _PACKAGES = (
 
 
 def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], command: list[str]) -> dict[str, Any]:
-    """Everything that can change an energy or an image, for `environment.json`.
+    """Return everything that can change an energy or an image, for `environment.json`.
 
-    `comparability` holds the keys whose difference makes joules incomparable; `comparability_key` is its digest.
+    `comparability` contains the keys whose difference makes joules incomparable; `comparability_key` is its digest.
     """
     system = system_of(meter)
-    packages = {name: found for name in _PACKAGES if (found := _version(name))}
+    packages = {name: installed for name in _PACKAGES if (installed := _version(name))}
     comparability = {
         **system,
         "models": model_digests,
@@ -53,10 +58,15 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     record: dict[str, Any] = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "perjoule": __version__,
-        # a board that was asked for by its UUID is named as the meter names it
+        # a UUID on the command line is replaced by the meter's name for the board
         "command": [re.sub(r"nvml:(?!all$).+", meter.name, word) for word in command],
         "suite": suite.name,
-        "meter": {"name": meter.name, "why": meter.why, "notes": list(getattr(meter, "notes", ()))},
+        "meter": {
+            "name": meter.name,
+            "why": meter.why,
+            "notes": list(getattr(meter, "notes", ())),
+            "proof": asdict(_proof(meter)),
+        },
         "models": model_digests,
         "gpu": nvidia_gpus(),
         "cpu": cpu_name(),
@@ -65,7 +75,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "packages": packages,
-        # whether files differ from it is not recorded: to find out, git may run programs that the folder configures
+        # uncommitted changes are not recorded: to find them, git may run programs that the folder configures
         "commit": checked_out_commit(Path()),
         "comparability": comparability,
         "comparability_key": key,
@@ -74,11 +84,24 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     return {key: _scrubbed(value) for key, value in record.items()}
 
 
-def system_of(meter: EnergyMeter) -> dict[str, Any]:
-    """What joules of this meter are of: the keys that must agree before two of its readings may be compared.
+def _proof(meter: EnergyMeter) -> ProofRecord:
+    """Return the result of the last `doctor --prove` of this meter."""
+    if not isinstance(meter, BaseMeter):
+        return ProofRecord(why="this meter cannot be proved")
+    try:
+        proof = recall(subject(meter), "proof", Proof)
+    except MeterError:
+        return ProofRecord(why="the stored proof cannot be read")
+    if proof is None:
+        return ProofRecord(why="perjoule doctor --prove was not run for this meter")
+    return ProofRecord(verdict=proof.verdict, why=summary(proof), digest=proof.digest, created_utc=proof.created_utc)
 
-    They are about the boards that are measured, not about all boards in the host. A meter of the CPU adds the GPUs that
-    the work may use unmeasured, since how long the CPU works depends on them.
+
+def system_of(meter: EnergyMeter) -> dict[str, Any]:
+    """Return the keys that must agree if two readings of this kind of meter are compared.
+
+    They describe the measured boards, not all boards in the host. A meter of the CPU adds the visible GPUs, because the
+    work may use them unmeasured, and the CPU time depends on them.
     """
     boards = meter.describe() if isinstance(meter, BaseMeter) else ()
     kind = meter.name.split(":")[0]
@@ -95,18 +118,18 @@ def system_of(meter: EnergyMeter) -> dict[str, Any]:
 
 
 def gpu_name() -> str | None:
-    """Name of the first NVIDIA GPU; None without one, or if its name is unknown."""
+    """Return the name of the first NVIDIA GPU; None if there is none or its name is unknown."""
     gpus = nvidia_gpus()
     return gpus[0]["name"] if gpus else None
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:
-    """Name, digest, driver, memory and power limit of each NVIDIA GPU of the host; None for what is unknown."""
+    """Return name, digest, driver, memory and power limit of each NVIDIA GPU; None for unknown values."""
     return describe_gpus()
 
 
 def _scrubbed(value: Any) -> Any:
-    """The same with boards named by digests wherever a text holds a UUID: the record is shared."""
+    """Replace UUIDs in all texts by digests, because the record is shared."""
     if isinstance(value, str):
         return without_uuids(value)
     if isinstance(value, dict):

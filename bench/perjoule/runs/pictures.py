@@ -1,7 +1,7 @@
-"""The pictures of a run, read only if they are the ones that were metered.
+"""Reads the pictures of a run, and checks that they are the ones that were measured.
 
-`images.parquet` stores the SHA-256 of each picture's pixels. A picture that leads out of the run directory, or whose
-pixels have another digest, is refused: a score or a report of it would say something about another image.
+`images.parquet` stores the SHA-256 of each picture's pixels. A picture outside the run directory, or whose pixels have
+another digest, is refused, because its score would belong to a different image.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from perjoule.protocols import Images
 
 
 class PictureError(RunError):
-    """A stored picture is missing, damaged, or not the one that was metered."""
+    """A stored picture is missing, damaged, or not the one that was measured."""
 
 
 def pixel_digest(pixels: Images) -> str:
-    """SHA-256 of an image's pixels, shape (h, w, 3) uint8, as `images.parquet` stores it. -> 64 hex digits."""
+    """Return the SHA-256 of an image's pixels, shape (h, w, 3) uint8, as 64 hex digits, as in `images.parquet`."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
@@ -30,8 +30,8 @@ def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
 
     Args:
         folder: Run directory.
-        file: As `images.parquet` names it, relative to `folder`.
-        sha256: Digest of its pixels, as stored when it was metered.
+        file: Path relative to `folder`, as in `images.parquet`.
+        sha256: Digest of its pixels, as stored when it was measured.
 
     Returns:
         Pixels of shape (h, w, 3), uint8.
@@ -43,19 +43,19 @@ def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
 
     try:
         with open_inside(folder, file) as opened, Image.open(opened, formats=("PNG",)) as picture:
-            # other formats are never decoded: Pillow gives EPS, for one, to Ghostscript
+            # other formats are never decoded: Pillow passes EPS, for example, to Ghostscript
             pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
     except RunError as error:
         raise PictureError(str(error)) from None
-    # Pillow raises SyntaxError for broken PNG chunks, and a DecompressionBombError of its own
+    # Pillow raises SyntaxError for broken PNG chunks, and its own DecompressionBombError
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise PictureError(f"{folder / file}: not a readable picture: {error}") from error
     if sha256 is None:
         raise PictureError(f"{folder / file}: images.parquet has no SHA-256 for it, so it cannot be checked")
-    found = pixel_digest(pixels)
-    if found != sha256:
+    digest = pixel_digest(pixels)
+    if digest != sha256:
         raise PictureError(
-            f"{folder / file} is not the picture that was metered: SHA-256 of its pixels is {found}, "
-            f"images.parquet says {sha256}"
+            f"{folder / file} is not the picture that was measured: the SHA-256 of its pixels is {digest}, "
+            f"but images.parquet has {sha256}"
         )
     return pixels

@@ -1,17 +1,16 @@
-"""What became of the planned trials of a run: how many finished, how many failed and why, which cells have none."""
+"""Counts the trials of a run: finished, failed by reason, and cells without a finished trial."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import polars as pl
-
 from perjoule.errors import RunError
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import cells_of
 from perjoule.text import one_line
+from perjoule.warnings import is_marked, warning
 
 _MOST_CELLS = 4
 _MOST_REASON = 300
@@ -19,7 +18,7 @@ _MOST_REASON = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureCount:
-    """Trials that failed for one reason, and their cells."""
+    """Number of trials that failed for one reason, and their cells."""
 
     reason: str
     count: int
@@ -28,14 +27,14 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialCounts:
-    """The trials of a run, counted.
+    """Counts of the trials of a run.
 
     Attributes:
         planned: Trials of the plan; None for an imported run, which has no plan.
         done: Trials on disk, failed ones included.
         failed: Trials that failed.
-        one_colour: Trials with pictures of one colour (W270).
-        failures: By reason, the most frequent first.
+        one_colour: Trials with images of a single colour (W270).
+        failures: Failures by reason, the most frequent first.
         empty_cells: Planned cells without a finished trial.
     """
 
@@ -47,18 +46,19 @@ class TrialCounts:
     empty_cells: tuple[str, ...]
 
     def words(self) -> Iterator[str]:
-        """Say what went wrong, the failures last: `4 of 4 trials failed: ValueError: …`."""
+        """Yield sentences about problems, failures last, e.g. `4 of 4 trials failed: ValueError: …`."""
         if self.one_colour:
-            yield f"W270: {self.one_colour} of {self.done} trials have pictures of one colour: look at the pictures"
+            sentence = f"{self.one_colour} of {self.done} trials have images of a single colour: look at the images"
+            yield warning("W270", sentence)
         if not self.failed:
             return
         if self.empty_cells:
             yield f"no trial finished in {_some(self.empty_cells)}"
         if len(self.failures) == 1:
-            (only,) = self.failures
-            yield f"{self.failed} of {self.done} trials failed: {only.reason} ({_some(only.cells)})"
+            (failure,) = self.failures
+            yield f"{self.failed} of {self.done} trials failed: {failure.reason} ({_some(failure.cells)})"
             return
-        parts = [f"  {one.count} × {one.reason} ({_some(one.cells)})" for one in self.failures]
+        parts = [f"  {f.count} × {f.reason} ({_some(f.cells)})" for f in self.failures]
         yield "\n".join([f"{self.failed} of {self.done} trials failed:", *parts])
 
 
@@ -74,7 +74,7 @@ def trial_counts(run: Run) -> TrialCounts:
         planned=run.planned_trials,
         done=len(trials),
         failed=len(failed),
-        one_colour=int(_marked(trials, "W270").sum()),
+        one_colour=trials.filter(is_marked("W270")).height,
         failures=tuple(
             FailureCount(reason=reason, count=len(cells), cells=tuple(dict.fromkeys(cells)))
             for reason, cells in sorted(by_reason.items(), key=lambda item: -len(item[1]))
@@ -86,23 +86,16 @@ def trial_counts(run: Run) -> TrialCounts:
 
 
 def require_every_cell(run: Run) -> None:
-    """Raise RunError if a planned cell of a run has no finished trial: it cannot be compared with."""
-    found = trial_counts(run)
-    if not found.empty_cells:
+    """Raise RunError if a planned cell of a run has no finished trial, because it cannot be compared."""
+    counts = trial_counts(run)
+    if not counts.empty_cells:
         return
-    reasons = "; ".join(f"{one.count} × {one.reason}" for one in found.failures[:3])
+    reasons = "; ".join(f"{failure.count} × {failure.reason}" for failure in counts.failures[:3])
     raise RunError(
-        f"{run.path}: no trial finished in {_some(found.empty_cells)}{f' ({reasons})' if reasons else ''}: remove the "
-        "cause and go on with: "
+        f"{run.path}: no trial finished in {_some(counts.empty_cells)}{f' ({reasons})' if reasons else ''}: remove the "
+        "cause and continue with: "
         f"perjoule run {run.path / 'suite.toml'} --out {run.path} --resume{' --retry-failed' if reasons else ''}"
     )
-
-
-def _marked(trials: pl.DataFrame, code: str) -> pl.Series:
-    """Which trials carry a warning code."""
-    return trials.select(pl.col("warnings").list.eval(pl.element().str.starts_with(code)).list.any().fill_null(False))[
-        "warnings"
-    ]
 
 
 def _some(cells: tuple[str, ...]) -> str:

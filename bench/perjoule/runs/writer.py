@@ -1,4 +1,4 @@
-"""Writing a run: append-only, a trial on disk before the next one starts, and derived tables at the end."""
+"""Writes a run: append-only files, a trial on disk before the next one starts, and derived tables at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from perjoule.files import (
 )
 from perjoule.meters.conditions import totals
 from perjoule.runs.columns import FINISHED, IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
-from perjoule.runs.directory import load_run, located
+from perjoule.runs.directory import load_run, located, trial_table
 from perjoule.suite.reading import suite_digest, write_suite
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
@@ -34,8 +34,8 @@ SUPERSEDED = "superseded.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """What going on with a run reads of a row of `trials.jsonl`."""
+class _TrialRow:
+    """Keys of a row of `trials.jsonl` that resuming a run needs."""
 
     trial_id: StrictStr
     cell_id: StrictStr
@@ -50,7 +50,7 @@ class _Row:
     warnings: list[StrictStr]
 
 
-_ROWS = TypeAdapter(list[_Row])
+_ROWS = TypeAdapter(list[_TrialRow])
 
 
 class RunWriter:
@@ -60,9 +60,9 @@ class RunWriter:
         """Open the append-only files.
 
         Args:
-            path: Of the run.
-            done: The rows that are there already, by trial id.
-            superseded: Rows of attempts that are made again: what they cost is spent.
+            path: The run directory.
+            done: Existing rows, by trial id.
+            superseded: Rows of repeated attempts, whose energy counts as spent.
         """
         self.path = path
         self.done = done
@@ -83,42 +83,50 @@ class RunWriter:
         (path / "images").mkdir(exist_ok=True)
         write_json_lines(path / "prompts.jsonl", [asdict(prompt) for prompt in prompts])
         digest = hashlib.sha256((path / "prompts.jsonl").read_bytes()).hexdigest()
-        # last, since its presence is what makes the directory a run
+        # written last, because its presence marks the directory as a run
         write_json(path / "environment.json", {"schema": SCHEMA, **environment, "prompts_jsonl_sha256": digest})
         return cls(path, {})
 
     @classmethod
-    def resume(cls, path: Path, suite: Suite, environment: dict[str, Any], *, retry_failed: bool = False) -> RunWriter:
-        """Go on with a run that was interrupted.
+    def resume(
+        cls,
+        path: Path,
+        suite: Suite,
+        plan: Sequence[Assignment],
+        environment: dict[str, Any],
+        *,
+        retry_failed: bool = False,
+    ) -> RunWriter:
+        """Continue an interrupted run.
 
-        A last line torn by a crash is dropped: its trial is done again. Trials that failed stay failed, unless
-        `retry_failed`: then those, and trials without joules, are moved to `superseded.jsonl` and done again.
+        A last line that a crash left incomplete is dropped and its trial repeated. Failed trials stay failed, unless
+        `retry_failed`: then they, and trials without joules, are moved to `superseded.jsonl` and repeated.
 
         Raises:
-            RunError: If there is no run, or it was made by another suite or on another system (names the key and both
-                values).
+            RunError: If there is no run, it is damaged, or it has another suite, plan or system (names both values).
         """
         run = load_run(path)
         if suite_digest(run.suite) != suite_digest(suite):
             raise RunError(
-                f"{path} was made by another version of suite {suite.name!r} (see its suite.toml): "
+                f"{path} was started with another version of suite {suite.name!r} (see its suite.toml): "
                 f"resume with `perjoule run {path / 'suite.toml'} --out {path} --resume`, or choose another --out"
             )
-        for key, there, here in differing_keys(run.environment, environment):
-            raise RunError(f"{path} cannot be resumed here: {key} was {there!r} and is {here!r}")
+        for key, old, new in differing_keys(run.environment, environment):
+            raise RunError(
+                f"{path} cannot be resumed here: {key} was {old!r} and is {new!r}; use the same "
+                "system, or choose another --out"
+            )
         if (path / "images").is_symlink():
             raise RunError(
-                f"{path / 'images'} is a symbolic link, and pictures are not read through links: move them here"
+                f"{path / 'images'} is a symbolic link, and images are not read through links: "
+                "replace it by the folder itself"
             )
-        # damage is found before a joule is spent
-        with located(path / "trials.jsonl"):
-            images_of(run.trials)
-        rows = _checked(path / "trials.jsonl", mend(path / "trials.jsonl"))
+        # find damage before any energy is spent
+        rows = _stored_trials(path / "trials.jsonl", plan)
         mend(path / "traces.jsonl")
         mend(path / "devices.jsonl")
         if retry_failed:
-            _supersede(path, rows)
-            rows = read_json_lines(path / "trials.jsonl")
+            rows = _supersede(path, rows)
         superseded = _checked(path / SUPERSEDED, read_json_lines(path / SUPERSEDED))
         return cls(path, {row["trial_id"]: row for row in rows}, superseded)
 
@@ -136,7 +144,7 @@ class RunWriter:
         self.done[trial.trial_id] = row
 
     def image_file(self, image_id: str) -> Path:
-        """Where an image belongs."""
+        """Return the path of an image."""
         return self.path / "images" / f"{image_id}.png"
 
     def close(self) -> None:
@@ -146,7 +154,7 @@ class RunWriter:
         self._devices.close()
 
     def sort(self, order: Sequence[str]) -> None:
-        """Bring the closed files into this order of trials, each whole or not at all; what is not named comes last."""
+        """Sort the closed files by this order of trials; trials that are not in it come last."""
         place = {trial_id: number for number, trial_id in enumerate(order)}
         for name in ("trials", "traces", "devices"):
             with located(file := self.path / f"{name}.jsonl"):
@@ -154,7 +162,7 @@ class RunWriter:
                 write_json_lines(file, rows)
 
     def finish(self) -> None:
-        """Derive the tables that are made of the append-only files."""
+        """Close the append-only files and derive the tables from them."""
         self.close()
         run = load_run(self.path)
         with located(self.path / "trials.jsonl"):
@@ -174,7 +182,7 @@ class RunWriter:
 
 
 def _checked(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of trials; raises RunError if one lacks what going on with the run reads."""
+    """Return the rows; raises RunError if one lacks a key that resuming needs."""
     try:
         _ROWS.validate_python(rows)
     except ValidationError as error:
@@ -185,61 +193,79 @@ def _checked(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Move trials that failed or have no joules out of the journals, their power samples and boards with them."""
-    again = [row for row in rows if row.get("failure") is not None or row.get("energy_j") is None]
-    gone = {row["trial_id"] for row in again}
-    # first, so that a crash in between loses nothing: at worst an attempt is counted as spent twice
-    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
-        append_lines(journal, again)
-    for name in ("traces", "devices", "trials"):
-        with located(file := path / f"{name}.jsonl"):
-            kept = [row for row in read_json_lines(file) if row["trial_id"] not in gone]
-            write_json_lines(file, kept)
-
-
-def require_same_images(path: Path, plan: Sequence[Assignment]) -> None:
-    """Refuse to resume a run whose trials hold other images than the plan gives them.
-
-    Another version of perjoule may lay out its plan differently: the same trial id would then mean other images, some
-    images would be made twice and others never.
+def _stored_trials(file: Path, plan: Sequence[Assignment]) -> list[dict[str, Any]]:
+    """Read the trials of a run to resume, after cutting off an incomplete last line.
 
     Raises:
-        RunError: If a finished trial differs from the plan (names the trial).
+        RunError: If a row is damaged, or a trial has other images than the plan.
+    """
+    with located(file):
+        rows = mend(file)
+    _checked(file, rows)
+    _require_same_images(file.parent, plan, rows)
+    trials = trial_table(rows, file)
+    with located(file):
+        images_of(trials)
+    return rows
+
+
+def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move trials that failed or have no joules, with their power samples and boards, out of the journals.
+
+    Returns the remaining trials.
+    """
+    repeated = [row for row in rows if row.get("failure") is not None or row.get("energy_j") is None]
+    ids = {row["trial_id"] for row in repeated}
+    # first, so that a crash in between loses nothing; at worst the energy of an attempt is counted twice
+    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
+        append_lines(journal, repeated)
+    for name in ("traces", "devices"):
+        with located(file := path / f"{name}.jsonl"):
+            write_json_lines(file, [row for row in read_json_lines(file) if row["trial_id"] not in ids])
+    remaining = [row for row in rows if row["trial_id"] not in ids]
+    write_json_lines(path / "trials.jsonl", remaining)
+    return remaining
+
+
+def _require_same_images(path: Path, plan: Sequence[Assignment], rows: Sequence[dict[str, Any]]) -> None:
+    """Raise RunError if a stored trial has other images than the plan.
+
+    Another version of perjoule may plan in another way: the same trial id would then mean other images, so that some
+    images would be made twice and others never.
     """
     planned = {trial.trial_id: ([p.prompt_id for p in trial.prompts], list(trial.seeds)) for trial in plan}
-    for row in _checked(path / "trials.jsonl", read_json_lines(path / "trials.jsonl")):
+    for row in rows:
         images = row["prompt_ids"], row["seeds"]
         if row["trial_id"] in planned and images != planned[row["trial_id"]]:
             raise RunError(
-                f"{path}: trial {row['trial_id']} holds other images than this version of perjoule plans for it: "
+                f"{path}: trial {row['trial_id']} has other images than this version of perjoule plans for it: "
                 "resume with the version that started the run (see environment.json), or choose another --out"
             )
 
 
 def require_vacant(path: Path) -> None:
-    """Raise UsageError if a new run cannot start in `path` because something is there already."""
+    """Raise UsageError if a new run cannot start in `path` because it is not empty."""
     if path.is_symlink() and not path.exists():
         raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist: make that folder, or remove it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists already: go on with --resume, or choose another directory with --out")
+        raise UsageError(f"{path} exists already: continue it with --resume, or choose another directory with --out")
 
 
 def images_of(trials: pl.DataFrame) -> pl.DataFrame:
-    """The images that the trials made, one row each; later blocks repeat those of block 0 and are left out.
+    """Return the images of the trials, one row each, without later blocks, which repeat those of block 0.
 
     Raises:
-        ValueError: If a trial states another number of step counts or digests than of images (names the trial).
+        ValueError: If the numbers of step counts, digests and images of a trial differ (names the trial).
     """
-    made = trials.filter((pl.col("block") == 0) & FINISHED)
+    finished = trials.filter((pl.col("block") == 0) & FINISHED)
     for name in ("steps", "image_sha256"):
-        torn = made.filter(pl.col(name).list.len().ne_missing(pl.col("prompt_ids").list.len()))
-        if len(torn):
+        mismatched = finished.filter(pl.col(name).list.len().ne_missing(pl.col("prompt_ids").list.len()))
+        if len(mismatched):
             raise ValueError(
-                f"trial {torn['trial_id'][0]}: its {name} and prompt_ids differ in number: restore its row"
+                f"trial {mismatched['trial_id'][0]}: its {name} and prompt_ids differ in number: restore its row"
             )
     rows = []
-    for trial in made.iter_rows(named=True):
+    for trial in finished.iter_rows(named=True):
         for pid, seed, steps, sha in zip(
             trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
         ):
@@ -261,7 +287,7 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
-    """A trial as a flat row, the reading spread over its columns."""
+    """Return a trial as a flat row, with the columns of its reading."""
     reading = trial.reading
     row = {k: v for k, v in asdict(trial).items() if k not in ("reading", "traceback", "remarks")}
     columns = (
@@ -283,7 +309,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
 
 
 def _machine(reading: EnergyReading | None) -> dict[str, Any]:
-    """The machine's load as columns."""
+    """Return the machine's load as columns."""
     load = reading.machine if reading is not None else None
     before_after = {
         f"{name}_{when}": getattr(load, name)[i] if load is not None else None
@@ -293,12 +319,19 @@ def _machine(reading: EnergyReading | None) -> dict[str, Any]:
     return before_after | {name: getattr(load, name, None) for name in ("cores", "others_cores", "steal_share")}
 
 
-def differing_keys(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The parts of the comparability record that differ between two environments: (key, there, here)."""
-    a, b = there.get("comparability") or {}, here.get("comparability") or {}
-    if there.get("not_loaded") or here.get("not_loaded"):
-        # what could not be loaded has no digest; all that both have loaded must agree
-        models = [one.get("models") or {} for one in (a, b)]
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the keys of the comparability record that differ between two environments: (key, old, new)."""
+    old_keys, new_keys = old.get("comparability") or {}, new.get("comparability") or {}
+    if old.get("not_loaded") or new.get("not_loaded"):
+        # models that could not be loaded have no digest; those that both have loaded must agree
+        models = [record.get("models") or {} for record in (old_keys, new_keys)]
         common = sorted(models[0].keys() & models[1].keys())
-        a, b = ({**one, "models": {k: m[k] for k in common}} for one, m in zip((a, b), models, strict=True))
-    return [(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+        old_keys, new_keys = (
+            {**record, "models": {k: m[k] for k in common}}
+            for record, m in zip((old_keys, new_keys), models, strict=True)
+        )
+    return [
+        (key, old_keys.get(key), new_keys.get(key))
+        for key in sorted({*old_keys, *new_keys})
+        if old_keys.get(key) != new_keys.get(key)
+    ]

@@ -119,7 +119,7 @@ def headroom(
         ladder: The fixed ladder of the same model.
         at_quality: By default the quality of the ladder's last rung, or of the test if it has one rung.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     best = oracle(ladder)
     paired = pair(test, ladder, best, resamples=resamples, seed=seed)
@@ -144,7 +144,7 @@ def headroom(
         named = (("test", test_j), ("ladder", fixed_j), ("oracle", best_j))
         reason = f"quality {at:.4g} lies outside the range of the {', the '.join(n for n, v in named if np.isnan(v))}"
     elif best_j >= fixed_j:
-        reason = "the oracle saves nothing here: all prompts are served alike by the fixed ladder"
+        reason = "the oracle saves nothing here: the fixed ladder serves all prompts equally well"
     return Headroom(
         captured=paired.estimate(captured, HEADROOM_METHOD),
         oracle_saving=paired.estimate(saving, HEADROOM_METHOD),
@@ -177,6 +177,6 @@ def _prices(ladder: AnyCurve) -> Array:
     cost = cost[np.isfinite(cost) & (cost > 0)]
     if not len(cost):
         return np.ones(1)
-    found = np.unique(np.quantile(cost, np.linspace(0, 1, PRICES - 2)))
+    prices = np.unique(np.quantile(cost, np.linspace(0, 1, PRICES - 2)))
     # at no price at all everyone takes the cheapest rung, at any price the best
-    return np.concatenate([[0.0], found, [found[-1] * 1e6]])
+    return np.concatenate([[0.0], prices, [prices[-1] * 1e6]])

@@ -1,9 +1,8 @@
 """BD-energy: how much more energy one curve needs than another, averaged over the qualities that both reach.
 
     BD-E = exp( 1/(q1−q0) ∫_{q0}^{q1} [ln E_T(q) − ln E_A(q)] dq ) − 1
-    BD-Q =      1/(e1−e0) ∫_{e0}^{e1} [Q_T(e) − Q_A(e)] de
 
-    e = ln E; q0: larger of the minima, q1: smaller of the maxima; e0 and e1 likewise
+    q0: larger of the minima, q1: smaller of the maxima
 
 Negative BD-E saves. Interpolation is monotone cubic (PCHIP) over the upper envelope. The number is a headline only
 if it is resolved: enough overlap, no crossing, more than its own interpolation error (Bjøntegaard 2001; Herglotz
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perjoule.statistics.curves import AnyCurve, Envelopes, Ladders, PairedCurves, dropped, pair
+from perjoule.statistics.curves import Envelopes, Ladders, PairedCurves, dropped
 from perjoule.statistics.hermite import Slopes, akima_slopes, pchip_slopes
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array
+from perjoule.statistics.resampling import Array
 from perjoule.types import Estimate
 
 METHOD = "BD, PCHIP of ln E over quality on the upper envelope"
@@ -65,31 +64,13 @@ class BdEnergy:
     reason: str | None
 
 
-def bd_energy(
-    test: AnyCurve,
-    anchor: AnyCurve,
-    *,
-    upper_bound: float | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> BdEnergy:
-    """BD-energy of `test` against `anchor`, paired by prompt and seed.
+def bd_energy(paired: PairedCurves, upper_bound: float | None = None) -> BdEnergy:
+    """BD-energy of the first of two curves against the second.
 
     Args:
-        test: The arm in question.
-        anchor: What it is compared with.
+        paired: Test and anchor.
         upper_bound: Largest possible quality, for the sensitivity figure of saturating metrics.
-        resamples: Bootstrap draws.
-        seed: Of the draws.
-
-    Raises:
-        EvidenceError: If both are full-reference scores of different models, or share no prompt.
     """
-    return bd_energy_of(pair(test, anchor, resamples=resamples, seed=seed), upper_bound)
-
-
-def bd_energy_of(paired: PairedCurves, upper_bound: float | None = None) -> BdEnergy:
-    """`bd_energy` on draws that are there already: (test, anchor)."""
     test, anchor = paired.point
     estimate = paired.estimate(bd_energy_rows, METHOD)
     overlap = overlap_of(test, anchor)
@@ -118,16 +99,6 @@ def bd_energy_rows(test: Ladders, anchor: Ladders, slopes: Slopes = pchip_slopes
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (t.log_energy_integral(low, high) - a.log_energy_integral(low, high)) / (high - low)
         return np.asarray(np.where(high > low, np.expm1(mean), np.nan))
-
-
-def bd_quality_rows(test: Ladders, anchor: Ladders, slopes: Slopes = pchip_slopes) -> Array:
-    """BD-Q of each row, in quality units -> (rows,); NaN without overlap."""
-    t, a = Envelopes.of(test, slopes), Envelopes.of(anchor, slopes)
-    low = np.maximum(t.log_energy[:, 0], a.log_energy[:, 0])
-    high = np.minimum(np.fmax.reduce(t.log_energy, axis=1), np.fmax.reduce(a.log_energy, axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (t.quality_integral(low, high) - a.quality_integral(low, high)) / (high - low)
-        return np.asarray(np.where(high > low, mean, np.nan))
 
 
 def overlap_of(test: Ladders, anchor: Ladders) -> float:
@@ -164,13 +135,13 @@ def regimes(test: Ladders, anchor: Ladders) -> tuple[Regime, ...]:
     if smaller <= CROSSING_SHARE * total:
         return (whole,)
     cuts = np.flatnonzero(np.sign(logs[1:]) * np.sign(logs[:-1]) < 0) + 1
-    found = []
+    ranges = []
     for piece in np.split(np.arange(len(at)), cuts):
         area = float(np.abs(logs[piece]).sum())
         if len(piece) > 1 and area > CROSSING_SHARE * total / 2:
             mean = np.trapezoid(logs[piece], at[piece]) / np.ptp(at[piece])
-            found.append(Regime(low=float(at[piece[0]]), high=float(at[piece[-1]]), change=float(np.expm1(mean))))
-    return tuple(found)
+            ranges.append(Regime(low=float(at[piece[0]]), high=float(at[piece[-1]]), change=float(np.expm1(mean))))
+    return tuple(ranges)
 
 
 def _leave_one_out(test: Ladders, anchor: Ladders) -> float | None:
@@ -181,10 +152,10 @@ def _leave_one_out(test: Ladders, anchor: Ladders) -> float | None:
     changes = []
     for swap, ladder, other in ((False, test, anchor), (True, anchor, test)):
         gone = set(dropped(ladder))
-        kept = [i for i in np.argsort(ladder.energy_j[0]) if i not in gone]
-        if len(kept) < MIN_RUNGS:
+        left = [i for i in np.argsort(ladder.energy_j[0]) if i not in gone]
+        if len(left) < MIN_RUNGS:
             return None
-        for rung in kept[1:-1]:
+        for rung in left[1:-1]:
             thinner = ladder.without(int(rung))
             pairing = (other, thinner) if swap else (thinner, other)
             changes.append(abs(float(bd_energy_rows(*pairing)[0] - whole)))
@@ -205,7 +176,7 @@ def _bd_saturating(test: Ladders, anchor: Ladders, bound: float) -> float:
     at = np.linspace(low, high, 2_049)[None]
     logs = [
         Envelopes(
-            quality=stretch(e.quality), log_energy=e.log_energy, count=e.count, dearest=e.dearest
+            quality=stretch(e.quality), log_energy=e.log_energy, count=e.count, highest_log_energy=e.highest_log_energy
         ).log_energy_at(np.clip(stretch(at), stretch(e.lowest)[:, None], stretch(e.highest)[:, None]))
         for e in (t, a)
     ]  # fmt: skip
@@ -216,7 +187,7 @@ def _why_unresolved(
     estimate: Estimate,
     overlap: float,
     left_out: float | None,
-    found: tuple[Regime, ...],
+    ranges: tuple[Regime, ...],
     test: Ladders,
     anchor: Ladders,
 ) -> str | None:
@@ -231,8 +202,8 @@ def _why_unresolved(
         return "the envelope of one arm is a single point"
     if overlap < MIN_OVERLAP:
         return f"insufficient overlap: {overlap:.0%} of the qualities are reached by both, {MIN_OVERLAP:.0%} needed"
-    if len(found) > 1:
-        parts = "; ".join(f"{r.low:.4g} to {r.high:.4g}: {r.change:+.1%}" for r in found)
+    if len(ranges) > 1:
+        parts = "; ".join(f"{r.low:.4g} to {r.high:.4g}: {r.change:+.1%}" for r in ranges)
         return f"the curves cross, energy by quality: {parts}"
     if left_out is None:
         return f"not resolved: fewer than {MIN_RUNGS} rungs are left on the envelope of one arm"

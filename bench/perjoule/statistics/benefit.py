@@ -60,11 +60,11 @@ def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) 
     """
     spent = means.estimate(lambda rows: rows[:, test[0]] - rows[:, floor[0]])
     with np.errstate(invalid="ignore", divide="ignore"):  # cells may tie in energy; the ratio is then withheld
-        found = means.estimate(
+        estimate = means.estimate(
             lambda rows: (rows[:, test[1]] - rows[:, floor[1]]) / (rows[:, test[0]] - rows[:, floor[0]]),
             what=GAIN_METHOD,
         )
-    absent = Estimate(value=None, low=None, high=None, level=found.level, n=found.n, method=found.method)
+    absent = Estimate(value=None, low=None, high=None, level=estimate.level, n=estimate.n, method=estimate.method)
     if spent.value is None:
         return absent, "joules or scores are missing"
     if spent.value <= 0:
@@ -74,7 +74,7 @@ def gain_per_joule(means: Means, test: tuple[int, int], floor: tuple[int, int]) 
     if low is not None and high is not None and low <= 0 <= high:
         shares = quadrants(means, test, floor)
         return absent, f"undefined: the energies do not differ for sure{f'; {shares.likeliest}' if shares else ''}"
-    return found, None
+    return estimate, None
 
 
 def quadrants(means: Means, test: tuple[int, int], other: tuple[int, int]) -> Quadrants | None:

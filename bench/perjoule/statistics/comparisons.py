@@ -17,7 +17,7 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
 from perjoule.statistics.allocation import Headroom, headroom
-from perjoule.statistics.bd import BdEnergy, bd_energy_of, bd_energy_rows, relative_curve
+from perjoule.statistics.bd import BdEnergy, bd_energy, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
@@ -70,10 +70,10 @@ class Evidence:
 
     Attributes:
         grid: The run's arrays.
-        draws: Of the run.
+        draws: Bootstrap draws of the run.
         spec: The metric.
         quality: (prompts, seeds, cells), turned so that higher is better.
-        arms: Of the run.
+        arms: Arms of the run.
     """
 
     grid: Grid
@@ -119,16 +119,13 @@ class Evidence:
         return max(len(self.draws.joint.resamples), len(self.draws.by_prompt.resamples))
 
     def curve(self, arm: Arm) -> Any:
-        """The arm as a curve of the metric's track."""
+        """Return the arm as a curve of the metric's track."""
         columns = list(arm.columns)
-        arrays: dict[str, Any] = {
-            "energy_j": self.grid.energy_j[..., columns],
-            "quality": self.quality[..., columns],
-            "groups": self.grid.groups[:, columns],
-        }
+        energy_j, quality = self.grid.energy_j[..., columns], self.quality[..., columns]
+        groups, name = self.grid.groups[:, columns], arm.variant
         if self.spec.track == "fidelity":
-            return FidelityCurve(**arrays, name=arm.variant, family=arm.family)
-        return Curve(**arrays, name=arm.variant)
+            return FidelityCurve(energy_j=energy_j, quality=quality, groups=groups, name=name, family=arm.family)
+        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name)
 
 
 def arms_of(
@@ -146,13 +143,13 @@ def arms_of(
     return tuple(
         Arm(
             variant=variant,
-            role=facts[grid.cells[found[0]]].role,
-            policy=facts[grid.cells[found[0]]].policy,
+            role=facts[grid.cells[cells[0]]].role,
+            policy=facts[grid.cells[cells[0]]].policy,
             family=families[variant],
-            columns=tuple(sorted(found, key=lambda c: float(point[0, c]))),
+            columns=tuple(sorted(cells, key=lambda c: float(point[0, c]))),
             batch_size=(batch_sizes or {}).get(variant),
         )
-        for variant, found in columns.items()
+        for variant, cells in columns.items()
     )
 
 
@@ -180,17 +177,17 @@ def compare_all(
     evidence: Evidence, at_quality: float | None, temperature: float | None = None
 ) -> tuple[Comparison, ...]:
     """One record per arm that has an anchor."""
-    found = []
+    comparisons = []
     for arm in evidence.arms:
         anchor = anchor_of(arm, evidence.arms, evidence.spec)
         if anchor is not None:
             record = _compare(evidence, arm, anchor, at_quality)
             if evidence.states_once(arm, anchor):
-                found.append(_unsure(record))
+                comparisons.append(_unsure(record))
             else:
-                found.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
-    sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(found)})
-    return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(found))
+                comparisons.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
+    sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(comparisons)})
+    return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(comparisons))
 
 
 def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None) -> Comparison:
@@ -201,7 +198,7 @@ def _compare(evidence: Evidence, arm: Arm, anchor: Arm, at_quality: float | None
     sign = evidence.spec.sign
     bound = evidence.spec.bounds[1 if sign > 0 else 0]
     test_ladder, anchor_ladder = paired.point
-    bd = bd_energy_of(paired, None if bound is None else sign * bound)
+    bd = bd_energy(paired, None if bound is None else sign * bound)
     saving, rung = _saving(paired, at_quality, evidence.spec, sign)
     gain = gain_of(paired, default_rung=rung)
     test_top, top, floor = paired.column(0, -1), paired.column(1, -1), paired.column(1, 0)
@@ -325,7 +322,7 @@ def _difference(one: int, other: int) -> Any:
 
 
 def _p_value(paired: PairedCurves, bd: BdEnergy) -> float | None:
-    """Of no difference in BD-energy; None where there is no interval."""
+    """Return the p-value for no difference in BD-energy; None without an interval."""
     if bd.estimate.value is None or bd.estimate.low is None or bd.estimate.high is None:
         return None
     test, anchor = paired.split(paired.means.resamples)

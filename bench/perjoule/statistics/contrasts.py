@@ -52,20 +52,20 @@ def contrasts(evidence: Evidence, anchor_cell_id: str) -> dict[str, Contrast]:
         return {}
     anchor = _one(arms, at[anchor_cell_id])
     stated = evidence.grid.is_cell_value(evidence.spec.name)
-    found = {}
+    by_cell = {}
     for cell, column in at.items():
         arm = _one(arms, column)
         if column == at[anchor_cell_id] or (evidence.spec.track == "fidelity" and arm.family != anchor.family):
             continue
         try:
-            found[cell] = _contrast(evidence, arm, anchor)
+            by_cell[cell] = _contrast(evidence, arm, anchor)
         except EvidenceError:  # no prompt was measured and scored in both
             continue
-        made = found[cell]
+        made = by_cell[cell]
         if stated[column] or stated[at[anchor_cell_id]]:
             quality = replace(made.quality, low=None, high=None, method=CELL_VALUE)
-            found[cell] = replace(made, quality=quality, quadrants=None)
-    return found
+            by_cell[cell] = replace(made, quality=quality, quadrants=None)
+    return by_cell
 
 
 def _one(arms: dict[int, Arm], column: int) -> Arm:

@@ -88,7 +88,7 @@ def require_same_scale(first: Curve | FidelityCurve, *others: Curve | FidelityCu
     """Refuse to compare full-reference scores across models.
 
     Raises:
-        EvidenceError: If the curves are of unlike tracks, or of the fidelity track and of unlike families.
+        EvidenceError: If the curves are of different tracks, or of the fidelity track and of different families.
     """
     scales = [curve.family if isinstance(curve, FidelityCurve) else None for curve in (first, *others)]
     if len(set(scales)) > 1:
@@ -158,13 +158,13 @@ class PairedCurves:
 
     def split(self, rows: Array) -> tuple[Ladders, ...]:
         """Rows of means -> one `Ladders` per arm."""
-        found, at = [], 0
+        parts, at = [], 0
         for rungs in self.rungs:
-            found.append(
+            parts.append(
                 Ladders(energy_j=rows[:, at : at + rungs], quality=rows[:, at + rungs : at + 2 * rungs])
             )  # fmt: skip
             at += 2 * rungs
-        return tuple(found)
+        return tuple(parts)
 
 
 def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
@@ -173,7 +173,7 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     Args:
         curves: With the same prompts and seeds in the same places.
         resamples: Draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvidenceError: See `require_same_scale`, and if no pair is left.
@@ -181,7 +181,7 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     require_same_scale(*curves)
     shapes = {curve.energy_j.shape[:2] for curve in curves}
     if len(shapes) > 1:
-        raise ValueError(f"curves of unlike prompts and seeds cannot be paired: {sorted(shapes)}")
+        raise ValueError(f"curves of different prompts and seeds cannot be paired: {sorted(shapes)}")
     stacked = np.concatenate([a for curve in curves for a in (curve.energy_j, curve.quality)], axis=2)
     common = np.isfinite(stacked).all(2)
     if not common.any():
@@ -222,9 +222,9 @@ def envelope(energy: Array, quality: Array) -> NDArray[np.bool_]:
     order = np.take_along_axis(order, np.argsort(np.take_along_axis(cost, order, 1), axis=1, kind="stable"), axis=1)
     ranked = np.take_along_axis(gain, order, 1)
     best_before = np.maximum.accumulate(np.column_stack([np.full(len(gain), -np.inf), ranked[:, :-1]]), axis=1)
-    kept = np.zeros_like(known)
-    np.put_along_axis(kept, order, ranked > best_before, axis=1)
-    return kept
+    on_envelope = np.zeros_like(known)
+    np.put_along_axis(on_envelope, order, ranked > best_before, axis=1)
+    return on_envelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -235,29 +235,29 @@ class Envelopes:
         quality: (rows, rungs) quality of the kept rungs, rising; NaN behind the last.
         log_energy: Their ln E, rising.
         count: (rows,) how many rungs were kept.
-        dearest: (rows,) ln E of the most expensive rung, kept or not.
+        highest_log_energy: (rows,) ln E of the most expensive rung, kept or not.
     """
 
     quality: Array
     log_energy: Array
     count: NDArray[np.intp]
-    dearest: Array
+    highest_log_energy: Array
     slopes: Slopes = pchip_slopes
 
     @classmethod
     def of(cls, ladders: Ladders, slopes: Slopes = pchip_slopes) -> Envelopes:
         """Drop what is beaten and sort what is left."""
-        kept = envelope(ladders.energy_j, ladders.quality)
-        gain = np.where(kept, ladders.quality, np.nan)
+        on_envelope = envelope(ladders.energy_j, ladders.quality)
+        gain = np.where(on_envelope, ladders.quality, np.nan)
         order = np.argsort(gain, axis=1, kind="stable")  # NaN goes last
         rows = np.arange(len(gain))[:, None]
         with np.errstate(invalid="ignore"):
-            cost = np.log(np.where(kept, ladders.energy_j, np.nan))
+            cost = np.log(np.where(on_envelope, ladders.energy_j, np.nan))
         return cls(
             quality=gain[rows, order],
             log_energy=cost[rows, order],
-            count=kept.sum(1),
-            dearest=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
+            count=on_envelope.sum(1),
+            highest_log_energy=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
             slopes=slopes,
         )
 
@@ -281,32 +281,30 @@ class Envelopes:
         Up to the most expensive measured rung, the best rung stays the best available.
         """
         top = np.fmax.reduce(self.log_energy, axis=1)
-        top, dearest = (top, self.dearest) if log_energy.ndim == 1 else (top[:, None], self.dearest[:, None])
-        beaten = (log_energy > top) & (log_energy <= dearest)
+        highest = self.highest_log_energy
+        if log_energy.ndim > 1:
+            top, highest = top[:, None], highest[:, None]
+        beaten = (log_energy > top) & (log_energy <= highest)
         return self._read(self.log_energy, self.quality, np.where(beaten, top, log_energy))
 
     def log_energy_integral(self, low: Array, high: Array) -> Array:
         """∫ ln E dQ, low and high (rows,) -> (rows,)."""
         return self._integrate(self.quality, self.log_energy, low, high)
 
-    def quality_integral(self, low: Array, high: Array) -> Array:
-        """∫ Q d ln E, low and high (rows,) -> (rows,)."""
-        return self._integrate(self.log_energy, self.quality, low, high)
-
     def _read(self, x: Array, y: Array, at: Array) -> Array:
         places = at if at.ndim == 2 else at[:, None]
-        found = np.full(places.shape, np.nan)
+        values = np.full(places.shape, np.nan)
         for rows, curves in self._by_count(x, y):
-            found[rows] = curves.value(places[rows])
+            values[rows] = curves.value(places[rows])
         single = self.count == 1  # a point is a curve on its own spot
-        found[single] = np.where(places[single] == x[single, :1], y[single, :1], np.nan)
-        return found if at.ndim == 2 else found[:, 0]
+        values[single] = np.where(places[single] == x[single, :1], y[single, :1], np.nan)
+        return values if at.ndim == 2 else values[:, 0]
 
     def _integrate(self, x: Array, y: Array, low: Array, high: Array) -> Array:
-        found = np.full(len(x), np.nan)
+        integrals = np.full(len(x), np.nan)
         for rows, curves in self._by_count(x, y):
-            found[rows] = curves.integral(low[rows], high[rows])
-        return found
+            integrals[rows] = curves.integral(low[rows], high[rows])
+        return integrals
 
     def _by_count(self, x: Array, y: Array) -> Iterator[tuple[NDArray[np.intp], HermiteRows]]:
         """Rows with equally many knots can be interpolated together."""

@@ -37,7 +37,7 @@ class Mixture:
 
 def mixtures(trials: pl.DataFrame) -> list[Mixture]:
     """The cells whose finished windows were metered on different devices, one line for each key, by cell."""
-    found = []
+    mixed = []
     for key in _KEYS:
         if key not in trials.columns:
             continue
@@ -45,16 +45,16 @@ def mixtures(trials: pl.DataFrame) -> list[Mixture]:
         firsts = known.group_by("cell_id", key, maintain_order=True).agg(pl.col("trial_id").first())
         for (cell_id,), part in firsts.group_by("cell_id", maintain_order=True):
             if len(part) > 1:
-                one, other = part.head(2).to_dicts()
-                found.append(
+                first, second = part.head(2).to_dicts()
+                mixed.append(
                     Mixture(
                         cell_id=str(cell_id),
                         key=key,
-                        values=(one[key], other[key]),
-                        trials=(one["trial_id"], other["trial_id"]),
+                        values=(first[key], second[key]),
+                        trials=(first["trial_id"], second["trial_id"]),
                     )
                 )
-    return sorted(found, key=lambda one: one.cell_id)
+    return sorted(mixed, key=lambda mixture: mixture.cell_id)
 
 
 def require_one_device(run: Run) -> None:
@@ -64,8 +64,8 @@ def require_one_device(run: Run) -> None:
         RunError: Names the cell, the key and both values.
     """
     for mixture in mixtures(run.trials):
-        said = warning("W265", str(mixture))
-        raise RunError(f"{run.path}: {said}; their joules are not pooled: measure each device in a run of its own")
+        text = warning("W265", str(mixture))
+        raise RunError(f"{run.path}: {text}; their joules are not pooled: measure each device in a run of its own")
 
 
 def require_same_device(run: Run) -> None:
@@ -77,8 +77,8 @@ def require_same_device(run: Run) -> None:
     require_one_device(run)
     devices = devices_of(run.trials)
     if len(devices) > 1:
-        said = warning("W265", f"the cells were measured on {', '.join(devices)}")
-        raise RunError(f"{run.path}: {said}: no line can be drawn through them; measure all cells on one device")
+        text = warning("W265", f"the cells were measured on {', '.join(devices)}")
+        raise RunError(f"{run.path}: {text}: no line can be drawn through them; measure all cells on one device")
 
 
 def devices_of(trials: pl.DataFrame) -> tuple[str, ...]:

@@ -40,20 +40,20 @@ def draw(run: Run, metrics: Sequence[str], resamples: int = RESAMPLES) -> Drawn:
 
 
 def drawn_once(run: Run) -> Drawn:
-    """The draws of all metrics, the primary first. They are made once and kept with the run."""
-    kept = vars(run)
-    if _KEPT not in kept:
+    """The draws of all metrics, the primary first. They are made once and stored with the run."""
+    cache = vars(run)
+    if _KEPT not in cache:
         order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
-        kept[_KEPT] = draw(run, sorted(run.metrics, key=lambda name: (order.get(name, len(order)), name)))
-    found: Drawn = kept[_KEPT]
-    return found
+        cache[_KEPT] = draw(run, sorted(run.metrics, key=lambda name: (order.get(name, len(order)), name)))
+    drawn: Drawn = cache[_KEPT]
+    return drawn
 
 
 def drawn_for(run: Run, metric: str, resamples: int) -> Drawn:
-    """The draws that are kept with the run if they will do, else draws of this metric."""
-    kept: Drawn | None = vars(run).get(_KEPT)
-    if kept is not None and resamples == RESAMPLES and kept.draws.metrics[:1] == (metric,):
-        return kept
+    """The draws that are stored with the run if they fit, else draws of this metric."""
+    drawn: Drawn | None = vars(run).get(_KEPT)
+    if drawn is not None and resamples == RESAMPLES and drawn.draws.metrics[:1] == (metric,):
+        return drawn
     return draw(run, [metric], resamples)
 
 

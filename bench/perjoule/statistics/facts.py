@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import polars as pl
+from polars import selectors
 
 from perjoule.runs.columns import DRAWN, FINISHED
 from perjoule.runs.directory import WHOLE_CELL
 from perjoule.types import Provenance, Role, weakest
+from perjoule.warnings import is_marked
 
 
 def was_stopped() -> pl.Expr:
     """True for trials whose window stood still for a while (W251): its seconds are not the work's."""
-    return pl.col("warnings").list.eval(pl.element().str.starts_with("W251")).list.any().fill_null(False)
+    return is_marked("W251")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +56,15 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
         boundaries=pl.col("boundary").filter(FINISHED).unique().sort(),
         stated_n=DRAWN.filter(whole).sum(),
     )
-    found = {}
-    for row in frame.iter_rows(named=True):
-        seen, boundaries = set(row.pop("seen")), [b for b in row.pop("boundaries") if b]
-        row["provenance"] = weakest(seen)
-        row["boundary"] = boundaries[0] if boundaries else None
-        cell_id = row.pop("cell_id")
-        known: dict[str, Any] = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
-        found[cell_id] = CellFacts(**known)
-    return found
+    facts = {}
+    for row in finite(frame).iter_rows(named=True):
+        cell_id, seen, boundaries = (row.pop(name) for name in ("cell_id", "seen", "boundaries"))
+        boundary = next(filter(None, boundaries), None)
+        facts[cell_id] = CellFacts(**row, provenance=weakest(seen), boundary=boundary)
+    return facts
+
+
+def finite(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with nulls for numbers that are NaN or infinite."""
+    numbers = selectors.float()
+    return table.with_columns(pl.when(numbers.is_finite()).then(numbers))

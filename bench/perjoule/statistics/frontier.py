@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,11 +17,13 @@ from perjoule.statistics.curves import Ladders
 from perjoule.statistics.drawn import Drawn, draw, drawn_for, evidence_of
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.pareto import hypervolume
+from perjoule.statistics.point_rows import point_rows
 from perjoule.statistics.points import points_of
 from perjoule.statistics.records import Corner, Frontier, Hypervolume, Knee, Marginal, Point
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
 from perjoule.types import Estimate
+from perjoule.types.documents import document
 
 
 def frontier(
@@ -33,8 +35,7 @@ def frontier(
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """`read_frontier`, ready for JSON: what `perjoule frontier --json` prints."""
-    found = read_frontier(run, metric, at_quality=at_quality, temperature=temperature, resamples=resamples)
-    return found.as_json()
+    return document(read_frontier(run, metric, at_quality=at_quality, temperature=temperature, resamples=resamples))
 
 
 def read_frontier(
@@ -77,8 +78,8 @@ def frontier_of(
     tails = tail_estimates(evidence.quality, drawn.draws.tails)
     table = points_of(run, grid, drawn.draws, drawn.facts)
     points = [
-        _point(row, _turned(_untold(tail) if one else tail, spec.sign))
-        for row, tail, one in zip(table.iter_rows(named=True), tails, grid.is_cell_value(name), strict=True)
+        row.point(_turned(_unknown(tail) if is_cell_value else tail, spec.sign))
+        for row, tail, is_cell_value in zip(point_rows(table), tails, grid.is_cell_value(name), strict=True)
     ]
     anchor = main_anchor(evidence.arms)
     best = [p for p in points if p.on_frontier and p.quality.value is not None]
@@ -100,13 +101,13 @@ def frontier_of(
 def _joules_alone(run: Run, resamples: int) -> Frontier:
     """The record of a table without any quality: what each cell costs, and no frontier."""
     drawn = draw(run, [], resamples)
-    rows = points_of(run, drawn.grid, drawn.draws, drawn.facts).to_dicts()
+    rows = point_rows(points_of(run, drawn.grid, drawn.draws, drawn.facts))
     nothing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method="")
-    points = tuple(replace(_point(row, nothing), quality=nothing) for row in rows)
+    points = tuple(row.point(nothing) for row in rows)
     return Frontier(suite=run.suite.name, metric=None, direction=None, track=None, points=points)
 
 
-def _untold(estimate: Estimate) -> Estimate:
+def _unknown(estimate: Estimate) -> Estimate:
     return replace(estimate, value=None, low=None, high=None, n=0)
 
 
@@ -126,7 +127,7 @@ def _corner(run: Run, evidence: Evidence, anchor: Arm) -> tuple[float, float]:
 def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | None:
     """The area dominated by the cells that share the anchor's scale."""
     grid, spec, sign = evidence.grid, evidence.spec, evidence.spec.sign
-    # full-reference scores of other models are no points of this plane
+    # full-reference scores of other models are not points of this plane
     members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
     columns = np.array([c for arm in members for c in arm.columns])
     energy, quality = evidence.point
@@ -186,29 +187,9 @@ def _knee(evidence: Evidence, anchor: Arm) -> Knee | None:
     return Knee(cell_id=evidence.grid.cells[columns[int(point)]], shares=shares)
 
 
-def _point(row: dict[str, Any], tail: Estimate) -> Point:
-    values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(Point)} | {
-        "energy_j_per_image": _estimate(row, "energy_j_per_image", "energy"),
-        "quality": _estimate(row, "quality", "quality"),
-        "quality_p10": tail,
-    }
-    return Point(**values)
-
-
 def _turned(estimate: Estimate, sign: float) -> Estimate:
     """An estimate of turned quality on the metric's own scale."""
     value, low, high = (None if v is None else sign * v for v in (estimate.value, estimate.low, estimate.high))
     if sign < 0:
         low, high = high, low
     return replace(estimate, value=value, low=low, high=high)
-
-
-def _estimate(row: dict[str, Any], value: str, prefix: str) -> Estimate:
-    return Estimate(
-        value=row[value],
-        low=row[f"{prefix}_low"],
-        high=row[f"{prefix}_high"],
-        level=LEVEL,
-        n=row[f"{prefix}_n"],
-        method=row[f"{prefix}_method"],
-    )

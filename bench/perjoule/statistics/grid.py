@@ -67,7 +67,7 @@ class Grid:
 
         Args:
             resamples: Rows.
-            seed: Of the draws.
+            seed: Seed of the draws.
             tails: What `perjoule.statistics.tails.at_or_below` gives for a metric, to be drawn with the prompts.
         """
         count = len(self.cells)
@@ -96,7 +96,7 @@ class Grid:
 
     @property
     def images_apart(self) -> bool:
-        """Whether every window holds images of one prompt only."""
+        """True if every window has images of one prompt only."""
         return bool((self.groups == np.arange(len(self.prompts))[:, None]).all())
 
     @property
@@ -205,9 +205,9 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
             .group_by("row", "place", "column")
             .agg(pl.col("value").mean())
         )
-        found = np.full(shape, np.nan)
-        found[tuple(placed[name].to_numpy() for name in ("row", "place", "column"))] = placed["value"].to_numpy()
-        return found
+        values = np.full(shape, np.nan)
+        values[tuple(placed[name].to_numpy() for name in ("row", "place", "column"))] = placed["value"].to_numpy()
+        return values
 
     grid = Grid(
         cells=tuple(cells),
@@ -264,10 +264,10 @@ def _groups(trials: pl.DataFrame, cells: Sequence[str], prompts: Sequence[str]) 
         .join(rows, on="prompt_ids")
         .join(rows.rename({"prompt_ids": "first", "row": "other"}), on="first")
     )
-    found = np.tile(np.arange(len(prompts))[:, None], (1, len(cells)))
+    groups = np.tile(np.arange(len(prompts))[:, None], (1, len(cells)))
     for (cell,), part in pairs.group_by("cell_id"):
-        found[:, cells.index(str(cell))] = linked(len(prompts), part["row"].to_numpy(), part["other"].to_numpy())
-    return found
+        groups[:, cells.index(str(cell))] = linked(len(prompts), part["row"].to_numpy(), part["other"].to_numpy())
+    return groups
 
 
 def prompts_known(values: Array) -> NDArray[np.intp]:

@@ -62,10 +62,10 @@ class HermiteRows:
         y0, y1 = _take(self.y, k), _take(self.y, k + 1)
         d0, d1 = _take(self.slopes, k), _take(self.slopes, k + 1)
         s2, s3 = s * s, s * s * s
-        found = (
+        slopes = (
             y0 * (2 * s3 - 3 * s2 + 1) + y1 * (3 * s2 - 2 * s3) + h * (d0 * (s3 - 2 * s2 + s) + d1 * (s3 - s2))
         )  # fmt: skip
-        return np.where((at >= self.x[:, :1]) & (at <= self.x[:, -1:]), found, np.nan)
+        return np.where((at >= self.x[:, :1]) & (at <= self.x[:, -1:]), slopes, np.nan)
 
     def integral(self, low: Array, high: Array) -> Array:
         """The integral of y over x from low to high, both (rows,) inside the knots -> (rows,); NaN outside."""

@@ -62,15 +62,15 @@ def line_through(steps: NDArray[np.generic], values: Array) -> Line:
     """
     design, target = _design(steps, values), np.ones(len(steps))
     base, step = fit_line(steps, values)
-    kept = [0, 1] if base >= 0 else [1]
-    design = design[:, kept]
-    found = np.linalg.lstsq(design, target, rcond=None)[0]
-    freedom = len(steps) - len(kept)
-    rest = target - design @ found
+    columns = [0, 1] if base >= 0 else [1]
+    design = design[:, columns]
+    solution = np.linalg.lstsq(design, target, rcond=None)[0]
+    freedom = len(steps) - len(columns)
+    rest = target - design @ solution
     scatter = float(rest @ rest) / freedom if freedom else 0.0
     covariance = np.zeros((2, 2))
-    covariance[np.ix_(kept, kept)] = scatter * np.linalg.inv(design.T @ design)
-    base, step = (float(found[0]), float(found[1])) if len(kept) == 2 else (0.0, float(found[0]))
+    covariance[np.ix_(columns, columns)] = scatter * np.linalg.inv(design.T @ design)
+    base, step = (float(solution[0]), float(solution[1])) if len(columns) == 2 else (0.0, float(solution[0]))
     return Line(base=base, step=step, covariance=covariance, freedom=freedom)
 
 

@@ -42,8 +42,8 @@ def benjamini_hochberg(tests: Mapping[Key, float]) -> dict[Key, float]:
     ranked = sorted(tests.items(), key=lambda item: item[1])
     adjusted = np.array([p for _, p in ranked]) * len(ranked) / np.arange(1, len(ranked) + 1)
     smallest = np.minimum(1.0, np.minimum.accumulate(adjusted[::-1])[::-1])
-    found = dict(zip((key for key, _ in ranked), smallest.tolist(), strict=True))
-    return {key: found[key] for key in tests}
+    by_key = dict(zip((key for key, _ in ranked), smallest.tolist(), strict=True))
+    return {key: by_key[key] for key in tests}
 
 
 def p_differs_from_zero(resamples: Array) -> float:

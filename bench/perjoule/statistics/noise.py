@@ -107,7 +107,7 @@ def drift(run: Run) -> tuple[Estimate | None, str]:
     spread = float((place**2).sum())
     freedom = n - frame["cell_id"].n_unique() - 1
     if spread <= 0 or freedom < 2:
-        return None, "every cell has one window: what drifts cannot be told from what cells differ by"
+        return None, "every cell has one window: drift cannot be distinguished from differences between cells"
     from scipy.special import stdtrit
 
     slope = float((place * off).sum()) / spread
@@ -137,7 +137,7 @@ def _repeats(windows: pl.DataFrame, imported: bool) -> Source:
     sd, n = _pooled(windows, ["cell_id", "unit"])
     once = "no image was measured twice" if imported else "every window was measured once"
     more = "a column `block`" if imported else "protocol.blocks = 2 or more"
-    why = "" if n else f"{once}: {more} would tell"
+    why = "" if n else f"{once}: {more} would show it"
     return Source(name=name, energy=sd, quality=None, n=n, inside=True, reason=why)
 
 
@@ -149,7 +149,7 @@ def _seeds(quality: Array | None, imported: bool) -> Source:
     count = known.sum(1)
     sd, n = _within(quality, known, count)
     many = "several seeds in the table" if imported else "protocol.seeds with two or more"
-    why = "" if n else f"no prompt has scores of two seeds: {many} would tell"
+    why = "" if n else f"no prompt has scores of two seeds: {many} would show it"
     return Source(name=name, energy=None, quality=sd, n=n, inside=True, reason=why)
 
 
@@ -161,8 +161,8 @@ def _prompts(windows: pl.DataFrame, scores: Array | None, imported: bool) -> Sou
         means = over_seeds(scores)
         there = np.isfinite(means)
         quality, n = _within(means[None], there[None], there.sum(0)[None])
-    one = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
-    why = "" if energy is not None or quality is not None else one
+    single = "the table gives one number for each cell" if imported else "every cell has one window and one prompt"
+    why = "" if energy is not None or quality is not None else single
     return Source(name=name, energy=energy, quality=quality, n=max(groups, n), inside=True, reason=why)
 
 

@@ -89,17 +89,17 @@ def per_prompt(evidence: Evidence, test: str, anchor: str) -> PerPrompt | None:
     )
 
 
-def slices(found: PerPrompt, category: Mapping[str, str]) -> tuple[Slice, ...]:
+def slices(pair: PerPrompt, category: Mapping[str, str]) -> tuple[Slice, ...]:
     """One record per category of prompts, in the order of their names; none if the prompts have no categories."""
-    names = np.array([category.get(p, "") for p in found.prompts])
+    names = np.array([category.get(p, "") for p in pair.prompts])
     made: list[Slice] = []
     tests: dict[str, float] = {}
     for name in sorted(set(names) - {""}):
         member = names == name
         n = int(member.sum())
         rows = _ROWS if n >= MIN_SLICE else 0
-        drawn = resample_means(found.quality[member, None, None], resamples=rows)
-        change = resample_means(found.energy_change[member, None, None], resamples=rows, groups=found.groups[member])
+        drawn = resample_means(pair.quality[member, None, None], resamples=rows)
+        change = resample_means(pair.energy_change[member, None, None], resamples=rows, groups=pair.groups[member])
         quality, energy = (means.estimate(lambda m: m[:, 0], what="mean over prompts") for means in (drawn, change))
         if n >= MIN_SLICE:
             tests[str(name)] = p_differs_from_zero(drawn.resamples[:, 0])

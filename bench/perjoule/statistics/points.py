@@ -95,7 +95,7 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
     between prompts. A cell is drawn by its own groups where those are finer than the common ones of all cells, or so
     few that they need draws of Student's t.
     """
-    counts, common, found = grid.group_counts(), grid.common_groups(), []
+    counts, common, estimates = grid.group_counts(), grid.common_groups(), []
     for column, n in enumerate(counts):
         known, draws, place = grid.energy_known[:, column], means, column
         few = n < STUDENT_BELOW and not means.student
@@ -105,8 +105,8 @@ def energy_estimates(grid: Grid, means: Means) -> list[Estimate]:
             place = 0
         estimate = _column(draws, place, int(n), ENERGY_METHOD)
         alone = n == 1 and known.sum() > 1
-        found.append(replace(estimate, method=f"{ENERGY_METHOD}; {ONE_GROUP}") if alone else estimate)
-    return found
+        estimates.append(replace(estimate, method=f"{ENERGY_METHOD}; {ONE_GROUP}") if alone else estimate)
+    return estimates
 
 
 def cell_value(estimate: Estimate, facts: CellFacts) -> Estimate:
@@ -166,7 +166,7 @@ def _metered(run: Run) -> dict[str, dict[str, int]]:
     return {row.pop("cell_id"): row for row in frame.to_dicts()}
 
 
-def _spread(prefix: str, estimate: Estimate, column: str) -> dict[str, Any]:
+def _spread(prefix: str, estimate: Estimate, column: str) -> dict[str, float | int | str | None]:
     return {
         column: estimate.value,
         f"{prefix}_low": estimate.low,

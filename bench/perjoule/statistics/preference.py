@@ -30,7 +30,7 @@ class Preference:
         win_rate: Mean chance to be preferred.
         native: Mean difference of the scores, in the metric's unit, turned so that higher is better.
         temperature: T; None if wins were counted.
-        unit: Of `gain`.
+        unit: Unit of `gain`.
     """
 
     gain: Estimate
@@ -55,7 +55,7 @@ def predicted_preference(
         anchor: The same of what it is compared with.
         temperature: The score difference at which the odds are e to 1; None counts wins.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If the temperature is not positive and finite, or the shapes differ.
@@ -63,7 +63,7 @@ def predicted_preference(
     if temperature is not None and not 0 < temperature < math.inf:
         raise ValueError(f"temperature = {temperature}: positive and finite, or None to count wins")
     if test.shape != anchor.shape:
-        raise ValueError(f"scores of unlike prompts and seeds cannot be paired: {test.shape}, {anchor.shape}")
+        raise ValueError(f"scores of different prompts and seeds cannot be paired: {test.shape}, {anchor.shape}")
     from scipy.special import expit, ndtri
 
     change = np.asarray(test - anchor, np.float64)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from perjoule.statistics.allocation import Headroom
 from perjoule.statistics.benefit import NetBenefit
 from perjoule.statistics.preference import Preference
 from perjoule.types import Direction, Estimate, Provenance, Role, Track
-from perjoule.types.documents import Key, document
+from perjoule.types.documents import Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +181,11 @@ class Comparison:
         role: Part that the arm plays.
         bd_energy: Relative energy over all qualities that both reach.
         iso_quality_saving: Share of energy saved at the quality `at_quality`.
-        at_quality: That quality.
+        at_quality: Quality at which the saving is stated.
         saving_bound: For a missing saving: the share that it is more or less than.
         saving_reason: Why there is no saving, or why it is stated at a lower rung.
         iso_energy_gain: Quality gained at `at_energy_j_per_image`.
-        at_energy_j_per_image: That energy.
+        at_energy_j_per_image: Energy at which the gain is stated.
         gain_reason: Why there is no gain.
         gain_per_joule: Quality per joule over the anchor's cheapest cell.
         gain_per_joule_reason: Why it is withheld.
@@ -201,7 +201,7 @@ class Comparison:
         hypervolume_gain: Area that the arm adds to the anchor's.
         n_prompts: Prompts that both have.
         n_window_groups: Groups of prompts that share windows.
-        controls: Of a step policy.
+        controls: Comparisons with controls, for step policies.
         preference: What the metric predicts people would prefer.
     """
 
@@ -258,8 +258,8 @@ class Frontier:
     Attributes:
         suite: Name of the suite.
         metric: The metric; None in a run that was imported from a table of joules alone.
-        direction: Of the metric.
-        track: Of the metric.
+        direction: Direction of the metric.
+        track: Track of the metric.
         points: A point for each cell.
         frontier: Cells that no other cell beats, cheapest first.
         hypervolume: The area that they dominate.
@@ -278,7 +278,3 @@ class Frontier:
     marginal: tuple[Marginal, ...] = ()
     knee: Knee | None = None
     comparisons: tuple[Comparison, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return document(self)

@@ -150,7 +150,7 @@ def resample_means(
         values: (prompts, seeds, columns); NaN where there is nothing. A column's mean is over the prompts that it has,
             of the mean over the seeds that it has.
         resamples: Rows.
-        seed: Of the draws: the same seed and number of units give the same draws.
+        seed: Seed of the draws: the same seed and number of units give the same draws.
         groups: (prompts,) labels of the groups that are drawn as a whole; None draws prompts.
         positive: (columns,) those that are drawn as logarithms where draws are of Student's t.
     """
@@ -201,7 +201,7 @@ def resample_windows(
         energy: Which of the columns are energies.
         groups: (prompts, energies) label of the window group of each prompt in that column's cell.
         resamples: Rows.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         The means. An energy whose cell has one window group has no draws (NaN): nothing is known of its scatter.

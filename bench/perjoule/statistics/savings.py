@@ -54,7 +54,7 @@ def iso_quality_saving(
         at_quality: The quality; by default that of the anchor's last rung (or of the test, if it has one rung),
             looked up again in every resample.
         resamples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvidenceError: If both are full-reference scores of different models, or share no prompt.
@@ -171,12 +171,13 @@ def _why_no_gain(test: Ladders, anchor: Ladders, at: float) -> str:
     if anchor.quality.shape[1] == 1:
         return "the anchor has one rung: there is no curve to read an equal energy off"
     for name, ladder in (("test", test), ("anchor", anchor)):
-        found = Envelopes.of(ladder)
-        if not found.count[0] or not np.isfinite(at):
+        envelopes = Envelopes.of(ladder)
+        if not envelopes.count[0] or not np.isfinite(at):
             return "no cell of one arm has both joules and quality"
-        low, high = np.exp(found.log_energy[0, 0]), np.exp(np.nanmax(found.log_energy[0]))
+        low, high = np.exp(envelopes.log_energy[0, 0]), np.exp(np.nanmax(envelopes.log_energy[0]))
         if at < low:
             return f"{at:.4g} J/image is below the cheapest rung of the {name} ({low:.4g} J/image)"
         if at > high:
-            return f"{at:.4g} J/image is above the dearest rung of the {name} that is not beaten ({high:.4g} J/image)"
+            limit = f"the most expensive rung of the {name} that is not beaten ({high:.4g} J/image)"
+            return f"{at:.4g} J/image is above {limit}"
     return "the envelope of one arm is a single point: there is no curve to read off"

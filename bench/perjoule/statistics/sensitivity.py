@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
-from perjoule.statistics.bd import bd_energy_of
+from perjoule.statistics.bd import bd_energy
 from perjoule.statistics.comparisons import anchor_of
 from perjoule.statistics.drawn import Drawn, evidence_of
 from perjoule.statistics.records import Frontier, Sensitivity
@@ -20,11 +20,11 @@ def bd_by_metric(run: Run, drawn: Drawn, compared: Frontier | None = None) -> tu
 
     `compared`: a record of `frontier_of` on the same draws, whose metric is then not worked out again.
     """
-    found = [] if compared is None else list(_taken(compared))
+    rows = [] if compared is None else list(_taken(compared))
     for metric in drawn.grid.quality:
         if compared is None or metric != compared.metric:
-            found += _under(run, drawn, metric)
-    return tuple(found)
+            rows += _under(run, drawn, metric)
+    return tuple(rows)
 
 
 def _under(run: Run, drawn: Drawn, metric: str) -> Iterator[Sensitivity]:
@@ -36,7 +36,7 @@ def _under(run: Run, drawn: Drawn, metric: str) -> Iterator[Sensitivity]:
         if anchor is None or min(len(arm.columns), len(anchor.columns)) < 2:
             continue
         try:
-            bd = bd_energy_of(evidence.paired(arm, anchor), None if bound is None else sign * bound)
+            bd = bd_energy(evidence.paired(arm, anchor), None if bound is None else sign * bound)
         except EvidenceError as error:
             yield Sensitivity(metric=metric, test=arm.variant, anchor=anchor.variant, reason=str(error))
             continue

@@ -26,7 +26,7 @@ def at_or_below(quality: Array, share: float = SHARE) -> Array:
 
     Args:
         quality: (prompts, seeds, cells), turned so that higher is better; NaN where there is no score.
-        share: Of the images.
+        share: Share of the images that count as worst.
     """
     limits = np.array([_quantile(quality[..., c], share) for c in range(quality.shape[2])])
     return np.where(np.isfinite(quality), (quality <= limits).astype(np.float64), np.nan)
@@ -42,7 +42,7 @@ def tail_estimates(quality: Array, drawn: Means, share: float = SHARE) -> list[E
         drawn: Draws of `at_or_below(quality)`, one column per cell.
         share: As in `at_or_below`.
     """
-    found = []
+    estimates = []
     for column in range(quality.shape[2]):
         values = quality[..., column]
         n = int(np.isfinite(values).any(1).sum())
@@ -53,8 +53,8 @@ def tail_estimates(quality: Array, drawn: Means, share: float = SHARE) -> list[E
             ends = np.quantile(rows, [(1 - wide) / 2, (1 + wide) / 2], method="inverted_cdf")
             low, high = (_quantile(values, float(end)) if end > _ROUNDING else np.nan for end in ends)
         value, lower, upper = (float(v) if np.isfinite(v) else None for v in (_quantile(values, share), low, high))
-        found.append(Estimate(value=value, low=lower, high=upper, level=LEVEL, n=n, method=METHOD))
-    return found
+        estimates.append(Estimate(value=value, low=lower, high=upper, level=LEVEL, n=n, method=METHOD))
+    return estimates
 
 
 def _quantile(values: Array, share: float) -> float:

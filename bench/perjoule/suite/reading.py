@@ -107,8 +107,9 @@ def is_imported(suite: Suite) -> bool:
 
 
 def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's content, independent of layout and comments."""
-    return hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of the suite's settings, independent of layout, comments, title and description."""
+    settings = asdict(replace(suite, title="", description=""))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def cells_of(suite: Suite) -> list[Cell]:
@@ -181,7 +182,7 @@ def _check(suite: Suite, where: str) -> None:
     protocol, metrics = suite.protocol, suite.metrics
     for index, variant in enumerate(suite.variants):
         if names.index(variant.name) != index:
-            raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice; names are unique")
+            raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice: names must be unique")
         _check_variant(variant, f"{where}: variants[{index}]", imported=is_imported(suite))
         if variant.batch_size is not None:
             _at_least(variant.batch_size, 1, f"{where}: variants[{index}].batch_size")
@@ -192,7 +193,8 @@ def _check(suite: Suite, where: str) -> None:
     largest = _largest_batch(suite)
     if protocol.images_per_window is not None and protocol.images_per_window < largest:
         raise SuiteError(
-            f"{where}: protocol.images_per_window = {protocol.images_per_window}: at least the largest batch, {largest}"
+            f"{where}: protocol.images_per_window = {protocol.images_per_window}: must be at least "
+            f"the largest batch ({largest})"
         )
     _check_seeds(protocol.seeds, f"{where}: protocol.seeds", imported=is_imported(suite))
     if protocol.max_uncertainty is not None:
@@ -217,7 +219,7 @@ def _check_prompts(prompts: PromptSource, where: str) -> None:
     if prompts.limit is not None:
         _at_least(prompts.limit, 1, f"{where}.limit")
     if prompts.sha256 is not None and not _SHA256.fullmatch(prompts.sha256):
-        raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: 64 hex digits in lower case, as sha256sum prints them")
+        raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: must be 64 hex digits in lower case, as in sha256sum")
     for key in ("revision", "hub_split"):
         if getattr(prompts, key) is not None and not prompts.source.startswith("hub:"):
             raise SuiteError(f"{where}.{key}: only for data sets of the hub, but source = {prompts.source!r}")
@@ -258,7 +260,7 @@ def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
     for key in ("width_px", "height_px"):
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
-            raise SuiteError(f"{where}.{key} = {size}: a multiple of 8 from 8 to 8192")
+            raise SuiteError(f"{where}.{key} = {size}: must be a multiple of 8 from 8 to 8192")
 
 
 def _check_steps(variant: Variant, where: str) -> None:
@@ -281,7 +283,7 @@ def _check_timesteps(variant: Variant, where: str) -> None:
 def _check_name(name: str, key: str, where: str) -> None:
     if not is_name(name):
         raise SuiteError(
-            f"{where}: {key} = {name!r}: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
+            f"{where}: {key} = {name!r}: use up to 64 letters, digits, '.', '_' and '-', first a letter or digit"
         )
 
 
@@ -295,7 +297,7 @@ def _share(value: float, where: str) -> None:
 
 def _at_least(value: float, least: int, where: str) -> None:
     if value < least:
-        raise SuiteError(f"{where} = {value}: at least {least}")
+        raise SuiteError(f"{where} = {value}: must be at least {least}")
 
 
 def _unique(values: Sequence[Any], where: str, least: str) -> None:
@@ -312,7 +314,7 @@ def _explain(detail: Any, table: dict[str, Any], where: str) -> str:
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _keys_at(path[:-1])
         last = str(path[-1])
-        near = [ours] if (ours := _SYNONYMS.get(last)) in known else get_close_matches(last, known, n=1)
+        near = [synonym] if (synonym := _SYNONYMS.get(last)) in known else get_close_matches(last, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{where}: unknown key {key!r}: {hint}"
     if detail["type"] in ("missing", "missing_argument"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.hub import Faults, HubMirror, Request
+from perjoule.testing.load import SimulatedLoad
 from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
 from perjoule.testing.nvml_simulator import Bursts, Call, NvmlSimulator, SimulatedBoard, StepLog
 
@@ -19,6 +20,7 @@ __all__ = [
     "PowerWave",
     "Request",
     "SimulatedBoard",
+    "SimulatedLoad",
     "SquareWave",
     "StepLog",
     "SyntheticMeter",

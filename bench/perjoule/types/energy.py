@@ -14,9 +14,9 @@ Boundary = Literal["gpu-board", "gpu-module", "cpu-package+dram", "cpu-package",
 
 
 def weakest(provenances: Iterable[str | None]) -> Provenance | None:
-    """Return the weakest of several provenances, which is that of a number computed from all; None without any."""
-    seen = set(provenances)
-    return next((provenance for provenance in PROVENANCES if provenance in seen), None)
+    """Return the weakest of several provenances, that of a number computed from all of them; None if there are none."""
+    kinds = set(provenances)
+    return next((provenance for provenance in PROVENANCES if provenance in kinds), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +207,7 @@ class EnergyReading:
         warnings: Codes with a sentence each, e.g. `W203: no driver counter, power integrated instead`.
         trace: Power samples inside the window, if the source has any.
         devices: The parts of the boards, in the requested order; empty without boards.
-        device: Model of the metered device, several boards joined by ` + `; None if the source does not know it.
+        device: Model of the measured device, several boards joined by ` + `; None if the source does not know it.
         device_digest: Distinguishes boards of one model.
         power_limit_w: Enforced power limit of the device when the meter was opened.
         machine: Load of the machine; None on virtual time.

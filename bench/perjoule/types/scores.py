@@ -52,7 +52,7 @@ class MetricSpec:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature = {self.temperature}: positive and finite, or None")
+            raise ValueError(f"temperature = {self.temperature}: must be positive and finite, or None")
 
     @property
     def sign(self) -> float:

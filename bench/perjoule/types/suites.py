@@ -155,7 +155,7 @@ class Variant:
 
     @property
     def family_name(self) -> str:
-        """The family; the variant alone where none is stated."""
+        """The family; by default the name of the variant."""
         return self.family or self.name
 
 
@@ -231,9 +231,13 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Metrics of a suite; `primary` is the frontier's axis. `options` are passed to the metric of that name.
+    """Metrics of a suite.
 
-    `reference` is the corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
+    Attributes:
+        primary: Metric of the frontier, one of `names`.
+        names: Metrics to score the images with.
+        options: Options of a metric, in a table of its name, e.g. `options.lsnr.definition = "b"`.
+        reference: Corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -246,7 +250,18 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A suite: variants, prompts, metrics and protocol, as read from TOML with all defaults filled in."""
+    """A suite: variants, prompts, metrics and protocol, as read from TOML with all defaults filled in.
+
+    Attributes:
+        name: Name of the suite: letters, digits, `.`, `_` and `-`, at most 64. Names runs and baselines.
+        title: Title of the report.
+        description: The question that the suite answers, in a sentence or two.
+        prompts: What to draw.
+        metrics: How to score the images.
+        protocol: How to measure.
+        variants: What to compare: models with their settings and step counts.
+        schema: Version of the file format.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 

@@ -50,8 +50,8 @@ class ModelFacts:
 @cache
 def catalogue() -> dict[str, ModelFacts]:
     """Return all known models, by hub id."""
-    found: dict[str, ModelFacts] = merged_files("catalogues")
-    return found
+    models: dict[str, ModelFacts] = merged_files("catalogues")
+    return models
 
 
 def facts_of(model: str) -> ModelFacts | None:
@@ -84,12 +84,12 @@ def notices(suite: Suite) -> Iterator[str]:
         facts = facts_of(model)
         if facts is None:
             continue
-        said = {
+        conditions = {
             "no": f"licence {facts.licence} does not allow commercial use ({facts.licence_url})",
             "conditional": f"licence {facts.licence} allows commercial use under conditions ({facts.licence_url})",
         }.get(facts.commercial)
         gate = f"gated: accept the licence at https://huggingface.co/{model} and log in (`hf auth login` or HF_TOKEN)"
-        notice = "; ".join(text for text in (said, gate if facts.gated else None) if text)
+        notice = "; ".join(text for text in (conditions, gate if facts.gated else None) if text)
         if notice:
             yield f"{model}: {notice}"
 

@@ -79,10 +79,10 @@ def fetch_file(url: str, *, sha256: str | None, where: str) -> Path:
 
 def checked(file: Path, url: str, *, sha256: str | None, where: str) -> Path:
     """Return the file if its digest is right. Raises a UsageError with both digests if not."""
-    found = digest_file(file)
-    if sha256 is not None and not found.startswith(sha256):
+    digest = digest_file(file)
+    if sha256 is not None and not digest.startswith(sha256):
         raise UsageError(
-            f"{where}: {url} has SHA-256 {found} instead of {sha256}: the file has changed, or the cached copy is "
+            f"{where}: {url} has SHA-256 {digest} instead of {sha256}: the file has changed, or the cached copy is "
             f"damaged. Delete {file} to download it again, or pin another digest"
         )
     return file

@@ -57,13 +57,13 @@ def resolve_model(name: str, where: str) -> str:
         return str(path)
     # a mistyped path would be sent to the hub, whose error would be about a missing repository
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        looked = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
-        raise UsageError(f"{where}: model {name!r}: no such folder{looked}; give a folder, a hub id or {_BUILTIN}NAME")
+        places = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
+        raise UsageError(f"{where}: model {name!r}: no such folder{places}; give a folder, a hub id or {_BUILTIN}NAME")
     return name
 
 
 def _builtin_folder(name: str, where: str) -> Path:
-    """The folder of a builtin: from a table (`perjoule.model_folders`) or an entry of its own (`perjoule.models`)."""
+    """Return the folder of a builtin from a table (`perjoule.model_folders`) or its own entry (`perjoule.models`)."""
     folders = registry.merged_files("model_folders")
     if name in folders:
         return Path(folders[name])

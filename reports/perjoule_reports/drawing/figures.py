@@ -57,11 +57,11 @@ def panels(evidence: Evidence, axis: Axis) -> list[Panel]:
             continue
         key = (arm.boundary or "unknown boundary", arm.family if axis.within_family else "")
         groups.setdefault(key, []).append(arm)
-    found = []
+    panels = []
     for (boundary, family), arms in groups.items():
-        said = ([boundary] if len(evidence.boundaries) > 1 else []) + ([f"family {family}"] if family else [])
-        found.append(Panel(axis=axis, arms=tuple(arms), remark=", ".join(said)))
-    return found
+        qualifiers = ([boundary] if len(evidence.boundaries) > 1 else []) + ([f"family {family}"] if family else [])
+        panels.append(Panel(axis=axis, arms=tuple(arms), remark=", ".join(qualifiers)))
+    return panels
 
 
 def frontier(
@@ -97,7 +97,7 @@ def frontier(
         axes.set_xlabel(of_joules(f"energy per image ({unit.unit}", evidence.provenance) + "), log₂ scale")
         axes.set_ylabel(axis.name + (f" ({axis.unit})" if axis.unit else ""))
 
-    said = [
+    remarks = [
         axis.description.rstrip("."),
         panel.remark,
         _scale_remark(evidence, axis),
@@ -108,7 +108,7 @@ def frontier(
         name,
         axis.name if small else f"{axis.name} against energy per image",
         draw,
-        caption="; ".join(filter(None, said)),
+        caption="; ".join(filter(None, remarks)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table next to the figure contains the numbers.",
         tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
@@ -253,10 +253,10 @@ def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, bo
     for variant in series:
         arm = _rungs(panel, variant)[-1]
         mark = f"{GLYPHS[series[variant] % len(GLYPHS)]} {fmt.shorten(variant, 26)}"
-        found = trial.place(_inches(axes, board, arm, panel.axis, unit), text_width([mark], font), font / 72 + 0.03)
-        if found is None:
+        spot = trial.place(_inches(axes, board, arm, panel.axis, unit), text_width([mark], font), font / 72 + 0.03)
+        if spot is None:
             break
-        places[variant] = (arm, mark, found)
+        places[variant] = (arm, mark, spot)
     if len(places) == len(series):
         for variant, (arm, mark, place) in places.items():
             axes.annotate(mark, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),

@@ -49,21 +49,17 @@ def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str,
 
 
 def _sums(run: RunData) -> dict[str, dict[str, float]]:
-    frame = run.trials.filter(~was_stopped()).select("cell_id", "phases_s").drop_nulls("phases_s")
-    if frame.schema["phases_s"] == pl.String:
-        frame = frame.filter(~pl.col("phases_s").str.strip_chars().is_in(["", "{}"]))
-        if frame.is_empty():
-            return {}
-        decoded = frame["phases_s"].str.json_decode(infer_schema_length=None)
-        frame = frame.with_columns(phases_s=decoded)
-    names = [field.name for field in frame.schema["phases_s"].fields]  # type: ignore[attr-defined]
-    seconds = [pl.col("phases_s").struct.field(name).cast(pl.Float64, strict=False).alias(name) for name in names]
-    sums = frame.select("cell_id", *seconds).group_by("cell_id", maintain_order=True).sum()
-    found = {}
+    trials = run.trials.filter(~was_stopped() & ~pl.col("phases_s").str.strip_chars().is_in(["", "{}"]))
+    if trials.is_empty():
+        return {}
+    cells, phases = trials.select("cell_id", "phases_s").get_columns()
+    seconds = phases.str.json_decode(infer_schema_length=None).struct.unnest()
+    sums = seconds.cast(pl.Float64, strict=False).with_columns(cells).group_by("cell_id", maintain_order=True).sum()
+    by_cell = {}
     for row in sums.iter_rows(named=True):
         cell = str(row.pop("cell_id"))
-        found[cell] = {clean(name): value for name, value in row.items() if finite(value)}
-    return found
+        by_cell[cell] = {clean(name): value for name, value in row.items() if finite(value)}
+    return by_cell
 
 
 def phase_table(evidence: Evidence, cells: Sequence[tuple[Arm, dict[str, float]]]) -> Table:

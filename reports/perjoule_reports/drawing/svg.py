@@ -111,15 +111,15 @@ def _rewrite(element: ET.Element, name: str, rules: set[str]) -> None:
 
 def _declarations(style: str) -> str:
     """Return sorted CSS for a style attribute, with theme variables for sentinel colours and the page's own font."""
-    kept = []
+    declarations = []
     for declaration in style.split(";"):
         key, _, value = declaration.partition(":")
         key, value = key.strip(), value.strip()
         if not key or key == "font-family" or (key, value) == ("stroke-dashoffset", "0"):
             continue
         value = _COLOUR.sub(lambda m: f"var({_VARIABLES[m[0]]})" if m[0] in _VARIABLES else m[0], value)
-        kept.append(f"{key}:{value}")
-    return ";".join(sorted(kept))
+        declarations.append(f"{key}:{value}")
+    return ";".join(sorted(declarations))
 
 
 def _local(tag: str) -> str:

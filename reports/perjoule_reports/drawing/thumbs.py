@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,11 @@ def encode(stored: Stored, side: int) -> tuple[str, bool]:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), pixel_art
 
 
-def encode_all(
-    pictures: Sequence[Stored], budget: int = BYTES_BUDGET, one: Callable[[Stored, int], tuple[str, bool]] = encode
-) -> list[tuple[str, bool]]:
+def encode_all(pictures: Sequence[Stored], budget: int = BYTES_BUDGET) -> list[tuple[str, bool]]:
     """Encode all images at the largest side at which they fit the budget together."""
-    found: list[tuple[str, bool]] = []
+    encoded: list[tuple[str, bool]] = []
     for side in SIDES_PX:
-        found = [one(picture, side) for picture in pictures]
-        if sum(len(uri) for uri, _ in found) <= budget:
+        encoded = [encode(picture, side) for picture in pictures]
+        if sum(len(uri) for uri, _ in encoded) <= budget:
             break
-    return found
+    return encoded

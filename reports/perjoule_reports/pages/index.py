@@ -5,18 +5,29 @@ Only small files are read (suite, environment, points, result); trials are count
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from perjoule.errors import PerjouleError
 from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.statistics.point_rows import point_rows
 from perjoule.types import Interval, weakest
-from perjoule_reports.format import clean, finite
+from perjoule_reports.evidence import plain_interval
+from perjoule_reports.format import clean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredResult:
+    """The key of `result.json` that is read here."""
+
+    headline: str
+
+
+_RESULT = TypeAdapter(_StoredResult)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +116,10 @@ def read_line(folder: Path) -> RunLine:
         PerjouleError: If a file of the run cannot be read; the message names it.
     """
     run = load_run(folder)
-    environment, suite = run.environment, run.suite
+    system, suite = run.system, run.suite
     cells, provenance, boundary = _cells(run)
     done, failed, planned = _trials(run)
-    meter = environment.get("meter")
-    comparability = environment.get("comparability")
-    device = comparability.get("device", "") if isinstance(comparability, dict) else ""
+    device = (system.comparability and system.comparability.device) or ""
     doubts = []
     if planned is not None and done < planned:
         doubts.append(f"stopped after {done} of {planned} trials")
@@ -128,12 +137,12 @@ def read_line(folder: Path) -> RunLine:
         folder=folder.name,
         suite=clean(suite.name),
         title=clean(suite.title or suite.name),
-        created=clean(environment.get("created_utc") or ""),
+        created=clean(system.created_utc or ""),
         provenance=provenance,
         boundary=boundary,
-        device=clean(", ".join(map(str, device)) if isinstance(device, list) else device),
-        meter=clean(meter.get("name", "") if isinstance(meter, dict) else ""),
-        comparability_key=clean(environment.get("comparability_key") or ""),
+        device=clean(", ".join(device) if isinstance(device, list) else device),
+        meter=clean((system.meter and system.meter.name) or ""),
+        comparability_key=clean(system.comparability_key or ""),
         metric=clean(primary),
         higher=specs[primary].direction == "higher" if primary in specs else True,
         cells=cells,
@@ -146,35 +155,31 @@ def read_line(folder: Path) -> RunLine:
 
 
 def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
-    points = run.points
-    if points.is_empty():
-        return {}, None, ""
-    rows = points.to_dicts()
+    rows = point_rows(run.points)
     primary = run.suite.metrics.primary
-    chosen = {str(row["cell_id"]): row for row in rows}
-    chosen |= {str(row["cell_id"]): row for row in rows if row.get("metric") == primary}
+    chosen = {row.cell_id: row for row in rows} | {row.cell_id: row for row in rows if row.metric == primary}
     cells = {
         cell: CellNumbers(
-            energy=_interval(row, "energy_j_per_image", "energy_low", "energy_high"),
-            quality=_interval(row, "quality", "quality_low", "quality_high")
-            if row.get("metric") == primary
-            else Interval(),
-            steps=finite(row.get("steps_mean")),
-            fixed=row.get("role") == "fixed",
+            energy=plain_interval(row.energy_estimate),
+            quality=plain_interval(row.quality_estimate) if row.metric == primary else Interval(),
+            steps=row.steps_mean,
+            fixed=row.role == "fixed",
         )
         for cell, row in chosen.items()
     }
-    metered = [row for row in rows if finite(row.get("energy_j_per_image")) is not None]
-    boundaries = sorted({clean(row["boundary"]) for row in metered if row.get("boundary")})
-    return cells, weakest(row.get("provenance") for row in metered), " and ".join(boundaries)
+    metered = [row for row in rows if row.energy_j_per_image is not None]
+    boundaries = sorted({clean(row.boundary) for row in metered if row.boundary})
+    return cells, weakest(row.provenance for row in metered), " and ".join(boundaries)
 
 
 def _trials(run: Run) -> tuple[int, int, int | None]:
     """Return the numbers of trials done, failed, and planned (if known)."""
     file = run.path / "trials.parquet"
     if file.is_file():
-        failures = pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect()
-        return int(failures["len"][0]), int(failures["failed"][0]), None
+        done, failed = (
+            pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect().row(0)
+        )
+        return int(done), int(failed), None
     done = failed = 0
     file = run.path / "trials.jsonl"
     if file.is_file():
@@ -187,11 +192,9 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
 
 def _headline(file: Path) -> str:
     try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return clean(_RESULT.validate_json(file.read_bytes()).headline)
+    except (OSError, ValueError):
         return ""
-    headline = found.get("headline") if isinstance(found, dict) else None
-    return clean(headline) if isinstance(headline, str) else ""
 
 
 def _suite(runs: list[RunLine]) -> SuiteRuns:
@@ -221,10 +224,3 @@ def _followed(runs: Iterable[RunLine]) -> str:
     ladder = [cell_id for cell_id in most if cells[cell_id].fixed] or most
     ladder.sort(key=lambda cell_id: (cells[cell_id].steps or 0.0, cell_id))
     return ladder[len(ladder) // 2] if ladder else ""
-
-
-def _interval(row: Mapping[str, Any], value: str, low: str, high: str) -> Interval:
-    centre = finite(row.get(value))
-    return Interval() if centre is None else Interval(
-        value=centre, low=finite(row.get(low)), high=finite(row.get(high))
-    )  # fmt: skip

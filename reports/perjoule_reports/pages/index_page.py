@@ -90,10 +90,10 @@ def render_index(folder: Path) -> str:
 
 def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun]) -> str:
     count = sum(len(suite.runs) for suite in suites)
-    said = f"{fmt.plural(count, 'run')} of {fmt.plural(len(suites), 'suite')}"
+    counted = f"{fmt.plural(count, 'run')} of {fmt.plural(len(suites), 'suite')}"
     doubtful = sum(bool(run.doubts) for suite in suites for run in suite.runs)
-    said += f", {doubtful} unfinished or with gaps" if doubtful else ""
-    return said + (f", {len(broken)} unreadable" if broken else "")
+    counted += f", {doubtful} unfinished or with gaps" if doubtful else ""
+    return counted + (f", {len(broken)} unreadable" if broken else "")
 
 
 def _part(suite: SuiteRuns, anchor: str) -> Part:

@@ -25,9 +25,9 @@ def render_markdown(report: Report) -> str:
     for sentence in report.headline.support:
         lines += [escape(sentence), ""]
     lines += [" · ".join(f"{escape(b.label)}: **{escape(b.value)}**" for b in report.badges), ""]
-    for title, said in (("Deploy", report.headline.deploy), ("Beware", report.headline.beware)):
-        if said:
-            lines += [f"**{title}**", "", *(f"- {escape(line)}" for line in said), ""]
+    for title, sentences in (("Deploy", report.headline.deploy), ("Beware", report.headline.beware)):
+        if sentences:
+            lines += [f"**{title}**", "", *(f"- {escape(line)}" for line in sentences), ""]
     if report.headline.call:
         lines += ["```python", *_code(report.headline.call), "```", ""]
     whole = [line for section in report.sections for line in _section(section, folded=True)]
@@ -43,8 +43,8 @@ def _cut(text: str) -> str:
     raw = text.encode()
     if len(raw) <= COMMENT_BYTES:
         return text
-    kept = raw[: COMMENT_BYTES - 200].decode(errors="ignore").rpartition("\n\n")[0]
-    return kept + "\n\n… cut here, because a pull request accepts no more: the HTML report contains the rest.\n"
+    start = raw[: COMMENT_BYTES - 200].decode(errors="ignore").rpartition("\n\n")[0]
+    return start + "\n\n… cut here, because a pull request accepts no more: the HTML report contains the rest.\n"
 
 
 def _section(section: Section, *, folded: bool) -> list[str]:
@@ -65,9 +65,9 @@ def _section(section: Section, *, folded: bool) -> list[str]:
     if section.code:
         lines += ["```console", *_code(section.code), "```", ""]
     guide = [("n", section.sample), ("Intervals", section.interval), ("What would change this", section.change)]
-    said = [f"{name}: {escape(text)}" for name, text in guide if text]
-    if said:
-        lines += [f"*{' · '.join(said)}*", ""]
+    notes = [f"{name}: {escape(text)}" for name, text in guide if text]
+    if notes:
+        lines += [f"*{' · '.join(notes)}*", ""]
     return lines
 
 

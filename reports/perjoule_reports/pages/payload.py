@@ -63,8 +63,7 @@ def payload(
         # a table may state no prompts, and the digest of nothing is that of no set
         prompt_set_sha256=prompt_digest(run.prompts) if run.prompts or not run.is_imported else None,
     )
-    found: dict[str, Any] = _plain(document(result))
-    return found
+    return {key: _plain(value) for key, value in document(result).items()}
 
 
 def _as(record: Any, other: Any, **more: Any) -> Any:
@@ -90,8 +89,8 @@ def _stated(suite: Suite) -> dict[str, Any]:
 def _shorter(frontier: Frontier) -> ResultFrontier:
     """Return the record of `perjoule frontier` without the parts that the result already contains elsewhere."""
     tails = {point.cell_id: point.quality_p10 for point in frontier.points}
-    found: ResultFrontier = _as(ResultFrontier, frontier, quality_p10=tails)
-    return found
+    shorter: ResultFrontier = _as(ResultFrontier, frontier, quality_p10=tails)
+    return shorter
 
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
@@ -111,7 +110,7 @@ def to_script(value: Mapping[str, Any]) -> str:
 
 
 def _cell(arm: Arm) -> ResultCell:
-    found: ResultCell = _as(
+    cell: ResultCell = _as(
         ResultCell,
         arm,
         steps_mean=arm.steps,
@@ -132,7 +131,7 @@ def _cell(arm: Arm) -> ResultCell:
             for name, value in sorted(arm.quality.items())
         },
     )
-    return found
+    return cell
 
 
 def _plain(value: Any) -> Any:

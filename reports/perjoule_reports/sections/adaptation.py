@@ -9,7 +9,6 @@ oracle                         every prompt uses its best step count: how large 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 
@@ -136,13 +135,13 @@ def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row],
 def _headroom(headroom: Headroom) -> str:
     if headroom.oracle_saving.value is None:
         return fmt.clean(headroom.reason or "no oracle")
-    said = f"the oracle saves {fmt.percent(headroom.oracle_saving.value)}"
+    sentence = f"the oracle saves {fmt.percent(headroom.oracle_saving.value)}"
     if headroom.captured.value is not None:
         text, detail = fmt.interval(headroom.captured, PERCENT)
-        said += f"; headroom captured {text} % {detail}"
+        sentence += f"; headroom captured {text} % {detail}"
     elif headroom.reason:
-        said += f"; {headroom.reason}"
-    return fmt.clean(said + ("" if headroom.cross_fitted else "; with one seed, the oracle has seen the scores"))
+        sentence += f"; {headroom.reason}"
+    return fmt.clean(sentence + ("" if headroom.cross_fitted else "; with one seed, the oracle has seen the scores"))
 
 
 def _row(label: str, saving: Interval, series: int) -> Row | None:
@@ -160,19 +159,19 @@ def _less_one(ratio: Interval) -> Interval:
 def _sentence(run: RunData, record: Comparison) -> str:
     """Return the conclusion that the controls allow about one policy."""
     name, ladder = fmt.clean(record.test), fmt.clean(record.anchor)
-    said = f"{name}: {_fixed(record.iso_quality_saving, ladder, record.saving_reason)}"
+    sentence = f"{name}: {_fixed(record.iso_quality_saving, ladder, record.saving_reason)}"
     against = record.controls.against if record.controls else ()
     shuffles = [c for c in against if c.control in _own_shuffles(run, record.test)]
     if not shuffles:
-        return f"{said}. The suite has no control with shuffled step counts, so use of the prompt is not shown."
+        return f"{sentence}. The suite has no control with shuffled step counts, so use of the prompt is not shown."
     beaten = [_beats(c) for c in shuffles]
     count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
     if all(beaten):
         every = f"all {len(beaten)} of its shuffled controls" if len(beaten) > 1 else "its shuffled control"
-        return f"{said}. It beats {every}, so it uses information about the prompt."
+        return f"{sentence}. It beats {every}, so it uses information about the prompt."
     if all(b is None for b in beaten):
-        return f"{said}. No difference from its shuffled controls is resolved, so use of the prompt is not shown."
-    return f"{said}. It beats {count}, so use of the prompt is not shown."
+        return f"{sentence}. No difference from its shuffled controls is resolved, so use of the prompt is not shown."
+    return f"{sentence}. It beats {count}, so use of the prompt is not shown."
 
 
 def _own_shuffles(run: RunData, test: str) -> set[str]:
@@ -190,9 +189,9 @@ def _own_shuffles(run: RunData, test: str) -> set[str]:
     }
 
 
-def _policy_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in arguments.items() if not key.startswith("control")}
-    return {"rule": "equal-marginal"} | kept  # the default rule of a policy
+def _policy_of(arguments: Mapping[str, object]) -> dict[str, object]:
+    others = {key: value for key, value in arguments.items() if not key.startswith("control")}
+    return {"rule": "equal-marginal"} | others  # the default rule of a policy
 
 
 def _beats(control: Control) -> bool | None:
@@ -243,22 +242,22 @@ def _histogram(run: RunData, evidence: Evidence) -> Figure | None:
         shares.setdefault(cell, {})[int(steps)] = float(n)
     rows = []
     for arm in varied[:_MOST_ROWS]:
-        found = shares.get(arm.cell_id, {})
-        total = sum(found.values())
-        if total and min(found) > 0:
+        by_steps = shares.get(arm.cell_id, {})
+        total = sum(by_steps.values())
+        if total and min(by_steps) > 0:
             rows.append(
-                (fmt.clean(arm.cell_id), evidence.series(arm.variant), {s: n / total for s, n in found.items()})
+                (fmt.clean(arm.cell_id), evidence.series(arm.variant), {s: n / total for s, n in by_steps.items()})
             )
     if not rows:
         return None
-    every = sorted({s for _, _, found in rows for s in found})
+    every = sorted({s for _, _, by_steps in rows for s in by_steps})
     data = Table(
         caption="Share of images by steps (%)",
         columns=(Column(title="cell"), *(Column(title=str(s), numeric=True) for s in every)),
         rows=tuple(
-            (Cell(text=name, series=series), *(Cell(text=f"{100 * found[s]:.0f}" if s in found else fmt.ABSENT)
+            (Cell(text=name, series=series), *(Cell(text=f"{100 * by_steps[s]:.0f}" if s in by_steps else fmt.ABSENT)
                                                for s in every))
-            for name, series, found in rows
+            for name, series, by_steps in rows
         ),
     )  # fmt: skip
     return shares_figure("steps", "Steps that the policies chose", rows, label="steps, log₂ scale", data=data)

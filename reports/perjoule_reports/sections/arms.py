@@ -114,11 +114,11 @@ def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple
     )
 
 
-def _preference(found: Preference | None) -> Cell:
-    if found is None:
+def _preference(preference: Preference | None) -> Cell:
+    if preference is None:
         return Cell(text=fmt.ABSENT)
-    cell = difference_cell(found.gain)
-    wins = found.win_rate.value
+    cell = difference_cell(preference.gain)
+    wins = preference.win_rate.value
     if wins is None:
         return cell
     return replace(cell, detail=f"{cell.detail} {fmt.percent(wins)} wins".strip())

@@ -46,10 +46,10 @@ def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) ->
     """Return a large figure with the anchor and small ones of other families; all are large without an anchor."""
     every = panels(evidence, axis)
     anchored = any(a.cell_id == analysis.anchor for panel in every for a in panel.arms)
-    found = []
+    figures = []
     for i, panel in enumerate(every):
         held = any(a.cell_id == analysis.anchor for a in panel.arms)
-        found.append(
+        figures.append(
             frontier(
                 evidence,
                 panel,
@@ -60,7 +60,7 @@ def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) ->
                 small=anchored and not held,
             )
         )
-    return found
+    return figures
 
 
 def _small(evidence: Evidence, axis: Axis) -> list[Figure]:

@@ -78,7 +78,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         verdict, analysis.pairs, evidence.provenance, evidence.primary.unit if evidence.primary else ""
     )  # fmt: skip
     incomparable = bool(verdict.incomparable)
-    found = [_axes_table(verdict), *_findings(verdict), *_worst_prompts(run, verdict, analysis.pairs)]
+    tables = [_axes_table(verdict), *_findings(verdict), *_worst_prompts(run, verdict, analysis.pairs)]
     return Section(
         anchor="gate",
         title="Gate",
@@ -94,7 +94,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         paragraphs=(_identity(baseline), *map(fmt.clean, verdict.reasons if not incomparable else ()),
                     *(f"Note: {fmt.clean(note)}" for note in verdict.notes)),
         figures=(figure,) if figure else (),
-        tables=tuple(found),
+        tables=tuple(tables),
         folded=_cells_table(verdict),
     )  # fmt: skip
 
@@ -105,14 +105,14 @@ def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
 
 
 def _identity(baseline: RunData) -> str:
-    facts = baseline.environment
+    system = baseline.system
     if baseline.is_imported:
-        origin = f"imported from {fmt.clean(facts.get('imported_from') or 'a table')}"
+        origin = f"imported from {fmt.clean(system.imported_from or 'a table')}"
     else:
-        when = fmt.clean(facts.get("created_utc") or "at an unrecorded time")
-        commit = fmt.clean(facts.get("commit") or "not recorded")
+        when = fmt.clean(system.created_utc or "at an unrecorded time")
+        commit = fmt.clean(system.commit or "not recorded")
         origin = f"suite {fmt.clean(baseline.suite.name)}, run {when}, commit {commit}"
-    return f"Baseline: {origin}, comparability key {fmt.clean(facts.get('comparability_key') or 'not recorded')}."
+    return f"Baseline: {origin}, comparability key {fmt.clean(system.comparability_key or 'not recorded')}."
 
 
 def _change(verdict: Verdict) -> str:
@@ -161,20 +161,20 @@ def _margin(axis: GateAxis, factor: float = 1.0) -> str:
 
 
 def _findings(verdict: Verdict) -> list[Table]:
-    found = []
+    tables = []
     if verdict.incomparable:
         rows = [(Cell(text=fmt.clean(d.key)), Cell(text=_value(d.baseline)), Cell(text=_value(d.candidate)))
                 for d in verdict.incomparable]  # fmt: skip
         columns = (Column(title="field"), Column(title="baseline"), Column(title="candidate"))
-        found.append(Table(caption="Fields that differ", columns=columns, rows=tuple(rows)))
+        tables.append(Table(caption="Fields that differ", columns=columns, rows=tuple(rows)))
     if verdict.missing:
         gaps = [(Cell(text=fmt.clean(m.what)), Cell(text=fmt.clean(m.name)), Cell(text=fmt.clean(m.where)),
                  Cell(text=fmt.shorten(fmt.clean(m.detail), 240)))
                 for m in verdict.missing[:_MOST_GAPS]]  # fmt: skip
         more = f" (the first {_MOST_GAPS} of {len(verdict.missing)})" if len(verdict.missing) > _MOST_GAPS else ""
         heads = (Column(title="what"), Column(title="name"), Column(title="missing in"), Column(title="detail"))
-        found.append(Table(caption=f"What is missing{more}", columns=heads, rows=tuple(gaps)))
-    return found
+        tables.append(Table(caption=f"What is missing{more}", columns=heads, rows=tuple(gaps)))
+    return tables
 
 
 def _worst_prompts(run: RunData, verdict: Verdict, pairs: Pairs | None) -> list[Table]:

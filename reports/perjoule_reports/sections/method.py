@@ -35,16 +35,17 @@ def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
 def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """Return the formulas and parameters of this run and its summary, one paragraph each."""
     primary = evidence.primary
-    said = _imported(evidence) if evidence.imported else _measured(evidence)
+    sentences = _imported(evidence) if evidence.imported else _measured(evidence)
     if primary is not None and primary.description and not evidence.imported:
-        said.append(f"{primary.name}: {primary.description}")
-    said.append("Intervals: " + ("; ".join(evidence.interval_methods) or "the run does not record the method") + ".")
+        sentences.append(f"{primary.name}: {primary.description}")
+    methods = "; ".join(evidence.interval_methods) or "the run does not record the method"
+    sentences.append(f"Intervals: {methods}.")
     if analysis.frontier is not None and primary is not None:
-        said += _formulas(evidence)
+        sentences += _formulas(evidence)
     if analysis.verdict is not None:
         verdict, config = analysis.verdict, analysis.verdict.config
         energy, quality = verdict.energy.margin, verdict.quality.margin
-        said.append(
+        sentences.append(
             f"Gate, margins: energy {fmt.ABSENT if energy is None else fmt.percent(energy)} "
             f"({fmt.clean(verdict.energy.margin_origin)}), {fmt.clean(verdict.metric)} "
             f"{fmt.ABSENT if quality is None else fmt.number(quality)} "
@@ -55,37 +56,37 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
             "by intersection and union, FAIL after Holm."
         )
     if evidence.has_intervals or not evidence.imported:
-        said.append(
+        sentences.append(
             "Intervals cover the choice of prompts. They do not cover other machines, other sessions, the "
             "interpolation of curves, or a constant error of the meter."
         )
     sources = sorted(map(fmt.clean, run.trials["method"].drop_nulls().unique()))
-    said += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
-    return tuple(said)
+    sentences += [f"Source of the joules: {fmt.shorten(source, 300)}." for source in sources[:4]]
+    return tuple(sentences)
 
 
 def _imported(evidence: Evidence) -> list[str]:
     """Return how perjoule used the numbers of an imported table."""
     metrics = evidence.suite.metrics
-    said = [
+    sentences = [
         "Energy per image = mean over prompts of the joules that the table states per image. What they cover and "
         "how they were obtained is known only if the table states boundary and provenance. 1 J/image = 0.2778 Wh per "
         "1000 images.",
     ]
     if evidence.primary is not None:
-        said.append(
+        sentences.append(
             "Quality of a cell = mean over prompts of the mean over seeds of the scores in the table. The frontier's "
             f"axis is {metrics.primary}; a cell is on the frontier if no other cell is at least as good in both energy "
             "and quality and better in one."
         )
     if any(axis.within_family for axis in evidence.axes):
-        said.append("The values of a full-reference metric are not compared between families.")
+        sentences.append("The values of a full-reference metric are not compared between families.")
     if any(arm.cell_values or arm.energy_is_stated for arm in evidence.arms):
-        said.append(
+        sentences.append(
             "A number that the table gives once for a cell, or repeats unchanged for all of its prompts, is a cell "
             "value (W281): it has no interval, no probability of being on the frontier, and no gate."
         )
-    return said
+    return sentences
 
 
 def _measured(evidence: Evidence) -> list[str]:

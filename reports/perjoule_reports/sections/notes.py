@@ -17,8 +17,8 @@ def warnings_section(
     run: RunData, evidence: Evidence, analysis: Analysis, notes: Mapping[str, Table | None]
 ) -> Section:
     """Build the section."""
-    found = tuple(table for table in notes.values() if table is not None)
-    said = (
+    tables = tuple(table for table in notes.values() if table is not None)
+    sentences = (
         *trust.partial(run),
         *trust.prompts(run),
         *analysis.troubles,
@@ -34,6 +34,6 @@ def warnings_section(
         sample=f"All {run.trials.height} trials and {run.scores.height} scores.",
         interval=guide.NONE,
         change="A warning that covers most trials of one cell and few of another: their joules are not comparable.",
-        paragraphs=said or (() if found else _NOTHING),
-        tables=found,
+        paragraphs=sentences or (() if tables else _NOTHING),
+        tables=tables,
     )

@@ -8,8 +8,8 @@ The scores determine which prompts are shown; nobody selects them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import polars as pl
@@ -27,11 +27,22 @@ _LONGEST_PROMPT = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    """The columns of an image that are read here."""
+
+    image_id: str
+    cell_id: str
+    steps: int | None
+    file: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
     """An image to be shown."""
 
     arm: Arm
-    row: Mapping[str, object]
+    image: _Image
     score: float | None
     flag: str = ""
 
@@ -59,7 +70,7 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
             change="A run made with perjoule, which stores its images.",
             paragraphs=("The run was imported and contains no images.",),
         )
-    found = albums(run, evidence, headline)
+    shown = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"
     return Section(
         anchor="pictures",
@@ -67,12 +78,12 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
         how_to_read="Images in a row have the same prompt and seed; they are the images that were metered. Under each "
         f"image: its steps, the mean energy per image of its cell, and its own {score}. The scores determine which "
         "prompts are shown; nobody selected them. Outlined images belong to cells on the frontier.",
-        sample=f"{fmt.plural(sum(len(s.thumbs) for a in found for s in a.strips), 'thumbnail')} of "
+        sample=f"{fmt.plural(sum(len(s.thumbs) for a in shown for s in a.strips), 'thumbnail')} of "
         f"{fmt.plural(run.images.height, 'image')}; at most {MOST_PICTURES} are shown.",
         interval="There is none: best and worst are extremes; they show the range of single prompts, not the average.",
         change="Another seed gives other images of the same prompts; people may rank them differently.",
-        paragraphs=() if found else ("The run contains no images.",),
-        albums=found,
+        paragraphs=() if shown else ("The run contains no images.",),
+        albums=shown,
     )
 
 
@@ -86,7 +97,8 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
     paired = gallery.side_by_side()
     ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
     shots = [shot for row in (*paired, *ladder) for shot in row.shots]
-    encoded = iter(encode_all([_stored(run, shot.row) for shot in shots]))
+    stored = [Stored(folder=run.path, file=shot.image.file, sha256=shot.image.sha256) for shot in shots]
+    encoded = iter(encode_all(stored))
     drawn = [_strip(run, evidence, row, encoded) for row in (*paired, *ladder)]
     split = len(paired)
     return tuple(
@@ -97,11 +109,6 @@ def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -
         )
         if album.strips
     )
-
-
-def _stored(run: RunData, row: Mapping[str, object]) -> Stored:
-    sha256 = row.get("sha256")
-    return Stored(folder=run.path, file=str(row["file"]), sha256=None if sha256 is None else str(sha256))
 
 
 def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[Arm]:
@@ -185,7 +192,7 @@ class _Gallery:
         each = min(MOST_RUNGS, len(rungs) + bool(predicted), max(room // LEAST_PROMPTS, 1))
         count = max(1, room // each)
         rungs = _spread(rungs, each - bool(predicted))
-        seed = min(int(s) for s in self.images["seed"].unique())
+        seed = int(self.images.select(pl.col("seed").min()).item())
         rows = []
         for prompt_id, remark in self._ranked(count):
             shots = self._shots(prompt_id, seed, rungs)
@@ -213,12 +220,12 @@ class _Gallery:
             for arm in (test, anchor)
         ]
         joined = by_cell[0].join(by_cell[1], on=["prompt_id", "seed"], suffix="_anchor")
-        found = [
+        pairs = [
             (float(a) - float(b), str(prompt), int(seed))
             for prompt, seed, a, b in joined.select("prompt_id", "seed", "value", "value_anchor").iter_rows()
         ]
         sign = 1 if self.axis.higher else -1
-        return sorted(found, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
+        return sorted(pairs, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
 
     def _ladder(self) -> tuple[list[Arm], Arm | None]:
         """Return the longest fixed ladder and a cell of the same family whose steps were predicted."""
@@ -235,7 +242,7 @@ class _Gallery:
 
     def _ranked(self, count: int) -> list[tuple[str, str]]:
         """Return prompt ids at evenly spaced ranks, hardest first, each with a remark on its rank."""
-        known = set(self.images["prompt_id"].unique().to_list())
+        known = set(self.images.get_column("prompt_id"))
         means: dict[str, float] = {}
         if self.axis is not None and not self.scores.is_empty():
             grouped = self.images.select("image_id", "prompt_id").join(
@@ -252,14 +259,14 @@ class _Gallery:
         return [(ranked[p], f"prompt {p + 1} of {len(ranked)} {by}") for p in places]
 
     def _shots(self, prompt_id: str, seed: int, arms: Sequence[Arm]) -> list[Shot]:
-        rows = self.images.filter((pl.col("prompt_id") == prompt_id) & (pl.col("seed") == seed)).to_dicts()
-        by_cell = {str(row["cell_id"]): row for row in rows}
-        ids = [row["image_id"] for row in rows]
-        scores = dict(self.scores.filter(pl.col("image_id").is_in(ids)).iter_rows())
+        rows = self.images.filter((pl.col("prompt_id") == prompt_id) & (pl.col("seed") == seed))
+        images = [_Image(**row) for row in rows.select(f.name for f in fields(_Image)).iter_rows(named=True)]
+        by_cell = {image.cell_id: image for image in images}
+        scores = dict(self.scores.filter(pl.col("image_id").is_in([i.image_id for i in images])).iter_rows())
         return [
-            Shot(arm=arm, row=row, score=scores.get(row["image_id"]))
+            Shot(arm=arm, image=image, score=scores.get(image.image_id))
             for arm in arms
-            if (row := by_cell.get(arm.cell_id)) is not None
+            if (image := by_cell.get(arm.cell_id)) is not None
         ]
 
 
@@ -282,14 +289,13 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
 def _marked(shots: list[Shot], guests: list[Shot]) -> list[Shot]:
     """Insert the predictor's own image at its step count on the ladder."""
     flagged = [
-        Shot(arm=g.arm, row=g.row, score=g.score, flag="predicted") for g in guests
+        Shot(arm=g.arm, image=g.image, score=g.score, flag="predicted") for g in guests
     ]  # if it equals a rung it is shown next to it, because it has its own joules
     return sorted([*shots, *flagged], key=lambda s: (_steps(s) or 0, bool(s.flag)))
 
 
 def _steps(shot: Shot) -> float | None:
-    taken = fmt.finite(shot.row.get("steps"))
-    return shot.arm.steps if taken is None else taken
+    return shot.arm.steps if shot.image.steps is None else shot.image.steps
 
 
 def _strip(run: RunData, evidence: Evidence, row: Row, encoded: Iterator[tuple[str, bool]]) -> Strip:

@@ -113,11 +113,11 @@ def trace(window: PowerWindow, axes: Axes, size: tuple[float, float]) -> None:
 
 
 def _described(window: PowerWindow) -> str:
-    said = ", ".join(dict.fromkeys(phase_word(band.phase) for band in window.bands))
+    phases = ", ".join(dict.fromkeys(phase_word(band.phase) for band in window.bands))
     return (
         f"{fmt.plural(len(window.t_s), 'sample')} over {fmt.quantity(window.duration_s, 's')}, from "
         f"{fmt.number(float(window.power_w.min()))} to {fmt.number(float(window.power_w.max()))} W. "
-        f"{'Phases in order: ' + said if said else 'No phases were recorded'}. The table below contains the joules."
+        f"{'Phases in order: ' + phases if phases else 'No phases were recorded'}. The table below contains the joules."
     )
 
 
@@ -140,32 +140,32 @@ def _conditions(windows: Sequence[PowerWindow]) -> str:
     temperatures = [t for board in boards for t in board.temperature_c if t is not None]
     clocks = [c for board in boards for c in board.sm_clock_mhz or ()]
     slowed = sum(any(board.throttle_reasons for board in window.conditions) for window in windows)
-    said = [f"{min(temperatures)} to {max(temperatures)} °C"] if temperatures else []
-    said += [f"{min(clocks)} to {max(clocks)} MHz"] if clocks else []
+    conditions = [f"{min(temperatures)} to {max(temperatures)} °C"] if temperatures else []
+    conditions += [f"{min(clocks)} to {max(clocks)} MHz"] if clocks else []
     if any(board.throttle_reasons is not None for board in boards):
-        said.append(f"▲ slowed down in {slowed} of {len(windows)}" if slowed else "not slowed down")
-    return ", ".join(said) or "not recorded"
+        conditions.append(f"▲ slowed down in {slowed} of {len(windows)}" if slowed else "not slowed down")
+    return ", ".join(conditions) or "not recorded"
 
 
 def _caption(window: PowerWindow) -> str:
-    said = [f"trial {fmt.clean(window.trial_id)}", fmt.clean(window.source)]
+    facts = [f"trial {fmt.clean(window.trial_id)}", fmt.clean(window.source)]
     if len(window.t_s) > len(thinned(window.t_s, window.power_w)[0]):
-        said.append(f"{fmt.plural(len(window.t_s), 'sample')}, drawn as lows and highs")
+        facts.append(f"{fmt.plural(len(window.t_s), 'sample')}, drawn as lows and highs")
     if len(window.bands) > _MOST_BANDS:
-        said.append("too many pipeline calls in the window to draw their phases")
+        facts.append("too many pipeline calls in the window to draw their phases")
     for board in window.conditions:
         before_c, after_c = board.temperature_c
         if before_c is not None and after_c is not None:
-            said.append(f"{before_c} → {after_c} °C")
+            facts.append(f"{before_c} → {after_c} °C")
         if board.sm_clock_mhz:
             low, high = board.sm_clock_mhz
-            said.append(f"SM clock {low} MHz" if low == high else f"SM clock {low} to {high} MHz")
+            facts.append(f"SM clock {low} MHz" if low == high else f"SM clock {low} to {high} MHz")
         if board.throttle_reasons is not None:
             names = [name for bit, name in THROTTLE_REASONS.items() if board.throttle_reasons & bit]
-            said.append(f"▲ slowed down: {', '.join(names)}" if names else "not slowed down")
+            facts.append(f"▲ slowed down: {', '.join(names)}" if names else "not slowed down")
     if not window.conditions:
-        said.append("temperature, clocks and throttling were not recorded")
-    return "; ".join(said)
+        facts.append("temperature, clocks and throttling were not recorded")
+    return "; ".join(facts)
 
 
 def _window_table(window: PowerWindow, costs: dict[str, PhaseEnergy]) -> Table:
@@ -253,12 +253,12 @@ def _per_image(
     windows: Sequence[PowerWindow], costs: dict[str, dict[str, PhaseEnergy]], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     images = sum(window.image_count for window in windows)
-    found = {}
+    totals = {}
     for name in names:
         some = [costs[window.trial_id][name] for window in windows if name in costs[window.trial_id]]
         if some:
-            found[name] = sum(c.energy_j for c in some) / images, sum(c.bound_j for c in some) / images
-    return found
+            totals[name] = sum(c.energy_j for c in some) / images, sum(c.bound_j for c in some) / images
+    return totals
 
 
 def _phase_cell(mean_j: float, bound_j: float, total_j: float, unit: fmt.Scale, arm: Arm) -> Cell:
@@ -280,8 +280,7 @@ def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
 
 
 def _why_none(run: RunData) -> str:
-    meter = run.environment.get("meter")
-    name = fmt.clean(meter.get("name", "")) if isinstance(meter, dict) else ""
+    name = fmt.clean((run.system.meter and run.system.meter.name) or "")
     if run.is_imported:
         return "This run was imported, and its table contains no power samples, so there is no power trace."
     if name == "estimate":

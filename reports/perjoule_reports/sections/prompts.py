@@ -34,41 +34,41 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
         "(Benjamini and Hochberg 1995) over all slices shown. Exploratory: no slice was declared before the run.",
         "change": "More prompts of a kind. A slice with q above 0.05 may be a chance result of testing many slices.",
     }
-    found = analysis.prompts_of(headline.test, headline.anchor) if headline.test else None
-    if found is None:
+    compared = analysis.prompts_of(headline.test, headline.anchor) if headline.test else None
+    if compared is None:
         why = "No two cells can be compared prompt by prompt."
         return Section(**shown, sample="No pair of cells.", paragraphs=(why,))  # type: ignore[arg-type]
-    pair = f"{fmt.clean(found.test)} against {fmt.clean(found.anchor)}"
-    worse = int((found.quality < 0).sum() if found.higher else (found.quality > 0).sum())
-    tables = [*([_worst(run, evidence, found, worse)] if worse else []), *_slices(run, analysis, found)]
+    pair = f"{fmt.clean(compared.test)} against {fmt.clean(compared.anchor)}"
+    worse = int((compared.quality < 0).sum() if compared.higher else (compared.quality > 0).sum())
+    tables = [*([_worst(run, evidence, compared, worse)] if worse else []), *_slices(run, analysis, compared)]
     return Section(
         **shown,  # type: ignore[arg-type]
-        sample=f"{fmt.plural(len(found.prompts), 'prompt')}, each the mean over its seeds: {pair}.",
+        sample=f"{fmt.plural(len(compared.prompts), 'prompt')}, each the mean over its seeds: {pair}.",
         paragraphs=(
-            f"{pair}: {worse} of {fmt.plural(len(found.prompts), 'prompt')} score worse.",
+            f"{pair}: {worse} of {fmt.plural(len(compared.prompts), 'prompt')} score worse.",
         ),
-        figures=_figures(evidence, found, pair),
+        figures=_figures(evidence, compared, pair),
         small_title=f"How the prompts differ: {pair}",
         tables=tuple(tables),
     )  # fmt: skip
 
 
-def _figures(evidence: Evidence, found: PerPrompt, pair: str) -> tuple[Figure, ...]:
+def _figures(evidence: Evidence, compared: PerPrompt, pair: str) -> tuple[Figure, ...]:
     axis = evidence.primary
-    if len(found.prompts) < 2 or axis is None:
+    if len(compared.prompts) < 2 or axis is None:
         return ()
     figures = [
         cumulative_figure(
             "prompts-quality",
             f"Change of {axis.name}",
-            found.quality,
+            compared.quality,
             label=f"Δ {axis.name}" + (f" ({axis.unit})" if axis.unit else ""),
-            better="better →" if found.higher else "← better",
+            better="better →" if compared.higher else "← better",
             description=f"Share of prompts at or below each change of {axis.name}, {pair}.",
-            data=_quantiles(found.quality, f"Δ {axis.name}"),
+            data=_quantiles(compared.quality, f"Δ {axis.name}"),
         )
     ]
-    change = 100 * found.energy_change[np.isfinite(found.energy_change)]
+    change = 100 * compared.energy_change[np.isfinite(compared.energy_change)]
     if len(change) > 1 and np.ptp(change) > 0:
         figures.append(
             cumulative_figure(
@@ -94,15 +94,15 @@ def _quantiles(values: np.ndarray, name: str) -> Table:
     return Table(caption="Quantiles over prompts", columns=columns, rows=rows)
 
 
-def _worst(run: RunData, evidence: Evidence, found: PerPrompt, worse: int) -> Table:
+def _worst(run: RunData, evidence: Evidence, compared: PerPrompt, worse: int) -> Table:
     axis = evidence.primary
-    brand = next((a.brand for a in evidence.arms if a.cell_id == found.test), "")
+    brand = next((a.brand for a in evidence.arms if a.cell_id == compared.test), "")
     category = {p.prompt_id: p.category for p in run.prompt_set}
     rows = []
-    for i in found.worst(min(WORST, worse)):
-        prompt = found.prompts[i]
-        energy = float(found.energy_change[i])
-        quality = float(found.quality[i])
+    for i in compared.worst(min(WORST, worse)):
+        prompt = compared.prompts[i]
+        energy = float(compared.energy_change[i])
+        quality = float(compared.quality[i])
         rows.append((
             Cell(text=fmt.shorten(fmt.clean(run.prompts.get(prompt, prompt)), 160) or "(empty)"),
             Cell(text=fmt.clean(category.get(prompt) or fmt.ABSENT)),
@@ -120,8 +120,8 @@ def _worst(run: RunData, evidence: Evidence, found: PerPrompt, worse: int) -> Ta
     return Table(caption=f"The {fmt.plural(count, 'prompt')} with the largest loss", columns=columns, rows=tuple(rows))
 
 
-def _slices(run: RunData, analysis: Analysis, found: PerPrompt) -> list[Table]:
-    made = analysis.slices_of(found, run)
+def _slices(run: RunData, analysis: Analysis, compared: PerPrompt) -> list[Table]:
+    made = analysis.slices_of(compared, run)
     if len(made) < 2:
         return []
     rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from perjoule_reports import format as fmt
 from perjoule_reports import trust
@@ -18,7 +17,7 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
     """Build the section about the system that the run was measured on."""
     short, rest = trust.system_tables(run.environment)
     if evidence.imported:
-        device = (run.environment.get("comparability") or {}).get("device")
+        device = run.system.comparability and run.system.comparability.device
         named = ", ".join(map(fmt.clean, device)) if isinstance(device, list) else "not stated"
         return Section(
             anchor="system",
@@ -47,8 +46,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
     """Build the section about reproducing and citing the run."""
     if evidence.imported:
         return _imported_data_section(run)
-    meter = run.environment.get("meter")
-    name = str(meter.get("name", "auto")) if isinstance(meter, dict) else "auto"
+    name = (run.system.meter and run.system.meter.name) or "auto"
     digests = trust.digests_table(run, data.prompt_digest(run.prompts))
     commands = [
         f"perjoule run suite.toml --meter {shlex.quote(fmt.clean(name))} --out NEW_RUN",
@@ -59,7 +57,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
         title="Provenance and data",
         how_to_read="suite.toml is in the run directory. The whole result is embedded in this page as JSON "
         "(element `perjoule-result`) and stored next to it as a file; raw windows are in trials.jsonl. Command: "
-        f"{_command(run.environment)}.",
+        f"{_command(run.system.command)}.",
         sample=f"{fmt.plural(run.trials.height, 'trial')}, {fmt.plural(run.images.height, 'image')}, "
         f"{fmt.plural(run.scores.height, 'score')}.",
         interval=guide.NONE,
@@ -72,11 +70,13 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
 
 def _imported_data_section(run: RunData) -> Section:
     """Build the section about the origin of an imported run and the changes made to its table."""
-    facts = run.environment
-    table = fmt.clean(facts.get("imported_from") or "a table")
-    notes = facts.get("import_notes")
-    rows = [("table", table), ("SHA-256 of the table", fmt.clean(facts.get("sha256") or "not recorded")),
-            ("imported by perjoule", fmt.clean(facts.get("perjoule") or "of unknown version"))]  # fmt: skip
+    system = run.system
+    table = fmt.clean(system.imported_from or "a table")
+    rows = [
+        ("table", table),
+        ("SHA-256 of the table", fmt.clean(system.sha256 or "not recorded")),
+        ("imported by perjoule", fmt.clean(system.perjoule or "of unknown version")),
+    ]
     columns = (Column(title="what"), Column(title="value"))
     origin = Table(
         caption="Origin", columns=columns, rows=tuple((Cell(text=key), Cell(text=value)) for key, value in rows)
@@ -89,7 +89,7 @@ def _imported_data_section(run: RunData) -> Section:
         sample=f"{fmt.plural(run.trials.height, 'row')}, {fmt.plural(run.scores.height, 'score')}.",
         interval=guide.NONE,
         change="A table with a different digest means a different run.",
-        paragraphs=tuple(f"On import: {fmt.clean(note)}." for note in notes) if isinstance(notes, list) else (),
+        paragraphs=tuple(f"On import: {fmt.clean(note)}." for note in system.import_notes or ()),
         tables=(origin,),
         code=f"perjoule import {shlex.quote(table)} --out NEW_RUN\nperjoule report NEW_RUN",
     )
@@ -97,8 +97,8 @@ def _imported_data_section(run: RunData) -> Section:
 
 def carbon_section(analysis: Analysis) -> Section | None:
     """Build the section about grams of CO2, if they were requested."""
-    found = analysis.carbon
-    if found is None:
+    carbon = analysis.carbon
+    if carbon is None:
         return None
     return Section(
         anchor="carbon",
@@ -109,23 +109,22 @@ def carbon_section(analysis: Analysis) -> Section | None:
         sample=f"1000 images of {fmt.clean(analysis.anchor)}.",
         interval="The factor has no interval, and its error is larger than that of the energy.",
         change="Another country, year or hour; embodied carbon, which is not included.",
-        paragraphs=(f"1000 images of {fmt.clean(analysis.anchor)}: {fmt.clean(found.line())}.",),
+        paragraphs=(f"1000 images of {fmt.clean(analysis.anchor)}: {fmt.clean(carbon.line())}.",),
     )
 
 
-def _command(environment: dict[str, Any]) -> str:
-    command = environment.get("command")
-    if not isinstance(command, list) or not command:
+def _command(command: list[str] | None) -> str:
+    if not command:
         return "the command was not recorded"
-    return fmt.shorten(fmt.clean(shlex.join(map(str, command))), 300)
+    return fmt.shorten(fmt.clean(shlex.join(command)), 300)
 
 
 def _citation(run: RunData) -> str:
-    facts = run.environment
-    when = fmt.clean(facts.get("created_utc") or "")[:4] or "no date"
+    system = run.system
+    when = fmt.clean(system.created_utc or "")[:4] or "no date"
     return (
-        f"To cite this run: perjoule {fmt.clean(facts.get('perjoule') or 'of unknown version')}, commit "
-        f"{fmt.clean(facts.get('commit') or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
-        f"key {fmt.clean(facts.get('comparability_key') or 'not recorded')}. Its question, how much people "
+        f"To cite this run: perjoule {fmt.clean(system.perjoule or 'of unknown version')}, commit "
+        f"{fmt.clean(system.commit or 'not recorded')}, suite {fmt.clean(run.suite.name)}, {when}, comparability "
+        f"key {fmt.clean(system.comparability_key or 'not recorded')}. Its question, how much people "
         "perceptually gain per joule, was left open by BudgetFusion (arXiv 2412.05780)."
     )

@@ -33,8 +33,8 @@ def _time_hint(evidence: Evidence) -> str:
 
 
 def _nfe_hint(evidence: Evidence) -> str:
-    said = "denoiser evaluations per image"
-    return f"{said}, as the table states them" if evidence.imported else f"{said}; guidance counts two per step"
+    hint = "denoiser evaluations per image"
+    return f"{hint}, as the table states them" if evidence.imported else f"{hint}; guidance counts two per step"
 
 
 def arms_table(
@@ -72,14 +72,14 @@ def arms_table(
     ]  # fmt: skip
     rows = []
     for arm in evidence.arms:
-        found = versus.get(arm.cell_id)
+        pair = versus.get(arm.cell_id)
         cells = [*_cost_cells(evidence, arm, unit)]
         if versus:
-            cells.append(_energy_change(evidence, found, arm, anchor))
+            cells.append(_energy_change(evidence, pair, arm, anchor))
         if primary:
             cells.append(interval_cell(arm.quality_of(primary)))
             if versus:
-                cells.append(_quality_change(found, arm, anchor, primary))
+                cells.append(_quality_change(pair, arm, anchor, primary))
             if tails:
                 absent = fmt.ABSENT if primary.name in arm.cell_values else "not scored"
                 cells.append(interval_cell(tails.get(arm.cell_id, Interval()), absent=absent))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Quiet, print_json
+from perjoule.commands.options import Json, MeterName, Quiet, print_record
 from perjoule.errors import UsageError
+from perjoule.types.documents import document
+
+if TYPE_CHECKING:
+    from perjoule_suites.budgetfusion.records import Collected, Comparison, Trained
 
 app = typer.Typer(
     name="perjoule budgetfusion",
@@ -50,9 +54,10 @@ def collect(
     from perjoule.running import pipeline
     from perjoule.running.prepared import prepare
     from perjoule_suites.budgetfusion.curves import curves_of
+    from perjoule_suites.budgetfusion.records import Collected
 
     prepared = prepare(suite, limit)
-    done = pipeline.run(
+    run = pipeline.run(
         prepared,
         out=out or pipeline.default_out(prepared.suite),
         meter_name=meter,
@@ -60,19 +65,18 @@ def collect(
         command=["perjoule", *sys.argv[1:]],
         reporter=TerminalReporter(quiet=quiet),
     )
-    curves = curves_of(done)
-    found = {
-        "schema": 1,
-        "run": str(done.path),
-        "prompts": len(curves.prompts),
-        "seeds": len(curves.seeds),
-        "grid": list(curves.grid),
-        "metrics": list(curves.metrics),
-        "images": curves.image_count,
-        "collected_j": curves.collected_j,
-        "energy_per_image": asdict(curves.cost),
-    }
-    _say(found, as_json)
+    curves = curves_of(run)
+    collected = Collected(
+        run=str(run.path),
+        prompts=len(curves.prompts),
+        seeds=len(curves.seeds),
+        grid=curves.grid,
+        metrics=curves.metrics,
+        images=curves.image_count,
+        collected_j=curves.collected_j,
+        energy_per_image=curves.cost,
+    )
+    _print(collected, as_json)
 
 
 @app.command()
@@ -104,6 +108,7 @@ def train(
     from perjoule_suites import diffusers_generator
     from perjoule_suites.budgetfusion import training
     from perjoule_suites.budgetfusion.curves import curves_of
+    from perjoule_suites.budgetfusion.records import Trained
 
     curves = curves_of(load_run(run), variant)
     known = curves_of(load_run(calibration), variant)
@@ -118,14 +123,16 @@ def train(
             on_epoch=lambda epoch, loss: bar.update(epoch + 1, f"validation loss {loss:.3f}"),
         )
     predictor.save_pretrained(out)
-    found: dict[str, Any] = {
-        "schema": 1,
-        "predictor": str(out),
-        "validation_r_squared": fit.r_squared,
-        "epoch": fit.epoch,
-        "collected_j": curves.collected_j,
-    }
-    _say(found | training.pays_after(predictor), as_json)
+    payback = training.pays_after(predictor)
+    trained = Trained(
+        predictor=str(out),
+        validation_r_squared=fit.r_squared,
+        epoch=fit.epoch,
+        collected_j=curves.collected_j,
+        saved_j_per_image=payback.saved_j_per_image,
+        pays_after_images=payback.pays_after_images,
+    )
+    _print(trained, as_json)
 
 
 @app.command()
@@ -154,28 +161,30 @@ def evaluate(
     from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
 
     loaded = load_run(run)
-    found = evaluate_run(loaded, metric=metric, at_steps=at_steps)
+    evaluation = evaluate_run(loaded, metric=metric, at_steps=at_steps)
     if figures is not None:
         from perjoule_suites.budgetfusion.figures import draw_all
 
-        found["figures"] = [str(file) for file in draw_all(loaded, figures, metric)]
+        evaluation = replace(evaluation, figures=tuple(draw_all(loaded, figures, metric)))
     if as_json:
-        _say(found, as_json)
+        print_record(evaluation)
         return
     typer.echo(
-        f"{found['metric']}, {found['prompts']} prompts × {found['seeds']} seeds, {', '.join(found['provenance'])}"
+        f"{evaluation.metric}, {evaluation.prompts} prompts × {evaluation.seeds} seeds, "
+        f"{', '.join(evaluation.provenance)}"
     )
-    for basis, title in (("as_run", "as run"), ("full_batches", "if equal steps always filled a batch")):
+    bases = ((evaluation.as_run, "as run"), (evaluation.full_batches, "if equal steps always filled a batch"))
+    for basis, title in bases:
         typer.echo(f"\n{title}:")
-        for one in found[basis]["comparisons"]:
-            typer.echo(f"  {one['test']} against {one['anchor']}: {_saving(one)}")
+        for comparison in basis.comparisons:
+            typer.echo(f"  {comparison.test} against {comparison.anchor}: {_saving(comparison)}")
 
 
 @app.command()
 def predict(
     predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
-    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's own.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's config.")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric of the rule.")] = None,
     level: Annotated[float | None, typer.Option(help="Parameter of the rule.")] = None,
     as_json: Json = False,
@@ -187,56 +196,56 @@ def predict(
     Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a grey ground'
     """
     from perjoule_suites.budgetfusion.predictor import StepPredictor
+    from perjoule_suites.budgetfusion.records import PredictedEnergy, Prediction, Predictions
 
     loaded = StepPredictor.from_pretrained(predictor)
-    own = loaded.config
-    if own.peek:
+    config = loaded.config
+    if config.peek:
         raise UsageError(
             f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
-    asked = loaded.with_rule(
-        rule or own.rule, metric or own.metric, own.level if level is None else level, where=predictor
+    with_rule = loaded.with_rule(
+        rule or config.rule, metric or config.metric, config.level if level is None else level, where=predictor
     )
-    steps = asked.steps_for(prompts)
+    steps = with_rule.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):
             typer.echo(f"{n}\t{prompt}")
         return
-    forecast = asked.curves_for(prompts)
-    rows = [
-        {
-            "prompt": prompt,
-            "steps": n,
-            "energy_j": own.base_j + own.step_j * n,
-            "curves": {m: [round(float(v), 6) for v in forecast.of(m)[i]] for m in forecast.metrics},
-        }
+    forecast = with_rule.curves_for(prompts)
+    rows = tuple(
+        Prediction(
+            prompt=prompt,
+            steps=n,
+            energy_j=config.base_j + config.step_j * n,
+            curves={m: tuple(round(float(v), 6) for v in forecast.of(m)[i]) for m in forecast.metrics},
+        )
         for i, (n, prompt) in enumerate(zip(steps, prompts, strict=True))
-    ]
-    energy = {"provenance": own.provenance, "boundary": own.boundary}
-    _say({"schema": 1, "grid": [int(n) for n in forecast.grid], "energy": energy, "predictions": rows}, as_json)
+    )
+    energy = PredictedEnergy(provenance=config.provenance, boundary=config.boundary)
+    print_record(Predictions(grid=tuple(int(n) for n in forecast.grid), energy=energy, predictions=rows))
 
 
 def _looking(variant: Any, peek: int) -> Any:
     """Return the variant with a sampler that supports a peek and gives the same images."""
-    from dataclasses import replace
-
     if not peek or variant.scheduler == "DPMSolverMultistepScheduler":
         return variant
     return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
 
 
-def _saving(one: dict[str, Any]) -> str:
-    saving = one["saving"]
-    if saving["value"] is None:
-        return str(one["reason"])
-    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving["low"], saving["high"]))
-    return f"{100 * saving['value']:.1f} % less energy [{low}, {high}] at {one['metric']} {one['at_quality']:.4g}"
+def _saving(comparison: Comparison) -> str:
+    saving = comparison.saving
+    if saving.value is None:
+        return str(comparison.reason)
+    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving.low, saving.high))
+    at = f"{comparison.metric} {comparison.at_quality or 0.0:.4g}"
+    return f"{100 * saving.value:.1f} % less energy [{low}, {high}] at {at}"
 
 
-def _say(found: dict[str, Any], as_json: bool) -> None:
+def _print(record: Collected | Trained, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_record(record)
         return
-    for key, value in found.items():
+    for key, value in document(record).items():
         if key != "schema":
             typer.echo(f"{key.replace('_', ' ')}: {value}")

@@ -53,7 +53,7 @@ class Curves:
         metrics: (m,) names; higher is better for all.
         values: (n, seeds, g, m) float64.
         cost: Energy model fitted to the run's windows.
-        collected_j: Energy of the ladder's images, None if it was not metered.
+        collected_j: Energy of the ladder's images, None if it was not measured.
         image_count: Number of these images.
         digest: SHA-256 of the pipeline's weights.
     """

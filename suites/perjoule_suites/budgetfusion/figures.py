@@ -67,10 +67,10 @@ def _first_predicted(arms: Arms) -> str:
 def _categories(arms: Arms) -> dict[str, list[int]]:
     """Return the rows of the grid by kind of prompt."""
     kinds = {prompt.prompt_id: prompt.category for prompt in arms.run.prompt_set}
-    found: dict[str, list[int]] = {}
+    rows_by_kind: dict[str, list[int]] = {}
     for row, prompt in enumerate(arms.grid.prompts):
-        found.setdefault(kinds.get(prompt, "") or "all", []).append(row)
-    return dict(sorted(found.items()))
+        rows_by_kind.setdefault(kinds.get(prompt, "") or "all", []).append(row)
+    return dict(sorted(rows_by_kind.items()))
 
 
 def _curves(arms: Arms) -> Any:

@@ -44,7 +44,7 @@ class CurveNet(nn.Module):
     def __init__(self, shape: Shape) -> None:
         """Create the network with random weights."""
         super().__init__()
-        hidden, seen = shape.hidden, 2 * shape.hidden
+        hidden, width = shape.hidden, 2 * shape.hidden
         self.project = nn.Linear(shape.text_width, hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True, bidirectional=True)
         self.attention = nn.Linear(2 * hidden, 1)
@@ -56,9 +56,9 @@ class CurveNet(nn.Module):
                 nn.Conv2d(24, hidden, 3, stride=2, padding=1),
                 nn.SiLU(),
             )
-            seen += 2 * hidden
+            width += 2 * hidden
         self.dropout = nn.Dropout(shape.dropout)
-        self.mix = nn.Sequential(nn.Linear(seen, 96), nn.SiLU())
+        self.mix = nn.Sequential(nn.Linear(width, 96), nn.SiLU())
         self.decode = nn.Sequential(
             nn.Linear(96 + _STEP_FEATURES, 96), nn.SiLU(), nn.Dropout(shape.dropout), nn.Linear(96, shape.metrics)
         )
@@ -84,8 +84,8 @@ class CurveNet(nn.Module):
         if self.look is not None:
             if latents is None:
                 raise ValueError("this predictor needs latents")
-            found = self.look(latents)
-            text = torch.cat([text, found.mean((2, 3)), found.flatten(2).std(2)], dim=1)
+            features = self.look(latents)
+            text = torch.cat([text, features.mean((2, 3)), features.flatten(2).std(2)], dim=1)
         mixed = self.mix(self.dropout(text))
         places = _step_features(steps).expand(len(mixed), -1, -1)
         return self.decode(torch.cat([mixed[:, None].expand(-1, len(steps), -1), places], dim=2))  # type: ignore[no-any-return]

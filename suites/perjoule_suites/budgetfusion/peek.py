@@ -84,11 +84,11 @@ def glimpse(
 ) -> Glimpse:
     """Do the shared evaluations. encoded: result of `DiffusersGenerator.encode`."""
     scheduler = generator.pipeline.scheduler
-    seen: dict[str, torch.Tensor] = {}
+    last: dict[str, torch.Tensor] = {}
     step = scheduler.step
 
     def watched(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any:
-        seen["output"], seen["sample"] = model_output, sample
+        last["output"], last["sample"] = model_output, sample
         return step(model_output, timestep, sample, **kwargs)
 
     times = shared_schedule(shared, shared, scheduler.config.num_train_timesteps)
@@ -99,7 +99,7 @@ def glimpse(
         clean = generator.pipeline(**arguments).images
     finally:
         del scheduler.step
-    return Glimpse(clean=clean, sample=seen["sample"], output=seen["output"])
+    return Glimpse(clean=clean, sample=last["sample"], output=last["output"])
 
 
 def go_on(
@@ -107,7 +107,7 @@ def go_on(
     encoded: dict[str, Any],
     prompts: Sequence[str],
     seeds: Sequence[int],
-    seen: Glimpse,
+    start: Glimpse,
     steps: int,
     shared: int,
 ) -> Images:
@@ -116,10 +116,10 @@ def go_on(
     scheduler = pipeline.scheduler
     times = shared_schedule(steps, shared, scheduler.config.num_train_timesteps)
     if steps == shared:
-        return generator.as_uint8(_decoded(pipeline, seen.clean))
+        return generator.as_uint8(_decoded(pipeline, start.clean))
     scheduler.set_timesteps(timesteps=times, device=pipeline.device)
     # repeats the last shared step to the next timestep of this schedule, without an evaluation
-    latents = scheduler.step(seen.output, scheduler.timesteps[shared - 1], seen.sample).prev_sample
+    latents = scheduler.step(start.output, scheduler.timesteps[shared - 1], start.sample).prev_sample
     arguments = _arguments(generator, encoded, prompts, seeds) | {"timesteps": times[shared:], "latents": latents}
     return generator.call(arguments)
 

@@ -146,18 +146,20 @@ class PeekedSteps:
             peek.glimpse(generator, _rows(encoded, rows), [prompts[i] for i in rows], [seeds[i] for i in rows], shared)
             for rows in batches(len(prompts), self._batch_size)
         ]
-        seen = peek.Glimpse(
+        glimpse = peek.Glimpse(
             clean=torch.cat([look.clean for look in looks]),
             sample=torch.cat([look.sample for look in looks]),
             output=torch.cat([look.output for look in looks]),
         )
         with generator.timed("predictor"):
             counts = predictor.token_counts(prompts)
-            steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, seen.clean))
+            steps = predictor.choose(predictor.forecast(encoded["prompt_embeds"], counts, glimpse.clean))
 
         def some(rows: Sequence[int], n: int) -> Images:
             chosen = list(rows)
-            part = peek.Glimpse(clean=seen.clean[chosen], sample=seen.sample[chosen], output=seen.output[chosen])
+            part = peek.Glimpse(
+                clean=glimpse.clean[chosen], sample=glimpse.sample[chosen], output=glimpse.output[chosen]
+            )
             texts, own = [prompts[i] for i in rows], [seeds[i] for i in rows]
             return peek.go_on(generator, _rows(encoded, rows), texts, own, part, n, shared)
 

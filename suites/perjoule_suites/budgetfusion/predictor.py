@@ -25,7 +25,7 @@ from perjoule.files import write_bytes, write_text
 from perjoule.types import Provenance
 from perjoule.weights.models import resolve_model
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
-from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, Forecast, Rule, make_rule
+from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, CurveForecast, Rule, make_rule
 from perjoule_suites.prompt_embeddings import encode_prompts
 
 SCHEMA = 1
@@ -55,7 +55,7 @@ class PredictorConfig:
         latent_channels: See `Shape`.
         prompts: Number of training prompts.
         seeds: Number of seeds per prompt.
-        collected_j: Energy of their images, None if it was not metered.
+        collected_j: Energy of their images, None if it was not measured.
         rule: Default rule, see `rules.RULES`.
         metric: Default metric of the rule.
         level: Default parameter of the rule.
@@ -226,11 +226,11 @@ class StepPredictor:
             return []
         return self.choose(self.forecast(self.states(prompts), self.token_counts(prompts)))
 
-    def curves_for(self, prompts: Sequence[str]) -> Forecast:
+    def curves_for(self, prompts: Sequence[str]) -> CurveForecast:
         """Return predicted curves; see `steps_for` for exceptions."""
         return self.forecast(self.states(prompts), self.token_counts(prompts))
 
-    def choose(self, forecast: Forecast) -> list[int]:
+    def choose(self, forecast: CurveForecast) -> list[int]:
         """Return the default rule's step count for each forecast."""
         return [int(self.config.grid[i]) for i in self._rule.choose(forecast, self.calibration)]
 
@@ -245,8 +245,8 @@ class StepPredictor:
             list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
             return_tensors="pt",
         ).input_ids  # fmt: skip
-        found: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
-        return found
+        states: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        return states
 
     def token_counts(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of tokens of each prompt, up to the text encoder's limit: (n,)."""
@@ -256,7 +256,7 @@ class StepPredictor:
     @torch.inference_mode()
     def forecast(
         self, states: torch.Tensor, token_counts: NDArray[np.int64], latents: torch.Tensor | None = None
-    ) -> Forecast:
+    ) -> CurveForecast:
         """Return predicted curves.
 
         Args:
@@ -272,14 +272,14 @@ class StepPredictor:
             return self._forecast(np.einsum("gmk,kn->ngm", labels.length, np.stack([length**0, length, length**2])))
         device = next(self.network.parameters()).device
         text = self.network.read(states.to(device, torch.float32))
-        seen = None if latents is None else latents.to(device, torch.float32)
-        units = self.network(text, torch.tensor(self.config.grid, device=device), seen)
+        clean = None if latents is None else latents.to(device, torch.float32)
+        units = self.network(text, torch.tensor(self.config.grid, device=device), clean)
         return self._forecast(mean + labels.spread * units.double().cpu().numpy())
 
-    def _forecast(self, values: Array) -> Forecast:
+    def _forecast(self, values: Array) -> CurveForecast:
         grid = np.array(self.config.grid, np.int64)
         energy_j = np.asarray(self.config.base_j + self.config.step_j * grid, np.float64)
-        return Forecast(
+        return CurveForecast(
             grid=grid,
             energy_j=energy_j,
             metrics=self.config.metrics,

@@ -35,7 +35,7 @@ NOT_BY_PROMPT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Forecast:
+class CurveForecast:
     """Predicted curves of n prompts (or images).
 
     Attributes:
@@ -67,7 +67,7 @@ class Calibration:
         prompts: (n,) prompt of each image; None if unknown.
     """
 
-    forecast: Forecast
+    forecast: CurveForecast
     truth: Array
     prompts: Index | None
 
@@ -79,7 +79,7 @@ class Calibration:
 class Rule(Protocol):
     """Chooses a grid index for each forecast curve."""
 
-    def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
+    def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Return (n,) indices into `forecast.grid`."""
         ...
 
@@ -94,7 +94,7 @@ class Plateau:
 
     tolerance: float
 
-    def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
+    def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`."""
         error = np.abs(calibration.forecast.values - calibration.truth).mean((0, 1))  # (m,)
         rising = np.maximum.accumulate(forecast.values, axis=1)
@@ -113,7 +113,7 @@ class EqualMarginal:
     metric: str
     joules_per_unit: float
 
-    def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
+    def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`."""
         return _best_buy(forecast, self.metric, self.joules_per_unit)
 
@@ -128,11 +128,11 @@ class EnergyBudget:
     metric: str
     mean_j: float
 
-    def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
+    def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`. Raises EvidenceError if even the fewest steps exceed the budget."""
         return _best_buy(forecast, self.metric, self.price(calibration.forecast))
 
-    def price(self, known: Forecast) -> float:
+    def price(self, known: CurveForecast) -> float:
         """Return the largest λ whose mean energy is within the budget."""
         if known.energy_j[0] > self.mean_j:
             raise EvidenceError(
@@ -167,7 +167,7 @@ class QualityFloor:
     floor: float
     miss_rate: float = 0.1
 
-    def choose(self, forecast: Forecast, calibration: Calibration) -> Index:
+    def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`. Raises EvidenceError if the calibration prompts violate the guarantee."""
         return _fewest(forecast.of(self.metric) - self.margin(calibration), self.floor)
 
@@ -199,7 +199,7 @@ class QualityFloor:
         return safe
 
 
-def _best_buy(forecast: Forecast, metric: str, joules_per_unit: float) -> Index:
+def _best_buy(forecast: CurveForecast, metric: str, joules_per_unit: float) -> Index:
     worth = joules_per_unit * forecast.of(metric) - forecast.energy_j
     return np.asarray(worth.argmax(1), np.intp)
 

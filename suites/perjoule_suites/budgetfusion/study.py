@@ -6,7 +6,7 @@ All results are functions of the run directory and of the predictors that its ar
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,23 +23,12 @@ from perjoule.statistics.resampling import resample_means
 from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
 from perjoule.statistics.window_groups import Groups
 from perjoule.suite.reading import cells_of
-from perjoule.types import Cell, Estimate, Variant
+from perjoule.types import Cell, Variant
 from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array
 from perjoule_suites.budgetfusion.predictor import read_config
+from perjoule_suites.budgetfusion.records import ArmHeadroom, ArmLevels, Basis, Comparison, Evaluation, Level
 
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A saving at equal quality, as a share of the energy of `anchor`; `reason` if there is no number."""
-
-    test: str
-    anchor: str
-    metric: str
-    at_quality: float | None
-    saving: Estimate
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,13 +135,13 @@ def _steps(run: Run, grid: Grid) -> Array:
     )  # fmt: skip
     rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
     columns = {cell: i for i, cell in enumerate(grid.cells)}
-    found = np.full(grid.energy_j.shape, np.nan)
+    steps = np.full(grid.energy_j.shape, np.nan)
     for image in run.images.join(places, on=["prompt_id", "seed"]).iter_rows(named=True):
-        found[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
-    return found
+        steps[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
+    return steps
 
 
-def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> dict[str, Any]:
+def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> Evaluation:
     """Return the study's table.
 
     Args:
@@ -168,27 +157,26 @@ def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None
         raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
     adaptive = [n for n in arms.cells if arms.variant(n).role == "predicted"]
     controls = [n for n in arms.cells if arms.variant(n).role == "control"]
-    return {
-        "schema": 1,
-        "suite": run.suite.name,
-        "metric": name,
-        "prompts": len(arms.grid.prompts),
-        "seeds": arms.grid.energy_j.shape[1],
-        "provenance": sorted(set(run.trials["provenance"].drop_nulls())),
-        "as_run": _basis(arms, adaptive, controls, name, at_steps),
-        "full_batches": _basis(with_full_batches(arms), adaptive, controls, name, at_steps),
-        "extra_evaluations": {n: _extra_evaluations(run, n, arms) for n in adaptive},
-    }
+    return Evaluation(
+        suite=run.suite.name,
+        metric=name,
+        prompts=len(arms.grid.prompts),
+        seeds=arms.grid.energy_j.shape[1],
+        provenance=tuple(sorted(set(run.trials["provenance"].drop_nulls()))),
+        as_run=_basis(arms, adaptive, controls, name, at_steps),
+        full_batches=_basis(with_full_batches(arms), adaptive, controls, name, at_steps),
+        extra_evaluations={n: _extra_evaluations(run, n, arms) for n in adaptive},
+    )
 
 
-def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> dict[str, Any]:
+def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> Basis:
     """Return comparisons, headroom and levels for one way to count joules.
 
     If windows contain several prompts, there is no oracle and no mean over permutations, which choose single images.
     """
     ladders = _ladders(arms)
     comparisons: list[Comparison] = []
-    captured: list[dict[str, Any]] = []
+    captured: list[ArmHeadroom] = []
     for test in adaptive + controls:
         if arms.variant(test).family_name not in ladders:
             continue
@@ -197,8 +185,9 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
             ladder = arms.curve(anchor, metric)
             comparisons.append(_compare(curve, ladder, metric, at))
             if test in adaptive and arms.images_apart:
-                found = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
-                captured.append({"test": test, "anchor": anchor, **asdict(found)})
+                share = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
+                parts = {field.name: getattr(share, field.name) for field in fields(share)}
+                captured.append(ArmHeadroom(test=test, anchor=anchor, **parts))
                 if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
                     comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
     for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
@@ -212,11 +201,11 @@ def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at
             if looks == [True, False] and arms.variant(test).family_name == arms.variant(other).family_name:
                 at = _held(arms, test, metric, at_steps)
                 comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
-    return {
-        "comparisons": [asdict(one) for one in comparisons],
-        "headroom": captured,
-        "arms": [_arm(arms, n, ladders, metric) for n in adaptive + controls],
-    }
+    return Basis(
+        comparisons=tuple(comparisons),
+        headroom=tuple(captured),
+        arms=tuple(_arm(arms, n, ladders, metric) for n in adaptive + controls),
+    )
 
 
 def _on_the_ladder(arms: Arms, name: str, anchor: str) -> bool:
@@ -264,14 +253,14 @@ def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
 def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
     """Return the saving at the quality `at`; an arm of one rung is compared at its own quality."""
     at_quality = at if test.rungs > 1 else None
-    found = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
+    saving = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
     return Comparison(
         test=test.name,
         anchor=anchor.name,
         metric=metric,
-        at_quality=found.at,
-        saving=found.estimate,
-        reason=found.reason,
+        at_quality=saving.at,
+        saving=saving.estimate,
+        reason=saving.reason,
     )
 
 
@@ -285,49 +274,53 @@ def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
     return evaluations - (per_step or (2 if variant.guidance > 1 else 1)) * steps
 
 
-def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> dict[str, Any]:
+def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> ArmLevels:
     """Return each level of an arm: energy, quality, steps, gain over the ladder, time relative to the longest run."""
     anchor = ladders.get(arms.variant(name).family_name)
-    rows = []
+    levels = []
     durations = _durations(arms.run)
     for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
         energy = np.nanmean(np.nanmean(arms.grid.energy_j[:, :, column], 1))
         quality = arms.quality(metric)[:, :, column]
-        row: dict[str, Any] = {
-            "cell_id": cell.cell_id,
-            "level": cell.level if cell.level is not None else cell.steps,
-            "energy_j_per_image": float(energy),
-            "quality": float(np.nanmean(np.nanmean(quality, 1))),
-            "quality_p10": float(np.nanquantile(quality, 0.1)),
-            "steps_mean": float(np.nanmean(arms.steps[:, :, column])),
-            "duration_s_per_image": durations[cell.cell_id],
-        } | _promise(arms, cell, column)
+        level = Level(
+            cell_id=cell.cell_id,
+            level=cell.level if cell.level is not None else cell.steps,
+            energy_j_per_image=float(energy),
+            quality=float(np.nanmean(np.nanmean(quality, 1))),
+            quality_p10=float(np.nanquantile(quality, 0.1)),
+            steps_mean=float(np.nanmean(arms.steps[:, :, column])),
+            duration_s_per_image=durations[cell.cell_id],
+        )
+        level = _with_promise(level, arms, cell, column)
         if anchor is not None:
             longest = max((c for c in arms.cells[anchor] if c.steps), key=lambda c: c.steps or 0)
-            row["time_saved_against_longest"] = 1 - durations[cell.cell_id] / durations[longest.cell_id]
-            row["predictor_share_of_longest"] = _predictor_s(arms.run, cell.cell_id) / durations[longest.cell_id]
-            row["rank_correlation"] = _rank_correlation(arms, cell, column, anchor)
-            row |= _by_itself(arms, name, column, anchor, metric)
-            row["gain_per_step_against_uniform"] = _gain_per_step(arms, column, anchor, metric)
-        rows.append(row)
-    return {"arm": name, "anchor": anchor, "levels": rows}
+            level = replace(
+                _with_gain_and_saving(level, arms, name, column, anchor, metric),
+                time_saved_against_longest=1 - durations[cell.cell_id] / durations[longest.cell_id],
+                predictor_share_of_longest=_predictor_s(arms.run, cell.cell_id) / durations[longest.cell_id],
+                rank_correlation=_rank_correlation(arms, cell, column, anchor),
+                gain_per_step_against_uniform=_gain_per_step(arms, column, anchor, metric),
+            )
+        levels.append(level)
+    return ArmLevels(arm=name, anchor=anchor, levels=tuple(levels))
 
 
-def _by_itself(arms: Arms, name: str, column: int, anchor: str, metric: str) -> dict[str, Any]:
-    """Return gain of a level at its own energy, and saving at its own quality. Only the ladder is interpolated."""
+def _with_gain_and_saving(level: Level, arms: Arms, name: str, column: int, anchor: str, metric: str) -> Level:
+    """Add the gain of a level at its own energy, and its saving at its own quality. Only the ladder is interpolated."""
     full = arms.curve(name, metric)
     place = arms.columns(name).index(column)
     groups = None if full.groups is None else full.groups[:, [place]]
-    one = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
+    single = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
     ladder = arms.curve(anchor, metric)
-    gain = iso_energy_gain(one, ladder, resamples=RESAMPLES)
-    saving = iso_quality_saving(one, ladder, resamples=RESAMPLES)
-    return {
-        "gain_at_equal_energy": asdict(gain.estimate),
-        "gain_reason": gain.reason,
-        "saving_at_own_quality": asdict(saving.estimate),
-        "saving_reason": saving.reason,
-    }
+    gain = iso_energy_gain(single, ladder, resamples=RESAMPLES)
+    saving = iso_quality_saving(single, ladder, resamples=RESAMPLES)
+    return replace(
+        level,
+        gain_at_equal_energy=gain.estimate,
+        gain_reason=gain.reason,
+        saving_at_own_quality=saving.estimate,
+        saving_reason=saving.reason,
+    )
 
 
 def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float | None:
@@ -358,17 +351,23 @@ def _predictor_s(run: Run, cell_id: str) -> float:
     return float(sum(spent)) / max(int(trials["image_count"].sum()), 1)
 
 
-def _promise(arms: Arms, cell: Cell, column: int) -> dict[str, Any]:
-    """Return the share of images below the quality floor, mean over prompts, and the guaranteed share."""
+def _with_promise(level: Level, arms: Arms, cell: Cell, column: int) -> Level:
+    """Add the share of images below the quality floor, mean over prompts, and the guaranteed share."""
     arguments = cell.variant.policy_args
     if arguments.get("rule") != "quality-floor":
-        return {}
-    values = arms.quality(arguments["metric"])[:, :, column]
+        return level
+    values = arms.quality(_metric_of_rule(cell))[:, :, column]
     missed = np.where(np.isfinite(values), values < float(cell.level or 0), np.nan)
     by_prompt = resample_means(missed[..., None], resamples=RESAMPLES)
     rate = by_prompt.estimate(lambda rows: rows[:, 0], what="mean over prompts of the share of their images")
     promised = arguments.get("miss_rate", 0.1)
-    return {"promised_miss_rate": promised, "miss_rate": rate.value, "miss_rate_interval": asdict(rate)}
+    return replace(level, promised_miss_rate=promised, miss_rate=rate.value, miss_rate_interval=rate)
+
+
+def _metric_of_rule(cell: Cell) -> str:
+    """Return the metric that a cell's rule works on: its own, or the predictor's."""
+    arguments = cell.variant.policy_args
+    return str(arguments.get("metric") or read_config(arguments["predictor"]).metric)
 
 
 def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:
@@ -393,7 +392,7 @@ def true_steps(arms: Arms, cell: Cell, anchor: str) -> Array | None:
     if "predictor" not in arguments or arguments.get("rule", "equal-marginal") != "equal-marginal":
         return None
     config = read_config(arguments["predictor"])
-    metric = arguments.get("metric") or config.metric
+    metric = _metric_of_rule(cell)
     rungs = np.array([float(c.steps or 0) for c in arms.cells[anchor]])
     curves = np.nanmean(arms.quality(metric)[:, :, arms.columns(anchor)], axis=1)
     worth = float(cell.level or 0) * curves - (config.base_j + config.step_j * rungs)

@@ -21,6 +21,7 @@ from perjoule_suites.budgetfusion.predictor import (
     clip_encoders,
     text_encoder_digest,
 )
+from perjoule_suites.budgetfusion.records import Payback
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 _LOOK_BATCH = 16
@@ -91,16 +92,16 @@ def train(
     torch.manual_seed(recipe.seed)
     mean = curves.values.mean((0, 1))
     spread = np.maximum(curves.values.std((0, 1)), 1e-6)  # a constant curve must not be amplified
-    seen, latents = _inputs(curves, generator, peek)
+    states, latents = _inputs(curves, generator, peek)
     shape = Shape(
-        text_width=seen.shape[2],
+        text_width=states.shape[2],
         metrics=len(curves.metrics),
         hidden=recipe.hidden,
         latent_channels=0 if latents is None else latents.shape[2],
     )
     network = CurveNet(shape)
     target = torch.from_numpy(((curves.values - mean) / spread).astype(np.float32))
-    fit = _fit(network, seen, latents, target, curves, recipe, on_epoch)
+    fit = _fit(network, states, latents, target, curves, recipe, on_epoch)
     rule_name, metric, level = rule
     config = PredictorConfig(
         model=curves.variant.model,
@@ -148,20 +149,20 @@ def train(
 
 def forecast_images(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Array:
     """Return forecasts for every image of some curves: (n, seeds, g, m)."""
-    seen, latents = _inputs(curves, generator, predictor.config.peek)
+    states, latents = _inputs(curves, generator, predictor.config.peek)
     counts = predictor.token_counts(curves.prompts)
     if latents is None:
-        once = predictor.forecast(seen, counts).values[:, None]
+        once = predictor.forecast(states, counts).values[:, None]
         return np.repeat(once, curves.values.shape[1], axis=1)
-    by_seed = [predictor.forecast(seen, counts, latents[:, s]).values for s in range(latents.shape[1])]
+    by_seed = [predictor.forecast(states, counts, latents[:, s]).values for s in range(latents.shape[1])]
     return np.stack(by_seed, axis=1)
 
 
-def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
+def pays_after(predictor: StepPredictor) -> Payback:
     """Return the number of images after which the predictor has saved the energy of its training images.
 
     The saving per image is that of the default rule on the calibration prompts, compared with the fixed number of
-    steps of equal mean quality. The result is None if there is no saving, or the energy was not metered.
+    steps of equal mean quality. The number is None if there is no saving, or the energy was not measured.
     """
     config, calibration = predictor.config, predictor.calibration
     rows = np.arange(len(calibration.truth))
@@ -172,10 +173,10 @@ def pays_after(predictor: StepPredictor) -> dict[str, float | None]:
     equal_j = float(np.interp(quality[rows, places].mean(), fixed, energy_j))
     saved_j = equal_j - float(energy_j[places].mean())
     pays = saved_j > 0 and config.collected_j is not None
-    return {
-        "saved_j_per_image": saved_j,
-        "pays_after_images": (config.collected_j or 0.0) / saved_j if pays else None,
-    }
+    return Payback(
+        saved_j_per_image=saved_j,
+        pays_after_images=(config.collected_j or 0.0) / saved_j if pays else None,
+    )
 
 
 def _calibrated(predictor: StepPredictor, curves: Curves, generator: DiffusersGenerator) -> Labels:
@@ -211,8 +212,8 @@ def _fit(
 ) -> Fit:
     chance = np.random.default_rng(recipe.seed)
     order = chance.permutation(len(states))
-    held = max(2, round(recipe.validation_share * len(order)))
-    unseen, seen = order[:held], order[held:]
+    validation_count = max(2, round(recipe.validation_share * len(order)))
+    validation, training = order[:validation_count], order[validation_count:]
     steps = torch.tensor(curves.grid)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
@@ -226,12 +227,12 @@ def _fit(
         each = network(text.repeat_interleave(seeds, 0), steps, latents[index].flatten(0, 1))
         return each.reshape(n, seeds, *each.shape[1:])  # type: ignore[no-any-return]
 
-    best, kept = (np.inf, 0), {k: v.clone() for k, v in network.state_dict().items()}
+    best, best_state = (np.inf, 0), {k: v.clone() for k, v in network.state_dict().items()}
     for epoch in range(recipe.epochs):
         network.train()
-        seen = chance.permutation(seen)
-        for start in range(0, len(seen), recipe.batch_prompts):
-            index = seen[start : start + recipe.batch_prompts]
+        training = chance.permutation(training)
+        for start in range(0, len(training), recipe.batch_prompts):
+            index = training[start : start + recipe.batch_prompts]
             loss = _loss(predict(index), target[index], recipe.difference_weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -239,15 +240,15 @@ def _fit(
         cosine.step()
         network.eval()
         with torch.no_grad():
-            found = _loss(predict(unseen), target[unseen], recipe.difference_weight).item()
-        on_epoch(epoch, found)
-        if found < best[0]:
-            best, kept = (found, epoch), {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(kept)
+            validation_loss = _loss(predict(validation), target[validation], recipe.difference_weight).item()
+        on_epoch(epoch, validation_loss)
+        if validation_loss < best[0]:
+            best, best_state = (validation_loss, epoch), {k: v.clone() for k, v in network.state_dict().items()}
+    network.load_state_dict(best_state)
     network.eval()
     with torch.no_grad():
-        error = (predict(unseen) - target[unseen]).square().mean((0, 1, 2))
-        variance = (target[unseen] - target[unseen].mean((0, 1))).square().mean((0, 1, 2))
+        error = (predict(validation) - target[validation]).square().mean((0, 1, 2))
+        variance = (target[validation] - target[validation].mean((0, 1))).square().mean((0, 1, 2))
     shares = 1 - error / variance
     return Fit(r_squared=dict(zip(curves.metrics, map(float, shares), strict=True)), epoch=best[1])
 
@@ -269,14 +270,14 @@ def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np
 
 
 def _require_kin(curves: Curves, calibration: Curves, generator: DiffusersGenerator) -> None:
-    for key, here, there in (
+    for key, actual, expected in (
         ("pipeline", generator.digest, curves.digest),
         ("pipeline", calibration.digest, curves.digest),
         ("grid", calibration.grid, curves.grid),
         ("metrics", calibration.metrics, curves.metrics),
     ):
-        if here != there:
-            raise EvidenceError(f"curves and predictor do not match: {key} is {here!r} and {there!r}")
+        if actual != expected:
+            raise EvidenceError(f"curves and predictor do not match: {key} is {actual!r} and {expected!r}")
     shared = set(curves.prompts) & set(calibration.prompts)
     if shared:
         raise EvidenceError(

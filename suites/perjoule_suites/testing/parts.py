@@ -164,16 +164,16 @@ def write_t5_tokenizer(folder: Path) -> None:
 def lora_of(network: Any, seed: int) -> dict[str, torch.Tensor]:
     """Return an adapter for all attention projections with kohya's names, as in LCM-LoRA and Hyper-SD."""
     chance = torch.Generator().manual_seed(seed)
-    found: dict[str, torch.Tensor] = {}
+    adapter: dict[str, torch.Tensor] = {}
     for name, module in network.named_modules():
         if not name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
             continue
         key = "lora_unet_" + name.replace(".", "_")
         out_width, in_width = module.weight.shape
-        found[f"{key}.lora_down.weight"] = torch.randn(2, in_width, generator=chance) / in_width**0.5
-        found[f"{key}.lora_up.weight"] = torch.randn(out_width, 2, generator=chance)
-        found[f"{key}.alpha"] = torch.tensor(2.0)
-    return found
+        adapter[f"{key}.lora_down.weight"] = torch.randn(2, in_width, generator=chance) / in_width**0.5
+        adapter[f"{key}.lora_up.weight"] = torch.randn(out_width, 2, generator=chance)
+        adapter[f"{key}.alpha"] = torch.tensor(2.0)
+    return adapter
 
 
 def _bytes_as_letters() -> list[str]:

@@ -1,4 +1,4 @@
-"""The tiny family: a real latent text-to-image model in the diffusers format, small enough for two CPU cores.
+"""The tiny models: a real latent text-to-image model in the diffusers format, small enough for two CPU cores.
 
 Nothing outside this package treats it specially: `model_folders` is an entry point, and the folders are of the kind
 that `from_pretrained` loads.

@@ -1,4 +1,4 @@
-"""Train the tiny family, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
+"""Train the tiny models, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
 
 Every stage is seeded and writes a checkpoint every minute: the same command continues an interrupted run, and a
 finished stage is not repeated.
@@ -49,33 +49,33 @@ Threads = Annotated[int, typer.Option(help="torch threads; one per idle core.")]
 def train(work: Work = Path("tiny-work"), threads: Threads = 2) -> None:
     """Train autoencoder, CLIP, recogniser and denoiser, each unless it exists."""
     torch.set_num_threads(threads)
-    seen = dataset.load_or_render(work, count=_TRAIN_COUNT, held_out=False, seed=1)
-    unseen = dataset.load_or_render(work, count=_HELD_OUT_COUNT, held_out=True, seed=2)
+    training = dataset.load_or_render(work, count=_TRAIN_COUNT, held_out=False, seed=1)
+    held_out = dataset.load_or_render(work, count=_HELD_OUT_COUNT, held_out=True, seed=2)
 
     if not (work / "vae").exists():
-        autoencoder.train(seen, unseen, work).save_pretrained(work / "vae")
+        autoencoder.train(training, held_out, work).save_pretrained(work / "vae")
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
-    _say(f"autoencoder: {autoencoder.psnr(vae, unseen.images[:512]):.1f} dB on 512 held-out scenes")
+    _say(f"autoencoder: {autoencoder.psnr(vae, held_out.images[:512]):.1f} dB on 512 held-out scenes")
 
     if not (work / "tokenizer").exists():
         rng = np.random.default_rng(0)
-        texts = [caption(scene, rng) for scene in seen.scenes[:_TOKENIZER_CAPTIONS]]
+        texts = [caption(scene, rng) for scene in training.scenes[:_TOKENIZER_CAPTIONS]]
         clip.train_tokenizer(texts).save_pretrained(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     if not (work / "clip").exists():
-        clip.train(seen, unseen, tokenizer, work).save_pretrained(work / "clip")
+        clip.train(training, held_out, tokenizer, work).save_pretrained(work / "clip")
     towers = CLIPModel.from_pretrained(work / "clip")
-    _say(f"clip: {clip.evaluate(towers, tokenizer, unseen)}")
+    _say(f"clip: {clip.evaluate(towers, tokenizer, held_out)}")
 
     if not (work / "recogniser").exists():
-        recogniser.train(seen, unseen, work).save_pretrained(work / "recogniser")
+        recogniser.train(training, held_out, work).save_pretrained(work / "recogniser")
     judge = recogniser.Recogniser.from_pretrained(work / "recogniser")
-    _say(f"recogniser: {recogniser.by_attribute(judge.recognise(unseen.images), unseen.scenes)}")
+    _say(f"recogniser: {recogniser.by_attribute(judge.recognise(held_out.images), held_out.scenes)}")
 
     if not (work / "sd-tiny").exists():
-        latents = denoiser.cached_latents(vae, seen, work / "latents.pt", _LATENT_COUNT)
-        held_latents = denoiser.cached_latents(vae, unseen, work / "latents-ho.pt", 1_000)
-        model = denoiser.train(seen, latents, unseen, held_latents, tokenizer, towers, work)
+        latents = denoiser.cached_latents(vae, training, work / "latents.pt", _LATENT_COUNT)
+        held_latents = denoiser.cached_latents(vae, held_out, work / "latents-ho.pt", 1_000)
+        model = denoiser.train(training, latents, held_out, held_latents, tokenizer, towers, work)
         denoiser.assemble(vae, model, tokenizer).save_pretrained(work / "sd-tiny")
     _say(f"trained: {work / 'sd-tiny'}")
 

@@ -64,8 +64,8 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """-> (n, TOKEN_COUNT) int64, padded and cut as the diffusers pipelines do."""
-    found = tokenizer(captions, padding="max_length", max_length=TOKEN_COUNT, truncation=True, return_tensors="pt")
-    ids: torch.Tensor = found.input_ids
+    tokens = tokenizer(captions, padding="max_length", max_length=TOKEN_COUNT, truncation=True, return_tensors="pt")
+    ids: torch.Tensor = tokens.input_ids
     return ids
 
 
@@ -142,7 +142,7 @@ def evaluate(model: CLIPModel, tokenizer: CLIPTokenizer, held_out: Dataset) -> d
     right = texts([caption(s) for s in scenes])
     score = (image * right).sum(1)
     rank = ((image @ right.T) > score[:, None]).sum(1)
-    found = {"recall_at_1": (rank == 0).float().mean().item()}
+    shares = {"recall_at_1": (rank == 0).float().mean().item()}
     for attribute in (
         "colour",
         "shape",
@@ -154,11 +154,11 @@ def evaluate(model: CLIPModel, tokenizer: CLIPTokenizer, held_out: Dataset) -> d
         "ground_pattern",
     ):
         changed = [swap_one_word(s, rng, attribute) for s in scenes]
-        kept = [i for i, (a, b) in enumerate(zip(scenes, changed, strict=True)) if a != b]
-        other = (image[kept] * texts([caption(changed[i]) for i in kept])).sum(1)
-        found[f"swap_{attribute}"] = (score[kept] > other).float().mean().item()
+        rows = [i for i, (a, b) in enumerate(zip(scenes, changed, strict=True)) if a != b]
+        other = (image[rows] * texts([caption(changed[i]) for i in rows])).sum(1)
+        shares[f"swap_{attribute}"] = (score[rows] > other).float().mean().item()
     model.train()
-    return found
+    return shares
 
 
 def swap_one_word(scene: Scene, rng: np.random.Generator, attribute: str | None = None) -> Scene:

@@ -80,8 +80,8 @@ def judge(images: NDArray[np.uint8], scenes: Sequence[Scene], judges: Judges) ->
     texts = [caption(scene) for scene in scenes]
     ids = tokenize(judges.tokenizer, texts)
     words = F.normalize(judges.clip.get_text_features(ids).pooler_output)
-    seen = F.normalize(judges.clip.get_image_features(to_tensor(images)).pooler_output)
-    cosines = (seen @ words.T).double().numpy()
+    vectors = F.normalize(judges.clip.get_image_features(to_tensor(images)).pooler_output)
+    cosines = (vectors @ words.T).double().numpy()
     place = {text: i for i, text in enumerate(texts)}
     rivals = [[place[t] for t in choose(Prompt(prompt_id=text, text=text), texts, ())] for text in texts]
     own = cosines.diagonal()
@@ -145,8 +145,8 @@ def table(scores: Mapping[Setting, Scores], questions: Sequence[tuple[Setting, S
     """Return two Markdown tables: every setting, and every student minus the setting that it is compared with."""
     head = f"| {{}} | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}"
     lines = [head.format("setting")]
-    for setting, found in scores.items():
-        lines.append(f"| {setting} | {' | '.join(interval(found[name]) for name in METRICS)} |")
+    for setting, metric_scores in scores.items():
+        lines.append(f"| {setting} | {' | '.join(interval(metric_scores[name]) for name in METRICS)} |")
     lines += ["", head.format("difference")]
     for student, other in questions:
         if student in scores and other in scores:

@@ -133,13 +133,16 @@ def train(
         return loss, {}
 
     probe = torch.Generator().manual_seed(0)
-    held = held_out_latents[:256].float()
-    held_ids = tokenize(tokenizer, [caption(s) for s in held_out.scenes[: len(held)]])
-    held_noise, held_t = torch.randn(held.shape, generator=probe), torch.linspace(0, 999, len(held)).long()
+    held_latents = held_out_latents[:256].float()
+    held_ids = tokenize(tokenizer, [caption(s) for s in held_out.scenes[: len(held_latents)]])
+    held_noise, held_t = (
+        torch.randn(held_latents.shape, generator=probe),
+        torch.linspace(0, 999, len(held_latents)).long(),
+    )
 
     @torch.no_grad()
     def validate() -> dict[str, float]:
-        return {"held_out_v_loss": v_loss(held, held_t, held_noise, held_ids).item()}
+        return {"held_out_v_loss": v_loss(held_latents, held_t, held_noise, held_ids).item()}
 
     fit(recipe, model, loss_of, workdir, validate=validate, validate_every=500)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Common code for the students of the tiny family: teacher, text embeddings, and files of a student.
+"""Common code for the students of the tiny models: teacher, text embeddings, and files of a student.
 
 A student differs from the teacher only in its UNet. Text encoder, tokenizer, autoencoder and scheduler are the
 teacher's files, linked and not copied: every student folder is a whole pipeline, and the weights are kept once.

@@ -21,11 +21,11 @@ GUIDANCE = 3.0
 def held_out_scenes(count: int, seed: int = 99, things: int | None = None) -> list[Scene]:
     """Return distinct scenes outside the training set."""
     rng = np.random.default_rng(seed)
-    found: dict[str, Scene] = {}
-    while len(found) < count:
+    scenes: dict[str, Scene] = {}
+    while len(scenes) < count:
         scene = sample_scene(rng, held_out=True, things=things)
-        found[scene.key] = scene
-    return list(found.values())
+        scenes[scene.key] = scene
+    return list(scenes.values())
 
 
 def generate(
@@ -43,10 +43,10 @@ def generate(
     for start in range(0, len(captions), batch):
         texts = list(captions[start : start + batch])
         generators = [torch.Generator("cpu").manual_seed(image_seed(text, seed)) for text in texts]
-        found = pipeline(
+        output = pipeline(
             texts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="np"
         )
-        parts.append((found.images * 255).round().astype(np.uint8))
+        parts.append((output.images * 255).round().astype(np.uint8))
     return np.concatenate(parts)
 
 

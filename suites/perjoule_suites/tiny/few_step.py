@@ -40,7 +40,7 @@ _GUIDANCE_CHANNELS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """The teacher's pictures. noise, latents: (n, 8, 16, 16) float16; `latents[i]` is what it made of `noise[i]`."""
+    """The teacher's pictures. noise, latents: (n, 8, 16, 16) float16; `latents[i]` was generated from `noise[i]`."""
 
     captions: list[str]
     noise: torch.Tensor

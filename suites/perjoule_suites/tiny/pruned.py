@@ -105,12 +105,16 @@ def losses(
     velocity: torch.Tensor,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Distance from the teacher's output, from the true `velocity` and from the teacher's features, weighted."""
-    with _features(student) as seen, _features(teacher) as wanted, torch.autocast("cpu", torch.bfloat16):
+    with (
+        _features(student) as student_features,
+        _features(teacher) as teacher_features,
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         with torch.no_grad():
-            taught = teacher(noisy, t, states).sample.float()
-        said = student(noisy, t, states).sample.float()
-    task, output = F.mse_loss(said, velocity), F.mse_loss(said, taught)
-    features = torch.stack([_feature_error(seen[name], wanted[name]) for name in _BLOCKS]).mean()
+            teacher_output = teacher(noisy, t, states).sample.float()
+        student_output = student(noisy, t, states).sample.float()
+    task, output = F.mse_loss(student_output, velocity), F.mse_loss(student_output, teacher_output)
+    features = torch.stack([_feature_error(student_features[name], teacher_features[name]) for name in _BLOCKS]).mean()
     loss = output + _TASK_WEIGHT * task + _FEATURE_WEIGHT * features
     return loss, {"output": output.item(), "task": task.item(), "features": features.item()}
 
@@ -118,21 +122,21 @@ def losses(
 @contextmanager
 def _features(unet: UNet2DConditionModel) -> Iterator[dict[str, torch.Tensor]]:
     """Record the outputs of the blocks inside the context, by name."""
-    found: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
         # a block on the way down also returns what its skips carry
-        found[name] = output[0] if isinstance(output, tuple) else output
+        outputs[name] = output[0] if isinstance(output, tuple) else output
 
     hooks = [unet.get_submodule(name).register_forward_hook(partial(keep, name)) for name in _BLOCKS]
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _feature_error(seen: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _feature_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Squared error over the kept channels, as a share of their power."""
-    target = wanted.float()[:, _kept(wanted.shape[1], seen.shape[1])]
-    return F.mse_loss(seen.float(), target) / target.square().mean()
+    target = teacher.float()[:, _kept(teacher.shape[1], student.shape[1])]
+    return F.mse_loss(student.float(), target) / target.square().mean()

@@ -99,13 +99,13 @@ class Recogniser(nn.Module):
     @torch.inference_mode()
     def recognise(self, images: NDArray[np.uint8]) -> list[dict[str, str]]:
         """(n, 64, 64, 3) uint8 -> the most likely answer to every question, for each image."""
-        found: list[dict[str, str]] = []
+        answers: list[dict[str, str]] = []
         for start in range(0, len(images), 128):
             logits = self(to_tensor(images[start : start + 128]))
             best = {name: values.argmax(1).tolist() for name, values in logits.items()}
             count = len(images[start : start + 128])
-            found += [{name: HEADS[name][best[name][i]] for name in HEADS} for i in range(count)]
-        return found
+            answers += [{name: HEADS[name][best[name][i]] for name in HEADS} for i in range(count)]
+        return answers
 
     def save_pretrained(self, folder: Path) -> None:
         """Write fp16 safetensors and a config that names the questions and answers."""
@@ -124,19 +124,19 @@ class Recogniser(nn.Module):
         return model.eval()
 
 
-def accuracy(found: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
+def accuracy(recognised: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> NDArray[np.float64]:
     """Return the share of each scene's attributes that were found: (n,)."""
     shares = []
-    for answers, scene in zip(found, scenes, strict=True):
+    for answers, scene in zip(recognised, scenes, strict=True):
         wanted = asked(scene)
         shares.append(sum(answers[k] == v for k, v in wanted.items()) / len(wanted))
     return np.asarray(shares)
 
 
-def by_attribute(found: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> dict[str, float]:
+def by_attribute(recognised: Sequence[dict[str, str]], scenes: Sequence[Scene]) -> dict[str, float]:
     """Share of scenes whose attribute was found, by question, one thing and two things apart."""
     hits: dict[str, list[bool]] = {}
-    for answers, scene in zip(found, scenes, strict=True):
+    for answers, scene in zip(recognised, scenes, strict=True):
         things = "one" if scene.arrangement == "single" else "two"
         right = {k: answers[k] == v for k, v in asked(scene).items()}
         for name, hit in right.items():

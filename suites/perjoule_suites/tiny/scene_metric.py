@@ -45,7 +45,7 @@ class SceneMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """Properties of the metric; its values are comparable across all models of the tiny family."""
+        """Properties of the metric; its values are comparable across all models of the tiny models."""
         return MetricSpec(
             name="scene",
             direction="higher",
@@ -98,8 +98,8 @@ def _judge(recogniser: Any, images: ImageSet, batch: range) -> list[Outcome]:
         else:
             asked_of[index] = scene, image
     if asked_of:
-        found = recogniser.recognise(np.stack([image for _, image in asked_of.values()]))
-        shares = accuracy(found, [scene for scene, _ in asked_of.values()])
+        answers = recogniser.recognise(np.stack([image for _, image in asked_of.values()]))
+        shares = accuracy(answers, [scene for scene, _ in asked_of.values()])
         outcomes |= {index: float(share) for index, share in zip(asked_of, shares, strict=True)}
     return [outcomes[index] for index in batch]
 

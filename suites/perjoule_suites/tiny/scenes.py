@@ -162,9 +162,9 @@ def parse_caption(text: str) -> Scene | None:
     known = ground in GROUNDS and ground_pattern in GROUND_PATTERNS and position in POSITIONS
     if not known or len(pattern) > 1 or len(parts) > 2 or None in things:
         return None
-    found = tuple(t for t in things if t is not None)
+    parsed = tuple(t for t in things if t is not None)
     return Scene(
-        things=found[::-1] if swapped else found,
+        things=parsed[::-1] if swapped else parsed,
         arrangement=arrangement,
         position=position,
         ground=ground,
@@ -173,12 +173,12 @@ def parse_caption(text: str) -> Scene | None:
 
 
 def _parse_thing(words: str, *, alone: bool) -> Thing | None:
-    kept = [w for w in words.split() if w not in ("a", "an")]
-    size = kept.pop(0) if alone and kept and kept[0] in SIZES else "medium"
-    texture = kept.pop(0) if kept and kept[0] in TEXTURES[1:] else "plain"
-    if (alone and size == "medium") or len(kept) != 2 or kept[0] not in COLOURS or kept[1] not in SHAPES:
+    rest = [w for w in words.split() if w not in ("a", "an")]
+    size = rest.pop(0) if alone and rest and rest[0] in SIZES else "medium"
+    texture = rest.pop(0) if rest and rest[0] in TEXTURES[1:] else "plain"
+    if (alone and size == "medium") or len(rest) != 2 or rest[0] not in COLOURS or rest[1] not in SHAPES:
         return None
-    return Thing(colour=kept[0], shape=kept[1], texture=texture, size=size)
+    return Thing(colour=rest[0], shape=rest[1], texture=texture, size=size)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:

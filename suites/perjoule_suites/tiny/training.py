@@ -1,4 +1,4 @@
-"""One training loop for every network of the tiny family: seeded, checkpointed, resumable.
+"""One training loop for every network of the tiny models: seeded, checkpointed, resumable.
 
 The data of step *i* depend on `(seed, i)` only, and a checkpoint contains weights, optimiser and the averaged weights.
 So a resumed training uses the same batches in the same order as an uninterrupted one.
@@ -78,7 +78,7 @@ def fit(
 
     Args:
         recipe: Steps, rates and seed.
-        module: What is trained; changed in place, and holds the averaged weights at the end if there are any.
+        module: The module to train; changed in place, with the averaged weights at the end if there are any.
         loss_of: `(rng, step) -> (loss, figures to log)`.
         workdir: Folder of `<name>.pt` (checkpoint) and `<name>.jsonl` (log).
         checkpoint_every_s: Seconds between checkpoints.
@@ -160,9 +160,9 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
 def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -> None:
     for parameter, mean in zip(parameters, average, strict=False):
-        kept = parameter.detach().clone()
+        current = parameter.detach().clone()
         parameter.data.copy_(mean)
-        mean.copy_(kept)
+        mean.copy_(current)
 
 
 def _append(log: Path, row: dict[str, float]) -> None:

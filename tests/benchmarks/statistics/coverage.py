@@ -44,7 +44,7 @@ def truth(world: World, rungs: np.ndarray) -> tuple[float, float]:
     noise = np.exp(world.window_sd**2 / 2)  # of a log-normal window, the same for both
 
     def log_energy(q: np.ndarray, factor: float) -> np.ndarray:
-        return np.log(factor * noise * np.interp(q, quality, energy))
+        return np.asarray(np.log(factor * noise * np.interp(q, quality, energy)))
 
     top = expected(np.array([LADDER[DEFAULT]]))
     saving = 1 - np.exp(log_energy(top, world.factor) - log_energy(top, 1.0))[0]

@@ -9,6 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import bjontegaard
 import moocore
@@ -17,7 +18,7 @@ from scipy import stats
 
 from perjoule.statistics.bd import bd_energy_rows
 from perjoule.statistics.curves import Ladders
-from perjoule.statistics.hermite import akima_slopes
+from perjoule.statistics.hermite import akima_slopes, pchip_slopes
 from perjoule.statistics.pareto import hypervolume, hypervolume_rows
 from perjoule.statistics.resampling import SEED, bca_limits, resample_means
 
@@ -48,24 +49,18 @@ def main() -> None:
         (np.cumsum(chance.uniform(1, 9, (500, 8)), 1), np.cumsum(chance.uniform(0.1, 1, (500, 8)), 1)) for _ in "ab"
     ]
     anchor, test = (Ladders(energy_j=e, quality=q) for e, q in curves)
-    for method, slopes in (("pchip", None), ("akima", akima_slopes)):
+    for method, slopes in (("pchip", pchip_slopes), ("akima", akima_slopes)):
         _line(
             f"BD-energy ({method}) of 500 resamples, bjontegaard",
-            lambda slopes=slopes: bd_energy_rows(test, anchor, *(() if slopes is None else (slopes,))),
-            lambda method=method: [
-                bjontegaard.bd_rate(ea, qa, et, qt, method=method, require_matching_points=False, min_overlap=0) / 100
-                for ea, qa, et, qt in zip(*curves[0], *curves[1], strict=True)
-            ],
+            partial(bd_energy_rows, test, anchor, slopes),
+            partial(_bjontegaards, curves, method),
         )
-    one = tuple(Ladders(energy_j=c.energy_j[:1], quality=c.quality[:1]) for c in (test, anchor))
+    one, other = (Ladders(energy_j=c.energy_j[:1], quality=c.quality[:1]) for c in (test, anchor))
     _line(
         "BD-energy (pchip) of one pair, bjontegaard",
-        lambda: bd_energy_rows(*one),
-        lambda: bjontegaard.bd_rate(
-            curves[0][0][0], curves[0][1][0], curves[1][0][0], curves[1][1][0],
-            method="pchip", require_matching_points=False, min_overlap=0,
-        ) / 100,
-    )  # fmt: skip
+        partial(bd_energy_rows, one, other),
+        partial(_bjontegaards, [(e[:1], q[:1]) for e, q in curves], "pchip"),
+    )
     for n in (64, 1_000):
         sample = chance.lognormal(size=n)
 
@@ -82,6 +77,14 @@ def main() -> None:
         _line(f"BCa of a mean, n = {n}, 10,000 draws, scipy", ours, theirs)
 
 
+def _bjontegaards(curves: list[tuple[np.ndarray, np.ndarray]], method: str) -> list[float]:
+    """BD-rates of rows of curves, as fractions."""
+    return [
+        bjontegaard.bd_rate(ea, qa, et, qt, method=method, require_matching_points=False, min_overlap=0) / 100
+        for ea, qa, et, qt in zip(*curves[0], *curves[1], strict=True)
+    ]
+
+
 def _line(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
     times: dict[bool, list[float]] = {True: [], False: []}
     results: dict[bool, object] = {}
@@ -94,8 +97,8 @@ def _line(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -
                 times[mine].append(time.perf_counter() - began)
     ratio = statistics.median(a / b for a, b in zip(times[True], times[False], strict=True))
     difference = np.max(np.abs(np.asarray(results[True]) - np.asarray(results[False])))
-    mine, other = (1e3 * statistics.median(times[k]) for k in (True, False))
-    print(f"{name:44} {mine:9.3f} {other:10.3f} {ratio:7.3f} {difference:11.1e}", flush=True)
+    milliseconds = [1e3 * statistics.median(times[k]) for k in (True, False)]
+    print(f"{name:44} {milliseconds[0]:9.3f} {milliseconds[1]:10.3f} {ratio:7.3f} {difference:11.1e}", flush=True)
 
 
 if __name__ == "__main__":

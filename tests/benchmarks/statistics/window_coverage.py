@@ -95,7 +95,7 @@ def coverage(world: WindowWorld, worlds: int, savings: int, resamples: int) -> d
     """
     truth = world.truth(RUNG) | {"gate": world.factor - 1}
     kind = [world.groups, world.prompts_per_window, round(100 * world.prompt_sd), round(100 * world.drift)]
-    found = {}
+    found: dict[str, float] = {}
     for draw, count in ((limits_at_a_rung, worlds), (limits_of_saving, savings)):
         held: defaultdict[str, int] = defaultdict(int)
         for number in range(count):

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -131,7 +130,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(params=START)
-def shell(request: pytest.FixtureRequest) -> Iterator[str]:
+def shell(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -98,7 +99,7 @@ def test_the_traceback_can_be_had(capsys, monkeypatch):
 
 
 def test_what_an_application_returns_is_its_code():
-    assert [status_of(lambda value=value: value) for value in (None, 0, 3, "text")] == [0, 0, 3, 0]
+    assert [status_of(Mock(return_value=value)) for value in (None, 0, 3, "text")] == [0, 0, 3, 0]
 
 
 def test_typers_own_errors_are_usage_errors(capsys):
@@ -111,7 +112,7 @@ def test_typers_own_errors_are_usage_errors(capsys):
 def test_an_end_of_input_and_a_broken_pipe_inside_typer_are_no_verdict(monkeypatch, capsys):
     """Typer makes both an exit with 1."""
     for error, code in ((EOFError(), 130), (BrokenPipeError(errno.EPIPE, "Broken pipe"), READER_GONE)):
-        monkeypatch.setattr("perjoule.commands.tables.schemas", ending(error))
+        monkeypatch.setattr("perjoule.commands.schemas.schemas", ending(error))
         assert call("schema", capsys=capsys)[0] == code
 
 

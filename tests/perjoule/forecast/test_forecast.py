@@ -16,6 +16,7 @@ from perjoule.forecast.records import total
 from perjoule.suite.reading import cells_of
 from perjoule.suite.schedule import make_plan
 from perjoule.types import Suite, Variant
+from perjoule.types.documents import document
 from tests.perjoule.forecast.worlds import J_PER_STEP, MODEL, PROMPTS, STEP_S, named, run_of, suite_of
 
 SD21 = Variant(name="sd21", model="stabilityai/stable-diffusion-2-1", steps=(10, 50), dtype="float16")
@@ -146,7 +147,7 @@ def test_json_is_plain(tmp_path: Path) -> None:
     from pydantic import TypeAdapter
 
     found = foresee(suite_of(MODEL, SD21), measured(suite_of(), tmp_path / "pilot"))
-    table = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    table = json.loads(json.dumps(document(found), allow_nan=False))
     assert table.pop("schema") == 1
     assert TypeAdapter(Forecast).validate_python(table) == found
     assert table["energy_j"]["provenance"] == "estimated"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -39,10 +40,10 @@ def suite(tmp_path: Path) -> Path:
     return file
 
 
-def planned(suite: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def planned(suite: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     code, out, err = call("plan", str(suite), "--from", str(run), "--json", capsys=capsys)
     assert code == 0, err
-    found: dict[str, object] = json.loads(out)
+    found: dict[str, Any] = json.loads(out)
     return found
 
 

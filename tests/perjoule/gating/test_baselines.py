@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from perjoule.errors import EvidenceError, RunError, UsageError
+from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.gating import baselines
-from perjoule.gating.baselines import find, listed, load, promote, save
+from perjoule.gating.baselines import find, listed, load, promote, prune, save
 from perjoule.runs.directory import Run, load_run
+from perjoule.statistics.frontier import frontier
 from tests.perjoule.test_cli import call
 from tests.support.tables_of_runs import imported, table
 
@@ -65,7 +66,7 @@ def test_a_baseline_writes_no_file_but_its_own(root, run, tmp_path, capsys, name
     record["files"][name.format(absolute=tmp_path / "planted")] = "planted"
     rewrite(path, record)
     before = snapshot(tmp_path)
-    with pytest.raises(RunError, match="which no baseline does: it was not written by perjoule; delete it"):
+    with pytest.raises(RunError, match="not a baseline that perjoule wrote; delete it"):
         load("main", tmp_path / "a" / "b" / "run", root)
     for arguments in (
         ["gate", "--baseline", "main", "--candidate", str(run.path)],
@@ -221,3 +222,67 @@ def test_what_was_saved_comes_back(root, run, tmp_path):
     assert stored.scores.equals(run.scores)
     assert stored.points.equals(run.points)
     assert load_run(tmp_path / "out").trials["energy_j"].to_list() == run.trials["energy_j"].to_list()
+
+
+class TestBaselines:
+    def test_saved_and_loaded_it_is_the_same_run(self, tmp_path: Path) -> None:
+        run = imported(table(prompts=8), tmp_path)
+        kept = save(run, "main", tmp_path / "store")
+        assert kept.bytes < 100_000
+        again = load("main", tmp_path / "again", tmp_path / "store")
+        assert frontier(again, resamples=200) == frontier(run, resamples=200)
+
+    def test_promote_list_prune(self, tmp_path: Path) -> None:
+        run, store = imported(table(prompts=4), tmp_path), tmp_path / "store"
+        for name in ("main", "a", "b", "c"):
+            save(run, name, store)
+        promote("a", "release-1.2", store)
+        assert {b.name for b in prune(1, store)} < {"a", "b", "c"}
+        assert {"main", "release-1.2"} < {b.name for b in listed(store)}
+        with pytest.raises(UnknownNameError, match="did you mean 'main'"):
+            find("mian", store)
+        with pytest.raises(UsageError, match="letters"):
+            save(run, "../x", store)
+
+    def test_the_verbs(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = imported(table(prompts=64, ladder=(4, 16), variants=(("ladder", 1.0),)), tmp_path)
+        monkeypatch.chdir(tmp_path)
+        assert call("baseline", "save", "main", str(run.path), capsys=capsys)[0] == 0
+        assert "main" in call("baseline", "list", capsys=capsys)[1]
+        assert "ladder-004" in call("baseline", "show", "main", capsys=capsys)[1]
+        assert call("baseline", "promote", "main", "release-1", capsys=capsys)[0] == 0
+        assert call("baseline", "prune", "--keep", "0", "--json", capsys=capsys)[0] == 0
+        options = ("--margin-quality", "0.1")
+        gated = call("gate", "--baseline", "main", "--candidate", str(run.path), *options, capsys=capsys)
+        assert gated[0] == 0
+        assert call("gate", "--baseline", "none", "--candidate", str(run.path), capsys=capsys)[0] == 2
+
+
+def test_a_run_without_scores_is_kept_without_them(tmp_path: Path) -> None:
+    bare = imported(table(prompts=2, ladder=(4,)).drop("quality:q"), tmp_path)
+    (bare.path / "metrics.json").unlink(missing_ok=True)
+    save(bare, "bare", tmp_path / "store")
+    again = load("bare", tmp_path / "again", tmp_path / "store")
+    assert again.metrics == {}
+    assert not (tmp_path / "again" / "metrics.json").exists()
+    assert again.trials.equals(bare.trials)
+
+
+@pytest.mark.parametrize("kind", ["files", "tables"])
+def test_what_a_record_lacks_is_named(root: Path, tmp_path: Path, kind: str) -> None:
+    (path,) = root.glob("*/*/main.json.gz")
+    record = record_of(path)
+    name, _ = record[kind].popitem()
+    rewrite(path, record)
+    with pytest.raises(RunError, match=f"{kind} lack {name}"):
+        load("main", tmp_path / "out", root)
+
+
+def test_the_folder_of_a_system_has_at_most_64_characters(tmp_path: Path) -> None:
+    run = imported(table(prompts=2, ladder=(4,)), tmp_path)
+    vars(run).update(environment=run.environment | {"comparability_key": "k" * 100})
+    assert save(run, "long", tmp_path / "store").key == "k" * 64
+    vars(run).update(environment=run.environment | {"comparability_key": ".." + "k" * 100})
+    assert len(save(run, "dots", tmp_path / "store").key) == 64

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree as Xml
 
 import numpy as np
 import polars as pl
@@ -12,23 +10,15 @@ import pytest
 from scipy import stats
 
 from perjoule.errors import UsageError
-from perjoule.gating import GateConfig, gate, render
-from perjoule.gating.decide import prompts_needed
+from perjoule.gating import GateConfig, examine, gate, render
 from perjoule.gating.pairing import pair_runs
 from perjoule.runs.directory import Run, load_run
-from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.frontier import frontier
 from perjoule.statistics.resampling import Array
 from tests.perjoule.statistics.test_window_groups import windowed
 from tests.perjoule.test_cli import call
+from tests.support.gating import SMALL, runs
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table, with_margin
-
-SMALL: dict[str, Any] = {"ladder": (4, 16), "variants": (("ladder", 1.0),)}
-
-
-def runs(folder: Path, **changes: Any) -> tuple[Run, Run]:
-    baseline = with_margin(imported(table(**SMALL), folder, "base"))
-    return baseline, with_margin(imported(table(**{"seed": 1, **SMALL, **changes}), folder, "candidate"))
 
 
 def without(run: Run, keep: pl.Expr, *tables: str) -> Run:
@@ -109,21 +99,13 @@ def test_an_interval_beyond_the_margin_is_not_said_to_contain_it(tmp_path: Path)
     assert (found.verdict, found.energy.outcome) == ("inconclusive", "inconclusive")
     assert (found.energy.change.low or 0) > 0.05
     (reason,) = found.reasons
-    assert reason.startswith("energy: the whole interval is worse than the margin, but one of 2 tests")
+    assert reason.startswith("energy: the whole interval is worse than the margin, but each of 2 tests")
 
 
 def test_a_margin_below_the_detectable_effect_is_a_config_error(tmp_path: Path) -> None:
     base, candidate = runs(tmp_path)
-    with pytest.raises(UsageError, match=r"below the minimal detectable effect .* Take about \d+ prompts"):
+    with pytest.raises(UsageError, match=r"below the minimal detectable effect .* Use about \d+ prompts"):
         gate(base, candidate, config=GateConfig(margin_quality=1e-4))
-
-
-@pytest.mark.parametrize(
-    "bad", [{"margin_energy": 0.0}, {"alpha": 0.7}, {"looks": 4}, {"margin_quality": -1.0}, {"session_sd": -0.1}]
-)
-def test_bad_config(bad: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(bad))):
-        GateConfig(**bad)
 
 
 def test_a_stored_baseline_cannot_fail_on_energy_without_the_scatter_of_sessions(tmp_path: Path) -> None:
@@ -141,7 +123,7 @@ def test_a_stored_baseline_cannot_fail_on_energy_without_the_scatter_of_sessions
 def test_prompts_do_not_make_up_for_the_scatter_between_sessions(tmp_path: Path) -> None:
     base, candidate = runs(tmp_path)
     for session_sd in (0.03, 0.04):
-        with pytest.raises(UsageError, match="No number of prompts makes up for the scatter between sessions"):
+        with pytest.raises(UsageError, match="More prompts do not reduce the variation between sessions"):
             gate(base, candidate, config=GateConfig(mode="stored", session_sd=session_sd))
 
 
@@ -155,7 +137,7 @@ def test_the_number_of_prompts_asked_for_resolves_the_margin(tmp_path: Path) -> 
     config = GateConfig(mode="stored", session_sd=np.sqrt(between / 2), margin_energy=margin)
     with pytest.raises(UsageError) as caught:
         gate(base, candidate, config=config)
-    asked = int(re.findall(r"Take about (\d+) prompts", str(caught.value))[0])
+    asked = int(re.findall(r"Use about (\d+) prompts", str(caught.value))[0])
     effect, one_less = (np.expm1(z * np.sqrt(sd**2 / n + between)) for n in (asked, asked - 1))
     assert effect <= margin < one_less
 
@@ -168,7 +150,7 @@ def test_the_bill_counts_images_and_not_window_groups(tmp_path: Path) -> None:
     )
     dear = pl.col("prompt_ids").list.contains("p009")
     candidate = rewrite_table(candidate, "trials", pl.when(dear).then(pl.col("energy_j") * 5).otherwise("energy_j"))
-    sums = [run.trials["energy_j"].sum() for run in (candidate, base)]
+    sums = [float(run.trials["energy_j"].sum()) for run in (candidate, base)]
     assert pair_runs(base, candidate, "q").total_energy_change == pytest.approx(sums[0] / sums[1] - 1)
 
 
@@ -266,12 +248,12 @@ class TestNeverExitZero:
         scores.with_columns(value=pl.when(pl.col("index") < 3).then(float("nan")).otherwise(pl.col("value"))).drop(
             "index"
         ).write_parquet(file)
-        self.check(base, load_run(candidate.path), capsys, 4, "candidate lacks score q: 3 images have no number")
+        self.check(base, load_run(candidate.path), capsys, 4, "candidate lacks score q: 3 images have no score")
 
     def test_empty_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         base, candidate = runs(tmp_path)
         empty = without(candidate, pl.lit(False), "trials", "scores", "images")
-        self.check(base, empty, capsys, 4, "the candidate holds no finished trial")
+        self.check(base, empty, capsys, 4, "the candidate has no finished trial")
 
     def test_what_else_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         base, candidate = runs(tmp_path)
@@ -302,40 +284,6 @@ class TestNeverExitZero:
         assert gate(base, candidate, config=GateConfig(change=("torch",))).verdict == "pass"
 
 
-def test_every_output_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base, candidate = runs(tmp_path, factor=1.2)
-    found = gate(base, candidate)
-    terminal = render.terminal(found)
-    assert terminal.startswith("FAIL")
-    assert len(terminal.splitlines()) <= 12
-    assert "minimal detectable effect" in terminal
-    assert "FAIL" in render.markdown(found)
-    assert render.annotations(found).startswith("::error title=perjoule gate FAIL::")
-    suite = Xml.fromstring(render.junit(found))
-    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
-    arguments = ["gate", "--baseline", str(base.path), "--candidate", str(candidate.path)]
-    files = ["--junit", str(tmp_path / "j.xml"), "--markdown", str(tmp_path / "m.md")]
-    code, out, _ = call(*arguments, *files, "--json", capsys=capsys)
-    record = json.loads(out)
-    assert code == 1
-    assert (record["verdict"], record["schema"]) == ("fail", 1)
-    assert {"change", "margin", "mde", "outcome"} <= set(record["energy"])
-    assert {"missing", "incomparable", "reasons"} <= set(record)
-    assert (tmp_path / "j.xml").read_text() == render.junit(found)
-    assert (tmp_path / "m.md").read_text() == render.markdown(found)
-
-
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    base, candidate = runs(tmp_path)
-    hostile = rewrite(
-        candidate, "environment.json", lambda e: e["comparability"].update(device="</td>|\n::error::<script>@all")
-    )
-    found = gate(base, hostile)
-    assert "<script>" not in render.markdown(found)
-    assert "\n::error::<script>" not in render.annotations(found)
-    Xml.fromstring(render.junit(found))
-
-
 def test_inconclusive_may_be_let_through_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, candidate = runs(tmp_path, shift=-0.135, noise=0.3)
     arguments = ["gate", "--baseline", str(base.path), "--candidate", str(candidate.path)]
@@ -346,10 +294,15 @@ def test_inconclusive_may_be_let_through_or_not(tmp_path: Path, capsys: pytest.C
     assert codes == [3, 0, 1, 2]
 
 
-def test_detectable_effects_of_the_design() -> None:
-    effects = [minimal_detectable_effect(0.25 / np.sqrt(n), 0.05) for n in (16, 32, 64, 128, 256)]
-    assert effects == pytest.approx([0.155, 0.110, 0.078, 0.055, 0.039], abs=6e-4)
-    assert prompts_needed(0.25, 0.15, 0.0, 0.05) == 18
-    assert prompts_needed(0.25, 0.15, 0.2, 0.05) is None
-    assert prompts_needed(0.25, 0.15, 0.0, 0.05, extra=0.0036) is not None
-    assert prompts_needed(0.25, 0.15, 0.0, 0.05, extra=0.0037) is None  # (0.15 / 2.486)^2 = 0.00364
+def test_readers_get_a_verdict_where_the_gate_refuses_to_guess(pair: tuple[Run, Run]) -> None:
+    narrow = GateConfig(margin_energy=1e-6, margin_quality=1e-6)
+    with pytest.raises(UsageError, match="below the minimal detectable effect"):
+        gate(*pair, config=narrow)
+    verdict, differences = examine(*pair, config=narrow)
+    assert differences is not None
+    assert verdict.verdict == "inconclusive"
+    assert "below the minimal detectable effect" in verdict.reasons[0]
+    assert any("below the minimal" not in reason for reason in verdict.reasons)  # those of the verdict follow
+    wide = GateConfig(margin_energy=0.5, margin_quality=0.5)
+    assert examine(*pair, config=wide)[0].as_json() == gate(*pair, config=wide).as_json()
+    assert examine(pair[0], without(pair[1], pl.lit(False), "trials"))[1] is None

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perjoule.commands.schemas import schemas
 from perjoule.errors import RunError
 from perjoule.gating.recommend import _best, recommend
 from perjoule.runs.directory import Run
 from perjoule.statistics.frontier import frontier
+from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.types import Variant
 from tests.perjoule.test_cli import call
 from tests.support.tables_of_runs import imported, table
 
@@ -35,7 +38,7 @@ def run_of(folder: Path, *cells: tuple[float, float], lower: bool = False, sprea
         for step, (energy, quality) in enumerate(cells, start=1)
         for i, x in enumerate(noise)
     ]  # fmt: skip
-    return imported(pl.DataFrame(rows), folder, **({"lower": ["q"]} if lower else {}))
+    return imported(pl.DataFrame(rows), folder, lower=["q"] if lower else [])
 
 
 def point(run: Run, cell_id: str) -> dict[str, Any]:
@@ -71,14 +74,14 @@ class TestSafe:
         path = str(run.path)
         code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
         assert (code, out) == (4, "")
-        assert "no cell keeps q 0.9 with its whole 95 % interval" in err
-        assert "by its point estimate one-002 does, which has 0.91 [0.8" in err
+        assert "no cell meets q 0.9 with its whole 95 % interval" in err
+        assert "one-002 does with its point estimate and has 0.91 [0.8" in err
         code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
         assert code == 0
         assert "no point keeps it with its whole 95 % interval" in out
         code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
         assert code == 4
-        assert "no cell keeps 1.01 J with its whole 95 % interval" in err
+        assert "no cell meets 1.01 J with its whole 95 % interval" in err
 
     def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(prompts=1, seeds=1), tmp_path)
@@ -141,5 +144,53 @@ def test_a_run_without_a_trial_has_nothing_to_recommend(tmp_path: Path) -> None:
     for name in ("trials", "images", "scores", "points"):
         file = run.path / f"{name}.parquet"
         pl.read_parquet(file).clear().write_parquet(file)
-    with pytest.raises(RunError, match="holds no trial"):
+    with pytest.raises(RunError, match="has no trials"):
         recommend(Run(path=run.path), min_quality=0.5)
+
+
+class TestRecommend:
+    def test_the_cheapest_good_enough_and_the_best_affordable(self, tmp_path: Path) -> None:
+        run = imported(table(), tmp_path)
+        cheapest = recommend(run, min_quality=0.8)["chosen"]
+        assert cheapest["cell_id"] == "quick-016"
+        assert cheapest["p_meets"] == 1.0
+        best = recommend(run, max_joules=8.0)["chosen"]
+        assert best["cell_id"] == "quick-008"
+
+    def test_the_schema_names_every_key(self, tmp_path: Path) -> None:
+        schema = schemas()["recommend"]
+        run = imported(table(prompts=8), tmp_path)
+        for budget in (8.0, 1e-9):
+            found = recommend(run, max_joules=budget, resamples=50)
+            assert set(found) == set(schema["properties"]) == set(schema["required"])
+            choice = schema["$defs"]["Choice"]
+            for name in ("chosen", "safe", "point"):
+                if found[name] is not None:
+                    assert set(found[name]) == set(choice["properties"]) == set(choice["required"])
+        assert found["chosen"] is None
+
+    def test_it_says_how_sure_it_is(self, tmp_path: Path) -> None:
+        run = imported(table(), tmp_path)
+        point = next(p for p in frontier(run)["points"] if p["cell_id"] == "quick-016")
+        found = recommend(run, min_quality=point["quality"]["value"] - 1e-6)
+        assert found["point"]["cell_id"] == "quick-016"
+        assert found["point"]["p_meets"] == pytest.approx(0.5, abs=0.05)
+        assert found["chosen"] == found["safe"]
+        assert found["safe"]["cell_id"] == "quick-032"
+
+    def test_nothing_will_do(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = imported(table(prompts=8), tmp_path)
+        code, out, err = call("recommend", str(run.path), "--min-quality", "9", capsys=capsys)
+        assert (code, out) == (4, "")
+        assert "no cell reaches q 9: the values lie between" in err
+        assert call("recommend", str(run.path), capsys=capsys)[0] == 2
+        assert call("recommend", str(run.path), "--max-joules", "1", "--min-quality", "1", capsys=capsys)[0] == 2
+
+    def test_the_call_can_be_pasted(self) -> None:
+        variant = Variant(
+            name="v", model="org/model", steps=(4, 8), scheduler="DDIMScheduler", guidance=3.0, dtype="float16"
+        )
+        text = diffusers_code(variant, 8.0)
+        compile(text, "call", "exec")
+        assert "DDIMScheduler.from_config(pipe.scheduler.config)" in text
+        assert "num_inference_steps=8, guidance_scale=3.0" in text

@@ -143,9 +143,9 @@ def test_known_metrics_point_the_way_that_ours_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "what"),
     [
-        (repeated("quality:q"), "q is one value"),
-        (repeated("energy_j"), "the energy is one value"),
-        (of_cells(), "q is"),
+        (repeated("quality:q"), "the table states one value of q per cell"),
+        (repeated("energy_j"), "the table states one value of energy per cell"),
+        (of_cells(), "the table states one value of q per cell"),
     ],
     ids=["quality", "energy", "cells"],
 )
@@ -162,7 +162,7 @@ def test_there_is_no_gate_on_a_cell_value(
     code, out, _ = call("gate", *sides, "--margin-quality", "0.15", capsys=capsys)
     assert code == 4
     assert f"W281: {what}" in out
-    assert "there is no gate on it" in out
+    assert "there is no verdict on it" in out
 
 
 def test_the_usual_table_is_gated_as_ever(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.importing.conversion import import_table
-from perjoule.importing.foreign_table import read_table
+from perjoule.importing.reading import read_table
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import frontier
 from perjoule.types import PROVENANCES, weakest
@@ -142,13 +143,14 @@ def test_identifiers_stay_the_text_that_they_are(tmp_path: Path, suffix: str) ->
     ]  # fmt: skip
     file = tmp_path / f"ids.{suffix}"
     frame = pl.DataFrame(rows)
-    {
+    writers: dict[str, Callable[[Path], object]] = {
         "csv": frame.write_csv,
         "tsv": lambda f: frame.write_csv(f, separator="\t"),
         "jsonl": frame.write_ndjson,
         "json": lambda f: f.write_text(json.dumps(rows)),
         "parquet": frame.write_parquet,
-    }[suffix](file)
+    }
+    writers[suffix](file)
     run = import_table(file, tmp_path / "run")
     names = [name for name in IDENTIFIERS if name != "½"]
     assert run.trials["prompt_ids"].list.first().to_list() == names
@@ -204,7 +206,9 @@ class TestSeeds:
         ).unique(["prompt_id", "seed"])
         frame = frame.with_columns(pl.col("seed").cast(pl.UInt64))
         file = tmp_path / f"t.{suffix}"
-        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](file)
+        writers: dict[str, Callable[[Path], object]]
+        writers = {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}
+        writers[suffix](file)
         run = import_table(file, tmp_path / "run")
         assert run.suite.protocol.seeds == tuple(seeds)
         for found in (run.trials["seeds"].list.first(), run.images["seed"], run.scores["seed"]):
@@ -275,7 +279,7 @@ class TestUnits:
                 import_table(file, tmp_path / "run")
 
 
-UNREADABLE = {
+UNREADABLE: dict[str, tuple[str, Any, str]] = {
     "two numbers in one": ("t.csv", 'variant,energy_j\na,"1,234"\n', r"row 1 \(line 2\): energy_j = '1,234': a comma"),
     "thousands or decimals": ("t.tsv", "variant\tenergy_j\na\t1,234\n", "decimal comma or thousands"),
     "point and comma": (
@@ -505,7 +509,7 @@ def test_the_weakest_provenance() -> None:
 # -- properties --------------------------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Z", "Cn")), min_size=1, max_size=8)
-prompts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\r\0"), max_size=20)
+prompts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=20)
 energies = st.floats(1e-6, 1e9)
 qualities = st.one_of(st.none(), st.floats(-1e6, 1e6))
 
@@ -524,6 +528,7 @@ def foreign_rows(draw: st.DrawFn) -> list[tuple[str, str, str, int, float, float
 WIDE_HEADER = ["variant", "prompt_id", "prompt", "seed", "energy_j", "quality:q"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -653,6 +658,7 @@ def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".perjoule-import-*"))
 
 
+@pytest.mark.slow
 def test_mutated_json_and_parquet_import_or_are_refused_in_words(tmp_path: Path) -> None:
     chance = random.Random(7)
     lines = [json.dumps(row) for row in records()]

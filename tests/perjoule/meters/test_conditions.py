@@ -7,6 +7,7 @@ import pytest
 
 from perjoule.meters.conditions import ConditionsRecorder, foreign_count
 from perjoule.testing import VirtualClock
+from perjoule.types import Conditions
 
 
 @dataclass
@@ -55,7 +56,7 @@ def board() -> Board:
     return Board(clock=VirtualClock())
 
 
-def window(board: Board, seconds: float, recorder: ConditionsRecorder | None = None) -> tuple[object, list[str]]:
+def window(board: Board, seconds: float, recorder: ConditionsRecorder | None = None) -> tuple[Conditions, list[str]]:
     recorder = recorder or ConditionsRecorder("GPU-1", board, board.clock)
     recorder.begin()
     for _ in range(int(seconds * 20)):

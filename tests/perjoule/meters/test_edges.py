@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.meters.edges import bracket, idle_power, idle_uncertainty_w, update_period
+from perjoule.meters.edges import bracket, expected_uncertainty_j, idle_power, idle_uncertainty_w, update_period
 from perjoule.types import CounterLog, CounterPoll, Edge, IdlePower, UpdatePeriod
 
 IDLE = IdlePower(power_w=60.0, spread_w=0.5, lowest_w=59.0, highest_w=61.0, gap_count=11)
@@ -128,7 +128,7 @@ def test_the_bound_holds_for_any_load(
 
 def changed(case: CounterLog, **energies_j: float) -> CounterLog:
     edges = {"before": case.before, "after": case.after, "rest": case.rest}
-    new = {name: replace(edges[name], energy_j=value) for name, value in energies_j.items()}  # type: ignore[type-var]
+    new = {name: replace(edges[name], energy_j=value) for name, value in energies_j.items()}
     return replace(case, limit_w=400.0, **new)  # type: ignore[arg-type]
 
 
@@ -295,3 +295,22 @@ def test_one_edge_teaches_nothing(learn: object) -> None:
 
 def test_with_a_single_gap_idle_is_not_trusted() -> None:
     assert idle_uncertainty_w(idle_power([edge(0.0, 0.0), edge(0.1, 6.0)])) >= 60.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubt_w"),
+    [
+        ({"spread_w": 2.0, "gap_count": 11}, (3 + 10 / 10) * 2.0),
+        ({"spread_w": 2.0, "gap_count": 5}, (3 + 10 / 4) * 2.0),
+        ({"spread_w": 2.0, "gap_count": 1}, (3 + 10 / 1) * 2.0),
+        ({"lowest_w": 50.0, "highest_w": 75.0}, 0.8 * 25.0),  # a single rest varies nearly as power does
+        ({}, 0.02 * 60.0),  # no measurement of a second is better than this a minute later
+    ],
+)
+def test_doubt_about_a_rest_is_the_largest_of_its_reasons(changes: dict[str, float], doubt_w: float) -> None:
+    steady = IdlePower(power_w=60.0, spread_w=0.1, lowest_w=59.5, highest_w=60.5, gap_count=11)
+    assert idle_uncertainty_w(replace(steady, **changes)) == pytest.approx(doubt_w)  # type: ignore[arg-type]
+    period = replace(PERIOD, longest_s=0.12)
+    found_j = expected_uncertainty_j(period, replace(steady, **changes))  # type: ignore[arg-type]
+    # a period at that doubt, an edge of 0.7 ms at rest, and two readings to a whole mJ
+    assert found_j == pytest.approx(0.12 * doubt_w + 0.0007 * 60.0 + 0.002)

@@ -104,6 +104,7 @@ def run_test(
 
 
 # 50 trials at each period are 200 for full and 200 for part-time counters; on 4 x 200 each, none was told wrongly.
+@pytest.mark.slow
 @pytest.mark.parametrize("period_s", [0.02, 0.05, 0.1, 0.2])
 def test_full_counters_raise_no_alarm(period_s: float) -> None:
     """Although bursts vary by 5 % in length, rest is noisy, polls are late and the period jitters."""
@@ -125,6 +126,7 @@ def test_part_time_counters_are_detected(period_s: float) -> None:
     assert all(one.seen_share is not None and 0.2 <= one.seen_share <= 0.35 for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_the_seen_share_is_told(share: float) -> None:
     found = [run_test(seed, 0.1, share) for seed in range(20)]

@@ -295,6 +295,7 @@ class Driver:
         return [entry for entry in self.entries if entry[0] > since_us]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     step_s=st.sampled_from([0.0, 3600.0, -3600.0, 7200.0, -1.7e9 / 2, 30.0, -30.0]),

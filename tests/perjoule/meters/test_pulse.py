@@ -180,6 +180,7 @@ def test_a_stop_before_the_first_beat_or_after_the_last_one_is_seen(when: str) -
 
 def test_waiting_for_the_device_may_raise_in_every_window() -> None:
     """A file was left open by each of them."""
+    calls = 0
 
     def dead() -> None:
         nonlocal calls
@@ -187,7 +188,7 @@ def test_waiting_for_the_device_may_raise_in_every_window() -> None:
         if calls % 2 == 0:  # at the end of a window
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    calls, files = 0, []
+    files = []
     with EstimateMeter(MODEL) as meter:
         for _ in range(4):
             with pytest.raises(RuntimeError, match="illegal memory"), meter.window(sync=dead):

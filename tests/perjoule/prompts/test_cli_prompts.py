@@ -6,31 +6,13 @@ import hashlib
 import sys
 
 import pytest
+from tests.support.suites import suite_text
 
 from perjoule import cli
 from perjoule.runs.directory import load_run
 
 pytestmark = pytest.mark.slow
 
-SUITE = """
-name = "mine"
-title = "Mine"
-description = "One prompt of a file on the web."
-[prompts]
-source = "{url}/p.txt"
-[protocol]
-idle_s = 0.0
-threads = 1
-[metrics]
-primary = "lsnr"
-names = ["lsnr"]
-[metrics.options.lsnr]
-definition = "b"
-[[variants]]
-name = "tiny"
-model = "builtin:sd-tiny"
-steps = [1]
-"""
 PROMPT = b"a large red circle on a white ground\n"
 
 
@@ -43,7 +25,8 @@ def perjoule(monkeypatch, *arguments: str) -> int:
 
 def test_a_run_records_its_prompts_and_an_offline_one_uses_the_cache(web, tmp_path, monkeypatch, capsys, caplog):
     suite = tmp_path / "suite.toml"
-    suite.write_text(SUITE.format(url=web.url))
+    protocol = {"idle_s": 0.0, "threads": 1}
+    suite.write_text(suite_text({"steps": [1]}, protocol=protocol, source=f"{web.url}/p.txt"))
     web.pages["/p.txt"] = PROMPT
     command = ["run", str(suite), "--out", str(tmp_path / "run"), "--meter", "estimate", "-q"]
 

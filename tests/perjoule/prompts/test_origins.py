@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,9 @@ def test_partiprompts_brings_its_strata_and_its_licence(public, caplog):
 
 
 def test_geneval_is_stratified_by_tag(public):
-    lines = [{"tag": tag, "include": [], "prompt": f"a photo of {tag}"} for tag in ("colors", "counting")]
+    lines: list[dict[str, Any]] = [
+        {"tag": tag, "include": [], "prompt": f"a photo of {tag}"} for tag in ("colors", "counting")
+    ]
     public("geneval", {"evaluation_metadata.jsonl": "\n".join(map(json.dumps, lines)).encode()})
     prompts, origin = read("public:geneval")
     assert [(p.text, p.category) for p in prompts] == [

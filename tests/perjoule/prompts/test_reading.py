@@ -47,7 +47,7 @@ def test_formats_agree(tmp_path: Path) -> None:
         ("p.txt", "a\nb\0c\n", {}, "line 2 of p.txt: a NUL character in 'b"),
         ("p.csv", "prompt\na\0b\n", {}, "NUL"),
         ("p.csv", "prompt\n" + "x" * 140_000, {}, "after line 1: field larger than field limit"),
-        ("p.jsonl", '{"prompt": "\\ud800"}\n', {}, "row 1 of p.jsonl: half a surrogate pair"),
+        ("p.jsonl", '{"prompt": "\\ud800"}\n', {}, "row 1 of p.jsonl: half a character"),
         ("p.jsonl", "[" * 100_000, {}, "not JSON lines: line 1"),
         ("p.json", "{}", {}, "must be a list of texts or objects"),
         ("p.json", '{"annotations": [{"id": 1}]}', {}, "not COCO's captions: an annotation has no usable 'image_id'"),

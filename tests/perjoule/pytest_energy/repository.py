@@ -109,7 +109,7 @@ def run(repository: Repository, *arguments: str) -> pytest.RunResult:
     done = subprocess.run([*command, *arguments], cwd=repository.path, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr, sep="\n")  # shown if the test fails
     lines = done.stdout.splitlines(), done.stderr.splitlines()
-    return pytest.RunResult(done.returncode, *map(list, lines), time.monotonic() - began)
+    return pytest.RunResult(done.returncode, lines[0], lines[1], time.monotonic() - began)
 
 
 def edit(repository: Repository, old: str, new: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.perjoule.pytest_energy.repository import Repository, edit, run
 pytestmark = pytest.mark.slow
 
 
-def records(repository: Repository, *arguments: str) -> dict[str, dict[str, object]]:
+def records(repository: Repository, *arguments: str) -> dict[str, dict[str, Any]]:
     """What a session measured, by the name of the test."""
     run(repository, "--benchmark", "--benchmark-disable", "--energy-report=out.json", *arguments)
     tests = json.loads((repository.path / "out.json").read_text())["tests"]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from perjoule.protocols import ImageSet
 from perjoule.quality.clip import clip_text, iclip, r_precision
 from perjoule.quality.clip_encoder import load_encoder
 
-FACTORIES = {"clip_text": clip_text, "r_precision": r_precision, "iclip": iclip}
+FACTORIES: dict[str, Callable[..., Any]] = {"clip_text": clip_text, "r_precision": r_precision, "iclip": iclip}
 PROMPTS = [f"a {c} {s} on a {g} ground" for c in ("red", "blue", "pink") for s in ("star", "ring") for g in "wxyz"]
 
 

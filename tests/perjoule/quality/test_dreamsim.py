@@ -195,7 +195,7 @@ def test_updates_that_do_not_arrive_are_an_error_and_not_another_embedding(state
     with pytest.raises(KeyError, match="no update for transformer 1"):
         with_lora(states["clip"], alone, 1, 1.0)
     with pytest.raises(KeyError, match="unknown is not an update"):
-        with_lora(states["dino"], {"unknown": 1}, 0, 1.0)
+        with_lora(states["dino"], {"unknown": next(iter(alone.values()))}, 0, 1.0)
     other = {name.replace("blocks.1", "blocks.7"): tensor for name, tensor in alone.items()}
     with pytest.raises(KeyError, match=r"blocks\.7\.attn\.qkv\.weight"):
         with_lora(states["dino"], other, 0, 1.0)

@@ -82,7 +82,8 @@ def test_the_spec_says_it_is_advisory_and_ours():
 
 
 def test_order_does_not_matter_and_progress_adds_up(pictures, noise, values):
-    run, done = pictures(noise(5, 16)), []
+    run = pictures(noise(5, 16))
+    done: list[int] = []
     assert values(lsnr({}).score(run.image_set(), done.append)) == values(
         lsnr({}).score(run.image_set([3, 1, 4, 0, 2]), lambda n: None)
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ def ignore(count: int) -> None:
     pass
 
 
+def forget() -> None:
+    """What the adapter remembers of the package."""
+    remembered: Any
+    for remembered in (pyiqa_adapter._create, pyiqa_adapter._say_licence):
+        remembered.cache_clear()
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """A pyiqa that is not there: `psnr` is exact, `piqe` fails on small images and is NaN on black ones."""
@@ -45,15 +53,13 @@ def fake(monkeypatch):
             return x.mean((1, 2, 3)) / x.max()
 
     package, registry = ModuleType("pyiqa"), ModuleType("pyiqa.default_model_configs")
-    package.create_metric = lambda name, device: Net(name).to(device)
-    registry.DEFAULT_CONFIGS = CONFIGS
+    vars(package)["create_metric"] = lambda name, device: Net(name).to(device)
+    vars(registry)["DEFAULT_CONFIGS"] = CONFIGS
     monkeypatch.setitem(sys.modules, "pyiqa", package)
     monkeypatch.setitem(sys.modules, "pyiqa.default_model_configs", registry)
-    for remembered in (pyiqa_adapter._create, pyiqa_adapter._say_licence):
-        remembered.cache_clear()
+    forget()
     yield SimpleNamespace(package=package)
-    for remembered in (pyiqa_adapter._create, pyiqa_adapter._say_licence):
-        remembered.cache_clear()
+    forget()
 
 
 def test_a_missing_extra_says_what_to_install_and_its_licence(monkeypatch):
@@ -146,8 +152,7 @@ def test_the_digest_sees_every_byte_of_the_state():
 def test_the_real_thing(name, direction, monkeypatch, capsys, pictures, noise, values):
     pytest.importorskip("pyiqa")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for remembered in (pyiqa_adapter._create, pyiqa_adapter._say_licence):
-        remembered.cache_clear()
+    forget()
     smooth = np.repeat(np.repeat(noise(1, 8)[0], 8, 0), 8, 1)
     run = pictures([smooth, *noise(2, 64)], references=[0, 0, 0])
     metric = pyiqa_metric(name, {"device": "cpu"})

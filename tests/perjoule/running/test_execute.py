@@ -110,7 +110,7 @@ def test_interrupted_and_resumed_is_the_same_run(tmp_path: Path, stop_after: int
     # a crash in the middle of a line
     with (tmp_path / "cut" / "trials.jsonl").open("a") as file:
         file.write('{"trial_id": "b0.v-0')
-    writer = RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT)
+    writer = RunWriter.resume(tmp_path / "cut", suite, make_plan(suite, PROMPTS), ENVIRONMENT)
     assert len(writer.done) == stop_after
     drawer = FakeGenerator(step_s=STEP_S)
     do(suite, writer, generator=drawer)
@@ -196,14 +196,14 @@ def test_existing_directories_and_strange_runs_are_refused(tmp_path: Path) -> No
         fresh(tmp_path / "run", suite)
     other = replace(suite, protocol=replace(suite.protocol, batch_size=3))
     with pytest.raises(RunError, match="another version of suite 'fake'"):
-        RunWriter.resume(tmp_path / "run", other, ENVIRONMENT)
+        RunWriter.resume(tmp_path / "run", other, make_plan(other, PROMPTS), ENVIRONMENT)
     elsewhere = {"comparability": {"device": "another"}, "comparability_key": "j"}
     with pytest.raises(RunError, match="device was 'fake' and is 'another'"):
-        RunWriter.resume(tmp_path / "run", suite, elsewhere)
+        RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), elsewhere)
     with pytest.raises(RunError, match="does not exist"):
         load_run(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="is not a run directory"):
         load_run(tmp_path / "empty")
 
 
@@ -248,10 +248,10 @@ def test_a_budget_stops_the_run_and_resuming_makes_it_whole(tmp_path: Path, budg
     # windows of 1, 4, 1, 4 … steps, of 40 and 160 J each: the second one of 4 does not fit any more
     assert cut.trials["energy_j"].to_list() == pytest.approx([40.0, 160.0, 40.0])
     with pytest.raises(BudgetSpent):  # what is spent stays spent
-        do(suite, RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT), budget=budget)
+        do(suite, RunWriter.resume(tmp_path / "cut", suite, make_plan(suite, PROMPTS), ENVIRONMENT), budget=budget)
     assert load_run(tmp_path / "cut").trials.height == 3
     more = Budget(max_joules=1_000.0, max_minutes=60.0)
-    do(suite, RunWriter.resume(tmp_path / "cut", suite, ENVIRONMENT), budget=more)
+    do(suite, RunWriter.resume(tmp_path / "cut", suite, make_plan(suite, PROMPTS), ENVIRONMENT), budget=more)
     assert hashes(load_run(tmp_path / "cut")) == hashes(load_run(tmp_path / "whole"))
 
 
@@ -264,7 +264,11 @@ def test_ctrl_c_under_a_budget_keeps_the_account(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         do(suite, fresh(tmp_path / "run", suite), on_progress=stop, budget=Budget(max_joules=250.0))
     with pytest.raises(BudgetSpent, match="240 J are spent"):
-        do(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT), budget=Budget(max_joules=250.0))
+        do(
+            suite,
+            RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT),
+            budget=Budget(max_joules=250.0),
+        )
     assert load_run(tmp_path / "run").trials.height == 3
 
 
@@ -273,7 +277,11 @@ def test_joules_cannot_be_limited_where_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(MeterError, match=r"has no joules \(W220"):
         do(suite, fresh(tmp_path / "run", suite), budget=Budget(max_joules=1e6), failing=lambda window: window == 2)
     assert load_run(tmp_path / "run").trials.height == 3  # the window is kept, and the run can go on without the limit
-    do(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT), budget=Budget(max_minutes=60.0))
+    do(
+        suite,
+        RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT),
+        budget=Budget(max_minutes=60.0),
+    )
     assert load_run(tmp_path / "run").trials.height == 6
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from perjoule.commands import tables
+from perjoule.commands.schemas import schemas
 from perjoule.errors import BudgetSpent, DeviceLostError, RunError, SuiteError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
@@ -158,16 +159,16 @@ NOISE = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
     ("result", "words"),
     [
         (None, "returned NoneType"),
-        (Generation(images=np.zeros((1, 4, 4, 3)), nfe_per_image=1, steps=(1,)), "float64 images"),
+        (Generation(images=np.zeros((1, 4, 4, 3)), nfe_per_image=1, steps=(1,)), "float64 images"),  # type: ignore[arg-type]
         (Generation(images=np.zeros((2, 4, 4, 3), np.uint8), nfe_per_image=1, steps=(1, 1)), "not (1, h, w, 3)"),
         (Generation(images=np.zeros((1, 4, 4), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 4, 4)"),
         (Generation(images=np.zeros((1, 4, 4, 1), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 4, 4, 1)"),
         (Generation(images=[1], nfe_per_image=1, steps=(1,)), "list"),  # type: ignore[arg-type]
         (Generation(images=np.zeros((1, 4, 4, 3), np.uint8), nfe_per_image=1, steps=()), "0 step counts for 1 images"),
         (Generation(images=np.zeros((1, 0, 4, 3), np.uint8), nfe_per_image=1, steps=(1,)), "shape (1, 0, 4, 3)"),
-        (Generation(images=NOISE, nfe_per_image=1, steps=None), "no step counts"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=1, steps=None), "no step counts"),
         (Generation(images=NOISE, nfe_per_image=float("nan"), steps=(1,)), "nfe_per_image = nan"),
-        (Generation(images=NOISE, nfe_per_image=None, steps=(1,)), "nfe_per_image = None"),  # type: ignore[arg-type]
+        (Generation(images=NOISE, nfe_per_image=None, steps=(1,)), "nfe_per_image = None"),
         (Generation(images=NOISE, nfe_per_image=1, steps=("a",)), "steps = ('a',)"),  # type: ignore[arg-type]
         (Generation(images=NOISE, nfe_per_image=1, steps=(1,), phases_s={"vae": float("inf")}), "phases_s = "),
     ],
@@ -183,7 +184,8 @@ def test_what_is_not_images_fails_the_trial(
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = Generation(images=NOISE, nfe_per_image=np.float32(2), steps=(np.int64(2),), phases_s={"vae": np.float64(1)})
+    numbers: dict[str, Any] = {"nfe_per_image": np.float32(2), "steps": (np.int64(2),)}
+    drawn = Generation(images=NOISE, phases_s={"vae": np.float64(1)}, **numbers)
     monkeypatch.setattr(policies.FixedSteps, "draw", lambda *_: drawn)
     run = go(one_by_one(), fresh(tmp_path / "run", one_by_one()))
     assert run.trials["failure"].null_count() == 6
@@ -293,10 +295,12 @@ def test_a_dead_context_ends_the_run_in_words(tmp_path: Path, where: str) -> Non
     run = load_run(tmp_path / "run")
     assert run.trials["failure"].is_not_null().to_list() == [False, False, True]
     # the trial that killed the device is not tried again, so that the rest gets done
-    whole = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT))
+    whole = go(suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT))
     assert whole.trials["failure"].is_not_null().sum() == 1
     assert whole.trials.height == 6
-    again = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    again = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert again.trials["failure"].null_count() == 6
 
 
@@ -409,9 +413,11 @@ def test_resume_leaves_failed_trials_and_retry_failed_does_them_again(tmp_path: 
     suite = one_by_one()
     whole = go(suite, fresh(tmp_path / "whole", suite))
     go(suite, fresh(tmp_path / "run", suite), on_dogs(ValueError("once")))
-    kept = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT))
+    kept = go(suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT))
     assert kept.trials["failure"].is_not_null().sum() == 2
-    again = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    again = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert again.trials["failure"].null_count() == 6
     assert hashes(again) == hashes(whole)
     assert sorted(again.trials["trial_id"]) == sorted(whole.trials["trial_id"])
@@ -433,7 +439,9 @@ def test_trials_without_joules_are_done_again_too_and_stay_spent(tmp_path: Path)
     writer.finish()
     before = load_run(tmp_path / "run").trials
     assert before["energy_j"].null_count() == 1
-    run = go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True))
+    run = go(
+        suite, RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    )
     assert run.trials["energy_j"].null_count() == 0
     assert run.trials.height == 6
 
@@ -462,7 +470,11 @@ def test_what_a_failed_attempt_cost_stays_on_the_account(tmp_path: Path) -> None
     assert failed["energy_j"].to_list() == pytest.approx([POWER_W * 100.0] * 2)
     spending = Spending(Budget(max_joules=1_000.0), VirtualClock().now)
     with pytest.raises(BudgetSpent, match="J are spent"):
-        go(suite, RunWriter.resume(tmp_path / "run", suite, ENVIRONMENT, retry_failed=True), spending=spending)
+        go(
+            suite,
+            RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True),
+            spending=spending,
+        )
 
 
 def test_a_fix_may_bring_back_a_variant_that_was_not_loaded(tmp_path: Path) -> None:
@@ -470,10 +482,10 @@ def test_a_fix_may_bring_back_a_variant_that_was_not_loaded(tmp_path: Path) -> N
     before = {"comparability": {"device": "fake", "models": {"m": "1"}}, "not_loaded": {"w-001": "torn"}}
     after = {"comparability": {"device": "fake", "models": {"m": "1", "other": "2"}}, "not_loaded": {}}
     RunWriter.create(tmp_path / "run", suite, PROMPTS, before).close()
-    RunWriter.resume(tmp_path / "run", suite, after).close()
+    RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), after).close()
     changed = {"comparability": {"device": "fake", "models": {"m": "3", "other": "2"}}, "not_loaded": {}}
     with pytest.raises(RunError, match="models was"):
-        RunWriter.resume(tmp_path / "run", suite, changed)
+        RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), changed)
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------
@@ -506,7 +518,7 @@ def test_a_run_says_what_failed_and_is_not_kept_as_a_baseline(
     tables.print_frontier(scored, None, "json")
     printed = json.loads(capsys.readouterr().out)
     assert (printed["trials"]["planned"], printed["trials"]["failed"]) == (6, 2)
-    jsonschema.validate(printed, tables.schemas()["frontier"])
+    jsonschema.validate(printed, schemas()["frontier"])
 
 
 def test_pictures_of_one_colour_get_a_code(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from perjoule import files
 from perjoule.errors import BudgetSpent, RunError
 from perjoule.forecast.budget import Budget
 from perjoule.running import device, pipeline
 from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, load_run
+from perjoule.runs.writer import RunWriter
+from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from tests.perjoule.running.test_scoring import Quiet
 
@@ -162,7 +165,7 @@ def test_another_prompt_file_is_another_suite(folder):
     run = start(folder)
     (folder / "others.txt").write_text("\n".join(EDITED) + "\n")
     (folder / "suite.toml").write_text(SUITE.format(source="others.txt"))
-    with pytest.raises(RunError, match="was made by another version of suite 's'"):
+    with pytest.raises(RunError, match="was started with another version of suite 's'"):
         go(folder / "suite.toml", run, resume=True)
 
 
@@ -282,6 +285,22 @@ def test_trials_that_hold_other_images_than_the_plan_are_refused(folder):
     rows[0]["seeds"] = [2]
     before = "".join(json.dumps(row) + "\n" for row in rows)
     journal.write_text(before)
-    with pytest.raises(RunError, match=f"trial {rows[0]['trial_id']} holds other images"):
+    with pytest.raises(RunError, match=f"trial {rows[0]['trial_id']} has other images"):
         go(folder / "suite.toml", run, resume=True)
     assert journal.read_text() == before
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_resuming_reads_the_stored_trials_once(folder, monkeypatch, retry_failed):
+    run = start(folder)
+    suite, environment = load_run(run).suite, load_run(run).environment
+    plan = make_plan(suite, load_run(run).prompt_set)
+    parse, parsed = files._json_lines, []
+
+    def noted(content, path, **options):
+        parsed.append(path)
+        return parse(content, path, **options)
+
+    monkeypatch.setattr(files, "_json_lines", noted)
+    RunWriter.resume(run, suite, plan, environment, retry_failed=retry_failed).close()
+    assert parsed.count(run / "trials.jsonl") == 1

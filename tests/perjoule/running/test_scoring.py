@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,20 @@ from tests.perjoule.statistics.test_points import spec
 class Quiet:
     """Remembers what a person would have been told."""
 
-    def __init__(self):
-        self.messages, self.totals, self.done = [], [], []
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.totals: list[int] = []
+        self.done: list[tuple[int, str]] = []
 
-    def message(self, text):
+    def message(self, text: str) -> None:
         self.messages.append(text)
 
     @contextmanager
-    def stage(self, name, total, unit):
+    def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> Iterator[Quiet]:
         self.totals.append(total)
         yield self
 
-    def update(self, done, note=""):
+    def update(self, done: int, note: str = "", share: float | None = None) -> None:
         self.done.append((done, note))
 
 
@@ -113,7 +116,7 @@ def test_other_weights_or_options_do_not_go_on(run):
     suite = replace(run.suite, metrics=Metrics(primary="x", names=("x",), options={"counting": {"k": 1}}))
     run.__dict__["suite"] = suite
     (changed,) = open_work(run, images, [Counting()])
-    assert [len(w.kept) for w in (same, other, changed)] == [5, 0, 0]
+    assert [len(w.stored) for w in (same, other, changed)] == [5, 0, 0]
 
 
 def test_what_was_finished_is_scored_anew(run):

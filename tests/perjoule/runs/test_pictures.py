@@ -126,10 +126,11 @@ def test_a_set_with_a_swapped_picture_has_no_score(run, secret, monkeypatch):
     attacked = attack(run, secret, "swapped")
     done = pipeline.score(attacked, [Counting(), Spread()], Quiet())
     spoilt, fine = sorted(done.set_scores, key=lambda score: score.cell_id)
-    assert "not the picture that was metered" in spoilt.reason_unscored
+    assert "not the picture that was measured" in spoilt.reason_unscored
     assert fine.value == 6.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_report_shows_no_picture_but_the_metered_ones(run, secret, way, tmp_path, monkeypatch):
     monkeypatch.setattr("perjoule_reports.drawing.thumbs._PIXEL_ART_PX", 64)  # kept pixel for pixel, so comparable
@@ -153,7 +154,7 @@ def pictures_of(run: Run, page: Path) -> list[str]:
 def test_the_words_say_which_digest_was_found(run, secret):
     file, sha256 = run.images.select("file", "sha256").row(0)
     shutil.copy(secret, run.path / file)
-    with pytest.raises(PictureError, match=f"SHA-256 of its pixels is [0-9a-f]{{64}}, images.parquet says {sha256}"):
+    with pytest.raises(PictureError, match=f"SHA-256 of its pixels is [0-9a-f]{{64}}, but images.parquet has {sha256}"):
         read_picture(run.path, file, sha256)
 
 

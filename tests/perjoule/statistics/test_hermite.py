@@ -34,3 +34,11 @@ def test_nothing_is_read_off_outside_the_knots() -> None:
     curve = HermiteRows(x=x, y=y, slopes=pchip_slopes(x, y))
     assert np.isnan(curve.value(np.array([[0.999, 4.001]]))).all()
     assert np.isnan(curve.integral(np.array([0.5]), np.array([2.0]))).all()
+
+
+def test_akimas_slope_between_two_straight_lines_is_their_mean_as_scipys_is() -> None:
+    """Both weights are zero there."""
+    x = np.arange(7.0)[None]
+    y = np.array([[0.0, 1, 2, 3, 5, 7, 9]])
+    assert akima_slopes(x, y)[0].tolist() == [1, 1, 1, 1.5, 2, 2, 2]
+    assert akima_slopes(x, y)[0] == pytest.approx(Akima1DInterpolator(x[0], y[0]).derivative()(x[0]))

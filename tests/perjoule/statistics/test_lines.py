@@ -41,6 +41,11 @@ def test_a_base_below_nothing_is_none() -> None:
     assert line.base == 0.0
     assert line.at(1) > 0
     assert line.freedom == 2
+    # -0.5 + 0.5 N, without the base: least squares in units of the values
+    slight = line_through(steps, np.array([4.5, 9.5, 19.5]))
+    assert slight.base == 0.0
+    relative = steps / np.array([4.5, 9.5, 19.5])
+    assert slight.step == pytest.approx(relative.sum() / (relative**2).sum())
 
 
 def test_two_points_say_nothing_of_their_scatter() -> None:

@@ -4,17 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
 from perjoule.statistics.frontier import frontier
-from perjoule.statistics.multiplicity import holm, p_differs_from_zero
+from perjoule.statistics.multiplicity import benjamini_hochberg, holm, p_differs_from_zero
 from tests.support.tables_of_runs import imported, table
 
 
 def test_holm_steps_down_until_one_is_kept() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == {"a", "d"}
     assert holm({"a": 0.05}) == {"a"}
+    # the least of n is compared with a share of 1/n, the next with 1/(n − 1), the last with the whole
+    assert holm({"a": 0.049, "b": 0.024, "c": 0.016, "d": 0.012}) == {"a", "b", "c", "d"}
     assert holm({}) == set()
 
 
@@ -45,3 +48,12 @@ def test_what_is_resolved_alone_may_not_be_among_many(tmp_path: Path) -> None:
     few = {r["test"]: r for r in frontier(run, resamples=100)["comparisons"]}
     assert few["quick"]["resolved"]
     assert not few["quick"]["resolved_holm"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_false_discovery_rates_are_those_of_scipy(p: list[float]) -> None:
+    found = benjamini_hochberg(dict(enumerate(p)))
+    assert list(found) == list(range(len(p)))
+    np.testing.assert_allclose(list(found.values()), false_discovery_control(p), rtol=1e-12)
+    assert benjamini_hochberg({}) == {}

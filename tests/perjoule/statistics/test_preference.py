@@ -56,7 +56,7 @@ def test_images_that_one_side_lacks_do_not_count() -> None:
 def test_swapping_the_arms_turns_the_sign(one: np.ndarray, other: np.ndarray, temperature: float | None) -> None:
     there = predicted_preference(one, other, temperature=temperature, resamples=20)
     back = predicted_preference(other, one, temperature=temperature, resamples=20)
-    assert there.gain.value == pytest.approx(-back.gain.value, abs=1e-9)  # type: ignore[operator]
+    assert there.gain.value == pytest.approx(-back.gain.value, abs=1e-9)
     assert predicted_preference(one, one, temperature=temperature, resamples=20).gain.value == pytest.approx(0)
 
 

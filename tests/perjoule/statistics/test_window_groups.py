@@ -161,6 +161,7 @@ def test_a_cell_with_finer_windows_keeps_its_own_groups(tmp_path: Path) -> None:
     assert "prompts with their seeds" in found["quick-004"]["method"]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4))
 def test_a_plan_keeps_the_prompts_of_a_window_together(prompts: int, size: int, seeds: int) -> None:
     demo = load_suite(find_suite("demo"))

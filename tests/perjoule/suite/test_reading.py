@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,7 @@ def test_minimal_suite_gets_its_defaults() -> None:
         (
             "[protocol]",
             "[protocol]\nbatch_size = 4\nimages_per_window = 3",
-            ["protocol.images_per_window = 3", "at least the largest batch, 4"],
+            ["protocol.images_per_window = 3", "at least the largest batch (4)"],
         ),
         ("[protocol]", "[protocol]\nbatch_size = 0", ["protocol.batch_size = 0", "at least 1"]),
         (
@@ -147,6 +149,9 @@ def test_writing_and_reading_a_suite_changes_nothing(
     again = load_suite(file)
     assert again == suite
     assert suite_digest(again) == suite_digest(suite)
+    # a run can be resumed after title or description were reworded, but not with other settings
+    assert suite_digest(replace(suite, title="Reworded", description="Reworded.")) == suite_digest(suite)
+    assert suite_digest(replace(suite, protocol=replace(suite.protocol, batch_size=2))) != suite_digest(suite)
 
 
 def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
@@ -156,3 +161,13 @@ def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Variant"]["additionalProperties"] is False
+
+
+def test_every_key_of_a_suite_has_a_meaning():
+    """The reference of suite keys takes the meanings from the docstrings."""
+    from perjoule.suite.reading import json_schema
+
+    schema = json_schema()
+    for record, table in {"Suite": schema, **schema["$defs"]}.items():
+        attributes = table["description"].partition("Attributes:\n")[2]
+        assert set(re.findall(r"^    (\w+): \S", attributes, re.MULTILINE)) == set(table["properties"]), record

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ NOISES = {"quiet": {}, "noisy": {"noise_w": 1.5}, "down to 0 W": {"noise_w": 90.
 
 
 def varied(board: SimulatedBoard, **changes: Any) -> SimulatedBoard:
-    return module.replace(board, **changes)
+    return replace(board, **changes)
 
 
 # -- the truth ---------------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_power_readings_are_boxcars_that_are_refreshed_ten_times_a_second(make: 
     go_to(simulator, 1000.52)
     steps = [(simulator.set_power(0, 300.0), 300.0)]
     simulator.set_power(1, 300.0)
-    changes = {INSTANT: set(), AVERAGE: set()}
+    changes: dict[int, set[float]] = {INSTANT: set(), AVERAGE: set()}
     before: dict[int, int] = {}
     for number in range(1, 1500):
         now_s = 1000.5204 + number * 0.001  # never at the very moment of a refresh
@@ -499,13 +500,13 @@ def test_calls_need_init_and_shutdown_ends_it(make: Make) -> None:
 
 def test_what_describes_the_board_changes_when_it_is_told_to(make: Make) -> None:
     board = SimulatedBoard(
-        **{"throttle": 4, "throttle_from_s": 1001.0, "throttle_until_s": 1002.0},
-        **{"sm_clock_mhz": 1980, "sm_clock_after_mhz": 1200, "sm_clock_change_s": 1001.0},
-        **{"limit_w": 400.0, "limit_after_w": 250.0, "limit_change_s": 1001.0},
-        **{"memory_bytes": 1 << 30, "memory_after_bytes": 3 << 30, "memory_change_s": 1001.0},
-        **{"pids": (4242, 4243), "pids_from_s": 1001.0, "pids_until_s": 1002.0},
-        **{"temperature_c": 40.0, "warming_c_per_s": 2.5},
-    )
+        throttle=4, throttle_from_s=1001.0, throttle_until_s=1002.0,
+        sm_clock_mhz=1980, sm_clock_after_mhz=1200, sm_clock_change_s=1001.0,
+        limit_w=400.0, limit_after_w=250.0, limit_change_s=1001.0,
+        memory_bytes=1 << 30, memory_after_bytes=3 << 30, memory_change_s=1001.0,
+        pids=(4242, 4243), pids_from_s=1001.0, pids_until_s=1002.0,
+        temperature_c=40.0, warming_c_per_s=2.5,
+    )  # fmt: skip
     simulator = make(board)
     nvml, handle = opened(simulator)
 

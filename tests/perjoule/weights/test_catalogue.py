@@ -147,7 +147,7 @@ def test_doctor_names_what_a_suite_lacks(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(suite_doctor, "nvidia_gpus", lambda: [{"name": "Small", "memory_bytes": 8 << 30}])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     needs = suite_doctor.examine(suite())
-    missing = {(need.kind, need.name) for need in needs if need.state == "missing"}
+    missing = {(need.kind, need.name) for need in needs.needs if need.state == "missing"}
     assert {
         ("package", "peft"),
         ("token", "stabilityai/stable-diffusion-3.5-large-turbo"),
@@ -155,10 +155,10 @@ def test_doctor_names_what_a_suite_lacks(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ("memory", "Small"),
         ("disk", str(tmp_path)),
     } <= missing
-    text = suite_doctor.as_text(suite(), needs)
+    text = suite_doctor.as_text(needs)
     assert "pip install 'perjoule[run]'" in text
     assert text.index("MISSING") < text.index("note ")
-    assert suite_doctor.as_json(suite(), needs)["ready"] is False
+    assert needs.ready is False
 
 
 def test_doctor_is_content_with_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_doctor_is_content_with_what_is_there(monkeypatch: pytest.MonkeyPatch, t
         snapshot = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "abc" / "unet"
         snapshot.mkdir(parents=True)
         (snapshot / "model.safetensors").write_bytes(b"")
-    assert suite_doctor.as_json(suite("sd15"), suite_doctor.examine(suite("sd15")))["ready"] is True
+    assert suite_doctor.examine(suite("sd15")).ready is True
     done = CliRunner().invoke(app, ["doctor", "--suite", "sd15"])
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "sd15: nothing missing")
 

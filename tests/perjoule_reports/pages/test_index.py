@@ -89,7 +89,7 @@ def test_partial_unscored_and_broken_runs_are_listed_with_the_reason(folder, sma
     reasons = {run.folder: run.reason for run in broken}
     assert set(reasons) == {"torn", "empty"}
     assert "environment.json" in reasons["torn"]
-    assert "suite.toml and environment.json are missing" in reasons["empty"]
+    assert "suite.toml or environment.json is missing" in reasons["empty"]
     assert next(run for run in suites[0].runs if run.folder == "unscored").doubts == ("not scored yet",)
     page = render_index(folder)
     assert "Runs that cannot be read" in page

@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from perjoule.text import escape_markdown as escape
 from perjoule_reports import build_report, render_markdown
-from perjoule_reports.pages.markdown import escape
 
 CELL_END = re.compile(r"(?<!\\)\|")
 

@@ -156,8 +156,6 @@ def test_what_is_refused_before_training(generator: DiffusersGenerator, curves: 
 
 
 def test_training_pays_after(trained: StepPredictor) -> None:
-    found = training.pays_after(trained)
-    saved = found["saved_j_per_image"]
-    assert saved is not None
-    assert saved > 0
-    assert found["pays_after_images"] == pytest.approx(1000.0 / saved)
+    payback = training.pays_after(trained)
+    assert payback.saved_j_per_image > 0
+    assert payback.pays_after_images == pytest.approx(1000.0 / payback.saved_j_per_image)

@@ -12,9 +12,9 @@ from perjoule_suites.budgetfusion.predictor import _folder, _read
 from perjoule_suites.budgetfusion.rules import (
     RULES,
     Calibration,
+    CurveForecast,
     EnergyBudget,
     EqualMarginal,
-    Forecast,
     Plateau,
     QualityFloor,
     make_rule,
@@ -24,8 +24,8 @@ GRID = np.array([1, 2, 4, 8, 16])
 ENERGY = 1.0 + GRID
 
 
-def forecast(values: np.ndarray) -> Forecast:
-    return Forecast(grid=GRID, energy_j=ENERGY, metrics=("q",), values=np.asarray(values, float)[..., None])
+def forecast(values: np.ndarray) -> CurveForecast:
+    return CurveForecast(grid=GRID, energy_j=ENERGY, metrics=("q",), values=np.asarray(values, float)[..., None])
 
 
 def saturating(hardness: list[float]) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_plateau_divides_difficulty_out() -> None:
 def test_plateau_waits_for_the_slowest_metric_that_speaks() -> None:
     fast, slow = saturating([0.5])[0], saturating([8.0])[0]
     values = np.stack([fast, slow], axis=-1)[None]
-    both = Forecast(grid=GRID, energy_j=ENERGY, metrics=("fast", "slow"), values=values)
+    both = CurveForecast(grid=GRID, energy_j=ENERGY, metrics=("fast", "slow"), values=values)
     sure = Calibration(forecast=both, truth=values, prompts=None)
     assert Plateau(tolerance=0.05).choose(both, sure).tolist() == [4]
     # forecasts of `slow` are off by more than its whole range, so it abstains
@@ -127,7 +127,7 @@ def test_the_floor_is_calibrated_by_prompt_and_not_by_image() -> None:
             prompt = np.repeat(np.arange(24), 8)
             true = (grid >= chance.uniform(1, 200, 24)[prompt, None]).astype(float)
             seen = np.broadcast_to(grid / 200.0, true.shape)
-            known = Forecast(grid=grid, energy_j=1.0 * grid, metrics=("q",), values=seen[..., None])
+            known = CurveForecast(grid=grid, energy_j=grid.astype(float), metrics=("q",), values=seen[..., None])
             unit = prompt if by_prompt else np.arange(len(prompt))
             calibration = Calibration(forecast=known, truth=true[..., None], prompts=unit)
             (stop,) = QualityFloor(metric="q", floor=0.5).choose(replace(known, values=seen[:1, :, None]), calibration)
@@ -146,7 +146,7 @@ def test_the_promise_is_kept_on_average_over_calibrations_of_shipped_curves(name
     images = np.arange(len(labels.true)).reshape(-1, seeds)
     predicted, true = labels.predicted.astype(float), labels.true.astype(float)
     grid = np.array(config.grid)
-    known = Forecast(grid=grid, energy_j=1.0 * grid, metrics=config.metrics, values=predicted)
+    known = CurveForecast(grid=grid, energy_j=1.0 * grid, metrics=config.metrics, values=predicted)
     chance = np.random.default_rng(0)
     rates = []
     for _ in range(60):

@@ -23,6 +23,7 @@ from perjoule.types import (
     Trial,
     Variant,
 )
+from perjoule.types.documents import document
 from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.figures import draw_all
 from perjoule_suites.budgetfusion.study import evaluate
@@ -122,7 +123,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> None:
-    found = evaluate(run, at_steps=4)
+    found = document(evaluate(run, at_steps=4))
     savings = {(c["test"], c["anchor"]): c["saving"] for c in found["as_run"]["comparisons"]}
     adaptive = savings["bf", "ladder"]
     assert adaptive["low"] > 0

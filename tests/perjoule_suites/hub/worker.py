@@ -23,9 +23,9 @@ from perjoule_suites.diffusers_generator import load
 
 warnings.simplefilter("ignore")
 # the graph is traced for real and run by Python: the compiler of the default backend takes minutes
-torch.compile = partial(torch.compile, backend="eager")  # type: ignore[assignment]
+torch.compile = partial(torch.compile, backend="eager")
 # the hub's client rests for seconds before it asks again
-_http.time = SimpleNamespace(sleep=lambda seconds: None)
+vars(_http)["time"] = SimpleNamespace(sleep=lambda seconds: None)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _bare(variant: Variant, steps: int) -> str:
     code = diffusers_code(variant, steps).replace(".images[0]", ".images")
     code = code.replace("pipe(prompt", "pipe(prompt, generator=generators")
     prompts, seeds = ["a red circle", "a blue star"], [1, 2]
-    names = {
+    names: dict[str, Any] = {
         "prompt": prompts,
         "generators": [
             torch.Generator("cpu").manual_seed(image_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from perjoule.commands.records import Scaffold
 from perjoule.files import write_text
 
 FILES = {
@@ -15,14 +16,14 @@ FILES = {
 }
 
 
-def write_scaffold(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Write what is not there yet: (written, kept)."""
-    written, kept = [], []
+def write_scaffold(folder: Path) -> Scaffold:
+    """Write the files that do not exist yet."""
+    written, existing = [], []
     for target, source in FILES.items():
         file = folder / target
         if file.exists() or file.is_symlink():
-            kept.append(file)
+            existing.append(file)
             continue
         write_text(file, (files("perjoule.commands.scaffold") / source).read_text(encoding="utf-8"))
         written.append(file)
-    return written, kept
+    return Scaffold(written=tuple(written), kept=tuple(existing))

@@ -1,0 +1,106 @@
+"""The records that verbs print. A verb imports this module when it runs, so it imports little itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from perjoule.types import Direction, Role, SetScore, Track
+from perjoule.warnings import Explanation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricScores:
+    """How many images a metric could score, their mean, and why it could not score the others."""
+
+    metric: str
+    scored: int
+    unscored: int
+    mean: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What `score` prints."""
+
+    run: str
+    metrics: tuple[MetricScores, ...]
+    sets: tuple[SetScore, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What `import` prints; `trials` counts the rows of the table."""
+
+    run: str
+    trials: int
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What `report` prints: the files that it wrote."""
+
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaffold:
+    """What `init` prints: files that it wrote, and files that existed."""
+
+    written: tuple[Path, ...]
+    kept: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningCode(Explanation):
+    """What `explain` prints."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRow:
+    """A line of `list suites`."""
+
+    suite: str
+    variants: int
+    cells: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRow:
+    """A line of `list variants`; `commercial` says whether the licences of its weights allow commercial use."""
+
+    suite: str
+    variant: str
+    role: Role
+    model: str
+    scheduler: str
+    guidance: float
+    steps: str
+    licence: str
+    commercial: str
+    gated: bool
+    revision: str | None
+    weights: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """A line of `list metrics`; what a metric does not state without its weights is None."""
+
+    metric: str
+    cached: bool | None
+    direction: Direction | None
+    track: Track | None
+    advisory: bool | None
+    margin: float | None
+    scale: str | None
+    licence: str | None
+    commercial: bool | None
+    weights: str | None
+    description: str | None

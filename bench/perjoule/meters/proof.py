@@ -1,0 +1,551 @@
+r"""Checks whether a meter is consistent with itself, on a board whose true energy nobody knows.
+
+Without a reference meter, truth comes from work that is repeated: n equal pieces cost n times one piece.
+
+     linearity    windows over 1, 2, 4, … 64 pieces lie on a line through 0
+     additivity   ├── a ──┤rest├── b ──┤     two inner windows and the rest between them make up the outer window
+                  ├────── outer ───────┤
+     short        a short window agrees with its share of a long one
+     sources      the counter and the power reading agree, at rest and at work
+     period       the counter refreshes at work as often as it did when its period was measured
+     phase        the counter sees all of the time, see `phase`
+     rest         power at rest neither drifts nor jumps, and nobody else uses the board
+
+What no such check can find is a gain or an offset that all readings share; `perjoule calibrate` compares with an
+external meter. Limits of the checks contain the bounds of the readings, `RISE_S` at the power of the work, because a
+board does not change its power at once, and `WORK_SHARE`, because equal pieces do not always cost the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from perjoule.errors import MeterError
+from perjoule.meters.base import BaseMeter, Fault
+from perjoule.meters.clock import Clock
+from perjoule.meters.counter import CounterMeter, WatchedCounter
+from perjoule.meters.edges import gap_power_w
+from perjoule.meters.watcher import POLL_S, EdgeWatcher
+from perjoule.types import Edge, EnergyReading
+
+CheckVerdict = Literal["pass", "fail", "unsure", "not tried"]
+
+PIECES = (1, 2, 4, 8, 16, 32, 64)
+SERIES = 4  # repeats of each number of pieces
+SPLITS = 200  # most pairs of inner windows
+SPLIT_PIECES = (2, 10)
+SHORT_S = 0.3  # longest window that counts as short
+LONG_S = 3.0
+WARM_S = 2.0  # of work before the checks, because a cold board draws less
+REST_S, REST_WINDOW_S = 30.0, 0.5
+BARE_WINDOWS, BARE_S = 10, (0.05, 0.5)  # windows of a bare counter, for comparison only
+PERIODS_AT_WORK = 12
+RISE_S = 0.010  # longest time in which published boards reach the power of their work, or leave it
+WORK_SHARE = 0.01  # by which equal pieces of work may differ in their energy
+INSIDE_SHARE = 0.95  # of residuals that must lie inside their limit; the bounds promise more
+GAIN_SHARE = 0.04  # by which the ratio of two sensors may change between rest and work
+RATIO_RANGE = (0.85, 1.15)  # of two sensors; gains differ by some 10 % (arXiv 2312.02741)
+PERIOD_SHARE = 0.1  # by which the update period may change at work
+REST_STEP_W, REST_STEP_SHARE = 5.0, 0.1  # by which power at rest may change between two windows
+INVALID_SHARE = 0.1  # of windows without energy
+
+
+class Load(Protocol):
+    """Work in equal pieces for the device of a meter."""
+
+    @property
+    def name(self) -> str:
+        """What it does, e.g. `matrix products of 4096 x 4096 on cuda:0`."""
+        ...
+
+    @property
+    def piece_s(self) -> float:
+        """About how long a piece takes; 5 to 50 ms."""
+        ...
+
+    def run(self, pieces: int) -> None:
+        """Do that many pieces and return when the device has finished them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check of a proof.
+
+    Attributes:
+        name: Name of the check.
+        verdict: Its result; `unsure` if the readings are too uncertain, `not tried` if the meter cannot be checked so.
+        words: What was seen, with figures and limits.
+    """
+
+    name: str
+    verdict: CheckVerdict
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofWindow:
+    """A window over `pieces` pieces of work; energy and bound in J are None if the meter gave none."""
+
+    pieces: int
+    duration_s: float
+    energy_j: float | None
+    uncertainty_j: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareCounter:
+    """Error of a bare counter (two readings, subtracted) over short work of known mean energy, as shares of it."""
+
+    duration_s: float
+    windows: int
+    mean_error: float
+    largest_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Whether a meter is consistent with itself.
+
+    Attributes:
+        verdict: `fail` if a check failed, `unsure` if one was inconclusive, else `pass`.
+        digest: Digest of the other fields, which runs record.
+        meter: Name of the meter.
+        method: Its source and method.
+        provenance: How its joules are obtained.
+        device: Model of the measured device.
+        board: Digest of the board; None if the meter does not read boards.
+        load: The work.
+        created_utc: When it was done.
+        duration_s: How long it took.
+        rest_w: Power at rest.
+        work_w: Power of the work, from a long window.
+        checks: The checks, in the order in which they were made.
+        windows: The windows of the line, for a plot.
+        bare: Error of a bare counter, for comparison.
+    """
+
+    verdict: CheckVerdict
+    digest: str
+    meter: str
+    method: str
+    provenance: str
+    device: str | None
+    board: str | None
+    load: str
+    created_utc: str
+    duration_s: float
+    rest_w: float
+    work_w: float
+    checks: tuple[Check, ...]
+    windows: tuple[ProofWindow, ...]
+    bare: tuple[BareCounter, ...]
+
+
+class _Failed(Exception):  # noqa: N818 - ends a check, and becomes its words
+    """The meter gave no energy in too many windows."""
+
+
+def prove(
+    open_meter: Callable[[], BaseMeter[Any]],
+    load: Load,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    chance: random.Random | None = None,
+    seconds: float = 170.0,
+) -> Proof:
+    """Check a meter with work of known proportions. The device should do nothing else; takes 2 to 3 minutes.
+
+    Args:
+        open_meter: Opens the meter; called twice, because windows of one meter do not nest.
+        load: Work for the meter's device.
+        say: Called with a line of text before each check.
+        chance: Random numbers for the order of windows and for phases.
+        seconds: Time after which no further pair of inner windows is started.
+
+    Raises:
+        MeterError: The meter cannot be opened, or reads several boards.
+    """
+    chance = chance or random.Random()
+    with ExitStack() as stack:
+        meter, second = stack.enter_context(open_meter()), stack.enter_context(open_meter())
+        if len(meter.facts) > 1:
+            raise MeterError(f"{meter.name}: a proof is for one board; name it, as in --meter nvml:UUID")
+        return _Bench(meter, second, load, say, chance, seconds).prove()
+
+
+class _Bench:
+    """The state of a proof while it is made."""
+
+    def __init__(
+        self,
+        meter: BaseMeter[Any],
+        second: BaseMeter[Any],
+        load: Load,
+        say: Callable[[str], None],
+        chance: random.Random,
+        seconds: float,
+    ) -> None:
+        self._meter, self._second, self._load, self._say = meter, second, load, say
+        self._chance, self._clock = chance, meter.clock
+        self._until_s = self._clock.now() + seconds
+        self._tried = self._invalid = 0
+        self._invalid_words = ""
+        self._rest_w = self._work_w = 0.0
+        self._windows: list[ProofWindow] = []
+        self._short: list[EnergyReading] = []
+
+    def prove(self) -> Proof:
+        """Make all checks."""
+        begun_s, meter = self._clock.now(), self._meter
+        checks = [self._check(self._rest, "rest", f"watching the board at rest for {REST_S:.0f} s")]
+        self._load.run(max(round(WARM_S / self._load.piece_s), 1))
+        for make, name, words in (
+            (self._sources, "sources", "comparing the sensors of the board"),
+            (self._period, "period", "comparing the update period at rest and at work"),
+            (self._linearity, "linearity", f"measuring {SERIES} x {len(PIECES)} windows of 1 to {PIECES[-1]} pieces"),
+            (self._short_windows, "short", "comparing short windows with a long one"),
+            (self._phase, "phase", "counting bursts over the update period"),
+            (self._additivity, "additivity", f"measuring up to {SPLITS} pairs of windows inside a third one"),
+        ):
+            checks.append(self._check(make, name, words))
+        checks.append(self._validity())
+        proof = Proof(
+            verdict=_overall(checks),
+            digest="",
+            meter=meter.name,
+            method=meter.method,
+            provenance=meter.provenance,
+            device=None if meter.device is None else meter.device.name,
+            board=meter.facts[0].digest if meter.facts else None,
+            load=self._load.name,
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            duration_s=self._clock.now() - begun_s,
+            rest_w=self._rest_w,
+            work_w=self._work_w,
+            checks=tuple(checks),
+            windows=tuple(self._windows),
+            bare=self._bare(),
+        )
+        return replace(
+            proof, digest=hashlib.sha256(json.dumps(asdict(proof), sort_keys=True).encode()).hexdigest()[:16]
+        )
+
+    def _check(self, make: Callable[[], tuple[CheckVerdict, str]], name: str, words: str) -> Check:
+        self._say(f"{name}: {words}")
+        try:
+            verdict, seen = make()
+        except (Fault, _Failed) as fault:
+            verdict, seen = "fail", str(fault)
+        return Check(name=name, verdict=verdict, words=seen)
+
+    # -- windows --------------------------------------------------------------------------------------------------
+
+    def _measured(self, work: Callable[[], None], meter: BaseMeter[Any] | None = None) -> EnergyReading:
+        with (meter or self._meter).window(label="proof") as window:
+            work()
+        return self._counted(window.reading)
+
+    def _counted(self, reading: EnergyReading) -> EnergyReading:
+        self._tried += 1
+        if reading.energy_j is None:
+            self._invalid += 1
+            self._invalid_words = "; ".join(reading.warnings)
+        return reading
+
+    def _needed(self, work: Callable[[], None]) -> EnergyReading:
+        """Return a reading with energy; one repeat is allowed."""
+        for _ in range(2):
+            reading = self._measured(work)
+            if reading.energy_j is not None:
+                return reading
+        raise _Failed(f"no energy: {self._invalid_words}")
+
+    def _validity(self) -> Check:
+        share = self._invalid / max(self._tried, 1)
+        words = f"{self._tried - self._invalid} of {self._tried} windows have an energy"
+        if self._invalid:
+            words += f"; the last one without: {self._invalid_words}"
+        return Check(name="validity", verdict="fail" if share > INVALID_SHARE else "pass", words=words)
+
+    def _doubt_j(self, energy_j: float) -> float:
+        """Return what the work itself may contribute to a difference."""
+        return abs(self._work_w - self._rest_w) * RISE_S + WORK_SHARE * energy_j
+
+    # -- checks ---------------------------------------------------------------------------------------------------
+
+    def _rest(self) -> tuple[CheckVerdict, str]:
+        readings = [
+            self._measured(lambda: self._clock.sleep(REST_WINDOW_S)) for _ in range(round(REST_S / REST_WINDOW_S))
+        ]
+        valid = [reading for reading in readings if reading.energy_j is not None]
+        if len(valid) < len(readings) / 2:
+            raise _Failed(f"no energy at rest: {self._invalid_words}")
+        powers = [(reading.energy_j or 0.0) / reading.duration_s for reading in valid]
+        self._rest_w = median(powers)
+        limits = [
+            (reading.uncertainty_j or 0.0) / reading.duration_s + max(REST_STEP_W, REST_STEP_SHARE * self._rest_w)
+            for reading in valid
+        ]
+        slope = float(np.polyfit(range(len(powers)), powers, 1)[0]) if len(powers) > 2 else 0.0
+        drift_w = slope * len(powers)
+        away = [abs(power - self._rest_w) for power in powers]
+        words = (
+            f"{self._rest_w:.4g} W, {min(powers):.4g} to {max(powers):.4g} W, drift {drift_w:+.2g} W in {REST_S:.0f} s"
+        )
+        foreign = max((board.conditions.foreign_processes or 0 for board in self._meter.facts), default=0)
+        if foreign:
+            return "fail", f"{foreign} other processes compute on the board (foreign load); {words}"
+        if sum(apart > limit for apart, limit in zip(away, limits, strict=True)) > 1:
+            return "fail", f"power at rest jumps (foreign load, or a board that is not at rest): {words}"
+        return "pass", words
+
+    def _sources(self) -> tuple[CheckVerdict, str]:
+        at_work = self._needed(lambda: self._load.run(max(round(LONG_S / self._load.piece_s), 1)))
+        self._work_w = (at_work.energy_j or 0.0) / at_work.duration_s
+        self._clock.sleep(1.0)
+        at_rest = self._needed(lambda: self._clock.sleep(LONG_S))
+        ratios = [_ratio(at_rest), _ratio(at_work)]
+        if ratios[0] is None or ratios[1] is None:
+            return "not tried", "the meter has one sensor only; compare it with another meter (perjoule calibrate)"
+        change = ratios[1] / ratios[0] - 1
+        words = (
+            f"counter / power reading: {ratios[0]:.3f} at {self._rest_w:.0f} W, {ratios[1]:.3f} at {self._work_w:.0f} W"
+        )
+        if abs(change) > GAIN_SHARE:
+            return "fail", f"the gain depends on power: {words}"
+        if not all(RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1] for ratio in ratios if ratio is not None):
+            return "fail", f"the sensors disagree: {words}"
+        return "pass", words
+
+    def _period(self) -> tuple[CheckVerdict, str]:
+        board = self._counter()
+        if board is None:
+            return "not tried", "the meter does not read an energy counter of a board"
+        seconds = max(PERIODS_AT_WORK * board.period.longest_s, 0.5)
+        edges = _edges_during(board, self._clock, lambda: self._load.run(max(round(seconds / self._load.piece_s), 1)))
+        gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(edges)]
+        if len(gaps) < PERIODS_AT_WORK / 2:
+            return "fail", f"the counter changed {len(edges)} times in {seconds:.2f} s of work"
+        words = f"{1e3 * board.period.median_s:.1f} ms as measured at the start, {1e3 * median(gaps):.1f} ms at work"
+        if abs(median(gaps) / board.period.median_s - 1) > PERIOD_SHARE:
+            return "fail", f"the update period is wrong: {words}"
+        return "pass", words
+
+    def _linearity(self) -> tuple[CheckVerdict, str]:
+        for _ in range(SERIES):
+            for pieces in self._chance.sample(PIECES, len(PIECES)):
+                reading = self._measured(lambda n=pieces: self._load.run(n))  # type: ignore[misc]
+                self._windows.append(
+                    ProofWindow(
+                        pieces=pieces,
+                        duration_s=reading.duration_s,
+                        energy_j=reading.energy_j,
+                        uncertainty_j=reading.uncertainty_j,
+                    )
+                )
+                if reading.duration_s <= SHORT_S and reading.energy_j is not None:
+                    self._short.append(reading)
+        return _on_a_line(self._windows, self._work_w, self._rest_w, bounded=self._bounded())
+
+    def _short_windows(self) -> tuple[CheckVerdict, str]:
+        if not self._short:
+            return "unsure", f"no window is shorter than {SHORT_S:g} s"
+        errors = [(reading.energy_j or 0.0) - self._work_w * reading.duration_s for reading in self._short]
+        limits = [(reading.uncertainty_j or 0.0) + self._doubt_j(reading.energy_j or 0.0) for reading in self._short]
+        energy_j = fmean(reading.energy_j or 0.0 for reading in self._short)
+        mean_j, limit_j = fmean(errors), fmean(limits)
+        words = (
+            f"{len(errors)} windows of up to {SHORT_S:g} s differ from a long one by {mean_j:+.2g} J of "
+            f"{energy_j:.3g} J on average; limit {limit_j:.2g} J"
+        )
+        if abs(mean_j) <= limit_j:
+            return "pass", words
+        return ("fail" if self._bounded() else "unsure"), words
+
+    def _phase(self) -> tuple[CheckVerdict, str]:
+        if not isinstance(self._meter, CounterMeter):
+            return "not tried", "the meter does not read an energy counter of a board"
+
+        def burst(seconds: float) -> None:
+            self._load.run(max(round(seconds / self._load.piece_s), 1))
+
+        result = self._meter.try_phase(burst)
+        if result.part_time is None:
+            return "unsure", result.words
+        return ("fail", f"the counter is part-time: {result.words}") if result.part_time else ("pass", result.words)
+
+    def _additivity(self) -> tuple[CheckVerdict, str]:
+        differences, limits = [], []
+        for _ in range(SPLITS):
+            if self._clock.now() > self._until_s:
+                break
+            parts: list[EnergyReading] = []
+            with self._meter.window(label="outer") as window:
+                for _ in range(2):
+                    pieces = self._chance.randint(*SPLIT_PIECES)
+                    parts.append(self._measured(lambda n=pieces: self._load.run(n), self._second))  # type: ignore[misc]
+            outer = self._counted(window.reading)
+            if outer.energy_j is None or any(part.energy_j is None for part in parts):
+                continue
+            rest_s = outer.duration_s - sum(part.duration_s for part in parts)
+            after_w = [_rest_after_w(part) or self._rest_w for part in parts]
+            rest_w = fmean(after_w)
+            doubt_w = max(abs(power - self._rest_w) for power in after_w)
+            inner_j = sum(part.energy_j or 0.0 for part in parts)
+            differences.append(outer.energy_j - inner_j - rest_w * rest_s)
+            bounds_j = sum(reading.uncertainty_j or 0.0 for reading in (outer, *parts))
+            limits.append(bounds_j + doubt_w * rest_s + 2 * abs(self._work_w - self._rest_w) * RISE_S)
+        if len(differences) < 10:
+            return "unsure", f"{len(differences)} pairs of windows are too few"
+        inside = [abs(apart) <= limit for apart, limit in zip(differences, limits, strict=True)]
+        share = sum(inside) / len(inside)
+        words = (
+            f"{sum(inside)} of {len(inside)} sums agree with the outer window; mean difference "
+            f"{fmean(differences):+.2g} J, mean limit {fmean(limits):.2g} J"
+        )
+        if share >= INSIDE_SHARE:
+            return "pass", words
+        return ("fail" if self._bounded() else "unsure"), words
+
+    # -- the counter ----------------------------------------------------------------------------------------------
+
+    def _bounded(self) -> bool:
+        """Return whether the meter states bounds; without them, a difference may be noise."""
+        return all(window.uncertainty_j is not None for window in self._windows if window.energy_j is not None)
+
+    def _counter(self) -> WatchedCounter | None:
+        return self._meter.boards[0] if isinstance(self._meter, CounterMeter) else None
+
+    def _bare(self) -> tuple[BareCounter, ...]:
+        """Measure short work by two plain readings of the counter, at random phases."""
+        board = self._counter()
+        if board is None or not self._work_w:
+            return ()
+        rows = []
+        for seconds in BARE_S:
+            pieces = max(round(seconds / self._load.piece_s), 1)
+            errors, lengths = [], []
+            for _ in range(BARE_WINDOWS):
+                self._clock.sleep(self._chance.uniform(1, 2) * board.period.longest_s)
+                try:
+                    begun_s, begun_j = self._clock.now(), board.source.read_j()
+                    self._load.run(pieces)
+                    ended_s, ended_j = self._clock.now(), board.source.read_j()
+                except Fault:
+                    continue
+                lengths.append(ended_s - begun_s)
+                errors.append((ended_j - begun_j) / (self._work_w * lengths[-1]) - 1)
+            if errors:
+                rows.append(
+                    BareCounter(
+                        duration_s=fmean(lengths),
+                        windows=len(errors),
+                        mean_error=fmean(errors),
+                        largest_error=max(errors, key=abs),
+                    )
+                )
+        return tuple(rows)
+
+
+def summary(proof: Proof) -> str:
+    """Return the result in a few words, e.g. `fail: phase, linearity`."""
+    doubts = [check.name for check in proof.checks if check.verdict in ("fail", "unsure")]
+    count = sum(check.verdict == "pass" for check in proof.checks)
+    return f"{proof.verdict}: {', '.join(doubts)}" if doubts else f"pass: {count} checks"
+
+
+def _overall(checks: Sequence[Check]) -> CheckVerdict:
+    verdicts = {check.verdict for check in checks}
+    return "fail" if "fail" in verdicts else "unsure" if "unsure" in verdicts else "pass"
+
+
+def _on_a_line(
+    windows: Sequence[ProofWindow], work_w: float, rest_w: float, *, bounded: bool
+) -> tuple[CheckVerdict, str]:
+    """Decide whether energy is proportional to the duration of equal work.
+
+    The line is fitted with weights 1 / limit. Its intercept is a sum of all energies times known factors, so the sum of
+    their limits times the same factors bounds it.
+    """
+    valid = [window for window in windows if window.energy_j is not None]
+    if len(valid) < 2 * len(PIECES):
+        return "fail", f"only {len(valid)} of {len(windows)} windows have an energy"
+    x = np.array([window.duration_s for window in valid])
+    y = np.array([window.energy_j for window in valid])
+    rise_j = abs(work_w - rest_w) * RISE_S
+    limits = np.array([window.uncertainty_j or 0.0 for window in valid]) + rise_j + WORK_SHARE * y
+    matrix = np.stack([np.ones_like(x), x], axis=1) / limits[:, None]
+    factors = np.linalg.pinv(matrix) / limits  # (2, windows): the fit as a linear function of the energies
+    intercept_j, slope_w = factors @ y
+    intercept_limit_j = float(np.abs(factors[0]) @ limits)
+    residuals = np.abs(y - intercept_j - slope_w * x)
+    share = float(np.mean(residuals <= limits))
+    words = (
+        f"{slope_w:.4g} W, intercept {intercept_j:+.2g} J (limit {intercept_limit_j:.2g} J), {share:.0%} of "
+        f"{len(valid)} windows inside their limit"
+    )
+    if abs(intercept_j) <= intercept_limit_j and share >= INSIDE_SHARE:
+        return "pass", words
+    return ("fail" if bounded else "unsure"), words
+
+
+def as_text(proof: Proof) -> str:
+    """Return the proof as text: the verdict, a line per check, and the bare counter for comparison."""
+    what = {"pass": "is consistent with itself", "fail": "is NOT consistent with itself"}
+    lines = [
+        f"{proof.meter} {what.get(proof.verdict, 'could not be checked completely')}  [{proof.provenance}]",
+        f"  {proof.method}",
+        f"  work: {proof.load}, {proof.work_w:.4g} W; rest: {proof.rest_w:.4g} W; {proof.duration_s:.0f} s",
+        "",
+        *(f"{check.verdict.upper():9}  {check.name:10}  {check.words}" for check in proof.checks),
+    ]
+    if proof.bare:
+        lines += ["", "for comparison, two plain readings of the counter:"]
+    lines += [
+        f"  {1e3 * row.duration_s:.0f} ms of work: {row.mean_error:+.1%} on average, {row.largest_error:+.1%} at worst "
+        f"({row.windows} windows)"
+        for row in proof.bare
+    ]
+    return "\n".join([*lines, "", "A gain or an offset that all readings share is not seen: perjoule calibrate."])
+
+
+def _edges_during(board: WatchedCounter, clock: Clock, work: Callable[[], None]) -> list[Edge]:
+    """Return the refreshes of a counter while the work runs."""
+    watcher, edges = EdgeWatcher(board.source.read_j, clock), []
+    watcher.arm()
+
+    def look() -> None:
+        edge = watcher.poll()
+        if edge is not None:
+            edges.append(edge)
+
+    cancel = clock.every(POLL_S, look)
+    try:
+        work()
+    finally:
+        cancel()
+    return edges
+
+
+def _ratio(reading: EnergyReading) -> float | None:
+    return reading.devices[0].power_ratio if reading.devices else None
+
+
+def _rest_after_w(reading: EnergyReading) -> float | None:
+    """Return power right after a window, from the two refreshes after it."""
+    log = reading.devices[0].counter if reading.devices else None
+    if log is None or log.after is None or log.rest is None:
+        return None
+    return gap_power_w(log.after, log.rest)

@@ -1,0 +1,93 @@
+"""A proof passes honest boards and names the fault of others."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from tests.support.odd_boards import OddBoard, honest_board
+
+from perjoule.errors import MeterError
+from perjoule.meters import known
+from perjoule.meters.nvml import open_nvml
+from perjoule.meters.proof import Proof, ProofWindow, _on_a_line, prove
+from perjoule.testing import NvmlSimulator, SimulatedLoad
+
+pytestmark = pytest.mark.slow
+
+FAULTS = {
+    "phase": OddBoard(board=honest_board(counter_duty=0.25)),
+    "period": OddBoard(board=honest_board(counter_period_s=0.02), slow_s=0.1),
+    "sources": OddBoard(board=honest_board(counter_period_s=0.02), gain_at_work=1.12),
+    "rest": OddBoard(board=honest_board(), foreign_w=80.0),
+}
+
+
+def proof_of(odd: OddBoard, folder: Path, seed: int = 1) -> Proof:
+    with odd.opened(folder, seed) as (open_meter, load):
+        return prove(open_meter, load, chance=random.Random(seed))
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_an_honest_board_passes(tmp_path: Path, period_s: float) -> None:
+    proof = proof_of(OddBoard(board=honest_board(counter_period_s=period_s)), tmp_path)
+    assert proof.verdict == "pass", proof.checks
+    assert {check.verdict for check in proof.checks} == {"pass"}
+    assert proof.duration_s < 180
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_and_named(tmp_path: Path, name: str) -> None:
+    proof = proof_of(FAULTS[name], tmp_path)
+    assert proof.verdict == "fail"
+    assert [check.verdict for check in proof.checks if check.name == name] == ["fail"], proof.checks
+
+
+def test_a_bare_counter_is_worse_for_short_work_than_for_long(tmp_path: Path) -> None:
+    short, long = proof_of(OddBoard(board=honest_board()), tmp_path).bare
+    assert abs(short.largest_error) > abs(long.largest_error)
+    assert short.mean_error < 0  # a bare counter misses energy that it has not shown yet
+
+
+def test_several_boards_are_refused(tmp_path: Path) -> None:
+    with NvmlSimulator([honest_board(), honest_board()], tmp_path, virtual=True) as simulator:
+        nvml = simulator.load()
+        with pytest.raises(MeterError, match="one board"):
+            prove(lambda: open_nvml("all", nvml=nvml, clock=simulator, environ={}), SimulatedLoad(simulator))
+
+
+def test_the_result_is_remembered_per_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path / "state"))
+    proof = proof_of(OddBoard(board=honest_board()), tmp_path)
+    assert proof.board is not None
+    assert known.recall(proof.board, "proof", Proof) is None
+    file = known.remember(proof.board, "proof", proof)
+    assert known.recall(proof.board, "proof", Proof) == proof
+    assert proof.board in str(file)
+    file.write_text("{")
+    with pytest.raises(MeterError, match=r"proof\.json is damaged .* delete it"):
+        known.recall(proof.board, "proof", Proof)
+
+
+def test_the_digest_depends_on_the_result(tmp_path: Path) -> None:
+    first = proof_of(OddBoard(board=honest_board()), tmp_path, seed=1)
+    other = proof_of(OddBoard(board=honest_board()), tmp_path, seed=2)
+    assert first.digest != other.digest
+    assert first.digest == Proof(**json.loads(json.dumps(asdict(first)))).digest
+
+
+def windows(bias_j: float = 0.0, slope_w: float = 300.0) -> list[ProofWindow]:
+    lengths = [0.025 * pieces for pieces in (1, 2, 4, 8, 16, 32, 64) for _ in range(4)]
+    return [ProofWindow(pieces=1, duration_s=s, energy_j=slope_w * s + bias_j, uncertainty_j=0.3) for s in lengths]
+
+
+@pytest.mark.parametrize(("bias_j", "verdict"), [(0.0, "pass"), (1.0, "pass"), (-15.0, "fail"), (15.0, "fail")])
+def test_a_line_must_go_through_0(bias_j: float, verdict: str) -> None:
+    assert _on_a_line(windows(bias_j), 300.0, 60.0, bounded=True)[0] == verdict
+
+
+def test_without_bounds_a_crooked_line_is_unsure() -> None:
+    assert _on_a_line(windows(-15.0), 300.0, 60.0, bounded=False)[0] == "unsure"
