@@ -68,7 +68,7 @@ def progress(out: Out) -> None:
             continue
         rows = read_json_lines(log, skip_damaged=True)
         last, hours = rows[-1], rows[-1]["s"] / 3600
-        left = (steps - last["step"]) * (rows[-1]["s"] - rows[0]["s"]) / max(1, last["step"] - rows[0]["step"]) / 3600
+        left = hours * (steps - last["step"]) / last["step"]
         typer.echo(f"{name}: step {last['step']:.0f} of {steps}, {hours:.1f} h so far, about {left:.1f} h left")
         most = max(map(len, rows))
         for row in [row for row in rows if len(row) == most][-4:]:

@@ -70,7 +70,7 @@ CORNERS = {
         )
     ),
 }
-_TRIES = 512
+_TRIES, _JITTER = 512, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def draw_scene(caption: Caption, rng: np.random.Generator) -> Scene:
 def nominal_places(layout: str, count: int, radius: int) -> NDArray[np.int64]:
     """Centres of the things of a layout before jitter. radius: of a single thing. -> (count, 2) units, x and y."""
     middle = SIDE_PX * UNITS // 2
-    side = middle - radius - 2 * UNITS
+    side = middle - -(-radius * REACH_PERCENT // 100) - UNITS - _JITTER  # whole, with 1 px of ground
     single = {"centre": (0, 0), "left": (-side, 0), "right": (side, 0), "top": (0, -side), "bottom": (0, side)}
     if layout in single:
         return np.array([single[layout]]) + middle
@@ -137,16 +137,17 @@ def nominal_places(layout: str, count: int, radius: int) -> NDArray[np.int64]:
 
 def _named_places(caption: Caption, radii: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     assert caption.layout is not None
-    jitter = rng.integers(-5, 6, (caption.count, 2))
+    jitter = rng.integers(-_JITTER, _JITTER + 1, (caption.count, 2))
+    along = 0 if caption.layout in ("beside", "row") else 1
+    if caption.count in (2, 3):  # the things keep their distance
+        jitter[:, along] = rng.integers(-1, 2, caption.count)
     if caption.kind == "pair":  # two related things are level within 4 px
-        jitter[:, 1 if caption.layout == "beside" else 0] = rng.integers(-16, 17, 2)
-    if caption.count == 3:
-        jitter[:, 0 if caption.layout == "row" else 1] //= 4
+        jitter[:, 1 - along] = rng.integers(-16, 17, 2)
     return nominal_places(caption.layout, caption.count, int(radii[0])) + jitter
 
 
 def _free_places(radii: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    margin = radii * REACH_PERCENT // 100 + UNITS
+    margin = -(-radii * REACH_PERCENT // 100) + UNITS
     first, second = np.triu_indices(len(radii), 1)
     apart = (radii[first] + radii[second]) * REACH_PERCENT // 100 + GAP
     while True:

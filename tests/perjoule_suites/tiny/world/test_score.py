@@ -54,7 +54,7 @@ def test_a_render_is_perfect_and_a_contradiction_is_not_satisfied(seed: int) -> 
 
 
 def test_the_score_meets_its_limits_on_known_pictures() -> None:
-    missed = [f"{probe.name}: {probe.score:.3f}" for probe in probes(24, 5) if not probe.is_met]
+    missed = [f"{probe.name}: {probe.score:.3f}" for probe in probes(15, 5) if not probe.is_met]
     assert not missed
 
 
