@@ -15,6 +15,8 @@ from perjoule_suites.tiny.world.captions import (
     PLACE_BITS,
     Caption,
     ForeignCaption,
+    Kind,
+    Split,
     Wish,
     draw_caption,
     draw_distinct,
@@ -33,7 +35,7 @@ def test_every_paraphrase_parses_to_its_caption(seed: int) -> None:
 
 
 @given(SEEDS, st.sampled_from(["single", "pair", "many"]), st.sampled_from(["train", "dev", "test"]))
-def test_openness_counts_the_words_that_are_missing(seed: int, kind: str, split: str) -> None:
+def test_openness_counts_the_words_that_are_missing(seed: int, kind: Kind, split: Split) -> None:
     caption = draw_caption(np.random.default_rng(seed), kind=kind, split=split)
     assert caption.split == split
     function_words = {"a", "an", "on", "of", "in", "at", "the", "and", "thing", "things", "ground", *NUMBERS.values()}

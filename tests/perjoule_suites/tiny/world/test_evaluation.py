@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from perjoule_suites.tiny.world.captions import Level
 from perjoule_suites.tiny.world.evaluation import Curves, held_out_captions, icc, interval, needed, similarity, table
 
 
@@ -50,7 +51,7 @@ def test_the_table_shows_levels_step_counts_and_the_rise() -> None:
     ladder = (4, 12, 25)
     rise = np.broadcast_to(np.array([0.4, 0.7, 0.8]), (6, 2, 3))
     flat = np.full((6, 2, 3), 0.9)
-    found = {
+    found: dict[Level, Curves] = {
         "closed": Curves(scores=flat, likeness=flat, perfect=flat),
         "open": Curves(scores=rise, likeness=rise, perfect=rise),
     }
