@@ -40,6 +40,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.path not in slow)
 
 
+def has_gpu() -> bool:
+    """Whether torch is installed and finds a GPU; creates no CUDA context."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` without a GPU."""
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("needs a GPU that CUDA can use")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """With PERJOULE_SKIPS=gpu, as in CI, a test that is skipped for another reason than a missing GPU is a failure."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+# what is remembered of this machine's boards must not reach a test
+os.environ["PERJOULE_STATE"] = tempfile.mkdtemp(prefix="perjoule-state-")
+atexit.register(shutil.rmtree, os.environ["PERJOULE_STATE"], ignore_errors=True)
 
 # set by pytest itself, lengthened by polars at every import, set to nothing by pycvvdp when it is imported
 _FREE = {"PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF", "HF_HUB_TOKEN"}

@@ -117,6 +117,18 @@ WARNINGS: dict[str, Explanation] = {
         consequence="It is unknown whether the energy counter sees all of the time; perjoule assumes that it does.",
         remedy="Repeat the test on an otherwise idle device, with a burst that draws more power.",
     ),
+    "W217": Explanation(
+        meaning="The process was held up again and again while idle power was measured, so most refreshes of the "
+        "counter were seen late.",
+        consequence="Idle power and the counter's period are less certain than usual; all bounds are wider.",
+        remedy="Close other programs that use the CPU, and open the meter again on a quieter machine.",
+    ),
+    "W218": Explanation(
+        meaning="The energy counter shows energy late or averages power over time, or that is not excluded yet.",
+        consequence="Windows wait until the counter has counted all of the work, and the bound covers what it may owe.",
+        remedy="Measure the lag with `meter.try_lag(burst)`, or measure work of half a second or more first: what the "
+        "counter shows after it excludes a long average.",
+    ),
     "W220": Explanation(
         meaning="The energy source failed inside the window.",
         consequence="There is no number for this window, only the energy counted until then, if any; the work in the "
@@ -133,6 +145,17 @@ WARNINGS: dict[str, Explanation] = {
         consequence="One of them misses load, or counts load that the other misses; the counter's number is reported.",
         remedy="Run the phase test (`meter.try_phase`, docs/energy.md) to find out whether the counter sees all of "
         "the time.",
+    ),
+    "W224": Explanation(
+        meaning="The board did not return to rest after the window: its power reading stayed high.",
+        consequence="The sensor's average mixes the window with the work after it. The joules are integrated from the "
+        "readings with their mean delay instead of following the board to rest; the bound is wide.",
+        remedy="Let the board rest for 1.2 s before and after each window, or use windows of 10 s and more.",
+    ),
+    "W225": Explanation(
+        meaning="The power reading did not change for much longer than its update period.",
+        consequence="The sensor may be frozen: what it hides is not in the bound.",
+        remedy="Check the log, update the driver, and measure again.",
     ),
     "W230": Explanation(
         meaning="The CPU is not in the table of known thermal design powers; a flat value per thread is assumed.",
@@ -172,14 +195,17 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Keep other processes off the board while it is measured.",
     ),
     "W261": Explanation(
-        meaning="The board slowed itself down inside the window (power cap, heat, power brake).",
+        meaning="The board slowed itself down inside the window (heat, power brake, hardware slowdown, sync boost). "
+        "Runs of earlier versions also have it for the power cap, which is normal under load.",
         consequence="The joules are correct, but the board was slowed down: other machines may give other values.",
-        remedy="Cool the board, raise its power limit, or report the limit with the numbers.",
+        remedy="Cool the board, and check its power supply.",
     ),
     "W262": Explanation(
-        meaning="The SM clock changed by more than a tenth inside the window.",
-        consequence="Energy and time do not belong to a single clock frequency.",
-        remedy="Lock the clocks (`nvidia-smi -lgc`), or warm the board up longer.",
+        meaning="The SM clock differed by more than a tenth between cells of a run (in runs of earlier versions: "
+        "inside a window).",
+        consequence="A part of the difference between these cells may be that of the clocks.",
+        remedy="If the load of the cells does not explain it, set interleave = true, cool the board, or lock the "
+        "clocks (`nvidia-smi -lgc`).",
     ),
     "W263": Explanation(
         meaning="The power limit of the board was changed while it was measured.",

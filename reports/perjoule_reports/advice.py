@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from perjoule.runs.trial_counts import trial_counts
+from perjoule.statistics.clocks import clock_difference
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.warnings import warning
@@ -151,6 +152,8 @@ def _devices(run: RunData) -> list[str]:
         caveats.append(warning("W265", f"{fmt.clean(mixed[0])}: their joules are not pooled."))
     elif len(devices) > 1:
         caveats.append(f"The cells were measured on different devices (W265): {fmt.clean(', '.join(devices))}.")
+    if (clocks := clock_difference(run)) is not None:
+        caveats.append(f"{fmt.clean(clocks)}.")
     if (stopped := by_code.get("W251")) is not None:
         caveats.append(f"{stopped.trials} of {fmt.plural(count, 'window')} were suspended and have no joules (W251).")
     if (busy := by_code.get("W264")) is not None:

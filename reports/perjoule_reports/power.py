@@ -1,11 +1,12 @@
 """Power over time: which samples belong to which phase of the pipeline, and how many joules each phase took.
 
-    one window          |te|pr|------ denoise ------|-- vae --|
-    samples         x   x   x   x   x   x   x   x   x   x   x
+    one window          |te|pr|------ denoise ------|-- vae --|host|
+    samples         x   x   x   x   x   x   x   x   x   x   x   x
 
 A run records how long each phase took, not when. A pipeline call has a fixed order, so the phases are laid end to end
-in that order; the rest of the window (scheduler, transfers, tokenising) lies mostly between denoiser calls and is
-counted as denoising. A window of n calls repeats the pattern n times.
+in that order. `host` is the time outside of the networks: most of it is spent on the finished images, and a smaller
+part, tokens and scheduler, lies between the others. Runs of earlier versions did not record it: there the rest of the
+window counts as denoising. A window of n calls repeats the pattern n times.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from perjoule_reports.records import RunData
 
 Floats = NDArray[np.float64]
 
-FIRST, LAST = ("text_encoder", "predictor"), ("vae_decode",)
+FIRST, LAST = ("text_encoder", "predictor"), ("vae_decode", "host")
 REST = "denoise"
 MOST_POINTS = 1000
 MOST_WINDOWS = 50  # per cell; the mean does not need more

@@ -30,6 +30,13 @@ _RESERVED = frozenset(
     }
 )  # fmt: skip
 
+_KERNELS = {
+    "math": "MATH",
+    "flash": "FLASH_ATTENTION",
+    "efficient": "EFFICIENT_ATTENTION",
+    "cudnn": "CUDNN_ATTENTION",
+}
+
 
 def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
     """Load a variant's pipeline onto the GPU if there is one; return it with the source of its weights.
@@ -173,6 +180,12 @@ def _set_runtime(pipeline: Any, variant: Variant, where: str) -> None:
     if runtime.compile:
         # the function and not the module, so that the hooks that count and time stay outside the graph
         network.forward = torch.compile(network.forward, mode=runtime.compile)
+    if runtime.attention:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        # not of the whole pipeline: the VAE has one head of 512 channels, and text encoders have masks, which some
+        # kernels do not support
+        network.forward = sdpa_kernel([getattr(SDPBackend, _KERNELS[runtime.attention])])(network.forward)
 
 
 def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:

@@ -25,13 +25,6 @@ from perjoule_suites.phases import PhaseHooks
 from perjoule_suites.prompt_embeddings import encode_prompts
 from perjoule_suites.reuse import fresh
 
-_KERNELS = {
-    "math": "MATH",
-    "flash": "FLASH_ATTENTION",
-    "efficient": "EFFICIENT_ATTENTION",
-    "cudnn": "CUDNN_ATTENTION",
-}
-
 
 class DiffusersGenerator:
     """A loaded pipeline with the settings of one variant."""
@@ -124,26 +117,28 @@ class DiffusersGenerator:
             FloatingPointError: If latents or images contain NaN or infinite values.
         """
         fresh_cache = fresh(denoiser_of(self._pipeline)) if self._variant.cache else nullcontext()
-        with self._kernels(), fresh_cache:
-            images = self._pipeline(**arguments).images
+        with fresh_cache:
+            # as tensors, which stay on the device until they are small
+            images = self._pipeline(**arguments | {"output_type": "pt"}).images
         return self.as_uint8(images)
 
-    def as_uint8(self, pictures: Any) -> Images:
-        """Round images in 0..1 (n, h, w, 3) to uint8.
+    def as_uint8(self, pictures: torch.Tensor) -> Images:
+        """Round images in 0..1 (n, 3, h, w) to uint8 (n, h, w, 3) on their device.
 
         Raises:
             FloatingPointError: If they, or input or output of the VAE since the last call, are NaN or infinite.
         """
-        values = np.asarray(pictures)
         odd = self._hooks.take_not_finite()
-        if not np.isfinite(values).all():
-            count = sum(not np.isfinite(picture).all() for picture in values)
-            odd.append(f"{count} of {len(values)} images")
+        finite = torch.isfinite(pictures).flatten(1).all(dim=1)
+        if count := int((~finite).sum()):
+            odd.append(f"{count} of {len(pictures)} images")
         if odd:
             dtype = self._variant.dtype
             remedy = "" if dtype == "float32" else f"; dtype = {dtype!r} may overflow: try bfloat16 or float32"
             raise FloatingPointError(f"NaN or infinite values in {' and in '.join(odd)}{remedy}")
-        return np.asarray((values * 255).round(), np.uint8)
+        # in the order of diffusers' pt_to_numpy and numpy_to_pil, whose bytes these are
+        rounded = (pictures.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(rounded.cpu().numpy())
 
     def read_prompts(self, prompts: Sequence[str]) -> PromptFindings:
         """Return parts of prompts without effect: ends that a text encoder cuts, a negative prompt without guidance."""
@@ -165,13 +160,6 @@ class DiffusersGenerator:
         """Wait for the GPU; do nothing on the CPU."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-
-    def _kernels(self) -> AbstractContextManager[Any]:
-        if not self._variant.runtime.attention:
-            return nullcontext()
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        return sdpa_kernel([getattr(SDPBackend, _KERNELS[self._variant.runtime.attention])])
 
 
 class DiffusersFactory:

@@ -23,11 +23,13 @@ class PhaseHooks:
     """Counts and times.
 
     On a GPU the times are between CUDA events, to avoid synchronisation inside the window; they are read after the
-    call. On the CPU they are wall times.
+    call. On the CPU they are wall times. The phase `host` is the rest of the wall time: tokens, noise, scheduler,
+    conversion and copies of images.
     """
 
     def __init__(self, pipeline: Any) -> None:
         self.evaluations = 0
+        self._taken_s = time.perf_counter()
         self._open: dict[str, Any] = {}
         self._spans: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         self._cuda = pipeline.device.type == "cuda"
@@ -47,15 +49,20 @@ class PhaseHooks:
         self._spans[phase].append((began, self._now()))
 
     def take(self) -> tuple[int, dict[str, float]]:
-        """Return denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last call."""
+        """Return denoiser evaluations (batch rows: guidance counts twice) and seconds by phase since the last call.
+
+        The device must be idle.
+        """
         evaluations, self.evaluations = self.evaluations, 0
+        now_s = time.perf_counter()
+        wall_s, self._taken_s = now_s - self._taken_s, now_s
         seconds = {
             phase: sum(a.elapsed_time(b) / 1e3 if self._cuda else b - a for a, b in spans)
             for phase, spans in self._spans.items()
         }
         self._spans.clear()
         self._finite.clear()
-        return evaluations, seconds
+        return evaluations, seconds | {"host": max(wall_s - sum(seconds.values()), 0.0)}
 
     def take_not_finite(self) -> list[str]:
         """Return which of input and output of the VAE decoder contained NaN or infinite values since the last call."""

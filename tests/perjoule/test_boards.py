@@ -109,6 +109,9 @@ def test_a_trial_names_its_board_and_no_file_names_a_uuid(
     comparability = run.environment["comparability"]  # of the board that was measured, not of all in the host
     assert (comparability["device"], comparability["power_limit_w"]) == (["NVIDIA H100"], [700.0])
     assert [gpu["name"] for gpu in run.environment["gpu"]] == ["NVIDIA A100", "NVIDIA H100"]
+    assert {(gpu["ecc"], gpu["persistence_mode"], gpu["max_sm_clock_mhz"]) for gpu in run.environment["gpu"]} == {
+        (True, True, 1980)
+    }
     assert run.environment["meter"]["name"] == f"nvml:{digest}"
     assert f"--meter nvml:{digest}" in " ".join(run.environment["command"])
     # the same board again, by the name that the record gives it
@@ -405,9 +408,9 @@ def test_a_run_does_without_every_description(
     assert run.trials.select("device", "device_digest", "power_limit_w").unique().rows() == [
         ("unknown", "index-0", None)
     ]
-    assert run.environment["gpu"] == [
-        {"name": None, "digest": "index-0", "driver": None, "memory_bytes": None, "power_limit_w": None}
-    ]
+    (gpu,) = run.environment["gpu"]
+    assert gpu["digest"] == "index-0"
+    assert [gpu[key] for key in ("name", "driver", "memory_bytes", "power_limit_w")] == [None] * 4
 
 
 def test_a_run_on_a_board_whose_name_is_not_utf_8(boards: Boards, run_suite: Any, suite: Path) -> None:

@@ -57,7 +57,7 @@ def test_absent_and_broken_samples_are_left_out(small):
 
 @given(
     seconds=st.dictionaries(
-        st.sampled_from(["text_encoder", "predictor", "denoise", "vae_decode", "safety"]),
+        st.sampled_from(["text_encoder", "predictor", "denoise", "vae_decode", "host", "safety"]),
         st.floats(1e-4, 10.0),
         min_size=1,
     ),
@@ -70,7 +70,7 @@ def test_bands_tile_the_window_in_the_order_of_the_pipeline(seconds, duration_s,
     assert found[-1].end_s == pytest.approx(duration_s)
     assert all(a.end_s == b.begin_s for a, b in pairwise(found))
     first = [band.phase for band in found[: len(found) // calls]]
-    order = ["text_encoder", "predictor", "safety", "denoise", "vae_decode", "rest"]
+    order = ["text_encoder", "predictor", "safety", "denoise", "vae_decode", "host", "rest"]
     assert first == sorted(first, key=order.index)
 
 

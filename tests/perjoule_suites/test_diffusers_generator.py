@@ -1,33 +1,39 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from perjoule.errors import PerjouleError
 from perjoule.forecast.nfe import nfe_per_image
 from perjoule.protocols import Generation
 from perjoule.suite.reading import find_suite, load_suite
 from perjoule.suite.seeding import image_seed
-from perjoule.types import Cache, Variant
+from perjoule.types import Cache, Runtime, Variant
 from perjoule_suites.diffusers_generator import DiffusersGenerator, load
 from perjoule_suites.testing import build
 from perjoule_suites.tiny import sd_tiny
 
 pytestmark = pytest.mark.slow
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where `load` puts pipelines
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(3,), guidance=3.0)
 PROMPTS = ["a large red circle on a white ground", "a blue star above a pink ring on a grey ground"]
 
 
 def bare(prompts: list[str], seeds: list[int], steps: int, guidance: float = 3.0) -> np.ndarray:
     """What one would write by hand."""
-    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32).to(DEVICE)
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(image_seed(p, s)) for p, s in zip(prompts, seeds, strict=True)]
     pictures = pipe(prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators).images
@@ -94,7 +100,7 @@ def test_evaluations_are_counted_and_are_those_of_the_closed_count(
     found = drawn(tiny, variant, 6)
     assert found.nfe_per_image == EVALUATIONS[scheduler] * (2 if guidance > 1 else 1)
     assert found.nfe_per_image == nfe_per_image(variant, 6)
-    assert set(found.phases_s) == {"text_encoder", "denoise", "vae_decode"}
+    assert set(found.phases_s) == {"text_encoder", "denoise", "vae_decode", "host"}
     assert all(seconds > 0 for seconds in found.phases_s.values())
 
 
@@ -204,6 +210,49 @@ def test_a_damaged_pipeline_is_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(PerjouleError, match="cannot be loaded"):
         load(replace(TINY, model=str(tmp_path / "broken")), where="s")
+
+
+def test_an_attention_kernel_is_that_of_the_denoiser_alone() -> None:
+    """The VAE's head of 512 channels and the masks of text encoders do not work with every kernel."""
+    generator = load(replace(TINY, runtime=Runtime(attention="math")), where="s")
+    pipeline, flash = generator.pipeline, {}
+
+    def look(name: str, *_: Any) -> None:
+        flash[name] = torch.backends.cuda.flash_sdp_enabled()
+
+    for name, module in {
+        "denoiser": pipeline.unet.mid_block,
+        "text encoder": pipeline.text_encoder,
+        "VAE": pipeline.vae.decoder,
+    }.items():
+        module.register_forward_pre_hook(partial(look, name))
+    generator.generate(PROMPTS, [1, 2], 1)
+    assert flash == {"denoiser": False, "text encoder": True, "VAE": True}
+
+
+@given(st.lists(st.floats(0, 1, width=16), min_size=12, max_size=12), st.sampled_from([torch.float16, torch.float32]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rounding_to_bytes_is_that_of_diffusers(
+    tiny: DiffusersGenerator, values: list[float], dtype: torch.dtype
+) -> None:
+    from diffusers.image_processor import VaeImageProcessor
+
+    pictures = torch.tensor(values, dtype=dtype).reshape(1, 3, 2, 2)
+    known = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pictures))
+    assert np.array_equal(tiny.as_uint8(pictures), np.stack([np.asarray(picture) for picture in known]))
+
+
+def test_time_outside_of_the_networks_is_the_hosts(tiny: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, step = tiny.pipeline.scheduler, tiny.pipeline.scheduler.step
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(scheduler, "step", slow)
+    before_s = time.perf_counter()
+    seconds = tiny.generate(PROMPTS, [1, 1], 4).phases_s
+    assert 0.2 <= seconds["host"] <= sum(seconds.values()) <= time.perf_counter() - before_s
 
 
 def test_digest_is_of_the_weights(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add every verb of this package."""
     from perjoule.commands import (
         baseline,
+        calibrate,
         completion,
         doctor,
         explain,
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
         gate,
         importing,
         init,
+        integrate,
         listing,
         measure,
         plan,
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
     )
 
     for module in (
-        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, listing,
-        explain, schema, completion,
+        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, integrate,
+        calibrate, listing, explain, schema, completion,
     ):  # fmt: skip
         module.register(app)

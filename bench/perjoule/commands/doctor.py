@@ -80,6 +80,7 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
     from perjoule.commands import proof_plot
     from perjoule.commands.proof_load import load_for
     from perjoule.meters import known, open_base_meter, proof
+    from perjoule.meters.lag import Lag
 
     if plot is not None:
         proof_plot.require_format(plot)
@@ -88,6 +89,8 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
         chosen = meter.name
     result = proof.prove(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)
     file = known.remember(subject, "proof", result)
+    if result.lag_s is not None and result.box_s is not None:
+        known.remember(subject, "lag", Lag(lag_s=result.lag_s, box_s=result.box_s))
     if plot is not None:
         proof_plot.draw(result, plot)
     print_record(result) if as_json else typer.echo(f"{proof.as_text(result)}\nremembered in {file}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, MeterName, print_record
+from perjoule.commands.options import Json, MeterName, SensorChoice, print_record
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +21,7 @@ def measure(
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, e.g. FRA).")
     ] = None,
+    sensor: SensorChoice = None,
     as_json: Json = False,
 ) -> None:
     """Measure the energy of a command.
@@ -34,7 +35,13 @@ def measure(
     Example: perjoule measure -- python generate.py --steps 25
     """
     from perjoule.meters import measure
+    from perjoule.meters.sensor import with_sensor
 
-    done = measure.measure(command, meter, co2_country=co2_country, stdout=sys.stderr.fileno() if as_json else None)
+    done = measure.measure(
+        command,
+        with_sensor(meter, sensor),
+        co2_country=co2_country,
+        stdout=sys.stderr.fileno() if as_json else None,
+    )
     print_record(done) if as_json else typer.echo(measure.as_text(done), err=True)
     raise typer.Exit(done.status)

@@ -32,6 +32,21 @@ MeterName = Annotated[
         autocompletion=completing.meters,
     ),
 ]
+SensorChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--sensor",
+        metavar="stored|GAIN,OFFSET",
+        help="Correct the power of the board's sensor: as calibrated (`perjoule calibrate`), or as stated.",
+    ),
+]
+Board = Annotated[
+    str | None, typer.Option("--board", metavar="BOARD", help="Index or UUID of the board, if the log has several.")
+]
+Averaging = Annotated[
+    float | None,
+    typer.Option(min=0, max=10, metavar="S", help="Averaging time of the sensor, 0 for an instant one; else learnt."),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first N prompts (a nested, stratified subset).")
 ]

@@ -18,6 +18,7 @@ from perjoule.commands.options import (
     Models,
     Offline,
     Quiet,
+    SensorChoice,
     SuiteArgument,
     reporter,
 )
@@ -41,6 +42,7 @@ def run(
     suite: SuiteArgument,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/<date>-<suite> by default.")] = None,
     meter: MeterName = "auto",
+    sensor: SensorChoice = None,
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     retry_failed: Annotated[
@@ -76,6 +78,7 @@ def run(
     from perjoule.commands import tables
     from perjoule.forecast.budget import Budget
     from perjoule.meters import require_meter
+    from perjoule.meters.sensor import with_sensor
     from perjoule.running import pipeline
     from perjoule.running.prepared import prepare
     from perjoule.runs.trial_counts import trial_counts
@@ -83,6 +86,7 @@ def run(
     if retry_failed and not resume:
         raise UsageError("--retry-failed continues an existing run: add --resume")
     require_meter(meter)
+    meter = with_sensor(meter, sensor)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
     prepared = prepare(suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None)
     if dry_run:

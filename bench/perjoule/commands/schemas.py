@@ -11,7 +11,9 @@ from perjoule.forecast import Forecast
 from perjoule.gating.baselines import Baselines
 from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
+from perjoule.meters.calibration import Calibration
 from perjoule.meters.doctor import Diagnosis
+from perjoule.meters.log_reading import LogEnergy
 from perjoule.meters.measure import Measurement
 from perjoule.meters.proof import Proof
 from perjoule.running.suite_doctor import SuiteNeeds
@@ -20,7 +22,8 @@ from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
-    "doctor-suite": SuiteNeeds, "measure": Measurement, "plan": Forecast, "score": Scores, "import": Imported,
+    "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
+    "plan": Forecast, "score": Scores, "import": Imported,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from perjoule.runs.trial_counts import TrialCounts, trial_counts
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
+from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.types import Estimate, Variant
 from perjoule.warnings import warning
@@ -92,8 +93,21 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
-    notes = [_provenance_note(frontier.points, run.is_imported), *_cell_value_notes(frontier)]
+    notes = [
+        _provenance_note(frontier.points, run.is_imported),
+        *_cell_value_notes(frontier),
+        *sensitivities(frontier.points, frontier.comparisons),
+    ]
     sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
+
+
+def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) -> list[str | None]:
+    """Sensitivity of each saving to the sensor's gain and offset, where the arms draw different power."""
+    cells: dict[str, list[tuple[float | None, float | None]]] = {}
+    for point in points:
+        cells.setdefault(point.variant, []).append((point.energy_j_per_image.value, point.duration_s_per_image))
+    powers_w = {variant: mean_power_w(of_variant) for variant, of_variant in cells.items()}
+    return [sentence(one.test, one.anchor, one.iso_quality_saving.value, powers_w) for one in comparisons]
 
 
 def _frontier_row(point: Point, metric: str | None, imported: bool) -> Row:
@@ -108,6 +122,7 @@ def _frontier_row(point: Point, metric: str | None, imported: bool) -> Row:
         "J high": energy.high,
         "energy is": point.provenance or absent,
         "s/image": point.duration_s_per_image,
+        "W": mean_power_w([(energy.value, point.duration_s_per_image)]),
     }
     if metric is None:
         return row

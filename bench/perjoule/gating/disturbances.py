@@ -10,7 +10,7 @@ from perjoule.warnings import has_code
 # the number of a window with one of these is wrong (W202, W212, W213, W215), or includes more than this work on this
 # device: a suspension (W251), other processes (W260), a changed power limit (W263). Warnings that affect both sides
 # equally (W203, W205, W214, W223) or are part of the bound (W201, W207, W210, W211) do not prevent a comparison
-INVALIDATING = ("W202", "W212", "W213", "W215", "W251", "W260", "W263")
+INVALIDATING = ("W202", "W212", "W213", "W215", "W225", "W251", "W260", "W263")
 # slowed down by heat or a power brake; a board at its power cap works as configured
 _BRAKED = re.compile("(slowdown|brake|sync boost)")
 

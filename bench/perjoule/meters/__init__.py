@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perjoule.errors import MeterError, UnknownNameError, install_command
+from perjoule.errors import MeterError, PerjouleError, UnknownNameError, install_command
 from perjoule.meters.base import BaseMeter
+from perjoule.meters.sensor import chosen, split_name, stated
 from perjoule.warnings import warning
 
 if TYPE_CHECKING:  # importing it at run time would load numpy
@@ -38,7 +39,8 @@ def open_meter(name: str = "auto") -> EnergyMeter:
 
     Args:
         name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records),
-            `rapl`, `estimate` or `replay:FILE`.
+            `rapl`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET` corrects every reading
+            for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
 
     Returns:
         The meter, ready for windows. Opening takes about a second for NVML and codecarbon.
@@ -52,12 +54,22 @@ def open_meter(name: str = "auto") -> EnergyMeter:
 
 def open_base_meter(name: str = "auto") -> BaseMeter[Any]:
     """Open a meter like `open_meter`, for callers that need more than the protocol, such as facts about its boards."""
-    return _open_best() if name == "auto" else _open(name)
+    plain, sensor = split_name(name)
+    if sensor not in (None, "stored"):
+        stated(sensor or "")
+    meter = _open_best() if plain == "auto" else _open(plain)
+    if sensor is not None:
+        try:
+            meter.sensor = chosen(sensor, meter.device.digest if meter.device else None)
+        except PerjouleError:
+            meter.close()
+            raise
+    return meter
 
 
 def require_meter(name: str) -> None:
     """Raise UnknownNameError if there is no meter of that name; opens nothing."""
-    kind, separator, _ = name.partition(":")
+    kind, separator, _ = split_name(name)[0].partition(":")
     if kind not in ("nvml", "replay") and (separator or kind not in ("auto", "rapl", "estimate")):
         raise UnknownNameError("meter", name, METER_NAMES)
 
@@ -118,7 +130,9 @@ def list_meters() -> list[MeterInfo]:
     return [*_list_nvml(), _list_rapl(), _list_estimate(), _REPLAY]
 
 
-_REPLAY = MeterInfo(name="replay:FILE", available=True, why="replays a stored power trace (CSV or Parquet)")
+_REPLAY = MeterInfo(
+    name="replay:FILE", available=True, why="replays a stored power log (nvidia-smi, DCGM, Zeus, CSV, Parquet)"
+)
 
 
 def _list_nvml() -> list[MeterInfo]:

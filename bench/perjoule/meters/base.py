@@ -25,6 +25,7 @@ from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.identity import MeteredDevice
 from perjoule.meters.machine import Look, Machine, between
 from perjoule.meters.pulse import BEAT_S, Pulse
+from perjoule.meters.sensor import Sensor
 from perjoule.shares import below_one
 from perjoule.text import without_uuids
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
@@ -68,6 +69,7 @@ class BoardFacts:
         counter: Description of the energy counter in use, None without a counter.
         period: The counter's update period.
         idle: Power at rest, as last measured.
+        reading_s: Time that one reading of the counter takes; None without a counter.
         limit_w: Enforced power limit.
         power: Description of the best power reading, None without one.
         mig: True if the board is split.
@@ -86,6 +88,7 @@ class BoardFacts:
     mig: bool
     conditions: Conditions
     absent: tuple[str, ...] = ()
+    reading_s: float | None = None
 
 
 class MeterWindow(Generic[State]):
@@ -262,11 +265,13 @@ class BaseMeter(ABC, Generic[State]):
         watches: True if the meter's own thread calls `_look` inside a window, at least every quarter of a second.
         pulse: Detects windows in which the process was suspended.
         machine: Reads the load of the machine; None on virtual time.
+        sensor: Gain and offset that every reading is corrected for; None if no correction was requested.
     """
 
     recorders: tuple[ConditionsRecorder, ...] = ()
     facts: tuple[BoardFacts, ...] = ()
     watches: bool = False
+    sensor: Sensor | None = None
 
     def __init__(
         self,
@@ -380,6 +385,10 @@ class BaseMeter(ABC, Generic[State]):
         """Return a bound in J that holds for any work between rests; None if it is not known beforehand."""
         return None
 
+    def in_step(self, repeat_s: float, duration_s: float) -> str | None:
+        """Return W215 if work that repeats every `repeat_s` keeps step with the sensor over `duration_s`, else None."""
+        return self._in_step(repeat_s, duration_s)
+
     def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
         """Return a coded warning if the sensor may see only the same parts of work that repeats every `repeat_s`."""
         return None
@@ -432,6 +441,8 @@ class BaseMeter(ABC, Generic[State]):
     def _finish(self, reading: EnergyReading, max_uncertainty: float | None) -> EnergyReading:
         """Apply the checks for every source: no zero, net energy, the requested bound."""
         reading = self._with_conditions(reading)
+        if self.sensor is not None:
+            reading = self.sensor.corrected(reading)
         energy_j, bound_j = reading.energy_j, reading.uncertainty_j
         if energy_j is None:
             return replace(reading, uncertainty_j=None, net_energy_j=None)

@@ -19,10 +19,10 @@ from perjoule.warnings import warning
 T = TypeVar("T")
 
 LOOK_S = 1.0
-CLOCK_CHANGE = 0.1  # of the highest SM clock; boost clocks vary by a few per cent
+POWER_CAP = 0x4
 # nvmlClocksEventReason bits that slow work down; idle, user settings and display clocks are not disturbances.
 THROTTLE_REASONS = {
-    0x4: "power cap",
+    POWER_CAP: "power cap",
     0x8: "hardware slowdown",
     0x10: "sync boost",
     0x20: "thermal slowdown",
@@ -166,13 +166,11 @@ def _disturbances(conditions: Conditions) -> list[str]:
     if conditions.foreign_processes:
         count = conditions.foreign_processes
         said.append(warning("W260", f"{count} other compute process{'es' if count > 1 else ''} on the board"))
-    if conditions.throttle_reasons:
-        names = [name for bit, name in THROTTLE_REASONS.items() if conditions.throttle_reasons & bit]
+    # a board under load is at its power limit and changes its clock: these are conditions, not disturbances
+    held_back = (conditions.throttle_reasons or 0) & ~POWER_CAP
+    if held_back:
+        names = [name for bit, name in THROTTLE_REASONS.items() if held_back & bit]
         said.append(warning("W261", f"the board was slowed down: {', '.join(names)}"))
-    if conditions.sm_clock_mhz is not None:
-        low, high = conditions.sm_clock_mhz
-        if high - low > CLOCK_CHANGE * high:
-            said.append(warning("W262", f"the SM clock went between {low} and {high} MHz"))
     before_w, after_w = conditions.power_limit_w
     if before_w is not None and after_w is not None and before_w != after_w:
         said.append(warning("W263", f"the power limit went from {before_w:g} W to {after_w:g} W"))

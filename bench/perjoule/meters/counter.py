@@ -5,21 +5,29 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
+from typing import TypeVar
 
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Cancel, Clock, not_begun
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.edges import (
+    BOX_S,
+    FALL_S,
     Bracketed,
     bracket,
     expected_uncertainty_j,
-    idle_power,
+    is_narrow,
     power_ratio,
-    update_period,
 )
+from perjoule.meters.lag import LagTest, lag_test
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
+from perjoule.meters.response import Following
+from perjoule.meters.rest import gap_power_w, idle_power, idle_uncertainty_w, is_at_rest, late_share, update_period
+from perjoule.meters.sensor import NOT_IN_BOUND
 from perjoule.meters.watcher import STUCK_AFTER_S, EdgeWatcher, next_edges
 from perjoule.types import (
     Boundary,
@@ -34,8 +42,18 @@ from perjoule.types import (
 )
 from perjoule.warnings import has_code, warning
 
+T = TypeVar("T")
+
+CALLS_TIMED = 5
 EDGES_LEARNT = 12  # 11 gaps: at least ten are needed to trust the longest gap; about a second on slow counters
 LEARN_S = 0.5  # minimum, so that fast counters observe the device for long enough
+LEARN_TRIES = 3  # if polls were late and the board does not seem to rest
+MOST_LATE = 0.5  # of the edges that idle power is measured from
+REST_STEP_W = 5.0  # a smaller change of the rest before a window does not matter
+SETTLE_S = 2.0  # a board is at its lowest rest this long after work
+STRIKES = 2  # windows in a row with a higher rest before them than is known, until it is measured again
+LATE_RESTS = 3  # rests after a window that may be seen late before one of them is used
+MOST_EDGES = 64  # after a window, for a counter that refreshes every 2 ms
 LOOKS_PER_PERIOD = 2
 LOOK_S = (0.04, 0.1)  # minimum and maximum seconds between readings inside a window
 RATIO_RANGE = (0.8, 1.25)  # counter over power reading; gains differ by some 10 % (arXiv 2312.02741)
@@ -50,6 +68,7 @@ class CounterSource:
         device: Digest of the board's UUID.
         read_j: Reads the counter in J; raises Fault.
         read_w: Reads the instant power in W, if there is such a reading; raises Fault.
+        read_both: Reads both by one call, if there is such a call; raises Fault.
         limit_w: Power limit, for the sanity check.
         recorder: Recorder of the board's conditions.
     """
@@ -57,6 +76,7 @@ class CounterSource:
     device: str
     read_j: Callable[[], float]
     read_w: Callable[[], float] | None = None
+    read_both: Callable[[], tuple[float, float]] | None = None
     limit_w: float | None = None
     recorder: ConditionsRecorder | None = None
 
@@ -67,37 +87,136 @@ class WatchedCounter:
     def __init__(self, source: CounterSource, clock: Clock) -> None:
         self.source = source
         self.watcher = EdgeWatcher(source.read_j, clock)
+        self.following = Following()
+        self.call_s: float | None = None
+        self._read_both = source.read_both
+        self.note: str | None = None
         self._clock = clock
         self._seen_w: list[float] = []
+        self._stopped_s: float | None = None
+        self._strikes = 0
+        self._chances = LEARN_TRIES
+        self._settles_w = 0.0
         self.period: UpdatePeriod
         self.idle: IdlePower
 
     def learn(self, seconds: float = 0.0) -> None:
         """Measure the period (once) and idle power. Raises Fault."""
         first = self.watcher.period is None
-        self._seen_w.clear()
-        edges = self.watcher.watch(EDGES_LEARNT if first else 4, max(seconds, LEARN_S), self._see_power)
-        self.idle = idle_power(edges, self._seen_w)
+        if first:
+            self.call_s = self._time_of_a_call()
+        tries: list[tuple[IdlePower, list[Edge]]] = []
+        for _ in range(LEARN_TRIES):
+            self._seen_w.clear()
+            # the first gap is dropped: whatever ran before may still fade in it
+            edges = self.watcher.watch(1 + (EDGES_LEARNT if first else 4), max(seconds, LEARN_S), self._see_power)[1:]
+            tries.append((idle_power(edges, self._seen_w), edges))
+            if is_at_rest(tries[-1][0]) or late_share(edges) == 0:
+                break
+        self.idle, edges = min(tries, key=lambda one: idle_uncertainty_w(one[0]))
+        late = late_share(edges)
+        held_up = late > MOST_LATE or (late > 0 and not is_at_rest(self.idle))
+        said = f"{late:.0%} of the refreshes at rest were polled late"
+        self.note = warning("W217", said) if held_up else None
         if first:
             self.period = self.watcher.period = update_period(edges)
             # Ten missed refreshes are more than jitter; 0.5 s avoids false alarms with fast counters on a busy host.
             self.watcher.stuck_after_s = min(max(10 * self.period.longest_s, 0.5), STUCK_AFTER_S)
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether a window has been measured."""
+        return self._stopped_s is not None
+
+    def owed_s(self) -> float:
+        """Seconds from now until the counter has counted all of the work before now."""
+        wait_s = self.following.wait_s()
+        if self.following.response.averages and self._stopped_s is not None:
+            wait_s = max(wait_s, self._stopped_s + BOX_S + wait_s - self._clock.now())
+        return wait_s if is_at_rest(self.idle) else 0.0
+
+    def has_changed(self, rest_w: float) -> bool:
+        """Return whether the power before a window is not the idle power that was learnt."""
+        doubt_w = max(idle_uncertainty_w(self.idle), REST_STEP_W)
+        return is_at_rest(self.idle) and abs(rest_w - self.idle.power_w) > doubt_w
+
+    def must_learn(self, rest_w: float) -> bool:
+        """Return whether idle power must be measured again, with the power right before a window.
+
+        Right after work, a board rests at a higher power for a while. If that is so before two windows in a row, the
+        board is given time to settle before it is measured again.
+        """
+        if not self.has_changed(rest_w):
+            self._strikes = 0
+            return False
+        settling = self._stopped_s is not None and self._clock.now() - self._stopped_s < SETTLE_S
+        if rest_w < self.idle.power_w or not settling:
+            return True
+        if rest_w - self.idle.power_w <= self._settles_w:
+            return False
+        self._strikes += 1
+        return self._strikes >= STRIKES
+
+    def learn_again(self, rest_w: float) -> None:
+        """Measure idle power when the board has settled. Raises Fault."""
+        if self._stopped_s is not None and rest_w > self.idle.power_w:
+            self._clock.sleep(self._stopped_s + SETTLE_S - self._clock.now())
+        before = self.idle, self.note
+        self.learn()
+        if not is_at_rest(self.idle):  # the process was held up, or the board works: what was learnt before is better
+            self.idle, self.note = before
+        self._strikes = 0
+        self._settles_w = max(self._settles_w, 1.25 * (rest_w - self.idle.power_w))
+
+    def learn_better(self) -> None:
+        """Measure idle power again if the process was held up when it was measured. Raises Fault."""
+        if self.note is not None and self._chances:
+            self._chances -= 1
+            self.learn()
+
+    def needs_more(self, edges: Sequence[Edge], stopped_s: float) -> bool:
+        """Return whether further edges are needed: one with all energy of the work, and one gap at rest after it."""
+        if len(edges) < 2 or len(edges) >= MOST_EDGES:
+            return len(edges) < 2
+        settled_s = FALL_S + self.following.wait_s() if is_at_rest(self.idle) else 0.0
+        rests = [gap for gap in pairwise(edges) if gap[0].at_s >= stopped_s + settled_s]
+        return not any(is_narrow(*gap) for gap in rests) and len(rests) <= LATE_RESTS
+
+    def stopped(self, log: CounterLog, at_s: float) -> None:
+        """Learn from a window that ended at `at_s`."""
+        self._stopped_s = at_s
+        if log.lost is None:
+            self.following.add(log)
+
     def poll(self) -> CounterPoll:
         """Read counter and power, None if they fail."""
         sent_s = self._clock.now()
-        energy_j = _answer(self.source.read_j)
+        both = None if self._read_both is None else _answer(self._read_both)
+        energy_j = _answer(self.source.read_j) if both is None else both[0]
         seen_s = (sent_s + self._clock.now()) / 2
-        return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=self.power_w())
+        power_w = self.power_w() if both is None else both[1] or None
+        return CounterPoll(t_s=seen_s, energy_j=energy_j, power_w=power_w)
 
     def power_w(self) -> float | None:
         """Return the power reading; if polled too fast, some drivers answer 0 W, which is impossible."""
         return None if self.source.read_w is None else _answer(self.source.read_w) or None
 
     def _see_power(self) -> None:
-        power_w = self.power_w()
-        if power_w is not None:
-            self._seen_w.append(power_w)
+        """Read power right after an edge, and use the call for both only if it shows that edge as well."""
+        poll = self.poll()
+        if poll.power_w is not None:
+            self._seen_w.append(poll.power_w)
+        last = self.watcher.last
+        if last is not None and poll.energy_j is not None and poll.energy_j < last.energy_j:
+            self._read_both = None
+
+    def _time_of_a_call(self) -> float:
+        times = []
+        for _ in range(CALLS_TIMED):
+            sent_s = self._clock.now()
+            _answer(self.source.read_j)
+            times.append(self._clock.now() - sent_s)
+        return median(times)
 
 
 @dataclass(slots=True)
@@ -107,6 +226,7 @@ class _Open:
     polls: list[list[CounterPoll]]
     cancel: Cancel = field(default=not_begun)
     before: list[Edge | Fault] = field(default_factory=list)
+    rests_w: list[float | None] = field(default_factory=list)
     looking: bool = False
 
 
@@ -183,7 +303,9 @@ class CounterMeter(BaseMeter[_Open]):
             for board in self.boards
         )
         part = "" if self.seen_share >= 1 else f", part-time ({self.seen_share:.0%} of time seen)"
-        return f"{self._source}, edge-bracketed, {periods}{part}; sensor gain (about 5 %) not in the bound"
+        lag = self.boards[0].following.measured
+        part += f", lag {lag[0]:.3f} s, box {lag[1]:.3f} s" if lag and any(lag) else ""
+        return f"{self._source}, edge-bracketed, {periods}{part}; {NOT_IN_BOUND}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return mean power in W over the edges of about `seconds`, at least four; None if a counter fails."""
@@ -227,15 +349,48 @@ class CounterMeter(BaseMeter[_Open]):
         except Fault as fault:
             raise MeterError(f"{self.name}: the phase test failed: {fault.warning}") from fault
         self.seen_share = found.seen_share if found.part_time and found.seen_share is not None else 1.0
-        kept = [note for note in self.notes if not has_code(note, "W214", "W216")]
-        self.notes = (*kept, found.warning) if found.warning else tuple(kept)
+        self.notes = _with_note(self.notes, ("W214", "W216"), found.warning)
+        return found
+
+    def try_lag(self, burst: Callable[[float], None], *, steps: int = 12) -> LagTest:
+        """Measure how late the counter shows energy, by steps of work; see `lag.lag_test`. Takes about 7 s.
+
+        Until then, windows are closed so late that any lag up to 0.1 s is covered, and their bounds are wider. After
+        it, readings of a counter that lags or averages have W218.
+
+        Args:
+            burst: Keeps the board busy for about the given seconds and returns when the work is done.
+            steps: Number of times that work is switched on or off.
+
+        Raises:
+            MeterError: Several boards are measured, or the counter failed meanwhile.
+        """
+        if len(self.boards) > 1:
+            raise MeterError(f"{self.name}: the lag test is for one board; open the boards one by one")
+        board = self.boards[0]
+        try:
+            found = lag_test(
+                board.watcher, board.period, board.idle, burst, self.clock, steps=steps, chance=self._chance
+            )
+        except Fault as fault:
+            raise MeterError(f"{self.name}: the lag test failed: {fault.warning}") from fault
+        unknown = found.lag_s is None or found.box_s is None
+        board.following.set(None if unknown else (found.lag_s or 0.0, found.box_s or 0.0))
+        self.notes = _with_note(self.notes, ("W218",), found.warning)
         return found
 
     def expected_uncertainty_j(self) -> float | None:
         """Return a bound in J for any work between rests; None for a counter that sees only part of the time."""
         if self.seen_share < 1:
             return None
-        return sum(expected_uncertainty_j(board.period, board.idle) for board in self.boards)
+        return sum(self._expected_j(board, board.following.above_w) for board in self.boards)
+
+    def _expected_j(self, board: WatchedCounter, above_w: float | None) -> float:
+        """Return the bound in J of a window between rests, with work that draws `above_w` more than rest."""
+        if above_w is None:
+            above_w = 0.0 if board.source.limit_w is None else board.source.limit_w - board.idle.power_w
+        fall_j = max(above_w, 0.0) * board.following.response.most_fall_s
+        return expected_uncertainty_j(board.period, board.idle, fall_j=fall_j)
 
     def _sum_idle(self) -> None:
         self.idle_power_w = sum(board.idle.power_w for board in self.boards)
@@ -255,7 +410,7 @@ class CounterMeter(BaseMeter[_Open]):
         state = _Open(polls=[[] for _ in self.boards])  # created before the thread, which uses it
         state.cancel = self.clock.every(interval_s, look)
         try:
-            state.before = next_edges([board.watcher for board in self.boards], self.clock)
+            self._wait_for_rest(state)
             if len(state.before) == 1 and isinstance(state.before[0], Fault):
                 raise state.before[0]
             if self.seen_share < 1:
@@ -266,19 +421,52 @@ class CounterMeter(BaseMeter[_Open]):
         state.looking = True
         return state
 
+    def _wait_for_rest(self, state: _Open) -> None:
+        """Wait for the edge before the window, and measure idle power again if the board rests at another power."""
+        for board in self.boards:
+            board.learn_better()
+        self.clock.sleep(max(board.owed_s() for board in self.boards))
+        watchers = [board.watcher for board in self.boards]
+        last: list[Edge | Fault | None] = [watcher.last for watcher in watchers]
+        state.before = next_edges(watchers, self.clock)
+        state.rests_w = [_rest_w(*pair) for pair in zip(last, state.before, strict=True)]
+        may_owe = any(board.following.response.averages and board.has_worked for board in self.boards)
+        if not may_owe and not self._suspects(state):  # what was drawn since the last window is idle power
+            return
+        earlier, state.before = state.before, next_edges(watchers, self.clock)
+        state.rests_w = [_rest_w(*pair) for pair in zip(earlier, state.before, strict=True)]
+        again = [
+            (board, rest_w)
+            for board, rest_w in zip(self.boards, state.rests_w, strict=True)
+            if rest_w is not None and board.must_learn(rest_w)
+        ]
+        if not again:
+            return
+        for board, rest_w in again:
+            board.learn_again(rest_w)
+        self._sum_idle()
+        earlier = [board.watcher.last or edge for board, edge in zip(self.boards, state.before, strict=True)]
+        state.before = next_edges(watchers, self.clock)
+        state.rests_w = [_rest_w(*pair) for pair in zip(earlier, state.before, strict=True)]
+
+    def _suspects(self, state: _Open) -> bool:
+        pairs = zip(self.boards, state.rests_w, strict=True)
+        return any(rest_w is not None and board.has_changed(rest_w) for board, rest_w in pairs)
+
     def _end(self, state: _Open, started_s: float, stopped_s: float) -> EnergyReading:
         stops = [_answer(board.source.read_j) for board in self.boards]
         state.looking = False
         state.cancel(wait=False)
         going = [board for board, stop_j in zip(self.boards, stops, strict=True) if stop_j is not None]
-        after = self._edges_of(going)
-        rest = self._edges_of([board for board in going if isinstance(after[board], Edge)])
+        after = self._edges_after(going, stopped_s)
         devices, results = [], []
         for i, board in enumerate(self.boards):
-            log = self._log(board, state.before[i], state.polls[i], stops[i], after.get(board), rest.get(board))
+            log = self._log(board, state, i, stops[i], after.get(board))
             log = None if log is None else _from(log, started_s, stopped_s)
             result = _dead(state.before[i]) if log is None else bracket(log)
             results.append(result)
+            if log is not None:
+                board.stopped(log, stopped_s)
             devices.append(
                 DeviceEnergy(
                     device=board.source.device,
@@ -289,7 +477,11 @@ class CounterMeter(BaseMeter[_Open]):
                     power_ratio=None if log is None else power_ratio(log),
                 )
             )
-        warnings = [said for board, result in zip(devices, results, strict=True) for said in self._said(board, result)]
+        warnings = [
+            said
+            for board, device, result in zip(self.boards, devices, results, strict=True)
+            for said in self._said(board, device, result)
+        ]
         total = results[0] if len(results) == 1 else _sum(results)
         return replace(
             self._reading(total.energy_j, total.uncertainty_j, started_s, stopped_s, warnings),
@@ -299,43 +491,63 @@ class CounterMeter(BaseMeter[_Open]):
             trace=_trace(state.polls, started_s, stopped_s),
         )
 
-    def _edges_of(self, boards: Sequence[WatchedCounter]) -> dict[WatchedCounter, Edge | Fault]:
-        if not boards:
-            return {}
-        return dict(zip(boards, next_edges([board.watcher for board in boards], self.clock), strict=True))
+    def _edges_after(
+        self, boards: Sequence[WatchedCounter], stopped_s: float
+    ) -> dict[WatchedCounter, list[Edge | Fault]]:
+        """Return the edges of each board after the window, with a reason at the end if a counter failed."""
+        found: dict[WatchedCounter, list[Edge | Fault]] = {board: [] for board in boards}
+        waiting = list(boards)
+        while waiting:
+            edges = next_edges([board.watcher for board in waiting], self.clock)
+            for board, edge in zip(waiting, edges, strict=True):
+                found[board].append(edge)
+            waiting = [
+                board
+                for board, edge in zip(waiting, edges, strict=True)
+                if isinstance(edge, Edge)
+                and board.needs_more([e for e in found[board] if isinstance(e, Edge)], stopped_s)
+            ]
+        return found
 
     def _log(
         self,
         board: WatchedCounter,
-        before: Edge | Fault,
-        polls: Sequence[CounterPoll],
+        state: _Open,
+        number: int,
         stop_j: float | None,
-        after: Edge | Fault | None,
-        rest: Edge | Fault | None,
+        after: Sequence[Edge | Fault] | None,
     ) -> CounterLog | None:
         """Return the log of a board on the meter's clock; None if it failed before the window."""
+        before = state.before[number]
         if isinstance(before, Fault):
             return None
-        lost = after.warning if isinstance(after, Fault) else None
+        lost = None
         if after is None:
             lost = warning("W220", f"the energy counter of {board.source.device or self.name} stopped answering")
+        elif isinstance(after[0], Fault):
+            lost = after[0].warning
+        edges = [edge for edge in after or () if isinstance(edge, Edge)]
         return CounterLog(
             before=before,
             started_s=0.0,
             stopped_s=0.0,
             stop_j=stop_j,
-            after=after if isinstance(after, Edge) else None,
-            rest=rest if isinstance(rest, Edge) else None,
-            polls=tuple(polls),
+            after=edges[0] if edges else None,
+            rest=edges[1] if len(edges) > 1 else None,
+            later=tuple(edges[2:]),
+            polls=tuple(state.polls[number]),
             period=board.period,
             idle=board.idle,
+            rest_before_w=state.rests_w[number] if is_at_rest(board.idle) else None,
+            rest_after=board.following.rest_after,
+            response=board.following.response,
             limit_w=board.source.limit_w,
             seen_share=self.seen_share,
             lost=lost,
         )
 
-    def _said(self, device: DeviceEnergy, result: Bracketed) -> list[str]:
-        said = list(result.warnings)
+    def _said(self, board: WatchedCounter, device: DeviceEnergy, result: Bracketed) -> list[str]:
+        said = [*result.warnings, *([board.note] if board.note else [])]
         ratio, log = device.power_ratio, device.counter
         long = log is not None and log.stopped_s - log.started_s >= RATIO_FROM_S
         if ratio is not None and long and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
@@ -349,7 +561,8 @@ class CounterMeter(BaseMeter[_Open]):
             if isinstance(before, Fault) or now_j is None:
                 return None
             energy_j += now_j - before.energy_j
-            bound_j += expected_uncertainty_j(board.period, board.idle)
+            above_w = (now_j - before.energy_j) / elapsed_s - board.idle.power_w if elapsed_s > 0 else None
+            bound_j += self._expected_j(board, above_w)
         return Forecast(energy_j=energy_j, uncertainty_j=bound_j)
 
     def _in_step(self, repeat_s: float, duration_s: float) -> str | None:
@@ -365,11 +578,24 @@ class CounterMeter(BaseMeter[_Open]):
             self._on_close()
 
 
-def _answer(read: Callable[[], float]) -> float | None:
+def _answer(read: Callable[[], T]) -> T | None:
     try:
         return read()
     except Fault:
         return None
+
+
+def _with_note(notes: Sequence[str], codes: tuple[str, ...], note: str | None) -> tuple[str, ...]:
+    """Return the notes with those of the given codes replaced by a new one, if there is one."""
+    kept = [old for old in notes if not has_code(old, *codes)]
+    return (*kept, note) if note else tuple(kept)
+
+
+def _rest_w(earlier: Edge | Fault | None, edge: Edge | Fault) -> float | None:
+    """Return mean power between two edges; None if one is missing or the counter was reset between them."""
+    if not isinstance(earlier, Edge) or not isinstance(edge, Edge) or edge.energy_j <= earlier.energy_j:
+        return None
+    return gap_power_w(earlier, edge)
 
 
 def _dead(before: Edge | Fault) -> Bracketed:
@@ -389,6 +615,7 @@ def _from(log: CounterLog, started_s: float, stopped_s: float) -> CounterLog:
         before=moved(log.before),
         after=None if log.after is None else moved(log.after),
         rest=None if log.rest is None else moved(log.rest),
+        later=tuple(moved(edge) for edge in log.later),
         polls=tuple(replace(poll, t_s=poll.t_s - started_s) for poll in log.polls),
         stopped_s=stopped_s - started_s,
     )

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from perjoule.errors import MeterError
 from perjoule.meters import list_meters, open_meter
 from perjoule.meters.base import BaseMeter, BoardFacts
+from perjoule.meters.context import create_context
 from perjoule.text import provenance_words
 
 TRIAL_LENGTHS_S = (0.2, 1.0)
 IDLE_S = 1.0
+CONTEXT_SHARE = 0.02  # of the power at rest: a smaller difference is noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class MeterCheck:
         provenance: How the joules are obtained.
         method: Description of the source.
         idle_power_w: Power of the device at rest.
+        context_idle_power_w: The same with a CUDA context, which all work on a GPU has; None without CUDA.
         rest_to_rest_j: Bound for any work between rests; None if it is not known beforehand.
         windows: Test windows at rest.
         boards: Facts about the boards.
@@ -49,6 +52,7 @@ class MeterCheck:
     provenance: str | None = None
     method: str | None = None
     idle_power_w: float | None = None
+    context_idle_power_w: float | None = None
     rest_to_rest_j: float | None = None
     windows: tuple[TrialWindow, ...] = ()
     boards: tuple[BoardFacts, ...] = ()
@@ -88,6 +92,9 @@ def check(name: str) -> MeterCheck:
     try:
         with open_meter(name) as meter:
             idle_power_w = meter.learn_idle(IDLE_S)
+            with_context_w = None
+            if meter.name.startswith("nvml") and create_context(load=True):
+                with_context_w = meter.learn_idle(IDLE_S)
             readings = []
             for length_s in TRIAL_LENGTHS_S:
                 with meter.window(label="doctor") as window:
@@ -101,6 +108,7 @@ def check(name: str) -> MeterCheck:
                 provenance=readings[0].provenance,
                 method=readings[0].method,
                 idle_power_w=idle_power_w,
+                context_idle_power_w=with_context_w,
                 rest_to_rest_j=meter.expected_uncertainty_j() if isinstance(meter, BaseMeter) else None,
                 windows=tuple(
                     TrialWindow(
@@ -144,7 +152,9 @@ def _head(one: MeterCheck) -> str:
 def _findings(one: MeterCheck) -> list[str]:
     lines = [one.method or ""]
     if one.idle_power_w is not None:
-        lines.append(f"at rest {one.idle_power_w:.4g} W")
+        bare_w, context_w = one.idle_power_w, one.context_idle_power_w
+        differ = context_w is not None and abs(context_w - bare_w) > CONTEXT_SHARE * bare_w
+        lines.append(f"at rest {bare_w:.4g} W" + (f", {context_w:.4g} W with a CUDA context" if differ else ""))
     for window in one.windows:
         if window.energy_j is None or window.uncertainty_j is None:
             lines.append(f"{window.length_s:.2f} s at rest: no bounded number")
@@ -161,6 +171,8 @@ def _findings(one: MeterCheck) -> list[str]:
     for board in one.boards:
         found = board.conditions
         facts = [board.model, f"driver {board.driver}", f"power reading: {board.power or 'none'}"]
+        if board.reading_s is not None:
+            facts.append(f"a reading takes {1000 * board.reading_s:.2g} ms")
         if board.limit_w is not None:
             facts.append(f"limit {board.limit_w:g} W")
         if found.peak_memory_bytes is not None:

@@ -10,14 +10,14 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perjoule.errors import MeterError, first_line
 from perjoule.files import replacing
-from perjoule.meters.base import BaseMeter
 from perjoule.meters.identity import cpu_name
+
+if TYPE_CHECKING:
+    from perjoule.meters.base import BaseMeter
 
 Record = TypeVar("Record")
 
@@ -44,6 +44,8 @@ def subject(meter: BaseMeter[Any]) -> str:
 
 def remember(board: str, subject: str, record: object) -> Path:
     """Store a frozen record about a board and return the file. Raises MeterError if it cannot be written."""
+    from pydantic import TypeAdapter  # imported here, because opening a meter should not load it
+
     file = file_of(board, subject)
     try:
         with replacing(file) as stream:
@@ -61,10 +63,14 @@ def recall(board: str, subject: str, kind: type[Record]) -> Record | None:
     """
     file = file_of(board, subject)
     try:
-        return TypeAdapter(kind).validate_json(file.read_bytes())
+        stored = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise MeterError(f"{file} cannot be read: {error.strerror}") from error
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(stored)
     except ValidationError as error:
         raise MeterError(f"{file} is damaged ({first_line(error)}); delete it and measure the board again") from error

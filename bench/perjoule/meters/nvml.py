@@ -22,7 +22,10 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
+from perjoule.meters.context import create_context
 from perjoule.meters.counter import CounterMeter, CounterSource
+from perjoule.meters.known import recall
+from perjoule.meters.lag import Lag
 from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, list_boards, retried
 from perjoule.meters.nvml_probe import ProbedBoard, probe
 from perjoule.meters.power import PowerMeter
@@ -53,6 +56,8 @@ def open_nvml(
     """
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
+    if nvml is None:
+        create_context()  # before idle power is measured
     nvml = start_nvml(nvml, clock)
     try:
         boards = _list(nvml, clock)
@@ -78,9 +83,9 @@ def describe_nvml(nvml: Any = None) -> list[Board]:
 
 
 def describe_gpus(nvml: Any = None) -> list[dict[str, Any]]:
-    """Return name, digest, driver, memory and power limit of each NVIDIA GPU of the host; empty without a driver.
+    """Return name, digest, driver, memory, power limit and modes of each NVIDIA GPU of the host.
 
-    Values that a board does not report are None.
+    Empty without a driver. Values that a board does not report are None.
     """
     clock = SystemClock()
     try:
@@ -100,13 +105,20 @@ def _described(nvml: Any, board: Board, clock: Clock) -> dict[str, Any]:
     try:
         device = NvmlDevice(nvml, board, clock)
     except Fault:
-        return found | {"driver": None, "memory_bytes": None, "power_limit_w": None}
+        return found | dict.fromkeys(_DESCRIPTIONS)
     driver = device.driver()
-    return found | {
-        "driver": None if driver == "unknown" else driver,
-        "memory_bytes": device.memory_total_bytes(),
-        "power_limit_w": device.limit_w(),
-    }
+    values = (
+        None if driver == "unknown" else driver,
+        device.memory_total_bytes(),
+        device.limit_w(),
+        device.ecc(),
+        device.persistence_mode(),
+        device.max_sm_clock_mhz(),
+    )
+    return found | dict(zip(_DESCRIPTIONS, values, strict=True))
+
+
+_DESCRIPTIONS = ("driver", "memory_bytes", "power_limit_w", "ecc", "persistence_mode", "max_sm_clock_mhz")
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None, nvml: Any = None) -> tuple[str, ...]:
@@ -184,6 +196,7 @@ def _counter_meter(
                 device=board.label,
                 read_j=board.read_j,
                 read_w=board.power.read if board.power is not None and not board.power.averaging_s else None,
+                read_both=board.read_both,
                 limit_w=board.limit_w,
                 recorder=ConditionsRecorder(board.label, board.device, clock),
             )
@@ -195,8 +208,13 @@ def _counter_meter(
         notes=[said for board in boards for said in board.notes],
         on_close=on_close,
     )
+    for watched in meter.boards:
+        lag = recall(watched.source.device, "lag", Lag)
+        if lag is not None:
+            watched.following.set((lag.lag_s, lag.box_s))
     meter.facts = tuple(
-        board.facts(clock, watched.period, watched.idle) for board, watched in zip(boards, meter.boards, strict=True)
+        board.facts(clock, watched.period, watched.idle, watched.call_s)
+        for board, watched in zip(boards, meter.boards, strict=True)
     )
     return meter
 

@@ -192,6 +192,11 @@ class NvmlDevice:
         """Call nvmlDeviceGetFieldValues for a power field in W; checks the field's own return code as well."""
         return float(self._field(field, scope).uiVal) / 1000  # power fields are unsigned int, in mW
 
+    def energy_and_power(self, scope: int) -> tuple[float, float]:
+        """Counter in J and instant power in W, by one call of nvmlDeviceGetFieldValues."""
+        energy, power = self._fields((FIELD_TOTAL_ENERGY, 0), (FIELD_POWER_INSTANT, scope))
+        return float(energy.ullVal) / 1000, float(power.uiVal) / 1000
+
     def power_samples(self, since_us: int) -> list[tuple[int, float]]:
         """nvmlDeviceGetSamples(NVML_TOTAL_POWER_SAMPLES): (wall-clock us, W) newer than `since_us`, oldest first."""
         try:
@@ -215,6 +220,18 @@ class NvmlDevice:
     def sm_clock_mhz(self) -> int | None:
         """SM clock by nvmlDeviceGetClockInfo."""
         return self._optional("nvmlDeviceGetClockInfo", 1, take=int)  # NVML_CLOCK_SM
+
+    def max_sm_clock_mhz(self) -> int | None:
+        """Highest SM clock by nvmlDeviceGetMaxClockInfo."""
+        return self._optional("nvmlDeviceGetMaxClockInfo", 1, take=int)  # NVML_CLOCK_SM
+
+    def ecc(self) -> bool | None:
+        """nvmlDeviceGetEccMode: whether error correction of the memory is on, which takes bandwidth on some boards."""
+        return self._optional("nvmlDeviceGetEccMode", take=lambda found: bool(found[0]))
+
+    def persistence_mode(self) -> bool | None:
+        """nvmlDeviceGetPersistenceMode: whether the driver stays loaded without a program that uses the board."""
+        return self._optional("nvmlDeviceGetPersistenceMode", take=bool)
 
     def throttle_reasons(self) -> int | None:
         """nvmlDeviceGetCurrentClocksEventReasons, or its older name in old bindings."""
@@ -252,14 +269,18 @@ class NvmlDevice:
         return answer.value or "unknown"
 
     def _field(self, field: int, scope: int) -> Any:
-        def read() -> Any:
-            value = self._nvml.nvmlDeviceGetFieldValues(self._handle, [(field, scope)])[0]
-            if value.nvmlReturn != 0:
-                raise self._nvml.NVMLError(value.nvmlReturn)
-            return value.value
+        return self._fields((field, scope))[0]
 
-        words = f"nvmlDeviceGetFieldValues({field}, scope {SCOPES.get(scope, scope)}) on {self.board.label}"
-        return self._retried(words, read)
+    def _fields(self, *fields: tuple[int, int]) -> list[Any]:
+        def read() -> list[Any]:
+            values = self._nvml.nvmlDeviceGetFieldValues(self._handle, list(fields))
+            for value in values:
+                if value.nvmlReturn != 0:
+                    raise self._nvml.NVMLError(value.nvmlReturn)
+            return [value.value for value in values]
+
+        names = " and ".join(f"{field}, scope {SCOPES.get(scope, scope)}" for field, scope in fields)
+        return self._retried(f"nvmlDeviceGetFieldValues({names}) on {self.board.label}", read)
 
     def _optional(self, name: str, *args: Any, take: Callable[[Any], T]) -> T | None:
         """Ask for a description; if that fails, store the reason in `absent`."""

@@ -31,6 +31,7 @@ class ProbedBoard:
         device: The board.
         driver: Version of the driver.
         read_j: Reads the energy counter in J; None without a counter.
+        read_both: Reads counter in J and instant power in W by a single call, if the board supports that.
         counter_words: Description of the counter's call.
         no_counter: Reason why there is no counter, else empty.
         power: The best power reading, None without one.
@@ -43,6 +44,7 @@ class ProbedBoard:
     device: NvmlDevice
     driver: str
     read_j: Callable[[], float] | None
+    read_both: Callable[[], tuple[float, float]] | None
     counter_words: str
     no_counter: str
     power: PowerSource | None
@@ -66,7 +68,9 @@ class ProbedBoard:
         """True if power is reported for CPU and GPU together (Grace Hopper)."""
         return self.power is not None and self.power.scope == "MODULE"
 
-    def facts(self, clock: Clock, period: UpdatePeriod | None, idle: IdlePower | None) -> BoardFacts:
+    def facts(
+        self, clock: Clock, period: UpdatePeriod | None, idle: IdlePower | None, reading_s: float | None = None
+    ) -> BoardFacts:
         """Return the facts about the board, with its current conditions."""
         recorder = ConditionsRecorder(self.label, self.device, clock)
         recorder.begin()
@@ -79,6 +83,7 @@ class ProbedBoard:
             counter=self.counter_words if period is not None else None,
             period=period,
             idle=idle,
+            reading_s=reading_s,
             limit_w=self.limit_w,
             power=self.power.words if self.power is not None else None,
             mig=self.mig,
@@ -99,6 +104,7 @@ def probe(device: NvmlDevice) -> ProbedBoard:
         device=device,
         driver=device.driver(),
         read_j=read_j,
+        read_both=_both(device, power),
         counter_words=words,
         no_counter=no_counter,
         power=power,
@@ -126,6 +132,22 @@ def _energy_counter(device: NvmlDevice) -> tuple[Callable[[], float] | None, str
         except Fault as fault:
             problems.append(str(fault))
     return None, "", "; ".join(problems)
+
+
+def _both(device: NvmlDevice, power: PowerSource | None) -> Callable[[], tuple[float, float]] | None:
+    """Return a call that reads counter and instant power together, which costs half of two calls; None without it."""
+    scope = next((number for number, name in SCOPES.items() if power is not None and name == power.scope), 0)
+
+    def read() -> tuple[float, float]:
+        return device.energy_and_power(scope)
+
+    if power is None or power.averaging_s:
+        return None
+    try:
+        read()
+    except Fault:
+        return None
+    return read
 
 
 def _power_source(device: NvmlDevice) -> tuple[PowerSource | None, list[str]]:

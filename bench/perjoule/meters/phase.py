@@ -23,7 +23,7 @@ from math import sqrt
 from statistics import fmean
 
 from perjoule.meters.clock import Clock
-from perjoule.meters.edges import gap_power_w
+from perjoule.meters.rest import gap_power_w
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import warning

@@ -15,6 +15,7 @@ from perjoule.meters.base import BaseMeter, Fault, Forecast
 from perjoule.meters.clock import Clock
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.samples import Sample, SensorTiming, integrate, refresh_period
+from perjoule.meters.sensor import NOT_IN_BOUND
 from perjoule.types import Boundary, EnergyReading, IdlePower, PowerTrace
 from perjoule.warnings import warning
 
@@ -251,10 +252,7 @@ class PowerMeter(BaseMeter[Sampler]):
     def method(self) -> str:
         """Source, period and polling."""
         how = "logged by the driver" if self._power.drain is not None else f"polled every {self.timing.poll_s:.3f} s"
-        return (
-            f"{self._source}, {how}, period {self.timing.period_s:.3f} s, started at a random phase; "
-            "sensor gain (about 5 %) not in the bound"
-        )
+        return f"{self._source}, {how}, period {self.timing.period_s:.3f} s, started at a random phase; {NOT_IN_BOUND}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return mean power in W over `seconds`, at least one averaging time; None if the source does not answer."""

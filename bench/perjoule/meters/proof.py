@@ -2,13 +2,14 @@ r"""Checks whether a meter is consistent with itself, on a board whose true ener
 
 Without a reference meter, truth comes from work that is repeated: n equal pieces cost n times one piece.
 
-     linearity    windows over 1, 2, 4, … 64 pieces lie on a line through 0
+     linearity    windows over n, 2 n, 4 n, … 64 n pieces lie on a line through 0
      additivity   ├── a ──┤rest├── b ──┤     two inner windows and the rest between them make up the outer window
                   ├────── outer ───────┤
      short        a short window agrees with its share of a long one
      sources      the counter and the power reading agree, at rest and at work
      period       the counter refreshes at work as often as it did when its period was measured
      phase        the counter sees all of the time, see `phase`
+     lag          the counter lags and averages as the meter assumes, see `lag`
      rest         power at rest neither drifts nor jumps, and nobody else uses the board
 
 What no such check can find is a gain or an offset that all readings share; `perjoule calibrate` compares with an
@@ -35,20 +36,21 @@ from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.counter import CounterMeter, WatchedCounter
-from perjoule.meters.edges import gap_power_w
+from perjoule.meters.lag import LagTest
+from perjoule.meters.rest import gap_power_w
 from perjoule.meters.watcher import POLL_S, EdgeWatcher
 from perjoule.types import Edge, EnergyReading
 
 CheckVerdict = Literal["pass", "fail", "unsure", "not tried"]
 
-PIECES = (1, 2, 4, 8, 16, 32, 64)
-SERIES = 4  # repeats of each number of pieces
-SPLITS = 200  # most pairs of inner windows
-SPLIT_PIECES = (2, 10)
+LENGTHS_S = tuple(0.025 * 2**i for i in range(7))  # of the windows on the line, about
+SERIES = 3  # repeats of each length
+SPLITS = (12, 200)  # fewest and most pairs of inner windows
+SPLIT_S = (0.05, 0.25)  # length of the inner windows
 SHORT_S = 0.3  # longest window that counts as short
 LONG_S = 3.0
 WARM_S = 2.0  # of work before the checks, because a cold board draws less
-REST_S, REST_WINDOW_S = 30.0, 0.5
+REST_S, REST_WINDOW_S = 20.0, 0.5
 BARE_WINDOWS, BARE_S = 10, (0.05, 0.5)  # windows of a bare counter, for comparison only
 PERIODS_AT_WORK = 12
 RISE_S = 0.010  # longest time in which published boards reach the power of their work, or leave it
@@ -56,6 +58,7 @@ WORK_SHARE = 0.01  # by which equal pieces of work may differ in their energy
 INSIDE_SHARE = 0.95  # of residuals that must lie inside their limit; the bounds promise more
 GAIN_SHARE = 0.04  # by which the ratio of two sensors may change between rest and work
 RATIO_RANGE = (0.85, 1.15)  # of two sensors; gains differ by some 10 % (arXiv 2312.02741)
+LAG_S, LAG_SHARE = 0.008, 0.1  # by which a known lag may be off, and as a share of a known box
 PERIOD_SHARE = 0.1  # by which the update period may change at work
 REST_STEP_W, REST_STEP_SHARE = 5.0, 0.1  # by which power at rest may change between two windows
 INVALID_SHARE = 0.1  # of windows without energy
@@ -71,7 +74,7 @@ class Load(Protocol):
 
     @property
     def piece_s(self) -> float:
-        """About how long a piece takes; 5 to 50 ms."""
+        """About how long a piece takes; at most 5 ms, a quarter of the shortest published period, if possible."""
         ...
 
     def run(self, pieces: int) -> None:
@@ -129,6 +132,8 @@ class Proof:
         load: The work.
         created_utc: When it was done.
         duration_s: How long it took.
+        lag_s: Measured lag of the counter; None if it was not measured.
+        box_s: Time over which the counter averages power; None likewise.
         rest_w: Power at rest.
         work_w: Power of the work, from a long window.
         checks: The checks, in the order in which they were made.
@@ -146,6 +151,8 @@ class Proof:
     load: str
     created_utc: str
     duration_s: float
+    lag_s: float | None
+    box_s: float | None
     rest_w: float
     work_w: float
     checks: tuple[Check, ...]
@@ -163,7 +170,7 @@ def prove(
     *,
     say: Callable[[str], None] = lambda text: None,
     chance: random.Random | None = None,
-    seconds: float = 170.0,
+    seconds: float = 160.0,
 ) -> Proof:
     """Check a meter with work of known proportions. The device should do nothing else; takes 2 to 3 minutes.
 
@@ -203,6 +210,7 @@ class _Bench:
         self._tried = self._invalid = 0
         self._invalid_words = ""
         self._rest_w = self._work_w = 0.0
+        self._measured_lag = LagTest(lag_s=None, box_s=None, misfit=1.0, words="not measured")
         self._windows: list[ProofWindow] = []
         self._short: list[EnergyReading] = []
 
@@ -210,14 +218,19 @@ class _Bench:
         """Make all checks."""
         begun_s, meter = self._clock.now(), self._meter
         checks = [self._check(self._rest, "rest", f"watching the board at rest for {REST_S:.0f} s")]
-        self._load.run(max(round(WARM_S / self._load.piece_s), 1))
+        self._burst(WARM_S)
         for make, name, words in (
             (self._sources, "sources", "comparing the sensors of the board"),
             (self._period, "period", "comparing the update period at rest and at work"),
-            (self._linearity, "linearity", f"measuring {SERIES} x {len(PIECES)} windows of 1 to {PIECES[-1]} pieces"),
+            (self._lag, "lag", "switching work on and off"),
+            (
+                self._linearity,
+                "linearity",
+                f"measuring {SERIES} x {len(LENGTHS_S)} windows of {LENGTHS_S[0]:g} to {LENGTHS_S[-1]:g} s",
+            ),
             (self._short_windows, "short", "comparing short windows with a long one"),
             (self._phase, "phase", "counting bursts over the update period"),
-            (self._additivity, "additivity", f"measuring up to {SPLITS} pairs of windows inside a third one"),
+            (self._additivity, "additivity", f"measuring up to {SPLITS[1]} pairs of windows inside a third one"),
         ):
             checks.append(self._check(make, name, words))
         checks.append(self._validity())
@@ -232,6 +245,8 @@ class _Bench:
             load=self._load.name,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             duration_s=self._clock.now() - begun_s,
+            lag_s=self._measured_lag.lag_s,
+            box_s=self._measured_lag.box_s,
             rest_w=self._rest_w,
             work_w=self._work_w,
             checks=tuple(checks),
@@ -271,6 +286,12 @@ class _Bench:
             if reading.energy_j is not None:
                 return reading
         raise _Failed(f"no energy: {self._invalid_words}")
+
+    def _burst(self, seconds: float) -> None:
+        self._load.run(self._pieces(seconds))
+
+    def _pieces(self, seconds: float) -> int:
+        return max(round(seconds / self._load.piece_s), 1)
 
     def _validity(self) -> Check:
         share = self._invalid / max(self._tried, 1)
@@ -312,7 +333,7 @@ class _Bench:
         return "pass", words
 
     def _sources(self) -> tuple[CheckVerdict, str]:
-        at_work = self._needed(lambda: self._load.run(max(round(LONG_S / self._load.piece_s), 1)))
+        at_work = self._needed(lambda: self._burst(LONG_S))
         self._work_w = (at_work.energy_j or 0.0) / at_work.duration_s
         self._clock.sleep(1.0)
         at_rest = self._needed(lambda: self._clock.sleep(LONG_S))
@@ -334,7 +355,7 @@ class _Bench:
         if board is None:
             return "not tried", "the meter does not read an energy counter of a board"
         seconds = max(PERIODS_AT_WORK * board.period.longest_s, 0.5)
-        edges = _edges_during(board, self._clock, lambda: self._load.run(max(round(seconds / self._load.piece_s), 1)))
+        edges = _edges_during(board, self._clock, lambda: self._burst(seconds))
         gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(edges)]
         if len(gaps) < PERIODS_AT_WORK / 2:
             return "fail", f"the counter changed {len(edges)} times in {seconds:.2f} s of work"
@@ -345,7 +366,8 @@ class _Bench:
 
     def _linearity(self) -> tuple[CheckVerdict, str]:
         for _ in range(SERIES):
-            for pieces in self._chance.sample(PIECES, len(PIECES)):
+            for seconds in self._chance.sample(LENGTHS_S, len(LENGTHS_S)):
+                pieces = self._pieces(seconds)
                 reading = self._measured(lambda n=pieces: self._load.run(n))  # type: ignore[misc]
                 self._windows.append(
                     ProofWindow(
@@ -374,27 +396,38 @@ class _Bench:
             return "pass", words
         return ("fail" if self._bounded() else "unsure"), words
 
+    def _lag(self) -> tuple[CheckVerdict, str]:
+        board = self._counter()
+        if not isinstance(self._meter, CounterMeter) or board is None:
+            return "not tried", "the meter does not read an energy counter of a board"
+        known_lag_s, known_box_s = board.following.measured or (0.0, 0.0)
+        found = self._measured_lag = self._meter.try_lag(self._burst)
+        if found.lag_s is None or found.box_s is None:
+            return "unsure", found.words
+        if isinstance(self._second, CounterMeter):
+            self._second.boards[0].following.set((found.lag_s, found.box_s))
+        late_s = abs(found.lag_s + found.box_s / 2 - known_lag_s - known_box_s / 2)
+        if late_s > LAG_S + LAG_SHARE * known_box_s:
+            return "fail", f"the counter lags or averages, which the meter did not know: {found.words}"
+        return "pass", found.words
+
     def _phase(self) -> tuple[CheckVerdict, str]:
         if not isinstance(self._meter, CounterMeter):
             return "not tried", "the meter does not read an energy counter of a board"
-
-        def burst(seconds: float) -> None:
-            self._load.run(max(round(seconds / self._load.piece_s), 1))
-
-        result = self._meter.try_phase(burst)
+        result = self._meter.try_phase(self._burst)
         if result.part_time is None:
             return "unsure", result.words
         return ("fail", f"the counter is part-time: {result.words}") if result.part_time else ("pass", result.words)
 
     def _additivity(self) -> tuple[CheckVerdict, str]:
         differences, limits = [], []
-        for _ in range(SPLITS):
-            if self._clock.now() > self._until_s:
+        for number in range(SPLITS[1]):
+            if number >= SPLITS[0] and self._clock.now() > self._until_s:
                 break
             parts: list[EnergyReading] = []
             with self._meter.window(label="outer") as window:
                 for _ in range(2):
-                    pieces = self._chance.randint(*SPLIT_PIECES)
+                    pieces = self._pieces(self._chance.uniform(*SPLIT_S))
                     parts.append(self._measured(lambda n=pieces: self._load.run(n), self._second))  # type: ignore[misc]
             outer = self._counted(window.reading)
             if outer.energy_j is None or any(part.energy_j is None for part in parts):
@@ -407,7 +440,7 @@ class _Bench:
             differences.append(outer.energy_j - inner_j - rest_w * rest_s)
             bounds_j = sum(reading.uncertainty_j or 0.0 for reading in (outer, *parts))
             limits.append(bounds_j + doubt_w * rest_s + 2 * abs(self._work_w - self._rest_w) * RISE_S)
-        if len(differences) < 10:
+        if len(differences) < SPLITS[0] / 2:
             return "unsure", f"{len(differences)} pairs of windows are too few"
         inside = [abs(apart) <= limit for apart, limit in zip(differences, limits, strict=True)]
         share = sum(inside) / len(inside)
@@ -435,7 +468,7 @@ class _Bench:
             return ()
         rows = []
         for seconds in BARE_S:
-            pieces = max(round(seconds / self._load.piece_s), 1)
+            pieces = self._pieces(seconds)
             errors, lengths = [], []
             for _ in range(BARE_WINDOWS):
                 self._clock.sleep(self._chance.uniform(1, 2) * board.period.longest_s)
@@ -480,7 +513,7 @@ def _on_a_line(
     their limits times the same factors bounds it.
     """
     valid = [window for window in windows if window.energy_j is not None]
-    if len(valid) < 2 * len(PIECES):
+    if len(valid) < 2 * len(LENGTHS_S):
         return "fail", f"only {len(valid)} of {len(windows)} windows have an energy"
     x = np.array([window.duration_s for window in valid])
     y = np.array([window.energy_j for window in valid])

@@ -18,9 +18,9 @@ from pathlib import Path
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
-from perjoule.meters.edges import update_period
 from perjoule.meters.identity import MeteredDevice, cpu_name
 from perjoule.meters.pulse import BEAT_S
+from perjoule.meters.rest import update_period
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import EnergyReading
 

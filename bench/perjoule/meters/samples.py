@@ -13,6 +13,11 @@ compute a window's energy:
         window          |<---------------------------->|             d includes time after it
         counted as      |b ~~|--- b ---|--- c ---|c ~~~|
 
+    shifted     The device goes on working before or after the window. A reading is the mean of the time around its
+                delay d before it was shown, so the readings are integrated d later:
+
+        energy = integral from started_s + d to stopped_s + d
+
     followed    A sensor that averages over A, or a window without two readings inside: the work is fully shown
                 only A + T after its end. The samples are integrated until then, and the rest is subtracted.
 
@@ -42,6 +47,7 @@ SIGMAS_PER_LOOK = 10.0
 UNSEEN_LOOKS = 1.75  # readings at the far end of the range that may have been missed; tested with rare bursts
 BLIND_SHARE = 0.3  # of T at mean power: the last part of a refresh at either end is not covered
 BLIND_AVERAGE = 0.1  # of A at rest power: an average over A hides variations of rest
+REST_SHARE = 0.15  # of the rise in the window: a warm board draws more after the work, but not as much more
 STEP_VARIANCE = 1 / 12  # of a step that may be anywhere between two looks, relative to T and its height
 
 
@@ -63,12 +69,20 @@ class SensorTiming:
         period_s: The sensor's refresh T.
         averaging_s: Averaging time; 0 for an instant sensor, whose averaging time is unknown but at most T.
         late_s: Mean delay between a refresh and its first poll.
+        doubt_s: Uncertainty of the mean delay between power and reading, beyond half a refresh; for a sensor whose
+            averaging time was learnt from its readings.
     """
 
     poll_s: float
     period_s: float
     averaging_s: float = 0.0
     late_s: float = 0.0
+    doubt_s: float = 0.0
+
+    @property
+    def delay_s(self) -> float:
+        """Mean delay between the power and the reading that shows it."""
+        return (max(self.averaging_s, self.period_s) + self.period_s) / 2
 
     @property
     def settle_s(self) -> float:
@@ -90,7 +104,7 @@ def integrate(
     started_s: float,
     stopped_s: float,
     timing: SensorTiming,
-    idle: IdlePower,
+    idle: IdlePower | None,
     limit_w: float | None = None,
     swing_w: float = 0.0,
 ) -> Bracketed:
@@ -105,7 +119,7 @@ def integrate(
         started_s: Start of the window.
         stopped_s: End of the window.
         timing: Timing of the sensor.
-        idle: Power at rest, before the window.
+        idle: Power at rest, before the window; None if the device may work before and after the window (a log).
         limit_w: Power limit of the board, if known.
         swing_w: Largest swing of power measured on this device, within a rest or within a window.
     """
@@ -117,18 +131,26 @@ def integrate(
     if limit_w is not None and max(powers) > LIMIT_HEADROOM * limit_w:
         return _invalid(warning("W212", f"a power of {max(powers):.1f} W is above the limit of {limit_w:g} W"))
     lost_s = good[-1][0]
-    if stopped_s - lost_s > max(LOST_PERIODS * timing.period_s, LOST_S):
+    if idle is not None and stopped_s - lost_s > max(LOST_PERIODS * timing.period_s, LOST_S):
         return _partial(samples, _Stairs(good, timing), started_s, stopped_s, idle)
     missing_count = len(samples) - len(good)
-    stairs, swing_w = _Stairs(good, timing), max(swing_w, idle.highest_w - idle.lowest_w)
+    stairs = _Stairs(good, timing)
+    swing_w = max(swing_w, idle.highest_w - idle.lowest_w if idle is not None else 0.0)
     if stairs.holes_s(started_s, stopped_s) > MOST_MISSING * (stopped_s - started_s):
         return _invalid(_missing(missing_count, len(samples)))
+    said: tuple[str, ...] = (_missing(missing_count, len(samples)),) if missing_count else ()
     bound_j: float | None
-    if stopped_s - started_s >= timing.inside_from_s:
+    if idle is None:
+        energy_j, bound_j = _shifted(stairs, started_s, stopped_s, swing_w)
+    elif stopped_s - started_s >= timing.inside_from_s:
         energy_j, bound_j = _inside(stairs, started_s, stopped_s, swing_w)
     else:
         energy_j, bound_j = _followed(stairs, started_s, stopped_s, idle, swing_w, limit_w)
-    said = (_missing(missing_count, len(samples)),) if missing_count else ()
+        after_w = stairs.at(stopped_s + timing.settle_s)
+        if _works_on(after_w, stairs, started_s, stopped_s, idle):
+            energy_j, shifted_j = _shifted(stairs, started_s, stopped_s, swing_w)
+            bound_j = max(bound_j, shifted_j) if bound_j is not None else None
+            said += (warning("W224", f"{after_w:.4g} W after the window, {idle.power_w:.4g} W before it"),)
     return Bracketed(energy_j=energy_j, uncertainty_j=bound_j, warnings=said)
 
 
@@ -221,6 +243,46 @@ def _inside(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float)
     between_j = min(between_j, range_w * (stopped_s - started_s))
     bound_j = between_j + BLIND_SHARE * mean_w * period_s + range_w * holes_s / 2 + 0.0005 * (stopped_s - started_s)
     return energy_j, bound_j
+
+
+def _shifted(stairs: _Stairs, started_s: float, stopped_s: float, swing_w: float) -> tuple[float, float]:
+    """Return energy and bound in J from the readings after their mean delay, for a window anywhere in the work.
+
+    The integral of a reading that averages over A weighs the power around an end of the window with a ramp instead of
+    a step. Both weights have the same sum, so constant power causes no error; power of range R within A causes at most
+    R A / 8 for a rectangular average. The bound uses R A / 4, because readings show less than the range, and half of a
+    refresh for the unknown time of each reading. A delay that is wrong by x moves the window: x times the difference
+    between the power at both ends.
+    """
+    timing = stairs.timing
+    averaging_s = max(timing.averaging_s, timing.period_s)
+    begin_s, end_s = started_s + timing.delay_s, stopped_s + timing.delay_s
+    pieces = stairs.between(begin_s, end_s)
+    powers = [power_w for _, power_w in pieces]
+    energy_j = sum(length_s * power_w for length_s, power_w in pieces)
+    late_s = timing.period_s / 2 + timing.poll_s
+    bound_j = 0.0005 * (stopped_s - started_s) + BLIND_SHARE * timing.period_s * energy_j / (stopped_s - started_s)
+    for at_s in (started_s, stopped_s):
+        around = [power_w for _, power_w in stairs.between(at_s - averaging_s / 2, at_s + 1.5 * averaging_s + late_s)]
+        range_w = max(around) - min(around)
+        bound_j += range_w * (averaging_s / 4 + late_s + timing.doubt_s / 2)
+    bound_j += abs(stairs.at(end_s) - stairs.at(begin_s)) * (late_s + timing.doubt_s)
+    if timing.averaging_s > timing.period_s:
+        bound_j += BLIND_AVERAGE * swing_w * timing.period_s
+    else:
+        changes = [abs(other - one) for one, other in pairwise(powers)]
+        swing_w = max(swing_w, max(changes, default=0.0))
+        bound_j += min(UNSEEN_LOOKS * timing.period_s, stopped_s - started_s) * swing_w
+    range_w = max(powers) - min(powers)
+    bound_j += max(range_w, swing_w) * stairs.holes_s(begin_s, end_s) / 2
+    return energy_j, bound_j
+
+
+def _works_on(after_w: float, stairs: _Stairs, started_s: float, stopped_s: float, idle: IdlePower) -> bool:
+    """Return whether the reading after the window is far above rest, so that the device cannot be at rest."""
+    highest_w = max(w for _, w in stairs.between(started_s, stopped_s + stairs.timing.settle_s))
+    margin_w = max(2 * (idle.highest_w - idle.lowest_w), REST_SHARE * (highest_w - idle.power_w))
+    return after_w > idle.highest_w + margin_w
 
 
 def _followed(

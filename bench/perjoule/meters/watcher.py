@@ -40,6 +40,11 @@ class EdgeWatcher:
         self._armed_s = self._early_s = 0.0
         self._old_j = 0.0
 
+    @property
+    def last(self) -> Edge | None:
+        """The last edge that was seen."""
+        return self._last
+
     def next_edge(self) -> Edge:
         """Wait for the next change. Raises Fault W211 if there is none in time, and any exception of `read`."""
         edge = next_edges([self], self._clock)[0]

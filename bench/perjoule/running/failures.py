@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from perjoule.text import without_uuids
+
 _MOST_CHARACTERS = 2_000
 _MOST_TRACE_CHARACTERS = 20_000
 # according to CUDA's manual the process must be terminated and relaunched after these errors
@@ -59,8 +61,9 @@ def failure_of(error: BaseException, synchronize: Callable[[], None] | None = No
         error: The exception; the frames of its traceback are cleared.
         synchronize: Waits for the device. Raises if the device's context is dead.
     """
-    reason = f"{type(error).__name__}: {error}".strip().removesuffix(":")[:_MOST_CHARACTERS]
-    trace = "".join(traceback.format_exception(error))[-_MOST_TRACE_CHARACTERS:]
+    # records are shared, so a board that a message of the driver names is named by its digest
+    reason = without_uuids(f"{type(error).__name__}: {error}").strip().removesuffix(":")[:_MOST_CHARACTERS]
+    trace = without_uuids("".join(traceback.format_exception(error)))[-_MOST_TRACE_CHARACTERS:]
     dead = kills_context(error)
     _release(error)
     if not dead and synchronize is not None:

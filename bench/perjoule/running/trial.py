@@ -5,7 +5,8 @@
      cooldown │ (warm-up) │ sync  window: iterations  sync│ PNG, hash, trials.jsonl
     ──────────┴───────────┴──────────────────────────────┴───────────────────────────
 
-Warm-up happens whenever the variant changes. Encoding and writing are outside the window.
+Warm-up happens whenever the variant changes, with every size of a pipeline call that its windows may contain. Encoding
+and writing are outside the window.
 
 If the pipeline or the step policy raises while it is loaded, prepared, warmed up or run, the trial fails with the
 reason, and the run continues with the next trial. Only a device that cannot continue ends the run (`Bench.dead`).
@@ -24,6 +25,7 @@ import numpy as np
 
 from perjoule.errors import MeterError, PerjouleError
 from perjoule.files import replacing
+from perjoule.meters.base import BaseMeter
 from perjoule.prompts.findings import remarks
 from perjoule.protocols import (
     EnergyMeter,
@@ -36,7 +38,7 @@ from perjoule.protocols import (
     reads_prompts,
 )
 from perjoule.running.failures import Failure, failure_of
-from perjoule.running.policies import load_policy
+from perjoule.running.policies import batches, load_policy
 from perjoule.runs.pictures import pixel_digest
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
@@ -169,6 +171,7 @@ class Bench:
     ) -> None:
         self._protocol, self._meter, self._image_file = protocol, meter, image_file
         self._cells = Cells(generators, texts_of(plan), keep_all=protocol.interleave)
+        self._call_sizes = call_sizes(plan)
         self._warm: list[str] = []
         self._idle_power_w: float | None = None
         self._rested = False
@@ -212,7 +215,7 @@ class Bench:
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
-            _warm_up(ready, assignment, protocol.warmup_iterations)
+            _warm_up(ready, assignment, protocol.warmup_iterations, self._call_sizes[cell.variant.name])
             # a variant whose pipeline was released in between must be warmed up again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
         return ready
@@ -270,6 +273,8 @@ def run_trial(
             trial = replace(trial, failure=failure.reason, traceback=failure.traceback)
     if failure is not None or result is None:
         return trial, failure
+    if trial.reading is not None:
+        trial = replace(trial, reading=_with_steps(trial.reading, meter, result, trial.iterations))
     hashes, image_warnings = _store(result.images, assignment, image_file)
     finished = replace(
         trial,
@@ -307,21 +312,43 @@ def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
     )
 
 
-def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int) -> None:
-    """Warm up a cell with two steps, which are enough to allocate memory, choose kernels and fill caches."""
-    texts = [prompt.text for prompt in assignment.prompts][: assignment.cell.batch_size]
-    seeds = assignment.seeds[: assignment.cell.batch_size]
-    for _ in range(iterations):
-        try:
-            if assignment.cell.steps is not None:
-                ready.generator.generate(texts, seeds, min(2, assignment.cell.steps))
-            else:
-                draw_cell(ready, texts, seeds)
-        except Exception as error:
-            failure = failure_of(error, ready.generator.synchronize)
-            if failure.kills_context:
-                raise NotLoadedError(failure) from error
-            return  # the trial itself will fail in the same way and record the reason
+def call_sizes(plan: Sequence[Assignment]) -> dict[str, list[int]]:
+    """Return the sizes of pipeline calls that each variant may make in its windows, largest first.
+
+    Cells of fixed steps make full calls, and one with the rest of a window. A step policy puts images of equal steps
+    together, so its calls may have any size up to the batch size.
+    """
+    sizes: dict[str, set[int]] = {}
+    for assignment in plan:
+        cell, count = assignment.cell, len(assignment.prompts)
+        if cell.steps is None:
+            found = set(range(1, min(cell.batch_size or count, count) + 1))
+        else:
+            found = {len(rows) for rows in batches(count, cell.batch_size)}
+        sizes.setdefault(cell.variant.name, set()).update(found)
+    return {name: sorted(found, reverse=True) for name, found in sizes.items()}
+
+
+def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int, sizes: Sequence[int]) -> None:
+    """Warm up a cell with two steps, which are enough to allocate memory, choose kernels and fill caches.
+
+    Kernels are chosen for each size of a call, so each of `sizes` is drawn: the first `iterations` times, the others
+    once. A step policy, which may need a network of its own, is drawn once in addition.
+    """
+    texts, seeds = [prompt.text for prompt in assignment.prompts], list(assignment.seeds)
+    steps = min(2, assignment.cell.steps or 2)
+    rounds = [size for size in sizes for _ in range(iterations if size == sizes[0] else min(iterations, 1))]
+    try:
+        for size in rounds:
+            repeats = -(-size // len(texts))  # a window may have fewer images than the largest call
+            ready.generator.generate((texts * repeats)[:size], (seeds * repeats)[:size], steps)
+        if assignment.cell.steps is None and iterations:
+            draw_cell(ready, texts[: assignment.cell.batch_size], seeds[: assignment.cell.batch_size])
+    except Exception as error:
+        failure = failure_of(error, ready.generator.synchronize)
+        if failure.kills_context:
+            raise NotLoadedError(failure) from error
+        # the trial itself will fail in the same way and record the reason
 
 
 def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> EnergyReading:
@@ -333,6 +360,18 @@ def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> Ener
         idle_power_w=idle_power_w,
         net_energy_j=reading.energy_j - idle_power_w * reading.duration_s,
     )
+
+
+def _with_steps(reading: EnergyReading, meter: EnergyMeter, result: Generation, iterations: int) -> EnergyReading:
+    """Add W215 if the denoising steps, or the network's evaluations in them, keep step with a part-time sensor."""
+    if reading.energy_j is None or not isinstance(meter, BaseMeter):
+        return reading
+    steps, evaluations = max(result.steps, default=0), round(float(result.nfe_per_image))
+    for count in dict.fromkeys((steps, evaluations)):
+        said = meter.in_step(reading.duration_s / (iterations * count), reading.duration_s) if count > 0 else None
+        if said is not None and said not in reading.warnings:
+            return replace(reading, warnings=(*reading.warnings, said))
+    return reading
 
 
 def _prompt_remarks(generator: ImageGenerator, texts: Sequence[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from perjoule.meters.proof import Proof, summary
 from perjoule.protocols import EnergyMeter
 from perjoule.runs.commit import checked_out_commit
 from perjoule.runs.environment_record import ProofRecord
+from perjoule.runs.torch_settings import torch_settings
 from perjoule.text import without_uuids
 from perjoule.types import Suite
 
@@ -69,6 +70,7 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
         },
         "models": model_digests,
         "gpu": nvidia_gpus(),
+        "torch": torch_settings(),
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

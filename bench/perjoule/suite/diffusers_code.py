@@ -117,6 +117,9 @@ def _runtime_lines(variant: Variant, lines: list[str]) -> list[str]:
         kernel = {"math": "MATH", "cudnn": "CUDNN_ATTENTION"}.get(
             runtime.attention, f"{runtime.attention.upper()}_ATTENTION"
         )
-        lines.append("from torch.nn.attention import SDPBackend, sdpa_kernel")
-        around.append(f"sdpa_kernel([SDPBackend.{kernel}])")
+        lines += [
+            "from torch.nn.attention import SDPBackend, sdpa_kernel",
+            f"network = {network}",
+            f"network.forward = sdpa_kernel([SDPBackend.{kernel}])(network.forward)",
+        ]
     return around

@@ -186,6 +186,11 @@ def _check(suite: Suite, where: str) -> None:
         _check_variant(variant, f"{where}: variants[{index}]", imported=is_imported(suite))
         if variant.batch_size is not None:
             _at_least(variant.batch_size, 1, f"{where}: variants[{index}].batch_size")
+        if variant.runtime.compile and variant.policy != "fixed" and (variant.batch_size or protocol.batch_size) > 1:
+            raise SuiteError(
+                f"{where}: variants[{index}].runtime.compile = {variant.runtime.compile!r}: a step policy makes calls "
+                "of many sizes, and each would be compiled inside a window: set batch_size = 1, or remove the key"
+            )
     for key in ("batch_size", "blocks", "iterations"):
         _at_least(getattr(protocol, key), 1, f"{where}: protocol.{key}")
     for key in ("warmup_iterations", "idle_s", "cooldown_s"):

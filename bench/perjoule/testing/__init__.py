@@ -5,7 +5,15 @@ from __future__ import annotations
 from perjoule.testing.generator import FakeFactory, FakeGenerator
 from perjoule.testing.hub import Faults, HubMirror, Request
 from perjoule.testing.load import SimulatedLoad
-from perjoule.testing.meter import ConstantPower, PowerWave, SquareWave, SyntheticMeter, VirtualClock
+from perjoule.testing.meter import (
+    ConstantPower,
+    LateWave,
+    PowerWave,
+    SquareWave,
+    SyntheticMeter,
+    VirtualClock,
+    WorkBetweenRests,
+)
 from perjoule.testing.nvml_simulator import Bursts, Call, NvmlSimulator, SimulatedBoard, StepLog
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "FakeGenerator",
     "Faults",
     "HubMirror",
+    "LateWave",
     "NvmlSimulator",
     "PowerWave",
     "Request",
@@ -25,4 +34,5 @@ __all__ = [
     "StepLog",
     "SyntheticMeter",
     "VirtualClock",
+    "WorkBetweenRests",
 ]

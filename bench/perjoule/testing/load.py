@@ -20,7 +20,7 @@ class SimulatedLoad:
         *,
         work_w: float = 300.0,
         rest_w: float = 60.0,
-        piece_s: float = 0.025,
+        piece_s: float = 0.005,
     ) -> None:
         """Prepare work of `work_w`, with `rest_w` after it."""
         self.name = f"a simulated board at {work_w:g} W"

@@ -13,12 +13,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from math import exp
 from typing import Protocol, cast
 
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Cancel
 from perjoule.types import Boundary, EnergyReading, Provenance
 
+BOX_PANELS = 500  # of the mean over a box
 PANELS = 200  # of Simpson's rule; exact to rounding for polynomials up to the third degree
 
 
@@ -133,6 +135,97 @@ class SquareWave:
     def _high_until_s(self, t_s: float) -> float:
         periods, rest_s = divmod(t_s, self.period_s)
         return (periods * self.duty * self.period_s) + min(rest_s, self.duty * self.period_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkBetweenRests:
+    """One stretch of work as a real board draws it: power rises and falls evenly, and the rest after it settles.
+
+    Attributes:
+        rest_w: Power at rest.
+        work_w: Power at work, above `rest_w`.
+        begin_s: Time at which power begins to rise.
+        end_s: Time at which it begins to fall, at least `rise_s` later.
+        rise_s: Time of the rise.
+        fall_s: Time of the fall.
+        settle_w: Power above rest right after `end_s`; it fades in with the fall, and decays exponentially.
+        settle_s: Time constant of that decay.
+    """
+
+    rest_w: float
+    work_w: float
+    begin_s: float
+    end_s: float
+    rise_s: float = 0.0
+    fall_s: float = 0.0
+    settle_w: float = 0.0
+    settle_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the values. Raises ValueError."""
+        if self.end_s < self.begin_s + self.rise_s:
+            raise ValueError(f"end_s: is {self.end_s}; must not be before the end of the rise")
+        if min(self.rise_s, self.fall_s, self.settle_w) < 0 or not self.settle_s > 0:
+            raise ValueError("rise_s, fall_s and settle_w must not be below 0, and settle_s must be above 0")
+
+    def __call__(self, t_s: float) -> float:
+        """Return power in W."""
+        above_w = self.work_w - self.rest_w
+        after_s = t_s - self.end_s
+        fallen = 1.0 if after_s >= self.fall_s else max(after_s, 0.0) / self.fall_s
+        risen = 1.0 if t_s >= self.begin_s + self.rise_s else max(t_s - self.begin_s, 0.0) / self.rise_s
+        settling_w = self.settle_w * exp(-after_s / self.settle_s) if after_s > 0 else 0.0
+        return self.rest_w + above_w * (risen - fallen) + settling_w * fallen
+
+    def energy_j(self, begin_s: float, end_s: float) -> float:
+        """Return the exact energy in J from `begin_s` to `end_s`."""
+        return self._until_j(end_s) - self._until_j(begin_s)
+
+    def _until_j(self, t_s: float) -> float:
+        at_work_s = _ramped_s(t_s - self.begin_s, self.rise_s) - _ramped_s(t_s - self.end_s, self.fall_s)
+        energy_j = self.rest_w * t_s + (self.work_w - self.rest_w) * at_work_s
+        after_s, tau_s = t_s - self.end_s, self.settle_s
+        if after_s > 0 and self.settle_w:
+            inside_s = min(after_s, self.fall_s)
+            fade = exp(-inside_s / tau_s)
+            if self.fall_s:
+                energy_j += self.settle_w * tau_s**2 * (1 - fade * (1 + inside_s / tau_s)) / self.fall_s
+            energy_j += self.settle_w * tau_s * (fade - exp(-after_s / tau_s)) if after_s > inside_s else 0.0
+        return energy_j
+
+
+def _ramped_s(since_s: float, ramp_s: float) -> float:
+    """Return the integral of a step that rises evenly from 0 to 1 within `ramp_s`."""
+    if since_s <= 0:
+        return 0.0
+    return since_s - ramp_s / 2 if since_s >= ramp_s else since_s**2 / (2 * ramp_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateWave:
+    """A wave as a sensor shows it that lags, and averages power over a box of time.
+
+    Attributes:
+        wave: The true power.
+        lag_s: Age of what is shown.
+        box_s: Time of the average.
+    """
+
+    wave: PowerWave
+    lag_s: float = 0.0
+    box_s: float = 0.0
+
+    def __call__(self, t_s: float) -> float:
+        """Return the shown power in W."""
+        end_s = t_s - self.lag_s
+        return self.wave.energy_j(end_s - self.box_s, end_s) / self.box_s if self.box_s else self.wave(end_s)
+
+    def energy_j(self, begin_s: float, end_s: float) -> float:
+        """Return the shown energy in J, by the midpoint rule over the box, which is not exact across jumps."""
+        if not self.box_s:
+            return self.wave.energy_j(begin_s - self.lag_s, end_s - self.lag_s)
+        late_s = [self.lag_s + self.box_s * (i + 0.5) / BOX_PANELS for i in range(BOX_PANELS)]
+        return sum(self.wave.energy_j(begin_s - by_s, end_s - by_s) for by_s in late_s) / BOX_PANELS
 
 
 @dataclass(frozen=True, slots=True)

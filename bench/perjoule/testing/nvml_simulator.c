@@ -28,8 +28,9 @@
 #define MAX_SLICES 7
 #define FUNCTIONS 128
 #define LOG_LENGTH 65536
+#define PANELS 512 /* of the mean over a counter's box */
 #define SAMPLES 120 /* the driver's buffer; its length is not documented */
-#define MAGIC 0x4e564d4c53494d32ULL
+#define MAGIC 0x4e564d4c53494d33ULL
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999 };
@@ -42,8 +43,10 @@ enum { FOR_RADIUS = 1, FOR_ANGLE = 2, FOR_BURST = 3, FOR_JITTER = 4, FOR_ERROR =
 
 #define NUMBERS(X) \
     X(wave) X(low_w) X(high_w) X(period_s) X(duty) X(burst_s) X(slot_s) X(wave_phase_s) X(wave_seed) \
+    X(rise_s) X(fall_s) X(settle_w) X(settle_s) \
     X(noise_w) X(noise_slot_s) X(seed) X(gain) \
-    X(counter_period_s) X(counter_phase_s) X(counter_jitter) X(counter_duty) X(counter_start_j) \
+    X(counter_period_s) X(counter_phase_s) X(counter_jitter) X(counter_duty) X(counter_lag_s) X(counter_box_s) \
+    X(counter_start_j) \
     X(power_period_s) X(power_phase_s) X(instant_window_s) X(average_window_s) X(usage_is_instant) X(sample_s) \
     X(limit_w) X(limit_after_w) X(limit_change_s) \
     X(unsupported) X(unsupported_from_s) X(lost_at_s) X(reset_at_s) X(stuck_at_s) X(unknown_rate) X(too_fast_s) \
@@ -54,7 +57,8 @@ enum { FOR_RADIUS = 1, FOR_ANGLE = 2, FOR_BURST = 3, FOR_JITTER = 4, FOR_ERROR =
 #define AS_FIELD(name) double name;
 #define AS_NAME(name) #name,
 
-typedef struct { double t_s, power_w, before_j; } step_t;
+/* From `t_s` on, power goes from `from_w` to `power_w` within `ramp_s`, and is `settle_w` higher at first. */
+typedef struct { double t_s, power_w, before_j, from_w, ramp_s, settle_w; } step_t;
 
 typedef struct {
     char uuid[96], model[96];
@@ -80,11 +84,13 @@ typedef struct {
 
 /* Prefix sums of what has no closed form of its own; each process keeps its own, since they follow from the state. */
 typedef struct { double *sums; int64_t first, count; } sums_t;
+typedef struct { double at_s, value_j; } mean_t; /* the last mean that a counter needed, which it needs many times */
 
 /* A state file as this process sees it. */
 typedef struct {
     state_t *state;
     sums_t noise[MAX_BOARDS], part[MAX_BOARDS];
+    mean_t means[MAX_BOARDS][2];
     uint64_t generations[MAX_BOARDS];
     unsigned initialised; /* nvmlInit less nvmlShutdown, of this process */
 } view_t;
@@ -153,6 +159,7 @@ static double gaussian(double seed, int64_t number) {
 /* -- power and its integral --------------------------------------------------------------------------------------- */
 
 static double epoch_s(void) { return view->state->epoch_s; }
+static unsigned index_of(const board_t *b) { return (unsigned)(b - view->state->boards); }
 
 /* Time spent high since the epoch's period began. Whole periods are subtracted before they are multiplied: a computer
    that has been up for months has large times, and the difference of two products of them would lose digits. */
@@ -186,6 +193,23 @@ static uint64_t step_number(const board_t *b, double t) {
     return low;
 }
 
+/* The power of a step and its energy since the step, `x` seconds after it: a ramp, and a rest that settles. */
+static double step_w(const board_t *b, const step_t *step, double x) {
+    double target = step->power_w + (step->settle_w > 0 ? step->settle_w * exp(-x / b->settle_s) : 0);
+    return x < step->ramp_s ? step->from_w + (target - step->from_w) * x / step->ramp_s : target;
+}
+
+static double step_j(const board_t *b, const step_t *step, double x) {
+    double energy = step->power_w * x, ramp = step->ramp_s, inside = x < ramp ? x : ramp;
+    if (ramp > 0) energy += (step->from_w - step->power_w) * (inside - inside * inside / (2 * ramp));
+    if (step->settle_w > 0) {
+        double tau = b->settle_s, fade = exp(-inside / tau);
+        if (ramp > 0) energy += step->settle_w * tau * tau * (1 - fade * (1 + inside / tau)) / ramp;
+        energy += step->settle_w * tau * (fade - exp(-x / tau)) * (x > inside);
+    }
+    return energy;
+}
+
 /* The wave without noise: its integral from some origin near the epoch, in closed form. */
 static double wave_j(const board_t *b, double t) {
     double low_j = b->low_w * (t - epoch_s());
@@ -194,7 +218,7 @@ static double wave_j(const board_t *b, double t) {
     case BURSTS: return low_j + (b->high_w - b->low_w) * burst_high_s(b, t);
     case STEPS: {
         const step_t *step = &b->steps[step_number(b, t)];
-        return step->before_j + (t - step->t_s) * step->power_w;
+        return step->before_j + step_j(b, step, t - step->t_s);
     }
     default: return low_j;
     }
@@ -220,7 +244,7 @@ static double wave_w(const board_t *b, double t, double *until) {
     case STEPS: {
         uint64_t number = step_number(b, t);
         if (number + 1 < b->step_count) *until = b->steps[number + 1].t_s;
-        return b->steps[number].power_w;
+        return step_w(b, &b->steps[number], t - b->steps[number].t_s);
     }
     default: return b->low_w;
     }
@@ -230,7 +254,7 @@ static int64_t noise_slot(const board_t *b, double t) { return (int64_t)floor(t 
 
 static double noise_w(const board_t *b, int64_t slot) { return b->noise_w * gaussian(b->seed, slot); }
 
-/* Wave and noise are constant between their changes, and together never below 0: summed piece by piece. */
+/* Noise is constant between its changes, and with the wave never below 0: summed piece by piece. */
 static double noisy_j(const board_t *b, double begin, double end) {
     double energy = 0;
     int64_t slot = noise_slot(b, begin);
@@ -244,7 +268,8 @@ static double noisy_j(const board_t *b, double begin, double end) {
         if (until > slot_end) until = slot_end;
         if (until > end) until = end;
         if (until <= t) until = nextafter(t, INFINITY); /* an edge that rounding put behind us */
-        if (power > 0) energy += power * (until - t);
+        double piece = (int)b->wave == STEPS ? wave_j(b, until) - wave_j(b, t) + noise * (until - t) : power * (until - t);
+        if (piece > 0) energy += piece;
         t = until;
     }
     return energy;
@@ -313,12 +338,26 @@ static double part_time_j(const board_t *b, int64_t k) {
     return k < known->first ? 0 : known->sums[k - known->first];
 }
 
+/* The energy up to t that a counter has taken in: late by its lag, and of power that is averaged over its box. The mean
+   of the integral over the box is the integral of the mean over the box. */
+static double taken_in_j(const board_t *b, double t, int which) {
+    double end = t - b->counter_lag_s, box = b->counter_box_s;
+    if (box <= 0) return total_j(b, end);
+    mean_t *known = &view->means[index_of(b)][which];
+    if (known->at_s != t) {
+        double sum = 0;
+        for (int i = 0; i < PANELS; i++) sum += total_j(b, end - box * (i + 0.5) / PANELS);
+        *known = (mean_t){t, sum / PANELS};
+    }
+    return known->value_j;
+}
+
 /* What the counter has counted since `from`, at t: the energy up to the last edge. */
 static double counted_j(const board_t *b, double from, double t) {
     int64_t k = edge_number(b, t);
     double edge = edge_s(b, k), first, next;
     if (edge <= from) return 0;
-    if (b->counter_duty >= 1) return b->gain * between_j(b, from, edge);
+    if (b->counter_duty >= 1) return b->gain * (taken_in_j(b, edge, 0) - taken_in_j(b, from, 1));
     int64_t before = edge_number(b, from);
     first = edge_s(b, before);
     next = edge_s(b, before + 1);
@@ -430,6 +469,7 @@ static void settle(unsigned board) { /* drop prefix sums that a change of the co
     free(view->noise[board].sums);
     free(view->part[board].sums);
     view->noise[board] = view->part[board] = (sums_t){0};
+    memset(view->means[board], 0, sizeof view->means[board]);
 }
 
 double nvmlsim_energy_j(void *of, unsigned board, double begin, double end) {
@@ -449,17 +489,36 @@ double nvmlsim_power_w(void *of, unsigned board, double t) {
     return power > 0 ? power : 0;
 }
 
+/* Append a step at t. Steps that are planned for later are dropped: nobody has read them. */
+static int append(board_t *b, double t, double power, int shaped) {
+    while (b->step_count > 1 && b->steps[b->step_count - 1].t_s > t) b->step_count--;
+    if (b->step_count >= MAX_STEPS) return -1;
+    const step_t *last = &b->steps[b->step_count - 1];
+    step_t fresh = {t, power, last->before_j + step_j(b, last, t - last->t_s), power, 0, 0};
+    if (shaped) {
+        fresh.from_w = step_w(b, last, t - last->t_s);
+        fresh.ramp_s = power > fresh.from_w ? b->rise_s : b->fall_s;
+        fresh.settle_w = power < fresh.from_w ? b->settle_w : 0;
+    }
+    b->steps[b->step_count++] = fresh;
+    return 0;
+}
+
 /* A step now; its time, or -1 if the log is full. Under the lock, so that nobody has read a later time before. */
 double nvmlsim_set_power(void *of, unsigned board, double power) {
     take(of);
-    board_t *b = &view->state->boards[board];
-    double now = -1;
-    if (b->step_count < MAX_STEPS) {
-        now = now_s();
-        const step_t *last = &b->steps[b->step_count - 1];
-        b->steps[b->step_count] = (step_t){now, power, last->before_j + (now - last->t_s) * last->power_w};
-        b->step_count++;
-    }
+    double now = now_s();
+    if (append(&view->state->boards[board], now, power, 1)) now = -1;
+    give();
+    return now;
+}
+
+/* Play a trace from now on: `count` powers, each from its time (seconds from now) to the next. */
+double nvmlsim_play(void *of, unsigned board, unsigned count, const double *times, const double *powers) {
+    take(of);
+    double now = now_s(), begun = now;
+    for (unsigned i = 0; i < count && now >= 0; i++)
+        if (append(&view->state->boards[board], begun + times[i], powers[i], 0)) now = -1;
     give();
     return now;
 }
@@ -513,7 +572,6 @@ typedef struct nvmlDevice_st *device_t;
 #define HANDLES 0x4e560000UL
 static device_t handle_of(unsigned board, unsigned slice) { return (device_t)(HANDLES + 16 * board + slice); }
 static unsigned slice_of(device_t device) { return (unsigned)((uintptr_t)device % 16); }
-static unsigned index_of(const board_t *b) { return (unsigned)(b - view->state->boards); }
 
 static int lost(const board_t *b) { return now_s() >= b->lost_at_s; }
 

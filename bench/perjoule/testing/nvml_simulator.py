@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -77,7 +78,9 @@ FEATURES: Mapping[str, int] = MappingProxyType(
 _MAX_BOARDS, _MAX_STEPS, _MAX_PIDS, _MAX_SLICES = 16, 65_536, 16, 7
 _FUNCTIONS, _LOG_LENGTH, _LOCK_BYTES, _NAME_BYTES = 128, 65_536, 128, 96
 _WAVES = ("constant", "square", "bursts", "steps")
-_FIXED = frozenset({"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s"})  # the true power
+_FIXED = frozenset(
+    {"uuid", "wave", "wave_phase_s", "seed", "noise_w", "noise_slot_s", "rise_s", "fall_s", "settle_w", "settle_s"}
+)  # the true power
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,10 @@ class SimulatedBoard:
         model: Name; lone surrogates represent bytes that are not UTF-8, as in `os.fsdecode`.
         wave: True power, never below 0.
         wave_phase_s: Time at which a square wave rises, or at which a slot of bursts begins.
+        rise_s: Time in which power rises to a higher `set_power`, evenly.
+        fall_s: Time in which it falls to a lower one, evenly.
+        settle_w: Power above the lower one right after a fall; it decays exponentially.
+        settle_s: Time constant of that decay.
         noise_w: Standard deviation of true power around the wave, constant over slots of `noise_slot_s`.
         gain: Gain of all sensors: reading divided by true value.
         seed: Seed of noise, jitter and errors.
@@ -118,6 +125,9 @@ class SimulatedBoard:
         counter_phase_s: Time of one of its updates.
         counter_jitter: Share of the period by which updates are displaced, from -half to +half of it.
         counter_duty: Share of each period that the counter sees and uses for all of it; 1 for a full integral.
+        counter_lag_s: Age of the energy that the counter shows at an update.
+        counter_box_s: Time over which power is averaged before the counter counts it; 0 for a counter that counts
+            power as it is. The counter's energy is the same in the end.
         counter_start_j: Energy since the driver was loaded, when the simulator starts.
         power_period_s: Update period of the power readings.
         power_phase_s: Time of one of their updates.
@@ -148,6 +158,10 @@ class SimulatedBoard:
     model: str = "Simulated GPU"
     wave: Wave = _RESTING
     wave_phase_s: float = 0.0
+    rise_s: float = 0.0
+    fall_s: float = 0.0
+    settle_w: float = 0.0
+    settle_s: float = 1.0
     noise_w: float = 0.0
     noise_slot_s: float = 0.1
     gain: float = 1.0
@@ -156,6 +170,8 @@ class SimulatedBoard:
     counter_phase_s: float = 0.013
     counter_jitter: float = 0.0
     counter_duty: float = 1.0
+    counter_lag_s: float = 0.0
+    counter_box_s: float = 0.0
     counter_start_j: float = 1e6
     power_period_s: float = 0.1
     power_phase_s: float = 0.037
@@ -199,6 +215,11 @@ class SimulatedBoard:
         levels = (self.wave.start_w,) if isinstance(self.wave, StepLog) else _levels(self.wave)
         if min(levels) < 0:
             raise ValueError(f"wave: power is {min(levels):g} W; it must not be below 0")
+        shaped = [name for name in _SHAPES if getattr(self, name)]
+        if shaped and not isinstance(self.wave, StepLog):
+            raise ValueError(f"{shaped[0]}: shapes the steps of a StepLog; the wave is {type(self.wave).__name__}")
+        if self.counter_duty < 1 and (self.counter_lag_s or self.counter_box_s):
+            raise ValueError("counter_duty: a part-time counter has no lag and no box here")
         if isinstance(self.wave, Bursts) and not 0 < self.wave.burst_s <= self.wave.slot_s:
             raise ValueError(f"wave: bursts of {self.wave.burst_s:g} s do not fit slots of {self.wave.slot_s:g} s")
         if isinstance(self.wave, SquareWave) and not (self.wave.period_s > 0 and 0 <= self.wave.duty <= 1):
@@ -225,8 +246,10 @@ def _levels(wave: ConstantPower | SquareWave | Bursts) -> tuple[float, ...]:
 
 _ABOVE_0 = (
     *("noise_slot_s", "counter_period_s", "power_period_s", "instant_window_s", "average_window_s", "sample_s"),
-    "counter_duty",
+    *("counter_duty", "settle_s"),
 )
+_FROM_0 = ("rise_s", "fall_s", "settle_w", "counter_lag_s", "counter_box_s")
+_SHAPES = ("rise_s", "fall_s", "settle_w")  # of a StepLog
 _UP_TO_1 = ("counter_jitter", "counter_duty", "unknown_rate")
 
 
@@ -235,6 +258,8 @@ def _check(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in _ABOVE_0 and not value > 0:
             raise ValueError(f"{name}: is {value}; must be above 0")
+        if name in _FROM_0 and not value >= 0:
+            raise ValueError(f"{name}: is {value}; must not be below 0")
         if name in _UP_TO_1 and not 0 <= value <= 1:
             raise ValueError(f"{name}: is {value}; must be from 0 to 1")
         if name == "unsupported" and (strange := sorted(set(value) - set(FEATURES))):
@@ -253,13 +278,15 @@ def _check(values: Mapping[str, Any]) -> None:
 
 
 class _Step(ctypes.Structure):
-    _fields_ = [("t_s", ctypes.c_double), ("power_w", ctypes.c_double), ("before_j", ctypes.c_double)]
+    _fields_ = [(name, ctypes.c_double) for name in ("t_s", "power_w", "before_j", "from_w", "ramp_s", "settle_w")]
 
 
 _NUMBERS = (
     *("wave", "low_w", "high_w", "period_s", "duty", "burst_s", "slot_s", "wave_phase_s", "wave_seed"),
+    *("rise_s", "fall_s", "settle_w", "settle_s"),
     *("noise_w", "noise_slot_s", "seed", "gain"),
-    *("counter_period_s", "counter_phase_s", "counter_jitter", "counter_duty", "counter_start_j"),
+    *("counter_period_s", "counter_phase_s", "counter_jitter", "counter_duty", "counter_lag_s", "counter_box_s"),
+    "counter_start_j",
     *("power_period_s", "power_phase_s", "instant_window_s", "average_window_s", "usage_is_instant", "sample_s"),
     *("limit_w", "limit_after_w", "limit_change_s"),
     *("unsupported", "unsupported_from_s", "lost_at_s", "reset_at_s", "stuck_at_s", "unknown_rate", "too_fast_s"),
@@ -397,6 +424,7 @@ def _declare(library: Any) -> None:
         ("energy_j", number, [view, board, number, number]),
         ("power_w", number, [view, board, number]),
         ("set_power", number, [view, board, number]),
+        ("play", number, [view, board, board, ctypes.POINTER(number), ctypes.POINTER(number)]),
     ):
         function = getattr(library, f"nvmlsim_{name}")
         function.restype, function.argtypes = result, arguments
@@ -564,6 +592,32 @@ class NvmlSimulator:
             raise IndexError(f"board {board} has used all of its {_MAX_STEPS} steps")
         return now_s
 
+    def play(self, board: int, times_s: Sequence[float], powers_w: Sequence[float]) -> float:
+        """Let a `StepLog` board draw a recorded power from now on, and return the time.
+
+        Each power is drawn from its time, in seconds from now and ascending, to the next one; the last one until
+        something else is set. Rise, fall and settling are those of the trace. A later `play` or `set_power` replaces
+        what is still to come; until then only the past has a true energy.
+
+        Raises ValueError on another wave, on unequal lengths, times out of order and power below 0, IndexError when
+        65,536 steps are used up.
+        """
+        if self._board(board).wave != _WAVES.index("steps"):
+            raise ValueError(f"board {board} has another wave; play needs a StepLog")
+        if len(times_s) != len(powers_w) or not len(times_s):
+            raise ValueError(f"times_s: {len(times_s)} of them for {len(powers_w)} powers; must be as many, and not 0")
+        if times_s[0] < 0 or any(later < earlier for earlier, later in pairwise(times_s)):
+            raise ValueError("times_s: must ascend from 0 or later")
+        if min(powers_w) < 0:
+            raise ValueError(f"powers_w: {min(powers_w)} is among them; must not be below 0")
+        numbers = ctypes.c_double * len(times_s)
+        now_s = float(
+            self._library.nvmlsim_play(self._view, board, len(times_s), numbers(*times_s), numbers(*powers_w))
+        )
+        if now_s < 0:
+            raise IndexError(f"board {board} has used all of its {_MAX_STEPS} steps")
+        return now_s
+
     def change(self, board: int, **changes: Any) -> None:
         """Change attributes of a board while it runs, e.g. `change(0, lost_at_s=simulator.now() + 0.5)`.
 
@@ -663,7 +717,7 @@ def _write_wave(found: Any, wave: Wave, epoch_s: float, limit_w: float) -> None:
         case StepLog():
             # Utilisation is computed from these two: from the power at rest to the limit.
             kind, found.low_w, found.high_w = "steps", wave.start_w, limit_w
-            found.steps[0] = _Step(epoch_s, wave.start_w, 0.0)
+            found.steps[0] = _Step(epoch_s, wave.start_w, 0.0, wave.start_w, 0.0, 0.0)
             found.step_count = 1
     found.wave = _WAVES.index(kind)
 

@@ -91,6 +91,28 @@ class CounterPoll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CounterResponse:
+    """How long counter and board take to follow a change of work. The defaults are those of an ideal counter.
+
+    Attributes:
+        lag_s: Measured age of the energy that the counter shows at a refresh; None if it was not measured.
+        box_s: Measured time over which the counter averages power; None if it was not measured.
+        reach_s: After the end of work, the counter adds energy of the work for at most this long.
+        averages: True if the counter may average over up to a second, because nothing has excluded it yet.
+        least_fall_s: Lower and
+        most_fall_s: upper limit of what a board draws above its rest after the end of work, in seconds of its power
+            at work above rest.
+    """
+
+    lag_s: float | None = 0.0
+    box_s: float | None = 0.0
+    reach_s: float = 0.0
+    averages: bool = False
+    least_fall_s: float = 0.0
+    most_fall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CounterLog:
     """Input of `perjoule.meters.edges.bracket`, which computes the energy of a counter's window from it.
 
@@ -101,9 +123,13 @@ class CounterLog:
         stop_j: Value of the counter at `stopped_s`: the energy up to the last refresh before.
         after: The refresh that closes the window, None if there was none.
         rest: The refresh after that one, which shows the power right after the window.
+        later: Further refreshes, if the counter may lag or the board was still falling at `after`.
         polls: Readings in between, a few per second.
         period: Measured update period.
         idle: Power at rest, measured before the window.
+        rest_before_w: Mean power right before the window, None if it was not measured.
+        rest_after: Power at rest right after the last few windows, None before the first one.
+        response: How fast counter and board follow a change of work.
         limit_w: The device's power limit.
         seen_share: Share of time that a part-time counter sees; 1 for a counter that sees everything.
         lost: Coded reason if the source failed inside the window or the window is invalid; else None.
@@ -121,6 +147,10 @@ class CounterLog:
     limit_w: float | None
     seen_share: float = 1.0
     lost: str | None = None
+    later: tuple[Edge, ...] = ()
+    rest_before_w: float | None = None
+    rest_after: IdlePower | None = None
+    response: CounterResponse = CounterResponse()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

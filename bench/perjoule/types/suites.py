@@ -72,8 +72,8 @@ class Runtime:
 
     Attributes:
         compile: Mode of `torch.compile` for the denoiser; empty for none.
-        attention: The one kernel of `torch.nn.functional.scaled_dot_product_attention` that may be used; empty leaves
-            the choice to PyTorch.
+        attention: The one kernel of `torch.nn.functional.scaled_dot_product_attention` that the denoiser may use; empty
+            leaves the choice to PyTorch.
         channels_last: Memory format of UNet and VAE.
         vae_tiling: Decode in tiles.
         vae_slicing: Decode image by image.
@@ -203,7 +203,8 @@ class Protocol:
         order_seed: Seed of that order.
         interleave: Cells take turns window by window, so that drift affects all cells equally; all pipelines stay
             loaded. Otherwise the cells of a variant stay together, and one pipeline is loaded at a time.
-        warmup_iterations: Pipeline calls after a variant is loaded, before its first window.
+        warmup_iterations: Pipeline calls after a variant is loaded, before its first window; calls of further sizes,
+            as at the end of a window or of step policies, are made once.
         iterations: Minimum number of pipeline calls in a window; the energy of the window is divided by the actual
             number.
         idle_s: Seconds of rest for measuring idle power before the first window.

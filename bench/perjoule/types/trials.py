@@ -44,9 +44,9 @@ class Trial:
     """One finished window: a row of `trials.jsonl`.
 
     `nfe_per_image` counts denoiser evaluations by a hook on the denoiser; guidance counts two per step.
-    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode). `failure` is the reason why the
-    trial has no images; its `traceback` is stored in `failures.jsonl`. `remarks` are coded warnings about images and
-    prompts, in addition to those of the reading.
+    `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode, host). `failure` is the reason
+    why the trial has no images; its `traceback` is stored in `failures.jsonl`. `remarks` are coded warnings about
+    images and prompts, in addition to those of the reading.
     """
 
     trial_id: str

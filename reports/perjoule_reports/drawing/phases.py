@@ -21,8 +21,9 @@ PHASES = {
     "predictor": ("predictor", SERIES[3]),
     "denoise": ("denoise", SERIES[0]),
     "vae_decode": ("VAE", SERIES[2]),
+    "host": ("host", SERIES[5]),
 }
-_OTHERS = (SERIES[1], SERIES[5])
+_OTHER = SERIES[1]
 
 
 def phase_word(phase: str) -> str:
@@ -31,14 +32,15 @@ def phase_word(phase: str) -> str:
 
 
 def phase_colour(phase: str) -> str:
-    """Return a phase's colour; phases that only some pipelines have share two colours."""
-    return PHASES[phase][1] if phase in PHASES else _OTHERS[len(phase) % 2]
+    """Return a phase's colour; phases that only some pipelines have share one."""
+    return PHASES[phase][1] if phase in PHASES else _OTHER
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return phases in the order of the pipeline, unknown ones before the last."""
+    """Return phases in the order of the pipeline, unknown ones before the VAE."""
     places = [*PHASES]
-    return sorted(dict.fromkeys(names), key=lambda n: places.index(n) if n in PHASES else len(places) - 1.5)
+    unknown = places.index("vae_decode") - 0.5
+    return sorted(dict.fromkeys(names), key=lambda n: places.index(n) if n in PHASES else unknown)
 
 
 def phase_seconds(run: RunData, evidence: Evidence) -> list[tuple[Arm, dict[str, float]]]:

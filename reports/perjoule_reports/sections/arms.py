@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from perjoule.statistics.preference import Preference
 from perjoule.statistics.records import Comparison
+from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
@@ -38,9 +39,23 @@ def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Ve
         else guide.intervals(evidence),
         change="More prompts may turn a difference marked ~ either way. A bold difference is valid for prompts like "
         f"these{'' if evidence.imported else ' on this machine'}.",
-        paragraphs=() if evidence.arms else ("No trial was finished.",),
+        paragraphs=_sensor_errors(evidence, analysis) if evidence.arms else ("No trial was finished.",),
         tables=tuple(t for t in (_cells(evidence, analysis, versus), compared) if t is not None),
     )
+
+
+def _sensor_errors(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
+    """How far each saving moves with the sensor's gain and offset, if its arms draw different power."""
+    variants = {arm.variant for arm in evidence.arms}
+    powers_w = {
+        fmt.clean(name): mean_power_w((a.energy.value, a.duration_s) for a in evidence.arms if a.variant == name)
+        for name in variants
+    }
+    said = (
+        sentence(fmt.clean(one.test), fmt.clean(one.anchor), one.iso_quality_saving.value, powers_w)
+        for one in analysis.comparisons
+    )
+    return tuple(f"{text}." for text in said if text)
 
 
 def _cells(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Table | None:

@@ -94,5 +94,5 @@ class CurveNet(nn.Module):
 def _step_features(steps: torch.Tensor) -> torch.Tensor:
     """Return (g, 16) sines and cosines of log2 N at eight wavelengths, the longest of 16 octaves."""
     octaves = steps.float().log2()[:, None]
-    frequencies = 2 * torch.pi / 16 * 1.5 ** torch.arange(_STEP_FEATURES // 2)
+    frequencies = 2 * torch.pi / 16 * 1.5 ** torch.arange(_STEP_FEATURES // 2, device=steps.device)
     return torch.cat([(octaves * frequencies).sin(), (octaves * frequencies).cos()], dim=1)

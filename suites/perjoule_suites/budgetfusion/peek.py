@@ -151,7 +151,10 @@ def _arguments(
 
 
 @torch.no_grad()
-def _decoded(pipeline: Any, latents: torch.Tensor) -> Any:
-    """Decode and denormalise, like the end of the pipeline's call. -> (n, h, w, 3) in 0..1."""
+def _decoded(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decode and denormalise, like the end of the pipeline's call. -> (n, 3, h, w) in 0..1."""
     pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-    return pipeline.image_processor.postprocess(pixels, output_type="np", do_denormalize=[True] * len(latents))
+    images: torch.Tensor = pipeline.image_processor.postprocess(
+        pixels, output_type="pt", do_denormalize=[True] * len(latents)
+    )
+    return images

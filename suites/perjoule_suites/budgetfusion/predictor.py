@@ -164,6 +164,7 @@ class StepPredictor:
             tokenizer, encoder = _load_encoder(config, folder)
         else:
             tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+            network = network.to(pipeline.device)
         return cls(
             config=config, network=network, labels=labels, tokenizer=tokenizer, text_encoder=encoder, pipeline=pipeline
         )

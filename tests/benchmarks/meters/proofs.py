@@ -16,7 +16,7 @@ from perjoule.meters.proof import Proof, prove
 from perjoule.testing import StepLog
 from tests.support.odd_boards import OddBoard, honest_board
 
-FAULTS = ("phase", "period", "sources", "rest")
+FAULTS = ("phase", "period", "sources", "rest", "lag")
 
 
 def random_board(chance: random.Random, fault: str | None) -> OddBoard:
@@ -34,7 +34,14 @@ def random_board(chance: random.Random, fault: str | None) -> OddBoard:
         odd["gain_at_work"] = 1 + chance.choice([-1, 1]) * chance.uniform(0.08, 0.3)
     elif fault == "rest":
         odd["foreign_w"] = chance.uniform(30, 0.8 * (work_w - rest_w))
+    elif fault == "lag":
+        changes["counter_lag_s"] = chance.uniform(0.015, 0.1)
+        changes["counter_box_s"] = chance.choice([0.0, chance.uniform(0.05, 1.0)])
     board = honest_board(
+        rise_s=chance.uniform(0, 0.005),
+        fall_s=chance.uniform(0, 0.01),
+        settle_w=chance.uniform(0, 0.2 * rest_w),
+        settle_s=chance.uniform(0.1, 1.0),
         wave=StepLog(start_w=rest_w),
         limit_w=1.2 * work_w,
         gain=chance.uniform(0.9, 1.1),

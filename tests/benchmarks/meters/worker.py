@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.testing.nvml_simulator import NvmlSimulator
+from tests.benchmarks.meters.recorded import lengths, load, played, split
 from tests.benchmarks.meters.tools import TOOLS, Result
 
 IDLE_W, WORK_W = 60.0, 300.0
@@ -38,6 +39,29 @@ def windows(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dic
                 ended_s = simulator.set_power(board, IDLE_W) if works else simulator.now()
             truth_j = simulator.energy_j(board, begun_s, ended_s)
             yield row(result) | {"length_s": length_s, "truth_j": truth_j}
+
+
+def recorded(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]) -> Rows:
+    """`job["count"]` windows of drawn lengths around work of a recorded board."""
+    chance = random.Random(job["seed"])
+    recording = load(Path(job["recording"]))
+    simulator.play(board, *played(recording, recording.rest(), 0.0))
+    with TOOLS[tool](uuid) as window:
+        for length_s in lengths(job["count"], chance):
+            time.sleep(chance.uniform(0.3, 1.0))
+            cut, work_s = recording.cut(length_s)
+            work, fall = split(played(recording, cut, work_s), work_s)
+            with window() as result:
+                begun_s = simulator.play(board, *work)
+                time.sleep(begun_s + work_s - simulator.now())
+                ended_s = simulator.play(board, *fall)  # which is late on a busy machine: the board works until then
+            truth_j = simulator.energy_j(board, begun_s, ended_s)
+            yield row(result) | {
+                "length_s": work_s,
+                "truth_j": truth_j,
+                "board": recording.name,
+                "period_s": job["period_s"],
+            }
 
 
 def fault(tool: str, simulator: NvmlSimulator, board: int, uuid: str, job: dict[str, Any]) -> Rows:
@@ -89,7 +113,7 @@ def main() -> None:
     out = sys.stdout
     simulator = NvmlSimulator.attach()
     with contextlib.redirect_stdout(io.StringIO()):
-        runs = windows if job["kind"] == "windows" else fault
+        runs = {"windows": windows, "recorded": recorded, "fault": fault}[job["kind"]]
         for found in runs(job["tool"], simulator, job["board"], job["uuid"], job):
             found = {"tool": job["tool"], "wave": job.get("wave"), "case": job.get("case")} | found
             out.write(json.dumps(found) + "\n")

@@ -96,14 +96,30 @@ def test_the_list_of_processes_is_shared_by_windows_that_follow_each_other_fast(
     ("spoil", "code"),
     [
         ({"pids": [4_000_001]}, "W260"),
-        ({"throttle": 0x4 | 0x1}, "W261"),
-        ({"clocks": [1980, 1500, 1980]}, "W262"),
+        ({"throttle": 0x4 | 0x20}, "W261"),
+        ({"throttle": 0x40}, "W261"),
+        ({"throttle": 0x80}, "W261"),
     ],
 )
 def test_disturbances_are_told(board: Board, spoil: dict[str, object], code: str) -> None:
     for name, value in spoil.items():
         setattr(board, name, value)
     assert window(board, 3.0)[1] == [code]
+
+
+def test_power_cap_and_changing_clocks_are_conditions_of_any_loaded_board(board: Board) -> None:
+    board.throttle, board.clocks = 0x4 | 0x1, [345, 1980, 1410]
+    conditions, codes = window(board, 3.0)
+    assert codes == []
+    assert (conditions.throttle_reasons, conditions.sm_clock_mhz) == (0x4, (345, 1980))
+
+
+def test_the_power_cap_is_not_named_as_the_reason_of_a_slowdown(board: Board) -> None:
+    board.throttle = 0x4 | 0x20
+    recorder = ConditionsRecorder("GPU-1", board, board.clock)
+    recorder.begin()
+    recorder.look()
+    assert recorder.end()[1] == ("W261: the board was slowed down: thermal slowdown",)
 
 
 def test_a_changed_limit_is_told(board: Board) -> None:

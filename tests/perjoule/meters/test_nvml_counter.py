@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_short_loads_are_neither_lost_nor_biased(make_rig: Callable[..., Any], p
     """Where a plain counter difference is 4 to 40 % low, the mean error stays under half a percent."""
     rig = make_rig(period_s=period_s, ripple_w=2.1)
     chance = random.Random(7)
-    errors, covered, count = [], 0, 40
+    errors, bounds, covered, count = [], [], 0, 40
     with open_on(rig) as meter:
         assert meter.period.median_s == pytest.approx(period_s, rel=0.05)
         for _ in range(count):
@@ -40,10 +41,13 @@ def test_short_loads_are_neither_lost_nor_biased(make_rig: Callable[..., Any], p
             assert reading.uncertainty_j is not None
             covered += abs(reading.energy_j - truth_j) <= reading.uncertainty_j
             errors.append(reading.energy_j / truth_j - 1)
-            assert reading.uncertainty_j < 0.06 * truth_j
+            bounds.append(reading.uncertainty_j / truth_j)
     assert covered == count
     assert abs(sum(errors) / count) < 0.005
     assert max(map(abs, errors)) < 0.02
+    # at first, a fall of 10 ms is not excluded, which is 8 % here
+    assert max(bounds) < 0.13
+    assert median(bounds) < 0.08
 
 
 def test_a_reading_names_its_source_and_idle(rig: Any) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.meters.base import Fault
-from perjoule.meters.edges import idle_power, update_period
 from perjoule.meters.part_time import aliasing, part_time_uncertainty_j
 from perjoule.meters.phase import PhaseTest, phase_test
+from perjoule.meters.rest import idle_power, update_period
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.testing import SquareWave, VirtualClock
 

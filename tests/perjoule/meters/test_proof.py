@@ -12,6 +12,7 @@ from tests.support.odd_boards import OddBoard, honest_board
 
 from perjoule.errors import MeterError
 from perjoule.meters import known
+from perjoule.meters.lag import Lag
 from perjoule.meters.nvml import open_nvml
 from perjoule.meters.proof import Proof, ProofWindow, _on_a_line, prove
 from perjoule.testing import NvmlSimulator, SimulatedLoad
@@ -22,6 +23,7 @@ FAULTS = {
     "phase": OddBoard(board=honest_board(counter_duty=0.25)),
     "period": OddBoard(board=honest_board(counter_period_s=0.02), slow_s=0.1),
     "sources": OddBoard(board=honest_board(counter_period_s=0.02), gain_at_work=1.12),
+    "lag": OddBoard(board=honest_board(counter_lag_s=0.05)),
     "rest": OddBoard(board=honest_board(), foreign_w=80.0),
 }
 
@@ -50,6 +52,15 @@ def test_a_bare_counter_is_worse_for_short_work_than_for_long(tmp_path: Path) ->
     short, long = proof_of(OddBoard(board=honest_board()), tmp_path).bare
     assert abs(short.largest_error) > abs(long.largest_error)
     assert short.mean_error < 0  # a bare counter misses energy that it has not shown yet
+
+
+def test_a_known_lag_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path / "state"))
+    first = proof_of(FAULTS["lag"], tmp_path)
+    assert first.board is not None
+    assert first.lag_s == pytest.approx(0.05, abs=0.005)
+    known.remember(first.board, "lag", Lag(lag_s=first.lag_s, box_s=first.box_s or 0.0))
+    assert proof_of(FAULTS["lag"], tmp_path).verdict == "pass"
 
 
 def test_several_boards_are_refused(tmp_path: Path) -> None:

@@ -355,11 +355,11 @@ def test_12_disturbances_are_told_and_processes_not_counted_inside(opened: Open)
     assert clean == []
     assert disturbed(simulator, meter, pids=(4_000_000,)) == ["W260"]
     at_s = simulator.now()
-    throttled = {"throttle": 0x4, "throttle_from_s": at_s + 1.0, "throttle_until_s": at_s + 3.5, "pids": ()}
+    throttled = {"throttle": 0x20, "throttle_from_s": at_s + 1.0, "throttle_until_s": at_s + 3.5, "pids": ()}
     assert disturbed(simulator, meter, **throttled) == ["W261"]
-    assert 0x4 in THROTTLE_REASONS
+    assert 0x20 in THROTTLE_REASONS
     change = {"sm_clock_after_mhz": 1200, "sm_clock_change_s": simulator.now() + 2.0}
-    assert disturbed(simulator, meter, **change) == ["W262"]
+    assert disturbed(simulator, meter, **change) == []  # a condition of a loaded board
     assert disturbed(simulator, meter, limit_after_w=300.0, limit_change_s=simulator.now() + 2.0) == ["W263"]
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.testing import ConstantPower, SquareWave, SyntheticMeter, VirtualClock
+from perjoule.testing import ConstantPower, LateWave, SquareWave, SyntheticMeter, VirtualClock, WorkBetweenRests
 
 
 def test_constant_power_is_power_times_time() -> None:
@@ -86,3 +87,50 @@ def test_the_clock_does_what_falls_due_in_order() -> None:
     cancel()
     clock.advance(5.0)
     assert len(seen) == 2
+
+
+SHAPE = WorkBetweenRests(
+    rest_w=60.0, work_w=300.0, begin_s=1.0, end_s=1.5, rise_s=0.004, fall_s=0.01, settle_w=20.0, settle_s=0.3
+)
+
+
+def test_a_board_rises_falls_and_settles() -> None:
+    assert SHAPE(0.999) == 60.0
+    assert SHAPE(1.002) == pytest.approx(180.0)  # half of the rise
+    assert SHAPE(1.2) == 300.0
+    assert SHAPE(1.505) == pytest.approx(180.0 + 10.0, abs=0.3)  # half of the fall, to a rest that is 20 W higher
+    assert SHAPE(1.8) == pytest.approx(60.0 + 20.0 / math.e)
+    assert SHAPE(9.0) == pytest.approx(60.0, abs=1e-6)
+
+
+@given(begin_s=st.floats(0.5, 2.0), length_s=st.floats(0.0, 1.5))
+def test_the_energy_of_a_shape_is_the_integral_of_its_power(begin_s: float, length_s: float) -> None:
+    panels = 20_000
+    steps = (begin_s + length_s * (i + 0.5) / panels for i in range(panels))
+    by_sum_j = sum(SHAPE(t_s) for t_s in steps) * length_s / panels
+    assert SHAPE.energy_j(begin_s, begin_s + length_s) == pytest.approx(by_sum_j, abs=2e-4)
+
+
+def test_without_ramps_a_shape_is_a_step() -> None:
+    step = WorkBetweenRests(rest_w=60.0, work_w=300.0, begin_s=1.0, end_s=1.5)
+    assert step.energy_j(0.0, 2.0) == pytest.approx(60.0 * 2 + 240.0 * 0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"end_s": 1.001}, {"fall_s": -1.0}, {"settle_s": 0.0}])
+def test_an_impossible_shape_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(SHAPE, **wrong)
+
+
+def test_what_a_sensor_shows_late_is_late() -> None:
+    late = LateWave(wave=SHAPE, lag_s=0.2)
+    assert late(1.4) == SHAPE(1.2)
+    assert late.energy_j(1.2, 1.7) == SHAPE.energy_j(1.0, 1.5)
+
+
+def test_a_box_spreads_power_and_keeps_its_energy() -> None:
+    late = LateWave(wave=SHAPE, box_s=0.4)
+    assert late(1.2) == pytest.approx(SHAPE.energy_j(0.8, 1.2) / 0.4)
+    assert late.energy_j(0.5, 1.2) < SHAPE.energy_j(0.5, 1.2) - 10.0
+    whole_j = SHAPE.energy_j(0.0, 20.0) - 60.0 * 20.0
+    assert late.energy_j(0.0, 20.0) - 60.0 * 20.0 == pytest.approx(whole_j, abs=1e-3)

@@ -15,13 +15,13 @@ from perjoule.forecast.budget import Budget, Spending
 from perjoule.prompts import prompt_id
 from perjoule.protocols import Generation
 from perjoule.running.execute import Progress, execute
-from perjoule.running.trial import GeneratorCache
+from perjoule.running.trial import GeneratorCache, call_sizes
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
 from perjoule.statistics.facts import cell_facts
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
+from perjoule.types import Assignment, Cell, Metrics, Prompt, PromptSource, Protocol, Suite, Variant
 
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(t), text=t) for t in ("a cat", "a dog", "a fox"))
 POWER_W, STEP_S = 40.0, 0.5
@@ -136,8 +136,8 @@ def test_a_window_of_several_batches_is_one_trial_of_the_same_images(tmp_path: P
     run = load_run(tmp_path / "many")
     assert hashes(run) == hashes(load_run(tmp_path / "one"))
     assert sorted(run.trials["image_count"].to_list()) == [1, 1, 5, 5]
-    warm_up, *calls = [len(prompts) for prompts, _, _ in drawer.calls]
-    assert warm_up == 2
+    first, second, *calls = [len(prompts) for prompts, _, _ in drawer.calls]
+    assert (first, second) == (2, 1)  # the warm-up, with the size of the last call of a window
     assert sorted(calls) == [1, 1, 1, 1, 2, 2, 2, 2]
     assert all(row["nfe_per_image"] == 2 * row["steps"][0] for row in run.trials.iter_rows(named=True))
 
@@ -171,6 +171,31 @@ def test_a_variant_is_warmed_up_once_even_if_it_was_loaded_before(tmp_path: Path
     )
     assert len(drawer.calls) == len(plan) + 2
     assert [steps for _, _, steps in drawer.calls[:2]] == [min(2, plan[0].cell.steps)] * 2
+
+
+def test_every_size_of_a_call_is_warmed_up_before_the_first_window(tmp_path: Path) -> None:
+    """A new size chooses kernels, or compiles, which would be in the joules of the window."""
+    suite = make_suite(batch_size=4, images_per_window=10, seeds=(1, 2, 3, 4), warmup_iterations=3)
+    clock = VirtualClock()
+    drawer = FakeGenerator(clock=clock, step_s=STEP_S)
+    do(suite, fresh(tmp_path / "run", suite), generator=drawer)
+    sizes = [len(prompts) for prompts, _, _ in drawer.calls]
+    assert sizes[:4] == [4, 4, 4, 2]  # 12 images: a window of 4, 4 and 2, and one of 2
+    assert set(sizes[4:]) == {4, 2}
+
+
+def test_a_step_policy_may_make_calls_of_any_size() -> None:
+    """Its sizes depend on the prompts of a window: images of equal steps share a call."""
+    variant = Variant(name="p", model="m", role="predicted", policy="p", levels=(1.0,))
+    cell = Cell(cell_id="p-1", variant=variant, steps=None, level=1.0, batch_size=4)
+
+    def window(count: int) -> Assignment:
+        return Assignment(
+            trial_id=f"p.{count}", cell=cell, block=0, prompts=PROMPTS[:1] * count, seeds=tuple(range(count))
+        )
+
+    assert call_sizes([window(10), window(2)]) == {"p": [4, 3, 2, 1]}
+    assert call_sizes([window(2)]) == {"p": [2, 1]}
 
 
 def test_progress_counts_images_and_joules(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from perjoule.runs.trial_counts import trial_counts
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.text import board_digest
 from perjoule.types import Cell, PromptFindings, Suite, Variant
 from tests.perjoule.running.test_execute import ENVIRONMENT, POWER_W, PROMPTS, STEP_S, fresh, hashes, make_suite
 
@@ -248,6 +249,16 @@ HARMLESS = [
     ValueError("an illegal memory access was encountered"),
     RuntimeError("the prompt speaks of an illegal instruction"),
 ]
+
+
+def test_a_failure_names_boards_by_digests() -> None:
+    uuid = "GPU-3f2a91c0-d5e7-4a7e-b0a4-000000000001"
+    try:
+        raise RuntimeError(f"CUDA error on {uuid}")
+    except RuntimeError as error:
+        failure = failure_of(error)
+    assert failure.reason == f"RuntimeError: CUDA error on {board_digest(uuid)}"
+    assert uuid not in failure.traceback
 
 
 @pytest.mark.parametrize("error", STICKY, ids=str)

@@ -19,7 +19,7 @@ SUITE = Suite(
 )  # fmt: skip
 RESULT = Proof(
     verdict="fail", digest="0123", meter="nvml", method="", provenance="measured", device="x", board="board-1", load="",
-    created_utc="2026-01-02T03:04:05+00:00", duration_s=1.0, rest_w=1.0, work_w=2.0,
+    created_utc="2026-01-02T03:04:05+00:00", duration_s=1.0, lag_s=0.0, box_s=0.0, rest_w=1.0, work_w=2.0,
     checks=(Check(name="rest", verdict="pass", words=""), Check(name="phase", verdict="fail", words="")),
     windows=(), bare=(),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import SuiteError, UnknownNameError
 from perjoule.suite.reading import cells_of, find_suite, load_suite, parse_suite, suite_digest, suite_names, write_suite
+from perjoule.types import Suite
 
 MINIMAL = """
 name = "mine"
@@ -30,7 +31,7 @@ steps = [1, 2]
 """
 
 
-def parse(text: str) -> object:
+def parse(text: str) -> Suite:
     return parse_suite(tomllib.loads(text), where="mine.toml")
 
 
@@ -86,6 +87,11 @@ def test_minimal_suite_gets_its_defaults() -> None:
         ("steps = [1, 2]", "steps = [1]\nlora = { model = 'a', fil = 'b' }", ["lora.fil", "did you mean 'file'"]),
         ("steps = [1, 2]", "steps = [1]\nruntime = { atention = 'math' }", ["runtime.atention", "'attention'"]),
         ("steps = [1, 2]", "steps = [1]\ncache = { kind = 'deep' }", ["cache.kind", "'deepcache'"]),
+        (
+            "steps = [1, 2]",
+            "policy = 'p'\nlevels = [1]\nbatch_size = 4\nruntime = { compile = 'default' }",
+            ["variants[0].runtime.compile = 'default'", "calls of many sizes", "batch_size = 1"],
+        ),
         ("[prompts]", '[prompts]\nsplit = "val"', ["prompts.split = 'val'", "dev"]),
         ("[prompts]", '[prompts]\nsha256 = "ab"', ["prompts.sha256 = 'ab'", "64 hex digits"]),
         ("[prompts]", '[prompts]\nrevision = "main"', ["prompts.revision", "only for data sets of the hub"]),
@@ -104,6 +110,13 @@ def test_a_fault_is_named_with_file_key_and_remedy(old: str, new: str, words: li
     assert "mine.toml" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_step_policy_may_be_compiled_for_single_images() -> None:
+    settings = "policy = 'p'\nlevels = [1]\nbatch_size = 1\nruntime = { compile = 'default' }"
+    suite = parse(MINIMAL.replace("steps = [1, 2]", settings))
+    assert isinstance(suite, Suite)
+    assert suite.variants[0].runtime.compile == "default"
 
 
 def test_two_variants_of_one_name_are_refused() -> None:

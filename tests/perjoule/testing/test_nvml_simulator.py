@@ -17,7 +17,16 @@ from typing import Any
 import pytest
 
 from perjoule.meters.nvml import open_nvml
-from perjoule.testing import Bursts, ConstantPower, NvmlSimulator, SimulatedBoard, SquareWave, StepLog
+from perjoule.testing import (
+    Bursts,
+    ConstantPower,
+    LateWave,
+    NvmlSimulator,
+    SimulatedBoard,
+    SquareWave,
+    StepLog,
+    WorkBetweenRests,
+)
 from perjoule.testing import nvml_simulator as module
 
 pytestmark = pytest.mark.slow
@@ -999,3 +1008,110 @@ def test_65536_steps_are_taken_and_no_more(make: Make) -> None:
     assert simulator.energy_j(0, begun_s, ended_s) == pytest.approx(math.fsum(expected_j[:-1]), rel=1e-9)
     with pytest.raises(IndexError, match="all of its 65536 steps"):
         simulator.set_power(0, 1.0)
+
+
+# -- shapes of real boards, late counters, recorded power --------------------------------------------------------------
+
+SHAPE: dict[str, Any] = {"rise_s": 0.004, "fall_s": 0.01, "settle_w": 20.0, "settle_s": 0.3}
+
+
+def worked(simulator: NvmlSimulator) -> WorkBetweenRests:
+    """Half a second of work at 300 W, and what it should draw according to the simulator in Python."""
+    simulator.sleep(1.0)
+    begun_s = simulator.set_power(0, 300.0)
+    simulator.sleep(0.5)
+    ended_s = simulator.set_power(0, 60.0)
+    simulator.sleep(3.0)
+    return WorkBetweenRests(rest_w=60.0, work_w=300.0, begin_s=begun_s, end_s=ended_s, **SHAPE)
+
+
+def test_a_board_rises_falls_and_settles_as_the_other_simulator_says(make: Make) -> None:
+    simulator = make(SimulatedBoard(wave=StepLog(start_w=60.0), **SHAPE))
+    shape = worked(simulator)
+    for after_s in (-0.1, 0.001, 0.003, 0.1, 0.501, 0.505, 0.509, 0.52, 0.9, 2.0):
+        t_s = shape.begin_s + after_s
+        assert simulator.power_w(0, t_s) == pytest.approx(shape(t_s), abs=1e-6)
+        energy_j = simulator.energy_j(0, shape.begin_s - 0.2, t_s)
+        assert energy_j == pytest.approx(shape.energy_j(shape.begin_s - 0.2, t_s), abs=1e-6)
+
+
+def test_shapes_and_noise_add_up(make: Make) -> None:
+    plain, noisy = (make(SimulatedBoard(wave=StepLog(), noise_w=noise_w, **SHAPE)) for noise_w in (0.0, 1.5))
+    shape = worked(noisy)
+    quiet = worked(plain)
+    noise_j = noisy.energy_j(0, shape.end_s - 0.3, shape.end_s + 0.1) - plain.energy_j(
+        0, quiet.end_s - 0.3, quiet.end_s + 0.1
+    )
+    assert 0 < abs(noise_j) < 0.4 * 5 * 1.5
+
+
+@pytest.mark.parametrize(("lag_s", "box_s"), [(0.0, 0.0), (0.05, 0.0), (0.0, 0.3), (0.02, 1.0)])
+def test_a_counter_lags_and_averages(make: Make, lag_s: float, box_s: float) -> None:
+    board = SimulatedBoard(
+        wave=StepLog(start_w=60.0), counter_lag_s=lag_s, counter_box_s=box_s, counter_period_s=0.05, **SHAPE
+    )
+    simulator = make(board)
+    nvml, handle = opened(simulator)
+    simulator.sleep(1.5)
+    begun_s = simulator.set_power(0, 300.0)
+    simulator.sleep(0.5)
+    ended_s = simulator.set_power(0, 60.0)
+    shape = WorkBetweenRests(rest_w=60.0, work_w=300.0, begin_s=begun_s, end_s=ended_s, **SHAPE)
+    late = LateWave(wave=shape, lag_s=lag_s, box_s=box_s)
+    shown = []
+    for _ in range(40):
+        simulator.sleep(0.05)
+        edge_s = math.floor((simulator.now() - board.counter_phase_s) / 0.05 + 1e-9) * 0.05 + board.counter_phase_s
+        shown.append((edge_s, nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000))
+    (first_s, first_j), *others = shown
+    for edge_s, energy_j in others:
+        assert energy_j - first_j == pytest.approx(late.energy_j(first_s, edge_s), abs=0.01)
+    # the truth is not late
+    assert simulator.energy_j(0, begun_s, ended_s) == pytest.approx(shape.energy_j(begun_s, ended_s), abs=1e-6)
+
+
+def test_a_recorded_power_is_played_and_replaced(make: Make) -> None:
+    simulator = make(SimulatedBoard(wave=StepLog(start_w=60.0), **SHAPE))
+    simulator.sleep(1.0)
+    begun_s = simulator.play(0, [0.0, 0.1, 0.3, 5.0], [200.0, 320.0, 90.0, 500.0])
+    simulator.sleep(0.6)
+    assert simulator.power_w(0, begun_s + 0.2) == 320.0  # as it is, without ramps
+    assert simulator.energy_j(0, begun_s, begun_s + 0.5) == pytest.approx(200 * 0.1 + 320 * 0.2 + 90 * 0.2)
+    simulator.set_power(0, 150.0)  # what was to come at 5 s does not come
+    simulator.sleep(9.0)
+    assert simulator.power_w(0, begun_s + 9.0) == 150.0
+
+
+@pytest.mark.parametrize(
+    ("times", "powers", "words"),
+    [
+        ([0.0], [1.0, 2.0], "as many"),
+        ([], [], "as many"),
+        ([0.1, 0.0], [1.0, 2.0], "ascend"),
+        ([-0.1], [1.0], "ascend"),
+        ([0.0], [-1.0], "below 0"),
+    ],
+)
+def test_an_impossible_trace_is_refused(make: Make, times: list[float], powers: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(SimulatedBoard(wave=StepLog())).play(0, times, powers)
+
+
+def test_only_steps_are_played(make: Make) -> None:
+    with pytest.raises(ValueError, match="another wave"):
+        make(SimulatedBoard()).play(0, [0.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("board", "words"),
+    [
+        ({"rise_s": -0.1}, "rise_s"),
+        ({"counter_lag_s": -0.1}, "counter_lag_s"),
+        ({"settle_s": 0.0}, "settle_s"),
+        ({"wave": ConstantPower(60.0), "fall_s": 0.01}, "fall_s"),
+        ({"counter_duty": 0.25, "counter_box_s": 0.1}, "counter_duty"),
+    ],
+)
+def test_an_impossible_shape_is_refused(board: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SimulatedBoard(**({"wave": StepLog()} | board))

@@ -1,0 +1,1 @@
+"""Power logs and calibration against recordings of real boards."""
