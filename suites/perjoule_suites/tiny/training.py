@@ -43,6 +43,26 @@ class Recipe:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Processes that train one network together. rank: of this process; count: number of processes."""
+
+    rank: int
+    count: int
+
+    def part(self, batch: int) -> slice:
+        """Rows of a batch that this process computes."""
+        return slice(self.rank * batch // self.count, (self.rank + 1) * batch // self.count)
+
+    def average(self, gradients: list[torch.Tensor]) -> None:
+        """Replace the gradients by their mean over all processes."""
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.count
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
 def fit(
     recipe: Recipe,
     module: nn.Module,
@@ -52,6 +72,7 @@ def fit(
     checkpoint_every_s: float = 60.0,
     validate: Callable[[], dict[str, float]] | None = None,
     validate_every: int = 500,
+    peers: Peers | None = None,
 ) -> nn.Module:
     """Train `module` to the end of its recipe, from a checkpoint if there is one.
 
@@ -63,6 +84,7 @@ def fit(
         checkpoint_every_s: Seconds between checkpoints.
         validate: Called every `validate_every` steps on the averaged weights; its figures are logged.
         validate_every: See above.
+        peers: Processes that train together, each with a part of every batch. Only the first writes files.
 
     Returns:
         The module.
@@ -98,12 +120,16 @@ def fit(
         loss, figures = loss_of(np.random.default_rng([recipe.seed, step]), step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if peers:
+            peers.average([p.grad for p in trained if p.grad is not None])
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if average:
             decay = min(recipe.ema_decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
         done = step + 1
+        if peers and peers.rank:
+            continue
         if done % 50 == 0 or done == recipe.steps:
             row = {"step": done, "loss": loss.item(), "lr": rate, "s": spent_s + time.monotonic() - began}
             if validate and (done % validate_every == 0 or done == recipe.steps):
@@ -114,7 +140,8 @@ def fit(
         if time.monotonic() - saved_at > checkpoint_every_s:
             save(done)
             saved_at = time.monotonic()
-    save(recipe.steps)
+    if not peers or not peers.rank:
+        save(recipe.steps)
     _swap(trained, average)
     return module
 
