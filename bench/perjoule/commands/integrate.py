@@ -26,6 +26,10 @@ def integrate(
     end: Annotated[str | None, typer.Option("--to", metavar="S", help="End, likewise.")] = None,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Power column, if there are several.")] = None,
     board: Board = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=3600, metavar="S", help="Time between rows of dcgmi dmon, which writes no times."),
+    ] = None,
     averaging: Averaging = None,
     sensor: SensorChoice = None,
     plot: Annotated[
@@ -45,7 +49,7 @@ def integrate(
     from perjoule.meters import log_reading
 
     done, read = log_reading.integrate_log(
-        log, begin=begin, end=end, column=column, board=board, averaging_s=averaging, sensor=sensor
+        log, begin=begin, end=end, column=column, board=board, interval_s=interval, averaging_s=averaging, sensor=sensor
     )
     if plot is not None:
         log_reading.plot(done, read, plot)

@@ -68,6 +68,7 @@ def integrate_log(
     end: str | None = None,
     column: str | None = None,
     board: str | None = None,
+    interval_s: float | None = None,
     averaging_s: float | None = None,
     sensor: str | None = None,
 ) -> tuple[LogEnergy, PowerLog]:
@@ -79,6 +80,7 @@ def integrate_log(
         end: The same for the end.
         column: Power column.
         board: Index or UUID of the board.
+        interval_s: Time between two rows of a log without times.
         averaging_s: Averaging time of the sensor, if it is known.
         sensor: `stored` or `GAIN,OFFSET`.
 
@@ -86,7 +88,7 @@ def integrate_log(
         UsageError: The window is empty or not a time.
         MeterError: The log cannot be used, is frozen, or does not cover the window.
     """
-    log = read_log(file, column=column, board=board, for_what="integrate")
+    log = read_log(file, column=column, board=board, interval_s=interval_s, for_what="integrate")
     try:
         require_alive(log)
     except MeterError as error:

@@ -23,7 +23,6 @@ from perjoule.text import board_digest
 from perjoule.types import PROVENANCES, Boundary, Provenance, weakest
 
 FORMATS = "a CSV or Parquet file with a column of times (t_s, timestamp) and one of power (power_w, power.draw)"
-DMON_INTERVAL_S = 1.0  # dcgmi's own default
 _TIMES = ("t_s", "timestamp", "time", "time_s", "datetime", "date", "t", "seconds", "time_ms", "timestamp_ms")
 _BOARDS = ("uuid", "gpu_uuid", "index", "gpu", "gpu_id", "gpu_index", "board", "device", "pci.bus_id")
 _POWER = re.compile(r"power|watt|^p$|^w$|_m?w$")
@@ -90,20 +89,28 @@ class _Table:
     first_line: int = 1
 
 
-def read_log(file: Path, *, column: str | None = None, board: str | None = None, for_what: str = "log") -> PowerLog:
+def read_log(
+    file: Path,
+    *,
+    column: str | None = None,
+    board: str | None = None,
+    interval_s: float | None = None,
+    for_what: str = "log",
+) -> PowerLog:
     """Read a power log.
 
     Args:
         file: The log.
         column: Power column; needed if there are several that do not show the same power.
         board: Index or UUID (or the beginning of it, or its digest) of a board; needed if there are several.
+        interval_s: Time between two rows of a log without times (`dcgmi dmon`).
         for_what: First word of error messages.
 
     Raises:
         MeterError: With file, row and column if the log cannot be used.
     """
     try:
-        return _log(file, _table(file), column, board)
+        return _log(file, _table(file, interval_s), column, board)
     except _BadLogError as error:
         raise MeterError(f"{for_what}: {file}{error}") from error
 
@@ -151,7 +158,7 @@ def _log(file: Path, table: _Table, column: str | None, board: str | None) -> Po
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def _table(file: Path) -> _Table:
+def _table(file: Path, interval_s: float | None) -> _Table:
     if not file.is_file():
         raise _BadLogError(f" is not a file; give {FORMATS}")
     if file.suffix.lower() in {".parquet", ".pq"}:
@@ -166,7 +173,7 @@ def _table(file: Path) -> _Table:
     if "DCGM_FI_DEV_POWER_USAGE{" in text:
         return _prometheus(text)
     if re.search(r"^#\s*Entity", text, re.MULTILINE):
-        return _dmon(text)
+        return _dmon(text, interval_s)
     return _csv(text)
 
 
@@ -270,7 +277,11 @@ def _names(header: Sequence[str]) -> tuple[list[str], dict[str, float]]:
     return names, factors
 
 
-def _dmon(text: str) -> _Table:
+def _dmon(text: str, interval_s: float | None) -> _Table:
+    if interval_s is None:
+        raise _BadLogError(
+            ": dcgmi dmon writes no times; use `perjoule integrate --interval SECONDS` (its -d in ms, 1000 by default)"
+        )
     header: list[str] = []
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
@@ -281,10 +292,10 @@ def _dmon(text: str) -> _Table:
         elif words[:1] == ["GPU"] and len(words) >= 2 + len(header):
             turn = seen[words[1]] = seen.get(words[1], -1) + 1
             values = dict(zip(header, words[2:], strict=False))
-            rows.append({"t_s": turn * DMON_INTERVAL_S, "gpu": words[1], "power.draw": _dmon_power(values)})
+            rows.append({"t_s": turn * interval_s, "gpu": words[1], "power.draw": _dmon_power(values)})
     if rows and rows[0]["power.draw"] is None:
         raise _BadLogError(f" has no column of power; it has {', '.join(header)}; ask dcgmi for field 155")
-    note = f"dcgmi dmon writes no times: one row per {DMON_INTERVAL_S:g} s was assumed (its -d 1000)"
+    note = f"dcgmi dmon writes no times: one row per {interval_s:g} s, as stated"
     return _Table(rows=rows, columns=["t_s", "gpu", "power.draw"], factors={}, source="dcgmi dmon", notes=[note])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ DCGM = "".join(
 )
 
 
-def log(folder: Path, text: str, **chosen: str) -> list[tuple[float, float]]:
+def log(folder: Path, text: str, **chosen: Any) -> list[tuple[float, float]]:
     file = folder / "power.csv"
     file.write_text(text)
     return read_log(file, **chosen).good
@@ -70,9 +71,10 @@ def test_formats(tmp_path: Path, text: str, expected: list[tuple[float, float]])
     assert [(round(t_s, 4), round(power_w, 4)) for t_s, power_w in log(tmp_path, text)] == expected
 
 
-def test_dmon_has_a_row_per_second(tmp_path: Path) -> None:
-    assert log(tmp_path, DMON, board="1") == [(0.0, 50.0), (1.0, 51.0)]
-    assert "no times" in read_log(tmp_path / "power.csv", board="1").notes[0]
+def test_dmon_needs_the_time_between_its_rows(tmp_path: Path) -> None:
+    assert log(tmp_path, DMON, board="1", interval_s=0.1) == [(0.0, 50.0), (0.1, 51.0)]
+    with pytest.raises(MeterError, match="--interval"):
+        read_log(tmp_path / "power.csv", board="1")
 
 
 def test_a_truncated_last_line_is_noted(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_truncated_last_line_is_noted(tmp_path: Path) -> None:
         (SMI, {}, "mixes 2 boards.*--board"),
         (SMI, {"board": "7"}, "has no board '7'"),
         (SMI, {"board": "0", "column": "volts"}, "has no column 'volts'; it has timestamp, index, uuid, power.draw"),
-        (DMON, {}, "mixes 2 boards"),
+        (DMON, {"interval_s": 1.0}, "mixes 2 boards"),
         ("timestamp,cpu_power,ram_power,gpu_power\n1,2,3,4\n2,2,3,4\n", {}, "several columns of power.*--column"),
         ("time,0,1\n1764345600.0,126.97,5\n1764345600.5,127.0,5\n", {}, "mixes 2 boards"),
         ("timestamp,temperature\n0,5\n1,6\n", {}, "no column of power; it has timestamp, temperature"),
