@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,17 @@ import jsonschema
 import polars as pl
 import pytest
 from tests.support import driving
+from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 
+from perjoule.meters.proof import prove
 from perjoule.runs.directory import load_run, write_set_scores
 from perjoule.statistics.grid import Grid
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
 from perjoule.testing.nvml_simulator import compiler
+from perjoule.text import as_json
 from perjoule.types import SetScore
+from perjoule.types.documents import document
 
 SUITE = """
 name = "mine"
@@ -93,7 +98,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
     place = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(place)
-        yield {**of_tables(place), **of_a_run(place), **of_nothing(place), **of_a_board(place), **of_curves(place)}
+        yield {
+            **of_tables(place),
+            **of_a_run(place),
+            **of_nothing(place),
+            **of_a_board(place),
+            **of_logs(place),
+            **of_curves(place),
+        }
 
 
 def of_tables(place: Path) -> Outputs:
@@ -201,7 +213,31 @@ def of_a_board(place: Path) -> Outputs:
         doctor = [*without, printed("doctor", "--quiet")]
         boards = os.environ | simulator.environment()
         measure = [measured("estimate", os.environ), measured("nvml", boards)]
-    return {"doctor": doctor, "measure": measure}
+    with OddBoard(board=honest_board()).opened(place / "nvml") as (open_meter, load):  # virtual time
+        proof = json.loads(as_json(document(prove(open_meter, load))))
+    return {"doctor": doctor, "measure": measure, "doctor-prove": [proof]}
+
+
+def of_logs(place: Path) -> Outputs:
+    """What is printed of power logs: an external meter's, and one of a board with a gain and an offset."""
+    chance = random.Random(1)
+    for name, interval_s, gain, offset_w in (("meter", 0.02, 1.0, 0.0), ("board", 0.1, 0.9, 5.0)):
+        rows = ["t_s,power_w"]
+        for i in range(int(40 / interval_s)):
+            true_w = (60, 300, 60, 200)[int(i * interval_s / 5) % 4]
+            rows.append(f"{i * interval_s:.3f},{gain * true_w + offset_w + chance.gauss(0, 0.5):.3f}")
+        (place / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    board = place / "board.csv"
+    return {
+        "integrate": [
+            printed("integrate", board, "--from", "4", "--to", "12"),
+            printed("integrate", board, "--sensor", "1.1,-5"),
+        ],
+        "calibrate": [
+            printed("calibrate", place / "meter.csv", board),
+            printed("calibrate", place / "meter.csv", board, "--store", "board-0123456789ab"),
+        ],
+    }
 
 
 def of_curves(place: Path) -> Outputs:
@@ -272,8 +308,8 @@ def differences(outputs: Outputs, schemas: dict[str, Any]) -> tuple[set[tuple[st
         title = "frontier" if name == "run" else name
         whole = schemas.get(title, {"properties": {}})
         known |= documented(whole, title)
-        for document in documents:
-            for record, key, is_known in keys(document, whole, whole, title):
+        for shown in documents:
+            for record, key, is_known in keys(shown, whole, whole, title):
                 (seen if is_known else unknown).add((record, key))
     return unknown, known - seen
 
@@ -281,8 +317,8 @@ def differences(outputs: Outputs, schemas: dict[str, Any]) -> tuple[set[tuple[st
 def test_every_document_is_as_its_schema_says(outputs: Outputs, schemas: dict[str, Any]) -> None:
     assert set(schemas) == {"schema", "suite", *outputs} - {"run"}
     for name, documents in outputs.items():
-        for document in documents:
-            jsonschema.validate(document, schemas["frontier" if name == "run" else name])
+        for shown in documents:
+            jsonschema.validate(shown, schemas["frontier" if name == "run" else name])
 
 
 def test_no_key_is_printed_or_documented_alone(outputs: Outputs, schemas: dict[str, Any]) -> None:
