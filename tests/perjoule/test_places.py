@@ -158,7 +158,7 @@ class TestEncodings:
     def test_a_suite_in_another_encoding_says_where(self, suite, capsys):
         suite.write_bytes(SUITE.replace("Mine", "Café").encode("latin-1"))
         code, _, err = call("plan", str(suite), capsys=capsys)
-        assert (code, "line 3" in err, "save it as UTF-8" in err) == (2, True, True)
+        assert (code, "line 2" in err, "save it as UTF-8" in err) == (2, True, True)
         suite.write_bytes(SUITE.encode("utf-16"))
         code, _, err = call("plan", str(suite), capsys=capsys)
         assert (code, "it is UTF-16; save it as UTF-8" in err) == (2, True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 ALLOWED = {0, 1, 2, 3, 4, 74, 130}
@@ -110,6 +111,32 @@ def fakes() -> Iterator[None]:
 
         patch.setattr(device, "open_meter", meter)
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@contextmanager
+def counted_joules() -> Iterator[None]:
+    """Real pipelines, and a meter of 10 J per step and image, so that nothing depends on the load of the machine."""
+    import pytest
+
+    from perjoule.running import device
+    from perjoule.testing import SyntheticMeter, VirtualClock
+    from perjoule_suites.diffusers_generator import DiffusersGenerator
+
+    clock, call = VirtualClock(), DiffusersGenerator.call
+
+    def counted(self: DiffusersGenerator, arguments: dict[str, Any]) -> Any:
+        images = call(self, arguments)
+        clock.advance(float(arguments["num_inference_steps"] * len(images)))
+        return images
+
+    @contextmanager
+    def meter(name: str) -> Iterator[SyntheticMeter]:
+        yield SyntheticMeter(10.0, clock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusersGenerator, "call", counted)
+        patch.setattr(device, "open_meter", meter)
         yield
 
 

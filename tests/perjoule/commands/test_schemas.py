@@ -98,13 +98,15 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
     place = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(place)
+        with driving.counted_joules():
+            curves = of_curves(place)
         yield {
             **of_tables(place),
             **of_a_run(place),
             **of_nothing(place),
             **of_a_board(place),
             **of_logs(place),
-            **of_curves(place),
+            **curves,
         }
 
 
@@ -241,7 +243,7 @@ def of_logs(place: Path) -> Outputs:
 
 
 def of_curves(place: Path) -> Outputs:
-    """What budgetfusion prints of tiny pictures that are drawn here, with a meter that estimates."""
+    """What budgetfusion prints of tiny pictures that are drawn here, with a meter that counts steps."""
     shapes = ("circle", "star", "ring", "square")
     captions = [f"a {colour} {shape}" for colour in ("red", "blue", "green", "white", "pink") for shape in shapes]
     budgetfusion: dict[str, list[Any]] = {}
@@ -252,12 +254,12 @@ def of_curves(place: Path) -> Outputs:
     for name, ground in (("curves", "grey"), ("known", "checkered grey")):
         (place / f"{name}.txt").write_text("\n".join(f"{caption} on a {ground} ground" for caption in captions))
         (place / f"{name}.toml").write_text(CURVES.format(name=name))
-        record("collect", f"{name}.toml", "--out", name, "--meter", "estimate", "--quiet")
+        record("collect", f"{name}.toml", "--out", name, "--quiet")
     record("train", "curves", "--calibration", "known", "--out", "predictor", "--quiet")
     record("predict", "predictor", captions[0])
     level = load_run(place / "known").scores["value"].min()  # a floor that the predictor can promise
     (place / "curves.toml").write_text(CURVES.format(name="curves") + ADAPTIVE.format(level=level))
-    ran = driving.drive("run", "curves.toml", "--out", "adaptive", "--meter", "estimate", "--limit", "5", "--quiet")
+    ran = driving.drive("run", "curves.toml", "--out", "adaptive", "--limit", "5", "--quiet")
     assert ran.code == 0, ran
     record("evaluate", "adaptive")
     return budgetfusion

@@ -88,7 +88,7 @@ def test_the_exit_code_is_passed_on_and_the_joules_are_kept(trace: str, script: 
         (["NO-FORMAT"], 126, "cannot be started"),
         ([""], 2, "no command was given"),
         (["--meter", "nvlm", "true"], 2, "did you mean 'nvml'"),
-        (["--meter", "replay:EMPTY", "true"], 4, "cannot be read"),
+        (["--meter", "replay:EMPTY", "true"], 4, "has no rows"),
         (["--meter", "replay:CORRUPT", "true"], 4, "power_w is 'x'"),
         (["--meter", "replay:absent.csv", "true"], 4, "is not a file"),
         (["--meter", "nvml:", "true"], 4, "does not name a board"),
