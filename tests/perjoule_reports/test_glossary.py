@@ -3,8 +3,12 @@ from __future__ import annotations
 import re
 from html import escape
 
+import pytest
+
 from perjoule_reports import render_html
 from perjoule_reports.glossary import TERMS, explain
+
+pytestmark = pytest.mark.slow
 
 
 def explained(text: str, seen: set[str] | None = None) -> list[str]:

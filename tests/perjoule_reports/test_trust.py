@@ -8,6 +8,8 @@ import pytest
 
 from perjoule_reports import build_report
 
+pytestmark = pytest.mark.slow
+
 
 def proof_badge(run, proof):
     environment = {**run.environment, "meter": {"name": "nvml", "why": "", "notes": [], "proof": proof}}

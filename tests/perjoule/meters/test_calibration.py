@@ -15,6 +15,8 @@ from perjoule.meters.logs import PowerLog, read_log
 from perjoule.meters.samples import Sample
 from perjoule.meters.sensor import Sensor
 
+pytestmark = pytest.mark.slow
+
 recorded = pytest.mark.skipif(not PRESENT, reason="the recordings of boards are not here")
 PUBLISHED = {"3090": (1.053, -0.1), "4090": (0.956, 20.8), "k40m": (0.974, -0.2)}
 

@@ -16,6 +16,8 @@ from perjoule.testing import NvmlSimulator, VirtualClock
 from perjoule.testing import nvml_simulator as module
 from perjoule.types import Edge, IdlePower, UpdatePeriod
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
 CASES = [(0.0, 0.0), (0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.0, 0.1), (0.0, 0.3), (0.0, 1.0), (0.05, 0.5)]
 PERIOD = UpdatePeriod(median_s=0.05, shortest_s=0.05, longest_s=0.05, gap_count=11)

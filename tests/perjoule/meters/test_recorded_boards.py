@@ -21,6 +21,7 @@ from perjoule.testing import nvml_simulator as module
 
 RECORDINGS = boards()
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not RECORDINGS, reason="no recordings of boards in ../shared/data/boards"),
     pytest.mark.skipif(module.compiler() is None, reason="no C compiler"),
 ]

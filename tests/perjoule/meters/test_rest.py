@@ -16,6 +16,8 @@ from perjoule.testing import NvmlSimulator, SimulatedBoard, StepLog
 from perjoule.testing import nvml_simulator as module
 from perjoule.types import Edge
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(module.compiler() is None, reason="no C compiler")
 REST_W = 122.0
 

@@ -3,8 +3,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
+
 from perjoule.text import escape_markdown as escape
 from perjoule_reports import build_report, render_markdown
+
+pytestmark = pytest.mark.slow
 
 CELL_END = re.compile(r"(?<!\\)\|")
 

@@ -14,6 +14,8 @@ from perjoule_reports.drawing.thumbs import MOST_PICTURES, Stored, encode, encod
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.sections.pictures import albums, pictured_arms
 
+pytestmark = pytest.mark.slow
+
 
 def found(run):
     return {album.title: album for album in albums(run, read_evidence(run))}

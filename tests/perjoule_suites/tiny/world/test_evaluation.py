@@ -7,6 +7,8 @@ from scipy import stats
 from perjoule_suites.tiny.world.captions import Level
 from perjoule_suites.tiny.world.evaluation import Curves, held_out_captions, icc, interval, needed, similarity, table
 
+pytestmark = pytest.mark.slow
+
 
 def test_icc_is_the_share_of_the_prompts_variance() -> None:
     rng = np.random.default_rng(0)

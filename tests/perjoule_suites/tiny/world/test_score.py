@@ -13,6 +13,8 @@ from perjoule_suites.tiny.world.scenes import Scene, draw_scene, ground_image, r
 from perjoule_suites.tiny.world.score import holds, judge, shown_by, verdict
 from perjoule_suites.tiny.world.validation import probes
 
+pytestmark = pytest.mark.slow
+
 SEEDS = st.integers(0, 2**32 - 1)
 
 
