@@ -162,7 +162,7 @@ _TRAIN: dict[str, Callable[[Path, int], None]] = {
 @contextmanager
 def lock_of(file: Path) -> Iterator[None]:
     """Hold a lock; wait while another process holds it."""
-    with file.open("w") as stream:
+    with file.open("wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
