@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from perjoule.errors import PerjouleError, RunError
+from perjoule.errors import PerjouleError, RunError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,6 +35,14 @@ def at_home(name: str) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def figure_format(file: Path) -> str:
+    """Return png, svg or pdf, by the name of a file for a plot. Raises UsageError for other names."""
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UsageError(f"--plot {file}: the name must end in .png, .svg or .pdf")
+    return kind
 
 
 def exists(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.meters.base import BaseMeter
+from perjoule.meters.counter import CounterMeter
 from perjoule.meters.nvml import open_nvml
 from perjoule.testing import NvmlSimulator, SimulatedBoard, SimulatedLoad, StepLog
 
@@ -124,7 +125,10 @@ class OddBoard:
                 add_foreign_load(simulator, self, random.Random(seed))
 
             def open_meter() -> BaseMeter[Any]:
-                return open_nvml(nvml=nvml, clock=simulator, environ={})
+                meter = open_nvml(nvml=nvml, clock=simulator, environ={})
+                if isinstance(meter, CounterMeter):
+                    meter._chance = random.Random(seed)  # else steps and bursts of the tests differ from run to run
+                return meter
 
             yield open_meter, SimulatedLoad(simulator, work_w=self.work_w, rest_w=self.rest_w)
 

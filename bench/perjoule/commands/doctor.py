@@ -79,15 +79,17 @@ def _examine_suite(name: str, models: list[str], as_json: bool) -> None:
 def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
     from perjoule.commands import proof_plot
     from perjoule.commands.proof_load import load_for
+    from perjoule.files import figure_format
     from perjoule.meters import known, open_base_meter, proof
     from perjoule.meters.lag import Lag
+    from perjoule.meters.proving import prove as prove_meter
 
     if plot is not None:
-        proof_plot.require_format(plot)
+        figure_format(plot)  # before the proof, which takes minutes
     with open_base_meter(name) as meter:
         load, subject = load_for(meter), known.subject(meter)
         chosen = meter.name
-    result = proof.prove(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)
+    result = prove_meter(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)
     file = known.remember(subject, "proof", result)
     if result.lag_s is not None and result.box_s is not None:
         known.remember(subject, "lag", Lag(lag_s=result.lag_s, box_s=result.box_s))

@@ -8,9 +8,9 @@ from typing import Any
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter
 from perjoule.meters.loads import cpu_load, cuda_load
-from perjoule.meters.proof import Load
-
-SIMULATOR = "PERJOULE_NVML_SIMULATOR"  # set by `NvmlSimulator.environment`
+from perjoule.meters.proving import Load
+from perjoule.testing import NvmlSimulator, SimulatedLoad
+from perjoule.testing.nvml_simulator import VARIABLE
 
 
 def load_for(meter: BaseMeter[Any]) -> Load:
@@ -23,9 +23,7 @@ def load_for(meter: BaseMeter[Any]) -> Load:
         raise MeterError(f"{meter.name} replays a log: no work can be measured with it")
     if not meter.facts:
         return cpu_load()
-    if SIMULATOR in os.environ:
-        from perjoule.testing import NvmlSimulator, SimulatedLoad
-
+    if VARIABLE in os.environ:
         simulator = NvmlSimulator.attach()
         return SimulatedLoad(simulator, rest_w=simulator.power_w(0, simulator.now()))
     return cuda_load(meter.facts[0].digest)

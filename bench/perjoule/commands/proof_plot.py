@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perjoule.errors import UsageError
-from perjoule.files import replacing
+from perjoule.files import figure_format, replacing
 from perjoule.meters.proof import Proof
-
-FORMATS = ("png", "svg", "pdf")
-
-
-def require_format(file: Path) -> None:
-    """Raise UsageError if a plot cannot be written in the format of that file."""
-    if file.suffix.lower().removeprefix(".") not in FORMATS:
-        raise UsageError(f"--plot {file}: the format is not one of {', '.join(FORMATS)}")
 
 
 def draw(proof: Proof, file: Path) -> None:
-    """Write the plot. Raises OSError if the file cannot be written."""
+    """Write the plot. Raises UsageError for another format, OSError if the file cannot be written."""
     from matplotlib.figure import Figure
 
     windows = [window for window in proof.windows if window.energy_j is not None]
@@ -41,4 +32,4 @@ def draw(proof: Proof, file: Path) -> None:
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(file) as stream:
-        figure.savefig(stream, format=file.suffix.lower().removeprefix("."), dpi=150)
+        figure.savefig(stream, format=figure_format(file), dpi=150)

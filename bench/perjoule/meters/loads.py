@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from perjoule.errors import MeterError, install_command
-from perjoule.meters.proof import Load
+from perjoule.meters.proving import Load
 from perjoule.text import board_digest
 
 PIECE_S = 0.005  # a quarter of the shortest published update period

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perjoule.errors import MeterError, UsageError
-from perjoule.files import replacing
+from perjoule.files import figure_format, replacing
 from perjoule.meters.log_energy import learn_response, require_alive, window_energy
 from perjoule.meters.logs import PowerLog, read_log
 from perjoule.meters.sensor import NOT_IN_BOUND, Sensor, chosen
@@ -177,8 +177,7 @@ def as_text(one: LogEnergy) -> str:
 
 def plot(one: LogEnergy, log: PowerLog, file: Path) -> None:
     """Draw the log and the window as PNG, SVG or PDF, by the name of the file. Raises UsageError for other names."""
-    if file.suffix.lower() not in {".png", ".svg", ".pdf"}:
-        raise UsageError(f"integrate: --plot {file}: the name must end in .png, .svg or .pdf")
+    kind = figure_format(file)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
@@ -187,4 +186,4 @@ def plot(one: LogEnergy, log: PowerLog, file: Path) -> None:
     axes.axvspan(one.from_s, one.to_s, alpha=0.2)
     axes.set(xlabel="time in s", ylabel=f"{one.column} in W", title=as_text(one).partition("  [")[0])
     with replacing(file) as stream:
-        figure.savefig(stream, format=file.suffix[1:].lower())
+        figure.savefig(stream, format=kind)

@@ -6,7 +6,7 @@ from perjoule.testing.nvml_simulator import NvmlSimulator
 
 
 class SimulatedLoad:
-    """Work in equal pieces for a simulated board with a `StepLog`; see `perjoule.meters.proof.Load`.
+    """Work in equal pieces for a simulated board with a `StepLog`; see `perjoule.meters.proving.Load`.
 
     Attributes:
         name: What it does.

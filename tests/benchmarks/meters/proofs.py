@@ -12,7 +12,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from perjoule.meters.proof import Proof, prove
+from perjoule.meters.proof import Proof
+from perjoule.meters.proving import prove
 from perjoule.testing import StepLog
 from tests.support.odd_boards import OddBoard, honest_board
 

@@ -19,7 +19,7 @@ from tests.support import driving
 from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 
-from perjoule.meters.proof import prove
+from perjoule.meters.proving import prove
 from perjoule.runs.directory import load_run, write_set_scores
 from perjoule.statistics.grid import Grid
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard

@@ -14,7 +14,8 @@ from perjoule.errors import MeterError
 from perjoule.meters import known
 from perjoule.meters.lag import Lag
 from perjoule.meters.nvml import open_nvml
-from perjoule.meters.proof import Proof, ProofWindow, _on_a_line, prove
+from perjoule.meters.proof import Proof, ProofWindow
+from perjoule.meters.proving import _on_a_line, prove
 from perjoule.testing import NvmlSimulator, SimulatedLoad
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from tests.support.reports import SMALL, rendered, section
@@ -42,39 +41,6 @@ def test_every_figure_has_a_table_and_says_what_its_joules_are(usual_report: Rep
             assert "<desc" in svg
             if "energy" in re.sub(r"<(title|desc)[^>]*>.*?</\1>", "", svg):
                 assert "ESTIMATED" in svg, figure.name
-
-
-def synthetic_policies(synthetic, folder: Path, gain: float, shuffled_gain: float):
-    """A ladder, a policy with three levels, and its control; `gain` is their quality above the ladder."""
-    run = synthetic.make_run(folder, prompts=24, ladder=(2, 4, 8, 16, 32), variants=("teacher",), metrics=("scene",))
-    chance = np.random.default_rng(2)
-    trials, scores = [run.trials], [run.scores]
-    for name, role, more in (("clever", "predicted", gain), ("clever-shuffled", "control", shuffled_gain)):
-        for level in (4, 8, 16):
-            cell = f"{name}-{level}"
-            rename = pl.lit(cell)
-            own = run.trials.filter(pl.col("cell_id") == f"teacher-{level:03d}")
-            steps = [[int(s) + int(chance.integers(-1, 2)) for s in row] for row in own["steps"]]
-            trials.append(
-                own.with_columns(
-                    cell_id=rename, variant=pl.lit(name), role=pl.lit(role), policy=pl.lit("clever"),
-                    trial_id=pl.format("b0.{}.{}", rename, pl.int_range(pl.len())), steps=pl.Series(steps),
-                )
-            )  # fmt: skip
-            mine = run.scores.filter(pl.col("cell_id") == f"teacher-{level:03d}")
-            noise = pl.Series(0.005 * chance.normal(size=len(mine)))
-            scores.append(
-                mine.with_columns(
-                    cell_id=rename,
-                    image_id=pl.format("{}.{}", rename, "image_id"),
-                    value=pl.col("value") + more + noise,
-                )
-            )
-    teacher = run.suite.variants[0]
-    policy = replace(teacher, name="clever", role="predicted", policy="clever", steps=(), levels=(4.0, 8.0, 16.0))
-    control = replace(policy, name="clever-shuffled", role="control", policy_args={"control": "shuffled"})
-    suite = replace(run.suite, variants=(teacher, policy, control))
-    return synthetic.summarised(replace(run, suite=suite, trials=pl.concat(trials), scores=pl.concat(scores)))
 
 
 class TestDegenerate:
