@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.meters.base import BaseMeter
-from perjoule.meters.counter import CounterMeter
 from perjoule.meters.nvml import open_nvml
 from perjoule.testing import NvmlSimulator, SimulatedBoard, SimulatedLoad, StepLog
 
@@ -125,10 +124,7 @@ class OddBoard:
                 add_foreign_load(simulator, self, random.Random(seed))
 
             def open_meter() -> BaseMeter[Any]:
-                meter = open_nvml(nvml=nvml, clock=simulator, environ={})
-                if isinstance(meter, CounterMeter):
-                    meter._chance = random.Random(seed)  # else steps and bursts of the tests differ from run to run
-                return meter
+                return open_nvml(nvml=nvml, clock=simulator, environ={}, chance=random.Random(seed))
 
             yield open_meter, SimulatedLoad(simulator, work_w=self.work_w, rest_w=self.rest_w)
 

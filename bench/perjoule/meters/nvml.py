@@ -14,6 +14,7 @@ The choice does not depend on the architecture, because drivers of one architect
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -41,6 +42,7 @@ def open_nvml(
     nvml: Any = None,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
+    chance: random.Random | None = None,
 ) -> BaseMeter[Any]:
     """Open the best meter of one or several boards.
 
@@ -50,6 +52,7 @@ def open_nvml(
         nvml: A binding with pynvml's functions; imported if None.
         clock: The clock; the system's monotonic clock if None.
         environ: Environment with CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
+        chance: Random numbers of an energy counter's windows and tests, for repeatable ones.
 
     Raises:
         MeterError: There is no binding, no driver or no such board, or the board reports neither energy nor power.
@@ -64,7 +67,7 @@ def open_nvml(
         choice = choose_boards(boards, selector, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER"))
         try:
             probed = [probe(NvmlDevice(nvml, board, clock)) for board in choice.boards]
-            return _open_boards(probed, choice.note, clock, on_close=lambda: _shutdown(nvml))
+            return _open_boards(probed, choice.note, clock, chance, on_close=lambda: _shutdown(nvml))
         except Fault as fault:
             raise MeterError(f"nvml: {fault}") from fault
     except BaseException:
@@ -164,13 +167,17 @@ def start_nvml(nvml: Any, clock: Clock) -> Any:
 
 
 def _open_boards(
-    boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
+    boards: Sequence[ProbedBoard],
+    note: str,
+    clock: Clock,
+    chance: random.Random | None,
+    on_close: Callable[[], None],
 ) -> BaseMeter[Any]:
     """Return the best meter that the boards support, with the reasons against better ones."""
     problem = "; ".join(board.no_counter for board in boards if board.no_counter)
     if not problem:
         try:
-            return _counter_meter(boards, note, clock, on_close)
+            return _counter_meter(boards, note, clock, chance, on_close)
         except MeterError as error:
             problem = str(error)
     if len(boards) > 1:
@@ -182,7 +189,11 @@ def _open_boards(
 
 
 def _counter_meter(
-    boards: Sequence[ProbedBoard], note: str, clock: Clock, on_close: Callable[[], None]
+    boards: Sequence[ProbedBoard],
+    note: str,
+    clock: Clock,
+    chance: random.Random | None,
+    on_close: Callable[[], None],
 ) -> CounterMeter:
     """Return the meter over the boards' energy counters. Raises MeterError if a counter does not change."""
     labels = ", ".join(f"{board.label} ({board.model})" for board in boards)
@@ -207,6 +218,7 @@ def _counter_meter(
         boundary=_boundary(boards),
         notes=[said for board in boards for said in board.notes],
         on_close=on_close,
+        chance=chance,
     )
     for watched in meter.boards:
         lag = recall(watched.source.device, "lag", Lag)

@@ -184,7 +184,7 @@ def recorded_bench(recording: Recording, folder: Path, seed: int = 1, **board: A
     simulated = SimulatedBoard(wave=StepLog(start_w=rest_w(recording)), **(options | board))
     with NvmlSimulator([simulated], folder, virtual=True, call_cost_s=CALL_S) as simulator:
         simulator.play(0, *played(recording, recording.rest(), 0.0))
-        with open_nvml(nvml=simulator.load(), clock=simulator, environ={}) as meter:
+        with open_nvml(nvml=simulator.load(), clock=simulator, environ={}, chance=random.Random(seed)) as meter:
             yield RecordedBench(recording, simulator, meter, chance)
 
 

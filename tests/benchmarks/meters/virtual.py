@@ -122,7 +122,7 @@ def bench(folder: Path, wave: str = "idle-work-idle", seed: int = 1, **board: An
     simulated = SimulatedBoard(wave=WAVES[wave], **board)
     with (
         NvmlSimulator([simulated], folder, virtual=True, call_cost_s=CALL_S) as simulator,
-        open_nvml(nvml=simulator.load(), clock=simulator, environ={}) as meter,
+        open_nvml(nvml=simulator.load(), clock=simulator, environ={}, chance=random.Random(seed)) as meter,
     ):
         yield Bench(simulator, meter, chance)
 
