@@ -14,7 +14,7 @@ from perjoule.errors import MeterError, install_command
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.identity import MeteredDevice
-from perjoule.types import EnergyReading
+from perjoule.types import COUNTED, EnergyReading
 from perjoule.warnings import warning
 from perjoule.work.counter import WorkCounter
 from perjoule.work.profile import WorkProfile, read_profile, shipped_profiles
@@ -87,12 +87,12 @@ class WorkMeter(BaseMeter[WorkCounter]):
     @property
     def device(self) -> MeteredDevice:
         """The device that the profile describes, not the one that did the work."""
-        return MeteredDevice(name=f"{self.profile.device_model} (profile)")
+        return MeteredDevice(name=f"{self.profile.device_model} (profile)", digest=self.profile.digest)
 
     @property
     def method(self) -> str:
         """The profile."""
-        return f"counted work, {self.profile.words}; {NOT_SEEN}"
+        return f"{COUNTED}, {self.profile.words}; {NOT_SEEN}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return None: counted work has no rest."""
