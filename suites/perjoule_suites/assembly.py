@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from perjoule.errors import SuiteError, UsageError, first_line, install_command
+from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
@@ -77,7 +78,7 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         sources.append(hub.fetch_file(variant.lora, f"{where}.lora"))
         _add_lora(pipeline, variant, sources[-1], where)
     _check_call(pipeline, variant, where)
-    if variant.scheduler or variant.scheduler_args:
+    if any(sampler_of(variant)):
         pipeline.scheduler = make_scheduler(pipeline.scheduler, variant, where)
     _check_guidance(pipeline, variant, where)
     pipeline.set_progress_bar_config(disable=True)

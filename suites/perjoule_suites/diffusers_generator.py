@@ -16,6 +16,7 @@ import torch
 
 from perjoule.protocols import Generation, Images
 from perjoule.suite.seeding import image_seed
+from perjoule.suite.timesteps import timesteps_of
 from perjoule.types import Examination, PromptFindings, Variant
 from perjoule.weights.digests import digest_file, digest_named
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
@@ -59,6 +60,11 @@ class DiffusersGenerator:
         """The diffusers pipeline, for step policies that use its parts."""
         return self._pipeline
 
+    @property
+    def variant(self) -> Variant:
+        """The settings."""
+        return self._variant
+
     def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Encode the prompts once, with all text encoders; return embeddings for the pipeline call.
 
@@ -88,9 +94,8 @@ class DiffusersGenerator:
             "output_type": "np",
             **variant.call_args,
         }
-        if variant.timesteps:
-            # only a warm-up uses fewer steps
-            arguments["timesteps"] = list(variant.timesteps[:steps])
+        if timesteps := timesteps_of(variant, steps):
+            arguments["timesteps"] = timesteps
         else:
             arguments["num_inference_steps"] = steps
         if variant.negative_prompt:

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from perjoule.errors import SuiteError
+from perjoule.suite.timesteps import sampler_of, timesteps_of
 from perjoule.types import Variant
 from perjoule_suites.faults import kind_and_line
 
 _SHAPE = (1, 4, 8, 8)
+_TRAIN_TIMESTEPS = 1000
 _OWN_SIGMAS = "np.linspace(1.0, 1 / num_inference_steps"
 
 
@@ -32,21 +34,27 @@ def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    name = variant.scheduler or type(own).__name__
+    declared, settings = sampler_of(variant)
+    name = declared or type(own).__name__
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         what = "is not a scheduler of diffusers" if kind is None else "of diffusers is not a scheduler"
         raise SuiteError(f"{where}.scheduler = {name!r} {what}; these fit: {', '.join(_fitting(own))}")
     known_args = parameters(kind.__init__)  # type: ignore[misc]
-    for key in variant.scheduler_args:
+    if declared and not variant.scheduler and kind not in {*own.compatibles, type(own)}:
+        raise SuiteError(
+            f"{where}.schedule = {variant.schedule!r}: its sampler {name} does not fit the model's "
+            f"{type(own).__name__}; remove the key"
+        )
+    for key in settings:
         if key not in known_args:
             raise SuiteError(f"{where}.scheduler_args.{key}: {name} has no such setting: {', '.join(known_args)}")
     try:
-        return kind.from_config(own.config, **variant.scheduler_args)  # type: ignore[attr-defined]
+        return kind.from_config(own.config, **settings)  # type: ignore[attr-defined]
     except Exception as error:  # from the scheduler's own checks
-        settings = f", scheduler_args = {variant.scheduler_args}" if variant.scheduler_args else ""
+        given = f", scheduler_args = {settings}" if settings else ""
         raise SuiteError(
-            f"{where}.scheduler = {name!r}{settings}: cannot be created from the configuration of the model's "
+            f"{where}.scheduler = {name!r}{given}: cannot be created from the configuration of the model's "
             f"{type(own).__name__}: {kind_and_line(error)}"
         ) from error
 
@@ -58,12 +66,22 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
     except SuiteError as error:
         return [str(error)]
     name = type(scheduler).__name__
-    own_name = f"{where}.model = {variant.model!r}: its own scheduler {name}"
-    key = f"{f'{where}.scheduler = {name!r}' if variant.scheduler else own_name} (variant {variant.name!r})"
-    if variant.timesteps:
+    if variant.scheduler:
+        key = f"{where}.scheduler = {name!r}"
+    elif variant.schedule:
+        key = f"{where}.schedule = {variant.schedule!r}: its sampler {name}"
+    else:
+        key = f"{where}.model = {variant.model!r}: its own scheduler {name}"
+    key = f"{key} (variant {variant.name!r})"
+    if key_of_times := "timesteps" if variant.timesteps else "schedule" if variant.schedule else "":
         for owner, function in ((pipeline_class, pipeline_class.__call__), (type(scheduler), scheduler.set_timesteps)):
             if "timesteps" not in parameters(function):
-                return [f"{where}.timesteps: {owner.__name__} does not support custom schedules"]
+                return [f"{where}.{key_of_times}: {owner.__name__} does not support custom schedules"]
+    if variant.schedule and scheduler.config.num_train_timesteps != _TRAIN_TIMESTEPS:
+        return [
+            f"{where}.schedule = {variant.schedule!r}: is defined for {_TRAIN_TIMESTEPS} training timesteps, but the "
+            f"model has {scheduler.config.num_train_timesteps}; give the timesteps instead"
+        ]
     lacking = [attribute for attribute in _needed(pipeline_class) if not hasattr(scheduler, attribute)]
     if lacking:
         return [
@@ -116,8 +134,8 @@ def _walk(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) ->
 def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> dict[str, Any]:
     known = parameters(scheduler.set_timesteps)
     arguments: dict[str, Any] = {}
-    if variant.timesteps:
-        arguments["timesteps"] = list(variant.timesteps)
+    if timesteps := timesteps_of(variant, steps):
+        arguments["timesteps"] = timesteps
     elif _OWN_SIGMAS in _source(pipeline_class) and not scheduler.config.get("use_flow_sigmas", False):
         if "sigmas" not in known:
             raise TypeError(f"{pipeline_class.__name__} passes sigmas, which its set_timesteps does not accept")

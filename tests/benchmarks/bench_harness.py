@@ -47,13 +47,11 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
     torch.set_num_threads(2)
     suite = load_suite(find_suite("demo"))
     prompts = load_prompts(replace(suite.prompts, limit=4), where="demo")
-    assignment = next(a for a in make_plan(suite, prompts) if a.cell.cell_id == "sd-tiny-ddim-012")
+    assignment = next(a for a in make_plan(suite, prompts) if a.cell.cell_id == "sd-tiny-trailing-008")
     texts = [p.text for p in assignment.prompts]
     bare = StableDiffusionPipeline.from_pretrained(sd_tiny(), dtype=torch.float32)
     bare.set_progress_bar_config(disable=True)
-    ready = ReadyCell(
-        cell=assignment.cell, generator=load(assignment.cell.variant, where="demo"), policy=FixedSteps(12)
-    )
+    ready = ReadyCell(cell=assignment.cell, generator=load(assignment.cell.variant, where="demo"), policy=FixedSteps(8))
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     ours: list[np.ndarray] = []
     theirs: list[np.ndarray] = []
@@ -70,7 +68,7 @@ def test_ratio_to_bare_diffusers(benchmark: BenchmarkFixture, tmp_path: Path) ->
                 for t, s in zip(texts, assignment.seeds, strict=True)
             ]
             pictures = bare(
-                texts, num_inference_steps=12, guidance_scale=assignment.cell.variant.guidance, generator=seeds
+                texts, num_inference_steps=8, guidance_scale=assignment.cell.variant.guidance, generator=seeds
             ).images
             theirs[:] = [np.asarray(p) for p in pictures]
 
@@ -114,7 +112,7 @@ def test_trial_without_generation(benchmark: BenchmarkFixture, tmp_path: Path) -
     writer = RunWriter.create(tmp_path / "run", suite, prompts, ENVIRONMENT)
     assignment = make_plan(suite, prompts)[0]
     meter = SyntheticMeter(10.0, VirtualClock())
-    ready = ReadyCell(cell=assignment.cell, generator=FakeGenerator(side_px=64), policy=FixedSteps(12))
+    ready = ReadyCell(cell=assignment.cell, generator=FakeGenerator(side_px=64), policy=FixedSteps(8))
     benchmark(lambda: writer.append(run_trial(assignment, suite.protocol, meter, ready, writer.image_file)[0]))
 
 

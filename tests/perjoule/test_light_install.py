@@ -35,7 +35,7 @@ for package in (perjoule, perjoule_reports):
         # a network of torch, imported by the metric dsim when it scores
         if module.name not in ("perjoule.__main__", "perjoule.quality.vision_transformer"):
             importlib.import_module(module.name)
-import perjoule_suites.builtin, perjoule_suites.tiny.scene_metric, perjoule_suites.budgetfusion.commands
+import perjoule_suites.builtin, perjoule_suites.tiny.world.metric, perjoule_suites.budgetfusion.commands
 """
 VERBS = """
 import contextlib, io, json

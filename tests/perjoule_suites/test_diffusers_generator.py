@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from perjoule.errors import PerjouleError
 from perjoule.forecast.nfe import nfe_per_image
 from perjoule.protocols import Generation
+from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.suite.reading import find_suite, load_suite
 from perjoule.suite.seeding import image_seed
 from perjoule.types import Cache, Runtime, Variant
@@ -44,6 +45,17 @@ def test_images_are_those_of_bare_diffusers() -> None:
     found = load(TINY, where="s").generate(PROMPTS, [1, 2], 3)
     assert found.images.dtype == np.uint8
     assert np.array_equal(found.images, bare(PROMPTS, [1, 2], 3))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_images_of_a_named_schedule_are_those_of_its_printed_code(steps: int) -> None:
+    variant = replace(TINY, schedule="short-first")
+    found = load(variant, where="s").generate(PROMPTS[:1], [1], steps)
+    assert found.nfe_per_image == 2 * steps
+    code = diffusers_code(variant, steps).replace("pipe(prompt,", "pipe(prompt, generator=generator,")
+    names = {"prompt": PROMPTS[0], "generator": torch.Generator("cpu").manual_seed(image_seed(PROMPTS[0], 1))}
+    exec(code, names)
+    assert np.array_equal(found.images[0], np.asarray(names["image"]))
 
 
 # every solver of diffusers that draws with this model, and how its denoiser is called for 6 steps

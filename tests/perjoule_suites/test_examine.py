@@ -266,11 +266,24 @@ def refused(**changes: Any) -> str:
         ({"scheduler_args": {"timestep_spacing": "odd"}}, ["steps = 2, 4 do not work", "odd"]),
         ({"scheduler_args": {"num_train_timesteps": "many"}}, ["cannot be created"]),
         ({"timesteps": (9, 5), "steps": (2,)}, ["s.timesteps: DDIMScheduler does not support custom schedules"]),
+        ({"schedule": "short-first", "scheduler": "DDIMScheduler"}, ["s.schedule: DDIMScheduler does not support"]),
+        (
+            {"schedule": "short-first", "scheduler_args": {"num_train_timesteps": 500}},
+            ["s.schedule = 'short-first'", "500"],
+        ),
     ],
 )
 def test_schedules_that_cannot_work_are_refused(changes: dict[str, Any], words: list[str]) -> None:
     text = refused(**changes)
     assert all(part in text for part in words), text
+
+
+def test_a_named_schedule_works_with_one_key() -> None:
+    assert not refused(schedule="short-first", steps=(1, 2, 3, 25))
+    flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    variant = replace(TINY, schedule="short-first")
+    (problem,) = schedule_problems(flow, PIPELINE, variant, "s")
+    assert "s.schedule = 'short-first': its sampler DPMSolverMultistepScheduler does not fit" in problem
 
 
 @pytest.fixture(scope="module")

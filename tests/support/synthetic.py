@@ -71,7 +71,7 @@ def spec(name: str, **changes: Any) -> MetricSpec:
 
 
 SPECS = {
-    "scene": spec("scene", bounds=(0.0, 1.0), description="Share of the caption's attributes that a recogniser finds."),
+    "scene": spec("scene", bounds=(0.0, 1.0), description="Share of the caption's facts that hold."),
     "clip_text": spec("clip_text", track="alignment"),
     "iclip": spec("iclip", track="fidelity", needs_reference=True),
     "blur": spec("blur", direction="lower", track="sharpness", unit="px", advisory=True),

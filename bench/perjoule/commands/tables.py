@@ -20,6 +20,7 @@ from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
+from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Estimate, Variant
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
@@ -213,7 +214,7 @@ def _variant_rows(name: str) -> list[VariantRow]:
             variant=v.name,
             role=v.role,
             model=v.model,
-            scheduler=v.scheduler or "the model's own",
+            scheduler=sampler_of(v)[0] or "the model's own",
             guidance=v.guidance,
             steps=" ".join(map(str, v.steps)) or v.policy,
             **_terms(v),

@@ -253,7 +253,7 @@ def _work(cell: Cell) -> Hashable:
 
 def _engine(cell: Cell) -> Hashable:
     """Equal for cells of one model, whatever the sampler and the batch size."""
-    return _settings(replace(cell.variant, scheduler="", scheduler_args={}))
+    return _settings(replace(cell.variant, scheduler="", scheduler_args={}, schedule=""))
 
 
 def _settings(variant: Variant) -> str:

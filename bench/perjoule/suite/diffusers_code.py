@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perjoule.suite.timesteps import sampler_of, timesteps_of
 from perjoule.types import Variant
 from perjoule.weights.catalogue import revision_of
 from perjoule.weights.models import resolve_model
@@ -18,7 +19,8 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     later = portable and variant.model.startswith("builtin:")
     model = variant.model if later else resolve_model(variant.model, "recommend")
     settings = [f"resolve_model({model!r}, 'here')" if later else repr(model), f"dtype=torch.{variant.dtype}"]
-    names = ["DiffusionPipeline", *([variant.scheduler] if variant.scheduler else [])]
+    scheduler, scheduler_args = sampler_of(variant)
+    names = ["DiffusionPipeline", *([scheduler] if scheduler else [])]
     lines = ["import torch", f"from diffusers import {', '.join(names)}"]
     lines += ["from perjoule.weights.models import resolve_model", ""] if later else [""]
     revision = variant.revision or revision_of(model)
@@ -34,18 +36,20 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     lines.append(f"pipe = DiffusionPipeline.from_pretrained({', '.join(settings)})")
     if variant.lora:
         lines += _lora_lines(variant)
-    if variant.scheduler or variant.scheduler_args:
-        kind = variant.scheduler or "type(pipe.scheduler)"
-        extra = "".join(f", {k}={v!r}" for k, v in variant.scheduler_args.items())
+    if scheduler or scheduler_args:
+        kind = scheduler or "type(pipe.scheduler)"
+        extra = "".join(f", {k}={v!r}" for k, v in scheduler_args.items())
         lines.append(f"pipe.scheduler = {kind}.from_config(pipe.scheduler.config{extra})")
     lines.append('pipe = pipe.to("cuda" if torch.cuda.is_available() else "cpu")')
     around = _runtime_lines(variant, lines)
     arguments = ["prompt"]
     if steps is None:
         lines.append(f"steps = ...  # the choice of policy {variant.policy!r} for this prompt")
-        arguments.append("num_inference_steps=steps")
-    elif variant.timesteps:
-        arguments.append(f"timesteps={list(variant.timesteps)}")
+        if variant.schedule:
+            lines.append("from perjoule.suite.timesteps import short_first")
+        arguments.append("timesteps=short_first(steps)" if variant.schedule else "num_inference_steps=steps")
+    elif timesteps := timesteps_of(variant, round(steps)):
+        arguments.append(f"timesteps={timesteps}")
     else:
         arguments.append(f"num_inference_steps={round(steps)}")
     arguments.append(f"guidance_scale={variant.guidance}")

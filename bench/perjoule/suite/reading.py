@@ -257,6 +257,8 @@ def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
         raise SuiteError(f"{where}.guidance = {variant.guidance}: must be 0 to 100; 1 or less disables guidance")
     if variant.timesteps:
         _check_timesteps(variant, where)
+        if variant.schedule:
+            raise SuiteError(f"{where}.schedule = {variant.schedule!r}: timesteps are given too; remove one key")
     if variant.guidance_mode == "none" and variant.guidance > 1:
         raise SuiteError(
             f"{where}.guidance_mode = 'none', but guidance = {variant.guidance}: set guidance to 1.0 or less, which "

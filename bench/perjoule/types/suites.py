@@ -107,6 +107,9 @@ class Variant:
         scheduler: diffusers scheduler class; empty keeps the model's own.
         scheduler_args: Overrides of the scheduler's config, e.g. `timestep_spacing`.
         timesteps: The schedule itself, descending; `steps` is then its length.
+        schedule: A named schedule for every step count: `short-first` has a short first step, e.g. timesteps 999, 916,
+            then evenly spaced. Empty leaves the timesteps to the scheduler. Without `scheduler`, the sampler is
+            `DPMSolverMultistepScheduler` with `solver_order = 1`, which equals DDIM.
         guidance: Guidance scale; at 1.0 or less the denoiser runs once per step.
         guidance_mode: Effect of the scale: `classifier-free` (two evaluations per step), `embedded` (the scale is an
             input of the denoiser, e.g. in a latent consistency model) or `none`. A declared mode is checked; `auto`
@@ -140,6 +143,7 @@ class Variant:
     scheduler: str = ""
     scheduler_args: dict[str, Any] = field(default_factory=dict)
     timesteps: tuple[int, ...] = ()
+    schedule: Literal["", "short-first"] = ""
     guidance: float = 7.5
     guidance_mode: Literal["auto", "classifier-free", "embedded", "none"] = "auto"
     call_args: dict[str, Any] = field(default_factory=dict)

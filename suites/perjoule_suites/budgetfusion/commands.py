@@ -12,6 +12,7 @@ import typer
 from perjoule.commands import completing
 from perjoule.commands.options import Json, MeterName, Quiet, print_record
 from perjoule.errors import UsageError
+from perjoule.suite.timesteps import sampler_of
 from perjoule.types.documents import document
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def predict(
 
     With --json, print the predicted curves too.
 
-    Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a grey ground'
+    Example: perjoule budgetfusion predict builtin:steps-tiny 'a small blue ring at the left on a plain grey ground'
     """
     from perjoule_suites.budgetfusion.predictor import StepPredictor
     from perjoule_suites.budgetfusion.records import PredictedEnergy, Prediction, Predictions
@@ -228,7 +229,7 @@ def predict(
 
 def _looking(variant: Any, peek: int) -> Any:
     """Return the variant with a sampler that supports a peek and gives the same images."""
-    if not peek or variant.scheduler == "DPMSolverMultistepScheduler":
+    if not peek or sampler_of(variant)[0] == "DPMSolverMultistepScheduler":
         return variant
     return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
 

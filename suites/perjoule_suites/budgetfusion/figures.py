@@ -10,7 +10,7 @@ import numpy as np
 from perjoule.files import replacing
 from perjoule.runs.directory import Run
 from perjoule.types import Role
-from perjoule_suites.budgetfusion.study import Arms, arms_of, shared_start, true_steps, with_full_batches
+from perjoule_suites.budgetfusion.study import Arms, arms_of, has_short_first, true_steps, with_full_batches
 
 # Okabe and Ito's palette, with a marker for each role of an arm
 _LOOKS: dict[Role, tuple[str, str]] = {
@@ -61,7 +61,8 @@ def _ladder(arms: Arms) -> str:
 def _first_predicted(arms: Arms) -> str:
     """Return the first predicted arm on the ladder's own schedules, or the first of all."""
     names = [name for name in arms.cells if arms.variant(name).role == "predicted"]
-    return next((name for name in names if shared_start(arms.variant(name)) == 1), names[0])
+    own = has_short_first(arms.variant(_ladder(arms)))
+    return next((name for name in names if has_short_first(arms.variant(name)) == own), names[0])
 
 
 def _categories(arms: Arms) -> dict[str, list[int]]:

@@ -1,15 +1,15 @@
 """Uses the first evaluations to decide the number of steps, without additional evaluations.
 
     evaluation      1        2        3        4   …
-    3 steps      t = 999     916      457
-    6 steps      t = 999     916      733      549   …        k = 2: all schedules share their first two timesteps
+    3 steps      t = 999     916      458
+    6 steps      t = 999     916      733      550   …        k = 2: all schedules share their first two timesteps
                  └── the same for all ──┘
                      predicted clean latent ─► predictor ─► N ─► the rest of schedule N
 
-With trailing spacing every schedule begins at the last timestep, so the first evaluation is shared (k = 1). At zero
-terminal SNR its input is pure noise, and it shows little of the effect of the seed. For k = 2 the schedules also share
-their second timestep, one twelfth below the first. A long first step changes the image (999 to 666: 6 steps at an
-`iclip` of .957); a short one does not harm schedules of few steps (999 to 916: .998, where trailing spacing has .990).
+Every schedule begins at the last timestep, so the first evaluation is shared (k = 1). At zero terminal SNR its input is
+pure noise, and it shows little of the effect of the seed. For k = 2 the schedules also share their second timestep:
+they are `short_first`, which a variant can also choose for itself (`schedule`). A long first step changes the image; a
+short one does not harm schedules of few steps.
 
 The sampler is first order and deterministic (DDIM, as DPM-Solver++ of order 1), so a step does not depend on
 earlier steps, and the images are the same as without the decision in between.
@@ -25,27 +25,23 @@ import torch
 
 from perjoule.errors import SuiteError
 from perjoule.protocols import Images
+from perjoule.suite.timesteps import short_first, timesteps_of, trailing
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 MOST_SHARED = 2
-SECOND_SHARE = 11 / 12
 
 
 def shared_schedule(steps: int, shared: int, train_timesteps: int = 1000) -> list[int]:
     """Return descending timesteps of `steps` evaluations; the first `shared` are the same for every number of steps.
 
-    shared = 1: trailing spacing (arXiv:2305.08891). shared = 2: 999 and 916, then trailing spacing from
-    there; for twelve steps it equals trailing spacing except for rounding.
+    shared = 1: trailing spacing; shared = 2: `short_first`.
 
     Raises:
         ValueError: There are fewer steps than `shared`, or `shared` is not 1 or 2.
     """
     if not 1 <= shared <= MOST_SHARED or steps < shared:
         raise ValueError(f"{steps} steps that share {shared}: share 1 or {MOST_SHARED}, and at most all steps")
-    if shared == 1:
-        return [round(train_timesteps * (1 - i / steps)) - 1 for i in range(steps)]
-    second = round(train_timesteps * SECOND_SHARE)
-    return [train_timesteps - 1, *(round(second * (1 - i / (steps - 1))) - 1 for i in range(steps - 1))]
+    return trailing(steps, train_timesteps) if shared == 1 else short_first(steps, train_timesteps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +87,7 @@ def glimpse(
         last["output"], last["sample"] = model_output, sample
         return step(model_output, timestep, sample, **kwargs)
 
-    times = shared_schedule(shared, shared, scheduler.config.num_train_timesteps)
+    times = _times(generator, shared, shared)
     arguments = _arguments(generator, encoded, prompts, seeds) | {"timesteps": times, "output_type": "latent"}
     scheduler.step = watched
     try:
@@ -114,7 +110,7 @@ def go_on(
     """Do the rest of the schedule of `steps` evaluations. -> (n, h, w, 3) uint8."""
     pipeline = generator.pipeline
     scheduler = pipeline.scheduler
-    times = shared_schedule(steps, shared, scheduler.config.num_train_timesteps)
+    times = _times(generator, steps, shared)
     if steps == shared:
         return generator.as_uint8(_decoded(pipeline, start.clean))
     scheduler.set_timesteps(timesteps=times, device=pipeline.device)
@@ -133,21 +129,31 @@ def draw_shared(
     encoded: dict[str, Any] | None = None,
 ) -> Images:
     """Do the same schedule in one pipeline call. -> (n, h, w, 3) uint8. encoded: encoded prompts."""
-    times = shared_schedule(steps, shared, generator.pipeline.scheduler.config.num_train_timesteps)
+    times = _times(generator, steps, shared)
     if encoded is not None:
         return generator.call(_arguments(generator, encoded, prompts, seeds) | {"timesteps": times})
-    arguments = generator.call_arguments(prompts, seeds, steps)
-    del arguments["num_inference_steps"]
-    return generator.call(arguments | {"timesteps": times})
+    return generator.call(_free(generator.call_arguments(prompts, seeds, steps)) | {"timesteps": times})
 
 
 def _arguments(
     generator: DiffusersGenerator, encoded: dict[str, Any], prompts: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    arguments = generator.call_arguments(prompts, seeds, 1)
-    for key in ("prompt", "negative_prompt", "num_inference_steps"):
+    arguments = _free(generator.call_arguments(prompts, seeds, 1))
+    for key in ("prompt", "negative_prompt"):
         arguments.pop(key, None)
     return arguments | encoded
+
+
+def _times(generator: DiffusersGenerator, steps: int, shared: int) -> list[int]:
+    """Return the variant's own schedule, or else the one with `shared` first timesteps."""
+    train_timesteps = generator.pipeline.scheduler.config.num_train_timesteps
+    times = shared_schedule(steps, shared, train_timesteps)
+    return timesteps_of(generator.variant, steps, train_timesteps) or times
+
+
+def _free(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call without those that set its schedule."""
+    return {key: value for key, value in arguments.items() if key not in ("num_inference_steps", "timesteps")}
 
 
 @torch.no_grad()

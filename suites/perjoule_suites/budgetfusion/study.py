@@ -25,6 +25,7 @@ from perjoule.statistics.window_groups import Groups
 from perjoule.suite.reading import cells_of
 from perjoule.types import Cell, Variant
 from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array
+from perjoule_suites.budgetfusion.peek import MOST_SHARED
 from perjoule_suites.budgetfusion.predictor import read_config
 from perjoule_suites.budgetfusion.records import ArmHeadroom, ArmLevels, Basis, Comparison, Evaluation, Level
 
@@ -220,25 +221,28 @@ def _rung(cell: Cell) -> float:
 
 
 def _rivals(arms: Arms, test: str) -> list[str]:
-    """Return an arm's opponents: the fixed ladder of its family, and one on its own schedules if they differ."""
+    """Return an arm's opponents: the first ladder of its family, and further ones on its own schedules."""
     variant = arms.variant(test)
+    first = _ladders(arms)[variant.family_name]
     own = [
         name
         for name in arms.cells
-        if name != test
-        and arms.variant(name).policy == "shared-start"
+        if name not in (test, first)
+        and arms.variant(name).policy in LADDER_POLICIES
         and arms.variant(name).family_name == variant.family_name
-        and shared_start(arms.variant(name)) == shared_start(variant)
+        and has_short_first(arms.variant(name)) == has_short_first(variant)
     ]
-    return [_ladders(arms)[variant.family_name], *own]
+    return [first, *own]
 
 
-def shared_start(variant: Variant) -> int:
-    """Return the number of first timesteps that all schedules of a variant share; 1 for trailing spacing."""
+def has_short_first(variant: Variant) -> bool:
+    """Return whether a variant's schedules begin with a short step."""
     arguments = variant.policy_args
+    if variant.schedule:
+        return True
     if variant.policy == "budgetfusion-peek":
-        return read_config(arguments["predictor"]).peek
-    return int(arguments.get("shared", 2 if variant.policy == "shared-start" else 1))
+        return read_config(arguments["predictor"]).peek == MOST_SHARED
+    return bool(arguments.get("shared", MOST_SHARED if variant.policy == "shared-start" else 1) == MOST_SHARED)
 
 
 def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:

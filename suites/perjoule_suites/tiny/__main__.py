@@ -1,210 +1,235 @@
-"""Train the tiny models, `python -m perjoule_suites.tiny train --work DIR`, and its students, `few-step` and `pruned`.
+"""Train and judge the tiny models: `python -m perjoule_suites.tiny train --out DIR`.
 
-Every stage is seeded and writes a checkpoint every minute: the same command continues an interrupted run, and a
-finished stage is not repeated.
+Every part is seeded and writes a checkpoint every minute: the same command continues an interrupted training, and a
+finished part is not repeated. `progress` shows how far it is, `validate` checks the score on pictures whose right score
+is known, `evaluate` prints scores by openness and step count, `sheet` and `agreement` compare the score with eyes,
+`export` writes the weights, `predictors` trains the step predictors for them, and `prompt-sets` writes the captions.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from diffusers import AutoencoderKL
 
-from perjoule_suites.tiny import (
-    autoencoder,
-    clip,
-    clip_tiny,
-    compare,
-    dataset,
-    denoiser,
-    distil,
-    evaluate,
-    few_step,
-    pruned,
-    recogniser,
-    recogniser_tiny,
-)
-from perjoule_suites.tiny.scenes import caption
-
-_TRAIN_COUNT, _HELD_OUT_COUNT, _LATENT_COUNT, _TOKENIZER_CAPTIONS = 100_000, 4_000, 50_000, 20_000
-_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 25, 50)
-_TRAINED, _WEIGHTS = ("sd-tiny", "clip-tiny", "recogniser-tiny"), Path(__file__).parent / "weights"
+from perjoule.errors import PerjouleError
+from perjoule.files import read_json_lines
+from perjoule.suite.timesteps import short_first
+from perjoule_suites.builtin import prompt_files
+from perjoule_suites.tiny import WEIGHTS, autoencoder, evaluation, sd_tiny, training
+from perjoule_suites.tiny import export as exporting
+from perjoule_suites.tiny.sampling import GUIDANCE, draw
+from perjoule_suites.tiny.world import prompt_sets, sheets, validation
+from perjoule_suites.tiny.world.captions import LEVELS, draw_distinct
+from perjoule_suites.tiny.world.scenes import draw_scene, render
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-Work = Annotated[Path, typer.Option(help="Folder of data, checkpoints and logs.")]
-Teacher = Annotated[Path, typer.Option(help="Pipeline folder of the teacher.")]
-Out = Annotated[Path, typer.Option(help="Folder of the student's pipeline; replaced.")]
-Threads = Annotated[int, typer.Option(help="torch threads; one per idle core.")]
+Out = Annotated[Path, typer.Option(help="Folder of checkpoints, logs and trained parts.")]
+Model = Annotated[Path, typer.Option(help="Folder of a pipeline.", exists=True, file_okay=False)]
+_SHEET_STEPS = (2, 3, 4, 8, 25)
+_GO_STEP, _GO_SHARE = 8_000, 0.5
+_CURVES = ("budgetfusion-curves", "budgetfusion-curves-dev")
+# step predictor -> variant of the curves, evaluations that it uses
+_PREDICTORS = {
+    "steps-tiny": ("sd-tiny", 0),
+    "steps-tiny-peek1": ("sd-tiny", 1),
+    "steps-tiny-peek2": ("sd-tiny", 2),
+    "steps-tiny-lcm": ("sd-tiny-lcm", 0),
+}
+
+
+@app.callback()
+def _setup() -> None:
+    torch.set_num_threads(1)
 
 
 @app.command()
-def train(work: Work = Path("tiny-work"), threads: Threads = 2) -> None:
-    """Train autoencoder, CLIP, recogniser and denoiser, each unless it exists."""
-    torch.set_num_threads(threads)
-    training = dataset.load_or_render(work, count=_TRAIN_COUNT, held_out=False, seed=1)
-    held_out = dataset.load_or_render(work, count=_HELD_OUT_COUNT, held_out=True, seed=2)
-
-    if not (work / "vae").exists():
-        autoencoder.train(training, held_out, work).save_pretrained(work / "vae")
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
-    _say(f"autoencoder: {autoencoder.psnr(vae, held_out.images[:512]):.1f} dB on 512 held-out scenes")
-
-    if not (work / "tokenizer").exists():
-        rng = np.random.default_rng(0)
-        texts = [caption(scene, rng) for scene in training.scenes[:_TOKENIZER_CAPTIONS]]
-        clip.train_tokenizer(texts).save_pretrained(work / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    if not (work / "clip").exists():
-        clip.train(training, held_out, tokenizer, work).save_pretrained(work / "clip")
-    towers = CLIPModel.from_pretrained(work / "clip")
-    _say(f"clip: {clip.evaluate(towers, tokenizer, held_out)}")
-
-    if not (work / "recogniser").exists():
-        recogniser.train(training, held_out, work).save_pretrained(work / "recogniser")
-    judge = recogniser.Recogniser.from_pretrained(work / "recogniser")
-    _say(f"recogniser: {recogniser.by_attribute(judge.recognise(held_out.images), held_out.scenes)}")
-
-    if not (work / "sd-tiny").exists():
-        latents = denoiser.cached_latents(vae, training, work / "latents.pt", _LATENT_COUNT)
-        held_latents = denoiser.cached_latents(vae, held_out, work / "latents-ho.pt", 1_000)
-        model = denoiser.train(training, latents, held_out, held_latents, tokenizer, towers, work)
-        denoiser.assemble(vae, model, tokenizer).save_pretrained(work / "sd-tiny")
-    _say(f"trained: {work / 'sd-tiny'}")
+def train(
+    out: Out,
+    only: Annotated[list[str] | None, typer.Option(help=f"Parts to train: {', '.join(training.PARTS)}.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes of one thread each; 2 on two idle cores.")] = 1,
+) -> None:
+    """Train all parts in order, each unless it is finished."""
+    unknown = sorted(set(only or ()) - set(training.PARTS))
+    if unknown:
+        raise typer.BadParameter(f"unknown part {unknown[0]!r}: one of {', '.join(training.PARTS)}")
+    training.train_parts(out, tuple(only or training.PARTS), processes=processes)
 
 
 @app.command()
-def export(
-    work: Work = Path("tiny-work"),
-    to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")] = Path(__file__).parent / "weights",
+def export(out: Out, to: Annotated[Path, typer.Option(help="Folder for the fp16 weights.")] = WEIGHTS) -> None:
+    """Write the trained family as fp16 weights and print their sizes."""
+    sizes = exporting.export(out, to)
+    parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items())
+    typer.echo(f"{to}: {sum(sizes.values()) / 1e6:.2f} MB of weights: {parts}")
+
+
+@app.command()
+def progress(out: Out) -> None:
+    """Print which parts are finished and the latest figures of each training."""
+    typer.echo("finished: " + (", ".join(part for part in training.PARTS if (out / part).exists()) or "nothing"))
+    for name, steps in training.STEPS.items():
+        log = out / f"{name}.jsonl"
+        if not log.exists():
+            continue
+        rows = read_json_lines(log, skip_damaged=True)
+        last, hours = rows[-1], rows[-1]["s"] / 3600
+        left = hours * (steps - last["step"]) / last["step"]
+        typer.echo(f"{name}: step {last['step']:.0f} of {steps}, {hours:.1f} h so far, about {left:.1f} h left")
+        most = max(map(len, rows))
+        for row in [row for row in rows if len(row) == most][-4:]:
+            figures = [f"{key} {value:.3f}" for key, value in row.items() if key not in ("step", "lr", "s")]
+            typer.echo(f"  step {row['step']:.0f}: {', '.join(figures)}")
+        go = [row["half open: satisfied"] for row in rows if row["step"] == _GO_STEP and "half open: satisfied" in row]
+        if go:
+            word = "go" if go[-1] >= _GO_SHARE else "no go"
+            typer.echo(f"  {word}: half-open captions satisfied {go[-1]:.2f} at step {_GO_STEP}, wanted {_GO_SHARE}")
+
+
+@app.command()
+def validate(
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the autoencoder; adds renders through it.", exists=True, file_okay=False),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Held-out captions.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of captions and scenes.")] = 5,
 ) -> None:
-    """Write the trained family as fp16 safetensors in the layouts of diffusers and transformers."""
-    for name in _TRAINED:  # the students in the same folder stay
-        shutil.rmtree(to / name, ignore_errors=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(work / "sd-tiny", dtype=torch.float16)
-    pipeline.save_pretrained(to / "sd-tiny", safe_serialization=True)
-    towers = CLIPModel.from_pretrained(work / "clip", dtype=torch.float16)
-    towers.save_pretrained(to / "clip-tiny")
-    CLIPTokenizer.from_pretrained(work / "tokenizer").save_pretrained(to / "clip-tiny")
-    half = [0.5, 0.5, 0.5]
-    side = {"height": 64, "width": 64}
-    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=side, image_mean=half, image_std=half).save_pretrained(
-        to / "clip-tiny"
-    )
-    shutil.copytree(work / "recogniser", to / "recogniser-tiny")
-    for file in (file for name in _TRAINED for file in (to / name).rglob("*.json")):
-        # remove the path of the weights during training
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        file.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
-    size = sum(file.stat().st_size for name in _TRAINED for file in (to / name).rglob("*.safetensors"))
-    _say(f"{to}: {size / 1e6:.1f} MB of weights")
+    """Print the absolute score of renders, damaged renders and wrong captions; exit 1 if one misses its limit."""
+    network = AutoencoderKL.from_pretrained(vae).eval() if vae else None
+    typer.echo("| pictures | score | satisfied | integrity | perfect | wanted |\n|---|---|---|---|---|---|")
+    met = True
+    round_trip = partial(autoencoder.round_trip, network) if network else None
+    for probe in validation.probes(count, seed, round_trip):
+        figures = [
+            float(np.mean([getattr(verdict, name) for verdict in probe.verdicts]))
+            for name in ("score", "is_satisfied", "integrity", "is_perfect")
+        ]
+        limit = f"≥ {probe.least}" if probe.least else f"≤ {probe.most}" if probe.most < 1 else "–"
+        word = "" if probe.is_met else " **missed**"
+        typer.echo(f"| {probe.name} | {' | '.join(f'{x:.3f}' for x in figures)} | {limit}{word} |")
+        met &= probe.is_met
+    raise typer.Exit(0 if met else 1)
 
 
-@app.command("evaluate")
-def evaluate_(
-    model: Annotated[Path, typer.Option(help="Pipeline folder.")] = Path(__file__).parent / "weights" / "sd-tiny",
-    judge: Annotated[Path, typer.Option(help="Recogniser folder.")] = Path(__file__).parent
-    / "weights"
-    / "recogniser-tiny",
-    out: Annotated[Path, typer.Option(help="Folder for figures and tables.")] = Path("tiny-evaluation"),
-    captions: Annotated[int, typer.Option(help="Held-out captions of each kind.")] = 300,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = evaluate.GUIDANCE,
-    threads: Threads = 2,
+@app.command()
+def sheet(
+    out: Annotated[Path, typer.Option(help="Folder for sheets and CSV files.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a pipeline; renders only when left out.", exists=True, file_okay=False),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures.")] = 120,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = GUIDANCE,
 ) -> None:
-    """Attribute accuracy at 25 steps, quality against steps, and a contact sheet, all on held-out captions."""
-    torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
-    recognise = recogniser.Recogniser.from_pretrained(judge)
-    table: dict[str, float] = {}
-    for things in (1, 2):
-        scenes = evaluate.held_out_scenes(captions, things=things)
-        table |= evaluate.attribute_table(pipeline, recognise, scenes, guidance=guidance)
-    mixed = evaluate.held_out_scenes(min(captions, 200), seed=7)
-    curve = evaluate.quality_by_steps(pipeline, recognise, mixed, _LADDER, guidance=guidance)
-    sheet = evaluate.held_out_scenes(24, seed=24)
-    texts = [caption(scene) for scene in sheet]
-    images = evaluate.generate(pipeline, texts, 25, guidance=guidance)
-    evaluate.contact_sheet(images, texts, out / "contact-sheet.png")
-    evaluate.quality_figure(curve, out / "quality-by-steps.png")
-    result = {"captions": captions, "guidance": guidance, "attributes_at_25_steps": table, "quality_by_steps": curve}
-    (out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    _say(json.dumps(result, indent=2))
+    """Write numbered contact sheets to judge by eye, with an empty CSV file for the judgements."""
+    pictures = []
+    rng = np.random.default_rng(0)
+    for level in LEVELS:
+        captions = draw_distinct(-(-count // len(LEVELS)), level, "dev", seed=13)
+        if model is None:
+            images = np.stack([render(draw_scene(caption, rng)) for caption in captions])
+            sources = ["render"] * len(captions)
+        else:
+            pipeline = exporting.load_pipeline(model)
+            network = (pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae)
+            images = np.empty((len(captions), 64, 64, 3), np.uint8)
+            for place, steps in enumerate(_SHEET_STEPS):
+                some = slice(place, None, len(_SHEET_STEPS))
+                texts = [caption.text() for caption in captions[some]]
+                images[some] = draw(network, texts, short_first(steps), guidance=guidance)
+            sources = [f"{_SHEET_STEPS[i % len(_SHEET_STEPS)]} steps" for i in range(len(captions))]
+        pictures += [
+            sheets.Picture(image=image, caption=caption, source=source)
+            for image, caption, source in zip(images, captions, sources, strict=True)
+        ]
+    sheets.write_sheets(pictures[:count], out)
+    typer.echo(f"{out}: {min(count, len(pictures))} pictures; write yes or no into judgements.csv")
 
 
-@app.command("few-step")
-def few_step_(
-    work: Work = Path("tiny-work"),
-    teacher: Teacher = _WEIGHTS / "sd-tiny",
-    out: Out = _WEIGHTS / "sd-tiny-lcm",
-    threads: Threads = 1,
+@app.command()
+def agreement(
+    folder: Annotated[Path, typer.Argument(help="Folder that `sheet` wrote.")],
+    judgements: Annotated[Path | None, typer.Option(help="CSV file; default FOLDER/judgements.csv.")] = None,
 ) -> None:
-    """Train the few-step student on images that the teacher generates from captions."""
-    torch.set_num_threads(threads)
-    distil.save_student(few_step.train(teacher, work), teacher, out)
-    _say(f"trained: {out}")
+    """Print how far a person's judgements and the checker agree, and where they differ."""
+    tables, differing = sheets.agreement(folder, judgements or folder / "judgements.csv")
+    for part in tables:
+        kappa = "–" if part.kappa is None else f"{part.kappa:.2f}"
+        typer.echo(
+            f"{part.question}: {part.share:.3f} of {part.pictures} equal, kappa {kappa}; both yes {part.both}, "
+            f"only the person {part.only_person}, only the checker {part.only_checker}, both no {part.neither}"
+        )
+    for row in differing:
+        said = f"satisfied={row['satisfied']} valid={row['valid']}"
+        typer.echo(f"{row['number']}. {row['caption']} ({row['source']}): person {row['person']}; checker {said}")
 
 
-@app.command("pruned")
-def pruned_(
-    work: Work = Path("tiny-work"),
-    teacher: Teacher = _WEIGHTS / "sd-tiny",
-    out: Out = _WEIGHTS / "sd-tiny-pruned",
-    threads: Threads = 1,
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for the figures; what is there is not drawn again.")],
+    model: Model = sd_tiny(),  # noqa: B008 — a constant path
+    captions: Annotated[int, typer.Option(help="Test captions, in equal shares of the three levels.")] = 300,
+    seeds: Annotated[int, typer.Option(help="Images per caption; 8 or more for the share due to the prompt.")] = 2,
+    steps: Annotated[str, typer.Option(help="Step counts.")] = ",".join(map(str, evaluation.LADDER)),
+    schedule: Annotated[str, typer.Option(help=f"One of {', '.join(evaluation.SCHEDULES)}.")] = "short-first",
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 0 for built-in guidance.")] = GUIDANCE,
 ) -> None:
-    """Train the block-pruned student on rendered scenes and on the teacher's outputs."""
-    torch.set_num_threads(threads)
-    distil.save_student(pruned.train(teacher, work), teacher, out)
-    _say(f"trained: {out}")
-
-
-@app.command("compare")
-def compare_(
-    weights: Annotated[Path, typer.Option(help="Folder of the pipelines.")] = _WEIGHTS,
-    captions: Annotated[int, typer.Option(help="Held-out captions.")] = 240,
-    seeds: Annotated[int, typer.Option(help="Images per caption.")] = 2,
-    threads: Threads = 1,
-) -> None:
-    """Print a comparison of teacher and students on held-out captions, and milliseconds per step."""
-    torch.set_num_threads(threads)
-    judges = compare.Judges(
-        recogniser=recogniser.Recogniser.from_pretrained(recogniser_tiny()),
-        clip=CLIPModel.from_pretrained(clip_tiny(), dtype=torch.float32).eval(),
-        tokenizer=CLIPTokenizer.from_pretrained(clip_tiny()),
-    )
-    names = dict.fromkeys(s.model for s in compare.SETTINGS if (weights / s.model).is_dir())
-    pipelines = {name: distil.load_pipeline(weights / name) for name in names}
-    scenes = evaluate.held_out_scenes(captions, seed=31)
-    scores = {
-        setting: compare.score(pipelines[setting.model], setting.steps, scenes, judges, range(1, seeds + 1))
-        for setting in compare.SETTINGS
-        if setting.model in pipelines
+    """Print the score by openness and step count, and the share of the needed steps that is due to the prompt."""
+    if schedule not in evaluation.SCHEDULES:
+        raise typer.BadParameter(f"unknown schedule {schedule!r}: one of {', '.join(evaluation.SCHEDULES)}")
+    if not all(step.strip().isdecimal() and int(step) > 0 for step in steps.split(",")):
+        raise typer.BadParameter(f"--steps {steps!r}: write step counts with commas, e.g. 2,4,8")
+    ladder = sorted({int(step) for step in steps.split(",")})
+    setup = evaluation.Setup(ladder=ladder, seeds=seeds, schedule=schedule, guidance=guidance or None)
+    pipeline = exporting.load_pipeline(model)
+    found = {
+        level: evaluation.curves(pipeline, some, setup, out, level)
+        for level, some in evaluation.held_out_captions(-(-captions // len(LEVELS))).items()
     }
-    _say(compare.table(scores))
-    other, decoded = compare.sharpness_limits(pipelines["sd-tiny"].vae, scenes)
-    _say(f"\nsharpness of another render of the scene: {other:.3f}; through the autoencoder: {decoded:.3f}")
-    for rows in (1, 2):
-        cost = compare.step_ms({name: pipeline.unet for name, pipeline in pipelines.items()}, rows)
-        _say(f"ms of one denoiser call on {rows} latents: " + ", ".join(f"{k} {v:.1f}" for k, v in cost.items()))
+    typer.echo(evaluation.table(found, ladder))
+    evaluation.draw_figure(found, ladder, out / "quality-by-steps.png")
 
 
 @app.command()
-def recipes() -> None:
-    """Print the recipes."""
-    for recipe in (autoencoder.RECIPE, clip.RECIPE, recogniser.RECIPE, denoiser.RECIPE, few_step.RECIPE, pruned.RECIPE):
-        _say(json.dumps(dataclasses.asdict(recipe)))
+def predictors(
+    runs: Annotated[Path, typer.Option(help="Folder for the two runs of curves; an interrupted run is continued.")],
+    to: Annotated[Path, typer.Option(help="Folder for the predictors.")] = WEIGHTS,
+    meter: Annotated[str, typer.Option(help="Meter of the curves' joules, which the rules weigh.")] = "auto",
+) -> None:
+    """Collect curves with the exported weights and train all step predictors; hours on two cores."""
+    for suite in _CURVES:
+        more = ["--resume"] if (runs / suite).exists() else []
+        _perjoule("budgetfusion", "collect", suite, "--out", str(runs / suite), "--meter", meter, *more)
+    curves, calibration = (str(runs / suite) for suite in _CURVES)
+    for name, (variant, peek) in _PREDICTORS.items():
+        learnt_from = (curves, "--calibration", calibration, "--variant", variant, "--peek", str(peek))
+        _perjoule("budgetfusion", "train", *learnt_from, "--out", str(to / name))
 
 
-def _say(text: str) -> None:
-    typer.echo(text)
+@app.command("prompt-sets")
+def prompt_sets_(
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = prompt_files()["tiny-test"].parent,  # noqa: B008
+) -> None:
+    """Write the prompt sets of the tiny models."""
+    prompt_sets.write_prompt_sets(to)
+
+
+def _perjoule(*arguments: str) -> None:
+    """Run a verb in a process of its own, as its run directory states it."""
+    subprocess.run([sys.executable, "-m", "perjoule", *arguments], check=True)
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app(standalone_mode=True)
+    except PerjouleError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,10 +1,8 @@
-"""The few-step student, which makes the teacher's guided images in one, two or four evaluations.
+"""The few-step student: it names the teacher's guided picture in one, two or four evaluations.
 
-The teacher draws pictures with its guidance in 16 steps; noise and picture are kept as pairs. On the straight way from
-the one to the other the student learns to name the picture from every point: at the far end that is one-step
-distillation, further in it is the straightening of "Flow Straight and Fast" (arXiv:2209.03003). Points further in are
-mixed from the teacher's picture and the student's own one-step picture, so that its second step has met what its first
-step leaves. The images already include guidance, so a step has only one evaluation.
+The teacher draws pictures along its short-first schedule; noise and picture are stored as pairs. The student learns to
+name the picture from pure noise and from points on the straight line between noise and picture (the straightening of
+"Flow Straight and Fast", arXiv:2209.03003), where the picture is partly its own first answer. Guidance is built in.
 """
 
 from __future__ import annotations
@@ -18,47 +16,59 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 
 from perjoule.files import replacing
-from perjoule_suites.tiny.distil import GUIDANCE, draw_captions, load_pipeline, signal_and_noise, text_states
-from perjoule_suites.tiny.training import Recipe, fit, seed_everything
+from perjoule.suite.timesteps import short_first, trailing
+from perjoule_suites.tiny.denoiser import dev_captions, means
+from perjoule_suites.tiny.fitting import Recipe, fit, seed_everything
+from perjoule_suites.tiny.sampling import (
+    LATENT_SHAPE,
+    draw,
+    latents_of,
+    signal_and_noise,
+    text_states,
+)
+from perjoule_suites.tiny.world.captions import LEVELS, Level, draw_caption
 
 RECIPE = Recipe(
     name="few-step",
-    steps=2_200,
+    steps=3_000,
     learning_rate=6e-4,
     weight_decay=0.01,
-    ema_decay=0.995,
+    ema_decay=0.998,
     warmup_steps=100,
     seed=21,
 )
-PAIR_COUNT = 8_192
-_CHUNK, _BATCH, _TEACHER_STEPS, _HUBER = 256, 32, 16, 0.1
-# where the second and later steps of two, three and four begin (trailing spacing)
-_LATER_STEPS = np.array([749, 666, 499, 333, 249])
+PAIR_COUNT = 12_288
+_PART, _BATCH, _TEACHER_STEPS, _HUBER = 256, 32, 12, 0.1
 # no picture depends on it: the pipeline sees that guidance is embedded and leaves the second evaluation out
 _GUIDANCE_CHANNELS = 8
+# where the second and later steps of two, three and four begin, with trailing spacing
+_LATER = tuple(t for steps in (2, 3, 4) for t in trailing(steps)[1:])
+_DEV: dict[Level, int] = {"closed": 20, "half open": 20, "open": 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """The teacher's pictures. noise, latents: (n, 8, 16, 16) float16; `latents[i]` was generated from `noise[i]`."""
+    """The teacher's pictures. noise, latents: (n, 8, 16, 16) float16; `latents[i]` came out of `noise[i]`."""
 
     captions: list[str]
     noise: torch.Tensor
     latents: torch.Tensor
 
 
-def load_or_draw_pairs(teacher: StableDiffusionPipeline, folder: Path, count: int = PAIR_COUNT) -> Pairs:
-    """Return the pairs in `folder`; missing ones are generated first."""
+def load_or_draw(teacher: StableDiffusionPipeline, folder: Path, count: int) -> Pairs:
+    """Return the pairs in `folder`; missing parts are drawn first. Levels of openness have equal shares."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for start in range(0, count, _CHUNK):
+    for start in range(0, count, _PART):
         file = folder / f"pairs-{start:06d}.pt"
         if not file.exists():
-            texts = draw_captions(np.random.default_rng([RECIPE.seed, start]), min(_CHUNK, count - start))
-            noise = torch.randn(len(texts), 8, 16, 16, generator=torch.Generator().manual_seed(start)).half()
+            rng = np.random.default_rng([RECIPE.seed, start])
+            size = min(_PART, count - start)
+            texts = [draw_caption(rng, level=LEVELS[i % len(LEVELS)]).text(rng) for i in range(size)]
+            noise = torch.randn(size, *LATENT_SHAPE, generator=torch.Generator().manual_seed(start)).half()
             latents = [
-                guided_latents(teacher, texts[i : i + _BATCH], noise[i : i + _BATCH].float()).half()
-                for i in range(0, len(texts), _BATCH)
+                _teach(teacher, texts[i : i + _BATCH], noise[i : i + _BATCH].float()).half()
+                for i in range(0, size, _BATCH)
             ]
             with replacing(file) as stream:
                 torch.save({"captions": texts, "noise": noise, "latents": torch.cat(latents)}, stream)
@@ -70,56 +80,54 @@ def load_or_draw_pairs(teacher: StableDiffusionPipeline, folder: Path, count: in
     )
 
 
-@torch.no_grad()
-def guided_latents(teacher: StableDiffusionPipeline, texts: list[str], noise: torch.Tensor) -> torch.Tensor:
-    """Return the teacher's latents for noise, with guidance."""
-    states = text_states(teacher, [""] * len(texts) + texts)
-    teacher.scheduler.set_timesteps(_TEACHER_STEPS)
-    latents = noise
-    for t in teacher.scheduler.timesteps:
-        with torch.autocast("cpu", torch.bfloat16):
-            both = teacher.unet(torch.cat([latents, latents]), t, states).sample.float()
-        plain, worded = both.chunk(2)
-        latents = teacher.scheduler.step(plain + GUIDANCE * (worded - plain), t, latents).prev_sample
-    return latents
+def _teach(teacher: StableDiffusionPipeline, texts: list[str], noise: torch.Tensor) -> torch.Tensor:
+    states = text_states(teacher.text_encoder, teacher.tokenizer, ["", *texts])
+    return latents_of(teacher.unet, states[1:], noise, short_first(_TEACHER_STEPS), empty=states[:1])
 
 
-def train(
-    teacher_folder: Path, workdir: Path, *, recipe: Recipe = RECIPE, pairs: int = PAIR_COUNT
-) -> UNet2DConditionModel:
+def train(teacher: StableDiffusionPipeline, workdir: Path, recipe: Recipe, pairs: int) -> UNet2DConditionModel:
     """Draw the pairs and train the student on them."""
-    teacher = load_pipeline(teacher_folder)
-    data = load_or_draw_pairs(teacher, workdir / "few-step-pairs", pairs)
+    data = load_or_draw(teacher, workdir / "few-step-pairs", pairs)
     seed_everything(recipe.seed)
     student = UNet2DConditionModel.from_config(teacher.unet.config)
     student.load_state_dict(teacher.unet.state_dict())
-    student.train()
+    student.to(memory_format=torch.channels_last).train()
+    captions = dev_captions(_DEV)
 
     def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         return losses(student, teacher, data, rng)
 
-    fit(recipe, student, loss_of, workdir)
+    def validate() -> dict[str, float]:
+        figures: dict[str, float] = {}
+        network = (student.eval(), teacher.text_encoder, teacher.tokenizer, teacher.vae)
+        for level, some in captions.items():
+            for steps in (1, 2, 4):
+                images = draw(network, [caption.text() for caption in some], trailing(steps), guidance=None)
+                figures[f"{level}, {steps}: score"] = means(images, some)["score"]
+        student.train()
+        return figures
+
+    fit(recipe, student, loss_of, workdir, validate=validate, validate_every=500)
     return with_embedded_guidance(student)
 
 
 def losses(
     student: UNet2DConditionModel, teacher: StableDiffusionPipeline, data: Pairs, rng: np.random.Generator
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """How far the student's pictures are from the teacher's, at once and from further in, on a batch drawn by `rng`."""
+    """Distance of the student's pictures from the teacher's, from pure noise and from further in."""
     index = rng.integers(0, len(data.captions), _BATCH)
     noise, real = data.noise[index].float(), data.latents[index].float()
-    states = text_states(teacher, [data.captions[int(i)] for i in index])
+    states = text_states(teacher.text_encoder, teacher.tokenizer, [data.captions[int(i)] for i in index])
 
     def picture(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        signal, sigma = signal_and_noise(teacher, t)
-        with torch.autocast("cpu", torch.bfloat16):
-            velocity: torch.Tensor = student(noisy, t, states).sample
-        return signal * noisy - sigma * velocity.float()
+        signal, sigma = signal_and_noise(t)
+        velocity: torch.Tensor = student(noisy, t, states).sample
+        return signal * noisy - sigma * velocity
 
     first = picture(noise, torch.full((_BATCH,), 999))
     t = torch.from_numpy(_draw_later(rng, _BATCH))
     own = torch.from_numpy(rng.random((_BATCH, 1, 1, 1), dtype=np.float32))
-    signal, sigma = signal_and_noise(teacher, t)
+    signal, sigma = signal_and_noise(t)
     second = picture(signal * torch.lerp(real, first.detach(), own) + sigma * noise, t)
     at_once, later = _huber(first - real), _huber(second - real)
     # the remaining error is smaller near the end: without the weight, late steps would hardly be trained
@@ -128,9 +136,9 @@ def losses(
 
 
 def _draw_later(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Return times, mostly at the begin of the second or a later step, sometimes anywhere."""
+    """Return times, mostly at the start of a second or later step, sometimes anywhere."""
     anywhere = rng.integers(20, 999, count)
-    return np.where(rng.random(count) < 0.75, rng.choice(_LATER_STEPS, count), anywhere)
+    return np.where(rng.random(count) < 0.75, rng.choice(np.array(_LATER), count), anywhere)
 
 
 def _huber(error: torch.Tensor) -> torch.Tensor:

@@ -1,170 +1,178 @@
-"""One training loop for every network of the tiny models: seeded, checkpointed, resumable.
+"""The chain of trainings, in order; finished parts are skipped.
 
-The data of step *i* depend on `(seed, i)` only, and a checkpoint contains weights, optimiser and the averaged weights.
-So a resumed training uses the same batches in the same order as an uninterrupted one.
+Parts that do not need each other can be trained by two processes at the same time: each part has a lock, and a process
+waits for a part that another one trains.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import datetime
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import distributed, multiprocessing
+from transformers import CLIPModel, CLIPTokenizer
 
-from perjoule.files import replacing
+from perjoule_suites.tiny import autoencoder, clip, data, denoiser, few_step, pruned
+from perjoule_suites.tiny.export import load_pipeline, save_student
+from perjoule_suites.tiny.fitting import Peers
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Settings of a training.
-
-    Attributes:
-        name: Stem of the checkpoint and log files.
-        steps: Optimiser steps in all.
-        learning_rate: Peak of the cosine schedule, after a linear warm-up.
-        weight_decay: Weight decay of AdamW.
-        warmup_steps: Length of the warm-up.
-        ema_decay: Decay of the averaged weights; 0 switches averaging off.
-        seed: Seed of the data order and of the initial weights.
-    """
-
-    name: str
-    steps: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    ema_decay: float = 0.0
-    seed: int = 0
+PARTS = ("vae", "latents", "tokenizer", "clip", "sd-tiny", "sd-tiny-lcm", "sd-tiny-pruned")
+# which parts a part is made from
+NEEDS = {
+    "vae": (),
+    "latents": ("vae",),
+    "tokenizer": (),
+    "clip": ("tokenizer",),
+    "sd-tiny": ("latents", "clip"),
+    "sd-tiny-lcm": ("sd-tiny",),
+    "sd-tiny-pruned": ("sd-tiny",),
+}
+# name of a training's log -> its optimiser steps
+STEPS = {module.RECIPE.name: module.RECIPE.steps for module in (autoencoder, clip, denoiser, few_step, pruned)}
+_PEER_TIMEOUT = datetime.timedelta(hours=6)
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """Processes that train one network together. rank: of this process; count: number of processes."""
-
-    rank: int
-    count: int
-
-    def part(self, batch: int) -> slice:
-        """Rows of a batch that this process computes."""
-        return slice(self.rank * batch // self.count, (self.rank + 1) * batch // self.count)
-
-    def average(self, gradients: list[torch.Tensor]) -> None:
-        """Replace the gradients by their mean over all processes."""
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        torch.distributed.all_reduce(flat)
-        flat /= self.count
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-
-def fit(
-    recipe: Recipe,
-    module: nn.Module,
-    loss_of: Callable[[np.random.Generator, int], tuple[torch.Tensor, dict[str, float]]],
-    workdir: Path,
-    *,
-    checkpoint_every_s: float = 60.0,
-    validate: Callable[[], dict[str, float]] | None = None,
-    validate_every: int = 500,
-    peers: Peers | None = None,
-) -> nn.Module:
-    """Train `module` to the end of its recipe, from a checkpoint if there is one.
+def train_parts(out: Path, parts: tuple[str, ...] = PARTS, *, processes: int = 1) -> None:
+    """Train each part that `out` does not contain yet, from its checkpoint if there is one.
 
     Args:
-        recipe: Steps, rates and seed.
-        module: The module to train; changed in place, with the averaged weights at the end if there are any.
-        loss_of: `(rng, step) -> (loss, figures to log)`.
-        workdir: Folder of `<name>.pt` (checkpoint) and `<name>.jsonl` (log).
-        checkpoint_every_s: Seconds between checkpoints.
-        validate: Called every `validate_every` steps on the averaged weights; its figures are logged.
-        validate_every: See above.
-        peers: Processes that train together, each with a part of every batch. Only the first writes files.
-
-    Returns:
-        The module.
+        out: Folder of checkpoints, logs and trained parts.
+        parts: What to train, in order.
+        processes: 2: the denoiser is trained by two processes, and the students at the same time.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = workdir / f"{recipe.name}.pt", workdir / f"{recipe.name}.jsonl"
-    trained = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
-    average = [p.detach().clone() for p in trained] if recipe.ema_decay else []
-    first, spent_s = 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        module.load_state_dict(saved["module"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, first, spent_s = saved["average"], saved["step"], saved["spent_s"]
-    began = saved_at = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    students = ("sd-tiny-lcm", "sd-tiny-pruned")
+    other = None
+    for part in parts:
+        if part == students[0] and students[1] in parts and processes > 1:
+            other = multiprocessing.get_context("spawn").Process(
+                target=_in_one_thread, args=(train_parts, out, students[1:]), daemon=True
+            )
+            other.start()
+        with lock_of(out / f"{part}.lock"):
+            if not (out / part).exists():
+                _TRAIN[part](out, processes)
+    if other is not None:
+        other.join()
 
-    def save(step: int) -> None:
-        state = {
-            "module": module.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average,
-            "step": step,
-            "spent_s": spent_s + time.monotonic() - began,
-        }
-        with replacing(checkpoint) as file:
-            torch.save(state, file)
 
-    for step in range(first, recipe.steps):
-        rate = recipe.learning_rate * _schedule(step, recipe)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss, figures = loss_of(np.random.default_rng([recipe.seed, step]), step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if peers:
-            peers.average([p.grad for p in trained if p.grad is not None])
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        if average:
-            decay = min(recipe.ema_decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
-        done = step + 1
-        if peers and peers.rank:
-            continue
-        if done % 50 == 0 or done == recipe.steps:
-            row = {"step": done, "loss": loss.item(), "lr": rate, "s": spent_s + time.monotonic() - began}
-            if validate and (done % validate_every == 0 or done == recipe.steps):
-                _swap(trained, average)
-                row |= validate()
-                _swap(trained, average)
-            _append(log, row | figures)
-        if time.monotonic() - saved_at > checkpoint_every_s:
-            save(done)
-            saved_at = time.monotonic()
+def _in_one_thread(function: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    function(*arguments)
+
+
+def _autoencoder(out: Path, _processes: int) -> None:
+    vae = autoencoder.train(out, autoencoder.RECIPE)
+    write_folder(out / "vae", vae.save_pretrained)
+
+
+def _latents(out: Path, _processes: int) -> None:
+    _read_latents(out)
+    write_folder(out / "latents", lambda folder: folder.mkdir(exist_ok=True))
+
+
+def _read_latents(out: Path) -> tuple[data.Latents, data.Latents]:
+    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    folder = out / "latents-parts"
+    return (
+        data.load_or_encode(folder, vae, count=denoiser.SCENES, split="train", seed=1),
+        data.load_or_encode(folder, vae, count=denoiser.HELD_OUT_SCENES, split="dev", seed=2),
+    )
+
+
+def _tokenizer(out: Path, _processes: int) -> None:
+    write_folder(out / "tokenizer", clip.tokenizer().save_pretrained)
+
+
+def _clip(out: Path, _processes: int) -> None:
+    towers = clip.train(CLIPTokenizer.from_pretrained(out / "tokenizer"), out, clip.RECIPE)
+    write_folder(out / "clip", towers.save_pretrained)
+
+
+def _denoiser(out: Path, processes: int) -> None:
+    if processes == 1:
+        _train_denoiser(out, None)
+        return
+    meeting = str(out / f"peers-{uuid.uuid4().hex}")
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_train_together, args=(out, rank, processes, meeting), daemon=True)
+        for rank in range(1, processes)
+    ]
+    for other in others:
+        other.start()
+    try:
+        _train_together(out, 0, processes, meeting)
+    finally:
+        for other in others:
+            other.terminate()
+        Path(meeting).unlink(missing_ok=True)
+
+
+def _train_together(out: Path, rank: int, count: int, meeting: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=_PEER_TIMEOUT
+    )
+    _train_denoiser(out, Peers(rank, count))
+    distributed.destroy_process_group()
+
+
+def _train_denoiser(out: Path, peers: Peers | None) -> None:
+    words, towers = CLIPTokenizer.from_pretrained(out / "tokenizer"), CLIPModel.from_pretrained(out / "clip")
+    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    seen, unseen = _read_latents(out)
+    model = denoiser.train(seen, unseen, (words, towers, vae), out, denoiser.RECIPE, peers)
     if not peers or not peers.rank:
-        save(recipe.steps)
-    _swap(trained, average)
-    return module
+        write_folder(out / "sd-tiny", denoiser.assemble(vae, model, words).save_pretrained)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch for the initial weights (the data have their own generator)."""
-    torch.manual_seed(seed)
+def _few_step(out: Path, _processes: int) -> None:
+    teacher = load_pipeline(out / "sd-tiny")
+    student = few_step.train(teacher, out, few_step.RECIPE, few_step.PAIR_COUNT)
+    write_folder(out / "sd-tiny-lcm", lambda folder: save_student(student, out / "sd-tiny", folder))
 
 
-def _schedule(step: int, recipe: Recipe) -> float:
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    past = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02
+def _pruned(out: Path, _processes: int) -> None:
+    teacher: StableDiffusionPipeline = load_pipeline(out / "sd-tiny")
+    student = pruned.train(teacher, _read_latents(out)[0], out, pruned.RECIPE)
+    write_folder(out / "sd-tiny-pruned", lambda folder: save_student(student, out / "sd-tiny", folder))
 
 
-def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -> None:
-    for parameter, mean in zip(parameters, average, strict=False):
-        current = parameter.detach().clone()
-        parameter.data.copy_(mean)
-        mean.copy_(current)
+_TRAIN: dict[str, Callable[[Path, int], None]] = {
+    "vae": _autoencoder,
+    "latents": _latents,
+    "tokenizer": _tokenizer,
+    "clip": _clip,
+    "sd-tiny": _denoiser,
+    "sd-tiny-lcm": _few_step,
+    "sd-tiny-pruned": _pruned,
+}
 
 
-def _append(log: Path, row: dict[str, float]) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({k: round(float(v), 6) for k, v in row.items()}) + "\n")
+@contextmanager
+def lock_of(file: Path) -> Iterator[None]:
+    """Hold a lock; wait while another process holds it."""
+    with file.open("wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder completely or not at all."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    write(unfinished)
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    unfinished.rename(folder)

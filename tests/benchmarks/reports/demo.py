@@ -18,13 +18,21 @@ from PIL import Image
 from perjoule.runs.directory import load_run
 from perjoule_reports import build_report, render_html
 
-METRIC, FAMILY, PROMPT = "cvvdp", "sd-tiny", "039d5a1413"
-SHOWN = ("sd-tiny-ddim-004", "sd-tiny-ddim-025")
-BLUE, ORANGE, GREY = "#1f5f99", "#c8571b", "#555555"
+# the prompt is the first of the suite that a caption leaves half open
+METRIC, CATEGORY = "scene", "half open"
+SHOWN = ("sd-tiny-004", "sd-tiny-016")
+BLUE, ORANGE, GREY, GREEN, PURPLE, PINK = "#1f5f99", "#c8571b", "#555555", "#1a7f5a", "#7a4fa3", "#c2528b"
 FILES = (
     "devices.jsonl", "environment.json", "images.parquet", "metrics.json", "points.parquet", "power.parquet",
     "prompts.jsonl", "scores.parquet", "suite.toml", "traces.jsonl", "trials.jsonl",
 )  # fmt: skip
+
+
+def shown_prompt(run: Path) -> dict[str, Any]:
+    """The prompt of the two images."""
+    prompts = [json.loads(line) for line in (run / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    found: dict[str, Any] = next(prompt for prompt in prompts if prompt["category"] == CATEGORY)
+    return found
 
 
 def shown_images(run: Path) -> set[str]:
@@ -42,7 +50,7 @@ def shown_images(run: Path) -> set[str]:
 
 def bundle(run: Path, out: Path) -> None:
     """Write the run, with only the images that its report and the README show, and without paths of this machine."""
-    names = shown_images(run) | {f"{cell}.{PROMPT}.s1.png" for cell in SHOWN}
+    names = shown_images(run) | {f"{cell}.{shown_prompt(run)['prompt_id']}.s1.png" for cell in SHOWN}
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     environment |= {
         "command": ["perjoule", "run", "demo", "--out", "runs/demo"],
@@ -57,17 +65,22 @@ def bundle(run: Path, out: Path) -> None:
 
 
 def picture(run: Path, out: Path) -> None:
-    """Draw the frontier of the teacher's family next to two of its images."""
-    points = load_run(run).points.filter(pl.col("metric") == METRIC, pl.col("family") == FAMILY)
+    """Draw the frontier next to two of the teacher's images."""
+    points = load_run(run).points.filter(pl.col("metric") == METRIC)
+    prompt = shown_prompt(run)
     figure = plt.figure(figsize=(11, 4.4), dpi=150, layout="constrained")
     grid = figure.add_gridspec(1, 3, width_ratios=(2.1, 1, 1))
     axes = figure.add_subplot(grid[0])
-    for role, colour, marker, label in (
-        ("fixed", BLUE, "o", "fixed steps"),
-        ("predicted", ORANGE, "s", "steps predicted per prompt"),
-        ("control", GREY, "x", "control: predicted steps, shuffled"),
+    for variant, colour, marker, label in (
+        ("sd-tiny", BLUE, "o", "fixed steps"),
+        ("sd-tiny-trailing", GREY, "v", "fixed steps, evenly spaced"),
+        ("budgetfusion", ORANGE, "s", "steps predicted per prompt"),
+        ("shuffled", GREY, "x", "control: predicted steps, shuffled"),
+        ("peek", PINK, "D", "steps predicted after a peek"),
+        ("sd-tiny-lcm", GREEN, "^", "few-step student"),
+        ("sd-tiny-pruned", PURPLE, "P", "pruned student"),
     ):
-        rows = points.filter(pl.col("role") == role)
+        rows = points.filter(pl.col("variant") == variant)
         x, y = rows["energy_j_per_image"].to_numpy(), rows["quality"].to_numpy()
         across = [x - rows["energy_low"].to_numpy(), rows["energy_high"].to_numpy() - x]
         up = [y - rows["quality_low"].to_numpy(), rows["quality_high"].to_numpy() - y]
@@ -76,7 +89,7 @@ def picture(run: Path, out: Path) -> None:
     axes.step(
         front["energy_j_per_image"], front["quality"], where="post", color=BLUE, lw=1, alpha=0.5, label="frontier"
     )
-    for row in points.filter(pl.col("role") == "fixed").iter_rows(named=True):
+    for row in points.filter(pl.col("variant") == "sd-tiny").iter_rows(named=True):
         axes.annotate(
             f"{row['steps_mean']:.0f}",
             (row["energy_j_per_image"], row["quality"]),
@@ -90,24 +103,25 @@ def picture(run: Path, out: Path) -> None:
     axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
     axes.minorticks_off()
     axes.set_xlabel("J/image, ESTIMATED (95 % intervals)")
-    axes.set_ylabel("fidelity to the 25-step image, JOD")
+    axes.set_ylabel("scene: share of the caption's facts, times integrity")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", fontsize=9)
     for column, cell in enumerate(SHOWN, start=1):
         row = points.row(by_predicate=pl.col("cell_id") == cell, named=True)
         image = figure.add_subplot(grid[column])
-        with Image.open(run / "images" / f"{cell}.{PROMPT}.s1.png") as pixels:
+        with Image.open(run / "images" / f"{cell}.{prompt['prompt_id']}.s1.png") as pixels:
             image.imshow(pixels.convert("RGB"), interpolation="nearest")
         image.set_axis_off()
         image.set_title(
-            f"{row['steps_mean']:.0f} steps: {row['energy_j_per_image']:.1f} J, estimated\n{row['quality']:.1f} JOD",
+            f"{row['steps_mean']:.0f} steps: {row['energy_j_per_image']:.1f} J, estimated\nscene {row['quality']:.2f}",
             fontsize=11,
         )
-    prompts = [json.loads(line) for line in (run / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    (text,) = (prompt["text"] for prompt in prompts if prompt["prompt_id"] == PROMPT)
     figure.supxlabel(
-        f'Images: "{text}"; joules and JOD are means over the 48 images of a cell', fontsize=9, x=0.99, ha="right"
+        f'Images: "{prompt["text"]}"; joules and scene are means over the 96 images of a cell',
+        fontsize=9,
+        x=0.99,
+        ha="right",
     )
     figure.savefig(out)
     with Image.open(out) as whole:

@@ -18,7 +18,7 @@ def test_importing_the_package_loads_no_network_library():
         "quality.lsnr",
         "quality.pyiqa_adapter",
     ]
-    names = ", ".join(["perjoule_suites.tiny.scene_metric", *(f"perjoule.{m}" for m in modules)])
+    names = ", ".join(["perjoule_suites.tiny.world.metric", *(f"perjoule.{m}" for m in modules)])
     heavy = "{'torch', 'transformers', 'pycvvdp', 'pyiqa', 'huggingface_hub'}"
     code = f"import sys, {names}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from perjoule_suites.budgetfusion import training
 from perjoule_suites.budgetfusion.curves import Curves, StepCost
 from perjoule_suites.budgetfusion.predictor import StepPredictor
 from perjoule_suites.diffusers_generator import DiffusersGenerator
-from perjoule_suites.tiny.scenes import caption, sample_scene
+from perjoule_suites.tiny.world.captions import draw_caption
 
 GRID = (1, 2, 4, 8)
 TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=GRID, guidance=3.0)
@@ -24,14 +24,14 @@ def generator() -> DiffusersGenerator:
 
 
 def synthetic_curves(generator: DiffusersGenerator, count: int, seed: int, seeds: int = 2) -> Curves:
-    """Captions with a striped or spotted thing are four times as hard; the truth is known."""
+    """Captions with a striped thing are four times as hard; the truth is known."""
     chance = np.random.default_rng(seed)
     prompts: list[str] = []
     while len(prompts) < count:
-        text = caption(sample_scene(chance))
+        text = draw_caption(chance, openness=0.2).text()
         if text not in prompts:
             prompts.append(text)
-    hardness = np.array([4.0 if "striped" in p or "spotted" in p else 1.0 for p in prompts])
+    hardness = np.array([4.0 if "striped" in p else 1.0 for p in prompts])
     clean = 1 - np.exp(-np.array(GRID) / hardness[:, None])
     values = clean[:, None, :, None] + 0.01 * chance.normal(size=(count, seeds, len(GRID), 2))
     return Curves(

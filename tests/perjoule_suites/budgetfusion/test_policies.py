@@ -21,7 +21,7 @@ TINY = Variant(name="tiny", model="builtin:sd-tiny", guidance=3.0)
 PROMPTS = [
     "a large red circle on a white ground",
     "a large striped red circle on a white ground",
-    "a spotted blue star above a striped pink ring on a checkered grey ground",
+    "a striped blue star above a striped pink ring on a checkered grey ground",
     "a small green cross at the left on a black ground",
 ]
 SEEDS = [1, 1, 2, 2]
@@ -105,6 +105,21 @@ def test_shuffling_keeps_the_histogram_and_not_the_prompt(
     assert taken[0] == steps[level]
     assert sorted(taken[0]) == sorted(taken[1])
     assert taken[0] != taken[1]
+
+
+def test_the_steps_of_a_named_schedule_are_those_of_the_fixed_steps(folder: Path) -> None:
+    short = replace(TINY, schedule="short-first")
+    generator = diffusers_generator.load(short, where="s")
+    predicted = cell("budgetfusion", 12.0, predictor=str(folder), metric="quality")
+    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek1", metric="iclip")
+    for chosen in (predicted, peeking):
+        policy = load_policy(replace(chosen, variant=replace(chosen.variant, schedule="short-first")), where)
+        policy.prepare(generator, PROMPTS)
+        drawn = policy.draw(generator, PROMPTS, SEEDS)
+        for i, steps in enumerate(drawn.steps):
+            alone = generator.generate([PROMPTS[i]], [SEEDS[i]], steps).images[0]
+            assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
+        assert drawn.nfe_per_image * len(PROMPTS) == 2 * sum(drawn.steps)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, None])

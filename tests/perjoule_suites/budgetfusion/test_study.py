@@ -26,7 +26,7 @@ from perjoule.types import (
 from perjoule.types.documents import document
 from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.figures import draw_all
-from perjoule_suites.budgetfusion.study import evaluate
+from perjoule_suites.budgetfusion.study import evaluate, has_short_first
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +152,14 @@ def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> No
     full = next(a for a in found["full_batches"]["arms"] if a["arm"] == "bf")
     for one, other in zip(arm["levels"], full["levels"], strict=True):
         assert other["energy_j_per_image"] == pytest.approx(one["energy_j_per_image"], abs=0.02)
+
+
+def test_arms_with_a_short_first_step_are_known() -> None:
+    named = Variant(name="named", model="m", steps=LADDER, schedule="short-first")
+    peeking = replace(ARM, policy="budgetfusion-peek", policy_args={"predictor": "builtin:steps-tiny-peek2"})
+    once = replace(peeking, policy_args={"predictor": "builtin:steps-tiny-peek1"})
+    assert all(map(has_short_first, (named, SHORT, ON_SHORT, peeking, replace(once, schedule="short-first"))))
+    assert not any(map(has_short_first, (ARM, once, Variant(name="own", model="m", steps=LADDER))))
 
 
 def test_curves_come_back_from_the_run(run: Run) -> None:

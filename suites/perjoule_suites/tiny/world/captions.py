@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Literal, TypeVar
 
@@ -203,12 +203,16 @@ def draw_caption(
             return caption
 
 
-def draw_distinct(count: int, level: Level, split: Split, seed: int) -> list[Caption]:
-    """Distinct captions of a level; the open ones that name nothing would be frequent otherwise."""
+def draw_distinct(count: int, level: Level, split: Split, seed: int, without: Collection[str] = ()) -> list[Caption]:
+    """Distinct captions of a level; the open ones that name nothing would be frequent otherwise.
+
+    Captions with a key in `without` are left out.
+    """
     rng, found = np.random.default_rng(seed), dict[str, Caption]()
     while len(found) < count:
         caption = draw_caption(rng, split=split, level=level)
-        found[caption.key] = caption
+        if caption.key not in without:
+            found[caption.key] = caption
     return list(found.values())
 
 

@@ -1,7 +1,11 @@
-"""The metric `world`: the absolute score of the open world, by a classical checker."""
+"""The metric `scene`: does the picture do what its caption says, with whole things? By a classical checker.
+
+It needs neither a reference nor weights: the captions of the tiny world can be parsed, so the truth is known.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +18,21 @@ from perjoule_suites.tiny.world.captions import ForeignCaption, parse
 from perjoule_suites.tiny.world.scenes import SIDE_PX
 from perjoule_suites.tiny.world.score import judge
 
+# change it with every change of what captions, checker or score return, so that two definitions are never compared
+_DEFINITION = "scene of the open world, version 1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorldOptions:
-    """Options of `world`. batch_size: images between two reports of progress."""
+class SceneOptions:
+    """Options of `scene`. batch_size: images between two reports of progress."""
 
     batch_size: int = 64
 
 
-class WorldMetric:
-    """The metric `world`. It has no weights."""
+class SceneMetric:
+    """The metric `scene`. Instead of weights, its digest identifies the version of the checker."""
 
-    def __init__(self, options: WorldOptions) -> None:
+    def __init__(self, options: SceneOptions) -> None:
         """Create the metric."""
         self._options = options
 
@@ -33,14 +40,14 @@ class WorldMetric:
     def spec(self) -> MetricSpec:
         """Properties of the metric; its values are comparable across all models of the tiny family."""
         return MetricSpec(
-            name="world",
+            name="scene",
             direction="higher",
             track="absolute",
             needs_reference=False,
             unit="share",
-            weights_digest="none",
+            weights_digest=hashlib.sha256(_DEFINITION.encode()).hexdigest(),
             licence="Apache-2.0",
-            description="share of the caption's facts that hold, times how whole the things are; tiny world only",
+            description="share of the caption's facts that hold, times how whole the things are; tiny models only",
             advisory=False,
             bounds=(0.0, 1.0),
             commercial=True,
@@ -63,7 +70,7 @@ class WorldMetric:
         def outcomes(batch: range) -> Sequence[Outcome]:
             return [_outcome(images, index) for index in batch]
 
-        return score_in_batches(images, "world", self._options.batch_size, outcomes, on_progress)
+        return score_in_batches(images, "scene", self._options.batch_size, outcomes, on_progress)
 
 
 def _outcome(images: ImageSet, index: int) -> Outcome:
@@ -78,6 +85,6 @@ def _outcome(images: ImageSet, index: int) -> Outcome:
     return judge(image, caption).score
 
 
-def world(options: dict[str, Any]) -> WorldMetric:
-    """Factory of the metric `world`; see `WorldOptions`."""
-    return WorldMetric(read_options(WorldOptions, "world", options))
+def scene(options: dict[str, Any]) -> SceneMetric:
+    """Factory of the metric `scene`; see `SceneOptions`."""
+    return SceneMetric(read_options(SceneOptions, "scene", options))

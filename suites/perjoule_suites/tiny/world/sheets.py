@@ -7,17 +7,18 @@ file, so that it does not influence the person.
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from perjoule.errors import UsageError
 from perjoule.files import decode_text, write_text
-from perjoule_suites.tiny.evaluate import contact_sheet
 from perjoule_suites.tiny.world.captions import Caption
 from perjoule_suites.tiny.world.score import judge
 
@@ -120,6 +121,20 @@ def agreement(folder: Path, judgements: Path) -> tuple[list[Agreement], list[dic
         if person != checked
     ]
     return tables, differing
+
+
+def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str], file: Path, columns: int = 6) -> None:
+    """Pictures with their captions underneath, as one PNG."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.75 * columns, 2.15 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, text in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_title("\n".join(textwrap.wrap(text, 30)), fontsize=6.5, y=-0.12, va="top")
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.07, wspace=0.06, hspace=0.36)
+    figure.savefig(file, dpi=130, metadata={"Software": None})
 
 
 def _table(question: str, pairs: Sequence[tuple[bool, bool]]) -> Agreement:

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from perjoule_suites.tiny.world.autoencoder import round_trip
 from perjoule_suites.tiny.world.captions import LEVELS, Caption, draw_distinct
 from perjoule_suites.tiny.world.scenes import SIDE_PX, Scene, draw_scene, ground_image, render
 from perjoule_suites.tiny.world.score import Verdict, judge
@@ -46,13 +44,13 @@ class Probe:
         return self.least <= self.score <= self.most
 
 
-def probes(count: int, seed: int, vae: AutoencoderKL | None = None) -> Iterator[Probe]:
+def probes(count: int, seed: int, round_trip: Callable[[Images], Images] | None = None) -> Iterator[Probe]:
     """Judge renders of held-out captions and damaged forms of them.
 
     Args:
         count: Captions, in equal shares of the three levels.
         seed: Seed of captions and scenes.
-        vae: Adds renders through the autoencoder.
+        round_trip: Encodes and decodes images; adds renders through the autoencoder.
     """
     rng = np.random.default_rng(seed)
     captions = [c for level in LEVELS for c in draw_distinct(-(-count // len(LEVELS)), level, "test", seed)]
@@ -66,8 +64,8 @@ def probes(count: int, seed: int, vae: AutoencoderKL | None = None) -> Iterator[
         return Probe(name=name, least=least, most=most, verdicts=verdicts)
 
     yield probe("renders", whole, least=0.98)
-    if vae is not None:
-        yield probe("renders through the autoencoder", round_trip(vae, whole), least=0.93)
+    if round_trip is not None:
+        yield probe("renders through the autoencoder", round_trip(whole), least=0.93)
     yield probe("reduced to 50 % of the pixels' side", _each(_reduced(0.5), whole))
     yield probe("reduced to 25 % of the pixels' side", _each(_reduced(0.25), whole), most=0.5)
     yield probe("blurred, 1 px", _each(_blurred(1), whole))

@@ -41,7 +41,7 @@ def test_the_checker_sees_in_a_render_what_is_there(seed: int) -> None:
 @settings(max_examples=30)
 @given(SEEDS)
 def test_a_render_is_perfect_and_a_contradiction_is_not_satisfied(seed: int) -> None:
-    from perjoule_suites.tiny.world.clip import contradict
+    from perjoule_suites.tiny.clip import contradict
 
     rng = np.random.default_rng(seed)
     caption = draw_caption(rng)

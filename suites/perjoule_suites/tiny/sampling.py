@@ -1,4 +1,8 @@
-"""Draws pictures with the networks themselves: deterministic DDIM along any schedule, many captions at a time."""
+"""Draws pictures with the networks themselves: deterministic DDIM along any schedule, many captions at a time.
+
+The noise schedule is the cosine schedule, whose last step is pure noise ("Common Diffusion Noise Schedules and Sample
+Steps are Flawed", arXiv:2305.08891). `short_first` is the schedule that the models are shipped with.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from perjoule.suite.seeding import image_seed
+from perjoule_suites.tiny.autoencoder import LATENT_CHANNELS, to_pixels
 from perjoule_suites.tiny.clip import tokenize
-from perjoule_suites.tiny.denoiser import scheduler
-from perjoule_suites.tiny.world.autoencoder import to_pixels
 
 GUIDANCE = 2.0
-LATENT_SHAPE = (8, 16, 16)
+LATENT_SHAPE = (LATENT_CHANNELS, 16, 16)
+
+
+def scheduler() -> DDIMScheduler:
+    """The scheduler that the models are trained and shipped with."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
+
+
 _ALPHAS = scheduler().alphas_cumprod
-_SHORT_FIRST = 916
-
-
-def short_first(steps: int) -> list[int]:
-    """Timesteps with a short first step, from 999 to 916, then evenly spaced.
-
-    The first prediction is a mixture of all pictures of the caption, so it should not move the picture far.
-    """
-    if steps == 1:
-        return [999]
-    return [999, *(round(_SHORT_FIRST * (1 - i / (steps - 1))) for i in range(steps - 1))]
-
-
-def trailing(steps: int) -> list[int]:
-    """Evenly spaced timesteps that end one step before 0, as the scheduler sets them."""
-    return [round(1000 - i * 1000 / steps) - 1 for i in range(steps)]
 
 
 def seeds_noise(texts: Sequence[str], seed: int) -> torch.Tensor:

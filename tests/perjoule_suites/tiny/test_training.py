@@ -1,33 +1,36 @@
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from torch import distributed, nn
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from perjoule.errors import UsageError
-from perjoule_suites.tiny.denoiser import scheduler
-from perjoule_suites.tiny.training import Peers, Recipe, fit
-from perjoule_suites.tiny.world import autoencoder, clip, denoiser, few_step, pruned, training
-from perjoule_suites.tiny.world.__main__ import app
-from perjoule_suites.tiny.world.captions import draw_caption
-from perjoule_suites.tiny.world.export import export
-from perjoule_suites.tiny.world.sampling import (
+from perjoule.suite.reading import find_suite, load_suite
+from perjoule.suite.timesteps import short_first, trailing
+from perjoule.types import Variant
+from perjoule_suites import diffusers_generator
+from perjoule_suites.budgetfusion.commands import app as budgetfusion
+from perjoule_suites.tiny import autoencoder, clip, denoiser, few_step, model_folders, pruned, training
+from perjoule_suites.tiny.__main__ import app
+from perjoule_suites.tiny.export import export
+from perjoule_suites.tiny.sampling import (
     GUIDANCE,
     draw,
     latents_of,
+    scheduler,
     seeds_noise,
-    short_first,
     text_states,
-    trailing,
 )
+from perjoule_suites.tiny.world.captions import draw_caption
 from perjoule_suites.tiny.world.scenes import draw_scene
 from perjoule_suites.tiny.world.score import holds, shown_by
 
@@ -105,6 +108,19 @@ def test_own_sampling_is_that_of_diffusers(family: Path) -> None:
     assert np.abs(found / 255 - wanted).max() <= 1.01 / 255
 
 
+def test_own_sampling_is_that_of_a_suite_with_the_schedule(family: Path) -> None:
+    """`schedule = "short-first"` in a suite gives the picture of `draw` along `short_first`, but for rounding."""
+    variant = Variant(
+        name="v", model=str(family / "sd-tiny"), schedule="short-first", steps=(1, 2, 5), guidance=GUIDANCE
+    )
+    generator = diffusers_generator.load(variant, where="s")
+    network = tuple(getattr(generator.pipeline, part) for part in ("unet", "text_encoder", "tokenizer", "vae"))
+    texts = ["three stars", "a red ring"]
+    for steps in variant.steps:
+        drawn = generator.generate(texts, [1, 1], steps).images
+        assert np.abs(drawn.astype(int) - draw(network, texts, short_first(steps), seed=1)).max() <= 1
+
+
 def test_progress_shows_what_is_finished(family: Path) -> None:
     shown = CliRunner().invoke(app, ["progress", "--out", str(family)])
     assert shown.exit_code == 0, shown.output
@@ -125,6 +141,36 @@ def test_the_exported_family_is_fp16_and_names_no_path(family: Path, tmp_path: P
         assert DiffusionPipeline.from_pretrained(tmp_path / name).unet.dtype == torch.float32
     with pytest.raises(UsageError, match="not trained yet"):
         export(tmp_path / "empty", tmp_path)
+
+
+def test_one_command_retrains_every_shipped_predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command line is one that perjoule accepts, for suites and variants that exist."""
+    lines: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda line, check: lines.append(line[3:]))
+    (tmp_path / "runs" / "budgetfusion-curves").mkdir(parents=True)
+    done = CliRunner().invoke(app, ["predictors", "--runs", str(tmp_path / "runs"), "--to", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    command = get_command(budgetfusion)
+    assert isinstance(command, click.Group)
+    parsed = []
+    for _, verb, *arguments in lines:
+        parsed.append((verb, command.commands[verb].make_context(verb, arguments).params))
+    collected = [params for verb, params in parsed if verb == "collect"]
+    assert [params["resume"] for params in collected] == [True, False]
+    variants = {v.name for params in collected for v in load_suite(find_suite(params["suite"])).variants}
+    trained = [params for verb, params in parsed if verb == "train"]
+    assert {params["variant"] for params in trained} <= variants
+    assert {params["run"] for params in trained} == {collected[0]["out"]}
+    assert {params["calibration"] for params in trained} == {collected[1]["out"]}
+    shipped = {name for name in model_folders() if name.startswith("steps-")}
+    assert {params["out"].name for params in trained} == shipped
+
+
+def test_suites_use_the_guidance_of_the_family() -> None:
+    """`sampling.GUIDANCE` is the only place that decides; the students' few-step guidance is built in."""
+    for name in ("demo", "batching", "budgetfusion-tiny", "budgetfusion-curves", "budgetfusion-curves-dev"):
+        for variant in load_suite(find_suite(name)).variants:
+            assert variant.guidance == (1.0 if variant.model == "builtin:sd-tiny-lcm" else GUIDANCE), variant.name
 
 
 @pytest.mark.parametrize(
@@ -165,19 +211,6 @@ def test_a_folder_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "part" / "whole").exists()
 
 
-def test_schedules_start_at_pure_noise_and_fall() -> None:
-    steps = scheduler()
-    for count in range(1, 26):
-        steps.set_timesteps(count)
-        assert trailing(count) == steps.timesteps.tolist()
-        short = short_first(count)
-        assert len(short) == count
-        assert short[0] == 999
-        assert short == sorted(set(short), reverse=True)
-        assert short[-1] >= 0
-    assert short_first(3)[1] == 916
-
-
 def test_guidance_of_one_is_the_captioned_prediction(family: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(family / "sd-tiny", dtype=torch.float32)
     states = text_states(pipeline.text_encoder, pipeline.tokenizer, ["a star", ""])
@@ -213,37 +246,33 @@ def test_batches_mark_captions_that_fit_and_contradictions_that_do_not() -> None
         assert wrong.split == "train"
 
 
-RECIPE = Recipe(name="line", steps=8, learning_rate=0.05, warmup_steps=2, ema_decay=0.9)
+def test_folding_the_statistics_changes_latents_and_no_picture() -> None:
+    torch.manual_seed(0)
+    vae = autoencoder.build().eval()
+    images = torch.rand(6, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        autoencoder.normalise_latents(vae, images)
+        latents = vae.encode(images).latent_dist
+        after = vae.decode(latents.mode()).sample
+    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(latents.mode().mean((0, 2, 3)), torch.zeros(8), atol=1e-4)
+    assert torch.allclose(latents.mode().std((0, 2, 3)), torch.ones(8), atol=1e-4)
 
 
-def train_line(folder: Path, peers: Peers | None) -> torch.Tensor:
-    torch.manual_seed(1)
-    line = nn.Linear(3, 1)
-
-    def loss_of(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        x = torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))[peers.part(8) if peers else slice(None)]
-        return (line(x)[:, 0] - x.sum(1)).square().mean(), {}
-
-    fit(RECIPE, line, loss_of, folder, peers=peers)
-    return line.weight.detach()
-
-
-def join(folder: Path, meeting: str, rank: int) -> torch.Tensor:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-        try:
-            return train_line(folder, Peers(rank, 2))
-        finally:
-            distributed.destroy_process_group()
+def test_no_prompt_falls_out_of_the_vocabulary() -> None:
+    rng = np.random.default_rng(0)
+    tokenizer = clip.train_tokenizer([draw_caption(rng).text(rng) for _ in range(200)])
+    texts = ["a large red circle", "Ein Leuchtturm, größer!", "灯台", "😀", ""]
+    ids = clip.tokenize(tokenizer, texts)
+    assert ids.shape == (5, clip.TOKEN_COUNT)
+    inner = [row[1 : (row == tokenizer.eos_token_id).nonzero()[0, 0]].tolist() for row in ids]
+    assert all(inner[:4])
+    assert len({tuple(row) for row in inner}) == 5
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    other = multiprocessing.get_context("fork").Process(target=join, args=(tmp_path / "b", str(tmp_path / "meet"), 1))
-    other.start()
-    together = join(tmp_path / "a", str(tmp_path / "meet"), 0)
-    other.join(60)
-    assert other.exitcode == 0
-    assert torch.allclose(together, train_line(tmp_path / "c", None), atol=1e-5)
-    assert (tmp_path / "a" / "line.pt").exists()
-    assert not (tmp_path / "b" / "line.pt").exists()
+def test_the_noise_schedule_ends_in_pure_noise() -> None:
+    schedule = scheduler()
+    assert schedule.alphas_cumprod[-1] < 1e-6
+    schedule.set_timesteps(4)
+    assert schedule.timesteps.tolist() == [999, 749, 499, 249]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from perjoule_suites.tiny.evaluation import Curves, held_out_captions, icc, interval, needed, similarity, table
 from perjoule_suites.tiny.world.captions import Level
-from perjoule_suites.tiny.world.evaluation import Curves, held_out_captions, icc, interval, needed, similarity, table
 
 pytestmark = pytest.mark.slow
 

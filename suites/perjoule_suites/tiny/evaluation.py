@@ -1,4 +1,4 @@
-"""Evaluates a model of the open world: score by openness and step count, and whose doing the needed steps are."""
+"""Evaluates a model of the family: score by openness and step count, and whose doing the needed steps are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from perjoule.files import replacing
+from perjoule.suite.timesteps import short_first, trailing
+from perjoule_suites.tiny.sampling import draw
 from perjoule_suites.tiny.world.captions import LEVELS, Caption, Level, draw_distinct
-from perjoule_suites.tiny.world.sampling import draw, short_first, trailing
 from perjoule_suites.tiny.world.score import judge
 
 LADDER = (2, 3, 4, 6, 8, 12, 16, 25)
@@ -149,6 +151,26 @@ def _shares_of_prompts(found: Mapping[Level, Curves], ladder: Sequence[int]) -> 
         medians = [f"{level} {2 ** np.median(steps[levels == place]):.1f}" for place, level in enumerate(found)]
         yield f"steps needed for {name}: ICC {mean:.2f} [{low:.2f}, {high:.2f}] over {seeds} seeds"
         yield f"  medians: {', '.join(medians)}"
+
+
+def draw_figure(found: Mapping[Level, Curves], ladder: Sequence[int], file: Path) -> None:
+    """Draw the score against steps with its 95 % interval, one line per level, as PNG."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for (level, some), colour in zip(found.items(), ("#0072B2", "#E69F00", "#009E73"), strict=False):
+        means = some.scores.mean(1)
+        cells = np.array([interval(lambda v: float(v.mean()), means[:, k]) for k in range(len(ladder))])
+        axis.fill_between(ladder, cells[:, 1], cells[:, 2], color=colour, alpha=0.2)
+        axis.plot(ladder, cells[:, 0], color=colour, marker="o", label=level)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ladder, [str(steps) for steps in ladder])
+    axis.minorticks_off()
+    axis.set_xlabel("denoising steps")
+    axis.set_ylabel("scene")
+    axis.set_title("Held-out captions by openness, 95 % bootstrap interval", loc="left", fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
 def held_out_captions(count: int) -> dict[Level, list[Caption]]:

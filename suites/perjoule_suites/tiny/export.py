@@ -1,19 +1,32 @@
-"""Writes the trained family as fp16 safetensors in the layouts of diffusers and transformers."""
+"""Reads and writes folders of pipelines, in the layouts of diffusers and transformers; `export` writes fp16 weights.
+
+A student differs from the teacher only in its UNet. Text encoder, tokenizer, autoencoder and scheduler are links to the
+teacher's files: every student folder is a whole pipeline, and the weights are stored once.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from perjoule.errors import UsageError
-from perjoule_suites.tiny.distil import save_student
 
 STUDENTS = ("sd-tiny-lcm", "sd-tiny-pruned")
 _SIDE = 64
+
+
+def load_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """A pipeline of the family in float32, quietly."""
+    logging.disable_progress_bar()
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def export(trained: Path, to: Path) -> dict[str, int]:
@@ -48,3 +61,18 @@ def export(trained: Path, to: Path) -> dict[str, int]:
     return {
         name: sum(f.stat().st_size for f in (to / name).rglob("*.safetensors") if not f.is_symlink()) for name in names
     }
+
+
+def save_student(unet: UNet2DConditionModel, teacher: Path, to: Path) -> None:
+    """Write the UNet as fp16 safetensors and link everything else to the teacher's folder."""
+    shutil.rmtree(to, ignore_errors=True)
+    half = UNet2DConditionModel.from_config(unet.config)
+    half.load_state_dict(unet.state_dict())
+    half.half().save_pretrained(to / "unet", safe_serialization=True)
+    for file in sorted(teacher.rglob("*")):
+        inside = file.relative_to(teacher)
+        if file.is_file() and inside.parts[0] != "unet":
+            target = to / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # files, not folders: a glob for weights does not look into linked folders
+            target.symlink_to(os.path.relpath(file, target.parent))
