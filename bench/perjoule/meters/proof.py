@@ -60,6 +60,8 @@ class Proof:
         duration_s: How long it took.
         lag_s: Measured lag of the counter; None if it was not measured.
         box_s: Time over which the counter averages power; None likewise.
+        lags_s: Interval that contains the lag; None likewise.
+        boxes_s: Interval that contains the box; None likewise.
         rest_w: Power at rest.
         work_w: Power of the work, from a long window.
         checks: The checks, in the order in which they were made.
@@ -79,6 +81,8 @@ class Proof:
     duration_s: float
     lag_s: float | None
     box_s: float | None
+    lags_s: tuple[float, float] | None = None
+    boxes_s: tuple[float, float] | None = None
     rest_w: float
     work_w: float
     checks: tuple[Check, ...]

@@ -170,6 +170,8 @@ class _Bench:
             duration_s=self._clock.now() - begun_s,
             lag_s=self._measured_lag.lag_s,
             box_s=self._measured_lag.box_s,
+            lags_s=self._measured_lag.lags_s,
+            boxes_s=self._measured_lag.boxes_s,
             rest_w=self._rest_w,
             work_w=self._work_w,
             checks=tuple(checks),
@@ -330,7 +332,7 @@ class _Bench:
         if found.lag_s is None or found.box_s is None:
             return "unsure", found.words
         if isinstance(self._second, CounterMeter):
-            self._second.boards[0].following.set((found.lag_s, found.box_s))
+            self._second.boards[0].following.set(board.following.measured)
         late_s = abs(found.lag_s + found.box_s / 2 - known_lag_s - known_box_s / 2)
         if late_s > LAG_S + LAG_SHARE * known_box_s:
             return "fail", f"the counter lags or averages, which the meter did not know: {found.words}"
