@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CheckVerdict = Literal["pass", "fail", "unsure", "not tried"]
+CheckVerdict = Literal["pass", "fail", "unsure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,7 @@ class Check:
 
     Attributes:
         name: Name of the check.
-        verdict: Its result; `unsure` if the readings are too uncertain, `not tried` if the meter cannot be checked so.
+        verdict: Its result; `unsure` if the readings are too uncertain, or if the check does not apply to the meter.
         words: What was seen, with figures and limits.
     """
 
