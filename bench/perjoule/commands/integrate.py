@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands.options import Averaging, Board, Json, SensorChoice, print_record
-from perjoule.errors import MeterError
+from perjoule.errors import MeterError, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,14 @@ def integrate(
     ] = None,
     averaging: Averaging = None,
     sensor: SensorChoice = None,
+    gain: Annotated[
+        float | None,
+        typer.Option("--sensor-gain", metavar="G", help="Gain of the sensor; 1 with --sensor-offset alone."),
+    ] = None,
+    offset_w: Annotated[
+        float | None,
+        typer.Option("--sensor-offset", metavar="W", help="Offset of the sensor in W; 0 with --sensor-gain alone."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the log and the window (.png, .svg or .pdf).")
     ] = None,
@@ -48,6 +56,10 @@ def integrate(
     """
     from perjoule.meters import log_reading
 
+    if gain is not None or offset_w is not None:
+        if sensor is not None:
+            raise UsageError("integrate: give --sensor, or --sensor-gain and --sensor-offset, not both")
+        sensor = f"{1.0 if gain is None else gain},{0.0 if offset_w is None else offset_w}"
     done, read = log_reading.integrate_log(
         log, begin=begin, end=end, column=column, board=board, interval_s=interval, averaging_s=averaging, sensor=sensor
     )

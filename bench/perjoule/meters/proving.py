@@ -273,7 +273,9 @@ class _Bench:
         at_rest = self._needed(partial(self._clock.sleep, LONG_S))
         ratios = [_ratio(at_rest), _ratio(at_work)]
         if ratios[0] is None or ratios[1] is None:
-            return "unsure", self._inapplicable("it has one sensor only; compare it with another meter (perjoule calibrate)")
+            return "unsure", self._inapplicable(
+                "it has one sensor only; compare it with another meter (perjoule calibrate)"
+            )
         change = ratios[1] / ratios[0] - 1
         words = (
             f"counter / power reading: {ratios[0]:.3f} at {self._rest_w:.0f} W, {ratios[1]:.3f} at {self._work_w:.0f} W"

@@ -29,6 +29,27 @@ def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    ("options", "gain", "offset_w"),
+    [
+        (("--sensor", "0.9,20"), 0.9, 20.0),
+        (("--sensor-gain", "0.9", "--sensor-offset", "20"), 0.9, 20.0),
+        (("--sensor-gain", "0.9"), 0.9, 0.0),
+        (("--sensor-offset", "-5"), 1.0, -5.0),
+    ],
+)
+def test_gain_and_offset(
+    log: Path, options: tuple[str, ...], gain: float, offset_w: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = ("--from", "1", "--to", "9", "--json")
+    raw, corrected = (
+        json.loads(call("integrate", str(log), *window, *more, capsys=capsys)[1]) for more in ((), options)
+    )
+    assert corrected["energy_j"] == pytest.approx(gain * raw["energy_j"] + offset_w * 8.0)
+    assert f"gain {gain:.4g} and offset {offset_w:+.3g} W (as stated)" in corrected["method"]
+    assert corrected["provenance"] == raw["provenance"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("--from", "5", "--to", "2"), 2, "--from 5 is not before --to 2"),
@@ -36,6 +57,8 @@ def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (("--from", "noon"), 2, "is not a time"),
         (("--column", "volts"), 4, "no column 'volts'"),
         (("--sensor", "stored"), 4, "which board"),
+        (("--sensor", "1.1,5", "--sensor-gain", "1.1"), 2, "not both"),
+        (("--sensor-gain", "9"), 2, "a gain of 0.5 to 2"),
         (("--plot", "plot.txt"), 2, "must end in"),
     ],
 )

@@ -13,6 +13,7 @@ from perjoule.meters.base import Fault
 from perjoule.meters.rapl import Domain, RaplMeter, find_domains
 from perjoule.testing import VirtualClock
 
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
