@@ -126,7 +126,8 @@ def summary(boards: Sequence[Measured]) -> list[str]:
     lines = [
         f"{len(boards)} boards: {len(conclusive)} conclusive, {len(separated)} with lag and box apart",
         f"lag within {1e3 * LAG_S:g} ms and box within {BOX_SHARE:.0%} or {1e3 * BOX_S:g} ms: "
-        f"{sum(one.right for one in conclusive)} of all, {sum(one.right for one in separated)} of {len(separated)} apart",
+        f"{sum(one.right for one in conclusive)} of all, "
+        f"{sum(one.right for one in separated)} of {len(separated)} apart",
         f"inside their intervals: {sum(one.inside for one in conclusive)} of all, "
         f"{sum(one.inside for one in others)} of {len(others)} not apart",
         f"right, or not apart with the truth inside: "
@@ -164,10 +165,11 @@ def main() -> None:
             one = found[-1]
             if not (one.right if one.test.separable else one.inside):
                 print(f"{seed}: {one.words}", flush=True)
-            for window in [*one.before, *one.after]:
-                if not window.covered:
-                    print(f"{seed}: {one.lag_s:.3f} {one.box_s:.3f} missed {window.error_j:+.2f} J of {window.truth_j:.1f} J, "
-                          f"bound {window.reading.uncertainty_j}, {'before' if window in one.before else 'after'}, {one.test.words}", flush=True)  # fmt: skip
+            for when, windows in (("before", one.before), ("after", one.after)):
+                for window in windows:
+                    if not window.covered:
+                        bound_j = window.reading.uncertainty_j
+                        print(f"{seed}: {when}, {window.error_j:+.2f} J of {window.truth_j:.1f} J, bound {bound_j}")
     print("\n".join(summary(found)))
 
 
