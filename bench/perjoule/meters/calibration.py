@@ -37,6 +37,8 @@ STEADY_SHARE = 0.03  # of the board's range: more change within a stretch is a t
 STEADY_CHANGES = 8.0  # times the usual change between readings: noise and rounding, however large
 GUARD_SHARE = 0.1  # of the averaging time: how much of a transition a reading hides below STEADY_SHARE
 LEAST_CORRELATION = 0.8
+PEAKS = 8  # shifts that are looked at closely
+GAP = 2.5  # times the usual time between samples
 LEAST_GAIN, MOST_GAIN = 0.5, 2.0  # published boards have 0.87 to 1.15, and power supplies lose up to a third
 
 
@@ -191,49 +193,72 @@ def _shown(log: PowerLog, response: Response) -> tuple[Floats, Floats]:
 
 
 def _means(t_s: Floats, power_w: Floats, edges: Floats) -> Floats:
-    """Return the mean power between neighbouring edges, each reading lasting until the next one."""
+    """Return the mean power between neighbouring edges, each reading lasting until the next one; nan in a gap."""
     total_j = np.concatenate([[0.0], np.cumsum(power_w[:-1] * np.diff(t_s))])
     means: Floats = np.diff(np.interp(edges, t_s, total_j)) / np.diff(edges)
-    return means
+    return np.where(_gap_s(t_s, edges[:-1], edges[1:]) > 0, np.nan, means)
+
+
+def _gap_s(t_s: Floats, begin_s: Floats, end_s: Floats) -> Floats:
+    """Return the seconds of each stretch that lie in gaps of the log."""
+    waits = np.diff(t_s)
+    gaps = np.where(waits > GAP * np.quantile(waits, 0.9), waits, 0.0)
+    total_s = np.concatenate([[0.0], np.cumsum(gaps)])
+    seconds: Floats = np.interp(end_s, t_s, total_s) - np.interp(begin_s, t_s, total_s)
+    return seconds
 
 
 def _shift(
     t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, lag_s: float, period_s: float, *, anywhere: bool
 ) -> tuple[float, float]:
-    """Return the shift to add to the board's times, and the correlation at it."""
+    """Return the shift to add to the board's times, and the correlation at it.
+
+    It is the shift under which one log explains most about the other: the likelihood ratio of a line against none, so
+    that a long overlap counts for more than a short one that fits a little better, as that of the next work may.
+    """
     grid_s = max(GRID_S, float(np.median(np.diff(other_t))) / 2, min(t_s[-1] - t_s[0], 7200.0) / 20_000)
     reach_s = (other_t[-1] - other_t[0]) + (t_s[-1] - t_s[0]) if anywhere else SHIFT_S
     # work in step with the refresh looks different to both meters within a refresh, but not over two
-    bin_s, middle_s = max(grid_s, 2 * period_s), lag_s
+    bin_s = max(grid_s, 2 * period_s)
     step_s = max(grid_s, reach_s / 400)
-    best = (0.0, -1.0)
-    while True:
-        candidates = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
-        scores = [(_correlation(t_s + s, board_w, other_t, other_w, bin_s), float(s)) for s in candidates]
-        score, middle_s = max(scores, key=lambda one: (one[0], -abs(one[1] - lag_s)))
-        if score < -0.5:
-            raise MeterError(
-                f"the logs do not overlap: the board's covers {t_s[0] + lag_s:.1f} to {t_s[-1] + lag_s:.1f} s, the "
-                f"external one {other_t[0]:.1f} to {other_t[-1]:.1f} s of its time; give logs of the same time"
-            )
-        best = (middle_s, score)
-        if step_s <= grid_s * 1.01:
-            return best
+
+    def scan(middle_s: float) -> list[tuple[float, float, float]]:
+        shifts = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
+        return [(*_agreement(t_s + shift_s, board_w, other_t, other_w, bin_s), float(shift_s)) for shift_s in shifts]
+
+    scores = scan(lag_s)
+    if max(score for score, _, _ in scores) == -np.inf:
+        raise MeterError(
+            f"the logs do not overlap: the board's covers {t_s[0] + lag_s:.1f} to {t_s[-1] + lag_s:.1f} s, the "
+            f"external one {other_t[0]:.1f} to {other_t[-1]:.1f} s of its time; give logs of the same time (times "
+            "without a zone are read as UTC)"
+        )
+    padded = [-np.inf, *(score for score, _, _ in scores), -np.inf]
+    peaks = [one for i, one in enumerate(scores) if padded[i] <= one[0] >= padded[i + 2] and one[0] > -np.inf]
+    peaks = sorted(peaks, key=lambda one: (-one[0], abs(one[2] - lag_s)))[:PEAKS]
+    while step_s > grid_s * 1.01:
         reach_s, step_s = 2 * step_s, max(grid_s, step_s / 10)
+        peaks = [max(scan(peak[2]), key=lambda one: (one[0], -abs(one[2] - lag_s))) for peak in peaks]
+    _, correlation, shift_s = max(peaks, key=lambda one: (one[0], -abs(one[2] - lag_s)))
+    return shift_s, correlation
 
 
-def _correlation(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, bin_s: float) -> float:
-    """Return the correlation of the two logs; -1 without enough overlap, 0 if one of them is constant."""
+def _agreement(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, bin_s: float) -> tuple[float, float]:
+    """Return the log-likelihood ratio and the correlation of two logs; -inf without enough overlap."""
     first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
     if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(t_s[-1] - t_s[0], other_t[-1] - other_t[0])):
-        return -1.0
+        return -np.inf, 0.0
     edges = np.arange(first_s, last_s, bin_s)
-    if len(edges) < 3:
-        return -1.0
     one, other = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
+    both = ~(np.isnan(one) | np.isnan(other))
+    one, other = one[both], other[both]
+    if len(one) < 3:
+        return -np.inf, 0.0
     if one.std() == 0 or other.std() == 0:
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+        return 0.0, 0.0
+    correlation = float(np.corrcoef(one, other)[0, 1])
+    explained = min(correlation * abs(correlation), 0.99999)
+    return -len(one) * float(np.log1p(-explained)), correlation
 
 
 def _as_shown(external: PowerLog, timing: SensorTiming) -> tuple[Floats, Floats, float]:
@@ -268,9 +293,11 @@ def _steady(
     slopes = np.diff(np.interp(edges, other_t, other_w)) / point_s * timing.period_s
     changes = np.abs(np.diff(board_w))
     usual_w = float(np.median(changes[changes > 0]))
-    allowed_w = max(STEADY_SHARE * float(np.ptp(ours)), STEADY_CHANGES * usual_w)
+    allowed_w = max(STEADY_SHARE * float(np.nanmax(ours) - np.nanmin(ours)), STEADY_CHANGES * usual_w)
     steady = [_range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
-    places = np.flatnonzero(steady)
+    around_s = guard_s + timing.settle_s / 2  # a gap in the external log is averaged like power
+    gaps_s = sum(_gap_s(times, edges[:-1] - around_s, edges[1:] + around_s) for times in (t_s, other_t))
+    places = np.flatnonzero(np.array(steady) & (gaps_s == 0))
     needs_s = point_s + 2 * guard_s
     if len(places) < 2 * LEAST_POINTS:
         raise MeterError(
@@ -339,5 +366,8 @@ def as_text(one: Calibration) -> str:
     if one.stored is not None:
         lines.append(f"  stored for {one.board}; apply it with --sensor stored")
     else:
-        lines.append(f"  not stored (--store BOARD); apply it with --sensor {one.gain:.4f},{one.offset_w:.2f}")
+        most_w = max(one.sensor.uncertainty_w(reading_w) for reading_w in (one.lowest_w, one.highest_w))
+        lines.append(
+            f"  not stored (--store BOARD); apply it with --sensor {one.gain:.4f},{one.offset_w:.2f},{most_w:.2g}"
+        )
     return "\n".join([*lines, *(f"  {note}" for note in one.notes)])
