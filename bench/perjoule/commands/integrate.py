@@ -33,7 +33,7 @@ def integrate(
     averaging: Averaging = None,
     sensor: SensorChoice = None,
     sensor_gain: Annotated[
-        float | None, typer.Option(metavar="G", help="Gain of the sensor, instead of --sensor; 1 if only the offset is given.")
+        float | None, typer.Option(metavar="G", help="Gain of the sensor, instead of --sensor; 1 by default.")
     ] = None,
     sensor_offset: Annotated[
         float | None, typer.Option(metavar="W", help="Offset of the sensor, instead of --sensor; 0 by default.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from perjoule.errors import MeterError
 from perjoule.meters.line_fit import Points, fit_line
-from perjoule.meters.log_energy import Response, learn_response, require_alive
+from perjoule.meters.log_energy import learn_response, require_alive
 from perjoule.meters.logs import PowerLog
 from perjoule.meters.samples import SensorTiming
 from perjoule.meters.sensor import Sensor
@@ -37,8 +37,8 @@ STEADY_SHARE = 0.03  # of the board's range: more change within a stretch is a t
 STEADY_CHANGES = 8.0  # times the usual change between readings: noise and rounding, however large
 GUARD_SHARE = 0.1  # of the averaging time: how much of a transition a reading hides below STEADY_SHARE
 LEAST_CORRELATION = 0.8
-PEAKS = 8  # shifts that are looked at closely
-GAP = 2.5  # times the usual time between samples
+PEAKS = 5  # shifts that are looked at closely
+GAP = 2.5  # times the usual time between samples, and more than POINT_S: without samples there is no power
 LEAST_GAIN, MOST_GAIN = 0.5, 2.0  # published boards have 0.87 to 1.15, and power supplies lose up to a third
 
 
@@ -132,17 +132,16 @@ def calibrate(
     if both_wall:
         lag_s = (board.begins_utc_s or 0.0) - (external.begins_utc_s or 0.0)  # of the board's zero in external time
     alone = (external.begins_utc_s is None) != (board.begins_utc_s is None)
-    t_s, board_w = _shown(board, response)
-    other_t, other_w, step_s = _as_shown(external, timing)
-    shift_s, correlation = _shift(t_s, board_w, other_t, other_w, lag_s, timing.period_s, anywhere=alone)
-    _require_range(board_w, "power of the board's log", "a few seconds")
+    own, other = _shown(board, timing), _as_shown(external, timing)
+    shift_s, correlation = _shift(own, other, lag_s, timing.period_s, anywhere=alone)
+    _require_range(own.power_w, "power of the board's log", "a few seconds")
     if correlation < LEAST_CORRELATION:
         raise MeterError(
             f"the two logs do not show the same work: their correlation is {correlation:.2f} at best; give logs of "
             "the same time in which the power changes"
         )
-    t_s = t_s + shift_s
-    points = _steady(t_s, board_w, other_t, other_w, step_s, timing)
+    own = own.moved(shift_s)
+    points = _steady(own, other, timing)
     try:
         line = fit_line(points)
     except ValueError as error:
@@ -167,7 +166,7 @@ def calibrate(
         offset_interval_w=(line.offset_w.low, line.offset_w.high),
         shift_s=float(shift_s - lag_s),
         correlation=float(correlation),
-        overlap_s=float(min(t_s[-1], other_t[-1]) - max(t_s[0], other_t[0])),
+        overlap_s=float(min(own.t_s[-1], other.t_s[-1]) - max(own.t_s[0], other.t_s[0])),
         points=int(points.size.sum()),
         blocks=len(np.unique(points.visit)),
         lowest_w=float(points.reading_w.min()),
@@ -186,51 +185,69 @@ def _arrays(log: PowerLog) -> tuple[Floats, Floats]:
     return good[:, 0], good[:, 1]
 
 
-def _shown(log: PowerLog, response: Response) -> tuple[Floats, Floats]:
-    """Return times and readings, moved back to the middle of the time that a reading stands for."""
+def _shown(log: PowerLog, timing: SensorTiming) -> _Track:
+    """Return the board's log, moved back to the middle of the time that a reading stands for."""
     t_s, power_w = _arrays(log)
-    return t_s - response.timing.delay_s - response.timing.late_s, power_w
+    return _Track(t_s - timing.delay_s - timing.late_s, power_w)
 
 
-def _means(t_s: Floats, power_w: Floats, edges: Floats) -> Floats:
-    """Return the mean power between neighbouring edges, each reading lasting until the next one; nan in a gap."""
-    total_j = np.concatenate([[0.0], np.cumsum(power_w[:-1] * np.diff(t_s))])
-    means: Floats = np.diff(np.interp(edges, t_s, total_j)) / np.diff(edges)
-    return np.where(_gap_s(t_s, edges[:-1], edges[1:]) > 0, np.nan, means)
+class _Track:
+    """A power log whose energy between any two times is quickly known; each reading lasts until the next one."""
+
+    def __init__(self, t_s: Floats, power_w: Floats) -> None:
+        waits = np.diff(t_s)
+        self.t_s, self.power_w, self.step_s = t_s, power_w, float(np.median(waits))
+        self._total_j = np.concatenate([[0.0], np.cumsum(power_w[:-1] * waits)])
+        is_gap = waits > max(GAP * self.step_s, POINT_S)
+        self._gaps_s = np.concatenate([[0.0], np.cumsum(np.where(is_gap, waits, 0.0))])
+
+    @property
+    def duration_s(self) -> float:
+        """Time from the first to the last sample."""
+        return float(self.t_s[-1] - self.t_s[0])
+
+    def moved(self, seconds: float) -> _Track:
+        """Return the log with another clock."""
+        return _Track(self.t_s + seconds, self.power_w)
+
+    def gaps_s(self, begin_s: Floats, end_s: Floats) -> Floats:
+        """Return the seconds of each stretch that lie in gaps."""
+        seconds: Floats = np.interp(end_s, self.t_s, self._gaps_s) - np.interp(begin_s, self.t_s, self._gaps_s)
+        return seconds
+
+    def means(self, edges: Floats) -> Floats:
+        """Return the mean power between neighbouring edges; nan in a gap."""
+        means = np.diff(np.interp(edges, self.t_s, self._total_j)) / np.diff(edges)
+        return np.where(self.gaps_s(edges[:-1], edges[1:]) > 0, np.nan, means)
+
+    def range_w(self, begin_s: float, end_s: float) -> float:
+        """Return the range of the readings between two times."""
+        first = max(int(np.searchsorted(self.t_s, begin_s, side="right")) - 1, 0)
+        last = int(np.searchsorted(self.t_s, end_s, side="right"))
+        return float(np.ptp(self.power_w[first : max(last, first + 1)]))
 
 
-def _gap_s(t_s: Floats, begin_s: Floats, end_s: Floats) -> Floats:
-    """Return the seconds of each stretch that lie in gaps of the log."""
-    waits = np.diff(t_s)
-    gaps = np.where(waits > GAP * np.quantile(waits, 0.9), waits, 0.0)
-    total_s = np.concatenate([[0.0], np.cumsum(gaps)])
-    seconds: Floats = np.interp(end_s, t_s, total_s) - np.interp(begin_s, t_s, total_s)
-    return seconds
-
-
-def _shift(
-    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, lag_s: float, period_s: float, *, anywhere: bool
-) -> tuple[float, float]:
+def _shift(own: _Track, other: _Track, lag_s: float, period_s: float, *, anywhere: bool) -> tuple[float, float]:
     """Return the shift to add to the board's times, and the correlation at it.
 
     It is the shift under which one log explains most about the other: the likelihood ratio of a line against none, so
     that a long overlap counts for more than a short one that fits a little better, as that of the next work may.
     """
-    grid_s = max(GRID_S, float(np.median(np.diff(other_t))) / 2, min(t_s[-1] - t_s[0], 7200.0) / 20_000)
-    reach_s = (other_t[-1] - other_t[0]) + (t_s[-1] - t_s[0]) if anywhere else SHIFT_S
+    grid_s = max(GRID_S, other.step_s / 2, min(own.duration_s, 7200.0) / 20_000)
+    reach_s = other.duration_s + own.duration_s if anywhere else SHIFT_S
     # work in step with the refresh looks different to both meters within a refresh, but not over two
     bin_s = max(grid_s, 2 * period_s)
     step_s = max(grid_s, reach_s / 400)
 
     def scan(middle_s: float) -> list[tuple[float, float, float]]:
         shifts = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
-        return [(*_agreement(t_s + shift_s, board_w, other_t, other_w, bin_s), float(shift_s)) for shift_s in shifts]
+        return [(*_agreement(own, other, float(shift_s), bin_s), float(shift_s)) for shift_s in shifts]
 
     scores = scan(lag_s)
     if max(score for score, _, _ in scores) == -np.inf:
         raise MeterError(
-            f"the logs do not overlap: the board's covers {t_s[0] + lag_s:.1f} to {t_s[-1] + lag_s:.1f} s, the "
-            f"external one {other_t[0]:.1f} to {other_t[-1]:.1f} s of its time; give logs of the same time (times "
+            f"the logs do not overlap: the board's covers {own.t_s[0] + lag_s:.1f} to {own.t_s[-1] + lag_s:.1f} s, the "
+            f"external one {other.t_s[0]:.1f} to {other.t_s[-1]:.1f} s of its time; give logs of the same time (times "
             "without a zone are read as UTC)"
         )
     padded = [-np.inf, *(score for score, _, _ in scores), -np.inf]
@@ -243,60 +260,54 @@ def _shift(
     return shift_s, correlation
 
 
-def _agreement(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, bin_s: float) -> tuple[float, float]:
+def _agreement(own: _Track, other: _Track, shift_s: float, bin_s: float) -> tuple[float, float]:
     """Return the log-likelihood ratio and the correlation of two logs; -inf without enough overlap."""
-    first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
-    if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(t_s[-1] - t_s[0], other_t[-1] - other_t[0])):
+    first_s, last_s = max(own.t_s[0] + shift_s, other.t_s[0]), min(own.t_s[-1] + shift_s, other.t_s[-1])
+    if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(own.duration_s, other.duration_s)):
         return -np.inf, 0.0
     edges = np.arange(first_s, last_s, bin_s)
-    one, other = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
-    both = ~(np.isnan(one) | np.isnan(other))
-    one, other = one[both], other[both]
-    if len(one) < 3:
+    mine_w, other_w = own.means(edges - shift_s), other.means(edges)
+    both = ~(np.isnan(mine_w) | np.isnan(other_w))
+    mine_w, other_w = mine_w[both], other_w[both]
+    if len(mine_w) < 3:
         return -np.inf, 0.0
-    if one.std() == 0 or other.std() == 0:
+    if mine_w.std() == 0 or other_w.std() == 0:
         return 0.0, 0.0
-    correlation = float(np.corrcoef(one, other)[0, 1])
+    correlation = float(np.corrcoef(mine_w, other_w)[0, 1])
     explained = min(correlation * abs(correlation), 0.99999)
-    return -len(one) * float(np.log1p(-explained)), correlation
+    return -len(mine_w) * float(np.log1p(-explained)), correlation
 
 
-def _as_shown(external: PowerLog, timing: SensorTiming) -> tuple[Floats, Floats, float]:
-    """Return the external log as the board's sensor would show it, and the time between its samples.
-
-    A meter that is slower than the sensor is left as it is.
-    """
+def _as_shown(external: PowerLog, timing: SensorTiming) -> _Track:
+    """Return the external log as the board's sensor would show it; a meter that is slower than it is left as it is."""
     t_s, power_w = _arrays(external)
-    step_s = float(np.median(np.diff(t_s)))
-    if step_s < timing.period_s:
+    if np.median(np.diff(t_s)) < timing.period_s:
         for width_s in (max(timing.averaging_s, timing.period_s), timing.period_s):
             total_j = np.concatenate([[0.0], np.cumsum((power_w[1:] + power_w[:-1]) / 2 * np.diff(t_s))])
             begin_s, end_s = (np.clip(t_s + side * width_s / 2, t_s[0], t_s[-1]) for side in (-1, 1))
             power_w = (np.interp(end_s, t_s, total_j) - np.interp(begin_s, t_s, total_j)) / (end_s - begin_s)
-    return t_s, power_w, step_s
+    return _Track(t_s, power_w)
 
 
-def _steady(
-    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, step_s: float, timing: SensorTiming
-) -> Points:
+def _steady(own: _Track, other: _Track, timing: SensorTiming) -> Points:
     """Return the steady stretches of the time that both logs cover.
 
     A steady reading shows that the power was steady for at least the averaging time around it.
     """
-    first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
-    point_s = max(POINT_S, 2 * timing.period_s, step_s)
-    guard_s = timing.period_s + GUARD_SHARE * timing.averaging_s + timing.doubt_s + step_s
+    first_s, last_s = max(own.t_s[0], other.t_s[0]), min(own.t_s[-1], other.t_s[-1])
+    point_s = max(POINT_S, 2 * timing.period_s, other.step_s)
+    guard_s = timing.period_s + GUARD_SHARE * timing.averaging_s + timing.doubt_s + other.step_s
     edges = np.arange(first_s, last_s, point_s)
     if len(edges) < 3:
         raise MeterError(f"the logs overlap for {last_s - first_s:.1f} s only; at least 10 stretches are needed")
-    ours, theirs = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
-    slopes = np.diff(np.interp(edges, other_t, other_w)) / point_s * timing.period_s
-    changes = np.abs(np.diff(board_w))
+    ours, theirs = own.means(edges), other.means(edges)
+    slopes = np.diff(np.interp(edges, other.t_s, other.power_w)) / point_s * timing.period_s
+    changes = np.abs(np.diff(own.power_w))
     usual_w = float(np.median(changes[changes > 0]))
     allowed_w = max(STEADY_SHARE * float(np.nanmax(ours) - np.nanmin(ours)), STEADY_CHANGES * usual_w)
-    steady = [_range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
+    steady = [own.range_w(a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
     around_s = guard_s + timing.settle_s / 2  # a gap in the external log is averaged like power
-    gaps_s = sum(_gap_s(times, edges[:-1] - around_s, edges[1:] + around_s) for times in (t_s, other_t))
+    gaps_s = sum(log.gaps_s(edges[:-1] - around_s, edges[1:] + around_s) for log in (own, other))
     places = np.flatnonzero(np.array(steady) & (gaps_s == 0))
     needs_s = point_s + 2 * guard_s
     if len(places) < 2 * LEAST_POINTS:
@@ -317,12 +328,6 @@ def _steady(
     return Points(
         reading_w=reading_w, external_w=external_w, slope_w=slope_w, t_s=middle_s, visit=np.round(visit), size=size
     )
-
-
-def _range(t_s: Floats, power_w: Floats, begin_s: float, end_s: float) -> float:
-    first = max(int(np.searchsorted(t_s, begin_s, side="right")) - 1, 0)
-    last = int(np.searchsorted(t_s, end_s, side="right"))
-    return float(np.ptp(power_w[first : max(last, first + 1)]))
 
 
 def _require_range(reading_w: Floats, what: str, needs: str) -> tuple[float, float]:
@@ -358,8 +363,8 @@ def as_text(one: Calibration) -> str:
         f"true power = {one.gain:.4f} x reading {one.offset_w:+.2f} W  [{one.boundary}]",
         f"  gain {one.gain:.4f} [{one.gain_low:.4f}, {one.gain_high:.4f}], offset {one.offset_w:+.2f} W "
         f"[{one.offset_low_w:+.2f}, {one.offset_high_w:+.2f}], 95 % intervals",
-        f"  from {one.points} steady stretches in {one.blocks} visits to a level, {one.lowest_w:.1f} to {one.highest_w:.1f} W, "
-        f"residual {one.residual_w:.2g} W",
+        f"  from {one.points} steady stretches in {one.blocks} visits to a level, {one.lowest_w:.1f} to "
+        f"{one.highest_w:.1f} W, residual {one.residual_w:.2g} W",
         f"  the external clock is {abs(one.shift_s):.3f} s {'ahead' if one.shift_s >= 0 else 'behind'}, correlation "
         f"{one.correlation:.3f} over {one.overlap_s:.1f} s; sensor {one.response}",
     ]

@@ -147,8 +147,8 @@ def _log(file: Path, table: _Table, column: str | None, board: str | None) -> Po
     runs = {row.get("run_id") for row in rows} if table.source == "codecarbon" else set()
     if len(runs) > 1:
         raise _BadLogError(
-            f" has rows of {len(runs)} runs of codecarbon; a row sums up a run (duration, gpu_energy in kWh) and is not "
-            "a reading of power: keep the rows of one run_id, or use gpu_energy"
+            f" has rows of {len(runs)} runs of codecarbon; a row sums up a run (duration, gpu_energy in kWh) and is "
+            "not a reading of power: keep the rows of one run_id, or use gpu_energy"
         )
     boundaries = _words(rows, "boundary", get_args(Boundary)) or {_boundary(table)}
     if len(boundaries) > 1:

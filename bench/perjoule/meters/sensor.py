@@ -1,8 +1,9 @@
 """Gain and offset of a board's power sensor: true power = gain * reading + offset.
 
 External meters showed gains of 0.87 to 1.15 and offsets of -9 to +21 W on single boards (arXiv 2312.02741). Nothing is
-corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET[,W]`, or a meter's name that ends in `@stored`
-or `@GAIN,OFFSET[,W]`, where W is the uncertainty of the corrected power. `perjoule calibrate` stores what it found per board, under the digest of the board's UUID.
+corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET[,W]`, or a meter's name that ends in
+`@stored` or `@GAIN,OFFSET[,W]`, where W is the uncertainty of the corrected power. `perjoule calibrate` stores what it found per board,
+under the digest of the board's UUID.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ def stated(text: str) -> Sensor:
         gain = offset_w = uncertainty_w = float("nan")
     if not (isfinite(offset_w) and 0.5 <= gain <= 2.0 and 0 <= uncertainty_w < float("inf")):
         raise UsageError(
-            f"--sensor {text!r}: write stored, GAIN,OFFSET or GAIN,OFFSET,W with a gain of 0.5 to 2, an offset in W and "
-            "the uncertainty W of the corrected power, e.g. 1.05,-0.1,0.5"
+            f"--sensor {text!r}: write stored, GAIN,OFFSET or GAIN,OFFSET,W with a gain of 0.5 to 2, an offset in W "
+            "and the uncertainty W of the corrected power, e.g. 1.05,-0.1,0.5"
         )
     if not rest:
         return Sensor(gain=gain, offset_w=offset_w, origin="as stated; the uncertainty of both is not in the bound")
