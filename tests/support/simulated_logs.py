@@ -73,7 +73,7 @@ def pair(seed: int) -> Pair:
     true_w *= 1 + drifting(chance, len(true_w), chance.uniform(0.001, 0.01), 0.02)
     rise = max(int(chance.uniform(0.001, 0.1) / STEP_S), 1)  # boards do not rise at once
     true_w = np.convolve(np.pad(true_w, (rise, 0), mode="edge"), np.full(rise, 1 / rise))[rise:-rise]
-    t_s = STEP_S * np.arange(len(true_w))
+    t_s: Floats = STEP_S * np.arange(len(true_w), dtype=np.float64)
     error_w = drifting(chance, len(t_s), chance.uniform(0.0005, 0.004) * top_w, np.exp(chance.uniform(-1.2, 3)))
     seen_w = (true_w - offset_w - error_w) / gain
     period_s = float(chance.choice([0.015, 0.02, 0.1]))
@@ -94,7 +94,7 @@ def pair(seed: int) -> Pair:
     quantum_w = float(chance.choice([0.01, 0.1, 0.5]))
     readings = np.round((shown_w[at] + noise_w) / quantum_w) * quantum_w
     poll_s = float(chance.choice([0.007, 0.02, 0.1]))
-    polls = np.arange(at[0] * STEP_S, t_s[-1], poll_s)
+    polls: Floats = np.arange(at[0] * STEP_S, t_s[-1], poll_s, dtype=np.float64)
     last = np.searchsorted(at * STEP_S, polls, side="right") - 1
     shift_s = float(chance.uniform(-4, 4))
     every = round(float(chance.choice([0.001, 0.01, 0.1, 1.0])) / STEP_S)

@@ -39,8 +39,8 @@ def open_meter(name: str = "auto") -> EnergyMeter:
 
     Args:
         name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records),
-            `rapl`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET[,W]` corrects every reading
-            for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
+            `rapl`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET[,W]` corrects every
+            reading for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
 
     Returns:
         The meter, ready for windows. Opening takes about a second for NVML and codecarbon.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 DRIFT_RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)  # variance of drift over that of a point's noise
-VISIT_RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0)
+VISIT_RATIOS = (0.0, 1.0, 5.0, 25.0)  # of errors of visits; three visits cannot exclude large ones
 LONGEST_DRIFT = 3.0  # of the recording; what lasts longer looks constant in it
 DRIFT_TIMES = 6
 LEVEL = 0.95

@@ -2,8 +2,8 @@
 
 External meters showed gains of 0.87 to 1.15 and offsets of -9 to +21 W on single boards (arXiv 2312.02741). Nothing is
 corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET[,W]`, or a meter's name that ends in
-`@stored` or `@GAIN,OFFSET[,W]`, where W is the uncertainty of the corrected power. `perjoule calibrate` stores what it found per board,
-under the digest of the board's UUID.
+`@stored` or `@GAIN,OFFSET[,W]`, where W is the uncertainty of the corrected power. `perjoule calibrate` stores what it
+found per board, under the digest of the board's UUID.
 """
 
 from __future__ import annotations
