@@ -72,7 +72,7 @@ def oracle(quality: Array, joules: Sequence[float]) -> Choice:
 
 
 def by_kind(quality: Array, kinds: Sequence[int], joules: Sequence[float]) -> Choice:
-    """Choose by the mean of a kind of captions over the other half of the captions. quality: (captions, seeds, arms)."""
+    """Choose by the mean of a kind of captions over the other half of the captions. (captions, seeds, arms)."""
     means, labels = quality.mean(1), np.asarray(kinds)
     expected = np.empty_like(means)
     half = np.arange(len(means)) % 2
