@@ -101,8 +101,9 @@ def pair(seed: int) -> Pair:
     count = len(t_s) // every
     means_w = true_w[: count * every].reshape(count, every).mean(axis=1)
     means_w = means_w + chance.normal(0, 0.002 * top_w, count)
+    middles: Floats = np.asarray(STEP_S * every * (np.arange(count) + 0.5) + shift_s, dtype=np.float64)
     return Pair(
-        external=power_log(STEP_S * every * (np.arange(count) + 0.5) + shift_s, means_w),
+        external=power_log(middles, means_w),
         board=power_log(polls, readings[last]),
         gain=gain,
         offset_w=offset_w,

@@ -152,7 +152,7 @@ def test_samples_next_to_a_gap_do_not_count(where: str) -> None:
     logs = dict(zip(("external", "own"), made(1.05, -0.1, 0.0), strict=True))
     kept = tuple(one for one in logs[where].samples if not 4.0 < one.t_s < 8.0)
     logs[where] = replace(logs[where], samples=kept)
-    found = calibrate(**{"external": logs["external"], "board": logs["own"]})
+    found = calibrate(logs["external"], logs["own"])
     assert found.gain == pytest.approx(1.05, abs=0.004)
     assert found.residual_w < 1.0
 

@@ -19,7 +19,7 @@ def points(reading_w: Floats, external_w: Floats, visit: Floats, step_s: float =
     count = len(reading_w)
     return Points(
         reading_w=reading_w, external_w=external_w, slope_w=np.zeros(count), visit=visit, size=np.ones(count),
-        t_s=step_s * np.arange(count),
+        t_s=step_s * np.arange(count, dtype=np.float64),
     )  # fmt: skip
 
 
