@@ -112,8 +112,8 @@ def simulated() -> None:
     gain, offset = np.mean(inside, axis=0)
     half, half_w = np.median(halves, axis=0) / 2
     print(
-        f"{PAIRS} simulated pairs, {refused} refused: inside {gain:.1%} (gain), {offset:.1%} (offset), median half width "
-        f"{half:.4f}, {half_w:.2f} W, joules {np.mean(errors):.2%} on average"
+        f"{PAIRS} simulated pairs, {refused} refused: inside {gain:.1%} (gain), {offset:.1%} (offset), median half "
+        f"width {half:.4f}, {half_w:.2f} W, joules {np.mean(errors):.2%} on average"
     )
 
 
