@@ -173,6 +173,26 @@ WARNINGS: dict[str, Explanation] = {
         remedy="Measure with --meter nvml (`perjoule doctor` shows why it is not available), or hide the GPU from the "
         "work with CUDA_VISIBLE_DEVICES= if it is not used.",
     ),
+    "W233": Explanation(
+        meaning="Counted work was requested, but no network of torch ran in this process, or it could not be counted.",
+        consequence="There is no number.",
+        remedy="Use --meter estimate for work outside torch or in other processes.",
+    ),
+    "W234": Explanation(
+        meaning="The work was done on another kind of device than the profile of counted work describes.",
+        consequence="There is no number: joules per operation of a CPU and a GPU have nothing in common.",
+        remedy="Choose the device's profile with --meter work:NAME, or fit one with perjoule calibrate --work RUN.",
+    ),
+    "W235": Explanation(
+        meaning="Operators ran whose floating-point operations are unknown, e.g. of compiled or quantised networks.",
+        consequence="Their work is missing from the joules; the bound is as large as the joules.",
+        remedy="Count the network without these operators, or measure with nvml, rapl or estimate.",
+    ),
+    "W236": Explanation(
+        meaning="The work was done in a data type for which the profile of counted work was not fitted.",
+        consequence="The joules per operation may differ by a factor, which the bound includes.",
+        remedy="Fit a profile to a measured run in this data type: perjoule calibrate --work RUN.",
+    ),
     "W240": Explanation(
         meaning="The replayed trace ended before the window did.",
         consequence="The rest of the window is unknown, so there is no number.",

@@ -106,7 +106,7 @@ def fakes() -> Iterator[None]:
         patch.setattr(device, "generators_of", lambda suite, source: GeneratorCache(factory, lambda v: v.name))
 
         @contextmanager
-        def meter(name: str) -> Iterator[SyntheticMeter]:
+        def meter(name: str, *, of_networks: bool) -> Iterator[SyntheticMeter]:
             yield SyntheticMeter(10.0, clock)
 
         patch.setattr(device, "open_meter", meter)
@@ -131,7 +131,7 @@ def counted_joules() -> Iterator[None]:
         return images
 
     @contextmanager
-    def meter(name: str) -> Iterator[SyntheticMeter]:
+    def meter(name: str, *, of_networks: bool) -> Iterator[SyntheticMeter]:
         yield SyntheticMeter(10.0, clock)
 
     with pytest.MonkeyPatch.context() as patch:

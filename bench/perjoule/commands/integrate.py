@@ -32,13 +32,11 @@ def integrate(
     ] = None,
     averaging: Averaging = None,
     sensor: SensorChoice = None,
-    gain: Annotated[
-        float | None,
-        typer.Option("--sensor-gain", metavar="G", help="Gain of the sensor; 1 with --sensor-offset alone."),
+    sensor_gain: Annotated[
+        float | None, typer.Option(metavar="G", help="Gain of the sensor, instead of --sensor; 1 by default.")
     ] = None,
-    offset_w: Annotated[
-        float | None,
-        typer.Option("--sensor-offset", metavar="W", help="Offset of the sensor in W; 0 with --sensor-gain alone."),
+    sensor_offset: Annotated[
+        float | None, typer.Option(metavar="W", help="Offset of the sensor, instead of --sensor; 0 by default.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the log and the window (.png, .svg or .pdf).")
@@ -56,10 +54,10 @@ def integrate(
     """
     from perjoule.meters import log_reading
 
-    if gain is not None or offset_w is not None:
+    if sensor_gain is not None or sensor_offset is not None:
         if sensor is not None:
-            raise UsageError("integrate: give --sensor, or --sensor-gain and --sensor-offset, not both")
-        sensor = f"{1.0 if gain is None else gain},{0.0 if offset_w is None else offset_w}"
+            raise UsageError("integrate: give either --sensor or --sensor-gain and --sensor-offset")
+        sensor = f"{1.0 if sensor_gain is None else sensor_gain},{sensor_offset or 0.0}"
     done, read = log_reading.integrate_log(
         log, begin=begin, end=end, column=column, board=board, interval_s=interval, averaging_s=averaging, sensor=sensor
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing it at run time would load numpy
 
 __all__ = ["METER_NAMES", "MeterInfo", "list_meters", "open_meter", "require_meter"]
 
-METER_NAMES = ("auto", "nvml", "nvml:UUID", "rapl", "estimate", "replay:FILE")
+METER_NAMES = ("auto", "nvml", "nvml:UUID", "rapl", "work", "work:PROFILE", "estimate", "replay:FILE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,15 @@ class MeterInfo:
     why: str
 
 
-def open_meter(name: str = "auto") -> EnergyMeter:
+def open_meter(name: str = "auto", *, of_networks: bool = False) -> EnergyMeter:
     """Open a meter; use it as a context manager, or close it.
 
     Args:
-        name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records),
-            `rapl`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET` corrects every reading
-            for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
+        name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records), `rapl`, `work`,
+            `work:PROFILE`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET[,W]` corrects
+            every reading for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
+        of_networks: The windows contain networks of torch in this process, so that `auto` prefers counted work to an
+            estimate by CPU time.
 
     Returns:
         The meter, ready for windows. Opening takes about a second for NVML and codecarbon.
@@ -49,15 +51,15 @@ def open_meter(name: str = "auto") -> EnergyMeter:
         UnknownNameError: There is no such meter.
         MeterError: The meter does not work here; the message contains the reason.
     """
-    return open_base_meter(name)
+    return open_base_meter(name, of_networks=of_networks)
 
 
-def open_base_meter(name: str = "auto") -> BaseMeter[Any]:
+def open_base_meter(name: str = "auto", *, of_networks: bool = False) -> BaseMeter[Any]:
     """Open a meter like `open_meter`, for callers that need more than the protocol, such as facts about its boards."""
     plain, sensor = split_name(name)
     if sensor not in (None, "stored"):
         stated(sensor or "")
-    meter = _open_best() if plain == "auto" else _open(plain)
+    meter = _open_best(of_networks) if plain == "auto" else _open(plain)
     if sensor is not None:
         try:
             meter.sensor = chosen(sensor, meter.device.digest if meter.device else None)
@@ -70,15 +72,16 @@ def open_base_meter(name: str = "auto") -> BaseMeter[Any]:
 def require_meter(name: str) -> None:
     """Raise UnknownNameError if there is no meter of that name; opens nothing."""
     kind, separator, _ = split_name(name)[0].partition(":")
-    if kind not in ("nvml", "replay") and (separator or kind not in ("auto", "rapl", "estimate")):
+    if kind not in ("nvml", "replay", "work") and (separator or kind not in ("auto", "rapl", "estimate")):
         raise UnknownNameError("meter", name, METER_NAMES)
 
 
 def _open(name: str) -> BaseMeter[Any]:
     require_meter(name)
     kind, separator, detail = name.partition(":")
-    if separator and kind in {"nvml", "replay"} and not detail:
-        raise MeterError(f"{name!r} does not name a {'board' if kind == 'nvml' else 'file'}: write {kind}:…")
+    if separator and not detail:
+        what = {"nvml": "board", "work": "profile"}.get(kind, "file")
+        raise MeterError(f"{name!r} does not name a {what}: write {kind}:…")
     if kind == "nvml":
         from perjoule.meters.nvml import open_nvml
 
@@ -91,6 +94,10 @@ def _open(name: str) -> BaseMeter[Any]:
         from perjoule.meters.estimate import EstimateMeter
 
         return _without_gpus(EstimateMeter())
+    if kind == "work":
+        from perjoule.meters.work import WorkMeter, choose_profile
+
+        return WorkMeter(choose_profile(detail))
     if kind == "replay" and detail:
         from perjoule.meters.replay import ReplayMeter
 
@@ -111,10 +118,10 @@ def _without_gpus(meter: BaseMeter[Any]) -> BaseMeter[Any]:
     return meter
 
 
-def _open_best() -> BaseMeter[Any]:
-    """Open the first of nvml, rapl, estimate that works; its `why` includes the reasons against the others."""
+def _open_best(of_networks: bool) -> BaseMeter[Any]:
+    """Open the first meter that works; its `why` includes the reasons against the others."""
     reasons: list[str] = []
-    for name in ("nvml", "rapl", "estimate"):
+    for name in ("nvml", "rapl", *(("work",) if of_networks else ()), "estimate"):
         try:
             meter = _open(name)
         except MeterError as error:
@@ -127,7 +134,7 @@ def _open_best() -> BaseMeter[Any]:
 
 def list_meters() -> list[MeterInfo]:
     """List the meters of this machine, without keeping any of them open."""
-    return [*_list_nvml(), _list_rapl(), _list_estimate(), _REPLAY]
+    return [*_list_nvml(), _list_rapl(), _list_work(), _list_estimate(), _REPLAY]
 
 
 _REPLAY = MeterInfo(
@@ -162,6 +169,12 @@ def _list_rapl() -> MeterInfo:
     except MeterError as error:
         return MeterInfo(name="rapl", available=False, why=str(error))
     return MeterInfo(name="rapl", available=True, why=f"CPU energy counters: {', '.join(names)}")
+
+
+def _list_work() -> MeterInfo:
+    if find_spec("torch") is None:
+        return MeterInfo(name="work", available=False, why=f"work: torch is missing; {install_command('torch')}")
+    return MeterInfo(name="work", available=True, why="counts the work of networks of torch; not a measurement")
 
 
 def _list_estimate() -> MeterInfo:

@@ -30,6 +30,7 @@ from perjoule.shares import below_one
 from perjoule.text import without_uuids
 from perjoule.types import Boundary, Conditions, DeviceEnergy, EnergyReading, IdlePower, Provenance, UpdatePeriod
 from perjoule.warnings import warning
+from perjoule.work.counter import WorkCounter, torch_is_loaded
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class MeterWindow(Generic[State]):
         self._iterations: int | None = None
         self._machine: Look | None = None
         self._stop_watching: Cancel | None = None
+        self._counter: WorkCounter | None = None
 
     @property
     def reading(self) -> EnergyReading:
@@ -147,6 +149,8 @@ class MeterWindow(Generic[State]):
             self._meter.pulse.end()  # if waiting for the device raised, the device is still working
             if self._stop_watching is not None:
                 self._stop_watching()
+            if self._counter is not None:
+                self._counter.__exit__(kind, error, trace)
             if self._state is not None:
                 self._meter._abandon(self._state)
             self._meter._release()
@@ -195,6 +199,8 @@ class MeterWindow(Generic[State]):
                 self._machine = self._meter.machine.look()
             for recorder in self._meter.recorders:
                 recorder.begin()
+            if torch_is_loaded() and not self._meter.counts_work:
+                self._counter = WorkCounter(count_new=False).__enter__()
             self._state = self._meter._begin()
             if not self._meter.watches:
                 self._stop_watching = self._meter.clock.every(BEAT_S, self._meter._look)
@@ -225,6 +231,8 @@ class MeterWindow(Generic[State]):
         if self._iterations and reading.energy_j is not None:
             said = self._meter._in_step(reading.duration_s / self._iterations, reading.duration_s)
         warnings = (*reading.warnings, said) if said else reading.warnings
+        if self._counter is not None:
+            reading = replace(reading, work=self._counter.work)
         self._reading = replace(reading, iterations=self._iterations, warnings=warnings)
 
     def _end(self, stopped_s: float) -> EnergyReading:
@@ -265,12 +273,14 @@ class BaseMeter(ABC, Generic[State]):
         watches: True if the meter's own thread calls `_look` inside a window, at least every quarter of a second.
         pulse: Detects windows in which the process was suspended.
         machine: Reads the load of the machine; None on virtual time.
+        counts_work: True if the meter counts the work of its windows itself.
         sensor: Gain and offset that every reading is corrected for; None if no correction was requested.
     """
 
     recorders: tuple[ConditionsRecorder, ...] = ()
     facts: tuple[BoardFacts, ...] = ()
     watches: bool = False
+    counts_work: bool = False
     sensor: Sensor | None = None
 
     def __init__(

@@ -180,8 +180,8 @@ def fit(edges: Sequence[Edge], work: Sequence[tuple[float, float]], idle: IdlePo
     words = f"the counter shows energy {1000 * lag_s:.0f} ms late, averaged over {1000 * box_s:.0f} ms"
     if not _separable(lags_s, boxes_s):
         words = (
-            f"the counter shows energy {1000 * delay_s:.0f} ms late on average: a lag of {_range(lags_s)} and an average "
-            f"over {_range(boxes_s)}, which the refreshes do not tell apart"
+            f"the counter shows energy {1000 * delay_s:.0f} ms late on average: a lag of {_range(lags_s)} and an "
+            f"average over {_range(boxes_s)}, which the refreshes do not tell apart"
         )
     return LagTest(lag_s=lag_s, box_s=box_s, lags_s=lags_s, boxes_s=boxes_s, misfit=misfit, words=words)
 

@@ -93,7 +93,7 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
     if len(not_loaded) == len(cells):
         reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
         raise UsageError(f"no cell of {prepared.suite.name} can be loaded:\n{reasons}")
-    with open_meter(meter_name) as meter, relative_to(prepared.folder):
+    with open_meter(meter_name, of_networks=True) as meter, relative_to(prepared.folder):
         environment = describe(prepared.suite, meter, digests, list(command))
         environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
         environment |= {"prompt_findings": record_of(findings, prepared.prompts)}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -43,6 +44,7 @@ from perjoule.runs.pictures import pixel_digest
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
 from perjoule.warnings import warning
+from perjoule.work.counter import WorkCounter, torch_is_loaded
 
 
 class NotLoadedError(Exception):
@@ -215,7 +217,8 @@ class Bench:
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
-            _warm_up(ready, assignment, protocol.warmup_iterations, self._call_sizes[cell.variant.name])
+            with WorkCounter(count_new=True) if torch_is_loaded() else nullcontext():
+                _warm_up(ready, assignment, protocol.warmup_iterations, self._call_sizes[cell.variant.name])
             # a variant whose pipeline was released in between must be warmed up again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
         return ready

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from perjoule.types.work import Work
+
 # weakest first. Joules without a stated provenance rank below an estimate, because their origin is unknown, and above
 # simulated joules, which are certainly not energy
 Provenance = Literal["simulated", "not stated", "estimated", "measured"]
@@ -241,6 +243,8 @@ class EnergyReading:
         device_digest: Distinguishes boards of one model.
         power_limit_w: Enforced power limit of the device when the meter was opened.
         machine: Load of the machine; None on virtual time.
+        work: Counted work of the networks that torch ran in this process; None if there were none or not all could be
+            counted.
     """
 
     energy_j: float | None
@@ -261,3 +265,4 @@ class EnergyReading:
     device_digest: str | None = None
     power_limit_w: float | None = None
     machine: MachineLoad | None = None
+    work: Work | None = None

@@ -1,7 +1,7 @@
 """What a window of the counter's meter costs in CPU time: `python -m tests.benchmarks.meters.cost [SECONDS]`.
 
-Windows are real time, on a simulated board. Waits for refreshes poll the counter, which costs more the longer they take;
-they are listed apart from the rest of begin and end.
+Windows are real time, on a simulated board. Waits for refreshes poll the counter, which costs more the longer they
+take; they are listed apart from the rest of begin and end.
 """
 
 from __future__ import annotations

@@ -28,25 +28,19 @@ def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "±" in call("integrate", str(log), capsys=capsys)[1]
 
 
-@pytest.mark.parametrize(
-    ("options", "gain", "offset_w"),
-    [
-        (("--sensor", "0.9,20"), 0.9, 20.0),
-        (("--sensor-gain", "0.9", "--sensor-offset", "20"), 0.9, 20.0),
-        (("--sensor-gain", "0.9"), 0.9, 0.0),
-        (("--sensor-offset", "-5"), 1.0, -5.0),
-    ],
-)
-def test_gain_and_offset(
-    log: Path, options: tuple[str, ...], gain: float, offset_w: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    window = ("--from", "1", "--to", "9", "--json")
-    raw, corrected = (
-        json.loads(call("integrate", str(log), *window, *more, capsys=capsys)[1]) for more in ((), options)
-    )
-    assert corrected["energy_j"] == pytest.approx(gain * raw["energy_j"] + offset_w * 8.0)
-    assert f"gain {gain:.4g} and offset {offset_w:+.3g} W (as stated)" in corrected["method"]
-    assert corrected["provenance"] == raw["provenance"]
+def test_gain_and_offset_by_name(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_name = call("integrate", str(log), "--sensor-gain", "1.05", "--sensor-offset", "-2", "--json", capsys=capsys)
+    found = json.loads(by_name[1])
+    assert found == json.loads(call("integrate", str(log), "--sensor", "1.05,-2", "--json", capsys=capsys)[1])
+    assert (found["gain"], found["offset_w"]) == (1.05, -2.0)
+
+
+def test_a_window_that_is_mostly_a_gap_has_no_energy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "gap.csv"
+    file.write_text("t_s,power_w\n" + "".join(f"{i / 10 + 60 * (i > 30)},{60 + i % 3}\n" for i in range(60)))
+    code, out, _ = call("integrate", str(file), capsys=capsys)
+    assert code == 4
+    assert "there are no samples for 60.0 s of a window of 65.9 s" in out
 
 
 @pytest.mark.parametrize(
@@ -57,8 +51,7 @@ def test_gain_and_offset(
         (("--from", "noon"), 2, "is not a time"),
         (("--column", "volts"), 4, "no column 'volts'"),
         (("--sensor", "stored"), 4, "which board"),
-        (("--sensor", "1.1,5", "--sensor-gain", "1.1"), 2, "not both"),
-        (("--sensor-gain", "9"), 2, "a gain of 0.5 to 2"),
+        (("--sensor", "1,2", "--sensor-gain", "1"), 2, "either --sensor or --sensor-gain"),
         (("--plot", "plot.txt"), 2, "must end in"),
     ],
 )

@@ -38,6 +38,20 @@ def test_auto_takes_the_best_and_says_why_not_the_others(
     assert all(f"{name} was not used (nothing here)" in why for name in missed)
 
 
+def test_auto_prefers_counted_work_for_networks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def refuse(name: str) -> Any:
+        opened.append(name)
+        raise MeterError(f"{name}: nothing here")
+
+    monkeypatch.setattr(meters, "_open", refuse)
+    for of_networks in (True, False):
+        with pytest.raises(MeterError):
+            open_meter(of_networks=of_networks)
+    assert opened == ["nvml", "rapl", "work", "estimate", "nvml", "rapl", "estimate"]
+
+
 def test_auto_without_any_source_names_all_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, set())
     with pytest.raises(MeterError, match=r"nvml was not.*rapl was not.*estimate was not"):
@@ -50,7 +64,7 @@ def test_unknown_names_are_refused(name: str) -> None:
         open_meter(name)
 
 
-@pytest.mark.parametrize("name", ["replay", "replay:", "nvml:", "replay:absent.csv"])
+@pytest.mark.parametrize("name", ["replay", "replay:", "nvml:", "work:", "work:absent", "replay:absent.csv"])
 def test_half_a_name_is_an_error_with_a_remedy(name: str) -> None:
     with pytest.raises(MeterError):
         open_meter(name)
@@ -65,7 +79,7 @@ def test_a_replay_opens_by_name(tmp_path: Path) -> None:
 
 def test_the_list_has_every_kind_with_a_reason() -> None:
     listed = list_meters()
-    assert {info.name.split(":")[0] for info in listed} == {"nvml", "rapl", "estimate", "replay"}
+    assert {info.name.split(":")[0] for info in listed} == {"nvml", "rapl", "work", "estimate", "replay"}
     assert all(info.why for info in listed)
 
 

@@ -64,7 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(device, "generators_of", lambda suite, source: cache)
 
     @contextmanager
-    def meter(name):
+    def meter(name, *, of_networks):
         yield SyntheticMeter(10.0, clock)
 
     monkeypatch.setattr(device, "open_meter", meter)

@@ -1,0 +1,238 @@
+"""Counts the work of the networks that are called while a counter is open.
+
+    pipeline(…)
+     ├─ text_encoder(…)     an outermost call, known    look up by the shapes of its arguments
+     ├─ unet(…)             an outermost call, new      run once with every operator counted, then remembered
+     ├─ unet(…)             known
+     └─ vae.decoder(…)      known
+
+Work depends on shapes only, so each network is counted once per shape and process, preferably in a warm-up: counting
+makes a call about twice as long, a look-up takes some microseconds. Networks whose work depends on more than shapes
+(caches between steps) are counted in every call, or not at all.
+
+Not counted: what a pipeline computes outside its networks (noise, scheduler, conversion of images), and calls that
+another thread makes while a network runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
+
+from perjoule.types import Work, WorkPart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class _CallWork:
+    """Work of one call of a network."""
+
+    flops: int
+    bytes_moved: int
+    operators: int
+    devices: frozenset[str]
+    dtypes: frozenset[str]
+    unknown: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Network:
+    """What is known of a network: the work of its calls by signature, as long as its structure is the same."""
+
+    structure: tuple[int, bool]
+    calls: dict[Any, _CallWork]
+
+
+_LOCK = Lock()
+_open: list[WorkCounter] = []
+_known: WeakKeyDictionary[nn.Module, _Network] = WeakKeyDictionary()
+
+
+def torch_is_loaded() -> bool:
+    """Return whether any network can have been created in this process."""
+    return "torch" in sys.modules
+
+
+class WorkCounter:
+    """Counts the calls inside its context. Counters may overlap.
+
+    Args:
+        count_new: Count networks and shapes that are not known yet, which makes these calls slower; otherwise `work` is
+            None if there was one.
+    """
+
+    def __init__(self, *, count_new: bool) -> None:
+        self.count_new = count_new
+        self._calls: Counter[tuple[str, _CallWork]] = Counter()
+        self._uncounted: Counter[str] = Counter()
+        self._checked: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        from torch import nn
+
+        with _LOCK:
+            if not _open:
+                _Original.call = nn.Module.__call__
+                nn.Module.__call__ = _counted  # type: ignore[method-assign]
+            _open.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop. Stopping twice has no effect."""
+        from torch import nn
+
+        with _LOCK:
+            if self in _open:
+                _open.remove(self)
+                if not _open:
+                    nn.Module.__call__ = _Original.call  # type: ignore[method-assign]
+
+    @property
+    def work(self) -> Work | None:
+        """The work so far; None if no network was called, or some calls could not be counted (`reason`)."""
+        if self._uncounted or not self._calls:
+            return None
+        totals: dict[str, list[int]] = {}
+        for (name, one), count in self._calls.items():
+            total = totals.setdefault(name, [0, 0, 0, 0])
+            for i, number in enumerate((1, one.flops, one.bytes_moved, one.operators)):
+                total[i] += count * number
+        parts = [
+            WorkPart(name=name, calls=calls, flops=flops, bytes_moved=moved, operators=operators)
+            for name, (calls, flops, moved, operators) in totals.items()
+        ]
+        one_of_each = [one for _, one in self._calls]
+        return Work(
+            parts=tuple(sorted(parts, key=lambda part: (-part.flops, part.name))),
+            devices=tuple(sorted(frozenset().union(*(one.devices for one in one_of_each)))),
+            dtypes=tuple(sorted(frozenset().union(*(one.dtypes for one in one_of_each)))),
+            unknown=tuple(sorted(frozenset().union(*(one.unknown for one in one_of_each)))),
+        )
+
+    @property
+    def reason(self) -> str | None:
+        """Why `work` is None."""
+        if self._uncounted:
+            names = ", ".join(f"{name} ({count} calls)" for name, count in sorted(self._uncounted.items()))
+            return f"not counted: {names}"
+        return None if self._calls else "no network of torch was called in this process"
+
+    def _add(self, module: nn.Module, one: _CallWork | None) -> None:
+        if one is None:
+            self._uncounted[type(module).__name__] += 1
+        else:
+            self._calls[type(module).__name__, one] += 1
+
+    def _network(self, module: nn.Module) -> _Network:
+        """Return what is known of a network; its structure is checked once per counter."""
+        known = _known.get(module)
+        if known is None or module not in self._checked:
+            structure = _structure(module)
+            if known is None or known.structure != structure:
+                known = _known[module] = _Network(structure, {})
+            self._checked[module] = True
+        return known
+
+
+class _Original:
+    """`torch.nn.Module.__call__` while it is replaced."""
+
+    call: Any = None
+
+
+def _counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Replace `torch.nn.Module.__call__` for outermost calls. Nested calls see the original."""
+    from torch import nn
+
+    nn.Module.__call__ = _Original.call  # type: ignore[method-assign]
+    try:
+        return _count(module, args, kwargs)
+    finally:
+        with _LOCK:
+            if _open:
+                nn.Module.__call__ = _counted  # type: ignore[method-assign]
+
+
+def _count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    counters = list(_open)
+    if not counters:
+        return module(*args, **kwargs)
+    network = counters[0]._network(module)
+    signature = None if network.structure[1] else _signature((args, kwargs))
+    one = None if signature is None else network.calls.get(signature)
+    if one is None and any(counter.count_new for counter in counters):
+        one, result = _run_counted(module, args, kwargs)
+        if signature is not None:
+            network.calls[signature] = one
+    else:
+        result = module(*args, **kwargs)
+    for counter in counters:
+        counter._add(module, one)
+    return result
+
+
+def _run_counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_CallWork, Any]:
+    from perjoule.work.operators import OperatorTally
+
+    tally = OperatorTally()
+    with _eager(), tally:
+        result = module(*args, **kwargs)
+    one = _CallWork(
+        tally.flops,
+        tally.bytes_moved,
+        tally.operators,
+        frozenset(tally.devices),
+        frozenset(tally.dtypes),
+        frozenset(tally.unknown),
+    )
+    return one, result
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Return a context in which compiled networks run uncompiled, because compiled code hides its operators."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    from torch.compiler import set_stance
+
+    stance: AbstractContextManager[Any] = set_stance("force_eager")
+    return stance
+
+
+def _structure(module: nn.Module) -> tuple[int, bool]:
+    """Return the number of modules, and whether the work may depend on more than the shapes of the arguments.
+
+    Adapters change the number. Caches between steps replace `forward` of single modules, or use diffusers' hooks.
+    """
+    modules = list(module.modules())
+    # torch.compile replaces `forward` too, but not what it computes
+    replaced = ("forward" in one.__dict__ and "_orig_mod" not in one._modules for one in modules)
+    return len(modules), any(replaced) or any(hasattr(one, "_diffusers_hook") for one in modules)
+
+
+def _signature(tree: Any) -> Any:
+    """Return everything that the work may depend on, hashable; None if there is an object that may have a state."""
+    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
+        return ("tensor", tuple(tree.shape), str(tree.dtype), str(getattr(tree, "device", "")))
+    if isinstance(tree, float):  # a guidance scale, a timestep
+        return "float"
+    if tree is None or isinstance(tree, (bool, int, str)):
+        return tree
+    if isinstance(tree, Mapping):
+        tree = list(tree.items())
+    if isinstance(tree, (tuple, list)):
+        parts = tuple(_signature(one) for one in tree)
+        # None is also the signature of None, so it is marked
+        return None if any(part is None and one is not None for part, one in zip(parts, tree, strict=True)) else parts
+    return None
