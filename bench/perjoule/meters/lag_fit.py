@@ -111,7 +111,7 @@ class StepResponse:
         together = max(round(LASTING_S / (self._t_s[1:] - self._t_s[:-1]).mean()), 1)
         sums = np.add.reduceat(deviations, np.arange(0, len(deviations), together))
         free = len(deviations) - self._once.shape[1] - 3  # rest, lag and box
-        return max(float(np.sum(deviations**2)) / free, float(np.sum(sums**2)) / free, 1.0)
+        return float(max(np.sum(deviations**2) / free, np.sum(sums**2) / free, 1.0))
 
     def _profile(self, box_s: float, near_s: float) -> tuple[float, float]:
         """Return misfit and lag of the best fit with that box, with a delay near the given one."""
