@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands.options import Averaging, Board, Json, print_record
-from perjoule.errors import UsageError
+from perjoule.errors import MeterError, UsageError
 
 
 class Covers(StrEnum):
@@ -26,8 +26,15 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    external: Annotated[Path, typer.Argument(metavar="EXTERNAL", help="Log of the external meter.")],
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Log of the board's own sensor, of the same time.")],
+    external: Annotated[
+        Path | None, typer.Argument(metavar="EXTERNAL", help="Log of the external meter.", show_default=False)
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Argument(metavar="LOG", help="Log of the board's own sensor, of the same time.", show_default=False),
+    ] = None,
+    reference: Annotated[Path | None, typer.Option(metavar="LOG", help="The same as EXTERNAL.")] = None,
+    sensor_log: Annotated[Path | None, typer.Option("--sensor", metavar="LOG", help="The same as LOG.")] = None,
     external_column: Annotated[str | None, typer.Option(metavar="NAME", help="Power column of EXTERNAL.")] = None,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Power column of LOG.")] = None,
     board: Board = None,
@@ -54,12 +61,20 @@ def calibrate(
     from perjoule.meters import calibration, sensor
     from perjoule.meters.logs import read_log
 
-    other = read_log(external, column=external_column, for_what="calibrate")
-    own = read_log(log, column=column, board=board, for_what="calibrate")
-    done = calibration.calibrate(other, own, boundary=covers.value, averaging_s=averaging)
+    left = [file for file in (external, log) if file is not None]
+    reference = reference or (left.pop(0) if left else None)
+    sensor_log = sensor_log or (left.pop(0) if left else None)
+    if reference is None or sensor_log is None or left:
+        raise UsageError("calibrate: give two logs, EXTERNAL and LOG, e.g. perjoule calibrate wall.csv power.csv")
+    other = read_log(reference, column=external_column, for_what="calibrate")
+    own = read_log(sensor_log, column=column, board=board, for_what="calibrate")
+    try:
+        done = calibration.calibrate(other, own, boundary=covers.value, averaging_s=averaging)
+    except MeterError as error:
+        raise MeterError(f"calibrate: {reference} and {sensor_log}: {error}") from error
     if store is not None:
         digest = sensor.digest_of(store)
         if done.board is not None and done.board.startswith("board-") and done.board != digest:
-            raise UsageError(f"calibrate: --store {digest} is not the board of {log}, {done.board}")
+            raise UsageError(f"calibrate: --store {digest} is not the board of {sensor_log}, {done.board}")
         done = replace(done, board=digest, stored=str(sensor.store(done.sensor, digest)))
     print_record(done) if as_json else typer.echo(calibration.as_text(done))

@@ -22,7 +22,7 @@ from perjoule.meters.edges import (
     is_narrow,
     power_ratio,
 )
-from perjoule.meters.lag import LagTest, lag_test
+from perjoule.meters.lag import STEPS, LagTest, covering, lag_test
 from perjoule.meters.part_time import aliasing
 from perjoule.meters.phase import PhaseTest, phase_test
 from perjoule.meters.response import Following
@@ -352,8 +352,8 @@ class CounterMeter(BaseMeter[_Open]):
         self.notes = _with_note(self.notes, ("W214", "W216"), found.warning)
         return found
 
-    def try_lag(self, burst: Callable[[float], None], *, steps: int = 12) -> LagTest:
-        """Measure how late the counter shows energy, by steps of work; see `lag.lag_test`. Takes about 7 s.
+    def try_lag(self, burst: Callable[[float], None], *, steps: int = STEPS) -> LagTest:
+        """Measure how late the counter shows energy, by steps of work; see `lag.lag_test`. Takes about 13 s.
 
         Until then, windows are closed so late that any lag up to 0.1 s is covered, and their bounds are wider. After
         it, readings of a counter that lags or averages have W218.
@@ -374,8 +374,8 @@ class CounterMeter(BaseMeter[_Open]):
             )
         except Fault as fault:
             raise MeterError(f"{self.name}: the lag test failed: {fault.warning}") from fault
-        unknown = found.lag_s is None or found.box_s is None
-        board.following.set(None if unknown else (found.lag_s or 0.0, found.box_s or 0.0))
+        lag = covering(found.lag_s, found.box_s, found.boxes_s)
+        board.following.set(None if lag is None else (lag.lag_s, lag.box_s))
         self.notes = _with_note(self.notes, ("W218",), found.warning)
         return found
 

@@ -30,10 +30,10 @@ def with_images(run: Run, digest: str) -> Run:
 
 
 def verdict(folder: Path, config: GateConfig | None = None, *, images: str | None = None, **changes: float) -> Verdict:
-    runs = [counted(folder, "base"), counted(folder, "candidate", **changes)]  # type: ignore[arg-type]
+    base, candidate = counted(folder, "base"), counted(folder, "candidate", **changes)  # type: ignore[arg-type]
     if images:
-        runs = [with_images(runs[0], "a"), with_images(runs[1], images)]
-    return gate(*runs, config=config)
+        base, candidate = with_images(base, "a"), with_images(candidate, images)
+    return gate(base, candidate, config=config)
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, "pass"), (1.0 + 1e-6, "fail"), (1.1, "fail"), (0.9, "pass")])
