@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
-from perjoule_suites.tiny.evaluation import Curves, held_out_captions, icc, interval, needed, similarity, table
+from perjoule_suites.tiny.evaluation import (
+    Curves,
+    draw_figure,
+    held_out_captions,
+    icc,
+    interval,
+    needed,
+    similarity,
+    table,
+)
 from perjoule_suites.tiny.world.captions import Level
 
 pytestmark = pytest.mark.slow
@@ -63,6 +75,19 @@ def test_the_table_shows_levels_step_counts_and_the_rise() -> None:
     assert "open: 12 steps − 4 steps = +0.300 [+0.300, +0.300]" in text
     assert "ICC 1.00 [1.00, 1.00] over 2 seeds" in text
     assert "medians: closed 4.0, open 25.0" in text
+
+
+def test_the_figure_shows_a_line_for_each_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **more: drawn.append(figure))
+    rise = np.broadcast_to(np.array([0.4, 0.8]), (6, 2, 2))
+    found: dict[Level, Curves] = {
+        level: Curves(scores=rise * share, likeness=rise, perfect=rise)
+        for level, share in (("closed", 1.0), ("open", 0.5))
+    }
+    draw_figure(found, (4, 8), tmp_path / "figure.png")
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in drawn[0].axes[0].lines}  # type: ignore[arg-type]
+    assert lines == {"closed": pytest.approx([0.4, 0.8]), "open": pytest.approx([0.2, 0.4])}
 
 
 def test_evaluation_takes_test_captions_of_every_level() -> None:

@@ -19,6 +19,7 @@ from perjoule.suite.timesteps import short_first, trailing
 from perjoule.types import Variant
 from perjoule_suites import diffusers_generator
 from perjoule_suites.budgetfusion.commands import app as budgetfusion
+from perjoule_suites.builtin import prompt_files
 from perjoule_suites.tiny import autoencoder, clip, denoiser, few_step, model_folders, pruned, training
 from perjoule_suites.tiny.__main__ import app
 from perjoule_suites.tiny.export import export
@@ -164,6 +165,14 @@ def test_one_command_retrains_every_shipped_predictor(tmp_path: Path, monkeypatc
     assert {params["calibration"] for params in trained} == {collected[1]["out"]}
     shipped = {name for name in model_folders() if name.startswith("steps-")}
     assert {params["out"].name for params in trained} == shipped
+
+
+def test_the_prompt_sets_are_written(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["prompt-sets", "--to", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    for file in tmp_path.iterdir():
+        assert file.read_text() == prompt_files()[file.stem].read_text()
+    assert {file.stem for file in tmp_path.iterdir()} == {name for name in prompt_files() if name.startswith("tiny-")}
 
 
 def test_suites_use_the_guidance_of_the_family() -> None:
