@@ -36,6 +36,7 @@ Model = Annotated[Path, typer.Option(help="Folder of a pipeline.", exists=True, 
 _SHEET_STEPS = (2, 3, 4, 8, 25)
 _GO_STEP, _GO_SHARE = 8_000, 0.5
 _CURVES = ("budgetfusion-curves", "budgetfusion-curves-dev")
+_LEVEL = 16.0  # default price of a predictor, J per unit of I-CLIP, as in the suite `demo`
 # step predictor -> variant of the curves, evaluations that it uses
 _PREDICTORS = {
     "steps-tiny": ("sd-tiny", 0),
@@ -211,7 +212,8 @@ def predictors(
     curves, calibration = (str(runs / suite) for suite in _CURVES)
     for name, (variant, peek) in _PREDICTORS.items():
         learnt_from = (curves, "--calibration", calibration, "--variant", variant, "--peek", str(peek))
-        _perjoule("budgetfusion", "train", *learnt_from, "--out", str(to / name))
+        rule = ("--metric", "iclip", "--level", str(_LEVEL))
+        _perjoule("budgetfusion", "train", *learnt_from, *rule, "--out", str(to / name))
 
 
 @app.command("prompt-sets")
@@ -223,8 +225,9 @@ def prompt_sets_(
 
 
 def _perjoule(*arguments: str) -> None:
-    """Run a verb in a process of its own, as its run directory states it."""
-    subprocess.run([sys.executable, "-m", "perjoule", *arguments], check=True)
+    """Run a verb in a process of its own, as its run directory states it; exit with its status if it fails."""
+    if status := subprocess.call([sys.executable, "-m", "perjoule", *arguments]):
+        raise typer.Exit(status)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from perjoule.files import replacing
 from perjoule.suite.timesteps import short_first, trailing
-from perjoule_suites.tiny.sampling import draw
+from perjoule_suites.tiny.sampling import GUIDANCE, draw
 from perjoule_suites.tiny.world.captions import LEVELS, Caption, Level, draw_distinct
 from perjoule_suites.tiny.world.score import judge
 
@@ -44,7 +44,7 @@ class Setup:
     ladder: Sequence[int] = LADDER
     seeds: int = 2
     schedule: str = "short-first"
-    guidance: float | None = 2.0
+    guidance: float | None = GUIDANCE
 
 
 def curves(

@@ -47,7 +47,7 @@ family = "sd-tiny"
 role = "predicted"
 policy = "budgetfusion"
 policy_args = { predictor = "builtin:steps-tiny", metric = "iclip" }
-levels = [200]
+levels = [30]
 guidance = 3.0
 
 [[variants]]
@@ -57,7 +57,7 @@ family = "sd-tiny"
 role = "control"
 policy = "budgetfusion"
 policy_args = { predictor = "builtin:steps-tiny", metric = "iclip", control = "shuffled" }
-levels = [200]
+levels = [30]
 guidance = 3.0
 
 [[variants]]
@@ -69,7 +69,7 @@ scheduler = "DPMSolverMultistepScheduler"
 scheduler_args = { solver_order = 1 }
 policy = "budgetfusion-peek"
 policy_args = { predictor = "builtin:steps-tiny-peek1", metric = "iclip" }
-levels = [200]
+levels = [30]
 guidance = 3.0
 
 [[variants]]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -147,12 +147,12 @@ def test_the_exported_family_is_fp16_and_names_no_path(family: Path, tmp_path: P
 def test_one_command_retrains_every_shipped_predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command line is one that perjoule accepts, for suites and variants that exist."""
     lines: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda line, check: lines.append(line[3:]))
+    monkeypatch.setattr(subprocess, "call", lambda line: lines.append(line[3:]))
     (tmp_path / "runs" / "budgetfusion-curves").mkdir(parents=True)
     done = CliRunner().invoke(app, ["predictors", "--runs", str(tmp_path / "runs"), "--to", str(tmp_path)])
     assert done.exit_code == 0, done.output
     command = get_command(budgetfusion)
-    assert isinstance(command, click.Group)
+    assert isinstance(command, TyperGroup)
     parsed = []
     for _, verb, *arguments in lines:
         parsed.append((verb, command.commands[verb].make_context(verb, arguments).params))
@@ -165,6 +165,8 @@ def test_one_command_retrains_every_shipped_predictor(tmp_path: Path, monkeypatc
     assert {params["calibration"] for params in trained} == {collected[1]["out"]}
     shipped = {name for name in model_folders() if name.startswith("steps-")}
     assert {params["out"].name for params in trained} == shipped
+    monkeypatch.setattr(subprocess, "call", lambda line: 2)
+    assert CliRunner().invoke(app, ["predictors", "--runs", str(tmp_path)]).exit_code == 2
 
 
 def test_the_prompt_sets_are_written(tmp_path: Path) -> None:
