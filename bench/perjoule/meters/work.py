@@ -17,7 +17,7 @@ from perjoule.meters.identity import MeteredDevice
 from perjoule.types import EnergyReading
 from perjoule.warnings import warning
 from perjoule.work.counter import WorkCounter
-from perjoule.work.profile import WorkProfile, read_profile, shipped_profiles
+from perjoule.work.profile import COUNTED, WorkProfile, read_profile, shipped_profiles
 
 NOT_SEEN = "does not see kernels, clocks, memory pressure, or work outside networks of torch"
 
@@ -92,7 +92,7 @@ class WorkMeter(BaseMeter[WorkCounter]):
     @property
     def method(self) -> str:
         """The profile."""
-        return f"counted work, {self.profile.words}; {NOT_SEEN}"
+        return f"{COUNTED}, {self.profile.words}; {NOT_SEEN}"
 
     def learn_idle(self, seconds: float) -> float | None:
         """Return None: counted work has no rest."""

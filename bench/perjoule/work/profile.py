@@ -23,6 +23,7 @@ from perjoule.types import Boundary, Work
 
 Number = Annotated[float, Interval(ge=0, le=1e6)]
 
+COUNTED = "counted work"  # begins the `method` of a reading by a profile
 DTYPE_FACTOR = 4.0  # matrix units compute float16 up to this much faster than float32, or slower without them
 
 
