@@ -48,6 +48,8 @@ class OperatorTally(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):  # an operator with a graph inside, e.g. of torch.compile
             self.unknown.add(str(func))
             return func(*args, **kwargs)
+        if func.namespace == "prim":  # a question about a tensor without storage, e.g. its device
+            return func(*args, **kwargs)
         formula = _formulas().get(func._overloadpacket)
         if formula is None:
             with self:

@@ -1,0 +1,1 @@
+"""Profiles of counted work from published joules."""
