@@ -75,7 +75,9 @@ def _count(folder: Path, index: dict[str, Any], variant: Variant, images: int, s
     # SDXL's decoder overflows in half precision, so that its pipeline computes it in single
     upcast = is_xl and variant.dtype == "float16" and configs["vae"].get("force_upcast", False)
     encoders = [name for name, _, _ in hub.components(index) if name.startswith("text_encoder")]
-    texts = [(_text(folder, name, index[name][1], images, variant.dtype), rows) for name in encoders]
+    # SDXL takes zeros for an empty negative prompt
+    zeros = is_xl and not variant.negative_prompt and index.get("force_zeros_for_empty_prompt", True)
+    texts = [(_text(folder, name, index[name][1], images, variant.dtype), 1 if zeros else rows) for name in encoders]
     denoiser = _denoiser(folder, is_xl, images * rows, height, width, variant.dtype)
     decoder = _decoder(folder, images, height, width, "float32" if upcast else variant.dtype)
     calls = evaluations(variant.scheduler or index["scheduler"][1], steps, variant.scheduler_args)
@@ -100,6 +102,7 @@ def _text(folder: Path, name: str, kind: str, rows: int, dtype: str) -> Work:
     import transformers
 
     config = transformers.CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)
+    config.dtype = getattr(torch, dtype)  # the file may state that of its weights
     tokens = min(_TOKENS, config.max_position_embeddings)
     with shapes_only(dtype), WorkCounter(count_new=True) as counter:
         network = getattr(transformers, kind)(config).eval()

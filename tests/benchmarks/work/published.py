@@ -193,7 +193,9 @@ MODELS = (
 
 
 def image_work(model: Model, steps: int, evaluation: Work) -> Work:
-    texts = [(clip(config, 1), model.rows) for config in model.encoders]
+    # SDXL takes zeros for the empty negative prompt
+    times = 1 if model.name.startswith("SDXL") else model.rows
+    texts = [(clip(config, 1), times) for config in model.encoders]
     if model.t5_tokens:
         texts.append((t5(model.t5_tokens, 1), model.rows))
     return total_work([(evaluation, model.calls(steps)), (decoder(model.side_px, model.latents), 1), *texts])
