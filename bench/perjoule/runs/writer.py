@@ -135,7 +135,11 @@ class RunWriter:
         """Write one trial and wait until it is on disk."""
         row = trial_row(trial)
         if (reading := trial.reading) is not None:
-            details = {"traces": (reading.trace,), "devices": reading.devices, "work": (reading.work,)}
+            details: dict[str, Sequence[Any]] = {
+                "traces": (reading.trace,),
+                "devices": reading.devices,
+                "work": (reading.work,),
+            }
             for name, records in details.items():
                 for record in filter(None, records):
                     append_line(self._details[name], {"trial_id": trial.trial_id, **asdict(record)})

@@ -222,7 +222,7 @@ def points() -> dict[str, list[tuple[str, Work, float]]]:
 
 def only(work: Work, names: Sequence[str]) -> Work:
     """The work with zero for every count that is not in `names`."""
-    zero = {name: 0 for name in ("flops", "bytes_moved", "operators", "calls") if name not in names}
+    zero: dict[str, Any] = {name: 0 for name in ("flops", "bytes_moved", "operators", "calls") if name not in names}
     return replace(work, parts=tuple(replace(part, **zero) for part in work.parts))
 
 
