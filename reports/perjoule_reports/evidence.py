@@ -16,6 +16,7 @@ from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import CELL_VALUE, read_grid
 from perjoule.statistics.point_rows import PointRow, point_rows
 from perjoule.statistics.points import energy_estimates
+from perjoule.statistics.sensor_errors import mean_power_w
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
 from perjoule.warnings import has_code, read_warning
 from perjoule_reports.format import brand, clean, finite, step_count
@@ -78,10 +79,8 @@ class Arm:
 
     @property
     def mean_power_w(self) -> float | None:
-        """Energy divided by time, both per image."""
-        if self.energy.value is None or not self.duration_s:
-            return None
-        return self.energy.value / self.duration_s
+        """Energy divided by time, both per image; None for estimated joules, which have no sensor of power."""
+        return mean_power_w([(self.energy.value, self.duration_s, self.provenance)])
 
     def quality_of(self, axis: Axis) -> Interval:
         """Return the quality under a metric, empty if it was not scored."""

@@ -87,6 +87,8 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
     if plot is not None:
         figure_format(plot)  # before the proof, which takes minutes
     with open_base_meter(name) as meter:
+        if meter.counts_work:
+            raise UsageError("doctor: counted work has no sensor to prove; choose another --meter")
         load, subject = load_for(meter), known.subject(meter)
         chosen = meter.name
     result = prove_meter(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)

@@ -28,7 +28,7 @@ MeterName = Annotated[
     str,
     typer.Option(
         "--meter",
-        help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.",
+        help="auto, nvml, nvml:UUID, rapl, work, work:PROFILE, estimate or replay:FILE.",
         autocompletion=completing.meters,
     ),
 ]

@@ -105,9 +105,11 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
 
 def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) -> list[str | None]:
     """Sensitivity of each saving to the sensor's gain and offset, where the arms draw different power."""
-    cells: dict[str, list[tuple[float | None, float | None]]] = {}
+    cells: dict[str, list[tuple[float | None, float | None, str | None]]] = {}
     for point in points:
-        cells.setdefault(point.variant, []).append((point.energy_j_per_image.value, point.duration_s_per_image))
+        cells.setdefault(point.variant, []).append(
+            (point.energy_j_per_image.value, point.duration_s_per_image, point.provenance)
+        )
     powers_w = {variant: mean_power_w(of_variant) for variant, of_variant in cells.items()}
     return [sentence(one.test, one.anchor, one.iso_quality_saving.value, powers_w) for one in comparisons]
 
@@ -136,7 +138,7 @@ def _frontier_row(point: Point, metric: str | None, imported: bool, work: tuple[
         "J high": energy.high,
         "energy is": point.provenance or absent,
         "s/image": point.duration_s_per_image,
-        "W": mean_power_w([(energy.value, point.duration_s_per_image)]),
+        "W": mean_power_w([(energy.value, point.duration_s_per_image, point.provenance)]),
     }
     if metric is None:
         return row

@@ -5,8 +5,9 @@
 
 PASS needs both axes, so neither needs a correction (intersection-union test). FAIL needs only one axis or cell, so it
 is corrected by Holm's method. The paired units are window groups for energy and prompts for quality. Limits are
-Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. With a declared price of quality, the net
-benefit decides instead of the margins.
+Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. Joules of counted work have no error, so
+one prompt is enough for energy, and every change counts. With a declared price of quality, the net benefit decides
+instead of the margins.
 """
 
 from __future__ import annotations
@@ -37,13 +38,19 @@ from perjoule.types import Estimate
 T_FROM = 64
 GROUPS = "window groups"
 _LISTED = 5
+EXACT = (
+    "the joules are counted work: their change is exact for these prompts, and does not show faster or slower kernels"
+)
 IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
 
 
 def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:
     """Judge both axes and every cell."""
+    if pairs.exact_energy:
+        pairs, config = _without_error(pairs), replace(config, session_sd=0.0)
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
-    if len(energy) < 2 or len(quality) < 2:
+    one_is_enough = pairs.exact_energy and (pairs.identical_images or config.joules_per_quality is None)
+    if min(len(energy), len(quality)) < (1 if one_is_enough else 2):
         reason = (
             f"each axis needs at least 2 pairs: energy has {len(energy)} (prompts, or groups of prompts that share "
             f"windows), quality has {len(quality)} (prompts)"
@@ -58,7 +65,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
     if session_unknown:
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
     axis_e = _energy_axis(energy, config, margins.energy, extra, failed=("", "energy") in failing)
-    axis_q = _quality_axis(quality, config, margins.quality, failed=("", "quality") in failing)
+    axis_q = _quality_axis(quality, config, margins.quality, pairs, failed=("", "quality") in failing)
     axis_e = _counted(axis_e, len(pairs.energy_prompts) or len(energy), pairs)
     axis_q = _counted(axis_q, len(quality), pairs)
     if pairs.identical_images:
@@ -71,7 +78,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
     else:
         reasons = [*_benefit_reasons(benefit, config, session_unknown)]
     verdict = _verdict(axis_e, axis_q, cells, benefit, session_unknown)
-    notes = ((IDENTICAL,) if pairs.identical_images else ()) + findings.notes
+    notes = ((IDENTICAL,) if pairs.identical_images else ()) + ((EXACT,) if pairs.exact_energy else ()) + findings.notes
     return Verdict(
         verdict=verdict,
         metric=metric,
@@ -86,6 +93,20 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
         provenance=pairs.provenance,
         identical_images=pairs.identical_images,
     )
+
+
+def _without_error(pairs: Pairs) -> Pairs:
+    """Return pairs whose energies are means over all units, which have no variance."""
+
+    def means(rows: Array) -> Array:
+        return np.tile(rows.mean(0), (len(rows), 1)) if len(rows) else rows
+
+    return replace(pairs, log_energy=means(pairs.log_energy), energy_j=means(pairs.energy_j))
+
+
+def _variance(x: Array) -> float:
+    """Return the variance of units; that of a single one, which is only used if it has no error, is 0."""
+    return float(x.var(ddof=1)) if len(x) > 1 else 0.0
 
 
 def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra: float = 0.0) -> int | None:
@@ -118,7 +139,7 @@ def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str]
     tests = {}
     for cell, energy, quality in columns:
         tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra)
-        if margins.quality.value is not None:
+        if margins.quality.value is not None and (len(quality) > 1 or pairs.identical_images):
             tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, 0.0)
     return tests
 
@@ -142,7 +163,7 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
     alpha = config.alpha / config.looks
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
     label = "improved" if high < 0 else "worse" if low > 0 else "no clear change"
-    se = math.sqrt(d.var(ddof=1) / len(d) + extra)
+    se = math.sqrt(_variance(d) / len(d) + extra)
     change = Estimate(
         value=math.expm1(value),
         low=math.expm1(low),
@@ -158,32 +179,54 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
         mde=math.expm1(minimal_detectable_effect(se, alpha)),
         outcome=outcome,
         label=label,
-        n_needed=prompts_needed(float(d.std(ddof=1)), margin, value, alpha, extra),
+        n_needed=prompts_needed(math.sqrt(_variance(d)), margin, value, alpha, extra),
     )
 
 
-def _quality_axis(q: Array, config: GateConfig, declared: Margin, *, failed: bool) -> Axis:
-    value, low, high, method = _limits(q, config.level, 0.0)
-    alpha, margin, sd = config.alpha / config.looks, declared.value, float(q.std(ddof=1))
+def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
+    change = _quality_change(q, config, pairs)
+    alpha, margin, sd = config.alpha / config.looks, declared.value, math.sqrt(_variance(q))
+    low, high = change.low, change.high
+    if low is None or high is None:
+        return Axis(
+            change=change,
+            margin=margin,
+            margin_origin=declared.origin,
+            mde=None,
+            outcome="inconclusive",
+            label="no evidence",
+        )
     passed = margin is not None and low >= -margin
     outcome: Outcome = "pass" if passed else "fail" if failed else "inconclusive"
     return Axis(
-        change=Estimate(
-            value=value, low=low, high=high, level=config.level, n=len(q), method=f"mean paired difference; {method}"
-        ),
+        change=change,
         margin=margin,
         margin_origin=declared.origin,
         mde=minimal_detectable_effect(sd / math.sqrt(len(q)), alpha),
         outcome=outcome,
         label="improved" if low > 0 else "worse" if high < 0 else "no clear change",
-        n_needed=None if margin is None else prompts_needed(sd, margin, value, alpha),
+        n_needed=None if margin is None else prompts_needed(sd, margin, float(q.mean()), alpha),
+    )
+
+
+def _quality_change(q: Array, config: GateConfig, pairs: Pairs) -> Estimate:
+    if len(q) < 2 and not pairs.identical_images:
+        value = float(q.mean())
+        return Estimate(
+            value=value, low=None, high=None, level=config.level, n=len(q), method="one prompt, no interval"
+        )
+    value, low, high, method = _limits(q, config.level, 0.0)
+    return Estimate(
+        value=value, low=low, high=high, level=config.level, n=len(q), method=f"mean paired difference; {method}"
     )
 
 
 def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
     """Return mean, two-sided limits and method; `extra` is the variance between sessions."""
     n, mean = len(x), float(x.mean())
-    se = math.sqrt(float(x.var(ddof=1)) / n + extra)
+    se = math.sqrt(_variance(x) / n + extra)
+    if se == 0:
+        return mean, mean, mean, f"no variation over {n} {units}"
     if n >= T_FROM or n < STUDENT_BELOW or extra:
         from scipy.special import stdtrit
 
@@ -198,7 +241,7 @@ def _p_worse(x: Array, limit: float, extra: float) -> float:
     """P-value of `mean(x) ≤ limit`, where larger is worse."""
     from scipy.special import stdtr
 
-    se = math.sqrt(float(x.var(ddof=1)) / len(x) + extra)
+    se = math.sqrt(_variance(x) / len(x) + extra)
     away = float(x.mean()) - limit
     if se == 0:
         return 0.0 if away > 0 else 1.0
@@ -216,11 +259,10 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
         n=len(d),
         method=method,
     )
-    value, low, high, method = _limits(q, config.level, 0.0)
     return CellResult(
         cell_id=pairs.cells[i],
         energy=energy,
-        quality=Estimate(value=value, low=low, high=high, level=config.level, n=len(q), method=method),
+        quality=_quality_change(q, config, pairs),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
@@ -314,7 +356,9 @@ def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests
         if axis.outcome == "fail":
             yield f"{name} is worse than the margin ({1 - config.alpha:.0%} confidence)"
         elif axis.outcome == "inconclusive" and not _open(axis, good):
-            if axis is energy and config.mode == "stored" and config.session_sd is None:
+            if axis.change.low is None:
+                yield f"{name}: one prompt has no interval; at least 2 are needed"
+            elif axis is energy and config.mode == "stored" and config.session_sd is None:
                 yield f"energy is worse than the margin, but {_SESSION}"
             else:
                 yield (

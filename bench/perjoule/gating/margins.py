@@ -1,6 +1,6 @@
 """The margins of a verdict, and their origins.
 
-energy     as given, else 5 %
+energy     as given, else 5 %; 0 between runs of counted work, whose joules have no noise
 quality    as given, else as the metric declares (`MetricSpec.margin`), else the gate asks for one
 
 A run scored before metrics declared margins has none in its metrics.json: then the installed metric of the same name
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from perjoule.errors import PerjouleError, UsageError
-from perjoule.gating.records import ENERGY_MARGIN, GateConfig, Margin, Margins
+from perjoule.gating.records import ENERGY_MARGIN, EXACT_MARGIN, GateConfig, Margin, Margins
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import MetricSpec
@@ -34,6 +34,8 @@ def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins
         UsageError: If a metric declares an invalid margin.
     """
     energy = Margin(value=ENERGY_MARGIN, origin="default")
+    if all(run.is_counted for run in runs):
+        energy = Margin(value=EXACT_MARGIN, origin="default of counted work")
     if config.margin_energy is not None:
         energy = Margin(value=config.margin_energy, origin=GIVEN)
     if config.margin_quality is not None:

@@ -39,6 +39,7 @@ class Pairs:
         windows: Numbers of energy windows of baseline and candidate in these cells.
         counted: `windows`, or `rows` of an imported table.
         baseline_j: Mean J/image of the baseline over cells and groups.
+        exact_energy: True if the joules of both runs were counted: they repeat exactly, in every session.
     """
 
     cells: tuple[str, ...]
@@ -53,6 +54,7 @@ class Pairs:
     windows: tuple[int, int] = (0, 0)
     counted: str = "windows"
     baseline_j: float = math.nan
+    exact_energy: bool = False
 
     @property
     def energy_prompts(self) -> set[str]:
@@ -104,6 +106,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         windows=(windows[0], windows[1]),
         counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
+        exact_energy=baseline.is_counted and candidate.is_counted,
     )
 
 

@@ -13,6 +13,7 @@ from perjoule.types import Estimate
 from perjoule.types.documents import document
 
 ENERGY_MARGIN = 0.05
+EXACT_MARGIN = 1e-9  # of counted work: every change is real, except for the last digits of sums
 Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
 Mode = Literal["paired", "stored"]
 MAX_LOOKS = 3
@@ -23,7 +24,8 @@ class GateConfig:
     """Configuration of the gate.
 
     Attributes:
-        margin_energy: Largest tolerable increase in energy, as a share, e.g. 0.05 or "5%"; None is 5 %.
+        margin_energy: Largest tolerable increase in energy, as a share, e.g. 0.05 or "5%"; None is 5 %, and 0 between
+            runs of counted work.
         margin_quality: Largest tolerable loss of quality, in units of the metric; None is the metric's own margin.
         alpha: One-sided error rate of each axis, over all looks.
         mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, and the

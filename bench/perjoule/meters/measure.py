@@ -123,10 +123,12 @@ def measure(
 
     Raises:
         CommandError: There is no such command, or it cannot be executed.
-        UsageError: There is no command, or the country or meter is unknown.
+        UsageError: There is no command, the country or meter is unknown, or the meter cannot see commands.
         MeterError: The meter cannot be opened.
     """
     program = find_program(command)
+    if meter_name.partition(":")[0] == "work":
+        raise UsageError("measure: counted work sees networks of this process only, not those of a command")
     if co2_country is not None:
         carbon(0.0, co2_country)
     with open_meter(meter_name) as meter, _signals_passed_on() as passed_on, meter.window(label=program) as window:

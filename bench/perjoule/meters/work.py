@@ -14,10 +14,10 @@ from perjoule.errors import MeterError, install_command
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
 from perjoule.meters.identity import MeteredDevice
-from perjoule.types import EnergyReading
+from perjoule.types import COUNTED, EnergyReading
 from perjoule.warnings import warning
 from perjoule.work.counter import WorkCounter
-from perjoule.work.profile import COUNTED, WorkProfile, read_profile, shipped_profiles
+from perjoule.work.profile import WorkProfile, read_profile, shipped_profiles
 
 NOT_SEEN = "does not see kernels, clocks, memory pressure, or work outside networks of torch"
 
@@ -87,7 +87,7 @@ class WorkMeter(BaseMeter[WorkCounter]):
     @property
     def device(self) -> MeteredDevice:
         """The device that the profile describes, not the one that did the work."""
-        return MeteredDevice(name=f"{self.profile.device_model} (profile)")
+        return MeteredDevice(name=f"{self.profile.device_model} (profile)", digest=self.profile.digest)
 
     @property
     def method(self) -> str:

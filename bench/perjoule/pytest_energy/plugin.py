@@ -34,7 +34,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group = parser.getgroup("perjoule", "energy benchmarks (perjoule)")
     add = group.addoption
     add(_LONG, dest=_ENABLED, action="store_true", default=False, help=_HELP)
-    add("--energy-meter", default="auto", metavar="M", help="auto, nvml, nvml:UUID, rapl, estimate or replay:FILE.")
+    add(
+        "--energy-meter",
+        default="auto",
+        metavar="M",
+        help="auto, nvml, nvml:UUID, rapl, work, work:PROFILE, estimate or replay:FILE.",
+    )
     add("--energy-rounds", type=int, default=5, metavar="N", help="Windows per test (default 5).")
     add(
         "--energy-window", type=float, default=0.5, metavar="S",

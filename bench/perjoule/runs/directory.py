@@ -53,7 +53,7 @@ from perjoule.runs.columns import (
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
-from perjoule.types import DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite, Work
+from perjoule.types import COUNTED, DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
 WHOLE_CELL = "*"
@@ -74,6 +74,12 @@ class Run:
     def is_imported(self) -> bool:
         """Whether the run was imported from a table, so that only the content of the table is known."""
         return "imported_from" in self.environment
+
+    @cached_property
+    def is_counted(self) -> bool:
+        """Whether all joules were counted, so that they repeat exactly; see `perjoule.meters.work`."""
+        methods = self.windows.filter(pl.col("energy_j").is_not_null())["method"].fill_null("")
+        return len(methods) > 0 and bool(methods.str.starts_with(COUNTED).all())
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -48,13 +48,13 @@ def describe(suite: Suite, meter: EnergyMeter, model_digests: dict[str, str], co
     """
     system = system_of(meter)
     packages = {name: installed for name in _PACKAGES if (installed := _version(name))}
-    comparability = {
-        **system,
-        "models": model_digests,
-        "torch": packages.get("torch", ""),
-        "diffusers": packages.get("diffusers", ""),
-        "threads": suite.protocol.threads or os.cpu_count(),
-    }
+    comparability = {**system, "models": model_digests}
+    if not (isinstance(meter, BaseMeter) and meter.counts_work):  # counted joules do not depend on speed
+        comparability |= {
+            "torch": packages.get("torch", ""),
+            "diffusers": packages.get("diffusers", ""),
+            "threads": suite.protocol.threads or os.cpu_count(),
+        }
     key = hashlib.sha256(json.dumps(comparability, sort_keys=True).encode()).hexdigest()[:16]
     record: dict[str, Any] = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,6 +107,8 @@ def system_of(meter: EnergyMeter) -> dict[str, Any]:
     """
     boards = meter.describe() if isinstance(meter, BaseMeter) else ()
     kind = meter.name.split(":")[0]
+    if isinstance(meter, BaseMeter) and meter.counts_work and meter.device:
+        return {"device": meter.device.digest, "meter": kind, "driver": "", "power_limit_w": []}
     if boards:
         return {
             "device": [board.model for board in boards],

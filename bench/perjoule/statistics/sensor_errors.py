@@ -16,9 +16,16 @@ GAIN, OFFSET_W = 0.10, 20.0  # external meters showed 0.87 to 1.15 and -9 to +21
 LEAST_DIFFERENCE = 0.05  # between mean powers; with less, the offset cancels
 
 
-def mean_power_w(cells: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Return the mean power of an arm from (J, s) per image of its cells; None if nothing is known."""
-    known = [(energy_j, duration_s) for energy_j, duration_s in cells if energy_j is not None and duration_s]
+def mean_power_w(cells: Iterable[tuple[float | None, float | None, str | None]]) -> float | None:
+    """Return the mean power of an arm from (J, s) per image and provenance of its cells; None if nothing is known.
+
+    Estimated joules come from a model, not from a sensor of power.
+    """
+    known = [
+        (energy_j, duration_s)
+        for energy_j, duration_s, provenance in cells
+        if energy_j is not None and duration_s and provenance != "estimated"
+    ]
     total_s = sum(duration_s for _, duration_s in known)
     return sum(energy_j for energy_j, _ in known) / total_s if total_s > 0 else None
 

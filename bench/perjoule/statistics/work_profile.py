@@ -16,9 +16,9 @@ import polars as pl
 from perjoule.errors import MeterError, RunError
 from perjoule.runs.directory import Run
 from perjoule.text import one_line
-from perjoule.types import Boundary, Provenance, Work
+from perjoule.types import COUNTED, Boundary, Provenance, Work
 from perjoule.work.fitting import WorkFit, fit_work
-from perjoule.work.profile import COUNTED, WorkProfile
+from perjoule.work.profile import WorkProfile
 
 ESTIMATE_ERROR = 0.5  # of the level of estimated joules, as in the readings of `estimate`
 # which kind of device the joules of a boundary belong to; those of `system` to any

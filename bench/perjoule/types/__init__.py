@@ -24,9 +24,10 @@ from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFinding
 from perjoule.types.scores import Direction, Estimate, Interval, MetricSpec, Score, SetScore, Track
 from perjoule.types.suites import Cache, Denoiser, Lora, Metrics, PromptSource, Protocol, Role, Runtime, Suite, Variant
 from perjoule.types.trials import Assignment, Cell, Trial
-from perjoule.types.work import Work, WorkPart
+from perjoule.types.work import COUNTED, Work, WorkPart
 
 __all__ = [
+    "COUNTED",
     "PROVENANCES",
     "Assignment",
     "Boundary",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COUNTED = "counted work"  # how the method of a reading begins whose joules were counted
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkPart:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib.resources import files
 from math import hypot
 from pathlib import Path
@@ -23,7 +24,6 @@ from perjoule.types import Boundary, Work
 
 Number = Annotated[float, Interval(ge=0, le=1e6)]
 
-COUNTED = "counted work"  # begins the `method` of a reading by a profile
 DTYPE_FACTOR = 4.0  # matrix units compute float16 up to this much faster than float32, or slower without them
 
 
@@ -87,6 +87,12 @@ class WorkProfile:
     def other_dtypes(self, work: Work) -> tuple[str, ...]:
         """Return data types in which the work was done and for which the profile was not fitted."""
         return tuple(sorted(set(work.dtypes) - set(self.dtypes)))
+
+    @property
+    def digest(self) -> str:
+        """A digest of everything that the joules depend on; two runs are comparable if it is the same."""
+        numbers = (self.device, self.dtypes, self.j_per_flop, self.j_per_byte, self.j_per_operator, self.j_per_call)
+        return f"profile-{sha256(repr(numbers).encode()).hexdigest()[:12]}"
 
     @property
     def words(self) -> str:

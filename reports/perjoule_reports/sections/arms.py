@@ -48,7 +48,9 @@ def _sensor_errors(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """How far each saving moves with the sensor's gain and offset, if its arms draw different power."""
     variants = {arm.variant for arm in evidence.arms}
     powers_w = {
-        fmt.clean(name): mean_power_w((a.energy.value, a.duration_s) for a in evidence.arms if a.variant == name)
+        fmt.clean(name): mean_power_w(
+            (a.energy.value, a.duration_s, a.provenance) for a in evidence.arms if a.variant == name
+        )
         for name in variants
     }
     said = (

@@ -285,6 +285,8 @@ def _why_none(run: RunData) -> str:
         return "This run was imported, and its table contains no power samples, so there is no power trace."
     if name == "estimate":
         return "The meter of this run computes joules from a power model without samples, so there is no power trace."
+    if name.startswith("work"):
+        return "The meter of this run counts the work of networks and takes no samples, so there is no power trace."
     if name:
         return f"The meter of this run, {name}, recorded no power samples, so there is no power trace."
     return "This run contains no power samples, so there is no power trace."

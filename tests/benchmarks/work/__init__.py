@@ -1,1 +1,1 @@
-"""Profiles of counted work from published joules."""
+"""Benchmarks of counted work."""

@@ -74,9 +74,9 @@ class TestInvalidWindows:
             # the bound says it, or both sides share it
             "W201", "W203", "W204", "W205", "W206", "W207", "W208", "W209", "W210", "W211", "W214", "W216", "W217",
             "W218", "W223", "W224",
-            "W230", "W232", "W262", "W264", "W265",
+            "W230", "W232", "W235", "W236", "W262", "W264", "W265",
             # there are no joules, which is refused as such
-            "W220", "W221", "W231", "W240", "W250", "W299",
+            "W220", "W221", "W231", "W233", "W234", "W240", "W250", "W299",
             # by its text: `test_a_board_that_was_held_back`
             "W261",
             # of pictures and prompts, and of tables

@@ -26,6 +26,12 @@ needs_compiler = pytest.mark.skipif(module.compiler() is None, reason="no C comp
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def test_counted_work_does_not_see_commands() -> None:
+    done = perjoule("measure", "--meter", "work", "--", "true")
+    assert done.returncode == 2
+    assert "counted work sees networks of this process only" in done.stderr
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> str:
     """A minute at 50 W, as `--meter`."""

@@ -24,7 +24,11 @@ def test_the_saving_of_any_sensor_in_between_is_inside(
 
 
 def test_words() -> None:
-    powers = {"fast": mean_power_w([(100.0, 1.0), (300.0, 1.0), (None, 1.0)]), "base": 100.0, "same": 202.0}
+    powers = {
+        "fast": mean_power_w([(100.0, 1.0, "measured"), (300.0, 1.0, None), (None, 1.0, None)]),
+        "base": 100.0,
+        "same": 202.0,
+    }
     assert powers["fast"] == 200.0
     said = sentence("fast", "base", 0.2, powers)
     assert said is not None
@@ -33,3 +37,8 @@ def test_words() -> None:
     assert sentence("fast", "base", None, powers) is None
     assert sentence("fast", "absent", 0.2, powers) is None
     assert mean_power_w([]) is None
+
+
+def test_estimated_joules_have_no_sensor() -> None:
+    assert mean_power_w([(100.0, 1.0, "estimated")]) is None
+    assert mean_power_w([(100.0, 1.0, "estimated"), (50.0, 1.0, "measured")]) == 50.0
