@@ -55,7 +55,9 @@ def calibrate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit gain and offset of a power sensor, or a profile of counted work.
+    """Fit a power sensor, or counted work.
+
+    Prints gain and offset of a sensor, or a profile of counted work.
 
     EXTERNAL is the log of a wall meter, PDU, BMC or power measurement device: any CSV with a column of times and one
     of power. The shift between the two clocks is fitted too. The power must have at least two levels, e.g. rests and

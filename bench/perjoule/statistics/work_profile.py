@@ -164,7 +164,7 @@ def _groups(windows: pl.DataFrame, works: Iterable[Work]) -> list[_Group]:
         key = cell_id, *(Fraction(amount, iterations) for amount in amounts)
         group = groups.setdefault(key, _Group(cell_id, images, iterations, work, []))
         group.energies_j.append(energy_j / iterations)
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: (group.cell_id, group.images))
 
 
 def _profile(

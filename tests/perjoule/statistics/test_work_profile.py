@@ -14,10 +14,11 @@ from tests.support.work import PROFILE, STEPS, Window, counted_run, counted_wind
 
 
 def test_joules_that_follow_a_profile_give_it_back(tmp_path: Path) -> None:
-    run = counted_run(tmp_path / "run", [*counted_windows(), *counted_windows()])
+    run = counted_run(tmp_path / "run", [*counted_windows()[::-1], *counted_windows()])
     done = calibrate_work(run)
     assert [point.ratio for point in done.points] == pytest.approx([1.0] * len(STEPS))
     assert (done.windows, len(done.points), done.provenance) == (10, 5, "measured")
+    assert [point.cell_id for point in done.points] == [f"v-{steps:03d}" for steps in STEPS]
     assert done.r_squared == pytest.approx(1.0)
     assert done.profile.shape_error < 1e-6
     assert done.profile.level_error == pytest.approx(0.02)
