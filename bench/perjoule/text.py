@@ -12,6 +12,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -113,6 +114,7 @@ def as_json(value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@cache  # asked for at every reading of a board
 def board_digest(uuid: str) -> str:
     """Return `board-` and 12 hex digits of the SHA-256 of a board's UUID: distinguishes boards without naming them."""
     return f"board-{hashlib.sha256(uuid.encode()).hexdigest()[:_DIGEST_LENGTH]}"

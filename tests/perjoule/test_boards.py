@@ -20,6 +20,7 @@ from perjoule.errors import RunError
 from perjoule.forecast.measured import Windows
 from perjoule.gating import gate
 from perjoule.gating.baselines import save
+from perjoule.meters.sensor import Sensor, store
 from perjoule.running import pipeline
 from perjoule.running.prepared import prepare
 from perjoule.running.ray import RayPool
@@ -417,3 +418,57 @@ def test_a_run_on_a_board_whose_name_is_not_utf_8(boards: Boards, run_suite: Any
     boards(SimulatedBoard(model=UNREADABLE, wave=ConstantPower(100.0), counter_period_s=0.02))
     assert run_suite("--limit", "1")[0] == 0
     assert load_run(suite.parent / "run").trials["device"].unique().to_list() == ["Tarjeta gr�fica"]
+
+
+# -- gain and offset of the sensor -----------------------------------------------------------------------------------
+
+
+def corrected(run: Run, gain: float, offset_w: float) -> list[tuple[float, float]]:
+    """Energy of each trial, and what the counts of its board come to with that gain and offset."""
+    counted = {trial_id: board.energy_j for trial_id, board in run.devices}
+    return [
+        (row["energy_j"], gain * counted[row["trial_id"]] + offset_w * row["duration_s"])
+        for row in run.trials.iter_rows(named=True)
+    ]
+
+
+@pytest.mark.parametrize("choice", ["0.9,20", "stored"])
+def test_a_run_is_corrected_for_its_sensor(
+    boards: Boards, run_suite: Any, suite: Path, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path / "state"))
+    uuid = boards(A100).boards[0].uuid
+    stored = Sensor(gain=0.9, offset_w=20.0, level_uncertainty_w=2.0, boundary="system", origin="calibrated")
+    store(stored, board_digest(uuid))
+    code, err = run_suite("--meter", "nvml", "--sensor", choice)
+    assert code == 0, err
+    run = load_run(suite.parent / "run")
+    assert run.trials.height == 4
+    for energy_j, expected_j in corrected(run, 0.9, 20.0):
+        assert energy_j == pytest.approx(expected_j, rel=1e-9)
+    # the board draws 100 W throughout, so that 0.9 * 100 W + 20 W is what each second costs
+    watts = (run.trials["energy_j"] / run.trials["duration_s"]).to_list()
+    assert watts == pytest.approx([110.0] * 4, rel=0.03)
+    assert run.trials["net_energy_j"].to_list() == pytest.approx([0.0] * 4, abs=0.5 * 4)
+    bounds = zip(run.trials["uncertainty_j"], run.trials["duration_s"], run.devices, strict=True)
+    level_w = 2.0 if choice == "stored" else 0.0
+    for bound_j, duration_s, (_, board) in bounds:
+        assert bound_j == pytest.approx(0.9 * board.uncertainty_j + level_w * duration_s, rel=1e-9)
+    (method,) = run.trials["method"].unique()
+    origin = "calibrated" if choice == "stored" else "as stated; the uncertainty of both is not in the bound"
+    assert method.endswith(f"; corrected for the sensor's gain 0.9 and offset +20 W ({origin})")
+    assert set(run.trials["provenance"]) == {"measured"}
+    assert set(run.trials["boundary"]) == {"system" if choice == "stored" else "gpu-board"}
+    power_w = pl.read_parquet(suite.parent / "run" / "power.parquet")["power_w"]
+    assert power_w.mean() == pytest.approx(110.0, rel=0.01)
+
+
+def test_a_sensor_that_is_not_stored_stops_a_run_before_it_begins(
+    boards: Boards, run_suite: Any, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path / "state"))
+    digest = board_digest(boards(A100).boards[0].uuid)
+    code, err = run_suite("--meter", "nvml", "--sensor", "stored")
+    assert code == 4
+    assert f"there is no calibration of {digest}" in err
+    assert not (suite.parent / "run").exists()

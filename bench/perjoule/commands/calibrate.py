@@ -11,7 +11,7 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.options import Averaging, Board, Json, print_record
-from perjoule.errors import UsageError
+from perjoule.errors import MeterError, UsageError
 
 
 class Covers(StrEnum):
@@ -27,10 +27,15 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    external: Annotated[Path | None, typer.Argument(metavar="EXTERNAL", help="Log of the external meter.")] = None,
-    log: Annotated[
-        Path | None, typer.Argument(metavar="LOG", help="Log of the board's own sensor, of the same time.")
+    external: Annotated[
+        Path | None, typer.Argument(metavar="EXTERNAL", help="Log of the external meter.", show_default=False)
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Argument(metavar="LOG", help="Log of the board's own sensor, of the same time.", show_default=False),
+    ] = None,
+    reference: Annotated[Path | None, typer.Option(metavar="LOG", help="The same as EXTERNAL.")] = None,
+    sensor_log: Annotated[Path | None, typer.Option("--sensor", metavar="LOG", help="The same as LOG.")] = None,
     external_column: Annotated[str | None, typer.Option(metavar="NAME", help="Power column of EXTERNAL.")] = None,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Power column of LOG.")] = None,
     board: Board = None,
@@ -74,24 +79,33 @@ def calibrate(
     Example: perjoule calibrate --work runs/mine --out mine.json
     """
     if work is not None:
-        if any(one is not None for one in (external, log, external_column, column, board, averaging, store)):
+        others = (external, log, reference, sensor_log, external_column, column, board, averaging, store)
+        if any(one is not None for one in others):
             raise UsageError("calibrate: --work RUN takes only --out and --json: give it, or EXTERNAL and LOG")
         _calibrate_work(work, out, as_json)
         return
-    if external is None or log is None:
-        raise UsageError("calibrate: give EXTERNAL and LOG, or --work RUN")
     if out is not None:
         raise UsageError("calibrate: --out needs --work RUN; --store BOARD stores the result of a sensor")
     from perjoule.meters import calibration, sensor
     from perjoule.meters.logs import read_log
 
-    other = read_log(external, column=external_column, for_what="calibrate")
-    own = read_log(log, column=column, board=board, for_what="calibrate")
-    done = calibration.calibrate(other, own, boundary=covers.value, averaging_s=averaging)
+    left = [file for file in (external, log) if file is not None]
+    reference = reference or (left.pop(0) if left else None)
+    sensor_log = sensor_log or (left.pop(0) if left else None)
+    if reference is None or sensor_log is None or left:
+        raise UsageError(
+            "calibrate: give two logs, EXTERNAL and LOG, e.g. perjoule calibrate wall.csv power.csv; or --work RUN"
+        )
+    other = read_log(reference, column=external_column, for_what="calibrate")
+    own = read_log(sensor_log, column=column, board=board, for_what="calibrate")
+    try:
+        done = calibration.calibrate(other, own, boundary=covers.value, averaging_s=averaging)
+    except MeterError as error:
+        raise MeterError(f"calibrate: {reference} and {sensor_log}: {error}") from error
     if store is not None:
         digest = sensor.digest_of(store)
         if done.board is not None and done.board.startswith("board-") and done.board != digest:
-            raise UsageError(f"calibrate: --store {digest} is not the board of {log}, {done.board}")
+            raise UsageError(f"calibrate: --store {digest} is not the board of {sensor_log}, {done.board}")
         done = replace(done, board=digest, stored=str(sensor.store(done.sensor, digest)))
     print_record(done) if as_json else typer.echo(calibration.as_text(done))
 

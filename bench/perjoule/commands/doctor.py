@@ -81,7 +81,7 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
     from perjoule.commands.proof_load import load_for
     from perjoule.files import figure_format
     from perjoule.meters import known, open_base_meter, proof
-    from perjoule.meters.lag import Lag
+    from perjoule.meters.lag import covering
     from perjoule.meters.proving import prove as prove_meter
 
     if plot is not None:
@@ -93,8 +93,9 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
         chosen = meter.name
     result = prove_meter(lambda: open_base_meter(chosen), load, say=reporter(quiet).message)
     file = known.remember(subject, "proof", result)
-    if result.lag_s is not None and result.box_s is not None:
-        known.remember(subject, "lag", Lag(lag_s=result.lag_s, box_s=result.box_s))
+    lag = covering(result.lag_s, result.box_s, result.boxes_s)
+    if lag is not None:
+        known.remember(subject, "lag", lag)
     if plot is not None:
         proof_plot.draw(result, plot)
     print_record(result) if as_json else typer.echo(f"{proof.as_text(result)}\nremembered in {file}")

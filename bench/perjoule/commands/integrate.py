@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands.options import Averaging, Board, Json, SensorChoice, print_record
-from perjoule.errors import MeterError
+from perjoule.errors import MeterError, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,12 @@ def integrate(
     ] = None,
     averaging: Averaging = None,
     sensor: SensorChoice = None,
+    sensor_gain: Annotated[
+        float | None, typer.Option(metavar="G", help="Gain of the sensor, instead of --sensor; 1 by default.")
+    ] = None,
+    sensor_offset: Annotated[
+        float | None, typer.Option(metavar="W", help="Offset of the sensor, instead of --sensor; 0 by default.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the log and the window (.png, .svg or .pdf).")
     ] = None,
@@ -48,6 +54,10 @@ def integrate(
     """
     from perjoule.meters import log_reading
 
+    if sensor_gain is not None or sensor_offset is not None:
+        if sensor is not None:
+            raise UsageError("integrate: give either --sensor or --sensor-gain and --sensor-offset")
+        sensor = f"{1.0 if sensor_gain is None else sensor_gain},{sensor_offset or 0.0}"
     done, read = log_reading.integrate_log(
         log, begin=begin, end=end, column=column, board=board, interval_s=interval, averaging_s=averaging, sensor=sensor
     )

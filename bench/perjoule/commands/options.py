@@ -36,8 +36,9 @@ SensorChoice = Annotated[
     str | None,
     typer.Option(
         "--sensor",
-        metavar="stored|GAIN,OFFSET",
-        help="Correct the power of the board's sensor: as calibrated (`perjoule calibrate`), or as stated.",
+        metavar="stored|GAIN,OFFSET[,W]",
+        help="Correct the power of the board's sensor: as calibrated (`perjoule calibrate`), or as stated, W being "
+        "the uncertainty.",
     ),
 ]
 Board = Annotated[

@@ -39,8 +39,8 @@ def open_meter(name: str = "auto", *, of_networks: bool = False) -> EnergyMeter:
 
     Args:
         name: `auto`, `nvml`, `nvml:UUID` (or a prefix of it, or the board's digest as in records), `rapl`, `work`,
-            `work:PROFILE`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET` corrects every
-            reading for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
+            `work:PROFILE`, `estimate` or `replay:FILE`. A name that ends in `@stored` or `@GAIN,OFFSET[,W]` corrects
+            every reading for the gain and the offset of the board's sensor (see `perjoule.meters.sensor`).
         of_networks: The windows contain networks of torch in this process, so that `auto` prefers counted work to an
             estimate by CPU time.
 

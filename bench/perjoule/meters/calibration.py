@@ -2,21 +2,22 @@ r"""Fits gain and offset of a board's power sensor to the log of an external met
 
 external      ___/‾‾‾‾‾‾‾‾‾\______     1. shift between the clocks: largest correlation
 board       ____/‾‾‾‾‾‾‾‾‾\_______     2. means of the steady stretches: a point each
-                  ╰─ block ─╯          3. external = gain * board + offset, with 95 % intervals
+                  ╰─ visit ─╯          3. external = gain * board + offset, with 95 % intervals (`line_fit`)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from perjoule.errors import MeterError
-from perjoule.meters.log_energy import Response, learn_response, require_alive
+from perjoule.meters.line_fit import Points, fit_line
+from perjoule.meters.log_energy import learn_response, require_alive
 from perjoule.meters.logs import PowerLog
+from perjoule.meters.samples import SensorTiming
 from perjoule.meters.sensor import Sensor
 from perjoule.types import Boundary
 
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 SHIFT_S = 10.0  # clocks of two machines differ by less, if both logs have wall-clock times
 GRID_S = 0.01
 LEAST_OVERLAP_S = 2.0
-BLOCK_S = 1.0  # a sensor's error is the same for about as long
-POINT_S = 0.25
+POINT_S = 0.25  # a stretch has two refreshes of any sensor, or more
+LEAST_POINTS = 3  # at the lower and at the upper level: fewer do not show their noise
+MOST_POINTS = 100  # the fit takes their third power
 LEAST_SPREAD = 0.2  # of the highest power, between the lowest and the highest: else gain and offset are not separable
-STEADY_SHARE = 0.06  # of the board's range: more change within a stretch is a transition
-NOISE_SHARE = 0.01  # of the highest power: any sensor's noise
+STEADY_SHARE = 0.03  # of the board's range: more change within a stretch is a transition
+STEADY_CHANGES = 8.0  # times the usual change between readings: noise and rounding, however large
+GUARD_SHARE = 0.1  # of the averaging time: how much of a transition a reading hides below STEADY_SHARE
 LEAST_CORRELATION = 0.8
-FEW_LEVELS = 3.0  # standard deviations
+PEAKS = 5  # shifts that are looked at closely
+GAP = 2.5  # times the usual time between samples, and more than POINT_S: without samples there is no power
+LEAST_GAIN, MOST_GAIN = 0.5, 2.0  # published boards have 0.87 to 1.15, and power supplies lose up to a third
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +49,18 @@ class Calibration:
     Attributes:
         board: Digest of the board's UUID, or its index in the log; None if it is unknown.
         gain: True power = gain * reading + offset_w.
-        gain_interval: 95 % interval of the gain.
+        gain_low: Lower end of the gain's 95 % interval.
+        gain_high: Its upper end.
+        gain_interval: Both ends.
         offset_w: Offset in W.
-        offset_interval_w: 95 % interval of the offset.
+        offset_low_w: Lower end of the offset's 95 % interval.
+        offset_high_w: Its upper end.
+        offset_interval_w: Both ends.
         shift_s: Time of the external log minus that of the board's log, for the same event.
         correlation: Correlation of the two logs after the shift.
         overlap_s: Seconds that both logs cover.
         points: Number of steady stretches used.
-        blocks: Number of independent blocks of them.
+        blocks: Number of uninterrupted visits to a level of power that they belong to.
         lowest_w: Lowest reading used.
         highest_w: Highest reading used.
         residual_w: Standard deviation of the stretches around the line.
@@ -65,8 +74,12 @@ class Calibration:
 
     board: str | None
     gain: float
+    gain_low: float
+    gain_high: float
     gain_interval: tuple[float, float]
     offset_w: float
+    offset_low_w: float
+    offset_high_w: float
     offset_interval_w: tuple[float, float]
     shift_s: float
     correlation: float
@@ -89,7 +102,7 @@ class Calibration:
         return Sensor(
             gain=self.gain,
             offset_w=self.offset_w,
-            gain_uncertainty=(self.gain_interval[1] - self.gain_interval[0]) / 2,
+            gain_uncertainty=(self.gain_high - self.gain_low) / 2,
             level_uncertainty_w=self.level_uncertainty_w,
             centre_w=self.centre_w,
             boundary=self.boundary if self.boundary == "system" else None,
@@ -113,24 +126,58 @@ def calibrate(
     """
     require_alive(board)
     response = learn_response(board, averaging_s)
+    timing = response.timing
     lag_s = 0.0
     both_wall = external.begins_utc_s is not None and board.begins_utc_s is not None
     if both_wall:
         lag_s = (board.begins_utc_s or 0.0) - (external.begins_utc_s or 0.0)  # of the board's zero in external time
     alone = (external.begins_utc_s is None) != (board.begins_utc_s is None)
-    t_s, board_w = _shown(board, response)
-    other_t, other_w = _arrays(external)
-    shift_s, correlation = _shift(t_s, board_w, other_t, other_w, lag_s, response.timing.period_s, anywhere=alone)
-    t_s = t_s + shift_s
-    first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
-    points, blocks = _steady(t_s, board_w, other_t, other_w, first_s, last_s, response)
-    _require_levels(points)
+    own, other = _shown(board, timing), _as_shown(external, timing)
+    shift_s, correlation = _shift(own, other, lag_s, timing.period_s, anywhere=alone)
+    _require_range(own.power_w, "power of the board's log", "a few seconds")
     if correlation < LEAST_CORRELATION:
         raise MeterError(
             f"the two logs do not show the same work: their correlation is {correlation:.2f} at best; give logs of "
             "the same time in which the power changes"
         )
-    return _fit(points, blocks, board, response, boundary, shift_s - lag_s, correlation, last_s - first_s, external)
+    own = own.moved(shift_s)
+    points = _steady(own, other, timing)
+    try:
+        line = fit_line(points)
+    except ValueError as error:
+        raise MeterError(f"gain and offset are not separable: {error}; log rests and work for longer") from error
+    if not LEAST_GAIN <= line.gain.value <= MOST_GAIN:
+        raise MeterError(
+            f"the fitted gain is {line.gain.value:.3g}, which no board has ({LEAST_GAIN:g} to {MOST_GAIN:g}); check "
+            "units, columns and whether both logs are of the same board"
+        )
+    notes = [*external.notes, *board.notes]
+    if _levels(points.reading_w) < 3:
+        notes.append("two levels of power: whether the sensor is linear between them is not known")
+    return Calibration(
+        board=board.board,
+        gain=line.gain.value,
+        gain_low=line.gain.low,
+        gain_high=line.gain.high,
+        gain_interval=(line.gain.low, line.gain.high),
+        offset_w=line.offset_w.value,
+        offset_low_w=line.offset_w.low,
+        offset_high_w=line.offset_w.high,
+        offset_interval_w=(line.offset_w.low, line.offset_w.high),
+        shift_s=float(shift_s - lag_s),
+        correlation=float(correlation),
+        overlap_s=float(min(own.t_s[-1], other.t_s[-1]) - max(own.t_s[0], other.t_s[0])),
+        points=int(points.size.sum()),
+        blocks=len(np.unique(points.visit)),
+        lowest_w=float(points.reading_w.min()),
+        highest_w=float(points.reading_w.max()),
+        residual_w=line.residual_w,
+        boundary=boundary,
+        centre_w=line.centre_w,
+        level_uncertainty_w=line.level_w.half,
+        response=response.words,
+        notes=tuple(notes),
+    )
 
 
 def _arrays(log: PowerLog) -> tuple[Floats, Floats]:
@@ -138,176 +185,194 @@ def _arrays(log: PowerLog) -> tuple[Floats, Floats]:
     return good[:, 0], good[:, 1]
 
 
-def _shown(log: PowerLog, response: Response) -> tuple[Floats, Floats]:
-    """Return times and readings, moved back to the middle of the time that a reading stands for."""
+def _shown(log: PowerLog, timing: SensorTiming) -> _Track:
+    """Return the board's log, moved back to the middle of the time that a reading stands for."""
     t_s, power_w = _arrays(log)
-    return t_s - response.timing.delay_s - response.timing.late_s, power_w
+    return _Track(t_s - timing.delay_s - timing.late_s, power_w)
 
 
-def _means(t_s: Floats, power_w: Floats, edges: Floats) -> Floats:
-    """Return the mean power between neighbouring edges, each reading lasting until the next one."""
-    total_j = np.concatenate([[0.0], np.cumsum(power_w[:-1] * np.diff(t_s))])
-    means: Floats = np.diff(np.interp(edges, t_s, total_j)) / np.diff(edges)
-    return means
+class _Track:
+    """A power log whose energy between any two times is quickly known; each reading lasts until the next one."""
+
+    def __init__(self, t_s: Floats, power_w: Floats) -> None:
+        waits = np.diff(t_s)
+        self.t_s, self.power_w, self.step_s = t_s, power_w, float(np.median(waits))
+        self._total_j = np.concatenate([[0.0], np.cumsum(power_w[:-1] * waits)])
+        is_gap = waits > max(GAP * self.step_s, POINT_S)
+        self._gaps_s = np.concatenate([[0.0], np.cumsum(np.where(is_gap, waits, 0.0))])
+
+    @property
+    def duration_s(self) -> float:
+        """Time from the first to the last sample."""
+        return float(self.t_s[-1] - self.t_s[0])
+
+    def moved(self, seconds: float) -> _Track:
+        """Return the log with another clock."""
+        return _Track(self.t_s + seconds, self.power_w)
+
+    def gaps_s(self, begin_s: Floats, end_s: Floats) -> Floats:
+        """Return the seconds of each stretch that lie in gaps."""
+        seconds: Floats = np.interp(end_s, self.t_s, self._gaps_s) - np.interp(begin_s, self.t_s, self._gaps_s)
+        return seconds
+
+    def means(self, edges: Floats) -> Floats:
+        """Return the mean power between neighbouring edges; nan in a gap."""
+        means = np.diff(np.interp(edges, self.t_s, self._total_j)) / np.diff(edges)
+        return np.where(self.gaps_s(edges[:-1], edges[1:]) > 0, np.nan, means)
+
+    def range_w(self, begin_s: float, end_s: float) -> float:
+        """Return the range of the readings between two times."""
+        first = max(int(np.searchsorted(self.t_s, begin_s, side="right")) - 1, 0)
+        last = int(np.searchsorted(self.t_s, end_s, side="right"))
+        return float(np.ptp(self.power_w[first : max(last, first + 1)]))
 
 
-def _shift(
-    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, lag_s: float, period_s: float, *, anywhere: bool
-) -> tuple[float, float]:
-    """Return the shift to add to the board's times, and the correlation at it."""
-    grid_s = max(GRID_S, float(np.median(np.diff(other_t))) / 2, min(t_s[-1] - t_s[0], 7200.0) / 20_000)
-    reach_s = (other_t[-1] - other_t[0]) + (t_s[-1] - t_s[0]) if anywhere else SHIFT_S
+def _shift(own: _Track, other: _Track, lag_s: float, period_s: float, *, anywhere: bool) -> tuple[float, float]:
+    """Return the shift to add to the board's times, and the correlation at it.
+
+    It is the shift under which one log explains most about the other: the likelihood ratio of a line against none, so
+    that a long overlap counts for more than a short one that fits a little better, as that of the next work may.
+    """
+    grid_s = max(GRID_S, other.step_s / 2, min(own.duration_s, 7200.0) / 20_000)
+    reach_s = other.duration_s + own.duration_s if anywhere else SHIFT_S
     # work in step with the refresh looks different to both meters within a refresh, but not over two
-    bin_s, middle_s = max(grid_s, 2 * period_s), lag_s
+    bin_s = max(grid_s, 2 * period_s)
     step_s = max(grid_s, reach_s / 400)
-    best = (0.0, -1.0)
-    while True:
-        candidates = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
-        scores = [(_correlation(t_s + s, board_w, other_t, other_w, bin_s), float(s)) for s in candidates]
-        score, middle_s = max(scores, key=lambda one: (one[0], -abs(one[1] - lag_s)))
-        if score < -0.5:
-            raise MeterError(
-                f"the logs do not overlap: the board's covers {t_s[0] + lag_s:.1f} to {t_s[-1] + lag_s:.1f} s, the "
-                f"external one {other_t[0]:.1f} to {other_t[-1]:.1f} s of its time; give logs of the same time"
-            )
-        best = (middle_s, score)
-        if step_s <= grid_s * 1.01:
-            return best
+
+    def scan(middle_s: float) -> list[tuple[float, float, float]]:
+        shifts = middle_s + np.arange(-reach_s, reach_s + step_s / 2, step_s)
+        return [(*_agreement(own, other, float(shift_s), bin_s), float(shift_s)) for shift_s in shifts]
+
+    scores = scan(lag_s)
+    if max(score for score, _, _ in scores) == -np.inf:
+        raise MeterError(
+            f"the logs do not overlap: the board's covers {own.t_s[0] + lag_s:.1f} to {own.t_s[-1] + lag_s:.1f} s, the "
+            f"external one {other.t_s[0]:.1f} to {other.t_s[-1]:.1f} s of its time; give logs of the same time (times "
+            "without a zone are read as UTC)"
+        )
+    padded = [-np.inf, *(score for score, _, _ in scores), -np.inf]
+    peaks = [one for i, one in enumerate(scores) if padded[i] <= one[0] >= padded[i + 2] and one[0] > -np.inf]
+    peaks = sorted(peaks, key=lambda one: (-one[0], abs(one[2] - lag_s)))[:PEAKS]
+    while step_s > grid_s * 1.01:
         reach_s, step_s = 2 * step_s, max(grid_s, step_s / 10)
+        peaks = [max(scan(peak[2]), key=lambda one: (one[0], -abs(one[2] - lag_s))) for peak in peaks]
+    _, correlation, shift_s = max(peaks, key=lambda one: (one[0], -abs(one[2] - lag_s)))
+    return shift_s, correlation
 
 
-def _correlation(t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, bin_s: float) -> float:
-    """Return the correlation of the two logs; -1 without enough overlap, 0 if one of them is constant."""
-    first_s, last_s = max(t_s[0], other_t[0]), min(t_s[-1], other_t[-1])
-    if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(t_s[-1] - t_s[0], other_t[-1] - other_t[0])):
-        return -1.0
+def _agreement(own: _Track, other: _Track, shift_s: float, bin_s: float) -> tuple[float, float]:
+    """Return the log-likelihood ratio and the correlation of two logs; -inf without enough overlap."""
+    first_s, last_s = max(own.t_s[0] + shift_s, other.t_s[0]), min(own.t_s[-1] + shift_s, other.t_s[-1])
+    if last_s - first_s < max(LEAST_OVERLAP_S, 0.5 * min(own.duration_s, other.duration_s)):
+        return -np.inf, 0.0
     edges = np.arange(first_s, last_s, bin_s)
-    if len(edges) < 3:
-        return -1.0
-    one, other = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
-    if one.std() == 0 or other.std() == 0:
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+    mine_w, other_w = own.means(edges - shift_s), other.means(edges)
+    both = ~(np.isnan(mine_w) | np.isnan(other_w))
+    mine_w, other_w = mine_w[both], other_w[both]
+    if len(mine_w) < 3:
+        return -np.inf, 0.0
+    if mine_w.std() == 0 or other_w.std() == 0:
+        return 0.0, 0.0
+    correlation = float(np.corrcoef(mine_w, other_w)[0, 1])
+    explained = min(correlation * abs(correlation), 0.99999)
+    return -len(mine_w) * float(np.log1p(-explained)), correlation
 
 
-def _steady(
-    t_s: Floats, board_w: Floats, other_t: Floats, other_w: Floats, first_s: float, last_s: float, response: Response
-) -> tuple[Floats, Floats]:
-    """Return (reading, external) of steady stretches, one row each, and the number of the block of each."""
-    timing = response.timing
-    point_s = max(POINT_S, 2 * timing.period_s, 2 * float(np.median(np.diff(other_t))))
-    guard_s = 0.75 * max(timing.averaging_s, timing.period_s) + timing.period_s + timing.doubt_s
+def _as_shown(external: PowerLog, timing: SensorTiming) -> _Track:
+    """Return the external log as the board's sensor would show it; a meter that is slower than it is left as it is."""
+    t_s, power_w = _arrays(external)
+    if np.median(np.diff(t_s)) < timing.period_s:
+        for width_s in (max(timing.averaging_s, timing.period_s), timing.period_s):
+            total_j = np.concatenate([[0.0], np.cumsum((power_w[1:] + power_w[:-1]) / 2 * np.diff(t_s))])
+            begin_s, end_s = (np.clip(t_s + side * width_s / 2, t_s[0], t_s[-1]) for side in (-1, 1))
+            power_w = (np.interp(end_s, t_s, total_j) - np.interp(begin_s, t_s, total_j)) / (end_s - begin_s)
+    return _Track(t_s, power_w)
+
+
+def _steady(own: _Track, other: _Track, timing: SensorTiming) -> Points:
+    """Return the steady stretches of the time that both logs cover.
+
+    A steady reading shows that the power was steady for at least the averaging time around it.
+    """
+    first_s, last_s = max(own.t_s[0], other.t_s[0]), min(own.t_s[-1], other.t_s[-1])
+    point_s = max(POINT_S, 2 * timing.period_s, other.step_s)
+    guard_s = timing.period_s + GUARD_SHARE * timing.averaging_s + timing.doubt_s + other.step_s
     edges = np.arange(first_s, last_s, point_s)
     if len(edges) < 3:
         raise MeterError(f"the logs overlap for {last_s - first_s:.1f} s only; at least 10 stretches are needed")
-    ours, theirs = _means(t_s, board_w, edges), _means(other_t, other_w, edges)
-    allowed_w = max(STEADY_SHARE * float(np.ptp(ours)), NOISE_SHARE * float(ours.max()))
-    steady = [_range(t_s, board_w, a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
-    kept = np.array(steady)
-    points = np.column_stack([ours[kept], theirs[kept]])
-    if len(points) < 4:
+    ours, theirs = own.means(edges), other.means(edges)
+    slopes = np.diff(np.interp(edges, other.t_s, other.power_w)) / point_s * timing.period_s
+    changes = np.abs(np.diff(own.power_w))
+    usual_w = float(np.median(changes[changes > 0]))
+    allowed_w = max(STEADY_SHARE * float(np.nanmax(ours) - np.nanmin(ours)), STEADY_CHANGES * usual_w)
+    steady = [own.range_w(a - guard_s, b + guard_s) <= allowed_w for a, b in pairwise(edges)]
+    around_s = guard_s + timing.settle_s / 2  # a gap in the external log is averaged like power
+    gaps_s = sum(log.gaps_s(edges[:-1] - around_s, edges[1:] + around_s) for log in (own, other))
+    places = np.flatnonzero(np.array(steady) & (gaps_s == 0))
+    needs_s = point_s + 2 * guard_s
+    if len(places) < 2 * LEAST_POINTS:
         raise MeterError(
-            "the logs have no steady stretches: run work that keeps the power constant for a few seconds, and rests"
+            f"the logs have {len(places)} steady stretches, at least {2 * LEAST_POINTS} are needed: keep the power "
+            f"constant for {needs_s + (LEAST_POINTS - 1) * point_s:.1f} s or longer, at rest and at work (this sensor: "
+            f"period {timing.period_s:.3g} s, averaging {timing.averaging_s:.2g} s)"
         )
-    # a block is a run of steady stretches, at most BLOCK_S long
-    places = np.flatnonzero(kept)
-    per_block = max(round(BLOCK_S / point_s), 1)
-    runs = np.cumsum(np.concatenate([[0], np.diff(places) > 1]))
-    starts = {run: places[runs == run][0] for run in np.unique(runs)}
-    blocks = np.array(
-        [run * 1_000_000 + (place - starts[run]) // per_block for run, place in zip(runs, places, strict=True)]
+    visits = np.cumsum(np.concatenate([[0], np.diff(places) > 1]))
+    # neighbours of a visit are merged, so that a long log is not slower than a short one
+    per_point = -(-len(places) // MOST_POINTS)
+    since = places - np.array([places[visits == visit][0] for visit in visits])
+    groups = np.unique(visits * len(edges) + since // per_point, return_inverse=True)[1]
+    size = np.bincount(groups).astype(float)
+    columns = (ours[places], theirs[places], slopes[places], (edges[:-1] + edges[1:])[places] / 2, visits)
+    reading_w, external_w, slope_w, middle_s, visit = (np.bincount(groups, column) / size for column in columns)
+    _require_levels(reading_w, needs_s)
+    return Points(
+        reading_w=reading_w, external_w=external_w, slope_w=slope_w, t_s=middle_s, visit=np.round(visit), size=size
     )
-    return points, np.unique(blocks, return_inverse=True)[1].astype(float)
 
 
-def _range(t_s: Floats, power_w: Floats, begin_s: float, end_s: float) -> float:
-    first = max(int(np.searchsorted(t_s, begin_s, side="right")) - 1, 0)
-    last = int(np.searchsorted(t_s, end_s, side="right"))
-    return float(np.ptp(power_w[first : max(last, first + 1)]))
-
-
-def _require_levels(points: Floats) -> None:
-    low_w, high_w = float(points[:, 0].min()), float(points[:, 0].max())
-    middle_w = (low_w + high_w) / 2
-    if (
-        high_w - low_w < LEAST_SPREAD * high_w
-        or min((points[:, 0] < middle_w).sum(), (points[:, 0] > middle_w).sum()) < 2
-    ):
+def _require_range(reading_w: Floats, what: str, needs: str) -> tuple[float, float]:
+    low_w, high_w = float(reading_w.min()), float(reading_w.max())
+    if high_w - low_w < LEAST_SPREAD * high_w:
         raise MeterError(
-            f"the steady power is {low_w:.1f} to {high_w:.1f} W: gain and offset are not separable at one level of "
-            "power; log a rest and work that draws much more, for at least a few seconds each"
+            f"the {what} is {low_w:.1f} to {high_w:.1f} W: gain and offset are not separable at one level of power; "
+            f"log a rest and work that draws much more, for at least {needs} each"
+        )
+    return low_w, high_w
+
+
+def _require_levels(reading_w: Floats, needs_s: float) -> None:
+    low_w, high_w = _require_range(reading_w, "steady power", f"{needs_s:.1f} s")
+    below = int((reading_w < (low_w + high_w) / 2).sum())
+    if min(below, len(reading_w) - below) < LEAST_POINTS:
+        raise MeterError(
+            f"the logs have {below} steady stretches near {low_w:.1f} W and {len(reading_w) - below} near "
+            f"{high_w:.1f} W, at least {LEAST_POINTS} of each are needed: keep the power constant for longer (a single "
+            f"stretch takes {needs_s:.1f} s with this sensor)"
         )
 
 
-def _fit(
-    points: Floats, blocks: Floats, board: PowerLog, response: Response, boundary: Boundary, shift_s: float,
-    correlation: float, overlap_s: float, external: PowerLog,
-) -> Calibration:  # fmt: skip
-    """Least squares over the stretches. Errors within a block are dependent, so variances are those of block sums."""
-    from scipy.stats import t as student
-
-    centre_w = float(points[:, 0].mean())
-    design = np.column_stack([np.ones(len(points)), points[:, 0] - centre_w])
-    inverse = np.linalg.inv(design.T @ design)
-    level_w, gain = inverse @ design.T @ points[:, 1]
-    residuals = points[:, 1] - design @ np.array([level_w, gain])
-    names = np.unique(blocks)
-    count = len(names)
-    if count < 4:
-        raise MeterError(f"the logs have {count} independent blocks of steady power, at least 4 are needed; log longer")
-    sums = np.array([design[blocks == name].T @ residuals[blocks == name] for name in names])
-    covariance = inverse @ (sums.T @ sums) @ inverse * count / (count - 2)
-    # never tighter than independent stretches would be
-    least = inverse * residuals.var() * len(points) / max(len(points) - 2, 1)
-    # the error at a level of power does not average out over time, so each of the two outer levels counts once;
-    # three standard deviations, because few levels show little of their spread
-    spread_w = FEW_LEVELS * float(residuals.std()) / sqrt(2)
-    low = points[:, 0] < (points[:, 0].min() + points[:, 0].max()) / 2
-    between_w = float(points[~low, 0].mean() - points[low, 0].mean())
-    floor = np.array([spread_w, 2 * spread_w / between_w])
-    variances = np.maximum(np.diag(covariance), np.diag(least))
-    quantile = float(student.ppf(0.975, count - 2))
-    level_half_w, gain_half = np.maximum(quantile * np.sqrt(variances), floor)
-    at_zero = np.array([1.0, -centre_w])
-    offset_half_w = quantile * float(np.sqrt(max(at_zero @ covariance @ at_zero, at_zero @ least @ at_zero)))
-    offset_half_w = max(offset_half_w, float(np.hypot(floor[0], centre_w * floor[1])))
-    offset_w = float(level_w - gain * centre_w)
-    return Calibration(
-        board=board.board,
-        gain=float(gain),
-        gain_interval=(float(gain - gain_half), float(gain + gain_half)),
-        offset_w=offset_w,
-        offset_interval_w=(offset_w - offset_half_w, offset_w + offset_half_w),
-        shift_s=float(shift_s),
-        correlation=float(correlation),
-        overlap_s=float(overlap_s),
-        points=len(points),
-        blocks=count,
-        lowest_w=float(points[:, 0].min()),
-        highest_w=float(points[:, 0].max()),
-        residual_w=float(residuals.std()),
-        boundary=boundary,
-        centre_w=centre_w,
-        level_uncertainty_w=float(level_half_w),
-        response=response.words,
-        notes=(*external.notes, *board.notes),
-    )
+def _levels(reading_w: Floats) -> int:
+    """Return the number of levels of power that are clearly apart."""
+    ordered = np.sort(reading_w)
+    return 1 + int((np.diff(ordered) > LEAST_SPREAD * float(np.ptp(ordered)) / 2).sum())
 
 
 def as_text(one: Calibration) -> str:
     """Return the calibration as text."""
-    low_w, high_w = one.offset_interval_w
     lines = [
         f"true power = {one.gain:.4f} x reading {one.offset_w:+.2f} W  [{one.boundary}]",
-        f"  gain {one.gain:.4f} [{one.gain_interval[0]:.4f}, {one.gain_interval[1]:.4f}], offset {one.offset_w:+.2f} W "
-        f"[{low_w:+.2f}, {high_w:+.2f}], 95 % intervals",
-        f"  from {one.points} steady stretches in {one.blocks} blocks, {one.lowest_w:.1f} to {one.highest_w:.1f} W, "
-        f"residual {one.residual_w:.2g} W",
+        f"  gain {one.gain:.4f} [{one.gain_low:.4f}, {one.gain_high:.4f}], offset {one.offset_w:+.2f} W "
+        f"[{one.offset_low_w:+.2f}, {one.offset_high_w:+.2f}], 95 % intervals",
+        f"  from {one.points} steady stretches in {one.blocks} visits to a level, {one.lowest_w:.1f} to "
+        f"{one.highest_w:.1f} W, residual {one.residual_w:.2g} W",
         f"  the external clock is {abs(one.shift_s):.3f} s {'ahead' if one.shift_s >= 0 else 'behind'}, correlation "
         f"{one.correlation:.3f} over {one.overlap_s:.1f} s; sensor {one.response}",
     ]
     if one.stored is not None:
         lines.append(f"  stored for {one.board}; apply it with --sensor stored")
     else:
-        lines.append(f"  not stored (--store BOARD); apply it with --sensor {one.gain:.4f},{one.offset_w:.2f}")
+        most_w = max(one.sensor.uncertainty_w(reading_w) for reading_w in (one.lowest_w, one.highest_w))
+        lines.append(
+            f"  not stored (--store BOARD); apply it with --sensor {one.gain:.4f},{one.offset_w:.2f},{most_w:.2g}"
+        )
     return "\n".join([*lines, *(f"  {note}" for note in one.notes)])

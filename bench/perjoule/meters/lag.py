@@ -1,12 +1,17 @@
 r"""Measures how late an energy counter shows energy, and over how long it averages power first.
 
-Work is switched on and off a dozen times at known moments, and the counter is read all the while:
+Work is switched on and off three dozen times at known moments, and the counter is read all the while:
 
      power       ____/‾‾‾‾‾\____/‾‾‾\_______/‾‾‾‾‾‾‾\____
      counter            __/‾‾                                lag: everything comes later
      counter       _.-'     ` - .                            box: each step takes that long
 
-Both, and the powers at rest and at work, are those that fit the readings best.
+Only a refresh within a box after a step can tell a box from a lag: all others show the same energy for each lag and box
+with the same delay, lag + box / 2. So the steps are placed evenly over the phases of the update period.
+
+The refreshes are fitted by generalised least squares, with the error of their times that their polls leave. Lags and
+boxes that fit almost as well as the best ones, by a likelihood ratio, make up the intervals. A board that rises and
+falls over milliseconds looks like a counter with a lag and a box of such a length, which the intervals contain.
 """
 
 from __future__ import annotations
@@ -14,25 +19,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from perjoule.meters.clock import Clock
 from perjoule.meters.watcher import EdgeWatcher
 from perjoule.types import Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import warning
 
-if TYPE_CHECKING:
-    import numpy as np
-
-STEPS = 12
-STEP_S = (0.2, 0.5)
-QUIET_S = 1.3  # before the first step and after the last, longer than the longest lag and box together
-POLL_S = 0.002
-LAGS_S, BOXES_S = (0.0, 0.2, 21), (0.0, 1.25, 26)  # first, last and number of tried values
-STARTS = 3  # best of these, from which the fit is refined
-SIMPLEX_S = ((0.0, 0.0), (0.01, 0.0), (0.0, 0.05))  # around each of them
-PROMPT_S = 0.002  # less than this is not told from rise and fall of the board
-AS_GOOD = 1.02  # times the smallest misfit: a lag without a box is preferred to both, which differ little if short
+STEPS = 36
+STEP_S = (0.15, 0.4)
+QUIET_S = 1.3  # after other work and after the last step, longer than the longest lag and box together
+REST_S = 0.4  # then, before the first step
+POLL_S = 0.001
+RAMP_S = 0.010  # longest time in which published boards reach the power of work, or leave it
+KNOWN_S, KNOWN_SHARE = 0.0075, 0.1  # largest half width of the interval of a known lag, and of a known box
 LEAST_SIGNAL = 10.0  # times the doubt about rest
 MOST_MISFIT = 0.15  # rms of the gaps between refreshes around the fit, as a share of a gap at work
 
@@ -52,12 +51,16 @@ class LagTest:
     Attributes:
         lag_s: Age of the energy that the counter shows at a refresh; None if the measurement was inconclusive.
         box_s: Time over which it averages power first; None likewise.
+        lags_s: Interval that contains the lag; None likewise.
+        boxes_s: Interval that contains the box; None likewise.
         misfit: Deviation of the energies between refreshes from the fit (rms), as a share of one at work.
         words: The result as a sentence.
     """
 
     lag_s: float | None
     box_s: float | None
+    lags_s: tuple[float, float] | None = None
+    boxes_s: tuple[float, float] | None = None
     misfit: float
     words: str
 
@@ -65,6 +68,30 @@ class LagTest:
     def warning(self) -> str | None:
         """W218 for a counter that lags or averages, or if that is unknown; None for a prompt one."""
         return None if self.lag_s == 0 and self.box_s == 0 else warning("W218", self.words)
+
+    @property
+    def separable(self) -> bool:
+        """Whether the refreshes tell lag and box apart; if not, only lag + box / 2 is known."""
+        return self.lags_s is not None and self.boxes_s is not None and _separable(self.lags_s, self.boxes_s)
+
+
+def covering(lag_s: float | None, box_s: float | None, boxes_s: tuple[float, float] | None) -> Lag | None:
+    """Return the lag and box for windows: with the measured delay, and the longest box of its interval.
+
+    Of all pairs that may be true, this one waits longest for the energy of the work. The result is None if nothing was
+    measured.
+    """
+    if lag_s is None or box_s is None or boxes_s is None:
+        return None
+    delay_s = lag_s + box_s / 2
+    longest_s = min(boxes_s[1], 2 * delay_s)
+    return Lag(lag_s=delay_s - longest_s / 2, box_s=longest_s)
+
+
+def _separable(lags_s: tuple[float, float], boxes_s: tuple[float, float]) -> bool:
+    (least_lag_s, most_lag_s), (least_s, most_s) = lags_s, boxes_s
+    box_s = (least_s + most_s) / 2
+    return most_lag_s - least_lag_s <= 2 * KNOWN_S and most_s - least_s <= 2 * max(2 * KNOWN_S, KNOWN_SHARE * box_s)
 
 
 def lag_test(
@@ -77,7 +104,7 @@ def lag_test(
     steps: int = STEPS,
     chance: random.Random | None = None,
 ) -> LagTest:
-    """Switch work on and off, and fit lag and box to what the counter shows. Takes about seven seconds.
+    """Switch work on and off, and fit lag and box to what the counter shows. Takes about 13 seconds.
 
     Args:
         watcher: Watcher of the counter.
@@ -102,16 +129,27 @@ def lag_test(
         if edge is not None:
             edges.append(edge)
 
+    def phases() -> list[float]:
+        """Return a phase of the update period for each burst: evenly spread, in random order."""
+        count = steps // 2
+        return [(number + chance.random()) / count for number in chance.sample(range(count), count)]
+
+    def until(phase: float) -> float:
+        """Return seconds from now until that phase, at least the shortest length of a step."""
+        seconds = chance.uniform(STEP_S[0], max(STEP_S[1] - period.median_s, STEP_S[0]))
+        since_s = clock.now() + seconds - (edges[-1].at_s if edges else 0.0)
+        return seconds + (phase * period.median_s - since_s) % period.median_s
+
+    clock.sleep(QUIET_S)
     watcher.arm()
     stop = clock.every(POLL_S, look)
     try:
-        clock.sleep(QUIET_S)
+        clock.sleep(REST_S)
         work = []
-        for number in range(steps // 2):
-            if number:
-                clock.sleep(chance.uniform(*STEP_S))
+        for begin, end in zip(phases(), phases(), strict=True):
+            clock.sleep(until(begin))
             begun_s = clock.now()
-            burst(chance.uniform(*STEP_S))
+            burst(until(end))
             work.append((begun_s, clock.now()))
         clock.sleep(QUIET_S)
     finally:
@@ -121,63 +159,32 @@ def lag_test(
 
 def fit(edges: Sequence[Edge], work: Sequence[tuple[float, float]], idle: IdlePower, period: UpdatePeriod) -> LagTest:
     """Return lag and box that fit edges of a counter around work between known times."""
-    import numpy as np
-    from scipy.optimize import minimize  # imported here, because it takes a while
+    from perjoule.meters.lag_fit import StepResponse  # imported here, because scipy takes a while
 
     if len(edges) < 2 * len(work):
         return LagTest(lag_s=None, box_s=None, misfit=1.0, words=f"the counter has only {len(edges)} refreshes")
-    origin_s = work[0][0]
-    t_s = np.array([edge.at_s for edge in edges]) - origin_s
-    energy_j = np.diff([edge.energy_j for edge in edges])  # the noise of power adds up in the sums
-    times = np.array(work) - origin_s
-
-    def solve(lag_s: float, box_s: float) -> tuple[float, Any]:
-        on = _taken_in(times, t_s - lag_s, box_s)
-        # a board rests at a higher power from its first work on
-        columns = np.diff(np.stack([t_s, np.maximum(t_s - lag_s, 0.0), on], axis=1), axis=0)
-        found = np.linalg.lstsq(columns, energy_j, rcond=None)[0]
-        return float(np.sqrt(np.mean((columns @ found - energy_j) ** 2))), found
-
-    grid = sorted(
-        (solve(lag_s, box_s)[0], lag_s, box_s) for lag_s in np.linspace(*LAGS_S) for box_s in np.linspace(*BOXES_S)
-    )
-    grid += sorted(one for one in grid if not one[2])[:1]  # a pure lag
-    tries = [
-        minimize(
-            lambda x, pure=pure: solve(abs(x[0]), 0.0 if pure else abs(x[1]))[0],
-            start[1:],
-            method="Nelder-Mead",
-            options={"xatol": 1e-5, "fatol": 1e-6, "initial_simplex": np.array(start[1:]) + SIMPLEX_S},
-        )
-        for pure, start in [*((False, start) for start in grid[:STARTS]), (True, grid[-1])]
-    ]
-    best = min(tries, key=lambda one: one.fun)
-    if tries[-1].fun <= AS_GOOD * best.fun:
-        best = tries[-1]
-    lag_s, box_s = abs(float(best.x[0])), 0.0 if best is tries[-1] else abs(float(best.x[1]))
-    misfit_j, found = solve(lag_s, box_s)
-    work_w = float(found[2])
-    misfit = misfit_j / (abs(work_w) * period.median_s) if work_w else 1.0
-    if work_w * period.median_s < LEAST_SIGNAL * idle.spread_w * period.median_s or misfit > MOST_MISFIT:
+    response = StepResponse(edges, work, idle)
+    lag_s, box_s = response.best()
+    deviation_j, work_w = response.deviation(lag_s, box_s)
+    misfit = deviation_j / (abs(work_w) * period.median_s) if work_w else 1.0
+    if work_w < LEAST_SIGNAL * idle.spread_w or misfit > MOST_MISFIT:
         words = f"the work does not show the counter's lag: readings deviate from the fit by {misfit:.0%}"
         return LagTest(lag_s=None, box_s=None, misfit=misfit, words=words)
-    if lag_s + box_s / 2 < PROMPT_S:
-        return LagTest(lag_s=0.0, box_s=0.0, misfit=misfit, words="the counter shows energy without a lag")
+    lags_s, boxes_s = response.intervals(lag_s, box_s)
+    lags_s = max(lags_s[0] - RAMP_S / 2, 0.0), lags_s[1] + RAMP_S / 2
+    boxes_s = max(boxes_s[0] ** 2 - RAMP_S**2, 0.0) ** 0.5, boxes_s[1]
+    delay_s = lag_s + box_s / 2
+    if lags_s[0] == boxes_s[0] == 0 and delay_s <= RAMP_S / 2:
+        words = "the counter shows energy without a lag"
+        return LagTest(lag_s=0.0, box_s=0.0, lags_s=lags_s, boxes_s=boxes_s, misfit=misfit, words=words)
     words = f"the counter shows energy {1000 * lag_s:.0f} ms late, averaged over {1000 * box_s:.0f} ms"
-    return LagTest(lag_s=lag_s, box_s=box_s, misfit=misfit, words=words)
+    if not _separable(lags_s, boxes_s):
+        words = (
+            f"the counter shows energy {1000 * delay_s:.0f} ms late on average: a lag of {_range(lags_s)} and an "
+            f"average over {_range(boxes_s)}, which the refreshes do not tell apart"
+        )
+    return LagTest(lag_s=lag_s, box_s=box_s, lags_s=lags_s, boxes_s=boxes_s, misfit=misfit, words=words)
 
 
-def _taken_in(work: np.ndarray, t_s: np.ndarray, box_s: float) -> np.ndarray:
-    """Return the seconds of work that a counter with a box of power has taken in at each time."""
-    import numpy as np
-
-    def worked(t_s: np.ndarray, order: int) -> np.ndarray:
-        """The integral of being at work, once or twice."""
-        begun, ended = np.maximum(t_s[:, None] - work[:, 0], 0.0), np.maximum(t_s[:, None] - work[:, 1], 0.0)
-        total: np.ndarray = ((begun**order - ended**order) / order).sum(axis=1)
-        return total
-
-    if box_s < 1e-6:
-        return worked(t_s, 1)
-    mean: np.ndarray = (worked(t_s, 2) - worked(t_s - box_s, 2)) / box_s
-    return mean
+def _range(interval_s: tuple[float, float]) -> str:
+    return f"{1000 * interval_s[0]:.0f} to {1000 * interval_s[1]:.0f} ms"

@@ -82,7 +82,7 @@ def integrate_log(
         board: Index or UUID of the board.
         interval_s: Time between two rows of a log without times.
         averaging_s: Averaging time of the sensor, if it is known.
-        sensor: `stored` or `GAIN,OFFSET`.
+        sensor: `stored` or `GAIN,OFFSET[,W]`.
 
     Raises:
         UsageError: The window is empty or not a time.

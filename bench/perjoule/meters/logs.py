@@ -1,8 +1,8 @@
 """Reads power logs: nvidia-smi, DCGM, codecarbon, Zeus, perjoule's own samples, and any CSV with time and power.
 
 2026/11/28 16:00:01.250, 0, 126.97 W        nvidia-smi --query-gpu=timestamp,index,power.draw --format=csv -lms 50
-1764345601.25,126.97,88.10                  Zeus: a column per board
-GPU 0     126.970                           dcgmi dmon -e 155: no times, one row per interval
+1764345601.25,126.97,88.1                   Zeus before 0.12: no header, a column per board
+GPU 0     126.970                           dcgmi dmon -e 155 (157: instant): no times, one row per interval
 DCGM_FI_DEV_POWER_USAGE{gpu="0"} 126.97 1764345601250
 """
 
@@ -13,8 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import Any, cast, get_args
 
 from perjoule.errors import MeterError
@@ -29,9 +31,13 @@ _POWER = re.compile(r"power|watt|^p$|^w$|_m?w$")
 _NOT_POWER = re.compile(r"limit|management|state|cap|energy|factor")
 _FIRST_CHOICE = ("power_w", "power.draw.instant", "power_draw_instant_w", "power.draw", "power_draw_w")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(mW|kW|W|ms|us|s)?", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:\s*[a-zA-Z]*))$")
 _UNIT = re.compile(r"\s*[\[(]\s*(\w+)\s*[\])]\s*$")
 _MISSING = {"", "n/a", "[n/a]", "na", "nan", "none", "null", "err!", "[unknown error]", "[not supported]", "-"}
 _FACTOR = {"mw": 1e-3, "kw": 1e3, "w": 1.0}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_MOST_BOARDS = 16  # of one machine
+_GAP = 10.0  # times the usual time between samples
 _EPOCHS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e8, 1.0))  # since 1970, in ns, us, ms, s
 _PROMETHEUS = re.compile(r"^DCGM_FI_DEV_POWER_USAGE\{(.*)\}\s+(\S+)(?:\s+(\d+))?")
 
@@ -138,6 +144,12 @@ def _log(file: Path, table: _Table, column: str | None, board: str | None) -> Po
         raise _BadLogError(f" has {len(readings)} samples with a power, at least 2 are needed; give {FORMATS}")
     if not samples[-1].t_s > samples[0].t_s:
         raise _BadLogError(" has no duration: every trial has a single sample")
+    runs = {row.get("run_id") for row in rows} if table.source == "codecarbon" else set()
+    if len(runs) > 1:
+        raise _BadLogError(
+            f" has rows of {len(runs)} runs of codecarbon; a row sums up a run (duration, gpu_energy in kWh) and is "
+            "not a reading of power: keep the rows of one run_id, or use gpu_energy"
+        )
     boundaries = _words(rows, "boundary", get_args(Boundary)) or {_boundary(table)}
     if len(boundaries) > 1:
         raise _BadLogError(f" mixes boundaries {', '.join(sorted(boundaries))}; split it")
@@ -196,6 +208,8 @@ def _csv(text: str) -> _Table:
         return _Table(rows=[], columns=[], factors={}, source="", notes=[])
     mark = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
     cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    if mark == ";":
+        cells = [[_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] for row in cells]
     first = cells[0][0]
     starts = _is_time(first) or _NUMBER.fullmatch(first) is not None
     has_header = not starts and not any(_is_reading(cell) for cell in cells[0])
@@ -237,6 +251,8 @@ def _invented(cells: Sequence[str]) -> list[str]:
     """Names for the columns of a file without a header: those of nvidia-smi's query, as far as cells show it."""
     names: list[str] = []
     numbers = [i for i, cell in enumerate(cells) if _NUMBER.fullmatch(cell)]
+    if len(numbers) == len(cells) > 2 and all("." in cell for cell in cells) and float(cells[0]) > _EPOCHS[-1][0]:
+        return ["timestamp", *map(str, range(len(cells) - 1))]  # Zeus
     watts = [i for i in numbers if cells[i].lower().endswith("w")]
     floats = [i for i in numbers if "." in cells[i]]
     power = watts or floats or numbers[-1:]
@@ -288,19 +304,17 @@ def _dmon(text: str, interval_s: float | None) -> _Table:
     for line in text.splitlines():
         words = line.split()
         if re.match(r"#\s*Entity", line):
-            header = line.lstrip("# ").split()[1:]
+            header = line.lstrip("# ").upper().split()[1:]
         elif words[:1] == ["GPU"] and len(words) >= 2 + len(header):
             turn = seen[words[1]] = seen.get(words[1], -1) + 1
-            values = dict(zip(header, words[2:], strict=False))
-            rows.append({"t_s": turn * interval_s, "gpu": words[1], "power.draw": _dmon_power(values)})
-    if rows and rows[0]["power.draw"] is None:
-        raise _BadLogError(f" has no column of power; it has {', '.join(header)}; ask dcgmi for field 155")
+            rows.append({"t_s": turn * interval_s, "gpu": words[1], **dict(zip(header, words[2:], strict=False))})
+    names = {"POWINST": "power.draw.instant", "POWER": "power.draw"}
+    power = next((name for name in names if name in header), None)
+    if power is None:
+        raise _BadLogError(f" has no column of power; it has {', '.join(header)}; ask dcgmi for field 155 or 157")
+    rows = [{"t_s": row["t_s"], "gpu": row["gpu"], names[power]: row[power]} for row in rows]
     note = f"dcgmi dmon writes no times: one row per {interval_s:g} s, as stated"
-    return _Table(rows=rows, columns=["t_s", "gpu", "power.draw"], factors={}, source="dcgmi dmon", notes=[note])
-
-
-def _dmon_power(values: dict[str, str]) -> str | None:
-    return next((value for name, value in values.items() if name.upper() in ("POWER", "POWER_USAGE")), None)
+    return _Table(rows=rows, columns=["t_s", "gpu", names[power]], factors={}, source="dcgmi dmon", notes=[note])
 
 
 def _prometheus(text: str) -> _Table:
@@ -378,13 +392,15 @@ def _samples(
     samples: list[Sample] = []
     offset_s, trial, last_s, zero_s, repeated = 0.0, object(), 0.0, None, 0
     factor = table.factors.get(column, 1.0)
+    readings: list[tuple[float, float | None]] = []
     for number, row in enumerate(rows, start=1):
         t_s, is_wall = _time(row[time_column], time_column, number)
         power_w = _power(row[column], column, number, factor)
         if number == 1:
             zero_s = t_s if is_wall else None
         t_s -= zero_s or 0.0
-        if number == 1 or row.get("trial_id") != trial:
+        is_first = number == 1 or row.get("trial_id") != trial
+        if is_first:
             trial = row.get("trial_id")
             offset_s = 0.0 if trial is None else (samples[-1].t_s if samples else 0.0) - t_s
         elif t_s < last_s:
@@ -392,13 +408,45 @@ def _samples(
                 f", sample {number}: {time_column} goes back from {last_s:.6g} s to {t_s:.6g} s; times must increase "
                 "(was the clock set, or are there several boards?)"
             )
-        elif t_s == last_s:
+        readings.append((t_s + offset_s, power_w))
+        if t_s == last_s and not is_first:
             repeated += 1
             continue
         last_s = t_s
         samples.append(Sample(t_s=t_s + offset_s, power_w=power_w))
+    _require_one_board([(t_s, power_w) for t_s, power_w in readings if power_w is not None])
     notes = [f"{repeated} samples repeat the time of the one before and were left out"] if repeated else []
-    return samples, zero_s, notes
+    return samples, zero_s, notes + _gaps(samples)
+
+
+def _require_one_board(readings: Sequence[tuple[float, float]]) -> None:
+    """Raise if the readings of several boards alternate and are not named.
+
+    They come in groups: the boards one after the other, then a pause; and power is like that of the group before, not
+    like that of the board before.
+    """
+    if len(readings) < 2 * _MOST_BOARDS:
+        return
+    waits = [other_s - one_s for (one_s, _), (other_s, _) in pairwise(readings)]
+    powers = [power_w for _, power_w in readings]
+    near_w = median(abs(other - one) for one, other in pairwise(powers))
+    for count in range(2, _MOST_BOARDS + 1):
+        same_w = median(abs(other - one) for one, other in zip(powers, powers[count:], strict=False))
+        within = [wait for i, wait in enumerate(waits) if (i + 1) % count]
+        if near_w > 5 * same_w and median(waits[count - 1 :: count]) > 5 * median(within):
+            raise _BadLogError(
+                f" mixes the readings of {count} boards and does not name them; log index or uuid too, e.g. nvidia-smi "
+                "--query-gpu=timestamp,index,power.draw"
+            )
+
+
+def _gaps(samples: Sequence[Sample]) -> list[str]:
+    """Return a note about the time without samples, if there is much of it at once."""
+    waits = sorted((other.t_s - one.t_s, one.t_s) for one, other in pairwise(samples))
+    if not waits or waits[-1][0] <= max(_GAP * waits[len(waits) // 2][0], 0.5):
+        return []
+    longest_s, since_s = waits[-1]
+    return [f"no samples for {longest_s:.3g} s after {since_s:.3f} s (nothing was logged, or the clock was set)"]
 
 
 def _power(value: Any, column: str, number: int, factor: float) -> float | None:
@@ -418,6 +466,9 @@ def _time(value: Any, column: str, number: int) -> tuple[float, bool]:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp(), True
     text = str(value).strip()
+    found = _NUMBER.fullmatch(text)
+    if found is not None and (found[2] or "").lower() in _SECONDS:
+        return float(found[1]) * _SECONDS[found[2].lower()], False
     try:
         number_s = float(text)
     except ValueError:

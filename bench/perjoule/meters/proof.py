@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CheckVerdict = Literal["pass", "fail", "unsure", "not tried"]
+CheckVerdict = Literal["pass", "fail", "unsure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,7 @@ class Check:
 
     Attributes:
         name: Name of the check.
-        verdict: Its result; `unsure` if the readings are too uncertain, `not tried` if the meter cannot be checked so.
+        verdict: Its result; `unsure` if the readings are too uncertain, or if the check does not apply to the meter.
         words: What was seen, with figures and limits.
     """
 
@@ -60,6 +60,8 @@ class Proof:
         duration_s: How long it took.
         lag_s: Measured lag of the counter; None if it was not measured.
         box_s: Time over which the counter averages power; None likewise.
+        lags_s: Interval that contains the lag; None likewise.
+        boxes_s: Interval that contains the box; None likewise.
         rest_w: Power at rest.
         work_w: Power of the work, from a long window.
         checks: The checks, in the order in which they were made.
@@ -79,6 +81,8 @@ class Proof:
     duration_s: float
     lag_s: float | None
     box_s: float | None
+    lags_s: tuple[float, float] | None = None
+    boxes_s: tuple[float, float] | None = None
     rest_w: float
     work_w: float
     checks: tuple[Check, ...]

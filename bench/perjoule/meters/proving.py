@@ -36,10 +36,11 @@ import numpy as np
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
-from perjoule.meters.counter import CounterMeter, WatchedCounter
+from perjoule.meters.counter import CounterMeter
 from perjoule.meters.lag import LagTest
 from perjoule.meters.proof import BareCounter, Check, CheckVerdict, Proof, ProofWindow
 from perjoule.meters.rest import gap_power_w
+from perjoule.meters.watched import WatchedCounter
 from perjoule.meters.watcher import POLL_S, EdgeWatcher
 from perjoule.types import Edge, EnergyReading
 
@@ -63,6 +64,7 @@ RATIO_RANGE = (0.85, 1.15)  # of two sensors; gains differ by some 10 % (arXiv 2
 LAG_S, LAG_SHARE = 0.008, 0.1  # by which a known lag may be off, and as a share of a known box
 PERIOD_SHARE = 0.1  # by which the update period may change at work
 REST_STEP_W, REST_STEP_SHARE = 5.0, 0.1  # by which power at rest may change between two windows
+TOO_WIDE = "such a limit exceeds the energy itself, so that it shows nothing"
 INVALID_SHARE = 0.1  # of windows without energy
 
 
@@ -170,6 +172,8 @@ class _Bench:
             duration_s=self._clock.now() - begun_s,
             lag_s=self._measured_lag.lag_s,
             box_s=self._measured_lag.box_s,
+            lags_s=self._measured_lag.lags_s,
+            boxes_s=self._measured_lag.boxes_s,
             rest_w=self._rest_w,
             work_w=self._work_w,
             checks=tuple(checks),
@@ -223,6 +227,11 @@ class _Bench:
             words += f"; the last one without: {self._invalid_words}"
         return Check(name="validity", verdict="fail" if share > INVALID_SHARE else "pass", words=words)
 
+    def _inapplicable(self, reason: str) -> str:
+        """Return why a check does not apply to the meter; the fault that it finds is then not excluded."""
+        estimated = self._meter.provenance == "estimated"
+        return f"does not apply to {self._meter.name}: {'it models energy and has no sensor' if estimated else reason}"
+
     def _doubt_j(self, energy_j: float) -> float:
         """Return what the work itself may contribute to a difference."""
         return self._rise_j() + WORK_SHARE * energy_j
@@ -265,7 +274,9 @@ class _Bench:
         at_rest = self._needed(partial(self._clock.sleep, LONG_S))
         ratios = [_ratio(at_rest), _ratio(at_work)]
         if ratios[0] is None or ratios[1] is None:
-            return "not tried", "the meter has one sensor only; compare it with another meter (perjoule calibrate)"
+            return "unsure", self._inapplicable(
+                "it has one sensor only; compare it with another meter (perjoule calibrate)"
+            )
         change = ratios[1] / ratios[0] - 1
         words = (
             f"counter / power reading: {ratios[0]:.3f} at {self._rest_w:.0f} W, {ratios[1]:.3f} at {self._work_w:.0f} W"
@@ -279,7 +290,7 @@ class _Bench:
     def _period(self) -> tuple[CheckVerdict, str]:
         board = self._counter()
         if board is None:
-            return "not tried", "the meter does not read an energy counter of a board"
+            return "unsure", self._inapplicable("it does not read an energy counter of a board")
         seconds = max(PERIODS_AT_WORK * board.period.longest_s, 0.5)
         edges = _edges_during(board, self._clock, lambda: self._burst(seconds))
         gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(edges)]
@@ -317,6 +328,8 @@ class _Bench:
             f"{len(errors)} windows of up to {SHORT_S:g} s differ from a long one by {mean_j:+.2g} J of "
             f"{energy_j:.3g} J on average; limit {limit_j:.2g} J"
         )
+        if limit_j > energy_j:
+            return "unsure", f"{words}; {TOO_WIDE}"
         if abs(mean_j) <= limit_j:
             return "pass", words
         return ("fail" if self._bounded() else "unsure"), words
@@ -324,13 +337,13 @@ class _Bench:
     def _lag(self) -> tuple[CheckVerdict, str]:
         board = self._counter()
         if not isinstance(self._meter, CounterMeter) or board is None:
-            return "not tried", "the meter does not read an energy counter of a board"
+            return "unsure", self._inapplicable("it does not read an energy counter of a board")
         known_lag_s, known_box_s = board.following.measured or (0.0, 0.0)
         found = self._measured_lag = self._meter.try_lag(self._burst)
         if found.lag_s is None or found.box_s is None:
             return "unsure", found.words
         if isinstance(self._second, CounterMeter):
-            self._second.boards[0].following.set((found.lag_s, found.box_s))
+            self._second.boards[0].following.set(board.following.measured)
         late_s = abs(found.lag_s + found.box_s / 2 - known_lag_s - known_box_s / 2)
         if late_s > LAG_S + LAG_SHARE * known_box_s:
             return "fail", f"the counter lags or averages, which the meter did not know: {found.words}"
@@ -338,14 +351,14 @@ class _Bench:
 
     def _phase(self) -> tuple[CheckVerdict, str]:
         if not isinstance(self._meter, CounterMeter):
-            return "not tried", "the meter does not read an energy counter of a board"
+            return "unsure", self._inapplicable("it does not read an energy counter of a board")
         result = self._meter.try_phase(self._burst)
         if result.part_time is None:
             return "unsure", result.words
         return ("fail", f"the counter is part-time: {result.words}") if result.part_time else ("pass", result.words)
 
     def _additivity(self) -> tuple[CheckVerdict, str]:
-        differences, limits = [], []
+        differences, limits, energies = [], [], []
         for number in range(SPLITS[1]):
             if number >= SPLITS[0] and self._clock.now() > self._until_s:
                 break
@@ -365,6 +378,7 @@ class _Bench:
             differences.append(outer.energy_j - inner_j - rest_w * rest_s)
             bounds_j = sum(reading.uncertainty_j or 0.0 for reading in (outer, *parts))
             limits.append(bounds_j + doubt_w * rest_s + 2 * self._rise_j())
+            energies.append(outer.energy_j)
         if len(differences) < SPLITS[0] / 2:
             return "unsure", f"{len(differences)} pairs of windows are too few"
         inside = [abs(apart) <= limit for apart, limit in zip(differences, limits, strict=True)]
@@ -373,6 +387,8 @@ class _Bench:
             f"{sum(inside)} of {len(inside)} sums agree with the outer window; mean difference "
             f"{fmean(differences):+.2g} J, mean limit {fmean(limits):.2g} J"
         )
+        if fmean(limits) > fmean(energies):
+            return "unsure", f"{words}; {TOO_WIDE}"
         if share >= INSIDE_SHARE:
             return "pass", words
         return ("fail" if self._bounded() else "unsure"), words
@@ -447,6 +463,8 @@ def _on_a_line(
         f"{slope_w:.4g} W, intercept {intercept_j:+.2g} J (limit {intercept_limit_j:.2g} J), {share:.0%} of "
         f"{len(valid)} windows inside their limit"
     )
+    if intercept_limit_j > float(y.mean()):
+        return "unsure", f"{words}; {TOO_WIDE}"
     if abs(intercept_j) <= intercept_limit_j and share >= INSIDE_SHARE:
         return "pass", words
     return ("fail" if bounded else "unsure"), words

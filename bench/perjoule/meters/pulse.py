@@ -24,6 +24,7 @@ from perjoule.meters.clock import WATCHER, Clock
 from perjoule.warnings import warning
 
 BEAT_S = 0.1  # for meters that have no watching thread of their own
+SPACING_S = 0.02  # beats that follow one another sooner are not counted, because each reads a file
 HOLE_S = 0.5  # without a beat, after subtracting waiting; readings are up to 0.25 s apart
 HOLE_UNSURE_S = 2.0  # if the kernel does not report why a thread did not run
 ASLEEP_S = 0.05  # tolerance, because two clocks are read one after the other
@@ -63,7 +64,7 @@ class Pulse:
     def beat(self) -> None:
         """Record a beat; the watching thread calls this at every reading."""
         with self._lock:
-            if self._open:
+            if self._open and self._clock.now() - self._at_s >= SPACING_S:
                 self._count()
 
     def end(self) -> str | None:

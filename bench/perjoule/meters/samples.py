@@ -35,7 +35,8 @@ from itertools import pairwise
 from math import ceil, sqrt
 from statistics import median
 
-from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, idle_uncertainty_w
+from perjoule.meters.bracketed import LIMIT_HEADROOM, Bracketed
+from perjoule.meters.rest import idle_uncertainty_w
 from perjoule.types import IdlePower
 from perjoule.warnings import warning
 
@@ -141,8 +142,10 @@ def integrate(
     missing_count = len(samples) - len(good)
     stairs = _Stairs(good, timing)
     swing_w = max(swing_w, idle.highest_w - idle.lowest_w if idle is not None else 0.0)
-    if stairs.holes_s(started_s, stopped_s) > MOST_MISSING * (stopped_s - started_s):
-        return _invalid(_missing(missing_count, len(samples)))
+    holes_s = stairs.holes_s(started_s, stopped_s)
+    if holes_s > MOST_MISSING * (stopped_s - started_s):
+        without = f"there are no samples for {holes_s:.1f} s of a window of {stopped_s - started_s:.1f} s"
+        return _invalid(_missing(missing_count, len(samples)) if missing_count else warning("W207", without))
     said: tuple[str, ...] = (_missing(missing_count, len(samples)),) if missing_count else ()
     bound_j: float | None
     if idle is None:

@@ -1,8 +1,9 @@
 """Gain and offset of a board's power sensor: true power = gain * reading + offset.
 
 External meters showed gains of 0.87 to 1.15 and offsets of -9 to +21 W on single boards (arXiv 2312.02741). Nothing is
-corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET`, or a meter's name that ends in `@stored` or
-`@GAIN,OFFSET`. `perjoule calibrate` stores what it found per board, under the digest of the board's UUID.
+corrected unless it is requested: `--sensor stored`, `--sensor GAIN,OFFSET[,W]`, or a meter's name that ends in
+`@stored` or `@GAIN,OFFSET[,W]`, where W is the uncertainty of the corrected power. `perjoule calibrate` stores what it
+found per board, under the digest of the board's UUID.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from perjoule.types import Boundary, EnergyReading
 NOT_IN_BOUND = "sensor gain and offset (about 5 %, up to 20 W) not in the bound"
 _DIGEST = re.compile(r"board-[0-9a-f]{12}")
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_SUFFIX = re.compile(r"@(stored|[-+.\deE]+,[-+.\deE]+)$")
+_SUFFIX = re.compile(r"@(stored|[-+.\deE]+(,[-+.\deE]+){1,2})$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +96,22 @@ def with_sensor(name: str, sensor: str | None) -> str:
 
 
 def stated(text: str) -> Sensor:
-    """Return the sensor of `GAIN,OFFSET`. Raises UsageError."""
+    """Return the sensor of `GAIN,OFFSET` or `GAIN,OFFSET,W`. Raises UsageError."""
     try:
-        gain, offset_w = (float(word) for word in text.split(","))
+        gain, offset_w, *rest = (float(word) for word in text.split(","))
+        (uncertainty_w,) = rest or [0.0]
     except ValueError:
-        gain = offset_w = float("nan")
-    if not (isfinite(gain) and isfinite(offset_w) and 0.5 <= gain <= 2.0):
-        raise UsageError(f"--sensor {text!r}: write stored, or GAIN,OFFSET with a gain of 0.5 to 2, e.g. 1.05,-0.1")
-    return Sensor(gain=gain, offset_w=offset_w)
+        gain = offset_w = uncertainty_w = float("nan")
+    if not (isfinite(offset_w) and 0.5 <= gain <= 2.0 and 0 <= uncertainty_w < float("inf")):
+        raise UsageError(
+            f"--sensor {text!r}: write stored, GAIN,OFFSET or GAIN,OFFSET,W with a gain of 0.5 to 2, an offset in W "
+            "and the uncertainty W of the corrected power, e.g. 1.05,-0.1,0.5"
+        )
+    if not rest:
+        return Sensor(gain=gain, offset_w=offset_w, origin="as stated; the uncertainty of both is not in the bound")
+    return Sensor(
+        gain=gain, offset_w=offset_w, level_uncertainty_w=uncertainty_w, origin=f"as stated, ± {uncertainty_w:g} W"
+    )
 
 
 def chosen(text: str, digest: str | None) -> Sensor:
@@ -110,7 +119,7 @@ def chosen(text: str, digest: str | None) -> Sensor:
     if text != "stored":
         return stated(text)
     if digest is None:
-        raise MeterError("--sensor stored: the source does not say which board it reads; give GAIN,OFFSET instead")
+        raise MeterError("--sensor stored: the source does not say which board it reads; give GAIN,OFFSET,W instead")
     if " + " in digest:
         raise MeterError(
             "--sensor stored: there are several boards, whose joules are added; measure one, or none of it"

@@ -11,6 +11,7 @@ class SimulatedLoad:
     Attributes:
         name: What it does.
         piece_s: How long a piece takes.
+        simulator: The simulator of the board.
     """
 
     def __init__(
@@ -25,12 +26,12 @@ class SimulatedLoad:
         """Prepare work of `work_w`, with `rest_w` after it."""
         self.name = f"a simulated board at {work_w:g} W"
         self.piece_s = piece_s
-        self._simulator, self._board, self._work_w = simulator, board, work_w
+        self.simulator, self._board, self._work_w = simulator, board, work_w
         self._rest_w = rest_w
 
     def run(self, pieces: int) -> None:
         """Set the power of the work, wait, and set the power at rest."""
-        self._simulator.set_power(self._board, self._work_w)
+        self.simulator.set_power(self._board, self._work_w)
         for _ in range(pieces):
-            self._simulator.sleep(self.piece_s)
-        self._simulator.set_power(self._board, self._rest_w)
+            self.simulator.sleep(self.piece_s)
+        self.simulator.set_power(self._board, self._rest_w)

@@ -1,7 +1,8 @@
 """Prints the errors and bounds of power logs of real boards: `python -m tests.benchmarks.boards`.
 
 Each recording is integrated over random windows of 0.5 to 5 s, with gain and offset fitted to its first 4 s and the
-windows in the rest, and the other way round; the truth is an external meter.
+windows in the rest, and the other way round; the truth is an external meter. Then pairs of simulated logs, whose gain
+and offset are known: how often the intervals contain them, and how wide they are.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from perjoule.meters.nvml import open_nvml
 from perjoule.meters.sensor import Sensor
 from tests.perjoule.meters.conftest import NOT_SUPPORTED, Rig
 from tests.support.recordings import BOARDS, NAMES, Truth
+from tests.support.simulated_logs import pair
 
-WINDOWS, SPLIT_S = 500, 4.0
+WINDOWS, SPLIT_S, PAIRS = 500, 4.0, 240
 
 
 def cut(log: PowerLog, keep: Callable[[float], bool]) -> PowerLog:
@@ -37,10 +39,10 @@ def board(folder: Path, column: str, fallback: dict[str, Sensor]) -> None:
     try:
         whole = calibrate(external, log)
         fallback.setdefault(folder.name, whole.sensor)
-        low, high = whole.gain_interval
+        low, high = whole.gain_low, whole.gain_high
         print(
             f"{folder.name} {column}: gain {whole.gain:.4f} [{low:.4f}, {high:.4f}], offset {whole.offset_w:+.2f} W "
-            f"[{whole.offset_interval_w[0]:+.2f}, {whole.offset_interval_w[1]:+.2f}], shift {whole.shift_s:+.3f} s"
+            f"[{whole.offset_low_w:+.2f}, {whole.offset_high_w:+.2f}], shift {whole.shift_s:+.3f} s"
         )
     except MeterError as error:
         print(f"{folder.name} {column}: not calibrated: {error}")
@@ -84,6 +86,37 @@ def windows(log: PowerLog, truth: Truth, sensor: Sensor, keep: Callable[[float],
     )
 
 
+def simulated() -> None:
+    """Print coverage and width of the intervals of simulated pairs, and the error of joules."""
+    inside, halves, errors, refused = [], [], [], 0
+    for seed in range(PAIRS):
+        logs, chance = pair(seed), np.random.default_rng(seed)
+        try:
+            found = calibrate(logs.external, logs.board)
+        except MeterError:
+            refused += 1
+            continue
+        inside.append(
+            (
+                found.gain_low <= logs.gain <= found.gain_high,
+                found.offset_low_w <= logs.offset_w <= found.offset_high_w,
+            )
+        )
+        halves.append((found.gain_high - found.gain_low, found.offset_high_w - found.offset_low_w))
+        length_s = float(chance.uniform(2, 6))
+        begin_s = float(chance.uniform(1, logs.t_s[-1] - length_s - 1.5))
+        result = window_energy(logs.board, learn_response(logs.board), begin_s, begin_s + length_s)
+        if result.energy_j is not None:
+            energy_j = found.gain * result.energy_j + found.offset_w * length_s
+            errors.append(abs(energy_j / logs.energy_j(begin_s, begin_s + length_s) - 1))
+    gain, offset = np.mean(inside, axis=0)
+    half, half_w = np.median(halves, axis=0) / 2
+    print(
+        f"{PAIRS} simulated pairs, {refused} refused: inside {gain:.1%} (gain), {offset:.1%} (offset), median half "
+        f"width {half:.4f}, {half_w:.2f} W, joules {np.mean(errors):.2%} on average"
+    )
+
+
 def working_on() -> None:
     """Print the errors of power meters whose board goes on working after the window, on virtual time."""
     for instant in (False, True):
@@ -116,4 +149,5 @@ if __name__ == "__main__":
     for name in NAMES:
         for power in pl.read_csv(BOARDS / name / "nvidia-smi.csv").columns[1:]:
             board(BOARDS / name, power, known)
+    simulated()
     working_on()

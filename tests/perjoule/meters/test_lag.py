@@ -8,10 +8,11 @@ from statistics import median
 from typing import Any
 
 import pytest
+from tests.benchmarks.meters.lags import late_board, measure
 from tests.benchmarks.meters.virtual import IDLE_W, WORK_W, Tried, bench
 
 from perjoule.errors import MeterError
-from perjoule.meters.lag import fit, lag_test
+from perjoule.meters.lag import Lag, LagTest, covering, fit, lag_test
 from perjoule.testing import NvmlSimulator, VirtualClock
 from perjoule.testing import nvml_simulator as module
 from perjoule.types import Edge, IdlePower, UpdatePeriod
@@ -51,12 +52,34 @@ def test_an_unknown_lag_is_covered_and_then_measured(
         after = windows(opened, 12, seed=2)
     assert [one.error_j for one in before if not one.covered] == []
     assert found.lag_s == pytest.approx(lag_s, abs=0.005)
-    assert found.box_s == pytest.approx(box_s, rel=0.1, abs=0.005)
+    assert found.box_s == pytest.approx(box_s, rel=0.1, abs=0.01)  # a board's rise looks like such a box
+    assert found.lags_s is not None
+    assert found.boxes_s is not None
+    assert found.lags_s[0] <= lag_s <= found.lags_s[1]
+    assert found.boxes_s[0] <= box_s <= found.boxes_s[1]
     assert [one.error_j for one in after if not one.covered] == []
     late = lag_s > 0 or box_s > 0
     assert all(any(said.startswith("W218") for said in one.reading.warnings) == late for one in after)
     errors = [abs(one.error_j) for one in after]
     assert max(errors) <= 2.0  # a counter that is read as if it were prompt loses up to 24 J and more here
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", [1162, 1163, 1165, 1177, 1198])
+def test_lag_and_box_are_told_apart_or_bounded(tmp_path: Path, seed: int) -> None:
+    # boards whose lag or box an unweighted fit gets wrong by 4 to 23 ms; 100 of such a seed are tried by the benchmark
+    found = measure(late_board(random.Random(f"lag {seed}")), tmp_path, seed, windows=0, proof=False)
+    assert found.inside, found.words
+    assert found.right or not found.test.separable, found.words
+
+
+@needs_compiler
+def test_earlier_work_does_not_disturb_the_lag_test(tmp_path: Path) -> None:
+    with bench(tmp_path, seed=2, counter_box_s=1.0) as opened:
+        burst_on(opened.simulator)(0.5)
+        found = opened.meter.try_lag(burst_on(opened.simulator))
+    assert found.lag_s == pytest.approx(0.0, abs=0.005)
+    assert found.box_s == pytest.approx(1.0, abs=0.01)
 
 
 @needs_compiler
@@ -125,3 +148,26 @@ def test_work_that_does_not_show_the_lag_is_inconclusive(why: str) -> None:
 def test_a_lag_needs_steps() -> None:
     with pytest.raises(ValueError, match="at least 4 steps"):
         lag_test(None, PERIOD, IDLE, lambda seconds: None, VirtualClock(), steps=2)
+
+
+def test_windows_use_the_longest_box_with_the_measured_delay() -> None:
+    assert covering(0.05, 0.0, (0.0, 0.02)) == Lag(lag_s=0.04, box_s=0.02)
+    assert covering(0.0, 0.1, (0.09, 0.11)) == Lag(lag_s=0.0, box_s=0.1)  # no lag is negative
+    assert covering(None, None, None) is None
+
+
+@pytest.mark.parametrize(("most_box_s", "separable"), [(0.015, True), (0.04, False)])
+def test_a_wide_interval_is_not_separable(most_box_s: float, separable: bool) -> None:
+    test = LagTest(lag_s=0.05, box_s=0.0, lags_s=(0.045, 0.055), boxes_s=(0.0, most_box_s), misfit=0.01, words="fifty")
+    assert test.separable is separable
+
+
+def test_too_few_refreshes_near_steps_are_not_separable() -> None:
+    # all steps are at the same phase of the refreshes, 5 ms before one of them
+    work = [(1.495 + 0.75 * i, 1.995 + 0.75 * i) for i in range(6)]
+    found = fit(counted(0.02, 0.0, work), work, IDLE, PERIOD)
+    assert found.lag_s is not None
+    assert not found.separable
+    assert "do not tell apart" in found.words
+    assert found.lags_s is not None
+    assert found.lags_s[0] <= 0.02 <= found.lags_s[1]

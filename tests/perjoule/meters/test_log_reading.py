@@ -28,6 +28,21 @@ def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "±" in call("integrate", str(log), capsys=capsys)[1]
 
 
+def test_gain_and_offset_by_name(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_name = call("integrate", str(log), "--sensor-gain", "1.05", "--sensor-offset", "-2", "--json", capsys=capsys)
+    found = json.loads(by_name[1])
+    assert found == json.loads(call("integrate", str(log), "--sensor", "1.05,-2", "--json", capsys=capsys)[1])
+    assert (found["gain"], found["offset_w"]) == (1.05, -2.0)
+
+
+def test_a_window_that_is_mostly_a_gap_has_no_energy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "gap.csv"
+    file.write_text("t_s,power_w\n" + "".join(f"{i / 10 + 60 * (i > 30)},{60 + i % 3}\n" for i in range(60)))
+    code, out, _ = call("integrate", str(file), capsys=capsys)
+    assert code == 4
+    assert "there are no samples for 60.0 s of a window of 65.9 s" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -36,6 +51,7 @@ def test_json_text_and_plot(log: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (("--from", "noon"), 2, "is not a time"),
         (("--column", "volts"), 4, "no column 'volts'"),
         (("--sensor", "stored"), 4, "which board"),
+        (("--sensor", "1,2", "--sensor-gain", "1"), 2, "either --sensor or --sensor-gain"),
         (("--plot", "plot.txt"), 2, "must end in"),
     ],
 )

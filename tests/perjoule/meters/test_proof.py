@@ -9,14 +9,21 @@ from pathlib import Path
 
 import pytest
 from tests.support.odd_boards import OddBoard, honest_board
+from tests.support.powercap import CpuLoad, FakeSysfs
+from typer.testing import CliRunner
 
+from perjoule import meters
+from perjoule.cli import app
+from perjoule.commands import proof_load
 from perjoule.errors import MeterError
-from perjoule.meters import known
+from perjoule.meters import known, proving
+from perjoule.meters.estimate import EstimateMeter, PowerModel
 from perjoule.meters.lag import Lag
 from perjoule.meters.nvml import open_nvml
-from perjoule.meters.proof import Proof, ProofWindow
+from perjoule.meters.proof import Proof, ProofWindow, summary
 from perjoule.meters.proving import _on_a_line, prove
-from perjoule.testing import NvmlSimulator, SimulatedLoad
+from perjoule.meters.rapl import RaplMeter
+from perjoule.testing import NvmlSimulator, SimulatedLoad, VirtualClock
 
 pytestmark = pytest.mark.slow
 
@@ -103,3 +110,75 @@ def test_a_line_must_go_through_0(bias_j: float, verdict: str) -> None:
 
 def test_without_bounds_a_crooked_line_is_unsure() -> None:
     assert _on_a_line(windows(-15.0), 300.0, 60.0, bounded=False)[0] == "unsure"
+
+
+def rapl(sysfs: FakeSysfs) -> CpuLoad:
+    """Add a package that rests at 15 W, and return work of 80 W for it."""
+    sysfs.add("intel-rapl:0", "package-0", 15.0)
+    return CpuLoad(sysfs, 80.0)
+
+
+def verdicts(proof: Proof) -> dict[str, str]:
+    return {check.name: check.verdict for check in proof.checks}
+
+
+APPLY_TO_BOARDS = ("sources", "period", "lag", "phase")
+
+
+class SlowDomain(FakeSysfs):
+    """A counter that shows energy only every fifth time while the package works."""
+
+    def _write(self, folder: str) -> None:
+        self.count = getattr(self, "count", 0) + 1
+        if self.power_w[folder] < 20 or self.count % 20 == 0:
+            super()._write(folder)
+
+
+def test_a_package_whose_counter_slows_down_at_work_fails(tmp_path: Path) -> None:
+    sysfs = SlowDomain(tmp_path, VirtualClock())
+    load = rapl(sysfs)
+    proof = prove(lambda: RaplMeter(sysfs.root, sysfs.clock), load, chance=random.Random(1), seconds=60.0)
+    assert proof.verdict == "fail"
+    assert "fail" in {verdicts(proof)[name] for name in ("linearity", "short", "additivity")}
+
+
+def test_an_estimate_is_unsure_where_its_bound_exceeds_its_energy(tmp_path: Path) -> None:
+    model = PowerModel(cpu_model="x", tdp_w=65.0, generic_tdp=False, cpu_count=8, ram_w=6.0, version="3")
+    clock, busy_s = VirtualClock(), [0.0]
+
+    class Core:
+        name, piece_s = "one busy core", 0.005
+
+        def run(self, pieces: int) -> None:
+            clock.advance(pieces * self.piece_s)
+            busy_s[0] += pieces * self.piece_s
+
+    proof = prove(lambda: EstimateMeter(model, clock, lambda: busy_s[0]), Core(), chance=random.Random(1), seconds=60.0)
+    seen = verdicts(proof)
+    assert proof.verdict == "unsure"
+    assert (seen["rest"], seen["linearity"], seen["validity"]) == ("pass", "pass", "pass")
+    assert (seen["short"], seen["additivity"]) == ("unsure", "unsure")
+    assert all("has no sensor" in check.words for check in proof.checks if check.name in APPLY_TO_BOARDS)
+    assert all("exceeds the energy" in check.words for check in proof.checks if check.name in ("short", "additivity"))
+
+
+def test_the_verb_proves_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERJOULE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(proving, "SPLITS", (12, 12))
+    sysfs = FakeSysfs(tmp_path / "powercap", VirtualClock())
+    load = rapl(sysfs)
+    monkeypatch.setattr(meters, "open_base_meter", lambda name: RaplMeter(sysfs.root, sysfs.clock))
+    monkeypatch.setattr(proof_load, "cpu_load", lambda: load)
+    done = CliRunner().invoke(app, ["doctor", "--prove", "--meter", "rapl", "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    with RaplMeter(sysfs.root, sysfs.clock) as meter:
+        proof = known.recall(known.subject(meter), "proof", Proof)
+    assert proof is not None
+    assert proof.digest == json.loads(done.stdout)["digest"]
+    assert summary(proof) == "unsure: sources, period, lag, phase"
+    seen = verdicts(proof)
+    assert {verdict for name, verdict in seen.items() if name not in APPLY_TO_BOARDS} == {"pass"}
+    assert all("does not apply to rapl: " in check.words for check in proof.checks if check.name in APPLY_TO_BOARDS)
+    assert (proof.meter, proof.provenance, proof.lag_s) == ("rapl", "measured", None)
+    assert proof.work_w == pytest.approx(80.0, rel=0.01)
+    assert proof.rest_w == pytest.approx(15.0, rel=0.03)

@@ -40,15 +40,25 @@ def test_nothing_stored_is_an_error(digest: str | None, message: str) -> None:
         chosen("stored", digest)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1,2,3", "nan,1", "1,inf", "7,0", "a,b"])
+@pytest.mark.parametrize("text", ["", "1", "1,2,3,4", "1,2,-3", "1,2,inf", "nan,1", "1,inf", "7,0", "a,b"])
 def test_malformed_sensors(text: str) -> None:
     with pytest.raises(UsageError, match="GAIN,OFFSET"):
         with_sensor("nvml", text)
 
 
+def test_a_stated_uncertainty_is_in_the_bound_and_a_missing_one_is_named() -> None:
+    sensor = chosen("0.974,-0.2,0.3", None)
+    assert sensor.uncertainty_w(60.0) == sensor.uncertainty_w(300.0) == 0.3
+    assert "± 0.3 W" in sensor.words
+    unstated = chosen("0.974,-0.2", None)
+    assert unstated.uncertainty_w(300.0) == 0.0
+    assert "uncertainty of both is not in the bound" in unstated.words
+
+
 def test_names() -> None:
     assert with_sensor("nvml", "1.053, -0.1") == "nvml@1.053,-0.1"
     assert split_name("nvml@1.053,-0.1") == ("nvml", "1.053,-0.1")
+    assert split_name("nvml@1.053,-0.1,0.5") == ("nvml", "1.053,-0.1,0.5")
     assert split_name("replay:me@home.csv") == ("replay:me@home.csv", None)
     assert digest_of(UUID) == digest_of(DIGEST) == DIGEST
     with pytest.raises(UsageError, match="whole UUID"):

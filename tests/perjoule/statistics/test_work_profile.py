@@ -108,8 +108,8 @@ def test_the_command_writes_a_profile_and_prints_its_points(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give EXTERNAL and LOG, or --work RUN"),
-        (("a.csv",), "give EXTERNAL and LOG, or --work RUN"),
+        ((), "give two logs, EXTERNAL and LOG"),
+        (("a.csv",), "give two logs, EXTERNAL and LOG"),
         (("a.csv", "b.csv", "--work", "run"), "--work RUN takes only --out and --json"),
         (("--work", "run", "--store", "board-0123456789ab"), "--work RUN takes only --out and --json"),
         (("a.csv", "b.csv", "--out", "mine.json"), "--out needs --work RUN"),
