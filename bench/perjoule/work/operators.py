@@ -72,7 +72,8 @@ class OperatorTally(TorchDispatchMode):
         self.bytes_moved += sum(one.numel() * one.element_size() for one in (*operands, *results))
         if "scaled_dot_product" in name:
             self.bytes_moved += _score_bytes(*operands[:2])
-        self.devices |= {one.device.type for one in (*operands, *results)}
+        # numbers, e.g. timesteps, may stay on the CPU
+        self.devices |= {one.device.type for one in (*operands, *results) if one.ndim}
         if formula is None:
             if func.namespace not in _NATIVE or _HEAVY.search(name):
                 self.unknown.add(f"{func.namespace}::{name}")
