@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant
+from perjoule.types import EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant, Work
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -129,6 +129,19 @@ class ModelExaminer(Protocol):
 def examines_models(factory: object) -> TypeGuard[ModelExaminer]:
     """Return whether a generator factory can examine models before it loads them."""
     return hasattr(factory, "examine")
+
+
+class WorkCounting(Protocol):
+    """A generator factory that can count the work of a pipeline call without weights."""
+
+    def call_work(self, variant: Variant, images: int, steps: int, *, where: str) -> Work | str:
+        """Return the work of a call for `images` images, or the reason why it is not known."""
+        ...
+
+
+def counts_calls(factory: object) -> TypeGuard[WorkCounting]:
+    """Return whether a generator factory can count the work of a call."""
+    return hasattr(factory, "call_work")
 
 
 class GeneratorFactory(Protocol):

@@ -57,6 +57,7 @@ class Arm:
     family: str
     steps: float | None
     nfe: float | None = None
+    flops: float | None = None
     energy: Interval = field(default_factory=Interval)
     energy_is_stated: bool = False
     energy_bound_j: float | None = None
@@ -192,6 +193,7 @@ def _arm(run: RunData, rows: list[PointRow], spread: tuple[float, float] | None)
         family=clean(first.family or run.families.get(first.variant, first.variant)),
         steps=first.steps_mean,
         nfe=first.nfe_mean,
+        flops=first.flops_per_image,
         energy=plain_interval(first.energy_estimate),
         energy_is_stated=_is_stated(first.energy_method),
         energy_bound_j=first.energy_bound_j_per_image,
@@ -231,6 +233,7 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
                 family=clean(run.families[facts.variant]),
                 steps=finite(facts.steps_mean),
                 nfe=finite(facts.nfe_mean),
+                flops=finite(facts.flops_per_image),
                 energy=energy,
                 energy_bound_j=finite(facts.energy_bound_j_per_image) if energy.value is not None else None,
                 duration_s=finite(facts.duration_s_per_image),

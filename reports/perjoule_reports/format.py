@@ -18,7 +18,7 @@ from perjoule_reports.records import Tone
 clean = one_line  # the name used in this package
 ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
 PROVENANCE_WORDS = {
     "measured": "joules read from a meter",

@@ -17,9 +17,10 @@ import torch
 from perjoule.protocols import Generation, Images
 from perjoule.suite.seeding import image_seed
 from perjoule.suite.timesteps import timesteps_of
-from perjoule.types import Examination, PromptFindings, Variant
+from perjoule.types import Examination, PromptFindings, Variant, Work
 from perjoule.weights.digests import digest_file, digest_named
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
+from perjoule_suites.counting import call_work
 from perjoule_suites.examine import examine, prompt_findings
 from perjoule_suites.hub import Source
 from perjoule_suites.phases import PhaseHooks
@@ -183,6 +184,10 @@ class DiffusersFactory:
     def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
         """Examine the model's local files without downloading anything or reading weights."""
         return examine(variant, prompts, where)
+
+    def call_work(self, variant: Variant, images: int, steps: int, *, where: str) -> Work | str:
+        """Return the work of a call by the configurations of the networks, or the reason why it is not known."""
+        return call_work(variant, images, steps, where)
 
 
 load = DiffusersFactory()

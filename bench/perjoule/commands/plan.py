@@ -23,6 +23,7 @@ from perjoule.commands.options import (
 if TYPE_CHECKING:
     from perjoule.forecast.budget import Budget
     from perjoule.running.prepared import Prepared
+    from perjoule.work.profile import WorkProfile
 
 
 def register(app: typer.Typer) -> None:
@@ -56,10 +57,13 @@ def plan(
     """Show what a run would do and cost.
 
     Prints cells, images, joules, minutes, disk, and the smallest difference that the run could detect. Joules come
-    from published figures, from an earlier run, or from a calibration; each names its source. Exits with 2 if the plan
+    from published figures, from an earlier run, or from a calibration; each names its source. With --meter work they
+    are those of counted work, by the configurations of the networks, and nothing is drawn. Exits with 2 if the plan
     cannot fit into --max-joules or --max-minutes.
 
     Example: perjoule plan demo --calibrate
+
+    Example: perjoule plan demo --meter work
     """
     from perjoule.errors import UsageError
     from perjoule.forecast.budget import Budget
@@ -69,9 +73,18 @@ def plan(
     if calibrate and measured is not None:
         raise UsageError("plan: give either --from or --calibrate")
     require_meter(meter)
+    kind, _, name = meter.partition(":")
+    counts = kind == "work" and not calibrate
+    if counts and measured is not None:
+        raise UsageError("plan: give either --from or --meter work")
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
     prepared = prepare(suite, limit, models=model or ())
-    show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
+    if counts:
+        from perjoule.meters.work import choose_profile
+
+        show_plan(prepared, budget, as_json, profile=choose_profile(name))
+    else:
+        show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
 
 
 def show_plan(
@@ -81,6 +94,7 @@ def show_plan(
     *,
     measured: Path | None = None,
     meter: str | None = None,
+    profile: WorkProfile | None = None,
 ) -> None:
     """Print the forecast of a plan.
 
@@ -90,6 +104,7 @@ def show_plan(
         as_json: Print JSON instead of text.
         measured: Run directory to take prices from.
         meter: Calibrate with this meter; None does not calibrate.
+        profile: Profile to take prices of counted work from.
 
     Raises:
         UsageError: If the plan cannot fit; it is printed nevertheless.
@@ -103,6 +118,6 @@ def show_plan(
     if meter is not None:
         forecast = pipeline.calibrate(prepared, meter, TerminalReporter())
     else:
-        forecast = pipeline.foresee(prepared, load_run(measured) if measured is not None else None)
+        forecast = pipeline.foresee(prepared, load_run(measured) if measured is not None else None, profile)
     print_record(forecast) if as_json else typer.echo(as_text(forecast))
     require_fit(forecast, budget)

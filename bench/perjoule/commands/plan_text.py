@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from perjoule.commands.tables import text_table
+from perjoule.commands.tables import text_table, work_column, work_unit
 from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
 
 
 def as_text(forecast: Forecast) -> str:
     """A head, the cells, where the joules come from, the detectable differences."""
-    cells = text_table([_cell(cell) for cell in forecast.cells])
+    unit = work_unit(cell.flops_per_image for cell in forecast.cells)
+    cells = text_table([_cell(cell, unit) for cell in forecast.cells])
     parts = ["\n".join(_head(forecast)), cells, "\n".join(_sources(forecast))]
     parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
     parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects])
@@ -43,7 +44,7 @@ def _head(forecast: Forecast) -> Iterator[str]:
         yield f"time, ESTIMATED: {_span(forecast.duration_s.times(1 / 60))} minutes of windows and rests{more}"
 
 
-def _cell(cell: CellForecast) -> dict[str, Any]:
+def _cell(cell: CellForecast, unit: tuple[str, float] | None) -> dict[str, Any]:
     each, whole, lasts = cell.energy_j_per_image, cell.energy_j, cell.duration_s
     return {
         "cell": cell.cell_id,
@@ -51,6 +52,7 @@ def _cell(cell: CellForecast) -> dict[str, Any]:
         "trials": cell.trials,
         "images": cell.images,
         "evaluations": cell.evaluations,
+        **work_column(cell.flops_per_image, unit),
         "J/image": each.value if each else None,
         "from": each.low if each else None,
         "to": each.high if each else None,

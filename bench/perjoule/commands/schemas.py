@@ -17,13 +17,14 @@ from perjoule.meters.log_reading import LogEnergy
 from perjoule.meters.measure import Measurement
 from perjoule.meters.proof import Proof
 from perjoule.running.suite_doctor import SuiteNeeds
+from perjoule.statistics.work_profile import WorkCalibration
 from perjoule.suite.reading import json_schema
 from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
     "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
-    "plan": Forecast, "score": Scores, "import": Imported,
+    "calibrate-work": WorkCalibration, "plan": Forecast, "score": Scores, "import": Imported,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
+WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
         parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
         print_record(FrontierOfRun(**parts, trials=trial_counts(run)))
         return
-    rows = [_frontier_row(point, frontier.metric, run.is_imported) for point in frontier.points]
+    work = WORK_UNITS[-1] if fmt == "csv" else work_unit(point.flops_per_image for point in frontier.points)
+    rows = [_frontier_row(point, frontier.metric, run.is_imported, work) for point in frontier.points]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [])
@@ -113,13 +115,25 @@ def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) ->
     return [sentence(one.test, one.anchor, one.iso_quality_saving.value, powers_w) for one in comparisons]
 
 
-def _frontier_row(point: Point, metric: str | None, imported: bool) -> Row:
+def work_unit(flops: Iterable[float | None]) -> tuple[str, float] | None:
+    """Return the unit of a column of floating-point operations, with its factor; None if no number is known."""
+    most = max((one for one in flops if one is not None), default=None)
+    return next((unit for unit in WORK_UNITS if most >= unit[1]), WORK_UNITS[-1]) if most is not None else None
+
+
+def work_column(flops: float | None, unit: tuple[str, float] | None) -> Row:
+    """Return the column of floating-point operations per image; nothing without a unit."""
+    return {f"{unit[0]}/image": None if flops is None else flops / unit[1]} if unit is not None else {}
+
+
+def _frontier_row(point: Point, metric: str | None, imported: bool, work: tuple[str, float] | None) -> Row:
     energy, quality = point.energy_j_per_image, point.quality
     absent = "not in the table" if imported else "not measured"
     row = {
         "cell": point.cell_id,
         "steps": point.steps_mean,
         "NFE": point.nfe_mean,
+        **work_column(point.flops_per_image, work),
         "J/image": energy.value,
         "J low": energy.low,
         "J high": energy.high,

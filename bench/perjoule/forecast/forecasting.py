@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
@@ -33,7 +33,8 @@ _FALLBACK_SIDE_PX = 512
 class CellForecast:
     """One cell of the plan: what is to be done, and what that is expected to take.
 
-    `images` counts every repetition asked for; `evaluations` are None where a step policy decides.
+    `images` counts every repetition asked for; `evaluations` are None where a step policy decides; `flops_per_image` is
+    None where the work is not counted.
     """
 
     cell_id: str
@@ -49,6 +50,7 @@ class CellForecast:
     boundary: str | None
     reason: str
     anchor: Anchor | None
+    flops_per_image: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ def forecast(
     measured: Mapping[str, Price],
     device: str | None,
     scatter: Run | None = None,
+    flops: Mapping[str, float | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Forecast:
     """Put prices on a plan.
@@ -128,15 +131,20 @@ def forecast(
     Args:
         suite: What is to be run.
         plan: Its trials.
-        measured: Prices from own windows by cell id; a cell without joules there is looked up among published figures.
+        measured: Prices from own windows or counted work by cell id; a cell without joules there is looked up among
+            published figures.
         device: GPU that the run is planned for, None if there is none.
         scatter: Scored run that gives the scatter for the minimal detectable effects.
+        flops: Counted floating-point operations per image by cell id, where they are known.
         notes: To be passed on.
     """
     by_cell: dict[str, list[Assignment]] = {}
     for assignment in plan:
         by_cell.setdefault(assignment.cell.cell_id, []).append(assignment)
-    cells = [_cell(parts, suite.protocol, measured, device) for _, parts in sorted(by_cell.items())]
+    cells = [
+        replace(_cell(parts, suite.protocol, measured, device), flops_per_image=(flops or {}).get(cell_id))
+        for cell_id, parts in sorted(by_cell.items())
+    ]
     energy_j = total(cell.energy_j for cell in cells)
     rests_s = suite.protocol.cooldown_s * len(plan) + suite.protocol.idle_s
     windows_s = total(cell.duration_s for cell in cells)

@@ -105,6 +105,7 @@ def _check_numbers(frame: pl.DataFrame, foreign: ForeignTable) -> None:
         ("duration_s", 0.0, "positive and finite"),
         ("uncertainty_j", -1e-300, "0 or more, and finite"),
         ("nfe_per_image", -1e-300, "0 or more, and finite"),
+        ("flops_per_image", -1e-300, "0 or more, and finite"),
     ):
         invalid = frame.filter((pl.col(name) <= least) | pl.col(name).is_infinite())
         if len(invalid):

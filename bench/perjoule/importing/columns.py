@@ -15,7 +15,7 @@ IDENTIFIERS = (
     "category", "challenge",
 )  # fmt: skip
 WHOLE_NUMBERS = ("seed", "steps", "batch_size", "block", "n")
-NUMBERS = ("energy_j", "duration_s", "uncertainty_j", "nfe_per_image")
+NUMBERS = ("energy_j", "duration_s", "uncertainty_j", "nfe_per_image", "flops_per_image")
 COLUMNS = (*IDENTIFIERS, *WHOLE_NUMBERS, *NUMBERS)
 # other spellings of these columns, in lower case and with _ for spaces
 _SPELLINGS = {
@@ -23,6 +23,7 @@ _SPELLINGS = {
     "duration_s_per_image": "duration_s",
     "num_inference_steps": "steps",
     "nfe": "nfe_per_image",
+    "flops": "flops_per_image",
     "repeat": "block",
     "repetition": "block",
     "round": "block",

@@ -4,8 +4,8 @@
     energy_j, quality:<metric>                    at least one of them; higher is better unless --lower names the metric
     prompt_id, seed                               one row per image; without prompts a row is a whole cell, and `n` is
                                                   the number of images in its mean
-    role, policy, steps, duration_s, uncertainty_j, nfe_per_image, provenance, boundary, family, prompt, category,
-    challenge, device, model, batch_size, block   optional; block counts repeated measurements of one image
+    role, policy, steps, duration_s, uncertainty_j, nfe_per_image, flops_per_image, provenance, boundary, family,
+    prompt, category, challenge, device, model, batch_size, block    optional; block counts repeats of one image
 
 Energies, uncertainties and durations are those of one image. Values that the table does not state are absent from the
 run. A quality that a table repeats for all prompts of a cell is a single number, without an interval.

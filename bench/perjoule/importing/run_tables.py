@@ -26,7 +26,7 @@ def trial_table(frame: pl.DataFrame) -> pl.DataFrame:
     unstated = warning("W280", "the table does not state how this energy was obtained")
     filled = frame.select(
         "trial_id", "cell_id", "variant", "role", "policy", "block", "boundary", "provenance", "nfe_per_image",
-        "image_count", "device",
+        "flops_per_image", "image_count", "device",
         **whole,
         prompts=pl.concat_list("prompt"),
         prompt_ids=pl.concat_list("prompt_id"),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perjoule.errors import MeterError
-from perjoule.meters import list_meters, open_meter
-from perjoule.meters.base import BaseMeter, BoardFacts
+from perjoule.meters import list_meters, open_base_meter
+from perjoule.meters.base import BoardFacts
 from perjoule.meters.context import create_context
 from perjoule.text import provenance_words
 
@@ -90,7 +90,16 @@ def examine(say: Callable[[str], None] = lambda text: None) -> Diagnosis:
 def check(name: str) -> MeterCheck:
     """Open one meter and try it; if it does not work, `why` contains the reason."""
     try:
-        with open_meter(name) as meter:
+        with open_base_meter(name) as meter:
+            if meter.counts_work:  # the machine at rest shows nothing
+                return MeterCheck(
+                    name=meter.name,
+                    works=True,
+                    why=meter.why,
+                    boundary=meter.boundary,
+                    provenance=meter.provenance,
+                    method=meter.method,
+                )
             idle_power_w = meter.learn_idle(IDLE_S)
             with_context_w = None
             if meter.name.startswith("nvml") and create_context(load=True):
@@ -109,7 +118,7 @@ def check(name: str) -> MeterCheck:
                 method=readings[0].method,
                 idle_power_w=idle_power_w,
                 context_idle_power_w=with_context_w,
-                rest_to_rest_j=meter.expected_uncertainty_j() if isinstance(meter, BaseMeter) else None,
+                rest_to_rest_j=meter.expected_uncertainty_j(),
                 windows=tuple(
                     TrialWindow(
                         length_s=reading.duration_s,
@@ -119,7 +128,7 @@ def check(name: str) -> MeterCheck:
                     )
                     for reading in readings
                 ),
-                boards=meter.describe() if isinstance(meter, BaseMeter) else (),
+                boards=meter.describe(),
             )
     except MeterError as error:
         return MeterCheck(name=name, works=False, why=str(error))
@@ -131,6 +140,9 @@ def as_text(diagnosis: Diagnosis) -> str:
         lines = [f"nothing works here: {diagnosis.why}"]
     else:
         lines = [f"auto uses {diagnosis.auto}: {diagnosis.why}"]
+        counting = [one.name for one in diagnosis.meters if one.works and one.name.startswith("work")]
+        if diagnosis.auto == "estimate" and counting:
+            lines.append(f"perjoule run uses {counting[0]} instead, which sees the networks of its own process")
     for one in diagnosis.meters:
         lines += ["", _head(one)]
         if one.works:

@@ -33,19 +33,16 @@ reading, if there is one, fills the gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import sqrt
 
-from perjoule.meters.part_time import part_time_uncertainty_j
-from perjoule.meters.rest import gap_power_w, is_at_rest
-from perjoule.meters.rest import idle_uncertainty_w as idle_uncertainty_w  # re-exported
+from perjoule.meters.bracketed import LIMIT_HEADROOM, QUANTISATION_J, Bracketed, Part, front_part, range_w, unseen_j
+from perjoule.meters.rest import gap_power_w, idle_uncertainty_w, is_at_rest
+from perjoule.meters.salvage import looks_of, salvaged, stuck_since_s
 from perjoule.types import CounterLog, Edge, IdlePower, UpdatePeriod
 from perjoule.warnings import has_code, warning
 
-QUANTISATION_J = 0.002  # the counter counts whole mJ, and two values are subtracted
-LIMIT_HEADROOM = 1.1  # boards overshoot their power limit for milliseconds, counters do not by more than this
 IDLE_STEP_W = 5.0  # a smaller change of idle power does not cause a warning
 FALL_S = 0.010  # boards are at rest this long after the end of work (3 to 10 ms were recorded)
 BOX_S = 1.0  # the longest average of a published sensor
@@ -58,36 +55,10 @@ DECAY_S = 0.2  # a rest that is elevated after work does not come down faster th
 MOST_DECAY = 0.5  # and not by more than this share of the elevation before it is measured
 LEFT_S = 0.001  # of work: so little energy of it may still come after the reach, as a part of the fall
 MATTERS = 0.02  # of the net energy: a change of the rest that moves it by less does not cause a warning
-UNSEEN_RANGE = 1.0  # power may exceed the range that sensors showed by this share of it
 MOST_PEAK = 2.0  # work may end with this many times of what it drew above rest on average
 QUIET_WORK = 0.8  # of the rest after it, work draws at least this much
 WORKS = 5.0  # times the doubt about rest: work that draws less above it shows nothing
 SEAM_S = 0.003  # between the end of the window and the first poll after it, on a busy host
-STUCK_GAPS = 3.0  # a counter is stuck after this many longest update periods without a change
-BLIND_S = 0.25  # power readings that end earlier than this before the window's end do not fill a gap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bracketed:
-    """Energy and bound of a window, or None with the reasons.
-
-    `partial_energy_j`: energy counted in the first `partial_s` of the window, if the total is unknown.
-    """
-
-    energy_j: float | None
-    uncertainty_j: float | None
-    warnings: tuple[str, ...]
-    partial_energy_j: float | None = None
-    partial_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Energy in J, its bound, and warnings."""
-
-    energy_j: float
-    bound_j: float
-    warnings: tuple[str, ...] = ()
 
 
 def expected_uncertainty_j(
@@ -111,12 +82,12 @@ def bracket(log: CounterLog) -> Bracketed:
     """
     if log.lost is not None and has_code(log.lost, "W251"):  # suspended: the counted energy is not that of the work
         return Bracketed(energy_j=None, uncertainty_j=None, warnings=(log.lost,))
-    looks = _looks(log)
+    looks = looks_of(log)
     resets = [(one, other) for one, other in pairwise(looks) if other.energy_j < one.energy_j]
-    stuck_s = _stuck_since_s(log, looks)
+    stuck_s = stuck_since_s(log, looks)
     after = log.after
     if after is None or stuck_s is not None or resets:
-        return _salvaged(log, looks, stuck_s)
+        return salvaged(log, looks, stuck_s)
     log = closed(log)
     after = log.after
     assert after is not None
@@ -131,9 +102,9 @@ def bracket(log: CounterLog) -> Bracketed:
         said = f"{counted_j:.3f} J in {span_s:.3f} s is less than half of {least_w:.1f} W at rest"
         return _invalid("W213", said)
 
-    front, tail = _front(log), _tail(log, after)
+    front, tail = front_part(log), _tail(log, after)
     energy_j = counted_j - front.energy_j - tail.energy_j
-    bound_j = front.bound_j + tail.bound_j + QUANTISATION_J + _unseen_j(log)
+    bound_j = front.bound_j + tail.bound_j + QUANTISATION_J + unseen_j(log)
     warnings = tail.warnings
     if may_average(log) and _is_quiet(log):
         owing = warning("W218", "windows so far do not exclude that the counter averages power over up to 1 s")
@@ -161,19 +132,6 @@ def power_ratio(log: CounterLog) -> float | None:
     by_power_j = sum((b.t_s - a.t_s) * ((a.power_w or 0.0) + (b.power_w or 0.0)) / 2 for a, b in pairwise(looks))
     by_counter_j = (looks[-1].energy_j or 0.0) - (looks[0].energy_j or 0.0)
     return by_counter_j / by_power_j if by_power_j > 0 and by_counter_j >= 0 else None
-
-
-def _unseen_j(log: CounterLog) -> float:
-    """Return the energy in J that a part-time counter may have missed; see `part_time.part_time_uncertainty_j`."""
-    if log.seen_share >= 1.0:
-        return 0.0
-    lowest_w, highest_w = _range_w(log)
-    return part_time_uncertainty_j(
-        duration_s=log.stopped_s - log.started_s,
-        period_s=log.period.median_s,
-        seen_share=log.seen_share,
-        range_w=highest_w - lowest_w,
-    )
 
 
 def closed(log: CounterLog) -> CounterLog:
@@ -233,18 +191,7 @@ def _earlier(edge: Edge, shift_s: float) -> Edge:
     return replace(edge, early_s=edge.early_s - shift_s, late_s=edge.late_s - shift_s) if shift_s else edge
 
 
-def _front(log: CounterLog) -> _Part:
-    """Return the part from the edge before the window to its start: short, unless several boards were waited for."""
-    idle = log.idle
-    power_w = idle.power_w if log.rest_before_w is None else log.rest_before_w
-    length_s = max(log.started_s - log.before.at_s, 0.0)
-    doubt_w = max(idle_uncertainty_w(idle), idle.highest_w - idle.power_w, idle.power_w - idle.lowest_w)
-    doubt_w += abs(power_w - idle.power_w)
-    bound_j = length_s * doubt_w + log.before.width_s / 2 * max(idle.highest_w, power_w)
-    return _Part(length_s * power_w, bound_j)
-
-
-def _tail(log: CounterLog, after: Edge) -> _Part:
+def _tail(log: CounterLog, after: Edge) -> Part:
     """Return the part from the end of the window to the edge after it.
 
     The device is taken to rest after the window, unless that leaves more than twice the doubt of one that works on.
@@ -268,7 +215,7 @@ def _tail(log: CounterLog, after: Edge) -> _Part:
     return replace(rest, bound_j=min(rest.bound_j, abs(rest.energy_j - working.energy_j) + working.bound_j))
 
 
-def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
+def _tail_at_rest(log: CounterLog, after: Edge) -> Part | None:
     """Return the tail of a device that rests before and after the window; None if it did not rest before."""
     if not _is_quiet(log):
         return None
@@ -298,7 +245,7 @@ def _tail_at_rest(log: CounterLog, after: Edge) -> _Part | None:
     # a rest varies more over a part of an update period than over all of it
     near_s = sqrt(length_s * (length_s + min(log.period.median_s, length_s)) / 2)
     bound_j = near_s * doubt_w + length_s * drift_w + after.width_s / 2 * (power_w + doubt_w)
-    return _Part(length_s * power_w + least_j, bound_j + most_j - least_j + late_j, warnings)
+    return Part(length_s * power_w + least_j, bound_j + most_j - least_j + late_j, warnings)
 
 
 def rest_after(log: CounterLog) -> tuple[float, float, float] | None:
@@ -419,9 +366,9 @@ def _is_quiet(log: CounterLog) -> bool:
     return is_at_rest(log.idle, _blur_w(log.before.width_s, log.period.median_s, log.idle.power_w))
 
 
-def _tail_working_on(log: CounterLog, after: Edge) -> _Part:
+def _tail_working_on(log: CounterLog, after: Edge) -> Part:
     """Return the tail as a share of its last update period, bounded by the range of power."""
-    lowest_w, highest_w = _range_w(log)
+    lowest_w, highest_w = range_w(log)
     length_s = max(after.at_s - log.stopped_s, 0.0)
     # some update periods are shorter, and some longer, than the few that were measured
     more_s = (log.period.longest_s - log.period.shortest_s) / 2
@@ -439,7 +386,7 @@ def _tail_working_on(log: CounterLog, after: Edge) -> _Part:
     )  # they cross if the measured range was narrower than that of power
     tail_j = min(max(gap_j * length_s / period_s, least_j), most_j)
     bound_j = max(most_j - tail_j, tail_j - least_j) + after.width_s / 2 * highest_w
-    return _Part(tail_j, bound_j)
+    return Part(tail_j, bound_j)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,151 +447,6 @@ def show(log: CounterLog) -> Shown | None:
 def _blur_w(widths_s: float, gap_s: float, power_w: float) -> float:
     """Return the uncertainty in W of the mean power between two edges, due to their width."""
     return power_w * widths_s / gap_s
-
-
-def _range_w(log: CounterLog) -> tuple[float, float]:
-    """Return the lowest and highest plausible power of the device, in W."""
-    seen = [log.idle.lowest_w, log.idle.highest_w]
-    seen += [poll.power_w for poll in log.polls if poll.power_w is not None]
-    if log.after is not None and log.rest is not None:
-        seen.append(gap_power_w(log.after, log.rest))
-    if log.after is not None:
-        duration_s = max(log.stopped_s - log.started_s, 1e-6)
-        outside_s = max(log.after.at_s - log.before.at_s - duration_s, 0.0)
-        # mean power of the work if the device was at the lowest power for the rest of the bracket
-        seen.append((log.after.energy_j - log.before.energy_j - min(seen) * outside_s) / duration_s)
-    lowest_w, highest_w = min(seen), max(seen)
-    more_w = UNSEEN_RANGE * (highest_w - lowest_w)
-    # sensors miss peaks more easily than rests
-    most_w = highest_w + 2 * more_w
-    return max(lowest_w - more_w, 0.0), most_w if log.limit_w is None else min(most_w, LIMIT_HEADROOM * log.limit_w)
-
-
-# -- counters that failed inside the window ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Return the value of the counter at `t_s`."""
-
-    t_s: float
-    energy_j: float
-    power_w: float | None = None
-
-
-def _looks(log: CounterLog) -> list[_Look]:
-    """Return all readings of the counter, in order of time."""
-    looks = [_Look(log.before.late_s, log.before.energy_j)]
-    looks += [
-        _Look(poll.t_s, poll.energy_j, poll.power_w)
-        for poll in log.polls
-        if poll.energy_j is not None and log.before.late_s <= poll.t_s <= log.stopped_s
-    ]
-    if log.stop_j is not None:
-        looks.append(_Look(log.stopped_s, log.stop_j))
-    if log.after is not None:
-        looks.append(_Look(log.after.late_s, log.after.energy_j))
-    return looks
-
-
-def _stuck_since_s(log: CounterLog, looks: Sequence[_Look]) -> float | None:
-    """Return the last change of the counter before it stopped for too long; None if it did not stop.
-
-    A counter that catches up was only late: its final value is then sufficient for the whole time at rest.
-    """
-    since_s = looks[0].t_s
-    for one, other in pairwise(looks):
-        if other.energy_j == one.energy_j:
-            if other.t_s - since_s > STUCK_GAPS * log.period.longest_s:
-                return since_s
-        else:
-            since_s = other.t_s
-    return None
-
-
-def _salvaged(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) -> Bracketed:
-    """Return the energy of a window whose counter failed for a part of it.
-
-    The energy is the counter's while the counter ran, and the power reading's otherwise. A reading of the counter
-    is up to an update period old, so every transition adds a period at the highest power to the bound.
-    """
-    inside = [look for look in looks if look.t_s <= log.stopped_s]
-    if stuck_s is None and log.lost is not None and has_code(log.lost, "W211"):  # the counter stopped after the window
-        stuck_s = next(look.t_s for look in inside if look.energy_j == inside[-1].energy_j)
-    counted_j = 0.0
-    holes: list[tuple[float, float]] = []
-    for one, other in pairwise(inside):
-        is_stuck = stuck_s is not None and one.t_s >= stuck_s and other.energy_j == one.energy_j
-        if other.energy_j < one.energy_j or is_stuck:
-            holes.append((one.t_s, other.t_s))
-        else:
-            counted_j += other.energy_j - one.energy_j
-    if inside[-1].t_s < log.stopped_s:
-        holes.append((inside[-1].t_s, log.stopped_s))
-
-    said = _what_failed(log, looks, stuck_s)
-    lowest_w, highest_w = _range_w(log)
-    period_s = log.period.longest_s
-    blind_s = max(STUCK_GAPS * period_s, BLIND_S)
-    heard_s = [poll.t_s for poll in log.polls if poll.power_w is not None]
-    complete = stuck_s is None and log.stop_j is not None
-    if log.after is None and not complete and (not heard_s or heard_s[-1] < log.stopped_s - blind_s):
-        until_s = holes[0][0] if holes else inside[-1].t_s
-        partial_j, partial_s = _partial(log, inside, until_s)
-        return Bracketed(
-            energy_j=None, uncertainty_j=None, warnings=said, partial_energy_j=partial_j, partial_s=partial_s
-        )
-
-    hole_s = sum(end_s - begin_s for begin_s, end_s in holes)
-    energy_j = counted_j - _front(log).energy_j
-    energy_j += sum(_power_between_w(log, begin_s, end_s) * (end_s - begin_s) for begin_s, end_s in holes)
-    if log.after is not None or complete:  # energy that the counter did not show yet when the window ended
-        energy_j += _power_between_w(log, log.stopped_s, log.stopped_s) * log.period.median_s / 2
-    seams = 1 + len([one for one, other in pairwise([(0.0, 0.0), *holes]) if one[1] != other[0]])
-    bound_j = QUANTISATION_J + (highest_w - lowest_w) / 2 * hole_s + seams * highest_w * period_s
-    return Bracketed(energy_j=energy_j, uncertainty_j=bound_j + _unseen_j(log), warnings=said)
-
-
-def _power_between_w(log: CounterLog, begin_s: float, end_s: float) -> float:
-    """Return the mean power reading of an interval and an update period after it; without readings, the mid-range."""
-    reach_s = log.period.longest_s
-    near = [
-        poll.power_w
-        for poll in log.polls
-        if poll.power_w is not None and begin_s - reach_s <= poll.t_s <= end_s + reach_s
-    ]
-    return sum(near) / len(near) if near else sum(_range_w(log)) / 2
-
-
-def _partial(log: CounterLog, looks: Sequence[_Look], until_s: float) -> tuple[float | None, float | None]:
-    """Return the energy until the last valid reading, extrapolated from its refresh to the time of the reading.
-
-    The result is (J, seconds of the window), or empty if the source failed before the first reading.
-    """
-    believed = [look for look in looks if look.t_s <= until_s]
-    last = believed[-1]
-    if last.t_s <= log.started_s:
-        return None, None
-    same = [look.t_s for look in believed if look.energy_j == last.energy_j]
-    earlier = [look.t_s for look in believed if look.energy_j != last.energy_j]
-    refreshed_s = (same[0] + max(earlier[-1], same[0] - log.period.longest_s)) / 2 if earlier else same[0]
-    power_w = last.power_w if last.power_w is not None else _power_between_w(log, last.t_s, last.t_s)
-    counted_j = last.energy_j - log.before.energy_j - _front(log).energy_j
-    return counted_j + power_w * (last.t_s - refreshed_s), last.t_s - log.started_s
-
-
-def _what_failed(log: CounterLog, looks: Sequence[_Look], stuck_s: float | None) -> tuple[str, ...]:
-    said = [
-        warning("W210", f"the counter went from {one.energy_j:.3f} J to {other.energy_j:.3f} J")
-        for one, other in pairwise(looks)
-        if other.energy_j < one.energy_j
-    ]
-    if stuck_s is not None:
-        at = f"{stuck_s - log.started_s:.3f} s after the start"
-        said.append(warning("W211", f"the counter stopped changing {at}"))
-    if log.lost is not None and not (has_code(log.lost, "W211") and stuck_s is not None):
-        said.append(log.lost)
-    return tuple(said)
 
 
 def _invalid(code: str, sentence: str) -> Bracketed:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 from perjoule.errors import MeterError
-from perjoule.meters.edges import Bracketed
+from perjoule.meters.bracketed import Bracketed
 from perjoule.meters.logs import PowerLog
 from perjoule.meters.samples import Sample, SensorTiming, integrate
 from perjoule.warnings import warning

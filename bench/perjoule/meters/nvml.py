@@ -24,12 +24,13 @@ from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock, SystemClock
 from perjoule.meters.conditions import ConditionsRecorder
 from perjoule.meters.context import create_context
-from perjoule.meters.counter import CounterMeter, CounterSource
+from perjoule.meters.counter import CounterMeter
 from perjoule.meters.known import recall
 from perjoule.meters.lag import Lag
 from perjoule.meters.nvml_device import ALL, Board, NvmlDevice, choose_boards, list_boards, retried
 from perjoule.meters.nvml_probe import ProbedBoard, probe
 from perjoule.meters.power import PowerMeter
+from perjoule.meters.watched import CounterSource
 from perjoule.types import Boundary
 from perjoule.warnings import warning
 

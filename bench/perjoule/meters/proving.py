@@ -36,10 +36,11 @@ import numpy as np
 from perjoule.errors import MeterError
 from perjoule.meters.base import BaseMeter, Fault
 from perjoule.meters.clock import Clock
-from perjoule.meters.counter import CounterMeter, WatchedCounter
+from perjoule.meters.counter import CounterMeter
 from perjoule.meters.lag import LagTest
 from perjoule.meters.proof import BareCounter, Check, CheckVerdict, Proof, ProofWindow
 from perjoule.meters.rest import gap_power_w
+from perjoule.meters.watched import WatchedCounter
 from perjoule.meters.watcher import POLL_S, EdgeWatcher
 from perjoule.types import Edge, EnergyReading
 

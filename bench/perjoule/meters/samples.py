@@ -35,7 +35,8 @@ from itertools import pairwise
 from math import ceil, sqrt
 from statistics import median
 
-from perjoule.meters.edges import LIMIT_HEADROOM, Bracketed, idle_uncertainty_w
+from perjoule.meters.bracketed import LIMIT_HEADROOM, Bracketed
+from perjoule.meters.rest import idle_uncertainty_w
 from perjoule.types import IdlePower
 from perjoule.warnings import warning
 

@@ -20,12 +20,15 @@ from perjoule.errors import Interrupted, RunError
 from perjoule.files import free_bytes, write_parquet
 from perjoule.forecast import Forecast, forecast
 from perjoule.forecast.budget import Budget, Spending
+from perjoule.forecast.counted import counted_cells, prices
 from perjoule.forecast.forecasting import image_bytes_at_most
 from perjoule.forecast.measured import Windows, calibration_plan, measured_price, unused
+from perjoule.meters.work import NOT_SEEN
 from perjoule.prompts.findings import sentences
 from perjoule.protocols import (
     QualityMetric,
     SetMetric,
+    counts_calls,
     judges_images,
     judges_sets,
 )
@@ -46,9 +49,12 @@ from perjoule.suite.reading import cells_of
 from perjoule.types import (
     Assignment,
     Suite,
+    Variant,
+    Work,
 )
 from perjoule.weights.catalogue import notices
 from perjoule.weights.models import relative_to
+from perjoule.work.profile import WorkProfile
 
 # windows per cell in a calibration: with two, Student's t makes intervals three times as wide
 CALIBRATION_WINDOWS = 3
@@ -137,14 +143,17 @@ def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
         reporter.message(f"warning: {note}")
 
 
-def foresee(prepared: Prepared, earlier: Run | None = None) -> Forecast:
+def foresee(prepared: Prepared, earlier: Run | None = None, profile: WorkProfile | None = None) -> Forecast:
     """Forecast energy, time and detectable effects of a plan.
 
     Args:
         prepared: The plan.
         earlier: A run whose windows give the energies, and whose scores give the variation; published figures fill
             gaps. The notes of the forecast list its unusable parts.
+        profile: Profile of counted work that gives the energies; nothing is drawn.
     """
+    if profile is not None:
+        return _foresee_counted(prepared, profile)
     if earlier is None:
         return _foresee(prepared, None)
     windows = None if earlier.is_imported else Windows.of(earlier)
@@ -159,6 +168,27 @@ def _foresee(
     prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
     notes = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
     return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
+
+
+def _foresee_counted(prepared: Prepared, profile: WorkProfile) -> Forecast:
+    factory = registry.load("generators", "diffusers", kind="generator")
+
+    def call_work(variant: Variant, images: int, steps: int) -> Work | str:
+        if not counts_calls(factory):
+            return "the generator cannot count work"
+        number = [one.name for one in prepared.suite.variants].index(variant.name)
+        with relative_to(prepared.folder):
+            return factory.call_work(variant, images, steps, where=f"{prepared.source}: variants[{number}]")
+
+    counted = counted_cells(prepared.plan, call_work, profile)
+    return forecast(
+        prepared.suite,
+        prepared.plan,
+        measured=prices(counted),
+        device=gpu_name(),
+        flops={cell_id: cell.flops_per_image for cell_id, cell in counted.items()},
+        notes=[f"counted work {NOT_SEEN}", *prompt_notes(prepared.examinations, prepared.prompts)],
+    )
 
 
 def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Forecast:

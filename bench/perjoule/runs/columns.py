@@ -21,6 +21,8 @@ TRIAL_COLUMNS: dict[str, Any] = {
     "seeds": pl.List(pl.UInt64),
     "steps": pl.List(pl.Int64),
     "nfe_per_image": pl.Float64,
+    # of the counted work of networks, see perjoule.work.counter
+    "flops_per_image": pl.Float64,
     "image_count": pl.Int64,
     "iterations": pl.Int64,
     "energy_j": pl.Float64,
@@ -97,6 +99,7 @@ POINT_COLUMNS: dict[str, Any] = {
     "family": pl.String,
     "steps_mean": pl.Float64,
     "nfe_mean": pl.Float64,
+    "flops_per_image": pl.Float64,
     "energy_j_per_image": pl.Float64,
     "energy_low": pl.Float64,
     "energy_high": pl.Float64,

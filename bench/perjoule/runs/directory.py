@@ -8,6 +8,7 @@ traces.jsonl        power samples of each trial; becomes power.parquet
 failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
 superseded.jsonl    failed trials that --retry-failed repeated
 devices.jsonl       boards of each trial: energy, conditions, and the sensor log behind the energy
+work.jsonl          counted work of the networks of each trial; not in runs of earlier versions
 images/             PNG, named by image_id
 images.parquet      one row per image, with the SHA-256 of its pixels
 scores.parquet      image × metric; scores.partial.jsonl during scoring, or if it was stopped
@@ -52,7 +53,7 @@ from perjoule.runs.columns import (
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
-from perjoule.types import COUNTED, DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite
+from perjoule.types import COUNTED, DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
 WHOLE_CELL = "*"
@@ -154,6 +155,13 @@ class Run:
         reader = TypeAdapter(DeviceEnergy)
         with located(file := self.path / "devices.jsonl"):
             return [(row.pop("trial_id"), reader.validate_python(row)) for row in read_json_lines(file)]
+
+    @cached_property
+    def works(self) -> dict[str, Work]:
+        """Counted work of the window, by trial id; trials without a count are absent."""
+        reader = TypeAdapter(Work)
+        with located(file := self.path / "work.jsonl"):
+            return {row.pop("trial_id"): reader.validate_python(row) for row in read_json_lines(file)}
 
     @cached_property
     def metrics(self) -> dict[str, MetricSpec]:

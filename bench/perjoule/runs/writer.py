@@ -23,7 +23,7 @@ from perjoule.files import (
     write_parquet,
 )
 from perjoule.meters.conditions import totals
-from perjoule.runs.columns import FINISHED, IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA
+from perjoule.runs.columns import FINISHED, IMAGE_COLUMNS, POWER_COLUMNS, SCHEMA, images_drawn
 from perjoule.runs.directory import load_run, located, trial_table
 from perjoule.suite.reading import suite_digest, write_suite
 from perjoule.suite.schedule import image_id
@@ -31,6 +31,8 @@ from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
 
 FAILURES = "failures.jsonl"
 SUPERSEDED = "superseded.jsonl"
+# journals of what belongs to single trials, next to trials.jsonl
+_DETAILS = ("traces", "devices", "work")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,7 @@ class RunWriter:
         self.done = done
         self.superseded = superseded
         self._trials: IO[bytes] = open_journal(path / "trials.jsonl")
-        self._traces: IO[bytes] = open_journal(path / "traces.jsonl")
-        self._devices: IO[bytes] = open_journal(path / "devices.jsonl")
+        self._details = {name: open_journal(path / f"{name}.jsonl") for name in _DETAILS}
 
     @classmethod
     def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
@@ -123,8 +124,8 @@ class RunWriter:
             )
         # find damage before any energy is spent
         rows = _stored_trials(path / "trials.jsonl", plan)
-        mend(path / "traces.jsonl")
-        mend(path / "devices.jsonl")
+        for name in _DETAILS:
+            mend(path / f"{name}.jsonl")
         if retry_failed:
             rows = _supersede(path, rows)
         superseded = _checked(path / SUPERSEDED, read_json_lines(path / SUPERSEDED))
@@ -133,10 +134,15 @@ class RunWriter:
     def append(self, trial: Trial) -> None:
         """Write one trial and wait until it is on disk."""
         row = trial_row(trial)
-        if trial.reading is not None and trial.reading.trace is not None:
-            append_line(self._traces, {"trial_id": trial.trial_id, **asdict(trial.reading.trace)})
-        for device in trial.reading.devices if trial.reading is not None else ():
-            append_line(self._devices, {"trial_id": trial.trial_id, **asdict(device)})
+        if (reading := trial.reading) is not None:
+            details: dict[str, Sequence[Any]] = {
+                "traces": (reading.trace,),
+                "devices": reading.devices,
+                "work": (reading.work,),
+            }
+            for name, records in details.items():
+                for record in filter(None, records):
+                    append_line(self._details[name], {"trial_id": trial.trial_id, **asdict(record)})
         if trial.traceback:
             with open_journal(self.path / FAILURES) as file:
                 append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
@@ -150,13 +156,13 @@ class RunWriter:
     def close(self) -> None:
         """Close the files."""
         self._trials.close()
-        self._traces.close()
-        self._devices.close()
+        for journal in self._details.values():
+            journal.close()
 
     def sort(self, order: Sequence[str]) -> None:
         """Sort the closed files by this order of trials; trials that are not in it come last."""
         place = {trial_id: number for number, trial_id in enumerate(order)}
-        for name in ("trials", "traces", "devices"):
+        for name in ("trials", *_DETAILS):
             with located(file := self.path / f"{name}.jsonl"):
                 rows = sorted(read_json_lines(file), key=lambda row: place.get(row["trial_id"], len(place)))
                 write_json_lines(file, rows)
@@ -210,7 +216,7 @@ def _stored_trials(file: Path, plan: Sequence[Assignment]) -> list[dict[str, Any
 
 
 def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Move trials that failed or have no joules, with their power samples and boards, out of the journals.
+    """Move trials that failed or have no joules, with their details, out of the journals.
 
     Returns the remaining trials.
     """
@@ -219,7 +225,7 @@ def _supersede(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any
     # first, so that a crash in between loses nothing; at worst the energy of an attempt is counted twice
     with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
         append_lines(journal, repeated)
-    for name in ("traces", "devices"):
+    for name in _DETAILS:
         with located(file := path / f"{name}.jsonl"):
             write_json_lines(file, [row for row in read_json_lines(file) if row["trial_id"] not in ids])
     remaining = [row for row in rows if row["trial_id"] not in ids]
@@ -305,7 +311,14 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     )
     spread = {name: getattr(reading, name) if reading else None for name in (*columns, "method")}
     warnings = [*(reading.warnings if reading else ()), *trial.remarks]
-    return row | spread | totals(reading) | _machine(reading) | {"warnings": warnings}
+    more = {"flops_per_image": _flops_per_image(trial), "warnings": warnings}
+    return row | spread | totals(reading) | _machine(reading) | more
+
+
+def _flops_per_image(trial: Trial) -> float | None:
+    images = images_drawn(trial.image_count, trial.iterations)
+    work = trial.reading.work if trial.reading is not None else None
+    return work.flops / images if work is not None and images else None
 
 
 def _machine(reading: EnergyReading | None) -> dict[str, Any]:

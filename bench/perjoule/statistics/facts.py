@@ -30,6 +30,7 @@ class CellFacts:
     policy: str | None
     steps_mean: float | None
     nfe_mean: float | None
+    flops_per_image: float | None
     duration_s_per_image: float | None
     energy_bound_j_per_image: float | None
     stated_n: int
@@ -45,10 +46,12 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
     whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
     counted = FINISHED & pl.col("nfe_per_image").is_not_null()
     weight = pl.col("image_count").filter(counted)
+    with_work = FINISHED & pl.col("flops_per_image").is_not_null()
     frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
         steps_mean=pl.col("steps").filter(FINISHED).explode().mean(),
         nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
+        flops_per_image=(pl.col("flops_per_image") * DRAWN).filter(with_work).sum() / DRAWN.filter(with_work).sum(),
         duration_s_per_image=pl.col("duration_s").filter(timed).sum() / DRAWN.filter(timed).sum(),
         # bounds of windows add up: an error common to all windows (gain, idle) does not average out
         energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / DRAWN.filter(bounded).sum(),

@@ -27,6 +27,7 @@ class PointRow:
     family: str | None
     steps_mean: float | None
     nfe_mean: float | None
+    flops_per_image: float | None
     energy_j_per_image: float | None
     energy_low: float | None
     energy_high: float | None

@@ -25,6 +25,7 @@ class Point:
         family: Variants of one model.
         steps_mean: Mean steps over images.
         nfe_mean: Mean denoiser evaluations per image.
+        flops_per_image: Mean floating-point operations per image; None if they were not counted.
         duration_s_per_image: Seconds of the window per image.
         n_prompts: Prompts with a score.
         n_seeds: Seeds with a score.
@@ -46,6 +47,7 @@ class Point:
     family: str
     steps_mean: float | None
     nfe_mean: float | None
+    flops_per_image: float | None
     duration_s_per_image: float | None
     n_prompts: int
     n_seeds: int

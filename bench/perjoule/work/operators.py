@@ -48,6 +48,8 @@ class OperatorTally(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):  # an operator with a graph inside, e.g. of torch.compile
             self.unknown.add(str(func))
             return func(*args, **kwargs)
+        if func.namespace == "prim":  # a question about a tensor without storage, e.g. its device
+            return func(*args, **kwargs)
         formula = _formulas().get(func._overloadpacket)
         if formula is None:
             with self:
@@ -70,7 +72,8 @@ class OperatorTally(TorchDispatchMode):
         self.bytes_moved += sum(one.numel() * one.element_size() for one in (*operands, *results))
         if "scaled_dot_product" in name:
             self.bytes_moved += _score_bytes(*operands[:2])
-        self.devices |= {one.device.type for one in (*operands, *results)}
+        # numbers, e.g. timesteps, may stay on the CPU
+        self.devices |= {one.device.type for one in (*operands, *results) if one.ndim}
         if formula is None:
             if func.namespace not in _NATIVE or _HEAVY.search(name):
                 self.unknown.add(f"{func.namespace}::{name}")

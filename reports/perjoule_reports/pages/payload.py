@@ -116,6 +116,7 @@ def _cell(arm: Arm) -> ResultCell:
         steps_mean=arm.steps,
         steps_p5_p95=arm.steps_spread,
         nfe_mean=arm.nfe,
+        flops_per_image=arm.flops,
         energy_j_per_image=arm.energy,
         energy_bound_j_per_image=arm.energy_bound_j,
         duration_s_per_image=arm.duration_s,

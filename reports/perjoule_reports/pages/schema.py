@@ -51,6 +51,7 @@ class ResultCell:
     steps_mean: float | None
     steps_p5_p95: tuple[float, float] | None
     nfe_mean: float | None
+    flops_per_image: float | None
     energy_j_per_image: Interval
     energy_bound_j_per_image: float | None
     mean_power_w: float | None

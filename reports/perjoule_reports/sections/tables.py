@@ -37,6 +37,9 @@ def _nfe_hint(evidence: Evidence) -> str:
     return f"{hint}, as the table states them" if evidence.imported else f"{hint}; guidance counts two per step"
 
 
+FLOPS_HINT = "floating-point operations of all networks, counted and not measured; a multiply-add is two"
+
+
 def arms_table(
     evidence: Evidence, versus: Mapping[str, Versus], tails: Mapping[str, Interval], anchor: str = ""
 ) -> Table:
@@ -50,6 +53,8 @@ def arms_table(
     """
     unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
     time = fmt.scale((a.duration_s for a in evidence.arms), "s")
+    flops = fmt.scale((a.flops for a in evidence.arms), "FLOP")
+    counted = any(arm.flops is not None for arm in evidence.arms)
     primary = evidence.primary
     others = [axis for axis in evidence.axes if axis is not primary]
     columns = [
@@ -68,6 +73,7 @@ def arms_table(
         Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
         Column(title="power", unit="W", numeric=True, hint="energy divided by time"),
         Column(title="NFE", numeric=True, hint=_nfe_hint(evidence)),
+        *([Column(title="work", unit=f"{flops.unit}/image", numeric=True, hint=FLOPS_HINT)] if counted else []),
         *(_quality_column(axis) for axis in others),
     ]  # fmt: skip
     rows = []
@@ -91,6 +97,7 @@ def arms_table(
             Cell(text=fmt.number(seconds), sort=arm.duration_s),
             Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand if arm.mean_power_w else "", sort=arm.mean_power_w),
             Cell(text=fmt.steps(arm.nfe), sort=arm.nfe),
+            *([_work_cell(arm, flops)] if counted else []),
             *(interval_cell(arm.quality_of(axis)) for axis in others),
         ]
         rows.append(tuple(cells))
@@ -168,6 +175,10 @@ def _cost_cells(evidence: Evidence, arm: Arm, unit: Scale) -> tuple[Cell, ...]:
             sort=arm.energy.value,
         ),
     )
+
+
+def _work_cell(arm: Arm, unit: Scale) -> Cell:
+    return Cell(text=fmt.number(None if arm.flops is None else arm.flops / unit.factor), sort=arm.flops)
 
 
 def _spread(arm: Arm) -> str:

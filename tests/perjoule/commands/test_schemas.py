@@ -18,6 +18,7 @@ import pytest
 from tests.support import driving
 from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
+from tests.support.work import counted_run, counted_windows
 
 from perjoule.meters.proving import prove
 from perjoule.runs.directory import load_run, write_set_scores
@@ -171,6 +172,7 @@ def of_a_run(place: Path) -> Outputs:
     write_set_scores(load_run(place / "run"), [of_set], [])
     with driving.fakes():
         scored = printed("score", place / "run", "--quiet")
+    counted_run(place / "counted", counted_windows())
     published = place / "published.toml"
     published.write_text(SUITE.replace("builtin:sd-tiny", "stable-diffusion-v1-5/stable-diffusion-v1-5"))
     with driving.fakes():
@@ -184,6 +186,7 @@ def of_a_run(place: Path) -> Outputs:
             printed("plan", published, "--from", place / "published"),
         ],
         "doctor-suite": [printed("doctor", "--suite", suite, codes=(0, 4))],
+        "calibrate-work": [printed("calibrate", "--work", place / "counted", "--out", place / "mine.json")],
     }
 
 

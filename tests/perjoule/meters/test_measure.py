@@ -264,6 +264,7 @@ def test_the_doctor_tries_what_there_is(boards: Callable[..., NvmlSimulator]) ->
         for window in one["windows"]:
             assert abs(window["energy_j"] - one["idle_power_w"] * window["length_s"]) <= window["uncertainty_j"]
     assert by_name["replay:FILE"]["works"] is None
+    assert (by_name["work:cpu"]["works"], by_name["work:cpu"]["windows"]) == (True, [])
     assert not by_name["rapl"]["works"] or by_name["rapl"]["provenance"] == "measured"
     schema = json.loads(perjoule("schema").stdout)["doctor"]
     assert set(found) == set(schema["properties"])
@@ -279,6 +280,7 @@ def test_the_doctor_says_what_stands_in_the_way(boards: Callable[..., NvmlSimula
     done = perjoule("doctor", environment=simulator.environment())
     assert "check the permissions of /dev/nvidia*" in done.stdout
     assert "Nothing can be measured here" in done.stdout
+    assert "perjoule run uses work:cpu instead" in done.stdout
     refused = perjoule("measure", "--meter", "nvml", "true", environment=simulator.environment())
     assert refused.returncode == 4
     assert "check the permissions of /dev/nvidia*" in refused.stderr

@@ -110,6 +110,16 @@ def test_a_gpu_without_a_profile_is_an_error_with_a_remedy(monkeypatch: pytest.M
         choose_profile()
 
 
+@pytest.mark.parametrize(
+    ("board", "profile"), [("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA H100 80GB HBM3", "h100")]
+)
+def test_a_board_with_published_joules_has_a_profile(monkeypatch: pytest.MonkeyPatch, board: str, profile: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: board)
+    chosen = choose_profile()
+    assert (chosen.name, chosen.device_model, chosen.boundary) == (profile, board, "gpu-board")
+
+
 @pytest.mark.slow
 def test_the_profile_of_this_machine_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = PowerModel(cpu_model="Fake", tdp_w=100.0, generic_tdp=False, cpu_count=4, ram_w=10.0, version="0")

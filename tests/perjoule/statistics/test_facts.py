@@ -18,6 +18,7 @@ def trials(run: Run, *rows: dict[str, Any]) -> pl.DataFrame:
         "image_count": 2,
         "iterations": 1,
         "nfe_per_image": 20.0,
+        "flops_per_image": 1e12,
         "energy_j": 10.0,
         "duration_s": 4.0,
         "uncertainty_j": 1.0,
@@ -32,10 +33,14 @@ def trials(run: Run, *rows: dict[str, Any]) -> pl.DataFrame:
 
 def test_means_are_those_of_images(run: Run) -> None:
     two: dict[str, Any] = {}
-    four = {"steps": [30] * 4, "image_count": 4, "nfe_per_image": 60.0, "duration_s": 20.0, "uncertainty_j": 5.0}
+    four = {"steps": [30] * 4, "image_count": 4, "nfe_per_image": 60.0, "flops_per_image": 4e12} | {
+        "duration_s": 20.0,
+        "uncertainty_j": 5.0,
+    }
     facts = cell_facts(trials(run, two, four))["c"]
     assert facts.steps_mean == pytest.approx((2 * 10 + 4 * 30) / 6)
     assert facts.nfe_mean == pytest.approx((2 * 20 + 4 * 60) / 6)
+    assert facts.flops_per_image == pytest.approx((2 * 1e12 + 4 * 4e12) / 6)
     assert facts.duration_s_per_image == pytest.approx(24 / 6)
     # bounds of windows add up
     assert facts.energy_bound_j_per_image == pytest.approx(6 / 6)
@@ -57,6 +62,9 @@ def test_repeated_windows_are_divided_by_all_that_they_drew(run: Run) -> None:
         ({"warnings": ["W201: a warning"], "duration_s": 99.0}, {"duration_s_per_image"}),
         ({"duration_s": None}, set()),
         ({"nfe_per_image": None}, set()),
+        ({"flops_per_image": None}, set()),
+        ({"flops_per_image": 9e12}, {"flops_per_image"}),
+        ({"failure": "out of memory", "flops_per_image": 9e12}, set()),
         ({"uncertainty_j": None}, set()),
         ({"energy_j": None, "uncertainty_j": 99.0, "provenance": "estimated"}, set()),
         ({"uncertainty_j": 99.0}, {"energy_bound_j_per_image"}),
@@ -66,7 +74,8 @@ def test_repeated_windows_are_divided_by_all_that_they_drew(run: Run) -> None:
 )
 def test_only_what_is_known_of_finished_windows_counts(run: Run, row: dict[str, Any], changed: set[str]) -> None:
     one, both = cell_facts(trials(run, {}))["c"], cell_facts(trials(run, {}, row))["c"]
-    names = ("steps_mean", "nfe_mean", "duration_s_per_image", "energy_bound_j_per_image", "provenance", "boundary")
+    names = ("steps_mean", "nfe_mean", "flops_per_image", "duration_s_per_image", "energy_bound_j_per_image",
+             "provenance", "boundary")  # fmt: skip
     assert {name for name in names if getattr(one, name) != getattr(both, name)} == changed
 
 

@@ -223,3 +223,17 @@ def test_a_compiled_network_has_the_work_of_the_plain_one() -> None:
     compiled(x)
     assert counted(lambda: compiled(x)).flops == plain.flops
     assert counted(lambda: compiled(x), count_new=False).flops == plain.flops
+
+
+def test_a_number_on_the_cpu_is_not_work_there() -> None:
+    class Timed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4, device="meta")
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.layer(x * t)
+
+    network = Timed()
+    work = counted(lambda: network(torch.zeros(2, 4, device="meta"), torch.tensor(3.0)))
+    assert work.devices == ("meta",)

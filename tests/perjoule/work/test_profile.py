@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.benchmarks.work.published import A100, H100, MODELS, figures, image_work
 from tests.support.work import PROFILE
 
 from perjoule.errors import MeterError
@@ -74,3 +75,18 @@ def test_another_file_is_no_profile(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(MeterError, match=r"mine\.json"):
         read_profile(file)
+
+
+@pytest.mark.slow
+def test_the_profiles_of_boards_give_published_joules() -> None:
+    model = MODELS[0]
+    evaluation = model.denoiser(model.rows)
+    # 0.8 TFLOP a row for Stable Diffusion 1.5 at 512 pixels
+    assert evaluation.flops / model.rows == pytest.approx(0.80e12, rel=0.01)
+    profiles = {one.device_model: one for one in shipped_profiles().values()}
+    fewest, *_, most = (figure["energy_j"] for figure in figures(model.name, A100))
+    assert profiles[A100].energy_j(evaluation) == pytest.approx((most - fewest) / 20, rel=0.15)
+    (figure,) = figures(model.name, H100)
+    assert profiles[H100].energy_j(image_work(model, figure["steps"], evaluation)) == pytest.approx(
+        figure["energy_j"], rel=0.15
+    )

