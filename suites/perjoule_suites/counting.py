@@ -17,6 +17,7 @@ from typing import Any
 
 from perjoule.errors import UsageError
 from perjoule.forecast.nfe import evaluations
+from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant, Work
 from perjoule.work.counter import WorkCounter
 from perjoule.work.shapes import shapes_only, total_work
@@ -80,7 +81,8 @@ def _count(folder: Path, index: dict[str, Any], variant: Variant, images: int, s
     texts = [(_text(folder, name, index[name][1], images, variant.dtype), 1 if zeros else rows) for name in encoders]
     denoiser = _denoiser(folder, is_xl, images * rows, height, width, variant.dtype)
     decoder = _decoder(folder, images, height, width, "float32" if upcast else variant.dtype)
-    calls = evaluations(variant.scheduler or index["scheduler"][1], steps, variant.scheduler_args)
+    scheduler, scheduler_args = sampler_of(variant)
+    calls = evaluations(scheduler or index["scheduler"][1], steps, scheduler_args)
     # no device computed
     return replace(total_work([*texts, (denoiser, calls), (decoder, 1)]), devices=("meta",))
 

@@ -39,6 +39,7 @@ def summary(work: Work | str) -> dict[str, tuple[int, int]]:
     "variant",
     [
         replace(TINY, model="sd15"),  # its own PNDM evaluates one timestep twice
+        replace(TINY, model="sd15", schedule="short-first"),  # not its own PNDM
         replace(TINY, model="sd15", scheduler="DDIMScheduler", guidance=1.0),
         replace(TINY, model="sd21", scheduler="HeunDiscreteScheduler"),
         replace(TINY, model="sd21", width_px=96, height_px=64),
@@ -48,7 +49,9 @@ def summary(work: Work | str) -> dict[str, tuple[int, int]]:
         TINY,
         replace(TINY, model="builtin:sd-tiny-lcm"),
     ],
-    ids=lambda variant: f"{variant.model}-{variant.guidance}-{variant.scheduler}{variant.negative_prompt}",
+    ids=lambda variant: (
+        f"{variant.model}-{variant.guidance}-{variant.scheduler}{variant.schedule}{variant.negative_prompt}"
+    ),
 )
 @pytest.mark.parametrize("images", [1, 2])
 def test_configurations_give_the_work_of_a_real_call(models: Path, variant: Variant, images: int) -> None:

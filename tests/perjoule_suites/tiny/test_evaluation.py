@@ -82,8 +82,8 @@ def test_the_figure_shows_a_line_for_each_level(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **more: drawn.append(figure))
     rise = np.broadcast_to(np.array([0.4, 0.8]), (6, 2, 2))
     found: dict[Level, Curves] = {
-        level: Curves(scores=rise * share, likeness=rise, perfect=rise)
-        for level, share in (("closed", 1.0), ("open", 0.5))
+        "closed": Curves(scores=rise, likeness=rise, perfect=rise),
+        "open": Curves(scores=rise / 2, likeness=rise, perfect=rise),
     }
     draw_figure(found, (4, 8), tmp_path / "figure.png")
     lines = {str(line.get_label()): list(line.get_ydata()) for line in drawn[0].axes[0].lines}  # type: ignore[arg-type]
