@@ -108,7 +108,7 @@ def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: Repository) -> No
     assert done.returncode == 0, done.stderr
     trials = [json.loads(line) for line in (folder.path / "run" / "trials.jsonl").read_text().splitlines()]
     first = {t["cell_id"]: t for t in trials if t["trial_id"].endswith(".0000")}
-    assert set(tests) == set(first) == {"fixed-001", "predicted-200", "shuffled-200", "peek-200", "distilled-001"}
+    assert set(tests) == set(first) == {"fixed-001", "predicted-30", "shuffled-30", "peek-30", "distilled-001"}
     for cell, trial in first.items():
         assert trial["failure"] is None
         assert tests[cell]["extra_info"]["image_sha256"] == trial["image_sha256"], cell
