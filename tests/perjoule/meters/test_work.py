@@ -132,3 +132,13 @@ def test_the_profile_of_this_machine_is_fitted_once(monkeypatch: pytest.MonkeyPa
     reading = reading_of(nn.Linear(256, 256), torch.zeros(64, 256), profile=first)
     assert reading.energy_j is not None
     assert reading.energy_j > 0
+
+
+def test_a_busy_machine_does_not_disturb_counted_joules(monkeypatch: pytest.MonkeyPatch) -> None:
+    from perjoule.meters import base
+    from perjoule.types import MachineLoad
+
+    busy = MachineLoad(load=(99.0, 99.0), cores=2)
+    monkeypatch.setattr(base, "between", lambda *_: (busy, ("W264: the load average was 99",)))
+    reading = reading_of(nn.Linear(4, 4), torch.zeros(2, 4))
+    assert (reading.machine, reading.warnings) == (busy, ())
