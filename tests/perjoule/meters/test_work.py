@@ -9,7 +9,7 @@ from tests.support.work import PROFILE
 from torch import nn
 
 from perjoule.errors import MeterError
-from perjoule.meters import machine_profile, open_meter
+from perjoule.meters import list_meters, machine_profile, open_meter
 from perjoule.meters.estimate import PowerModel
 from perjoule.meters.work import WorkMeter, choose_profile
 from perjoule.testing import SyntheticMeter, VirtualClock
@@ -101,6 +101,15 @@ def test_profiles_by_name(tmp_path: Path) -> None:
         assert meter.name == "work:cpu"
     with pytest.raises(MeterError, match=r"no profile 'absent': .*cpu.*machine, or a file"):
         choose_profile("absent")
+
+
+def test_without_torch_the_reason_and_the_remedy_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perjoule.meters.work.find_spec", lambda name: None)
+    for name in ("work", "work:cpu"):
+        with pytest.raises(MeterError, match=r"torch is missing.*pip install"):
+            open_meter(name)
+    (listed,) = (info for info in list_meters() if info.name == "work")
+    assert (listed.available, "torch is missing" in listed.why) == (False, True)
 
 
 def test_a_gpu_without_a_profile_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
