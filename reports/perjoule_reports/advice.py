@@ -195,7 +195,7 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     caveats = _mixed(run)
     if evidence.provenance == "estimated":
         caveats.append(
-            "The joules come from a power model, not a meter: compare ratios within this run, not absolute joules."
+            "The joules come from a model, not a meter: compare ratios within this run, not absolute joules."
         )
     elif evidence.provenance == "simulated":
         caveats.append("The joules are simulated: they do not describe any real device.")

@@ -22,7 +22,7 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, 
 TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
 PROVENANCE_WORDS = {
     "measured": "joules read from a meter",
-    "estimated": "joules worked out from a power model, not read from a meter",
+    "estimated": "joules worked out from a model, not read from a meter",
     "simulated": "joules from a simulated meter: not energy",
     "not stated": "the imported table does not say how its joules were obtained",
 }

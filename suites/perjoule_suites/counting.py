@@ -19,8 +19,8 @@ from perjoule.errors import UsageError
 from perjoule.forecast.nfe import evaluations
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant, Work
-from perjoule.work.counter import WorkCounter
-from perjoule.work.shapes import shapes_only, total_work
+from perjoule.work.counter import WorkCounter, total_work
+from perjoule.work.shapes import shapes_only
 from perjoule_suites import hub
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")

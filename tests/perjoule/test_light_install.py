@@ -32,8 +32,8 @@ IMPORTS = """
 import importlib, pkgutil, perjoule, perjoule_reports
 for package in (perjoule, perjoule_reports):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        # a network of torch, imported by the metric dsim when it scores
-        if module.name not in ("perjoule.__main__", "perjoule.quality.vision_transformer"):
+        # classes of torch, imported by the metric dsim when it scores, and when work is counted
+        if module.name not in ("perjoule.__main__", "perjoule.quality.vision_transformer", "perjoule.work.operators"):
             importlib.import_module(module.name)
 import perjoule_suites.builtin, perjoule_suites.tiny.world.metric, perjoule_suites.budgetfusion.commands
 """

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from perjoule.errors import MeterError
 from perjoule.forecast.records import Price, Projection
 from perjoule.types import Assignment, Cell, Variant, Work
+from perjoule.work.counter import total_work
 from perjoule.work.profile import WorkProfile
-from perjoule.work.shapes import total_work
 
 # (variant, images of a call, steps) -> work of the call, or the reason why it is not known
 CallWork = Callable[[Variant, int, int], Work | str]

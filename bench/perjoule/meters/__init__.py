@@ -172,8 +172,12 @@ def _list_rapl() -> MeterInfo:
 
 
 def _list_work() -> MeterInfo:
-    if find_spec("torch") is None:
-        return MeterInfo(name="work", available=False, why=f"work: torch is missing; {install_command('torch')}")
+    from perjoule.meters.work import require_torch
+
+    try:
+        require_torch()
+    except MeterError as error:
+        return MeterInfo(name="work", available=False, why=str(error))
     return MeterInfo(name="work", available=True, why="counts the work of networks of torch; not a measurement")
 
 

@@ -256,6 +256,8 @@ class MeterWindow(Generic[State]):
         if machine is None or self._machine is None:
             return reading
         load, warnings = between(self._machine, machine.look(), machine.cores)
+        if self._meter.counts_work:
+            warnings = ()  # other load does not change counted joules
         return replace(reading, machine=load, warnings=(*reading.warnings, *warnings))
 
 

@@ -50,7 +50,7 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class PlusMinus:
     """A value and the half width of its 95 % interval."""
 
     value: float
@@ -71,9 +71,9 @@ class Estimate:
 class Line:
     """The fitted line: `level` is the external power at a reading of `centre_w`."""
 
-    gain: Estimate
-    offset_w: Estimate
-    level_w: Estimate
+    gain: PlusMinus
+    offset_w: PlusMinus
+    level_w: PlusMinus
     centre_w: float
     residual_w: float
 
@@ -103,7 +103,7 @@ def fit_line(points: Points) -> Line:
     weights /= weights.sum()
     covariances = np.linalg.inv(normal) * (squares / free)[:, None, None]
 
-    def estimate(*direction: float) -> Estimate:
+    def estimate(*direction: float) -> PlusMinus:
         vector = np.zeros(unknowns)
         vector[: len(direction)] = direction
         spreads = np.sqrt(np.einsum("i,kij,j->k", vector, covariances, vector))
@@ -130,7 +130,7 @@ def _covariances(points: Points) -> Floats:
     return np.array([each + ratio * visits for ratio in VISIT_RATIOS for each in combined])
 
 
-def _interval(weights: Floats, values: Floats, spreads: Floats, free: int) -> Estimate:
+def _interval(weights: Floats, values: Floats, spreads: Floats, free: int) -> PlusMinus:
     """Return mean and half width of the shortest symmetric interval of a mixture of t distributions."""
     from scipy.optimize import brentq
     from scipy.stats import t as student
@@ -142,4 +142,4 @@ def _interval(weights: Floats, values: Floats, spreads: Floats, free: int) -> Es
         return float(weights @ (student.cdf(above, free) - student.cdf(below, free))) - LEVEL
 
     widest = float(student.ppf(1 - (1 - LEVEL) / 4, free) * spreads.max() + np.abs(values - middle).max())
-    return Estimate(value=middle, half=float(brentq(missing, 0.0, 2 * widest)))
+    return PlusMinus(value=middle, half=float(brentq(missing, 0.0, 2 * widest)))

@@ -22,12 +22,19 @@ from perjoule.work.profile import WorkProfile, read_profile, shipped_profiles
 NOT_SEEN = "does not see kernels, clocks, memory pressure, or work outside networks of torch"
 
 
+def require_torch() -> None:
+    """Raise MeterError if torch, whose networks are counted, is missing."""
+    if find_spec("torch") is None:
+        raise MeterError(f"work: torch is missing, whose networks are counted; {install_command('torch')}")
+
+
 def choose_profile(name: str = "") -> WorkProfile:
     """Return the profile `machine`, one that is part of perjoule, or a file's; without a name the one of the device.
 
     Raises:
-        MeterError: There is no such profile, or none for this machine's GPU.
+        MeterError: torch is missing, there is no such profile, or none for this machine's GPU.
     """
+    require_torch()
     if name == "machine":
         from perjoule.meters.machine_profile import machine_profile
 
@@ -62,24 +69,13 @@ class WorkMeter(BaseMeter[WorkCounter]):
 
     counts_work = True
 
-    def __init__(self, profile: WorkProfile | None = None, clock: Clock | None = None) -> None:
-        """Choose the profile.
-
-        Args:
-            profile: The profile; that of the device by default.
-            clock: The clock.
-
-        Raises:
-            MeterError: torch is missing, or there is no profile for this device.
-        """
-        if find_spec("torch") is None:
-            raise MeterError(f"work: torch is missing, whose networks are counted; {install_command('torch')}")
-        chosen = profile or choose_profile()
-        self.profile = chosen
+    def __init__(self, profile: WorkProfile, clock: Clock | None = None) -> None:
+        """Count by a profile; see `choose_profile`."""
+        self.profile = profile
         super().__init__(
-            name=f"work:{chosen.name}",
-            why=f"counts the work of networks, without measurement; {chosen.words}",
-            boundary=chosen.boundary,
+            name=f"work:{profile.name}",
+            why=f"counts the work of networks, without measurement; {profile.words}",
+            boundary=profile.boundary,
             provenance="estimated",
             clock=clock,
         )

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -32,24 +32,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, slots=True)
-class _CallWork:
-    """Work of one call of a network."""
-
-    flops: int
-    bytes_moved: int
-    operators: int
-    devices: frozenset[str]
-    dtypes: frozenset[str]
-    unknown: frozenset[str]
-
-
 @dataclass(slots=True)
 class _Network:
     """What is known of a network: the work of its calls by signature, as long as its structure is the same."""
 
     structure: tuple[int, bool]
-    calls: dict[Any, _CallWork]
+    calls: dict[Any, Work]
 
 
 _LOCK = Lock()
@@ -72,7 +60,7 @@ class WorkCounter:
 
     def __init__(self, *, count_new: bool) -> None:
         self.count_new = count_new
-        self._calls: Counter[tuple[str, _CallWork]] = Counter()
+        self._calls: Counter[Work] = Counter()
         self._uncounted: Counter[str] = Counter()
         self._checked: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -104,22 +92,7 @@ class WorkCounter:
         """The work so far; None if no network was called, or some calls could not be counted (`reason`)."""
         if self._uncounted or not self._calls:
             return None
-        totals: dict[str, list[int]] = {}
-        for (name, one), count in self._calls.items():
-            total = totals.setdefault(name, [0, 0, 0, 0])
-            for i, number in enumerate((1, one.flops, one.bytes_moved, one.operators)):
-                total[i] += count * number
-        parts = [
-            WorkPart(name=name, calls=calls, flops=flops, bytes_moved=moved, operators=operators)
-            for name, (calls, flops, moved, operators) in totals.items()
-        ]
-        one_of_each = [one for _, one in self._calls]
-        return Work(
-            parts=tuple(sorted(parts, key=lambda part: (-part.flops, part.name))),
-            devices=tuple(sorted(frozenset().union(*(one.devices for one in one_of_each)))),
-            dtypes=tuple(sorted(frozenset().union(*(one.dtypes for one in one_of_each)))),
-            unknown=tuple(sorted(frozenset().union(*(one.unknown for one in one_of_each)))),
-        )
+        return total_work(self._calls.items())
 
     @property
     def reason(self) -> str | None:
@@ -129,11 +102,11 @@ class WorkCounter:
             return f"not counted: {names}"
         return None if self._calls else "no network of torch was called in this process"
 
-    def _add(self, module: nn.Module, one: _CallWork | None) -> None:
+    def _add(self, module: nn.Module, one: Work | None) -> None:
         if one is None:
             self._uncounted[type(module).__name__] += 1
         else:
-            self._calls[type(module).__name__, one] += 1
+            self._calls[one] += 1
 
     def _network(self, module: nn.Module) -> _Network:
         """Return what is known of a network; its structure is checked once per counter."""
@@ -144,6 +117,32 @@ class WorkCounter:
                 known = _known[module] = _Network(structure, {})
             self._checked[module] = True
         return known
+
+
+def total_work(counts: Iterable[tuple[Work, int]]) -> Work:
+    """Return the work of several calls, each with how often it is made."""
+    counted = [(work, times) for work, times in counts if times]
+    parts: dict[str, WorkPart] = {}
+    for work, times in counted:
+        for part in work.parts:
+            so_far = parts.get(part.name, WorkPart(name=part.name, calls=0, flops=0, bytes_moved=0, operators=0))
+            parts[part.name] = replace(
+                so_far,
+                calls=so_far.calls + times * part.calls,
+                flops=so_far.flops + times * part.flops,
+                bytes_moved=so_far.bytes_moved + times * part.bytes_moved,
+                operators=so_far.operators + times * part.operators,
+            )
+
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(sorted({name for work, _ in counted for name in getattr(work, key)}))
+
+    return Work(
+        parts=tuple(sorted(parts.values(), key=lambda part: (-part.flops, part.name))),
+        devices=names("devices"),
+        dtypes=names("dtypes"),
+        unknown=names("unknown"),
+    )
 
 
 class _Original:
@@ -183,19 +182,24 @@ def _count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return result
 
 
-def _run_counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_CallWork, Any]:
+def _run_counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Work, Any]:
     from perjoule.work.operators import OperatorTally
 
     tally = OperatorTally()
     with _eager(), tally:
         result = module(*args, **kwargs)
-    one = _CallWork(
-        tally.flops,
-        tally.bytes_moved,
-        tally.operators,
-        frozenset(tally.devices),
-        frozenset(tally.dtypes),
-        frozenset(tally.unknown),
+    part = WorkPart(
+        name=type(module).__name__,
+        calls=1,
+        flops=tally.flops,
+        bytes_moved=tally.bytes_moved,
+        operators=tally.operators,
+    )
+    one = Work(
+        parts=(part,),
+        devices=tuple(sorted(tally.devices)),
+        dtypes=tuple(sorted(tally.dtypes)),
+        unknown=tuple(sorted(tally.unknown)),
     )
     return one, result
 

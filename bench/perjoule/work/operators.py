@@ -7,7 +7,7 @@ that it lacks added here. A multiply-add counts as two.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -91,6 +91,11 @@ class OperatorTally(TorchDispatchMode):
         self.dtypes |= {str(one.dtype).removeprefix("torch.") for one in operands if one.is_floating_point()}
 
 
+def _rnn_flops(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> int:
+    """Return the products of a recurrent layer: every weight, biases left out, once for each step of each row."""
+    return 2 * x.shape[0] * x.shape[1] * sum(one.numel() for one in weights if one.ndim > 1)
+
+
 def _score_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
     """Return the bytes of the attention scores, written and read.
 
@@ -119,6 +124,8 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         aten._int_mm: mm_flop,
         aten.mv: lambda a, b, **_: 2 * a.numel(),
         aten.addmv: lambda _, a, b, **__: 2 * a.numel(),
+        aten.mkldnn_rnn_layer: lambda x, of_x, of_h, *_, **__: _rnn_flops(x, (of_x, of_h)),
+        aten._cudnn_rnn: lambda x, weights, *_, **__: _rnn_flops(x, weights),
         aten.dot: lambda a, b, **_: 2 * a.numel(),
     }
     return {**flop_registry, **more}

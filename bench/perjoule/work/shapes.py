@@ -9,11 +9,8 @@ A count takes seconds, whatever the size of the network, and is the same as that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-
-from perjoule.types import Work, WorkPart
 
 
 @contextmanager
@@ -33,29 +30,3 @@ def shapes_only(dtype: str) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
-
-
-def total_work(counts: Iterable[tuple[Work, int]]) -> Work:
-    """Return the work of several calls, each with how often it is made."""
-    counted = [(work, times) for work, times in counts if times]
-    parts: dict[str, WorkPart] = {}
-    for work, times in counted:
-        for part in work.parts:
-            so_far = parts.get(part.name, WorkPart(name=part.name, calls=0, flops=0, bytes_moved=0, operators=0))
-            parts[part.name] = replace(
-                so_far,
-                calls=so_far.calls + times * part.calls,
-                flops=so_far.flops + times * part.flops,
-                bytes_moved=so_far.bytes_moved + times * part.bytes_moved,
-                operators=so_far.operators + times * part.operators,
-            )
-
-    def names(key: str) -> tuple[str, ...]:
-        return tuple(sorted({name for work, _ in counted for name in getattr(work, key)}))
-
-    return Work(
-        parts=tuple(sorted(parts.values(), key=lambda part: (-part.flops, part.name))),
-        devices=names("devices"),
-        dtypes=names("dtypes"),
-        unknown=names("unknown"),
-    )

@@ -102,7 +102,7 @@ def advice(paths: list[Path]) -> set[str | None]:
             [*_PERJOULE, "recommend", path, "--min-quality", str(0.95 * float(best)), "--by-point", "--json"],  # type: ignore[arg-type]
             check=False, capture_output=True, text=True,
         )  # fmt: skip
-        chosen.add(json.loads(done.stdout).get("cell_id") if done.returncode == 0 else None)
+        chosen.add(json.loads(done.stdout)["chosen"]["cell_id"] if done.returncode == 0 else None)
     return chosen
 
 

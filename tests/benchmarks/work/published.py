@@ -22,9 +22,9 @@ import torch
 
 from perjoule.forecast.published import tables
 from perjoule.types import Work
-from perjoule.work.counter import WorkCounter
+from perjoule.work.counter import WorkCounter, total_work
 from perjoule.work.fitting import fit_work
-from perjoule.work.shapes import shapes_only, total_work
+from perjoule.work.shapes import shapes_only
 
 A100, H100 = "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"
 SDXL = {

@@ -9,7 +9,7 @@ from tests.support.work import PROFILE
 from torch import nn
 
 from perjoule.errors import MeterError
-from perjoule.meters import machine_profile, open_meter
+from perjoule.meters import list_meters, machine_profile, open_meter
 from perjoule.meters.estimate import PowerModel
 from perjoule.meters.work import WorkMeter, choose_profile
 from perjoule.testing import SyntheticMeter, VirtualClock
@@ -103,6 +103,15 @@ def test_profiles_by_name(tmp_path: Path) -> None:
         choose_profile("absent")
 
 
+def test_without_torch_the_reason_and_the_remedy_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perjoule.meters.work.find_spec", lambda name: None)
+    for name in ("work", "work:cpu"):
+        with pytest.raises(MeterError, match=r"torch is missing.*pip install"):
+            open_meter(name)
+    (listed,) = (info for info in list_meters() if info.name == "work")
+    assert (listed.available, "torch is missing" in listed.why) == (False, True)
+
+
 def test_a_gpu_without_a_profile_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Unheard-of")
@@ -132,3 +141,13 @@ def test_the_profile_of_this_machine_is_fitted_once(monkeypatch: pytest.MonkeyPa
     reading = reading_of(nn.Linear(256, 256), torch.zeros(64, 256), profile=first)
     assert reading.energy_j is not None
     assert reading.energy_j > 0
+
+
+def test_a_busy_machine_does_not_disturb_counted_joules(monkeypatch: pytest.MonkeyPatch) -> None:
+    from perjoule.meters import base
+    from perjoule.types import MachineLoad
+
+    busy = MachineLoad(load=(99.0, 99.0), cores=2)
+    monkeypatch.setattr(base, "between", lambda *_: (busy, ("W264: the load average was 99",)))
+    reading = reading_of(nn.Linear(4, 4), torch.zeros(2, 4))
+    assert (reading.machine, reading.warnings) == (busy, ())

@@ -36,6 +36,16 @@ def test_a_convolution_by_its_formula() -> None:
     assert counted(lambda: layer(x)).flops == 2 * 2 * 8 * 8 * 3 * 4 * 9
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("two_ways", [False, True])
+def test_a_recurrent_network_by_its_weights(kind: type[nn.LSTM] | type[nn.GRU], *, two_ways: bool) -> None:
+    layer = kind(6, 4, num_layers=2, bidirectional=two_ways, batch_first=True).eval()
+    work = counted(lambda: layer(torch.zeros(3, 5, 6)))
+    weights = sum(one.numel() for name, one in layer.named_parameters() if name.startswith("weight"))
+    assert work.flops == 2 * 3 * 5 * weights
+    assert work.unknown == ()
+
+
 def denoiser(**changes: Any) -> nn.Module:
     from diffusers import UNet2DConditionModel
 

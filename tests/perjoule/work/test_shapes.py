@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from perjoule.types import Work, WorkPart
-from perjoule.work.counter import WorkCounter
-from perjoule.work.shapes import shapes_only, total_work
+from perjoule.work.counter import WorkCounter, total_work
+from perjoule.work.shapes import shapes_only
 
 
 def network_and_work() -> Work:
