@@ -30,14 +30,14 @@ from perjoule_suites.tiny.world.captions import LEVELS, Level, draw_caption
 
 RECIPE = Recipe(
     name="few-step",
-    steps=3_000,
+    steps=2_000,
     learning_rate=6e-4,
     weight_decay=0.01,
     ema_decay=0.998,
     warmup_steps=100,
     seed=21,
 )
-PAIR_COUNT = 12_288
+PAIR_COUNT = 8_192
 _PART, _BATCH, _TEACHER_STEPS, _HUBER = 256, 32, 12, 0.1
 # no picture depends on it: the pipeline sees that guidance is embedded and leaves the second evaluation out
 _GUIDANCE_CHANNELS = 8
