@@ -27,12 +27,13 @@ from perjoule_suites.tiny.world.score import judge
 
 RECIPE = Recipe(
     name="denoiser",
-    steps=12_000,
+    steps=18_000,
     learning_rate=1e-3,
     weight_decay=0.01,
     ema_decay=0.9995,
     seed=7,
     warmup_steps=500,
+    restarts=(12_000,),
 )
 SCENES, HELD_OUT_SCENES = 100_000, 500
 _BATCH, _CAPTION_DROPOUT_PERCENT = 32, 10

@@ -30,6 +30,7 @@ class Recipe:
         learning_rate: Peak of the cosine schedule, after a linear warm-up.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Length of the warm-up.
+        restarts: Steps at which the rate begins another cosine, from half of its peak.
         ema_decay: Decay of the averaged weights; 0 switches averaging off.
         seed: Seed of the data order and of the initial weights.
     """
@@ -39,6 +40,7 @@ class Recipe:
     learning_rate: float
     weight_decay: float = 0.01
     warmup_steps: int = 200
+    restarts: tuple[int, ...] = ()
     ema_decay: float = 0.0
     seed: int = 0
 
@@ -152,10 +154,14 @@ def seed_everything(seed: int) -> None:
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
+    """The learning rate of a step, relative to its peak: cosines with warm restarts (arXiv:1608.03983)."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
-    past = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02
+    edges = (recipe.warmup_steps, *recipe.restarts, recipe.steps)
+    cycle = sum(step >= edge for edge in edges[1:-1])
+    first, last = edges[cycle : cycle + 2]
+    past = (step - first) / max(1, last - first)
+    return (0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02) * (0.5 if cycle else 1.0)
 
 
 def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from perjoule.files import read_json_lines
 from perjoule_suites.tiny.fitting import Peers, Recipe, fit
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,19 @@ def test_a_training_that_was_cut_off_ends_where_one_that_was_not_does(tmp_path: 
     assert (tmp_path / "cut" / "line.jsonl").read_text().count('"step"') >= 1
     # and what it learnt is the sum it was shown
     assert torch.allclose(whole, torch.ones(1, 3), atol=0.1)
+
+
+def test_the_learning_rate_restarts_at_half_of_its_peak(tmp_path: Path) -> None:
+    recipe = Recipe(name="line", steps=300, learning_rate=0.04, warmup_steps=0, restarts=(200,))
+    line = nn.Linear(1, 1)
+    fit(recipe, line, lambda rng, step: (line(torch.ones(1, 1)).sum(), {}), tmp_path)
+    rates = {row["step"]: row["lr"] for row in read_json_lines(tmp_path / "line.jsonl")}
+    # logged rates are those of the step before; the middle of a cosine is half of its height
+    assert rates[50] > rates[100] > rates[150] > rates[200]
+    assert rates[100] == pytest.approx(0.04 * 0.51, rel=0.05)
+    assert rates[200] == pytest.approx(0.04 * 0.02, rel=0.02)
+    assert rates[250] == pytest.approx(0.02 * 0.51, rel=0.05)
+    assert rates[300] == pytest.approx(0.02 * 0.02, rel=0.02)
 
 
 def join(folder: Path, meeting: str, rank: int) -> torch.Tensor:
