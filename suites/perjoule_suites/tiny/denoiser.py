@@ -27,7 +27,7 @@ from perjoule_suites.tiny.world.score import judge
 
 RECIPE = Recipe(
     name="denoiser",
-    steps=18_000,
+    steps=16_000,
     learning_rate=1e-3,
     weight_decay=0.01,
     ema_decay=0.9995,
