@@ -30,7 +30,7 @@ class Recipe:
         learning_rate: Peak of the cosine schedule, after a linear warm-up.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Length of the warm-up.
-        restarts: Steps at which the rate begins another cosine, from half of its peak.
+        restarts: Steps at which the rate begins another cosine.
         ema_decay: Decay of the averaged weights; 0 switches averaging off.
         seed: Seed of the data order and of the initial weights.
     """
@@ -161,7 +161,7 @@ def _schedule(step: int, recipe: Recipe) -> float:
     cycle = sum(step >= edge for edge in edges[1:-1])
     first, last = edges[cycle : cycle + 2]
     past = (step - first) / max(1, last - first)
-    return (0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02) * (0.5 if cycle else 1.0)
+    return 0.5 * (1 + math.cos(math.pi * past)) * 0.98 + 0.02
 
 
 def _swap(parameters: Iterable[nn.Parameter], average: Iterable[torch.Tensor]) -> None:
