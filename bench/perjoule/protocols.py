@@ -11,7 +11,17 @@ from typing import Any, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant, Work
+from perjoule.types import (
+    EnergyReading,
+    Examination,
+    MetricSpec,
+    Prompt,
+    PromptFindings,
+    Sampling,
+    Score,
+    Variant,
+    Work,
+)
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -129,6 +139,19 @@ class ModelExaminer(Protocol):
 def examines_models(factory: object) -> TypeGuard[ModelExaminer]:
     """Return whether a generator factory can examine models before it loads them."""
     return hasattr(factory, "examine")
+
+
+class SamplerExaminer(Protocol):
+    """A generator factory that can describe how a variant samples, without weights."""
+
+    def samplings(self, variant: Variant, step_counts: Sequence[int], *, where: str) -> tuple[Sampling, ...] | str:
+        """Return the sampling at each step count, or the reason why it is not known."""
+        ...
+
+
+def examines_samplers(factory: object) -> TypeGuard[SamplerExaminer]:
+    """Return whether a generator factory can describe how a variant samples."""
+    return hasattr(factory, "samplings")
 
 
 class WorkCounting(Protocol):

@@ -12,7 +12,7 @@ from perjoule.forecast.effects import effects
 from perjoule.forecast.published import anchor, calls_of, is_guided, own_side_px, published_price
 from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
 from perjoule.runs.directory import Run
-from perjoule.types import Assignment, Cell, Protocol, Provenance, Suite
+from perjoule.types import Assignment, Cell, PromptSelection, Protocol, Provenance, Suite
 
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
@@ -75,6 +75,7 @@ class Forecast:
         disk_bytes_at_most: Upper limit of the size of the images.
         effects: The smallest detectable differences.
         notes: What to know besides.
+        selection: How the prompts were selected from a larger set; None for the stratified order.
     """
 
     suite: str
@@ -93,6 +94,7 @@ class Forecast:
     disk_bytes_at_most: int
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
+    selection: PromptSelection | None = None
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.
@@ -125,6 +127,7 @@ def forecast(
     scatter: Run | None = None,
     flops: Mapping[str, float | None] | None = None,
     notes: Sequence[str] = (),
+    selection: PromptSelection | None = None,
 ) -> Forecast:
     """Put prices on a plan.
 
@@ -137,6 +140,7 @@ def forecast(
         scatter: Scored run that gives the scatter for the minimal detectable effects.
         flops: Counted floating-point operations per image by cell id, where they are known.
         notes: To be passed on.
+        selection: To be passed on.
     """
     by_cell: dict[str, list[Assignment]] = {}
     for assignment in plan:
@@ -174,6 +178,7 @@ def forecast(
         disk_bytes_at_most=image_bytes_at_most(plan),
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
         notes=(*notes, *remarks),
+        selection=selection,
     )
 
 

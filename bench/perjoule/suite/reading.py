@@ -223,6 +223,8 @@ def _check(suite: Suite, where: str) -> None:
 def _check_prompts(prompts: PromptSource, where: str) -> None:
     if prompts.limit is not None:
         _at_least(prompts.limit, 1, f"{where}.limit")
+    if prompts.select and prompts.limit is None:
+        raise SuiteError(f"{where}.select = {prompts.select!r}: needs limit, the number of prompts to select")
     if prompts.sha256 is not None and not _SHA256.fullmatch(prompts.sha256):
         raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: must be 64 hex digits in lower case, as in sha256sum")
     for key in ("revision", "hub_split"):

@@ -170,6 +170,11 @@ class PromptSource:
         category: Column of the first stratum, if the table has one.
         challenge: Column of the second stratum, inside the first.
         limit: Number of prompts, in an order in which every prefix is stratified; None uses all.
+        select: `clip-farthest` selects prompts that differ as much as possible in the space of CLIP's text encoder,
+            instead of the stratified order: each next prompt is the one whose most similar chosen prompt is least
+            similar to it. Needs `limit`. Empty keeps the stratified order.
+        select_model: CLIP for `select`: hub id, folder, or `builtin:NAME`.
+        select_seed: Chooses the first prompt of `select`.
         split: `dev` or `test`: the half of the prompts that a hash assigns to it; None uses both.
         sha256: Digest of the file, to pin it; several files are pinned by the digest that a run records.
         revision: Revision of a hub data set; a full commit pins it.
@@ -183,6 +188,9 @@ class PromptSource:
     category: str = "category"
     challenge: str = "challenge"
     limit: int | None = None
+    select: Literal["", "clip-farthest"] = ""
+    select_model: str = "openai/clip-vit-large-patch14"
+    select_seed: int = 0
     split: Literal["dev", "test"] | None = None
     sha256: str | None = None
     revision: str | None = None
