@@ -21,6 +21,7 @@ from perjoule.weights.digests import digest_file, digest_named
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
 from perjoule_suites.counting import call_work
 from perjoule_suites.examine import examine, prompt_findings, samplings
+from perjoule_suites.guidance import guided_share
 from perjoule_suites.hub import Source
 from perjoule_suites.phases import PhaseHooks
 from perjoule_suites.prompt_embeddings import encode_prompts
@@ -94,6 +95,8 @@ class DiffusersGenerator:
             arguments["timesteps"] = list(variant.timesteps[:steps])
         else:
             arguments["num_inference_steps"] = steps
+        if variant.guidance_share < 1:
+            arguments |= guided_share(self._pipeline, variant.guidance_share)
         if variant.negative_prompt:
             arguments["negative_prompt"] = [variant.negative_prompt] * len(prompts)
         if variant.width_px:

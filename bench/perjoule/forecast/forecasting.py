@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
 from perjoule.forecast.effects import effects
-from perjoule.forecast.published import anchor, calls_of, is_guided, own_side_px, published_price
+from perjoule.forecast.published import anchor, evaluations_of, own_side_px, published_price
 from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
 from perjoule.runs.directory import Run
 from perjoule.types import Assignment, Cell, PromptSelection, Protocol, Provenance, Suite
@@ -206,14 +206,13 @@ def _cell(
     energy_j = price.energy_j.times(drawn).by(repeats).at_most(longest_s * _MOST_BOARD_W) if price.energy_j else None
     duration_s = price.duration_s.times(drawn).by(repeats).at_most(longest_s) if price.duration_s else None
     images = drawn * protocol.iterations
-    per_call = 2 if is_guided(cell.variant) else 1
     own = price.energy_j is not None and price.energy_j == getattr(measured.get(cell.cell_id), "energy_j", None)
     return CellForecast(
         cell_id=cell.cell_id,
         steps=cell.steps,
         trials=len(parts),
         images=images,
-        evaluations=None if cell.steps is None else images * calls_of(cell) * per_call,
+        evaluations=None if cell.steps is None else images * evaluations_of(cell),
         energy_j_per_image=price.energy_j,
         energy_j=energy_j,
         duration_s=duration_s,

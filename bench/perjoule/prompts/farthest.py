@@ -1,8 +1,6 @@
 """Selects prompts that differ as much as possible: greedy farthest points by the cosine of text embeddings.
 
-chosen        a ·            · c      the next is the prompt whose most similar chosen prompt
-                a'                    is least similar to it: not a' and not c'
-                         b   c'
+Each next prompt is the one whose most similar chosen prompt is least similar to it (Gonzalez 1985).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from perjoule.protocols import (
 )
 from perjoule.running.examining import suite_folder
 from perjoule.running.execute import execute
-from perjoule.running.fidelity import sampling_findings
 from perjoule.running.failures import Failure, failure_of
+from perjoule.running.fidelity import sampling_findings
 from perjoule.running.policies import load_policy
 from perjoule.running.prepared import Prepared
 from perjoule.running.trial import GeneratorCache, NotLoadedError

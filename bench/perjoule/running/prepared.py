@@ -172,7 +172,7 @@ def text_encoder(model: str, where: str) -> TextEncoder:
     except UsageError as error:
         reason = str(error).removeprefix(f"metric {metric}: ")
         raise SuiteError(
-            f"{where}.select_model = {model!r}: select = 'clip-farthest' needs this text encoder: {reason}; download it "
-            "first, name a folder or builtin:clip-tiny, or remove `select` to use the stratified order"
+            f"{where}.select_model = {model!r}: select = 'clip-farthest' needs this text encoder: {reason}; download "
+            "it first, name a folder or builtin:clip-tiny, or remove `select` to use the stratified order"
         ) from error
     return TextEncoder(embed=encoder.texts, weights=weights_digest(folder))
