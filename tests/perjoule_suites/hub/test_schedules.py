@@ -6,10 +6,13 @@ the real models would do.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.perjoule_suites.hub.conftest import run_python
+from tests.perjoule_suites.hub.starts import SUITES
 
 from perjoule.running.fidelity import sampling_findings
 from perjoule.suite.reading import find_suite, load_suite, suite_names
