@@ -201,9 +201,8 @@ def test_a_metric_of_sets_cannot_be_the_primary_one(tmp_path):
         prepare(str(tmp_path / "s.toml"))
 
 
-def test_full_reference_scores_of_unlike_images_have_a_warning(tmp_path: Path) -> None:
+def test_full_reference_scores_of_unlike_images_have_a_warning(run: Run) -> None:
     """A run without such metrics may mix starting points; its scores by one must say so."""
-    run = do(make_suite(), tmp_path)
     record = json.loads((run.path / "environment.json").read_text())
     record["unlike_references"] = ["s.toml: variants[0] = 'a': a-004 begins at timestep 750, but a-050 at 980"]
     (run.path / "environment.json").write_text(json.dumps(record))
