@@ -147,7 +147,7 @@ def _walk(
     sample = torch.randn(_SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
     known = parameters(scheduler.step)
     more: dict[str, Any] = {"generator": [added]} if "generator" in known else {}
-    of_call = inspect.signature(pipeline_class.__call__).parameters  # type: ignore[operator]
+    of_call = inspect.signature(pipeline_class.__call__).parameters
     if "eta" in known and "eta" in of_call:
         more["eta"] = variant.call_args.get("eta", of_call["eta"].default)
     with torch.random.fork_rng(devices=[]):

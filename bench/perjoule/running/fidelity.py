@@ -51,7 +51,7 @@ class SamplingFindings:
     def notes(self, metrics: Sequence[str]) -> list[str]:
         """Return the remarks on a suite; `metrics` are its full-reference metrics."""
         advice = "do not score this run with a full-reference metric such as iclip, or"
-        unlike = () if metrics else (f"{one.facts}: {advice} {one.remedy}" for one in self.unlike)
+        unlike = [] if metrics else [f"{one.facts}: {advice} {one.remedy}" for one in self.unlike]
         return [*unlike, *self.strides]
 
 

@@ -104,7 +104,7 @@ def _pipelines(suite: Suite, source: Path | None) -> list[Need]:
 def _samplers(suite: Suite, source: Path | None) -> list[Need]:
     """Check that the images of each family can be compared with its longest run."""
     findings = sampling_findings(suite, source or Path(suite.name))
-    metrics = []
+    metrics: list[str] = []
     for name in suite.metrics.names:
         with suppress(PerjouleError, ModuleNotFoundError):  # a missing package is a need of its own
             metric = load_metric(name, dict(suite.metrics.options.get(name, {})), suite.name)

@@ -20,6 +20,7 @@ from tests.perjoule_suites.hub.drive import few, perjoule
 
 from perjoule.suite.reading import load_suite, write_suite
 from perjoule_suites import diffusers_generator
+from perjoule_suites.assembly import assemble, denoiser_of
 
 SUITES = (
     "sd21",
@@ -63,14 +64,12 @@ def watch(seen: list[list[float]]) -> None:
             seen.append([])
         seen[-1].append(timestep)
 
-    assemble = diffusers_generator.assemble
-
     def watched(*arguments: Any) -> Any:
         pipeline, sources = assemble(*arguments)
-        diffusers_generator.denoiser_of(pipeline).register_forward_pre_hook(look, with_kwargs=True)
+        denoiser_of(pipeline).register_forward_pre_hook(look, with_kwargs=True)
         return pipeline, sources
 
-    diffusers_generator.assemble = watched
+    vars(diffusers_generator)["assemble"] = watched
 
 
 if __name__ == "__main__":
