@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.options import Json, MeterName, Quiet, print_record
-from perjoule.errors import UsageError
+from perjoule.errors import UnknownNameError, UsageError
 from perjoule.types.documents import document
 
 if TYPE_CHECKING:
@@ -27,6 +28,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _rules(incomplete: str) -> list[str]:
+    return ["plateau", "equal-marginal", "energy-budget", "quality-floor"]  # `rules.RULES`, which imports numpy
+
+
+def _combinations(incomplete: str) -> list[str]:
+    return ["max", "median", "mean"]
+
+
+Combine = Annotated[
+    str, typer.Option(help="Plateau rule: max, median or mean of its metrics.", autocompletion=_combinations)
+]
 
 
 @app.command()
@@ -91,10 +105,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
     variant: Annotated[str | None, typer.Option(help="The ladder, if the run has several.")] = None,
     peek: Annotated[int, typer.Option(help="Evaluations to use before the decision: 0, 1 or 2.")] = 0,
-    rule: Annotated[str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.")] = (
-        "equal-marginal"
-    ),
-    metric: Annotated[str, typer.Option(help="Metric of the rule; by default the first one.")] = "",
+    rule: Annotated[
+        str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.", autocompletion=_rules)
+    ] = "equal-marginal",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metric of the rule; by default the first one. Repeatable for the plateau rule, by default all.",
+            autocompletion=completing.metrics,
+        ),
+    ] = None,
+    combine: Combine = "max",
     level: Annotated[float, typer.Option(help="The rule's parameter, e.g. J per unit of quality.")] = 100.0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -109,9 +130,12 @@ def train(
     from perjoule_suites.budgetfusion import training
     from perjoule_suites.budgetfusion.curves import curves_of
     from perjoule_suites.budgetfusion.records import Trained
+    from perjoule_suites.budgetfusion.rules import make_rule
 
     curves = curves_of(load_run(run), variant)
     known = curves_of(load_run(calibration), variant)
+    first, several = _metrics_of_rule(rule, metric or (), curves.metrics)
+    make_rule(rule, first, level, metrics=several, combine=combine, where="train")
     generator = diffusers_generator.load(_looking(curves.variant, peek), where=str(run / "suite.toml"))
     with TerminalReporter(quiet=quiet).stage("training", training.RECIPE.epochs, "epochs") as bar:
         predictor, fit = training.train(
@@ -119,9 +143,10 @@ def train(
             known,
             generator,
             peek=peek,
-            rule=(rule, metric, level),
+            rule=(rule, first, level),
             on_epoch=lambda epoch, loss: bar.update(epoch + 1, f"validation loss {loss:.3f}"),
         )
+    predictor = predictor.with_rule(rule, first, level, metrics=several, combine=combine)
     predictor.save_pretrained(out)
     payback = training.pays_after(predictor)
     trained = Trained(
@@ -184,8 +209,14 @@ def evaluate(
 def predict(
     predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
-    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's config.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric of the rule.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Rule, instead of the predictor's config.", autocompletion=_rules)
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of the rule; repeatable for plateau.", autocompletion=completing.metrics),
+    ] = None,
+    combine: Combine = "",
     level: Annotated[float | None, typer.Option(help="Parameter of the rule.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -204,8 +235,15 @@ def predict(
         raise UsageError(
             f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
+    name = rule or config.rule
+    first, several = _metrics_of_rule(name, metric or (), config.metrics, config.metric, config.rule_metrics)
     with_rule = loaded.with_rule(
-        rule or config.rule, metric or config.metric, config.level if level is None else level, where=predictor
+        name,
+        first,
+        config.level if level is None else level,
+        metrics=several,
+        combine=combine or (config.combine if name == "plateau" else "max"),
+        where=predictor,
     )
     steps = with_rule.steps_for(prompts)
     if not as_json:
@@ -224,6 +262,20 @@ def predict(
     )
     energy = PredictedEnergy(provenance=config.provenance, boundary=config.boundary)
     print_record(Predictions(grid=tuple(int(n) for n in forecast.grid), energy=energy, predictions=rows))
+
+
+def _metrics_of_rule(
+    rule: str, given: Sequence[str], known: Sequence[str], default: str = "", defaults: tuple[str, ...] = ()
+) -> tuple[str, tuple[str, ...]]:
+    """Return the metric of a rule, and those of the plateau rule. Raises UnknownNameError, UsageError."""
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("predicted metric", name, tuple(known), "--metric")
+    if rule == "plateau":
+        return default or known[0], tuple(given) or defaults
+    if len(given) > 1:
+        raise UsageError(f"rule {rule} reads one metric, but --metric is given {len(given)} times")
+    return (given[0] if given else default or known[0]), ()
 
 
 def _looking(variant: Any, peek: int) -> Any:

@@ -1,9 +1,10 @@
 """Step policies for suites, which predict, decide and generate inside the energy window.
 
-    policy             policy_args                                                        a level is
-    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed, shared  the rule's parameter
-    budgetfusion-peek  the same without `shared`, and a predictor with a peek             the rule's parameter
-    shared-start       shared                                                             a number of steps
+    policy             policy_args                                                a level is
+    budgetfusion       predictor, rule, metric, metrics, combine, miss_rate,      the rule's parameter
+                       control, control_seed, shared
+    budgetfusion-peek  the same without `shared`, and a predictor with a peek     the rule's parameter
+    shared-start       shared                                                     a number of steps
 
 `shared`: number of first timesteps that all schedules have in common (`peek.shared_schedule`).
 
@@ -43,8 +44,10 @@ class PolicyArguments:
 
     Attributes:
         predictor: Folder, hub id or `builtin:NAME`.
-        rule: A key of `rules.RULES`.
+        rule: One of `rules.RULES`.
         metric: Metric of the rule; the predictor's default if empty.
+        metrics: Metrics of the plateau rule; all predicted ones if empty.
+        combine: How the plateau rule combines them: `max`, `median` or `mean`.
         miss_rate: Rate of the quality floor.
         control: One of `CONTROLS`.
         control_seed: Seed of the shuffling.
@@ -55,6 +58,8 @@ class PolicyArguments:
     predictor: str
     rule: str = "equal-marginal"
     metric: str = ""
+    metrics: tuple[str, ...] = ()
+    combine: str = "max"
     miss_rate: float = 0.1
     control: str = ""
     control_seed: int = 1
@@ -226,6 +231,8 @@ def read_arguments(cell: Cell, where: str) -> PolicyArguments:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"{where}.policy_args.{key}: {first['msg'].lower()}") from None
+    if arguments.rule == "plateau" and arguments.metric:
+        raise SuiteError(f"{where}.policy_args.metric: the plateau rule reads metrics = [\"{arguments.metric}\", ...]")
     if arguments.control not in CONTROLS:
         raise UnknownNameError("control", arguments.control, CONTROLS[1:], f"{where}.policy_args.control")
     return arguments
@@ -236,7 +243,10 @@ def _prepared(arguments: PolicyArguments, level: float, generator: ImageGenerato
         raise SuiteError(f"{where}.policy: needs a diffusers pipeline, not a {type(generator).__name__}")
     predictor = StepPredictor.from_pretrained(arguments.predictor, pipeline=generator.pipeline)
     metric = arguments.metric or predictor.config.metric
-    predictor = predictor.with_rule(arguments.rule, metric, level, arguments.miss_rate, where=f"{where}.levels")
+    predictor = predictor.with_rule(
+        arguments.rule, metric, level, arguments.miss_rate,
+        metrics=arguments.metrics, combine=arguments.combine, where=f"{where}.levels",
+    )  # fmt: skip
     if arguments.control in ("mean", "length"):
         predictor = predictor.as_control(arguments.control)  # type: ignore[arg-type]
     return predictor
