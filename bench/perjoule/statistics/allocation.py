@@ -119,6 +119,27 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
     )
 
 
+def mixtures(arm: AnyCurve, points: int = PRICES) -> AnyCurve:
+    """The arm with random choices between neighbouring levels added, at least `points` levels in all.
+
+    Between the levels of an arm, ln E must not be interpolated: a curve through few levels promises savings that no
+    level has. A policy that takes either of two levels at random has the mean of their joules and of their qualities.
+    (Between the rungs of a ladder there are step counts that were not drawn, so it is interpolated.)
+    """
+    if arm.rungs < 2:
+        return arm
+    parts = -(-points // (arm.rungs - 1))
+    order = np.argsort(over_seeds(over_seeds(arm.energy_j)[None])[0], kind="stable")
+    weights = np.zeros((arm.rungs, (arm.rungs - 1) * parts + 1))
+    for level in range(arm.rungs - 1):
+        share = np.arange(parts + 1) / parts
+        columns = slice(level * parts, (level + 1) * parts + 1)
+        weights[order[level], columns], weights[order[level + 1], columns] = 1 - share, share
+    return replace(
+        arm, energy_j=arm.energy_j @ weights, quality=arm.quality @ weights, groups=_merged(arm, weights.shape[1])
+    )
+
+
 def best_buys(expected: Array, costs: Array, prices: Array) -> Index:
     """Where a further joule buys less than elsewhere: the arm with the largest λ·Q − E at each price λ.
 
@@ -237,7 +258,7 @@ def bound_saving(
     missing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=kind)
     seeds = ladder.quality.shape[1]
     try:
-        arms = judged(ladder, kind), bound(ladder, kind)
+        arms = judged(ladder, kind), mixtures(bound(ladder, kind))
     except EvidenceError as error:
         return BoundSaving(bound=kind, seeds=seeds, saving=missing, at_quality=at_quality, reason=str(error))
     paired = pair(*arms, resamples=resamples, seed=seed)
@@ -255,7 +276,7 @@ def headroom(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Headroom:
-    """The share of a bound's saving that `test` captures at one quality.
+    """The share of a bound's saving that `test` captures at one quality. Both may mix neighbouring levels.
 
     Args:
         test: A policy's arm: one rung, or a curve of several settings.
@@ -274,7 +295,7 @@ def headroom(
         raise EvidenceError(
             f"a share of what the {kind} saves needs {LEAST_SEEDS_TO_DIVIDE} seeds per prompt; there {_are(seeds)}"
         )
-    paired = pair(ladder, test, seen, best, resamples=resamples, seed=seed)
+    paired = pair(ladder, mixtures(test), seen, mixtures(best), resamples=resamples, seed=seed)
     method = f"saving over that of the {kind} ({seeds} seeds) at equal quality"
 
     def energies(*arms: Ladders) -> list[Array]:

@@ -38,9 +38,9 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
         "how_to_read": "A policy that picks steps per prompt has to beat, at equal quality, the fixed ladder (it could "
         "simply use fewer steps), its own step counts shuffled over the prompts (this shows that it uses the prompt), "
         "one curve for all prompts, and a rule that counts words. A dot right of zero means that the policy uses less "
-        "energy. A filled dot means that the interval excludes zero. The bound is the saving of a choice that knows the "
-        "scores, per image or, with 8 seeds or more, per prompt; headroom captured is the share of it that the policy "
-        "reaches, and below zero the policy is worse than fixed steps. "
+        "energy. A filled dot means that the interval excludes zero. The bound is the saving of a choice that knows "
+        "the scores, per image or, with 8 seeds or more, per prompt; headroom captured is the share of it that the "
+        "policy reaches, and below zero the policy is worse than fixed steps. "
         + (
             "The table does not state whether it includes the energy of the predictor."
             if evidence.imported

@@ -16,7 +16,7 @@ from perjoule.errors import UnknownNameError, UsageError
 from perjoule.types.documents import document
 
 if TYPE_CHECKING:
-    from perjoule_suites.budgetfusion.records import Collected, Comparison, Trained
+    from perjoule_suites.budgetfusion.records import Collected, Trained
 
 app = typer.Typer(
     name="perjoule budgetfusion",
@@ -165,44 +165,82 @@ def evaluate(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Scored run with a ladder and adaptive arms.", autocompletion=completing.runs
+            metavar="RUN", help="Scored run with a ladder, and any adaptive arms.", autocompletion=completing.runs
         ),
     ],
+    predictor: Annotated[
+        list[str] | None, typer.Option(help="Predictor to replay: folder, hub id or builtin:NAME; repeatable.")
+    ] = None,
     metric: Annotated[
-        str | None,
-        typer.Option(help="Metric held equal; by default the suite's primary.", autocompletion=completing.metrics),
+        list[str] | None,
+        typer.Option(
+            help="Metric held equal; by default the suite's primary. Repeatable.", autocompletion=completing.metrics
+        ),
     ] = None,
     at_steps: Annotated[int | None, typer.Option(help="Step count whose quality is held equal.")] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Rule to replay; by default the predictor's. Repeatable.", autocompletion=_rules),
+    ] = None,
+    rule_metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of the rule; by default the predictor's.", autocompletion=completing.metrics),
+    ] = None,
+    combine: Annotated[
+        list[str] | None,
+        typer.Option(help="Plateau rule: max, median or mean of its metrics.", autocompletion=_combinations),
+    ] = None,
+    level: Annotated[
+        list[float] | None, typer.Option(help="Level of the rule; a sweep by default. Repeatable.")
+    ] = None,
+    miss_rate: Annotated[float, typer.Option(help="Share of images that may miss a quality floor.")] = 0.1,
+    ladder: Annotated[
+        list[str] | None, typer.Option(help="Ladder to replay on; by default the first. Repeatable.")
+    ] = None,
+    base_steps: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Work of an image at 0 steps, in steps; by default counted or fitted."),
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print the savings of predicted steps.
 
-    Savings at equal quality against the fixed ladder and the controls, with paired intervals.
+    A ladder of fixed steps is enough: an arm that decides from the prompt draws the ladder's images, so that it can be
+    replayed with any predictor and rule. Prints savings at equal quality against the ladder, controls, bounds and
+    paired intervals.
 
-    Example: perjoule budgetfusion evaluate runs/study --metric iclip --at-steps 6
+    Example: perjoule budgetfusion evaluate runs/ladder --predictor my-predictor --metric iclip --metric scene
     """
     from perjoule.runs.directory import load_run
-    from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
+    from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
+    from perjoule_suites.budgetfusion.evaluation_text import lines
+    from perjoule_suites.budgetfusion.replay import arms_of
+    from perjoule_suites.budgetfusion.study import evaluate as evaluate_arms
+    from perjoule_suites.budgetfusion.study import metrics_of
 
     loaded = load_run(run)
-    evaluation = evaluate_run(loaded, metric=metric, at_steps=at_steps)
+    metrics = metrics_of(loaded, metric or ())
+    candidates = Candidates(
+        predictors=tuple(predictor or ()),
+        rules=tuple(rule or ()),
+        metrics=tuple(rule_metric or ()),
+        combine=tuple(combine or ()),
+        levels=tuple(level or ()),
+        miss_rate=miss_rate,
+        ladders=tuple(ladder or ()),
+    )
+    arms = with_candidates(arms_of(loaded, base_steps), candidates, metrics)
+    evaluation = evaluate_arms(arms, metrics, at_steps)
     if figures is not None:
         from perjoule_suites.budgetfusion.figures import draw_all
 
-        evaluation = replace(evaluation, figures=tuple(draw_all(loaded, figures, metric)))
+        evaluation = replace(evaluation, figures=tuple(draw_all(arms, figures, metrics[0])))
     if as_json:
         print_record(evaluation)
         return
-    typer.echo(
-        f"{evaluation.metric}, {evaluation.prompts} prompts × {evaluation.seeds} seeds, "
-        f"{', '.join(evaluation.provenance)}"
-    )
-    bases = ((evaluation.as_run, "as run"), (evaluation.full_batches, "if equal steps always filled a batch"))
-    for basis, title in bases:
-        typer.echo(f"\n{title}:")
-        for comparison in basis.comparisons:
-            typer.echo(f"  {comparison.test} against {comparison.anchor}: {_saving(comparison)}")
+    for line in lines(evaluation):
+        typer.echo(line)
 
 
 @app.command()
@@ -283,15 +321,6 @@ def _looking(variant: Any, peek: int) -> Any:
     if not peek or variant.scheduler == "DPMSolverMultistepScheduler":
         return variant
     return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
-
-
-def _saving(comparison: Comparison) -> str:
-    saving = comparison.saving
-    if saving.value is None:
-        return str(comparison.reason)
-    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving.low, saving.high))
-    at = f"{comparison.metric} {comparison.at_quality or 0.0:.4g}"
-    return f"{100 * saving.value:.1f} % less energy [{low}, {high}] at {at}"
 
 
 def _print(record: Collected | Trained, as_json: bool) -> None:

@@ -31,7 +31,7 @@ from perjoule.protocols import Generation, ImageGenerator, Images
 from perjoule.running.policies import batches
 from perjoule.types import Cell
 from perjoule_suites.budgetfusion import peek
-from perjoule_suites.budgetfusion.predictor import StepPredictor
+from perjoule_suites.budgetfusion.predictor import StepPredictor, read_config
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 CONTROLS = ("", "mean", "length", "shuffled")
@@ -87,13 +87,7 @@ class PredictedSteps:
             assert isinstance(generator, DiffusersGenerator)
             peek.require_one_step_sampler(generator.pipeline, self._where)
         if self._arguments.control == "shuffled":
-            steps = [
-                n
-                for start in range(0, len(prompts), _TEXT_BATCH)
-                for n in predictor.steps_for(prompts[start : start + _TEXT_BATCH])
-            ]
-            random.Random(self._arguments.control_seed).shuffle(steps)
-            self._dealt = dict(zip(prompts, steps, strict=True))
+            self._dealt = dict(zip(prompts, _decided(predictor, self._arguments, prompts), strict=True))
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """Read the prompts once, decide, and generate group by group."""
@@ -232,16 +226,40 @@ def read_arguments(cell: Cell, where: str) -> PolicyArguments:
         key = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"{where}.policy_args.{key}: {first['msg'].lower()}") from None
     if arguments.rule == "plateau" and arguments.metric:
-        raise SuiteError(f"{where}.policy_args.metric: the plateau rule reads metrics = [\"{arguments.metric}\", ...]")
+        raise SuiteError(f'{where}.policy_args.metric: the plateau rule reads metrics = ["{arguments.metric}", ...]')
     if arguments.control not in CONTROLS:
         raise UnknownNameError("control", arguments.control, CONTROLS[1:], f"{where}.policy_args.control")
     return arguments
+
+
+def decided_steps(cells: Sequence[Cell], prompts: Sequence[str]) -> list[list[int]]:
+    """Return the steps that cells of a variant with the policy `budgetfusion` take for all prompts of a run."""
+    where = cells[0].cell_id
+    arguments = read_arguments(cells[0], where)
+    known = read_config(arguments.predictor).metrics
+    for name in (arguments.metric or known[0], *arguments.metrics):  # before the text encoder is loaded
+        if name not in known:
+            raise UnknownNameError("predicted metric", name, known, where)
+    predictor = StepPredictor.from_pretrained(arguments.predictor)
+    return [_decided(_configured(predictor, arguments, _level(one, where), where), arguments, prompts) for one in cells]
+
+
+def _decided(predictor: StepPredictor, arguments: PolicyArguments, prompts: Sequence[str]) -> list[int]:
+    starts = range(0, len(prompts), _TEXT_BATCH)
+    steps = [n for start in starts for n in predictor.steps_for(prompts[start : start + _TEXT_BATCH])]
+    if arguments.control == "shuffled":
+        random.Random(arguments.control_seed).shuffle(steps)
+    return steps
 
 
 def _prepared(arguments: PolicyArguments, level: float, generator: ImageGenerator, where: str) -> StepPredictor:
     if not isinstance(generator, DiffusersGenerator):
         raise SuiteError(f"{where}.policy: needs a diffusers pipeline, not a {type(generator).__name__}")
     predictor = StepPredictor.from_pretrained(arguments.predictor, pipeline=generator.pipeline)
+    return _configured(predictor, arguments, level, where)
+
+
+def _configured(predictor: StepPredictor, arguments: PolicyArguments, level: float, where: str) -> StepPredictor:
     metric = arguments.metric or predictor.config.metric
     predictor = predictor.with_rule(
         arguments.rule, metric, level, arguments.miss_rate,

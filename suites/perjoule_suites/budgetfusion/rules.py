@@ -7,8 +7,9 @@
     quality-floor      an image is below the floor with chance at most p      the floor
 
 The plateau rule normalises each curve to its own range, which removes the prompt's difficulty; the other rules use the
-metric's scale. The paper publishes neither its threshold nor how its three metrics become one number of steps. Prices and guarantees are calibrated on prompts outside the training set. The chance p of the quality
-floor is a mean over prompts and over calibrations, see `QualityFloor`.
+metric's scale. The paper publishes neither its threshold nor how its three metrics become one number of steps. Prices
+and guarantees are calibrated on prompts outside the training set. The chance p of the quality floor is a mean over
+prompts and over calibrations, see `QualityFloor`.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ class CurveForecast:
     def at(self, steps: Sequence[int]) -> CurveForecast:
         """Return the forecast for some step counts of the grid."""
         places = [int(np.flatnonzero(self.grid == n)[0]) for n in steps]
-        return replace(
-            self, grid=self.grid[places], energy_j=self.energy_j[places], values=self.values[:, places]
-        )
+        return replace(self, grid=self.grid[places], energy_j=self.energy_j[places], values=self.values[:, places])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +86,20 @@ class Calibration:
         """Return the calibration for some step counts of the grid."""
         places = [int(np.flatnonzero(self.forecast.grid == n)[0]) for n in steps]
         return replace(self, forecast=self.forecast.at(steps), truth=self.truth[:, places])
+
+
+def saving_on(calibration: Calibration, chosen: Index, metric: str) -> tuple[float, float]:
+    """Return J/image of some choices on the calibration images, and of the fixed steps with the same mean quality.
+
+    Args:
+        calibration: The images.
+        chosen: (n,) grid indices.
+        metric: The quality.
+    """
+    energy_j, quality = calibration.forecast.energy_j, calibration.of(metric)
+    fixed = np.maximum.accumulate(quality.mean(0))
+    reached = quality[np.arange(len(quality)), chosen].mean()
+    return float(energy_j[chosen].mean()), float(np.interp(reached, fixed, energy_j))
 
 
 class Rule(Protocol):
