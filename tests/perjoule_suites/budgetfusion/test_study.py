@@ -303,9 +303,9 @@ def test_curves_that_cannot_be(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_evaluated_is_named(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--at-steps 3: the ladder of .* has 1, 2, 4, 8, 16"):
+    with pytest.raises(UsageError, match=r"--at-steps 3: the ladder of .* has 1, 2, 4, 8, 16"):
         evaluate(arms_of(run), ("q",), 3)
-    with pytest.raises(UnknownNameError, match="unknown scored metric 'iklip': .*known: even, q"):
+    with pytest.raises(UnknownNameError, match=r"unknown scored metric 'iklip': .*known: even, q"):
         metrics_of(run, ("iklip",))
     with pytest.raises(UnknownNameError, match="unknown ladder 'laddr': did you mean 'ladder'"):
         with_candidates(arms_of(run), Candidates(ladders=("laddr",)), ("q",))
