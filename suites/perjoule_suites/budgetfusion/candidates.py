@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.statistics.lines import fit_line
@@ -105,10 +106,10 @@ def with_candidates(arms: Arms, candidates: Candidates, metrics: Sequence[str]) 
     more: dict[str, Arm] = {}
     for ladder in (arms.ladders[name] for name in candidates.ladders or (first,)):
         where = "" if ladder.name == first else f" on {ladder.name}"
-        found = [arm for source in candidates.predictors for arm in _of(arms, ladder, source, candidates)]
+        found = [arm for source in candidates.predictors for arm in _of(arms, ladder, source, candidates, where)]
         if not candidates.predictors and not arms.adaptive:
-            found = list(_tables(arms, ladder, metrics))
-        more |= {arm.name + where: replace(arm, name=arm.name + where) for arm in found}
+            found = list(_tables(arms, ladder, metrics, where))
+        more |= {arm.name: arm for arm in found}
     return replace(arms, adaptive={**arms.adaptive, **more})
 
 
@@ -136,16 +137,20 @@ def default_levels(rule: str, metric: str, known: CurveForecast) -> tuple[float,
 
 def forecast_all(predictor: StepPredictor, prompts: Sequence[str]) -> CurveForecast:
     """Return the forecasts for any number of prompts."""
+    if predictor.source != "network":  # controls do not read the prompt's states
+        return predictor.forecast(torch.empty(0), predictor.token_counts(prompts))
     starts = range(0, len(prompts), _TEXT_BATCH)
     parts = [predictor.curves_for(prompts[start : start + _TEXT_BATCH]) for start in starts]
     return replace(parts[0], values=np.concatenate([part.values for part in parts]))
 
 
-def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates) -> Iterator[Arm]:
-    """Yield the arms of one predictor on one ladder."""
+def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates, where: str) -> Iterator[Arm]:
+    """Yield the arms of one predictor on one ladder. `where`: the end of their names."""
     predictor = StepPredictor.from_pretrained(source)
     _require_fit(arms, ladder, predictor, source)
-    config, name = predictor.config, Path(source.removeprefix("builtin:")).name
+    short = [Path(one.removeprefix("builtin:")).name for one in candidates.predictors]
+    place = candidates.predictors.index(source)
+    config, name = predictor.config, short[place] if short.count(short[place]) == 1 else source
     common = [n for n in config.grid if n in ladder.rungs]
     if len(common) < 2:
         raise EvidenceError(
@@ -153,9 +158,9 @@ def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates) -> Iterato
         )
     calibration, texts = predictor.calibration.at(common), arms.texts
     forecasts = {
-        f"{name} {{}}": forecast_all(predictor, texts).at(common),
-        f"{name} {{}}, length only": forecast_all(predictor.as_control("length"), texts).at(common),
-        f"{name} {{}}, mean curve": forecast_all(predictor.as_control("mean"), texts).at(common),
+        "": forecast_all(predictor, texts).at(common),
+        ", length only": forecast_all(predictor.as_control("length"), texts).at(common),
+        ", mean curve": forecast_all(predictor.as_control("mean"), texts).at(common),
     }
     decision_j = _decision_j(arms, ladder, predictor)
     for setting in _settings(candidates, predictor):
@@ -165,22 +170,22 @@ def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates) -> Iterato
             name=setting.rule, metric=setting.metric, miss_rate=setting.miss_rate,
             base_j=config.base_j, step_j=config.step_j,
         )  # fmt: skip
-        for title, forecast in forecasts.items():
-            is_control = "," in title
+        title = f"{name} {setting.words}{where}"
+        for control, forecast in forecasts.items():
             yield replayed(
-                arms, ladder, title.format(setting.words), "control" if is_control else "predicted",
+                arms, ladder, title + control, "control" if control else "predicted",
                 _steps(rules, forecast, calibration), levels,
                 rule=in_use, decision_j=np.full(len(levels), decision_j),
-                development=None if is_control else _development(rules, calibration),
+                development=None if control else _development(rules, calibration),
             )  # fmt: skip
         read = setting.metrics or config.metrics if setting.rule == "plateau" else (setting.metric,)
         energy_j = config.base_j + config.step_j * np.array(ladder.rungs, np.float64)
         table = table_of_kinds(arms, ladder, read, energy_j) if set(read) <= set(ladder.quality) else None
         if table is not None:
-            yield from _table(arms, ladder, f"table of kinds {setting.words}", table.at(common), rules, levels)
+            yield from _table(arms, ladder, f"{title}, table of kinds", table.at(common), rules, levels)
 
 
-def _tables(arms: Arms, ladder: Arm, metrics: Sequence[str]) -> Iterator[Arm]:
+def _tables(arms: Arms, ladder: Arm, metrics: Sequence[str], where: str) -> Iterator[Arm]:
     """Yield the tables of kinds, one for each metric, which need no predictor."""
     cost = arms.costs[ladder.family]
     for metric in metrics:
@@ -189,7 +194,7 @@ def _tables(arms: Arms, ladder: Arm, metrics: Sequence[str]) -> Iterator[Arm]:
             setting = _Setting(rule="equal-marginal", metric=metric)
             levels = default_levels(setting.rule, metric, table)
             rules = [setting.at(level) for level in levels]
-            yield from _table(arms, ladder, f"table of kinds {setting.words}", table, rules, levels)
+            yield from _table(arms, ladder, f"table of kinds {setting.words}{where}", table, rules, levels)
 
 
 def _table(

@@ -132,7 +132,8 @@ class Plateau:
         each = [self._steps(forecast.of(name), name, calibration, forecast.grid) for name in self._names(forecast)]
         steps = np.stack(each, axis=-1)  # (n, m)
         steps[np.isnan(steps).all(-1)] = forecast.grid[0]
-        return np.searchsorted(forecast.grid, COMBINATIONS[self.combine](steps, axis=-1) - 1e-9)
+        wanted = COMBINATIONS[self.combine](steps, axis=-1) - 1e-9
+        return np.asarray(np.searchsorted(forecast.grid, wanted), np.intp)
 
     def _names(self, forecast: CurveForecast) -> tuple[str, ...]:
         return self.metrics or forecast.metrics

@@ -138,12 +138,11 @@ def _comparisons(arms: Arms, metric: str, at_steps: int | None) -> Iterator[Comp
 
 def _weaker(arms: Arms, arm: Arm) -> list[Arm]:
     """Return swept arms that know less: the table of kinds of the same rule; for a peek, arms of the prompt alone."""
-    rule = arm.name.partition(" ")[2]
     others = [one for one in arms.adaptive.values() if one.family == arm.family and len(one.levels) > 1]
     if arm.variant.policy == "budgetfusion-peek":
         prompt_only = [one for one in others if one.role == "predicted" and one.variant.policy != arm.variant.policy]
         return [one for one in prompt_only if one.rule == arm.rule or one.cells]
-    return [one for one in others if one.name == f"table of kinds {rule}"]
+    return [one for one in others if one.name == f"{arm.name}, table of kinds"]
 
 
 def _compare(

@@ -134,7 +134,7 @@ def test_controls_know_less(run: Run) -> None:
         "steps-tiny equal-marginal iclip",
         "steps-tiny equal-marginal iclip, length only",
         "steps-tiny equal-marginal iclip, mean curve",
-        "table of kinds equal-marginal iclip",
+        "steps-tiny equal-marginal iclip, table of kinds",
     ]
     assert [arms[name].role for name in names] == ["predicted", "control", "control", "control"]
     mean, table = arms[names[2]], arms[names[3]]
