@@ -151,7 +151,7 @@ def _compare(
     """Return the saving at the quality `at`; None compares at the quality of an arm of one rung."""
     paired = pair(test, anchor, resamples=RESAMPLES)
     saving = saving_of(paired, at)
-    rows = saving_rows(*paired.split(paired.means.resamples), at)
+    drawn, fixed = paired.split(paired.means.resamples)
     is_known = saving.estimate.value is not None and paired.is_drawn
     return Comparison(
         test=test.name,
@@ -161,7 +161,7 @@ def _compare(
         at_quality=None if saving.at is None else sign * saving.at,
         saving=saving.estimate,
         reason=saving.reason,
-        p_value=p_differs_from_zero(rows) if is_known else None,
+        p_value=p_differs_from_zero(saving_rows(drawn, fixed, at)) if is_known else None,
     )
 
 
