@@ -25,6 +25,7 @@ from perjoule.work.counter import WorkCounter
 from perjoule_suites.budgetfusion.predictor import StepPredictor
 from perjoule_suites.budgetfusion.replay import Arm, Arms, RuleOfArm, replayed, require_known, table_of_kinds
 from perjoule_suites.budgetfusion.rules import (
+    RULES,
     Calibration,
     CurveForecast,
     EnergyBudget,
@@ -231,6 +232,9 @@ def _settings(candidates: Candidates, predictor: StepPredictor) -> Iterator[_Set
         if metric not in config.metrics:
             raise UnknownNameError("predicted metric", metric, config.metrics, "--rule-metric")
     rules = candidates.rules or (config.rule,)
+    for rule in rules:
+        if rule not in RULES:
+            raise UnknownNameError("rule", rule, RULES, "--rule")
     if candidates.combine and "plateau" not in rules:
         raise UsageError("--combine belongs to the plateau rule: add --rule plateau")
     for rule in rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,6 @@ def test_the_decision_has_its_share_of_the_operations(run: Run) -> None:
 
 def test_steps_that_the_ladder_lacks_are_not_chosen(run: Run) -> None:
     fewer = replace(run.suite.variants[0], steps=CONFIG.grid[::3])
-    cells = [f"ladder-{n:03d}" for n in fewer.steps] + [f"bf-{level:g}" for level in LEVELS]
     arms = arms_of(run)
     ladder = arms.ladders["ladder"]
     kept = [ladder.rungs.index(n) for n in fewer.steps]
@@ -190,7 +190,6 @@ def test_steps_that_the_ladder_lacks_are_not_chosen(run: Run) -> None:
         ladder, levels=tuple(map(float, fewer.steps)), cells=tuple(ladder.cells[i] for i in kept),
         steps=ladder.steps[..., kept], quality={m: q[..., kept] for m, q in ladder.quality.items()},
     )  # fmt: skip
-    assert len(cells) > len(part.cells)
     again = with_candidates(replace(arms, ladders={"ladder": part}), Candidates(predictors=(SOURCE,)), ("iclip",))
     assert set(np.unique(again.adaptive["steps-tiny equal-marginal iclip"].steps)) <= set(fewer.steps)
     one = replace(part, levels=(997.0,), cells=part.cells[:1], steps=part.steps[..., :1])
@@ -206,7 +205,7 @@ def test_steps_that_the_ladder_lacks_are_not_chosen(run: Run) -> None:
             UnknownNameError,
             "--rule-metric: unknown predicted metric 'iklip': .*known: .*iclip",
         ),
-        ({"rules": ("plato",)}, UnknownNameError, "unknown rule 'plato'"),
+        ({"rules": ("plato",)}, UnknownNameError, "--rule: unknown rule 'plato': did you mean 'plateau'"),
         ({"rules": ("plateau",), "combine": ("mode",)}, UnknownNameError, "unknown combination 'mode'"),
         ({"combine": ("mean",)}, UsageError, "add --rule plateau"),
         ({"rules": ("plateau", "equal-marginal"), "levels": (0.1,)}, UsageError, "--level belongs to one rule"),
@@ -246,12 +245,8 @@ def test_the_command_prints_what_its_schema_says(run: Run) -> None:
 
 
 def test_incomplete_runs_have_gaps_and_no_wrong_steps(run: Run, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(run.path, tmp_path / "run")
     file = tmp_path / "run" / "trials.parquet"
-    if not file.exists():
-        pytest.skip("this run has no table of trials")
     trials = pl.read_parquet(file)
     trials.filter((pl.col("variant") == "ladder") | (pl.int_range(pl.len()) % 2 == 0)).write_parquet(file)
     images = pl.read_parquet(tmp_path / "run" / "images.parquet")
