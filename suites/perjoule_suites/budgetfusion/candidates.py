@@ -174,7 +174,7 @@ def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates, where: str
         title = f"{name} {setting.words}{where}"
         for control, forecast in forecasts.items():
             yield replayed(
-                arms, ladder, title + control, "control" if control else "predicted",
+                ladder, title + control, "control" if control else "predicted",
                 _steps(rules, forecast, calibration), levels,
                 rule=in_use, decision_j=np.full(len(levels), decision_j),
                 development=None if control else _development(rules, calibration),
@@ -183,7 +183,7 @@ def _of(arms: Arms, ladder: Arm, source: str, candidates: Candidates, where: str
         energy_j = config.base_j + config.step_j * np.array(ladder.rungs, np.float64)
         table = table_of_kinds(arms, ladder, read, energy_j) if set(read) <= set(ladder.quality) else None
         if table is not None:
-            yield from _table(arms, ladder, f"{title}, table of kinds", table.at(common), rules, levels)
+            yield from _table(ladder, f"{title}, table of kinds", table.at(common), rules, levels)
 
 
 def _tables(arms: Arms, ladder: Arm, metrics: Sequence[str], where: str) -> Iterator[Arm]:
@@ -195,11 +195,11 @@ def _tables(arms: Arms, ladder: Arm, metrics: Sequence[str], where: str) -> Iter
             setting = _Setting(rule="equal-marginal", metric=metric)
             levels = default_levels(setting.rule, metric, table)
             rules = [setting.at(level) for level in levels]
-            yield from _table(arms, ladder, f"table of kinds {setting.words}{where}", table, rules, levels)
+            yield from _table(ladder, f"table of kinds {setting.words}{where}", table, rules, levels)
 
 
 def _table(
-    arms: Arms, ladder: Arm, name: str, table: CurveForecast, rules: Sequence[Rule], levels: Sequence[float]
+    ladder: Arm, name: str, table: CurveForecast, rules: Sequence[Rule], levels: Sequence[float]
 ) -> Iterator[Arm]:
     truth = np.stack([over_seeds(ladder.quality[metric]) for metric in table.metrics], axis=-1)
     truth = truth[:, np.searchsorted(ladder.rungs, table.grid)]
@@ -208,7 +208,7 @@ def _table(
         steps = _steps(rules, table, known)
     except EvidenceError:  # a quality floor that the table cannot promise
         return
-    yield replayed(arms, ladder, name, "control", steps, levels)
+    yield replayed(ladder, name, "control", steps, levels)
 
 
 def _steps(rules: Sequence[Rule], forecast: CurveForecast, calibration: Calibration) -> list[list[int]]:

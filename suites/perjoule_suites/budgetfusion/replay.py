@@ -156,22 +156,19 @@ class Arms:
         cost, anchor = self.costs[arm.family], self.anchor(arm.family)
         cost = cost if base_steps is None else cost.scaled(base_steps)
         work = arm.steps * (self._evaluations(arm) / self._evaluations(anchor) if anchor else 1.0)
-        return self.of_curve(arm, metric, cost.base_j + cost.step_j * work + arm.decision_j)
+        return self._curve(arm, metric, cost.base_j + cost.step_j * work + arm.decision_j)
 
     def curve_as_run(self, arm: Arm, metric: str) -> Any:
         """Return the curve of a drawn arm by the joules of its windows."""
         columns = [self.grid.cells.index(cell.cell_id) for cell in arm.cells]
-        return self.of_curve(arm, metric, self.grid.energy_j[:, :, columns], groups=self.grid.groups[:, columns])
+        return self._curve(arm, metric, self.grid.energy_j[:, :, columns], groups=self.grid.groups[:, columns])
 
-    def of_curve(self, arm: Arm, metric: str, energy_j: Array, groups: Groups | None = None) -> Any:
-        """Return a curve of an arm with some joules; see `curve`."""
-        known = np.where(np.isfinite(arm.quality[metric]), energy_j, np.nan)
+    def _curve(self, arm: Arm, metric: str, energy_j: Array, groups: Groups | None = None) -> Any:
+        quality = arm.quality[metric]
+        known = np.where(np.isfinite(quality), energy_j, np.nan)
         if self.run.metrics[metric].track == "fidelity":
-            family = arm.family
-            return FidelityCurve(
-                energy_j=known, quality=arm.quality[metric], name=arm.name, family=family, groups=groups
-            )
-        return Curve(energy_j=known, quality=arm.quality[metric], name=arm.name, groups=groups)
+            return FidelityCurve(energy_j=known, quality=quality, name=arm.name, family=arm.family, groups=groups)
+        return Curve(energy_j=known, quality=quality, name=arm.name, groups=groups)
 
     def _evaluations(self, arm: Arm) -> float:
         """Return denoiser evaluations per step of the ladder whose images an arm has; 1 if they were not counted."""
@@ -213,7 +210,7 @@ def arms_of(run: Run, base_steps: float | None = None) -> Arms:
 
 
 def replayed(
-    arms: Arms, ladder: Arm, name: str, role: Role, steps: Sequence[Sequence[int]], levels: Sequence[float], **more: Any
+    ladder: Arm, name: str, role: Role, steps: Sequence[Sequence[int]], levels: Sequence[float], **more: Any
 ) -> Arm:
     """Return the arm that would draw `steps` (levels, prompts) on a ladder. **more: further fields of `Arm`."""
     counts = np.array(steps, np.float64).T  # (prompts, levels)
