@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perjoule.errors import EvidenceError, UsageError
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.files import write_bytes, write_text
 from perjoule.types import Provenance
 from perjoule.weights.models import resolve_model
@@ -61,6 +61,8 @@ class PredictorConfig:
         level: Default parameter of the rule.
         miss_rate: Rate of the quality floor.
         calibration_seeds: Number of seeds per calibration prompt; None in files of earlier versions.
+        rule_metrics: Metrics of the plateau rule; all of `metrics` if empty.
+        combine: How the plateau rule combines them, see `rules.Plateau`.
         schema: Schema of this file.
     """
 
@@ -86,6 +88,8 @@ class PredictorConfig:
     level: float
     miss_rate: float = 0.1
     calibration_seeds: int | None = None
+    rule_metrics: tuple[str, ...] = ()
+    combine: str = "max"
     schema: int = SCHEMA
 
 
@@ -140,7 +144,10 @@ class StepPredictor:
                 f"the predictor was trained for text encoder {config.text_encoder_digest[:12]} of {config.model}, but "
                 f"this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a predictor for this one"
             )
-        rule = make_rule(config.rule, config.metric, config.level, config.miss_rate, where="predictor")
+        rule = make_rule(
+            config.rule, config.metric, config.level, config.miss_rate,
+            metrics=config.rule_metrics, combine=config.combine, where="predictor",
+        )  # fmt: skip
         if config.rule == "quality-floor" and self._calibration_prompts() is None:
             raise EvidenceError(NOT_BY_PROMPT)
         object.__setattr__(self, "_rule", rule)
@@ -182,12 +189,25 @@ class StepPredictor:
         write_text(to / _CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
 
     def with_rule(
-        self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = ""
+        self,
+        rule: str,
+        metric: str,
+        level: float,
+        miss_rate: float = 0.1,
+        *,
+        metrics: tuple[str, ...] = (),
+        combine: str = "max",
+        where: str = "",
     ) -> StepPredictor:
         """Return the predictor with another rule; see `rules.make_rule` for exceptions."""
-        make_rule(rule, metric, level, miss_rate, where=where)
-        self.calibration.forecast.of(metric)  # raises for an unknown metric now instead of in a window
-        config = replace(self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate)
+        make_rule(rule, metric, level, miss_rate, metrics=metrics, combine=combine, where=where)
+        for name in (metric, *metrics):  # now instead of in a window
+            if name not in self.config.metrics:
+                raise UnknownNameError("predicted metric", name, self.config.metrics, where)
+        config = replace(
+            self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate, rule_metrics=metrics,
+            combine=combine,
+        )  # fmt: skip
         return replace(self, config=config)
 
     def as_control(self, source: Source) -> StepPredictor:

@@ -22,6 +22,7 @@ from perjoule_suites.budgetfusion.predictor import (
     text_encoder_digest,
 )
 from perjoule_suites.budgetfusion.records import Payback
+from perjoule_suites.budgetfusion.rules import saving_on
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 _LOOK_BATCH = 16
@@ -165,13 +166,9 @@ def pays_after(predictor: StepPredictor) -> Payback:
     steps of equal mean quality. The number is None if there is no saving, or the energy was not measured.
     """
     config, calibration = predictor.config, predictor.calibration
-    rows = np.arange(len(calibration.truth))
     places = np.array([config.grid.index(n) for n in predictor.choose(calibration.forecast)])
-    quality = calibration.of(config.metric)
-    energy_j = calibration.forecast.energy_j
-    fixed = np.maximum.accumulate(quality.mean(0))
-    equal_j = float(np.interp(quality[rows, places].mean(), fixed, energy_j))
-    saved_j = equal_j - float(energy_j[places].mean())
+    chosen_j, fixed_j = saving_on(calibration, places, config.metric)
+    saved_j = fixed_j - chosen_j
     pays = saved_j > 0 and config.collected_j is not None
     return Payback(
         saved_j_per_image=saved_j,

@@ -265,6 +265,8 @@ def of_curves(place: Path) -> Outputs:
     ran = driving.drive("run", "curves.toml", "--out", "adaptive", "--limit", "5", "--quiet")
     assert ran.code == 0, ran
     record("evaluate", "adaptive")
+    plateau = ("--rule", "plateau", "--combine", "mean", "--rule-metric", "lsnr", "--level", "0.2")
+    record("evaluate", "known", "--predictor", "predictor", *plateau, "--figures", "figures")
     return budgetfusion
 
 
