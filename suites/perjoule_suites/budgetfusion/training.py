@@ -139,7 +139,7 @@ def train(
         text_encoder=generator.pipeline.text_encoder,
         pipeline=generator.pipeline,
     )
-    length = _length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
+    length = length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
     predictor = replace(predictor, labels=replace(predictor.labels, length=length))
     labels = _calibrated(predictor, calibration, generator)
     config = replace(config, calibration_seeds=len(calibration.seeds))
@@ -270,7 +270,7 @@ def _loss(predicted: torch.Tensor, target: torch.Tensor, difference_weight: floa
     return error.square().mean() + difference_weight * error.diff(dim=2).square().mean()
 
 
-def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
+def length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
     """Fit each point of the curves by ridge regression on 1, L and L². values: (n, g, m) -> (g, m, 3)."""
     length = counts.astype(np.float64)
     design = np.stack([length**0, length, length**2], axis=1)
