@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="perjoule route",
-    help="Choose a model and a step count for each prompt.\n\n"
-    "The arm with the fewest joules that keeps a promise of quality.\n\n"
+    help="Choose model and steps for each prompt.\n\n"
+    "The router takes the arm (a model at a step count) with the fewest joules that keeps a promise of quality.\n\n"
     "Example: perjoule route predict router 'a large red circle on a white ground'",
     no_args_is_help=True,
     add_completion=False,
@@ -58,7 +58,9 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a router on a scored run and calibrate it on another.
+    """Train a router on scored runs.
+
+    Learns from one run, and calibrates its promise on another with other prompts.
 
     Example: perjoule route train runs/arms --calibration runs/dev --floor 0.8 --out router
     """
@@ -109,15 +111,16 @@ def evaluate(
     router: Annotated[str, typer.Option(metavar="ROUTER", help="Folder, hub id or builtin:NAME.")],
     metric: Metric = None,
     at_quality: Annotated[
-        float | None, typer.Option(help="Mean quality to compare at; by default that of each arm on the hull.")
+        float | None, typer.Option(help="Mean quality to compare at; by default five, up to that of the best arm.")
     ] = None,
     floor: Floor = None,
     miss: Miss = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a router saves against mixtures of fixed arms.
+    """Print the savings of a router.
 
-    Replays stored arms, so no images are generated. Controls, bounds and the promise of the floor are evaluated too.
+    Savings at equal mean quality against the best mixture of fixed arms, controls, bounds, and the promise. Stored
+    images are replayed; none are generated.
 
     Example: perjoule route evaluate runs/test --router router
     """

@@ -25,6 +25,8 @@ from perjoule_suites.router.records import Evaluation, FloorOutcome, PolicyPoint
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.training import read_states, text_id
 
+# of the way from the mean quality of the cheapest arm to that of the best
+PARTS = (0.5, 0.75, 0.9, 0.95, 1.0)
 _SAVING = "1 − E/E of the cheapest mixture of fixed arms at equal mean quality"
 _CAPTURED = "saving of the router / saving of the prompt-level bound"
 
@@ -95,7 +97,7 @@ def evaluate(
         router: The router.
         name: Its folder, for the record.
         metric: The metric by which choices are judged; the router's own by default.
-        at_quality: Mean quality to compare at; by default the quality of each arm on the hull of all fixed arms.
+        at_quality: Mean quality to compare at; by default `PARTS` of the way from the cheapest arm's to the best's.
         floor: Floor of the router's rule, instead of its own.
         miss_rate: Promised rate of misses, instead of its own.
         resamples: Bootstrap draws.
@@ -119,7 +121,7 @@ def evaluate(
         resamples=resamples,
     )
     policies = policies_of(router, forecast, own.quality, scores.prompts, router.reader.token_counts(texts))
-    points = tuple(_point(replay, policies, at, arm) for at, arm in _targets(replay, at_quality))
+    points = tuple(_point(replay, policies, at) for at in _targets(replay, at_quality))
     floors: FloorOutcome | None = None
     reason: str | None = None
     promises: tuple[PromiseCheck, ...] = ()
@@ -154,22 +156,21 @@ def evaluate(
     )
 
 
-def _targets(replay: Replay, at_quality: float | None) -> list[tuple[float, str | None]]:
-    """Return the mean qualities to compare at, each with the arm that has it."""
+def _targets(replay: Replay, at_quality: float | None) -> list[float]:
+    """Return the mean qualities to compare at."""
     prices, quality = replay.means
-    if at_quality is not None:
-        if not quality.min() <= at_quality <= quality.max():
-            raise EvidenceError(
-                f"{replay.scores.run}: --at-quality {at_quality:g}: the arms have means of {quality.min():.4g} to "
-                f"{quality.max():.4g}"
-            )
-        return [(at_quality, None)]
-    least = cheapest_mixture(prices[None], quality[None], quality[None])[0]
-    hull = [i for i in np.argsort(prices, kind="stable")[1:] if prices[i] <= least[i] * (1 + 1e-12)]
-    return [(float(quality[i]), replay.scores.arms[i].cell_id) for i in hull]
+    low, high = float(quality[prices.argmin()]), float(quality.max())
+    if at_quality is None:
+        return [low + part * (high - low) for part in PARTS] if high > low else [high]
+    if not low <= at_quality <= high:
+        raise EvidenceError(
+            f"{replay.scores.run}: --at-quality {at_quality:g}: fixed arms, from the cheapest to the best, have means "
+            f"of {low:.4g} to {high:.4g}"
+        )
+    return [at_quality]
 
 
-def _point(replay: Replay, policies: Sequence[Policy], at: float, arm: str | None) -> QualityPoint:
+def _point(replay: Replay, policies: Sequence[Policy], at: float) -> QualityPoint:
     prices, quality = replay.means
     chosen = [(policy, policy.at(prices[list(replay.places)], at)) for policy in policies]
     outcomes = [(policy, shares) for policy, shares in chosen if shares is not None]
@@ -196,7 +197,6 @@ def _point(replay: Replay, policies: Sequence[Policy], at: float, arm: str | Non
     mixture = parts_of_mixture(prices, quality, at)
     return QualityPoint(
         at_quality=at,
-        arm=arm,
         mixture={replay.scores.arms[part.arm].cell_id: part.share for part in mixture},
         mixture_j_per_image=float(sum(part.share * prices[part.arm] for part in mixture)),
         policies=rows,

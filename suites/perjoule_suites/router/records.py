@@ -88,7 +88,6 @@ class QualityPoint:
 
     Attributes:
         at_quality: The mean quality.
-        arm: The arm whose quality it is, None if it was given.
         mixture: Share of each arm in the cheapest mixture.
         mixture_j_per_image: Its energy.
         policies: Router, controls and bounds.
@@ -97,7 +96,6 @@ class QualityPoint:
     """
 
     at_quality: float
-    arm: str | None
     mixture: Mapping[str, float]
     mixture_j_per_image: float
     policies: tuple[PolicyPoint, ...]

@@ -66,8 +66,8 @@ def calibrated_margin(lead: Array, missed: Array, fallback: int, miss_rate: floa
     margins, sums = lead[taken][order], missed[:, fallback].sum() + np.cumsum(change[taken][order])
     last = np.append(margins[1:] != margins[:-1], True)  # prompts with equal leads move together
     margins, broken = margins[last], sums[last] > most
-    kept = int(broken.argmax()) if broken.any() else len(margins)
-    return float(margins[kept - 1]) if kept else math.inf
+    # just above the first margin that breaks the promise; the next calibration lead above it would waste joules
+    return float(np.nextafter(margins[broken.argmax()], np.inf)) if broken.any() else -math.inf
 
 
 def prompts_needed(miss_rate: float, risk: float = 0.0) -> int | None:
