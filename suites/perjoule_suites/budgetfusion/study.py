@@ -354,7 +354,7 @@ def _predictor_s(run: Run, cell_id: str) -> float:
 def _with_promise(level: Level, arms: Arms, cell: Cell, column: int) -> Level:
     """Add the share of images below the quality floor, mean over prompts, and the guaranteed share."""
     arguments = cell.variant.policy_args
-    if arguments.get("rule") != "quality-floor":
+    if arguments.get("rule") != "quality-floor" or "predictor" not in arguments:
         return level
     values = arms.quality(_metric_of_rule(cell))[:, :, column]
     missed = np.where(np.isfinite(values), values < float(cell.level or 0), np.nan)

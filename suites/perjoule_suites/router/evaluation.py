@@ -227,7 +227,7 @@ def _captured(replay: Replay, means: Means, router: int, bound: int) -> tuple[Es
     def share(rows: Array) -> Array:
         best = replay.savings(rows, bound, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(best > 0, replay.savings(rows, router, replay.own_j) / best, np.nan)
+            return np.where((best > 0) & np.isfinite(best), replay.savings(rows, router, replay.own_j) / best, np.nan)
 
     estimate = means.estimate(share, what=_CAPTURED)
     if estimate.value is None:

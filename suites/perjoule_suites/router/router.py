@@ -85,14 +85,8 @@ class Router:
     _pipelines: dict[int, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check text encoder and rule, and calibrate the floor."""
-        config, digest = self.config, self.reader.digest
-        if digest != config.text_encoder_digest:
-            raise EvidenceError(
-                f"the router was trained for text encoder {config.text_encoder_digest[:12]} of {config.reader.model}, "
-                f"but this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a router for this one"
-            )
-        margin = self._calibrated() if config.rule == "quality-floor" else 0.0
+        """Calibrate the floor."""
+        margin = self._calibrated() if self.config.rule == "quality-floor" else 0.0
         object.__setattr__(self, "_margin", margin)
 
     @classmethod
@@ -108,14 +102,21 @@ class Router:
             EvidenceError: It was trained for another text encoder (the message names both digests).
         """
         stored = read_router(source)
-        if pipeline is None:
-            reader = PromptReader.load(stored.config.reader.model, str(source))
-            if reader.digest != stored.config.text_encoder_digest:  # e.g. of a pipeline with two text encoders
-                reader = PromptReader.of(assemble(stored.config.reader, str(source))[0])
-        else:
-            reader = PromptReader.of(pipeline)
-            stored.network.to(pipeline.device)
-        return cls(config=stored.config, network=stored.network, labels=stored.labels, reader=reader)
+        config = stored.config
+        reader = PromptReader.load(config.reader.model, str(source)) if pipeline is None else PromptReader.of(pipeline)
+        digest = reader.digest
+        if digest != config.text_encoder_digest and pipeline is None:  # e.g. of a pipeline with two text encoders
+            reader = PromptReader.of(assemble(config.reader, str(source))[0])
+            digest = reader.digest
+        if digest != config.text_encoder_digest:
+            raise EvidenceError(
+                f"{source}: the router was trained for text encoder {config.text_encoder_digest[:12]} of "
+                f"{config.reader.model}, but this pipeline's is {digest[:12]}: use that pipeline in the same dtype, or "
+                "train a router for this one"
+            )
+        if reader.pipeline is not None:
+            stored.network.to(reader.pipeline.device)
+        return cls(config=config, network=stored.network, labels=stored.labels, reader=reader)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `router.safetensors` and `router.json`; no model is copied."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from tests.support.routes import is_hard, route_run
 
 from perjoule.runs.directory import Run
 from perjoule.types import Variant
+from perjoule_suites import diffusers_generator
+from perjoule_suites.router import training
 from perjoule_suites.router.arms import ArmScores, read_arms
 from perjoule_suites.router.network import ArmNet
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.storage import Labels, RouterConfig
-from perjoule_suites.router.training import text_id
+from perjoule_suites.router.training import RouterFit, text_id
 
 DIGEST = "ab" * 32
 
@@ -97,3 +100,22 @@ def test_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def router(dev: Run) -> Router:
     return known_router(read_arms(dev))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RouterFit]:
+    """The folder of a router that was trained on the tiny text encoder."""
+    place = tmp_path_factory.mktemp("trained")
+    reader = Variant(name="reader", model="builtin:sd-tiny", guidance=1.0)
+    scores, calibration = (read_arms(route_run(place, name, 100, start)) for name, start in (("a", 300), ("b", 400)))
+    router, fit = training.train(
+        scores,
+        calibration,
+        diffusers_generator.load(reader, where="s"),
+        reader,
+        floor=0.75,
+        miss_rate=0.1,
+        recipe=training.TrainingRecipe(epochs=25, hidden=24),
+    )
+    router.save_pretrained(place / "router")
+    return place / "router", fit

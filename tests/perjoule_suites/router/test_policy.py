@@ -134,6 +134,16 @@ def test_a_reloaded_router_makes_the_same_choices(folder: Path, router: Router, 
     assert again.pipeline(choice) is again.pipeline(choice)
 
 
+def test_another_text_encoder_is_named_with_both_digests(
+    router: Router, tmp_path: Path, teacher: DiffusersGenerator
+) -> None:
+    own = router.config.text_encoder_digest[:12]
+    replace(router, config=replace(router.config, text_encoder_digest="cd" * 32)).save_pretrained(tmp_path)
+    for pipeline in (teacher.pipeline, None):
+        with pytest.raises(EvidenceError, match=f"text encoder cdcdcdcdcdcd of builtin:sd-tiny, but .* is {own}"):
+            Router.from_pretrained(tmp_path, pipeline=pipeline)
+
+
 def test_levels_in_joules_do_not_carry_over(folder: Path, teacher: DiffusersGenerator) -> None:
     policy = load_policy(cell(20.0, router=str(folder), rule="equal-marginal"), where)
     with pytest.raises(

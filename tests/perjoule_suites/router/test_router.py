@@ -102,10 +102,6 @@ class TestBadInput:
         with pytest.raises(error, match=words):
             router.with_rule(rule, level, rate)
 
-    def test_another_text_encoder_is_named_with_both_digests(self, router: Router) -> None:
-        with pytest.raises(EvidenceError, match=r"text encoder cdcdcdcdcdcd of builtin:sd-tiny, .* is abababababab"):
-            replace(router, config=replace(router.config, text_encoder_digest="cd" * 32))
-
     def test_a_folder_without_a_router(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"cannot read a router from this folder"):
             read_router(tmp_path)
