@@ -15,7 +15,7 @@ Each gives probabilities of arms (prompts, seeds, arms), at the price with which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Policy:
 
     Attributes:
         name: As in the module's table.
-        expected: (prompts, seeds, arms) quality by which arms are chosen.
+        expected: (prompts, seeds, arms) quality by which arms are chosen; (prompts, 1, arms) for all seeds together.
         judged: (prompts, seeds, arms) quality by which the choice is judged.
         decides: Whether it pays for the router's decision.
         shuffled: Whether its arms are given to other prompts.
@@ -55,12 +55,13 @@ class Policy:
         Shuffled, the probabilities are those of the mean over all permutations, at the price of the router.
         """
         arms = len(energy_j)
-        flat = choice_at(self.expected.reshape(-1, arms), self.judged.reshape(-1, arms), energy_j, quality)
+        judged = self.judged.mean(1, keepdims=True) if self.expected.shape[1] == 1 else self.judged
+        flat = choice_at(self.expected.reshape(-1, arms), judged.reshape(-1, arms), energy_j, quality)
         if flat is None:
             return None
         if self.shuffled:
             flat = np.tile(flat.mean(0), (len(flat), 1))
-        return flat.reshape(self.expected.shape)
+        return np.broadcast_to(flat.reshape(self.expected.shape), self.judged.shape)
 
 
 def policies_of(
@@ -76,28 +77,23 @@ def policies_of(
         counts: (prompts,) number of tokens.
     """
     labels, seeds = router.labels, quality.shape[1]
-
-    def same(expected: Array) -> Array:
-        """(prompts, arms) -> (prompts, seeds, arms)."""
-        return np.repeat(expected[:, None], seeds, axis=1)
-
     length = np.asarray(counts, np.float64)
     powers = np.stack([length**0, length, length**2], axis=1)
-    policies = [
-        Policy(name=ROUTER, expected=same(forecast), judged=quality, decides=True),
-        Policy(name="shuffled", expected=same(forecast), judged=quality, decides=True, shuffled=True),
-        Policy(name="mean curve", expected=same(np.tile(labels.mean, (len(prompts), 1))), judged=quality),
-        Policy(name="length only", expected=same(powers @ labels.length.T), judged=quality),
+    known: list[tuple[str, Array]] = [
+        ("mean curve", np.tile(labels.mean, (len(prompts), 1))),
+        ("length only", powers @ labels.length.T),
     ]
     if router.config.kinds:
         table = dict(zip(router.config.kinds, labels.kinds, strict=True))
-        kinds = np.array([table.get(kind_of(prompt), labels.mean) for prompt in prompts])
-        policies.append(Policy(name="table of kinds", expected=same(kinds), judged=quality))
+        known.append(("table of kinds", np.array([table.get(kind_of(prompt), labels.mean) for prompt in prompts])))
+    own = Policy(name=ROUTER, expected=forecast[:, None], judged=quality, decides=True)
+    policies = [own, replace(own, name="shuffled", shuffled=True)]
+    policies += [Policy(name=name, expected=expected[:, None], judged=quality) for name, expected in known]
     if seeds >= 2:
         policies.append(Policy(name="cross-fitted", expected=_other_half(quality), judged=quality))
     if seeds >= SEEDS_OF_BOUND and len(prompts) > 1:
-        means = same(shrunken_means(quality))
-        policies.append(Policy(name=PROMPT_BOUND, expected=means, judged=means))
+        means = shrunken_means(quality)[:, None]
+        policies.append(Policy(name=PROMPT_BOUND, expected=means, judged=np.broadcast_to(means, quality.shape)))
     policies.append(Policy(name="per-image bound", expected=quality, judged=quality))
     return policies
 

@@ -116,6 +116,7 @@ def evaluate(
     floor: Floor = None,
     miss: Miss = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the savings of a router.
 
@@ -124,21 +125,26 @@ def evaluate(
 
     Example: perjoule route evaluate runs/test --router router
     """
+    from perjoule.commands.console import TerminalReporter
     from perjoule.runs.directory import load_run
     from perjoule.shares import share
+    from perjoule_suites.router.evaluation import PARTS
     from perjoule_suites.router.evaluation import evaluate as evaluate_run
     from perjoule_suites.router.printing import evaluation_lines
     from perjoule_suites.router.router import Router
 
-    evaluation = evaluate_run(
-        load_run(run),
-        Router.from_pretrained(router),
-        name=router,
-        metric=metric,
-        at_quality=at_quality,
-        floor=floor,
-        miss_rate=None if miss is None else float(share(miss, "--miss")),
-    )
+    learnt = Router.from_pretrained(router)
+    with TerminalReporter(quiet=quiet).stage("replaying", 1 if at_quality is not None else len(PARTS), "points") as bar:
+        evaluation = evaluate_run(
+            load_run(run),
+            learnt,
+            name=router,
+            metric=metric,
+            at_quality=at_quality,
+            floor=floor,
+            miss_rate=None if miss is None else float(share(miss, "--miss")),
+            on_point=bar.update,
+        )
     if as_json:
         print_record(evaluation)
     else:
@@ -160,6 +166,7 @@ def predict(
     Example: perjoule route predict router 'a large red circle on a white ground'
     """
     from perjoule.shares import share
+    from perjoule.text import provenance_words
     from perjoule_suites.router.records import PredictedArm, PredictedArms
     from perjoule_suites.router.router import Router
 
@@ -168,12 +175,12 @@ def predict(
         rate = None if miss is None else float(share(miss, "--miss"))
         level = loaded.config.level if floor is None else floor
         loaded = loaded.with_rule("quality-floor", level, rate, where=router)
-    choices = loaded.choices(prompts)
+    config, choices = loaded.config, loaded.choices(prompts)
     if not as_json:
         for choice, prompt in zip(choices, prompts, strict=True):
             typer.echo(f"{choice.cell_id}\t{choice.energy_j:.3g} J\t{prompt}")
+        typer.echo(f"J/image on {config.device}, {provenance_words(config.provenance)}")
         return
-    config = loaded.config
     forecast = loaded.forecast(loaded.reader.states(prompts))
     print_record(
         PredictedArms(

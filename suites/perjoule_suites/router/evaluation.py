@@ -7,7 +7,7 @@ joules were counted, by prompts, because counted joules do not scatter between w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,6 +89,7 @@ def evaluate(
     floor: float | None = None,
     miss_rate: float | None = None,
     resamples: int = RESAMPLES,
+    on_point: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Return the evaluation of a router.
 
@@ -101,6 +102,7 @@ def evaluate(
         floor: Floor of the router's rule, instead of its own.
         miss_rate: Promised rate of misses, instead of its own.
         resamples: Bootstrap draws.
+        on_point: Called with the number of mean qualities that are done.
 
     Raises:
         EvidenceError: The run has other arms, another encoder's prompts, or prompts that the router has seen.
@@ -121,7 +123,10 @@ def evaluate(
         resamples=resamples,
     )
     policies = policies_of(router, forecast, own.quality, scores.prompts, router.reader.token_counts(texts))
-    points = tuple(_point(replay, policies, at) for at in _targets(replay, at_quality))
+    points = []
+    for at in _targets(replay, at_quality):
+        points.append(_point(replay, policies, at))
+        on_point(len(points))
     floors: FloorOutcome | None = None
     reason: str | None = None
     promises: tuple[PromiseCheck, ...] = ()
@@ -148,7 +153,7 @@ def evaluate(
         provenance=scores.provenance,
         boundary=scores.boundary,
         arms=_single_arms(replay),
-        points=points,
+        points=tuple(points),
         floor=floors,
         floor_reason=reason,
         promises=promises,
@@ -237,7 +242,7 @@ def _captured(replay: Replay, means: Means, router: int, bound: int) -> tuple[Es
 
 def _floor(replay: Replay, router: Router, forecast: Array, own: ArmScores) -> FloorOutcome:
     arms = router.choose(forecast)
-    shares = np.repeat(np.eye(len(own.arms))[arms][:, None], own.quality.shape[1], axis=1)
+    shares = np.broadcast_to(np.eye(len(own.arms))[arms][:, None], own.quality.shape)
     policy = Policy(name=ROUTER, expected=own.quality, judged=own.quality, decides=True)
     means = replay.drawn([(policy, shares)])
     missed = (mean_of(policy, shares) < router.config.level)[..., None]

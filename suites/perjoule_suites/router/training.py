@@ -126,7 +126,7 @@ def text_id(text: str) -> str:
 
 def kind_of(prompt: Prompt) -> str:
     """Return the kind of a prompt: its category and challenge."""
-    return f"{prompt.category} / {prompt.challenge}" if prompt.category or prompt.challenge else ""
+    return " / ".join(part for part in (prompt.category, prompt.challenge) if part)
 
 
 def _kinds(scores: ArmScores) -> tuple[tuple[str, ...], Array]:

@@ -24,7 +24,7 @@ def call(*arguments: str | Path) -> str:
 
 def test_predict_prints_the_arm(trained: tuple[Path, RouterFit]) -> None:
     lines = [line.split("\t") for line in call("predict", trained[0], EASY, HARD).splitlines()]
-    assert [line[0] for line in lines] == ["student-002", "teacher-008"]
+    assert [line[0] for line in lines] == ["student-002", "teacher-008", "J/image on Board A, measured"]
     assert lines[0][1:] == ["1 J", EASY]
     found = json.loads(call("predict", trained[0], HARD, "--floor", "0.3", "--miss", "20%", "--json"))
     assert (found["level"], found["miss_rate"], found["device"]) == (0.3, 0.2, "Board A")

@@ -179,5 +179,5 @@ class TestBadInput:
             evaluate(run, changed, name="r")
 
     def test_a_quality_out_of_reach(self, test_run: Run, router: Router) -> None:
-        with pytest.raises(EvidenceError, match=r"--at-quality 0\.99: fixed arms, .*0\.65.* to 0\.9"):
+        with pytest.raises(EvidenceError, match=r"--at-quality 0\.99: fixed arms, .* have means of 0\.6.* to 0\.9"):
             evaluate(test_run, router, name="r", at_quality=0.99)

@@ -63,7 +63,7 @@ def test_runs_that_do_not_go_together(dev: Run) -> None:
     with pytest.raises(EvidenceError, match="10 prompts are too few for training; use at least 20"):
         train(few, others, None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
     with pytest.raises(EvidenceError, match="teacher-008 are missing"):
-        train(scores, others.of([0, 1]), None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
+        train(others, few.of([0, 1]), None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
 
 
 def test_kinds_and_ids_of_prompts() -> None:
