@@ -123,7 +123,7 @@ def evaluate(
         resamples=resamples,
     )
     policies = policies_of(router, forecast, own.quality, scores.prompts, router.reader.token_counts(texts))
-    points = []
+    points: list[QualityPoint] = []
     for at in _targets(replay, at_quality):
         points.append(_point(replay, policies, at))
         on_point(len(points))
