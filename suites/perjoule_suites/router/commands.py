@@ -133,10 +133,10 @@ def evaluate(
     from perjoule_suites.router.printing import evaluation_lines
     from perjoule_suites.router.router import Router
 
-    learnt = Router.from_pretrained(router)
+    loaded, learnt = load_run(run), Router.from_pretrained(router)
     with TerminalReporter(quiet=quiet).stage("replaying", 1 if at_quality is not None else len(PARTS), "points") as bar:
         evaluation = evaluate_run(
-            load_run(run),
+            loaded,
             learnt,
             name=router,
             metric=metric,

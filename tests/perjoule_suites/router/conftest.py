@@ -115,7 +115,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RouterFit]:
         reader,
         floor=0.75,
         miss_rate=0.1,
-        recipe=training.TrainingRecipe(epochs=25, hidden=24),
+        recipe=training.TrainingRecipe(epochs=40),
     )
     router.save_pretrained(place / "router")
     return place / "router", fit

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from perjoule.errors import EvidenceError, PerjouleError
 from perjoule.runs.directory import Run
 from perjoule_suites.router.commands import app
+from perjoule_suites.router.records import evaluate_schema, predict_schema
 from perjoule_suites.router.training import RouterFit
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,8 @@ def call(*arguments: str | Path) -> str:
 def test_predict_prints_the_arm(trained: tuple[Path, RouterFit]) -> None:
     lines = [line.split("\t") for line in call("predict", trained[0], EASY, HARD).splitlines()]
     assert [line[0] for line in lines] == ["student-002", "teacher-008", "J/image on Board A, measured"]
-    assert lines[0][1:] == ["1 J", EASY]
+    assert lines[0][2] == EASY
+    assert float(lines[0][1].removesuffix(" J")) == pytest.approx(1, rel=0.01)
     found = json.loads(call("predict", trained[0], HARD, "--floor", "0.3", "--miss", "20%", "--json"))
     assert (found["level"], found["miss_rate"], found["device"]) == (0.3, 0.2, "Board A")
     (row,) = found["predictions"]
@@ -43,6 +45,12 @@ def test_evaluate_prints_all_policies(trained: tuple[Path, RouterFit], test_run:
     assert " % [" in rows["router"]
     assert {"shuffled", "length only", "table of kinds", "prompt-level bound", "per-image bound"} <= set(rows)
     assert "in 200 splits" in rows["at most 10%"]
+
+
+def test_json_is_as_its_schema_says(trained: tuple[Path, RouterFit], test_run: Run) -> None:
+    arguments = (test_run.path, "--router", trained[0], "--at-quality", "0.8", "--json")
+    jsonschema.validate(json.loads(call("evaluate", *arguments)), evaluate_schema())
+    jsonschema.validate(json.loads(call("predict", trained[0], EASY, "--json")), predict_schema())
 
 
 def test_prompts_that_were_seen_are_refused(trained: tuple[Path, RouterFit], tmp_path: Path) -> None:
