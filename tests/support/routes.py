@@ -76,3 +76,19 @@ def route_table(
 def route_run(folder: Path, name: str, count: int, start: int = 0, **options: object) -> Run:
     """The run of a table of routes."""
     return imported(route_table(count, start, **options), folder, name)  # type: ignore[arg-type]
+
+
+def with_routed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with a routed cell that gives the expensive arm to half of the hard prompts: .775 for 2.75 J."""
+    hard = pl.col("prompt").str.contains("striped")
+    names = frame.filter(hard)["prompt"].unique().sort()[::2].to_list()
+    expensive = pl.col("prompt").is_in(names)
+    taken = pl.when(expensive).then(pl.col("steps") == 8).otherwise(pl.col("variant") == "student")
+    return pl.concat(
+        [
+            frame,
+            frame.filter(taken).with_columns(
+                variant=pl.lit("routed"), role=pl.lit("predicted"), policy=pl.lit("router")
+            ),
+        ]
+    )

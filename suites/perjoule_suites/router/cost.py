@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 
 from perjoule.runs.directory import Run
@@ -12,10 +10,10 @@ from perjoule.types import Work
 from perjoule.work.counter import WorkCounter
 from perjoule.work.profile import shipped_profiles
 from perjoule_suites.router.arms import ArmScores
+from perjoule_suites.router.as_run import PHASE, phase_share
 from perjoule_suites.router.records import OwnCost
 from perjoule_suites.router.router import Router
 
-PHASE = "predictor"  # of the decision, as in other step policies
 _AMOUNTS = ("flops", "bytes_moved", "operators", "calls")
 
 
@@ -63,10 +61,9 @@ def _unknown(reason: str) -> OwnCost:
 
 def _as_run(run: Run) -> OwnCost | None:
     trials = run.windows.filter((pl.col("policy") == "router") & pl.col("energy_j").is_not_null())
-    if trials.is_empty():
+    share = phase_share(trials, PHASE)
+    if share is None:
         return None
-    spent_s = float(sum(json.loads(phases).get(PHASE, 0.0) for phases in trials["phases_s"]))
-    share = spent_s / float((trials["duration_s"] / trials["iterations"]).sum())
     return OwnCost(
         energy_j_per_image=share * float(trials["energy_j"].sum()) / int(trials["images"].sum()),
         share=share,

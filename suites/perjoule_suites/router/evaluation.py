@@ -18,6 +18,7 @@ from perjoule.statistics.mixtures import cheapest_mixture, parts_of_mixture
 from perjoule.statistics.resampling import RESAMPLES, Array, Means, resample_means, resample_windows
 from perjoule.types import Estimate
 from perjoule_suites.router.arms import ArmScores, places_of, read_arms
+from perjoule_suites.router.as_run import routed_cells
 from perjoule_suites.router.choices import PROMPT_BOUND, ROUTER, SEEDS_OF_BOUND, Policy, mean_of, policies_of
 from perjoule_suites.router.cost import own_cost
 from perjoule_suites.router.promises import check_promises
@@ -158,6 +159,7 @@ def evaluate(
         floor_reason=reason,
         promises=promises,
         own_cost=cost,
+        as_run=routed_cells(run, scores, resamples),
     )
 
 

@@ -12,8 +12,7 @@ from perjoule_suites import diffusers_generator
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_states import PromptReader
 from perjoule_suites.router.arms import RouterArm
-
-SWITCH = "switch"  # phase of loading a model that is not resident
+from perjoule_suites.router.as_run import SWITCH
 
 
 class Models:

@@ -30,7 +30,7 @@ from perjoule.types import Cell
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_embeddings import encode_prompts
 from perjoule_suites.router.arms import RouterArm, places_of, read_arms
-from perjoule_suites.router.cost import PHASE
+from perjoule_suites.router.as_run import PHASE
 from perjoule_suites.router.models import Models
 from perjoule_suites.router.router import Router, check_rule
 

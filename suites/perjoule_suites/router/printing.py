@@ -41,6 +41,16 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
             f"  captured of the prompt-level bound: {captured}"
             + (f" ({point.captured_reason})" if point.captured_reason else "")
         )
+    if evaluation.as_run:
+        lines += ["", "as run, with all switches of models:"]
+    for cell in evaluation.as_run:
+        shares = {"decision": cell.decision_share, "switches": cell.switch_share}
+        known = ", ".join(f"{name} {share:.2%} of the time" for name, share in shares.items() if share is not None)
+        saving = f"{_percent(cell.saving)} less than the mixture of equal quality"
+        if cell.saving.value is None:
+            saving = "no mixture reaches its quality"
+        outcome = f"{cell.energy_j_per_image:.4g} J, {saving} ({cell.quality:.4g})"
+        lines.append("; ".join(part for part in (f"  {cell.cell_id}: {outcome}", known) if part))
     lines.append("")
     if evaluation.floor is None:
         lines.append(f"no floor: {evaluation.floor_reason}")

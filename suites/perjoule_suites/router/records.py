@@ -163,8 +163,29 @@ class OwnCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedCell:
+    """A cell of the policy `router`, as measured.
+
+    Attributes:
+        cell_id: The cell.
+        energy_j_per_image: Its energy, with decision and switches.
+        quality: Its mean quality.
+        saving: Share of the energy of the cheapest mixture of fixed arms of that quality.
+        decision_share: Share of the windows' time that the decision takes, None if it is not known.
+        switch_share: Share of the windows' time that loading models takes, None if it is not known.
+    """
+
+    cell_id: str
+    energy_j_per_image: float
+    quality: float
+    saving: Estimate
+    decision_share: float | None
+    switch_share: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` prints: a replay of stored arms, without new images."""
+    """What `evaluate` prints: a replay of stored arms, and the cells of the policy `router` as measured (`as_run`)."""
 
     suite: str
     router: str
@@ -180,6 +201,7 @@ class Evaluation:
     floor_reason: str | None
     promises: tuple[PromiseCheck, ...]
     own_cost: OwnCost
+    as_run: tuple[RoutedCell, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

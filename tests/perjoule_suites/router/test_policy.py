@@ -17,7 +17,8 @@ from perjoule_suites import diffusers_generator
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_states import PromptReader
 from perjoule_suites.router.arms import RouterArm
-from perjoule_suites.router.models import SWITCH, Models
+from perjoule_suites.router.as_run import SWITCH
+from perjoule_suites.router.models import Models
 from perjoule_suites.router.policy import RoutedArms
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.storage import Labels, RouterConfig, new_network
