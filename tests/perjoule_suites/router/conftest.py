@@ -14,6 +14,7 @@ from tests.support.routes import is_hard, route_run
 from perjoule.runs.directory import Run
 from perjoule.types import Variant
 from perjoule_suites import diffusers_generator
+from perjoule_suites.budgetfusion.training import TrainingRecipe
 from perjoule_suites.router import training
 from perjoule_suites.router.arms import ArmScores, read_arms
 from perjoule_suites.router.network import ArmNet
@@ -115,7 +116,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RouterFit]:
         reader,
         floor=0.75,
         miss_rate=0.1,
-        recipe=training.TrainingRecipe(epochs=40),
+        recipe=TrainingRecipe(epochs=40),
     )
     router.save_pretrained(place / "router")
     return place / "router", fit

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,8 @@ def folder(router: Router, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Router, "choose", lambda self, qualities: PLACES[: len(qualities)])
-    return
 
 
 @pytest.mark.usefixtures("chosen")
@@ -92,7 +90,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_images_are_those_of_the_arms(
     folder: Path, teacher: DiffusersGenerator, student: DiffusersGenerator, resident: list[str] | None
 ) -> None:
-    arguments = {} if resident is None else {"resident": resident}
+    arguments: dict[str, Any] = {} if resident is None else {"resident": resident}
     policy = load_policy(cell(router=str(folder), **arguments), where)
     policy.prepare(teacher, PROMPTS)
     drawn = policy.draw(teacher, PROMPTS, SEEDS)

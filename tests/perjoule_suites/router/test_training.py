@@ -51,19 +51,19 @@ def test_promises_that_cannot_be(dev: Run, changes: dict[str, Any], error: type[
     )
     arguments: Any = {"floor": 0.75, "miss_rate": 0.1} | changes
     with pytest.raises(error, match=words):
-        train(learnt, known, None, READER, **arguments)  # type: ignore[arg-type]
+        train(learnt, known, None, READER, **arguments)
 
 
 def test_runs_that_do_not_go_together(dev: Run) -> None:
     scores = read_arms(dev)
     with pytest.raises(EvidenceError, match="60 prompts are in both"):
-        train(scores, scores, None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
+        train(scores, scores, None, READER, floor=0.75, miss_rate=0.1)
     few = replace(scores, prompts=scores.prompts[:10], quality=scores.quality[:10])
     others = replace(scores, prompts=scores.prompts[10:], quality=scores.quality[10:])
     with pytest.raises(EvidenceError, match="10 prompts are too few for training; use at least 20"):
-        train(few, others, None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
+        train(few, others, None, READER, floor=0.75, miss_rate=0.1)
     with pytest.raises(EvidenceError, match="teacher-008 are missing"):
-        train(others, few.of([0, 1]), None, READER, floor=0.75, miss_rate=0.1)  # type: ignore[arg-type]
+        train(others, few.of([0, 1]), None, READER, floor=0.75, miss_rate=0.1)
 
 
 def test_kinds_and_ids_of_prompts() -> None:
