@@ -20,12 +20,13 @@ _AMOUNTS = ("flops", "bytes_moved", "operators", "calls")
 def own_cost(run: Run, router: Router, arms: ArmScores) -> OwnCost:
     """Return the energy of a decision for one image, of as many as a window of the run has.
 
-    In cells of the policy `router` it is measured. Otherwise its work is counted; its joules are those of the profile
-    by which the run was counted, or else an upper limit: whatever joules an operation, a byte and a call cost, the
+    In cells of the policy `router` it is measured, unless the run's joules were counted. Otherwise its work is counted;
+    its joules are those of the profile by which the run was counted, or else an upper limit: whatever joules an operation, a byte and a call cost, the
     decision costs at most as large a share of an arm's image as the largest of its shares of the arm's operations,
     bytes and calls. The text encoding is not added, because the arm needs it too.
     """
-    measured = _as_run(run)
+    # counted joules have nothing to do with the time that a phase takes
+    measured = None if run.is_counted else _as_run(run)
     if measured is not None:
         return measured
     size = 1 if run.is_imported else images_per_window(run.suite)
