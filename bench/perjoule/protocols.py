@@ -261,7 +261,8 @@ class StepPolicy(Protocol):
     """Decides how many denoising steps each image gets, and has it drawn. The cost of the decision is in the window.
 
     A factory `(cell, *, where) -> StepPolicy` is registered under the entry point group `perjoule.policies`. It raises
-    SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`.
+    SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`. A policy that loads other models itself has
+    an attribute `sources`, as an `ImageGenerator` has, so that the run records their weights.
     """
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from perjoule import registry
 # the order of the work; other verbs come last
 ORDER = (
     "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "import",
-    "measure", "integrate", "calibrate", "budgetfusion", "list", "explain", "schema", "completion",
+    "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema", "completion",
 )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
             continue
         findings[cell.variant.name] = prompt_findings
         digests[weights_name(cell.variant)] = digest
-        for model, source in sources.items():
+        for model, source in sources:
             weights = _with_files(weights, model, source)
     if len(not_loaded) == len(cells):
         reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
@@ -109,12 +109,15 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
 
 def _load_once(
     cell: Cell, generators: GeneratorCache, texts: Sequence[str]
-) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
+) -> tuple[str, list[tuple[str, dict[str, Any]]], PromptFindings]:
     """Load a cell's pipeline and prepare its policy, in a separate scope so that both are released at its end."""
     generator = generators.get(cell.variant)
-    load_policy(cell, generators.where).prepare(generator, texts)
+    policy = load_policy(cell, generators.where)
+    policy.prepare(generator, texts)
     findings = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
-    return generator.digest, generator.sources, findings
+    # a policy may load other models itself
+    sources = [*generator.sources.items(), *getattr(policy, "sources", {}).items()]
+    return generator.digest, sources, findings
 
 
 def _survivable(failure: Failure) -> Failure:

@@ -193,13 +193,14 @@ def _weights(model: str, cached: bool) -> Need:
 
 
 def _predictors(suite: Suite) -> list[Need]:
-    """Check step predictors in folders; those with a name are checked when the suite is loaded."""
-    names = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
+    """Check step predictors and routers in folders; those with a name are checked when the suite is loaded."""
+    makers = {"predictor": "budgetfusion", "router": "route"}
+    names = {(str(v.policy_args[key]), key) for v in suite.variants for key in makers if key in v.policy_args}
     needs = []
-    for name in sorted(names):
+    for name, key in sorted(names):
         if name.startswith((".", "/", "~")):
             exists = find_path(name) is not None
-            says = "exists" if exists else "train it first: perjoule budgetfusion train --help"
+            says = "exists" if exists else f"train it first: perjoule {makers[key]} train --help"
             needs.append(Need(kind="weights", name=name, state="ok" if exists else "missing", says=says))
     return needs
 

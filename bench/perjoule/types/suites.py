@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 Role = Literal["fixed", "predicted", "distilled", "control"]
@@ -160,6 +160,21 @@ class Variant:
     def family_name(self) -> str:
         """The family; by default the name of the variant."""
         return self.family or self.name
+
+    @property
+    def pipeline(self) -> Variant:
+        """The variant without what may differ between variants that share a loaded pipeline, e.g. steps and policy."""
+        return replace(
+            self,
+            name="",
+            role="fixed",
+            policy="fixed",
+            family="",
+            steps=(),
+            levels=(),
+            policy_args={},
+            batch_size=None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from tests.support import driving
 from tests.support.odd_boards import OddBoard, honest_board
+from tests.support.routes import route_run, route_table, with_routed
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.support.work import counted_run, counted_windows
 
@@ -107,6 +108,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             **of_nothing(place),
             **of_a_board(place),
             **of_logs(place),
+            **of_routes(place),
             **curves,
         }
 
@@ -268,6 +270,24 @@ def of_curves(place: Path) -> Outputs:
     plateau = ("--rule", "plateau", "--combine", "mean", "--rule-metric", "lsnr", "--level", "0.2")
     record("evaluate", "known", "--predictor", "predictor", *plateau, "--figures", "figures")
     return budgetfusion
+
+
+def of_routes(place: Path) -> Outputs:
+    """What route prints of a world with a known truth."""
+    for name, start in (("arms", 0), ("other", 40)):
+        route_run(place, name, 40, start)
+    imported(with_routed(route_table(40, 80, seeds=8)), place, "new")
+    # the counted work of an arm, so that the cost of a decision has an upper limit
+    part = {"name": "UNet", "calls": 9, "flops": 10**9, "bytes_moved": 10**8, "operators": 10**3}
+    trial = load_run(place / "new").trials["trial_id"][0]
+    work = {"trial_id": trial, "parts": [part], "devices": ["cpu"], "dtypes": ["float32"], "unknown": []}
+    (place / "new" / "work.jsonl").write_text(json.dumps(work) + "\n")
+    train = ("route", "train", "arms", "--calibration", "other", "--reader", "builtin:sd-tiny", "--out", "router")
+    return {
+        "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--quiet")],
+        "route-evaluate": [printed("route", "evaluate", "new", "--router", "router")],
+        "route-predict": [printed("route", "predict", "router", "a red circle")],
+    }
 
 
 def parts(schema: Any, whole: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
