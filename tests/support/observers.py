@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.people.choices import Choices
+from perjoule.people.choices import Choices, Places
 from perjoule.people.thurstone import Array, chance
 
 
@@ -28,14 +28,12 @@ class World:
     by_prompt: Array
     by_observer: Array
 
-    def wins(
-        self, chance_of: np.random.Generator, observer: Array, prompt: Array, first: Array, second: Array
-    ) -> Array:
-        """1 where the first arm is chosen."""
+    def wins(self, observer: Places, prompt: Places, first: Places, second: Places, draws: Array) -> Array:
+        """1 where the first arm is chosen; `draws` are uniform random numbers."""
         own = self.jod + self.by_prompt[prompt] + self.by_observer[observer]
         rows = np.arange(len(own))
         p = np.where(self.careless[observer], 0.5, chance(own[rows, first] - own[rows, second]))
-        return (chance_of.random(len(p)) < p).astype(np.float64)
+        return (draws < p).astype(np.float64)
 
 
 def world(
@@ -60,13 +58,13 @@ def world(
     )
 
 
-Pairs = Callable[[int, np.random.Generator], tuple[Array, Array, Array]]
+Pairs = Callable[[int, np.random.Generator], tuple[Places, Places, Places]]
 
 
 def random_pairs(arms: int, prompts: int) -> Pairs:
     """Pairs drawn at random: (count, generator) -> prompt, first, second."""
 
-    def draw(count: int, chance_of: np.random.Generator) -> tuple[Array, Array, Array]:
+    def draw(count: int, chance_of: np.random.Generator) -> tuple[Places, Places, Places]:
         first = chance_of.integers(0, arms, count)
         second = (first + chance_of.integers(1, arms, count)) % arms
         return chance_of.integers(0, prompts, count), first, second
@@ -91,6 +89,6 @@ def choices(
         prompt=prompt,
         first=first,
         second=second,
-        won=truth.wins(chance_of, observer, prompt, first, second),
+        won=truth.wins(observer, prompt, first, second, chance_of.random(len(observer))),
         provenance="simulated",
     )

@@ -98,7 +98,7 @@ def sessions(
     practice = _catches(index, stock, "practice", extra.practice, chance)
     for _ in range(observers):
         mains = _different(index, stock, sequence, main)
-        chance.shuffle(mains)  # type: ignore[arg-type]
+        chance.shuffle(mains)
         ordered: list[Trial] = [*mains]
         for place, trial in _repeated(index, mains, extra.repeats, chance):
             ordered.insert(place, trial)

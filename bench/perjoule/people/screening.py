@@ -2,7 +2,7 @@
 
 An observer is compared with the scale fitted to the others. Two conditions must hold together: the answers are more
 likely to be random than to follow that scale, and they are improbable for somebody who follows it. Where the arms
-hardly differ, random answers and careful ones look the same and do the same harm, which is none; nobody is excluded then.
+hardly differ, random answers and careful ones look the same and do the same harm, none; nobody is excluded then.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def likelihood(choices: Choices, kept: NDArray[np.bool_]) -> Likelihood:
     count = len(choices.observers)
 
     def total(values: Array) -> Array:
-        return np.bincount(choices.observer, values, minlength=count)
+        return np.bincount(choices.observer, values, minlength=count).astype(np.float64)
 
     answers = np.bincount(choices.observer, minlength=count)
     achieved = total(choices.won * win + (1 - choices.won) * loss)

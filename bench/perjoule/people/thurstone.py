@@ -6,10 +6,10 @@ F is a normal distribution for Thurstone and a logistic one for Bradley-Terry. T
 
     Σ wins_ij ln F(q_i − q_j) − Σ q_i² / (2 s²),   s = `PRIOR_SD_JOD`
 
-A tie counts as half a win for each side. The prior keeps an arm that won all its comparisons at a finite score. Perez-
-Ortiz and Mantiuk (A practical guide and software for analysing pairwise comparison experiments, 2017) put a prior on the
-distances; a normal one on the scores does the same and keeps the problem concave, so that it has one solution, which
-Newton's method finds. The scores have mean 0.
+A tie counts as half a win for each side. The prior keeps an arm that won all its comparisons at a finite score. Pérez-
+Ortiz and Mantiuk (A practical guide and software for analysing pairwise comparison experiments, 2017) put a prior on
+the distances; a normal one on the scores does the same and keeps the problem concave, so that it has one solution,
+which Newton's method finds. The scores have mean 0.
 """
 
 from __future__ import annotations
