@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from perjoule.errors import UsageError
 from perjoule.files import strict_json, whole_characters
@@ -133,8 +133,10 @@ class Screening:
     Attributes:
         most_failed_checks: Largest share of attention checks with a wrong answer.
         least_checks: Number of answered checks below which the criterion on checks does not apply.
-        log_likelihood_ratio: Excluded if the answers are more likely, by this difference of log-likelihoods, to be
-            random than to follow the scale fitted to the other observers.
+        log_likelihood_ratio: Excluded if the log-likelihood of the answers by the scale of the other observers, less
+            that of random answers, is below this, and
+        honest_probability: somebody who follows that scale answers as badly with less than this probability.
+        least_answers: Number of answers below which the criterion on likelihood does not apply.
         fastest_median_ms: Smallest median response time.
     """
 
@@ -143,6 +145,8 @@ class Screening:
     most_failed_checks: Annotated[float, Ge(0), Le(1)] = 0.34
     least_checks: Count = 3
     log_likelihood_ratio: float = 0.0
+    honest_probability: Annotated[float, Gt(0), Lt(1)] = 0.01
+    least_answers: Count = 10
     fastest_median_ms: Annotated[float, Ge(0)] = 300.0
 
 
@@ -306,8 +310,12 @@ class StudyIndex:
             right=right,
             left_arm=ours.arm,
             right_arm=theirs.arm,
-            reference=self._references[ours.prompt_id, ours.seed] if self.study.question == "reference" else None,
+            reference=self.reference_of(ours.prompt_id, ours.seed),
         )
+
+    def reference_of(self, prompt_id: str, seed: str) -> str | None:
+        """Return the picture id of the reference; None if the question needs none."""
+        return self._references[prompt_id, seed] if self.study.question == "reference" else None
 
     def check(self, answer: Answer) -> Trial:
         """Return the trial of an answer.
