@@ -54,30 +54,18 @@ def is_study(path: Path) -> bool:
 
 
 def read_study(folder: Path) -> Study:
-    """Read and check `study.json`.
+    """Return the study of a folder whose pictures are those of `perjoule study new`.
 
     Raises:
         UsageError: If the folder has no study, or it was changed after `study new`.
+        EvidenceError: If a picture is missing or was changed.
     """
     file = folder / STUDY_FILE
     if not file.is_file():
         raise UsageError(f"{folder}: no {STUDY_FILE}: give a folder that `perjoule study new` wrote")
-    return parsed_study(_bytes(file), str(file))
-
-
-def check_pictures(study: Study, folder: Path) -> None:
-    """Raise EvidenceError if a picture is missing, or is not the one that the study was designed with."""
-    for picture in study.pictures:
-        try:
-            with open_inside(folder, picture.file) as file:
-                digest = hashlib.sha256(file.read()).hexdigest()
-        except (OSError, RunError) as error:
-            raise EvidenceError(f"{folder / picture.file}: cannot be read: {error}: restore the picture") from None
-        if digest != picture.sha256:
-            raise EvidenceError(
-                f"{folder / picture.file}: not the picture of the study: its SHA-256 is {digest[:12]}…, but "
-                f"{STUDY_FILE} has {picture.sha256[:12]}…: restore it; answers about another picture are not valid"
-            )
+    study = parsed_study(_bytes(file), str(file))
+    _check_pictures(study, folder)
+    return study
 
 
 def read_answers(folder: Path, study: Study) -> list[Answer]:
@@ -90,14 +78,13 @@ def read_answers(folder: Path, study: Study) -> list[Answer]:
 
 
 def read_choices(folder: Path) -> tuple[Study, Choices]:
-    """Return a study with the choices of its observers; checks the pictures.
+    """Return a study with the choices of its observers.
 
     Raises:
         UsageError: If the study or its answers are damaged.
         EvidenceError: If a picture was changed, or there is no answer.
     """
     study = read_study(folder)
-    check_pictures(study, folder)
     return study, choices_of(StudyIndex(study), read_answers(folder, study), str(folder))
 
 
@@ -112,7 +99,6 @@ def add_answers(folder: Path, files: Sequence[Path]) -> Merged:
         EvidenceError: If a picture was changed, or provenances would be mixed.
     """
     study = read_study(folder)
-    check_pictures(study, folder)
     index = StudyIndex(study)
     merged = _by_key(_stored(folder, index))
     before = len(merged)
@@ -128,6 +114,21 @@ def add_answers(folder: Path, files: Sequence[Path]) -> Merged:
         observers=len({answer.observer for answer in answers}),
         provenance=provenance,
     )
+
+
+def _check_pictures(study: Study, folder: Path) -> None:
+    """Raise EvidenceError if a picture is missing, or is not the one that the study was designed with."""
+    for picture in study.pictures:
+        try:
+            with open_inside(folder, picture.file) as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+        except (OSError, RunError) as error:
+            raise EvidenceError(f"{folder / picture.file}: cannot be read: {error}: restore the picture") from None
+        if digest != picture.sha256:
+            raise EvidenceError(
+                f"{folder / picture.file}: not the picture of the study: its SHA-256 is {digest[:12]}…, but "
+                f"{STUDY_FILE} has {picture.sha256[:12]}…: restore it; answers about another picture are not valid"
+            )
 
 
 def _stored(folder: Path, index: StudyIndex) -> list[tuple[str, Answer]]:

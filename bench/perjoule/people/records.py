@@ -214,7 +214,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewport:
-    """Size of the window in CSS pixels, and the size of a CSS pixel in mm if the observer calibrated it."""
+    """Sizes in CSS pixels of the window and the left picture, and the size of a CSS pixel in mm if it was calibrated."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -222,6 +222,7 @@ class Viewport:
     height_px: Annotated[float, Ge(0), Le(1e6)]
     device_pixel_ratio: Annotated[float, Gt(0), Le(100)] = 1.0
     mm_per_px: Annotated[float, Gt(0), Le(100)] | None = None
+    picture_width_px: Annotated[float, Ge(0), Le(1e6)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,12 +103,6 @@ def to_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def to_script(value: Mapping[str, Any]) -> str:
-    """Return JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def _cell(arm: Arm) -> ResultCell:
     cell: ResultCell = _as(
         ResultCell,
