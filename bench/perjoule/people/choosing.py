@@ -2,13 +2,13 @@
 
 The posterior of the scores is approximated by a normal distribution (Laplace). The information gained by an answer is
 the entropy of its prediction, less the mean entropy if the scores were known (as in ASAP, Mikhailiuk et al., 2020, who
-use approximate message passing). Pairs that were shown but are not answered yet count as half answered for each side.
+use approximate message passing). Pairs that were chosen but are not answered yet count as ties.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from perjoule.people.thurstone import Array, chance, information, scores
 _QUADRATURE = 15
 # pairs within this share of the largest gain are chosen among at random
 _NEARLY = 0.02
+# main trials that are chosen at once; later ones are chosen when there are more answers
+_AHEAD = 5
 
 
 def expected_gain(wins: Array) -> Array:
@@ -37,7 +39,7 @@ def expected_gain(wins: Array) -> Array:
 
 
 class Chooser:
-    """Chooses the next trial of each observer of a study, from all answers so far."""
+    """Chooses main trials from all answers so far."""
 
     def __init__(self, study: Study, answers: Iterable[Answer] = (), *, seed: int | None = None) -> None:
         """Start with the answers that are known.
@@ -47,100 +49,95 @@ class Chooser:
             answers: Answers so far.
             seed: Seed of the random choices; that of the study by default.
         """
-        self._index = StudyIndex(study)
+        self._study, self._index = study, StudyIndex(study)
         self._chance = np.random.default_rng(study.seed if seed is None else seed)
         self._place = {arm: i for i, arm in enumerate(study.arms)}
-        self._wins = np.zeros((len(study.arms), len(study.arms)))
-        self._pending: Counter[tuple[int, int]] = Counter()
-        self._shown: Counter[tuple[str, int, int]] = Counter()
-        self._seen: dict[str, dict[str, Trial]] = {}
-        self._turned: Counter[tuple[int, int]] = Counter()
-        self._gain: Array | None = None
-        self._pictures: dict[tuple[str, str], str] = {}
+        # prompt, then arm -> picture
+        self._pictures: dict[str, dict[int, str]] = {}
         for picture in study.pictures:
             if picture.arm in self._place:
-                self._pictures.setdefault((picture.prompt_id, picture.arm or ""), picture.picture_id)
+                self._pictures.setdefault(picture.prompt_id, {})[self._place[picture.arm]] = picture.picture_id
+        self._wins = np.zeros((len(study.arms), len(study.arms)))
+        # how often a pair (smaller place first) was shown for a prompt, and in which order
+        self._shown: Counter[tuple[str, int, int]] = Counter()
+        self._order: Counter[tuple[int, int]] = Counter()
+        self._answered: dict[str, list[Trial]] = {}
+        self._asked: dict[str, set[frozenset[str]]] = {}
         for answer in answers:
             self.record(answer)
 
     def record(self, answer: Answer) -> None:
         """Take an answer into account."""
         trial = self._index.trial_of(answer.trial_id)
-        if trial.kind != "main":
-            return
-        left, right = self._place[answer.left], self._place[answer.right]
-        won = {"left": 1.0, "right": 0.0, "equal": 0.5}[answer.choice]
-        self._wins[left, right] += won
-        self._wins[right, left] += 1 - won
-        known = trial.trial_id in self._seen.get(answer.observer, {})
-        pair = (min(left, right), max(left, right))
-        if known and self._pending[pair]:
-            self._pending[pair] -= 1
-        if not known:
-            self._see(answer.observer, trial)
-        self._gain = None
+        self._answered.setdefault(answer.observer, []).append(trial)
+        if trial.kind == "main":
+            self._count(answer.observer, trial, {"left": 1.0, "right": 0.0, "equal": 0.5}[answer.choice])
 
-    def next(self, observer: str, slot: Trial) -> Trial:
-        """Return the trial to show in a place of a session.
+    def next_main(self, observer: str) -> Trial | None:
+        """Return the most informative main trial that the observer has not been asked; None if there is none.
 
-        Args:
-            observer: Who is asked.
-            slot: The trial that the session has in this place. A main trial is replaced by the most informative pair,
-                a repeat by an early pair of this observer with its sides swapped; others stay.
+        Until the next answers are recorded in a new chooser, the trial counts as a tie.
         """
-        seen = self._seen.setdefault(observer, {})
-        if slot.kind == "repeat":
-            for early in list(seen.values()):
-                again = self._index.pair(early.right, early.left, "repeat")
-                if f"repeat-{early.left}-{early.right}" not in seen and again.trial_id not in seen:
-                    seen[again.trial_id] = again
-                    return again
-        if slot.kind != "main":
-            return slot
-        trial = self._most_informative(observer)
-        if trial is None:
-            return slot
-        self._see(observer, trial)
-        left, right = self._place[trial.left_arm], self._place[trial.right_arm]
-        self._pending[min(left, right), max(left, right)] += 1
-        self._gain = None
-        return trial
-
-    def _see(self, observer: str, trial: Trial) -> None:
-        self._seen.setdefault(observer, {})[trial.trial_id] = trial
-        left, right = self._place[trial.left_arm], self._place[trial.right_arm]
-        self._shown[trial.prompt_id, min(left, right), max(left, right)] += 1
-        self._turned[left, right] += 1
-
-    def _most_informative(self, observer: str) -> Trial | None:
-        """Return the main trial that says most, among those that the observer has not seen."""
-        if self._gain is None:
-            wins = self._wins.copy()
-            for (a, b), count in self._pending.items():
-                wins[a, b] += count / 2
-                wins[b, a] += count / 2
-            self._gain = expected_gain(wins)
-        mine = {frozenset((t.left, t.right)) for t in self._seen.get(observer, {}).values()}
-        upper = np.triu_indices(len(self._gain), 1)
-        order = np.argsort(-self._gain[upper] * (1 + _NEARLY * self._chance.random(len(upper[0]))))
-        for place in order:
-            a, b = int(upper[0][place]), int(upper[1][place])
-            arms = self._index.study.arms
+        gain = expected_gain(self._wins)
+        asked = self._asked.get(observer, set())
+        first, second = np.triu_indices(len(gain), 1)
+        order = np.argsort(-gain[first, second] * (1 + _NEARLY * self._chance.random(len(first))))
+        for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
             free = [
-                prompt.prompt_id
-                for prompt in self._index.study.prompts
-                if {(prompt.prompt_id, arms[a]), (prompt.prompt_id, arms[b])} <= self._pictures.keys()
-                and frozenset(self._pictures[prompt.prompt_id, arms[i]] for i in (a, b)) not in mine
+                prompt
+                for prompt, pictures in self._pictures.items()
+                if a in pictures and b in pictures and frozenset((pictures[a], pictures[b])) not in asked
             ]
             if not free:
                 continue
             counts = np.array([self._shown[prompt, a, b] for prompt in free])
-            prompt = free[int(self._chance.choice(np.flatnonzero(counts == counts.min())))]
-            turned = self._turned[a, b] - self._turned[b, a]
-            if turned > 0 or (turned == 0 and self._chance.random() < 0.5):
-                a, b = b, a
-            return self._index.pair(self._pictures[prompt, arms[a]], self._pictures[prompt, arms[b]])
+            pictures = self._pictures[free[int(self._chance.choice(np.flatnonzero(counts == counts.min())))]]
+            turned = self._order[a, b] - self._order[b, a]
+            left, right = (b, a) if turned > 0 or (turned == 0 and self._chance.random() < 0.5) else (a, b)
+            trial = self._index.pair(pictures[left], pictures[right])
+            self._count(observer, trial, 0.5)
+            return trial
         return None
+
+    def remaining(self, observer: str, session: Sequence[str]) -> list[Trial]:
+        """Return the trials that an observer is still to be asked.
+
+        Args:
+            observer: Who is asked.
+            session: The trial ids of the observer's session. Its practice trials and checks stay; of the main trials
+                still to come the next ones are replaced by informative ones, and repeats show answered pairs again.
+        """
+        answered = self._answered.get(observer, [])
+        known = {trial.trial_id for trial in answered}
+        done = Counter(trial.kind for trial in answered)
+        repeated = {frozenset((trial.left, trial.right)) for trial in answered if trial.kind == "repeat"}
+        early = [t for t in answered if t.kind == "main" and frozenset((t.left, t.right)) not in repeated]
+        trials, chosen = [], 0
+        for slot in map(self._index.trial_of, session):
+            if slot.kind in ("main", "repeat") and done[slot.kind]:
+                done[slot.kind] -= 1
+            elif slot.kind == "repeat":
+                if early:
+                    again = early.pop(0)
+                    trials.append(self._index.pair(again.right, again.left, "repeat"))
+            elif slot.kind != "main":
+                if slot.trial_id not in known:
+                    trials.append(slot)
+            elif chosen < _AHEAD and (best := self.next_main(observer)) is not None:
+                trials.append(best)
+                chosen += 1
+            elif (pair := frozenset((slot.left, slot.right))) not in self._asked.get(observer, set()):
+                self._asked.setdefault(observer, set()).add(pair)
+                trials.append(slot)
+        return trials
+
+    def _count(self, observer: str, trial: Trial, won: float) -> None:
+        left, right = self._place[trial.left_arm], self._place[trial.right_arm]
+        self._wins[left, right] += won
+        self._wins[right, left] += 1 - won
+        self._shown[trial.prompt_id, min(left, right), max(left, right)] += 1
+        self._order[left, right] += 1
+        self._asked.setdefault(observer, set()).add(frozenset((trial.left, trial.right)))
 
 
 def _entropy(p: Array) -> Array:

@@ -17,6 +17,8 @@ import polars as pl
 from perjoule.errors import RunError, UnknownNameError, UsageError
 from perjoule.files import open_inside, write_bytes, write_json
 from perjoule.people import design
+from perjoule.people.design import SECONDS_PER_TRIAL
+from perjoule.people.page import write_page
 from perjoule.people.records import (
     NOISE,
     PICTURES,
@@ -36,7 +38,6 @@ from perjoule.runs.directory import Run
 from perjoule.runs.pictures import pixel_digest, read_picture
 from perjoule.runs.references import references
 from perjoule.statistics.grid import cell_order
-from perjoule.text import one_line
 
 DEFAULT_PAIRS = 60
 DEFAULT_OBSERVERS = 15
@@ -75,6 +76,21 @@ class StudyRequest:
     contact: str = ""
     screening: Screening = field(default_factory=Screening)
     display: Display = field(default_factory=Display)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStudy:
+    """What `study new` prints. `answers`: planned main answers, which are the ones that are scaled."""
+
+    study: str
+    study_id: str
+    question: Question
+    arms: tuple[str, ...]
+    prompts: int
+    observers: int
+    trials_per_observer: int
+    answers: int
+    minutes_per_observer: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,16 +315,24 @@ def _write(study: Study, files: dict[str, bytes], out: Path) -> None:
         for name, content in files.items():
             write_bytes(temporary / name, content)
         write_json(temporary / STUDY_FILE, as_object(study))
+        write_page(study, temporary)
         temporary.rename(out)  # replaces an empty folder
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
 
 
-def summary(study: Study) -> str:
-    """One paragraph about a new study."""
+def described(study: Study, folder: Path) -> NewStudy:
+    """Return what `perjoule study new` prints."""
     trials = len(study.sessions[0])
-    return (
-        f"{one_line(study.title)}: {len(study.arms)} arms, {len(study.prompts)} prompts, {study.planned.observers} "
-        f"observers with {trials} trials each ({study.planned.main_trials} main), {study.planned.answers} main answers"
+    return NewStudy(
+        study=str(folder),
+        study_id=study.study_id,
+        question=study.question,
+        arms=study.arms,
+        prompts=len(study.prompts),
+        observers=study.planned.observers,
+        trials_per_observer=trials,
+        answers=study.planned.answers,
+        minutes_per_observer=trials * SECONDS_PER_TRIAL / 60,
     )

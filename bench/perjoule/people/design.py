@@ -18,6 +18,7 @@ import numpy as np
 from perjoule.people.records import NOISE, OTHER_PROMPT, Picture, Study, StudyIndex, Trial, TrialKind
 
 PRACTICE = 3
+SECONDS_PER_TRIAL = 7.0
 # one check, and one repeat, for so many main trials; and at least so many
 _MAIN_PER_EXTRA, _LEAST_EXTRA = 12, 4
 # a repeat comes at least so many trials after the pair

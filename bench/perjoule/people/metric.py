@@ -10,7 +10,7 @@ The name of the metric states who answered: `people`, `simulated-observers` or `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from perjoule.people.choices import Choices
 from perjoule.people.creating import BASELINE
 from perjoule.people.folder import is_study, read_choices
 from perjoule.people.records import AnswerProvenance, Screening, Study
-from perjoule.people.scaling import UNIT, Fit, Scale, describe, fit
+from perjoule.people.scaling import UNIT, Fit, Scale, describe, fit, scale
 from perjoule.people.tables import table_of_choices
 from perjoule.people.thurstone import Array
 from perjoule.runs.columns import SCORE_COLUMNS
@@ -221,3 +221,27 @@ def _require_pictures(study: Study, source: Path, run: Run, prefix: str) -> None
             f"{source}: the study shows no picture of {run.path}: make one with `perjoule study new CANDIDATE "
             "--baseline BASELINE`"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleOfRun(Scale):
+    """What `perjoule study scale` prints: the scale, and the agreement of a run's metrics with it."""
+
+    agreement: tuple[Agreement, ...]
+
+
+def scaled(source: Path) -> ScaleOfRun:
+    """Scale a study or a table; raises as `with_people`."""
+    study, choices = read_source(source)
+    result = scale(choices, study.screening if study else Screening())
+    return _with_agreement(result, ())
+
+
+def scaled_with_run(source: Path, run: Run) -> ScaleOfRun:
+    """Scale a study or a table, and compare the metrics of a run with it; raises as `with_people`."""
+    judged = with_people(run, source)
+    return _with_agreement(judged.scale, judged.agreement)
+
+
+def _with_agreement(result: Scale, agreement: tuple[Agreement, ...]) -> ScaleOfRun:
+    return ScaleOfRun(**{field.name: getattr(result, field.name) for field in fields(result)}, agreement=agreement)

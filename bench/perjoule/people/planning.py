@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from perjoule.errors import UsageError
-from perjoule.people.thurstone import information
+from perjoule.people.design import SECONDS_PER_TRIAL, extras
+from perjoule.people.thurstone import Array, chance, information
 
 _MOST = 10_000_000
 
@@ -26,7 +27,7 @@ class AnswersNeeded:
         careless: That share.
         main_trials: Main trials per observer.
         observers: Observers needed.
-        minutes_per_observer: Time of a session at 5 seconds per trial.
+        minutes_per_observer: Time of a session at 7 seconds per trial.
         notes: What the number does not allow for.
     """
 
@@ -71,8 +72,6 @@ def answers_needed(
     collected = math.ceil(answers / (1 - careless))
     if collected > _MOST:
         raise UsageError(f"--half-width {half_width}: needs more than {_MOST:,} answers: choose a wider one")
-    from perjoule.people.design import extras
-
     extra = extras(main_trials)
     trials = main_trials + extra.practice + extra.checks + extra.repeats
     return AnswersNeeded(
@@ -84,7 +83,7 @@ def answers_needed(
         careless=careless,
         main_trials=main_trials,
         observers=max(1, math.ceil(collected / main_trials)),
-        minutes_per_observer=trials * 5 / 60,
+        minutes_per_observer=trials * SECONDS_PER_TRIAL / 60,
         notes=(
             "differences between prompts and between observers come on top: prefer many prompts and many observers "
             "to many answers of each",
@@ -92,9 +91,7 @@ def answers_needed(
     )
 
 
-def _expected_wins(at: np.ndarray) -> np.ndarray:
-    from perjoule.people.thurstone import chance
-
+def _expected_wins(at: Array) -> Array:
     wins = chance(at[:, None] - at[None])
     np.fill_diagonal(wins, 0.0)
     return wins
