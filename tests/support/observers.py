@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.people.choices import Choices, Places
+from perjoule.people.records import Answer, AnswerFile, Study, StudyIndex, as_object
 from perjoule.people.thurstone import Array, chance
 
 
@@ -92,3 +94,31 @@ def choices(
         won=truth.wins(observer, prompt, first, second, chance_of.random(len(observer))),
         provenance="simulated",
     )
+
+
+def answers(study: Study, jod: dict[str, float], *, careless: int = 0, seed: int = 0) -> list[Answer]:
+    """Answers of one simulated observer per session; the first `careless` of them choose at random."""
+    chance_of = np.random.default_rng(seed)
+    index, given = StudyIndex(study), []
+    for number, session in enumerate(study.sessions):
+        for place, trial_id in enumerate(session):
+            trial = index.trial_of(trial_id)
+            if number < careless:
+                p = 0.5
+            elif trial.expected is not None:
+                p = float(trial.expected == "left")
+            else:
+                p = float(chance(np.array(jod[trial.left_arm] - jod[trial.right_arm])))
+            given.append(
+                Answer(
+                    study_id=study.study_id, observer=f"{number:032x}", trial_id=trial_id, left=trial.left_arm,
+                    right=trial.right_arm, choice="left" if chance_of.random() < p else "right",
+                    shown_at_ms=5_000.0 * place, response_ms=1_500.0, provenance="simulated",
+                )
+            )  # fmt: skip
+    return given
+
+
+def answer_file(study: Study, given: list[Answer]) -> str:
+    """The file that a page exports."""
+    return json.dumps(as_object(AnswerFile(schema=1, study_id=study.study_id, answers=tuple(given))))

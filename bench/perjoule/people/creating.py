@@ -172,7 +172,7 @@ def _images(run: Run, baseline: Run | None) -> pl.DataFrame:
     for source, prefix in ((run, ""), (baseline, BASELINE)):
         if source is None:
             continue
-        if source.is_imported or source.images.is_empty() or not source.images["file"].fill_null("").all():
+        if source.is_imported or source.images.is_empty() or (source.images["file"].fill_null("") == "").any():
             raise RunError(f"{source.path}: the run has no images, so there is nothing to show: use a run of "
                            "`perjoule run`, not an imported table")  # fmt: skip
         frames.append(

@@ -154,7 +154,7 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
         excluded=excluded,
         jod=at,
         by_prompt=at + len(prompts) * upward @ inverse,
-        draws=at + by_prompts + common,
+        draws=at + by_prompts - by_prompts.mean(0) + common - common.mean(0),
         common=common,
         n=n,
     )

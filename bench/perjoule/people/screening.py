@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perjoule.people.choices import Choices
 from perjoule.people.records import Screening
-from perjoule.people.thurstone import Array, log_chance, scores
+from perjoule.people.thurstone import Array, information, log_chance, predicted, scores
 
 _ROUNDS = 20
 
@@ -67,8 +67,11 @@ def likelihood(choices: Choices, kept: NDArray[np.bool_]) -> Likelihood:
     by_observer = choices.by_observer()
     others = by_observer[kept].sum(0) - np.where(kept[:, None, None], by_observer, 0.0)
     at = scores(others)
-    difference = at[choices.observer, choices.first] - at[choices.observer, choices.second]
-    win, loss = log_chance(difference), log_chance(-difference)
+    spread = np.linalg.inv(information(others, at))
+    who, one, other = choices.observer, choices.first, choices.second
+    difference = at[who, one] - at[who, other]
+    variance_of_it = spread[who, one, one] + spread[who, other, other] - 2 * spread[who, one, other]
+    win, loss = (log_chance(predicted(sign * difference, variance_of_it)) for sign in (1, -1))
     p = np.exp(win)
     count = len(choices.observers)
 

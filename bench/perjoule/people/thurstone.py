@@ -44,6 +44,11 @@ def log_chance(difference: Array, model: Model = "thurstone") -> Array:
     return _terms(difference, model).value
 
 
+def predicted(difference: Array, variance: Array) -> Array:
+    """Return the differences that give the mean chance of uncertain ones, for Thurstone's model; all in JOD."""
+    return np.asarray(difference / np.sqrt(1 + _SLOPES["thurstone"] ** 2 * variance))
+
+
 def log_slope(difference: Array, model: Model = "thurstone") -> Array:
     """Return the derivative of `log_chance`."""
     return _terms(difference, model).slope
