@@ -27,6 +27,7 @@ from perjoule.people.tables import table_of_choices
 from perjoule.people.thurstone import Array
 from perjoule.runs.columns import SCORE_COLUMNS
 from perjoule.runs.directory import Run
+from perjoule.statistics.points import operating_points
 from perjoule.types import MetricSpec, Suite
 
 NAMES: dict[AnswerProvenance, str] = {
@@ -97,6 +98,16 @@ class RunWithPeople(Run):
         """How well each automatic metric of the run predicts the choices."""
         return agreements(self.fit, Run(path=self.path), self.arms)
 
+    @property
+    def scale_of_run(self) -> ScaleOfRun:
+        """The scale, and the agreement of the run's metrics with it."""
+        return _with_agreement(self.scale, self.agreement)
+
+    @cached_property
+    def points(self) -> pl.DataFrame:
+        """Operating points: one row per cell and metric."""
+        return operating_points(self)
+
     def _own_scores(self) -> pl.DataFrame:
         images = self.images.select("image_id", "cell_id", "prompt_id", "seed")
         choices = self.fit.choices
@@ -107,24 +118,17 @@ class RunWithPeople(Run):
             for row, prompt in enumerate(choices.prompts)
         ]
         values = pl.DataFrame(rows, {"cell_id": pl.String, "prompt_id": pl.String, "value": pl.Float64}, orient="row")
-        frame = images.join(values, on=["cell_id", "prompt_id"], how="left", maintain_order="left")
-        if self.study is not None:
+        frame = images.join(values, on=["cell_id", "prompt_id"], maintain_order="left")
+        if self.study is not None:  # images with other seeds were not shown
             shown = pl.DataFrame(
                 [(p.arm, p.prompt_id, int(p.seed)) for p in self.study.pictures if p.arm in place],
                 {"arm": pl.String, "prompt_id": pl.String, "seed": pl.UInt64},
                 orient="row",
             )
             cells = pl.DataFrame(list(self.arms.items()), {"cell_id": pl.String, "arm": pl.String}, orient="row")
-            keys = ["cell_id", "prompt_id", "seed"]
-            seen = shown.join(cells, on="arm").select(*keys, seen=True)
-            frame = frame.join(seen, on=keys, how="left", maintain_order="left").with_columns(
-                value=pl.when(pl.col("seen")).then("value")
-            )
+            frame = frame.join(shown.join(cells, on="arm"), on=["cell_id", "prompt_id", "seed"], how="semi")
         return (
-            frame.with_columns(
-                metric=pl.lit(self.metric),
-                reason_unscored=pl.when(pl.col("value").is_null()).then(pl.lit("no observer was asked about it")),
-            )
+            frame.with_columns(metric=pl.lit(self.metric), reason_unscored=pl.lit(None, pl.String))
             .select(list(SCORE_COLUMNS))
             .cast(pl.Schema(SCORE_COLUMNS))
         )
@@ -239,8 +243,7 @@ def scaled(source: Path) -> ScaleOfRun:
 
 def scaled_with_run(source: Path, run: Run) -> ScaleOfRun:
     """Scale a study or a table, and compare the metrics of a run with it; raises as `with_people`."""
-    judged = with_people(run, source)
-    return _with_agreement(judged.scale, judged.agreement)
+    return with_people(run, source).scale_of_run
 
 
 def _with_agreement(result: Scale, agreement: tuple[Agreement, ...]) -> ScaleOfRun:
