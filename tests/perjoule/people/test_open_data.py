@@ -15,9 +15,7 @@ from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.resampling import RESAMPLES
 from tests.support.ratings import RATINGS
 
-pytestmark = pytest.mark.skipif(
-    RATINGS is None, reason="no ratings of people in ../shared/data/ratings"
-)
+pytestmark = pytest.mark.skipif(RATINGS is None, reason="no ratings of people in ../shared/data/ratings")
 
 
 @pytest.fixture(scope="module")
