@@ -88,6 +88,10 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         Column(title="reason or remark"),
     )  # fmt: skip
     rows = tuple(_compared(evidence, r, per_joule) for r in records)
+    if evidence.primary.track == "preference":  # choices were made, not predicted
+        place = [column.title for column in columns].index("preference")
+        columns = columns[:place] + columns[place + 1 :]
+        rows = tuple(row[:place] + row[place + 1 :] for row in rows)
     return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
 
 
