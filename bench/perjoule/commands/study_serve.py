@@ -19,7 +19,9 @@ def serve(
     token: Annotated[
         str | None,
         typer.Option(
-            "--token", envvar="PERJOULE_STUDY_TOKEN", metavar="SECRET",
+            "--token",
+            envvar="PERJOULE_STUDY_TOKEN",
+            metavar="SECRET",
             help="Part of the link that people are given; needed if others can reach the address.",
         ),
     ] = None,

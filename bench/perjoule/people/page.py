@@ -26,10 +26,10 @@ TIMES_MS = {"blank_ms": 500, "guard_ms": 350, "quiet_ms": 250, "feedback_ms": 13
 _SECONDS_PER_TRIAL = 7.0
 
 
-def write_page(study: Study, folder: Path) -> Path:
+def write_page(study: Study, folder: Path, times_ms: dict[str, int] | None = None) -> Path:
     """Write the page that needs no server next to the pictures of a study, and return its path."""
     file = folder / PAGE_FILE
-    write_text(file, render_page(study))
+    write_text(file, render_page(study, times_ms=times_ms))
     return file
 
 
@@ -44,7 +44,11 @@ def render_page(study: Study, *, served: bool = False, times_ms: dict[str, int] 
     """
     css, script = template("page.css"), template("page.js")
     environment = Environment(
-        loader=FunctionLoader(template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     lengths = [len(session) for session in study.sessions] or [0]
     practice = sum(trial_id.startswith("practice-") for trial_id in (study.sessions or ((),))[0])

@@ -130,7 +130,9 @@ class _Served:
         if file is None or not file.is_file():
             raise HTTPException(404, "no such picture")
         # the name is a digest of the content
-        return FileResponse(file, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
+        return FileResponse(
+            file, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+        )
 
     async def session(self, request: Request) -> Response:
         observer = _observer(await _body(request))

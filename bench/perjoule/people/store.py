@@ -74,7 +74,8 @@ class AnswerStore:
         def insert(connection: sqlite3.Connection) -> set[str]:
             gone = {observer for observer, *_ in rows if _has(connection, "deleted", observer)}
             connection.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [row for row in rows if row[0] not in gone]
+                "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [row for row in rows if row[0] not in gone],
             )
             return gone
 
