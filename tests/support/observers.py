@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.people.choices import Choices
+from perjoule.people.choices import Choices, Places
+from perjoule.people.records import Answer, AnswerFile, Study, StudyIndex, as_object
 from perjoule.people.thurstone import Array, chance
 
 
@@ -28,14 +30,12 @@ class World:
     by_prompt: Array
     by_observer: Array
 
-    def wins(
-        self, chance_of: np.random.Generator, observer: Array, prompt: Array, first: Array, second: Array
-    ) -> Array:
-        """1 where the first arm is chosen."""
+    def wins(self, observer: Places, prompt: Places, first: Places, second: Places, draws: Array) -> Array:
+        """1 where the first arm is chosen; `draws` are uniform random numbers."""
         own = self.jod + self.by_prompt[prompt] + self.by_observer[observer]
         rows = np.arange(len(own))
         p = np.where(self.careless[observer], 0.5, chance(own[rows, first] - own[rows, second]))
-        return (chance_of.random(len(p)) < p).astype(np.float64)
+        return (draws < p).astype(np.float64)
 
 
 def world(
@@ -60,13 +60,13 @@ def world(
     )
 
 
-Pairs = Callable[[int, np.random.Generator], tuple[Array, Array, Array]]
+Pairs = Callable[[int, np.random.Generator], tuple[Places, Places, Places]]
 
 
 def random_pairs(arms: int, prompts: int) -> Pairs:
     """Pairs drawn at random: (count, generator) -> prompt, first, second."""
 
-    def draw(count: int, chance_of: np.random.Generator) -> tuple[Array, Array, Array]:
+    def draw(count: int, chance_of: np.random.Generator) -> tuple[Places, Places, Places]:
         first = chance_of.integers(0, arms, count)
         second = (first + chance_of.integers(1, arms, count)) % arms
         return chance_of.integers(0, prompts, count), first, second
@@ -91,6 +91,34 @@ def choices(
         prompt=prompt,
         first=first,
         second=second,
-        won=truth.wins(chance_of, observer, prompt, first, second),
+        won=truth.wins(observer, prompt, first, second, chance_of.random(len(observer))),
         provenance="simulated",
     )
+
+
+def answers(study: Study, jod: dict[str, float], *, careless: int = 0, seed: int = 0) -> list[Answer]:
+    """Answers of one simulated observer per session; the first `careless` of them choose at random."""
+    chance_of = np.random.default_rng(seed)
+    index, given = StudyIndex(study), []
+    for number, session in enumerate(study.sessions):
+        for place, trial_id in enumerate(session):
+            trial = index.trial_of(trial_id)
+            if number < careless:
+                p = 0.5
+            elif trial.expected is not None:
+                p = float(trial.expected == "left")
+            else:
+                p = float(chance(np.array(jod[trial.left_arm] - jod[trial.right_arm])))
+            given.append(
+                Answer(
+                    study_id=study.study_id, observer=f"{number:032x}", trial_id=trial_id, left=trial.left_arm,
+                    right=trial.right_arm, choice="left" if chance_of.random() < p else "right",
+                    shown_at_ms=5_000.0 * place, response_ms=1_500.0, provenance="simulated",
+                )
+            )  # fmt: skip
+    return given
+
+
+def answer_file(study: Study, given: list[Answer]) -> str:
+    """The file that a page exports."""
+    return json.dumps(as_object(AnswerFile(schema=1, study_id=study.study_id, answers=tuple(given))))

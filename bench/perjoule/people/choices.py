@@ -73,7 +73,8 @@ class Choices:
 
     def wins(self) -> Array:
         """(arms, arms) how often row was preferred to column."""
-        return self.wins_by(np.zeros(len(self), np.intp), 1)[0]
+        wins: Array = self.wins_by(np.zeros(len(self), np.intp), 1)[0]
+        return wins
 
     def wins_by(self, group: Places, count: int) -> Array:
         """(count, arms, arms) how often row was preferred to column in each group of choices."""

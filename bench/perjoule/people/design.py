@@ -18,6 +18,7 @@ import numpy as np
 from perjoule.people.records import NOISE, OTHER_PROMPT, Picture, Study, StudyIndex, Trial, TrialKind
 
 PRACTICE = 3
+SECONDS_PER_TRIAL = 7.0
 # one check, and one repeat, for so many main trials; and at least so many
 _MAIN_PER_EXTRA, _LEAST_EXTRA = 12, 4
 # a repeat comes at least so many trials after the pair
@@ -98,7 +99,7 @@ def sessions(
     practice = _catches(index, stock, "practice", extra.practice, chance)
     for _ in range(observers):
         mains = _different(index, stock, sequence, main)
-        chance.shuffle(mains)  # type: ignore[arg-type]
+        chance.shuffle(mains)
         ordered: list[Trial] = [*mains]
         for place, trial in _repeated(index, mains, extra.repeats, chance):
             ordered.insert(place, trial)

@@ -138,7 +138,7 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
     prompts, observers = kept.by_prompt(), kept.by_observer()
     observers = observers[observers.any((1, 2))]
     at = scores(kept.wins()[None])[0]
-    inverse = np.linalg.inv(information(kept.wins(), at))
+    inverse = np.asarray(np.linalg.inv(information(kept.wins(), at)), np.float64)
     share = _share_of_observers(kept, observers, at, inverse)
     chance = np.random.default_rng(seed)
     by_prompts = _resampled(prompts, at, resamples, chance) - at
@@ -154,7 +154,7 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
         excluded=excluded,
         jod=at,
         by_prompt=at + len(prompts) * upward @ inverse,
-        draws=at + by_prompts + common,
+        draws=at + by_prompts - by_prompts.mean(0) + common - common.mean(0),
         common=common,
         n=n,
     )

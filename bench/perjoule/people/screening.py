@@ -2,7 +2,7 @@
 
 An observer is compared with the scale fitted to the others. Two conditions must hold together: the answers are more
 likely to be random than to follow that scale, and they are improbable for somebody who follows it. Where the arms
-hardly differ, random answers and careful ones look the same and do the same harm, which is none; nobody is excluded then.
+hardly differ, random answers and careful ones look the same and do the same harm, none; nobody is excluded then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perjoule.people.choices import Choices
 from perjoule.people.records import Screening
-from perjoule.people.thurstone import Array, log_chance, scores
+from perjoule.people.thurstone import Array, information, log_chance, predicted, scores
 
 _ROUNDS = 20
 
@@ -67,13 +67,16 @@ def likelihood(choices: Choices, kept: NDArray[np.bool_]) -> Likelihood:
     by_observer = choices.by_observer()
     others = by_observer[kept].sum(0) - np.where(kept[:, None, None], by_observer, 0.0)
     at = scores(others)
-    difference = at[choices.observer, choices.first] - at[choices.observer, choices.second]
-    win, loss = log_chance(difference), log_chance(-difference)
+    spread = np.linalg.inv(information(others, at))
+    who, one, other = choices.observer, choices.first, choices.second
+    difference = at[who, one] - at[who, other]
+    variance_of_it = spread[who, one, one] + spread[who, other, other] - 2 * spread[who, one, other]
+    win, loss = (log_chance(predicted(sign * difference, variance_of_it)) for sign in (1, -1))
     p = np.exp(win)
     count = len(choices.observers)
 
     def total(values: Array) -> Array:
-        return np.bincount(choices.observer, values, minlength=count)
+        return np.bincount(choices.observer, values, minlength=count).astype(np.float64)
 
     answers = np.bincount(choices.observer, minlength=count)
     achieved = total(choices.won * win + (1 - choices.won) * loss)

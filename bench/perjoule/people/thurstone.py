@@ -6,10 +6,10 @@ F is a normal distribution for Thurstone and a logistic one for Bradley-Terry. T
 
     Σ wins_ij ln F(q_i − q_j) − Σ q_i² / (2 s²),   s = `PRIOR_SD_JOD`
 
-A tie counts as half a win for each side. The prior keeps an arm that won all its comparisons at a finite score. Perez-
-Ortiz and Mantiuk (A practical guide and software for analysing pairwise comparison experiments, 2017) put a prior on the
-distances; a normal one on the scores does the same and keeps the problem concave, so that it has one solution, which
-Newton's method finds. The scores have mean 0.
+A tie counts as half a win for each side. The prior keeps an arm that won all its comparisons at a finite score. Pérez-
+Ortiz and Mantiuk (A practical guide and software for analysing pairwise comparison experiments, 2017) put a prior on
+the distances; a normal one on the scores does the same and keeps the problem concave, so that it has one solution,
+which Newton's method finds. The scores have mean 0.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class _Terms:
 def log_chance(difference: Array, model: Model = "thurstone") -> Array:
     """Return ln P(preferred) for differences in JOD."""
     return _terms(difference, model).value
+
+
+def predicted(difference: Array, variance: Array) -> Array:
+    """Return the differences that give the mean chance of uncertain ones, for Thurstone's model; all in JOD."""
+    return np.asarray(difference / np.sqrt(1 + _SLOPES["thurstone"] ** 2 * variance))
 
 
 def log_slope(difference: Array, model: Model = "thurstone") -> Array:

@@ -1,0 +1,146 @@
+"""Active choice of pairs: the pair whose answer is expected to say most about the scores.
+
+The posterior of the scores is approximated by a normal distribution (Laplace). The information gained by an answer is
+the entropy of its prediction, less the mean entropy if the scores were known (as in ASAP, Mikhailiuk et al., 2020, who
+use approximate message passing). Pairs that were chosen but are not answered yet count as ties.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from perjoule.people.records import Answer, Study, StudyIndex, Trial
+from perjoule.people.thurstone import Array, chance, information, scores
+
+_QUADRATURE = 15
+# pairs within this share of the largest gain are chosen among at random
+_NEARLY = 0.02
+# main trials that are chosen at once; later ones are chosen when there are more answers
+_AHEAD = 5
+
+
+def expected_gain(wins: Array) -> Array:
+    """(arms, arms) expected information, in nats, of one more answer for each pair; 0 on the diagonal.
+
+    Args:
+        wins: (arms, arms) how often row was preferred to column.
+    """
+    at = scores(wins[None])[0]
+    covariance = np.linalg.inv(information(wins, at))
+    variance = np.diag(covariance)
+    sd = np.sqrt(np.maximum(variance[:, None] + variance[None] - 2 * covariance, 0.0))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
+    p = chance(at[:, None, None] - at[None, :, None] + sd[..., None] * nodes)
+    share = weights / weights.sum()
+    return np.asarray(_entropy(p @ share) - _entropy(p) @ share, np.float64)
+
+
+class Chooser:
+    """Chooses main trials from all answers so far."""
+
+    def __init__(self, study: Study, answers: Iterable[Answer] = (), *, seed: int | None = None) -> None:
+        """Start with the answers that are known.
+
+        Args:
+            study: The study.
+            answers: Answers so far.
+            seed: Seed of the random choices; that of the study by default.
+        """
+        self._study, self._index = study, StudyIndex(study)
+        self._chance = np.random.default_rng(study.seed if seed is None else seed)
+        self._place = {arm: i for i, arm in enumerate(study.arms)}
+        # prompt, then arm -> picture
+        self._pictures: dict[str, dict[int, str]] = {}
+        for picture in study.pictures:
+            if picture.arm in self._place:
+                self._pictures.setdefault(picture.prompt_id, {})[self._place[picture.arm]] = picture.picture_id
+        self._wins = np.zeros((len(study.arms), len(study.arms)))
+        # how often a pair (smaller place first) was shown for a prompt, and in which order
+        self._shown: Counter[tuple[str, int, int]] = Counter()
+        self._order: Counter[tuple[int, int]] = Counter()
+        self._answered: dict[str, list[Trial]] = {}
+        self._asked: dict[str, set[frozenset[str]]] = {}
+        for answer in answers:
+            self.record(answer)
+
+    def record(self, answer: Answer) -> None:
+        """Take an answer into account."""
+        trial = self._index.trial_of(answer.trial_id)
+        self._answered.setdefault(answer.observer, []).append(trial)
+        if trial.kind == "main":
+            self._count(answer.observer, trial, {"left": 1.0, "right": 0.0, "equal": 0.5}[answer.choice])
+
+    def next_main(self, observer: str) -> Trial | None:
+        """Return the most informative main trial that the observer has not been asked; None if there is none.
+
+        Until the next answers are recorded in a new chooser, the trial counts as a tie.
+        """
+        gain = expected_gain(self._wins)
+        asked = self._asked.get(observer, set())
+        first, second = np.triu_indices(len(gain), 1)
+        order = np.argsort(-gain[first, second] * (1 + _NEARLY * self._chance.random(len(first))))
+        for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
+            free = [
+                prompt
+                for prompt, pictures in self._pictures.items()
+                if a in pictures and b in pictures and frozenset((pictures[a], pictures[b])) not in asked
+            ]
+            if not free:
+                continue
+            counts = np.array([self._shown[prompt, a, b] for prompt in free])
+            pictures = self._pictures[free[int(self._chance.choice(np.flatnonzero(counts == counts.min())))]]
+            turned = self._order[a, b] - self._order[b, a]
+            left, right = (b, a) if turned > 0 or (turned == 0 and self._chance.random() < 0.5) else (a, b)
+            trial = self._index.pair(pictures[left], pictures[right])
+            self._count(observer, trial, 0.5)
+            return trial
+        return None
+
+    def remaining(self, observer: str, session: Sequence[str]) -> list[Trial]:
+        """Return the trials that an observer is still to be asked.
+
+        Args:
+            observer: Who is asked.
+            session: The trial ids of the observer's session. Its practice trials and checks stay; of the main trials
+                still to come the next ones are replaced by informative ones, and repeats show answered pairs again.
+        """
+        answered = self._answered.get(observer, [])
+        known = {trial.trial_id for trial in answered}
+        done = Counter(trial.kind for trial in answered)
+        repeated = {frozenset((trial.left, trial.right)) for trial in answered if trial.kind == "repeat"}
+        early = [t for t in answered if t.kind == "main" and frozenset((t.left, t.right)) not in repeated]
+        trials, chosen = [], 0
+        for slot in map(self._index.trial_of, session):
+            if slot.kind in ("main", "repeat") and done[slot.kind]:
+                done[slot.kind] -= 1
+            elif slot.kind == "repeat":
+                if early:
+                    again = early.pop(0)
+                    trials.append(self._index.pair(again.right, again.left, "repeat"))
+            elif slot.kind != "main":
+                if slot.trial_id not in known:
+                    trials.append(slot)
+            elif chosen < _AHEAD and (best := self.next_main(observer)) is not None:
+                trials.append(best)
+                chosen += 1
+            elif (pair := frozenset((slot.left, slot.right))) not in self._asked.get(observer, set()):
+                self._asked.setdefault(observer, set()).add(pair)
+                trials.append(slot)
+        return trials
+
+    def _count(self, observer: str, trial: Trial, won: float) -> None:
+        left, right = self._place[trial.left_arm], self._place[trial.right_arm]
+        self._wins[left, right] += won
+        self._wins[right, left] += 1 - won
+        self._shown[trial.prompt_id, min(left, right), max(left, right)] += 1
+        self._order[left, right] += 1
+        self._asked.setdefault(observer, set()).add(frozenset((trial.left, trial.right)))
+
+
+def _entropy(p: Array) -> Array:
+    from scipy.special import entr
+
+    return np.asarray(entr(p) + entr(1 - p), np.float64)

@@ -1,0 +1,170 @@
+"""Section with the answers of people: who was asked, JOD of each arm, JOD per kilojoule, and which metric agrees.
+
+It exists only in a report with a study. Answers of simulated observers and of models are never called people's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from perjoule.people.metric import RunWithPeople
+from perjoule.people.wording import summary_line, who
+from perjoule.statistics.benefit import gain_per_joule
+from perjoule.types import Estimate
+from perjoule_reports import format as fmt
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import Evidence
+from perjoule_reports.records import Badge, Cell, Column, Headline, RunData, Section, Table, Tile
+
+_MOST_OBSERVERS = 40
+_HOW_TO_READ = (
+    "1 JOD: 75 of 100 choices are for the better picture; 2 JOD: 91 of 100. 0 is the mean of the arms, so only "
+    "differences have a meaning. Gain per kilojoule compares a cell with the cheapest one of the study."
+)
+
+
+def people_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section | None:
+    """Build the section; None without a study."""
+    if not isinstance(run, RunWithPeople):
+        return None
+    scale = run.scale
+    tables = [_scores(run, evidence, analysis)]
+    if scale.excluded:
+        tables.append(_excluded(run))
+    if run.agreement:
+        tables.append(_agreement(run))
+    return Section(
+        anchor="people",
+        title="People" if scale.provenance == "people" else "Observers that are not people",
+        how_to_read=_HOW_TO_READ,
+        sample=f"{fmt.clean(summary_line(scale))}.",
+        interval=f"{scale.level:.0%}: {scale.method}. Gains per kilojoule: the draws of the frontier.",
+        change="More observers and more prompts narrow the intervals; other people may prefer other pictures.",
+        paragraphs=tuple(f"{note[:1].upper()}{note[1:]}." for note in scale.notes),
+        tables=tuple(tables),
+    )
+
+
+def asked_note(run: RunData) -> str:
+    """Return who judged the quality, for the section on method; empty without a study."""
+    if not isinstance(run, RunWithPeople):
+        return ""
+    rule = run.study.screening if run.study else None
+    screened = (
+        "" if rule is None else f" Excluded by the rule of the study: more than {rule.most_failed_checks:.0%} of the "
+        f"checks failed, a median response below {rule.fastest_median_ms:.0f} ms, or answers that fit random choices "
+        f"better than the scale of the others and that a careful observer gives with less than "
+        f"{rule.honest_probability:.0%} probability."
+    )  # fmt: skip
+    return f"Quality is JOD by {fmt.clean(summary_line(run.scale))}. {run.scale.method}.{screened}"
+
+
+def badge(run: RunData) -> tuple[Badge, ...]:
+    """Return the badge that says who judged."""
+    if not isinstance(run, RunWithPeople):
+        return ()
+    scale = run.scale
+    value = f"{scale.answers} choices by {who(scale.provenance, scale.observers)}".rstrip(",")
+    tone = "calm" if scale.provenance == "people" else "alarm"
+    return (Badge(label="judged by", value=value, tone=tone, hint=f"{len(scale.excluded)} observers excluded"),)  # type: ignore[arg-type]
+
+
+def with_gain(top: Headline, run: RunData, evidence: Evidence, analysis: Analysis) -> Headline:
+    """Return the headline with the JOD per kilojoule of the best cell over the cheapest one."""
+    if not isinstance(run, RunWithPeople):
+        return top
+    sentence = f"Quality: {fmt.clean(summary_line(run.scale))}."
+    best = max(run.scale.arms, key=lambda arm: arm.jod).arm
+    cell = next((cell for cell, arm in run.arms.items() if arm == best), "")
+    gain = _gain(run, evidence, analysis, cell) if cell else None
+    if gain is None or gain.value is None:
+        return replace(top, support=(sentence, *top.support))
+    value, detail = fmt.interval(gain)
+    cheapest = _cheapest(run, evidence)
+    claim = f"{cell} gains {value} {detail} {run.scale.unit} per kJ over {cheapest}."
+    tile = Tile(value=value, detail=detail, label=f"{run.scale.unit} per kJ, {cell} over {cheapest}")
+    return replace(top, support=(sentence, claim, *top.support), tiles=(*top.tiles, tile))
+
+
+def _cheapest(run: RunWithPeople, evidence: Evidence) -> str | None:
+    costs = {arm.cell_id: arm.energy.value for arm in evidence.arms if arm.energy.value and arm.cell_id in run.arms}
+    return min(costs, key=lambda cell: costs[cell] or 0.0, default=None)
+
+
+def _gain(run: RunWithPeople, evidence: Evidence, analysis: Analysis, cell: str) -> Estimate | None:
+    """JOD per kJ of a cell over the cheapest; None for the cheapest itself, and where it cannot be computed."""
+    floor, compared = _cheapest(run, evidence), analysis.compared
+    if compared is None or floor is None or cell == floor or not {cell, floor} <= set(compared.grid.cells):
+        return None
+    one, other = (compared.grid.cells.index(name) for name in (floor, cell))
+    gain, _ = gain_per_joule(compared.draws.paired(run.metric, [one], [other]), (2, 3), (0, 1))
+    scaled = (None if end is None else 1000 * end for end in (gain.value, gain.low, gain.high))
+    return replace(gain, **dict(zip(("value", "low", "high"), scaled, strict=True)))
+
+
+def _scores(run: RunWithPeople, evidence: Evidence, analysis: Analysis) -> Table:
+    cells = {arm: cell for cell, arm in run.arms.items()}
+    energies = {arm.cell_id: arm for arm in evidence.arms}
+    rows = []
+    for arm in run.scale.arms:
+        cell = cells.get(arm.arm, "")
+        cost = energies.get(cell)
+        score = Estimate(value=arm.jod, low=arm.low, high=arm.high, level=run.scale.level, n=arm.n_answers, method="")
+        gain = _gain(run, evidence, analysis, cell)
+        rows.append((
+            Cell(text=fmt.clean(arm.arm)),
+            _number(score, signed=True),
+            Cell(text=fmt.ABSENT) if cost is None else replace(_number(cost.energy), brand=cost.brand),
+            Cell(text=fmt.ABSENT) if gain is None or gain.value is None else _number(gain, signed=True),
+            Cell(text=str(arm.n_answers), sort=arm.n_answers),
+        ))  # fmt: skip
+    columns = (
+        Column(title="arm"),
+        Column(title="score", unit=run.scale.unit, numeric=True),
+        Column(title="energy", unit="J/image", numeric=True),
+        Column(title="gain per kilojoule", unit=f"{run.scale.unit} per kJ", numeric=True,
+               hint=f"over {_cheapest(run, evidence)}, the cheapest"),
+        Column(title="choices", numeric=True),
+    )  # fmt: skip
+    return Table(caption="Scores of the arms, best first", columns=columns, rows=tuple(rows))
+
+
+def _excluded(run: RunWithPeople) -> Table:
+    rows = [
+        (
+            Cell(text=fmt.shorten(fmt.clean(one.observer), 12)),
+            Cell(text=str(one.n_answers), sort=one.n_answers),
+            Cell(text=fmt.clean(one.reason)),
+        )
+        for one in run.scale.excluded[:_MOST_OBSERVERS]
+    ]
+    columns = (Column(title="observer"), Column(title="choices", numeric=True), Column(title="reason"))
+    more = len(run.scale.excluded) - len(rows)
+    caption = "Observers whose answers are not used" + (f" (and {more} more)" if more > 0 else "")
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
+
+
+def _agreement(run: RunWithPeople) -> Table:
+    rows = [
+        (
+            Cell(text=fmt.clean(row.metric)),
+            _number(row.pairwise_accuracy),
+            _number(row.rank_correlation, signed=True),
+            Cell(text=str(row.n_choices), sort=row.n_choices),
+        )
+        for row in sorted(run.agreement, key=lambda row: -(row.pairwise_accuracy.value or 0.0))
+    ]
+    columns = (
+        Column(title="metric"),
+        Column(title="choices predicted", numeric=True, hint="share of choices; 0.5 is chance"),
+        Column(title="rank correlation", numeric=True, hint="Spearman, of the means of the cells"),
+        Column(title="choices", numeric=True),
+    )
+    return Table(caption="Agreement of the metrics of this run with these choices", columns=columns, rows=tuple(rows))
+
+
+def _number(value: Estimate, signed: bool = False) -> Cell:
+    if value.value is None:
+        return Cell(text=fmt.ABSENT)
+    text, detail = fmt.interval(value, signed=signed)
+    return Cell(text=text, detail=detail, sort=value.value)
