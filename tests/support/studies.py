@@ -22,10 +22,12 @@ from PIL import Image, ImageDraw
 
 from perjoule.files import write_json
 from perjoule.people import design
+from perjoule.people.folder import read_answers, read_study
 from perjoule.people.page import page_trial, write_page
 from perjoule.people.records import (
     NOISE,
     STUDY_FILE,
+    Answer,
     Display,
     Picture,
     Planned,
@@ -122,6 +124,7 @@ class Server:
     folder: Path
     port: int
     token: str | None = None
+    active: bool = False
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -131,7 +134,8 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        code = f"from tests.support.studies import run_server; run_server({str(self.folder)!r}, {self.port}, {self.token!r})"
+        arguments = f"{str(self.folder)!r}, {self.port}, {self.token!r}, {self.active}"
+        code = f"from tests.support.studies import run_server; run_server({arguments})"
         self.process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -171,11 +175,11 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, token: str | None = None) -> Iterator[Server]:
+def serving(folder: Path, token: str | None = None, active: bool = False) -> Iterator[Server]:
     """Serve the study of a folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = Server(folder, port, token)
+    server = Server(folder, port, token, active)
     server.start()
     try:
         yield server
@@ -184,10 +188,9 @@ def serving(folder: Path, token: str | None = None) -> Iterator[Server]:
             server.stop()
 
 
-def run_server(folder: str, port: int, token: str | None) -> None:
+def run_server(folder: str, port: int, token: str | None, active: bool) -> None:
     """Serve in this process, with the times of the tests."""
     from perjoule.people import server
-    from perjoule.people.folder import read_study
     from perjoule.people.records import DATABASE_FILE
     from perjoule.people.store import AnswerStore
 
@@ -196,4 +199,11 @@ def run_server(folder: str, port: int, token: str | None) -> None:
         server.bind("127.0.0.1", port, token) as listening,
         AnswerStore(Path(folder) / DATABASE_FILE, study.study_id) as store,
     ):
-        server.serve(server.make_app(study, Path(folder), store, token=token, times_ms=QUICK), listening)
+        app = server.make_app(study, Path(folder), store, token=token, active=active, times_ms=QUICK)
+        server.serve(app, listening)
+
+
+def collected(folder: Path) -> tuple[Answer, ...]:
+    """The answers in the folder of a study, in the order in which each observer gave them."""
+    answers = read_answers(folder, read_study(folder))
+    return tuple(sorted(answers, key=lambda answer: (answer.observer, answer.shown_at_ms)))

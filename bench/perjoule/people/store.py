@@ -9,14 +9,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
 from perjoule.errors import RunError
-from perjoule.people.records import DATABASE_FILE, Answer, as_object, parsed_answer
+from perjoule.people.records import Answer, as_object
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS study (study_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
@@ -135,20 +135,6 @@ class AnswerStore:
                     future.set_result(result)
             if None in waiting:
                 return
-
-
-def stored_answers(folder: Path) -> tuple[Answer, ...]:
-    """Return the answers in the database of a study, also while it is served; none if there is no database.
-
-    Raises:
-        RunError: If the database is damaged.
-    """
-    file = folder / DATABASE_FILE
-    if not file.exists():
-        return ()
-    with _named(file), closing(sqlite3.connect(file, timeout=10)) as connection:
-        rows = connection.execute("SELECT answer FROM answers ORDER BY rowid").fetchall()
-    return tuple(parsed_answer(text, str(file)) for (text,) in rows)
 
 
 def _prepare(connection: sqlite3.Connection, study_id: str, file: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize
 from tests.support.browsing import DESK, PHONE, Visit, axe_findings, needs_chromium
 from tests.support.hostile import PROMPTS
-from tests.support.studies import ARMS, QUICK, Server, make_study, serving
+from tests.support.studies import ARMS, QUICK, Server, collected, make_study, serving
 
 from perjoule.people.records import Answer, Study, StudyIndex, parsed_answers
-from perjoule.people.store import stored_answers
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -156,7 +156,7 @@ def check(study: Study, answers: tuple[Answer, ...], pressed: dict[str, str], ma
         sides[trial.right_arm] -= 1
     assert all(abs(difference) <= 2 for difference in sides.values()), sides
     ends = [(answer.shown_at_ms, answer.shown_at_ms + answer.response_ms) for answer in answers]
-    assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in pairwise(ends))
     assert all(answer.provenance == "simulated" for answer in answers)  # a program drove the browser, and said so
 
 
@@ -250,8 +250,8 @@ def test_a_server_killed_in_the_middle_loses_nothing(served: tuple[Study, Server
     server.start()
     someone.page.goto(server.url)
     someone.page.wait_for_selector("#all-sent:not([hidden])", timeout=20_000)
-    check(study, stored_answers(server.folder), someone.pressed)
-    assert {a.trial_id: a.response_ms for a in stored_answers(server.folder)} == {
+    check(study, collected(server.folder), someone.pressed)
+    assert {a.trial_id: a.response_ms for a in collected(server.folder)} == {
         a["trial_id"]: a["response_ms"] for a in someone.answers()
     }
 
@@ -434,7 +434,7 @@ def test_hostile_texts_run_nothing(tmp_path: Path, person: Any, way: str) -> Non
         someone = person(server.url)
         take_part(someone)
         someone.page.wait_for_selector("#all-sent:not([hidden])")
-        assert len(stored_answers(tmp_path)) == len(someone.pressed) == 20
+        assert len(collected(tmp_path)) == len(someone.pressed) == 20
 
 
 def take_part(someone: Person) -> None:
@@ -564,7 +564,7 @@ def test_a_person_deletes_what_is_theirs(served: tuple[Study, Server], person: A
     server.start()
     someone.page.get_by_text("Your answers are deleted.", exact=True).wait_for()
     assert someone.page.evaluate("Object.keys(localStorage)") == []
-    assert {answer.observer for answer in stored_answers(server.folder)} == {other.state()["observer"]}
+    assert {answer.observer for answer in collected(server.folder)} == {other.state()["observer"]}
 
 
 def test_two_people_get_different_sessions(served: tuple[Study, Server], person: Any) -> None:
@@ -573,6 +573,27 @@ def test_two_people_get_different_sessions(served: tuple[Study, Server], person:
     for one in people:
         one.begin()
     assert {tuple(t["trial_id"] for t in one.state()["trials"]) for one in people} == set(study.sessions)
+
+
+def test_active_choice_keeps_the_shape_of_a_session(tmp_path: Path, person: Any) -> None:
+    study = make_study(tmp_path, times_ms=QUICK, prompts=("a", "b", "c", "d"), main=8)
+    with serving(tmp_path, active=True) as server:
+        someone = person(server.url)
+        someone.begin()
+        planned = [trial["trial_id"] for trial in someone.state()["trials"]]
+        for _ in planned:
+            someone.answer(most=1)
+            someone.page.wait_for_timeout(60)  # as long as it takes to choose
+        someone.page.wait_for_selector("#all-sent:not([hidden])")
+    answers = collected(tmp_path)
+    index = StudyIndex(study)
+    trials = [index.check(answer) for answer in answers]
+    assert {answer.trial_id: answer.choice for answer in answers} == someone.pressed
+    assert [trial.kind for trial in trials] == [trial_id.partition("-")[0] for trial_id in planned]
+    assert [trial.trial_id for trial in trials] != planned
+    mains = [frozenset((trial.left, trial.right)) for trial in trials if trial.kind == "main"]
+    assert len(set(mains)) == len(mains) == 8
+    assert {frozenset((trial.left, trial.right)) for trial in trials if trial.kind == "repeat"} <= set(mains)
 
 
 def test_a_link_names_the_session(short: tuple[Study, str], person: Any) -> None:

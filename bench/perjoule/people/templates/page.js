@@ -170,13 +170,14 @@ function load(id) {
   return loading.get(id);
 }
 
-// Load the pictures of all trials to come, one after the other: the connection may be lost.
+// Load the pictures of the next trials, one after the other: the connection may be lost.
+const AHEAD = 10;
 let ahead = false;
 async function loadAhead() {
   if (ahead) return;
   ahead = true;
   try {
-    for (const [, id] of upcoming().flatMap(parts)) await load(id);
+    for (const [, id] of upcoming().slice(0, AHEAD).flatMap(parts)) await load(id);
   } catch { /* tried again with the next trial */ } finally {
     ahead = false;
   }
@@ -335,9 +336,9 @@ async function send() {
       if (state?.observer !== observer) return;
       store.set("sent", [...new Set([...sent(), ...reply.stored])]);
       store.set("refused", { ...refused(), ...reply.refused });
-      if (reply.trials) replan(reply.trials);
       again = queue().length ? 1 : 0;
       problem($("notice"), "");
+      if (study.active) await replan();
     }
   } catch (error) {
     fault = error.final ? error.said : "";
@@ -350,12 +351,19 @@ async function send() {
   }
 }
 
-// The server may choose what is worth asking next. What is loaded already stays.
-function replan(trials) {
-  const soon = upcoming().slice(0, 3);
-  const fixed = state.trials.filter((trial) => answered(trial) || soon.includes(trial));
-  const known = new Set(fixed.map((trial) => trial.trial_id));
-  keep({ trials: [...fixed, ...trials.filter((trial) => !known.has(trial.trial_id))].slice(0, state.trials.length) });
+// Every few answers, ask which trials are worth asking now. Those that come at once, and practice, stay.
+const SOON = 3;
+let planned = 0;
+async function replan() {
+  const { observer, trials } = state;
+  const soon = upcoming().slice(0, SOON);
+  if (answers().length < planned + SOON || soon.length < SOON || soon.some((trial) => trial.kind === "practice")) return;
+  const reply = await post("next", { observer, soon: soon.map((trial) => trial.trial_id) });
+  // too late, or another tab goes on: then the next reply will do
+  const left = soon.filter((trial) => !answered(trial));
+  if (state?.trials !== trials || !mine() || !left.length || !reply.trials) return;
+  planned = answers().length;
+  keep({ trials: [...trials.filter((trial) => answered(trial)), ...left, ...reply.trials] });
 }
 
 // Update a screen without moving the focus.
