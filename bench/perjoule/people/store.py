@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -57,11 +57,12 @@ class AnswerStore:
         self.close()
 
     def close(self) -> None:
-        """Write what waits, fold the write-ahead log into the database, and close it."""
+        """Write what waits, and leave one file: a database without a write-ahead log, which can be copied as it is."""
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with suppress(sqlite3.OperationalError):  # another process reads it
+                self._connection.execute("PRAGMA journal_mode = DELETE")
             self._connection.close()
 
     def add(self, answers: Sequence[Answer]) -> Future[set[str]]:
