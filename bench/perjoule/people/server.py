@@ -131,6 +131,8 @@ class _Served:
         self._pictures = {Path(picture.file).name: folder / picture.file for picture in study.pictures}
         self._known = {(a.observer, a.trial_id): a for a in read_answers(folder, study)} if active else {}
         self._choosing = asyncio.Lock()
+        if active:  # imports what takes long before anybody waits
+            Chooser(study, self._known.values()).next_main("")
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self._page, headers={"Cache-Control": "no-store"})

@@ -5,7 +5,7 @@
 Each observer sends one answer after the other to a server in a process of its own, with a pause between them: 0.9 s are
 the blank and the shortest time in which the page takes an answer, 0 is as fast as the server can. After a third of the
 answers the server is killed with SIGKILL and started again; what was not acknowledged is sent again, as the page does.
-Prints one line of JSON. The folder decides which disk is measured.
+Prints one line of JSON; answers that were sent before the new server was ready are not in the percentiles. The folder decides which disk is measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,26 @@ class Connection:
             raise
 
 
-async def take_part(study: Study, port: int, number: int, pause_s: float, active: bool, times: list[float]) -> int:
+@dataclass
+class Crowd:
+    """What the observers share: seconds per answer, and whether the server is down."""
+
+    times: list[float] = field(default_factory=list)
+    down: bool = False
+
+
+async def take_part(study: Study, port: int, number: int, pause_s: float, active: bool, crowd: Crowd) -> int:
     """Answer all trials of a session. -> answers that had to be sent again"""
     connection, observer, again = Connection(port), f"{number:032x}", 0
     await asyncio.sleep(pause_s * number / 50)
     for place, trial_id in enumerate(study.sessions[number]):
         content = answer_file(study, [answer(study, trial_id, observer=observer)])
         while True:
-            began = time.perf_counter()
+            began, up = time.perf_counter(), not crowd.down
             try:
                 status, reply = await connection.post("api/answers", content)
-                times.append(time.perf_counter() - began)
+                if up:
+                    crowd.times.append(time.perf_counter() - began)
                 assert (status, reply["stored"]) == (200, [trial_id])
                 if active and place % 3 == 2:
                     await connection.post("api/next", {"observer": observer, "soon": []})
@@ -75,23 +85,25 @@ async def take_part(study: Study, port: int, number: int, pause_s: float, active
     return again
 
 
-async def crowd(study: Study, server: Server, arguments: argparse.Namespace) -> tuple[list[float], int, bool]:
+async def gather(study: Study, server: Server, arguments: argparse.Namespace) -> tuple[list[float], int, bool]:
     """Let everybody take part, and kill the server in the middle. -> (seconds, sent again, intact after the kill)"""
-    times: list[float] = []
+    crowd = Crowd()
     people = [
-        asyncio.create_task(take_part(study, server.port, number, arguments.pause, arguments.active, times))
+        asyncio.create_task(take_part(study, server.port, number, arguments.pause, arguments.active, crowd))
         for number in range(arguments.observers)
     ]
     third = sum(map(len, study.sessions)) // 3
-    while len(times) < third:
+    while len(crowd.times) < third:
         await asyncio.sleep(0.02)
+    crowd.down = True
     server.kill()
-    acknowledged = len(times)
+    acknowledged = len(crowd.times)
     with closing(sqlite3.connect(server.folder / DATABASE_FILE)) as database:
         intact = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         (stored,) = database.execute("SELECT count(*) FROM answers").fetchone()
     await asyncio.to_thread(server.start)
-    return times, sum(await asyncio.gather(*people)), intact and stored >= acknowledged
+    crowd.down = False
+    return crowd.times, sum(await asyncio.gather(*people)), intact and stored >= acknowledged
 
 
 def main() -> None:
@@ -108,7 +120,7 @@ def main() -> None:
         study = make_study(folder, main=arguments.pairs, observers=arguments.observers)
         with serving(folder, active=arguments.active) as server:
             began = time.perf_counter()
-            times, again, intact = asyncio.run(crowd(study, server, arguments))
+            times, again, intact = asyncio.run(gather(study, server, arguments))
             took = time.perf_counter() - began
         with closing(sqlite3.connect(folder / DATABASE_FILE)) as database:
             stored = set(database.execute("SELECT observer, trial_id FROM answers"))
