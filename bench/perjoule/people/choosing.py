@@ -8,7 +8,7 @@ use approximate message passing). Pairs that were chosen but are not answered ye
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -120,14 +120,16 @@ class Chooser:
                 if early:
                     again = early.pop(0)
                     trials.append(self._index.pair(again.right, again.left, "repeat"))
-            elif slot.kind != "main":
-                if slot.trial_id not in known:
-                    trials.append(slot)
-            elif chosen < _AHEAD and (best := self.next_main(observer)) is not None:
-                trials.append(best)
-                chosen += 1
-            elif (pair := frozenset((slot.left, slot.right))) not in self._asked.get(observer, set()):
+            elif slot.kind == "main":
+                pair = frozenset((slot.left, slot.right))
+                best = None
+                if chosen < _AHEAD or pair in self._asked.get(observer, set()):
+                    best = self.next_main(observer)
+                    chosen += 1
                 self._asked.setdefault(observer, set()).add(pair)
+                trials.append(best or slot)
+                early.append(trials[-1])
+            elif slot.trial_id not in known:
                 trials.append(slot)
         return trials
 
@@ -144,3 +146,23 @@ def _entropy(p: Array) -> Array:
     from scipy.special import entr
 
     return np.asarray(entr(p) + entr(1 - p), np.float64)
+
+
+def active(
+    study: Study, answers: Callable[[], Iterable[Answer]], number_of: Callable[[str], int]
+) -> Callable[[str], list[Trial]]:
+    """Return the function by which a server chooses the trials that an observer is still to be asked.
+
+    Args:
+        study: The study.
+        answers: Returns the answers so far.
+        number_of: Returns the number of an observer's session.
+    """
+
+    def choose(observer: str) -> list[Trial]:
+        known = list(answers())
+        # another seed for each call, so that observers who ask at the same time are not asked the same
+        chooser = Chooser(study, known, seed=study.seed + len(known))
+        return chooser.remaining(observer, study.sessions[number_of(observer)])
+
+    return choose

@@ -3,12 +3,12 @@
 Intervals allow for the prompts and the observers, which are crossed: both are resampled, and the scale is fitted again.
 
     draw = scale + (scale of resampled prompts − scale) + k (scale of resampled observers − scale)
-    k²   = 1 − V_choices / V_observers, at least 0
+    k²   = 1 − V_both / V_observers, at least 0
 
-V are the variances (sums over arms) of the scale by a sandwich estimator, over single choices and over observers. The
-scatter of single choices is in the resampled prompts already; k leaves in the second part only what observers have in
-common with themselves. The sum is the two-way clustered variance of Cameron, Gelbach and Miller (2011). Resampling both
-in full would count the scatter of single choices three times (Owen, The pigeonhole bootstrap, 2007).
+V are the variances (sums over arms) of the scale by a sandwich estimator: over observers, and over the choices of one
+observer for one prompt. The scatter of those is in the resampled prompts already; k leaves in the second part only what
+an observer does for all prompts. The sum is the two-way clustered variance of Cameron, Gelbach and Miller (2011).
+Resampling both in full would count the scatter of single choices three times (Owen, The pigeonhole bootstrap, 2007).
 """
 
 from __future__ import annotations
@@ -139,16 +139,15 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
     observers = observers[observers.any((1, 2))]
     at = scores(kept.wins()[None])[0]
     inverse = np.asarray(np.linalg.inv(information(kept.wins(), at)), np.float64)
-    share = _share_of_observers(kept, observers, at, inverse)
+    share = _share_of_observers(kept, observers, at, inverse) if len(prompts) > 1 else 1.0
     chance = np.random.default_rng(seed)
     by_prompts = _resampled(prompts, at, resamples, chance) - at
     common = share * (_resampled(observers, at, resamples, chance) - at)
     if len(prompts) < 2:
         by_prompts = np.zeros_like(common)
-        common = common / share if share else common
     # the prior's part of the gradient is spread over the prompts, so that their mean is the scale
     upward = gradient(prompts, at) - at / (len(prompts) * PRIOR_SD_JOD**2)
-    n = len(prompts) if share == 0 else min(max(len(prompts), 2), len(observers))
+    n = min([len(prompts)] * (len(prompts) > 1) + [len(observers)] * (share > 0), default=1)
     return Fit(
         choices=kept,
         excluded=excluded,
@@ -225,13 +224,17 @@ def _share_of_observers(kept: Choices, observers: Array, at: Array, inverse: Arr
     rows = np.arange(len(kept))
     pull = kept.won * log_slope(difference) - (1 - kept.won) * log_slope(-difference)
     each[rows, kept.first], each[rows, kept.second] = pull, -pull
+    # several choices of an observer for one prompt are not independent
+    _, both = np.unique(kept.observer * len(kept.prompts) + kept.prompt, return_inverse=True)
+    together = np.zeros((both.max() + 1, len(kept.arms)))
+    np.add.at(together, both, each)
 
     def variance(upward: Array) -> float:
         reached = upward @ inverse
         return float((reached**2).sum()) * len(upward) / max(1, len(upward) - 1)
 
     by_observer = variance(gradient(observers, at))
-    return float(np.sqrt(max(0.0, 1 - variance(each) / by_observer))) if by_observer > 0 else 0.0
+    return float(np.sqrt(max(0.0, 1 - variance(together) / by_observer))) if by_observer > 0 else 0.0
 
 
 def _per_prompt(result: Fit) -> tuple[PromptScores, ...]:

@@ -66,8 +66,7 @@ def likelihood(choices: Choices, kept: NDArray[np.bool_]) -> Likelihood:
     """Compare every observer with the scale of the other observers in `kept`, (observers,)."""
     by_observer = choices.by_observer()
     others = by_observer[kept].sum(0) - np.where(kept[:, None, None], by_observer, 0.0)
-    at = scores(others)
-    spread = np.linalg.inv(information(others, at))
+    at, spread = _shrunk(scores(others), others)
     who, one, other = choices.observer, choices.first, choices.second
     difference = at[who, one] - at[who, other]
     variance_of_it = spread[who, one, one] + spread[who, other, other] - 2 * spread[who, one, other]
@@ -84,6 +83,20 @@ def likelihood(choices: Choices, kept: NDArray[np.bool_]) -> Likelihood:
     with np.errstate(invalid="ignore", divide="ignore"):
         z = (achieved - expected) / np.sqrt(variance)
     return Likelihood(answers=answers, ratio=achieved + answers * np.log(2), z=z)
+
+
+def _shrunk(at: Array, wins: Array) -> tuple[Array, Array]:
+    """Scores (sets, arms) and their covariance, less by what their scatter owes to the uncertainty of each.
+
+    Without it, scores of arms that do not differ would be taken for a scale, from which honest observers deviate.
+    """
+    spread = np.linalg.inv(information(wins, at))
+    arms = at.shape[1]
+    # variance of a score around the mean of all
+    own = (np.trace(spread, axis1=1, axis2=2) - spread.sum((1, 2)) / arms) / (arms - 1)
+    between = at.var(1, ddof=1)
+    share = np.clip(1 - own / np.maximum(between, 1e-12), 0.0, 1.0)
+    return at * share[:, None], spread * share[:, None, None]
 
 
 def _by_likelihood(fit: Likelihood, rule: Screening) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """How well simulated observers of known JOD are scaled: `python -m tests.benchmarks.people.recovery OUT.jsonl`.
 
-8 arms from −1.5 to +1.5 JOD, 24 prompts, 15 observers with 80 answers each. Rows are appended one study at a time, and a
-second call continues. `--summary` prints the figures.
+8 arms from −1.5 to +1.5 JOD, 24 prompts, 15 observers with 80 answers each. Rows are appended one study at a time, and
+a second call continues. `--summary` prints the figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perjoule.people.scaling import fit
 from perjoule.people.thurstone import Array, scores
 from tests.support import observers
 
-WORLDS = {"careless 0 %": 0.0, "careless 10 %": 0.1, "careless 30 %": 0.3}
+WORLDS = {"careless 10 %": 0.1, "careless 30 %": 0.3, "careless 0 %": 0.0}
 BUDGETS = (150, 300, 450, 600, 750, 900, 1050, 1200)
 SPREADS = (1.0, 1.5, 2.5)
 
@@ -91,7 +91,7 @@ def main() -> None:
             file.flush()
 
         for world, share in WORLDS.items():
-            for seed in range(options.studies if share else options.studies // 4):
+            for seed in range(options.studies if share == 0.1 else options.studies // 4):
                 if (world, seed) not in known:
                     keep(world, seed, recovered(share, seed))
         for seed in range(options.active):
