@@ -16,6 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from perjoule.files import write_text
+from perjoule.people.design import SECONDS_PER_TRIAL
 from perjoule.people.records import Study, Trial
 from perjoule.text import content_digest, one_line, script_json
 
@@ -23,28 +24,34 @@ PAGE_FILE = "index.html"
 # the screen is blank between trials, and then shows the pictures for a moment before it takes an answer; a press that
 # follows another one too closely is not an answer. Together longer than a double click and the delay of a held key
 TIMES_MS = {"blank_ms": 500, "guard_ms": 350, "quiet_ms": 250, "feedback_ms": 1300, "retry_ms": 3000}
-_SECONDS_PER_TRIAL = 7.0
 
 
-def write_page(study: Study, folder: Path) -> Path:
+def write_page(study: Study, folder: Path, times_ms: dict[str, int] | None = None) -> Path:
     """Write the page that needs no server next to the pictures of a study, and return its path."""
     file = folder / PAGE_FILE
-    write_text(file, render_page(study))
+    write_text(file, render_page(study, times_ms=times_ms))
     return file
 
 
-def render_page(study: Study, *, served: bool = False, times_ms: dict[str, int] | None = None) -> str:
+def render_page(
+    study: Study, *, served: bool = False, active: bool = False, times_ms: dict[str, int] | None = None
+) -> str:
     """Render the page.
 
     Args:
         study: The study.
         served: The page asks `perjoule study serve` for its trials and sends the answers; otherwise it contains the
             trials of all sessions and sends nothing.
+        active: The page asks which trials are worth asking next.
         times_ms: Overrides `TIMES_MS`.
     """
     css, script = template("page.css"), template("page.js")
     environment = Environment(
-        loader=FunctionLoader(template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     lengths = [len(session) for session in study.sessions] or [0]
     practice = sum(trial_id.startswith("practice-") for trial_id in (study.sessions or ((),))[0])
@@ -52,7 +59,7 @@ def render_page(study: Study, *, served: bool = False, times_ms: dict[str, int] 
         policy=content_policy(served=served),
         css=Markup(css),
         script=Markup(script),
-        data=Markup(script_json(_page_data(study, served) | TIMES_MS | (times_ms or {}))),
+        data=Markup(script_json(_page_data(study, served) | {"active": active} | TIMES_MS | (times_ms or {}))),
         title=one_line(study.title) or "Which picture is better?",
         contact=one_line(study.contact),
         reference=study.question == "reference",
@@ -60,7 +67,7 @@ def render_page(study: Study, *, served: bool = False, times_ms: dict[str, int] 
         served=served,
         practice=practice,
         pairs=max(lengths) - practice,
-        minutes=math.ceil(max(lengths) * _SECONDS_PER_TRIAL / 60),
+        minutes=math.ceil(max(lengths) * SECONDS_PER_TRIAL / 60),
     )
 
 

@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perjoule.errors import UsageError
 from perjoule.files import strict_json
+from perjoule.people.choosing import Chooser
+from perjoule.people.folder import read_answers
 from perjoule.people.page import content_policy, page_trial, render_page
-from perjoule.people.records import Study, StudyIndex, Trial, parsed_answers
+from perjoule.people.records import Answer, Study, StudyIndex, Trial, parsed_answers
 from perjoule.people.store import AnswerStore
-
-# chooses the trials that an observer is asked next; trials that are answered already are left out by the page
-Chooser = Callable[[str], Sequence[Trial]]
 
 _LOG = logging.getLogger("uvicorn.error")
 _MOST_BYTES = 1_000_000
 _MOST_OBSERVERS = 20_000
+_MOST_SOON = 20
 _OBSERVER = re.compile("[0-9a-f]{32}")
 _TOKEN = re.compile("[A-Za-z0-9_-]{16,200}")
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -93,16 +93,26 @@ def make_app(
     store: AnswerStore,
     *,
     token: str | None = None,
-    choose: Chooser | None = None,
+    active: bool = True,
     times_ms: dict[str, int] | None = None,
 ) -> Starlette:
-    """Return the application that serves a study; `choose` replaces the trials of the design that are still to come."""
-    served = _Served(study, folder, store, choose, render_page(study, served=True, times_ms=times_ms))
+    """Return the application that serves a study.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        store: Its database, which is read here if other answers are to guide the choice of trials.
+        token: The first part of every path, if there is one.
+        active: Replace trials of the design by those whose answers are expected to say most.
+        times_ms: Overrides times of the page.
+    """
+    served = _Served(study, folder, store, active, render_page(study, served=True, active=active, times_ms=times_ms))
     routes = [
         Route("/", served.page),
         Route("/pictures/{name}", served.picture),
         Route("/api/session", served.session, methods=["POST"]),
         Route("/api/answers", served.answers, methods=["POST"]),
+        Route("/api/next", served.next, methods=["POST"]),
         Route("/api/delete", served.delete, methods=["POST"]),
     ]
     # the name of the host is compared where there is no token: a page elsewhere must not reach a loopback address
@@ -115,12 +125,14 @@ def make_app(
 class _Served:
     """The endpoints."""
 
-    def __init__(self, study: Study, folder: Path, store: AnswerStore, choose: Chooser | None, page: str) -> None:
-        self._study, self._store, self._choose, self._page = study, store, choose, page
+    def __init__(self, study: Study, folder: Path, store: AnswerStore, active: bool, page: str) -> None:
+        self._study, self._store, self._active, self._page = study, store, active, page
         self._index = StudyIndex(study)
         self._pictures = {Path(picture.file).name: folder / picture.file for picture in study.pictures}
-        self._next: dict[str, Sequence[Trial]] = {}
-        self._choosing: set[asyncio.Task[None]] = set()
+        self._known = {(a.observer, a.trial_id): a for a in read_answers(folder, study)} if active else {}
+        self._choosing = asyncio.Lock()
+        if active:  # imports what takes long before anybody waits
+            Chooser(study, self._known.values()).next_main("")
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self._page, headers={"Cache-Control": "no-store"})
@@ -130,16 +142,13 @@ class _Served:
         if file is None or not file.is_file():
             raise HTTPException(404, "no such picture")
         # the name is a digest of the content
-        return FileResponse(file, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
+        return FileResponse(
+            file, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+        )
 
     async def session(self, request: Request) -> Response:
-        observer = _observer(await _body(request))
-        number = await asyncio.wrap_future(
-            self._store.session(observer, len(self._study.sessions), most_observers=_MOST_OBSERVERS)
-        )
-        if number is None:
-            raise HTTPException(503, "this study has enough people")
-        trials = [self._index.trial_of(trial_id) for trial_id in self._study.sessions[number]]
+        session = await self._session(_observer(await _body(request)))
+        trials = [self._index.trial_of(trial_id) for trial_id in session]
         return JSONResponse({"trials": [page_trial(trial) for trial in trials]})
 
     async def answers(self, request: Request) -> Response:
@@ -157,32 +166,54 @@ class _Served:
         gone = await asyncio.wrap_future(self._store.add(fitting))
         refused |= {answer.trial_id: "these answers were deleted" for answer in fitting if answer.observer in gone}
         reply: dict[str, Any] = {"refused": refused, "stored": [a.trial_id for a in fitting if a.observer not in gone]}
-        if self._choose and fitting:
-            observer = fitting[-1].observer
-            if (trials := self._next.pop(observer, None)) is not None:
-                reply["trials"] = [page_trial(trial) for trial in trials]
-            self._choose_later(observer)
+        if self._active:
+            for one in fitting:
+                if one.observer not in gone:
+                    self._known.setdefault((one.observer, one.trial_id), one)
         return JSONResponse(reply)
 
+    async def next(self, request: Request) -> Response:
+        """The trials that an observer is asked after those of `soon`, which the page has loaded already."""
+        body = await _body(request)
+        observer, soon = _observer(body), body.get("soon")
+        if not isinstance(soon, list) or len(soon) > _MOST_SOON or not all(isinstance(one, str) for one in soon):
+            raise HTTPException(422, f"soon: must be at most {_MOST_SOON} trial ids")
+        shown = [self._index.trial_of(trial_id) for trial_id in soon]
+        # choosing takes longer than storing: where somebody's trials are being chosen, the design's are good enough
+        if not self._active or self._choosing.locked():
+            return JSONResponse({"trials": None})
+        async with self._choosing:
+            session = await self._session(observer)
+            trials = await asyncio.to_thread(self._chosen, observer, session, shown, tuple(self._known.values()))
+        return JSONResponse({"trials": [page_trial(trial) for trial in trials]})
+
+    def _chosen(
+        self, observer: str, session: Sequence[str], soon: Sequence[Trial], answers: Sequence[Answer]
+    ) -> list[Trial]:
+        chooser = Chooser(self._study, answers, seed=len(answers))
+        for trial in soon:  # not answered yet: counts as a tie
+            chooser.record(
+                Answer(
+                    study_id=self._study.study_id, observer=observer, trial_id=trial.trial_id, left=trial.left_arm,
+                    right=trial.right_arm, choice="equal", shown_at_ms=0.0, response_ms=0.0, provenance="simulated",
+                )
+            )  # fmt: skip
+        return chooser.remaining(observer, session)
+
+    async def _session(self, observer: str) -> Sequence[str]:
+        number = await asyncio.wrap_future(
+            self._store.session(observer, len(self._study.sessions), most_observers=_MOST_OBSERVERS)
+        )
+        if number is None:
+            raise HTTPException(503, "this study has enough people")
+        return self._study.sessions[number]
+
     async def delete(self, request: Request) -> Response:
-        await asyncio.wrap_future(self._store.delete(_observer(await _body(request))))
+        observer = _observer(await _body(request))
+        await asyncio.wrap_future(self._store.delete(observer))
+        for key in [key for key in self._known if key[0] == observer]:
+            del self._known[key]
         return JSONResponse({"deleted": True})
-
-    def _choose_later(self, observer: str) -> None:
-        """Choose the next trials of an observer in a thread; they go out with the reply to the next answer."""
-        choose = self._choose
-        assert choose is not None
-
-        async def run() -> None:
-            try:
-                self._next[observer] = await asyncio.to_thread(choose, observer)
-            except Exception:
-                _LOG.exception("the next trials could not be chosen; those of the design are asked")
-
-        if not self._choosing:  # one at a time: who answers meanwhile keeps the trials there are
-            task = asyncio.create_task(run())
-            self._choosing.add(task)
-            task.add_done_callback(self._choosing.discard)
 
 
 class _Guard:

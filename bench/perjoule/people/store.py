@@ -9,14 +9,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
 from perjoule.errors import RunError
-from perjoule.people.records import DATABASE_FILE, Answer, as_object, parsed_answer
+from perjoule.people.records import Answer, as_object
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS study (study_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
@@ -57,11 +57,12 @@ class AnswerStore:
         self.close()
 
     def close(self) -> None:
-        """Write what waits, fold the write-ahead log into the database, and close it."""
+        """Write what waits, and leave one file: a database without a write-ahead log, which can be copied as it is."""
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with suppress(sqlite3.OperationalError):  # another process reads it
+                self._connection.execute("PRAGMA journal_mode = DELETE")
             self._connection.close()
 
     def add(self, answers: Sequence[Answer]) -> Future[set[str]]:
@@ -74,7 +75,8 @@ class AnswerStore:
         def insert(connection: sqlite3.Connection) -> set[str]:
             gone = {observer for observer, *_ in rows if _has(connection, "deleted", observer)}
             connection.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [row for row in rows if row[0] not in gone]
+                "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [row for row in rows if row[0] not in gone],
             )
             return gone
 
@@ -134,20 +136,6 @@ class AnswerStore:
                     future.set_result(result)
             if None in waiting:
                 return
-
-
-def stored_answers(folder: Path) -> tuple[Answer, ...]:
-    """Return the answers in the database of a study, also while it is served; none if there is no database.
-
-    Raises:
-        RunError: If the database is damaged.
-    """
-    file = folder / DATABASE_FILE
-    if not file.exists():
-        return ()
-    with _named(file), closing(sqlite3.connect(file, timeout=10)) as connection:
-        rows = connection.execute("SELECT answer FROM answers ORDER BY rowid").fetchall()
-    return tuple(parsed_answer(text, str(file)) for (text,) in rows)
 
 
 def _prepare(connection: sqlite3.Connection, study_id: str, file: Path) -> None:

@@ -119,7 +119,7 @@ async function agree() {
     const session = study.sessions[((wanted % study.sessions.length) + study.sessions.length) % study.sessions.length];
     trials = session.map((id) => study.trials[id]);
   }
-  if (store.get("state")) return start(); // another tab was quicker
+  if (stored()) return start(); // another tab was quicker
   state = { observer, trials, begun: false, mm: null, clock: 0 };
   keep({});
   take();
@@ -129,7 +129,7 @@ async function agree() {
 
 // Make this tab the one that asks.
 function take() {
-  state = store.get("state");
+  state = stored();
   if (!state) return show("consent");
   store.set("tab", tab);
   clockBase = state.clock;
@@ -160,11 +160,27 @@ const loading = new Map();
 
 function load(id) {
   if (!loading.has(id)) {
-    const image = new Image();
-    image.src = study.pictures[id].file;
-    loading.set(id, image.decode().then(() => image, (error) => { loading.delete(id); throw error; }));
+    loading.set(id, new Promise((done, fail) => {
+      const image = new Image();
+      image.onload = () => done(image); // which is kept, so that the picture is there when it is needed
+      image.onerror = () => { loading.delete(id); fail(new Error(study.pictures[id].file)); };
+      image.src = study.pictures[id].file;
+    }));
   }
   return loading.get(id);
+}
+
+// Load the pictures of the next trials, one after the other: the connection may be lost.
+const AHEAD = 10;
+let ahead = false;
+async function loadAhead() {
+  if (ahead) return;
+  ahead = true;
+  try {
+    for (const [, id] of upcoming().slice(0, AHEAD).flatMap(parts)) await load(id);
+  } catch { /* tried again with the next trial */ } finally {
+    ahead = false;
+  }
 }
 
 const parts = (trial) => [["left", trial.left], ["reference", trial.reference], ["right", trial.right]].filter(([, id]) => id);
@@ -172,7 +188,7 @@ const parts = (trial) => [["left", trial.left], ["reference", trial.reference], 
 async function next(feedback = "") {
   const mineNow = ++turn;
   shown = null;
-  const [trial, ...later] = upcoming();
+  const [trial] = upcoming();
   if (!trial) return finish();
   if (trial.kind !== "practice" && !state.begun && state.trials[0].kind === "practice") {
     $("pairs-left").textContent = upcoming().length;
@@ -180,7 +196,6 @@ async function next(feedback = "") {
   }
   const entering = screen !== "trial";
   $("trial").classList.add("blank");
-  $("picture-problem").hidden = true;
   $("feedback").textContent = feedback;
   if (entering) show("trial");
   describe(trial);
@@ -194,10 +209,13 @@ async function next(feedback = "") {
       return image.decode();
     }));
   } catch {
-    if (mineNow === turn) $("picture-problem").hidden = false;
-    return null;
+    if (mineNow !== turn) return null;
+    $("picture-problem").hidden = false;
+    await wait(study.retry_ms);
+    return mineNow === turn ? next() : null;
   }
   if (mineNow !== turn) return null;
+  $("picture-problem").hidden = true;
   layOut(trial);
   await new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); });
   if (mineNow !== turn) return null;
@@ -205,7 +223,7 @@ async function next(feedback = "") {
   $("trial").classList.remove("blank");
   shown = { trial, at: performance.now() };
   $("say").textContent = `${$("count").textContent}. Text: ${study.prompts[trial.prompt]}`;
-  later.slice(0, 2).flatMap(parts).forEach(([, id]) => load(id).catch(() => {}));
+  loadAhead();
   return null;
 }
 
@@ -258,7 +276,7 @@ function press(choice, repeated = false) {
   if (repeated || close || !shown || now - shown.at < study.guard_ms) return;
   const { trial, at } = shown;
   shown = null;
-  if (!store.get("state")) return leave();
+  if (!stored()) return leave();
   if (!mine()) return show("elsewhere");
   if (!answered(trial)) {
     const width = $("left").querySelector("img").getBoundingClientRect().width;
@@ -318,9 +336,9 @@ async function send() {
       if (state?.observer !== observer) return;
       store.set("sent", [...new Set([...sent(), ...reply.stored])]);
       store.set("refused", { ...refused(), ...reply.refused });
-      if (reply.trials) replan(reply.trials);
       again = queue().length ? 1 : 0;
       problem($("notice"), "");
+      if (study.active) await replan();
     }
   } catch (error) {
     fault = error.final ? error.said : "";
@@ -333,12 +351,19 @@ async function send() {
   }
 }
 
-// The server may choose what is worth asking next. What is loaded already stays.
-function replan(trials) {
-  const soon = upcoming().slice(0, 3);
-  const fixed = state.trials.filter((trial) => answered(trial) || soon.includes(trial));
-  const known = new Set(fixed.map((trial) => trial.trial_id));
-  keep({ trials: [...fixed, ...trials.filter((trial) => !known.has(trial.trial_id))].slice(0, state.trials.length) });
+// Every few answers, ask which trials are worth asking now. Those that come at once, and practice, stay.
+const SOON = 3;
+let planned = 0;
+async function replan() {
+  const { observer, trials } = state;
+  const soon = upcoming().slice(0, SOON);
+  if (answers().length < planned + SOON || soon.length < SOON || soon.some((trial) => trial.kind === "practice")) return;
+  const reply = await post("next", { observer, soon: soon.map((trial) => trial.trial_id) });
+  // too late, or another tab goes on: then the next reply will do
+  const left = soon.filter((trial) => !answered(trial));
+  if (state?.trials !== trials || !mine() || !left.length || !reply.trials) return;
+  planned = answers().length;
+  keep({ trials: [...trials.filter((trial) => answered(trial)), ...left, ...reply.trials] });
 }
 
 // Update a screen without moving the focus.
@@ -393,8 +418,16 @@ const go = {
   "ask-delete": () => $("sure").showModal(),
 };
 
+function stored() {
+  const kept = store.get("state");
+  const known = (id) => Object.hasOwn(study.pictures, id);
+  const usable = (trial) => known(trial?.left) && known(trial.right) && Object.hasOwn(study.prompts, trial.prompt);
+  return /^[0-9a-f]{32}$/.test(kept?.observer) && Array.isArray(kept.trials) && kept.trials.length && kept.trials.every(usable)
+    && Number.isFinite(kept.clock) ? kept : null;
+}
+
 function start() {
-  state = store.get("state");
+  state = stored();
   if (study.served) send();
   if (!state) return show("consent");
   if (!upcoming().length) { take(); return finish(); }
@@ -438,7 +471,7 @@ addEventListener("online", send);
 addEventListener("pageshow", (event) => { if (event.persisted) start(); });
 addEventListener("storage", (event) => {
   if (!state || (event.key !== null && !event.key.startsWith(PREFIX))) return;
-  if (!store.get("state")) leave();
+  if (!stored()) leave();
   else if (["trial", "paused", "begin", "size", "intro"].includes(screen) && !mine()) show("elsewhere");
 });
 start();
