@@ -8,7 +8,7 @@ use approximate message passing). Pairs that were chosen but are not answered ye
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -146,23 +146,3 @@ def _entropy(p: Array) -> Array:
     from scipy.special import entr
 
     return np.asarray(entr(p) + entr(1 - p), np.float64)
-
-
-def active(
-    study: Study, answers: Callable[[], Iterable[Answer]], number_of: Callable[[str], int]
-) -> Callable[[str], list[Trial]]:
-    """Return the function by which a server chooses the trials that an observer is still to be asked.
-
-    Args:
-        study: The study.
-        answers: Returns the answers so far.
-        number_of: Returns the number of an observer's session.
-    """
-
-    def choose(observer: str) -> list[Trial]:
-        known = list(answers())
-        # another seed for each call, so that observers who ask at the same time are not asked the same
-        chooser = Chooser(study, known, seed=study.seed + len(known))
-        return chooser.remaining(observer, study.sessions[number_of(observer)])
-
-    return choose

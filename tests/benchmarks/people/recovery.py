@@ -27,7 +27,7 @@ def recovered(share: float, seed: int) -> dict[str, Any]:
     """One study: errors, coverage, and who was excluded."""
     chance = np.random.default_rng(seed)
     truth = observers.world(chance, careless=share)
-    result = fit(observers.choices(truth, chance, 80), Screening())
+    result = fit(observers.choices(truth, chance, 80), Screening(), resamples=1_000)
     error = result.jod - truth.jod
     estimates = [result.estimate(row) for row in np.eye(len(error))]
     covered = [e.low <= value <= e.high for e, value in zip(estimates, truth.jod, strict=True)]
@@ -63,7 +63,8 @@ def chosen(spread: float, seed: int, active: bool) -> dict[str, float]:
         else:
             place = int(chance.integers(len(upper[0])))
         a, b = int(upper[0][place]), int(upper[1][place])
-        won = truth.wins(*(np.array([i]) for i in (0, 0, a, b)), chance.random(1))[0]
+        none, one, other = (np.array([place]) for place in (0, a, b))
+        won = truth.wins(none, none, one, other, chance.random(1))[0]
         wins[a, b] += won
         wins[b, a] += 1 - won
         if count in BUDGETS:

@@ -136,6 +136,20 @@ def test_prompts_that_differ_have_scales_of_their_own() -> None:
     assert len(own) == 4
 
 
+def test_a_few_answers_that_agree_are_not_certain() -> None:
+    """6 answers, 5 for the same arm: the interval is at least as wide as that of independent answers."""
+    won = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+    few = Choices(
+        arms=("a", "b"), prompts=("p", "q"), observers=("o1", "o2", "o3"), observer=np.array([0, 0, 1, 1, 2, 2]),
+        prompt=np.array([0, 1, 0, 1, 0, 1]), first=np.zeros(6, np.intp), second=np.ones(6, np.intp), won=won,
+        provenance="simulated",
+    )  # fmt: skip
+    result = scale(few, OPEN, resamples=500)
+    best = result.arms[0]
+    # an exact binomial interval of 5 of 6 reaches from 0.36 to 1.00
+    assert best.low < 0 < best.jod < best.high
+
+
 def test_an_arm_without_answers_is_an_error() -> None:
     _, choices = simulated(0)
     without = choices.of((choices.first != 2) & (choices.second != 2))
