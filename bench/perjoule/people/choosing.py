@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -28,14 +29,19 @@ def expected_gain(wins: Array) -> Array:
     Args:
         wins: (arms, arms) how often row was preferred to column.
     """
-    at = scores(wins[None])[0]
+    return gain_at(wins, scores(wins[None])[0])
+
+
+def gain_at(wins: Array, at: Array) -> Array:
+    """`expected_gain` where the scores are known."""
     covariance = np.linalg.inv(information(wins, at))
-    variance = np.diag(covariance)
-    sd = np.sqrt(np.maximum(variance[:, None] + variance[None] - 2 * covariance, 0.0))
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
-    p = chance(at[:, None, None] - at[None, :, None] + sd[..., None] * nodes)
-    share = weights / weights.sum()
-    return np.asarray(_entropy(p @ share) - _entropy(p) @ share, np.float64)
+    nodes, share = _quadrature()
+    one, other = np.triu_indices(len(at), 1)
+    sd = np.sqrt(covariance[one, one] + covariance[other, other] - 2 * covariance[one, other])
+    p = chance((at[one] - at[other])[:, None] + sd[:, None] * nodes)
+    gain = np.zeros_like(covariance)
+    gain[one, other] = gain[other, one] = _entropy(p @ share) - _entropy(p) @ share
+    return gain
 
 
 class Chooser:
@@ -140,6 +146,13 @@ class Chooser:
         self._shown[trial.prompt_id, min(left, right), max(left, right)] += 1
         self._order[left, right] += 1
         self._asked.setdefault(observer, set()).add(frozenset((trial.left, trial.right)))
+
+
+@cache
+def _quadrature() -> tuple[Array, Array]:
+    """Nodes and weights of a standard normal distribution."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
+    return nodes, weights / weights.sum()
 
 
 def _entropy(p: Array) -> Array:
