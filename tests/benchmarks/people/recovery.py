@@ -21,7 +21,7 @@ from tests.support import observers
 
 WORLDS = {"careless 10 %": 0.1, "careless 30 %": 0.3, "careless 0 %": 0.0}
 BUDGETS = (150, 300, 450, 600, 750, 900)
-SPREADS = (1.5, 3.0)
+SPREADS = (1.5, 3.0, 4.0)
 _AHEAD = 5
 
 
