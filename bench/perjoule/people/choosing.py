@@ -1,9 +1,9 @@
 """Active choice of pairs: the pair whose answer is expected to reduce the error of the scores most.
 
-The posterior of the scores is approximated by a normal distribution (Laplace). One more answer for a pair adds its Fisher
-information, averaged over the posterior, and the gain is the reduction of the sum of the scores' variances. The gain of
-entropy, as in ASAP (Mikhailiuk et al., 2020), is the wrong aim here: it prefers similar arms, whose small differences
-add up to a large error between distant ones. Pairs that were chosen but are not answered yet count as ties.
+The posterior of the scores is approximated by a normal distribution (Laplace). One more answer for a pair adds its
+Fisher information, averaged over the posterior, and the gain is the reduction of the sum of the scores' variances. The
+gain of entropy, as in ASAP (Mikhailiuk et al., 2020), prefers similar arms, and their small errors add up between distant
+ones. Pairs that were chosen but are not answered yet count as ties.
 """
 
 from __future__ import annotations
