@@ -81,6 +81,7 @@ def _no_traces() -> Iterator[None]:
 def browser() -> Iterator[Any]:
     """One headless Chromium for the tests of a module; see `tests.support.browsing`."""
     from playwright.sync_api import sync_playwright
+
     from tests.support.browsing import CHROMIUM
 
     with sync_playwright() as playwright:

@@ -67,4 +67,4 @@ def serve(
 
 def _counted(answers: Sequence[Answer]) -> str:
     observers = len({answer.observer for answer in answers})
-    return f"{len(answers)} answer{'' if len(answers) == 1 else 's'} of {observers} observer{'' if observers == 1 else 's'}"
+    return f"answers: {len(answers)}, observers: {observers}"

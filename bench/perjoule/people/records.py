@@ -214,7 +214,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewport:
-    """Sizes in CSS pixels of the window and the left picture, and the size of a CSS pixel in mm if it was calibrated."""
+    """Sizes in CSS pixels of the window and the left picture, and of a CSS pixel in mm if it was calibrated."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 

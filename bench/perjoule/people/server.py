@@ -52,7 +52,7 @@ def bind(host: str, port: int, token: str | None) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        UsageError: If the address cannot be used, if others can reach it and there is no token, or if the token is weak.
+        UsageError: If the address cannot be used, if it needs a token, or if the token is weak.
     """
     if token is not None and not _TOKEN.fullmatch(token):
         raise UsageError("--token: give 16 to 200 letters, digits, - or _ that nobody can guess")

@@ -5,7 +5,8 @@
 Each observer sends one answer after the other to a server in a process of its own, with a pause between them: 0.9 s are
 the blank and the shortest time in which the page takes an answer, 0 is as fast as the server can. After a third of the
 answers the server is killed with SIGKILL and started again; what was not acknowledged is sent again, as the page does.
-Prints one line of JSON; answers that were sent before the new server was ready are not in the percentiles. The folder decides which disk is measured.
+Prints one line of JSON; answers that were sent before the new server was ready are not in the percentiles. The folder
+decides which disk is measured.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.support.studies import Server, answer, answer_file, make_study, serving
 
 from perjoule.people.records import DATABASE_FILE, Study
+from tests.support.studies import Server, answer, answer_file, make_study, serving
 
 
 class Connection:

@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.perjoule.test_cli import call
 from tests.support.studies import answer, answer_file, collected, make_study
 
 from perjoule.people.records import AnswerFile, Study, as_object, parsed_answers
-from tests.perjoule.test_cli import call
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_it_with_everything_stored(study: tuple[Study, Path], tmp_path: Path, number: signal.Signals) -> None:
+def test_ctrl_c_ends_it_with_everything_stored(
+    study: tuple[Study, Path], tmp_path: Path, number: signal.Signals
+) -> None:
     ours, folder = study
     observer = f"{number:032x}"
     command = [*COMMAND, str(folder), "--port", "0"]
@@ -44,7 +46,7 @@ def test_ctrl_c_ends_it_with_everything_stored(study: tuple[Study, Path], tmp_pa
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert out == ""
-    assert re.search(r"answers\.sqlite: \d+ answers of \d observers?$", err.strip())
+    assert re.search(r"answers\.sqlite: answers: \d+, observers: \d$", err.strip())
     assert "Traceback" not in err
     assert len([a for a in collected(folder) if a.observer == observer]) == len(ours.sessions[0])
     assert not list(folder.glob("answers.sqlite-*"))  # the log is folded into the database
@@ -56,7 +58,7 @@ def test_answers_are_exported_in_the_format_of_the_page(
     _, folder = study
     code, out, err = call("study", "serve", str(folder), "--export", str(tmp_path / "a.json"), capsys=capsys)
     assert (code, out) == (0, "")
-    assert re.search(r"a\.json: \d+ answers? of \d observers?", err)
+    assert re.search(r"a\.json: answers: \d+, observers: \d", err)
     answers = parsed_answers((tmp_path / "a.json").read_bytes(), "a.json")
     assert set(answers) == set(collected(folder))
     exported = AnswerFile(schema=1, study_id=study[0].study_id, answers=answers)
@@ -76,11 +78,18 @@ def test_answers_are_exported_in_the_format_of_the_page(
     ],
 )
 def test_what_cannot_be_served_is_one_error(
-    study: tuple[Study, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+    study: tuple[Study, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
 ) -> None:
     for name in ("tampered", "foreign"):
         made = make_study(tmp_path / name, main=4, seed=1)
-    (tmp_path / "tampered" / made.pictures[0].file).write_bytes((tmp_path / "tampered" / made.pictures[1].file).read_bytes())
+    (tmp_path / "tampered" / made.pictures[0].file).write_bytes(
+        (tmp_path / "tampered" / made.pictures[1].file).read_bytes()
+    )
     from perjoule.people.store import AnswerStore
 
     AnswerStore(tmp_path / "foreign" / "answers.sqlite", "b" * 64).close()

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.support.hostile import CONTROL, PROMPTS
-from tests.support.studies import ARMS, make_study
 
 from perjoule.people.page import TIMES_MS, render_page
 from perjoule.people.records import Study, StudyIndex
+from tests.support.hostile import CONTROL, PROMPTS
+from tests.support.studies import ARMS, make_study
 
 
 class Elements(HTMLParser):

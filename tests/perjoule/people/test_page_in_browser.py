@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize
+
+from perjoule.people.records import Answer, Study, StudyIndex, parsed_answers
 from tests.support.browsing import DESK, PHONE, Visit, axe_findings, needs_chromium
 from tests.support.hostile import PROMPTS
 from tests.support.studies import ARMS, QUICK, Server, collected, make_study, serving
-
-from perjoule.people.records import Answer, Study, StudyIndex, parsed_answers
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 

@@ -17,12 +17,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from tests.support.hostile import PROMPTS
-from tests.support.studies import OBSERVER, Server, answer, answer_file, collected, make_study, serving
 
 from perjoule.errors import UsageError
 from perjoule.people import server as serve
 from perjoule.people.records import Study, StudyIndex
+from tests.support.hostile import PROMPTS
+from tests.support.studies import OBSERVER, Server, answer, answer_file, collected, make_study, serving
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +71,13 @@ def test_one_bad_answer_does_not_hold_back_the_others(served: tuple[Study, Serve
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"schema": 1}', b"[" * 100_000, b'{"observer": NaN}', b"x" * 1_000_001,
+        b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"schema": 1}', b"[" * 100_000, b'{"observer": NaN}',
+        b"x" * 1_000_001,
         *(json.dumps({"schema": 1, "study_id": "s", "answers": value}).encode() for value in (1, [1], [{}], "x")),
-        *(json.dumps({"observer": value}).encode() for value in ("", "x", OBSERVER.upper(), OBSERVER + "\n", 1, PROMPTS[1])),
+        *(
+            json.dumps({"observer": value}).encode()
+            for value in ("", "x", OBSERVER.upper(), OBSERVER + "\n", 1, PROMPTS[1])
+        ),
     ],
     ids=lambda body: body[:20].decode(errors="replace"),
 )  # fmt: skip
@@ -148,7 +152,16 @@ def test_everything_is_below_the_token(tmp_path: Path) -> None:
         assert server.post("api/session", {"observer": OBSERVER})[0] == 200
         assert server.get("", Host="study.example.org")[0] == 200  # the token protects it
         outside = Server(tmp_path, server.port)
-        for path in ("", TOKEN, f"{TOKEN}x/", f"x{TOKEN}/", f"{TOKEN.upper()}/", f"/{TOKEN}/", study.pictures[0].file, "é/"):
+        for path in (
+            "",
+            TOKEN,
+            f"{TOKEN}x/",
+            f"x{TOKEN}/",
+            f"{TOKEN.upper()}/",
+            f"/{TOKEN}/",
+            study.pictures[0].file,
+            "é/",
+        ):
             assert outside.get(path.replace("é", "%C3%A9"))[0] == 404, path
         assert outside.post("api/session", {"observer": OBSERVER})[0] == 404
         assert server.stop() == ""
@@ -166,7 +179,7 @@ def test_other_addresses_need_a_token() -> None:
         port = listening.getsockname()[1]
         with pytest.raises(UsageError, match=rf"--host 127.0.0.1 --port {port}: .*in use.*choose another"):
             serve.bind("127.0.0.1", port, None)
-    with pytest.raises(UsageError, match="--host no-such-host.invalid --port 1: "):
+    with pytest.raises(UsageError, match=r"--host no-such-host\.invalid --port 1: "):
         serve.bind("no-such-host.invalid", 1, None)
 
 
@@ -231,8 +244,8 @@ def test_the_next_trials_are_chosen_from_all_answers(tmp_path: Path) -> None:
         assert len(mains) == 12 - 3
         assert not {trial["trial_id"] for trial in mains} & set(soon)
         assert all({t["left_arm"], t["right_arm"]} == {"sd-04", "sd-16"} for t in mains[:5])
-        for soon in (None, "x", ["no such trial"], [1], ["main-p0-p1"], soon * 10):
-            status, reply = server.post("api/next", {"observer": OBSERVER, "soon": soon})
+        for bad in (None, "x", ["no such trial"], [1], ["main-p0-p1"], soon * 10):
+            status, reply = server.post("api/next", {"observer": OBSERVER, "soon": bad})
             assert status == 422
             assert reply["error"]
         assert server.stop() == ""

@@ -65,7 +65,8 @@ def test_what_is_done_is_on_disk_and_waits_for_it(store: AnswerStore) -> None:
         st.one_of(
             st.tuples(st.just("delete"), st.sampled_from("xy")),
             st.lists(
-                st.tuples(st.sampled_from("xyz"), st.sampled_from("tuv"), st.sampled_from(["left", "right"])), max_size=4
+                st.tuples(st.sampled_from("xyz"), st.sampled_from("tuv"), st.sampled_from(["left", "right"])),
+                max_size=4,
             ),
         ),
         max_size=8,
