@@ -2,7 +2,7 @@
 
 The posterior of the scores is approximated by a normal distribution (Laplace). One more answer for a pair adds its
 Fisher information, averaged over the posterior, and the gain is the reduction of the sum of the scores' variances. The
-gain of entropy, as in ASAP (Mikhailiuk et al., 2020), prefers similar arms, and their small errors add up between distant
+gain of entropy, as in ASAP (Mikhailiuk et al., 2020), prefers similar arms, and small errors add up between distant
 ones. Pairs that were chosen but are not answered yet count as ties.
 """
 
