@@ -238,7 +238,8 @@ def _missing_scatter(by_prompt: Array, common: Array, inverse: Array, chance: np
     if len(by_prompt) > 1:
         shown += float(by_prompt.var(0, ddof=1).sum()) / len(by_prompt)
     lacking = max(0.0, 1 - shown / float(np.trace(least)))
-    return np.sqrt(lacking) * chance.multivariate_normal(np.zeros(arms), least, len(common), method="eigh")
+    drawn = chance.multivariate_normal(np.zeros(arms), least, len(common), method="eigh")
+    return np.asarray(np.sqrt(lacking) * drawn, np.float64)
 
 
 def _share_of_observers(kept: Choices, observers: Array, at: Array, inverse: Array) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,9 +93,10 @@ def test_observers_who_differ_widen_the_intervals() -> None:
 def test_repeated_prompts_are_not_counted_as_independent() -> None:
     """The same answers once more, under the same prompts and observers, leave the interval as it is."""
     _, choices = simulated(4, careless=0.0)
-    doubled = replace(
-        choices, **{n: np.tile(getattr(choices, n), 2) for n in ("observer", "prompt", "first", "second", "won")}
-    )
+    twice: dict[str, Any] = {
+        name: np.tile(getattr(choices, name), 2) for name in ("observer", "prompt", "first", "second", "won")
+    }
+    doubled = replace(choices, **twice)
     one, two = (fit(c, OPEN, resamples=1_000).estimate(np.eye(8)[0]) for c in (choices, doubled))
     assert two.high - two.low == pytest.approx(one.high - one.low, rel=0.25)
 
