@@ -14,7 +14,8 @@ from tests.support.synthetic import make_run
 
 def stored_run(folder: Path, **more: Any) -> Run:
     """Write a synthetic run, see `make_run`, and open it."""
-    made = make_run(folder, **{"prompts": 6, "ladder": (1, 4, 12), "seeds": (1,)} | more)
+    settings: dict[str, Any] = {"prompts": 6, "ladder": (1, 4, 12), "seeds": (1,)} | more
+    made = make_run(folder, **settings)
     write_suite(made.suite, folder / "suite.toml")
     write_json(folder / "environment.json", made.environment)
     write_json_lines(folder / "prompts.jsonl", map(asdict, made.prompt_set))

@@ -24,9 +24,7 @@ Metric = Annotated[
 ]
 StudyOption = Annotated[
     Path | None,
-    typer.Option(
-        "--study", metavar="STUDY", help="Judge quality by the answers of people: a study, or a table."
-    ),
+    typer.Option("--study", metavar="STUDY", help="Judge quality by the answers of people: a study, or a table."),
 ]
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.", autocompletion=completing.suites)

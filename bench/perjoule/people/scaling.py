@@ -9,6 +9,8 @@ V are the variances (sums over arms) of the scale by a sandwich estimator: over 
 observer for one prompt. The scatter of those is in the resampled prompts already; k leaves in the second part only what
 an observer does for all prompts. The sum is the two-way clustered variance of Cameron, Gelbach and Miller (2011).
 Resampling both in full would count the scatter of single choices three times (Owen, The pigeonhole bootstrap, 2007).
+Where the sum is below the variance of independent answers, the difference is added. Limits are Student's t below 25
+prompts or observers, else quantiles.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from perjoule.people.choices import Choices
 from perjoule.people.records import AnswerProvenance, Screening
 from perjoule.people.screening import Excluded, screen
 from perjoule.people.thurstone import PRIOR_SD_JOD, Array, gradient, information, log_slope, scores
-from perjoule.statistics.resampling import LEVEL, SEED, expanded
+from perjoule.statistics.resampling import LEVEL, SEED, STUDENT_BELOW, expanded
 from perjoule.types import Estimate
 
 RESAMPLES = 2_000
@@ -117,8 +119,15 @@ class Fit:
         value = float(self.jod @ weights)
         if self.n < 2:
             return Estimate(value=value, low=None, high=None, level=level, n=self.n, method=f"{_METHOD}: too few")
-        nominal = expanded(level, self.n)
-        low, high = np.quantile(self.draws @ weights, [(1 - nominal) / 2, (1 + nominal) / 2])
+        rows = self.draws @ weights
+        if self.n < STUDENT_BELOW:  # so few units have too few different resamples for quantiles
+            from scipy.special import stdtrit
+
+            half = float(stdtrit(self.n - 1, (1 + level) / 2) * rows.std() * np.sqrt(self.n / (self.n - 1)))
+            low, high = value - half, value + half
+        else:
+            nominal = expanded(level, self.n)
+            low, high = np.quantile(rows, [(1 - nominal) / 2, (1 + nominal) / 2])
         return Estimate(value=value, low=float(low), high=float(high), level=level, n=self.n, method=_METHOD)
 
 
@@ -147,12 +156,14 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
         by_prompts = np.zeros_like(common)
     # the prior's part of the gradient is spread over the prompts, so that their mean is the scale
     upward = gradient(prompts, at) - at / (len(prompts) * PRIOR_SD_JOD**2)
+    by_prompt = at + len(prompts) * upward @ inverse
+    common = common + _missing_scatter(by_prompt, common, inverse, chance)
     n = min([len(prompts)] * (len(prompts) > 1) + [len(observers)] * (share > 0), default=1)
     return Fit(
         choices=kept,
         excluded=excluded,
         jod=at,
-        by_prompt=at + len(prompts) * upward @ inverse,
+        by_prompt=by_prompt,
         draws=at + by_prompts - by_prompts.mean(0) + common - common.mean(0),
         common=common,
         n=n,
@@ -213,6 +224,22 @@ def _resampled(parts: Array, at: Array, resamples: int, chance: np.random.Genera
     units, arms = parts.shape[:2]
     weights = chance.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
     return scores((weights @ parts.reshape(units, -1)).reshape(resamples, arms, arms), start=at)
+
+
+def _missing_scatter(by_prompt: Array, common: Array, inverse: Array, chance: np.random.Generator) -> Array:
+    """(resamples, arms) normal deviations that raise the variance to that of independent answers, where it is less.
+
+    A few prompts or observers may agree by chance, and resampling them then shows less scatter than the answers have.
+    """
+    arms = len(inverse)
+    away = np.eye(arms) - 1 / arms
+    least = away @ inverse @ away
+    shown = float(common.var(0).sum())
+    if len(by_prompt) > 1:
+        shown += float(by_prompt.var(0, ddof=1).sum()) / len(by_prompt)
+    lacking = max(0.0, 1 - shown / float(np.trace(least)))
+    drawn = chance.multivariate_normal(np.zeros(arms), least, len(common), method="eigh")
+    return np.asarray(np.sqrt(lacking) * drawn, np.float64)
 
 
 def _share_of_observers(kept: Choices, observers: Array, at: Array, inverse: Array) -> float:

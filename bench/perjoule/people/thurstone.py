@@ -56,7 +56,10 @@ def log_slope(difference: Array, model: Model = "thurstone") -> Array:
 
 def chance(difference: Array, model: Model = "thurstone") -> Array:
     """Return P(preferred) for differences in JOD."""
-    return np.asarray(np.exp(log_chance(difference, model)))
+    from scipy.special import expit, ndtr
+
+    distribution = ndtr if model == "thurstone" else expit
+    return np.asarray(distribution(_SLOPES[model] * np.asarray(difference)), np.float64)
 
 
 def scores(

@@ -10,11 +10,11 @@ from dataclasses import replace
 from perjoule.people.metric import RunWithPeople
 from perjoule.people.wording import summary_line, who
 from perjoule.statistics.benefit import gain_per_joule
-from perjoule.types import Estimate
+from perjoule.types import Estimate, Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
-from perjoule_reports.records import Badge, Cell, Column, Headline, RunData, Section, Table, Tile
+from perjoule_reports.records import Badge, Cell, Column, Headline, RunData, Section, Table, Tile, Tone
 
 _MOST_OBSERVERS = 40
 _HOW_TO_READ = (
@@ -65,8 +65,8 @@ def badge(run: RunData) -> tuple[Badge, ...]:
         return ()
     scale = run.scale
     value = f"{scale.answers} choices by {who(scale.provenance, scale.observers)}".rstrip(",")
-    tone = "calm" if scale.provenance == "people" else "alarm"
-    return (Badge(label="judged by", value=value, tone=tone, hint=f"{len(scale.excluded)} observers excluded"),)  # type: ignore[arg-type]
+    tone: Tone = "calm" if scale.provenance == "people" else "alarm"
+    return (Badge(label="judged by", value=value, tone=tone, hint=f"{len(scale.excluded)} observers excluded"),)
 
 
 def with_gain(top: Headline, run: RunData, evidence: Evidence, analysis: Analysis) -> Headline:
@@ -98,8 +98,8 @@ def _gain(run: RunWithPeople, evidence: Evidence, analysis: Analysis, cell: str)
         return None
     one, other = (compared.grid.cells.index(name) for name in (floor, cell))
     gain, _ = gain_per_joule(compared.draws.paired(run.metric, [one], [other]), (2, 3), (0, 1))
-    scaled = (None if end is None else 1000 * end for end in (gain.value, gain.low, gain.high))
-    return replace(gain, **dict(zip(("value", "low", "high"), scaled, strict=True)))
+    value, low, high = (None if end is None else 1000 * end for end in (gain.value, gain.low, gain.high))
+    return replace(gain, value=value, low=low, high=high)
 
 
 def _scores(run: RunWithPeople, evidence: Evidence, analysis: Analysis) -> Table:
@@ -163,7 +163,7 @@ def _agreement(run: RunWithPeople) -> Table:
     return Table(caption="Agreement of the metrics of this run with these choices", columns=columns, rows=tuple(rows))
 
 
-def _number(value: Estimate, signed: bool = False) -> Cell:
+def _number(value: Interval, signed: bool = False) -> Cell:
     if value.value is None:
         return Cell(text=fmt.ABSENT)
     text, detail = fmt.interval(value, signed=signed)

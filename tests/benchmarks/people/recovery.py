@@ -13,21 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from perjoule.people.choosing import gain_at
 from perjoule.people.records import Screening
 from perjoule.people.scaling import fit
 from perjoule.people.thurstone import Array, scores
 from tests.support import observers
 
 WORLDS = {"careless 10 %": 0.1, "careless 30 %": 0.3, "careless 0 %": 0.0}
-BUDGETS = (150, 300, 450, 600, 750, 900, 1050, 1200)
-SPREADS = (1.0, 1.5, 2.5)
+BUDGETS = (150, 300, 450, 600, 750, 900)
+SPREADS = (1.5, 3.0, 4.0)
+_AHEAD = 5
 
 
 def recovered(share: float, seed: int) -> dict[str, Any]:
     """One study: errors, coverage, and who was excluded."""
     chance = np.random.default_rng(seed)
     truth = observers.world(chance, careless=share)
-    result = fit(observers.choices(truth, chance, 80), Screening())
+    result = fit(observers.choices(truth, chance, 80), Screening(), resamples=1_000)
     error = result.jod - truth.jod
     estimates = [result.estimate(row) for row in np.eye(len(error))]
     covered = [e.low <= value <= e.high for e, value in zip(estimates, truth.jod, strict=True)]
@@ -47,25 +49,32 @@ def recovered(share: float, seed: int) -> dict[str, Any]:
 
 
 def chosen(spread: float, seed: int, active: bool) -> dict[str, float]:
-    """Root mean square error by number of answers, of pairs chosen actively or at random; all observers are honest."""
-    from perjoule.people.choosing import expected_gain
+    """Root mean square error by number of answers, of pairs chosen actively or at random; all observers are honest.
 
+    Pairs are chosen five at a time, as by `serve`: until they are answered they count as ties.
+    """
     chance = np.random.default_rng(seed)
     truth = observers.world(chance, careless=0.0, spread=spread)
     arms = len(truth.jod)
     wins: Array = np.zeros((arms, arms))
     upper = np.triu_indices(arms, 1)
-    errors = {}
-    for count in range(1, BUDGETS[-1] + 1):
-        if active:
-            gain = expected_gain(wins)[upper]
-            place = int(np.argmax(gain * (1 + 0.02 * chance.random(len(gain)))))
-        else:
+    errors, at = {}, np.zeros(arms)
+    for count in range(_AHEAD, BUDGETS[-1] + 1, _AHEAD):
+        expected, pairs = wins.copy(), []
+        for _ in range(_AHEAD):
             place = int(chance.integers(len(upper[0])))
-        a, b = int(upper[0][place]), int(upper[1][place])
-        won = truth.wins(*(np.array([i]) for i in (0, 0, a, b)), chance.random(1))[0]
-        wins[a, b] += won
-        wins[b, a] += 1 - won
+            if active:
+                at = scores(expected[None], start=at)[0]
+                gain = gain_at(expected, at)[upper]
+                place = int(np.argmax(gain * (1 + 0.02 * chance.random(len(gain)))))
+            pairs.append((int(upper[0][place]), int(upper[1][place])))
+            expected[pairs[-1]] += 0.5
+            expected[pairs[-1][::-1]] += 0.5
+        for a, b in pairs:
+            none, one, other = (np.array([i]) for i in (0, a, b))
+            won = truth.wins(none, none, one, other, chance.random(1))[0]
+            wins[a, b] += won
+            wins[b, a] += 1 - won
         if count in BUDGETS:
             errors[str(count)] = float(np.sqrt(((scores(wins[None])[0] - truth.jod) ** 2).mean()))
     return errors

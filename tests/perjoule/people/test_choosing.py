@@ -7,26 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from perjoule.people.choosing import Chooser, expected_gain
 from perjoule.people.records import Answer, Study, StudyIndex
-from perjoule.people.thurstone import chance, information, scores
+from perjoule.people.thurstone import information, scores
 from tests.support.observers import answers
 
 
-def test_the_gain_is_that_of_samples_of_the_posterior() -> None:
+def test_the_gain_is_the_reduction_of_the_variances() -> None:
+    """Against the posterior with one answer more, whose information is averaged over samples of the posterior."""
     wins = np.random.default_rng(0).integers(0, 8, (4, 4)).astype(float)
     np.fill_diagonal(wins, 0)
     at = scores(wins[None])[0]
-    drawn = np.random.default_rng(1).multivariate_normal(at, np.linalg.inv(information(wins, at)), 200_000)
-
-    def entropy(p: np.ndarray) -> np.ndarray:
-        return np.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)))
-
+    before = information(wins, at)
+    drawn = np.random.default_rng(1).multivariate_normal(at, np.linalg.inv(before), 200_000)
     gain = expected_gain(wins)
+    slope = norm.ppf(0.75)
     for i, j in ((0, 1), (1, 3), (2, 0)):
-        p = chance(drawn[:, i] - drawn[:, j])
-        assert gain[i, j] == pytest.approx(float(entropy(p.mean()) - entropy(p).mean()), rel=0.02)
+        x = slope * (drawn[:, i] - drawn[:, j])
+        added = (slope**2 * norm.pdf(x) ** 2 / (norm.cdf(x) * norm.cdf(-x))).mean()
+        pair = np.zeros(4)
+        pair[i], pair[j] = 1, -1
+        after = before + added * np.outer(pair, pair)
+        assert gain[i, j] == pytest.approx(np.trace(np.linalg.inv(before) - np.linalg.inv(after)), rel=0.01)
     assert gain == pytest.approx(gain.T)
     assert np.diag(gain) == pytest.approx(0)
 

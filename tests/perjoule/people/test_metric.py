@@ -157,7 +157,7 @@ def test_the_error_of_observers_widens_the_gate(two: tuple[Run, Run, Path]) -> N
         noise = np.random.default_rng(0).normal(0, scatter, runs[0].fit.common.shape)
         runs = [replace(run, fit=replace(run.fit, common=run.fit.common + noise)) for run in runs]
         vars(runs[1])["images"] = runs[1].images.with_columns(sha256=pl.lit("0" * 64))
-        change = gate(*runs, config=config).quality.change
+        change = gate(runs[0], runs[1], config=config).quality.change
         widths.append(change.high - change.low)
     assert widths[1] > widths[0] + 0.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,9 +93,10 @@ def test_observers_who_differ_widen_the_intervals() -> None:
 def test_repeated_prompts_are_not_counted_as_independent() -> None:
     """The same answers once more, under the same prompts and observers, leave the interval as it is."""
     _, choices = simulated(4, careless=0.0)
-    doubled = replace(
-        choices, **{n: np.tile(getattr(choices, n), 2) for n in ("observer", "prompt", "first", "second", "won")}
-    )
+    twice: dict[str, Any] = {
+        name: np.tile(getattr(choices, name), 2) for name in ("observer", "prompt", "first", "second", "won")
+    }
+    doubled = replace(choices, **twice)
     one, two = (fit(c, OPEN, resamples=1_000).estimate(np.eye(8)[0]) for c in (choices, doubled))
     assert two.high - two.low == pytest.approx(one.high - one.low, rel=0.25)
 
@@ -134,6 +136,20 @@ def test_prompts_that_differ_have_scales_of_their_own() -> None:
     expected -= expected.mean(1, keepdims=True)
     assert np.sqrt(((own - own.mean(1, keepdims=True) - expected) ** 2).mean()) < 0.25
     assert len(own) == 4
+
+
+def test_a_few_answers_that_agree_are_not_certain() -> None:
+    """6 answers, 5 for the same arm: the interval is at least as wide as that of independent answers."""
+    won = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+    few = Choices(
+        arms=("a", "b"), prompts=("p", "q"), observers=("o1", "o2", "o3"), observer=np.array([0, 0, 1, 1, 2, 2]),
+        prompt=np.array([0, 1, 0, 1, 0, 1]), first=np.zeros(6, np.intp), second=np.ones(6, np.intp), won=won,
+        provenance="simulated",
+    )  # fmt: skip
+    result = scale(few, OPEN, resamples=500)
+    best = result.arms[0]
+    # an exact binomial interval of 5 of 6 reaches from 0.36 to 1.00
+    assert best.low < 0 < best.jod < best.high
 
 
 def test_an_arm_without_answers_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from perjoule.people.scaling import scale
 from perjoule.people.tables import table_of_choices
 from tests.support import observers
 
-ROW = {"observer": "ann", "prompt_id": "007", "arm_a": "base", "arm_b": "turbo", "choice": "a"}
+ROW: dict[str, object] = {"observer": "ann", "prompt_id": "007", "arm_a": "base", "arm_b": "turbo", "choice": "a"}
 
 
-def written(folder: Path, rows: list[dict[str, object]], suffix: str = ".csv") -> Path:
+def written(folder: Path, rows: Sequence[Mapping[str, object]], suffix: str = ".csv") -> Path:
     file = folder / f"choices{suffix}"
     frame = pl.DataFrame(rows)
     if suffix == ".csv":
