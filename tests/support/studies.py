@@ -43,6 +43,7 @@ QUICK = {"blank_ms": 20, "guard_ms": 10, "quiet_ms": 5, "feedback_ms": 30, "retr
 OBSERVER = "0123456789abcdef" * 2
 ARMS = ("sd-01", "sd-04", "sd-16")
 COLOURS = ("red", "blue", "green", "orange", "purple", "black")
+DISCS = tuple(f"a large {colour} disc" for colour in COLOURS) * 3
 
 
 def make_study(
@@ -51,7 +52,7 @@ def make_study(
     main: int = 40,
     observers: int = 3,
     size: tuple[int, int] = (64, 64),
-    prompts: tuple[str, ...] = tuple(f"a large {colour} disc" for colour in COLOURS) * 3,
+    prompts: tuple[str, ...] = DISCS,
     arms: tuple[str, ...] = ARMS,
     times_ms: dict[str, int] | None = None,
     **more: Any,
@@ -84,16 +85,15 @@ def make_study(
         draw(None, number, 1, name)
     shown = [[draw(arm, i, 80 / 2**j, name) for j, arm in enumerate(arms)] for i, name in enumerate(names)]
     foils = [draw(NOISE, 0, 400 + number, names[0]) for number in range(2)]
-    study = Study(
-        **{
-            "schema": 1, "study_id": "0" * 64, "title": "Pictures of discs", "contact": "Ada Example, ada@example.org",
-            "question": "preference", "ties": True, "arms": arms,
-            "prompts": tuple(StudyPrompt(prompt_id=n, text=text) for n, text in zip(names, prompts, strict=True)),
-            "pictures": tuple(pictures), "trials": (), "sessions": (), "seed": 0, "screening": Screening(),
-            "planned": Planned(observers=observers, main_trials=main, answers=observers * main),
-            "display": Display(width_mm=40.0, scaling="pixelated"),
-        } | more
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "schema": 1, "study_id": "0" * 64, "title": "Pictures of discs", "contact": "Ada Example, ada@example.org",
+        "question": "preference", "ties": True, "arms": arms,
+        "prompts": tuple(StudyPrompt(prompt_id=n, text=text) for n, text in zip(names, prompts, strict=True)),
+        "pictures": tuple(pictures), "trials": (), "sessions": (), "seed": 0, "screening": Screening(),
+        "planned": Planned(observers=observers, main_trials=main, answers=observers * main),
+        "display": Display(width_mm=40.0, scaling="pixelated"),
+    }  # fmt: skip
+    study = Study(**fields | more)
     stock = design.Stock(shown=shown, noise=foils, best=len(arms) - 1)
     trials, sessions = design.sessions(study, stock, observers=observers, main=main, seed=0)
     study = with_digest(replace(study, trials=trials, sessions=sessions))

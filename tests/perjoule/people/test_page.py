@@ -7,6 +7,7 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return make_study(tmp_path_factory.mktemp("study"), main=12)
 
 
-def data_of(page: str) -> dict:
+def data_of(page: str) -> dict[str, Any]:
     (text,) = re.findall(r'<script type="application/json" id="study">(.*?)</script>', page, re.S)
-    return json.loads(text)
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
 def test_the_page_contains_the_sessions_of_the_design(study: Study) -> None:

@@ -68,19 +68,20 @@ def test_one_bad_answer_does_not_hold_back_the_others(served: tuple[Study, Serve
     assert [a.trial_id for a in collected(server.folder) if a.observer == someone] == [good]
 
 
+NO_LISTS: tuple[Any, ...] = (1, [1], [{}], "x")
+NO_OBSERVERS: tuple[Any, ...] = ("", "x", OBSERVER.upper(), OBSERVER + "\n", 1, PROMPTS[1])
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"schema": 1}', b"[" * 100_000, b'{"observer": NaN}',
+        *(b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"schema": 1}', b"[" * 100_000, b'{"observer": NaN}'),
         b"x" * 1_000_001,
-        *(json.dumps({"schema": 1, "study_id": "s", "answers": value}).encode() for value in (1, [1], [{}], "x")),
-        *(
-            json.dumps({"observer": value}).encode()
-            for value in ("", "x", OBSERVER.upper(), OBSERVER + "\n", 1, PROMPTS[1])
-        ),
+        *(json.dumps({"schema": 1, "study_id": "s", "answers": answers}).encode() for answers in NO_LISTS),
+        *(json.dumps({"observer": observer}).encode() for observer in NO_OBSERVERS),
     ],
     ids=lambda body: body[:20].decode(errors="replace"),
-)  # fmt: skip
+)
 def test_what_is_no_answer_is_refused_in_words(served: tuple[Study, Server], body: bytes) -> None:
     _, server = served
     before = collected(server.folder)

@@ -11,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perjoule.errors import RunError
-from perjoule.people.records import DATABASE_FILE, Answer, parsed_answer
+from perjoule.people.records import DATABASE_FILE, Answer, Choice, parsed_answer
 from perjoule.people.store import AnswerStore
 
 STUDY = "a" * 64
 
 
-def answer(observer: str = "o", trial: str = "t", choice: str = "left") -> Answer:
+def answer(observer: str = "o", trial: str = "t", choice: Choice = "left") -> Answer:
     return Answer(
         study_id=STUDY, observer=observer, trial_id=trial, left="a", right="b", choice=choice, shown_at_ms=0.0,
         response_ms=1.0, provenance="simulated",
@@ -72,7 +73,7 @@ def test_what_is_done_is_on_disk_and_waits_for_it(store: AnswerStore) -> None:
         max_size=8,
     )
 )  # fmt: skip
-def test_a_dictionary_that_forgets(tmp_path_factory: pytest.TempPathFactory, jobs: list) -> None:
+def test_a_dictionary_that_forgets(tmp_path_factory: pytest.TempPathFactory, jobs: list[Any]) -> None:
     file = tmp_path_factory.mktemp("store") / DATABASE_FILE
     expected: dict[tuple[str, str], str] = {}
     gone: set[str] = set()

@@ -249,7 +249,7 @@ function layOut(trial) {
   for (const [side] of parts(trial)) { $(side).style.setProperty("--width", "0px"); $(side).style.setProperty("--height", "0px"); }
   const room = {
     width: ($("trial").clientWidth - 28 * (columns - 1)) / columns - 16,
-    height: Math.max(150, (innerHeight - document.body.offsetHeight - 2) / (stacked ? parts(trial).length : 1)),
+    height: Math.max(120, (innerHeight - document.body.offsetHeight - 2) / (stacked ? parts(trial).length : 1)),
   };
   const mm = state.mm ? state.mm * devicePixelRatio : 25.4 / 96;
   const tallest = Math.max(...parts(trial).map(([, id]) => study.pictures[id].height / study.pictures[id].width));
