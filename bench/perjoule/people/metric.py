@@ -10,7 +10,7 @@ The name of the metric states who answered: `people`, `simulated-observers` or `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class RunWithPeople(Run):
     source: Path
     study: Study | None
     scale: Scale
-    fit: Fit
+    fit: Fit = field(repr=False)
     prefix: str = ""
 
     @property
