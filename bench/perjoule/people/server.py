@@ -190,7 +190,7 @@ class _Served:
     def _chosen(
         self, observer: str, session: Sequence[str], soon: Sequence[Trial], answers: Sequence[Answer]
     ) -> list[Trial]:
-        chooser = Chooser(self._study, answers, seed=len(answers))
+        chooser = Chooser(self._study, answers, seed=int(observer, 16) + len(answers))
         for trial in soon:  # not answered yet: counts as a tie
             chooser.record(
                 Answer(
