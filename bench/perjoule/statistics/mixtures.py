@@ -2,7 +2,6 @@
 
     fixed arms (energy, quality)  ──cheapest_mixture──►  least energy at a mean quality   what a router must beat
     expected quality of each arm  ──choice_at─────────►  the arm of each prompt           what a router does
-    quality of each seed          ──shrunken_means────►  expected quality of an oracle    what a router could reach
 
 A mixture of two arms that ignores the prompt already reaches every point of the lower hull of the arms, so a saving
 over a single arm shows nothing about a router. "Arms" are cells of any models; the energy of an arm is the same for
@@ -83,7 +82,7 @@ def parts_of_mixture(energy_j: Array, quality: Array, at: float) -> tuple[Part, 
     return Part(arm=int(good), share=share), Part(arm=int(poor), share=1 - share)
 
 
-def best_buys(expected: Array, energy_j: Array, units_per_joule: float) -> NDArray[np.intp]:
+def arms_at_price(expected: Array, energy_j: Array, units_per_joule: float) -> NDArray[np.intp]:
     """Return the arm with the largest expected quality minus price of its energy, of equal arms the cheapest.
 
     Args:
@@ -115,10 +114,10 @@ def choice_at(expected: Array, judged: Array, energy_j: Array, at: float) -> Arr
     wanted = at - _ROUNDING * max(1.0, abs(at))
 
     def mean(price: float) -> float:
-        return float(judged[rows, best_buys(expected, energy_j, price)].mean())
+        return float(judged[rows, arms_at_price(expected, energy_j, price)].mean())
 
     def shares(price: float) -> Array:
-        return np.asarray(np.eye(len(energy_j))[best_buys(expected, energy_j, price)], np.float64)
+        return np.asarray(np.eye(len(energy_j))[arms_at_price(expected, energy_j, price)], np.float64)
 
     height, width = float(np.ptp(expected)), float(np.ptp(energy_j))
     if height <= 0 or width <= 0:
@@ -137,27 +136,3 @@ def choice_at(expected: Array, judged: Array, energy_j: Array, at: float) -> Arr
     more, less = mean(low), mean(high)
     share = float(np.clip((at - less) / (more - less), 0.0, 1.0))
     return share * shares(low) + (1 - share) * shares(high)
-
-
-def shrunken_means(quality: Array) -> Array:
-    """Return the expected quality of each prompt given its seeds: means shrunk towards the mean of all prompts.
-
-    The means of few seeds scatter, and a choice of the largest profits from the scatter. Shrinking (empirical Bayes
-    with normal errors, whose covariances between arms are those of the data) removes that profit on average.
-
-    Args:
-        quality: (prompts, seeds, arms), at least two prompts and two seeds, all finite.
-
-    Returns:
-        (prompts, arms).
-    """
-    prompts, seeds, arms = quality.shape
-    means = quality.mean(1)
-    centre = means.mean(0)
-    away = (quality - means[:, None]).reshape(-1, arms)
-    noise = away.T @ away / (prompts * (seeds - 1)) / seeds
-    total = np.cov(means, rowvar=False).reshape(arms, arms)
-    height, axes = np.linalg.eigh(total - noise)
-    between = (axes * np.maximum(height, 0.0)) @ axes.T
-    gain = between @ np.linalg.pinv(between + noise, hermitian=True)
-    return np.asarray(centre + (means - centre) @ gain.T, np.float64)

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.statistics.mixtures import choice_at, shrunken_means
+from perjoule.statistics.allocation import LEAST_SEEDS, shrunken_means
+from perjoule.statistics.mixtures import choice_at
 from perjoule.statistics.resampling import Array
 from perjoule.types import Prompt
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.training import kind_of
 
 ROUTER, PROMPT_BOUND = "router", "prompt-level bound"
-# with fewer seeds, shrunken means are mostly noise
-SEEDS_OF_BOUND = 8
+SEEDS_OF_BOUND = LEAST_SEEDS["prompt-level bound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,11 +9,10 @@ from scipy.spatial import ConvexHull
 
 from perjoule.statistics.mixtures import (
     Part,
-    best_buys,
+    arms_at_price,
     cheapest_mixture,
     choice_at,
     parts_of_mixture,
-    shrunken_means,
 )
 
 COSTS = np.array([1.0, 2.5, 8.0])
@@ -79,9 +78,9 @@ def test_a_mixture_names_its_arms() -> None:
 
 
 def test_of_equal_arms_the_cheapest_is_bought() -> None:
-    assert best_buys(EASY_AND_HARD, COSTS, 0.0).tolist() == [0, 2]
-    assert best_buys(EASY_AND_HARD[:, ::-1], COSTS[::-1], 0.0).tolist() == [2, 0]
-    assert best_buys(EASY_AND_HARD, COSTS, 1.0).tolist() == [0, 0]
+    assert arms_at_price(EASY_AND_HARD, COSTS, 0.0).tolist() == [0, 2]
+    assert arms_at_price(EASY_AND_HARD[:, ::-1], COSTS[::-1], 0.0).tolist() == [2, 0]
+    assert arms_at_price(EASY_AND_HARD, COSTS, 1.0).tolist() == [0, 0]
 
 
 def test_a_choice_at_a_quality_by_hand() -> None:
@@ -119,26 +118,3 @@ def test_a_forecast_that_knows_nothing_is_a_mixture() -> None:
     shares = choice_at(same, quality, COSTS, 0.6)
     assert shares is not None
     assert (shares @ COSTS).mean() == pytest.approx(least(list(COSTS), list(quality.mean(0)), 0.6))
-
-
-@pytest.mark.parametrize(("seeds", "tolerance"), [(2, 0.03), (8, 0.02), (64, 0.02)])
-def test_shrunken_means_do_not_profit_from_noise(seeds: int, tolerance: float) -> None:
-    """If arms are equally good for every prompt, the largest mean is luck, and shrunken means show none."""
-    chance = np.random.default_rng(seeds)
-    hardness = chance.normal(0, 0.2, (400, 1, 1))
-    quality = 0.5 + hardness + 0.3 * chance.normal(size=(400, seeds, 4))
-    shrunken = shrunken_means(quality)
-    assert shrunken.max(1).mean() - 0.5 == pytest.approx(hardness.mean(), abs=tolerance)
-    assert quality.mean(1).max(1).mean() - 0.5 - hardness.mean() > 0.9 * 0.3 * 1.03 / np.sqrt(seeds)
-
-
-def test_shrunken_means_are_the_best_linear_guess() -> None:
-    """A closed form: with one arm the gain is between / (between + noise / seeds)."""
-    chance = np.random.default_rng(2)
-    truth = chance.normal(0, 1, 20_000)
-    quality = truth[:, None, None] + 2 * chance.normal(size=(20_000, 4, 1))
-    shrunken = shrunken_means(quality)[:, 0]
-    slope = np.polyfit(quality.mean((1, 2)), shrunken, 1)[0]
-    assert slope == pytest.approx(1 / (1 + 4 / 4), abs=0.02)
-    assert shrunken.mean() == pytest.approx(quality.mean())
-    assert np.mean((shrunken - truth) ** 2) == pytest.approx(0.5, abs=0.03)
