@@ -20,10 +20,10 @@ _AMOUNTS = ("flops", "bytes_moved", "operators", "calls")
 def own_cost(run: Run, router: Router, arms: ArmScores) -> OwnCost:
     """Return the energy of a decision for one image, of as many as a window of the run has.
 
-    In cells of the policy `router` it is measured, unless the run's joules were counted. Otherwise its work is counted;
-    its joules are those of the profile by which the run was counted, or else an upper limit: whatever joules an operation, a byte and a call cost, the
-    decision costs at most as large a share of an arm's image as the largest of its shares of the arm's operations,
-    bytes and calls. The text encoding is not added, because the arm needs it too.
+    In cells of the policy `router` it is measured, unless the run's joules were counted. Otherwise its work is counted.
+    Its joules are those of the profile by which the run was counted, or else an upper limit: whatever joules an
+    operation, a byte and a call cost, the decision costs at most as large a share of an arm's image as the largest of
+    its shares of the arm's operations, bytes and calls. The text encoding is not added, because the arm needs it too.
     """
     # counted joules have nothing to do with the time that a phase takes
     measured = None if run.is_counted else _as_run(run)

@@ -274,18 +274,18 @@ def of_curves(place: Path) -> Outputs:
 
 def of_routes(place: Path) -> Outputs:
     """What route prints of a world with a known truth."""
-    for name, start in (("arms", 0), ("other", 40)):
+    for name, start in (("route-arms", 0), ("route-dev", 40)):
         route_run(place, name, 40, start)
-    imported(with_routed(route_table(40, 80, seeds=8)), place, "new")
+    imported(with_routed(route_table(40, 80, seeds=8)), place, "route-test")
     # the counted work of an arm, so that the cost of a decision has an upper limit
     part = {"name": "UNet", "calls": 9, "flops": 10**9, "bytes_moved": 10**8, "operators": 10**3}
-    trial = load_run(place / "new").trials["trial_id"][0]
+    trial = load_run(place / "route-test").trials["trial_id"][0]
     work = {"trial_id": trial, "parts": [part], "devices": ["cpu"], "dtypes": ["float32"], "unknown": []}
-    (place / "new" / "work.jsonl").write_text(json.dumps(work) + "\n")
-    train = ("route", "train", "arms", "--calibration", "other", "--reader", "builtin:sd-tiny", "--out", "router")
+    (place / "route-test" / "work.jsonl").write_text(json.dumps(work) + "\n")
+    train = ("route", "train", "route-arms", "--calibration", "route-dev", "--reader", "builtin:sd-tiny")
     return {
-        "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--quiet")],
-        "route-evaluate": [printed("route", "evaluate", "new", "--router", "router")],
+        "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--out", "router", "--quiet")],
+        "route-evaluate": [printed("route", "evaluate", "route-test", "--router", "router")],
         "route-predict": [printed("route", "predict", "router", "a red circle")],
     }
 
