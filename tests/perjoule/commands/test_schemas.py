@@ -179,6 +179,9 @@ def of_a_run(place: Path) -> Outputs:
     published.write_text(SUITE.replace("builtin:sd-tiny", "stable-diffusion-v1-5/stable-diffusion-v1-5"))
     with driving.fakes():
         printed("run", published, "--out", place / "published", "--quiet")
+    selecting = place / "selecting.toml"
+    wanted = '[prompts]\nselect = "clip-farthest"\nselect_model = "builtin:clip-tiny"\nlimit = 2'
+    selecting.write_text(SUITE.replace("[prompts]", wanted))
     return {
         "run": [ran],
         "score": [scored],
@@ -186,6 +189,7 @@ def of_a_run(place: Path) -> Outputs:
             printed("plan", suite, "--from", place / "run"),
             printed("plan", suite),
             printed("plan", published, "--from", place / "published"),
+            printed("plan", selecting),
         ],
         "doctor-suite": [printed("doctor", "--suite", suite, codes=(0, 4))],
         "calibrate-work": [printed("calibrate", "--work", place / "counted", "--out", place / "mine.json")],
