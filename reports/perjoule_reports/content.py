@@ -45,7 +45,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     evidence = read_evidence(run)
     analysis = analyse(run, evidence, asked)
     versus = versus_anchor(evidence, analysis)
-    top = with_gain(headline(evidence, analysis, versus), run, evidence, analysis)
+    top = with_gain(headline(evidence, analysis, versus), run, analysis)
     top = advised(run, evidence, analysis, top, versus)
     notes = {
         "warnings": trust.warnings_table(run),

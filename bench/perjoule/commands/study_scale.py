@@ -13,7 +13,6 @@ from perjoule.commands.study_serve import StudyArgument
 
 if TYPE_CHECKING:
     from perjoule.people.metric import ScaleOfRun
-    from perjoule.people.scaling import Scale
 
 
 def add(
@@ -48,7 +47,7 @@ def scale(
         typer.Option(
             "--run",
             metavar="RUN",
-            help="Also compare the metrics of this run with people.",
+            help="Also print JOD per kilojoule of this run, and compare its metrics with people.",
             autocompletion=completing.runs,
         ),
     ] = None,
@@ -70,7 +69,7 @@ def scale(
         typer.echo(_text(result))
 
 
-def _text(result: Scale | ScaleOfRun) -> str:
+def _text(result: ScaleOfRun) -> str:
     from perjoule.commands.tables import text_table
     from perjoule.people.wording import excluded_line, summary_line
     from perjoule.text import one_line
@@ -83,15 +82,24 @@ def _text(result: Scale | ScaleOfRun) -> str:
         for arm in result.arms
     ]  # fmt: skip
     lines = [summary_line(result), "", text_table(rows)]
+    if result.gains:
+        table = [
+            {
+                "cell": gain.cell_id, "over": gain.over, "JOD per kJ": gain.jod_per_kj.value,
+                "low": gain.jod_per_kj.low, "high": gain.jod_per_kj.high, "because": gain.reason or "",
+            }
+            for gain in result.gains
+        ]  # fmt: skip
+        lines += ["", text_table(table)]
     lines += ["", *(excluded_line(one) for one in result.excluded)] if result.excluded else []
-    if agreement := getattr(result, "agreement", ()):
+    if result.agreement:
         table = [
             {
                 "metric": row.metric, "choices predicted": row.pairwise_accuracy.value,
                 "low": row.pairwise_accuracy.low, "high": row.pairwise_accuracy.high,
                 "rank correlation": row.rank_correlation.value, "choices": row.n_choices,
             }
-            for row in agreement
+            for row in result.agreement
         ]  # fmt: skip
         lines += ["", text_table(table)]
     lines += [f"note: {note}" for note in result.notes]

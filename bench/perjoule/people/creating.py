@@ -18,7 +18,6 @@ from perjoule.errors import RunError, UnknownNameError, UsageError
 from perjoule.files import open_inside, write_bytes, write_json
 from perjoule.people import design
 from perjoule.people.design import SECONDS_PER_TRIAL
-from perjoule.people.page import write_page
 from perjoule.people.records import (
     NOISE,
     PICTURES,
@@ -309,6 +308,8 @@ def _stock(study: Study, run: Run, arms: list[str], shown: list[tuple[str, int]]
 
 def _write(study: Study, files: dict[str, bytes], out: Path) -> None:
     """Write a folder next to `out` and rename it, so that `out` is complete or does not exist."""
+    from perjoule.people.page import write_page  # imports jinja2, which reading a study does not need
+
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = out.absolute().parent / f".perjoule-{secrets.token_hex(8)}.tmp"
     try:

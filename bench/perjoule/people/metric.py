@@ -10,7 +10,7 @@ The name of the metric states who answered: `people`, `simulated-observers` or `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from perjoule.people.agreement import Agreement, agreements
 from perjoule.people.choices import Choices
 from perjoule.people.creating import BASELINE
 from perjoule.people.folder import is_study, read_choices
+from perjoule.people.gains import Gain, gains
 from perjoule.people.records import AnswerProvenance, Screening, Study
 from perjoule.people.scaling import UNIT, Fit, Scale, describe, fit, scale
 from perjoule.people.tables import table_of_choices
@@ -55,7 +56,7 @@ class RunWithPeople(Run):
     source: Path
     study: Study | None
     scale: Scale
-    fit: Fit
+    fit: Fit = field(repr=False)
     prefix: str = ""
 
     @property
@@ -98,10 +99,15 @@ class RunWithPeople(Run):
         """How well each automatic metric of the run predicts the choices."""
         return agreements(self.fit, Run(path=self.path), self.arms)
 
+    @cached_property
+    def gains(self) -> tuple[Gain, ...]:
+        """JOD per kilojoule of each cell of the study over the cheapest one."""
+        return gains(self, self.metric, self.arms)
+
     @property
     def scale_of_run(self) -> ScaleOfRun:
-        """The scale, and the agreement of the run's metrics with it."""
-        return _with_agreement(self.scale, self.agreement)
+        """The scale, the gains, and the agreement of the run's metrics with it."""
+        return _of_run(self.scale, self.gains, self.agreement)
 
     @cached_property
     def points(self) -> pl.DataFrame:
@@ -229,8 +235,9 @@ def _require_pictures(study: Study, source: Path, run: Run, prefix: str) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleOfRun(Scale):
-    """What `perjoule study scale` prints: the scale, and the agreement of a run's metrics with it."""
+    """What `perjoule study scale` prints: the scale and, of a run, the gains and the agreement of its metrics."""
 
+    gains: tuple[Gain, ...]
     agreement: tuple[Agreement, ...]
 
 
@@ -238,7 +245,7 @@ def scaled(source: Path) -> ScaleOfRun:
     """Scale a study or a table; raises as `with_people`."""
     study, choices = read_source(source)
     result = scale(choices, study.screening if study else Screening())
-    return _with_agreement(result, ())
+    return _of_run(result, (), ())
 
 
 def scaled_with_run(source: Path, run: Run) -> ScaleOfRun:
@@ -246,5 +253,6 @@ def scaled_with_run(source: Path, run: Run) -> ScaleOfRun:
     return with_people(run, source).scale_of_run
 
 
-def _with_agreement(result: Scale, agreement: tuple[Agreement, ...]) -> ScaleOfRun:
-    return ScaleOfRun(**{field.name: getattr(result, field.name) for field in fields(result)}, agreement=agreement)
+def _of_run(scale: Scale, gains: tuple[Gain, ...], agreement: tuple[Agreement, ...]) -> ScaleOfRun:
+    parts = {field.name: getattr(scale, field.name) for field in fields(scale)}
+    return ScaleOfRun(**parts, gains=gains, agreement=agreement)

@@ -351,8 +351,10 @@ def as_object(record: Study | Answer | AnswerFile) -> dict[str, Any]:
 
 
 def with_digest(study: Study) -> Study:
-    """Return the study with its digest as `study_id`."""
-    return replace(study, study_id=study_digest(as_object(study)))
+    """Return the study with its digest as `study_id`; raises UsageError if a part of it is invalid."""
+    # as it will be read again, e.g. with 80.0 for 80
+    checked: Study = _parsed(Study, json.dumps(as_object(study)), "study")
+    return replace(checked, study_id=study_digest(as_object(checked)))
 
 
 def parsed_study(content: str | bytes, where: str) -> Study:

@@ -32,6 +32,9 @@ UNIT = "JOD"
 # a prompt's own scale is a compromise with the common one: a prior of this standard deviation
 PROMPT_PRIOR_SD_JOD = 1.0
 _LEAST_PER_ARM = 8
+MOST_ARMS = 200
+_MOST_NUMBERS = 10**8  # of the counts by prompt
+_CHUNK = 2**22  # numbers in an array of resampled counts
 _METHOD = "Thurstone case V, maximum a posteriori; prompts and observers resampled"
 
 
@@ -135,8 +138,13 @@ def fit(choices: Choices, rule: Screening, *, resamples: int = RESAMPLES, seed: 
     """Screen the observers and scale the arms.
 
     Raises:
-        EvidenceError: If no choice is left, or an arm was never shown.
+        EvidenceError: If no choice is left, an arm was never shown, or there are too many arms.
     """
+    if len(choices.arms) > MOST_ARMS or len(choices.prompts) * len(choices.arms) ** 2 > _MOST_NUMBERS:
+        raise EvidenceError(
+            f"{len(choices.arms)} arms and {len(choices.prompts)} prompts are too many to scale together: use at most "
+            f"{MOST_ARMS} arms, or fewer prompts"
+        )
     kept, excluded = screen(choices, rule)
     if not len(kept):
         why = f": all {len(excluded)} observers are excluded ({excluded[0].reason}, …)" if excluded else ""
@@ -223,7 +231,9 @@ def _resampled(parts: Array, at: Array, resamples: int, chance: np.random.Genera
     """Scores of resampled parts (units, arms, arms), e.g. prompts: (resamples, arms)."""
     units, arms = parts.shape[:2]
     weights = chance.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
-    return scores((weights @ parts.reshape(units, -1)).reshape(resamples, arms, arms), start=at)
+    flat, portion = parts.reshape(units, -1), max(1, _CHUNK // arms**2)
+    rows = (weights[i : i + portion] @ flat for i in range(0, resamples, portion))
+    return np.concatenate([scores(wins.reshape(-1, arms, arms), start=at) for wins in rows])
 
 
 def _missing_scatter(by_prompt: Array, common: Array, inverse: Array, chance: np.random.Generator) -> Array:

@@ -27,7 +27,6 @@ from perjoule.people.records import AnswerProvenance
 _CHOICES = ("observer", "prompt_id", "arm_a", "arm_b", "choice")
 _RATINGS = ("observer", "variant", "prompt_id", "rating")
 _WON = {"a": 1.0, "b": 0.0, "tie": 0.5}
-_MOST_ARMS = 1_000
 
 
 def table_of_choices(path: Path, arms: Sequence[str] | None = None) -> Choices:
@@ -98,8 +97,6 @@ def _choices(table: ForeignTable, frame: pl.DataFrame, known: Sequence[str] | No
         row = int(frame.filter((pl.col("arm_a") == unknown[0]) | (pl.col("arm_b") == unknown[0]))["row"][0])
         name = next(n for n in ("variant", "arm_a", "arm_b") if table.has(n) and table.texts(n)[row] == unknown[0])
         raise table.fault(row, name, f"unknown arm: known are {', '.join(known)}")
-    if len(seen) > _MOST_ARMS:
-        raise UsageError(f"{table.path}: {len(seen)} arms: at most {_MOST_ARMS} can be scaled")
     arms = [arm for arm in known if arm in set(seen)] if known is not None else sorted(seen)
     names = {"observer": frame["observer"].unique().sort(), "prompt_id": frame["prompt_id"].unique().sort()}
 

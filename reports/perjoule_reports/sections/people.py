@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from perjoule.people.gains import Gain
 from perjoule.people.metric import RunWithPeople
 from perjoule.people.wording import summary_line, who
-from perjoule.statistics.benefit import gain_per_joule
 from perjoule.types import Estimate, Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
@@ -69,48 +69,37 @@ def badge(run: RunData) -> tuple[Badge, ...]:
     return (Badge(label="judged by", value=value, tone=tone, hint=f"{len(scale.excluded)} observers excluded"),)
 
 
-def with_gain(top: Headline, run: RunData, evidence: Evidence, analysis: Analysis) -> Headline:
+def with_gain(top: Headline, run: RunData, analysis: Analysis) -> Headline:
     """Return the headline with the JOD per kilojoule of the best cell over the cheapest one."""
     if not isinstance(run, RunWithPeople):
         return top
     sentence = f"Quality: {fmt.clean(summary_line(run.scale))}."
     best = max(run.scale.arms, key=lambda arm: arm.jod).arm
     cell = next((cell for cell, arm in run.arms.items() if arm == best), "")
-    gain = _gain(run, evidence, analysis, cell) if cell else None
-    if gain is None or gain.value is None:
+    gain = next((one for one in _gains(run, analysis) if one.cell_id == cell), None)
+    if gain is None or gain.jod_per_kj.value is None:
         return replace(top, support=(sentence, *top.support))
-    value, detail = fmt.interval(gain)
-    cheapest = _cheapest(run, evidence)
-    claim = f"{cell} gains {value} {detail} {run.scale.unit} per kJ over {cheapest}."
-    tile = Tile(value=value, detail=detail, label=f"{run.scale.unit} per kJ, {cell} over {cheapest}")
+    value, detail = fmt.interval(gain.jod_per_kj)
+    claim = f"{cell} gains {value} {detail} {run.scale.unit} per kJ over {gain.over}."
+    tile = Tile(value=value, detail=detail, label=f"{run.scale.unit} per kJ, {cell} over {gain.over}")
     return replace(top, support=(sentence, claim, *top.support), tiles=(*top.tiles, tile))
 
 
-def _cheapest(run: RunWithPeople, evidence: Evidence) -> str | None:
-    costs = {arm.cell_id: arm.energy.value for arm in evidence.arms if arm.energy.value and arm.cell_id in run.arms}
-    return min(costs, key=lambda cell: costs[cell] or 0.0, default=None)
-
-
-def _gain(run: RunWithPeople, evidence: Evidence, analysis: Analysis, cell: str) -> Estimate | None:
-    """JOD per kJ of a cell over the cheapest; None for the cheapest itself, and where it cannot be computed."""
-    floor, compared = _cheapest(run, evidence), analysis.compared
-    if compared is None or floor is None or cell == floor or not {cell, floor} <= set(compared.grid.cells):
-        return None
-    one, other = (compared.grid.cells.index(name) for name in (floor, cell))
-    gain, _ = gain_per_joule(compared.draws.paired(run.metric, [one], [other]), (2, 3), (0, 1))
-    value, low, high = (None if end is None else 1000 * end for end in (gain.value, gain.low, gain.high))
-    return replace(gain, value=value, low=low, high=high)
+def _gains(run: RunWithPeople, analysis: Analysis) -> tuple[Gain, ...]:
+    return run.gains if analysis.compared is not None else ()
 
 
 def _scores(run: RunWithPeople, evidence: Evidence, analysis: Analysis) -> Table:
     cells = {arm: cell for cell, arm in run.arms.items()}
+    gains = {gain.cell_id: gain for gain in _gains(run, analysis)}
+    cheapest = next((gain.over for gain in gains.values()), "the cheapest cell")
     energies = {arm.cell_id: arm for arm in evidence.arms}
     rows = []
     for arm in run.scale.arms:
         cell = cells.get(arm.arm, "")
         cost = energies.get(cell)
         score = Estimate(value=arm.jod, low=arm.low, high=arm.high, level=run.scale.level, n=arm.n_answers, method="")
-        gain = _gain(run, evidence, analysis, cell)
+        gain = gains[cell].jod_per_kj if cell in gains else None
         rows.append((
             Cell(text=fmt.clean(arm.arm)),
             _number(score, signed=True),
@@ -123,7 +112,7 @@ def _scores(run: RunWithPeople, evidence: Evidence, analysis: Analysis) -> Table
         Column(title="score", unit=run.scale.unit, numeric=True),
         Column(title="energy", unit="J/image", numeric=True),
         Column(title="gain per kilojoule", unit=f"{run.scale.unit} per kJ", numeric=True,
-               hint=f"over {_cheapest(run, evidence)}, the cheapest"),
+               hint=f"over {cheapest}, the cheapest"),
         Column(title="choices", numeric=True),
     )  # fmt: skip
     return Table(caption="Scores of the arms, best first", columns=columns, rows=tuple(rows))

@@ -16,7 +16,7 @@ import numpy as np
 from perjoule.people.choosing import gain_at
 from perjoule.people.records import Screening
 from perjoule.people.scaling import fit
-from perjoule.people.thurstone import Array, scores
+from perjoule.people.thurstone import Array, log_slope, scores
 from tests.support import observers
 
 WORLDS = {"careless 10 %": 0.1, "careless 30 %": 0.3, "careless 0 %": 0.0}
@@ -80,6 +80,24 @@ def chosen(spread: float, seed: int, active: bool) -> dict[str, float]:
     return errors
 
 
+def least_share(spread: float, arms: int = 8) -> float:
+    """Share of the answers of random pairs that the best fixed choice needs, if the scores are known."""
+    at = np.linspace(-spread, spread, arms)
+    one, other = np.triu_indices(arms, 1)
+    pairs = np.eye(arms)[one] - np.eye(arms)[other]
+    added = log_slope(at[one] - at[other]) * log_slope(at[other] - at[one])
+    weights = np.full(len(pairs), 1 / len(pairs))
+
+    def covariance() -> Array:
+        return np.asarray(np.linalg.pinv((pairs * (weights * added)[:, None]).T @ pairs), np.float64)
+
+    even = np.trace(covariance())
+    for _ in range(3_000):  # multiplicative algorithm for A-optimal designs
+        weights = weights * np.sqrt(added * ((pairs @ covariance()) ** 2).sum(1))
+        weights /= weights.sum()
+    return float(np.trace(covariance()) / even)
+
+
 def main() -> None:
     """Compute what is missing, or print a summary."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,6 +158,7 @@ def summarise(rows: list[dict[str, Any]]) -> None:
         for name, curve in curves.items():
             print(f"  {name} rms {np.round(curve, 3)}")
         print(f"  active needs {np.round(needed / np.array(BUDGETS), 2)} of the answers of random pairs")
+        print(f"  the best fixed choice needs {least_share(spread):.2f}")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ def test_scale_names_those_who_answered(place: Path) -> None:
     assert "by 6 people" in asked
     assert "SIMULATED" not in asked
     record = json.loads(said("study", "scale", place / "study", "--run", place / "run", "--json"))
+    gains = {row["cell_id"]: row["jod_per_kj"] for row in record["gains"]}
+    assert gains["tiny-teacher-012"]["low"] < gains["tiny-teacher-012"]["value"] < gains["tiny-teacher-012"]["high"]
+    assert "JOD per kJ" in text
     assert {row["metric"] for row in record["agreement"]} == {"scene", "clip_text", "iclip", "blur"}
     assert (record["provenance"], len(record["excluded"])) == ("simulated", 2)
 

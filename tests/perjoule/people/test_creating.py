@@ -13,7 +13,7 @@ import pytest
 from perjoule.errors import PerjouleError, RunError, UnknownNameError, UsageError
 from perjoule.people.creating import StudyRequest, new_study
 from perjoule.people.folder import read_study
-from perjoule.people.records import NOISE, Study
+from perjoule.people.records import NOISE, Display, Study
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.pictures import PictureError
 from tests.support.stored_runs import stored_run
@@ -119,6 +119,14 @@ def test_models_without_a_common_reference_are_refused(tmp_path: Path) -> None:
     vars(run)["suite"] = replace(suite, variants=two)
     with pytest.raises(UsageError, match="belong to several models"):
         new_study(run, StudyRequest(question="reference"), tmp_path / "out")
+
+
+def test_whole_numbers_and_long_texts(run: Run, tmp_path: Path) -> None:
+    new_study(run, StudyRequest(observers=2, display=Display(width_mm=80)), tmp_path / "out")
+    assert read_study(tmp_path / "out").display.width_mm == 80
+    with pytest.raises(UsageError, match="title"):
+        new_study(run, StudyRequest(observers=2, title="x" * 30_000), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_hostile_prompts_are_only_text(tmp_path: Path) -> None:

@@ -74,6 +74,22 @@ def test_the_interval_holds_the_error_that_observers_have_in_common(judged: RunW
     assert widths[1] > widths[0] + 1.0
 
 
+def test_gains_per_kilojoule_are_over_the_cheapest(judged: RunWithPeople) -> None:
+    points = {point.cell_id: point for point in read_frontier(judged).points}
+    cheapest = min(points.values(), key=lambda point: point.energy_j_per_image.value)
+    assert {gain.cell_id for gain in judged.gains} == set(points) - {cheapest.cell_id}
+    for gain in judged.gains:
+        assert gain.over == cheapest.cell_id
+        if gain.jod_per_kj.value is not None:
+            point = points[gain.cell_id]
+            quality = point.quality.value - cheapest.quality.value
+            energy = point.energy_j_per_image.value - cheapest.energy_j_per_image.value
+            assert gain.jod_per_kj.value == pytest.approx(1000 * quality / energy)
+            assert gain.jod_per_kj.low < gain.jod_per_kj.value < gain.jod_per_kj.high
+        else:
+            assert gain.reason
+
+
 def test_recommend_uses_it(judged: RunWithPeople) -> None:
     advice = recommend(judged, max_joules=1e6)
     assert advice["metric"] == "simulated-observers"

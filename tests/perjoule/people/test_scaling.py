@@ -159,6 +159,12 @@ def test_an_arm_without_answers_is_an_error() -> None:
         fit(without, Screening())
 
 
+def test_too_many_arms_are_an_error() -> None:
+    _, choices = simulated(0)
+    with pytest.raises(EvidenceError, match="300 arms and 24 prompts are too many"):
+        fit(replace(choices, arms=tuple(map(str, range(300)))), Screening())
+
+
 def test_no_answer_is_an_error() -> None:
     _, choices = simulated(0)
     with pytest.raises(EvidenceError, match="no answers are left"):
