@@ -336,9 +336,13 @@ def test_two_tabs_ask_each_trial_once(short: tuple[Study, str], person: Any) -> 
     first.click("#elsewhere [data-go=next]")
     second.wait_for_selector("#elsewhere:not([hidden])")
     someone.answer(most=5)
-    # even if the word of the other tab does not arrive
-    second.evaluate("store.set('tab', 'other')")
+    # even if the word of the other tab does not arrive: a tab does not hear of its own changes
+    someone.ready()
+    before = someone.answers()
+    first.evaluate("store.set('tab', 'other')")
+    first.keyboard.press("ArrowLeft")
     first.wait_for_selector("#elsewhere:not([hidden])")
+    assert someone.answers() == before
     first.click("#elsewhere [data-go=next]")
     someone.answer()
     second.click("#elsewhere [data-go=next]")
