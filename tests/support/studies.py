@@ -199,7 +199,9 @@ def run_server(folder: str, port: int, token: str | None, active: bool) -> None:
         server.bind("127.0.0.1", port, token) as listening,
         AnswerStore(Path(folder) / DATABASE_FILE, study.study_id) as store,
     ):
-        app = server.make_app(study, Path(folder), store, token=token, active=active, times_ms=QUICK)
+        app = server.make_app(
+            study, Path(folder), store, token=token, active=active, provenance="simulated", times_ms=QUICK
+        )
         server.serve(app, listening)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from perjoule.commands.options import Quiet, reporter
 
 if TYPE_CHECKING:
     from perjoule.people.records import Answer
+
+# as in `perjoule.people.records`, which takes longer to import than a help text may
+AnswerProvenance = Literal["people", "simulated", "model"]
 
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder made by `perjoule study new`.")]
 
@@ -33,6 +36,10 @@ def serve(
         bool,
         typer.Option("--active/--balanced", help="Ask the pairs that say most now, or those of the balanced design."),
     ] = True,
+    provenance: Annotated[
+        AnswerProvenance,
+        typer.Option("--provenance", help="Who answers. A browser that a program drives says `simulated`."),
+    ] = "people",
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="Write the answers so far to a file, and end.")
     ] = None,
@@ -58,7 +65,7 @@ def serve(
         say(f"{export}: {_counted(answers)}")
         return
     with server.bind(host, port, token) as listening, AnswerStore(study / DATABASE_FILE, opened.study_id) as store:
-        app = server.make_app(opened, study, store, token=token, active=active)
+        app = server.make_app(opened, study, store, token=token, active=active, provenance=provenance)
         typer.echo(server.address(listening, token))
         say(f"answers go to {store.file}; Ctrl-C ends")
         server.serve(app, listening)

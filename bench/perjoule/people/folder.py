@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perjoule.errors import EvidenceError, RunError, UsageError
-from perjoule.files import decode_text, open_inside, write_json_lines
+from perjoule.files import decode_text, open_inside, read_json_lines, write_json_lines
 from perjoule.people.choices import Choices, choices_of, one_provenance
 from perjoule.people.records import (
     ANSWERS_FILE,
@@ -114,6 +114,15 @@ def add_answers(folder: Path, files: Sequence[Path]) -> Merged:
         observers=len({answer.observer for answer in answers}),
         provenance=provenance,
     )
+
+
+def forget_observer(folder: Path, observer: str) -> None:
+    """Remove an observer from the merged answers."""
+    file = folder / ANSWERS_FILE
+    rows = read_json_lines(file)
+    kept = [row for row in rows if row["observer"] != observer]
+    if len(kept) < len(rows):
+        write_json_lines(file, kept)
 
 
 def _check_pictures(study: Study, folder: Path) -> None:

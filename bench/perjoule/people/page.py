@@ -104,7 +104,7 @@ def _page_data(study: Study, served: bool) -> dict[str, Any]:
         "served": served,
         "width_mm": study.display.width_mm,
         "pixelated": study.display.scaling == "pixelated",
-        "prompts": {prompt.prompt_id: one_line(prompt.text) for prompt in study.prompts},
+        "prompts": {prompt.prompt_id: one_line(prompt.text) or "(no text)" for prompt in study.prompts},
         "pictures": {
             picture.picture_id: {"file": picture.file, "width": picture.width_px, "height": picture.height_px}
             for picture in study.pictures

@@ -34,9 +34,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from perjoule.errors import UsageError
 from perjoule.files import strict_json
 from perjoule.people.choosing import Chooser
-from perjoule.people.folder import read_answers
+from perjoule.people.folder import forget_observer, read_answers
 from perjoule.people.page import content_policy, page_trial, render_page
-from perjoule.people.records import Answer, Study, StudyIndex, Trial, parsed_answers
+from perjoule.people.records import Answer, AnswerProvenance, Study, StudyIndex, Trial, parsed_answers
 from perjoule.people.store import AnswerStore
 
 _LOG = logging.getLogger("uvicorn.error")
@@ -94,6 +94,7 @@ def make_app(
     *,
     token: str | None = None,
     active: bool = True,
+    provenance: AnswerProvenance = "people",
     times_ms: dict[str, int] | None = None,
 ) -> Starlette:
     """Return the application that serves a study.
@@ -104,9 +105,12 @@ def make_app(
         store: Its database, which is read here if other answers are to guide the choice of trials.
         token: The first part of every path, if there is one.
         active: Replace trials of the design by those whose answers are expected to say most.
+        provenance: Who answers; other answers are refused, so that nothing simulated is ever among those of people.
         times_ms: Overrides times of the page.
     """
-    served = _Served(study, folder, store, active, render_page(study, served=True, active=active, times_ms=times_ms))
+    served = _Served(
+        study, folder, store, active, provenance, render_page(study, served=True, active=active, times_ms=times_ms)
+    )
     routes = [
         Route("/", served.page),
         Route("/pictures/{name}", served.picture),
@@ -125,8 +129,17 @@ def make_app(
 class _Served:
     """The endpoints."""
 
-    def __init__(self, study: Study, folder: Path, store: AnswerStore, active: bool, page: str) -> None:
-        self._study, self._store, self._active, self._page = study, store, active, page
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        store: AnswerStore,
+        active: bool,
+        provenance: AnswerProvenance,
+        page: str,
+    ) -> None:
+        self._study, self._folder, self._store, self._page = study, folder, store, page
+        self._active, self._provenance = active, provenance
         self._index = StudyIndex(study)
         self._pictures = {Path(picture.file).name: folder / picture.file for picture in study.pictures}
         self._known = {(a.observer, a.trial_id): a for a in read_answers(folder, study)} if active else {}
@@ -159,6 +172,8 @@ class _Served:
             try:
                 if not _OBSERVER.fullmatch(answer.observer):
                     raise UsageError("observer: must be 32 hexadecimal digits")
+                if answer.provenance != self._provenance:
+                    raise UsageError(f"provenance = {answer.provenance!r}: this study takes {self._provenance!r} only")
                 self._index.check(answer)
                 fitting.append(answer)
             except UsageError as error:
@@ -211,6 +226,7 @@ class _Served:
     async def delete(self, request: Request) -> Response:
         observer = _observer(await _body(request))
         await asyncio.wrap_future(self._store.delete(observer))
+        await asyncio.to_thread(forget_observer, self._folder, observer)
         for key in [key for key in self._known if key[0] == observer]:
             del self._known[key]
         return JSONResponse({"deleted": True})

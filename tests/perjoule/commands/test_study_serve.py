@@ -33,7 +33,7 @@ def test_ctrl_c_ends_it_with_everything_stored(
 ) -> None:
     ours, folder = study
     observer = f"{number:032x}"
-    command = [*COMMAND, str(folder), "--port", "0"]
+    command = [*COMMAND, str(folder), "--port", "0", "--provenance", "simulated"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
@@ -72,6 +72,7 @@ def test_answers_are_exported_in_the_format_of_the_page(
         (["{folder}", "--host", "0.0.0.0"], 2, "others can reach this address, so a token is needed: --token "),
         (["{folder}", "--token", "short"], 2, "--token: give 16 to 200 letters"),
         (["{folder}", "--host", "no-such-host.invalid"], 2, "--host no-such-host.invalid --port 8000"),
+        (["{folder}", "--provenance", "robots"], 2, "--provenance"),
         (["{folder}", "--port", "65536"], 2, "less than or equal to 65535"),
         (["{tampered}"], 4, "not the picture of the study"),
         (["{foreign}"], 4, "answers.sqlite: answers to study"),

@@ -231,16 +231,16 @@ def test_a_server_killed_in_the_middle_loses_nothing(served: tuple[Study, Server
     someone = person(server.url)
     someone.begin()
     someone.answer(most=15)
-    needed = {picture for trial in someone.state()["trials"] for picture in (trial["left"], trial["right"])}
-    for _ in range(100):  # pictures are loaded ahead
-        if len({url for url in someone.visits[0].requests if "/pictures/" in url}) == len(needed):
-            break
-        someone.page.wait_for_timeout(50)
+    ahead = "Promise.all(upcoming().slice(0, AHEAD).flatMap(parts).map(([, id]) => load(id))).then((all) => all.length)"
+    someone.ready()
+    someone.page.evaluate(ahead)  # as a person would wait, who takes seconds for a pair
     server.kill()
-    someone.answer(most=15)
+    someone.answer(most=9)
     assert "No connection" in someone.page.locator("#notice").inner_text()
     server.start()
-    someone.answer(most=10)
+    someone.answer(most=51 - len(someone.pressed) - 9)
+    someone.ready()
+    someone.page.evaluate(ahead)
     server.kill()
     someone.answer()
     someone.page.wait_for_selector("#end .unsent:not([hidden])")
@@ -304,6 +304,22 @@ def test_double_clicks_and_held_keys_give_one_answer(real: tuple[Study, str], pe
     assert len(someone.answers()) == before + 1
 
 
+def test_a_double_click_does_not_press_a_button_of_the_next_screen(short: tuple[Study, str], person: Any) -> None:
+    _, url = short
+    someone = person(url)
+    someone.page.evaluate(
+        """() => { for (const e of document.querySelectorAll('#agree, #skip, #intro button')) {
+          Object.assign(e.style, { position: 'fixed', left: 0, top: 0, margin: 0, width: '200px' });
+        } }"""
+    )
+    for button, screen in (("#agree", "#size"), ("#skip", "#intro")):
+        someone.page.dblclick(button)
+        assert someone.page.locator(screen).is_visible()
+        someone.page.wait_for_timeout(600)
+    someone.page.click("#intro button")
+    someone.ready()
+
+
 def test_two_tabs_ask_each_trial_once(short: tuple[Study, str], person: Any) -> None:
     study, url = short
     someone = person(url)
@@ -320,9 +336,13 @@ def test_two_tabs_ask_each_trial_once(short: tuple[Study, str], person: Any) -> 
     first.click("#elsewhere [data-go=next]")
     second.wait_for_selector("#elsewhere:not([hidden])")
     someone.answer(most=5)
-    # even if the word of the other tab does not arrive
-    second.evaluate("store.set('tab', 'other')")
+    # even if the word of the other tab does not arrive: a tab does not hear of its own changes
+    someone.ready()
+    before = someone.answers()
+    first.evaluate("store.set('tab', 'other')")
+    first.keyboard.press("ArrowLeft")
     first.wait_for_selector("#elsewhere:not([hidden])")
+    assert someone.answers() == before
     first.click("#elsewhere [data-go=next]")
     someone.answer()
     second.click("#elsewhere [data-go=next]")

@@ -20,6 +20,7 @@ import pytest
 
 from perjoule.errors import UsageError
 from perjoule.people import server as serve
+from perjoule.people.folder import add_answers
 from perjoule.people.records import Study, StudyIndex
 from tests.support.hostile import PROMPTS
 from tests.support.studies import OBSERVER, Server, answer, answer_file, collected, make_study, serving
@@ -52,7 +53,7 @@ def test_an_answer_is_stored_once_and_the_first_counts(served: tuple[Study, Serv
 
 def test_one_bad_answer_does_not_hold_back_the_others(served: tuple[Study, Server]) -> None:
     study, server = served
-    good, *others = study.sessions[1][:6]
+    good, *others = study.sessions[1][:7]
     someone = "f" * 32
     bad = [answer(study, other, observer=someone) for other in others]
     bad[0]["left"] = "sd-99"
@@ -60,11 +61,13 @@ def test_one_bad_answer_does_not_hold_back_the_others(served: tuple[Study, Serve
     bad[2]["study_id"] = "0" * 64
     bad[3]["observer"] = PROMPTS[0]
     bad[4]["trial_id"] = PROMPTS[1]
+    bad[5]["provenance"] = "people"  # a server of simulated answers; one of people refuses simulated ones
     status, reply = server.post("api/answers", answer_file(study, [*bad, answer(study, good, observer=someone)]))
     assert status == 200
     assert reply["stored"] == [good]
     assert reply["refused"].keys() == {one["trial_id"] for one in bad}
     assert "no such trial" in reply["refused"]["main-p0-p1"]
+    assert reply["refused"][others[5]] == "provenance = 'people': this study takes 'simulated' only"
     assert [a.trial_id for a in collected(server.folder) if a.observer == someone] == [good]
 
 
@@ -134,6 +137,17 @@ def test_sessions_are_those_of_the_design(served: tuple[Study, Server]) -> None:
             assert (trial["left"], trial["right"]) == (ours.left, ours.right)
             assert trial["expected"] == (ours.expected if ours.kind == "practice" else None)
     assert set(given) == set(study.sessions)
+
+
+def test_who_deletes_is_forgotten_in_merged_answers_too(tmp_path: Path) -> None:
+    study = make_study(tmp_path, main=4)
+    with serving(tmp_path) as server:
+        for observer in (OBSERVER, "b" * 32):
+            server.post("api/answers", answer_file(study, [answer(study, study.sessions[0][3], observer=observer)]))
+        add_answers(tmp_path, [tmp_path / "answers.sqlite"])
+        assert server.post("api/delete", {"observer": OBSERVER}) == (200, {"deleted": True})
+    assert [a.observer for a in collected(tmp_path)] == ["b" * 32]
+    assert OBSERVER not in (tmp_path / "answers.jsonl").read_text("utf-8")
 
 
 def test_nothing_is_stored_of_where_people_are(served: tuple[Study, Server]) -> None:

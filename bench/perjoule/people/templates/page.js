@@ -436,6 +436,10 @@ function start() {
   return fitCard();
 }
 
+// The second click of a double click must not press a button of the next screen.
+document.addEventListener("click", (event) => {
+  if (event.detail > 1 && !event.target.closest("[data-choice], .slider")) event.stopImmediatePropagation();
+}, true);
 all("[data-go]").forEach((button) => button.addEventListener("click", () => go[button.dataset.go]()));
 all("[data-choice]").forEach((button) => button.addEventListener("click", () => press(button.dataset.choice)));
 $("agree").addEventListener("click", agree);
