@@ -139,7 +139,7 @@ class TestBounds:
         quality[4, 1] = np.nan
         holed = Curve(energy_j=curve.energy_j, quality=quality)
         for kind in ("per-image bound", "cross-fitted oracle"):
-            best = bound(holed, kind)  # type: ignore[arg-type]
+            best = bound(holed, kind)
             assert np.isnan(best.quality[4, 1]).all()
             assert np.isfinite(np.delete(best.quality.reshape(60, -1), 13, axis=0)).all()
 
