@@ -127,7 +127,7 @@ def default_levels(rule: str, metric: str, known: CurveForecast) -> tuple[float,
     """
     if rule == "plateau":
         return TOLERANCES
-    budgets = np.geomspace(known.energy_j[0], known.energy_j[-1], SWEEP + 2)[1:-1]
+    budgets = np.geomspace(known.energy_j[0], 0.95 * known.energy_j[-1], SWEEP + 1)[1:]
     if rule == "energy-budget":
         return tuple(budgets.tolist())
     if rule == "equal-marginal":
