@@ -41,8 +41,8 @@ LEAST_SEEDS_TO_DIVIDE = 4
 LEAST_PROMPTS = 20  # of the prompt-level bound, for the scatter between prompts
 # points of a bound's own curve
 PRICES = 64
-# a bound that saves less than rounding errors has no shares
-_LEAST = 1 - 1e-6
+# a bound that saves less than the error of interpolation has no shares
+_LEAST = 1 - 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +120,21 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
 
 
 def mixtures(arm: AnyCurve, points: int = PRICES) -> AnyCurve:
-    """The arm with random choices between neighbouring levels added, at least `points` levels in all.
+    """The arm (or ladder) with random choices between neighbouring levels added, at least `points` levels in all.
 
-    Between the levels of an arm, ln E must not be interpolated: a curve through few levels promises savings that no
-    level has. A policy that takes either of two levels at random has the mean of their joules and of their qualities.
-    (Between the rungs of a ladder there are step counts that were not drawn, so it is interpolated.)
+    A policy that takes either of two levels at random has the mean of their joules and of their qualities. Where one
+    arm takes the rungs of another, both must be mixed: ln E interpolated through few levels promises savings that no
+    level has.
     """
-    if arm.rungs < 2:
+    levels = np.nan_to_num(np.concatenate([arm.energy_j, arm.quality]), nan=-1.0).reshape(-1, arm.rungs)
+    _, apart = np.unique(levels, axis=1, return_index=True)  # levels with the same choices are one
+    if len(apart) < 2:
         return arm
-    parts = -(-points // (arm.rungs - 1))
-    order = np.argsort(over_seeds(over_seeds(arm.energy_j)[None])[0], kind="stable")
-    weights = np.zeros((arm.rungs, (arm.rungs - 1) * parts + 1))
-    for level in range(arm.rungs - 1):
+    parts = max(2, -(-points // (len(apart) - 1)))
+    mean_j = over_seeds(over_seeds(arm.energy_j)[None])[0]
+    order = apart[np.argsort(mean_j[apart], kind="stable")]
+    weights = np.zeros((arm.rungs, (len(order) - 1) * parts + 1))
+    for level in range(len(order) - 1):
         share = np.arange(parts + 1) / parts
         columns = slice(level * parts, (level + 1) * parts + 1)
         weights[order[level], columns], weights[order[level + 1], columns] = 1 - share, share
@@ -258,7 +261,7 @@ def bound_saving(
     missing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=kind)
     seeds = ladder.quality.shape[1]
     try:
-        arms = judged(ladder, kind), mixtures(bound(ladder, kind))
+        arms = mixtures(judged(ladder, kind)), mixtures(bound(ladder, kind))
     except EvidenceError as error:
         return BoundSaving(bound=kind, seeds=seeds, saving=missing, at_quality=at_quality, reason=str(error))
     paired = pair(*arms, resamples=resamples, seed=seed)
@@ -276,13 +279,13 @@ def headroom(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Headroom:
-    """The share of a bound's saving that `test` captures at one quality. Both may mix neighbouring levels.
+    """The share of a bound's saving that `test` captures at one quality. All may mix neighbouring levels.
 
     Args:
         test: A policy's arm: one rung, or a curve of several settings.
         ladder: The fixed ladder of the same model.
         kind: The bound.
-        at_quality: By default the quality of the ladder's last rung, or of the test if it has one rung.
+        at_quality: By default that of the ladder's most expensive rung, or of the test if it has one rung.
         resamples: Bootstrap draws.
         seed: Seed of the draws.
 
@@ -295,7 +298,7 @@ def headroom(
         raise EvidenceError(
             f"a share of what the {kind} saves needs {LEAST_SEEDS_TO_DIVIDE} seeds per prompt; there {_are(seeds)}"
         )
-    paired = pair(ladder, mixtures(test), seen, mixtures(best), resamples=resamples, seed=seed)
+    paired = pair(*map(mixtures, (ladder, test, seen, best)), resamples=resamples, seed=seed)
     method = f"saving over that of the {kind} ({seeds} seeds) at equal quality"
 
     def energies(*arms: Ladders) -> list[Array]:

@@ -34,8 +34,8 @@ from perjoule_suites.budgetfusion.rules import (
     saving_on,
 )
 
-TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-SWEEP = 7  # levels of other rules
+TOLERANCES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
+SWEEP = 15  # levels of other rules; what lies between two of them is mixed, so that few would save less
 _TEXT_BATCH = 64
 _MOST_J = 1e8  # of a price, beyond which no price spends less
 
@@ -127,7 +127,7 @@ def default_levels(rule: str, metric: str, known: CurveForecast) -> tuple[float,
     """
     if rule == "plateau":
         return TOLERANCES
-    budgets = np.geomspace(known.energy_j[0], known.energy_j[-1], SWEEP + 2)[1:-1]
+    budgets = np.geomspace(known.energy_j[0], 0.95 * known.energy_j[-1], SWEEP + 1)[1:]
     if rule == "energy-budget":
         return tuple(budgets.tolist())
     if rule == "equal-marginal":

@@ -19,6 +19,7 @@ _LOOKS: dict[Role, tuple[str, str]] = {
     "control": ("#999999", "x"),
     "distilled": ("#D55E00", "^"),
 }
+_MOST_PANELS = 6
 _PREDICTED = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#8C510A")
 
 
@@ -85,11 +86,18 @@ def _curves(arms: Arms) -> Any:
     return figure
 
 
+def _places(arm: Arm) -> list[int]:
+    """Return the levels that are drawn: all, or of many some that are evenly spread."""
+    count = len(arm.levels)
+    return [round(i) for i in np.linspace(0, count - 1, min(count, _MOST_PANELS))]
+
+
 def _steps(arms: Arms, arm: Arm) -> Any:
     """Draw the steps of an arm for each kind of prompt, one panel per level."""
-    figure, panels = _figure(2.5 * len(arm.levels), 2.8, len(arm.levels))
+    places = _places(arm)
+    figure, panels = _figure(2.5 * len(places), 2.8, len(places))
     choices = sorted({int(n) for n in arm.steps.ravel() if np.isfinite(n)})
-    for place, panel in enumerate(panels):
+    for place, panel in zip(places, panels, strict=True):
         below = np.zeros(len(choices))
         for (kind, rows), colour in zip(_rows_by_kind(arms).items(), _PREDICTED, strict=False):
             taken = arm.steps[rows][:, :, place].ravel()
@@ -148,16 +156,17 @@ def _plane(panel: Any, arms: Arms, metric: str, *, as_run: bool) -> None:
 
 def _predicted_and_true(arms: Arms, arm: Arm) -> Any:
     """Draw actual against ideal steps (from true curves), one panel per level of an equal-marginal arm."""
-    figure, panels = _figure(2.5 * len(arm.levels), 2.8, len(arm.levels))
+    places = _places(arm)
+    figure, panels = _figure(2.5 * len(places), 2.8, len(places))
     rungs = _ladder(arms).rungs
-    for place, panel in enumerate(panels):
+    for place, panel in zip(places, panels, strict=True):
         true = true_steps(arm, place, _ladder(arms))
         if true is None:
             panel.set_axis_off()
             continue
         pairs = np.stack([true, np.nanmean(arm.steps[:, :, place], axis=1)])
-        places, counts = np.unique(pairs, axis=1, return_counts=True)
-        panel.scatter(*places, s=4 * counts, color="#0072B2", alpha=0.6)
+        points, counts = np.unique(pairs, axis=1, return_counts=True)
+        panel.scatter(*points, s=4 * counts, color="#0072B2", alpha=0.6)
         panel.plot([rungs[0], rungs[-1]], [rungs[0], rungs[-1]], color="#999999", lw=0.8)
         panel.set(xscale="log", yscale="log", xlabel="true t*", title=f"level {arm.levels[place]:.3g}")
         panel.set_xticks(rungs[::2], [str(n) for n in rungs[::2]])

@@ -115,20 +115,20 @@ def _comparisons(arms: Arms, metric: str, at_steps: int | None) -> Iterator[Comp
     """Yield all comparisons of arms under one metric."""
     sign = arms.run.metrics[metric].sign
     for arm in arms.adaptive.values():
-        curve, at = mixtures(arms.curve(arm, metric)), _held(arms, arm, metric, at_steps)
+        curve, at = arms.curve(arm, metric), _held(arms, arm, metric, at_steps)
         for ladder in _rivals(arms, arm):
             fixed = arms.curve(ladder, metric)
             yield _compare(curve, fixed, metric, at, sign)
             rungs = arm.index_on(ladder) if ladder is arms.ladder_of(arm.variant) else None
             if arm.role == "predicted" and rungs is not None and len(arm.levels) > 1:
                 dealt = shuffled(fixed, rungs[np.isfinite(arm.steps).all(2)])
-                yield _compare(curve, mixtures(replace(dealt, name=f"{arm.name}, shuffled")), metric, at, sign)
+                yield _compare(curve, replace(dealt, name=f"{arm.name}, shuffled"), metric, at, sign)
             if arm.cells:
-                as_run = mixtures(arms.curve_as_run(arm, metric)), arms.curve_as_run(ladder, metric)
+                as_run = arms.curve_as_run(arm, metric), arms.curve_as_run(ladder, metric)
                 yield _compare(*as_run, metric, at, sign, energy="as run")
         if arm.role == "predicted":
             for other in _weaker(arms, arm):
-                yield _compare(curve, mixtures(arms.curve(other, metric)), metric, at, sign)
+                yield _compare(curve, arms.curve(other, metric), metric, at, sign)
     for ladder in arms.ladders.values():
         anchor = arms.anchor(ladder.family)
         if anchor is not None and anchor.name != ladder.name:
@@ -149,7 +149,7 @@ def _compare(
     test: AnyCurve, anchor: AnyCurve, metric: str, at: float | None, sign: float, energy: str = "by steps"
 ) -> Comparison:
     """Return the saving at the quality `at`; None compares at the quality of an arm of one rung."""
-    paired = pair(test, anchor, resamples=RESAMPLES)
+    paired = _paired(test, anchor, at, RESAMPLES)
     saving = saving_of(paired, at)
     drawn, fixed = paired.split(paired.means.resamples)
     is_known = saving.estimate.value is not None and paired.is_drawn
@@ -163,6 +163,12 @@ def _compare(
         reason=saving.reason,
         p_value=p_differs_from_zero(saving_rows(drawn, fixed, at)) if is_known else None,
     )
+
+
+def _paired(test: AnyCurve, anchor: AnyCurve, at: float | None, resamples: int) -> PairedCurves:
+    """Pair two arms that mix their levels; a ladder is interpolated at the own quality of an arm of one rung."""
+    arms = (test, anchor) if at is None else (mixtures(test), mixtures(anchor))
+    return pair(*arms, resamples=resamples)
 
 
 def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBound]:
@@ -194,7 +200,7 @@ def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None)
         at = _held(arms, arm, one.metric, at_steps)
         for base_steps in sorted({*BASE_STEPS, arms.costs[arm.family].base_steps}):
             test, fixed = (arms.curve(each, one.metric, base_steps) for each in (arm, ladder))
-            saving = saving_of(pair(mixtures(test), fixed, resamples=0), at).estimate.value
+            saving = saving_of(_paired(test, fixed, at, resamples=0), at).estimate.value
             yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
 
 

@@ -138,7 +138,8 @@ class TestBounds:
         quality = curve.quality.copy()
         quality[4, 1] = np.nan
         holed = Curve(energy_j=curve.energy_j, quality=quality)
-        for kind in ("per-image bound", "cross-fitted oracle"):
+        kinds: tuple[Bound, ...] = ("per-image bound", "cross-fitted oracle")
+        for kind in kinds:
             best = bound(holed, kind)
             assert np.isnan(best.quality[4, 1]).all()
             assert np.isfinite(np.delete(best.quality.reshape(60, -1), 13, axis=0)).all()
@@ -154,6 +155,10 @@ def test_mixtures_are_random_choices_between_levels() -> None:
     ladder = Curve(energy_j=np.tile([1.0, 2.0, 4.0], (10, 2, 1)), quality=np.tile([0.0, 0.5, 1.0], (10, 2, 1)))
     assert iso_quality_saving(dense, ladder, at_quality=0.5, resamples=2).estimate.value == pytest.approx(0, abs=1e-4)
     assert (iso_quality_saving(arm, ladder, at_quality=0.5, resamples=2).estimate.value or 0) > 0.1
+    # an arm of the ladder's own rungs neither saves nor loses, also between them
+    for at in (0.3, 0.75):
+        found = iso_quality_saving(mixtures(ladder), mixtures(ladder), at_quality=at, resamples=2)
+        assert found.estimate.value == 0.0
 
 
 def test_shrinking_by_hand() -> None:
