@@ -76,7 +76,7 @@ def new(
         return
     typer.echo(
         f"{out}: {len(record.arms)} arms, {record.prompts} prompts; {record.observers} observers with "
-        f"{record.trials_per_observer} trials each, about {record.minutes_per_observer:.0f} minutes; "
+        f"{record.trials_per_observer} questions each, about {record.minutes_per_observer:.0f} minutes; "
         f"{record.answers} answers to scale\n"
         f"next: perjoule study serve {out}, or put the folder on a web server and merge what people send with "
         f"perjoule study add {out} FILES"

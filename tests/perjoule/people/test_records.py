@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def test_whatever_is_changed_in_a_study_is_one_error(made: tuple[Study, Path], d
     content = as_object(made[0])
     key = data.draw(st.sampled_from(sorted(content)))
     content[key] = data.draw(JSON)
-    if content == as_object(made[0]):
-        return
-    with pytest.raises(UsageError, match=r"study\.json"):
-        parsed_study(json.dumps(content), "study.json")
+    again = None
+    with suppress(UsageError):
+        again = parsed_study(json.dumps(content), "study.json")
+    # e.g. an absent display is the default one
+    assert again in (None, made[0])
 
 
 @given(st.text() | JSON.map(json.dumps))
