@@ -124,6 +124,10 @@ class PeekedSteps:
             )
         if self._arguments.shared:
             raise SuiteError(f"{where}.policy_args.shared: a peek sets it by its predictor; remove the key")
+        if cell.variant.guidance_share < 1:
+            raise SuiteError(
+                f"{where}.guidance_share: a peek splits the pipeline call whose share it is; remove the key"
+            )
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
 

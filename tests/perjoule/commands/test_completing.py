@@ -31,6 +31,7 @@ TYPED = {
     "perjoule re": ("recommend", "report"),
     "perjoule budgetfusion pre": ("predict",),
     "perjoule budgetfusion evaluate runs/first --rule pl": ("plateau",),
+    "perjoule route ev": ("evaluate",),
     "perjoule baseline pro": ("promote",),
     "perjoule report --base": ("--baseline",),
     "perjoule run d": ("demo",),

@@ -173,6 +173,17 @@ def test_shrinking_by_hand() -> None:
     assert np.ptp(np.diff(shrunken_means(both), axis=1)) < 0.1 * np.ptp(np.diff(both.mean(1), axis=1))
 
 
+@pytest.mark.parametrize(("seeds", "tolerance"), [(2, 0.03), (8, 0.02), (64, 0.02)])
+def test_shrunken_means_do_not_profit_from_noise(seeds: int, tolerance: float) -> None:
+    """If arms are equally good for every prompt, the largest mean is luck, and shrunken means show none."""
+    chance = np.random.default_rng(seeds)
+    hardness = chance.normal(0, 0.2, (400, 1, 1))
+    quality = 0.5 + hardness + 0.3 * chance.normal(size=(400, seeds, 4))
+    shrunken = shrunken_means(quality)
+    assert shrunken.max(1).mean() - 0.5 == pytest.approx(hardness.mean(), abs=tolerance)
+    assert quality.mean(1).max(1).mean() - 0.5 - hardness.mean() > 0.9 * 0.3 * 1.03 / np.sqrt(seeds)
+
+
 def test_others_mean_leaves_the_seed_itself_out() -> None:
     quality = np.array([[[1.0], [2.0], [6.0]], [[3.0], [np.nan], [5.0]]])
     assert others_mean(quality)[..., 0].tolist() == [[4.0, 3.5, 1.5], [5.0, 4.0, 3.0]]
