@@ -120,7 +120,7 @@ def _frontier(arms: Arms, metric: str) -> Any:
     for panel, as_run in zip(panels, (False, True), strict=False):
         _plane(panel, arms, metric, as_run=as_run)
         panel.set_title("joules as run" if as_run else "joules by steps", loc="left", fontsize=10)
-    panels[0].legend(fontsize=7, frameon=False, ncols=2)
+    panels[0].legend(fontsize=6, frameon=False, loc="lower right")
     return figure
 
 
