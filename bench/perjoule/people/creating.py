@@ -43,6 +43,8 @@ DEFAULT_OBSERVERS = 15
 _NOISE_PICTURES = 2
 # noise in blocks of so many pixels, which PNG compresses
 _NOISE_BLOCK = 8
+# pictures of at most this width are enlarged by whole numbers of pixels, larger ones are scaled by the browser
+_SMALL_PX = 256
 BASELINE = "baseline:"
 
 
@@ -155,7 +157,10 @@ def new_study(run: Run, request: StudyRequest, out: Path, baseline: Run | None =
         seed=request.seed,
         screening=request.screening,
         planned=Planned(observers=request.observers, main_trials=pairs, answers=request.observers * pairs),
-        display=request.display,
+        display=replace(
+            request.display,
+            scaling="pixelated" if max(source.picture.width_px for source in sources) <= _SMALL_PX else "auto",
+        ),
     )
     trials, sessions = design.sessions(
         study, _stock(study, run, arms, shown), observers=request.observers, main=pairs, seed=request.seed

@@ -163,7 +163,13 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """How the pictures are to be shown: width on the screen in mm, and the browser's `image-rendering`."""
+    """How the pictures are to be shown.
+
+    Attributes:
+        width_mm: Width on the screen, or the largest that fits the window.
+        scaling: `pixelated`: enlarged by the largest whole number of device pixels that keeps to the width;
+            `auto`: scaled by the browser.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 

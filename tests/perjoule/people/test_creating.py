@@ -44,6 +44,16 @@ def test_the_same_request_makes_the_same_study(run: Run, made: tuple[Study, Path
     assert other.study_id != made[0].study_id
 
 
+def test_small_pictures_are_enlarged_by_whole_numbers(
+    made: tuple[Study, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = made[0].pictures[0].width_px
+    assert width <= 256
+    assert made[0].display == Display(scaling="pixelated")
+    monkeypatch.setattr("perjoule.people.creating._SMALL_PX", width - 1)
+    assert new_study(run, StudyRequest(observers=2), tmp_path / "out").display == Display(scaling="auto")
+
+
 def test_arms_are_cells_or_variants(run: Run, tmp_path: Path) -> None:
     study = new_study(run, StudyRequest(arms=["tiny-student", "tiny-teacher-012"], observers=2), tmp_path / "out")
     assert study.arms == ("tiny-teacher-012", "tiny-student-001", "tiny-student-004", "tiny-student-012")

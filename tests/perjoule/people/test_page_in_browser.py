@@ -236,8 +236,12 @@ def test_a_server_killed_in_the_middle_loses_nothing(served: tuple[Study, Server
     someone.page.evaluate(ahead)  # as a person would wait, who takes seconds for a pair
     server.kill()
     someone.answer(most=9)
-    assert "No connection" in someone.page.locator("#notice").inner_text()
+    assert "No connection" in someone.page.locator("#offline").inner_text()
+    someone.ready()
+    assert axe_findings(someone.page) == []
     server.start()
+    someone.answer(most=2)
+    someone.page.locator("#offline").wait_for(state="hidden")
     someone.answer(most=51 - len(someone.pressed) - 9)
     someone.ready()
     someone.page.evaluate(ahead)
@@ -245,6 +249,7 @@ def test_a_server_killed_in_the_middle_loses_nothing(served: tuple[Study, Server
     someone.answer()
     someone.page.wait_for_selector("#end .unsent:not([hidden])")
     assert "not arrived yet" in someone.page.locator("#end").inner_text()
+    assert axe_findings(someone.page) == []
     with pytest.raises(Error, match="ERR_CONNECTION_REFUSED"):
         someone.page.reload()
     server.start()
@@ -582,12 +587,31 @@ def test_a_person_deletes_what_is_theirs(served: tuple[Study, Server], person: A
     server.kill()
     someone.page.click("#paused [data-go=ask-delete]")
     someone.page.click("#delete")
-    assert "cannot be reached" in someone.page.locator("#deleted").inner_text()
+    assert "now being deleted" in someone.page.locator("#deleted").inner_text()
     assert [key.rpartition(":")[2] for key in someone.page.evaluate("Object.keys(localStorage)")] == ["delete"]
     server.start()
     someone.page.get_by_text("Your answers are deleted.", exact=True).wait_for()
     assert someone.page.evaluate("Object.keys(localStorage)") == []
     assert {answer.observer for answer in collected(server.folder)} == {other.state()["observer"]}
+
+
+def test_an_answer_under_way_is_deleted_too(served: tuple[Study, Server], person: Any) -> None:
+    _, server = served
+    someone = person(server.url)
+    someone.begin()
+    someone.answer(most=3)
+    someone.ready()
+    under_way: list[Any] = []
+    someone.context.route("**/api/answers", lambda route: under_way.append(route))
+    someone.page.keyboard.press("ArrowLeft")
+    someone.page.wait_for_selector(READY)
+    someone.page.click("#pause")
+    someone.page.click("#paused [data-go=ask-delete]")
+    someone.page.click("#delete")
+    assert len(under_way) == 1
+    under_way[0].continue_()
+    someone.page.get_by_text("Your answers are deleted.", exact=True).wait_for(timeout=5_000)
+    assert collected(server.folder) == ()
 
 
 def test_two_people_get_different_sessions(served: tuple[Study, Server], person: Any) -> None:

@@ -321,7 +321,8 @@ async function send() {
   if (!study.served || sending) return;
   clearTimeout(timer);
   sending = true;
-  let again = 0;
+  let failure = null;
+  const queue = () => (state ? unsent().filter((answer) => !(answer.trial_id in refused())) : []);
   try {
     const gone = store.get("delete");
     if (gone) {
@@ -329,24 +330,21 @@ async function send() {
       store.remove("delete");
       if (screen === "deleted") tellDeleted(true);
     }
-    const queue = () => unsent().filter((answer) => !(answer.trial_id in refused()));
-    if (state && queue().length) {
+    if (queue().length) {
       const { observer } = state;
       const reply = await post("answers", answerFile(queue().slice(0, 100)));
-      if (state?.observer !== observer) return;
+      if (state?.observer !== observer) return; // deleted meanwhile
       store.set("sent", [...new Set([...sent(), ...reply.stored])]);
       store.set("refused", { ...refused(), ...reply.refused });
-      again = queue().length ? 1 : 0;
-      problem($("notice"), "");
       if (study.active) await replan();
     }
   } catch (error) {
-    fault = error.final ? error.said : "";
-    again = error.final ? 0 : study.retry_ms;
-    if (screen === "trial") problem($("notice"), "No connection. Just go on: your answers are kept and sent later.");
+    failure = error;
   } finally {
     sending = false;
-    if (again) timer = setTimeout(send, again);
+    fault = failure?.final ? failure.said : "";
+    $("offline").hidden = !failure || Boolean(fault);
+    if (!fault && (store.get("delete") || queue().length)) timer = setTimeout(send, failure ? study.retry_ms : 0);
     if (["paused", "end"].includes(screen)) refresh();
   }
 }
@@ -389,7 +387,8 @@ function save() {
 function tellDeleted(everywhere) {
   $("deleted-text").textContent = everywhere
     ? "Your answers are deleted." + (study.served ? "" : " If you have sent your file, ask the people who have it to delete it too.")
-    : "Your answers are deleted in this browser. The study cannot be reached now: keep this page open, it tries again by itself.";
+    : "Your answers are deleted in this browser. They are now being deleted on the computer that runs the study: "
+      + "keep this page open until it says that they are deleted.";
 }
 
 function forget() {
