@@ -65,7 +65,7 @@ def serve(
         say(f"{export}: {_counted(answers)}")
         return
     with server.bind(host, port, token) as listening, AnswerStore(study / DATABASE_FILE, opened.study_id) as store:
-        app = server.make_app(opened, study, store, token=token, active=active, provenance=provenance)
+        app = server.make_app(opened, study, store, host=host, token=token, active=active, provenance=provenance)
         typer.echo(server.address(listening, token))
         say(f"answers go to {store.file}; Ctrl-C ends")
         server.serve(app, listening)

@@ -92,6 +92,7 @@ def make_app(
     folder: Path,
     store: AnswerStore,
     *,
+    host: str = "127.0.0.1",
     token: str | None = None,
     active: bool = True,
     provenance: AnswerProvenance = "people",
@@ -103,6 +104,7 @@ def make_app(
         study: The study.
         folder: Its folder.
         store: Its database, which is read here if other answers are to guide the choice of trials.
+        host: The address it listens on, which browsers may name.
         token: The first part of every path, if there is one.
         active: Replace trials of the design by those whose answers are expected to say most.
         provenance: Who answers; other answers are refused, so that nothing simulated is ever among those of people.
@@ -120,7 +122,7 @@ def make_app(
         Route("/api/delete", served.delete, methods=["POST"]),
     ]
     # the name of the host is compared where there is no token: a page elsewhere must not reach a loopback address
-    hosts = [] if token else [Middleware(TrustedHostMiddleware, allowed_hosts=list(_LOOPBACK_NAMES))]
+    hosts = [] if token else [Middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_NAMES, host])]
     guard = Middleware(_Guard, token=token, headers=_headers(study))
     handlers: Mapping[Any, Any] = {HTTPException: _refusal, UsageError: _unusable, sqlite3.Error: _not_stored}
     return Starlette(routes=routes, middleware=[guard, *hosts], exception_handlers=handlers)

@@ -16,12 +16,15 @@ import jsonschema
 import polars as pl
 import pytest
 from tests.support import driving
+from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.routes import route_run, route_table, with_routed
+from tests.support.stored_runs import stored_run
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.support.work import counted_run, counted_windows
 
 from perjoule.meters.proving import prove
+from perjoule.people.folder import read_study
 from perjoule.runs.directory import load_run, write_set_scores
 from perjoule.statistics.grid import Grid
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
@@ -102,7 +105,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
         monkeypatch.chdir(place)
         with driving.counted_joules():
             curves = of_curves(place)
-        yield {
+        outputs = {
             **of_tables(place),
             **of_a_run(place),
             **of_nothing(place),
@@ -111,6 +114,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             **of_routes(place),
             **curves,
         }
+        for name, documents in of_a_study(place).items():
+            outputs[name] = [*outputs.get(name, []), *documents]
+        yield outputs
 
 
 def of_tables(place: Path) -> Outputs:
@@ -248,6 +254,24 @@ def of_logs(place: Path) -> Outputs:
             printed("calibrate", place / "meter.csv", board),
             printed("calibrate", place / "meter.csv", board, "--store", "board-0123456789ab"),
         ],
+    }
+
+
+def of_a_study(place: Path) -> Outputs:
+    """What is printed of a study that simulated observers answered, and a report that is judged by it."""
+    stored_run(place / "shown", prompts=2, variants=("tiny-teacher",))
+    made = printed("study", "new", "shown", "--out", "study", "--observers", "10")
+    study = read_study(place / "study")
+    given = answers(study, {arm: float(arm[-3:]) / 6 for arm in study.arms}, careless=3)
+    (place / "answers.json").write_text(answer_file(study, given))
+    added = printed("study", "add", "study", "answers.json")
+    printed("report", "shown", "--study", "study", "--out", place / "judged" / "report.html")
+    return {
+        "study-new": [made],
+        "study-plan": [printed("study", "plan", "study")],
+        "study-add": [added],
+        "study-scale": [printed("study", "scale", "study", "--run", "shown")],
+        "result": [json.loads((place / "judged" / "result.json").read_text())],
     }
 
 

@@ -27,17 +27,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     return make_study(folder, main=4), folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_it_with_everything_stored(
-    study: tuple[Study, Path], tmp_path: Path, number: signal.Signals
-) -> None:
+@pytest.mark.parametrize(("number", "host"), [(signal.SIGINT, "127.0.0.1"), (signal.SIGTERM, "127.0.0.2")])
+def test_ctrl_c_ends_it_with_everything_stored(study: tuple[Study, Path], number: signal.Signals, host: str) -> None:
     ours, folder = study
     observer = f"{number:032x}"
-    command = [*COMMAND, str(folder), "--port", "0", "--provenance", "simulated"]
+    command = [*COMMAND, str(folder), "--host", host, "--port", "0", "--provenance", "simulated"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+        assert re.fullmatch(rf"http://{re.escape(host)}:\d+/", url)
         body = json.dumps(answer_file(ours, [answer(ours, t, observer=observer) for t in ours.sessions[0]])).encode()
         request = Request(f"{url}api/answers", body, {"Content-Type": "application/json"})
         with urlopen(request, timeout=30) as reply:
