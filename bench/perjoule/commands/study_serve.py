@@ -45,7 +45,7 @@ def serve(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a study to people and store their answers.
+    """Serve a study and store the answers.
 
     Prints the link and serves until Ctrl-C. The answers are in STUDY/answers.sqlite.
 
