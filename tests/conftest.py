@@ -75,3 +75,16 @@ def _no_traces() -> Iterator[None]:
         traces.append(f"{len(lost)} modules were lost or replaced: {', '.join(lost[:5])}")
     if traces:
         pytest.fail("left behind: " + "; ".join(traces), pytrace=False)
+
+
+@pytest.fixture(scope="module")  # playwright keeps an event loop in the main thread
+def browser() -> Iterator[Any]:
+    """One headless Chromium for the tests of a module; see `tests.support.browsing`."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.support.browsing import CHROMIUM
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-quic"])
+        yield browser
+        browser.close()

@@ -34,6 +34,7 @@ _EXTRAS = {
     "DeepCache": "deepcache",
     "pyiqa": "pyiqa",
     "ray": "ray",
+    **dict.fromkeys(("starlette", "uvicorn"), "study"),
 }  # fmt: skip
 
 # 70 and 74 as in sysexits.h; 141 is a shell's exit code for a program ended by SIGPIPE

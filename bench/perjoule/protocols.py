@@ -11,7 +11,17 @@ from typing import Any, Protocol, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.types import EnergyReading, Examination, MetricSpec, Prompt, PromptFindings, Score, Variant, Work
+from perjoule.types import (
+    EnergyReading,
+    Examination,
+    MetricSpec,
+    Prompt,
+    PromptFindings,
+    Sampling,
+    Score,
+    Variant,
+    Work,
+)
 
 Images = NDArray[np.uint8]  # (n, h, w, 3) sRGB
 
@@ -131,6 +141,19 @@ def examines_models(factory: object) -> TypeGuard[ModelExaminer]:
     return hasattr(factory, "examine")
 
 
+class SamplerExaminer(Protocol):
+    """A generator factory that can describe how a variant samples, without weights."""
+
+    def samplings(self, variant: Variant, step_counts: Sequence[int], *, where: str) -> tuple[Sampling, ...] | str:
+        """Return the sampling at each step count, or the reason why it is not known."""
+        ...
+
+
+def examines_samplers(factory: object) -> TypeGuard[SamplerExaminer]:
+    """Return whether a generator factory can describe how a variant samples."""
+    return hasattr(factory, "samplings")
+
+
 class WorkCounting(Protocol):
     """A generator factory that can count the work of a pipeline call without weights."""
 
@@ -238,7 +261,8 @@ class StepPolicy(Protocol):
     """Decides how many denoising steps each image gets, and has it drawn. The cost of the decision is in the window.
 
     A factory `(cell, *, where) -> StepPolicy` is registered under the entry point group `perjoule.policies`. It raises
-    SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`.
+    SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`. A policy that loads other models itself has
+    an attribute `sources`, as an `ImageGenerator` has, so that the run records their weights.
     """
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:

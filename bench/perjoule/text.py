@@ -1,10 +1,11 @@
-"""Makes foreign text (prompts, names, failures) safe for terminals, XML and Markdown.
+"""Makes foreign text (prompts, names, failures) safe for terminals, XML, Markdown and scripts in HTML.
 
 Foreign text must not move the cursor, reorder neighbouring text, or be parsed as markup.
 """
 
 from __future__ import annotations
 
+import base64
 import codecs
 import hashlib
 import json
@@ -112,6 +113,17 @@ def as_json(value: Any) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=not utf8, sort_keys=True, allow_nan=False, default=str)
     # a file name that is not UTF-8 contains lone surrogates
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def script_json(value: Any) -> str:
+    """Return JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def content_digest(text: str) -> str:
+    """Return the source expression of a content security policy that allows this script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 @cache  # asked for at every reading of a board

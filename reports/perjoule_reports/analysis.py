@@ -69,6 +69,8 @@ class Analysis:
         """Two cells compared prompt by prompt; None if they share no scored prompt."""
         if self.compared is None or not {test, anchor} <= set(self.compared.grid.cells):
             return None
+        if self.compared.spec.track == "preference":  # single contributions to the scale have no meaning
+            return None
         places = [self.compared.grid.cells.index(cell) for cell in (test, anchor)]
         if self.compared.grid.is_cell_value(self.compared.spec.name)[places].any():
             return None
@@ -86,7 +88,10 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
     if not run.trials.is_empty():
         try:
             analysis = _compared(run, evidence)
-            analysis = replace(analysis, variability=sources(run, analysis.compared))
+            variability = sources(run, analysis.compared)
+            if analysis.compared is not None and analysis.compared.spec.track == "preference":
+                variability = tuple(replace(source, quality=None) for source in variability)
+            analysis = replace(analysis, variability=variability)
             analysis = replace(analysis, drift=drift(run))
         except PerjouleError as error:
             troubles.append(f"Nothing could be compared: {error}.")

@@ -27,6 +27,7 @@ from perjoule_reports.sections.gate import gate_section, stamp
 from perjoule_reports.sections.method import method_section
 from perjoule_reports.sections.noise import noise_section
 from perjoule_reports.sections.notes import warnings_section
+from perjoule_reports.sections.people import badge, people_section, with_gain
 from perjoule_reports.sections.pictures import pictures_section
 from perjoule_reports.sections.power import power_section
 from perjoule_reports.sections.prompts import prompts_section
@@ -44,7 +45,8 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     evidence = read_evidence(run)
     analysis = analyse(run, evidence, asked)
     versus = versus_anchor(evidence, analysis)
-    top = advised(run, evidence, analysis, headline(evidence, analysis, versus), versus)
+    top = with_gain(headline(evidence, analysis, versus), run, analysis)
+    top = advised(run, evidence, analysis, top, versus)
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
@@ -52,6 +54,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     }
     made = (
         frontier_section(evidence, analysis, top.test),
+        people_section(run, evidence, analysis),
         arms_section(evidence, analysis, versus),
         gate_section(run, asked.baseline, evidence, analysis),
         warnings_section(run, evidence, analysis, notes),
@@ -77,7 +80,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         imported=evidence.imported,
         stamp=verdict,
         headline=top,
-        badges=trust.badges(run, evidence),
+        badges=(*trust.badges(run, evidence), *badge(run)),
         sections=sections,
         css_rules=tuple(sorted(rules)),
         payload=data.payload(run, evidence, analysis, verdict, top, notes),

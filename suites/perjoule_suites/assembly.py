@@ -18,6 +18,7 @@ from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
 from perjoule_suites.faults import broken_file, explain, quiet
+from perjoule_suites.guidance import SUPPORTED
 from perjoule_suites.reuse import enable_reuse
 from perjoule_suites.schedules import make_scheduler, parameters
 
@@ -164,6 +165,11 @@ def _check_guidance(pipeline: Any, variant: Variant, where: str) -> None:
         raise SuiteError(
             f"{where}.guidance_mode = {variant.guidance_mode!r}: with guidance = {variant.guidance}, this model's is "
             f"{mode!r}"
+        )
+    if variant.guidance_share < 1 and (mode != "classifier-free" or type(pipeline).__name__ not in SUPPORTED):
+        raise SuiteError(
+            f"{where}.guidance_share = {variant.guidance_share}: only for classifier-free guidance of "
+            f"{', '.join(SUPPORTED)}, not for {mode!r} of {type(pipeline).__name__}: remove the key"
         )
 
 

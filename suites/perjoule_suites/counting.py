@@ -1,7 +1,7 @@
 """Counts the work of a variant from the configurations of its networks, without weights and without drawing.
 
     images of a call ─► text encoders ─► denoiser × evaluations ─► decoder
-                        (twice if guided)  (twice the rows if guided)
+                        (twice if guided)  (twice the rows in guided calls)
 
 Only pipelines of Stable Diffusion and SDXL: which tensors the networks of other pipelines get is known only by running
 them. A test compares the counts with those of real calls.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import UsageError
-from perjoule.forecast.nfe import evaluations
+from perjoule.forecast.nfe import evaluations, guided_calls
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant, Work
 from perjoule.work.counter import WorkCounter, total_work
@@ -79,12 +79,17 @@ def _count(folder: Path, index: dict[str, Any], variant: Variant, images: int, s
     # SDXL takes zeros for an empty negative prompt
     zeros = is_xl and not variant.negative_prompt and index.get("force_zeros_for_empty_prompt", True)
     texts = [(_text(folder, name, index[name][1], images, variant.dtype), 1 if zeros else rows) for name in encoders]
-    denoiser = _denoiser(folder, is_xl, images * rows, height, width, variant.dtype)
     decoder = _decoder(folder, images, height, width, "float32" if upcast else variant.dtype)
     scheduler, scheduler_args = sampler_of(variant)
     calls = evaluations(scheduler or index["scheduler"][1], steps, scheduler_args)
+    guided = guided_calls(calls, variant.guidance_share) if rows == 2 else calls
+    denoiser = [
+        (_denoiser(folder, is_xl, images * each, height, width, variant.dtype), count)
+        for each, count in ((rows, guided), (1, calls - guided))
+        if count
+    ]
     # no device computed
-    return replace(total_work([*texts, (denoiser, calls), (decoder, 1)]), devices=("meta",))
+    return replace(total_work([*texts, *denoiser, (decoder, 1)]), devices=("meta",))
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import torch
 from perjoule.protocols import Generation, Images
 from perjoule.suite.seeding import image_seed
 from perjoule.suite.timesteps import timesteps_of
-from perjoule.types import Examination, PromptFindings, Variant, Work
+from perjoule.types import Examination, PromptFindings, Sampling, Variant, Work
 from perjoule.weights.digests import digest_file, digest_named
 from perjoule_suites.assembly import assemble, denoiser_of, takes_guidance_embedding
 from perjoule_suites.counting import call_work
-from perjoule_suites.examine import examine, prompt_findings
+from perjoule_suites.examine import examine, prompt_findings, samplings
+from perjoule_suites.guidance import guided_share
 from perjoule_suites.hub import Source
 from perjoule_suites.phases import PhaseHooks
 from perjoule_suites.prompt_embeddings import encode_prompts
@@ -99,6 +100,8 @@ class DiffusersGenerator:
             arguments["timesteps"] = timesteps
         else:
             arguments["num_inference_steps"] = steps
+        if variant.guidance_share < 1:
+            arguments |= guided_share(self._pipeline, variant.guidance_share)
         if variant.negative_prompt:
             arguments["negative_prompt"] = [variant.negative_prompt] * len(prompts)
         if variant.width_px:
@@ -184,6 +187,10 @@ class DiffusersFactory:
     def examine(self, variant: Variant, prompts: Sequence[str], *, where: str) -> Examination:
         """Examine the model's local files without downloading anything or reading weights."""
         return examine(variant, prompts, where)
+
+    def samplings(self, variant: Variant, step_counts: Sequence[int], *, where: str) -> tuple[Sampling, ...] | str:
+        """Return how a variant samples at each step count, or the reason why that is not known."""
+        return samplings(variant, step_counts, where)
 
     def call_work(self, variant: Variant, images: int, steps: int, *, where: str) -> Work | str:
         """Return the work of a call by the configurations of the networks, or the reason why it is not known."""

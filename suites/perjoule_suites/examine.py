@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import PerjouleError, UsageError, first_line
-from perjoule.types import Examination, PromptFindings, Variant
+from perjoule.types import Examination, PromptFindings, Sampling, Variant
 from perjoule_suites import hub
 from perjoule_suites.faults import broken_file, kind_and_line, quiet
 from perjoule_suites.prompt_lengths import prompt_cuts, token_limits
-from perjoule_suites.schedules import schedule_problems
+from perjoule_suites.schedules import samplings_of, schedule_problems
 
 # the arguments with which every pipeline is called
 _CALLED_WITH = ("prompt", "guidance_scale", "generator", "output_type")
@@ -60,6 +60,31 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
         return Examination(
             problems=(f"{where}.model = {variant.model!r}: a tokenizer in {folder} cannot be read: {_words(error)}",)
         )
+
+
+def samplings(variant: Variant, step_counts: Sequence[int], where: str) -> tuple[Sampling, ...] | str:
+    """Return how a variant samples at each step count, or the reason why that is not known.
+
+    Args:
+        variant: The variant.
+        step_counts: Values of `num_inference_steps`.
+        where: Suite file and key, for messages.
+    """
+    try:
+        folder, _ = hub.local_folder(variant, where)
+        if folder is None:
+            return f"{variant.model} is not downloaded yet"
+        index = hub.read_index(folder, variant.model, f"{where}.model")
+    except UsageError as error:
+        return str(error)
+    quiet()
+    try:
+        own, kind = _own_scheduler(folder, index), pipeline_class(index)
+        if own is None or kind is None:
+            return f"{variant.model} has no scheduler"
+        return samplings_of(own, kind, variant, step_counts, where)
+    except Exception as error:  # of foreign files, or of a step count that does not work
+        return _words(error)
 
 
 def model_problems(

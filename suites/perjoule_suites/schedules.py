@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,16 @@ import torch
 
 from perjoule.errors import SuiteError
 from perjoule.suite.timesteps import sampler_of, timesteps_of
-from perjoule.types import Variant
+from perjoule.types import Sampling, Variant
 from perjoule_suites.faults import kind_and_line
 
 _SHAPE = (1, 4, 8, 8)
 _TRAIN_TIMESTEPS = 1000
+# a solver that adds noise does so in every step but the last
+_ENOUGH_STEPS = 3
 _OWN_SIGMAS = "np.linspace(1.0, 1 / num_inference_steps"
+# how DDIM and PNDM find the end of a step, whatever their timesteps are (diffusers issues 11347 and 12633)
+_INTEGER_STRIDE = "timestep - self.config.num_train_timesteps // self.num_inference_steps"
 
 
 def make_scheduler(own: Any, variant: Variant, where: str) -> Any:
@@ -108,27 +113,82 @@ def schedule_problems(own: Any, pipeline_class: type, variant: Variant, where: s
     ]
 
 
+def samplings_of(
+    own: Any, pipeline_class: type, variant: Variant, step_counts: Sequence[int], where: str
+) -> tuple[Sampling, ...]:
+    """Return how a variant samples at each step count, found by running its schedule on noise.
+
+    Args:
+        own: The model's own scheduler.
+        pipeline_class: The pipeline.
+        variant: The variant.
+        step_counts: Values of `num_inference_steps`.
+        where: Suite file and key, for messages.
+    """
+
+    def walked(steps: int, noise_seed: int) -> tuple[Any, torch.Tensor]:
+        scheduler = make_scheduler(own, variant, where)
+        return scheduler, _walk(scheduler, pipeline_class, variant, steps, noise_seed, most=_ENOUGH_STEPS)
+
+    found = []
+    for steps in step_counts:
+        (scheduler, one), (_, other) = walked(steps, 0), walked(steps, 1)
+        times = [float(t) for t in scheduler.timesteps]
+        found.append(
+            Sampling(
+                scheduler=type(scheduler).__name__,
+                steps=steps,
+                first_timestep=times[0],
+                stochastic=not torch.equal(one, other),
+                stride_error=_stride_error(scheduler, times, steps),
+            )
+        )
+    return tuple(found)
+
+
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Return the names of a function's parameters."""
     return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs")]
 
 
-def _walk(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> None:
-    """Run a schedule like the pipeline, with noise instead of the network's output."""
+def _walk(
+    scheduler: Any, pipeline_class: type, variant: Variant, steps: int, noise_seed: int = 0, most: int | None = None
+) -> torch.Tensor:
+    """Run a schedule like the pipeline, with noise instead of the network's output; return the last sample.
+
+    `noise_seed` changes only the noise that a stochastic solver adds, from its generator or from torch's own. With
+    `most`, only so many of the first steps are run.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
+    added = torch.Generator("cpu").manual_seed(noise_seed)
     scheduler.set_timesteps(**_timestep_arguments(scheduler, pipeline_class, variant, steps))
     sample = torch.randn(_SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
     known = parameters(scheduler.step)
-    more: dict[str, Any] = {"generator": [generator]} if "generator" in known else {}
-    if "eta" in known and "eta" in variant.call_args:
-        more["eta"] = variant.call_args["eta"]
-    for timestep in scheduler.timesteps:
-        if hasattr(scheduler, "scale_model_input"):
-            scheduler.scale_model_input(sample, timestep)
-        output = torch.randn(_SHAPE, generator=generator)
-        sample = scheduler.step(output, timestep, sample, **more, return_dict=False)[0]
+    more: dict[str, Any] = {"generator": [added]} if "generator" in known else {}
+    of_call = inspect.signature(pipeline_class.__call__).parameters
+    if "eta" in known and "eta" in of_call:
+        more["eta"] = variant.call_args.get("eta", of_call["eta"].default)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(noise_seed)
+        for timestep in scheduler.timesteps[:most]:
+            if hasattr(scheduler, "scale_model_input"):
+                scheduler.scale_model_input(sample, timestep)
+            output = torch.randn(_SHAPE, generator=generator)
+            sample = scheduler.step(output, timestep, sample, **more, return_dict=False)[0]
     if not torch.isfinite(sample).all():
         raise FloatingPointError("the solver turns finite values into NaN or infinity")
+    return sample
+
+
+def _stride_error(scheduler: Any, times: Sequence[float], steps: int) -> int:
+    """Return how far a step's end is from the beginning of the next one, for solvers that stride by `1000 // N`."""
+    solvers = [getattr(type(scheduler), name, None) for name in ("step", "step_plms")]
+    if not any(_INTEGER_STRIDE in _text(solver) for solver in solvers if solver is not None):
+        return 0
+    stride = scheduler.config.num_train_timesteps // steps
+    # PNDM evaluates its second timestep twice
+    begun = list(dict.fromkeys(times))
+    return max((round(abs(before - stride - after)) for before, after in pairwise(begun)), default=0)
 
 
 def _timestep_arguments(scheduler: Any, pipeline_class: type, variant: Variant, steps: int) -> dict[str, Any]:
@@ -156,8 +216,12 @@ def _needed(pipeline_class: type) -> Iterator[str]:
 
 def _source(pipeline_class: type) -> str:
     parts = [getattr(pipeline_class, name, None) for name in ("__call__", "prepare_latents")]
+    return "".join(_text(part) for part in parts if part is not None)
+
+
+def _text(function: Callable[..., Any]) -> str:
     try:
-        return "".join(inspect.getsource(part) for part in parts if part is not None)
+        return inspect.getsource(function)
     except (OSError, TypeError):
         return ""
 

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 EXTRAS = (
     "DeepCache", "accelerate", "codecarbon", "diffusers", "huggingface_hub", "lpips", "peft", "pycvvdp", "pyiqa", "ray",
-    "requests", "safetensors", "tokenizers", "torch", "torch_fidelity", "torchvision", "transformers",
+    "requests", "safetensors", "starlette", "tokenizers", "torch", "torch_fidelity", "torchvision", "transformers",
+    "uvicorn",
 )  # fmt: skip
 
 # an interpreter that finds no package of the extras, as after `pip install perjoule`
@@ -32,8 +33,9 @@ IMPORTS = """
 import importlib, pkgutil, perjoule, perjoule_reports
 for package in (perjoule, perjoule_reports):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        # classes of torch, imported by the metric dsim when it scores, and when work is counted
-        if module.name not in ("perjoule.__main__", "perjoule.quality.vision_transformer", "perjoule.work.operators"):
+        # classes of torch, imported by the metric dsim when it scores, and when work is counted; classes of starlette
+        if module.name not in ("perjoule.__main__", "perjoule.quality.vision_transformer", "perjoule.work.operators",
+                               "perjoule.people.server"):
             importlib.import_module(module.name)
 import perjoule_suites.builtin, perjoule_suites.tiny.world.metric, perjoule_suites.budgetfusion.commands
 """
@@ -84,6 +86,7 @@ def test_verbs_without_their_extra_name_it_in_one_line(tmp_path: Path) -> None:
         (["run", "demo", "--out", "x"], "pip install 'perjoule[run,metrics]'"),
         (["plan", "demo"], "pip install 'perjoule[run,metrics]'"),
         (["budgetfusion", "predict", "builtin:steps-tiny", "a dog"], "pip install 'perjoule[run]'"),
+        (["study", "serve", "r"], "pip install 'perjoule[study]'"),
         (["report", "r", "--co2-country", "FRA"], "pip install 'perjoule[codecarbon]'"),
     ]
     doctor = ["doctor", "--suite", "demo"]

@@ -5,19 +5,17 @@ One browser for all tests. Where no Chromium is installed these tests are skippe
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize
 from tests.support.boards import traced_run
+from tests.support.browsing import DESK, PHONE, Visit, axe_findings, needs_chromium
 from tests.support.hostile import PROMPTS, hostile_run
 
 from perjoule.importing.conversion import import_table
@@ -25,33 +23,9 @@ from perjoule.runs.directory import load_run
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_index
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
-PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1440, height=900)
 KINDS = ("small", "hostile", "traced", "empty", "index")
-
-
-@dataclass
-class Visit:
-    """A loaded page with all that it asked for and complained about."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-quic"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -105,11 +79,6 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Any]:
         )  # fmt: skip
         contexts.append(context)
         found = Visit(context.new_page())
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
-        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        found.page.on("dialog", lambda dialog: found.complaints.append(dialog.message))
-        found.page.on("dialog", lambda dialog: dialog.dismiss())
         found.page.goto(pages[kind].as_uri())
         return found
 
@@ -184,12 +153,7 @@ def test_axe_finds_nothing_in_light_and_dark(visit: Any, kind: str) -> None:
     unfold(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        response = Axe().run(page, options={"resultTypes": ["violations"]}).response
-        assert response["testEngine"]["name"] == "axe-core"
-        assert [
-            (v["impact"], v["id"], [n["html"][:160] for n in v["nodes"][:3]], v["nodes"][0]["failureSummary"])
-            for v in response["violations"]
-        ] == []
+        assert axe_findings(page) == []
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])

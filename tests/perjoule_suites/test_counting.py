@@ -47,11 +47,11 @@ def summary(work: Work | str) -> dict[str, tuple[int, int]]:
         replace(TINY, model="sdxl", negative_prompt="blurred"),
         replace(TINY, model="lcm", guidance=8.0),
         TINY,
+        replace(TINY, guidance_share=0.67),
+        replace(TINY, model="sdxl", guidance_share=0.5),
         replace(TINY, model="builtin:sd-tiny-lcm"),
     ],
-    ids=lambda variant: (
-        f"{variant.model}-{variant.guidance}-{variant.scheduler}{variant.schedule}{variant.negative_prompt}"
-    ),
+    ids=lambda v: f"{v.model}-{v.guidance}-{v.guidance_share}-{v.scheduler}{v.schedule}{v.negative_prompt}",
 )
 @pytest.mark.parametrize("images", [1, 2])
 def test_configurations_give_the_work_of_a_real_call(models: Path, variant: Variant, images: int) -> None:

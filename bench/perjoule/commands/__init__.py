@@ -29,10 +29,11 @@ def register(app: typer.Typer) -> None:
         run,
         schema,
         score,
+        study,
     )
 
     for module in (
-        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, importing, measure, integrate,
-        calibrate, listing, explain, schema, completion,
+        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, study, importing, measure,
+        integrate, calibrate, listing, explain, schema, completion,
     ):  # fmt: skip
         module.register(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument
+from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged
 
 
 class TableFormat(StrEnum):
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 def frontier(
     run: RunArgument,
     metric: Metric = None,
+    study: StudyOption = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
     as_json: Json = False,
 ) -> None:
@@ -37,4 +38,4 @@ def frontier(
     from perjoule.commands import tables
     from perjoule.runs.directory import load_run
 
-    tables.print_frontier(load_run(run), metric, "json" if as_json else fmt.value)
+    tables.print_frontier(judged(load_run(run), study, metric), metric, "json" if as_json else fmt.value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, print_record
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, StudyOption, judged, print_record
 from perjoule.commands.outcome import in_words
 from perjoule.files import write_text
 from perjoule.shares import share
@@ -52,6 +52,7 @@ def gate(
     ],
     candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.", autocompletion=completing.runs)],
     metric: Metric = None,
+    study: StudyOption = None,
     margin_energy: MarginEnergy = None,
     margin_quality: MarginQuality = None,
     alpha: Annotated[str, typer.Option(help="One-sided error of each axis: 5% or 0.05.")] = "5%",
@@ -84,6 +85,7 @@ def gate(
     """
     from perjoule.gating import GateConfig, baselines, render
     from perjoule.gating import gate as judge
+    from perjoule.people.creating import BASELINE
     from perjoule.runs.directory import load_run
 
     ours = load_run(candidate)
@@ -99,7 +101,8 @@ def gate(
             change=tuple(change or ()),
             joules_per_quality=joules_per_quality,
         )
-        verdict = judge(theirs, ours, metric, config)
+        judges = judged(theirs, study, metric, prefix=BASELINE), judged(ours, study, metric)
+        verdict = judge(*judges, metric, config)
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
         print_record(verdict)

@@ -13,6 +13,7 @@ from perjoule.weights.downloads import go_offline
 
 if TYPE_CHECKING:
     from perjoule.commands.console import TerminalReporter
+    from perjoule.runs.directory import Run
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no messages on stderr.")]
@@ -20,6 +21,10 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="Metric; the suite's primary one by default.", autocompletion=completing.metrics),
+]
+StudyOption = Annotated[
+    Path | None,
+    typer.Option("--study", metavar="STUDY", help="Judge quality by the answers of people: a study, or a table."),
 ]
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="Built-in name or TOML file.", autocompletion=completing.suites)
@@ -82,6 +87,28 @@ Offline = Annotated[
         "--offline", callback=_switch_off_network, help="Use no network: take prompts, models and weights from caches."
     ),
 ]
+
+
+def judged(run: Run, study: Path | None, metric: str | None, *, prefix: str = "") -> Run:
+    """Return the run with the answers of a study as its primary metric; the run itself without a study.
+
+    Raises:
+        UsageError: If answers are asked for without a study, or those of people and the study has others.
+    """
+    from perjoule.errors import UsageError
+    from perjoule.people.metric import NAMES, with_people
+
+    if study is None:
+        if metric in NAMES.values() and metric not in run.metrics:
+            raise UsageError(f"--metric {metric}: give --study STUDY, the answers to judge by")
+        return run
+    people = with_people(run, study, prefix=prefix)
+    if metric in NAMES.values() and metric != people.metric:
+        raise UsageError(
+            f"--metric {metric}: the answers in {study} have the provenance {people.scale.provenance!r}, so their "
+            f"metric is {people.metric}"
+        )
+    return people
 
 
 def print_json(value: Any) -> None:

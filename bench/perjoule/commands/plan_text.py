@@ -32,6 +32,13 @@ def _head(forecast: Forecast) -> Iterator[str]:
         f"{forecast.evaluations:,} denoiser evaluations{others}, "
         f"at most {forecast.disk_bytes_at_most / 2**20:,.0f} MiB of images; scored by {', '.join(forecast.metrics)}"
     )
+    if (selection := forecast.selection) is not None:
+        largest = selection.largest_cosine
+        pairs = "" if largest is None else f"; the two most similar have a cosine of {largest:.3f}"
+        yield (
+            f"prompts: {forecast.prompts} of {selection.candidates:,} by {selection.method} ({selection.model}, seed "
+            f"{selection.seed}){pairs}"
+        )
     if forecast.energy_j is None or forecast.energy_kwh is None:
         yield "energy: not known, see the reasons below; --calibrate meters a few images"
     else:

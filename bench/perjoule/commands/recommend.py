@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, print_json
+from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json
 from perjoule.text import provenance_words
 
 
@@ -24,6 +24,7 @@ def recommend(
         float | None, typer.Option(help="Choose the best point of at most this many J/image.")
     ] = None,
     metric: Metric = None,
+    study: StudyOption = None,
     family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
     by_point: Annotated[
         bool, typer.Option("--by-point", help="Use point estimates instead of the limits of the 95 % intervals.")
@@ -43,7 +44,12 @@ def recommend(
     from perjoule.runs.directory import load_run
 
     advice = recommending.recommend(
-        load_run(run), metric, min_quality=min_quality, max_joules=max_joules, family=family, by_point=by_point
+        judged(load_run(run), study, metric),
+        metric,
+        min_quality=min_quality,
+        max_joules=max_joules,
+        family=family,
+        by_point=by_point,
     )
     if as_json:
         print_json(advice)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, print_record
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, StudyOption, judged, print_record
 from perjoule.errors import UsageError
 from perjoule.shares import share
 
@@ -35,6 +35,7 @@ def report(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file; report.html in the run directory by default.")] = None,
+    study: StudyOption = None,
     margin_energy: MarginEnergy = None,
     margin_quality: MarginQuality = None,
     co2_country: Annotated[
@@ -53,6 +54,7 @@ def report(
     """
     from perjoule.gating import baselines
     from perjoule.gating.records import GateConfig
+    from perjoule.people.creating import BASELINE
     from perjoule.running import pipeline
     from perjoule.running.reporting import ReportRequest
     from perjoule.runs.directory import holds_runs, load_run
@@ -66,7 +68,7 @@ def report(
     with ExitStack() as stack:
         theirs, stored = (None, False) if baseline is None else baselines.opened(baseline, ours, stack)
         request = ReportRequest(
-            baseline=theirs,
+            baseline=None if theirs is None else judged(theirs, study, None, prefix=BASELINE),
             gate=GateConfig(
                 margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
                 margin_quality=margin_quality,
@@ -74,7 +76,7 @@ def report(
             ),
             co2_country=co2_country,
         )
-        files = pipeline.report(ours, out or run / "report.html", request)
+        files = pipeline.report(judged(ours, study, None), out or run / "report.html", request)
     _print(files, as_json)
 
 

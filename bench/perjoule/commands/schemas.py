@@ -16,6 +16,10 @@ from perjoule.meters.doctor import Diagnosis
 from perjoule.meters.log_reading import LogEnergy
 from perjoule.meters.measure import Measurement
 from perjoule.meters.proof import Proof
+from perjoule.people.creating import NewStudy
+from perjoule.people.folder import Merged
+from perjoule.people.metric import ScaleOfRun
+from perjoule.people.planning import AnswersNeeded
 from perjoule.running.suite_doctor import SuiteNeeds
 from perjoule.statistics.work_profile import WorkCalibration
 from perjoule.suite.reading import json_schema
@@ -25,7 +29,8 @@ _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
     "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
     "calibrate-work": WorkCalibration, "plan": Forecast, "score": Scores, "import": Imported,
-    "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode, "list": Listing,
+    "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode,
+    "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged, "study-scale": ScaleOfRun, "list": Listing,
 }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from perjoule.commands.options import print_record
 from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
 from perjoule.meters import MeterInfo
+from perjoule.people.metric import RunWithPeople
+from perjoule.people.wording import summary_line
 from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import TrialCounts, trial_counts
@@ -97,6 +99,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
     notes = [
+        f"Quality: {summary_line(run.scale)}." if isinstance(run, RunWithPeople) else None,
         _provenance_note(frontier.points, run.is_imported),
         *_cell_value_notes(frontier),
         *sensitivities(frontier.points, frontier.comparisons),

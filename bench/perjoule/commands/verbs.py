@@ -11,8 +11,8 @@ from perjoule import registry
 
 # the order of the work; other verbs come last
 ORDER = (
-    "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "import",
-    "measure", "integrate", "calibrate", "budgetfusion", "list", "explain", "schema", "completion",
+    "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "study",
+    "import", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema", "completion",
 )  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
 from perjoule.forecast.effects import effects
-from perjoule.forecast.published import anchor, calls_of, is_guided, own_side_px, published_price
+from perjoule.forecast.published import anchor, evaluations_of, own_side_px, published_price
 from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
 from perjoule.runs.directory import Run
-from perjoule.types import Assignment, Cell, Protocol, Provenance, Suite
+from perjoule.types import Assignment, Cell, PromptSelection, Protocol, Provenance, Suite
 
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
@@ -75,6 +75,7 @@ class Forecast:
         disk_bytes_at_most: Upper limit of the size of the images.
         effects: The smallest detectable differences.
         notes: What to know besides.
+        selection: How the prompts were selected from a larger set; None for the stratified order.
     """
 
     suite: str
@@ -93,6 +94,7 @@ class Forecast:
     disk_bytes_at_most: int
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
+    selection: PromptSelection | None = None
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.
@@ -125,6 +127,7 @@ def forecast(
     scatter: Run | None = None,
     flops: Mapping[str, float | None] | None = None,
     notes: Sequence[str] = (),
+    selection: PromptSelection | None = None,
 ) -> Forecast:
     """Put prices on a plan.
 
@@ -137,6 +140,7 @@ def forecast(
         scatter: Scored run that gives the scatter for the minimal detectable effects.
         flops: Counted floating-point operations per image by cell id, where they are known.
         notes: To be passed on.
+        selection: To be passed on.
     """
     by_cell: dict[str, list[Assignment]] = {}
     for assignment in plan:
@@ -174,6 +178,7 @@ def forecast(
         disk_bytes_at_most=image_bytes_at_most(plan),
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
         notes=(*notes, *remarks),
+        selection=selection,
     )
 
 
@@ -201,14 +206,13 @@ def _cell(
     energy_j = price.energy_j.times(drawn).by(repeats).at_most(longest_s * _MOST_BOARD_W) if price.energy_j else None
     duration_s = price.duration_s.times(drawn).by(repeats).at_most(longest_s) if price.duration_s else None
     images = drawn * protocol.iterations
-    per_call = 2 if is_guided(cell.variant) else 1
     own = price.energy_j is not None and price.energy_j == getattr(measured.get(cell.cell_id), "energy_j", None)
     return CellForecast(
         cell_id=cell.cell_id,
         steps=cell.steps,
         trials=len(parts),
         images=images,
-        evaluations=None if cell.steps is None else images * calls_of(cell) * per_call,
+        evaluations=None if cell.steps is None else images * evaluations_of(cell),
         energy_j_per_image=price.energy_j,
         energy_j=energy_j,
         duration_s=duration_s,

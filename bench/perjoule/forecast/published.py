@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from perjoule.forecast.nfe import evaluations
+from perjoule.forecast.nfe import evaluations, guided_calls
 from perjoule.forecast.records import Anchor, Price, Projection
 from perjoule.types import Cell, Variant
 
@@ -147,6 +147,9 @@ def _factors(cell: Cell, model: dict[str, Any], figure: Figure, device: str | No
         yield of("reused_between_steps")
     if is_guided(variant) != figure["guided"]:
         yield of("without_guidance" if figure["guided"] else "with_guidance")
+    elif is_guided(variant) and variant.guidance_share < 1:
+        # calls without guidance may cost as much as half of the others, or as much as they do
+        yield evaluations_of(cell) / (2 * calls_of(cell)), 1.0
     ratio = _pixels(variant, model["side_px"]) / figure["side_px"] ** 2
     if ratio != 1:
         low, high = sorted(ratio**exponent for exponent in of("pixels"))
@@ -165,6 +168,12 @@ def calls_of(cell: Cell) -> int:
     """Calls of the denoiser for an image of a cell with fixed steps; what an image costs goes by them."""
     variant = cell.variant
     return evaluations(variant.scheduler, cell.steps or 0, variant.scheduler_args)
+
+
+def evaluations_of(cell: Cell) -> int:
+    """Evaluations in rows of the denoiser's batch for an image of a cell with fixed steps."""
+    calls = calls_of(cell)
+    return calls + (guided_calls(calls, cell.variant.guidance_share) if is_guided(cell.variant) else 0)
 
 
 def _pixels(variant: Variant, side_px: int) -> int:

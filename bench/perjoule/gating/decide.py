@@ -140,7 +140,8 @@ def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str]
     for cell, energy, quality in columns:
         tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra)
         if margins.quality.value is not None and (len(quality) > 1 or pairs.identical_images):
-            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, 0.0)
+            common = pairs.common_variance(pairs.cells.index(cell) if cell else None)
+            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, common)
     return tests
 
 
@@ -184,7 +185,7 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
 
 
 def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
-    change = _quality_change(q, config, pairs)
+    change, common = _quality_change(q, config, pairs), pairs.common_variance()
     alpha, margin, sd = config.alpha / config.looks, declared.value, math.sqrt(_variance(q))
     low, high = change.low, change.high
     if low is None or high is None:
@@ -202,27 +203,27 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, 
         change=change,
         margin=margin,
         margin_origin=declared.origin,
-        mde=minimal_detectable_effect(sd / math.sqrt(len(q)), alpha),
+        mde=minimal_detectable_effect(math.sqrt(sd**2 / len(q) + common), alpha),
         outcome=outcome,
         label="improved" if low > 0 else "worse" if high < 0 else "no clear change",
-        n_needed=None if margin is None else prompts_needed(sd, margin, float(q.mean()), alpha),
+        n_needed=None if margin is None else prompts_needed(sd, margin, float(q.mean()), alpha, common),
     )
 
 
-def _quality_change(q: Array, config: GateConfig, pairs: Pairs) -> Estimate:
+def _quality_change(q: Array, config: GateConfig, pairs: Pairs, cell: int | None = None) -> Estimate:
     if len(q) < 2 and not pairs.identical_images:
         value = float(q.mean())
         return Estimate(
             value=value, low=None, high=None, level=config.level, n=len(q), method="one prompt, no interval"
         )
-    value, low, high, method = _limits(q, config.level, 0.0)
+    value, low, high, method = _limits(q, config.level, pairs.common_variance(cell))
     return Estimate(
         value=value, low=low, high=high, level=config.level, n=len(q), method=f"mean paired difference; {method}"
     )
 
 
 def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
-    """Return mean, two-sided limits and method; `extra` is the variance between sessions."""
+    """Return mean, two-sided limits and method; `extra` is a variance that all have in common."""
     n, mean = len(x), float(x.mean())
     se = math.sqrt(_variance(x) / n + extra)
     if se == 0:
@@ -262,7 +263,7 @@ def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]
     return CellResult(
         cell_id=pairs.cells[i],
         energy=energy,
-        quality=_quality_change(q, config, pairs),
+        quality=_quality_change(q, config, pairs, i),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
@@ -334,7 +335,7 @@ def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | N
     if price is None:
         return None
     x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
-    extra_j = extra * pairs.baseline_j**2 if extra else 0.0
+    extra_j = (extra * pairs.baseline_j**2 if extra else 0.0) + price**2 * pairs.common_variance()
     value, low, high, method = _limits(x, config.level, extra_j, GROUPS)
     return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 

@@ -107,7 +107,9 @@ def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Miss
             yield Missing(what="metric", name=metric, where=name, detail=f"scored metrics: {known}")
             continue
         bad = scores.filter(~pl.col("value").is_finite().fill_null(False))
-        images = _images(run).join(scores, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True)
+        # observers see one image per cell and prompt
+        keys = ["cell_id", "prompt_id"] + (["seed"] if run.metrics[metric].track != "preference" else [])
+        images = _images(run).join(scores, on=keys, how="anti", nulls_equal=True)
         if len(bad) or len(images):
             reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
             why = f"; most frequent reason: {reasons[0]}" if reasons else ""

@@ -40,6 +40,8 @@ class Pairs:
         counted: `windows`, or `rows` of an imported table.
         baseline_j: Mean J/image of the baseline over cells and groups.
         exact_energy: True if the joules of both runs were counted: they repeat exactly, in every session.
+        common_errors: (draws, cells) error of the quality differences that all prompts have in common, e.g. that of few
+            observers; None without one.
     """
 
     cells: tuple[str, ...]
@@ -55,6 +57,13 @@ class Pairs:
     counted: str = "windows"
     baseline_j: float = math.nan
     exact_energy: bool = False
+    common_errors: Array | None = None
+
+    def common_variance(self, cell: int | None = None) -> float:
+        """Variance of the error that all prompts have in common: of the mean over cells, or of one cell."""
+        if self.common_errors is None:
+            return 0.0
+        return float((self.common_errors.mean(1) if cell is None else self.common_errors[:, cell]).var())
 
     @property
     def energy_prompts(self) -> set[str]:
@@ -107,6 +116,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
         exact_energy=baseline.is_counted and candidate.is_counted,
+        common_errors=None if same else _common_errors(baseline, candidate, metric, cells),
     )
 
 
@@ -166,6 +176,14 @@ def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> tuple[Array, tup
     if not set(cells) <= set(wide.columns):
         return np.empty((0, len(cells))), ()
     return wide.select(cells).to_numpy().astype(np.float64), tuple(wide["unit"])
+
+
+def _common_errors(baseline: Run, candidate: Run, metric: str, cells: list[str]) -> Array | None:
+    """(draws, cells) difference of the common errors of both runs, which are of the same draws."""
+    before, after = (run.common_errors.get(metric) for run in (baseline, candidate))
+    if before is None or after is None:
+        return None
+    return np.stack([after[cell] - before[cell] for cell in cells], axis=1)
 
 
 def _identical(baseline: Run, candidate: Run) -> bool:

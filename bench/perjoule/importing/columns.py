@@ -60,13 +60,13 @@ class Column:
     scale: tuple[int, int] = (1, 1)
 
 
-def columns_of(names: Sequence[str], path: Path) -> list[Column]:
-    """Recognise the columns of a table.
+def columns_of(names: Sequence[str], path: Path, further: Sequence[str] = ()) -> list[Column]:
+    """Recognise the columns of a table; `further` are names that this table may have in addition to `COLUMNS`.
 
     Raises:
         UsageError: If two columns are the same, or the unit of a required column is unknown.
     """
-    columns = [column_of(name, path) for name in names]
+    columns = [column_of(name, path, further) for name in names]
     written_as: dict[str, str] = {}
     for column in columns:
         if column.name is None:
@@ -81,12 +81,12 @@ def columns_of(names: Sequence[str], path: Path) -> list[Column]:
     return columns
 
 
-def column_of(name: str, path: Path) -> Column:
+def column_of(name: str, path: Path, further: Sequence[str] = ()) -> Column:
     """Recognise one column, e.g. `Energy (Wh)` as `energy_j`; raises UsageError if its unit is ambiguous."""
     text = name.strip().strip("\ufeff").strip()
     spelling = re.sub(r"[\s-]+", "_", text.casefold())
     spelling = _SPELLINGS.get(spelling, spelling)
-    if spelling in COLUMNS:
+    if spelling in COLUMNS or spelling in further:
         return Column(written=name, name=spelling)
     prefix, colon, metric = text.partition(":")
     if colon and prefix.strip().casefold() == "quality" and metric.strip():

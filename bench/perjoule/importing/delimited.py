@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -79,7 +79,7 @@ def _separator(header: str, declared: str | None, suffix: str, path: Path) -> st
     return max(candidates, key=known)
 
 
-def read_delimited(path: Path) -> ForeignTable:
+def read_delimited(path: Path, further: Sequence[str] = ()) -> ForeignTable:
     """Read a CSV or TSV file; raises UsageError that names file, line and remedy."""
     text = decoded_text(path)
     lines = _Lines(text)
@@ -118,7 +118,7 @@ def read_delimited(path: Path) -> ForeignTable:
                 f"fields by {_NAMED_SEPARATORS.get(separator, repr(separator))} and quote those that contain one{more}"
             )
     rows = [i for i, record in enumerate(records) if any(field.strip() for field in record)]
-    columns = columns_of(names, path)
+    columns = columns_of(names, path, further)
     data = {
         column.name: pl.Series([records[i][place] for i in rows], dtype=pl.String)
         for place, column in enumerate(columns)

@@ -39,12 +39,12 @@ def _loads(text: str) -> Any:
     return whole_characters(value) if "\\u" in text else value
 
 
-def read_json_lines(path: Path) -> ForeignTable:
+def read_json_lines(path: Path, further: Sequence[str] = ()) -> ForeignTable:
     """Read a file with one JSON object per line; raises UsageError that names file, line and remedy."""
-    return _of_lines(path, decoded_text(path))
+    return _of_lines(path, decoded_text(path), further)
 
 
-def _of_lines(path: Path, text: str) -> ForeignTable:
+def _of_lines(path: Path, text: str, further: Sequence[str]) -> ForeignTable:
     records: list[dict[str, Any]] = []
     lines: list[int] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -60,20 +60,20 @@ def _of_lines(path: Path, text: str) -> ForeignTable:
             )
         records.append(record)
         lines.append(number)
-    return _of_records(path, records, lines)
+    return _of_records(path, records, lines, further)
 
 
-def read_json(path: Path) -> ForeignTable:
+def read_json(path: Path, further: Sequence[str] = ()) -> ForeignTable:
     """Read a JSON file in one of the layouts of `_records`; raises UsageError that names file and remedy."""
     text = decoded_text(path)
     try:
         content = _loads(text)
     except (ValueError, RecursionError) as error:
         if "Extra data" in str(error):  # JSON lines under another suffix
-            return _of_lines(path, text)
+            return _of_lines(path, text, further)
         raise UsageError(f"{path}: cannot be read: {first_line(error)}") from error
     try:
-        return _of_records(path, _records(content), ())
+        return _of_records(path, _records(content), (), further)
     except _JsonError as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -101,9 +101,11 @@ def _records(content: Any) -> list[dict[str, Any]]:
     raise _JsonError("not a table: give an array of records, or an object with an array for each column")
 
 
-def _of_records(path: Path, records: Sequence[dict[str, Any]], lines: Sequence[int]) -> ForeignTable:
+def _of_records(
+    path: Path, records: Sequence[dict[str, Any]], lines: Sequence[int], further: Sequence[str]
+) -> ForeignTable:
     names = list(dict.fromkeys(name for record in records for name in record))
-    columns = columns_of(names, path)
+    columns = columns_of(names, path, further)
     data = {}
     for column in columns:
         if column.name is None:

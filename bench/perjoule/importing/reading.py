@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +16,8 @@ from perjoule.importing.json_tables import read_json, read_json_lines
 FORMATS = ".csv, .tsv, .json, .jsonl or .parquet"
 
 
-def read_table(path: Path) -> ForeignTable:
-    """Read a table.
+def read_table(path: Path, further: Sequence[str] = ()) -> ForeignTable:
+    """Read a table; `further` are names of columns that it may have in addition to those of a run.
 
     Raises:
         UsageError: The table cannot be read; the message names file, row, column, value and remedy.
@@ -28,18 +29,18 @@ def read_table(path: Path) -> ForeignTable:
     if not path.is_file():
         raise UsageError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
-        return reader(path)
+        return reader(path, further)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _read_parquet(path: Path) -> ForeignTable:
+def _read_parquet(path: Path, further: Sequence[str]) -> ForeignTable:
     try:
         frame = pl.read_parquet(path)
     # polars panics, which is not an Exception, on some damaged bytes
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UsageError(f"{path}: cannot be read: {first_line(error)}") from error
-    columns = columns_of(frame.columns, path)
+    columns = columns_of(frame.columns, path, further)
     data = {}
     for column in columns:
         if column.name is None:

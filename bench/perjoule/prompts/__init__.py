@@ -11,14 +11,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perjoule.errors import SuiteError
 from perjoule.prompts.catalogue import PromptSetRow, prompt_sets
+from perjoule.prompts.farthest import TextEncoder, farthest
 from perjoule.prompts.origins import Origin, locate
 from perjoule.prompts.reading import read_rows
 from perjoule.prompts.sampling import Part, clean, prompt_id, stratified, within
-from perjoule.types import Prompt, PromptSource
+from perjoule.types import Prompt, PromptSelection, PromptSource
 
-__all__ = ["Origin", "Part", "PromptSetRow", "load_prompts", "locate", "prompt_id", "prompt_sets", "read_prompt_set"]
+__all__ = [
+    "Origin",
+    "Part",
+    "PromptSetRow",
+    "TextEncoder",
+    "load_prompts",
+    "locate",
+    "prompt_id",
+    "prompt_sets",
+    "read_prompt_set",
+]
 
 
 def load_prompts(source: PromptSource, *, where: str) -> tuple[Prompt, ...]:
@@ -26,16 +39,20 @@ def load_prompts(source: PromptSource, *, where: str) -> tuple[Prompt, ...]:
     return read_prompt_set(source, where=where)[0]
 
 
-def read_prompt_set(source: PromptSource, *, where: str) -> tuple[tuple[Prompt, ...], Origin]:
+def read_prompt_set(
+    source: PromptSource, *, where: str, encoder: TextEncoder | None = None
+) -> tuple[tuple[Prompt, ...], Origin]:
     """Return the prompts of a set, and their origin.
 
     Categories take turns, challenges take turns inside a category, and prompts inside them are ordered by SHA-256.
     Limits therefore nest: the first 16 are among the first 64, and each prefix has all categories in turn. `split`
-    selects one half of all prompts, by another hash of the prompt.
+    selects one half of all prompts, by another hash of the prompt. `select` replaces the order by that of
+    `farthest.farthest`.
 
     Args:
         source: Source of the prompts; see `PromptSource`.
         where: Suite and key, for messages.
+        encoder: Text encoder of `select`.
 
     Raises:
         SuiteError: If the source is unknown, unreadable, empty, different from the pinned file, or lacks a column.
@@ -50,4 +67,17 @@ def read_prompt_set(source: PromptSource, *, where: str) -> tuple[tuple[Prompt, 
     if source.limit is not None and source.limit > len(prompts):
         part = f" in its {source.split} half" if source.split else ""
         raise SuiteError(f"{where}: limit = {source.limit}: {located.name} has {len(prompts)} distinct prompts{part}")
-    return tuple(stratified(prompts)[: source.limit]), located.origin
+    if not source.select:
+        return tuple(stratified(prompts)[: source.limit]), located.origin
+    if encoder is None or source.limit is None:
+        raise SuiteError(f"{where}: select = {source.select!r} needs a text encoder and a limit")
+    chosen, largest = farthest(prompts, encoder.embed, source.limit, source.select_seed)
+    selection = PromptSelection(
+        method=source.select,
+        model=source.select_model,
+        weights=encoder.weights,
+        seed=source.select_seed,
+        candidates=len(prompts),
+        largest_cosine=largest,
+    )
+    return tuple(chosen), replace(located.origin, selection=selection)

@@ -11,7 +11,7 @@ from perjoule.errors import SuiteError, UsageError
 from perjoule.files import at_home, exists
 from perjoule.prompts.catalogue import NOT_STATED, digest_of, public_sets, shipped_files
 from perjoule.prompts.reading import Layout
-from perjoule.types import PromptSource
+from perjoule.types import PromptSelection, PromptSource
 from perjoule.weights.downloads import fetch_file
 from perjoule.weights.licences import allows_commerce
 
@@ -31,6 +31,7 @@ class Origin:
         pinned: Whether the content was fixed beforehand, by a digest or a commit.
         licence: SPDX name, or another name.
         commercial: Whether the licence allows commercial use; None if that is unknown.
+        selection: How the prompts were selected; None for the first ones in stratified order.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Origin:
     pinned: bool
     licence: str
     commercial: bool | None
+    selection: PromptSelection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

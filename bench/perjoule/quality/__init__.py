@@ -15,7 +15,7 @@ from perjoule.protocols import CardedMetric, QualityMetric, SetMetric
 from perjoule.quality.functions import metric
 from perjoule.types import MetricSpec
 
-__all__ = ["load_metric", "metric", "metric_names", "metric_rows"]
+__all__ = ["load_metric", "metric", "metric_names", "metric_rows", "uses_reference"]
 
 _PYIQA = "pyiqa:"
 
@@ -43,6 +43,11 @@ def metric_rows() -> list[dict[str, Any]]:
         }
     )
     return rows
+
+
+def uses_reference(metric: QualityMetric | SetMetric) -> bool:
+    """Return whether a metric compares images with references; needs no weights if the metric has a card."""
+    return (metric.card if _has_card(metric) else metric.spec).needs_reference
 
 
 def _registered_row(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -56,6 +56,15 @@ class PyiqaMetric:
         Raises:
             UsageError: If pyiqa cannot load it, e.g. because weights cannot be downloaded.
         """
+        return replace(self.card, weights_digest=digest_state(self._model.state_dict()))
+
+    def weights_here(self) -> bool:
+        """Return whether pyiqa is installed; it downloads weights by itself."""
+        return is_installed()
+
+    @property
+    def card(self) -> MetricSpec:
+        """Properties according to pyiqa's registry, without a digest of the weights."""
         reference = "; the longest run itself is scored against itself" if self._needs_reference else ""
         span = self._entry.get("score_range", "not stated")
         return MetricSpec(
@@ -64,7 +73,7 @@ class PyiqaMetric:
             track="fidelity" if self._needs_reference else "absolute",
             needs_reference=self._needs_reference,
             unit=self._pyiqa_name,
-            weights_digest=digest_state(self._model.state_dict()),
+            weights_digest="",
             licence=LICENCE,
             description=f"{self._pyiqa_name} of pyiqa {_version()}, range {span}{reference}",
             advisory=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule import registry
-from perjoule.errors import DeviceLostError, PerjouleError, UsageError
+from perjoule.errors import DeviceLostError, PerjouleError, SuiteError, UsageError
 from perjoule.meters import open_meter
 from perjoule.prompts.findings import record_of
 from perjoule.protocols import (
@@ -21,6 +21,7 @@ from perjoule.protocols import (
 from perjoule.running.examining import suite_folder
 from perjoule.running.execute import execute
 from perjoule.running.failures import Failure, failure_of
+from perjoule.running.fidelity import sampling_findings
 from perjoule.running.policies import load_policy
 from perjoule.running.prepared import Prepared
 from perjoule.running.trial import GeneratorCache, NotLoadedError
@@ -88,27 +89,35 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
             continue
         findings[cell.variant.name] = prompt_findings
         digests[weights_name(cell.variant)] = digest
-        for model, source in sources.items():
+        for model, source in sources:
             weights = _with_files(weights, model, source)
     if len(not_loaded) == len(cells):
         reasons = "\n".join(f"{prepared.source}: {cell_id}: {reason}" for cell_id, reason in not_loaded.items())
         raise UsageError(f"no cell of {prepared.suite.name} can be loaded:\n{reasons}")
+    with relative_to(prepared.folder):  # again, because models may have been downloaded since
+        sampling = sampling_findings(prepared.suite, prepared.source)
+    if problems := sampling.problems(prepared.full_reference):
+        raise SuiteError("\n".join(problems))
     with open_meter(meter_name, of_networks=True) as meter, relative_to(prepared.folder):
         environment = describe(prepared.suite, meter, digests, list(command))
         environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
         environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
         environment |= {"suite_folder": str(prepared.folder)}
+        environment |= {"unlike_references": [one.facts for one in sampling.unlike]}
         yield Device(meter=meter, generators=generators, environment=environment)
 
 
 def _load_once(
     cell: Cell, generators: GeneratorCache, texts: Sequence[str]
-) -> tuple[str, dict[str, dict[str, Any]], PromptFindings]:
+) -> tuple[str, list[tuple[str, dict[str, Any]]], PromptFindings]:
     """Load a cell's pipeline and prepare its policy, in a separate scope so that both are released at its end."""
     generator = generators.get(cell.variant)
-    load_policy(cell, generators.where).prepare(generator, texts)
+    policy = load_policy(cell, generators.where)
+    policy.prepare(generator, texts)
     findings = generator.read_prompts(texts) if reads_prompts(generator) else PromptFindings()
-    return generator.digest, generator.sources, findings
+    # a policy may load other models itself
+    sources = [*generator.sources.items(), *getattr(policy, "sources", {}).items()]
+    return generator.digest, sources, findings
 
 
 def _survivable(failure: Failure) -> Failure:

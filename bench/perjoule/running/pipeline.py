@@ -32,7 +32,7 @@ from perjoule.protocols import (
     judges_images,
     judges_sets,
 )
-from perjoule.quality import load_metric
+from perjoule.quality import load_metric, uses_reference
 from perjoule.running import ray
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
@@ -166,8 +166,16 @@ def _foresee(
     device, protocol = gpu_name(), prepared.suite.protocol
     cells = cells_of(prepared.suite) if windows else []
     prices = {cell.cell_id: measured_price(cell, windows, protocol, device) for cell in cells if windows}
-    notes = [*notes, *prompt_notes(prepared.examinations, prepared.prompts)]
-    return forecast(prepared.suite, prepared.plan, measured=prices, device=device, scatter=scatter, notes=notes)
+    notes = [*notes, *prepared.notes, *prompt_notes(prepared.examinations, prepared.prompts)]
+    return forecast(
+        prepared.suite,
+        prepared.plan,
+        measured=prices,
+        device=device,
+        scatter=scatter,
+        notes=notes,
+        selection=prepared.origin.selection,
+    )
 
 
 def _foresee_counted(prepared: Prepared, profile: WorkProfile) -> Forecast:
@@ -187,7 +195,12 @@ def _foresee_counted(prepared: Prepared, profile: WorkProfile) -> Forecast:
         measured=prices(counted),
         device=gpu_name(),
         flops={cell_id: cell.flops_per_image for cell_id, cell in counted.items()},
-        notes=[f"counted work {NOT_SEEN}", *prompt_notes(prepared.examinations, prepared.prompts)],
+        notes=[
+            f"counted work {NOT_SEEN}",
+            *prepared.notes,
+            *prompt_notes(prepared.examinations, prepared.prompts),
+        ],
+        selection=prepared.origin.selection,
     )
 
 
@@ -242,6 +255,9 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is incomplete: {len(run.trials)} of {planned} trials")
+    if any(uses_reference(metric) for metric in metrics):
+        for facts in run.system.unlike_references or ():
+            reporter.message(f"warning: {facts}: full-reference scores of this variant compare unlike images")
     set_metrics = [metric for metric in metrics if judges_sets(metric)]
     images = image_set(run)
     work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from perjoule.errors import SuiteError, UsageError
 from perjoule.files import exists
-from perjoule.prompts import Origin, read_prompt_set
+from perjoule.prompts import Origin, TextEncoder, read_prompt_set
 from perjoule.protocols import (
     QualityMetric,
     SetMetric,
     judges_sets,
 )
-from perjoule.quality import load_metric
+from perjoule.quality import load_metric, uses_reference
+from perjoule.quality.clip_encoder import fetch, load_encoder, weights_digest
+from perjoule.quality.options import resolve_device
 from perjoule.running.examining import examine_models, name_problems, require_extras, suite_folder
+from perjoule.running.fidelity import sampling_findings
 from perjoule.running.resuming import stored_prompts
 from perjoule.runs.directory import is_run, load_run
 from perjoule.suite.reading import find_suite, is_imported, load_suite, smoke_of
@@ -26,15 +29,16 @@ from perjoule.types import (
     Prompt,
     Suite,
 )
-from perjoule.weights.catalogue import with_models
-from perjoule.weights.models import relative_to
+from perjoule.weights.catalogue import revision_of, with_models
+from perjoule.weights.models import relative_to, resolve_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A suite that was checked as far as possible without running it.
 
-    `notes` are messages for the user; `examinations` are by variant.
+    `notes` are messages for the user; `examinations` are by variant; `full_reference` names the metrics that compare
+    images with the longest run of their family.
     """
 
     suite: Suite
@@ -44,6 +48,7 @@ class Prepared:
     plan: list[Assignment]
     metrics: list[QualityMetric | SetMetric]
     notes: tuple[str, ...] = ()
+    full_reference: tuple[str, ...] = ()
     examinations: Mapping[str, Examination] = field(default_factory=dict)
 
     @property
@@ -118,6 +123,13 @@ def _prepare(
             "advisory: choose another primary metric"
         )
     plan = make_plan(suite, prompts)
+    examinations = examine_models(suite, [prompt.text for prompt in prompts], path)
+    full_reference = tuple(
+        name for name, metric in zip(suite.metrics.names, metrics, strict=True) if uses_reference(metric)
+    )
+    findings = sampling_findings(suite, path)
+    if problems := findings.problems(full_reference):
+        raise SuiteError("\n".join(problems))
     return Prepared(
         suite=suite,
         source=path,
@@ -125,8 +137,9 @@ def _prepare(
         origin=origin,
         plan=plan,
         metrics=metrics,
-        notes=notes,
-        examinations=examine_models(suite, [prompt.text for prompt in prompts], path),
+        notes=(*notes, *findings.notes(full_reference)),
+        full_reference=full_reference,
+        examinations=examinations,
     )
 
 
@@ -141,5 +154,25 @@ def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], O
         # a relative path would be wrong in the copy of the suite in the run directory
         absolute = str(prompt_file.resolve())
         suite = replace(suite, prompts=replace(suite.prompts, source=absolute))
-    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source")
+    encoder = text_encoder(suite.prompts.select_model, f"{path}: prompts") if suite.prompts.select else None
+    prompts, origin = read_prompt_set(suite.prompts, where=f"{path}: prompts.source", encoder=encoder)
     return suite, prompts, origin
+
+
+def text_encoder(model: str, where: str) -> TextEncoder:
+    """Return the text encoder of a CLIP model, by which prompts are selected; a hub id is downloaded.
+
+    Raises:
+        SuiteError: If the model is not available.
+    """
+    metric = "clip-farthest"
+    try:
+        folder = fetch(resolve_model(model, f"{where}.select_model"), revision_of(model), metric)
+        encoder = load_encoder(folder, resolve_device("auto", metric))
+    except UsageError as error:
+        reason = str(error).removeprefix(f"metric {metric}: ")
+        raise SuiteError(
+            f"{where}.select_model = {model!r}: select = 'clip-farthest' needs this text encoder: {reason}; download "
+            "it first, name a folder or builtin:clip-tiny, or remove `select` to use the stratified order"
+        ) from error
+    return TextEncoder(embed=encoder.texts, weights=weights_digest(folder))

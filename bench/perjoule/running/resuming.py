@@ -16,7 +16,7 @@ from perjoule.prompts import Origin, locate, prompt_id
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import BUILTIN, HUB, PUBLIC, WEB
 from perjoule.runs.directory import Run
-from perjoule.types import Prompt, PromptSource
+from perjoule.types import Prompt, PromptSelection, PromptSource
 from perjoule.weights.digests import digest_file
 
 
@@ -89,7 +89,9 @@ def _origin(run: Run) -> Origin:
     if not isinstance(recorded, dict):  # an earlier version of perjoule
         return Origin(source=source, files=(), sha256="", pinned=False, licence=NOT_STATED, commercial=None)
     try:
-        return Origin(**{**recorded, "files": tuple(recorded["files"])})
+        chosen = recorded.get("selection")
+        selection = PromptSelection(**chosen) if chosen else None
+        return Origin(**{**recorded, "files": tuple(recorded["files"]), "selection": selection})
     except (TypeError, KeyError) as error:
         raise RunError(f"{run.path / 'environment.json'}: prompts: {first_line(error)}") from error
 

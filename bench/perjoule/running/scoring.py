@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
-import polars as pl
 
 from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError, missing_extra
 from perjoule.files import append_lines, at_home, exists, mend, open_journal
@@ -23,6 +22,7 @@ from perjoule.quality.keeping import let_go
 from perjoule.running.failures import failure_of, free_memory
 from perjoule.runs.directory import Run
 from perjoule.runs.pictures import PictureError, read_picture
+from perjoule.runs.references import references
 from perjoule.types import MetricSpec, Prompt, Score, SetScore, Suite
 from perjoule.weights.digests import digest_file
 
@@ -237,20 +237,6 @@ def image_set(run: Run) -> ImageSet:
         references=reference,
         all_prompts=run.prompt_set,
     )
-
-
-def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
-    """Return the id of the reference by image id, for every image that has one."""
-    families = {variant.name: variant.family_name for variant in suite.variants}
-    frame = images.with_columns(family=pl.col("variant").replace_strict(families, default=pl.col("variant")))
-    # equally long runs of one family are sorted by name, so that the choice does not depend on row order
-    longest = (
-        frame.sort("steps", "image_id", descending=[True, False])
-        .group_by("family", "prompt_id", "seed", maintain_order=True)
-        .agg(pl.col("image_id").first().alias("reference_id"))
-    )
-    joined = frame.join(longest, on=["family", "prompt_id", "seed"])
-    return dict(zip(joined["image_id"], joined["reference_id"], strict=True))
 
 
 def _by_reference(images: ImageSet) -> list[int]:

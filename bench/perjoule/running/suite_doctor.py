@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from perjoule.errors import install_command
+from perjoule.errors import PerjouleError, install_command
 from perjoule.files import free_bytes
+from perjoule.quality import load_metric, uses_reference
 from perjoule.running.examining import model_examinations, name_problems, scorers, suite_folder
+from perjoule.running.fidelity import sampling_findings
 from perjoule.runs.environment import nvidia_gpus
 from perjoule.types import Suite, Variant
 from perjoule.weights.catalogue import facts_of, repositories
@@ -64,6 +66,8 @@ def _examine(suite: Suite, source: Path | None) -> list[Need]:
     if any(need.name == "diffusers" and need.state == "missing" for need in packages):
         return [*packages, *_names(suite, source), *_predictors(suite), *_memory(suite)]
     scoring = [str(o["model"]) for o in suite.metrics.options.values() if "model" in o]
+    if suite.prompts.select:
+        scoring.append(suite.prompts.select_model)
     drawing = [name for variant in suite.variants for name in repositories(variant)]
     models = list(dict.fromkeys(drawing + scoring))
     # `_pipelines` reports missing paths and files
@@ -94,7 +98,21 @@ def _pipelines(suite: Suite, source: Path | None) -> list[Need]:
         if not examination.problems and not examination.unknown:
             says = f"generates images from text, with the schedules of {variant.name}"
             needs.append(Need(kind="model", name=variant.model, state="ok", says=says))
-    return needs
+    return [*needs, *_samplers(suite, source)]
+
+
+def _samplers(suite: Suite, source: Path | None) -> list[Need]:
+    """Check that the images of each family can be compared with its longest run."""
+    findings = sampling_findings(suite, source or Path(suite.name))
+    metrics: list[str] = []
+    for name in suite.metrics.names:
+        with suppress(PerjouleError, ModuleNotFoundError):  # a missing package is a need of its own
+            metric = load_metric(name, dict(suite.metrics.options.get(name, {})), suite.name)
+            metrics += [name] if uses_reference(metric) else []
+    return [
+        *(Need(kind="model", name="samplers", state="missing", says=says) for says in findings.problems(metrics)),
+        *(Need(kind="model", name="samplers", state="note", says=says) for says in findings.notes(metrics)),
+    ]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -175,13 +193,14 @@ def _weights(model: str, cached: bool) -> Need:
 
 
 def _predictors(suite: Suite) -> list[Need]:
-    """Check step predictors in folders; those with a name are checked when the suite is loaded."""
-    names = {str(v.policy_args["predictor"]) for v in suite.variants if "predictor" in v.policy_args}
+    """Check step predictors and routers in folders; those with a name are checked when the suite is loaded."""
+    makers = {"predictor": "budgetfusion", "router": "route"}
+    names = {(str(v.policy_args[key]), key) for v in suite.variants for key in makers if key in v.policy_args}
     needs = []
-    for name in sorted(names):
+    for name, key in sorted(names):
         if name.startswith((".", "/", "~")):
             exists = find_path(name) is not None
-            says = "exists" if exists else "train it first: perjoule budgetfusion train --help"
+            says = "exists" if exists else f"train it first: perjoule {makers[key]} train --help"
             needs.append(Need(kind="weights", name=name, state="ok" if exists else "missing", says=says))
     return needs
 

@@ -77,17 +77,7 @@ class GeneratorCache:
             NotLoadedError: If loading raised, now or earlier.
             PerjouleError: If the factory raised it, the first time.
         """
-        pipeline = replace(
-            variant,
-            name="",
-            role="fixed",
-            policy="fixed",
-            family="",
-            steps=(),
-            levels=(),
-            policy_args={},
-            batch_size=None,
-        )
+        pipeline = variant.pipeline
         loaded = next((generator for known, generator in self._loaded if known == pipeline), None)
         if loaded is not None:
             return loaded

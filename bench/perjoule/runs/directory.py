@@ -20,14 +20,16 @@ points.parquet      cell × metric
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, first_line
@@ -143,6 +145,11 @@ class Run:
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
         return read_parquet(self.path / "scores.parquet", SCORE_COLUMNS)
+
+    @property
+    def common_errors(self) -> Mapping[str, Mapping[str, NDArray[np.float64]]]:
+        """Metric -> cell -> draws of the error that all prompts have in common, e.g. that of few observers."""
+        return {}
 
     @cached_property
     def power(self) -> pl.DataFrame:

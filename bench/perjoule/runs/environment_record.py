@@ -81,6 +81,7 @@ class EnvironmentRecord:
     prompt_findings: list[PromptFindingsRecord] | None = None
     prompts_jsonl_sha256: str | None = None
     suite_folder: str | None = None
+    unlike_references: list[str] | None = None
     imported_from: str | None = None
     sha256: str | None = None
     import_notes: list[str] | None = None

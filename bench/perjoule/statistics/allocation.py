@@ -1,28 +1,67 @@
-"""Controls for adaptive policies, all computed from the measured fixed ladder: what a policy could win, and by what.
+"""Controls for adaptive policies, all computed from a fixed ladder: what can be won, and by what.
 
-matched energy   the fixed ladder at the policy's mean energy: `savings.iso_energy_gain`
-shuffled         the policy's own step counts dealt out to the wrong prompts: `shuffled`
-oracle           every prompt stops where the next joule buys less than elsewhere: `oracle`
-headroom         the share of what the oracle saves that the policy saves: `headroom`
+    matched energy        the fixed ladder at the policy's mean energy: `savings.iso_energy_gain`
+    shuffled              the policy's own step counts assigned to random prompts: `shuffled`
+    per-image bound       every image takes its best rung, with its own scores known
+    prompt-level bound    every prompt takes its best rung, with its expected quality known
+    cross-fitted oracle   every image takes the best rung of the other seeds of its prompt
+    headroom              the share of what a bound saves that the policy saves: `headroom`
 
-Each is a `Curve` on the same prompts and seeds, so it can be paired with any other.
+No policy that chooses among the images of the ladder saves more than the per-image bound, but most of it may be luck of
+the seeds, which nobody can predict. A policy that reads the prompt alone can save what the prompt-level bound saves. It
+needs `LEAST_SEEDS` seeds, because the best of noisy means looks better than it is; the means are shrunken for the same
+reason. The cross-fitted oracle is not a bound: it chooses by few seeds and makes their mistakes, so a policy may well
+save more. With two seeds of prompts that are all alike it costs more than fixed steps.
+
+Each is a `Curve` on the same prompts and seeds, so it can be paired with any other. `best_buys`, `shrunken_means` and
+`others_mean` serve any arms with a cost each, not only the rungs of a ladder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perjoule.errors import EvidenceError
 from perjoule.statistics.curves import AnyCurve, Curve, Envelopes, FidelityCurve, Ladders, pair
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array, over_seeds
+from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, over_seeds
 from perjoule.statistics.window_groups import Groups, common_groups
 from perjoule.types import Estimate
 
-HEADROOM_METHOD = "(E_A − E_T)/(E_A − E_oracle) at equal quality"
-# points of the oracle's own curve
-PRICES = 48
+Index = NDArray[np.intp]
+Bound = Literal["per-image bound", "prompt-level bound", "cross-fitted oracle"]
+BOUNDS: tuple[Bound, ...] = ("per-image bound", "prompt-level bound", "cross-fitted oracle")
+LEAST_SEEDS: Mapping[Bound, int] = {"per-image bound": 1, "prompt-level bound": 8, "cross-fitted oracle": 2}
+# a share of what the cross-fitted oracle saves is a share of noise with fewer seeds
+LEAST_SEEDS_TO_DIVIDE = 4
+LEAST_PROMPTS = 20  # of the prompt-level bound, for the scatter between prompts
+# points of a bound's own curve
+PRICES = 64
+# a bound that saves less than the error of interpolation has no shares
+_LEAST = 1 - 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundSaving:
+    """What a bound saves.
+
+    Attributes:
+        bound: Which one.
+        seeds: Seeds per prompt that it rests on.
+        saving: 1 − E_bound/E_A at `at_quality`.
+        at_quality: The quality.
+        reason: Why there is no number.
+    """
+
+    bound: Bound
+    seeds: int
+    saving: Estimate
+    at_quality: float | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +69,23 @@ class Headroom:
     """How much of what can be won was won.
 
     Attributes:
-        captured: (E_A − E_T)/(E_A − E_oracle) at `at_quality`; 1 is as good as the oracle, below 0 worse than fixed.
-        oracle_saving: 1 − E_oracle/E_A there.
+        bound: What can be won: one of `BOUNDS`.
+        seeds: Seeds per prompt that the bound rests on.
+        captured: (1 − E_T/E_A)/(1 − E_bound/E_A) at `at_quality`; 1 is as good as the bound, below 0 worse than fixed.
+        bound_saving: 1 − E_bound/E_A there.
         at_quality: The quality.
-        cross_fitted: True if the oracle chose on other seeds than it was judged by. False (a single seed): it peeks, so
-            the headroom is overstated.
-        reason: Why there is no number, in words.
+        reason: Why there is no number.
     """
 
+    bound: Bound
+    seeds: int
     captured: Estimate
-    oracle_saving: Estimate
+    bound_saving: Estimate
     at_quality: float | None
-    cross_fitted: bool
     reason: str | None
 
 
-def chosen(ladder: AnyCurve, rungs: NDArray[np.intp]) -> AnyCurve:
+def chosen(ladder: AnyCurve, rungs: Index) -> AnyCurve:
     """The one-rung arm of a policy that takes `rungs[i]` (prompts,) of the ladder for prompt i."""
     index = np.asarray(rungs, np.intp)[:, None, None]
     return replace(
@@ -57,101 +97,249 @@ def chosen(ladder: AnyCurve, rungs: NDArray[np.intp]) -> AnyCurve:
     )
 
 
-def shuffled(ladder: AnyCurve, rungs: NDArray[np.intp]) -> AnyCurve:
-    """The mean over all permutations of `chosen`: the same step counts, dealt out without regard to the prompt.
+def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
+    """The mean over all permutations of `chosen`: the same step counts, assigned without regard to the prompt.
 
     A policy that does not beat it knows nothing about prompts.
-    """
-    share = np.bincount(np.asarray(rungs, np.intp), minlength=ladder.rungs) / len(rungs)
-    used = share > 0
-    return replace(
-        ladder,
-        energy_j=(ladder.energy_j[..., used] @ share[used])[..., None],
-        quality=(ladder.quality[..., used] @ share[used])[..., None],
-        name=f"{ladder.name} shuffled",
-        groups=_merged(ladder, 1),
-    )
-
-
-def oracle(ladder: AnyCurve, prices: Array | None = None) -> AnyCurve:
-    """Equal-marginal allocation: at a price λ each prompt takes the rung with the largest λ·Q − E. One rung per λ.
-
-    With several seeds the choice for a seed is made on the others. Then the oracle does not profit from the noise that
-    it is judged by.
 
     Args:
         ladder: The fixed ladder.
-        prices: λ, J per unit of quality, rising; by default `PRICES` of them, spread over what the ladder's rungs
-            cost.
+        rungs: (images,) or (images, levels) rungs that the policy took; one rung of the curve per level.
     """
-    lambdas = _prices(ladder) if prices is None else np.asarray(prices, np.float64)
-    prompts, seeds, _ = ladder.energy_j.shape
-    known = np.isfinite(ladder.energy_j) & np.isfinite(ladder.quality)
-    energy, quality = np.where(known, ladder.energy_j, 0.0), np.where(known, ladder.quality, 0.0)
-    out_e, out_q = (np.full((prompts, seeds, len(lambdas)), np.nan) for _ in range(2))
-    for seed in range(seeds):
-        judges = [s for s in range(seeds) if s != seed] or [seed]
-        count = known[:, judges].sum(1)
-        with np.errstate(invalid="ignore"):
-            mean_e, mean_q = energy[:, judges].sum(1) / count, quality[:, judges].sum(1) / count
-        worth = np.where((count > 0)[:, None], lambdas[None, :, None] * mean_q[:, None] - mean_e[:, None], -np.inf)
-        rung = worth.argmax(-1)  # (prompts, prices)
-        sure = np.isfinite(worth.max(-1))
-        out_e[:, seed] = np.where(sure, np.take_along_axis(ladder.energy_j[:, seed], rung, 1), np.nan)
-        out_q[:, seed] = np.where(sure, np.take_along_axis(ladder.quality[:, seed], rung, 1), np.nan)
+    taken = np.asarray(rungs, np.intp)
+    levels = taken if taken.ndim == 2 else taken[:, None]
+    shares = np.stack([np.bincount(one, minlength=ladder.rungs) / len(one) for one in levels.T], axis=1)
+    used = shares.any(1)
     return replace(
-        ladder, energy_j=out_e, quality=out_q, name=f"{ladder.name} oracle", groups=_merged(ladder, len(lambdas))
+        ladder,
+        energy_j=ladder.energy_j[..., used] @ shares[used],
+        quality=ladder.quality[..., used] @ shares[used],
+        name=f"{ladder.name} shuffled",
+        groups=_merged(ladder, levels.shape[1]),
     )
+
+
+def mixtures(arm: AnyCurve, points: int = PRICES) -> AnyCurve:
+    """The arm (or ladder) with random choices between neighbouring levels added, at least `points` levels in all.
+
+    A policy that takes either of two levels at random has the mean of their joules and of their qualities. Where one
+    arm takes the rungs of another, both must be mixed: ln E interpolated through few levels promises savings that no
+    level has.
+    """
+    levels = np.nan_to_num(np.concatenate([arm.energy_j, arm.quality]), nan=-1.0).reshape(-1, arm.rungs)
+    _, apart = np.unique(levels, axis=1, return_index=True)  # levels with the same choices are one
+    if len(apart) < 2:
+        return arm
+    parts = max(2, -(-points // (len(apart) - 1)))
+    mean_j = over_seeds(over_seeds(arm.energy_j)[None])[0]
+    order = apart[np.argsort(mean_j[apart], kind="stable")]
+    weights = np.zeros((arm.rungs, (len(order) - 1) * parts + 1))
+    for level in range(len(order) - 1):
+        share = np.arange(parts + 1) / parts
+        columns = slice(level * parts, (level + 1) * parts + 1)
+        weights[order[level], columns], weights[order[level + 1], columns] = 1 - share, share
+    return replace(
+        arm, energy_j=arm.energy_j @ weights, quality=arm.quality @ weights, groups=_merged(arm, weights.shape[1])
+    )
+
+
+def best_buys(expected: Array, costs: Array, prices: Array) -> Index:
+    """Where a further joule buys less than elsewhere: the arm with the largest λ·Q − E at each price λ.
+
+    Args:
+        expected: (..., arms) expected quality, higher is better; an arm without a number is not chosen.
+        costs: (arms,) J/image.
+        prices: (k,) J per unit of quality.
+
+    Returns:
+        (..., k) arms; of equal ones the first.
+    """
+    known = np.where(np.isfinite(expected), expected, -np.inf)
+    with np.errstate(invalid="ignore"):
+        worth = [np.where(np.isfinite(known), price * known, -np.inf) - costs for price in prices]
+    return np.stack([one.argmax(-1) for one in worth], axis=-1)
+
+
+def others_mean(quality: Array) -> Array:
+    """Mean over the other seeds of the same prompt: (prompts, seeds, arms) -> the same; NaN where there is none."""
+    known = np.isfinite(quality)
+    total, count = np.where(known, quality, 0.0).sum(1, keepdims=True), known.sum(1, keepdims=True)
+    left = count - known
+    return np.where(left > 0, (total - np.where(known, quality, 0.0)) / np.maximum(left, 1), np.nan)
+
+
+def shrunken_means(quality: Array) -> Array:
+    """Expected quality of each prompt's arms: its mean over seeds, shrunken towards the mean of all prompts.
+
+    The best linear prediction from the prompt's own means: μ + B (B + W/n)⁻¹ (mean − μ) with W the covariance of arms
+    between the seeds of a prompt and B that between prompts. The largest of such predictions is as good as it promises,
+    whereas the largest of plain means promises too much.
+
+    Args:
+        quality: (prompts, seeds, arms).
+
+    Returns:
+        (prompts, arms); NaN for prompts that lack a number.
+    """
+    complete = np.isfinite(quality).all((1, 2))
+    values = quality[complete]
+    prompts, seeds, arms = values.shape
+    means = values.mean(1)
+    middle = means.mean(0)
+    away = (values - means[:, None]).reshape(-1, arms)
+    within = away.T @ away / (prompts * (seeds - 1)) / seeds
+    sizes, axes = np.linalg.eigh((means - middle).T @ (means - middle) / (prompts - 1) - within)
+    between = (axes * np.maximum(sizes, 0.0)) @ axes.T
+    weights = between @ np.linalg.pinv(between + within, hermitian=True)
+    expected = np.full((len(quality), arms), np.nan)
+    expected[complete] = middle + (means - middle) @ weights.T
+    return expected
+
+
+def bound(ladder: AnyCurve, kind: Bound, prices: Array | None = None) -> AnyCurve:
+    """The arm of an allocation that knows more than a policy can: equal marginal gains by `best_buys`, one rung per λ.
+
+    Compare it with `judged(ladder, kind)`.
+
+    Args:
+        ladder: The fixed ladder.
+        kind: What the allocation knows, see `BOUNDS`.
+        prices: λ, J per unit of quality, rising; by default `PRICES` of them, spread over what quality costs.
+
+    Raises:
+        EvidenceError: The ladder has too few seeds or prompts for it.
+    """
+    quality = judged(ladder, kind).quality
+    expected = others_mean(quality) if kind == "cross-fitted oracle" else quality
+    costs = over_seeds(over_seeds(ladder.energy_j)[None])[0]
+    rungs = best_buys(expected, costs, _prices(expected, costs) if prices is None else np.asarray(prices, np.float64))
+    decided = np.isfinite(expected).any(-1, keepdims=True)
+    return replace(
+        ladder,
+        energy_j=np.where(decided, np.take_along_axis(ladder.energy_j, rungs, 2), np.nan),
+        quality=np.where(decided, np.take_along_axis(quality, rungs, 2), np.nan),
+        name=f"{ladder.name} {kind}",
+        groups=_merged(ladder, rungs.shape[2]),
+    )
+
+
+def judged(ladder: AnyCurve, kind: Bound) -> AnyCurve:
+    """The ladder with the qualities by which a bound is judged: the expected ones for the prompt-level bound.
+
+    Raises:
+        EvidenceError: See `bound`.
+    """
+    require_enough(ladder, kind)
+    if kind != "prompt-level bound":
+        return ladder
+    expected = shrunken_means(ladder.quality)[:, None]
+    return replace(ladder, quality=np.where(np.isfinite(ladder.quality), expected, np.nan))
+
+
+def require_enough(ladder: AnyCurve, kind: Bound) -> None:
+    """Raise EvidenceError if a ladder has too few seeds or prompts for a bound."""
+    prompts, seeds, _ = ladder.quality.shape
+    if seeds < LEAST_SEEDS[kind]:
+        raise EvidenceError(f"the {kind} needs {LEAST_SEEDS[kind]} seeds per prompt; there {_are(seeds)}")
+    if kind == "prompt-level bound" and prompts < LEAST_PROMPTS:
+        raise EvidenceError(f"the {kind} needs {LEAST_PROMPTS} prompts; there {_are(prompts)}")
+
+
+def strictest_bound(ladder: AnyCurve) -> Bound:
+    """The bound of a policy that reads the prompt, if there are enough seeds for it; else that of any policy."""
+    try:
+        require_enough(ladder, "prompt-level bound")
+    except EvidenceError:
+        return "per-image bound"
+    return "prompt-level bound"
+
+
+def bound_saving(
+    ladder: AnyCurve, kind: Bound, *, at_quality: float, resamples: int = RESAMPLES, seed: int = SEED
+) -> BoundSaving:
+    """What a bound saves at one quality, compared with the ladder itself."""
+    missing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=kind)
+    seeds = ladder.quality.shape[1]
+    try:
+        arms = mixtures(judged(ladder, kind)), mixtures(bound(ladder, kind))
+    except EvidenceError as error:
+        return BoundSaving(bound=kind, seeds=seeds, saving=missing, at_quality=at_quality, reason=str(error))
+    paired = pair(*arms, resamples=resamples, seed=seed)
+    saving = paired.estimate(lambda *arms: _saving(*_energies(arms, at_quality)), f"1 − E of the {kind}/E_A")
+    reason = None if saving.value is not None else f"quality {at_quality:.4g} lies outside the range of the {kind}"
+    return BoundSaving(bound=kind, seeds=seeds, saving=saving, at_quality=at_quality, reason=reason)
 
 
 def headroom(
     test: AnyCurve,
     ladder: AnyCurve,
+    kind: Bound,
     *,
     at_quality: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Headroom:
-    """The share of the oracle's saving that `test` captures at one quality.
+    """The share of a bound's saving that `test` captures at one quality. All may mix neighbouring levels.
 
     Args:
         test: A policy's arm: one rung, or a curve of several settings.
         ladder: The fixed ladder of the same model.
-        at_quality: By default the quality of the ladder's last rung, or of the test if it has one rung.
+        kind: The bound.
+        at_quality: By default that of the ladder's most expensive rung, or of the test if it has one rung.
         resamples: Bootstrap draws.
         seed: Seed of the draws.
+
+    Raises:
+        EvidenceError: The ladder has too few seeds for the bound, or for a share of the cross-fitted oracle's saving.
     """
-    best = oracle(ladder)
-    paired = pair(test, ladder, best, resamples=resamples, seed=seed)
+    best, seen = bound(ladder, kind), judged(ladder, kind)
+    seeds = ladder.quality.shape[1]
+    if kind == "cross-fitted oracle" and seeds < LEAST_SEEDS_TO_DIVIDE:
+        raise EvidenceError(
+            f"a share of what the {kind} saves needs {LEAST_SEEDS_TO_DIVIDE} seeds per prompt; there {_are(seeds)}"
+        )
+    paired = pair(*map(mixtures, (ladder, test, seen, best)), resamples=resamples, seed=seed)
+    method = f"saving over that of the {kind} ({seeds} seeds) at equal quality"
 
     def energies(*arms: Ladders) -> list[Array]:
-        at = _quality(arms[0], arms[1], at_quality)
-        return [np.exp(Envelopes.of(arm).log_energy_at(at)) for arm in arms]
+        return _energies(arms, _quality(arms[1], arms[0], at_quality))
 
     def captured(*arms: Ladders) -> Array:
-        test_j, fixed_j, best_j = energies(*arms)
+        fixed_j, test_j, seen_j, best_j = energies(*arms)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(fixed_j > best_j, (fixed_j - test_j) / (fixed_j - best_j), np.nan))
+            share = _saving(fixed_j, test_j) / _saving(seen_j, best_j)
+        return np.asarray(np.where(best_j < _LEAST * seen_j, share, np.nan))
 
-    def saving(*arms: Ladders) -> Array:
-        _, fixed_j, best_j = energies(*arms)
-        return 1 - best_j / fixed_j
-
-    at = float(_quality(paired.point[0], paired.point[1], at_quality)[0])
-    test_j, fixed_j, best_j = (float(column[0]) for column in energies(*paired.point))
+    at = float(_quality(paired.point[1], paired.point[0], at_quality)[0])
+    fixed_j, test_j, seen_j, best_j = (float(column[0]) for column in energies(*paired.point))
     reason = None
-    if not np.isfinite([test_j, fixed_j, best_j]).all():
-        named = (("test", test_j), ("ladder", fixed_j), ("oracle", best_j))
+    if not np.isfinite([fixed_j, test_j, best_j]).all():
+        named = (("test", test_j), ("ladder", fixed_j), (kind, best_j))
         reason = f"quality {at:.4g} lies outside the range of the {', the '.join(n for n, v in named if np.isnan(v))}"
-    elif best_j >= fixed_j:
-        reason = "the oracle saves nothing here: the fixed ladder serves all prompts equally well"
+    elif best_j >= _LEAST * seen_j:
+        reason = f"the {kind} saves nothing here: the fixed ladder serves all prompts equally well"
     return Headroom(
-        captured=paired.estimate(captured, HEADROOM_METHOD),
-        oracle_saving=paired.estimate(saving, HEADROOM_METHOD),
+        bound=kind,
+        seeds=seeds,
+        captured=paired.estimate(captured, method),
+        bound_saving=paired.estimate(lambda *arms: _saving(*energies(*arms)[2:]), method),
         at_quality=at if np.isfinite(at) else None,
-        cross_fitted=ladder.energy_j.shape[1] > 1,
         reason=reason,
     )
+
+
+def _are(count: int) -> str:
+    return f"is {count}" if count == 1 else f"are {count}"
+
+
+def _energies(arms: tuple[Ladders, ...], at_quality: Array | float) -> list[Array]:
+    """J/image of each arm at a quality."""
+    at = np.broadcast_to(np.asarray(at_quality, np.float64), len(arms[0].quality))
+    return [np.exp(Envelopes.of(arm).log_energy_at(at)) for arm in arms]
+
+
+def _saving(fixed_j: Array, best_j: Array) -> Array:
+    return 1 - best_j / fixed_j
 
 
 def _merged(ladder: Curve | FidelityCurve, rungs: int) -> Groups | None:
@@ -168,15 +356,14 @@ def _quality(test: Ladders, ladder: Ladders, fixed: float | None) -> Array:
     return test.quality[:, 0] if test.quality.shape[1] == 1 else ladder.quality[:, -1]
 
 
-def _prices(ladder: AnyCurve) -> Array:
-    """Evenly many prices between the quantiles of what a unit of quality costs between neighbouring rungs."""
-    energy, quality = over_seeds(ladder.energy_j), over_seeds(ladder.quality)
-    order = np.argsort(over_seeds(energy[None])[0])
+def _prices(expected: Array, costs: Array) -> Array:
+    """Prices at which choices change: quantiles of what a unit of quality costs between any two rungs."""
+    low, high = np.triu_indices(len(costs), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cost = np.diff(energy[:, order], axis=1) / np.diff(quality[:, order], axis=1)
-    cost = cost[np.isfinite(cost) & (cost > 0)]
-    if not len(cost):
+        slopes = (costs[high] - costs[low]) / (expected[..., high] - expected[..., low])
+    slopes = slopes[np.isfinite(slopes) & (slopes > 0)]
+    if not len(slopes):
         return np.ones(1)
-    prices = np.unique(np.quantile(cost, np.linspace(0, 1, PRICES - 2)))
+    prices = np.unique(np.quantile(slopes, np.linspace(0, 1, PRICES - 2)))
     # at no price at all everyone takes the cheapest rung, at any price the best
     return np.concatenate([[0.0], prices, [prices[-1] * 1e6]])

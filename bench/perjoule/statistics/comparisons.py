@@ -16,7 +16,7 @@ import numpy as np
 
 from perjoule.errors import EvidenceError
 from perjoule.statistics import benefit
-from perjoule.statistics.allocation import Headroom, headroom
+from perjoule.statistics.allocation import Headroom, headroom, strictest_bound
 from perjoule.statistics.bd import BdEnergy, bd_energy, bd_energy_rows, relative_curve
 from perjoule.statistics.curves import Curve, FidelityCurve, Ladders, PairedCurves, pair
 from perjoule.statistics.facts import CellFacts
@@ -284,13 +284,17 @@ def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, si
 
 
 def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> Controls:
-    """Is adaptation real? The policy against the family's controls, and against the oracle of the fixed ladder."""
+    """Is adaptation real? The policy against the family's controls, and against a bound of the fixed ladder."""
     others = [other for other in evidence.arms if other.role == "control" and other.family == arm.family]
+    ladder = evidence.curve(anchor)
+    kind, seeds = strictest_bound(ladder), ladder.quality.shape[1]
     try:
-        oracle = headroom(evidence.curve(arm), evidence.curve(anchor), resamples=evidence.rows or 1)
+        share = headroom(evidence.curve(arm), ladder, kind, resamples=evidence.rows or 1)
     except EvidenceError as error:
-        oracle = Headroom(captured=_NONE, oracle_saving=_NONE, at_quality=None, cross_fitted=False, reason=str(error))
-    return Controls(against=tuple(_control(evidence, arm, other) for other in others), headroom=oracle)
+        share = Headroom(
+            bound=kind, seeds=seeds, captured=_NONE, bound_saving=_NONE, at_quality=None, reason=str(error)
+        )
+    return Controls(against=tuple(_control(evidence, arm, other) for other in others), headroom=share)
 
 
 def _control(evidence: Evidence, arm: Arm, other: Arm) -> Control:

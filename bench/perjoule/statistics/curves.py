@@ -10,7 +10,7 @@ read off outside the measured range.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -155,6 +155,19 @@ class PairedCurves:
         start, width = 2 * sum(self.rungs[:arm]), self.rungs[arm]
         place = range(width)[rung]
         return start + place, start + width + place
+
+    def only(self, *rungs: Sequence[int]) -> PairedCurves:
+        """The same draws, of some rungs of each arm."""
+        picked = [self.column(arm, rung) for arm, places in enumerate(rungs) for rung in places]
+        columns, counts = [], [len(places) for places in rungs]
+        for at in range(len(counts)):
+            part = picked[sum(counts[:at]) : sum(counts[: at + 1])]
+            columns += [energy for energy, _ in part] + [quality for _, quality in part]
+        qualities = columns_of(self.rungs)[1]
+        alone = [qualities.index(quality) for _, quality in picked]
+        return replace(
+            self, means=self.means.of(columns), rungs=tuple(counts), draw_by_prompt=lambda: self.by_prompt.of(alone)
+        )
 
     def split(self, rows: Array) -> tuple[Ladders, ...]:
         """Rows of means -> one `Ladders` per arm."""

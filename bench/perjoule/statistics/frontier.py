@@ -78,7 +78,7 @@ def frontier_of(
     tails = tail_estimates(evidence.quality, drawn.draws.tails)
     table = points_of(run, grid, drawn.draws, drawn.facts)
     points = [
-        row.point(_turned(_unknown(tail) if is_cell_value else tail, spec.sign))
+        row.point(_turned(_unknown(tail) if is_cell_value or spec.track == "preference" else tail, spec.sign))
         for row, tail, is_cell_value in zip(point_rows(table), tails, grid.is_cell_value(name), strict=True)
     ]
     anchor = main_anchor(evidence.arms)

@@ -49,6 +49,8 @@ class Grid:
         groups: (prompts, cells) window group of each prompt, see `perjoule.statistics.window_groups`.
         cell_values: Metric -> (cells,) True where the table of an imported run gives one quality for the whole cell;
             `ENERGY` says the same of its energy.
+        common_errors: Metric -> (draws, cells) error of its mean that all prompts have in common, which resampling
+            prompts does not show; metrics without one are absent.
     """
 
     cells: tuple[str, ...]
@@ -57,6 +59,7 @@ class Grid:
     quality: dict[str, Array]
     groups: Groups
     cell_values: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    common_errors: Mapping[str, Array] = field(default_factory=dict)
 
     def is_cell_value(self, metric: str) -> NDArray[np.bool_]:
         """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
@@ -89,10 +92,21 @@ class Grid:
         return Draws(
             cells=len(self.cells),
             metrics=tuple(self.quality),
-            joint=joint,
-            by_prompt=by_prompt.of(slice(inner)),
+            joint=self._with_common_errors(joint, len(self.cells)),
+            by_prompt=self._with_common_errors(by_prompt.of(slice(inner)), 0),
             tails=by_prompt.of(slice(inner, None)),
         )
+
+    def _with_common_errors(self, means: Means, first: int) -> Means:
+        """Add the common errors of metrics, whose columns begin at `first`, to the draws."""
+        if not self.common_errors or not len(means.resamples):
+            return means
+        rows = means.resamples.copy()
+        for number, metric in enumerate(self.quality):
+            if (errors := self.common_errors.get(metric)) is not None:
+                start = first + number * len(self.cells)
+                rows[:, start : start + len(self.cells)] += np.resize(errors, (len(rows), len(self.cells)))
+        return replace(means, resamples=rows)
 
     @property
     def images_apart(self) -> bool:
@@ -215,8 +229,15 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
         energy_j=array(windows),
         quality={name: array(scored.filter(pl.col("metric") == name)) for name in metrics},
         groups=_groups(trials, cells, prompts),
+        common_errors={name: _by_cell(run.common_errors[name], cells) for name in metrics if name in run.common_errors},
     )
     return _with_cell_values(run, grid) if run.is_imported else grid
+
+
+def _by_cell(errors: Mapping[str, Array], cells: Sequence[str]) -> Array:
+    """(draws, cells) errors; 0 for cells without any."""
+    draws = max((len(column) for column in errors.values()), default=1)
+    return np.stack([errors.get(cell, np.zeros(draws)) for cell in cells], axis=1)
 
 
 def _with_cell_values(run: Run, grid: Grid) -> Grid:

@@ -167,7 +167,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """Is adaptation real? A policy against the controls of its family, and against the oracle of the fixed ladder."""
+    """Is adaptation real? A policy against the controls of its family, and against a bound of the fixed ladder."""
 
     against: tuple[Control, ...]
     headroom: Headroom

@@ -53,6 +53,9 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     else:
         arguments.append(f"num_inference_steps={round(steps)}")
     arguments.append(f"guidance_scale={variant.guidance}")
+    if variant.guidance_share < 1:
+        lines.append("from perjoule_suites.guidance import guided_share")
+        arguments.append(f"**guided_share(pipe, {variant.guidance_share})")
     if variant.negative_prompt:
         arguments.append(f"negative_prompt={variant.negative_prompt!r}")
     for key in ("width", "height"):

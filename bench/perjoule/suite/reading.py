@@ -223,6 +223,8 @@ def _check(suite: Suite, where: str) -> None:
 def _check_prompts(prompts: PromptSource, where: str) -> None:
     if prompts.limit is not None:
         _at_least(prompts.limit, 1, f"{where}.limit")
+    if prompts.select and prompts.limit is None:
+        raise SuiteError(f"{where}.select = {prompts.select!r}: needs limit, the number of prompts to select")
     if prompts.sha256 is not None and not _SHA256.fullmatch(prompts.sha256):
         raise SuiteError(f"{where}.sha256 = {prompts.sha256!r}: must be 64 hex digits in lower case, as in sha256sum")
     for key in ("revision", "hub_split"):
@@ -264,10 +266,24 @@ def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
             f"{where}.guidance_mode = 'none', but guidance = {variant.guidance}: set guidance to 1.0 or less, which "
             "disables it"
         )
+    if variant.guidance_share != 1:
+        _check_guidance_share(variant, where)
     for key in ("width_px", "height_px"):
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: must be a multiple of 8 from 8 to 8192")
+
+
+def _check_guidance_share(variant: Variant, where: str) -> None:
+    key = f"{where}.guidance_share = {variant.guidance_share}"
+    if not 0 < variant.guidance_share <= 1:
+        raise SuiteError(f"{key}: must be above 0 and at most 1, e.g. 0.67 for no guidance in the last third")
+    if variant.guidance <= 1 or variant.guidance_mode in ("embedded", "none"):
+        raise SuiteError(f"{key}: the variant has no classifier-free guidance (see guidance, guidance_mode)")
+    if variant.cache is not None:
+        raise SuiteError(f"{key}: a cache stores both halves of the batch, but the last calls have one; remove a key")
+    if variant.runtime.compile:
+        raise SuiteError(f"{key}: the denoiser would be compiled again for one half of the batch; remove a key")
 
 
 def _check_steps(variant: Variant, where: str) -> None:

@@ -20,7 +20,7 @@ from perjoule.types.energy import (
     UpdatePeriod,
     weakest,
 )
-from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFindings
+from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFindings, PromptSelection, Sampling
 from perjoule.types.scores import Direction, Estimate, Interval, MetricSpec, Score, SetScore, Track
 from perjoule.types.suites import Cache, Denoiser, Lora, Metrics, PromptSource, Protocol, Role, Runtime, Suite, Variant
 from perjoule.types.trials import Assignment, Cell, Trial
@@ -54,11 +54,13 @@ __all__ = [
     "Prompt",
     "PromptCut",
     "PromptFindings",
+    "PromptSelection",
     "PromptSource",
     "Protocol",
     "Provenance",
     "Role",
     "Runtime",
+    "Sampling",
     "Score",
     "SetScore",
     "Suite",

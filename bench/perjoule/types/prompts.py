@@ -1,4 +1,4 @@
-"""Prompts, and the effects of text encoders on them."""
+"""Prompts, and what is known of a variant before its weights are read: cut prompts, the sampler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ class Prompt:
     text: str
     category: str = ""
     challenge: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSelection:
+    """How prompts were selected from a larger set.
+
+    Attributes:
+        method: `clip-farthest`.
+        model: CLIP model, as in the suite.
+        weights: SHA-256 of its weights.
+        seed: Seed that chooses the first prompt.
+        candidates: Number of prompts to choose from.
+        largest_cosine: Cosine of the two most similar selected prompts; None for one prompt.
+    """
+
+    method: str
+    model: str
+    weights: str
+    seed: int
+    candidates: int
+    largest_cosine: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +78,23 @@ class Examination:
     problems: tuple[str, ...] = ()
     findings: PromptFindings | None = None
     unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Properties of a scheduler at a step count that decide which images can be compared with each other.
+
+    Attributes:
+        scheduler: diffusers class.
+        steps: `num_inference_steps`.
+        first_timestep: Timestep of the first evaluation, which states how much noise the image begins with.
+        stochastic: Whether the solver adds noise during sampling.
+        stride_error: Largest difference in timesteps between the end of a step and the beginning of the next one; 0 if
+            the steps join.
+    """
+
+    scheduler: str
+    steps: int
+    first_timestep: float
+    stochastic: bool = False
+    stride_error: int = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["higher", "lower"]
-Track = Literal["alignment", "fidelity", "sharpness", "absolute"]
+Track = Literal["alignment", "fidelity", "sharpness", "absolute", "preference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class MetricSpec:
     Attributes:
         name: Name in suites and tables.
         direction: Whether higher or lower values are better.
-        track: `alignment`, `sharpness` and `absolute` compare across variants; `fidelity` only within one family.
+        track: `alignment`, `sharpness`, `absolute` and `preference` compare across variants; `fidelity` only within one
+            family. `preference` is scaled from choices of observers: only means over prompts have a meaning.
         needs_reference: True if it compares with the longest run of the same family, prompt and seed.
         unit: Unit of the value, for display.
         weights_digest: SHA-256 of the weights it uses, or `none`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 Role = Literal["fixed", "predicted", "distilled", "control"]
@@ -114,6 +114,8 @@ class Variant:
         guidance_mode: Effect of the scale: `classifier-free` (two evaluations per step), `embedded` (the scale is an
             input of the denoiser, e.g. in a latent consistency model) or `none`. A declared mode is checked; `auto`
             uses that of the model.
+        guidance_share: Share of the denoiser's calls, from the first, with classifier-free guidance. The other calls
+            need one evaluation instead of two, e.g. 0.67: no guidance in the last third (arXiv:2404.07724).
         call_args: Further arguments of the pipeline call, e.g. `eta`.
         negative_prompt: Negative prompt for all prompts.
         dtype: `float32`, `float16` or `bfloat16`.
@@ -146,6 +148,7 @@ class Variant:
     schedule: Literal["", "short-first"] = ""
     guidance: float = 7.5
     guidance_mode: Literal["auto", "classifier-free", "embedded", "none"] = "auto"
+    guidance_share: float = 1.0
     call_args: dict[str, Any] = field(default_factory=dict)
     negative_prompt: str = ""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -162,6 +165,21 @@ class Variant:
         """The family; by default the name of the variant."""
         return self.family or self.name
 
+    @property
+    def pipeline(self) -> Variant:
+        """The variant without what may differ between variants that share a loaded pipeline, e.g. steps and policy."""
+        return replace(
+            self,
+            name="",
+            role="fixed",
+            policy="fixed",
+            family="",
+            steps=(),
+            levels=(),
+            policy_args={},
+            batch_size=None,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
@@ -174,6 +192,11 @@ class PromptSource:
         category: Column of the first stratum, if the table has one.
         challenge: Column of the second stratum, inside the first.
         limit: Number of prompts, in an order in which every prefix is stratified; None uses all.
+        select: `clip-farthest` selects prompts that differ as much as possible in the space of CLIP's text encoder,
+            instead of the stratified order: each next prompt is the one whose most similar chosen prompt is least
+            similar to it. Needs `limit`. Empty keeps the stratified order.
+        select_model: CLIP for `select`: hub id, folder, or `builtin:NAME`.
+        select_seed: Chooses the first prompt of `select`.
         split: `dev` or `test`: the half of the prompts that a hash assigns to it; None uses both.
         sha256: Digest of the file, to pin it; several files are pinned by the digest that a run records.
         revision: Revision of a hub data set; a full commit pins it.
@@ -187,6 +210,9 @@ class PromptSource:
     category: str = "category"
     challenge: str = "challenge"
     limit: int | None = None
+    select: Literal["", "clip-farthest"] = ""
+    select_model: str = "openai/clip-vit-large-patch14"
+    select_seed: int = 0
     split: Literal["dev", "test"] | None = None
     sha256: str | None = None
     revision: str | None = None

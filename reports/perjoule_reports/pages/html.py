@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -12,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from perjoule.text import content_digest, script_json
 from perjoule_reports.drawing.plots import GLYPHS
 from perjoule_reports.drawing.svg import SERIES
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.glossary import explain
-from perjoule_reports.pages.payload import to_script
 from perjoule_reports.records import Column, Report
 
 
@@ -26,7 +24,7 @@ def render_html(report: Report) -> str:
         "report.html.j2",
         css_rules=report.css_rules,
         report=report,
-        payload=Markup(to_script(report.payload)),
+        payload=Markup(script_json(report.payload)),
         glyphs=GLYPHS,
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,
@@ -58,7 +56,7 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
     css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
     script = template("report.js")
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
+        f"default-src 'none'; img-src data:; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
@@ -78,7 +76,3 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
 def template(name: str) -> str:
     """Return a file of the package's `templates` folder."""
     return (files("perjoule_reports") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from perjoule.people.metric import RunWithPeople
 from perjoule.statistics.records import Frontier
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import Suite
@@ -53,6 +54,7 @@ def payload(
         sensitivity=analysis.sensitivity,
         variability=analysis.variability,
         drift=Drift(estimate=estimate, reason=why or None),
+        people=run.scale_of_run if isinstance(run, RunWithPeople) else None,
         carbon=analysis.carbon,
         notes={name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},
         environment=run.environment,
@@ -101,12 +103,6 @@ def prompt_digest(prompts: Mapping[str, str]) -> str:
 def to_json(value: Mapping[str, Any]) -> str:
     """Return JSON for a file."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
-
-
-def to_script(value: Mapping[str, Any]) -> str:
-    """Return JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _cell(arm: Arm) -> ResultCell:

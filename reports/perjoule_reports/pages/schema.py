@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from perjoule.gating.records import Verdict
 from perjoule.meters.carbon import Carbon
+from perjoule.people.metric import ScaleOfRun
 from perjoule.statistics.contrasts import Contrast
 from perjoule.statistics.noise import Source
 from perjoule.statistics.records import Comparison, Hypervolume, Knee, Marginal, Sensitivity
@@ -121,6 +122,7 @@ class Result:
     sensitivity: tuple[Sensitivity, ...]
     variability: tuple[Source, ...]
     drift: Drift
+    people: ScaleOfRun | None
     carbon: Carbon | None
     notes: Mapping[str, list[list[str]]]
     environment: Mapping[str, Any]

@@ -3,7 +3,7 @@
 fixed ladder, equal quality    does adapting beat simply using fewer steps?
 shuffled                       its own step counts assigned to the wrong prompts: does it use the prompt?
 mean curve, length only        one curve for all prompts; the number of words alone
-oracle                         every prompt uses its best step count: how large can the saving be?
+bound                          every image or prompt uses its best step count: how large can the saving be?
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
         "how_to_read": "A policy that picks steps per prompt has to beat, at equal quality, the fixed ladder (it could "
         "simply use fewer steps), its own step counts shuffled over the prompts (this shows that it uses the prompt), "
         "one curve for all prompts, and a rule that counts words. A dot right of zero means that the policy uses less "
-        "energy. A filled dot means that the interval excludes zero. The oracle knows the scores; headroom captured is "
-        "the share of its saving that the policy reaches, and below zero the policy is worse than fixed steps. "
+        "energy. A filled dot means that the interval excludes zero. The bound is the saving of a choice that knows "
+        "the scores, per image or, with 8 seeds or more, per prompt; headroom captured is the share of it that the "
+        "policy reaches, and below zero the policy is worse than fixed steps. "
         + (
             "The table does not state whether it includes the energy of the predictor."
             if evidence.imported
             else "The joules of the predictor are included."
         ),
-        "interval": guide.intervals(evidence)
-        + " If there are two seeds, the oracle chooses on one and is scored on the other.",
+        "interval": guide.intervals(evidence),
         "change": "Controls that the suite lacks; another quality metric (a policy tuned for one may lose by another); "
         "tuning on the reported prompts, which would favour the policy.",
     }
@@ -113,7 +113,7 @@ def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row],
         if controls:
             cells.append((
                 Cell(text=fmt.clean(record.test), series=series),
-                Cell(text="oracle", detail="of the fixed ladder"),
+                Cell(text=controls.headroom.bound, detail="of the fixed ladder"),
                 Cell(text=fmt.ABSENT),
                 Cell(text=fmt.ABSENT),
                 Cell(text=fmt.ABSENT),
@@ -133,15 +133,16 @@ def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row],
 
 
 def _headroom(headroom: Headroom) -> str:
-    if headroom.oracle_saving.value is None:
-        return fmt.clean(headroom.reason or "no oracle")
-    sentence = f"the oracle saves {fmt.percent(headroom.oracle_saving.value)}"
+    if headroom.bound_saving.value is None:
+        return fmt.clean(headroom.reason or f"no {headroom.bound}")
+    seeds = fmt.plural(headroom.seeds, "seed")
+    sentence = f"the {headroom.bound} ({seeds}) saves {fmt.percent(headroom.bound_saving.value)}"
     if headroom.captured.value is not None:
         text, detail = fmt.interval(headroom.captured, PERCENT)
         sentence += f"; headroom captured {text} % {detail}"
     elif headroom.reason:
         sentence += f"; {headroom.reason}"
-    return fmt.clean(sentence + ("" if headroom.cross_fitted else "; with one seed, the oracle has seen the scores"))
+    return fmt.clean(sentence)
 
 
 def _row(label: str, saving: Interval, series: int) -> Row | None:

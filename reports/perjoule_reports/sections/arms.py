@@ -75,7 +75,7 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         return None
     unit = evidence.primary.unit or evidence.primary.name
     per_joule = _per_joule(records)
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(title="arm", hint="a variant with all its cells; below it the ladder that it is compared with"),
         Column(title="saving", unit="% at equal quality", numeric=True, hint="1 − E_T(q)/E_A(q), and q"),
         Column(title="BD-energy", unit="%", numeric=True, hint="mean change of energy over the common qualities"),
@@ -88,6 +88,10 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         Column(title="reason or remark"),
     )  # fmt: skip
     rows = tuple(_compared(evidence, r, per_joule) for r in records)
+    if evidence.primary.track == "preference":  # choices were made, not predicted
+        place = [column.title for column in columns].index("preference")
+        columns = columns[:place] + columns[place + 1 :]
+        rows = tuple(row[:place] + row[place + 1 :] for row in rows)
     return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
 
 

@@ -14,6 +14,7 @@ from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import RunData, Section
 from perjoule_reports.sections import guide
+from perjoule_reports.sections.people import asked_note
 
 
 def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
@@ -40,6 +41,8 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
         sentences.append(f"{primary.name}: {primary.description}")
     methods = "; ".join(evidence.interval_methods) or "the run does not record the method"
     sentences.append(f"Intervals: {methods}.")
+    if note := asked_note(run):
+        sentences.append(note)
     if analysis.frontier is not None and primary is not None:
         sentences += _formulas(evidence)
     if analysis.verdict is not None:
@@ -122,7 +125,11 @@ def _formulas(evidence: Evidence) -> list[str]:
         f"{MIN_OVERLAP:.0%}, curves that do not cross, {MIN_RUNGS} rungs, and more than its leave-one-out error.",
         "Gain per joule = (Q − Q0)/(E − E0) over the anchor's cheapest run; withheld if the difference of the "
         "energies is not resolved. Q/E is not used: it would rank the cheapest, worst image first.",
-        f"Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; {asked}.",
+        *(
+            []
+            if evidence.primary is not None and evidence.primary.track == "preference"
+            else [f"Preference: ΔQ = Φ⁻¹(mean chance to win)/Φ⁻¹(0.75), chances counted from wins and ties ½; {asked}."]
+        ),
         f"Differences from the anchor: {CONTRAST_METHOD}; energies by {RATIO_METHOD}. P(on frontier) and the band "
         "are shares and quantiles over the same draws. Tails: " + TAIL_METHOD + ".",
     ]

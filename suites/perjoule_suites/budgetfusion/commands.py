@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,12 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.options import Json, MeterName, Quiet, print_record
-from perjoule.errors import UsageError
+from perjoule.errors import UnknownNameError, UsageError
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types.documents import document
 
 if TYPE_CHECKING:
-    from perjoule_suites.budgetfusion.records import Collected, Comparison, Trained
+    from perjoule_suites.budgetfusion.records import Collected, Trained
 
 app = typer.Typer(
     name="perjoule budgetfusion",
@@ -28,6 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _rules(incomplete: str) -> list[str]:
+    return ["plateau", "equal-marginal", "energy-budget", "quality-floor"]  # `rules.RULES`, which imports numpy
+
+
+def _combinations(incomplete: str) -> list[str]:
+    return ["max", "median", "mean"]
+
+
+Combine = Annotated[
+    str, typer.Option(help="Plateau rule: max, median or mean of its metrics.", autocompletion=_combinations)
+]
 
 
 @app.command()
@@ -92,10 +106,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
     variant: Annotated[str | None, typer.Option(help="The ladder, if the run has several.")] = None,
     peek: Annotated[int, typer.Option(help="Evaluations to use before the decision: 0, 1 or 2.")] = 0,
-    rule: Annotated[str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.")] = (
-        "equal-marginal"
-    ),
-    metric: Annotated[str, typer.Option(help="Metric of the rule; by default the first one.")] = "",
+    rule: Annotated[
+        str, typer.Option(help="plateau, equal-marginal, energy-budget or quality-floor.", autocompletion=_rules)
+    ] = "equal-marginal",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metric of the rule; by default the first one. Repeatable for the plateau rule, by default all.",
+            autocompletion=completing.metrics,
+        ),
+    ] = None,
+    combine: Combine = "max",
     level: Annotated[float, typer.Option(help="The rule's parameter, e.g. J per unit of quality.")] = 100.0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -110,9 +131,12 @@ def train(
     from perjoule_suites.budgetfusion import training
     from perjoule_suites.budgetfusion.curves import curves_of
     from perjoule_suites.budgetfusion.records import Trained
+    from perjoule_suites.budgetfusion.rules import make_rule
 
     curves = curves_of(load_run(run), variant)
     known = curves_of(load_run(calibration), variant)
+    first, several = _metrics_of_rule(rule, metric or (), curves.metrics)
+    make_rule(rule, first, level, metrics=several, combine=combine, where="train")
     generator = diffusers_generator.load(_looking(curves.variant, peek), where=str(run / "suite.toml"))
     with TerminalReporter(quiet=quiet).stage("training", training.RECIPE.epochs, "epochs") as bar:
         predictor, fit = training.train(
@@ -120,9 +144,10 @@ def train(
             known,
             generator,
             peek=peek,
-            rule=(rule, metric, level),
+            rule=(rule, first, level),
             on_epoch=lambda epoch, loss: bar.update(epoch + 1, f"validation loss {loss:.3f}"),
         )
+    predictor = predictor.with_rule(rule, first, level, metrics=several, combine=combine)
     predictor.save_pretrained(out)
     payback = training.pays_after(predictor)
     trained = Trained(
@@ -141,52 +166,96 @@ def evaluate(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Scored run with a ladder and adaptive arms.", autocompletion=completing.runs
+            metavar="RUN", help="Scored run with a ladder, and any adaptive arms.", autocompletion=completing.runs
         ),
     ],
+    predictor: Annotated[
+        list[str] | None, typer.Option(help="Predictor to replay: folder, hub id or builtin:NAME; repeatable.")
+    ] = None,
     metric: Annotated[
-        str | None,
-        typer.Option(help="Metric held equal; by default the suite's primary.", autocompletion=completing.metrics),
+        list[str] | None,
+        typer.Option(
+            help="Metric held equal; by default the suite's primary. Repeatable.", autocompletion=completing.metrics
+        ),
     ] = None,
     at_steps: Annotated[int | None, typer.Option(help="Step count whose quality is held equal.")] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Rule to replay; by default the predictor's. Repeatable.", autocompletion=_rules),
+    ] = None,
+    rule_metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of the rule; by default the predictor's.", autocompletion=completing.metrics),
+    ] = None,
+    combine: Annotated[
+        list[str] | None,
+        typer.Option(help="Plateau rule: max, median or mean of its metrics.", autocompletion=_combinations),
+    ] = None,
+    level: Annotated[
+        list[float] | None, typer.Option(help="Level of the rule; a sweep by default. Repeatable.")
+    ] = None,
+    miss_rate: Annotated[float, typer.Option(help="Share of images that may miss a quality floor.")] = 0.1,
+    ladder: Annotated[
+        list[str] | None, typer.Option(help="Ladder to replay on; by default the first. Repeatable.")
+    ] = None,
+    base_steps: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Work of an image at 0 steps, in steps; by default counted or fitted."),
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print the savings of predicted steps.
 
-    Savings at equal quality against the fixed ladder and the controls, with paired intervals.
+    A ladder of fixed steps is enough: an arm that decides from the prompt draws the ladder's images, so that it can be
+    replayed with any predictor and rule. Prints savings at equal quality against the ladder, controls, bounds and
+    paired intervals.
 
-    Example: perjoule budgetfusion evaluate runs/study --metric iclip --at-steps 6
+    Example: perjoule budgetfusion evaluate runs/ladder --predictor my-predictor --metric iclip --metric scene
     """
     from perjoule.runs.directory import load_run
-    from perjoule_suites.budgetfusion.study import evaluate as evaluate_run
+    from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
+    from perjoule_suites.budgetfusion.evaluation_text import lines
+    from perjoule_suites.budgetfusion.replay import arms_of
+    from perjoule_suites.budgetfusion.study import evaluate as evaluate_arms
+    from perjoule_suites.budgetfusion.study import metrics_of
 
     loaded = load_run(run)
-    evaluation = evaluate_run(loaded, metric=metric, at_steps=at_steps)
+    metrics = metrics_of(loaded, metric or ())
+    candidates = Candidates(
+        predictors=tuple(predictor or ()),
+        rules=tuple(rule or ()),
+        metrics=tuple(rule_metric or ()),
+        combine=tuple(combine or ()),
+        levels=tuple(level or ()),
+        miss_rate=miss_rate,
+        ladders=tuple(ladder or ()),
+    )
+    arms = with_candidates(arms_of(loaded, base_steps), candidates, metrics)
+    evaluation = evaluate_arms(arms, metrics, at_steps)
     if figures is not None:
         from perjoule_suites.budgetfusion.figures import draw_all
 
-        evaluation = replace(evaluation, figures=tuple(draw_all(loaded, figures, metric)))
+        evaluation = replace(evaluation, figures=tuple(draw_all(arms, figures, metrics[0])))
     if as_json:
         print_record(evaluation)
         return
-    typer.echo(
-        f"{evaluation.metric}, {evaluation.prompts} prompts × {evaluation.seeds} seeds, "
-        f"{', '.join(evaluation.provenance)}"
-    )
-    bases = ((evaluation.as_run, "as run"), (evaluation.full_batches, "if equal steps always filled a batch"))
-    for basis, title in bases:
-        typer.echo(f"\n{title}:")
-        for comparison in basis.comparisons:
-            typer.echo(f"  {comparison.test} against {comparison.anchor}: {_saving(comparison)}")
+    for line in lines(evaluation):
+        typer.echo(line)
 
 
 @app.command()
 def predict(
     predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="Folder, hub id or builtin:NAME.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Prompts.")],
-    rule: Annotated[str | None, typer.Option(help="Rule, instead of the predictor's config.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric of the rule.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Rule, instead of the predictor's config.", autocompletion=_rules)
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of the rule; repeatable for plateau.", autocompletion=completing.metrics),
+    ] = None,
+    combine: Combine = "",
     level: Annotated[float | None, typer.Option(help="Parameter of the rule.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -205,8 +274,15 @@ def predict(
         raise UsageError(
             f"{predictor} uses the first evaluations and cannot predict from the prompt alone; use it in a suite"
         )
+    name = rule or config.rule
+    first, several = _metrics_of_rule(name, metric or (), config.metrics, config.metric, config.rule_metrics)
     with_rule = loaded.with_rule(
-        rule or config.rule, metric or config.metric, config.level if level is None else level, where=predictor
+        name,
+        first,
+        config.level if level is None else level,
+        metrics=several,
+        combine=combine or (config.combine if name == "plateau" else "max"),
+        where=predictor,
     )
     steps = with_rule.steps_for(prompts)
     if not as_json:
@@ -227,20 +303,25 @@ def predict(
     print_record(Predictions(grid=tuple(int(n) for n in forecast.grid), energy=energy, predictions=rows))
 
 
+def _metrics_of_rule(
+    rule: str, given: Sequence[str], known: Sequence[str], default: str = "", defaults: tuple[str, ...] = ()
+) -> tuple[str, tuple[str, ...]]:
+    """Return the metric of a rule, and those of the plateau rule. Raises UnknownNameError, UsageError."""
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("predicted metric", name, tuple(known), "--metric")
+    if rule == "plateau":
+        return default or known[0], tuple(given) or defaults
+    if len(given) > 1:
+        raise UsageError(f"rule {rule} reads one metric, but --metric is given {len(given)} times")
+    return (given[0] if given else default or known[0]), ()
+
+
 def _looking(variant: Any, peek: int) -> Any:
     """Return the variant with a sampler that supports a peek and gives the same images."""
     if not peek or sampler_of(variant)[0] == "DPMSolverMultistepScheduler":
         return variant
     return replace(variant, scheduler="DPMSolverMultistepScheduler", scheduler_args={"solver_order": 1})
-
-
-def _saving(comparison: Comparison) -> str:
-    saving = comparison.saving
-    if saving.value is None:
-        return str(comparison.reason)
-    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (saving.low, saving.high))
-    at = f"{comparison.metric} {comparison.at_quality or 0.0:.4g}"
-    return f"{100 * saving.value:.1f} % less energy [{low}, {high}] at {at}"
 
 
 def _print(record: Collected | Trained, as_json: bool) -> None:

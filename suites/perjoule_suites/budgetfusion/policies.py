@@ -1,9 +1,10 @@
 """Step policies for suites, which predict, decide and generate inside the energy window.
 
-    policy             policy_args                                                        a level is
-    budgetfusion       predictor, rule, metric, miss_rate, control, control_seed, shared  the rule's parameter
-    budgetfusion-peek  the same without `shared`, and a predictor with a peek             the rule's parameter
-    shared-start       shared                                                             a number of steps
+    policy             policy_args                                                a level is
+    budgetfusion       predictor, rule, metric, metrics, combine, miss_rate,      the rule's parameter
+                       control, control_seed, shared
+    budgetfusion-peek  the same without `shared`, and a predictor with a peek     the rule's parameter
+    shared-start       shared                                                     a number of steps
 
 `shared`: number of first timesteps that all schedules have in common (`peek.shared_schedule`).
 
@@ -30,7 +31,7 @@ from perjoule.protocols import Generation, ImageGenerator, Images
 from perjoule.running.policies import batches
 from perjoule.types import Cell
 from perjoule_suites.budgetfusion import peek
-from perjoule_suites.budgetfusion.predictor import StepPredictor
+from perjoule_suites.budgetfusion.predictor import StepPredictor, read_config
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 
 CONTROLS = ("", "mean", "length", "shuffled")
@@ -43,8 +44,10 @@ class PolicyArguments:
 
     Attributes:
         predictor: Folder, hub id or `builtin:NAME`.
-        rule: A key of `rules.RULES`.
+        rule: One of `rules.RULES`.
         metric: Metric of the rule; the predictor's default if empty.
+        metrics: Metrics of the plateau rule; all predicted ones if empty.
+        combine: How the plateau rule combines them: `max`, `median` or `mean`.
         miss_rate: Rate of the quality floor.
         control: One of `CONTROLS`.
         control_seed: Seed of the shuffling.
@@ -55,6 +58,8 @@ class PolicyArguments:
     predictor: str
     rule: str = "equal-marginal"
     metric: str = ""
+    metrics: tuple[str, ...] = ()
+    combine: str = "max"
     miss_rate: float = 0.1
     control: str = ""
     control_seed: int = 1
@@ -82,13 +87,7 @@ class PredictedSteps:
             assert isinstance(generator, DiffusersGenerator)
             peek.require_one_step_sampler(generator.pipeline, self._where)
         if self._arguments.control == "shuffled":
-            steps = [
-                n
-                for start in range(0, len(prompts), _TEXT_BATCH)
-                for n in predictor.steps_for(prompts[start : start + _TEXT_BATCH])
-            ]
-            random.Random(self._arguments.control_seed).shuffle(steps)
-            self._dealt = dict(zip(prompts, steps, strict=True))
+            self._dealt = dict(zip(prompts, _decided(predictor, self._arguments, prompts), strict=True))
 
     def draw(self, generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]) -> Generation:
         """Read the prompts once, decide, and generate group by group."""
@@ -125,6 +124,10 @@ class PeekedSteps:
             )
         if self._arguments.shared:
             raise SuiteError(f"{where}.policy_args.shared: a peek sets it by its predictor; remove the key")
+        if cell.variant.guidance_share < 1:
+            raise SuiteError(
+                f"{where}.guidance_share: a peek splits the pipeline call whose share it is; remove the key"
+            )
         self._level, self._batch_size, self._where = _level(cell, where), cell.batch_size, where
         self._predictor: StepPredictor | None = None
 
@@ -226,17 +229,46 @@ def read_arguments(cell: Cell, where: str) -> PolicyArguments:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"{where}.policy_args.{key}: {first['msg'].lower()}") from None
+    if arguments.rule == "plateau" and arguments.metric:
+        raise SuiteError(f'{where}.policy_args.metric: the plateau rule reads metrics = ["{arguments.metric}", ...]')
     if arguments.control not in CONTROLS:
         raise UnknownNameError("control", arguments.control, CONTROLS[1:], f"{where}.policy_args.control")
     return arguments
+
+
+def decided_steps(cells: Sequence[Cell], prompts: Sequence[str]) -> list[list[int]]:
+    """Return the steps that cells of a variant with the policy `budgetfusion` take for all prompts of a run."""
+    where = cells[0].cell_id
+    arguments = read_arguments(cells[0], where)
+    known = read_config(arguments.predictor).metrics
+    for name in (arguments.metric or known[0], *arguments.metrics):  # before the text encoder is loaded
+        if name not in known:
+            raise UnknownNameError("predicted metric", name, known, where)
+    predictor = StepPredictor.from_pretrained(arguments.predictor)
+    return [_decided(_configured(predictor, arguments, _level(one, where), where), arguments, prompts) for one in cells]
+
+
+def _decided(predictor: StepPredictor, arguments: PolicyArguments, prompts: Sequence[str]) -> list[int]:
+    starts = range(0, len(prompts), _TEXT_BATCH)
+    steps = [n for start in starts for n in predictor.steps_for(prompts[start : start + _TEXT_BATCH])]
+    if arguments.control == "shuffled":
+        random.Random(arguments.control_seed).shuffle(steps)
+    return steps
 
 
 def _prepared(arguments: PolicyArguments, level: float, generator: ImageGenerator, where: str) -> StepPredictor:
     if not isinstance(generator, DiffusersGenerator):
         raise SuiteError(f"{where}.policy: needs a diffusers pipeline, not a {type(generator).__name__}")
     predictor = StepPredictor.from_pretrained(arguments.predictor, pipeline=generator.pipeline)
+    return _configured(predictor, arguments, level, where)
+
+
+def _configured(predictor: StepPredictor, arguments: PolicyArguments, level: float, where: str) -> StepPredictor:
     metric = arguments.metric or predictor.config.metric
-    predictor = predictor.with_rule(arguments.rule, metric, level, arguments.miss_rate, where=f"{where}.levels")
+    predictor = predictor.with_rule(
+        arguments.rule, metric, level, arguments.miss_rate,
+        metrics=arguments.metrics, combine=arguments.combine, where=f"{where}.levels",
+    )  # fmt: skip
     if arguments.control in ("mean", "length"):
         predictor = predictor.as_control(arguments.control)  # type: ignore[arg-type]
     return predictor

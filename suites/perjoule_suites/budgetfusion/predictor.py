@@ -9,7 +9,6 @@ Its input is the output of the pipeline's own text encoder, so it works only wit
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,18 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perjoule.errors import EvidenceError, UsageError
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.files import write_bytes, write_text
 from perjoule.types import Provenance
-from perjoule.weights.models import resolve_model
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
 from perjoule_suites.budgetfusion.rules import NOT_BY_PROMPT, Array, Calibration, CurveForecast, Rule, make_rule
-from perjoule_suites.prompt_embeddings import encode_prompts
+from perjoule_suites.prompt_states import PromptReader, pretrained_folder
 
 SCHEMA = 1
 Source = Literal["network", "mean", "length"]
 _WEIGHTS, _CONFIG = "predictor.safetensors", "predictor.json"
-_MOST_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +58,8 @@ class PredictorConfig:
         level: Default parameter of the rule.
         miss_rate: Rate of the quality floor.
         calibration_seeds: Number of seeds per calibration prompt; None in files of earlier versions.
+        rule_metrics: Metrics of the plateau rule; all of `metrics` if empty.
+        combine: How the plateau rule combines them, see `rules.Plateau`.
         schema: Schema of this file.
     """
 
@@ -86,6 +85,8 @@ class PredictorConfig:
     level: float
     miss_rate: float = 0.1
     calibration_seeds: int | None = None
+    rule_metrics: tuple[str, ...] = ()
+    combine: str = "max"
     schema: int = SCHEMA
 
 
@@ -134,13 +135,16 @@ class StepPredictor:
     def __post_init__(self) -> None:
         """Check that the text encoder is the one that the predictor was trained on."""
         config = self.config
-        digest = text_encoder_digest(*clip_encoders(self.pipeline, self.text_encoder))
+        digest = self.reader.digest
         if digest != config.text_encoder_digest:
             raise EvidenceError(
                 f"the predictor was trained for text encoder {config.text_encoder_digest[:12]} of {config.model}, but "
                 f"this pipeline's is {digest[:12]}: use that pipeline (in float32), or train a predictor for this one"
             )
-        rule = make_rule(config.rule, config.metric, config.level, config.miss_rate, where="predictor")
+        rule = make_rule(
+            config.rule, config.metric, config.level, config.miss_rate,
+            metrics=config.rule_metrics, combine=config.combine, where="predictor",
+        )  # fmt: skip
         if config.rule == "quality-floor" and self._calibration_prompts() is None:
             raise EvidenceError(NOT_BY_PROMPT)
         object.__setattr__(self, "_rule", rule)
@@ -161,12 +165,16 @@ class StepPredictor:
         folder = _folder(str(source))
         config, network, labels = _read(folder)
         if pipeline is None:
-            tokenizer, encoder = _load_encoder(config, folder)
+            reader = PromptReader.load(config.model, str(folder / _CONFIG))
         else:
-            tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-            network = network.to(pipeline.device)
+            reader, network = PromptReader.of(pipeline), network.to(pipeline.device)
         return cls(
-            config=config, network=network, labels=labels, tokenizer=tokenizer, text_encoder=encoder, pipeline=pipeline
+            config=config,
+            network=network,
+            labels=labels,
+            tokenizer=reader.tokenizer,
+            text_encoder=reader.text_encoder,
+            pipeline=pipeline,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -182,12 +190,25 @@ class StepPredictor:
         write_text(to / _CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
 
     def with_rule(
-        self, rule: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = ""
+        self,
+        rule: str,
+        metric: str,
+        level: float,
+        miss_rate: float = 0.1,
+        *,
+        metrics: tuple[str, ...] = (),
+        combine: str = "max",
+        where: str = "",
     ) -> StepPredictor:
         """Return the predictor with another rule; see `rules.make_rule` for exceptions."""
-        make_rule(rule, metric, level, miss_rate, where=where)
-        self.calibration.forecast.of(metric)  # raises for an unknown metric now instead of in a window
-        config = replace(self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate)
+        make_rule(rule, metric, level, miss_rate, metrics=metrics, combine=combine, where=where)
+        for name in (metric, *metrics):  # now instead of in a window
+            if name not in self.config.metrics:
+                raise UnknownNameError("predicted metric", name, self.config.metrics, where)
+        config = replace(
+            self.config, rule=rule, metric=metric, level=level, miss_rate=miss_rate, rule_metrics=metrics,
+            combine=combine,
+        )  # fmt: skip
         return replace(self, config=config)
 
     def as_control(self, source: Source) -> StepPredictor:
@@ -235,24 +256,18 @@ class StepPredictor:
         """Return the default rule's step count for each forecast."""
         return [int(self.config.grid[i]) for i in self._rule.choose(forecast, self.calibration)]
 
-    @torch.inference_mode()
+    @property
+    def reader(self) -> PromptReader:
+        """The text encoder that the predictor reads prompts with."""
+        return PromptReader(tokenizer=self.tokenizer, text_encoder=self.text_encoder, pipeline=self.pipeline)
+
     def states(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return the pipeline's encoding of each prompt: (n, tokens, width)."""
-        check_prompts(prompts)
-        if self.pipeline is not None:
-            read: torch.Tensor = encode_prompts(self.pipeline, prompts, guided=False)["prompt_embeds"]
-            return read
-        ids = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
-            return_tensors="pt",
-        ).input_ids  # fmt: skip
-        states: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
-        return states
+        return self.reader.states(prompts)
 
     def token_counts(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of tokens of each prompt, up to the text encoder's limit: (n,)."""
-        most = self.tokenizer.model_max_length
-        return np.array([len(ids) for ids in self.tokenizer(list(prompts), truncation=True, max_length=most).input_ids])
+        return self.reader.token_counts(prompts)
 
     @torch.inference_mode()
     def forecast(
@@ -293,45 +308,8 @@ def read_config(source: str) -> PredictorConfig:
     return _read(_folder(source))[0]
 
 
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise UsageError for an invalid prompt."""
-    for index, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise UsageError(f"prompt {index}: {type(prompt).__name__} is not a text")
-        if not prompt.strip():
-            raise UsageError(f"prompt {index} is empty: a prediction needs a text")
-        if len(prompt) > _MOST_CHARACTERS:
-            raise UsageError(f"prompt {index} has {len(prompt):,} characters: at most {_MOST_CHARACTERS:,}")
-
-
-def text_encoder_digest(*encoders: Any) -> str:
-    """Return the SHA-256 of the weights in memory, in float32; weights loaded in half precision have another digest."""
-    digest = hashlib.sha256()
-    for encoder in encoders:
-        for name, tensor in sorted(encoder.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def clip_encoders(pipeline: Any, first: Any) -> list[Any]:
-    """Return the CLIP encoders, which distinguish pipelines; an additional T5 is the same in all and slow to hash."""
-    second = getattr(pipeline, "text_encoder_2", None)
-    return [first] if second is None else [first, second]
-
-
 def _folder(source: str) -> Path:
-    folder = Path(resolve_model(source, "step predictor"))
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG]))
-        except Exception as error:  # the hub raises many types
-            raise UsageError(
-                f"step predictor {source!r} could not be downloaded: {str(error).strip().splitlines()[0]}"
-            ) from error
-    return folder
+    return pretrained_folder(source, "step predictor", (_WEIGHTS, _CONFIG))
 
 
 def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
@@ -371,22 +349,6 @@ def _read(folder: Path) -> tuple[PredictorConfig, CurveNet, Labels]:
     if labels.mean.shape != wanted or labels.predicted.shape[1:] != wanted or labels.true.shape[1:] != wanted:
         raise UsageError(f"{folder}: {_CONFIG} has {wanted} steps and metrics, but {_WEIGHTS} has {labels.mean.shape}")
     return config, network, labels
-
-
-def _load_encoder(config: PredictorConfig, folder: Path) -> tuple[Any, Any]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    model = resolve_model(config.model, f"{folder / _CONFIG}: model")
-    try:
-        return (
-            CLIPTokenizer.from_pretrained(model, subfolder="tokenizer"),
-            CLIPTextModel.from_pretrained(model, subfolder="text_encoder", dtype=torch.float32).eval(),
-        )
-    except Exception as error:  # transformers and the hub raise many types
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"{folder}: the text encoder of {config.model} cannot be loaded: {first}; pass pipeline="
-        ) from error
 
 
 def _arrays(labels: Labels) -> dict[str, NDArray[np.float32]]:

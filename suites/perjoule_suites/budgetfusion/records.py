@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from perjoule.statistics.allocation import Headroom
-from perjoule.types import Estimate, Provenance
+from perjoule.statistics.allocation import BoundSaving, Headroom
+from perjoule.types import Estimate, Provenance, Role
 from perjoule.types.documents import schema_of
 from perjoule_suites.budgetfusion.curves import StepCost
 
@@ -48,84 +48,243 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost(StepCost):
+    """Energy of an image of N steps in a family, base_j + step_j · N.
+
+    Attributes:
+        family: The family.
+        ladder: The ladder whose mean joules give the scale.
+        rungs: Its step counts.
+        base_steps: base_j / step_j, the work of an image that does not depend on its steps, in steps.
+        origin: Where `base_steps` comes from: `given`, `counted work`, `floating-point operations`, `least squares` on
+            the ladder's joules, or `a single rung` (0).
+    """
+
+    family: str
+    ladder: str
+    rungs: tuple[int, ...]
+    base_steps: float
+    origin: str
+
+    def scaled(self, base_steps: float) -> Cost:
+        """Return the cost with another `base_steps`, and the same joules of the whole ladder."""
+        count, steps = len(self.rungs), sum(self.rungs)
+        step_j = (count * self.base_j + steps * self.step_j) / (count * base_steps + steps)
+        return replace(self, base_j=base_steps * step_j, step_j=step_j, base_steps=base_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A saving at equal quality, as a share of the energy of `anchor`; `reason` if there is no number."""
+    """A saving at equal quality, as a share of the energy of `anchor`; `reason` if there is no number.
+
+    Attributes:
+        test: The arm.
+        anchor: What it is compared with.
+        metric: The quality that is equal.
+        energy: `by steps`, see `Cost`, or `as run`, the joules of the windows.
+        at_quality: The quality.
+        saving: 1 − E_test/E_anchor.
+        reason: Why there is no number, or an open end.
+        p_value: Two-sided p-value for no difference; None if nothing could be drawn.
+    """
 
     test: str
     anchor: str
     metric: str
+    energy: str
     at_quality: float | None
     saving: Estimate
     reason: str | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(Comparison):
+    """A comparison of a predicted arm with the fixed ladder.
+
+    `holds`: There is a saving, and Holm's test over all claims rejects no difference at 5 %.
+    """
+
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderBound(BoundSaving):
+    """What a bound saves on a ladder."""
+
+    ladder: str
+    metric: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmHeadroom(Headroom):
-    """The headroom of an arm on a ladder."""
+    """The share of what a bound saves on a ladder that an arm captures."""
 
     test: str
     anchor: str
+    metric: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelScore:
+    """The quality of one level of an arm by one metric, compared with the fixed ladder.
+
+    Attributes:
+        quality: Mean over prompts.
+        quality_p10: 10th percentile of the images.
+        saving_at_own_quality: Share of energy saved.
+        saving_reason: Why there is no number.
+        gain_at_equal_energy: Quality gained at the level's own energy.
+        gain_reason: Why there is no number.
+        permutation_p: Share of random assignments of the same steps to prompts that reach this quality; None if the
+            steps depend on the image.
+        gain_per_step: The paper's measure by its origin, a step count N₀: (Q − Q(N₀)) per step, relative to that of
+            uniform steps at the same mean. It depends on the origin.
+    """
+
+    quality: float
+    quality_p10: float
+    saving_at_own_quality: Estimate
+    saving_reason: str | None
+    gain_at_equal_energy: Estimate
+    gain_reason: str | None
+    permutation_p: float | None
+    gain_per_step: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One level of an arm. The numbers that compare it are None without a ladder in its family.
+    """One level of an arm.
 
-    `promised_miss_rate` and the two miss rates are None unless the rule is `quality-floor`.
+    Attributes:
+        level: The value of its parameter.
+        cell_id: The cell that the run has drawn.
+        energy_j_per_image: By steps.
+        energy_j_as_run: By windows, if the run has drawn it.
+        decision_j: Joules of the decision per image, which are contained in `energy_j_per_image`.
+        steps_mean: Mean number of steps.
+        saved_against_longest: Share of the joules of the ladder's longest rung that is saved. The quality differs.
+        promised_miss_rate: Of the rule `quality-floor`, else None.
+        miss_rate: Mean over prompts of the share of their images that miss the floor.
+        rank_correlation: Spearman's ρ over prompts of the steps and those of the same rule on the true curves.
+        development_steps: Mean number of steps on the predictor's calibration prompts.
+        development_saving: Metric -> saving at equal quality there.
+        scores: Metric -> quality and savings.
     """
 
-    cell_id: str
-    level: float | None
+    level: float
+    cell_id: str | None
     energy_j_per_image: float
-    quality: float
-    quality_p10: float
+    energy_j_as_run: float | None
+    decision_j: float
     steps_mean: float
-    duration_s_per_image: float
-    promised_miss_rate: float | None = None
-    miss_rate: float | None = None
-    miss_rate_interval: Estimate | None = None
-    time_saved_against_longest: float | None = None
-    predictor_share_of_longest: float | None = None
-    rank_correlation: float | None = None
-    gain_at_equal_energy: Estimate | None = None
-    gain_reason: str | None = None
-    saving_at_own_quality: Estimate | None = None
-    saving_reason: str | None = None
-    gain_per_step_against_uniform: float | None = None
+    saved_against_longest: float
+    promised_miss_rate: float | None
+    miss_rate: Estimate | None
+    rank_correlation: float | None
+    development_steps: float | None
+    development_saving: Mapping[str, float] | None
+    scores: Mapping[str, LevelScore]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmLevels:
-    """The levels of an arm, and the ladder of its family."""
+    """The levels of an adaptive arm, compared with a ladder.
+
+    Attributes:
+        arm: The arm.
+        role: `predicted` or `control`.
+        drawn: True if the run has drawn its images; False if they are those of the ladder.
+        anchor: The first fixed ladder of its family.
+        best_on_development: Metric -> level that saved most on the calibration prompts.
+        levels: Its levels.
+    """
 
     arm: str
-    anchor: str | None
+    role: Role
+    drawn: bool
+    anchor: str
+    best_on_development: Mapping[str, float]
     levels: tuple[Level, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Basis:
-    """Comparisons, headroom and levels for one way to count joules."""
+class Sensitivity:
+    """A claim's saving if another share of an image's work did not depend on its steps."""
 
-    comparisons: tuple[Comparison, ...]
-    headroom: tuple[ArmHeadroom, ...]
-    arms: tuple[ArmLevels, ...]
+    base_steps: float
+    test: str
+    anchor: str
+    metric: str
+    saving: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Drawn minus replayed scores: mean, and the largest by size."""
+
+    mean: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Drawn images of an adaptive arm compared with the ladder's images of the same steps.
+
+    Attributes:
+        arm: The arm.
+        ladder: The ladder.
+        images: Number of drawn images with steps that the ladder has.
+        identical: Share of them whose bytes are the same; None if the run stores no digests.
+        scores: Metric -> difference of their scores.
+        same_steps: Share of the arm's images for which the predictor chooses the drawn steps again.
+        reason: Why the steps could not be predicted again.
+    """
+
+    arm: str
+    ladder: str
+    images: int
+    identical: float | None
+    scores: Mapping[str, Difference]
+    same_steps: float | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` prints: savings as the run counted joules, and as if every batch had been full.
+    """What `evaluate` prints.
 
-    `extra_evaluations` counts denoiser evaluations beyond the steps of each arm; `figures` lists the files written.
+    Attributes:
+        suite: Name of the suite.
+        metrics: The metrics that are held equal, each on its own.
+        prompts: Number of prompts.
+        seeds: Largest number of seeds of a prompt.
+        provenance: Of the run's joules.
+        costs: Joules by steps, per family.
+        claims: Predicted arms compared with fixed ladders.
+        controls: Comparisons with controls, of controls, of ladders, and by the joules of the windows.
+        bounds: What allocations save that know the scores.
+        headroom: Which share of that the arms capture.
+        arms: All adaptive arms, level by level.
+        sensitivity: The claims by other `base_steps`.
+        validation: Replayed and drawn images.
+        extra_evaluations: Arm -> denoiser evaluations beyond the steps of its images; 0 if a peek is free.
+        figures: Files written.
     """
 
     suite: str
-    metric: str
+    metrics: tuple[str, ...]
     prompts: int
     seeds: int
     provenance: tuple[Provenance, ...]
-    as_run: Basis
-    full_batches: Basis
+    costs: tuple[Cost, ...]
+    claims: tuple[Claim, ...]
+    controls: tuple[Comparison, ...]
+    bounds: tuple[LadderBound, ...]
+    headroom: tuple[ArmHeadroom, ...]
+    arms: tuple[ArmLevels, ...]
+    sensitivity: tuple[Sensitivity, ...]
+    validation: tuple[Validation, ...]
     extra_evaluations: Mapping[str, float]
     figures: tuple[Path, ...] = ()
 

@@ -1,21 +1,22 @@
 """Rules that choose a number of steps from predicted curves.
 
     rule               stops where                                            its parameter (a sweep of it is a curve)
-    plateau            all metrics are within τ of their own last value       τ, the paper's (0.05 is our default)
+    plateau            metrics are within τ of their own last value           τ (a plateau rule after the paper)
     equal-marginal     the next joule gains less than elsewhere                J per unit of quality
     energy-budget      the same, at the price that meets a mean energy        J/image on average
     quality-floor      an image is below the floor with chance at most p      the floor
 
-The paper's rule normalises each curve to its own range, which removes the prompt's difficulty; the other rules use the
-metric's scale. Prices and guarantees are calibrated on prompts outside the training set. The chance p of the quality
-floor is a mean over prompts and over calibrations, see `QualityFloor`.
+The plateau rule normalises each curve to its own range, which removes the prompt's difficulty; the other rules use the
+metric's scale. The paper publishes neither its threshold nor how its three metrics become one number of steps. Prices
+and guarantees are calibrated on prompts outside the training set. The chance p of the quality floor is a mean over
+prompts and over calibrations, see `QualityFloor`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from perjoule.shares import below_one
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+COMBINATIONS: Mapping[str, Callable[..., Any]] = {"max": np.nanmax, "median": np.nanmedian, "mean": np.nanmean}
 _BISECTIONS = 60
 NOT_BY_PROMPT = (
     "rule quality-floor: the predictor does not record which calibration images share a prompt, so its guarantee "
@@ -56,6 +58,11 @@ class CurveForecast:
             raise UnknownNameError("predicted metric", metric, self.metrics)
         return np.asarray(self.values[..., self.metrics.index(metric)], np.float64)
 
+    def at(self, steps: Sequence[int]) -> CurveForecast:
+        """Return the forecast for some step counts of the grid."""
+        places = [int(np.flatnonzero(self.grid == n)[0]) for n in steps]
+        return replace(self, grid=self.grid[places], energy_j=self.energy_j[places], values=self.values[:, places])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
@@ -75,6 +82,25 @@ class Calibration:
         """Return (n, g) true values of one metric."""
         return np.asarray(self.truth[..., self.forecast.metrics.index(metric)], np.float64)
 
+    def at(self, steps: Sequence[int]) -> Calibration:
+        """Return the calibration for some step counts of the grid."""
+        places = [int(np.flatnonzero(self.forecast.grid == n)[0]) for n in steps]
+        return replace(self, forecast=self.forecast.at(steps), truth=self.truth[:, places])
+
+
+def saving_on(calibration: Calibration, chosen: Index, metric: str) -> tuple[float, float]:
+    """Return J/image of some choices on the calibration images, and of the fixed steps with the same mean quality.
+
+    Args:
+        calibration: The images.
+        chosen: (n,) grid indices.
+        metric: The quality.
+    """
+    energy_j, quality = calibration.forecast.energy_j, calibration.of(metric)
+    fixed = np.maximum.accumulate(quality.mean(0))
+    reached = quality[np.arange(len(quality)), chosen].mean()
+    return float(energy_j[chosen].mean()), float(np.interp(reached, fixed, energy_j))
+
 
 class Rule(Protocol):
     """Chooses a grid index for each forecast curve."""
@@ -86,24 +112,40 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """The paper's rule, with our threshold: t* = max over metrics of min{t : m(last) − m(t) ≤ τ}.
+    """A plateau rule after the paper: t* = the combination over metrics of min{t : m(last) − m(t) ≤ τ}.
 
     Each curve is made non-decreasing and scaled to [0, 1] between its first and last value. A curve whose range is
-    below the error of its forecasts is ignored, because scaling would amplify noise.
+    below the error of its forecasts is ignored, because scaling would amplify noise; if all are, the fewest steps do.
+
+    Attributes:
+        tolerance: τ.
+        metrics: The metrics; all predicted ones if empty.
+        combine: A key of `COMBINATIONS`. A mean between two step counts of the grid takes the larger one.
     """
 
     tolerance: float
+    metrics: tuple[str, ...] = ()
+    combine: str = "max"
 
     def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`."""
-        error = np.abs(calibration.forecast.values - calibration.truth).mean((0, 1))  # (m,)
-        rising = np.maximum.accumulate(forecast.values, axis=1)
-        first, last = rising[:, :1], rising[:, -1:]
-        height = last - first
-        speaks = (height > error) & (height > 0)
-        scaled = (rising - first) / np.where(height > 0, height, 1.0)
-        reached = (1.0 - scaled <= self.tolerance) | ~speaks
-        return np.asarray(reached.argmax(1).max(-1), np.intp)
+        each = [self._steps(forecast.of(name), name, calibration, forecast.grid) for name in self._names(forecast)]
+        steps = np.stack(each, axis=-1)  # (n, m)
+        steps[np.isnan(steps).all(-1)] = forecast.grid[0]
+        wanted = COMBINATIONS[self.combine](steps, axis=-1) - 1e-9
+        return np.asarray(np.searchsorted(forecast.grid, wanted), np.intp)
+
+    def _names(self, forecast: CurveForecast) -> tuple[str, ...]:
+        return self.metrics or forecast.metrics
+
+    def _steps(self, values: Array, name: str, calibration: Calibration, grid: NDArray[np.int64]) -> Array:
+        """Return (n,) the steps at which one metric's curves reach their plateau; NaN for curves that are ignored."""
+        error = np.abs(calibration.forecast.of(name) - calibration.of(name)).mean()
+        rising = np.maximum.accumulate(values, axis=1)
+        height = rising[:, -1:] - rising[:, :1]
+        is_clear = ((height > error) & (height > 0))[:, 0]
+        scaled = (rising - rising[:, :1]) / np.where(height > 0, height, 1.0)
+        return np.where(is_clear, grid[(1.0 - scaled <= self.tolerance).argmax(1)], np.nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,46 +253,40 @@ def _fewest(safe: Array, floor: float) -> Index:
     return np.asarray(enough.argmax(1), np.intp)
 
 
-def _plateau(metric: str, level: float, miss_rate: float) -> Rule:
-    return Plateau(tolerance=level)
+RULES = ("plateau", "equal-marginal", "energy-budget", "quality-floor")
 
 
-def _equal_marginal(metric: str, level: float, miss_rate: float) -> Rule:
-    return EqualMarginal(metric=metric, joules_per_unit=level)
-
-
-def _energy_budget(metric: str, level: float, miss_rate: float) -> Rule:
-    return EnergyBudget(metric=metric, mean_j=level)
-
-
-def _quality_floor(metric: str, level: float, miss_rate: float) -> Rule:
-    return QualityFloor(metric=metric, floor=level, miss_rate=miss_rate)
-
-
-RULES: dict[str, Callable[[str, float, float], Rule]] = {
-    "plateau": _plateau,
-    "equal-marginal": _equal_marginal,
-    "energy-budget": _energy_budget,
-    "quality-floor": _quality_floor,
-}
-
-
-def make_rule(name: str, metric: str, level: float, miss_rate: float = 0.1, *, where: str = "") -> Rule:
+def make_rule(
+    name: str,
+    metric: str,
+    level: float,
+    miss_rate: float = 0.1,
+    *,
+    metrics: tuple[str, ...] = (),
+    combine: str = "max",
+    where: str = "",
+) -> Rule:
     """Create the rule of a name with one value of its parameter.
 
     Args:
-        name: A key of `RULES`.
-        metric: Metric of the rule; the plateau rule uses all metrics.
+        name: One of `RULES`.
+        metric: Metric of the rule; the plateau rule uses `metrics`.
         level: Its parameter, see the table above.
         miss_rate: Rate of the quality floor.
+        metrics: Metrics of the plateau rule; all predicted ones if empty.
+        combine: How the plateau rule combines them, see `Plateau`.
         where: Suite file and key, for messages.
 
     Raises:
-        UnknownNameError: The rule does not exist.
-        SuiteError: The level or rate is out of range.
+        UnknownNameError: The rule or the combination does not exist.
+        SuiteError: The level or rate is out of range, or another rule is given the plateau rule's arguments.
     """
     if name not in RULES:
         raise UnknownNameError("rule", name, RULES, where)
+    if combine not in COMBINATIONS:
+        raise UnknownNameError("combination", combine, COMBINATIONS, where)
+    if name != "plateau" and (metrics or combine != "max"):
+        raise SuiteError(f"{where}: rule {name} reads one metric; `metrics` and `combine` belong to the plateau rule")
     if name == "plateau" and not 0 <= level < 1:
         raise SuiteError(f"{where}: plateau level {level:g}: must be a share of the curve's height, from 0 to below 1")
     if name in ("equal-marginal", "energy-budget") and not 0 < level < np.inf:
@@ -259,4 +295,10 @@ def make_rule(name: str, metric: str, level: float, miss_rate: float = 0.1, *, w
         below_one(miss_rate, f"{where}: miss_rate")
     except UsageError as error:
         raise SuiteError(str(error)) from None
-    return RULES[name](metric, level, miss_rate)
+    if name == "plateau":
+        return Plateau(tolerance=level, metrics=metrics, combine=combine)
+    if name == "equal-marginal":
+        return EqualMarginal(metric=metric, joules_per_unit=level)
+    if name == "energy-budget":
+        return EnergyBudget(metric=metric, mean_j=level)
+    return QualityFloor(metric=metric, floor=level, miss_rate=miss_rate)

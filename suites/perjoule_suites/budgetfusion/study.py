@@ -1,388 +1,324 @@
-"""Evaluation of a run with adaptive arms: savings at equal quality, opponents, and guarantees.
+"""Evaluation of adaptive steps on a stored ladder: savings at equal quality, controls, bounds, and guarantees.
 
-All results are functions of the run directory and of the predictors that its arms used.
+All results are functions of the run directory and of predictors. See `replay` for what is replayed.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from perjoule.errors import EvidenceError
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
-from perjoule.statistics.allocation import headroom, oracle, shuffled
-from perjoule.statistics.curves import AnyCurve, Curve, FidelityCurve
-from perjoule.statistics.facts import was_stopped
-from perjoule.statistics.grid import Grid, read_grid
-from perjoule.statistics.lines import fit_line
-from perjoule.statistics.resampling import resample_means
-from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
-from perjoule.statistics.window_groups import Groups
-from perjoule.suite.reading import cells_of
-from perjoule.types import Cell, Variant
-from perjoule_suites.budgetfusion.curves import LADDER_POLICIES, Array
-from perjoule_suites.budgetfusion.peek import MOST_SHARED
-from perjoule_suites.budgetfusion.predictor import read_config
-from perjoule_suites.budgetfusion.records import ArmHeadroom, ArmLevels, Basis, Comparison, Evaluation, Level
+from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, mixtures, shuffled
+from perjoule.statistics.curves import AnyCurve, PairedCurves, pair
+from perjoule.statistics.multiplicity import holm, p_differs_from_zero
+from perjoule.statistics.resampling import over_seeds, resample_means
+from perjoule.statistics.savings import gain_of, saving_of, saving_rows
+from perjoule.types import Estimate
+from perjoule_suites.budgetfusion.curves import Array
+from perjoule_suites.budgetfusion.records import (
+    ArmHeadroom,
+    ArmLevels,
+    Claim,
+    Comparison,
+    Evaluation,
+    LadderBound,
+    Level,
+    LevelScore,
+    Sensitivity,
+)
+from perjoule_suites.budgetfusion.replay import Arm, Arms
+from perjoule_suites.budgetfusion.validation import validations
 
 RESAMPLES = 10_000
+# base_steps of the table of sensitivity, to which the run's own is added
+BASE_STEPS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+_PERMUTATIONS = 999
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arms:
-    """A run's arms as arrays: grid, cells by variant, and the steps of each image (prompts, seeds, cells)."""
-
-    run: Run
-    grid: Grid
-    cells: dict[str, list[Cell]]
-    steps: Array
-    full_batches: bool = False
-
-    @property
-    def images_apart(self) -> bool:
-        """True if joules are known for each image, which the oracle and the permutations need."""
-        return self.full_batches or self.grid.images_apart
-
-    def variant(self, name: str) -> Variant:
-        """Return the variant of a name."""
-        return self.cells[name][0].variant
-
-    def columns(self, name: str) -> list[int]:
-        """Return the indices of a variant's cells in the grid."""
-        return [self.grid.cells.index(cell.cell_id) for cell in self.cells[name]]
-
-    def curve(self, name: str, metric: str) -> Any:
-        """Return the curve of a variant under a metric: a `Curve`, or a `FidelityCurve` of its family."""
-        columns = self.columns(name)
-        groups = None if self.full_batches else self.grid.groups[:, columns]
-        return self._curve(name, metric, self.grid.energy_j[:, :, columns], self.quality(metric)[:, :, columns], groups)
-
-    def quality(self, metric: str) -> Array:
-        """Return scores (prompts, seeds, cells); higher is better."""
-        sign = self.run.metrics[metric].sign
-        return sign * self.grid.quality[metric]
-
-    def shuffled(self, name: str, anchor: str, metric: str) -> Any:
-        """Return the curve of the arm's step counts assigned to random prompts (mean of all permutations)."""
-        ladder = self.curve(anchor, metric)
-        rungs = {_rung(cell): i for i, cell in enumerate(self.cells[anchor])}
-        parts = []
-        for column in self.columns(name):
-            taken = self.steps[:, :, column].ravel()
-            index = np.array([rungs[int(n)] for n in taken[np.isfinite(taken)]], np.intp)
-            parts.append(shuffled(ladder, index))
-        energy = np.concatenate([part.energy_j for part in parts], axis=2)
-        quality = np.concatenate([part.quality for part in parts], axis=2)
-        groups = None if parts[0].groups is None else np.concatenate([part.groups for part in parts], axis=1)
-        return self._curve(f"{name}, shuffled", metric, energy, quality, groups)
-
-    def _curve(self, name: str, metric: str, energy_j: Array, quality: Array, groups: Groups | None) -> Any:
-        if self.run.metrics[metric].track == "fidelity":
-            family = name.split(",")[0]
-            family = self.variant(family).family_name
-            return FidelityCurve(energy_j=energy_j, quality=quality, name=name, family=family, groups=groups)
-        return Curve(energy_j=energy_j, quality=quality, name=name, groups=groups)
-
-
-def arms_of(run: Run) -> Arms:
-    """Return the arms of a scored run. Raises EvidenceError if it is not scored."""
+def metrics_of(run: Run, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics to evaluate by, the suite's primary one by default. Raises UnknownNameError, EvidenceError."""
     if not run.metrics:
         raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
-    grid = read_grid(run, tuple(run.metrics))
-    cells: dict[str, list[Cell]] = {}
-    for cell in cells_of(run.suite):
-        if cell.cell_id in grid.cells:
-            cells.setdefault(cell.variant.name, []).append(cell)
-    return Arms(run=run, grid=grid, cells=cells, steps=_steps(run, grid))
+    for name in metrics:
+        if name not in run.metrics:
+            raise UnknownNameError("scored metric", name, run.metrics, str(run.path))
+    return tuple(dict.fromkeys(metrics)) or (run.suite.metrics.primary,)
 
 
-def with_full_batches(arms: Arms) -> Arms:
-    """Return the arms as if images of equal steps always filled a batch, e.g. in a queue of many prompts.
-
-    Each image has the energy of the fixed ladder of its family for its number of steps, a + b · N by least squares on
-    that ladder's cells, and the decision has its measured seconds at the ladder's mean power. Losses of groups of
-    different sizes inside a batch, and disturbances of the machine, are left out.
-    """
-    energy_j = arms.grid.energy_j.copy()
-    durations = _durations(arms.run)
-    for anchor in _ladders(arms).values():
-        columns = arms.columns(anchor)
-        mean_j = np.nanmean(energy_j[:, :, columns], axis=(0, 1))
-        rungs = np.array([float(cell.steps or 0) for cell in arms.cells[anchor]])
-        base_j, step_j = fit_line(rungs, mean_j)
-        power_w = mean_j.sum() / sum(durations[cell.cell_id] for cell in arms.cells[anchor])
-        for name in arms.cells:
-            if arms.variant(name).family_name == arms.variant(anchor).family_name:
-                for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
-                    decision_j = _predictor_s(arms.run, cell.cell_id) * power_w
-                    energy_j[:, :, column] = base_j + step_j * arms.steps[:, :, column] + decision_j
-    return replace(arms, grid=replace(arms.grid, energy_j=energy_j), full_batches=True)
-
-
-def _ladders(arms: Arms) -> dict[str, str]:
-    """Return the first fixed ladder of each family."""
-    return {arms.variant(n).family_name: n for n in reversed(arms.cells) if arms.variant(n).policy == "fixed"}
-
-
-def _steps(run: Run, grid: Grid) -> Array:
-    """Return the steps of every image, as in the grid."""
-    places = (
-        run.scores.select("prompt_id", "seed").unique().sort("prompt_id", "seed")
-        .with_columns(place=pl.int_range(pl.len()).over("prompt_id"))
-    )  # fmt: skip
-    rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
-    columns = {cell: i for i, cell in enumerate(grid.cells)}
-    steps = np.full(grid.energy_j.shape, np.nan)
-    for image in run.images.join(places, on=["prompt_id", "seed"]).iter_rows(named=True):
-        steps[rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]] = image["steps"]
-    return steps
-
-
-def evaluate(run: Run, *, metric: str | None = None, at_steps: int | None = None) -> Evaluation:
-    """Return the study's table.
+def evaluate(arms: Arms, metrics: Sequence[str] = (), at_steps: int | None = None) -> Evaluation:
+    """Return the study's tables.
 
     Args:
-        run: A scored run with a fixed ladder and adaptive arms of its family.
-        metric: The metric that is held equal; by default the suite's primary metric.
+        arms: Ladders and adaptive arms.
+        metrics: Metrics that are held equal, each on its own; by default the suite's primary metric.
         at_steps: Rung of the ladder whose quality is held equal; by default the rung in the middle.
 
     Raises:
-        EvidenceError: The run is not scored, or has no fixed ladder.
+        UsageError: No ladder has that rung.
     """
-    arms, name = arms_of(run), metric or run.suite.metrics.primary
-    if not _ladders(arms):
-        raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
-    adaptive = [n for n in arms.cells if arms.variant(n).role == "predicted"]
-    controls = [n for n in arms.cells if arms.variant(n).role == "control"]
+    run, names = arms.run, metrics_of(arms.run, metrics)
+    if at_steps is not None and not any(at_steps in ladder.rungs for ladder in arms.ladders.values()):
+        rungs = ", ".join(map(str, next(iter(arms.ladders.values())).rungs))
+        raise UsageError(f"--at-steps {at_steps}: the ladder of {run.path} has {rungs}")
+    compared = [one for name in names for one in _comparisons(arms, name, at_steps)]
+    claims = [one for one in compared if _is_claim(arms, one)]
+    held = holm({i: one.p_value for i, one in enumerate(claims) if one.p_value is not None})
     return Evaluation(
         suite=run.suite.name,
-        metric=name,
+        metrics=names,
         prompts=len(arms.grid.prompts),
         seeds=arms.grid.energy_j.shape[1],
         provenance=tuple(sorted(set(run.trials["provenance"].drop_nulls()))),
-        as_run=_basis(arms, adaptive, controls, name, at_steps),
-        full_batches=_basis(with_full_batches(arms), adaptive, controls, name, at_steps),
-        extra_evaluations={n: _extra_evaluations(run, n, arms) for n in adaptive},
+        costs=tuple(arms.costs.values()),
+        claims=tuple(
+            Claim(**_parts(one), holds=i in held and (one.saving.value or 0) > 0) for i, one in enumerate(claims)
+        ),
+        controls=tuple(one for one in compared if not _is_claim(arms, one)),
+        bounds=tuple(one for name in names for one in _bounds(arms, name, at_steps)),
+        headroom=tuple(one for name in names for one in _headroom(arms, name, at_steps)),
+        arms=tuple(_levels(arms, arm, names) for arm in arms.adaptive.values()),
+        sensitivity=tuple(_sensitivity(arms, claims, at_steps)),
+        validation=tuple(validations(arms)),
+        extra_evaluations={n: _extra_evaluations(run, arm) for n, arm in arms.adaptive.items() if arm.cells},
     )
 
 
-def _basis(arms: Arms, adaptive: list[str], controls: list[str], metric: str, at_steps: int | None) -> Basis:
-    """Return comparisons, headroom and levels for one way to count joules.
-
-    If windows contain several prompts, there is no oracle and no mean over permutations, which choose single images.
-    """
-    ladders = _ladders(arms)
-    comparisons: list[Comparison] = []
-    captured: list[ArmHeadroom] = []
-    for test in adaptive + controls:
-        if arms.variant(test).family_name not in ladders:
-            continue
-        at, curve = _held(arms, test, metric, at_steps), arms.curve(test, metric)
-        for anchor in _rivals(arms, test):
-            ladder = arms.curve(anchor, metric)
-            comparisons.append(_compare(curve, ladder, metric, at))
-            if test in adaptive and arms.images_apart:
-                share = headroom(curve, ladder, at_quality=at if curve.rungs > 1 else None, resamples=RESAMPLES)
-                parts = {field.name: getattr(share, field.name) for field in fields(share)}
-                captured.append(ArmHeadroom(test=test, anchor=anchor, **parts))
-                if _on_the_ladder(arms, test, anchor) and curve.rungs > 1:
-                    comparisons.append(_compare(curve, arms.shuffled(test, anchor, metric), metric, at))
-    for anchor in (n for n in arms.cells if arms.variant(n).policy in LADDER_POLICIES and len(arms.cells[n]) > 1):
-        if arms.variant(anchor).family_name in ladders and arms.images_apart:
-            ladder = arms.curve(anchor, metric)
-            comparisons.append(_compare(oracle(ladder), ladder, metric, _held(arms, anchor, metric, at_steps)))
-    swept = [n for n in adaptive if len(arms.cells[n]) > 1]
-    for test in swept:
-        for other in swept:
-            looks = [arms.variant(n).policy == "budgetfusion-peek" for n in (test, other)]
-            if looks == [True, False] and arms.variant(test).family_name == arms.variant(other).family_name:
-                at = _held(arms, test, metric, at_steps)
-                comparisons.append(_compare(arms.curve(test, metric), arms.curve(other, metric), metric, at))
-    return Basis(
-        comparisons=tuple(comparisons),
-        headroom=tuple(captured),
-        arms=tuple(_arm(arms, n, ladders, metric) for n in adaptive + controls),
-    )
+def _is_claim(arms: Arms, one: Comparison) -> bool:
+    """Return whether a comparison says that predicted steps save joules."""
+    is_predicted = one.test in arms.adaptive and arms.adaptive[one.test].role == "predicted"
+    return is_predicted and one.anchor in arms.ladders and one.energy == "by steps"
 
 
-def _on_the_ladder(arms: Arms, name: str, anchor: str) -> bool:
-    """Return whether the ladder contains the number of steps of every image of the arm."""
-    taken = arms.steps[:, :, arms.columns(name)]
-    return set(taken[np.isfinite(taken)]) <= {_rung(cell) for cell in arms.cells[anchor]}
+def _rivals(arms: Arms, arm: Arm) -> list[Arm]:
+    """Return an arm's ladders: the first fixed one of its family, and one on its own schedules if they differ."""
+    ladders = (arms.anchor(arm.family), arms.ladder_of(arm.variant))
+    return list({one.name: one for one in ladders if one is not None and one.name != arm.name}.values())
 
 
-def _rung(cell: Cell) -> float:
-    """Return the steps of a ladder's cell: `steps`, or the level of a ladder with a shared start."""
-    return float(cell.steps or cell.level or 0)
+def _held(arms: Arms, arm: Arm, metric: str, at_steps: int | None) -> float | None:
+    """Return the quality of a rung of the fixed ladder of an arm's family; an arm of one rung has its own."""
+    anchor = arms.anchor(arm.family)
+    if anchor is None or len(arm.levels) < 2:
+        return None
+    place = anchor.rungs.index(at_steps) if at_steps in anchor.rungs else len(anchor.rungs) // 2
+    return float(np.nanmean(over_seeds(anchor.quality[metric][:, :, place])))
 
 
-def _rivals(arms: Arms, test: str) -> list[str]:
-    """Return an arm's opponents: the first ladder of its family, and further ones on its own schedules."""
-    variant = arms.variant(test)
-    first = _ladders(arms)[variant.family_name]
-    own = [
-        name
-        for name in arms.cells
-        if name not in (test, first)
-        and arms.variant(name).policy in LADDER_POLICIES
-        and arms.variant(name).family_name == variant.family_name
-        and has_short_first(arms.variant(name)) == has_short_first(variant)
-    ]
-    return [first, *own]
+def _comparisons(arms: Arms, metric: str, at_steps: int | None) -> Iterator[Comparison]:
+    """Yield all comparisons of arms under one metric."""
+    sign = arms.run.metrics[metric].sign
+    for arm in arms.adaptive.values():
+        curve, at = arms.curve(arm, metric), _held(arms, arm, metric, at_steps)
+        for ladder in _rivals(arms, arm):
+            fixed = arms.curve(ladder, metric)
+            yield _compare(curve, fixed, metric, at, sign)
+            rungs = arm.index_on(ladder) if ladder is arms.ladder_of(arm.variant) else None
+            if arm.role == "predicted" and rungs is not None and len(arm.levels) > 1:
+                dealt = shuffled(fixed, rungs[np.isfinite(arm.steps).all(2)])
+                yield _compare(curve, replace(dealt, name=f"{arm.name}, shuffled"), metric, at, sign)
+            if arm.cells:
+                as_run = arms.curve_as_run(arm, metric), arms.curve_as_run(ladder, metric)
+                yield _compare(*as_run, metric, at, sign, energy="as run")
+        if arm.role == "predicted":
+            for other in _weaker(arms, arm):
+                yield _compare(curve, arms.curve(other, metric), metric, at, sign)
+    for ladder in arms.ladders.values():
+        anchor = arms.anchor(ladder.family)
+        if anchor is not None and anchor.name != ladder.name:
+            at = _held(arms, ladder, metric, at_steps)
+            yield _compare(arms.curve(ladder, metric), arms.curve(anchor, metric), metric, at, sign)
 
 
-def has_short_first(variant: Variant) -> bool:
-    """Return whether a variant's schedules begin with a short step."""
-    arguments = variant.policy_args
-    if variant.schedule:
-        return True
-    if variant.policy == "budgetfusion-peek":
-        return read_config(arguments["predictor"]).peek == MOST_SHARED
-    return bool(arguments.get("shared", MOST_SHARED if variant.policy == "shared-start" else 1) == MOST_SHARED)
+def _weaker(arms: Arms, arm: Arm) -> list[Arm]:
+    """Return swept arms that know less: the table of kinds of the same rule; for a peek, arms of the prompt alone."""
+    others = [one for one in arms.adaptive.values() if one.family == arm.family and len(one.levels) > 1]
+    if arm.variant.policy == "budgetfusion-peek":
+        prompt_only = [one for one in others if one.role == "predicted" and one.variant.policy != arm.variant.policy]
+        return [one for one in prompt_only if one.rule == arm.rule or one.cells]
+    return [one for one in others if one.name == f"{arm.name}, table of kinds"]
 
 
-def _held(arms: Arms, name: str, metric: str, at_steps: int | None) -> float:
-    """Return the quality of a rung of the fixed ladder of a variant's family."""
-    anchor = _ladders(arms)[arms.variant(name).family_name]
-    rungs = [cell.steps for cell in arms.cells[anchor]]
-    wanted = at_steps if at_steps in rungs else rungs[len(rungs) // 2]
-    column = arms.columns(anchor)[rungs.index(wanted)]
-    return float(np.nanmean(np.nanmean(arms.quality(metric)[:, :, column], 1)))
-
-
-def _compare(test: AnyCurve, anchor: AnyCurve, metric: str, at: float) -> Comparison:
-    """Return the saving at the quality `at`; an arm of one rung is compared at its own quality."""
-    at_quality = at if test.rungs > 1 else None
-    saving = iso_quality_saving(test, anchor, at_quality=at_quality, resamples=RESAMPLES)
+def _compare(
+    test: AnyCurve, anchor: AnyCurve, metric: str, at: float | None, sign: float, energy: str = "by steps"
+) -> Comparison:
+    """Return the saving at the quality `at`; None compares at the quality of an arm of one rung."""
+    paired = _paired(test, anchor, at, RESAMPLES)
+    saving = saving_of(paired, at)
+    drawn, fixed = paired.split(paired.means.resamples)
+    is_known = saving.estimate.value is not None and paired.is_drawn
     return Comparison(
         test=test.name,
         anchor=anchor.name,
         metric=metric,
-        at_quality=saving.at,
+        energy=energy,
+        at_quality=None if saving.at is None else sign * saving.at,
         saving=saving.estimate,
         reason=saving.reason,
+        p_value=p_differs_from_zero(saving_rows(drawn, fixed, at)) if is_known else None,
     )
 
 
-def _extra_evaluations(run: Run, name: str, arms: Arms) -> float:
+def _paired(test: AnyCurve, anchor: AnyCurve, at: float | None, resamples: int) -> PairedCurves:
+    """Pair two arms that mix their levels; a ladder is interpolated at the own quality of an arm of one rung."""
+    arms = (test, anchor) if at is None else (mixtures(test), mixtures(anchor))
+    return pair(*arms, resamples=resamples)
+
+
+def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBound]:
+    for ladder in arms.ladders.values():
+        at = _held(arms, ladder, metric, at_steps)
+        if at is not None:
+            for kind in BOUNDS:
+                saving = bound_saving(arms.curve(ladder, metric), kind, at_quality=at, resamples=RESAMPLES)
+                yield LadderBound(ladder=ladder.name, metric=metric, **_parts(saving))
+
+
+def _headroom(arms: Arms, metric: str, at_steps: int | None) -> Iterator[ArmHeadroom]:
+    """Yield the shares of the bounds that predicted arms capture, where a ladder has seeds enough."""
+    predicted = [arm for arm in arms.adaptive.values() if arm.role == "predicted"]
+    for arm, kind in product(predicted, BOUNDS):
+        for ladder in _rivals(arms, arm):
+            curves, at = (arms.curve(arm, metric), arms.curve(ladder, metric)), _held(arms, arm, metric, at_steps)
+            try:
+                share = headroom(*curves, kind, at_quality=at, resamples=RESAMPLES)
+            except EvidenceError:  # named in `bounds`
+                continue
+            yield ArmHeadroom(test=arm.name, anchor=ladder.name, metric=metric, **_parts(share))
+
+
+def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None) -> Iterator[Sensitivity]:
+    """Yield the claims' savings by other shares of the work that does not depend on the steps."""
+    for one in claims:
+        arm, ladder = arms.adaptive[one.test], arms.ladders[one.anchor]
+        at = _held(arms, arm, one.metric, at_steps)
+        for base_steps in sorted({*BASE_STEPS, arms.costs[arm.family].base_steps}):
+            test, fixed = (arms.curve(each, one.metric, base_steps) for each in (arm, ladder))
+            saving = saving_of(_paired(test, fixed, at, resamples=0), at).estimate.value
+            yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
+
+
+def _extra_evaluations(run: Run, arm: Arm) -> float:
     """Return denoiser evaluations beyond steps × (2 with guidance) of all the arm's images: 0 if a peek is free."""
-    variant = arms.variant(name)
-    trials = run.windows.filter(pl.col("variant") == name)
+    trials = run.windows.filter(pl.col("variant") == arm.variant.name)
     evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
     steps = float(trials["steps"].explode().sum())
     per_step = round(evaluations / steps) if steps else 0
-    return evaluations - (per_step or (2 if variant.guidance > 1 else 1)) * steps
+    return evaluations - (per_step or (2 if arm.variant.guidance > 1 else 1)) * steps
 
 
-def _arm(arms: Arms, name: str, ladders: dict[str, str], metric: str) -> ArmLevels:
-    """Return each level of an arm: energy, quality, steps, gain over the ladder, time relative to the longest run."""
-    anchor = ladders.get(arms.variant(name).family_name)
-    levels = []
-    durations = _durations(arms.run)
-    for cell, column in zip(arms.cells[name], arms.columns(name), strict=True):
-        energy = np.nanmean(np.nanmean(arms.grid.energy_j[:, :, column], 1))
-        quality = arms.quality(metric)[:, :, column]
-        level = Level(
-            cell_id=cell.cell_id,
-            level=cell.level if cell.level is not None else cell.steps,
-            energy_j_per_image=float(energy),
-            quality=float(np.nanmean(np.nanmean(quality, 1))),
-            quality_p10=float(np.nanquantile(quality, 0.1)),
-            steps_mean=float(np.nanmean(arms.steps[:, :, column])),
-            duration_s_per_image=durations[cell.cell_id],
-        )
-        level = _with_promise(level, arms, cell, column)
-        if anchor is not None:
-            longest = max((c for c in arms.cells[anchor] if c.steps), key=lambda c: c.steps or 0)
-            level = replace(
-                _with_gain_and_saving(level, arms, name, column, anchor, metric),
-                time_saved_against_longest=1 - durations[cell.cell_id] / durations[longest.cell_id],
-                predictor_share_of_longest=_predictor_s(arms.run, cell.cell_id) / durations[longest.cell_id],
-                rank_correlation=_rank_correlation(arms, cell, column, anchor),
-                gain_per_step_against_uniform=_gain_per_step(arms, column, anchor, metric),
-            )
-        levels.append(level)
-    return ArmLevels(arm=name, anchor=anchor, levels=tuple(levels))
-
-
-def _with_gain_and_saving(level: Level, arms: Arms, name: str, column: int, anchor: str, metric: str) -> Level:
-    """Add the gain of a level at its own energy, and its saving at its own quality. Only the ladder is interpolated."""
-    full = arms.curve(name, metric)
-    place = arms.columns(name).index(column)
-    groups = None if full.groups is None else full.groups[:, [place]]
-    single = replace(full, energy_j=full.energy_j[:, :, [place]], quality=full.quality[:, :, [place]], groups=groups)
-    ladder = arms.curve(anchor, metric)
-    gain = iso_energy_gain(single, ladder, resamples=RESAMPLES)
-    saving = iso_quality_saving(single, ladder, resamples=RESAMPLES)
-    return replace(
-        level,
-        gain_at_equal_energy=gain.estimate,
-        gain_reason=gain.reason,
-        saving_at_own_quality=saving.estimate,
-        saving_reason=saving.reason,
+def _levels(arms: Arms, arm: Arm, metrics: Sequence[str]) -> ArmLevels:
+    """Return each level of an arm."""
+    anchor = arms.anchor(arm.family)
+    assert anchor is not None  # adaptive arms without one are left out
+    pairs = {m: pair(arms.curve(arm, m), arms.curve(anchor, m), resamples=RESAMPLES) for m in metrics}
+    best: dict[str, float] = {}
+    if arm.development:
+        savings = [savings for _, savings in arm.development]
+        best = {m: arm.levels[int(np.argmax([one[m] for one in savings]))] for m in metrics if m in savings[0]}
+    return ArmLevels(
+        arm=arm.name,
+        role=arm.role,
+        drawn=bool(arm.cells),
+        anchor=anchor.name,
+        best_on_development=best,
+        levels=tuple(_level(arms, arm, place, anchor, pairs) for place in range(len(arm.levels))),
     )
 
 
-def _gain_per_step(arms: Arms, column: int, anchor: str, metric: str) -> float | None:
-    """Return the paper's gain: (Q − Q at the fewest steps) / mean steps, relative to uniform steps at the same mean."""
-    cells = arms.cells[anchor]
-    ladder = np.array([float(c.steps or 0) for c in cells])
-    means = np.array([np.nanmean(arms.quality(metric)[:, :, c]) for c in arms.columns(anchor)])
-    order = np.argsort(ladder)
-    steps = float(np.nanmean(arms.steps[:, :, column]))
-    uniform = np.interp(np.log2(steps), np.log2(ladder[order]), means[order])
-    floor = means[order][0]
-    if uniform - floor <= 0:
+def _level(arms: Arms, arm: Arm, place: int, anchor: Arm, pairs: Mapping[str, PairedCurves]) -> Level:
+    cost = arms.costs[arm.family]
+    mine = next(iter(pairs.values())).point[0]
+    as_run = arms.grid.energy_j[:, :, arms.grid.cells.index(arm.cells[place].cell_id)] if arm.cells else None
+    promised, missed = _promise(arm, place)
+    development = arm.development[place] if arm.development else None
+    return Level(
+        level=arm.levels[place],
+        cell_id=arm.cells[place].cell_id if arm.cells else None,
+        energy_j_per_image=float(mine.energy_j[0, place]),
+        energy_j_as_run=None if as_run is None else float(np.nanmean(over_seeds(as_run))),
+        decision_j=float(arm.decision_j[place]),
+        steps_mean=float(np.nanmean(arm.steps[:, :, place])),
+        saved_against_longest=1 - float(mine.energy_j[0, place]) / (cost.base_j + cost.step_j * anchor.rungs[-1]),
+        promised_miss_rate=promised,
+        miss_rate=missed,
+        rank_correlation=_rank_correlation(arm, place, anchor),
+        development_steps=development[0] if development else None,
+        development_saving=development[1] if development else None,
+        scores={metric: _score(arm, place, anchor, metric, paired) for metric, paired in pairs.items()},
+    )
+
+
+def _score(arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves) -> LevelScore:
+    alone = paired.only([place], range(len(anchor.rungs)))
+    saving, gain = saving_of(alone), gain_of(alone)
+    quality = arm.quality[metric][:, :, place]
+    return LevelScore(
+        quality=float(np.nanmean(over_seeds(quality))),
+        quality_p10=float(np.nanquantile(quality, 0.1)),
+        saving_at_own_quality=saving.estimate,
+        saving_reason=saving.reason,
+        gain_at_equal_energy=gain.estimate,
+        gain_reason=gain.reason,
+        permutation_p=_permutation_p(arm, place, anchor, metric),
+        gain_per_step=_gain_per_step(arm, place, anchor, metric),
+    )
+
+
+def _permutation_p(arm: Arm, place: int, anchor: Arm, metric: str) -> float | None:
+    """Return the share of permutations of the prompts whose mean quality is at least that of the arm.
+
+    All have the same steps and therefore the same joules. None if the seeds of a prompt have different steps, or the
+    ladder lacks some of the steps.
+    """
+    index = arm.index_on(anchor)
+    if index is None or (np.nanmax(arm.steps, 1) != np.nanmin(arm.steps, 1))[:, place].any():
         return None
-    return float((np.nanmean(arms.quality(metric)[:, :, column]) - floor) / (uniform - floor) - 1)
+    rungs, quality = index[:, 0, place], over_seeds(anchor.quality[metric])
+    chance, rows = np.random.default_rng(0), np.arange(len(rungs))
+    known = np.isfinite(quality).all(1)
+    quality, rungs, rows = quality[known], rungs[known], rows[: known.sum()]
+    mine = quality[rows, rungs].mean()
+    others = [quality[rows, chance.permutation(rungs)].mean() for _ in range(_PERMUTATIONS)]
+    return float((1 + (np.array(others) >= mine - 1e-12).sum()) / (1 + _PERMUTATIONS))
 
 
-def _durations(run: Run) -> dict[str, float]:
-    frame = run.windows.filter(~was_stopped()).group_by("cell_id").agg(
-        (pl.col("duration_s").sum() / pl.col("images").sum()).alias("s")
-    )  # fmt: skip
-    return dict(zip(frame["cell_id"], frame["s"], strict=True))
+def _gain_per_step(arm: Arm, place: int, anchor: Arm, metric: str) -> dict[int, float]:
+    """Return the paper's gain, (Q − Q(N₀)) / mean steps, relative to uniform steps at the same mean, for each N₀."""
+    means = np.nanmean(over_seeds(anchor.quality[metric]), axis=0)
+    steps = float(np.nanmean(arm.steps[:, :, place]))
+    quality = float(np.nanmean(over_seeds(arm.quality[metric][:, :, place])))
+    uniform = float(np.interp(np.log2(steps), np.log2(anchor.rungs), means))
+    origins = {n: float(mean) for n, mean in zip(anchor.rungs, means, strict=True) if n < steps and mean < uniform}
+    return {n: (quality - mean) / (uniform - mean) - 1 for n, mean in origins.items()}
 
 
-def _predictor_s(run: Run, cell_id: str) -> float:
-    """Return seconds per image of the decision."""
-    trials = run.windows.filter(pl.col("cell_id") == cell_id)
-    spent = [json.loads(phases).get("predictor", 0.0) for phases in trials["phases_s"]]
-    return float(sum(spent)) / max(int(trials["image_count"].sum()), 1)
-
-
-def _with_promise(level: Level, arms: Arms, cell: Cell, column: int) -> Level:
-    """Add the share of images below the quality floor, mean over prompts, and the guaranteed share."""
-    arguments = cell.variant.policy_args
-    if arguments.get("rule") != "quality-floor":
-        return level
-    values = arms.quality(_metric_of_rule(cell))[:, :, column]
-    missed = np.where(np.isfinite(values), values < float(cell.level or 0), np.nan)
+def _promise(arm: Arm, place: int) -> tuple[float | None, Estimate | None]:
+    """Return the promised share of images below a quality floor, and the share that misses it, mean over prompts."""
+    if arm.rule is None or arm.rule.name != "quality-floor" or arm.rule.metric not in arm.quality:
+        return None, None
+    values = arm.quality[arm.rule.metric][:, :, place]
+    missed = np.where(np.isfinite(values), values < arm.levels[place], np.nan)
     by_prompt = resample_means(missed[..., None], resamples=RESAMPLES)
     rate = by_prompt.estimate(lambda rows: rows[:, 0], what="mean over prompts of the share of their images")
-    promised = arguments.get("miss_rate", 0.1)
-    return replace(level, promised_miss_rate=promised, miss_rate=rate.value, miss_rate_interval=rate)
+    return arm.rule.miss_rate, rate
 
 
-def _metric_of_rule(cell: Cell) -> str:
-    """Return the metric that a cell's rule works on: its own, or the predictor's."""
-    arguments = cell.variant.policy_args
-    return str(arguments.get("metric") or read_config(arguments["predictor"]).metric)
-
-
-def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float | None:
+def _rank_correlation(arm: Arm, place: int, anchor: Arm) -> float | None:
     """Return Spearman's ρ over prompts of the arm's steps and the ideal steps from true mean curves.
 
     It is for equal-marginal arms; None if either does not vary. The true curves are the ladder's, mean over seeds.
     """
-    true = true_steps(arms, cell, anchor)
+    true = true_steps(arm, place, anchor)
     if true is None:
         return None
-    taken = np.nanmean(arms.steps[:, :, column], axis=1)
+    taken = np.nanmean(arm.steps[:, :, place], axis=1)
     if len(set(true)) < 2 or len(set(taken)) < 2:
         return None
     from scipy.stats import spearmanr
@@ -390,14 +326,16 @@ def _rank_correlation(arms: Arms, cell: Cell, column: int, anchor: str) -> float
     return float(spearmanr(taken, true).statistic)
 
 
-def true_steps(arms: Arms, cell: Cell, anchor: str) -> Array | None:
-    """Return the steps of an equal-marginal cell's rule on the true mean curve of each prompt: (prompts,)."""
-    arguments = cell.variant.policy_args
-    if "predictor" not in arguments or arguments.get("rule", "equal-marginal") != "equal-marginal":
+def true_steps(arm: Arm, place: int, anchor: Arm) -> Array | None:
+    """Return the steps of an equal-marginal level's rule on the true mean curve of each prompt: (prompts,)."""
+    rule = arm.rule
+    if rule is None or rule.name != "equal-marginal" or rule.metric not in anchor.quality:
         return None
-    config = read_config(arguments["predictor"])
-    metric = _metric_of_rule(cell)
-    rungs = np.array([float(c.steps or 0) for c in arms.cells[anchor]])
-    curves = np.nanmean(arms.quality(metric)[:, :, arms.columns(anchor)], axis=1)
-    worth = float(cell.level or 0) * curves - (config.base_j + config.step_j * rungs)
-    return np.asarray(rungs[worth.argmax(1)], np.float64)
+    rungs = np.array(anchor.rungs, np.float64)
+    worth = arm.levels[place] * over_seeds(anchor.quality[rule.metric]) - (rule.base_j + rule.step_j * rungs)
+    return np.asarray(rungs[np.where(np.isfinite(worth), worth, -np.inf).argmax(1)], np.float64)
+
+
+def _parts(record: Any) -> dict[str, Any]:
+    """Return the fields of a record, to add to them."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}

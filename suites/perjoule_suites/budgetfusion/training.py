@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,11 @@ from perjoule_suites.budgetfusion.predictor import (
     Labels,
     PredictorConfig,
     StepPredictor,
-    check_prompts,
-    clip_encoders,
-    text_encoder_digest,
 )
 from perjoule_suites.budgetfusion.records import Payback
+from perjoule_suites.budgetfusion.rules import saving_on
 from perjoule_suites.diffusers_generator import DiffusersGenerator
+from perjoule_suites.prompt_states import PromptReader, check_prompts
 
 _LOOK_BATCH = 16
 _LENGTH_RIDGE = 1e-3
@@ -101,12 +101,12 @@ def train(
     )
     network = CurveNet(shape)
     target = torch.from_numpy(((curves.values - mean) / spread).astype(np.float32))
-    fit = _fit(network, states, latents, target, curves, recipe, on_epoch)
+    fit = fit_network(network, states, latents, target, torch.tensor(curves.grid), curves.metrics, recipe, on_epoch)
     rule_name, metric, level = rule
     config = PredictorConfig(
         model=curves.variant.model,
         model_digest=curves.digest,
-        text_encoder_digest=text_encoder_digest(*clip_encoders(generator.pipeline, generator.pipeline.text_encoder)),
+        text_encoder_digest=PromptReader.of(generator.pipeline).digest,
         scheduler=type(generator.pipeline.scheduler).__name__,
         guidance=curves.variant.guidance,
         grid=curves.grid,
@@ -140,7 +140,7 @@ def train(
         text_encoder=generator.pipeline.text_encoder,
         pipeline=generator.pipeline,
     )
-    length = _length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
+    length = length_coefficients(predictor.token_counts(curves.prompts), curves.values.mean(1))
     predictor = replace(predictor, labels=replace(predictor.labels, length=length))
     labels = _calibrated(predictor, calibration, generator)
     config = replace(config, calibration_seeds=len(calibration.seeds))
@@ -165,13 +165,9 @@ def pays_after(predictor: StepPredictor) -> Payback:
     steps of equal mean quality. The number is None if there is no saving, or the energy was not measured.
     """
     config, calibration = predictor.config, predictor.calibration
-    rows = np.arange(len(calibration.truth))
     places = np.array([config.grid.index(n) for n in predictor.choose(calibration.forecast)])
-    quality = calibration.of(config.metric)
-    energy_j = calibration.forecast.energy_j
-    fixed = np.maximum.accumulate(quality.mean(0))
-    equal_j = float(np.interp(quality[rows, places].mean(), fixed, energy_j))
-    saved_j = equal_j - float(energy_j[places].mean())
+    chosen_j, fixed_j = saving_on(calibration, places, config.metric)
+    saved_j = fixed_j - chosen_j
     pays = saved_j > 0 and config.collected_j is not None
     return Payback(
         saved_j_per_image=saved_j,
@@ -201,20 +197,32 @@ def _inputs(curves: Curves, generator: DiffusersGenerator, peek: int) -> tuple[t
     return states, torch.cat(rows)
 
 
-def _fit(
-    network: CurveNet,
+def fit_network(
+    network: Any,
     states: torch.Tensor,
     latents: torch.Tensor | None,
     target: torch.Tensor,
-    curves: Curves,
+    steps: torch.Tensor,
+    metrics: Sequence[str],
     recipe: TrainingRecipe,
     on_epoch: Callable[[int, float], None],
 ) -> Fit:
+    """Train a network to predict `target`, and keep its best epoch on the validation prompts.
+
+    Args:
+        network: A `CurveNet`, or a network with the same arguments.
+        states: (n, tokens, width) token states.
+        latents: (n, seeds, c, h, w) for a peek.
+        target: (n, seeds, g, m).
+        steps: Second argument of the network.
+        metrics: (m,) names.
+        recipe: Sizes and rates.
+        on_epoch: Called with the epoch and its validation loss.
+    """
     chance = np.random.default_rng(recipe.seed)
     order = chance.permutation(len(states))
     validation_count = max(2, round(recipe.validation_share * len(order)))
     validation, training = order[:validation_count], order[validation_count:]
-    steps = torch.tensor(curves.grid)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
 
@@ -250,7 +258,7 @@ def _fit(
         error = (predict(validation) - target[validation]).square().mean((0, 1, 2))
         variance = (target[validation] - target[validation].mean((0, 1))).square().mean((0, 1, 2))
     shares = 1 - error / variance
-    return Fit(r_squared=dict(zip(curves.metrics, map(float, shares), strict=True)), epoch=best[1])
+    return Fit(r_squared=dict(zip(metrics, map(float, shares), strict=True)), epoch=best[1])
 
 
 def _loss(predicted: torch.Tensor, target: torch.Tensor, difference_weight: float) -> torch.Tensor:
@@ -259,7 +267,7 @@ def _loss(predicted: torch.Tensor, target: torch.Tensor, difference_weight: floa
     return error.square().mean() + difference_weight * error.diff(dim=2).square().mean()
 
 
-def _length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
+def length_coefficients(counts: NDArray[np.int64], values: Array) -> NDArray[np.float32]:
     """Fit each point of the curves by ridge regression on 1, L and L². values: (n, g, m) -> (g, m, 3)."""
     length = counts.astype(np.float64)
     design = np.stack([length**0, length, length**2], axis=1)

@@ -58,15 +58,24 @@ def _stable_diffusion(to: Path, *, scheduler: str = "PNDMScheduler", fp16: bool 
             scheduler,
             **_BETAS,
             prediction_type=settings.get("prediction", "epsilon"),
-            timestep_spacing=settings.get("spacing", "leading"),
+            **({"timestep_spacing": settings["spacing"]} if "spacing" in settings else {}),
         ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     _save(pipeline, to, fp16)
+    if "spacing" not in settings:
+        _remove_spacing(to / "scheduler" / "scheduler_config.json")
     if settings.get("checker", False):
         _add_safety_checker(to, fp16)
+
+
+def _remove_spacing(file: Path) -> None:
+    """Remove the spacing that diffusers adds, because the files of the hub are older and do not state any."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    del config["timestep_spacing"]
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _stable_diffusion_xl(

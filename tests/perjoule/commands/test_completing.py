@@ -30,6 +30,8 @@ CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|[\a\x0e
 TYPED = {
     "perjoule re": ("recommend", "report"),
     "perjoule budgetfusion pre": ("predict",),
+    "perjoule budgetfusion evaluate runs/first --rule pl": ("plateau",),
+    "perjoule route ev": ("evaluate",),
     "perjoule baseline pro": ("promote",),
     "perjoule report --base": ("--baseline",),
     "perjoule run d": ("demo",),

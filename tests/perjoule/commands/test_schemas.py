@@ -16,11 +16,15 @@ import jsonschema
 import polars as pl
 import pytest
 from tests.support import driving
+from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
+from tests.support.routes import route_run, route_table, with_routed
+from tests.support.stored_runs import stored_run
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.support.work import counted_run, counted_windows
 
 from perjoule.meters.proving import prove
+from perjoule.people.folder import read_study
 from perjoule.runs.directory import load_run, write_set_scores
 from perjoule.statistics.grid import Grid
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
@@ -101,14 +105,18 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
         monkeypatch.chdir(place)
         with driving.counted_joules():
             curves = of_curves(place)
-        yield {
+        outputs = {
             **of_tables(place),
             **of_a_run(place),
             **of_nothing(place),
             **of_a_board(place),
             **of_logs(place),
+            **of_routes(place),
             **curves,
         }
+        for name, documents in of_a_study(place).items():
+            outputs[name] = [*outputs.get(name, []), *documents]
+        yield outputs
 
 
 def of_tables(place: Path) -> Outputs:
@@ -177,6 +185,9 @@ def of_a_run(place: Path) -> Outputs:
     published.write_text(SUITE.replace("builtin:sd-tiny", "stable-diffusion-v1-5/stable-diffusion-v1-5"))
     with driving.fakes():
         printed("run", published, "--out", place / "published", "--quiet")
+    selecting = place / "selecting.toml"
+    wanted = '[prompts]\nselect = "clip-farthest"\nselect_model = "builtin:clip-tiny"\nlimit = 2'
+    selecting.write_text(SUITE.replace("[prompts]", wanted))
     return {
         "run": [ran],
         "score": [scored],
@@ -184,6 +195,7 @@ def of_a_run(place: Path) -> Outputs:
             printed("plan", suite, "--from", place / "run"),
             printed("plan", suite),
             printed("plan", published, "--from", place / "published"),
+            printed("plan", selecting),
         ],
         "doctor-suite": [printed("doctor", "--suite", suite, codes=(0, 4))],
         "calibrate-work": [printed("calibrate", "--work", place / "counted", "--out", place / "mine.json")],
@@ -245,6 +257,24 @@ def of_logs(place: Path) -> Outputs:
     }
 
 
+def of_a_study(place: Path) -> Outputs:
+    """What is printed of a study that simulated observers answered, and a report that is judged by it."""
+    stored_run(place / "shown", prompts=2, variants=("tiny-teacher",))
+    made = printed("study", "new", "shown", "--out", "study", "--observers", "10")
+    study = read_study(place / "study")
+    given = answers(study, {arm: float(arm[-3:]) / 6 for arm in study.arms}, careless=3)
+    (place / "answers.json").write_text(answer_file(study, given))
+    added = printed("study", "add", "study", "answers.json")
+    printed("report", "shown", "--study", "study", "--out", place / "judged" / "report.html")
+    return {
+        "study-new": [made],
+        "study-plan": [printed("study", "plan", "study")],
+        "study-add": [added],
+        "study-scale": [printed("study", "scale", "study", "--run", "shown")],
+        "result": [json.loads((place / "judged" / "result.json").read_text())],
+    }
+
+
 def of_curves(place: Path) -> Outputs:
     """What budgetfusion prints of tiny pictures that are drawn here, with a meter that counts steps."""
     shapes = ("circle", "star", "ring", "square")
@@ -265,7 +295,27 @@ def of_curves(place: Path) -> Outputs:
     ran = driving.drive("run", "curves.toml", "--out", "adaptive", "--limit", "5", "--quiet")
     assert ran.code == 0, ran
     record("evaluate", "adaptive")
+    plateau = ("--rule", "plateau", "--combine", "mean", "--rule-metric", "lsnr", "--level", "0.2")
+    record("evaluate", "known", "--predictor", "predictor", *plateau, "--figures", "figures")
     return budgetfusion
+
+
+def of_routes(place: Path) -> Outputs:
+    """What route prints of a world with a known truth."""
+    for name, start in (("route-arms", 0), ("route-dev", 40)):
+        route_run(place, name, 40, start)
+    imported(with_routed(route_table(40, 80, seeds=8)), place, "route-test")
+    # the counted work of an arm, so that the cost of a decision has an upper limit
+    part = {"name": "UNet", "calls": 9, "flops": 10**9, "bytes_moved": 10**8, "operators": 10**3}
+    trial = load_run(place / "route-test").trials["trial_id"][0]
+    work = {"trial_id": trial, "parts": [part], "devices": ["cpu"], "dtypes": ["float32"], "unknown": []}
+    (place / "route-test" / "work.jsonl").write_text(json.dumps(work) + "\n")
+    train = ("route", "train", "route-arms", "--calibration", "route-dev", "--reader", "builtin:sd-tiny")
+    return {
+        "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--out", "router", "--quiet")],
+        "route-evaluate": [printed("route", "evaluate", "route-test", "--router", "router")],
+        "route-predict": [printed("route", "predict", "router", "a red circle")],
+    }
 
 
 def parts(schema: Any, whole: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,7 @@ def test_help_is_in_the_order_of_the_work() -> None:
     assert "budgetfusion" in verbs  # of another package
 
 
-@pytest.mark.parametrize("group", [(), ("baseline",), ("budgetfusion",)])
+@pytest.mark.parametrize("group", [(), ("baseline",), ("study",), ("budgetfusion",), ("route",)])
 def test_summaries_are_short_and_whole(group: tuple[str, ...]) -> None:
     found = summaries(*group)
     assert found

@@ -109,7 +109,7 @@ def test_an_adaptive_arm_is_compared_with_the_ladder_and_its_control(tmp_path: P
     assert record["anchor"] == "ladder"
     assert record["controls"]["against"][0]["control"] == "shuffled"
     assert record["controls"]["against"][0]["energy_ratio"]["value"] == pytest.approx(1, abs=0.05)
-    assert record["controls"]["headroom"]["oracle_saving"]["value"] is not None
+    assert record["controls"]["headroom"]["bound_saving"]["value"] is not None
     assert next(p for p in found["points"] if p["cell_id"] == "policy")["steps_mean"] == 10
 
 

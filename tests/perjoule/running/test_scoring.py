@@ -199,3 +199,18 @@ def test_a_metric_of_sets_cannot_be_the_primary_one(tmp_path):
     )
     with pytest.raises(SuiteError, match=r"metrics\.primary = 'fid': it scores sets"):
         prepare(str(tmp_path / "s.toml"))
+
+
+def test_full_reference_scores_of_unlike_images_have_a_warning(run: Run) -> None:
+    """A run without such metrics may mix starting points; its scores by one must say so."""
+    record = json.loads((run.path / "environment.json").read_text())
+    record["unlike_references"] = ["s.toml: variants[0] = 'a': a-004 begins at timestep 750, but a-050 at 980"]
+    (run.path / "environment.json").write_text(json.dumps(record))
+    told = Quiet()
+    pipeline.score(load_run(run.path), [Counting()], told)
+    assert not [text for text in told.messages if "unlike" in text]
+    comparing = Counting()
+    comparing.spec = replace(comparing.spec, needs_reference=True, track="fidelity")
+    pipeline.score(load_run(run.path), [comparing], told)
+    (warning,) = [text for text in told.messages if "unlike" in text]
+    assert "a-004 begins at timestep 750" in warning

@@ -178,11 +178,11 @@ def test_a_plan_keeps_the_prompts_of_a_window_together(prompts: int, size: int, 
     assert np.bincount(groups).max() <= max(size, prompts % size)
 
 
-def test_the_oracle_and_the_shuffled_arm_keep_the_groups() -> None:
-    from perjoule.statistics.allocation import oracle, shuffled
+def test_a_bound_and_the_shuffled_arm_keep_the_groups() -> None:
+    from perjoule.statistics.allocation import bound, shuffled
 
     test, anchor = WindowWorld(groups=6).sample(np.random.default_rng(0))
-    for arm in (oracle(anchor), shuffled(anchor, np.zeros(24, np.intp))):
+    for arm in (bound(anchor, "per-image bound"), shuffled(anchor, np.zeros(24, np.intp))):
         paired = pair(test, arm, resamples=50)
         assert (paired.means.n, paired.by_prompt.n) == (6, 24)
 

@@ -64,7 +64,7 @@ def test_adaptation_is_real_only_against_its_controls(
     for part in words:
         assert part in said, said
     assert found.figures[0].name == "adaptation"
-    assert any(row[1].text == "oracle" for row in found.figures[0].data.rows)
+    assert any(row[1].text == "per-image bound" for row in found.figures[0].data.rows)
     assert found.figures[1].name == "steps"
     rendered(report)
 

@@ -13,8 +13,9 @@ from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule_suites.budgetfusion import StepPredictor, training
 from perjoule_suites.budgetfusion.curves import Curves
 from perjoule_suites.budgetfusion.network import CurveNet, Shape
-from perjoule_suites.budgetfusion.predictor import _folder, _read, text_encoder_digest
+from perjoule_suites.budgetfusion.predictor import _folder, _read
 from perjoule_suites.diffusers_generator import DiffusersGenerator
+from perjoule_suites.prompt_states import text_encoder_digest
 
 pytestmark = pytest.mark.slow
 

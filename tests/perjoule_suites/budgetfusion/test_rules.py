@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError
 from perjoule_suites.budgetfusion.rules import (
+    COMBINATIONS,
     RULES,
     Calibration,
     CurveForecast,
@@ -86,6 +88,46 @@ def test_plateau_waits_for_the_slowest_metric_that_speaks() -> None:
     assert Plateau(tolerance=0.05).choose(both, unsure).tolist() == [2]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "combine", "steps"),
+    [
+        ((), "max", 16),
+        ((), "median", 8),
+        # (2 + 8 + 16)/3 = 8.7 lies between 8 and 16 steps
+        ((), "mean", 16),
+        (("a", "b"), "median", 8),  # 5 lies between 4 and 8
+        (("a", "b"), "mean", 8),
+        (("a",), "max", 2),
+        (("c", "a"), "max", 16),
+    ],
+)
+def test_plateaus_are_combined_by_hand(metrics: tuple[str, ...], combine: str, steps: int) -> None:
+    """Curves that jump to their last value at 2, 8 and 16 steps."""
+    values = np.stack([(at <= GRID).astype(float) for at in (2, 8, 16)], axis=-1)[None]
+    three = CurveForecast(grid=GRID, energy_j=ENERGY, metrics=("a", "b", "c"), values=values)
+    sure = Calibration(forecast=three, truth=values, prompts=None)
+    (index,) = Plateau(tolerance=0.05, metrics=metrics, combine=combine).choose(three, sure)
+    assert GRID[index] == steps
+
+
+def test_metrics_that_are_ignored_do_not_vote() -> None:
+    values = np.stack([(at <= GRID).astype(float) for at in (2, 16)], axis=-1)[None]
+    two = CurveForecast(grid=GRID, energy_j=ENERGY, metrics=("a", "b"), values=values)
+    for wrong, steps in (((0.0, 5.0), 2), ((5.0, 0.0), 16), ((5.0, 5.0), 1)):
+        known = Calibration(forecast=two, truth=values + np.array(wrong), prompts=None)
+        for combine in COMBINATIONS:
+            (index,) = Plateau(tolerance=0.05, combine=combine).choose(two, known)
+            assert GRID[index] == steps
+
+
+def test_a_forecast_at_some_step_counts() -> None:
+    curves = saturating([1.0, 4.0])
+    known = exact(curves).at([2, 8])
+    assert known.forecast.grid.tolist() == [2, 8]
+    assert known.forecast.energy_j.tolist() == [3.0, 9.0]
+    assert known.of("q").tolist() == known.forecast.of("q").tolist() == curves[:, [1, 3]].tolist()
+
+
 @pytest.mark.parametrize("miss_rate", [0.05, 0.1, 0.3])
 def test_the_floor_is_missed_as_rarely_as_promised(miss_rate: float) -> None:
     chance = np.random.default_rng(3)
@@ -159,6 +201,21 @@ def test_a_floor_that_nothing_reaches_is_no_promise() -> None:
 def test_rules_that_cannot_be(name: str, level: float, error: type[Exception]) -> None:
     with pytest.raises(error):
         make_rule(name, "q", level, where="s.toml: variants[0].levels")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"combine": "mode"}, UnknownNameError, "unknown combination 'mode': .*known: max, mean, median"),
+        ({"combine": "mean"}, SuiteError, "rule equal-marginal reads one metric"),
+        ({"metrics": ("q",)}, SuiteError, "belong to the plateau rule"),
+    ],
+)
+def test_arguments_of_the_plateau_rule_are_its_own(
+    arguments: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        make_rule("equal-marginal", "q", 1.0, where="s.toml", **arguments)
 
 
 def test_every_rule_has_a_name() -> None:

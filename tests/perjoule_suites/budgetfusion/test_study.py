@@ -1,32 +1,36 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from tests.support.ladders import drawn_run
 
-from perjoule.errors import EvidenceError
-from perjoule.runs.directory import Run, load_run, write_scores
-from perjoule.runs.writer import RunWriter
-from perjoule.suite.schedule import image_id, make_plan
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.runs.directory import Run, load_run
 from perjoule.types import (
-    EnergyReading,
+    Cell,
     Metrics,
-    MetricSpec,
     Prompt,
     PromptSource,
     Protocol,
-    Score,
     Suite,
-    Trial,
     Variant,
 )
 from perjoule.types.documents import document
+from perjoule_suites.budgetfusion import study
+from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
 from perjoule_suites.budgetfusion.curves import curves_of
+from perjoule_suites.budgetfusion.evaluation_text import lines
 from perjoule_suites.budgetfusion.figures import draw_all
-from perjoule_suites.budgetfusion.study import evaluate, has_short_first
+from perjoule_suites.budgetfusion.records import Evaluation
+from perjoule_suites.budgetfusion.replay import arms_of, has_short_first
+from perjoule_suites.budgetfusion.study import evaluate, metrics_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,10 +42,6 @@ PROMPTS = tuple(
     Prompt(prompt_id=f"{i:03d}", text=f"{'hard' if i % 2 else 'easy'} prompt {i}", category="hard" if i % 2 else "easy")
     for i in range(40)
 )
-SPEC = MetricSpec(
-    name="q", direction="higher", track="absolute", needs_reference=False, unit="", weights_digest="none",
-    licence="Apache-2.0", description="made up", advisory=False, bounds=(0.0, 1.0),
-)  # fmt: skip
 ARM = Variant(
     name="bf", model="m", family="ladder", role="predicted", policy="budgetfusion", levels=PRICES,
     policy_args={"predictor": "builtin:steps-tiny", "metric": "q"},
@@ -57,7 +57,7 @@ SUITE = Suite(
     title="A world with a known truth",
     description="",
     prompts=PromptSource(source="x"),
-    metrics=Metrics(primary="q", names=("q",)),
+    metrics=Metrics(primary="q", names=("q", "even")),
     protocol=Protocol(seeds=(1, 2), batch_size=1, idle_s=0.0),
     variants=(
         Variant(name="ladder", model="m", steps=LADDER),
@@ -67,91 +67,213 @@ SUITE = Suite(
         ON_SHORT,
     ),
 )
+PLAIN = replace(SUITE, variants=SUITE.variants[:1], protocol=replace(SUITE.protocol, seeds=tuple(range(8))))
 
 
-def quality(prompt: Prompt, seed: int, steps: int) -> float:
-    noise = np.random.default_rng([int(prompt.prompt_id), seed, steps]).normal(0, 0.01)
-    return float(1 - np.exp(-steps / (4.0 if prompt.category == "hard" else 1.0)) + noise)
+def rate(prompt: Prompt) -> float:
+    return 4.0 if prompt.category == "hard" else 1.0
+
+
+def quality(prompt: Prompt, seed: int, steps: int, noise: float = 0.01) -> float:
+    luck = np.random.default_rng([int(prompt.prompt_id), seed, steps]).normal(0, noise)
+    return float(1 - np.exp(-steps / rate(prompt)) + luck)
+
+
+def evenly(prompt: Prompt, seed: int, steps: int) -> float:
+    """All prompts gain the same from steps."""
+    luck = np.random.default_rng([int(prompt.prompt_id), seed, steps, 1]).normal(0, 0.01)
+    return float(np.sqrt(steps) / 5 + luck)
 
 
 def right_steps(prompt: Prompt, price: float) -> int:
-    worth = [price * (1 - np.exp(-n / (4.0 if prompt.category == "hard" else 1.0))) - STEP_J * n for n in LADDER]
+    worth = [price * (1 - np.exp(-n / rate(prompt))) - STEP_J * n for n in LADDER]
     return LADDER[int(np.argmax(worth))]
+
+
+def steps_of(cell: Cell, prompt: Prompt) -> int:
+    wanted = PROMPTS[(int(prompt.prompt_id) + 1) % len(PROMPTS)] if cell.variant.name == "dealt" else prompt
+    return int(cell.level or 0) if cell.variant == SHORT else right_steps(wanted, float(cell.level or 0))
+
+
+draw = partial(
+    drawn_run, prompts=PROMPTS, steps_of=steps_of, energy_j=lambda n: BASE_J + STEP_J * n,
+    qualities={"q": quality, "even": evenly}, digests={"m": "d"},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "RESAMPLES", 300)
+        yield
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    path = tmp_path_factory.mktemp("study") / "run"
-    writer = RunWriter.create(
-        path, SUITE, PROMPTS, {"comparability": {}, "comparability_key": "k", "models": {"m": "d"}}
-    )
-    scores: list[Score] = []
-    for work in make_plan(SUITE, PROMPTS):
-        (prompt,), (seed,), cell = work.prompts, work.seeds, work.cell
-        wanted = PROMPTS[(int(prompt.prompt_id) + 1) % len(PROMPTS)] if cell.variant.name == "dealt" else prompt
-        fixed = int(cell.level or 0) if cell.variant == SHORT else cell.steps
-        steps = fixed or right_steps(wanted, float(cell.level or 0))
-        reading = EnergyReading(
-            energy_j=BASE_J + STEP_J * steps, uncertainty_j=0.1, duration_s=0.1 * steps, boundary="estimate",
-            provenance="simulated", method="made up",
-        )  # fmt: skip
-        writer.append(
-            Trial(
-                trial_id=work.trial_id,
-                cell_id=cell.cell_id,
-                variant=cell.variant.name,
-                role=cell.variant.role,
-                policy=cell.variant.policy,
-                block=0,
-                prompts=(prompt.text,),
-                prompt_ids=(prompt.prompt_id,),
-                seeds=(seed,),
-                steps=(steps,),
-                nfe_per_image=2.0 * steps,
-                image_count=1,
-                iterations=1,
-                reading=reading,
-                image_sha256=("0",),
-                phases_s={"predictor": 0.001},
-            )
-        )
-        name = image_id(cell.cell_id, prompt.prompt_id, seed)
-        scores.append(Score(image_id=name, metric="q", value=quality(prompt, seed, steps)))
-    writer.finish()
-    write_scores(load_run(path), scores, [SPEC])
-    return load_run(path)
+    return draw(tmp_path_factory.mktemp("study") / "run", SUITE)
 
 
-def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(run: Run) -> None:
-    found = document(evaluate(run, at_steps=4))
-    savings = {(c["test"], c["anchor"]): c["saving"] for c in found["as_run"]["comparisons"]}
-    adaptive = savings["bf", "ladder"]
-    assert adaptive["low"] > 0
-    assert savings["bf", "bf, shuffled"]["low"] > 0
-    assert savings["dealt", "ladder"]["high"] < adaptive["low"]
-    assert ("ladder oracle", "ladder") in savings
-    captured = [(one["test"], one["anchor"]) for one in found["as_run"]["headroom"]]
-    assert captured == [("bf", "ladder"), ("bf-short", "ladder"), ("bf-short", "short")]
-    assert found["extra_evaluations"] == {"bf": 0.0, "bf-short": 0.0}
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return draw(tmp_path_factory.mktemp("plain") / "run", PLAIN)
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> dict[str, Any]:
+    return document(evaluate(arms_of(run), ("q", "even"), 8))
+
+
+def named(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    by_key = {tuple(row[key] for key in keys): row for row in rows}
+    assert len(by_key) == len(rows)
+    return by_key
+
+
+def test_knowing_the_prompt_saves_and_dealing_at_random_does_not(found: dict[str, Any]) -> None:
+    claims = named(found["claims"], "test", "anchor", "metric")
+    controls = named(found["controls"], "test", "anchor", "metric", "energy")
+    adaptive = claims["bf", "ladder", "q"]
+    assert adaptive["saving"]["low"] > 0
+    assert adaptive["holds"]
+    # 4 and 16 steps for the wrong prompts reach less than 8 steps for all
+    assert controls["bf", "bf, shuffled", "q", "by steps"]["reason"].startswith("more than ")
+    assert controls["dealt", "ladder", "q", "by steps"]["reason"].startswith("the test does not reach quality ")
+    dealt = next(a for a in found["arms"] if a["arm"] == "dealt")
+    ten = next(level for level in dealt["levels"] if level["level"] == 10.0)
+    assert ten["scores"]["q"]["saving_at_own_quality"]["high"] < 0
     # on other schedules an arm has two ladders to beat: the family's, and the one on its own schedules
-    assert savings["bf-short", "short"] == savings["bf-short", "ladder"] == adaptive
-    assert ("bf", "short") not in savings
-    assert savings["short", "ladder"]["value"] == pytest.approx(0, abs=1e-9)
-    assert ("short oracle", "short") in savings
+    savings = [claims[test, anchor, "q"]["saving"] for test, anchor in (("bf-short", "short"), ("bf-short", "ladder"))]
+    assert savings == [adaptive["saving"]] * 2
+    assert ("bf", "short", "q") not in claims
+    assert controls["short", "ladder", "q", "by steps"]["saving"]["value"] == pytest.approx(0, abs=1e-9)
+    assert found["extra_evaluations"] == {"bf": 0.0, "dealt": 0.0, "bf-short": 0.0}
     assert found["provenance"] == ["simulated"]
-    arm = next(a for a in found["as_run"]["arms"] if a["arm"] == "bf")
+
+
+def test_a_claim_names_its_metric_and_stands_in_the_table_of_all(found: dict[str, Any]) -> None:
+    """By `even` nothing can be adapted, so moving steps between prompts costs."""
+    claims = named(found["claims"], "test", "anchor", "metric")
+    assert {metric for _, _, metric in claims} == {"q", "even"} == set(found["metrics"])
+    assert claims["bf", "ladder", "even"]["saving"]["high"] < 0
+    assert not any(claims[test, anchor, "even"]["holds"] for test, anchor, metric in claims if metric == "even")
+    assert claims["bf", "ladder", "even"]["p_value"] == claims["bf", "ladder", "q"]["p_value"]  # a loss is no claim
+    assert all(f" at {claim['metric']} " in row for claim, row in zip(found["claims"], claim_rows(found), strict=True))
+
+
+def claim_rows(found: dict[str, Any]) -> list[str]:
+    from pydantic import TypeAdapter
+
+    content = {key: value for key, value in found.items() if key != "schema"}
+    printed = list(lines(TypeAdapter(Evaluation).validate_python(content)))
+    start = next(i for i, line in enumerate(printed) if "Holm" in line)
+    return printed[start + 1 : start + 1 + len(found["claims"])]
+
+
+def test_windows_of_one_image_cost_what_their_steps_do(found: dict[str, Any]) -> None:
+    (cost,) = found["costs"]
+    assert (cost["base_j"], cost["step_j"]) == pytest.approx((BASE_J, STEP_J))
+    assert cost["base_steps"] == pytest.approx(BASE_J / STEP_J)
+    assert cost["origin"] == "least squares"
+    arm = next(a for a in found["arms"] if a["arm"] == "bf")
     for level in arm["levels"]:
-        assert level["time_saved_against_longest"] == pytest.approx(1 - level["steps_mean"] / 16)
-        assert level["energy_j_per_image"] == pytest.approx(BASE_J + STEP_J * level["steps_mean"])
-    # price 10: easy prompts take 4 steps, hard ones 8; by hand, from the ladder's mean curve
-    at_ten = next(level for level in arm["levels"] if level["level"] == 10.0)
-    assert at_ten["steps_mean"] == 6.0
-    assert at_ten["saving_at_own_quality"]["value"] == pytest.approx(0.17, abs=0.05)
-    assert at_ten["saving_at_own_quality"]["low"] > 0
-    # windows of one image lose nothing to batching; what is left is the decision: 1 ms at 5 J/s or so
-    full = next(a for a in found["full_batches"]["arms"] if a["arm"] == "bf")
-    for one, other in zip(arm["levels"], full["levels"], strict=True):
-        assert other["energy_j_per_image"] == pytest.approx(one["energy_j_per_image"], abs=0.02)
+        assert level["energy_j_as_run"] == pytest.approx(BASE_J + STEP_J * level["steps_mean"])
+        # what is left is the decision: 1 ms at the mean power of the ladder
+        power_w = sum(BASE_J + STEP_J * n for n in LADDER) / sum(0.1 * n for n in LADDER)
+        assert level["decision_j"] == pytest.approx(0.001 * power_w)
+        assert level["energy_j_per_image"] == pytest.approx(level["energy_j_as_run"] + level["decision_j"])
+        assert level["saved_against_longest"] == pytest.approx(1 - level["energy_j_per_image"] / 9.0)
+
+
+def test_a_level_by_hand(found: dict[str, Any]) -> None:
+    """Price 10: easy prompts take 4 steps, hard ones 8."""
+    arm = next(a for a in found["arms"] if a["arm"] == "bf")
+    level = next(level for level in arm["levels"] if level["level"] == 10.0)
+    assert level["steps_mean"] == 6.0
+    score = level["scores"]["q"]
+    assert score["saving_at_own_quality"]["value"] == pytest.approx(0.17, abs=0.05)
+    assert score["saving_at_own_quality"]["low"] > 0
+    assert score["permutation_p"] == 0.001
+    dealt = next(a for a in found["arms"] if a["arm"] == "dealt")
+    assert min(level["scores"]["q"]["permutation_p"] for level in dealt["levels"]) == 1.0
+    # the paper's measure depends on its origin
+    means = {n: np.mean([1 - np.exp(-n / h) for h in (1, 4)]) for n in LADDER}
+    uniform = means[4] + (means[8] - means[4]) * (np.log2(6) - 2)
+    mine = np.mean([1 - np.exp(-4), 1 - np.exp(-2)])
+    by_hand = {n: (mine - means[n]) / (uniform - means[n]) - 1 for n in (1, 2, 4)}
+    assert set(score["gain_per_step"]) == set(by_hand)
+    for origin, gain in by_hand.items():
+        assert score["gain_per_step"][origin] == pytest.approx(gain, rel=0.2)
+    assert by_hand[4] > 3 * by_hand[1]
+
+
+def test_drawn_arms_validate_the_replay(run: Run, found: dict[str, Any], tmp_path: Path) -> None:
+    checks = named(found["validation"], "arm")
+    assert {check["ladder"] for check in checks.values()} == {"ladder", "short"}
+    assert checks["bf-short",]["ladder"] == "short"
+    for check in checks.values():
+        assert (check["images"], check["identical"]) == (320, 1.0)
+        assert check["scores"] == {m: {"mean": 0.0, "largest": 0.0} for m in ("q", "even")}
+        assert check["same_steps"] is None
+        assert "predicted metric 'q'" in check["reason"]
+    # one image with another score and other pixels
+    shutil.copytree(run.path, tmp_path / "run")
+    cell = pl.col("image_id").str.starts_with("bf-10.007.s1")
+    for file, column, value in (("scores", "value", pl.col("value") - 0.4), ("images", "sha256", pl.lit("other"))):
+        table = pl.read_parquet(tmp_path / "run" / f"{file}.parquet")
+        touched = cell & (pl.col("metric") == "q") if file == "scores" else cell
+        assert table.filter(touched).height == 1
+        table.with_columns(pl.when(touched).then(value).otherwise(column).alias(column)).write_parquet(
+            tmp_path / "run" / f"{file}.parquet"
+        )
+    again = named(document(evaluate(arms_of(load_run(tmp_path / "run"))))["validation"], "arm")["bf",]
+    assert again["identical"] == pytest.approx(319 / 320)
+    assert again["scores"]["q"]["largest"] == pytest.approx(-0.4)
+    assert again["scores"]["q"]["mean"] == pytest.approx(-0.4 / 320)
+
+
+def test_other_bases_of_the_joules(run: Run, found: dict[str, Any]) -> None:
+    """If nothing but the steps cost, the same steps save more; the table of sensitivity says how much."""
+    free = document(evaluate(arms_of(run, base_steps=0.0), ("q",), 8))
+    (cost,) = free["costs"]
+    assert (cost["base_j"], cost["origin"]) == (0.0, "given")
+    # the joules of the whole ladder stay
+    assert cost["step_j"] * sum(LADDER) == pytest.approx(sum(BASE_J + STEP_J * n for n in LADDER))
+    rows = named([row for row in found["sensitivity"] if row["metric"] == "q"], "test", "anchor", "base_steps")
+    savings = {claim["test"]: claim["saving"]["value"] for claim in free["claims"] if claim["anchor"] == "ladder"}
+    assert rows["bf", "ladder", 0.0]["saving"] == pytest.approx(savings["bf"], abs=2e-3)
+    own = named(found["claims"], "test", "anchor", "metric")["bf", "ladder", "q"]["saving"]["value"]
+    assert rows["bf", "ladder", found["costs"][0]["base_steps"]]["saving"] == pytest.approx(own)
+    by_base = [row["saving"] for key, row in sorted(rows.items()) if key[:2] == ("bf", "ladder")]
+    assert by_base == sorted(by_base, reverse=True)
+
+
+def test_a_plain_ladder_is_enough(plain: Run) -> None:
+    """Eight seeds and no adaptive arm: the kinds are all there is to know, which the prompt-level bound shows."""
+    arms = with_candidates(arms_of(plain), Candidates(), ("q",))
+    found = document(evaluate(arms, ("q",), 8))
+    assert (found["claims"], found["validation"], found["headroom"]) == ([], [], [])
+    (table,) = found["controls"]
+    assert (table["test"], table["anchor"]) == ("table of kinds equal-marginal q", "ladder")
+    assert table["saving"]["low"] > 0
+    bounds = named(found["bounds"], "bound")
+    savings = {kind: row["saving"]["value"] for (kind,), row in bounds.items()}
+    assert {row["seeds"] for row in bounds.values()} == {8}
+    assert savings["prompt-level bound"] == pytest.approx(table["saving"]["value"], abs=0.03)
+    assert savings["cross-fitted oracle"] <= savings["prompt-level bound"] + 0.01 <= savings["per-image bound"] + 0.01
+    printed = "\n".join(lines(evaluate(arms, ("q",), 8)))
+    assert "prompt-level bound (8 seeds)" in printed
+
+
+def test_too_few_seeds_are_named(found: dict[str, Any]) -> None:
+    bounds = named(found["bounds"], "ladder", "metric", "bound")
+    refused = bounds["ladder", "q", "prompt-level bound"]
+    assert refused["saving"]["value"] is None
+    assert refused["reason"] == "the prompt-level bound needs 8 seeds per prompt; there are 2"
+    assert bounds["ladder", "q", "cross-fitted oracle"]["saving"]["value"] is not None
+    # shares of the cross-fitted oracle need four seeds
+    assert {share["bound"] for share in found["headroom"]} == {"per-image bound"}
+    captured = [(share["test"], share["anchor"]) for share in found["headroom"] if share["metric"] == "q"]
+    assert captured == [("bf", "ladder"), ("bf-short", "ladder"), ("bf-short", "short")]
 
 
 def test_arms_with_a_short_first_step_are_known() -> None:
@@ -165,9 +287,9 @@ def test_arms_with_a_short_first_step_are_known() -> None:
 def test_curves_come_back_from_the_run(run: Run) -> None:
     curves = curves_of(run, "ladder")
     assert curves.grid == LADDER
-    assert curves.values.shape == (40, 2, 5, 1)
+    assert curves.values.shape == (40, 2, 5, 2)
     where = curves.prompts.index("hard prompt 7")
-    assert curves.values[where, 1, 3, 0] == pytest.approx(quality(PROMPTS[7], 2, 8))
+    assert curves.of("q")[where, 1, 3] == pytest.approx(quality(PROMPTS[7], 2, 8))
     assert curves.cost.base_j == pytest.approx(BASE_J)
     assert curves.cost.step_j == pytest.approx(STEP_J)
     assert curves.cost.provenance == "simulated"
@@ -177,12 +299,12 @@ def test_curves_come_back_from_the_run(run: Run) -> None:
 def test_curves_that_cannot_be(run: Run, tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="no variant 'laddr' with a fixed ladder; name one with --variant: ladder"):
         curves_of(run, "laddr")
-    import shutil
-
     shutil.copytree(run.path, tmp_path / "run")
     scores = pl.read_parquet(tmp_path / "run" / "scores.parquet")
     holed = scores.with_columns(
-        value=pl.when(pl.col("cell_id") == "ladder-004").then(float("nan")).otherwise(pl.col("value"))
+        value=pl.when((pl.col("cell_id") == "ladder-004") & (pl.col("metric") == "q"))
+        .then(float("nan"))
+        .otherwise(pl.col("value"))
     )
     holed.write_parquet(tmp_path / "run" / "scores.parquet")
     with pytest.raises(EvidenceError, match=r"80 scores are missing or NaN, e\.g\. of 'q'"):
@@ -192,21 +314,24 @@ def test_curves_that_cannot_be(run: Run, tmp_path: Path) -> None:
         curves_of(load_run(tmp_path / "run"), "ladder")
 
 
-def test_an_unscored_run_is_told_how_to_be_scored(run: Run, tmp_path: Path) -> None:
-    import shutil
-
+def test_what_cannot_be_evaluated_is_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--at-steps 3: the ladder of .* has 1, 2, 4, 8, 16"):
+        evaluate(arms_of(run), ("q",), 3)
+    with pytest.raises(UnknownNameError, match=r"unknown scored metric 'iklip': .*known: even, q"):
+        metrics_of(run, ("iklip",))
+    with pytest.raises(UnknownNameError, match="unknown ladder 'laddr': did you mean 'ladder'"):
+        with_candidates(arms_of(run), Candidates(ladders=("laddr",)), ("q",))
+    with pytest.raises(UsageError, match="--rule: there is nothing to replay: give --predictor too"):
+        Candidates(rules=("plateau",))
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     with pytest.raises(EvidenceError, match="perjoule score"):
-        evaluate(load_run(tmp_path / "run"))
+        metrics_of(load_run(tmp_path / "run"), ())
 
 
-def test_figures_are_drawn(run: Run, tmp_path: Path) -> None:
-    files = draw_all(run, tmp_path / "figures")
-    assert [f.name for f in files] == [
-        "study-curves.png",
-        "study-steps.png",
-        "study-predicted.png",
-        "study-frontier.png",
-    ]
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_figures_are_drawn(run: Run, plain: Run, tmp_path: Path, adaptive: bool) -> None:
+    files = draw_all(arms_of(run if adaptive else plain), tmp_path / "figures", "q")
+    more = ["study-steps.png", "study-predicted.png"] if adaptive else []
+    assert [f.name for f in files] == ["study-curves.png", "study-frontier.png", *more]
     assert all(f.stat().st_size > 5_000 for f in files)

@@ -73,6 +73,13 @@ def test_a_declared_runtime_is_that_of_the_printed_code(worker: Worker, runtime:
     assert found.get("pixels") == found.get("call"), found
 
 
+def test_guidance_in_a_share_of_the_calls_is_that_of_the_printed_code(worker: Worker) -> None:
+    variant = replace(variant_of("sd15", "sd15-dpm2m"), guidance_share=0.6)
+    found = worker.load(variant, call=True)
+    assert found.get("pixels") == found.get("call"), found
+    assert found["nfe"] == 5 + 3
+
+
 def test_weights_are_recorded_by_commit_and_digest(worker: Worker, mirror: HubMirror, repositories: Path) -> None:
     import hashlib
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 from tests.perjoule_suites.hub.conftest import mirror_of, run_python
-from tests.perjoule_suites.hub.drive import CURVES, REHEARSED, STUDY
+from tests.perjoule_suites.hub.drive import CURVES, MINI, REHEARSED, STUDY
 
 from perjoule.forecast.nfe import nfe_per_image
 from perjoule.runs.directory import Run, load_run
@@ -21,7 +21,7 @@ from perjoule_suites.testing import REPOSITORIES
 
 pytestmark = pytest.mark.slow
 
-DRIVEN = (*REHEARSED, *CURVES, STUDY)
+DRIVEN = (*REHEARSED, *CURVES, MINI, STUDY)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +151,11 @@ def test_airplane_mode(runs: Path, mirror: HubMirror, home: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr[-3000:]
     again, first = load_run(tmp_path / "run").images, load_run(runs / "sd35").images
     assert again["sha256"].to_list() == first["sha256"].to_list()
+
+
+def test_prompts_are_selected_by_the_clip_of_the_hub(runs: Path) -> None:
+    selection = load_run(runs / MINI).environment["prompts"]["selection"]
+    assert selection["model"] == "openai/clip-vit-large-patch14"
+    assert selection["candidates"] > 2
+    assert len(selection["weights"]) == 64
+    assert load_run(runs / CURVES[1]).environment["prompts"]["selection"] is None
