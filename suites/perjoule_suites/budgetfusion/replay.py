@@ -262,7 +262,15 @@ def has_short_first(variant: Variant) -> bool:
 def _sampling(variant: Variant) -> Variant:
     """Return a variant without what does not change the image of a prompt, a seed and a number of steps."""
     return replace(
-        variant, name="", family="", role="fixed", policy="fixed", policy_args={}, steps=(), levels=(), batch_size=None,
+        variant,
+        name="",
+        family="",
+        role="fixed",
+        policy="fixed",
+        policy_args={},
+        steps=(),
+        levels=(),
+        batch_size=None,
         schedule="",
     )
 
