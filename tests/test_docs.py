@@ -199,3 +199,10 @@ def test_the_glossary_has_every_term_that_is_linked() -> None:
     linked = {link for d in DOCUMENTS for link in re.findall(r"glossary\.md#([\w-]+)", d.read_text(encoding="utf-8"))}
     assert linked | set(TERMS) | set(AMBIGUOUS) <= anchors
     assert entries == sorted(entries, key=str.lower)
+
+
+def test_the_drawing_of_the_rooms_is_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    (drawing,) = re.findall(r"```text\n(.*?)───", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    assert [line.split()[0] for line in drawing.splitlines()] == layers

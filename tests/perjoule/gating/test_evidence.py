@@ -175,7 +175,8 @@ OTHER: dict[str, Any] = {
     "file_variant": "fp16", "denoiser": Denoiser(model="m", file="f"), "lora": Lora(model="m", file="f"),
     "scheduler": "DDIMScheduler", "scheduler_args": {"timestep_spacing": "trailing"}, "timesteps": (4, 3),
     "schedule": "short-first",
-    "guidance": 3.0, "guidance_mode": "embedded", "call_args": {"eta": 1.0}, "negative_prompt": "ugly",
+    "guidance": 3.0, "guidance_mode": "embedded", "guidance_share": 0.5, "call_args": {"eta": 1.0},
+    "negative_prompt": "ugly",
     "dtype": "float16", "width_px": 512, "height_px": 768, "batch_size": 4, "cache": Cache(kind="deepcache"),
     "runtime": Runtime(compile="default"), "safety_checker": True, "family": "other",
 }  # fmt: skip

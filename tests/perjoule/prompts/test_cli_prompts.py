@@ -46,6 +46,7 @@ def test_a_run_records_its_prompts_and_an_offline_one_uses_the_cache(web, tmp_pa
         "pinned": False,
         "licence": "not stated",
         "commercial": None,
+        "selection": None,
     }
     assert perjoule(monkeypatch, *command, "--offline", "--resume") == 0
     assert web.asked == ["/p.txt"]
