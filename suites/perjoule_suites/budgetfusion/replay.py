@@ -146,7 +146,7 @@ class Arms:
             family,
             key=lambda one: (
                 shared_start(one.variant) != shared_start(variant),
-                _sampling(one.variant) != _sampling(variant),
+                one.variant.pipeline != variant.pipeline,
             ),
             default=None,
         )
@@ -254,13 +254,6 @@ def shared_start(variant: Variant) -> int:
     if variant.policy == "budgetfusion-peek":
         return read_config(arguments["predictor"]).peek
     return int(arguments.get("shared", 2 if variant.policy == "shared-start" else 1))
-
-
-def _sampling(variant: Variant) -> Variant:
-    """Return a variant without what does not change the image of a prompt, a seed and a number of steps."""
-    return replace(
-        variant, name="", family="", role="fixed", policy="fixed", policy_args={}, steps=(), levels=(), batch_size=None
-    )
 
 
 def _arm(run: Run, grid: Grid, cells: list[Cell], steps: Array) -> Arm:
