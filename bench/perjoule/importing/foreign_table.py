@@ -87,7 +87,7 @@ class ForeignTable:
             numbers = (written.str.replace(",", ".", literal=True) if decimal_comma else written).cast(
                 pl.Float64, strict=False
             )
-            invalid = _first(numbers.is_null() & written.is_not_null())
+            invalid = first_marked(numbers.is_null() & written.is_not_null())
             if invalid is not None:
                 raise self.fault(invalid, name, _not_a_number(written[invalid], self.separator))
         top, bottom = self.scales.get(name, (1, 1))
@@ -114,7 +114,7 @@ class ForeignTable:
             stated = written.is_not_null()
             # without leading zeros; 64 bits have at most 20 digits
             numbers = written.str.extract(r"^\+?0*(\d{1,20})(?:\.0*)?$").cast(pl.UInt64, strict=False)
-        invalid = _first(stated & (numbers.is_null() | (numbers < least) | (numbers > most)).fill_null(True))
+        invalid = first_marked(stated & (numbers.is_null() | (numbers < least) | (numbers > most)).fill_null(True))
         if invalid is not None:
             raise self.fault(invalid, name, remedy)
         return numbers.alias(name)
@@ -133,9 +133,9 @@ class ForeignTable:
                 continue
             written = self._written(name)
             with_comma = written.str.contains(_DECIMAL_COMMA).fill_null(False)
-            if comma is None and (row := _first(with_comma)) is not None:
+            if comma is None and (row := first_marked(with_comma)) is not None:
                 comma = (row, name)
-            if point is None and (row := _first(written.str.contains(r"\.\d"))) is not None:
+            if point is None and (row := first_marked(written.str.contains(r"\.\d"))) is not None:
                 point = (row, name)
             certain = certain or bool((with_comma & ~written.str.contains(_LIKE_THOUSANDS)).any())
         if comma is None:
@@ -191,7 +191,7 @@ def _as_text(column: pl.Series) -> pl.Series:
     return column if column.dtype == pl.String else column.cast(pl.String)
 
 
-def _first(marked: pl.Series) -> int | None:
+def first_marked(marked: pl.Series) -> int | None:
     """Return the index of the first row that is marked."""
     return marked.fill_null(False).arg_max() if marked.any() else None
 

@@ -138,10 +138,9 @@ def choices_of(index: StudyIndex, answers: Iterable[Answer], where: str) -> Choi
     for answer in answers:
         trial = index.trial_of(answer.trial_id)
         if trial.kind == "main":
-            won = {"left": 1.0, "right": 0.0, "equal": 0.5}[answer.choice]
             rows.append(
                 (places["observer"][answer.observer], places["prompt"][trial.prompt_id],
-                 places["arm"][answer.left], places["arm"][answer.right], won)
+                 places["arm"][answer.left], places["arm"][answer.right], answer.won)
             )  # fmt: skip
     columns = list(zip(*rows, strict=True)) or [()] * 5
     used = sorted(set(columns[1]))

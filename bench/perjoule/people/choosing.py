@@ -80,7 +80,7 @@ class Chooser:
         trial = self._index.trial_of(answer.trial_id)
         self._answered.setdefault(answer.observer, []).append(trial)
         if trial.kind == "main":
-            self._count(answer.observer, trial, {"left": 1.0, "right": 0.0, "equal": 0.5}[answer.choice])
+            self._count(answer.observer, trial, answer.won)
 
     def next_main(self, observer: str) -> Trial | None:
         """Return the most informative main trial that the observer has not been asked; None if there is none.

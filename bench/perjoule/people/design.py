@@ -126,11 +126,8 @@ def _repeated(
     index: StudyIndex, mains: Sequence[Trial], number: int, chance: np.random.Generator
 ) -> list[tuple[int, Trial]]:
     """Return repeats with swapped sides and the places to insert them, last first."""
-    first = (
-        chance.choice(max(1, len(mains) - _REPEAT_DISTANCE), size=min(number, len(mains)), replace=False)
-        if (len(mains) - _REPEAT_DISTANCE >= number)
-        else np.arange(number)
-    )
+    early = len(mains) - _REPEAT_DISTANCE
+    first = chance.choice(early, size=number, replace=False) if early >= number else np.arange(number)
     repeats = []
     for place in first:
         trial = mains[int(place)]

@@ -261,6 +261,11 @@ class Answer:
     provenance: AnswerProvenance
     viewport: Viewport | None = None
 
+    @property
+    def won(self) -> float:
+        """1 if the left picture was chosen, 0 if the right one, ½ for no difference."""
+        return {"left": 1.0, "right": 0.0, "equal": 0.5}[self.choice]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerFile:

@@ -123,7 +123,7 @@ def make_app(
     ]
     # the name of the host is compared where there is no token: a page elsewhere must not reach a loopback address
     hosts = [] if token else [Middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_NAMES, host])]
-    guard = Middleware(_Guard, token=token, headers=_headers(study))
+    guard = Middleware(_Guard, token=token, headers=_headers())
     handlers: Mapping[Any, Any] = {HTTPException: _refusal, UsageError: _unusable, sqlite3.Error: _not_stored}
     return Starlette(routes=routes, middleware=[guard, *hosts], exception_handlers=handlers)
 
@@ -260,7 +260,7 @@ class _Guard:
         await app(scope, receive, with_headers)
 
 
-def _headers(study: Study) -> dict[str, str]:
+def _headers() -> dict[str, str]:
     return {
         "Content-Security-Policy": f"{content_policy(served=True)}; frame-ancestors 'none'",
         "Cross-Origin-Resource-Policy": "same-origin",

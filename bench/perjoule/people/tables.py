@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import EvidenceError, UsageError
-from perjoule.importing.foreign_table import ForeignTable
+from perjoule.importing.foreign_table import ForeignTable, first_marked
 from perjoule.importing.reading import read_table
 from perjoule.people.choices import Choices, one_provenance
 from perjoule.people.records import AnswerProvenance
@@ -57,16 +57,16 @@ def _texts(table: ForeignTable, names: Sequence[str]) -> pl.DataFrame:
     """Columns of identifiers, with `row`; raises UsageError if one is empty."""
     frame = pl.DataFrame([table.texts(name).alias(name) for name in names]).with_row_index("row")
     for name in names:
-        if (row := _first(frame[name].is_null())) is not None:
+        if (row := first_marked(frame[name].is_null())) is not None:
             raise table.fault(row, name, "must not be empty")
     return frame
 
 
 def _choice_rows(table: ForeignTable) -> pl.DataFrame:
     frame = _texts(table, _CHOICES).with_columns(pl.col("choice").str.to_lowercase())
-    if (row := _first(~frame["choice"].is_in(list(_WON)))) is not None:
+    if (row := first_marked(~frame["choice"].is_in(list(_WON)))) is not None:
         raise table.fault(row, "choice", "must be a, b or tie")
-    if (row := _first(frame["arm_a"] == frame["arm_b"])) is not None:
+    if (row := first_marked(frame["arm_a"] == frame["arm_b"])) is not None:
         raise table.fault(row, "arm_b", "is also arm_a: a choice is between two arms")
     return frame.with_columns(won=pl.col("choice").replace_strict(_WON, return_dtype=pl.Float64))
 
@@ -74,7 +74,7 @@ def _choice_rows(table: ForeignTable) -> pl.DataFrame:
 def _rating_pairs(table: ForeignTable) -> pl.DataFrame:
     """Choices from pairs of ratings of the same observer and prompt; means if an observer rated a picture twice."""
     frame = _texts(table, _RATINGS[:3]).with_columns(rating=table.numbers("rating"))
-    if (row := _first(~frame["rating"].is_finite().fill_null(False))) is not None:
+    if (row := first_marked(~frame["rating"].is_finite().fill_null(False))) is not None:
         raise table.fault(row, "rating", "must be a number")
     means = (
         frame.group_by("observer", "prompt_id", "variant")
@@ -122,10 +122,6 @@ def _provenance(table: ForeignTable) -> AnswerProvenance:
         return "people"
     stated = table.texts("provenance")
     known: tuple[AnswerProvenance, ...] = get_args(AnswerProvenance)
-    if (row := _first(~stated.is_in(list(known)).fill_null(False))) is not None:
+    if (row := first_marked(~stated.is_in(list(known)).fill_null(False))) is not None:
         raise table.fault(row, "provenance", f"must be {', '.join(known)}")
     return one_provenance((kind for kind in known if kind in set(stated)), str(table.path))
-
-
-def _first(marked: pl.Series) -> int | None:
-    return marked.fill_null(False).arg_max() if marked.any() else None

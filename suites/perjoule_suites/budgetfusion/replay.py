@@ -147,7 +147,7 @@ class Arms:
             family,
             key=lambda one: (
                 has_short_first(one.variant) != has_short_first(variant),
-                _sampling(one.variant) != _sampling(variant),
+                replace(one.variant.pipeline, schedule="") != replace(variant.pipeline, schedule=""),
             ),
             default=None,
         )
@@ -257,22 +257,6 @@ def has_short_first(variant: Variant) -> bool:
     if variant.policy == "budgetfusion-peek":
         return read_config(arguments["predictor"]).peek == MOST_SHARED
     return bool(arguments.get("shared", MOST_SHARED if variant.policy == "shared-start" else 1) == MOST_SHARED)
-
-
-def _sampling(variant: Variant) -> Variant:
-    """Return a variant without what does not change the image of a prompt, a seed and a number of steps."""
-    return replace(
-        variant,
-        name="",
-        family="",
-        role="fixed",
-        policy="fixed",
-        policy_args={},
-        steps=(),
-        levels=(),
-        batch_size=None,
-        schedule="",
-    )
 
 
 def _arm(run: Run, grid: Grid, cells: list[Cell], steps: Array) -> Arm:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perjoule.errors import EvidenceError
+from perjoule.prompts import prompt_id
 from perjoule.runs.directory import Run
 from perjoule.statistics.mixtures import cheapest_mixture, parts_of_mixture
 from perjoule.statistics.resampling import RESAMPLES, Array, Means, resample_means, resample_windows
@@ -24,7 +25,7 @@ from perjoule_suites.router.cost import own_cost
 from perjoule_suites.router.promises import check_promises
 from perjoule_suites.router.records import Evaluation, FloorOutcome, PolicyPoint, PromiseCheck, QualityPoint, SingleArm
 from perjoule_suites.router.router import Router
-from perjoule_suites.router.training import read_states, text_id
+from perjoule_suites.router.training import read_states
 
 # of the way from the mean quality of the cheapest arm to that of the best
 PARTS = (0.5, 0.75, 0.9, 0.95, 1.0)
@@ -277,7 +278,7 @@ def _single_arms(replay: Replay) -> tuple[SingleArm, ...]:
 
 def _require_unseen(router: Router, scores: ArmScores) -> None:
     seen = set(router.config.seen)
-    again = [prompt.text for prompt in scores.prompts if text_id(prompt.text) in seen]
+    again = [prompt.text for prompt in scores.prompts if prompt_id(prompt.text) in seen]
     if again:
         raise EvidenceError(
             f"{scores.run}: {len(again)} prompts were used to train or calibrate the router, e.g. {min(again)!r}: "

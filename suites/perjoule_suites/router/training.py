@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from perjoule.errors import EvidenceError
+from perjoule.prompts import prompt_id
 from perjoule.shares import below_one
 from perjoule.statistics.resampling import Array
 from perjoule.types import Prompt, Variant
@@ -104,7 +104,7 @@ def train(
         kinds=kinds,
         hidden=recipe.hidden,
         prompts=len(texts),
-        seen=tuple(sorted(map(text_id, [*texts, *others]))),
+        seen=tuple(sorted(map(prompt_id, [*texts, *others]))),
         seeds=scores.quality.shape[1],
         collected_j=scores.spent_j,
     )
@@ -117,11 +117,6 @@ def read_states(reader: PromptReader, texts: Sequence[str]) -> torch.Tensor:
     check_prompts(texts)
     starts = range(0, len(texts), _TEXT_BATCH)
     return torch.cat([reader.states(texts[start : start + _TEXT_BATCH]).float().cpu() for start in starts])
-
-
-def text_id(text: str) -> str:
-    """Return the id of a prompt in suites: the first 10 hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:10]
 
 
 def kind_of(prompt: Prompt) -> str:

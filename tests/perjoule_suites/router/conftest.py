@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tests.support.routes import is_hard, route_run
 
+from perjoule.prompts import prompt_id
 from perjoule.runs.directory import Run
 from perjoule.types import Variant
 from perjoule_suites import diffusers_generator
@@ -20,7 +21,7 @@ from perjoule_suites.router.arms import ArmScores, read_arms
 from perjoule_suites.router.network import ArmNet
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.storage import Labels, RouterConfig
-from perjoule_suites.router.training import RouterFit, text_id
+from perjoule_suites.router.training import RouterFit
 
 DIGEST = "ab" * 32
 
@@ -79,7 +80,7 @@ def known_router(calibration: ArmScores, quality: list[list[float]] | None = Non
         kinds=("easy", "hard"),
         hidden=8,
         prompts=100,
-        seen=tuple(sorted(text_id(prompt.text) for prompt in calibration.prompts)),
+        seen=tuple(sorted(prompt_id(prompt.text) for prompt in calibration.prompts)),
         seeds=2,
         collected_j=None,
     )

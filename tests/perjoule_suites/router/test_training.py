@@ -9,11 +9,12 @@ import pytest
 from tests.support.routes import is_hard, texts
 
 from perjoule.errors import EvidenceError, UsageError
+from perjoule.prompts import prompt_id
 from perjoule.runs.directory import Run
 from perjoule.types import Prompt, Variant
 from perjoule_suites.router import Router
 from perjoule_suites.router.arms import read_arms
-from perjoule_suites.router.training import RouterFit, kind_of, text_id, train
+from perjoule_suites.router.training import RouterFit, kind_of, train
 
 READER = Variant(name="reader", model="builtin:sd-tiny", guidance=1.0)
 
@@ -28,7 +29,7 @@ def test_what_the_words_show_is_learnt(trained: tuple[Path, RouterFit]) -> None:
     right = [arm == ("teacher-008" if is_hard(text) else "student-002") for arm, text in zip(chosen, new, strict=True)]
     assert np.mean(right) > 0.85
     assert router.config.kinds == ("easy", "hard")
-    assert set(router.config.seen) == {text_id(text) for text in texts(200, 300)}
+    assert set(router.config.seen) == {prompt_id(text) for text in texts(200, 300)}
 
 
 @pytest.mark.parametrize(
@@ -69,4 +70,4 @@ def test_runs_that_do_not_go_together(dev: Run) -> None:
 def test_kinds_and_ids_of_prompts() -> None:
     assert kind_of(Prompt(prompt_id="p", text="t")) == ""
     assert kind_of(Prompt(prompt_id="p", text="t", category="a", challenge="b")) == "a / b"
-    assert text_id("a cat") == "51e4674156"
+    assert prompt_id("a cat") == "51e4674156"
