@@ -239,7 +239,8 @@ def join(folder: Path, meeting: str, rank: int) -> torch.Tensor:
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    other = multiprocessing.get_context("fork").Process(target=join, args=(tmp_path / "b", str(tmp_path / "meet"), 1))
+    # spawned, as a training spawns them: a fork of a process that has used autograd is not defined
+    other = multiprocessing.get_context("spawn").Process(target=join, args=(tmp_path / "b", str(tmp_path / "meet"), 1))
     other.start()
     together = join(tmp_path / "a", str(tmp_path / "meet"), 0)
     other.join(60)
