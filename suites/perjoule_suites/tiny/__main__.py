@@ -40,9 +40,7 @@ _LEVEL = 16.0  # default price of a predictor, J per unit of I-CLIP, as in the s
 # step predictor -> variant of the curves, evaluations that it uses
 _PREDICTORS = {
     "steps-tiny": ("sd-tiny", 0),
-    "steps-tiny-peek1": ("sd-tiny", 1),
     "steps-tiny-peek2": ("sd-tiny", 2),
-    "steps-tiny-lcm": ("sd-tiny-lcm", 0),
 }
 
 

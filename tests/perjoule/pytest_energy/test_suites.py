@@ -68,7 +68,7 @@ role = "predicted"
 scheduler = "DPMSolverMultistepScheduler"
 scheduler_args = { solver_order = 1 }
 policy = "budgetfusion-peek"
-policy_args = { predictor = "builtin:steps-tiny-peek1", metric = "iclip" }
+policy_args = { predictor = "builtin:steps-tiny-peek2", metric = "iclip" }
 levels = [30]
 guidance = 3.0
 

@@ -219,7 +219,7 @@ def test_arguments_that_cannot_be(run: Run, settings: dict[str, Any], error: typ
 
 def test_a_predictor_of_another_pipeline_is_refused(run: Run, tmp_path: Path, predictor: StepPredictor) -> None:
     with pytest.raises(EvidenceError, match="looks at the first evaluations"):
-        with_candidates(arms_of(run), Candidates(predictors=("builtin:steps-tiny-peek1",)), ("iclip",))
+        with_candidates(arms_of(run), Candidates(predictors=("builtin:steps-tiny-peek2",)), ("iclip",))
     other = draw(tmp_path / "run", predictor, digests={CONFIG.model: "another"})
     with pytest.raises(EvidenceError, match=r"but ladder ladder was drawn by .* train a predictor for it"):
         replayed(other)

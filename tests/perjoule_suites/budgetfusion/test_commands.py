@@ -43,7 +43,7 @@ def test_predict_prints_curves_as_json() -> None:
     ("arguments", "words"),
     [
         (("predict", "builtin:steps-tiny", " "), "prompt 0 is empty"),
-        (("predict", "builtin:steps-tiny-peek1", EASY), "uses the first evaluations"),
+        (("predict", "builtin:steps-tiny-peek2", EASY), "uses the first evaluations"),
         (("predict", "builtin:steps-tiny", EASY, "--rule", "plato"), "plateau"),
         (("predict", "builtin:steps-tiny", EASY, "--metric", "iklip"), "iclip"),
         (("train", "/nowhere", "--calibration", "/nowhere", "--out", "/tmp/x"), "does not exist"),

@@ -111,7 +111,7 @@ def test_the_steps_of_a_named_schedule_are_those_of_the_fixed_steps(folder: Path
     short = replace(TINY, schedule="short-first")
     generator = diffusers_generator.load(short, where="s")
     predicted = cell("budgetfusion", 12.0, predictor=str(folder), metric="quality")
-    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek1", metric="iclip")
+    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek2", metric="iclip")
     for chosen in (predicted, peeking):
         policy = load_policy(replace(chosen, variant=replace(chosen.variant, schedule="short-first")), where)
         policy.prepare(generator, PROMPTS)
@@ -124,12 +124,12 @@ def test_the_steps_of_a_named_schedule_are_those_of_the_fixed_steps(folder: Path
 
 @pytest.mark.parametrize("batch_size", [1, 3, None])
 def test_a_peek_in_batches(generator: DiffusersGenerator, batch_size: int | None) -> None:
-    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek1", metric="iclip")
+    peeking = cell("budgetfusion-peek", 20.0, predictor="builtin:steps-tiny-peek2", metric="iclip")
     policy = load_policy(replace(peeking, batch_size=batch_size), where)
     policy.prepare(generator, PROMPTS)
     drawn = policy.draw(generator, PROMPTS, SEEDS)
     for i, steps in enumerate(drawn.steps):
-        alone = peek.draw_shared(generator, [PROMPTS[i]], [SEEDS[i]], steps, 1)[0]
+        alone = peek.draw_shared(generator, [PROMPTS[i]], [SEEDS[i]], steps, 2)[0]
         assert np.abs(alone.astype(int) - drawn.images[i]).max() <= 1
     assert drawn.nfe_per_image * len(PROMPTS) == 2 * sum(drawn.steps)
 

@@ -105,7 +105,7 @@ def test_calibration_seeds_that_do_not_fit_are_refused(trained: StepPredictor, t
         StepPredictor.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["steps-tiny", "steps-tiny-lcm", "steps-tiny-peek1", "steps-tiny-peek2"])
+@pytest.mark.parametrize("name", ["steps-tiny", "steps-tiny-peek2"])
 def test_shipped_predictors_say_how_many_seeds_calibrated_them(name: str) -> None:
     config, _, labels = _read(_folder(f"builtin:{name}"))
     seeds = config.calibration_seeds

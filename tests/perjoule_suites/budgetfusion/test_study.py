@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
 from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.evaluation_text import lines
 from perjoule_suites.budgetfusion.figures import draw_all
+from perjoule_suites.budgetfusion.predictor import _folder
 from perjoule_suites.budgetfusion.records import Evaluation
 from perjoule_suites.budgetfusion.replay import arms_of, has_short_first
 from perjoule_suites.budgetfusion.study import evaluate, metrics_of
@@ -276,10 +278,13 @@ def test_too_few_seeds_are_named(found: dict[str, Any]) -> None:
     assert captured == [("bf", "ladder"), ("bf-short", "ladder"), ("bf-short", "short")]
 
 
-def test_arms_with_a_short_first_step_are_known() -> None:
+def test_arms_with_a_short_first_step_are_known(tmp_path: Path) -> None:
     named = Variant(name="named", model="m", steps=LADDER, schedule="short-first")
     peeking = replace(ARM, policy="budgetfusion-peek", policy_args={"predictor": "builtin:steps-tiny-peek2"})
-    once = replace(peeking, policy_args={"predictor": "builtin:steps-tiny-peek1"})
+    shutil.copytree(_folder("builtin:steps-tiny-peek2"), tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "predictor.json").read_text())
+    (tmp_path / "predictor.json").write_text(json.dumps(config | {"peek": 1}))
+    once = replace(peeking, policy_args={"predictor": str(tmp_path)})
     assert all(map(has_short_first, (named, SHORT, ON_SHORT, peeking, replace(once, schedule="short-first"))))
     assert not any(map(has_short_first, (ARM, once, Variant(name="own", model="m", steps=LADDER))))
 

@@ -68,7 +68,7 @@ def join(folder: Path, meeting: str, rank: int) -> torch.Tensor:
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    other = multiprocessing.get_context("fork").Process(target=join, args=(tmp_path / "b", str(tmp_path / "meet"), 1))
+    other = multiprocessing.get_context("spawn").Process(target=join, args=(tmp_path / "b", str(tmp_path / "meet"), 1))
     other.start()
     together = join(tmp_path / "a", str(tmp_path / "meet"), 0)
     other.join(60)

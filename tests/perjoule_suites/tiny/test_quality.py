@@ -129,7 +129,7 @@ def test_clip_prefers_captions_to_their_contradictions() -> None:
 
 
 # TODO(final weights): floors that the retrained predictors can promise
-@pytest.mark.parametrize(("name", "floor"), [("steps-tiny", 0.95), ("steps-tiny-peek1", 0.97)])
+@pytest.mark.parametrize(("name", "floor"), [("steps-tiny", 0.95), ("steps-tiny-peek2", 0.97)])
 def test_the_promise_is_kept_on_average_over_calibrations_of_shipped_curves(name: str, floor: float) -> None:
     """50 of the 72 calibration prompts calibrate, the others are drawn: a promise of 10 %."""
     config, _, labels = _read(_folder(f"builtin:{name}"))
