@@ -27,7 +27,7 @@ _CELL_VALUE = read_warning(CELL_VALUE).code
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """A quality metric as a report needs it; `higher` is True if more is better."""
+    """A quality metric as a report needs it; `higher` is True if more is better, `bound` is the best possible value."""
 
     name: str
     higher: bool
@@ -35,6 +35,7 @@ class Axis:
     unit: str = ""
     description: str = ""
     advisory: bool = False
+    bound: float | None = None
 
     @property
     def within_family(self) -> bool:
@@ -173,6 +174,7 @@ def _axes(run: RunData, rows: list[PointRow]) -> tuple[Axis, ...]:
             unit=spec.unit,
             description=spec.description,
             advisory=spec.advisory,
+            bound=spec.bounds[1 if spec.direction == "higher" else 0],
         )
     for row in rows:
         if row.metric is not None:

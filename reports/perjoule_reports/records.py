@@ -114,7 +114,8 @@ class Table:
 class Figure:
     """A figure with its texts and its data.
 
-    `narrow` is the same figure drawn for a phone, or empty; `rules` are the CSS rules that both need.
+    `narrow` is the same figure drawn for a phone, or empty; `rules` are the CSS rules that both need. `legend` has the
+    number and the name of each series.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Figure:
     narrow: str = ""
     data: Table | None = None
     small: bool = False
+    legend: tuple[tuple[int, str], ...] = ()
     rules: frozenset[str] = frozenset()
 
 

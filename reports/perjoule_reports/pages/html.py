@@ -11,11 +11,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from perjoule.text import content_digest, script_json
-from perjoule_reports.drawing.plots import GLYPHS
+from perjoule_reports.drawing.plots import glyph
 from perjoule_reports.drawing.svg import SERIES
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.glossary import explain
 from perjoule_reports.records import Column, Report
+
+STYLES = ("theme.css", "content.css", "figures.css")
+SCRIPTS = ("report.js", "figures.js")
 
 
 def render_html(report: Report) -> str:
@@ -25,7 +28,7 @@ def render_html(report: Report) -> str:
         css_rules=report.css_rules,
         report=report,
         payload=Markup(script_json(report.payload)),
-        glyphs=GLYPHS,
+        glyph=glyph,
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,
         provenance_title=provenance_title,
@@ -53,8 +56,8 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
 
     `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
-    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
-    script = template("report.js")
+    css = "".join(map(template, STYLES)) + "\n".join(css_rules) + "\n"
+    script = "".join(map(template, SCRIPTS))
     policy = (
         f"default-src 'none'; img-src data:; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
