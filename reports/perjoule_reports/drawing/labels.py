@@ -52,14 +52,14 @@ class Board:
         for horizontal, vertical in (
             (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0),
         ):  # fmt: skip
-            left = x + (gap - _MARGIN if horizontal > 0 else _MARGIN - gap - width if horizontal < 0 else -width / 2)
+            left = x + (gap if horizontal > 0 else -gap - width if horizontal < 0 else -width / 2)
             bottom = y + (gap if vertical > 0 else -gap - height if vertical < 0 else -height / 2)
             box = (left, bottom, left + width, bottom + height)
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.width and box[3] <= self.height
             if inside and not any(_meet(box, other) for other in self.taken):
                 self.taken.append(box)
                 return Place(
-                    dx=72 * gap * horizontal,
+                    dx=72 * (gap + _MARGIN) * horizontal,
                     dy=72 * gap * vertical,
                     ha={1: "left", -1: "right", 0: "center"}[horizontal],
                     va={1: "bottom", -1: "top", 0: "center"}[vertical],
