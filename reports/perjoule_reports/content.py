@@ -9,6 +9,8 @@ run ── read_evidence ──► Evidence ──┐
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from perjoule.running.reporting import ReportRequest
 from perjoule_reports import format as fmt
 from perjoule_reports import trust
@@ -35,8 +37,13 @@ from perjoule_reports.sections.record import carbon_section, data_section, syste
 from perjoule_reports.sections.time import phases_section
 
 
-def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
+def build_report(run: RunData, request: ReportRequest | None = None, page: Path | None = None) -> Report:
     """Build the whole report of a run. The function only reads: the run's tables and images.
+
+    Args:
+        run: The run.
+        request: A baseline to gate against, and other options.
+        page: The HTML file, if it will be written: images in the run directory are then linked from it.
 
     Raises:
         UsageError: If grams of CO2 are requested and the country is unknown.
@@ -62,7 +69,7 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         adaptation_section(run, evidence, analysis),
         curves_section(evidence, analysis),
         prompts_section(run, evidence, analysis, top),
-        pictures_section(run, evidence, top),
+        pictures_section(run, evidence, top, asked.baseline, page),
         power_section(run, evidence),
         noise_section(evidence, analysis),
         system_section(run, evidence),

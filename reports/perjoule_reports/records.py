@@ -134,7 +134,7 @@ class Thumb:
     """One thumbnail as a data URI (empty if the image is missing) with the lines under it.
 
     `label` is shown above it, with the mark of its `series`; `flag` says why it is highlighted; `marked` thumbnails
-    are on the frontier.
+    are on the frontier; `reduced` ones have fewer pixels than the image; `key` is its name for the viewer.
     """
 
     uri: str
@@ -146,6 +146,8 @@ class Thumb:
     flag: str = ""
     marked: bool = False
     pixelated: bool = False
+    reduced: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +163,12 @@ class Strip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Album:
-    """Strips under their own heading."""
+    """Strips under their own heading; in a `sheet` each is a small tile."""
 
     title: str
     note: str
     strips: tuple[Strip, ...]
+    sheet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +176,7 @@ class Section:
     """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is.
 
     `how_to_read` says what is shown; `sample` how many units there are; `interval` how the intervals were computed and
-    what they do not include; `change` what would change the conclusion.
+    what they do not include; `change` what would change the conclusion; `viewer` what the script needs to compare images.
     """
 
     anchor: str
@@ -189,6 +192,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
     albums: tuple[Album, ...] = ()
+    viewer: dict[str, Any] | None = None
     code: str = ""
 
 

@@ -17,8 +17,8 @@ from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.glossary import explain
 from perjoule_reports.records import Column, Report
 
-STYLES = ("theme.css", "content.css", "figures.css")
-SCRIPTS = ("report.js", "figures.js")
+STYLES = ("theme.css", "content.css", "figures.css", "pictures.css")
+SCRIPTS = ("report.js", "figures.js", "pictures.js")
 
 
 def render_html(report: Report) -> str:
@@ -35,7 +35,13 @@ def render_html(report: Report) -> str:
         explain=_explained,
         seen_terms=set,
         hint_of=_hint,
+        script_json=lambda value: Markup(script_json(value)),
+        reads_images=any(_links_images(section.viewer) for section in report.sections),
     )
+
+
+def _links_images(viewer: dict[str, Any] | None) -> bool:
+    return viewer is not None and any(cell["folder"] is not None for cell in viewer["cells"])
 
 
 def _explained(text: str, seen: set[str]) -> Markup:
@@ -51,15 +57,18 @@ def _hint(column: Column, seen: set[str]) -> str:
     return column.hint or " ".join(definition for _, definition in explain(column.title, seen) if definition)
 
 
-def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
+def render_page(file: str, *, css_rules: Sequence[str], reads_images: bool = False, **words: Any) -> str:
     """Render a template with the theme, the script and the policy that allows exactly these two.
+
+    `reads_images` allows images from the place of the page, which a reader may choose to see.
 
     `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
     css = "".join(map(template, STYLES)) + "\n".join(css_rules) + "\n"
     script = "".join(map(template, SCRIPTS))
+    images = "data: 'self'" if reads_images else "data:"
     policy = (
-        f"default-src 'none'; img-src data:; style-src {content_digest(css)}; script-src {content_digest(script)}; "
+        f"default-src 'none'; img-src {images}; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
