@@ -53,8 +53,8 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
 
     `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
-    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
-    script = template("report.js")
+    css = template("theme.css") + template("content.css") + template("top.css") + "\n".join(css_rules) + "\n"
+    script = template("report.js") + template("choose.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"

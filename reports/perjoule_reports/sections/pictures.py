@@ -64,11 +64,8 @@ def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Se
         return Section(
             anchor="pictures",
             title="Images",
-            how_to_read="A table contains no images.",
-            sample="No images.",
-            interval="There is none.",
-            change="A run made with perjoule, which stores its images.",
-            paragraphs=("The run was imported and contains no images.",),
+            how_to_read="",
+            empty="images (an imported table has none)",
         )
     shown = albums(run, evidence, headline)
     score = evidence.primary.name if evidence.primary else "score"

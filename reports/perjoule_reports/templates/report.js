@@ -99,14 +99,6 @@ for (const picture of new Set(points.map((point) => point.ownerSVGElement))) {
   });
 }
 
-// Open all folded parts for printing, and fold them again afterwards.
-let opened = [];
-addEventListener("beforeprint", () => {
-  opened = all("details:not([open])");
-  opened.forEach((details) => { details.open = true; });
-});
-addEventListener("afterprint", () => opened.forEach((details) => { details.open = false; }));
-
 const copy = document.getElementById("copy");
 if (copy && navigator.clipboard) {
   copy.hidden = false;
