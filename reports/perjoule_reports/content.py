@@ -101,5 +101,5 @@ def _subtitle(run: RunData) -> str:
     system = run.system
     if run.is_imported:
         return f"imported from {fmt.clean(system.imported_from or 'a table')}"
-    when = fmt.clean(system.created_utc or "at an unrecorded time")
-    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(system.commit or 'not recorded')}"
+    parts = [f"suite {fmt.clean(run.suite.name)}", fmt.moment(fmt.clean(system.created_utc or "date not recorded"))]
+    return " · ".join([*parts, *([f"commit {fmt.clean(system.commit)[:12]}"] if system.commit else [])])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
@@ -131,6 +132,14 @@ def memory(value: float) -> str:
 def percent(ratio: float) -> str:
     """Format a ratio as a percentage: whole from 10 % up, two significant digits below."""
     return f"{_fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
+
+
+def moment(text: str) -> str:
+    """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return text
 
 
 def steps(value: float | None) -> str:

@@ -205,7 +205,7 @@ def _energy_tile(pair: Versus) -> Tile:
     share, change = _saved(pair.energy_ratio)
     return Tile(
         value=f"\N{MINUS SIGN}{share}",
-        detail=f"{_absolute(pair.arm, pair.anchor)} {change}".strip(),
+        detail=f"{change} {_absolute(pair.arm, pair.anchor)}".strip(),
         label="energy per image",
         brand=pair.arm.brand,
     )

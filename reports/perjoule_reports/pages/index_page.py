@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -102,7 +101,7 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
     rows = [
         Row(
             run=run,
-            when=_when(run.created),
+            when=fmt.moment(run.created) or "date not recorded",
             href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
             tone=fmt.TONES.get(run.provenance, "plain"),
             series=places[run.series],
@@ -113,14 +112,6 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
     ]
     sparks, note = _sparks(suite, places, unit, anchor)
     return Part(suite=suite, anchor=anchor, rows=tuple(rows), sparks=sparks, unit=f"{unit.unit}/image", note=note)
-
-
-def _when(created: str) -> str:
-    """Return e.g. `2026-05-17 10:15 UTC`, or the text as it is if it is not a date."""
-    try:
-        return f"{datetime.fromisoformat(created).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return created or "at an unrecorded time"
 
 
 def _energy(run: RunLine, suite: SuiteRuns) -> Interval:

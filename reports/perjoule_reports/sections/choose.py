@@ -6,6 +6,7 @@ from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.choosing import Choosing, Option, code_of
 from perjoule_reports.evidence import Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.pages.schema import ResultChoices, ResultOption
 from perjoule_reports.pairing import LEAST_PROMPTS
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
@@ -32,8 +33,8 @@ def choose_section(evidence: Evidence, plan: Choosing | None) -> Section:
         interval=guide.intervals(evidence),
         change="More prompts raise what each point keeps. perjoule recommend --confidence takes another share than 90 %.",
         paragraphs=(
-            f"Each row is the cheapest cell for floors up to its {name}; the marked one is the choice "
-            f"for {fmt.number(plan.floor)}.",
+            f"How good must the images be? Each row is the cheapest cell for a floor of {name} up to the value under "
+            f"“keeps”; the marked one is the choice for {fmt.number(plan.floor)}.",
         ),
         tables=(_table(plan),),
     )
@@ -43,6 +44,7 @@ def choices(run: RunData, plan: Choosing | None) -> ResultChoices | None:
     """Return the options for the page's sliders and for other programs."""
     if plan is None:
         return None
+    unit = fmt.scale((option.arm.energy.value for option in plan.options), "J")
     return ResultChoices(
         metric=plan.axis.name,
         floor=plan.floor,
@@ -51,7 +53,7 @@ def choices(run: RunData, plan: Choosing | None) -> ResultChoices | None:
         options=tuple(
             ResultOption(
                 cell_id=option.arm.cell_id,
-                sentence=_sentence(option, plan),
+                sentence=_sentence(option, plan, unit),
                 quality_kept=option.quality,
                 energy_j_kept=option.energy_j,
                 code=code_of(run, option.arm) or None,
@@ -61,12 +63,11 @@ def choices(run: RunData, plan: Choosing | None) -> ResultChoices | None:
     )
 
 
-def _sentence(option: Option, plan: Choosing) -> str:
+def _sentence(option: Option, plan: Choosing, unit: fmt.Scale) -> str:
     arm = option.arm
-    unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality_of(plan.axis))
     mark = f" {arm.brand}" if arm.brand else ""
-    return f"{arm.words}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.name} {' '.join(quality)}"
+    return f"{capitalised(arm.words, arm.variant)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.name} {' '.join(quality)}"
 
 
 def _table(plan: Choosing) -> Table:
@@ -75,7 +76,7 @@ def _table(plan: Choosing) -> Table:
     brands = [option.arm.brand for option in stairs]
     rows = tuple(
         zip(
-            [Cell(text=option.arm.words) for option in stairs],
+            [Cell(text=capitalised(option.arm.words, option.arm.variant)) for option in stairs],
             interval_cells([Interval(value=option.quality) for option in stairs]),
             interval_cells([option.arm.energy for option in stairs], unit, brands),
             interval_cells([Interval(value=option.energy_j) for option in stairs], unit, brands, fmt.ABSENT),

@@ -24,7 +24,7 @@ if (chooser) {
   chooser.append(line, block);
   function answer() {
     const wanted = Number(quality[0].value);
-    const limit = budget && Number(budget[0].value) < Number(budget[0].max) ? Math.exp(budget[0].value) : Infinity;
+    const limit = budget && Number(budget[0].value) < Number(budget[0].max) - 1e-9 ? Math.exp(budget[0].value) : Infinity;
     quality[1].textContent = (sign * wanted).toPrecision(3);
     if (budget) budget[1].textContent = limit === Infinity ? "no limit" : `${limit.toPrecision(3)} J/image`;
     const slack = 1e-6 * Math.max(1, Math.abs(wanted));
