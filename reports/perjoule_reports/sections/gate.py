@@ -22,7 +22,7 @@ from perjoule_reports.format import Scale
 from perjoule_reports.records import Cell, Column, Headline, RunData, Section, Stamp, Table, Tone, Word
 from perjoule_reports.sections.tables import PERCENT, difference_cell
 
-_WORDS: dict[str, tuple[Word, str, Tone]] = {
+VERDICTS: dict[str, tuple[Word, str, Tone]] = {
     "pass": ("PASS", "✔", "calm"),
     "fail": ("FAIL", "✘", "alarm"),
     "inconclusive": ("INCONCLUSIVE", "?", "loud"),
@@ -40,7 +40,7 @@ def stamp(verdict: Verdict | None) -> Stamp:
         return Stamp(
             word="NO GATE", sign="○", tone="plain", sentence="No baseline was given, so nothing is passed or failed."
         )
-    word, sign, tone = _WORDS[verdict.verdict]
+    word, sign, tone = VERDICTS[verdict.verdict]
     if verdict.incomparable:
         keys = ", ".join(fmt.clean(d.key) for d in verdict.incomparable[:4])
         sentence = f"The two runs are not comparable ({keys}): differences are withheld."
@@ -185,7 +185,7 @@ def _axes_table(verdict: Verdict) -> Table:
     ):
         factor = unit.factor if unit else 1.0
         change = difference_cell(axis.change, unit)
-        word, sign, _ = _WORDS[axis.outcome]
+        word, sign, _ = VERDICTS[axis.outcome]
         rows.append((
             Cell(text=fmt.clean(name)),
             change if axis.change.value is not None else Cell(text="withheld"),
