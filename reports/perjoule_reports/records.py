@@ -19,7 +19,7 @@ from typing import Any, Literal
 from perjoule.runs.directory import Run as RunData
 
 __all__ = [
-    "Album", "Badge", "Cell", "Column", "Figure", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",
+    "Album", "Badge", "Cell", "Column", "Figure", "Glance", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",
     "Thumb", "Tile", "Tone",
 ]  # fmt: skip
 
@@ -77,12 +77,13 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column head; numeric columns align right and sort by `Cell.sort`."""
+    """A column head; numeric columns align right and sort by `Cell.sort`. `more` columns are hidden until asked for."""
 
     title: str
     unit: str = ""
     numeric: bool = False
     hint: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,16 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What is shown next to the headline: two images of one prompt and a small frontier, if the run has them."""
+
+    images: tuple[Thumb, ...] = ()
+    prompt: str = ""
+    remark: str = ""
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Album:
     """Strips under their own heading; in a `sheet` each is a small tile."""
 
@@ -174,6 +185,9 @@ class Album:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is.
+
+    `empty` names what the run does not have, with the reason or remedy in brackets: such a section is one entry of a
+    list. A `deep` section is closed until a reader opens it.
 
     `how_to_read` says what is shown; `sample` how many units there are; `interval` how the intervals were computed and
     what they do not include; `change` what would change the conclusion; `viewer` what the script needs to compare images.
@@ -194,6 +208,8 @@ class Section:
     albums: tuple[Album, ...] = ()
     viewer: dict[str, Any] | None = None
     code: str = ""
+    empty: str = ""
+    deep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +222,19 @@ class Report:
     stamp: Stamp
     headline: Headline
     badges: tuple[Badge, ...]
+    glance: Glance
     sections: tuple[Section, ...]
     css_rules: tuple[str, ...] = ()
     payload: dict[str, Any] = field(default_factory=dict)
     imported: bool = False
+
+    @property
+    def shown(self) -> tuple[Section, ...]:
+        """The sections that have content."""
+        return tuple(section for section in self.sections if not section.empty)
+
+    @property
+    def absent(self) -> str:
+        """What the run does not have, in a sentence; empty if it has everything."""
+        named = [section.empty for section in self.sections if section.empty]
+        return f"Not in this run: {'; '.join(named)}." if named else ""

@@ -17,8 +17,8 @@ from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.glossary import explain
 from perjoule_reports.records import Column, Report
 
-STYLES = ("theme.css", "content.css", "figures.css", "pictures.css")
-SCRIPTS = ("report.js", "figures.js", "pictures.js")
+STYLES = ("theme.css", "content.css", "top.css", "figures.css", "pictures.css")
+SCRIPTS = ("report.js", "choose.js", "figures.js", "pictures.js")
 
 
 def render_html(report: Report) -> str:

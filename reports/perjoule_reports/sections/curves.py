@@ -25,7 +25,6 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     curves = [(r.test, r.relative_curve) for r in analysis.comparisons]
     drawn = [(test, curve) for test, curve in curves if curve is not None and len(curve.quality) > 1]
     table = _sensitivity(evidence, analysis)
-    nothing = () if drawn or table else ("No two curves share a quality, so there is nothing to compare.",)
     return Section(
         anchor="curves",
         title="Curves",
@@ -40,7 +39,7 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
         "of interpolation is not included: see the effect of leaving out one rung, and Akima compared with PCHIP.",
         change="A metric under which the sign changes; a value no larger than its leave-one-out error; overlap below "
         "60 %; more rungs near the knee.",
-        paragraphs=nothing,
+        empty="" if drawn or table else "two curves that share a quality",
         figures=(_figure(evidence, drawn),) if drawn else (),
         tables=(table,) if table else (),
     )

@@ -70,11 +70,8 @@ def pictures_section(
         return Section(
             anchor="pictures",
             title="Images",
-            how_to_read="A table contains no images.",
-            sample="No images.",
-            interval="There is none.",
-            change="A run made with perjoule, which stores its images.",
-            paragraphs=("The run was imported and contains no images.",),
+            how_to_read="",
+            empty="images (an imported table has none)",
         )
     gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline)
     shown = gallery.albums() if gallery else ()
@@ -229,7 +226,7 @@ class Gallery:
         folder = folder_from(page, self.run.path)
         if folder is not None:
             said.append(
-                f"All images of the run are in the folder {folder or './'}images, named CELL.PROMPT.sSEED.png. Those that "
+                f"All images of the run are in the folder {folder}images, named CELL.PROMPT.sSEED.png. Those that "
                 "are not part of this page are read from there when you choose them."
             )
         return tuple(said)

@@ -33,13 +33,6 @@ for (const table of all("section > .scroll > table")) {
   });
 }
 
-// Open all folded parts for printing, and fold them again afterwards.
-let opened = [];
-addEventListener("beforeprint", () => {
-  opened = all("details:not([open])");
-  opened.forEach((details) => { details.open = true; });
-});
-addEventListener("afterprint", () => opened.forEach((details) => { details.open = false; }));
 
 const copy = document.getElementById("copy");
 if (copy && navigator.clipboard) {
