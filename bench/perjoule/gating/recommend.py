@@ -179,9 +179,7 @@ def recommend(
         chosen=choice(chosen),
         safe=choice(safe),
         point=choice(best),
-        reason=None
-        if chosen >= 0
-        else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
+        reason=None if chosen >= 0 else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
         n_prompts=draws.by_prompt.n,
         n_window_groups=energy.n,
     )

@@ -192,7 +192,11 @@ def difference_cell(
     known = value.low is not None and value.high is not None
     clear = known and ((value.low or 0) > 0 or (value.high or 0) < 0)
     return Cell(
-        text=text if clear or not known or not detail else f"~ {text}", detail=detail, brand=brand, sort=value.value, strong=clear
+        text=text if clear or not known or not detail else f"~ {text}",
+        detail=detail,
+        brand=brand,
+        sort=value.value,
+        strong=clear,
     )
 
 
