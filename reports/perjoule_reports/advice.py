@@ -116,7 +116,8 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
 
-    return f"{capitalised(arm.words, arm.variant)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
+    name = capitalised(arm.words, arm.variant)
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _beware(

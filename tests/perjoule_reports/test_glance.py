@@ -27,10 +27,9 @@ def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: Run) -> No
     values = {}
     prompts = {text: prompt_id for prompt_id, text in small.prompts.items()}
     for cell in (top.anchor, top.test):
-        rows = small.images.filter(pl.col("cell_id") == cell).join(
-            small.scores.drop("cell_id", "prompt_id", "seed", strict=False), on="image_id"
-        )
-        values[cell] = dict(rows.select("prompt_id", "value").iter_rows())
+        rows = small.images.filter(pl.col("cell_id") == cell).select("image_id", "prompt_id")
+        scored = rows.join(small.scores.select("image_id", "value"), on="image_id")
+        values[cell] = dict(scored.select("prompt_id", "value").iter_rows())
     differences = sorted(values[top.test][p] - values[top.anchor][p] for p in values[top.anchor])
     own = values[top.test][prompts[seen.prompt]] - values[top.anchor][prompts[seen.prompt]]
     assert own == pytest.approx(differences[3])
