@@ -71,8 +71,9 @@ def _why_safe(plan: Choosing, analysis: Analysis) -> str:
     """Return why the safe choice is safe, and that nothing cheaper is if it is the anchor itself."""
     floor = fmt.number(plan.floor)
     bound = "or more" if plan.axis.higher else "or less"
-    origin = "what the longest run keeps" if plan.margin is None else (
-        f"that of the longest run {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
+    anchor = next(option.arm for option in plan.options if option.arm.cell_id == analysis.anchor)
+    origin = f"what {_anchor(anchor)} keeps" if plan.margin is None else (
+        f"that of {_anchor(anchor)} {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
     )  # fmt: skip
     first = "No cheaper cell" if plan.safe and plan.safe.arm.cell_id == analysis.anchor else "The cheapest cell that"
     return f"{first} keeps {plan.axis.name} at {floor} {bound} in 90 % of the draws: {origin}."
@@ -115,7 +116,8 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
 
-    return f"{capitalised(arm.words, arm.variant)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
+    name = capitalised(arm.words, arm.variant)
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _beware(

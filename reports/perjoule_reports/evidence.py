@@ -52,8 +52,9 @@ class Axis:
 class Arm:
     """One cell with its energy and, by metric name, its quality.
 
-    `label` is the variant's name in sentences. `steps_spread` holds the 5th and the 95th percentile of the steps over images. `cell_values` are the metrics under
-    which an imported table gives one value for the whole cell; `energy_is_stated` says the same of its energy.
+    `label` is the variant's name in sentences. `steps_spread` holds the 5th and the 95th percentile of the steps over
+    images. `cell_values` are the metrics under which an imported table gives one value for the whole cell;
+    `energy_is_stated` says the same of its energy.
     """
 
     cell_id: str

@@ -18,7 +18,6 @@ from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, Tile
 
-
 _PARTS = (
     (1 / 2, "half"), (1 / 3, "a third"), (2 / 3, "two thirds"), (1 / 4, "a quarter"), (3 / 4, "three quarters"),
     (1 / 5, "a fifth"), (1 / 10, "a tenth"), (1 / 20, "a twentieth"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perjoule.suite.reading import is_imported
 from perjoule.types import Suite
 from perjoule_reports.format import clean, shorten
 
@@ -32,7 +33,8 @@ def variant_label(suite: Suite, name: str, role: str) -> str:
 def metric_label(suite: Suite, name: str) -> str:
     """Return e.g. `attributes drawn`, or by default the name with blanks."""
     stated = clean(suite.metrics.labels.get(name, ""))
-    return shorten(stated, _LONGEST) or _METRICS.get(name) or clean(name).replace("_", " ")
+    known = "" if is_imported(suite) else _METRICS.get(name, "")  # a table may call anything by that name
+    return shorten(stated, _LONGEST) or known or clean(name).replace("_", " ")
 
 
 def capitalised(text: str, name: str) -> str:

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from perjoule.runs.directory import Run as RunData
 
 __all__ = [
-    "Album", "Badge", "Cell", "Column", "Figure", "Glance", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",
-    "Thumb", "Tile", "Tone",
+    "Album", "Badge", "Cell", "Column", "Figure", "Glance", "Headline", "Report", "RunData", "Section", "Stamp",
+    "Strip", "Table", "Thumb", "Tile", "Tone",
 ]  # fmt: skip
 
 Tone = Literal["calm", "plain", "loud", "alarm"]

@@ -91,9 +91,9 @@ def recommend(
 
     Returns:
         `safe`: the best cell that meets the demand by its point estimate and in a share `confidence` of the resamples;
-        `point`: the best whose point estimate does; `chosen`: one of the two, according to `by`. Ties are broken by the other axis. Each has `p_meets` (share of resamples in
-        which it meets the demand) and `p_chosen` (in which it is the best such cell). `chosen` is None if no cell
-        meets the demand; `reason` explains why.
+        `point`: the best whose point estimate does; `chosen`: one of the two, according to `by`. Ties are broken by
+        the other axis. Each has `p_meets` (share of resamples in which it meets the demand) and `p_chosen` (in which
+        it is the best such cell). `chosen` is None if no cell meets the demand; `reason` explains why.
 
     Raises:
         UsageError: Unless exactly one of `min_quality` and `max_joules` is given.
@@ -179,9 +179,7 @@ def recommend(
         chosen=choice(chosen),
         safe=choice(safe),
         point=choice(best),
-        reason=None
-        if chosen >= 0
-        else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
+        reason=None if chosen >= 0 else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
         n_prompts=draws.by_prompt.n,
         n_window_groups=energy.n,
     )
@@ -223,8 +221,9 @@ def _why_none(
         sure = None if low is None or high is None else by_point.p_meets
         shown = "has no interval" if sure is None else f"in {sure:.1%} of them"
         return (
-            f"no cell meets {wanted} in {100 * confidence:g} % of the resamples; {by_point.cell_id} does with its point "
-            f"estimate and {shown}: measure more prompts, lower the demand, or accept the point estimate with --by-point"
+            f"no cell meets {wanted} in {100 * confidence:g} % of the resamples; {by_point.cell_id} does with its "
+            f"point estimate and {shown}: measure more prompts, lower the demand, or accept the point estimate with "
+            "--by-point"
         )
     if not np.isfinite(energy).any() or not np.isfinite(quality).any():
         return "no cell has both joules and scores"

@@ -3,7 +3,8 @@
     safe quality   largest q with  P(Q ≥ q) ≥ 0.9
     safe energy    smallest e with P(E ≤ e) ≥ 0.9
 
-P is the share of bootstrap resamples. A point estimate just above a demand would be below it in half of all repetitions.
+P is the share of bootstrap resamples. A point estimate just above a demand would be below it in half of all
+repetitions.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def read_line(folder: Path) -> RunLine:
         device=clean(", ".join(device) if isinstance(device, list) else device),
         meter=clean((system.meter and system.meter.name) or ""),
         comparability_key=clean(system.comparability_key or ""),
-        prompt_set=prompt_digest(run.prompts)[:8] if run.prompts else "",
+        prompt_set=_prompt_set(run),
         imported=run.is_imported,
         metric=clean(primary),
         higher=specs[primary].direction == "higher" if primary in specs else True,
@@ -195,6 +195,12 @@ def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
     metered = [row for row in rows if row.energy_j_per_image is not None]
     boundaries = sorted({clean(row.boundary) for row in metered if row.boundary})
     return cells, weakest(row.provenance for row in metered), " and ".join(boundaries)
+
+
+def _prompt_set(run: Run) -> str:
+    """Return a short digest of the prompts; of their ids if an imported table does not state the texts."""
+    prompts = run.prompts or {name: name for name in run.images.get_column("prompt_id").drop_nulls().unique()}
+    return prompt_digest(prompts)[:8] if prompts else ""
 
 
 def _trials(run: Run) -> tuple[int, int, int | None]:

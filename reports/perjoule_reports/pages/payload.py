@@ -17,7 +17,17 @@ from perjoule.types.documents import document
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
-from perjoule_reports.pages.schema import Compared, Drift, Gate, Quality, Result, ResultCell, ResultChoices, ResultFrontier, Trials
+from perjoule_reports.pages.schema import (
+    Compared,
+    Drift,
+    Gate,
+    Quality,
+    Result,
+    ResultCell,
+    ResultChoices,
+    ResultFrontier,
+    Trials,
+)
 from perjoule_reports.records import Headline, RunData, Stamp, Table
 
 _DIGITS = 6

@@ -31,7 +31,7 @@ def choose_section(evidence: Evidence, plan: Choosing | None) -> Section:
         f"A point keeps a floor if its mean {plan.axis.name} reaches it in at least 90 % of the draws.",
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence),
-        change="More prompts raise what each point keeps. perjoule recommend --confidence takes another share than 90 %.",
+        change="More prompts raise what each point keeps; perjoule recommend --confidence takes another share.",
         paragraphs=(
             f"How good must the images be? Each row is the cheapest cell for a floor of {name} up to the value under "
             f"“keeps”; the marked one is the choice for {fmt.number(plan.floor)}.",
@@ -67,7 +67,8 @@ def _sentence(option: Option, plan: Choosing, unit: fmt.Scale) -> str:
     arm = option.arm
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality_of(plan.axis))
     mark = f" {arm.brand}" if arm.brand else ""
-    return f"{capitalised(arm.words, arm.variant)}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.name} {' '.join(quality)}"
+    name = capitalised(arm.words, arm.variant)
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.name} {' '.join(quality)}"
 
 
 def _table(plan: Choosing) -> Table:

@@ -70,7 +70,7 @@ def verdict_headline(
     tested = stamp(verdict)
     alone = f"This run alone: {top.sentence}"
     if verdict.energy.change.value is None or verdict.quality.change.value is None:
-        return replace(top, sentence=tested.sentence, support=(alone,), tiles=())
+        return replace(top, sentence=tested.sentence, support=(alone, *top.support), tiles=())
     axis = evidence.primary
     label = axis.label if axis and axis.name == verdict.metric else fmt.clean(verdict.metric)
     unit = f" {axis.unit}" if axis and axis.unit not in _COUNTED else ""
@@ -79,9 +79,9 @@ def verdict_headline(
         verdict.quality, f"gains {{}}{unit} in {label}", f"loses {{}}{unit} in {label}", f"does not change {label}"
     )
     margins = verdict.energy.margin, verdict.quality.margin
-    allowed = "" if None in margins else f"; {fmt.percent(margins[0] or 0)} and {fmt.number(margins[1])} were allowed"
+    allowed = "" if None in margins else f"; {100 * (margins[0] or 0):g} % and {margins[1]:g} were allowed"
     sentence = f"This change {energy}{_joules(run, baseline, analysis)}, and {quality}{allowed}."
-    return replace(top, sentence=sentence, support=(tested.sentence, alone), tiles=())
+    return replace(top, sentence=sentence, support=(tested.sentence, alone, *top.support), tiles=())
 
 
 def _moved(axis: GateAxis, more: str, less: str, same: str, unit: Scale | None = None) -> str:

@@ -10,6 +10,7 @@ from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import RunData, Section, Table
 from perjoule_reports.sections import guide
 
+
 def warnings_section(
     run: RunData, evidence: Evidence, analysis: Analysis, notes: Mapping[str, Table | None]
 ) -> Section:

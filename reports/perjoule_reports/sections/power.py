@@ -18,7 +18,6 @@ from perjoule_reports.drawing.svg import CARD, GRID, INK, MUTED
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.power import MOST_WINDOWS, PhaseEnergy, PowerWindow, phase_energies, power_windows, thinned
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
-from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import arm_cell
 
 MOST_TRACES = 3

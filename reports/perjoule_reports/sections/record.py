@@ -22,7 +22,7 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
         return Section(
             anchor="system",
             title="System under test",
-        deep=True,
+            deep=True,
             how_to_read="This is what the imported table states about the origin of its numbers.",
             sample="Only what the table states is known.",
             change="Another device changes the joules.",

@@ -94,7 +94,8 @@ def arms_table(
         ends = [tails.get(arm.cell_id, Interval()) for arm in arms]
         unknown = [fmt.ABSENT if primary.name in arm.cell_values else "not scored" for arm in arms]
         parts.append((
-            Column(title=primary.name, unit="10th percentile", numeric=True, more=True, hint="one image in ten is worse"),
+            Column(title=primary.name, unit="10th percentile", numeric=True, more=True,
+                   hint="one image in ten is worse"),
             [cell if end.value is not None else Cell(text=text)
              for cell, end, text in zip(interval_cells(ends), ends, unknown, strict=True)],
         ))  # fmt: skip
@@ -192,7 +193,11 @@ def difference_cell(
     known = value.low is not None and value.high is not None
     clear = known and ((value.low or 0) > 0 or (value.high or 0) < 0)
     return Cell(
-        text=text if clear or not known or not detail else f"~ {text}", detail=detail, brand=brand, sort=value.value, strong=clear
+        text=text if clear or not known or not detail else f"~ {text}",
+        detail=detail,
+        brand=brand,
+        sort=value.value,
+        strong=clear,
     )
 
 
