@@ -65,7 +65,7 @@ def render_page(file: str, *, css_rules: Sequence[str], reads_images: bool = Fal
     `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
     css = "".join(map(template, STYLES)) + "\n".join(css_rules) + "\n"
-    script = "".join(map(template, SCRIPTS))
+    script = scripts()
     images = "data: 'self'" if reads_images else "data:"
     policy = (
         f"default-src 'none'; img-src {images}; style-src {content_digest(css)}; script-src {content_digest(script)}; "
@@ -82,6 +82,13 @@ def render_page(file: str, *, css_rules: Sequence[str], reads_images: bool = Fal
     return environment.get_template(file).render(
         policy=policy, css=Markup(css), script=Markup(script), raw=Markup, **words
     )
+
+
+@cache
+def scripts() -> str:
+    """Return the script of every page, without comment lines and indentation."""
+    lines = (line.strip() for name in SCRIPTS for line in template(name).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
 
 
 @cache
