@@ -398,7 +398,8 @@ def test_hiding_an_arm_stretches_the_figures_to_the_others(visit: Any) -> None:
     state = """svg => {
       const box = svg.querySelector('[id$=-frame]').getBoundingClientRect();
       const spots = [...svg.querySelectorAll('[data-cell]:not(.off)')].map(e => e.getBoundingClientRect());
-      const at = spots.map(s => [(s.left + s.width / 2 - box.left) / box.width, (s.top + s.height / 2 - box.top) / box.height]);
+      const share = (s, from, length) => (s[from] + s[length] / 2 - box[from]) / box[length];
+      const at = spots.map(s => [share(s, 'left', 'width'), share(s, 'top', 'height')]);
       const ticks = [...svg.querySelectorAll('[id*="ytick"] text, .ytick text')].filter(e => e.getClientRects().length);
       return [at, ticks.map(e => [e.getBoundingClientRect().top, Number(e.textContent)])];
     }"""

@@ -32,6 +32,7 @@ _SMALL_ROOM = Room(left=0.82, top=_TOP)  # equal axes in figures that are compar
 _RING = 0.1  # inches from the centre of a ring to its outer edge
 _MOST_LABELS, _MOST_LABELS_SMALL = 60, 14
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
     """The arms that may share one pair of axes: one boundary and, for full-reference metrics, one family."""

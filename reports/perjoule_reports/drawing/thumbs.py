@@ -43,7 +43,9 @@ class Encoded:
     reduced: bool = False
 
 
-def encode_all(pictures: Sequence[Stored], budget: int = BYTES_BUDGET, sides: Sequence[int] = SIDES_PX) -> list[Encoded]:
+def encode_all(
+    pictures: Sequence[Stored], budget: int = BYTES_BUDGET, sides: Sequence[int] = SIDES_PX
+) -> list[Encoded]:
     """Encode all images at the largest side at which they fit the budget together, else at the smallest."""
     opened = [_opened(picture, max(sides)) for picture in pictures]
     encoded: list[Encoded] = []

@@ -195,14 +195,14 @@ class Gallery:
         ladder = self._along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
         tiles = [row for row in map(self._tile, self.tiles()) if row is not None]
         large, small = _encoded([*paired, *ladder]), _encoded(tiles, SHEET_BUDGET, SHEET_SIDES_PX)
+        sheet = [strip for strip in self._strips(tiles, small) if any(thumb.uri for thumb in strip.thumbs)]
         made = (
             Album(
                 title="Baseline and candidate" if self.is_gate else "Side by side",
                 note=self._pair_note(),
                 strips=self._strips(paired, large),
             ),
-            Album(title=self._sheet_title(len(tiles)), note=self._sheet_note(), strips=self._strips(tiles, small),
-                  sheet=True),
+            Album(title=self._sheet_title(len(sheet)), note=self._sheet_note(), strips=tuple(sheet), sheet=True),
             Album(title="Along the step ladder", note=self._ladder_note(), strips=self._strips(ladder, large)),
         )  # fmt: skip
         return tuple(album for album in made if album.strips)
@@ -381,7 +381,9 @@ class Gallery:
             lines=(
                 *(() if row.label else (steps,)),
                 shot.joules(unit),
-                f"{axis.name if axis else 'score'} {fmt.number(shot.score)}" if shot.score is not None else "not scored",
+                f"{axis.name if axis else 'score'} {fmt.number(shot.score)}"
+                if shot.score is not None
+                else "not scored",
             ),
             marked=bool(axis and arm.on_frontier.get(axis.name)),
             pixelated=image.pixelated,

@@ -5,7 +5,8 @@ if (choices) {
   const { cells, prompts, metric } = choices;
   const inline = new Map(all("img[data-key]").map((image) => [image.dataset.key, image]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const state = { prompt: 0, mode: "side", zoom: 1, x: 50, y: 50, top: 0 };
+  const keyOf = (cell, [id, seed]) => `${cell.run}/${cell.cell}/${id}/${seed}`;
+  const state = { mode: "side", zoom: 1, x: 50, y: 50, top: 0 };
   const viewer = make("div", { className: "viewer", id: "viewer" });
   const select = (name, texts) => {
     const box = make("select");
@@ -53,9 +54,9 @@ if (choices) {
     stage, slider,
   );
 
-  function source(side, cell, image, [id, seed, text]) {
-    const key = `${cell.run}/${cell.cell}/${id}/${seed}`;
-    const thumb = inline.get(key);
+  function source(side, cell, image, chosen) {
+    const [id, seed, text] = chosen;
+    const thumb = inline.get(keyOf(cell, chosen));
     const file = cell.folder === null ? null : `${cell.folder}images/${encodeURIComponent(`${cell.cell}.${id}.s${seed}`)}.png`;
     const say = (sentence) => { side.note.textContent = sentence; side.image.hidden = !side.image.getAttribute("src"); };
     const fall = () => {
@@ -130,6 +131,7 @@ if (choices) {
     viewer.scrollIntoView({ block: "nearest" });
   }));
   document.querySelector("#pictures .album").before(viewer);
+  prompt.value = Math.max(0, prompts.findIndex((one) => cells.slice(0, 2).every((cell) => inline.has(keyOf(cell, one)))));
   show();
   place();
 }

@@ -196,7 +196,7 @@ def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_pat
     )
     worse = replace(two_metrics, scores=two_metrics.scores.with_columns(pl.col("value") * 0.9))
     shown = found(worse, before)
-    assert list(shown)[0] == "Baseline and candidate"
+    assert next(iter(shown)) == "Baseline and candidate"
     for strip in (*shown["Baseline and candidate"].strips, *shown["All prompts"].strips):
         assert [thumb.label for thumb in strip.thumbs] == ["baseline", "candidate"]
         assert len({thumb.cell_id for thumb in strip.thumbs}) == 1
