@@ -190,7 +190,7 @@ class Section:
     list. A `deep` section is closed until a reader opens it.
 
     `how_to_read` says what is shown; `sample` how many units there are; `interval` how the intervals were computed and
-    what they do not include; `change` what would change the conclusion; `viewer` what the script needs to compare images.
+    what they do not include; `change` what would change the conclusion; `viewer` what the script needs for the images.
     """
 
     anchor: str
