@@ -86,7 +86,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     )
     sections = tuple(section for section in made if section is not None)
     seen = glance(run, asked.baseline, evidence, analysis, top)
-    figures = [figure for section in sections for figure in section.figures] + [seen.figure] * (seen.figure is not None)
+    figures = (seen.figure, *(figure for section in sections for figure in section.figures))
     rules = frozenset().union(*(figure.rules for figure in figures if figure is not None))
     verdict = stamp(analysis.verdict)
     return Report(

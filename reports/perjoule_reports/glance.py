@@ -53,7 +53,8 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
     found = [(one, arm, name) for one, arm, name in sides if arm is not None and not one.is_imported]
     if len(found) < 2:
         return Glance()
-    both = _joined(*((one, arm.cell_id) for one, arm, _ in found), evidence)
+    before, after = ((one, arm.cell_id) for one, arm, _ in found)
+    both = _joined(before, after, evidence)
     if both.is_empty():
         return Glance()
     higher = evidence.primary is None or evidence.primary.higher
