@@ -99,7 +99,8 @@ def test_unscored_runs_show_the_ladder_by_id(small):
     trials = small.trials.with_columns(energy_j=pl.lit(None, pl.Float64))
     bare = replace(small, trials=trials, scores=small.scores.clear(), points=small.points.clear(), metrics={})
     albums_ = found(bare)
-    assert list(albums_) == ["Along the step ladder"]
+    assert list(albums_) == ["All prompts", "Along the step ladder"]
+    assert all(strip.remark == "not scored" for strip in albums_["All prompts"].strips)
     strip = albums_["Along the step ladder"].strips[0]
     assert "by id" in strip.remark
     assert all(t.lines[-1] == "not scored" for t in strip.thumbs)
