@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from perjoule.statistics.resampling import Array
+from perjoule_reports.drawing.canvas import text_width
 
 Curve = Callable[[Array], Array]
 
@@ -23,6 +24,7 @@ _CROWDED = 8  # the axis is stretched if the largest distance to the bound is th
 _LEAST_CELLS = 4
 _MOST_DECADES = 3  # below this many decades of distance the stretched axis is linear
 _MOST_FINE = 40
+_FONT = 10  # points, of tick labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ def apply(axes: Axes, x: Scale, y: Scale, size: tuple[float, float]) -> None:
     if y.bound is not None:
         axes.set_yscale("function", functions=(y.forward, y.backward))
     axes.set_ylim(y.low, y.high)
-    across, up = x.ticks(0.5 / size[0]), y.ticks(0.32 / size[1])
+    widest = text_width([text for _, text in x.candidates[: x.coarse]], _FONT)
+    across, up = x.ticks(max(0.5, widest + 0.1) / size[0]), y.ticks(0.32 / size[1])
     axes.xaxis.set_major_locator(FixedLocator([v for v, _ in across]))
     axes.xaxis.set_major_formatter(FixedFormatter([text for _, text in across]))
     axes.xaxis.set_minor_locator(NullLocator())
