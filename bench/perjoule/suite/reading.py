@@ -107,8 +107,10 @@ def is_imported(suite: Suite) -> bool:
 
 
 def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's settings, independent of layout, comments, title and description."""
-    settings = asdict(replace(suite, title="", description=""))
+    """Return the SHA-256 of the suite's settings, independent of layout, comments, and the texts for readers."""
+    variants = tuple(replace(variant, label="") for variant in suite.variants)
+    metrics = replace(suite.metrics, labels={})
+    settings = asdict(replace(suite, title="", description="", variants=variants, metrics=metrics))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -215,9 +217,10 @@ def _check(suite: Suite, where: str) -> None:
             f"{where}: metrics.primary = {metrics.primary!r}: not in metrics.names "
             f"({', '.join(metrics.names)}); add it there"
         )
-    for name in metrics.options:
-        if name not in metrics.names:
-            raise SuiteError(f"{where}: metrics.options.{name}: no such metric in metrics.names")
+    for key in ("options", "labels"):
+        for name in getattr(metrics, key):
+            if name not in metrics.names:
+                raise SuiteError(f"{where}: metrics.{key}.{name}: no such metric in metrics.names")
 
 
 def _check_prompts(prompts: PromptSource, where: str) -> None:

@@ -124,6 +124,8 @@ class Variant:
         safety_checker: Load and run the model's safety checker, which blackens images; off by default.
         family: Variants of one family are the same model, e.g. with other samplers; full-reference scores are only
             compared within it. By default each variant is a family.
+        label: Name for readers, for the report's sentences, e.g. `the few-step student`. By default the name of the
+            variant with its role, e.g. `distilled sd-lcm`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -155,6 +157,7 @@ class Variant:
     runtime: Runtime = field(default_factory=Runtime)
     safety_checker: bool = False
     family: str = ""
+    label: str = ""
 
     @property
     def family_name(self) -> str:
@@ -265,6 +268,7 @@ class Metrics:
         names: Metrics to score the images with.
         options: Options of a metric, in a table of its name, e.g. `options.lsnr.definition = "b"`.
         reference: Corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
+        labels: Names of metrics for readers, for the report's sentences, e.g. `labels.scene = "attributes drawn"`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -273,6 +277,7 @@ class Metrics:
     names: tuple[str, ...]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

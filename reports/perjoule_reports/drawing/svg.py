@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 INK, MUTED, GRID, CARD, GOOD = "#010101", "#020202", "#030303", "#040404", "#050505"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, 2008
+# the first five are those of Okabe and Ito (2008); theme.css has darker and lighter shades for the two themes
+SERIES = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a2ff0",
+    "#005a5c", "#7a2618", "#dd11cc", "#667a00", "#2222bb", "#5b6670",
+)  # fmt: skip
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", GOOD: "--good"} | {
     colour: f"--s{i}" for i, colour in enumerate(SERIES)
 }
@@ -69,6 +73,7 @@ def embed(
             element.set(f"data-{key}", value)
         tip = tooltips.get(gid)
         if tip:
+            element.set("class", "point")
             note = ET.Element("title")
             note.text = tip
             element.insert(0, note)

@@ -179,7 +179,7 @@ OTHER: dict[str, Any] = {
     "dtype": "float16", "width_px": 512, "height_px": 768, "batch_size": 4, "cache": Cache(kind="deepcache"),
     "runtime": Runtime(compile="default"), "safety_checker": True, "family": "other",
 }  # fmt: skip
-NOT_COMPARED = ("name", "steps", "levels")
+NOT_COMPARED = ("name", "label", "steps", "levels")
 
 
 class TestComparability:
