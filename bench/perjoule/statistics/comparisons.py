@@ -4,6 +4,9 @@ An arm is a variant with its cells, cheapest first. The anchor of an arm is the 
 rungs, one of the arm's own batch size if there is one; a model without such a ladder, a distilled one say, is compared
 with the largest fixed ladder of the run, unless the metric compares images of one model only. Every arm of a run is on
 one draw of prompts.
+
+Where one of two arms has several levels of a step policy, both are read off their cheapest mixtures: a curve of ln E
+through few levels shows savings that none of them has.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from perjoule.statistics.resampling import LEVEL, METHOD, Array
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
 from perjoule.types import Estimate, MetricSpec, Role
 
+ADAPTIVE: tuple[Role, ...] = ("predicted", "control")
 _CURVE_PLACES = 33
 _PRICES = 7
 _NONE = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=METHOD)
@@ -89,7 +93,7 @@ class Evidence:
     def paired(self, *arms: Arm) -> PairedCurves:
         """`drawn`, without any draw, and so without intervals, if an arm has a cell value."""
         if self.states_once(*arms):
-            return pair(*(self.curve(arm) for arm in arms), resamples=0)
+            return pair(*(self.curve(arm) for arm in arms), mixes=_mix(arms), resamples=0)
         return self.drawn(*arms)
 
     def drawn(self, *arms: Arm) -> PairedCurves:
@@ -99,13 +103,14 @@ class Evidence:
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
         # the run's common groups may be coarser than those of these arms
         if not complete or (self.grid.common_groups(chosen) != self.grid.common_groups()).any():
-            return pair(*(self.curve(arm) for arm in arms), resamples=self.rows)
+            return pair(*(self.curve(arm) for arm in arms), mixes=_mix(arms), resamples=self.rows)
         signs = [one for arm in arms for one in (1.0, sign) for _ in arm.columns]
         return PairedCurves(
             means=self.draws.paired(metric, *(arm.columns for arm in arms)).times(signs),
             prompts=len(self.grid.prompts),
             rungs=tuple(len(arm.columns) for arm in arms),
             draw_by_prompt=lambda: self.draws.quality_alone(metric).of(chosen).times([sign] * len(chosen)),
+            mixes=_mix(arms),
         )
 
     @property
@@ -151,6 +156,11 @@ def arms_of(
         )
         for variant, cells in columns.items()
     )
+
+
+def _mix(arms: Sequence[Arm]) -> bool:
+    """Return whether arms are compared by their mixtures. A policy of one level has nothing to mix."""
+    return any(arm.role in ADAPTIVE and len(arm.columns) > 1 for arm in arms)
 
 
 def main_anchor(arms: Sequence[Arm]) -> Arm | None:

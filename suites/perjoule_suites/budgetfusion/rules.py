@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
 from perjoule.shares import below_one
+from perjoule.statistics.mixtures import best_buys
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -242,8 +243,7 @@ class QualityFloor:
 
 
 def _best_buy(forecast: CurveForecast, metric: str, joules_per_unit: float) -> Index:
-    worth = joules_per_unit * forecast.of(metric) - forecast.energy_j
-    return np.asarray(worth.argmax(1), np.intp)
+    return best_buys(forecast.of(metric), forecast.energy_j, np.array([joules_per_unit]))[:, 0]
 
 
 def _fewest(safe: Array, floor: float) -> Index:

@@ -15,8 +15,9 @@ import polars as pl
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
-from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, mixtures, shuffled
+from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, shuffled
 from perjoule.statistics.curves import AnyCurve, PairedCurves, pair
+from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.resampling import over_seeds, resample_means
 from perjoule.statistics.savings import gain_of, saving_of, saving_rows
@@ -148,8 +149,8 @@ def _weaker(arms: Arms, arm: Arm) -> list[Arm]:
 def _compare(
     test: AnyCurve, anchor: AnyCurve, metric: str, at: float | None, sign: float, energy: str = "by steps"
 ) -> Comparison:
-    """Return the saving at the quality `at`; None compares at the quality of an arm of one rung."""
-    paired = _paired(test, anchor, at, RESAMPLES)
+    """Return the saving of mixtures of levels at the quality `at`, or with None that of one rung over a curve."""
+    paired = pair(test, anchor, mixes=at is not None, resamples=RESAMPLES)
     saving = saving_of(paired, at)
     drawn, fixed = paired.split(paired.means.resamples)
     is_known = saving.estimate.value is not None and paired.is_drawn
@@ -163,12 +164,6 @@ def _compare(
         reason=saving.reason,
         p_value=p_differs_from_zero(saving_rows(drawn, fixed, at)) if is_known else None,
     )
-
-
-def _paired(test: AnyCurve, anchor: AnyCurve, at: float | None, resamples: int) -> PairedCurves:
-    """Pair two arms that mix their levels; a ladder is interpolated at the own quality of an arm of one rung."""
-    arms = (test, anchor) if at is None else (mixtures(test), mixtures(anchor))
-    return pair(*arms, resamples=resamples)
 
 
 def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBound]:
@@ -200,7 +195,7 @@ def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None)
         at = _held(arms, arm, one.metric, at_steps)
         for base_steps in sorted({*BASE_STEPS, arms.costs[arm.family].base_steps}):
             test, fixed = (arms.curve(each, one.metric, base_steps) for each in (arm, ladder))
-            saving = saving_of(_paired(test, fixed, at, resamples=0), at).estimate.value
+            saving = saving_of(pair(test, fixed, mixes=at is not None, resamples=0), at).estimate.value
             yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
 
 
@@ -331,9 +326,9 @@ def true_steps(arm: Arm, place: int, anchor: Arm) -> Array | None:
     rule = arm.rule
     if rule is None or rule.name != "equal-marginal" or rule.metric not in anchor.quality:
         return None
-    rungs = np.array(anchor.rungs, np.float64)
-    worth = arm.levels[place] * over_seeds(anchor.quality[rule.metric]) - (rule.base_j + rule.step_j * rungs)
-    return np.asarray(rungs[np.where(np.isfinite(worth), worth, -np.inf).argmax(1)], np.float64)
+    rungs, price = np.array(anchor.rungs, np.float64), arm.levels[place]
+    costs = rule.base_j + rule.step_j * rungs
+    return rungs[best_buys(over_seeds(anchor.quality[rule.metric]), costs, np.array([price]))[:, 0]]
 
 
 def _parts(record: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
 from perjoule.shares import below_one
-from perjoule.statistics.mixtures import arms_at_price
+from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.resampling import Array
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Variant
@@ -182,7 +182,7 @@ class Router:
     def choose(self, qualities: Array) -> Index:
         """Return the place of the arm for each forecast. (n, arms) -> (n,)."""
         if self.config.rule == "equal-marginal":
-            return arms_at_price(qualities, self.prices, 1 / self.config.level)
+            return best_buys(qualities, self.prices, np.array([self.config.level]))[:, 0]
         order = self._order
         lead = ((qualities - self.config.level) / self.labels.error)[:, order]
         return order[cheapest_safe(lead, self._margin, int(np.flatnonzero(order == self.fallback)[0]))]
