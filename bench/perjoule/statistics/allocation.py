@@ -95,6 +95,7 @@ def chosen(ladder: AnyCurve, rungs: Index) -> AnyCurve:
         quality=np.take_along_axis(ladder.quality, index, 2),
         name=f"{ladder.name} chosen",
         groups=_merged(ladder, 1),
+        common=_shared(ladder, _shares(ladder, index[:, :, 0])),
     )
 
 
@@ -109,7 +110,7 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
     """
     taken = np.asarray(rungs, np.intp)
     levels = taken if taken.ndim == 2 else taken[:, None]
-    shares = np.stack([np.bincount(one, minlength=ladder.rungs) / len(one) for one in levels.T], axis=1)
+    shares = _shares(ladder, levels)
     used = shares.any(1)
     return replace(
         ladder,
@@ -117,6 +118,7 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
         quality=ladder.quality[..., used] @ shares[used],
         name=f"{ladder.name} shuffled",
         groups=_merged(ladder, levels.shape[1]),
+        common=_shared(ladder, shares),
     )
 
 
@@ -180,6 +182,7 @@ def bound(ladder: AnyCurve, kind: Bound, prices: Array | None = None) -> AnyCurv
         quality=np.where(decided, np.take_along_axis(quality, rungs, 2), np.nan),
         name=f"{ladder.name} {kind}",
         groups=_merged(ladder, rungs.shape[2]),
+        common=None,
     )
 
 
@@ -308,6 +311,16 @@ def _merged(ladder: Curve | FidelityCurve, rungs: int) -> Groups | None:
         return None
     common, _ = common_groups(ladder.groups, np.asarray(np.isfinite(ladder.energy_j).any(1)))
     return np.tile(common[:, None], (1, rungs))
+
+
+def _shares(ladder: Curve | FidelityCurve, levels: Index) -> Array:
+    """(rungs, levels) how often each level (images, levels) takes each rung."""
+    return np.stack([np.bincount(one, minlength=ladder.rungs) / len(one) for one in levels.T], axis=1)
+
+
+def _shared(ladder: Curve | FidelityCurve, shares: Array) -> Array | None:
+    """Common errors of an arm that takes rungs of a ladder as often as `shares` (rungs, levels)."""
+    return None if ladder.common is None else ladder.common @ shares
 
 
 def _quality(test: Ladders, ladder: Ladders, fixed: float | None) -> Array:

@@ -130,7 +130,9 @@ class Evidence:
         groups, name = self.grid.groups[:, columns], arm.variant
         if self.spec.track == "fidelity":
             return FidelityCurve(energy_j=energy_j, quality=quality, groups=groups, name=name, family=arm.family)
-        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name)
+        errors = self.grid.common_errors.get(self.spec.name)
+        common = None if errors is None else self.spec.sign * errors[:, columns]
+        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name, common=common)
 
 
 def arms_of(
@@ -299,6 +301,8 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> Controls:
     ladder = evidence.curve(anchor)
     kind, seeds = strictest_bound(ladder), ladder.quality.shape[1]
     try:
+        if evidence.spec.track == "preference":
+            raise EvidenceError("choices about a single prompt are too few to know its best rung")
         share = headroom(evidence.curve(arm), ladder, kind, resamples=evidence.rows or 1)
     except EvidenceError as error:
         share = Headroom(

@@ -34,12 +34,15 @@ class _Measured:
         quality: The same shape, higher is better.
         name: For messages.
         groups: (prompts, rungs) window group of each prompt; None where every prompt has windows of its own.
+        common: (draws, rungs) error of the mean quality that all prompts have in common, e.g. that of few observers;
+            None if there is none.
     """
 
     energy_j: Array
     quality: Array
     name: str = ""
     groups: Groups | None = None
+    common: Array | None = None
 
     def __post_init__(self) -> None:
         energy, quality = (np.asarray(a, np.float64) for a in (self.energy_j, self.quality))
@@ -214,10 +217,12 @@ def pair(
     rungs = tuple(curve.rungs for curve in curves)
     energies, qualities = columns_of(rungs)
     groups = np.concatenate([curve.window_groups for curve in curves], axis=1)
-    means = resample_windows(values, energies, groups, resamples=resamples, seed=seed)
+    common_errors = [np.zeros((1, c.rungs)) if c.common is None else c.common for c in curves]
+    errors = np.concatenate([np.resize(one, (max(map(len, common_errors)), one.shape[1])) for one in common_errors], 1)
+    means = resample_windows(values, energies, groups, resamples=resamples, seed=seed).plus(errors, qualities)
 
     def draw_by_prompt() -> Means:
-        return resample_means(values[..., qualities], resamples=resamples, seed=seed)
+        return resample_means(values[..., qualities], resamples=resamples, seed=seed).plus(errors)
 
     prompts = int(common.any(1).sum())
     return PairedCurves(means=means, prompts=prompts, rungs=rungs, draw_by_prompt=draw_by_prompt, mixes=mixes)

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.forecast.nfe import nfe_per_image
 from perjoule.runs.directory import Run
 from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, shuffled
 from perjoule.statistics.curves import AnyCurve, PairedCurves, pair
@@ -87,7 +88,8 @@ def evaluate(arms: Arms, metrics: Sequence[str] = (), at_steps: int | None = Non
         arms=tuple(_levels(arms, arm, names) for arm in arms.adaptive.values()),
         sensitivity=tuple(_sensitivity(arms, claims, at_steps)),
         validation=tuple(validations(arms)),
-        extra_evaluations={n: _extra_evaluations(run, arm) for n, arm in arms.adaptive.items() if arm.cells},
+        judges=run.judges if not all(_has_bounds(arms, name) for name in names) else None,
+        extra_evaluations={n: _extra_evaluations(arms, arm) for n, arm in arms.adaptive.items() if arm.cells},
     )
 
 
@@ -122,7 +124,7 @@ def _comparisons(arms: Arms, metric: str, at_steps: int | None) -> Iterator[Comp
             yield _compare(curve, fixed, metric, at, sign)
             rungs = arm.index_on(ladder) if ladder is arms.ladder_of(arm.variant) else None
             if arm.role == "predicted" and rungs is not None and len(arm.levels) > 1:
-                dealt = shuffled(fixed, rungs[np.isfinite(arm.steps).all(2)])
+                dealt = shuffled(fixed, rungs[np.isfinite(curve.quality).all(2)])
                 yield _compare(curve, replace(dealt, name=f"{arm.name}, shuffled"), metric, at, sign)
             if arm.cells:
                 as_run = arms.curve_as_run(arm, metric), arms.curve_as_run(ladder, metric)
@@ -167,6 +169,8 @@ def _compare(
 
 
 def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBound]:
+    if not _has_bounds(arms, metric):
+        return
     for ladder in arms.ladders.values():
         at = _held(arms, ladder, metric, at_steps)
         if at is not None:
@@ -175,8 +179,15 @@ def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBou
                 yield LadderBound(ladder=ladder.name, metric=metric, **_parts(saving))
 
 
+def _has_bounds(arms: Arms, metric: str) -> bool:
+    """Return whether scores of single prompts have a meaning; choices about one prompt are too few for that."""
+    return arms.run.metrics[metric].track != "preference"
+
+
 def _headroom(arms: Arms, metric: str, at_steps: int | None) -> Iterator[ArmHeadroom]:
     """Yield the shares of the bounds that predicted arms capture, where a ladder has seeds enough."""
+    if not _has_bounds(arms, metric):
+        return
     predicted = [arm for arm in arms.adaptive.values() if arm.role == "predicted"]
     for arm, kind in product(predicted, BOUNDS):
         for ladder in _rivals(arms, arm):
@@ -199,13 +210,24 @@ def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None)
             yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
 
 
-def _extra_evaluations(run: Run, arm: Arm) -> float:
-    """Return denoiser evaluations beyond steps × (2 with guidance) of all the arm's images: 0 if a peek is free."""
-    trials = run.windows.filter(pl.col("variant") == arm.variant.name)
-    evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
-    steps = float(trials["steps"].explode().sum())
-    per_step = round(evaluations / steps) if steps else 0
-    return evaluations - (per_step or (2 if arm.variant.guidance > 1 else 1)) * steps
+def _extra_evaluations(arms: Arms, arm: Arm) -> float:
+    """Return denoiser evaluations of all the arm's images beyond those of images of the same fixed steps.
+
+    0 if a peek is free. Those of fixed steps are counted on a ladder of the same sampler and guidance, else computed.
+    """
+    settings = ("scheduler", "scheduler_args", "guidance", "guidance_share", "guidance_mode")
+    counted: dict[int, float] = {}
+    for ladder in arms.ladders.values():
+        if all(getattr(ladder.variant, key) == getattr(arm.variant, key) for key in settings):
+            counted |= {
+                cell.steps: nfe
+                for cell in ladder.cells
+                if cell.steps is not None and (nfe := arms.facts[cell.cell_id].nfe_mean)
+            }
+    trials = arms.run.windows.filter(pl.col("variant") == arm.variant.name)
+    steps = trials["steps"].explode()
+    fixed = sum(counted.get(n, nfe_per_image(arm.variant, n)) for n in steps)
+    return float((trials["nfe_per_image"] * trials["image_count"]).sum()) - fixed
 
 
 def _levels(arms: Arms, arm: Arm, metrics: Sequence[str]) -> ArmLevels:
@@ -246,17 +268,22 @@ def _level(arms: Arms, arm: Arm, place: int, anchor: Arm, pairs: Mapping[str, Pa
         rank_correlation=_rank_correlation(arm, place, anchor),
         development_steps=development[0] if development else None,
         development_saving=development[1] if development else None,
-        scores={metric: _score(arm, place, anchor, metric, paired) for metric, paired in pairs.items()},
+        scores={
+            metric: _score(arm, place, anchor, metric, paired, not _has_bounds(arms, metric))
+            for metric, paired in pairs.items()
+        },
     )
 
 
-def _score(arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves) -> LevelScore:
+def _score(
+    arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves, is_preference: bool
+) -> LevelScore:
     alone = paired.only([place], range(len(anchor.rungs)))
     saving, gain = saving_of(alone), gain_of(alone)
     quality = arm.quality[metric][:, :, place]
     return LevelScore(
         quality=float(np.nanmean(over_seeds(quality))),
-        quality_p10=float(np.nanquantile(quality, 0.1)),
+        quality_p10=None if is_preference else float(np.nanquantile(quality, 0.1)),
         saving_at_own_quality=saving.estimate,
         saving_reason=saving.reason,
         gain_at_equal_energy=gain.estimate,

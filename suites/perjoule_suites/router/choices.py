@@ -65,7 +65,13 @@ class Policy:
 
 
 def policies_of(
-    router: Router, forecast: Array, quality: Array, prompts: Sequence[Prompt], counts: NDArray[np.int64]
+    router: Router,
+    forecast: Array,
+    quality: Array,
+    prompts: Sequence[Prompt],
+    counts: NDArray[np.int64],
+    *,
+    bounded: bool = True,
 ) -> list[Policy]:
     """Return all policies for the prompts of a run.
 
@@ -75,6 +81,7 @@ def policies_of(
         quality: (prompts, seeds, arms) quality by which choices are judged.
         prompts: (prompts,).
         counts: (prompts,) number of tokens.
+        bounded: Whether the quality of a single prompt or image has a meaning, so that there are bounds.
     """
     labels, seeds = router.labels, quality.shape[1]
     length = np.asarray(counts, np.float64)
@@ -89,6 +96,8 @@ def policies_of(
     own = Policy(name=ROUTER, expected=forecast[:, None], judged=quality, decides=True)
     policies = [own, replace(own, name="shuffled", shuffled=True)]
     policies += [Policy(name=name, expected=expected[:, None], judged=quality) for name, expected in known]
+    if not bounded:
+        return policies
     if seeds >= 2:
         policies.append(Policy(name="cross-fitted", expected=_other_half(quality), judged=quality))
     if seeds >= SEEDS_OF_BOUND and len(prompts) > 1:

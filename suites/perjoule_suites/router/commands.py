@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Quiet, print_record
+from perjoule.commands.options import Json, Quiet, StudyOption, judged, print_record
 
 if TYPE_CHECKING:
     from perjoule.runs.directory import Run
@@ -115,13 +115,14 @@ def evaluate(
     ] = None,
     floor: Floor = None,
     miss: Miss = None,
+    study: StudyOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Print the savings of a router.
 
     Savings at equal mean quality against the best mixture of fixed arms, controls, bounds, and the promise. Stored
-    images are replayed; none are generated.
+    images are replayed; none are generated. With --study, equal quality is that of the observers' choices.
 
     Example: perjoule route evaluate runs/test --router router
     """
@@ -133,13 +134,13 @@ def evaluate(
     from perjoule_suites.router.printing import evaluation_lines
     from perjoule_suites.router.router import Router
 
-    loaded, learnt = load_run(run), Router.from_pretrained(router)
+    loaded, learnt = judged(load_run(run), study, metric), Router.from_pretrained(router)
     with TerminalReporter(quiet=quiet).stage("replaying", 1 if at_quality is not None else len(PARTS), "points") as bar:
         evaluation = evaluate_run(
             loaded,
             learnt,
             name=router,
-            metric=metric,
+            metric=metric or (loaded.suite.metrics.primary if study else None),
             at_quality=at_quality,
             floor=floor,
             miss_rate=None if miss is None else float(share(miss, "--miss")),

@@ -31,6 +31,7 @@ from perjoule_suites.router.training import read_states
 PARTS = (0.5, 0.75, 0.9, 0.95, 1.0)
 _SAVING = "1 − E/E of the cheapest mixture of fixed arms at equal mean quality"
 _CAPTURED = "saving of the router / saving of the prompt-level bound"
+_NO_BOUND = "choices about a single prompt are too few for a bound"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,8 +65,22 @@ class Replay:
             parts += [shares, mean_of(policy, shares)[..., None]]
         values, arms = np.concatenate(parts, axis=2), quality.shape[2]
         if self.exact:
-            return resample_means(values, resamples=self.resamples)
-        return resample_windows(values, range(arms), self.scores.groups, resamples=self.resamples)
+            return self._with_common_errors(resample_means(values, resamples=self.resamples))
+        return self._with_common_errors(
+            resample_windows(values, range(arms), self.scores.groups, resamples=self.resamples)
+        )
+
+    def _with_common_errors(self, means: Means) -> Means:
+        """Add errors that all prompts have in common; a choice of arms has those of its arms, by their shares."""
+        if self.scores.common is None or not len(means.resamples):
+            return means
+        rows, arms, own = means.resamples, len(self.scores.arms), len(self.places)
+        errors = np.zeros_like(rows)
+        common = np.resize(self.scores.common, (len(rows), arms))
+        errors[:, arms : 2 * arms] = common
+        for start in range(2 * arms, rows.shape[1], own + 1):
+            errors[:, start + own] = (rows[:, start : start + own] * common[:, list(self.places)]).sum(1)
+        return means.plus(errors)
 
     def energies(self, rows: Array, place: int, own_j: float) -> tuple[Array, Array]:
         """Return J/image and quality of the outcome at a place, for rows of means."""
@@ -111,6 +126,9 @@ def evaluate(
     """
     config = router.config
     scores = read_arms(run, metric or config.metric)
+    asked = run.judges if run.metrics[scores.metric].track == "preference" else None
+    if asked is not None:
+        _require_asked(run, router, scores)
     places = places_of(config.arms, scores)
     _require_unseen(router, scores)
     texts = [prompt.text for prompt in scores.prompts]
@@ -124,10 +142,11 @@ def evaluate(
         own_j=cost.energy_j_per_image or 0.0,
         resamples=resamples,
     )
-    policies = policies_of(router, forecast, own.quality, scores.prompts, router.reader.token_counts(texts))
+    counts = router.reader.token_counts(texts)
+    policies = policies_of(router, forecast, own.quality, scores.prompts, counts, bounded=asked is None)
     points: list[QualityPoint] = []
     for at in _targets(replay, at_quality):
-        points.append(_point(replay, policies, at))
+        points.append(_point(replay, policies, at, _NO_BOUND if asked else None))
         on_point(len(points))
     floors: FloorOutcome | None = None
     reason: str | None = None
@@ -161,6 +180,7 @@ def evaluate(
         promises=promises,
         own_cost=cost,
         as_run=routed_cells(run, scores, resamples),
+        judges=asked,
     )
 
 
@@ -178,7 +198,7 @@ def _targets(replay: Replay, at_quality: float | None) -> list[float]:
     return [at_quality]
 
 
-def _point(replay: Replay, policies: Sequence[Policy], at: float) -> QualityPoint:
+def _point(replay: Replay, policies: Sequence[Policy], at: float, no_bound: str | None = None) -> QualityPoint:
     prices, quality = replay.means
     chosen = [(policy, policy.at(prices[list(replay.places)], at)) for policy in policies]
     outcomes = [(policy, shares) for policy, shares in chosen if shares is not None]
@@ -197,7 +217,8 @@ def _point(replay: Replay, policies: Sequence[Policy], at: float) -> QualityPoin
         for policy in policies
     )
     captured: Estimate | None = None
-    why: str | None = f"the prompt-level bound needs {SEEDS_OF_BOUND} seeds, the run has {_seeds(replay)}"
+    why: str | None
+    why = no_bound or f"the prompt-level bound needs {SEEDS_OF_BOUND} seeds, the run has {_seeds(replay)}"
     if ROUTER in place and PROMPT_BOUND in place:
         captured, why = _captured(replay, means, place[ROUTER], place[PROMPT_BOUND])
     elif PROMPT_BOUND in place:
@@ -274,6 +295,16 @@ def _single_arms(replay: Replay) -> tuple[SingleArm, ...]:
         )
         for i, arm in enumerate(replay.scores.arms)
     )
+
+
+def _require_asked(run: Run, router: Router, scores: ArmScores) -> None:
+    asked = {arm.cell_id for arm in scores.arms}
+    missing = [arm.cell_id for arm in router.config.arms if arm.cell_id not in asked]
+    if missing:
+        raise EvidenceError(
+            f"{run.path}: nobody was asked about {', '.join(missing)}, which the router can choose: make a study with "
+            f"`perjoule study new {run.path} --arms {','.join(arm.cell_id for arm in router.config.arms)}`"
+        )
 
 
 def _require_unseen(router: Router, scores: ArmScores) -> None:

@@ -27,6 +27,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         f"{evaluation.metric}, {evaluation.prompts} prompts × {evaluation.seeds} seeds; joules of {evaluation.device}, "
         f"{provenance_words(evaluation.provenance)}"
     ]
+    if evaluation.judges is not None:
+        lines.append(evaluation.judges.sentence)
     cost = evaluation.own_cost
     if cost.energy_j_per_image is None:
         lines.append(f"the router's own energy is not included: {cost.reason}")

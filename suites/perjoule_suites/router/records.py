@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from perjoule.types import Estimate, Provenance
+from perjoule.types import Estimate, Judges, Provenance
 from perjoule.types.documents import schema_of
 
 
@@ -185,7 +185,10 @@ class RoutedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` prints: a replay of stored arms, and the cells of the policy `router` as measured (`as_run`)."""
+    """What `evaluate` prints: a replay of stored arms, and the cells of the policy `router` as measured (`as_run`).
+
+    `judges`: who judged the quality by choices between images; None if a metric did.
+    """
 
     suite: str
     router: str
@@ -202,6 +205,7 @@ class Evaluation:
     promises: tuple[PromiseCheck, ...]
     own_cost: OwnCost
     as_run: tuple[RoutedCell, ...]
+    judges: Judges | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,14 @@ from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageEr
 from perjoule.shares import below_one
 from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.resampling import Array
+from perjoule.statistics.risk_control import Index, calibrated_margin, cheapest_safe, prompts_needed
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Variant
 from perjoule_suites.assembly import assemble
 from perjoule_suites.prompt_states import PromptReader
 from perjoule_suites.router.arms import RouterArm
 from perjoule_suites.router.network import ArmNet, forecast
-from perjoule_suites.router.rules import RULES, Index, calibrated_margin, cheapest_safe, prompts_needed
+from perjoule_suites.router.rules import RULES
 from perjoule_suites.router.storage import Labels, RouterConfig, read_router, write_router
 
 

@@ -204,7 +204,8 @@ def test_a_table_judges_an_imported_run(tmp_path: Path) -> None:
     file = tmp_path / "choices.csv"
     pl.DataFrame(rows).write_csv(file)
     judged = with_people(run, file)
-    assert judged.metric == "people"
+    assert judged.metric == "unstated-observers"
+    assert "NOT STATED" in judged.metrics[judged.metric].unit
     frontier = read_frontier(judged)
     jod = {point.cell_id: point.quality.value for point in frontier.points}
     assert jod["ladder-016"] > jod["ladder-004"]
