@@ -190,9 +190,7 @@ class PairedCurves:
         return tuple(parts)
 
 
-def pair(
-    *curves: AnyCurve, mixes: bool = False, resamples: int = RESAMPLES, seed: int = SEED
-) -> PairedCurves:
+def pair(*curves: AnyCurve, mixes: bool = False, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
     """Put arms on one draw: only (prompt, seed) pairs that every rung of every arm has are used.
 
     Args:

@@ -275,9 +275,7 @@ def _level(arms: Arms, arm: Arm, place: int, anchor: Arm, pairs: Mapping[str, Pa
     )
 
 
-def _score(
-    arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves, is_preference: bool
-) -> LevelScore:
+def _score(arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves, is_preference: bool) -> LevelScore:
     alone = paired.only([place], range(len(anchor.rungs)))
     saving, gain = saving_of(alone), gain_of(alone)
     quality = arm.quality[metric][:, :, place]

@@ -8,6 +8,7 @@
     cross-fitted        means of the other half of the seeds        a lower limit of what prompts allow
     prompt-level bound  means of all seeds, shrunken                what a perfect forecast from the prompt reaches
     per-image bound     the image's own score                       what no forecast can exceed
+    cascade             by looking at the image of a cheap arm      see `cascade`
 
 Each gives probabilities of arms (prompts, seeds, arms), at the price with which the mean quality is that of the point.
 """
@@ -27,7 +28,7 @@ from perjoule.types import Prompt
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.training import kind_of
 
-ROUTER, PROMPT_BOUND = "router", "prompt-level bound"
+ROUTER, PROMPT_BOUND, CASCADE = "router", "prompt-level bound", "cascade"
 SEEDS_OF_BOUND = LEAST_SEEDS["prompt-level bound"]
 
 
@@ -105,11 +106,6 @@ def policies_of(
         policies.append(Policy(name=PROMPT_BOUND, expected=means, judged=np.broadcast_to(means, quality.shape)))
     policies.append(Policy(name="per-image bound", expected=quality, judged=quality))
     return policies
-
-
-def mean_of(policy: Policy, shares: Array) -> Array:
-    """Return the quality of each image, mean over the probabilities of its arms: (prompts, seeds)."""
-    return np.asarray((shares * policy.judged).sum(-1), np.float64)
 
 
 def _other_half(quality: Array) -> Array:

@@ -9,6 +9,7 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.options import Json, Quiet, StudyOption, judged, print_record
+from perjoule.errors import UsageError
 
 if TYPE_CHECKING:
     from perjoule.runs.directory import Run
@@ -116,6 +117,16 @@ def evaluate(
     floor: Floor = None,
     miss: Miss = None,
     study: StudyOption = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Also replay a cascade, in which this metric looks at the images of a cheap arm.",
+            autocompletion=completing.metrics,
+        ),
+    ] = None,
+    verifier_joules: Annotated[
+        float | None, typer.Option(min=0.0, help="J/image of the verifier; its work is counted by default.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -134,6 +145,8 @@ def evaluate(
     from perjoule_suites.router.printing import evaluation_lines
     from perjoule_suites.router.router import Router
 
+    if verifier is None and verifier_joules is not None:
+        raise UsageError(f"--verifier-joules {verifier_joules:g}: there is no verifier: give --verifier METRIC too")
     loaded, learnt = judged(load_run(run), study, metric), Router.from_pretrained(router)
     with TerminalReporter(quiet=quiet).stage("replaying", 1 if at_quality is not None else len(PARTS), "points") as bar:
         evaluation = evaluate_run(
@@ -144,6 +157,8 @@ def evaluate(
             at_quality=at_quality,
             floor=floor,
             miss_rate=None if miss is None else float(share(miss, "--miss")),
+            verifier=verifier,
+            verifier_j=verifier_joules,
             on_point=bar.update,
         )
     if as_json:

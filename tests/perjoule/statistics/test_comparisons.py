@@ -158,7 +158,7 @@ COSTS, HEIGHTS = 1.0 + RUNGS, 1 - np.exp(-RUNGS / 8)
 
 
 def blind(folder: Path, arms: dict[str, list[list[int]]]) -> Run:
-    """A ladder, and policies whose levels deal its rungs to prompts that are all alike: nothing can be known of them.
+    """A ladder, and policies whose levels deal its rungs to prompts that gain the same from them: nothing can be known.
 
     Args:
         folder: For the run.
@@ -177,9 +177,9 @@ def blind(folder: Path, arms: dict[str, list[list[int]]]) -> Run:
             "prompt_id": f"p{prompt:02d}",
             "seed": 1,
             "steps": int(RUNGS[rung := rungs[prompt % len(rungs)]]),
-            "energy_j": COSTS[rung],
+            "energy_j": COSTS[rung] + (prompt - 5.5) / 100,
             "provenance": "measured",
-            "quality:q": HEIGHTS[rung],
+            "quality:q": HEIGHTS[rung] + (prompt - 5.5) / 1000,
         }
         for variant, role, policy, rungs in dealt
         for prompt in range(12)
