@@ -197,8 +197,8 @@ class EnergyBudget:
 class QualityFloor:
     """Choose the fewest steps with which an image misses the floor with a chance of at most `miss_rate`.
 
-    Conformal risk control, see `perjoule.statistics.risk_control`: the forecast must exceed the floor by a margin that is
-    calibrated by prompt. Images of one prompt miss together, so treating them as independent would promise too much.
+    Conformal risk control (see `perjoule.statistics.risk_control`): the forecast must exceed the floor by a margin. It
+    is calibrated by prompt, because images of one prompt miss together: taken as independent they promise too much.
 
     The guarantee is a mean over prompts like those of the calibration and over calibrations: a particular calibration
     may miss more often, and so may a particular kind of prompt. If no number of steps is forecast to reach the floor,

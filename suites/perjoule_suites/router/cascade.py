@@ -19,11 +19,12 @@ from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.resampling import Array, over_seeds
+from perjoule.statistics.risk_control import Index
 from perjoule_suites.router.arms import ArmScores
 from perjoule_suites.router.cost import metric_cost
 from perjoule_suites.router.records import OwnCost
 
-_ROUNDING = 1e-9
+_ROUNDING, _SEED = 1e-9, 20_250_617
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,8 +86,8 @@ def read_verifier(run: Run, arms: ArmScores, metric: str, energy_j: float | None
 def cascade(quality: Array, prices: Array, verifier: Verifier, mixture: Array) -> tuple[Array, Array] | None:
     """Return how often each arm draws, and how often its image is taken: (prompts, seeds, arms) each.
 
-    The mean quality of each half of the prompts is that of the mixture for these prompts. None if no pair of arms
-    reaches it on one of the halves.
+    The mean quality of each half of the prompts is that of the mixture for these prompts. None if no pair of arms that
+    reaches it on one half reaches it on the other.
 
     Args:
         quality: (prompts, seeds, arms) by which images are judged.
@@ -95,16 +96,14 @@ def cascade(quality: Array, prices: Array, verifier: Verifier, mixture: Array) -
         mixture: (prompts, seeds) mean quality of the mixture that the cascade is compared with.
     """
     taken, drawn = np.zeros_like(quality), np.zeros_like(quality)
-    halves = [np.arange(len(quality))[start::2] for start in (0, 1)]
-    for here, there in (halves, halves[::-1]):
-        pair = _best_pair(quality[there], prices, verifier, verifier.verdicts[there], float(mixture[there].mean()))
-        if pair is None:
-            return None
-        cheap, better = pair
-        rejected = _rejections(
-            quality[here][..., [cheap, better]], verifier.verdicts[here][..., cheap], float(mixture[here].mean())
-        )
-        if rejected is None:
+    one, other = halves(len(quality))
+    for here, there in ((one, other), (other, one)):
+        at = float(mixture[here].mean())
+        for cheap, better in _pairs(quality[there], prices, verifier, there, float(mixture[there].mean())):
+            rejected = _rejections(quality[here][..., [cheap, better]], verifier.verdicts[here][..., cheap], at)
+            if rejected is not None:
+                break
+        else:
             return None
         drawn[here, :, cheap] = 1.0
         drawn[here, :, better] = taken[here, :, better] = rejected
@@ -112,18 +111,24 @@ def cascade(quality: Array, prices: Array, verifier: Verifier, mixture: Array) -
     return drawn, taken
 
 
-def _best_pair(quality: Array, prices: Array, verifier: Verifier, verdicts: Array, at: float) -> tuple[int, int] | None:
-    """Return the pair of arms, the cheap one first, with the fewest joules; None if no pair reaches the quality."""
-    best, least_j = None, np.inf
+def halves(count: int) -> tuple[Index, Index]:
+    """Return two random halves of some prompts, whose order may show their kind."""
+    order = np.random.default_rng(_SEED).permutation(count)
+    return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+
+
+def _pairs(quality: Array, prices: Array, verifier: Verifier, rows: Index, at: float) -> list[tuple[int, int]]:
+    """Return the pairs of arms that reach a mean quality, the cheap arm of each first, those of the fewest joules first.
+
+    `quality` has the prompts of `rows`.
+    """
+    found = []
     for cheap, better in permutations(range(len(prices)), 2):
-        if prices[cheap] >= prices[better]:
-            continue
-        rejected = _rejections(quality[..., [cheap, better]], verdicts[..., cheap], at)
-        if rejected is not None:
-            energy_j = prices[cheap] + verifier.energy_j + rejected.mean() * prices[better]
-            if energy_j < least_j:
-                best, least_j = (cheap, better), energy_j
-    return best
+        if prices[cheap] < prices[better]:
+            rejected = _rejections(quality[..., [cheap, better]], verifier.verdicts[rows][..., cheap], at)
+            if rejected is not None:
+                found.append((prices[cheap] + rejected.mean() * prices[better], (cheap, better)))
+    return [pair for _, pair in sorted(found)]
 
 
 def _rejections(quality: Array, verdicts: Array, at: float) -> Array | None:
