@@ -118,7 +118,7 @@ def halves(count: int) -> tuple[Index, Index]:
 
 
 def _pairs(quality: Array, prices: Array, verifier: Verifier, rows: Index, at: float) -> list[tuple[int, int]]:
-    """Return the pairs of arms that reach a mean quality, the cheap arm of each first, those of the fewest joules first.
+    """Return the pairs of arms that reach a mean quality, the cheap arm first; the pair of the fewest joules first.
 
     `quality` has the prompts of `rows`.
     """
