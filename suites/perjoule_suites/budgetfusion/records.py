@@ -268,7 +268,8 @@ class Evaluation:
         arms: All adaptive arms, level by level.
         sensitivity: The claims by other `base_steps`.
         validation: Replayed and drawn images.
-        extra_evaluations: Arm -> denoiser evaluations beyond the steps of its images; 0 if a peek is free.
+        extra_evaluations: Arm -> denoiser evaluations beyond those of images of the same fixed steps; 0 if a peek is
+            free. Arms without recorded steps or evaluations are absent.
         judges: Who judged the quality by choices between images; None if only metrics did. Bounds and shares of bounds
             are absent under such a metric, because choices about a single prompt are too few for one.
         figures: Files written.

@@ -89,7 +89,11 @@ def evaluate(arms: Arms, metrics: Sequence[str] = (), at_steps: int | None = Non
         sensitivity=tuple(_sensitivity(arms, claims, at_steps)),
         validation=tuple(validations(arms)),
         judges=run.judges if not all(_has_bounds(arms, name) for name in names) else None,
-        extra_evaluations={n: _extra_evaluations(arms, arm) for n, arm in arms.adaptive.items() if arm.cells},
+        extra_evaluations={
+            n: extra
+            for n, arm in arms.adaptive.items()
+            if arm.cells and (extra := _extra_evaluations(arms, arm)) is not None
+        },
     )
 
 
@@ -210,24 +214,24 @@ def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None)
             yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
 
 
-def _extra_evaluations(arms: Arms, arm: Arm) -> float:
+def _extra_evaluations(arms: Arms, arm: Arm) -> float | None:
     """Return denoiser evaluations of all the arm's images beyond those of images of the same fixed steps.
 
-    0 if a peek is free. Those of fixed steps are counted on a ladder of the same sampler and guidance, else computed.
+    0 if a peek is free, None if steps or evaluations were not recorded. Those of fixed steps are counted on a ladder of
+    the same sampler and guidance, else computed.
     """
     settings = ("scheduler", "scheduler_args", "guidance", "guidance_share", "guidance_mode")
-    counted: dict[int, float] = {}
-    for ladder in arms.ladders.values():
-        if all(getattr(ladder.variant, key) == getattr(arm.variant, key) for key in settings):
-            counted |= {
-                cell.steps: nfe
-                for cell in ladder.cells
-                if cell.steps is not None and (nfe := arms.facts[cell.cell_id].nfe_mean)
-            }
+    same = [
+        ladder
+        for ladder in arms.ladders.values()
+        if all(getattr(ladder.variant, key) == getattr(arm.variant, key) for key in settings)
+    ]
+    counted = {cell.steps: arms.facts[cell.cell_id].nfe_mean for ladder in same for cell in ladder.cells}
     trials = arms.run.windows.filter(pl.col("variant") == arm.variant.name)
-    steps = trials["steps"].explode()
-    fixed = sum(counted.get(n, nfe_per_image(arm.variant, n)) for n in steps)
-    return float((trials["nfe_per_image"] * trials["image_count"]).sum()) - fixed
+    steps, drawn = trials["steps"].explode(), trials["nfe_per_image"] * trials["image_count"]
+    if steps.null_count() or drawn.null_count():
+        return None
+    return float(drawn.sum()) - sum(counted.get(n) or nfe_per_image(arm.variant, n) for n in steps)
 
 
 def _levels(arms: Arms, arm: Arm, metrics: Sequence[str]) -> ArmLevels:
