@@ -104,7 +104,7 @@ def worlds(seed: int) -> tuple[np.ndarray, np.ndarray, Verifier]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_each_half_has_the_quality_of_the_mixture(seed: int) -> None:
+def test_each_half_has_at_least_the_quality_of_the_mixture(seed: int) -> None:
     quality, prices, verifier = worlds(seed)
     mixture = 0.4 * quality[..., 0] + 0.6 * quality[..., 3]
     found = cascade(quality, prices, verifier, mixture)
@@ -113,7 +113,9 @@ def test_each_half_has_the_quality_of_the_mixture(seed: int) -> None:
     assert taken.sum(-1) == pytest.approx(np.ones((30, 2)))
     own = (taken * quality).sum(-1)
     for half in halves(30):
-        assert own[half].mean() == pytest.approx(mixture[half].mean())
+        assert own[half].mean() >= mixture[half].mean() - 1e-9
+        if drawn[half].sum(-1).max() > 1:  # else the cheap arm is good enough alone
+            assert own[half].mean() == pytest.approx(mixture[half].mean())
         cheap = int(np.flatnonzero((drawn[half] == 1.0).all((0, 1)))[0])
         # the cheap arm draws every image, whether its image is taken or not
         assert drawn[half].sum(-1) == pytest.approx(2 - taken[half][..., cheap])
