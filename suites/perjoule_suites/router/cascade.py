@@ -86,8 +86,8 @@ def read_verifier(run: Run, arms: ArmScores, metric: str, energy_j: float | None
 def cascade(quality: Array, prices: Array, verifier: Verifier, mixture: Array) -> tuple[Array, Array] | None:
     """Return how often each arm draws, and how often its image is taken: (prompts, seeds, arms) each.
 
-    The mean quality of each half of the prompts is at least that of the mixture for these prompts. None if no pair of arms that
-    reaches it on one half reaches it on the other.
+    Each half of the prompts has at least the mean quality of the mixture for these prompts. None if no pair of arms
+    that reaches it on one half reaches it on the other.
 
     Args:
         quality: (prompts, seeds, arms) by which images are judged.
