@@ -199,8 +199,8 @@ class TestLevelsOfPolicies:
         for at in (0.3, 0.5, 0.7, 0.9):
             record = first_record(run, at)
             mixture_j, ladder_j = (np.interp(at, HEIGHTS[of], COSTS[of]) for of in ([0, 4], slice(None)))
+            assert mixture_j > ladder_j
             assert record.iso_quality_saving.value == pytest.approx(1 - mixture_j / ladder_j)
-            assert record.iso_quality_saving.value < 0
             assert record.iso_quality_saving.method.startswith("cheapest mixtures of levels")
         assert record.bd_energy.value is not None
         assert record.bd_energy.value > 0

@@ -374,12 +374,15 @@ class TestByObservers:
             for name in ("bf", "ladder")
         )
         claims = {claim.metric: claim for claim in judged.claims if claim.test == "bf"}
+        lows = []
         for metric in (asked.metric, "q"):
-            assert claims[metric].saving.value == pytest.approx(1 - adaptive_j / fixed_j, abs=0.08)
-            assert claims[metric].saving.low < 1 - adaptive_j / fixed_j
+            found = claims[metric].saving
+            assert found.value == pytest.approx(1 - adaptive_j / fixed_j, abs=0.08)
+            assert found.low is not None
+            assert found.low < 1 - adaptive_j / fixed_j
+            lows.append(found.low)
         # observers know less of the same images than the metric does
-        assert claims["q"].saving.low > 0
-        assert claims[asked.metric].saving.low < claims["q"].saving.low
+        assert lows[1] > max(0, lows[0])
         assert {arm.arm for arm in judged.arms} == {"bf"}  # nobody was asked about the others
 
     def test_it_says_who_chose_and_knows_no_bound(self, judged: Evaluation) -> None:
