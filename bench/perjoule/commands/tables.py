@@ -12,8 +12,6 @@ from typing import Any
 from perjoule.commands.options import print_record
 from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
 from perjoule.meters import MeterInfo
-from perjoule.people.metric import RunWithPeople
-from perjoule.people.wording import summary_line
 from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import TrialCounts, trial_counts
@@ -22,7 +20,7 @@ from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
-from perjoule.types import Estimate, Variant
+from perjoule.types import Estimate, Judges, Variant
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
@@ -32,9 +30,10 @@ WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierOfRun(Frontier):
-    """What `run`, `frontier` and `baseline show` print: the frontier, and the trials that it rests on."""
+    """What `run`, `frontier` and `baseline show` print: the frontier, the trials that it rests on, and who judged."""
 
     trials: TrialCounts
+    judges: Judges | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +79,10 @@ def score_text(scores: Scores) -> str:
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     frontier = read_frontier(run, metric)
+    asked = run.judges if frontier.track == "preference" else None
     if fmt == "json":
         parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
-        print_record(FrontierOfRun(**parts, trials=trial_counts(run)))
+        print_record(FrontierOfRun(**parts, trials=trial_counts(run), judges=asked))
         return
     work = WORK_UNITS[-1] if fmt == "csv" else work_unit(point.flops_per_image for point in frontier.points)
     rows = [_frontier_row(point, frontier.metric, run.is_imported, work) for point in frontier.points]
@@ -98,7 +98,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     if compared:
         sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
     notes = [
-        f"Quality: {summary_line(run.scale)}." if isinstance(run, RunWithPeople) else None,
+        asked.sentence if asked else None,
         _provenance_note(frontier.points, run.is_imported),
         *_cell_value_notes(frontier),
         *sensitivities(frontier.points, frontier.comparisons),

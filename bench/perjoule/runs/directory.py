@@ -55,7 +55,7 @@ from perjoule.runs.columns import (
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
-from perjoule.types import COUNTED, DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite, Work
+from perjoule.types import COUNTED, DeviceEnergy, Judges, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
 WHOLE_CELL = "*"
@@ -145,6 +145,11 @@ class Run:
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
         return read_parquet(self.path / "scores.parquet", SCORE_COLUMNS)
+
+    @property
+    def judges(self) -> Judges | None:
+        """Who judged the quality by choices between images; None if metrics did."""
+        return None
 
     @property
     def common_errors(self) -> Mapping[str, Mapping[str, NDArray[np.float64]]]:

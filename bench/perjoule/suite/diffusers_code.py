@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perjoule.types import Variant
+from perjoule import registry
+from perjoule.errors import PerjouleError
+from perjoule.types import Cell, Variant
 from perjoule.weights.catalogue import revision_of
 from perjoule.weights.models import resolve_model
 
@@ -61,6 +63,17 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     call = f"image = pipe({', '.join(arguments)}).images[0]"
     lines += [f"with {', '.join(around)}:", f"    {call}"] if around else [call]
     return "\n".join(lines)
+
+
+def policy_code(cell: Cell) -> str | None:
+    """Return the code of a step policy that chooses more than steps, e.g. a model; None if it has none of its own."""
+    if cell.level is None:
+        return None
+    try:
+        policy = registry.load("policies", cell.variant.policy, kind="step policy")(cell, where=cell.cell_id)
+        return str(policy.code()) if hasattr(policy, "code") else None
+    except PerjouleError:  # e.g. its files were moved after the run
+        return None
 
 
 def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Quiet, print_record
+from perjoule.commands.options import Json, MeterName, Quiet, StudyOption, judged, print_record
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.types.documents import document
 
@@ -201,6 +201,7 @@ def evaluate(
         float | None,
         typer.Option(min=0.0, help="Work of an image at 0 steps, in steps; by default counted or fitted."),
     ] = None,
+    study: StudyOption = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -208,7 +209,7 @@ def evaluate(
 
     A ladder of fixed steps is enough: an arm that decides from the prompt draws the ladder's images, so that it can be
     replayed with any predictor and rule. Prints savings at equal quality against the ladder, controls, bounds and
-    paired intervals.
+    paired intervals. With --study, equal quality is that of the observers' choices.
 
     Example: perjoule budgetfusion evaluate runs/ladder --predictor my-predictor --metric iclip --metric scene
     """
@@ -220,6 +221,8 @@ def evaluate(
     from perjoule_suites.budgetfusion.study import metrics_of
 
     loaded = load_run(run)
+    unknown = next((name for name in metric or () if name not in loaded.metrics), None)
+    loaded = judged(loaded, study, unknown)
     metrics = metrics_of(loaded, metric or ())
     candidates = Candidates(
         predictors=tuple(predictor or ()),

@@ -49,12 +49,18 @@ def routed_cells(run: Run, scores: ArmScores, resamples: int = RESAMPLES) -> tup
     cells = []
     for cell_id in sorted(windows["cell_id"].unique()):
         columns = [*arms, grid.cells.index(cell_id)]
-        values = np.concatenate([grid.energy_j[:, :, columns], grid.quality[scores.metric][:, :, columns]], axis=2)
+        known = np.flatnonzero(np.isfinite(grid.quality[scores.metric][:, :, columns]).any(1).all(1))
+        if not len(known):  # nobody was asked about its images
+            continue
+        part = grid.of_prompts(known)
+        values = np.concatenate([part.energy_j[:, :, columns], part.quality[scores.metric][:, :, columns]], axis=2)
         means = (
             resample_means(values, resamples=resamples)
             if run.is_counted
-            else resample_windows(values, range(count), grid.groups[:, columns], resamples=resamples)
+            else resample_windows(values, range(count), part.groups[:, columns], resamples=resamples)
         )
+        if scores.metric in grid.common_errors:
+            means = means.plus(grid.common_errors[scores.metric][:, columns], slice(count, None))
         own = windows.filter(pl.col("cell_id") == cell_id)
         cells.append(
             RoutedCell(

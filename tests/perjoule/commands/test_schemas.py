@@ -268,6 +268,7 @@ def of_a_study(place: Path) -> Outputs:
     printed("report", "shown", "--study", "study", "--out", place / "judged" / "report.html")
     return {
         "study-new": [made],
+        "frontier": [printed("frontier", "shown", "--study", "study")],
         "study-plan": [printed("study", "plan", "study")],
         "study-add": [added],
         "study-scale": [printed("study", "scale", "study", "--run", "shown")],
@@ -304,7 +305,8 @@ def of_routes(place: Path) -> Outputs:
     """What route prints of a world with a known truth."""
     for name, start in (("route-arms", 0), ("route-dev", 40)):
         route_run(place, name, 40, start)
-    imported(with_routed(route_table(40, 80, seeds=8)), place, "route-test")
+    routed = with_routed(route_table(40, 80, seeds=8)).with_columns((2 * pl.col("quality:q")).alias("quality:v"))
+    imported(routed, place, "route-test")
     # the counted work of an arm, so that the cost of a decision has an upper limit
     part = {"name": "UNet", "calls": 9, "flops": 10**9, "bytes_moved": 10**8, "operators": 10**3}
     trial = load_run(place / "route-test").trials["trial_id"][0]
@@ -313,7 +315,24 @@ def of_routes(place: Path) -> Outputs:
     train = ("route", "train", "route-arms", "--calibration", "route-dev", "--reader", "builtin:sd-tiny")
     return {
         "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--out", "router", "--quiet")],
-        "route-evaluate": [printed("route", "evaluate", "route-test", "--router", "router")],
+        "route-evaluate": [
+            printed("route", "evaluate", "route-test", "--router", "router"),
+            printed(
+                "route",
+                "evaluate",
+                "route-test",
+                "--router",
+                "router",
+                "--at-quality",
+                "0.8",
+                "--metric",
+                "q",
+                "--verifier",
+                "v",
+                "--verifier-joules",
+                "0.1",
+            ),
+        ],
         "route-predict": [printed("route", "predict", "router", "a red circle")],
     }
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -48,3 +50,19 @@ def test_frontier_prints_work_and_evaluations(tmp_path: Path, counted: bool) -> 
     assert (row["NFE"], row["FLOP/image"]) == ("4.0", "3000000000000.0" if counted else "")
     for form in ("table", "md"):
         assert ("TFLOP/image" in printed(form)) == counted
+
+
+def test_without_a_study_the_room_of_people_stays_closed(tmp_path: Path) -> None:
+    """Its scales and their solver are loaded only for the answers of a study."""
+    run = imported(table(prompts=3, seeds=1, ladder=(2, 4)), tmp_path)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from perjoule.commands.options import judged\n"
+        "from perjoule.commands.tables import print_frontier\n"
+        "from perjoule.runs.directory import load_run\n"
+        f"print_frontier(judged(load_run(Path({str(run.path)!r})), None, 'q'), 'q', 'csv')\n"
+        "print([name for name in sys.modules if name.startswith('perjoule.people')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
