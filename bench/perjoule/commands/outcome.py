@@ -33,7 +33,7 @@ from perjoule.errors import (
     first_line,
     missing_extra,
 )
-from perjoule.text import PLAIN, one_line, without_controls
+from perjoule.text import PLAIN, one_line, printable
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
 _REMEDIES = {
@@ -132,7 +132,7 @@ def _of_exit(stop: SystemExit) -> int:
 
 def _say(message: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
-        sys.stderr.write(f"perjoule: {without_controls(message)}\n")
+        sys.stderr.write(f"perjoule: {printable(message)}\n")
         sys.stderr.flush()
     return status
 

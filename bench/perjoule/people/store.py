@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -26,6 +26,9 @@ _TABLES = (
     # answers that arrive after their observer has deleted them are refused
     "CREATE TABLE IF NOT EXISTS deleted (observer TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
 )
+_SCHEMA = "SELECT type, name, sql FROM sqlite_schema"
+_MOST_PARTS = 20
+_MOST_BYTES = 2**20  # of one answer
 _Job = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
 
@@ -39,6 +42,8 @@ class AnswerStore:
             RunError: If the file is not a database, or belongs to another study.
         """
         self.file = file
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise RunError(f"{file} is not a regular file: move it away")
         with _named(file):
             self._connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
             try:
@@ -138,7 +143,20 @@ class AnswerStore:
                 return
 
 
+def require_own_schema(connection: sqlite3.Connection, file: Path) -> None:
+    """Raise RunError if a database has anything but our tables, e.g. a view that never ends, or a trigger."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+    with closing(sqlite3.connect(":memory:")) as own:
+        for table in _TABLES:
+            own.execute(table)
+        known = set(own.execute(_SCHEMA).fetchall())
+    for row in connection.execute(f"{_SCHEMA} LIMIT {_MOST_PARTS}"):
+        if row not in known:
+            raise RunError(f"{file}: contains a {row[0]} {str(row[1])[:60]!r} that `perjoule study serve` did not make")
+
+
 def _prepare(connection: sqlite3.Connection, study_id: str, file: Path) -> None:
+    require_own_schema(connection, file)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
