@@ -90,9 +90,10 @@ def unpacked_bytes(file: IO[bytes], columns: set[str]) -> int:
 def _require_little(size: int, file: IO[bytes], path: Path, error: type[PerjouleError]) -> None:
     packed = os.fstat(file.fileno()).st_size
     if size > _MOST_BYTES + _MOST_TIMES * packed:
+        most = f"{_MOST_BYTES / 2**30:,.0f} GiB and {_MOST_TIMES} times its size"
         raise error(
-            f"{path} unpacks from {packed / 2**20:,.1f} MiB to {size / 2**30:,.1f} GiB of memory, and perjoule reads "
-            f"at most {_MOST_BYTES / 2**30:,.0f} GiB and {_MOST_TIMES} times its size: it is damaged, or not such a file"
+            f"{path} unpacks from {packed / 2**20:,.1f} MiB to {size / 2**30:,.1f} GiB of memory, and perjoule "
+            f"reads at most {most}: it is damaged, or another kind of file"
         )
 
 

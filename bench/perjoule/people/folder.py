@@ -11,7 +11,7 @@ from pathlib import Path
 
 from perjoule.errors import EvidenceError, RunError, UsageError
 from perjoule.files import decode_text, read_json_lines, write_json_lines
-from perjoule.opening import open_inside
+from perjoule.opening import content_of, open_inside
 from perjoule.people.choices import Choices, choices_of, one_provenance
 from perjoule.people.records import (
     ANSWERS_FILE,
