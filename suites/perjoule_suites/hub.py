@@ -135,15 +135,12 @@ def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
 def no_weights(folder: Path, part: Path, head: str, variant: Variant) -> str:
     """Return an error about missing weights in a folder, and other available kinds."""
     name = "" if part == folder else f"{part.name}: "
-    if (
-        not variant.pickled_weights
-        and (pickles := sorted(part.rglob("*.bin")))
-        and not any(part.rglob("*.safetensors"))
-    ):
+    pickles = sorted(part.rglob("*.bin"))
+    if pickles and not variant.pickled_weights and not any(part.rglob("*.safetensors")):
         return (
             f"{head}: {name}the weights are a pickle ({pickles[0].relative_to(folder).as_posix()}), a format that can "
-            "contain programs: use a model with safetensors, or, if you know its authors, set pickled_weights = true in "
-            "the variant; only tensors are read then"
+            "contain programs: use a model with safetensors, or, if you know its authors, set pickled_weights = true "
+            "in the variant; only tensors are read then"
         )
     kinds = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
     if kinds:
@@ -232,8 +229,8 @@ def check_whole(source: Source, where: str) -> None:
 def to_delete(path: Path) -> Path:
     """Return the file to delete so that the hub's client downloads it again.
 
-    The files of the hub's cache are links to its folder `blobs`. Any other link is deleted itself: it may lead to a file
-    that has nothing to do with the model.
+    The files of the hub's cache are links to its folder `blobs`. Any other link is deleted itself: it may lead to a
+    file that has nothing to do with the model.
     """
     target = path.resolve()
     is_blob = target.parent.name == "blobs" and target.parent.parent in path.absolute().parents

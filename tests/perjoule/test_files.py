@@ -21,7 +21,6 @@ from perjoule.errors import RunError
 from perjoule.files import (
     append_line,
     mend,
-    open_inside,
     open_journal,
     read_json,
     read_json_lines,
@@ -32,6 +31,7 @@ from perjoule.files import (
     write_parquet,
     write_text,
 )
+from perjoule.opening import open_inside
 
 
 def names_in(folder: Path | str) -> list[str]:
