@@ -68,23 +68,30 @@ def unpacked_bytes(file: IO[bytes], columns: set[str]) -> int:
     Raises:
         ValueError: If it is not a Parquet file.
     """
-    total = 0
-    for group in _footer(file).get(4, ()):
+    try:
+        return sum(_chunk_bytes(file, *chunk) for chunk in _chunks(_footer(file), columns))
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _chunks(footer: dict[int, Any], columns: set[str]) -> Iterator[tuple[dict[int, Any], int]]:
+    """Yield facts and number of rows of each part of these columns."""
+    for group in footer.get(4, ()):
         for chunk in group.get(1, ()):
             facts = chunk.get(3, {})
-            if facts.get(3, [b""])[0].decode("utf-8", "replace") not in columns:
-                continue
-            values = max(group.get(3, 0), 0)
-            size, seen = 0, 0
-            for header in _pages(file, facts):
-                unpacked = max(header.get(2, 0), 0)
-                data: dict[int, Any] = header.get(5) or header.get(8) or {}
-                count = max(data.get(1, 0), 0)
-                encoding = data.get(2 if 5 in header else 4)
-                seen += count
-                size += unpacked * (max(count, 1) if encoding == _DELTA_BYTE_ARRAY else 1)
-            total += size + _VALUE_BYTES * max(values, seen, facts.get(5, 0))
-    return total
+            if facts.get(3, [b""])[0].decode("utf-8", "replace") in columns:
+                yield facts, max(group.get(3, 0), 0)
+
+
+def _chunk_bytes(file: IO[bytes], facts: dict[int, Any], rows: int) -> int:
+    size = seen = 0
+    for header in _pages(file, facts):
+        data: dict[int, Any] = header.get(5) or header.get(8) or {}
+        count = max(data.get(1, 0), 0)
+        encoding = data.get(2 if 5 in header else 4)
+        seen += count
+        size += max(header.get(2, 0), 0) * (max(count, 1) if encoding == _DELTA_BYTE_ARRAY else 1)
+    return size + _VALUE_BYTES * max(rows, seen, facts.get(5, 0))
 
 
 def _require_little(size: int, file: IO[bytes], path: Path, error: type[PerjouleError]) -> None:
