@@ -81,7 +81,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.parent / f".perjoule-{secrets.token_hex(8)}.tmp"
     try:
         if _is_stream(path):
-            with path.open("wb") as stream:
+            # a pipe that nobody reads would be waited for
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(handle, True)
+            with os.fdopen(handle, "wb") as stream:
                 yield stream
             return
         path.parent.mkdir(parents=True, exist_ok=True)

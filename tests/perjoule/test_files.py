@@ -333,3 +333,41 @@ def test_json_of_any_kind_that_cannot_be_read_is_named(tmp_path):
             read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
     assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_second_name_of_a_journal_is_not_changed(tmp_path):
+    """A hard link cannot be told from the file itself, except by their number."""
+    (tmp_path / "precious").write_text('{"mine": 1}\n{"torn')
+    os.link(tmp_path / "precious", tmp_path / "trials.jsonl")
+    for change in (open_journal, mend):
+        with pytest.raises(RunError, match=r"trials\.jsonl has another name elsewhere \(a hard link\): put a copy"):
+            change(tmp_path / "trials.jsonl")
+    assert (tmp_path / "precious").read_text() == '{"mine": 1}\n{"torn'
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError, match="pipe is not a regular file"):
+        mend(tmp_path / "pipe")
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
+    """E.g. in the place of a report in a run directory."""
+    os.mkfifo(tmp_path / "report.html")
+    with pytest.raises(OSError, match="No such device") as caught:
+        write_text(tmp_path / "report.html", "text")
+    assert caught.value.errno == errno.ENXIO
+
+
+def test_a_line_without_end_is_not_read(tmp_path):
+    file = tmp_path / "trials.jsonl"
+    file.write_bytes(b'{"a": 1}\n')
+    with file.open("r+b") as opened:
+        opened.truncate(2**36)
+    for read in (read_json_lines, mend):
+        with pytest.raises(RunError, match=r"trials\.jsonl, line 2: has 64 MiB, but perjoule reads at most 64 MiB"):
+            read(file)
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path):
+    """Readers differ in which one they take."""
+    (tmp_path / "a.json").write_text('{"a": {"b": 1, "c": 2, "b": 3}}')
+    with pytest.raises(RunError, match=r"a\.json: cannot be read: 'b' appears twice: keep one"):
+        read_json(tmp_path / "a.json")

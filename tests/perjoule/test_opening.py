@@ -105,7 +105,7 @@ READ = {
 def test_no_file_of_a_run_is_read_through_a_link_or_from_a_pipe(
     stored: Path, tmp_path: Path, file: str, kind: str
 ) -> None:
-    """A link may show a private file of the reader in a report; a pipe would be waited for, and /dev/zero never ends."""
+    """A link may show a private file of the reader in a report; a pipe would be waited for; /dev/zero never ends."""
     place = tmp_path / "run"
     place.mkdir()
     for path in stored.iterdir():

@@ -22,7 +22,7 @@ COMPRESSIONS: tuple[Any, ...] = ("zstd", "snappy", "gzip", "lz4", "uncompressed"
 texts = st.lists(st.none() | st.text(max_size=20), max_size=40)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=texts, repeats=st.integers(1, 50), compression=st.sampled_from(COMPRESSIONS), lists=st.booleans())
 def test_the_bound_is_above_what_polars_needs_and_the_values_are_the_same(
     tmp_path: Path, values: list[str | None], repeats: int, compression: Any, lists: bool
@@ -109,13 +109,13 @@ def test_every_changed_byte_is_an_error_of_ours_or_another_table(tmp_path: Path)
     whole = buffer.getvalue()
     file = tmp_path / "a.parquet"
     refused = 0
-    for place in range(0, len(whole), 2):
+    for place in range(0, len(whole), 7):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
             read_frame(file)
         except (ValueError, RunError):
             refused += 1
-    assert refused > 50
+    assert refused > 10
     for length in (0, 3, 8, len(whole) - 1):
         file.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"\w"):

@@ -46,6 +46,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "give a file",
     errno.EEXIST: "choose another place, or remove it",
+    errno.ENXIO: "nobody reads this pipe: start its reader first, or remove it",
     errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files: ulimit -n",

@@ -25,7 +25,7 @@ from perjoule.people.records import (
     parsed_answers,
     parsed_study,
 )
-from perjoule.people.store import require_own_schema
+from perjoule.people.store import foreign_part
 
 # more than a study of a thousand observers needs; a larger file is not one of answers
 _MOST_BYTES = 256 * 2**20
@@ -171,9 +171,10 @@ def _from_database(file: Path) -> list[tuple[str, Answer]]:
         raise UsageError(f"{file}: no such file")
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            require_own_schema(database, file)
+            if foreign := foreign_part(database):
+                raise sqlite3.DatabaseError(f"it contains a {foreign} that the server did not make")
             rows = database.execute("SELECT answer FROM answers ORDER BY observer, trial_id").fetchall()
-    except (sqlite3.Error, RunError) as error:
+    except sqlite3.Error as error:
         raise UsageError(f"{file}: cannot be read as answers of `perjoule study serve`: {error}") from None
     places = [(f"{file}: row {number}", row[0]) for number, row in enumerate(rows, 1)]
     for place, text in places:

@@ -27,7 +27,6 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS deleted (observer TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
 )
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema"
-_MOST_PARTS = 20
 _MOST_BYTES = 2**20  # of one answer
 _Job = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
@@ -143,20 +142,22 @@ class AnswerStore:
                 return
 
 
-def require_own_schema(connection: sqlite3.Connection, file: Path) -> None:
-    """Raise RunError if a database has anything but our tables, e.g. a view that never ends, or a trigger."""
+def foreign_part(connection: sqlite3.Connection) -> str | None:
+    """Return the first part of a database that is not one of our tables, e.g. a view that never ends, or None."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
     with closing(sqlite3.connect(":memory:")) as own:
         for table in _TABLES:
             own.execute(table)
         known = set(own.execute(_SCHEMA).fetchall())
-    for row in connection.execute(f"{_SCHEMA} LIMIT {_MOST_PARTS}"):
-        if row not in known:
-            raise RunError(f"{file}: contains a {row[0]} {str(row[1])[:60]!r} that `perjoule study serve` did not make")
+    for part in connection.execute(f"{_SCHEMA} LIMIT {len(known) + 1}"):
+        if part not in known:
+            return f"{part[0]} {str(part[1])[:60]!r}"
+    return None
 
 
 def _prepare(connection: sqlite3.Connection, study_id: str, file: Path) -> None:
-    require_own_schema(connection, file)
+    if foreign := foreign_part(connection):
+        raise RunError(f"{file}: contains a {foreign} that `perjoule study serve` did not make: move the file away")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
