@@ -331,10 +331,18 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
         raise error(f"{where} cannot be read as UTF-8 text: line {line}: {fault}; save it as UTF-8") from fault
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of a run; raises a RunError that names it if it cannot be read, or is a link."""
+def read_json(path: Path, *, follow: bool = False) -> Any:
+    """Parse a JSON file.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a symbolic link, which it may not in a run directory.
+
+    Raises:
+        RunError: If it cannot be read (names the file).
+    """
     try:
-        return strict_json(decode_text(content_of(path), str(path)))
+        return strict_json(decode_text(content_of(path, follow=follow), str(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
