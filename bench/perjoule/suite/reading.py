@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import keyword
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -267,6 +268,7 @@ def _check_seeds(seeds: Sequence[int], where: str, *, imported: bool) -> None:
 
 def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
     _check_name(variant.name, "name", where)
+    _check_identifiers(variant, where)
     if imported:  # its policy can have any name, and its steps may be unknown
         _check_steps(variant, where)
         return
@@ -295,6 +297,16 @@ def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: must be a multiple of 8 from 8 to 8192")
+
+
+def _check_identifiers(variant: Variant, where: str) -> None:
+    """Refuse what is not a name in Python, because `recommend` and reports print code with these names."""
+    names = {f"{where}.scheduler": [variant.scheduler] if variant.scheduler else []}
+    names |= {f"{where}.{key}": list(getattr(variant, key)) for key in ("scheduler_args", "call_args")}
+    for key, found in names.items():
+        for name in found:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise SuiteError(f"{key}: {name[:_MOST_SHOWN]!r} is not a name in Python")
 
 
 def _check_guidance_share(variant: Variant, where: str) -> None:

@@ -240,3 +240,19 @@ def test_of_many_mistakes_the_first_are_shown() -> None:
     with pytest.raises(SuiteError, match="and 81 more") as caught:
         parse(MINIMAL + "\n".join(f"wrong{i} = 1" for i in range(101)))
     assert len(str(caught.value).splitlines()) == 21
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('scheduler = "DDIMScheduler\\nimport os"', "scheduler"),
+        ('scheduler = "A, B"', "scheduler"),
+        ('scheduler_args = { "a=1); import os #" = 1 }', "scheduler_args"),
+        ('call_args = { "eta=0); import os #" = 1 }', "call_args"),
+        ('call_args = { "import" = 1 }', "call_args"),
+    ],
+)
+def test_no_name_brings_code_into_the_code_that_reports_print(line: str, key: str) -> None:
+    """`recommend` and reports print code from the suite of a run directory, which somebody may execute."""
+    with pytest.raises(SuiteError, match=rf"variants\[0\]\.{key}: '.*' is not a name in Python"):
+        parse(MINIMAL + line)
