@@ -82,7 +82,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         if _is_stream(path):
             # a pipe that nobody reads would be waited for
-            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
             os.set_blocking(handle, True)
             with os.fdopen(handle, "wb") as stream:
                 yield stream

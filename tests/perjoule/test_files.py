@@ -229,11 +229,11 @@ def _killed_at(moment: int, file: Path) -> bool:
     child = os.fork()
     if child == 0:
         left = moment
-        parsing = {files.read_json_lines.__code__, files._parsed.__code__}
+        parsing = {"_json_lines", "_parsed", "require_size", "require_few_containers", "<lambda>"}
 
         def trace(frame, event, argument):
             nonlocal left
-            if frame.f_code in parsing or "json" in frame.f_code.co_filename:
+            if frame.f_code.co_name in parsing or "json" in frame.f_code.co_filename:
                 return None
             if event == "line":
                 left -= 1

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.support.tables_of_runs import imported, table
 
 from perjoule import cli
 from perjoule.errors import RunError
@@ -146,9 +145,9 @@ def test_hostile_names_stay_text(tmp_path, synthetic):
 def test_a_name_of_a_folder_is_one_word_of_the_command_and_no_address(tmp_path):
     """Folders come from archives of others; the command is copied into a shell."""
     names = ["x; touch sprung", "javascript:alert(1)", os.fsdecode(b"caf\xe9 $(touch sprung)")]
-    run = imported(table(prompts=2, seeds=1, ladder=(2,)), tmp_path)
+    run = imported(tmp_path / "aside", "run", 1)
     for name in names:
-        shutil.copytree(run.path, tmp_path / "runs" / name)
+        shutil.copytree(run, tmp_path / "runs" / name)
     suites, broken = read_folder(tmp_path / "runs")
     assert not broken
     (part,) = [_part(suite, "a") for suite in suites]
