@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
-from perjoule.opening import content_of, open_inside
+from perjoule.opening import MOST_TEXT_BYTES, content_of, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.trial_counts import require_every_cell
@@ -92,7 +92,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     require_every_cell(run)
     require_one_device(run)
     files = {
-        text: decode_text(content_of(run.path / text, MOST_BYTES), f"{run.path / text}")
+        text: decode_text(content_of(run.path / text, MOST_TEXT_BYTES), f"{run.path / text}")
         for text in _TEXTS
         if (run.path / text).is_file()
     }
