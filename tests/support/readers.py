@@ -44,7 +44,7 @@ from tests.support.tables_of_runs import imported, table
 Reader = Callable[[Path], object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Target:
     """A reader. `file`: path of its input, below an empty folder or a run; `valid`: inputs that it accepts."""
 
@@ -122,8 +122,7 @@ def make_targets(place: Path) -> dict[str, Target]:
     def add(file: str, read: Reader, *valid: bytes, name: str = "") -> None:
         targets[name or file] = Target(file=file, read=read, valid=valid)
 
-    text = suite_text({"steps": [1, 3], "runtime": {}} | {"guidance": 3.0}, protocol={"seeds": [1, 2], "blocks": 2})
-    text = text.replace("runtime = {}\n", '[variants.runtime]\nattention = "math"\n')
+    text = suite_text({"steps": [1, 3], "guidance": 3.0}, protocol={"seeds": [1, 2], "blocks": 2})
     add("suite.toml", lambda folder: load_suite(folder / "suite.toml"), text.encode(),
         (run / "suite.toml").read_bytes())  # fmt: skip
     for name, attribute in (("environment.json", "environment"), ("prompts.jsonl", "prompt_set"),

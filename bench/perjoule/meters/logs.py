@@ -206,7 +206,10 @@ def _csv(text: str) -> _Table:
     if not lines:
         return _Table(rows=[], columns=[], factors={}, source="", notes=[])
     mark = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
-    cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    try:
+        cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    except csv.Error as error:
+        raise _BadLogError(f" cannot be read: {error}; give {FORMATS}") from error
     if mark == ";":
         cells = [[_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] for row in cells]
     first = cells[0][0]
