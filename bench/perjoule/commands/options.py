@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.text import as_json
+from perjoule.text import as_json, printable
 from perjoule.weights.downloads import go_offline
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ def judged_pair(run: Run, baseline: Run, study: Path | None, metric: str | None)
 
     assert isinstance(ours, RunWithPeople)
     return ours, ours.with_baseline(baseline)
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a result, a table or a note, which may contain foreign text, as lines of text."""
+    typer.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:

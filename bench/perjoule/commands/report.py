@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, StudyOption, judged, judged_pair, print_record
+from perjoule.commands.options import (
+    Json,
+    MarginEnergy,
+    MarginQuality,
+    StudyOption,
+    judged,
+    judged_pair,
+    print_record,
+    print_text,
+)
 from perjoule.errors import UsageError
 from perjoule.shares import share
 
@@ -90,4 +99,4 @@ def _print(files: list[Path], as_json: bool) -> None:
         print_record(Files(files=tuple(files)))
     else:
         for file in files:
-            typer.echo(str(file))
+            print_text(str(file))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,7 @@ class Row:
     cell: str
     when: str
     href: str
+    command: str
     tone: str
     series: int
     energy: tuple[str, str]
@@ -121,7 +124,8 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
             verdict=_verdict(run),
             cell="" if suite.cell_id else suite.shown(run)[0],
             when=fmt.moment(run.created) or "date not recorded",
-            href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
+            href=f"./{quote(os.fsencode(run.folder))}/{run.report}" if run.report else "",
+            command=f"perjoule report {shlex.quote(fmt.clean(run.folder))}",
             tone=fmt.TONES.get(run.provenance, "plain"),
             series=places[run.series],
             energy=fmt.interval(_energy(run, suite), unit),

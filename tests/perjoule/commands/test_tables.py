@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from markdown_it import MarkdownIt
 from tests.support import driving
 from tests.support.tables_of_runs import imported, table
 
@@ -66,3 +68,30 @@ def test_without_a_study_the_room_of_people_stays_closed(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+NAME = '=HYPERLINK("http://a")\x1b[31m|<img src=x> @x'
+
+
+def test_foreign_names_are_text_in_every_format(tmp_path: Path) -> None:
+    """Suites and imports refuse such a name; a run directory that was changed can have it."""
+    run = imported(table(prompts=6, seeds=1, ladder=(2, 4)), tmp_path)
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    old = metrics["metrics"][0]["name"]
+    metrics["metrics"][0]["name"] = NAME
+    (run.path / "metrics.json").write_text(json.dumps(metrics))
+    suite = (run.path / "suite.toml").read_text().replace(json.dumps(old), json.dumps(NAME))
+    (run.path / "suite.toml").write_text(suite)
+    for name in ("points", "scores"):
+        file = run.path / f"{name}.parquet"
+        pl.read_parquet(file).with_columns(metric=pl.lit(NAME)).write_parquet(file)
+    printed = {form: driving.drive("frontier", run.path, "--format", form) for form in ("table", "csv", "md", "json")}
+    for ended in printed.values():
+        assert (ended.code, ended.faults()) == (0, []), ended
+    assert not [
+        cell for row in csv.reader(printed["csv"].out.splitlines()) for cell in row if cell[:1] in "=@" and cell
+    ]
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(printed["md"].out)
+    kinds = {token.type for one in tokens for token in [one, *(one.children or ())]}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image"}
+    assert json.loads(printed["json"].out)["metric"] == NAME
