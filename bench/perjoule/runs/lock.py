@@ -10,10 +10,14 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from perjoule.errors import PerjouleError, UsageError
+from perjoule.errors import MeterError, PerjouleError, UsageError
+from perjoule.meters.base import BaseMeter
+from perjoule.meters.known import file_of
+from perjoule.protocols import EnergyMeter
 
 
 @contextmanager
@@ -40,6 +44,32 @@ def locked(path: Path, refusal: Callable[[str], PerjouleError]) -> Iterator[None
 def being_written(run: Path) -> AbstractContextManager[None]:
     """Hold the lock of a run directory. Raises UsageError if another process writes it."""
     return locked(run, lambda holder: UsageError(f"{run} is being written by {holder}: wait for it, or choose another"))
+
+
+@contextmanager
+def measured_alone(meter: EnergyMeter) -> Iterator[None]:
+    """Hold the locks of the boards that a meter reads, for the runs of this user.
+
+    Raises:
+        MeterError: If another process measures one of them: its work would be in the joules of this one.
+    """
+    boards = meter.facts if isinstance(meter, BaseMeter) else ()
+    with ExitStack() as held:
+        for board in boards:
+            file = file_of(board.digest, "lock").with_suffix("")
+            with contextlib.suppress(OSError):  # without a folder to write to, there is no lock
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+            if file.exists():
+                held.enter_context(locked(file, partial(_board_refusal, board.model)))
+        yield
+
+
+def _board_refusal(model: str, holder: str) -> MeterError:
+    return MeterError(
+        f"{model} is being measured by {holder}: the joules of each would contain the work of the other; wait for it, "
+        "or choose another board with --meter nvml:UUID"
+    )
 
 
 def _holder(handle: int) -> str:

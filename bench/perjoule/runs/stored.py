@@ -125,13 +125,13 @@ def without_pictures(path: Path, rows: Sequence[Row]) -> list[Row]:
 def suite_differences(old: Suite, new: Suite) -> list[str]:
     """Return the keys in which two suites differ, with both values, e.g. `protocol.blocks was 1 and is 2`.
 
-    Title and description may differ, because they change no number.
+    Title, description and time limit may differ, because they change no number.
     """
     values = []
     for suite in (old, new):
         record = asdict(suite)
         variants = {variant["name"]: variant for variant in record.pop("variants")}
-        del record["title"], record["description"]
+        del record["title"], record["description"], record["protocol"]["timeout_s"]
         # their order decides that of the trials
         values.append(dict(_flat(record | {"variants": variants | {"order": [*variants]}}, "")))
     before, now = values

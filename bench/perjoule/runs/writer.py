@@ -17,6 +17,7 @@ from perjoule.runs.directory import STARTING, is_starting, load_run, located
 from perjoule.runs.stored import (
     DETAILS,
     FAILURES,
+    Row,
     image_file,
     require_same_suite,
     set_aside,
@@ -32,26 +33,31 @@ _SESSION_KEYS = ("created_utc", "perjoule", "command", "python", "packages", "co
 
 
 class RunWriter:
-    """Appends to a run directory; a trial is on disk before the next one starts."""
+    """Appends to a run directory; a trial is on disk before the next one starts.
+
+    Attributes:
+        done: Ids of the trials that are on disk.
+        spent: Rows of earlier sessions, including superseded attempts.
+    """
 
     def __init__(
         self,
         path: Path,
-        done: dict[str, dict[str, Any]],
-        superseded: Sequence[dict[str, Any]] = (),
+        earlier: Sequence[Row] = (),
+        superseded: Sequence[Row] = (),
         notes: Sequence[str] = (),
     ) -> None:
         """Open the append-only files.
 
         Args:
             path: The run directory.
-            done: Existing rows, by trial id.
+            earlier: Stored rows of earlier sessions.
             superseded: Rows of repeated attempts, whose energy counts as spent.
             notes: Messages for the user about a run that continues.
         """
         self.path = path
-        self.done = done
-        self.superseded = superseded
+        self.done = {row["trial_id"] for row in earlier}
+        self.spent = [*superseded, *earlier]
         self.notes = notes
         self._trials: IO[bytes] = open_journal(path / "trials.jsonl")
         self._details = {name: open_journal(path / f"{name}.jsonl") for name in DETAILS}
@@ -74,7 +80,7 @@ class RunWriter:
         # written last, because its presence marks the directory as a run
         write_json(path / "environment.json", {"schema": SCHEMA, **environment, "prompts_jsonl_sha256": digest})
         (path / STARTING).unlink()
-        return cls(path, {})
+        return cls(path)
 
     @classmethod
     def resume(
@@ -121,10 +127,10 @@ class RunWriter:
             superseded = [*superseded, *repeated.values()]
         with open_journal(path / SESSIONS) as file:
             append_line(file, {key: environment.get(key) for key in _SESSION_KEYS})
-        return cls(path, {row["trial_id"]: row for row in rows}, superseded, notes)
+        return cls(path, rows, superseded, notes)
 
-    def append(self, trial: Trial) -> None:
-        """Write one trial and wait until it is on disk."""
+    def append(self, trial: Trial) -> Row:
+        """Write one trial, wait until it is on disk, and return its row."""
         row = trial_row(trial)
         if (reading := trial.reading) is not None:
             details: dict[str, Sequence[Any]] = {
@@ -139,7 +145,8 @@ class RunWriter:
             with open_journal(self.path / FAILURES) as file:
                 append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
         append_line(self._trials, row)
-        self.done[trial.trial_id] = row
+        self.done.add(trial.trial_id)
+        return row
 
     def image_file(self, image_id: str) -> Path:
         """Return the path of an image."""
@@ -168,7 +175,11 @@ class RunWriter:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return what differs between two sessions of a run and may change an image, e.g. the version of a package."""
     old, new = ({"perjoule": record.get("perjoule"), **(record.get("packages") or {})} for record in (before, now))
-    changed = [f"{name} was {old.get(name)} and is {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
+    changed = [
+        f"{name} was {old.get(name)} and is {new.get(name)}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
     return [f"since the run began, {', '.join(changed)}; recorded in {SESSIONS}"] if changed else []
 
 

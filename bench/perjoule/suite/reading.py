@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -106,12 +106,6 @@ def is_imported(suite: Suite) -> bool:
     return suite.prompts.source == IMPORTED
 
 
-def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's settings, independent of layout, comments, title and description."""
-    settings = asdict(replace(suite, title="", description=""))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 def cells_of(suite: Suite) -> list[Cell]:
     """Return one cell per variant and step count, or level of its policy, in the order of the file."""
     cells: list[Cell] = []
@@ -206,6 +200,8 @@ def _check(suite: Suite, where: str) -> None:
         _share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
+    if protocol.timeout_s is not None and not 0 < protocol.timeout_s < math.inf:
+        raise SuiteError(f"{where}: protocol.timeout_s = {protocol.timeout_s}: a positive number of seconds is needed")
     _check_prompts(suite.prompts, f"{where}: prompts")
     if not metrics.names and not metrics.primary and is_imported(suite):
         return  # a table that contains only joules
