@@ -12,7 +12,8 @@ from perjoule import registry
 # the order of the work; other verbs come last
 ORDER = (
     "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "study",
-    "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema", "completion",
+    "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema",
+    "completion",
 )  # fmt: skip
 
 

@@ -179,11 +179,11 @@ def shard_of(prompts: Sequence[Prompt], per_window: int, shard: str) -> tuple[Pr
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UsageError(f"--shard {shard}: write I/N, e.g. 1/4 for the first of four parts")
     windows = math.ceil(len(prompts) / per_window)
-    first, end = (windows * part // int(count) * per_window for part in (int(number) - 1, int(number)))
-    if first >= end:
+    if int(count) > windows:
         raise UsageError(
             f"--shard {shard}: {len(prompts)} prompts in windows of {per_window} images make {windows} parts at most"
         )
+    first, end = (windows * part // int(count) * per_window for part in (int(number) - 1, int(number)))
     return tuple(prompts[first:end])
 
 

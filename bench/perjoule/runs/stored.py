@@ -86,10 +86,15 @@ def stored_trials(path: Path, plan: Sequence[Assignment]) -> tuple[list[Row], li
     failed = {row["trial_id"] for row in (*rows, *superseded) if row["failure"] is not None}
     drop_orphans(path, {row["trial_id"] for row in rows})
     _keep_rows(path / FAILURES, failed.__contains__)
+    remove_temporary(path)
+    return rows, superseded
+
+
+def remove_temporary(path: Path) -> None:
+    """Delete temporary files that a crash left in a run directory."""
     for folder in (path, path / "images"):
         for file in folder.glob(".perjoule-*.tmp"):
             file.unlink(missing_ok=True)
-    return rows, superseded
 
 
 def drop_orphans(path: Path, trial_ids: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perjoule.errors import RunError, UsageError
-from perjoule.files import append_line, open_journal, read_json_lines, write_bytes, write_json, write_json_lines
+from perjoule.files import append_line, open_journal, read_json_lines, write_json, write_json_lines
 from perjoule.meters.conditions import totals
 from perjoule.runs.columns import SCHEMA, images_drawn
 from perjoule.runs.derived import derive_tables
@@ -19,6 +19,7 @@ from perjoule.runs.stored import (
     FAILURES,
     Row,
     image_file,
+    remove_temporary,
     require_same_suite,
     set_aside,
     stored_trials,
@@ -69,10 +70,13 @@ class RunWriter:
         Raises:
             UsageError: If the directory exists and is not empty.
         """
-        if not is_starting(path):
+        if is_starting(path):
+            remove_temporary(path)
+        else:
             require_vacant(path)
+        path.mkdir(parents=True, exist_ok=True)
         # while this file exists without environment.json, the directory is a start that was cut off
-        write_bytes(path / STARTING, b"")
+        (path / STARTING).touch()
         write_suite(suite, path / "suite.toml")
         (path / "images").mkdir(exist_ok=True)
         write_json_lines(path / "prompts.jsonl", [asdict(prompt) for prompt in prompts])

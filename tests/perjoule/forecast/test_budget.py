@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import sem, t
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.forecast.budget import Budget, Spending
@@ -133,14 +133,8 @@ def test_running_sums_are_those_of_all_windows(windows: list[tuple[int, float]])
     if len(means) == 1:
         assert running.half is None
         return
-    low, high = t.interval(0.95, len(means) - 1, running.value, _standard_error(means))
-    assert running.half == pytest.approx((high - low) / 2, rel=1e-6, abs=1e-6)
-
-
-def _standard_error(values: list[float]) -> float:
-    from scipy.stats import sem
-
-    return float(sem(values))
+    half = t.ppf(0.975, len(means) - 1) * sem(means)
+    assert running.half == pytest.approx(half, rel=1e-6, abs=1e-6)
 
 
 def test_a_window_costs_the_same_however_many_there_were() -> None:

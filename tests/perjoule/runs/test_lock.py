@@ -15,7 +15,7 @@ import pytest
 from perjoule.errors import MeterError, UsageError
 from perjoule.meters import BaseMeter
 from perjoule.runs.lock import being_written, measured_alone
-from perjoule.testing import SyntheticMeter
+from perjoule.testing import SyntheticMeter, VirtualClock
 
 HOLDER = """
 import sys, time
@@ -63,7 +63,7 @@ class TestBoards:
     @pytest.fixture
     def meter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseMeter[float]:
         monkeypatch.setenv("PERJOULE_STATE", str(tmp_path))
-        meter = SyntheticMeter(10.0)
+        meter = SyntheticMeter(10.0, VirtualClock())
         meter.facts = (board("d1"),)
         return meter
 
@@ -75,7 +75,11 @@ class TestBoards:
             pass
 
     def test_other_boards_and_meters_without_boards_are_free(self, meter: BaseMeter[float]) -> None:
-        with measured_alone(meter), measured_alone(SyntheticMeter(10.0)), measured_alone(SyntheticMeter(10.0)):
+        with (
+            measured_alone(meter),
+            measured_alone(SyntheticMeter(10.0, VirtualClock())),
+            measured_alone(SyntheticMeter(10.0, VirtualClock())),
+        ):
             meter.facts = (board("d2"),)
             with measured_alone(meter):
                 pass

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perjoule.errors import RunError
@@ -135,6 +135,7 @@ def test_details_of_a_trial_that_was_cut_off_are_dropped(tmp_path: Path, whole: 
     require_whole(load_run(path), whole)
 
 
+@settings(max_examples=20)
 @given(
     kept=st.lists(st.booleans(), max_size=8),
     torn=st.sampled_from([b"", b"\n", b'{"trial_id": "b9"', b'{"trial_id": "kept0", "a": "']),
