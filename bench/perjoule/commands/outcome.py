@@ -23,6 +23,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from perjoule.errors import (
     FILE_ERROR,
@@ -167,7 +168,7 @@ def _prepare_streams() -> None:
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP stop a command as Ctrl-C does, unless they are ignored, e.g. by nohup."""
-    before = {}
+    before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:

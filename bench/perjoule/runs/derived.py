@@ -53,23 +53,9 @@ def images_of(trials: pl.DataFrame) -> pl.DataFrame:
             raise ValueError(
                 f"trial {mismatched['trial_id'][0]}: its {name} and prompt_ids differ in number: restore its row"
             )
-    rows = []
-    for trial in finished.iter_rows(named=True):
-        for pid, seed, steps, sha in zip(
-            trial["prompt_ids"], trial["seeds"], trial["steps"], trial["image_sha256"], strict=True
-        ):
-            name = image_id(trial["cell_id"], pid, seed)
-            rows.append(
-                {
-                    "image_id": name,
-                    "trial_id": trial["trial_id"],
-                    "cell_id": trial["cell_id"],
-                    "variant": trial["variant"],
-                    "prompt_id": pid,
-                    "seed": seed,
-                    "steps": steps,
-                    "file": f"images/{name}.png",
-                    "sha256": sha,
-                }
-            )
-    return pl.DataFrame(rows, schema=IMAGE_COLUMNS).sort("image_id")
+    lists = {"prompt_ids": "prompt_id", "seeds": "seed", "image_sha256": "sha256"}
+    images = finished.select("trial_id", "cell_id", "variant", "steps", *lists).rename(lists)
+    images = images.explode("prompt_id", "seed", "steps", "sha256").drop_nulls("prompt_id")
+    images = images.with_columns(image_id=pl.format(image_id("{}", "{}", "{}"), "cell_id", "prompt_id", "seed"))
+    images = images.with_columns(file=pl.format("images/{}.png", "image_id"))
+    return images.select(pl.col(name).cast(kind) for name, kind in IMAGE_COLUMNS.items()).sort("image_id")

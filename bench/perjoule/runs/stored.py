@@ -6,7 +6,7 @@
 | traces, devices, work or tracebacks of a trial that is not in trials.jsonl | these rows are dropped |
 | a row in superseded.jsonl that is still in trials.jsonl, or is there twice | it counts once |
 | temporary files | they are deleted |
-| a picture that is missing or incomplete | its trial is superseded and repeated |
+| a picture that is missing or empty | its trial is superseded and repeated |
 
 Every repair may itself be interrupted at any moment: the next one starts from the same complete rows.
 """
@@ -19,14 +19,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from perjoule.errors import RunError
-from perjoule.files import append_lines, mend, open_journal, replacing, write_json_lines
-from perjoule.runs.derived import images_of
-from perjoule.runs.directory import located, trial_table
+from perjoule.files import append_lines, open_journal, replacing
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, Suite
 
@@ -35,31 +33,36 @@ SUPERSEDED = "superseded.jsonl"
 # journals of what belongs to single trials, next to trials.jsonl
 DETAILS = ("traces", "devices", "work")
 _TRIAL_ID = re.compile(rb'\{"trial_id": "([^"\\]*)"')
-_PNG_END = b"IEND\xaeB`\x82"
+_SMALLEST_PNG_BYTES = 67  # of one pixel
 _MOST_DIFFERENCES = 8
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_Number = Annotated[StrictFloat, AllowInfNan(False)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _TrialRow:
-    """Keys of a row of `trials.jsonl` that resuming a run needs."""
+    """Keys of a row of `trials.jsonl` that resuming a run needs; others are not kept, as a run may have 10⁶ trials."""
 
     trial_id: StrictStr
     cell_id: StrictStr
     block: StrictInt
     prompt_ids: list[StrictStr]
     seeds: list[StrictInt]
+    steps: list[StrictInt]
+    image_sha256: list[StrictStr]
     failure: StrictStr | None
-    energy_j: StrictFloat | None
-    uncertainty_j: StrictFloat | None
-    duration_s: StrictFloat | None
+    energy_j: _Number | None
+    uncertainty_j: _Number | None
+    duration_s: _Number | None
     image_count: StrictInt
     iterations: StrictInt
     warnings: list[StrictStr]
 
 
-_ROWS = TypeAdapter(list[_TrialRow])
+_ROW = TypeAdapter(_TrialRow)
 
 
 def image_file(path: Path, name: str) -> Path:
@@ -76,13 +79,10 @@ def stored_trials(path: Path, plan: Sequence[Assignment]) -> tuple[list[Row], li
     Raises:
         RunError: If a row is damaged, or a trial has other images than the plan.
     """
-    file = path / "trials.jsonl"
-    rows = _checked(file)
+    rows = _rows(path / "trials.jsonl")
+    _require_consistent(path, rows)
     _require_same_images(path, plan, rows)
-    trials = trial_table(rows, file)
-    with located(file):
-        images_of(trials)
-    superseded = _once(_checked(path / SUPERSEDED), rows)
+    superseded = _once(_rows(path / SUPERSEDED), rows)
     failed = {row["trial_id"] for row in (*rows, *superseded) if row["failure"] is not None}
     drop_orphans(path, {row["trial_id"] for row in rows})
     _keep_rows(path / FAILURES, failed.__contains__)
@@ -103,25 +103,31 @@ def drop_orphans(path: Path, trial_ids: Collection[str]) -> None:
         _keep_rows(path / f"{name}.jsonl", trial_ids.__contains__)
 
 
-def set_aside(path: Path, rows: Sequence[Row], repeated: Sequence[Row]) -> list[Row]:
-    """Move trials to be repeated to `superseded.jsonl`, and drop their details; return the remaining trials."""
-    ids = {row["trial_id"] for row in repeated}
-    remaining = [row for row in rows if row["trial_id"] not in ids]
-    with located(path / "trials.jsonl"), open_journal(path / SUPERSEDED) as journal:
-        append_lines(journal, repeated)
-    write_json_lines(path / "trials.jsonl", remaining)
-    drop_orphans(path, {row["trial_id"] for row in remaining})
-    return remaining
+def set_aside(path: Path, trial_ids: Collection[str]) -> None:
+    """Move trials to be repeated to `superseded.jsonl`, and drop their details."""
+    file = path / "trials.jsonl"
+    with file.open("rb") as journal:
+        lines = [line for number, line in enumerate(journal, 1) if _trial_id(line, number, file) in trial_ids]
+    with open_journal(path / SUPERSEDED) as superseded:
+        append_lines(superseded, map(json.loads, lines))
+    _keep_rows(file, lambda trial_id: trial_id not in trial_ids)
+    for name in DETAILS:
+        _keep_rows(path / f"{name}.jsonl", lambda trial_id: trial_id not in trial_ids)
 
 
 def without_pictures(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Return the finished trials of block 0 of which a picture is missing or incomplete."""
+    """Return the finished trials of block 0 of which a picture is missing or too short to be one.
+
+    Other damage is found when the picture is scored, by the digest of its pixels.
+    """
+    with os.scandir(path / "images") as entries:
+        sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
     return [
         row
         for row in rows
         if row["block"] == 0 and row["failure"] is None
-        if not all(
-            _is_whole_png(image_file(path, image_id(row["cell_id"], prompt, seed)))
+        if any(
+            sizes.get(f"{image_id(row['cell_id'], prompt, seed)}.png", 0) < _SMALLEST_PNG_BYTES
             for prompt, seed in zip(row["prompt_ids"], row["seeds"], strict=True)
         )
     ]
@@ -167,18 +173,45 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _checked(file: Path) -> list[Row]:
-    """Return the rows of a journal of trials; raises RunError if one lacks a key that resuming needs."""
-    with located(file):
-        rows = mend(file)
-    try:
-        _ROWS.validate_python(rows)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        number, *keys = detail["loc"]
-        place = f"{file}: trial {int(number) + 1}: {'.'.join(map(str, keys))}"
-        raise RunError(f"{place}: {detail['msg'].lower()}: restore the file from a copy, or delete that line") from None
+def _rows(file: Path) -> list[Row]:
+    """Read a journal of trials, after cutting off an incomplete last line.
+
+    Raises:
+        RunError: If a line is damaged, or lacks a key that resuming needs (names file, line and key).
+    """
+    if not file.exists():
+        return []
+    _keep_rows(file, lambda trial_id: True)
+    rows: list[Row] = []
+    with file.open("rb") as journal:
+        for number, line in enumerate(journal, 1):
+            try:
+                rows.append(vars(_ROW.validate_json(line)))
+            except ValidationError as error:
+                detail = error.errors()[0]
+                key = ".".join(map(str, detail["loc"])) or "damaged"
+                raise RunError(
+                    f"{file}, line {number}: {key}: {detail['msg'].lower()}: restore the file from a copy, or delete "
+                    "that line"
+                ) from None
     return rows
+
+
+def _require_consistent(path: Path, rows: Sequence[Row]) -> None:
+    """Raise RunError if a trial occurs twice, or its numbers of images differ."""
+    seen: set[str] = set()
+    for row in rows:
+        trial_id, images = row["trial_id"], len(row["prompt_ids"])
+        if trial_id in seen:
+            raise RunError(f"{path}: trial {trial_id} occurs twice: keep one of its rows")
+        seen.add(trial_id)
+        counted = ("seeds",) if row["block"] or row["failure"] is not None else ("seeds", "steps", "image_sha256")
+        for name in counted:
+            if len(row[name]) != images:
+                raise RunError(
+                    f"{path / 'trials.jsonl'}: trial {trial_id}: its {name} and prompt_ids differ in number: restore "
+                    "its row"
+                )
 
 
 def _once(superseded: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
@@ -207,45 +240,53 @@ def _require_same_images(path: Path, plan: Sequence[Assignment], rows: Sequence[
 
 
 def _keep_rows(file: Path, is_kept: Callable[[str], bool]) -> None:
-    """Drop an incomplete last line, and rows whose trial is not kept; reads line by line, as such files are large."""
+    """Drop an incomplete last line, and rows whose trial is not kept; reads line by line, as such files are large.
+
+    Rows at the end, as a crash leaves them, are cut off in place. Otherwise the file is replaced by a copy.
+    """
     if not file.exists():
         return
-    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as journal:
-        if all(_kept_line(line, number, file, is_kept) == line for number, line in enumerate(journal, 1)):
-            return
-        journal.seek(0)
-        with replacing(file) as copy:
-            copy.writelines(_kept_line(line, number, file, is_kept) for number, line in enumerate(journal, 1))
+    handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, "r+b") as journal:
+
+        def kept_lines() -> Iterator[tuple[int, bytes]]:
+            """Yield the kept lines with the place of their end in the file."""
+            place = 0
+            for number, line in enumerate(journal, 1):
+                place += len(line)
+                trial_id = _trial_id(line, number, file)
+                if trial_id is not None and is_kept(trial_id):
+                    yield place, line
+
+        length = end = 0  # of all kept lines together, and the end of the last one
+        last = b"\n"
+        for place, line in kept_lines():
+            length, end, last = length + len(line), place, line
+        if length != end:
+            journal.seek(0)
+            with replacing(file) as copy:
+                copy.writelines(line if line.endswith(b"\n") else line + b"\n" for _, line in kept_lines())
+        elif journal.seek(0, os.SEEK_END) != end or not last.endswith(b"\n"):
+            journal.truncate(end)
+            journal.seek(end)
+            journal.write(b"" if last.endswith(b"\n") else b"\n")
+            journal.flush()
+            os.fsync(handle)
 
 
-def _kept_line(line: bytes, number: int, file: Path, is_kept: Callable[[str], bool]) -> bytes:
-    """Return the line if it is kept, with a newline at its end, else nothing."""
-    whole = line.endswith(b"\n")
-    usual = _TRIAL_ID.match(line) if whole and line.endswith(b"}\n") else None
+def _trial_id(line: bytes, number: int, file: Path) -> str | None:
+    """Return the trial of a row; None for an empty or incomplete line. Raises RunError if it is damaged."""
+    usual = _TRIAL_ID.match(line) if line.endswith(b"}\n") else None
     if usual:
-        return line if is_kept(usual[1].decode("utf-8", "replace")) else b""
+        return usual[1].decode("utf-8", "replace")
     if not line.strip():
-        return b""
+        return None
     try:
-        trial_id = json.loads(line)["trial_id"]
+        return str(json.loads(line)["trial_id"])
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        if not whole:
-            return b""
+        if not line.endswith(b"\n"):
+            return None
         raise RunError(
             f"{file}, line {number}: damaged: {type(error).__name__}: {error}; restore the file from a copy, or "
             "delete that line"
         ) from error
-    if not is_kept(trial_id):
-        return b""
-    return line if whole else line + b"\n"
-
-
-def _is_whole_png(file: Path) -> bool:
-    """Return whether a file ends as a PNG does; pixels are compared with their digest when they are scored."""
-    try:
-        with file.open("rb") as opened:
-            opened.seek(-len(_PNG_END), os.SEEK_END)
-            return opened.read() == _PNG_END
-    except OSError:
-        return False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perjoule.errors import RunError, UsageError
-from perjoule.files import append_line, open_journal, read_json_lines, write_json, write_json_lines
+from perjoule.files import append_line, mend, open_journal, read_json_lines, write_json, write_json_lines
 from perjoule.meters.conditions import totals
 from perjoule.runs.columns import SCHEMA, images_drawn
 from perjoule.runs.derived import derive_tables
@@ -127,8 +127,10 @@ class RunWriter:
         if retry_failed:
             repeated |= {row["trial_id"]: row for row in rows if row["failure"] is not None or row["energy_j"] is None}
         if repeated:
-            rows = set_aside(path, rows, list(repeated.values()))
+            set_aside(path, repeated)
+            rows = [row for row in rows if row["trial_id"] not in repeated]
             superseded = [*superseded, *repeated.values()]
+        mend(path / SESSIONS, skip_damaged=True)
         with open_journal(path / SESSIONS) as file:
             append_line(file, {key: environment.get(key) for key in _SESSION_KEYS})
         return cls(path, rows, superseded, notes)

@@ -133,6 +133,7 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
         idle_s=0.0,
         order_seed=suite.protocol.order_seed,
         threads=suite.protocol.threads,
+        timeout_s=suite.protocol.timeout_s,
     )
     return replace(
         suite,

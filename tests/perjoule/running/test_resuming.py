@@ -7,15 +7,16 @@ import json
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from perjoule import files
 from perjoule.errors import BudgetSpent, RunError, UsageError
 from perjoule.forecast.budget import Budget
 from perjoule.running import device, pipeline
 from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
+from perjoule.runs import stored
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.lock import being_written
 from perjoule.runs.writer import RunWriter
@@ -211,7 +212,8 @@ def test_another_shard_than_that_of_the_run_is_refused(folder):
     run = start(folder)
     with pytest.raises(UsageError, match=r"--shard 1/2: .* has the shard None"):
         prepare(str(folder / "suite.toml"), resume=run, shard="1/2")
-    assert [p.text for p in prepare(str(folder / "suite.toml"), shard="2/2").prompts] == TEXTS[2:]
+    suite = str(folder / "suite.toml")
+    assert prepare(suite, shard="2/2").prompts == prepare(suite).prompts[2:]
 
 
 def test_a_built_in_set_is_taken_from_the_run_too(folder):
@@ -340,12 +342,12 @@ def test_resuming_reads_the_stored_trials_once(folder, monkeypatch, retry_failed
     run = start(folder)
     suite, environment = load_run(run).suite, load_run(run).environment
     plan = make_plan(suite, load_run(run).prompt_set)
-    parse, parsed = files._json_lines, []
+    parse, parsed = stored._ROW.validate_json, []
 
-    def noted(content, path, **options):
-        parsed.append(path)
-        return parse(content, path, **options)
+    def noted(line):
+        parsed.append(line)
+        return parse(line)
 
-    monkeypatch.setattr(files, "_json_lines", noted)
+    monkeypatch.setattr(stored, "_ROW", SimpleNamespace(validate_json=noted))
     RunWriter.resume(run, suite, plan, environment, retry_failed=retry_failed).close()
-    assert parsed.count(run / "trials.jsonl") == 1
+    assert len(parsed) == len(load_run(run).trials)
