@@ -3,7 +3,7 @@
     python -m tests.benchmarks.kills [KILLS] [SEED]
 
 Each process makes or resumes a run of instant pipelines, as `perjoule run --resume` does, and is killed after a random
-time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints a table at the end.
+time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints the counts after every run.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def main(kills: int, seed: int) -> None:
                 for trial_id in (line.split('"')[3] for line in (path / f"{name}.jsonl").read_text().splitlines())
             )
             shutil.rmtree(path)
-    for name, count in done.items():
-        print(f"{name:16s}{count:6d}")
+            print(", ".join(f"{name}: {count}" for name, count in done.items()), flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Deadline:
     """
 
     def __init__(
-        self, timeout_s: float | None, on_hang: Callable[[str], None] = lambda reason: None, grace_s: float = GRACE_S
+        self, timeout_s: float | None, on_hang: Callable[[str], object] = lambda reason: None, grace_s: float = GRACE_S
     ) -> None:
         self._timeout_s, self._on_hang, self._grace_s = timeout_s, on_hang, grace_s
         self._end_s = time.monotonic() + (timeout_s or 0.0)
