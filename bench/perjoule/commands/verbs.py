@@ -13,7 +13,8 @@ from perjoule.commands.hints import hinted
 # the order of the work; other verbs come last
 ORDER = (
     "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "study",
-    "import", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema", "completion",
+    "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema",
+    "completion",
 )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import keyword
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -124,14 +124,6 @@ def is_imported(suite: Suite) -> bool:
     return suite.prompts.source == IMPORTED
 
 
-def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's settings, independent of layout, comments, and the texts for readers."""
-    variants = tuple(replace(variant, label="") for variant in suite.variants)
-    metrics = replace(suite.metrics, labels={})
-    settings = asdict(replace(suite, title="", description="", variants=variants, metrics=metrics))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 def cells_of(suite: Suite) -> list[Cell]:
     """Return one cell per variant and step count, or level of its policy, in the order of the file."""
     cells: list[Cell] = []
@@ -159,6 +151,7 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
         idle_s=0.0,
         order_seed=suite.protocol.order_seed,
         threads=suite.protocol.threads,
+        timeout_s=suite.protocol.timeout_s,
     )
     return replace(
         suite,
@@ -234,6 +227,8 @@ def _check(suite: Suite, where: str) -> None:
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
         _at_most(protocol.threads, _MOST_THREADS, f"{where}: protocol.threads")
+    if protocol.timeout_s is not None and not 0 < protocol.timeout_s < math.inf:
+        raise SuiteError(f"{where}: protocol.timeout_s = {protocol.timeout_s}: a positive number of seconds is needed")
     _check_prompts(suite.prompts, f"{where}: prompts")
     if not metrics.names and not metrics.primary and is_imported(suite):
         return  # a table that contains only joules

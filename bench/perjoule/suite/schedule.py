@@ -75,6 +75,6 @@ def planned_trials(suite: Suite, prompt_count: int) -> int:
     return len(cells_of(suite)) * windows * suite.protocol.blocks
 
 
-def image_id(cell_id: str, prompt_id: str, seed: int) -> str:
+def image_id(cell_id: str, prompt_id: str, seed: int | str) -> str:
     """Return the name of an image, which is the same in every block, because the image is."""
     return f"{cell_id}.{prompt_id}.s{seed}"

@@ -244,6 +244,9 @@ class Protocol:
         max_uncertainty: Relative bound requested for every window, which repeats its work to reach it, for at most a
             minute; None accepts any bound.
         threads: torch CPU threads; None keeps torch's default.
+        timeout_s: Time limit of a trial, and of the warm-up before it: after it the trial fails with the reason, and
+            the run continues. If the work does not return at all, the process ends, and `--resume` continues. None: no
+            limit.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -260,6 +263,7 @@ class Protocol:
     cooldown_s: float = 0.0
     max_uncertainty: float | None = None
     threads: int | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

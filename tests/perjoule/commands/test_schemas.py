@@ -15,6 +15,8 @@ from unittest.mock import patch
 import jsonschema
 import polars as pl
 import pytest
+from tests.perjoule.runs.test_merging import PROMPTS as PARTS
+from tests.perjoule.runs.test_merging import run_of
 from tests.support import driving
 from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
@@ -107,6 +109,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             curves = of_curves(place)
         outputs = {
             **of_tables(place),
+            **of_shards(place),
             **of_a_run(place),
             **of_nothing(place),
             **of_a_board(place),
@@ -166,6 +169,12 @@ def of_tables(place: Path) -> Outputs:
     printed("report", place / "more", "--baseline", place / "more", "--out", place / "g" / "report.html")
     found["result"].append(json.loads((place / "g" / "result.json").read_text()))
     return found
+
+
+def of_shards(place: Path) -> Outputs:
+    """What is printed of two runs that did parts of one plan."""
+    parts = [run_of(place / f"part{n}", prompts).path for n, prompts in enumerate((PARTS[:2], PARTS[2:]))]
+    return {"merge": [printed("merge", *parts, "--out", place / "merged")]}
 
 
 def of_a_run(place: Path) -> Outputs:

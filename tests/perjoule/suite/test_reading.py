@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.errors import SuiteError, UnknownNameError
-from perjoule.suite.reading import cells_of, find_suite, load_suite, parse_suite, suite_digest, suite_names, write_suite
+from perjoule.suite.reading import cells_of, find_suite, load_suite, parse_suite, suite_names, write_suite
 from perjoule.types import Suite
 
 MINIMAL = """
@@ -175,10 +174,6 @@ def test_writing_and_reading_a_suite_changes_nothing(
     write_suite(suite, file)
     again = load_suite(file)
     assert again == suite
-    assert suite_digest(again) == suite_digest(suite)
-    # a run can be resumed after title or description were reworded, but not with other settings
-    assert suite_digest(replace(suite, title="Reworded", description="Reworded.")) == suite_digest(suite)
-    assert suite_digest(replace(suite, protocol=replace(suite.protocol, batch_size=2))) != suite_digest(suite)
 
 
 def test_the_schema_is_json_and_forbids_unknown_keys() -> None:
