@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import RunError, UsageError
-from perjoule.files import open_inside, read_json_lines, write_bytes, write_json_lines
+from perjoule.files import read_json_lines, write_bytes, write_json_lines
+from perjoule.opening import open_inside
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import Origin
 from perjoule.runs.directory import Run, load_run, located
