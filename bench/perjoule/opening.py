@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +22,7 @@ MOST_TEXT_BYTES = 2 * 2**30  # journals, tables and prompt files
 _MOST_CONTAINERS = 5_000_000
 
 
-def open_regular(path: Path, *, follow: bool = False, error: type[PerjouleError] = RunError) -> IO[bytes]:
+def open_regular(path: Path, *, follow: bool = False, error: type[PerjouleError] = RunError) -> BufferedReader:
     """Open a regular file for reading.
 
     Args:
