@@ -278,7 +278,7 @@ def _asked(run: Run, grid: Grid) -> tuple[Grid, set[str]]:
         return grid, set(grid.cells)
     asked = np.isfinite(over_seeds(grid.quality[run.suite.metrics.primary]))
     rows = np.flatnonzero(asked.any(1))
-    return grid.of_prompts(rows), {cell for cell, known in zip(grid.cells, asked.any(0), strict=True) if known}
+    return grid.of_prompts(rows), {cell for column, cell in enumerate(grid.cells) if asked[:, column].any()}
 
 
 def _arm(run: Run, grid: Grid, cells: list[Cell], steps: Array) -> Arm:
