@@ -183,7 +183,7 @@ class Arms:
             return of_cells
         index, known = arm.index_on(ladder), np.isfinite(arm.quality[metric])
         shares = [(known & (index == rung)).sum((0, 1)) / known.sum((0, 1)) for rung in range(len(ladder.rungs))]
-        return of_cells @ np.array(shares)
+        return np.asarray(of_cells @ np.array(shares), np.float64)
 
     def _evaluations(self, arm: Arm) -> float:
         """Return denoiser evaluations per step of the ladder whose images an arm has; 1 if they were not counted."""
@@ -276,9 +276,9 @@ def _asked(run: Run, grid: Grid) -> tuple[Grid, set[str]]:
     """Return the grid of the prompts about which observers were asked, and the cells; all if metrics judge."""
     if run.judges is None:
         return grid, set(grid.cells)
-    asked = np.isfinite(grid.quality[run.suite.metrics.primary]).any(1)
+    asked = np.isfinite(over_seeds(grid.quality[run.suite.metrics.primary]))
     rows = np.flatnonzero(asked.any(1))
-    return grid.of_prompts(rows), {cell for cell, known in zip(grid.cells, asked.any(0), strict=True) if known}
+    return grid.of_prompts(rows), {cell for column, cell in enumerate(grid.cells) if asked[:, column].any()}
 
 
 def _arm(run: Run, grid: Grid, cells: list[Cell], steps: Array) -> Arm:

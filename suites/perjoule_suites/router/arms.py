@@ -204,7 +204,7 @@ def _cells(run: Run, variants: Sequence[str]) -> list[Cell]:
 
 def _shown(run: Run, grid: Grid, metric: str, columns: Sequence[int]) -> tuple[Grid, list[int]]:
     """Return the grid of the prompts about which observers were asked, with means over their seeds, and their arms."""
-    asked = np.isfinite(grid.quality[metric]).any(1)
+    asked = np.isfinite(over_seeds(grid.quality[metric]))
     arms = [column for column in columns if asked[:, column].any()]
     rows = np.flatnonzero(asked[:, arms].all(1))
     if len(arms) < 2 or not len(rows):

@@ -10,7 +10,7 @@ import polars as pl
 from perjoule.runs.directory import Run
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.mixtures import cheapest_mixture
-from perjoule.statistics.resampling import RESAMPLES, Array, resample_means, resample_windows
+from perjoule.statistics.resampling import RESAMPLES, Array, over_seeds, resample_means, resample_windows
 from perjoule_suites.router.arms import ArmScores
 from perjoule_suites.router.records import RoutedCell
 
@@ -49,7 +49,7 @@ def routed_cells(run: Run, scores: ArmScores, resamples: int = RESAMPLES) -> tup
     cells = []
     for cell_id in sorted(windows["cell_id"].unique()):
         columns = [*arms, grid.cells.index(cell_id)]
-        known = np.flatnonzero(np.isfinite(grid.quality[scores.metric][:, :, columns]).any(1).all(1))
+        known = np.flatnonzero(np.isfinite(over_seeds(grid.quality[scores.metric][:, :, columns])).all(1))
         if not len(known):  # nobody was asked about its images
             continue
         part = grid.of_prompts(known)

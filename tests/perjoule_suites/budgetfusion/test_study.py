@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from tests.support.ladders import drawn_run
 from tests.support.observers import choice_table
+from typer.testing import CliRunner
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.forecast.nfe import nfe_per_image
@@ -31,6 +33,7 @@ from perjoule.types import (
 from perjoule.types.documents import document
 from perjoule_suites.budgetfusion import study
 from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
+from perjoule_suites.budgetfusion.commands import app
 from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.evaluation_text import lines
 from perjoule_suites.budgetfusion.figures import draw_all
@@ -393,6 +396,14 @@ class TestByObservers:
         for level in judged.arms[0].levels:
             assert level.scores["simulated-observers"].quality_p10 is None
             assert level.scores["q"].quality_p10 is not None
+
+    def test_the_command_takes_a_study(self, asked: RunWithPeople) -> None:
+        arguments = [str(asked.path), "--study", str(asked.source), "--at-steps", "8", "--json"]
+        ended = CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
+        printed = json.loads(ended.stdout)
+        assert (printed["metrics"], printed["judges"]["provenance"]) == (["simulated-observers"], "simulated")
+        with pytest.raises(UsageError, match="so their metric is simulated-observers"):
+            CliRunner().invoke(app, ["evaluate", *arguments, "--metric", "people"], catch_exceptions=False)
 
     def test_a_replayed_arm_has_the_common_errors_of_its_rungs(self, asked: RunWithPeople) -> None:
         arms = with_candidates(arms_of(asked), Candidates(), (asked.metric,))

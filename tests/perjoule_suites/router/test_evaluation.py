@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from tests.perjoule_suites.router.conftest import known_router
 from tests.support.observers import choice_table
 from tests.support.routes import ARMS, route_run, route_table, with_routed
 from tests.support.tables_of_runs import imported, rewrite
+from typer.testing import CliRunner
 
-from perjoule.errors import EvidenceError, UnknownNameError
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
 from perjoule.people.metric import RunWithPeople, with_people
 from perjoule.runs.directory import Run
 from perjoule_suites.router.arms import ArmScores, read_arms
 from perjoule_suites.router.as_run import routed_cells
+from perjoule_suites.router.commands import app
 from perjoule_suites.router.evaluation import evaluate
 from perjoule_suites.router.printing import evaluation_lines
 from perjoule_suites.router.promises import check_promises
@@ -235,6 +238,20 @@ class TestByObservers:
             )
         assert judged.floor is None
         assert judged.floor_reason == "the router's floor is one of q, not of simulated-observers"
+
+    def test_the_command_takes_a_study_and_a_verifier(
+        self, asked: RunWithPeople, router: Router, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Router, "from_pretrained", lambda source: router)
+        arguments = [str(asked.path), "--router", "r", "--study", str(asked.source), "--at-quality", "0", "--quiet"]
+        more = ["--verifier", "q", "--verifier-joules", "0.5"]
+        ended = CliRunner().invoke(app, ["evaluate", *arguments, *more, "--json"], catch_exceptions=False)
+        printed = json.loads(ended.stdout)
+        assert (printed["metric"], printed["judges"]["provenance"]) == ("simulated-observers", "simulated")
+        assert (printed["verifier"], printed["verifier_cost"]["method"]) == ("q", "as stated")
+        assert printed["points"][0]["policies"][-1]["policy"] == "cascade"
+        with pytest.raises(UsageError, match="there is no verifier: give --verifier METRIC too"):
+            CliRunner().invoke(app, ["evaluate", *arguments, *more[2:]], catch_exceptions=False)
 
     def test_what_observers_have_in_common_widens_the_interval(self, asked: RunWithPeople, router: Router) -> None:
         noise = np.random.default_rng(0).normal(0, 0.5, asked.fit.common.shape)
