@@ -27,7 +27,8 @@ if (choices) {
     box.value = i;
     const pane = make("figure");
     const view = make("div", { className: "view" });
-    const image = make("img", { className: "pixels" });
+    const image = make("img");
+    image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth <= 64));
     const note = make("p", { className: "note" });
     const caption = make("figcaption");
     view.append(image, note);
@@ -67,7 +68,6 @@ if (choices) {
       + (file ? `${file} was not found next to it.` : "its run directory contains it."));
     side.image.onerror = null;
     side.image.alt = `${text} (${cell.label})`;
-    side.image.classList.toggle("pixels", !thumb || thumb.classList.contains("pixels"));
     if (!image) put("", "This cell has no image of this prompt and seed.");
     else if (thumb && !("reduced" in thumb.dataset)) put(thumb.src);
     else if (file) {
