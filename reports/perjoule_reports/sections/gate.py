@@ -52,7 +52,7 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy {energy} with {fmt.percent(verdict.energy.margin or 0)} more allowed; {fmt.clean(verdict.metric)} "
+            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; {fmt.clean(verdict.metric)}: "
             f"{quality} with a loss of {_margin(verdict.quality)} allowed."
         )
         if verdict.identical_images:
@@ -153,8 +153,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
 
 
 def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
-    text, detail = fmt.interval(axis.change, unit, signed=True)
-    return f"{text}{suffix} {detail}{suffix if detail else ''}".strip()
+    text, detail = fmt.difference(axis.change, unit)
+    return f"{text}{suffix} {detail}{suffix}" if detail else text if text == "no difference" else f"{text}{suffix}"
 
 
 def _identity(baseline: RunData) -> str:
