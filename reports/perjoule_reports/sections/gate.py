@@ -52,8 +52,8 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; {fmt.clean(verdict.metric)}: "
-            f"{quality} with a loss of {_margin(verdict.quality)} allowed."
+            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; "
+            f"{fmt.clean(verdict.metric)}: {quality} with a loss of {_margin(verdict.quality)} allowed."
         )
         if verdict.identical_images:
             sentence += " The images are the same, bit for bit."
@@ -106,7 +106,7 @@ def _joules(run: RunData, baseline: RunData, analysis: Analysis) -> str:
         means.append(math.exp(sum(map(math.log, values)) / len(values)))
     unit = fmt.scale(means, "J")
     mark = fmt.brand(weakest(analysis.pairs.provenance)) if analysis.pairs else ""
-    per = "per image" if len(cells) == 1 else f"per image (geometric mean of {len(cells)} cells)"
+    per = "per image" if len(cells) == 1 else f"per image (mean of {len(cells)} cells)"
     before, after = (fmt.number(mean / unit.factor) for mean in means)
     return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} {per}"
 
