@@ -60,8 +60,11 @@ def _deploy(
     if plan is not None and plan.safe is not None:
         arm = plan.safe.arm
         return (_cost(arm, evidence), _why_safe(plan, analysis), _other(axis, plan)), code_of(run, arm)
+    nothing = f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}."
+    if plan is not None:
+        nothing = f"No cell keeps {axis.name} at {fmt.number(plan.floor)} in 90 % of the draws: measure more prompts."
     return (
-        f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}.",
+        nothing,
         *_bend(evidence, analysis),
         _other(axis, plan),
     ), ""

@@ -16,6 +16,7 @@ from perjoule_reports.records import Figure, Glance, Headline, RunData, Thumb
 from perjoule_reports.sections import tables
 
 _LONGEST = 120
+_MOST_TRIED = 12  # a stored run may contain only some of its images
 
 
 def glance(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis, top: Headline) -> Glance:
@@ -59,15 +60,19 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
         return Glance()
     higher = evidence.primary is None or evidence.primary.higher
     ranked = both.sort(pl.col("difference") * (1 if higher else -1), "prompt_id", "seed", nulls_last=True)
-    row = ranked.row((len(ranked) - 1) // 2, named=True)
-    text = fmt.clean(run.prompts.get(row["prompt_id"], row["prompt_id"]))
-    stored = [
-        Stored(folder=one.path, file=row[f"file{end}"], sha256=row[f"sha256{end}"])
-        for (one, _, _), end in zip(found, ("", "_test"), strict=True)
-    ]
-    encoded = encode_all(stored)
-    if not all(image.uri for image in encoded):
+    middle = (len(ranked) - 1) // 2
+    for place in sorted(range(len(ranked)), key=lambda place: (abs(place - middle), place))[:_MOST_TRIED]:
+        row = ranked.row(place, named=True)
+        stored = [
+            Stored(folder=one.path, file=row[f"file{end}"], sha256=row[f"sha256{end}"])
+            for (one, _, _), end in zip(found, ("", "_test"), strict=True)
+        ]
+        encoded = encode_all(stored)
+        if all(image.uri for image in encoded):
+            break
+    else:
         return Glance()
+    text = fmt.clean(run.prompts.get(row["prompt_id"], row["prompt_id"]))
     unit = fmt.scale((arm.energy.value for _, arm, _ in found[:1]), "J") if baseline is None else None
     thumbs = [
         _thumb(evidence, arm, name, text, image, unit, row[f"value{end}"])
@@ -75,7 +80,8 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
     ]
     return Glance(
         prompt=fmt.shorten(text, _LONGEST) or "(empty prompt)",
-        remark=f"the median of {fmt.plural(len(both), 'pair')}, seed {row['seed']}",
+        remark=f"{'the' if place == middle else 'near the'} median of {fmt.plural(len(both), 'pair')}, "
+        f"seed {row['seed']}",
         images=tuple(thumbs),
     )
 

@@ -21,7 +21,10 @@ MOST_CELLS = 48
 class Choice(Protocol):
     """What can be compared: cells, the first two selected at first, and prompts."""
 
-    every: Sequence[Side]
+    @property
+    def every(self) -> Sequence[Side]:
+        """Return the cells."""
+        ...
 
     def tiles(self) -> Sequence[Pair]:
         """Return the prompts and seeds in the order of the viewer."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.support.synthetic import SyntheticRun
 
-from perjoule.runs.directory import Run
 from perjoule_reports import build_report
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import read_evidence
@@ -18,7 +18,7 @@ from perjoule_reports.records import Headline
 pytestmark = pytest.mark.slow
 
 
-def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: Run) -> None:
+def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: SyntheticRun) -> None:
     report = build_report(small)
     top, seen = report.headline, report.glance
     assert [image.cell_id for image in seen.images] == [top.anchor, top.test]
@@ -37,7 +37,7 @@ def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: Run) -> No
     assert " data-cell=" not in seen.figure.svg  # the large figure takes the keyboard
 
 
-def test_a_gate_shows_baseline_and_candidate(small: Run) -> None:
+def test_a_gate_shows_baseline_and_candidate(small: SyntheticRun) -> None:
     evidence = read_evidence(small)
     top = Headline(sentence="", test="tiny-teacher-012")
     seen = glance(small, small, evidence, Analysis(), top)
@@ -46,7 +46,7 @@ def test_a_gate_shows_baseline_and_candidate(small: Run) -> None:
     assert seen.images[0].uri == seen.images[1].uri
 
 
-def test_without_images_there_is_no_pair(small: Run, tmp_path: Path) -> None:
+def test_without_images_there_is_no_pair(small: SyntheticRun, tmp_path: Path) -> None:
     evidence = read_evidence(small)
     top = Headline(sentence="", test="tiny-teacher-012", anchor="tiny-teacher-050")
     assert glance(replace(small, path=tmp_path), None, evidence, Analysis(), top).images == ()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.support.synthetic import SyntheticRun
 
-from perjoule.runs.directory import Run
 from perjoule_reports import build_report
 from perjoule_reports.naming import capitalised, metric_label, variant_label
 
 
-def test_labels_of_the_suite_come_first(small: Run) -> None:
+def test_labels_of_the_suite_come_first(small: SyntheticRun) -> None:
     name = small.suite.variants[0].name
     assert variant_label(small.suite, name, "fixed") == name
     assert variant_label(small.suite, name, "distilled") == f"distilled {name}"
@@ -31,7 +31,7 @@ def test_labels_of_the_suite_come_first(small: Run) -> None:
 
 
 @pytest.mark.slow
-def test_labels_are_in_the_headline(small: Run) -> None:
+def test_labels_are_in_the_headline(small: SyntheticRun) -> None:
     variants = tuple(replace(variant, label=f"the model {variant.name[-7:]}") for variant in small.suite.variants)
     metrics = replace(small.suite.metrics, labels={"scene": "things seen"})
     report = build_report(replace(small, suite=replace(small.suite, variants=variants, metrics=metrics)))

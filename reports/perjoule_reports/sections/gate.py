@@ -52,8 +52,8 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy {energy} with {fmt.percent(verdict.energy.margin or 0)} more allowed; {fmt.clean(verdict.metric)} "
-            f"{quality} with a loss of {_margin(verdict.quality)} allowed."
+            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; "
+            f"{fmt.clean(verdict.metric)}: {quality} with a loss of {_margin(verdict.quality)} allowed."
         )
         if verdict.identical_images:
             sentence += " The images are the same, bit for bit."
@@ -106,7 +106,7 @@ def _joules(run: RunData, baseline: RunData, analysis: Analysis) -> str:
         means.append(math.exp(sum(map(math.log, values)) / len(values)))
     unit = fmt.scale(means, "J")
     mark = fmt.brand(weakest(analysis.pairs.provenance)) if analysis.pairs else ""
-    per = "per image" if len(cells) == 1 else f"per image (geometric mean of {len(cells)} cells)"
+    per = "per image" if len(cells) == 1 else f"per image (mean of {len(cells)} cells)"
     before, after = (fmt.number(mean / unit.factor) for mean in means)
     return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} {per}"
 
@@ -153,8 +153,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
 
 
 def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
-    text, detail = fmt.interval(axis.change, unit, signed=True)
-    return f"{text}{suffix} {detail}{suffix if detail else ''}".strip()
+    text, detail = fmt.difference(axis.change, unit)
+    return f"{text}{suffix} {detail}{suffix}" if detail else text if text == "no difference" else f"{text}{suffix}"
 
 
 def _identity(baseline: RunData) -> str:

@@ -195,7 +195,7 @@ class Gallery:
         ladder = self._along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
         tiles = [row for row in map(self._tile, self.tiles()) if row is not None]
         large, small = _encoded([*paired, *ladder]), _encoded(tiles, SHEET_BUDGET, SHEET_SIDES_PX)
-        sheet = [strip for strip in self._strips(tiles, small) if any(thumb.uri for thumb in strip.thumbs)]
+        sheet = [strip for strip in self._strips(tiles, small) if all(thumb.uri for thumb in strip.thumbs)]
         made = (
             Album(
                 title="Baseline and candidate" if self.is_gate else "Side by side",
@@ -239,14 +239,21 @@ class Gallery:
         places = {"best": last, "median": last // 2, "worst": 0}
         if not any(d for pair in self.ranked for d in pair.differences):
             places = {"median": last // 2}
-        rows = []
+        rows: dict[int, Row] = {}
         for name, place in places.items():
-            if place in list(places.values())[: list(places).index(name)]:
+            nearest = sorted(range(len(self.ranked)), key=lambda at, place=place: (abs(at - place), at))  # type: ignore[misc]
+            at = next((at for at in nearest if self._is_stored(self.ranked[at])), place)
+            if at in rows:
                 continue  # fewer than three pairs
-            pair = self.ranked[place]
-            row = self._row(pair, self.sides)
-            rows.append(replace(row, remark=f"{name} difference: {self._difference(pair)}, seed {pair.seed}"))
-        return rows
+            pair = self.ranked[at]
+            where = name if at == place else f"near the {name}"
+            remark = f"{where} difference: {self._difference(pair)}, seed {pair.seed}"
+            rows[at] = replace(self._row(pair, self.sides), remark=remark)
+        return list(rows.values())
+
+    def _is_stored(self, pair: Pair) -> bool:
+        shown = self._row(pair, self.sides[:2]).shots
+        return all((shot.side.run.path / shot.file).is_file() for shot in shown)
 
     def _difference(self, pair: Pair) -> str:
         """Return the difference of a pair; if other pairs have the same one, that of the metric that ranks them."""

@@ -220,10 +220,10 @@ def _spread(arm: Arm) -> str:
 def _energy_changes(evidence: Evidence, versus: Mapping[str, Versus], anchor: str) -> list[Cell]:
     """Return the column of relative energies, less one."""
     changes = {}
-    for cell, pair in versus.items():
+    for cell_id, pair in versus.items():
         ends = (pair.energy_ratio.value, pair.energy_ratio.low, pair.energy_ratio.high)
         value, low, high = (None if v is None else v - 1 for v in ends)
-        changes[cell] = Interval(value=value, low=low, high=high)
+        changes[cell_id] = Interval(value=value, low=low, high=high)
     decimals = fmt.decimals_of(changes.values(), PERCENT)
     bound = "stated uncertainty" if evidence.imported else "meter's bound"
     cells = []

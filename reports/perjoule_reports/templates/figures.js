@@ -18,7 +18,7 @@ if (arms.size > 1) {
     set.append(label);
   }
   const figure = points[0].closest("figure");
-  figure.querySelector(".legend")?.remove(); // the boxes show the same marks
+  figure.querySelector(".legend")?.classList.add("off"); // the boxes show the same marks
   figure.before(set);
 }
 

@@ -27,7 +27,8 @@ if (choices) {
     box.value = i;
     const pane = make("figure");
     const view = make("div", { className: "view" });
-    const image = make("img", { className: "pixels" });
+    const image = make("img");
+    image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth <= 64));
     const note = make("p", { className: "note" });
     const caption = make("figcaption");
     view.append(image, note);
@@ -58,21 +59,21 @@ if (choices) {
     const [id, seed, text] = chosen;
     const thumb = inline.get(keyOf(cell, chosen));
     const file = cell.folder === null ? null : `${cell.folder}images/${encodeURIComponent(`${cell.cell}.${id}.s${seed}`)}.png`;
-    const say = (sentence) => { side.note.textContent = sentence; side.image.hidden = !side.image.getAttribute("src"); };
-    const fall = () => {
-      side.image.onerror = null;
-      if (thumb) side.image.src = thumb.src; else side.image.removeAttribute("src");
-      say(`${thumb ? "This image is smaller than the original" : "This image is not part of the page"}; `
-        + `${file || "its run directory"} ${file ? "was not found next to it" : "contains it"}.`);
+    const put = (from, sentence = "") => {
+      if (from) side.image.src = from; else side.image.removeAttribute("src");
+      side.image.hidden = !from;
+      side.note.textContent = sentence;
     };
+    const missed = () => put(thumb?.src, `${thumb ? "This image is smaller than the original" : "This image is not part of the page"}; `
+      + (file ? `${file} was not found next to it.` : "its run directory contains it."));
+    side.image.onerror = null;
     side.image.alt = `${text} (${cell.label})`;
-    side.image.classList.toggle("pixels", Boolean(thumb?.classList.contains("pixels")) || !thumb);
-    say("");
-    if (!image) { side.image.removeAttribute("src"); say("This cell has no image of this prompt and seed."); }
-    else if (thumb && (!("reduced" in thumb.dataset))) side.image.src = thumb.src;
-    else if (file) { side.image.onerror = fall; side.image.src = file; }
-    else fall();
-    side.image.hidden = !side.image.getAttribute("src");
+    if (!image) put("", "This cell has no image of this prompt and seed.");
+    else if (thumb && !("reduced" in thumb.dataset)) put(thumb.src);
+    else if (file) {
+      side.image.onerror = () => { side.image.onerror = null; missed(); };
+      put(file);
+    } else missed();
     const [steps, joules, score] = image || ["", "", ""];
     side.caption.replaceChildren(make("strong", { textContent: cell.label }), ...(image ? [` ${steps}`, make("br"),
       joules, make("br"), `${metric} ${score}`] : []));

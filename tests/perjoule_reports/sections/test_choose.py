@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.reports import section
+from tests.support.synthetic import SyntheticRun
 from tests.support.tables_of_runs import imported, table
 
 from perjoule.gating.recommend import recommend
@@ -44,7 +45,7 @@ def test_the_table_has_a_row_for_every_floor(report: Report) -> None:
     assert all(value < floor for value in kept[:marked])
 
 
-def test_the_advice_names_the_choice_with_its_code(small: Run) -> None:
+def test_the_advice_names_the_choice_with_its_code(small: SyntheticRun) -> None:
     report = build_report(small)
     chosen = report.payload["choices"]["chosen"]
     steps = int(chosen.rpartition("-")[2])
@@ -55,7 +56,7 @@ def test_the_advice_names_the_choice_with_its_code(small: Run) -> None:
     assert code[chosen] == report.headline.call
 
 
-def test_a_margin_lowers_the_floor(small: Run) -> None:
+def test_a_margin_lowers_the_floor(small: SyntheticRun) -> None:
     spec = replace(small.metrics["scene"], margin=0.5)
     plan = build_report(replace(small, metrics={"scene": spec})).payload["choices"]
     anchor = max(plan["options"], key=lambda option: option["cell_id"])["cell_id"]

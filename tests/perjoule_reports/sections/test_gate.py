@@ -62,7 +62,7 @@ class TestGate:
         assert report.payload["headline"] == sentence
         assert re.match(r"This change (costs|saves) [\d.]+ % ", sentence), sentence
         assert "; 5 % and 0.1 were allowed." in sentence
-        numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(geometric mean of (\d+) cells\)"
+        numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(mean of (\d+) cells\)"
         before, after, cells = re.findall(numbers, sentence)[0]
         for shown, one in ((before, baseline), (after, candidate)):
             energies = np.array([row.energy_j_per_image for row in point_rows(one.points)], float)

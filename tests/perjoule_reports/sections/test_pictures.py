@@ -216,3 +216,17 @@ def test_a_baseline_without_images_is_named(two_metrics, tmp_path):
     section = pictures_section(two_metrics, read_evidence(two_metrics), Headline(sentence=""), stored_)
     assert section.albums[0].title == "Side by side"
     assert section.paragraphs[0] == "The baseline contains no images, so only those of this run are shown."
+
+
+def test_pairs_whose_images_are_not_stored_give_way_to_the_nearest(two_metrics, tmp_path):
+    """As in a published run that has some of its images."""
+    kept = [strip.prompt for strip in found(two_metrics)["All prompts"].strips][1:3]
+    (tmp_path / "images").mkdir()
+    for prompt, file in two_metrics.images.select("prompt_id", "file").iter_rows():
+        if two_metrics.prompts[prompt] in kept:
+            (tmp_path / file).write_bytes((two_metrics.path / file).read_bytes())
+    shown = found(replace(two_metrics, path=tmp_path))
+    assert [strip.prompt for strip in shown["Side by side"].strips] == kept[::-1]
+    assert shown["Side by side"].strips[-1].remark.startswith("near the worst difference: ")
+    assert [strip.prompt for strip in shown["2 of 5 prompts"].strips] == kept
+    assert all(thumb.uri for album in shown.values() if album.sheet for s in album.strips for thumb in s.thumbs)
