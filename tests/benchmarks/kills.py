@@ -3,7 +3,7 @@
     python -m tests.benchmarks.kills [KILLS] [SEED]
 
 Each process makes or resumes a run of instant pipelines, as `perjoule run --resume` does, and is killed after a random
-time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints counts after every run.
+time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints counts per run.
 """
 
 from __future__ import annotations
