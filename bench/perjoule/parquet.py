@@ -84,14 +84,14 @@ def _chunks(footer: dict[int, Any], columns: set[str]) -> Iterator[tuple[dict[in
 
 
 def _chunk_bytes(file: IO[bytes], facts: dict[int, Any], rows: int) -> int:
-    size = seen = 0
+    size, seen, stated = 0, 0, int(facts.get(5, 0))
     for header in _pages(file, facts):
         data: dict[int, Any] = header.get(5) or header.get(8) or {}
         count = max(data.get(1, 0), 0)
         encoding = data.get(2 if 5 in header else 4)
         seen += count
         size += max(header.get(2, 0), 0) * (max(count, 1) if encoding == _DELTA_BYTE_ARRAY else 1)
-    return size + _VALUE_BYTES * max(rows, seen, facts.get(5, 0))
+    return size + _VALUE_BYTES * max(rows, seen, stated)
 
 
 def _require_little(size: int, file: IO[bytes], path: Path, error: type[PerjouleError]) -> None:

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.kills [KILLS] [SEED]
 
 Each process makes or resumes a run of instant pipelines, as `perjoule run --resume` does, and is killed after a random
-time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints counts after each run.
+time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints counts per run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,13 +40,32 @@ def work(path: Path) -> None:
         do(SUITE, writer)
 
 
-def child(path: Path) -> int:
+def check(path: Path, whole: Path) -> None:
+    """Print what a finished run lost, repeated or left behind."""
+    run = load_run(path)
+    ids = run.trials["trial_id"].to_list()
+    stored = {file.name: file.read_bytes() for file in (path / "images").iterdir()}
+    details = [line.split('"')[3] for name in DETAILS for line in (path / f"{name}.jsonl").read_text().splitlines()]
+    counts = {
+        "lost": len(PLAN) - len(set(ids)),
+        "repeated": len(ids) - len(set(ids)),
+        "other images": stored != {file.name: file.read_bytes() for file in (whole / "images").iterdir()},
+        "other digests": hashes(run) != hashes(load_run(whole)),
+        "orphan rows": len(set(details) - set(ids)),
+        "temporary files": len(list(path.rglob("*.tmp"))),
+    }
+    print(", ".join(f"{name}: {int(count)}" for name, count in counts.items()), flush=True)
+
+
+def child(task: Callable[[], None]) -> int:
+    """Start a task in a process of its own, and return its number. The threads of polars do not survive a fork, so
+    this process must not use polars itself."""
     process = os.fork()
     if process:
         return process
     status = 1
     try:
-        work(path)
+        task()
         status = 0
     finally:
         os._exit(status)
@@ -53,41 +73,27 @@ def child(path: Path) -> int:
 
 def main(kills: int, seed: int) -> None:
     chance = random.Random(seed)
-    done = {"kills": 0, "runs": 0, "lost": 0, "repeated": 0, "other images": 0, "orphan rows": 0, "failed resumes": 0}
+    done = 0
     with TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
+        whole, path = Path(folder) / "whole", Path(folder) / "run"
         begun = time.monotonic()
-        work(whole)
+        os.waitpid(child(lambda: work(whole)), 0)
         usual_s = time.monotonic() - begun
-        truth = hashes(load_run(whole))
-        while done["kills"] < kills:
-            path = Path(folder) / "run"
-            alive = True
-            while alive:
-                process = child(path)
+        while done < kills:
+            killed = True
+            while killed:
+                process = child(lambda: work(path))
                 time.sleep(chance.uniform(0, usual_s / 2))
-                if done["kills"] < kills:
+                if done < kills:
                     os.kill(process, signal.SIGKILL)
                 status = os.waitpid(process, 0)[1]
-                done["kills"] += os.WIFSIGNALED(status)
-                done["failed resumes"] += os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0
-                alive = os.WIFSIGNALED(status)
-            run = load_run(path)
-            ids = run.trials["trial_id"].to_list()
-            done["runs"] += 1
-            done["lost"] += len(PLAN) - len(set(ids))
-            done["repeated"] += len(ids) - len(set(ids))
-            done["other images"] += hashes(run) != truth
-            done["other images"] += any(
-                (path / "images" / file.name).read_bytes() != file.read_bytes() for file in (whole / "images").iterdir()
-            )
-            done["orphan rows"] += len(list(path.rglob("*.tmp"))) + sum(
-                f'"{trial_id}"' not in (path / "trials.jsonl").read_text()
-                for name in DETAILS
-                for trial_id in (line.split('"')[3] for line in (path / f"{name}.jsonl").read_text().splitlines())
-            )
+                killed = os.WIFSIGNALED(status)
+                done += killed
+                if status and not killed:
+                    sys.exit(f"could not be continued after {done} kills")
+            os.waitpid(child(lambda: check(path, whole)), 0)
+            print(f"{done} kills", flush=True)
             shutil.rmtree(path)
-            print(", ".join(f"{name}: {count}" for name, count in done.items()), flush=True)
 
 
 if __name__ == "__main__":

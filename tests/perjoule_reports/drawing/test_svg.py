@@ -3,6 +3,8 @@ from __future__ import annotations
 import warnings
 from xml.etree import ElementTree as Xml
 
+from matplotlib.axes import Axes
+
 from perjoule_reports.drawing.canvas import render
 from perjoule_reports.drawing.svg import embed
 
@@ -13,8 +15,12 @@ def test_a_name_with_control_characters_gives_a_figure() -> None:
     """E.g. of a metric in a run directory that was changed."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        raw = render(lambda axes: axes.set_xlabel(NAME), (3.0, 2.0))
+        raw = render(_named, (3.0, 2.0))
     svg = embed(raw, name="f", title="t", description="d", tooltips={})
     texts = "".join(Xml.fromstring(svg.markup).itertext())
     assert "[31m" in texts
     assert "<b> & $x^2$ ]]>" in texts
+
+
+def _named(axes: Axes) -> None:
+    axes.set_xlabel(NAME)
