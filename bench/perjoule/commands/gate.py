@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, StudyOption, judged, print_record
+from perjoule.commands.options import (
+    Json,
+    MarginEnergy,
+    MarginQuality,
+    Metric,
+    StudyOption,
+    judged,
+    print_record,
+    print_text,
+)
 from perjoule.commands.outcome import in_words
 from perjoule.files import write_text
 from perjoule.shares import share
@@ -107,7 +116,7 @@ def gate(
     if as_json:
         print_record(verdict)
     else:
-        typer.echo(render.terminal(verdict))
+        print_text(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
     # after stdout, so that the verdict is printed even if a file cannot be written

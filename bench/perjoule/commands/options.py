@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.text import as_json
+from perjoule.text import as_json, printable
 from perjoule.weights.downloads import go_offline
 
 if TYPE_CHECKING:
@@ -109,6 +109,11 @@ def judged(run: Run, study: Path | None, metric: str | None, *, prefix: str = ""
             f"metric is {people.metric}"
         )
     return people
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a result, a table or a note, which may contain foreign text, as lines of text."""
+    typer.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:

@@ -33,7 +33,7 @@ from perjoule.errors import (
     first_line,
     missing_extra,
 )
-from perjoule.text import PLAIN, one_line, without_controls
+from perjoule.text import PLAIN, one_line, printable
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
 _REMEDIES = {
@@ -46,6 +46,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "give a file",
     errno.EEXIST: "choose another place, or remove it",
+    errno.ENXIO: "nobody reads this pipe: start its reader first, or remove it",
     errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files: ulimit -n",
@@ -132,7 +133,7 @@ def _of_exit(stop: SystemExit) -> int:
 
 def _say(message: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
-        sys.stderr.write(f"perjoule: {without_controls(message)}\n")
+        sys.stderr.write(f"perjoule: {printable(message)}\n")
         sys.stderr.flush()
     return status
 

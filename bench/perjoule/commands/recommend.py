@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json
+from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json, print_text
 from perjoule.text import provenance_words
 
 
@@ -54,7 +54,7 @@ def recommend(
     if as_json:
         print_json(advice)
     elif advice["chosen"] is not None:
-        typer.echo(_text(advice))
+        print_text(_text(advice))
     if advice["chosen"] is None:
         raise EvidenceError(f"recommend: {advice['reason']}")
 

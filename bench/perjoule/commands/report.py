@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, StudyOption, judged, print_record
+from perjoule.commands.options import Json, MarginEnergy, MarginQuality, StudyOption, judged, print_record, print_text
 from perjoule.errors import UsageError
 from perjoule.shares import share
 
@@ -87,4 +87,4 @@ def _print(files: list[Path], as_json: bool) -> None:
         print_record(Files(files=tuple(files)))
     else:
         for file in files:
-            typer.echo(str(file))
+            print_text(str(file))

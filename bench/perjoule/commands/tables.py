@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from perjoule.commands.options import print_record
+from perjoule.commands.options import print_record, print_text
 from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
 from perjoule.meters import MeterInfo
 from perjoule.people.metric import RunWithPeople
@@ -22,6 +22,7 @@ from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
+from perjoule.text import escape_markdown, one_line, spreadsheet_cell
 from perjoule.types import Estimate, Variant
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
@@ -88,22 +89,23 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     rows = [_frontier_row(point, frontier.metric, run.is_imported, work) for point in frontier.points]
     if fmt == "csv":
         out = io.StringIO()
-        writer = csv.DictWriter(out, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(out)
+        for line in [list(rows[0]), *(row.values() for row in rows)] if rows else []:
+            writer.writerow(map(spreadsheet_cell, line))
         sys.stdout.write(out.getvalue())
         return
-    sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
+    print_text(_markdown(rows) if fmt == "md" else text_table(rows))
     compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
-        sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
+        print_text("\n" + (_markdown(compared) if fmt == "md" else text_table(compared)))
     notes = [
         f"Quality: {summary_line(run.scale)}." if isinstance(run, RunWithPeople) else None,
         _provenance_note(frontier.points, run.is_imported),
         *_cell_value_notes(frontier),
         *sensitivities(frontier.points, frontier.comparisons),
     ]
-    sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
+    for note in filter(None, notes):
+        print_text(f"\n{note}")
 
 
 def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) -> list[str | None]:
@@ -262,22 +264,23 @@ def text_table(rows: list[Row]) -> str:
         return "nothing"
     keys = list(rows[0])
     cells = [[_cell(row[key]) for key in keys] for row in rows]
-    widths = [max(len(key), *(len(line[i]) for line in cells)) for i, key in enumerate(keys)]
+    heads = [one_line(key) for key in keys]
+    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
     numeric = [all(isinstance(row[key], int | float | None) for row in rows) for key in keys]
 
     def line(values: list[str]) -> str:
         padded = [v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True)]
         return "  ".join(padded).rstrip()
 
-    return "\n".join([line(keys), *(line(values) for values in cells)])
+    return "\n".join([line(heads), *(line(values) for values in cells)])
 
 
 def _markdown(rows: list[Row]) -> str:
     if not rows:
-        return "nothing\n"
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(_cell(value).replace("|", "\\|") for value in row.values()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        return "nothing"
+    lines = ["| " + " | ".join(map(escape_markdown, rows[0])) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(escape_markdown(_cell(value)) for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:
@@ -285,4 +288,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value)

@@ -70,7 +70,7 @@ class Run:
     @cached_property
     def suite(self) -> Suite:
         """The suite as it was run."""
-        return load_suite(self.path / "suite.toml")
+        return load_suite(self.path / "suite.toml", follow=False)
 
     @property
     def is_imported(self) -> bool:

@@ -73,7 +73,9 @@ def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[
     base = f", revision={revision!r}" if revision else ""
     config = f"{part.model!r}{pin}" if own else f"{model!r}, subfolder='unet'{base}"
     file = f"hf_hub_download({part.model!r}, {part.file!r}{pin})"
-    state = f"load_file({file})" if part.file.endswith(".safetensors") else f"torch.load({file}, map_location='cpu')"
+    state = f"torch.load({file}, map_location='cpu', weights_only=True)"
+    if part.file.endswith(".safetensors"):
+        state = f"load_file({file})"
     return [
         "from diffusers import UNet2DConditionModel",
         "from huggingface_hub import hf_hub_download",

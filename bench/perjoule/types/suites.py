@@ -102,6 +102,8 @@ class Variant:
         levels: Values of another policy's parameter: one cell per entry.
         revision: Hub revision to pin; the catalogue's by default.
         file_variant: Selects weight files of the repository, e.g. `fp16` selects `*.fp16.safetensors`.
+        pickled_weights: Load pickles (`.bin`) of a model without safetensors. Only tensors are read from them, but the
+            format can contain programs: leave it off for models of authors whom you do not know.
         denoiser: Different weights for the UNet or transformer.
         lora: An adapter.
         scheduler: diffusers scheduler class; empty keeps the model's own.
@@ -137,6 +139,7 @@ class Variant:
     levels: tuple[float, ...] = ()
     revision: str | None = None
     file_variant: str = ""
+    pickled_weights: bool = False
     denoiser: Denoiser | None = None
     lora: Lora | None = None
     scheduler: str = ""

@@ -22,6 +22,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", GO
 }
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _ARM = re.compile(r"arm(\d+)-")
 _DROPPED = {"metadata", "style"}
 
@@ -53,7 +54,8 @@ def embed(
         tooltips: Texts by gid of the group that they belong to.
         data: `data-` attributes by gid, for the script. A gid that begins with `arm3-` gets `data-arm="3"` by itself.
     """
-    root = ET.fromstring(raw)
+    # a name in a run may have characters that XML cannot contain, and matplotlib writes them as they are
+    root = ET.fromstring(_NOT_XML.sub("\ufffd", raw))
     rules: set[str] = set()
     for parent in list(root.iter()):
         for child in list(parent):

@@ -12,7 +12,9 @@ from pathlib import Path
 import polars as pl
 from pydantic import TypeAdapter
 
-from perjoule.errors import PerjouleError
+from perjoule.errors import PerjouleError, RunError
+from perjoule.opening import MOST_DOCUMENT_BYTES, content_of, open_regular
+from perjoule.parquet import read_frame
 from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import Interval, weakest
@@ -177,14 +179,16 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
     file = run.path / "trials.parquet"
     if file.is_file():
         done, failed = (
-            pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect().row(0)
+            read_frame(file, choose=lambda names: [n for n in names if n == "failure"])
+            .select(pl.len(), pl.col("failure").count().alias("failed"))
+            .row(0)
         )
         return int(done), int(failed), None
     done = failed = 0
     file = run.path / "trials.jsonl"
     if file.is_file():
-        with file.open("rb") as lines:
-            for line in lines:
+        with open_regular(file) as lines:
+            for line in iter(lambda: lines.readline(MOST_DOCUMENT_BYTES), b""):
                 done += line.endswith(b"\n")
                 failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
     return done, failed, run.planned_trials
@@ -192,8 +196,8 @@ def _trials(run: Run) -> tuple[int, int, int | None]:
 
 def _headline(file: Path) -> str:
     try:
-        return clean(_RESULT.validate_json(file.read_bytes()).headline)
-    except (OSError, ValueError):
+        return clean(_RESULT.validate_json(content_of(file)).headline)
+    except (OSError, ValueError, RunError):
         return ""
 
 

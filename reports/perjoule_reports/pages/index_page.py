@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ class Row:
     run: RunLine
     when: str
     href: str
+    command: str
     tone: str
     series: int
     energy: tuple[str, str]
@@ -103,7 +106,8 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
         Row(
             run=run,
             when=_when(run.created),
-            href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
+            href=f"./{quote(os.fsencode(run.folder))}/{run.report}" if run.report else "",
+            command=f"perjoule report {shlex.quote(fmt.clean(run.folder))}",
             tone=fmt.TONES.get(run.provenance, "plain"),
             series=places[run.series],
             energy=fmt.interval(_energy(run, suite), unit),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Quiet, print_record
+from perjoule.commands.options import Json, MeterName, Quiet, print_record, print_text
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.types.documents import document
 
@@ -240,7 +240,7 @@ def evaluate(
         print_record(evaluation)
         return
     for line in lines(evaluation):
-        typer.echo(line)
+        print_text(line)
 
 
 @app.command()
@@ -286,7 +286,7 @@ def predict(
     steps = with_rule.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):
-            typer.echo(f"{n}\t{prompt}")
+            print_text(f"{n}\t{prompt}")
         return
     forecast = with_rule.curves_for(prompts)
     rows = tuple(
@@ -329,4 +329,4 @@ def _print(record: Collected | Trained, as_json: bool) -> None:
         return
     for key, value in document(record).items():
         if key != "schema":
-            typer.echo(f"{key.replace('_', ' ')}: {value}")
+            print_text(f"{key.replace('_', ' ')}: {value}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Quiet, print_record
+from perjoule.commands.options import Json, Quiet, print_record, print_text
 
 if TYPE_CHECKING:
     from perjoule.runs.directory import Run
@@ -97,7 +97,7 @@ def train(
     if as_json:
         print_record(trained)
     else:
-        typer.echo("\n".join(trained_lines(trained)))
+        print_text("\n".join(trained_lines(trained)))
 
 
 @app.command()
@@ -148,7 +148,7 @@ def evaluate(
     if as_json:
         print_record(evaluation)
     else:
-        typer.echo("\n".join(evaluation_lines(evaluation)))
+        print_text("\n".join(evaluation_lines(evaluation)))
 
 
 @app.command()
@@ -178,8 +178,8 @@ def predict(
     config, choices = loaded.config, loaded.choices(prompts)
     if not as_json:
         for choice, prompt in zip(choices, prompts, strict=True):
-            typer.echo(f"{choice.cell_id}\t{choice.energy_j:.3g} J\t{prompt}")
-        typer.echo(f"J/image on {config.device}, {provenance_words(config.provenance)}")
+            print_text(f"{choice.cell_id}\t{choice.energy_j:.3g} J\t{prompt}")
+        print_text(f"J/image on {config.device}, {provenance_words(config.provenance)}")
         return
     forecast = loaded.forecast(loaded.reader.states(prompts))
     print_record(
