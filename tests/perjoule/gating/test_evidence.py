@@ -172,7 +172,8 @@ class TestMissing:
 # another value of each field of a variant
 OTHER: dict[str, Any] = {
     "model": "other", "role": "control", "policy": "other", "policy_args": {"a": 1}, "revision": "abc",
-    "file_variant": "fp16", "denoiser": Denoiser(model="m", file="f"), "lora": Lora(model="m", file="f"),
+    "file_variant": "fp16", "pickled_weights": True, "denoiser": Denoiser(model="m", file="f"),
+    "lora": Lora(model="m", file="f"),
     "scheduler": "DDIMScheduler", "scheduler_args": {"timestep_spacing": "trailing"}, "timesteps": (4, 3),
     "guidance": 3.0, "guidance_mode": "embedded", "guidance_share": 0.5, "call_args": {"eta": 1.0},
     "negative_prompt": "ugly",
