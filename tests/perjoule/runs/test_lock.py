@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from perjoule.errors import MeterError, UsageError
-from perjoule.meters import BaseMeter
+from perjoule.meters.base import BaseMeter
 from perjoule.runs.lock import being_written, measured_alone
 from perjoule.testing import SyntheticMeter, VirtualClock
 
