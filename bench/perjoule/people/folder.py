@@ -174,7 +174,7 @@ def _from_database(file: Path) -> list[tuple[str, Answer]]:
             if foreign := foreign_part(database):
                 raise sqlite3.DatabaseError(f"it contains a {foreign} that the server did not make")
             rows = database.execute("SELECT answer FROM answers ORDER BY observer, trial_id").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read as answers of `perjoule study serve`: {error}") from None
     places = [(f"{file}: row {number}", row[0]) for number, row in enumerate(rows, 1)]
     for place, text in places:

@@ -149,9 +149,12 @@ def foreign_part(connection: sqlite3.Connection) -> str | None:
         for table in _TABLES:
             own.execute(table)
         known = set(own.execute(_SCHEMA).fetchall())
-    for part in connection.execute(f"{_SCHEMA} LIMIT {len(known) + 1}"):
-        if part not in known:
-            return f"{part[0]} {str(part[1])[:60]!r}"
+    try:
+        for part in connection.execute(f"{_SCHEMA} LIMIT {len(known) + 1}"):
+            if part not in known:
+                return f"{part[0]} {str(part[1])[:60]!r}"
+    except UnicodeDecodeError:
+        return "name that is not UTF-8"
     return None
 
 

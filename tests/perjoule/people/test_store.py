@@ -213,3 +213,12 @@ def test_a_database_elsewhere_is_not_written_through_a_link(tmp_path: Path) -> N
 def test_a_database_of_ours_is_ours(store: AnswerStore) -> None:
     store.add([answer()]).result()
     assert [parsed for _, parsed in _from_database(store.file)] == [answer()]
+
+
+def test_a_database_whose_schema_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / DATABASE_FILE
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE answers (cookies TEXT)")
+    file.write_bytes(file.read_bytes().replace(b"cookies", b"cook\xc8es"))
+    with pytest.raises(UsageError, match=r"answers\.sqlite: cannot be read as answers"):
+        _from_database(file)
