@@ -11,7 +11,8 @@ import numpy as np
 
 from perjoule.errors import PerjouleError
 from perjoule.statistics.safe import least_kept, most_needed
-from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.suite.diffusers_code import diffusers_code, policy_code
+from perjoule.suite.reading import cells_of
 from perjoule_reports.analysis import Analysis, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS
@@ -96,6 +97,10 @@ def code_of(run: RunData, arm: Arm) -> str:
     variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
     if variant is None or run.is_imported:
         return ""
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == arm.cell_id), None)
+    own = policy_code(cell) if cell else None
+    if own:
+        return own
     try:
         return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
     except PerjouleError:  # the folder of its model is not on this machine
