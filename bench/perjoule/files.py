@@ -15,6 +15,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from perjoule.errors import PerjouleError, RunError, UsageError
+from perjoule.opening import (
+    MOST_DOCUMENT_BYTES,
+    content_of,
+    open_regular,
+    require_few_containers,
+    require_size,
+)
+from perjoule.parquet import read_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +33,7 @@ _STREAM_FOLDERS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 _NAMING = {"trial_id", "image_id", "cell_id", "variant", "prompt_id", "prompt_ids", "seed", "seeds", "metric"}
 # optional in imported tables: the seeds of images, and a metric if the table contains only joules
 _MAY_BE_EMPTY = {"seed", "metric"}
+_SHOWN = 60  # characters of a foreign text in a message
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -72,7 +81,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.parent / f".perjoule-{secrets.token_hex(8)}.tmp"
     try:
         if _is_stream(path):
-            with path.open("wb") as stream:
+            # a pipe that nobody reads would be waited for
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+            os.set_blocking(handle, True)
+            with os.fdopen(handle, "wb") as stream:
                 yield stream
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,12 +155,14 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def open_journal(path: Path) -> IO[bytes]:
-    """Open a file of JSON lines for appending; raises OSError if it is a symbolic link."""
+    """Open a file of JSON lines for appending.
 
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-
-    return open(path, "ab", opener=opener)  # Path.open has no parameter `opener`
+    Raises:
+        OSError: If it is a symbolic link.
+        RunError: If it has a second name (a hard link), or is not a regular file.
+    """
+    # Path.open has no parameter `opener`
+    return open(path, "ab", opener=lambda _, flags: _own_file(path, flags))
 
 
 def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
@@ -186,14 +200,21 @@ def read_json_lines(path: Path, *, skip_damaged: bool = False) -> list[dict[str,
     Raises:
         RunError: If a line before the last is damaged (names file and line).
     """
-    return _json_lines(path.read_bytes(), path, skip_damaged=skip_damaged) if path.exists() else []
+    if not _is_there(path):
+        return []
+    with open_regular(path) as file:
+        return _json_lines(file, path, skip_damaged=skip_damaged)[0]
 
 
-def _json_lines(content: bytes, path: Path, *, skip_damaged: bool) -> list[dict[str, Any]]:
-    """Return the complete lines of a JSON-lines file with this content; `path` is for messages."""
+def _json_lines(file: IO[bytes], path: Path, *, skip_damaged: bool) -> tuple[list[dict[str, Any]], bytes]:
+    """Return the complete lines of a JSON-lines file, and what follows the last newline; `path` is for messages."""
     rows: list[dict[str, Any]] = []
-    *lines, tail = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    tail = b""
+    for number, line in enumerate(iter(lambda: file.readline(MOST_DOCUMENT_BYTES + 1), b""), 1):
+        require_size(len(line), MOST_DOCUMENT_BYTES, f"{path}, line {number}:")
+        if not line.endswith(b"\n"):
+            tail = line
+            break
         if not line.strip():
             continue
         try:
@@ -203,7 +224,7 @@ def _json_lines(content: bytes, path: Path, *, skip_damaged: bool) -> list[dict[
                 raise RunError(
                     f"{path}, line {number}: damaged: {error}; restore the file from a copy, or delete that line"
                 ) from error
-    return rows + ([_parsed(tail)] if _is_whole(tail) else [])
+    return rows + ([_parsed(tail)] if _is_whole(tail) else []), tail
 
 
 def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
@@ -212,20 +233,36 @@ def mend(path: Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
     An incomplete last line, e.g. after a crash, is cut off in place; if only its newline is missing, it is added. The
     rest of the file is not changed: a crash at any moment leaves every complete line as it was.
     """
-    if not path.exists():
+    if not _is_there(path):
         return []
-    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(handle, "r+b", buffering=0) as file:
-        content = file.read()
-        rows = _json_lines(content, path, skip_damaged=skip_damaged)
-        tail = content.rpartition(b"\n")[2]
+    with os.fdopen(_own_file(path, os.O_RDWR), "r+b") as file:
+        rows, tail = _json_lines(file, path, skip_damaged=skip_damaged)
         if tail:
-            file.write(b"\n") if _is_whole(tail) else file.truncate(len(content) - len(tail))
-            os.fsync(handle)
+            end = file.seek(0, os.SEEK_END)
+            file.write(b"\n") if _is_whole(tail) else file.truncate(end - len(tail))
+            file.flush()
+            os.fsync(file.fileno())
     return rows
 
 
+def _is_there(path: Path) -> bool:
+    """Return whether something has this name, also a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def _own_file(path: Path, flags: int) -> int:
+    """Open a file to change it in place, unless another file would change too; raises as `open_journal`."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    state = os.fstat(handle)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+        os.close(handle)
+        why = "has another name elsewhere (a hard link)" if stat.S_ISREG(state.st_mode) else "is not a regular file"
+        raise RunError(f"{path} {why}: put a copy in its place")
+    return handle
+
+
 def _parsed(line: bytes) -> dict[str, Any]:
+    require_few_containers(line)
     row = json.loads(line.decode("utf-8"), parse_constant=_finite)  # checks only NaN and Infinity
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -233,8 +270,14 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def strict_json(content: str | bytes) -> Any:
-    """Parse JSON as perjoule writes it; raises ValueError for NaN and infinite numbers, which are not valid JSON."""
-    return json.loads(content, parse_constant=_finite, parse_float=_finite)
+    """Parse JSON as perjoule writes it.
+
+    Raises:
+        ValueError: If it has a key twice, NaN or an infinite number, or so many lists and objects that they would fill
+            the memory.
+    """
+    require_few_containers(content)
+    return json.loads(content, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def whole_characters(value: Any) -> Any:
@@ -247,6 +290,14 @@ def whole_characters(value: Any) -> Any:
     except UnicodeEncodeError as error:
         raise ValueError(f"half a character ({error.object[error.start]!a})") from error
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        duplicate = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"{duplicate[:_SHOWN]!r} appears twice: keep one")
+    return record
 
 
 def _finite(number: str) -> float:
@@ -280,10 +331,18 @@ def decode_text(content: bytes, where: str, error: type[PerjouleError] = RunErro
         raise error(f"{where} cannot be read as UTF-8 text: line {line}: {fault}; save it as UTF-8") from fault
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file; raises a RunError that names it if it cannot be read."""
+def read_json(path: Path, *, follow: bool = False) -> Any:
+    """Parse a JSON file.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a symbolic link, which it may not in a run directory.
+
+    Raises:
+        RunError: If it cannot be read (names the file).
+    """
     try:
-        return strict_json(decode_text(path.read_bytes(), str(path)))
+        return strict_json(decode_text(content_of(path, follow=follow), str(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
@@ -298,11 +357,10 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     """
     import polars as pl  # takes a tenth of a second, so it is imported only if a table is read
 
-    if not path.exists():
+    if not _is_there(path):
         return pl.DataFrame(schema=columns)
     try:
-        with path.open("rb") as file:  # polars does not accept a path that is not UTF-8
-            frame = pl.read_parquet(file)
+        frame = read_frame(path)
         if missing := [name for name in columns if name in _NAMING and name not in frame.columns]:
             raise RunError(f"{path}: column {', '.join(missing)} is missing: restore the file from a copy")
         frame = frame.with_columns(
@@ -312,8 +370,8 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
         )
         require_names(frame, path)
         return frame
-    # polars panics, which is not an Exception, over some damaged bytes
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    # polars panics, which is not an Exception, over some values
+    except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
@@ -322,39 +380,3 @@ def require_names(frame: pl.DataFrame, path: Path) -> None:
     if gaps := [name for name in frame.columns if name in _NAMING - _MAY_BE_EMPTY and frame[name].null_count()]:
         row = min(frame[name].is_null().arg_max() or 0 for name in gaps) + 1
         raise RunError(f"{path}: column {', '.join(gaps)} has gaps, e.g. in row {row}: restore the file from a copy")
-
-
-def open_inside(folder: Path, relative: str) -> IO[bytes]:
-    """Open a file below `folder` for reading, without following links below `folder`.
-
-    Args:
-        folder: The folder; links on the way to it are followed.
-        relative: Path relative to `folder`, as written in another file, e.g. `images/a.png`.
-
-    Raises:
-        RunError: If the path leaves the folder, or a part of it is a link or not a regular file.
-        OSError: If there is no such file, or it cannot be read.
-    """
-    parts = relative.split("/")
-    if relative.startswith("/") or "\0" in relative or {"", ".", ".."} & set(parts):
-        raise RunError(f"{folder}: {relative!r} is not a file inside the folder")
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    place = folder
-    try:
-        for part in parts:
-            place /= part
-            kind = os.O_NONBLOCK if place == folder / relative else os.O_DIRECTORY
-            inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=handle)
-            os.close(handle)
-            handle = inner
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise RunError(f"{place} is not a regular file")
-        return os.fdopen(handle, "rb")
-    except OSError as error:
-        os.close(handle)
-        if place.is_symlink():
-            raise RunError(f"{place} is a symbolic link: replace it by the file itself") from None
-        raise OSError(error.errno, error.strerror, str(place)) from error
-    except RunError:
-        os.close(handle)
-        raise

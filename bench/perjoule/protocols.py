@@ -262,7 +262,8 @@ class StepPolicy(Protocol):
 
     A factory `(cell, *, where) -> StepPolicy` is registered under the entry point group `perjoule.policies`. It raises
     SuiteError if it cannot use `cell.variant.policy_args` or `cell.level`. A policy that loads other models itself has
-    an attribute `sources`, as an `ImageGenerator` has, so that the run records their weights.
+    an attribute `sources`, as an `ImageGenerator` has, so that the run records their weights. A policy that chooses
+    more than steps, e.g. a model, has a method `code()` that returns Python code for `perjoule recommend`.
     """
 
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:

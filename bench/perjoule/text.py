@@ -17,7 +17,11 @@ from functools import cache
 from typing import Any
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# GitHub executes lines that begin with `::`, and what follows `##[`, on stdout and stderr alike
+_WORKFLOW_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\[)", re.MULTILINE)
+# a spreadsheet executes texts that begin with these
+_FORMULA = ("=", "+", "-", "@")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 _WHOLE_UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
@@ -49,6 +53,21 @@ def one_line(text: object) -> str:
 def without_controls(text: str) -> str:
     """Return the same lines without characters that move the cursor, change colours or reorder printed text."""
     return _CONTROLS.sub("\ufffd", text)
+
+
+def printable(text: str) -> str:
+    """Return a text for terminals and logs: without control characters, and without commands to a CI runner."""
+    return _WORKFLOW_COMMAND.sub(
+        lambda match: f"{match[1]}: " if match[1] is not None else "# #", without_controls(text)
+    )
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a value for CSV: a text on one line that no spreadsheet takes for a formula, or the number itself."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def provenance_words(provenance: str | None) -> str:
@@ -111,7 +130,8 @@ def as_json(value: Any) -> str:
     """Return JSON for stdout, with sorted keys; in ASCII if stdout is not UTF-8, so that no character is lost."""
     utf8 = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not utf8, sort_keys=True, allow_nan=False, default=str)
-    # a file name that is not UTF-8 contains lone surrogates
+    # as escapes, terminals and CI runners do not execute them
+    text = _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text).replace("##[", "#\\u0023[")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

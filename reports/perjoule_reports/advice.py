@@ -10,11 +10,12 @@ import polars as pl
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.clocks import clock_difference
 from perjoule.statistics.devices import devices_of, mixtures
-from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.choosing import Choosing, code_of
+from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, RunData
 from perjoule_reports.trust import disturbances
@@ -25,19 +26,28 @@ _MOST = 6
 
 
 def advised(
-    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+    run: RunData,
+    evidence: Evidence,
+    analysis: Analysis,
+    headline: Headline,
+    versus: Mapping[str, Versus],
+    plan: Choosing | None,
 ) -> Headline:
     """Return the headline with its advice."""
-    deploy, call = _deploy(run, evidence, analysis, headline, versus)
+    deploy, call = _deploy(run, evidence, analysis, headline, versus, plan)
     return replace(headline, deploy=deploy, call=call, beware=_beware(run, evidence, analysis, headline, versus))
 
 
 def _deploy(
-    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+    run: RunData,
+    evidence: Evidence,
+    analysis: Analysis,
+    headline: Headline,
+    versus: Mapping[str, Versus],
+    plan: Choosing | None,
 ) -> tuple[tuple[str, ...], str]:
     axis = evidence.primary
     pair = versus.get(headline.test)
-    floor = "perjoule recommend RUN --min-quality Q names the cheapest cell above a quality, and how sure that is."
     if axis is None or pair is None:
         return (_nothing(evidence),), ""
     if axis.within_family:
@@ -45,15 +55,37 @@ def _deploy(
             f"{axis.name} measures closeness to {'a reference' if run.is_imported else 'the longest run'}; you decide "
             "how close is close enough.",
             *_bend(evidence, analysis),
-            floor,
+            _other(axis, plan),
         ), ""
-    if not pair.cheaper or pair.worse(axis):
-        return (
-            f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}.",
-            *_bend(evidence, analysis),
-            floor,
-        ), ""
-    return (_cost(pair.arm, evidence), floor), _call(run, pair.arm)
+    if plan is not None and plan.safe is not None:
+        arm = plan.safe.arm
+        return (_cost(arm, evidence), _why_safe(plan, analysis), _other(axis, plan)), code_of(run, arm)
+    nothing = f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}."
+    if plan is not None:
+        nothing = f"No cell keeps {axis.name} at {fmt.number(plan.floor)} in 90 % of the draws: measure more prompts."
+    return (
+        nothing,
+        *_bend(evidence, analysis),
+        _other(axis, plan),
+    ), ""
+
+
+def _why_safe(plan: Choosing, analysis: Analysis) -> str:
+    """Return why the safe choice is safe, and that nothing cheaper is if it is the anchor itself."""
+    floor = fmt.number(plan.floor)
+    bound = "or more" if plan.axis.higher else "or less"
+    anchor = next(option.arm for option in plan.options if option.arm.cell_id == analysis.anchor)
+    origin = f"what {_anchor(anchor)} keeps" if plan.margin is None else (
+        f"that of {_anchor(anchor)} {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
+    )  # fmt: skip
+    first = "No cheaper cell" if plan.safe and plan.safe.arm.cell_id == analysis.anchor else "The cheapest cell that"
+    return f"{first} keeps {plan.axis.name} at {floor} {bound} in 90 % of the draws: {origin}."
+
+
+def _other(axis: Axis, plan: Choosing | None) -> str:
+    command = f"perjoule recommend RUN --min-quality {'Q' if plan is None else fmt.number(plan.floor)}"
+    where = "" if plan is None else "under Choose, or "
+    return f"For another floor of {axis.name}: {where}{command}."
 
 
 def _anchor(arm: Arm) -> str:
@@ -79,7 +111,7 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
 
 
 def _cost(arm: Arm, evidence: Evidence) -> str:
-    unit = fmt.scale([arm.energy.value], "J")
+    unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
     energy = fmt.interval(arm.energy, unit)
     hours = fmt.number((arm.energy.value or 0) * fmt.WH_PER_1000_PER_JOULE)
     axis = evidence.primary
@@ -87,15 +119,8 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     sure = "" if chance is None else f"; on the frontier in {100 * chance:.0f} % of the draws"
     mark = f" {arm.brand}" if arm.brand else ""
 
-    return f"{arm.name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
-
-
-def _call(run: RunData, arm: Arm) -> str:
-    """Code to paste; empty if the run does not record how its images were made."""
-    variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
-    if variant is None or run.is_imported:
-        return ""
-    return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
+    name = capitalised(arm.words, arm.variant)
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
 def _beware(

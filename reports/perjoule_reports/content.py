@@ -1,29 +1,34 @@
 """Builds a report from a run: every word and figure, without the layout.
 
 run ── read_evidence ──► Evidence ──┐
-    ── analyse ────────► Analysis ──┼── stamp, headline, badges         ten seconds
-                                    ├── frontier, arms, gate, warnings  a minute
+    ── analyse ────────► Analysis ──┼── stamp, headline, glance         ten seconds
+                                    ├── gate, choice, images, frontier, arms  a minute
                                     ├── the other sections              ten minutes
                                     └── payload                         machines
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from perjoule.running.reporting import ReportRequest
 from perjoule_reports import format as fmt
 from perjoule_reports import trust
 from perjoule_reports.advice import advised
 from perjoule_reports.analysis import analyse
+from perjoule_reports.choosing import choosing
 from perjoule_reports.evidence import read_evidence
+from perjoule_reports.glance import glance
 from perjoule_reports.headline import headline
 from perjoule_reports.pages import payload as data
 from perjoule_reports.pairing import versus_anchor
 from perjoule_reports.records import Report, RunData
 from perjoule_reports.sections.adaptation import adaptation_section
 from perjoule_reports.sections.arms import arms_section
+from perjoule_reports.sections.choose import choices, choose_section
 from perjoule_reports.sections.curves import curves_section
 from perjoule_reports.sections.frontier import frontier_section
-from perjoule_reports.sections.gate import gate_section, stamp
+from perjoule_reports.sections.gate import gate_section, stamp, verdict_headline
 from perjoule_reports.sections.method import method_section
 from perjoule_reports.sections.noise import noise_section
 from perjoule_reports.sections.notes import warnings_section
@@ -35,8 +40,13 @@ from perjoule_reports.sections.record import carbon_section, data_section, syste
 from perjoule_reports.sections.time import phases_section
 
 
-def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
+def build_report(run: RunData, request: ReportRequest | None = None, page: Path | None = None) -> Report:
     """Build the whole report of a run. The function only reads: the run's tables and images.
+
+    Args:
+        run: The run.
+        request: A baseline to gate against, and other options.
+        page: The HTML file, if it will be written: images in the run directory are then linked from it.
 
     Raises:
         UsageError: If grams of CO2 are requested and the country is unknown.
@@ -45,24 +55,28 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
     evidence = read_evidence(run)
     analysis = analyse(run, evidence, asked)
     versus = versus_anchor(evidence, analysis)
-    top = with_gain(headline(evidence, analysis, versus), run, analysis)
-    top = advised(run, evidence, analysis, top, versus)
+    plan = choosing(run, evidence, analysis)
+    safe = plan.safe.arm.cell_id if plan is not None and plan.safe is not None else ""
+    top = with_gain(headline(evidence, analysis, versus, safe), run, analysis)
+    top = advised(run, evidence, analysis, top, versus, plan)
+    top = verdict_headline(top, run, asked.baseline, evidence, analysis)
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
         "unscored": trust.unscored_table(run),
     }
     made = (
+        gate_section(run, asked.baseline, evidence, analysis),
+        choose_section(evidence, plan),
+        pictures_section(run, evidence, top, asked.baseline, page),
         frontier_section(evidence, analysis, top.test),
         people_section(run, evidence, analysis),
         arms_section(evidence, analysis, versus),
-        gate_section(run, asked.baseline, evidence, analysis),
         warnings_section(run, evidence, analysis, notes),
-        phases_section(run, evidence),
         adaptation_section(run, evidence, analysis),
         curves_section(evidence, analysis),
         prompts_section(run, evidence, analysis, top),
-        pictures_section(run, evidence, top),
+        phases_section(run, evidence),
         power_section(run, evidence),
         noise_section(evidence, analysis),
         system_section(run, evidence),
@@ -71,7 +85,9 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         carbon_section(analysis),
     )
     sections = tuple(section for section in made if section is not None)
-    rules = frozenset().union(*(figure.rules for section in sections for figure in section.figures))
+    seen = glance(run, asked.baseline, evidence, analysis, top)
+    figures = (seen.figure, *(figure for section in sections for figure in section.figures))
+    rules = frozenset().union(*(figure.rules for figure in figures if figure is not None))
     verdict = stamp(analysis.verdict)
     return Report(
         title=fmt.clean(run.suite.title or run.suite.name),
@@ -81,9 +97,10 @@ def build_report(run: RunData, request: ReportRequest | None = None) -> Report:
         stamp=verdict,
         headline=top,
         badges=(*trust.badges(run, evidence), *badge(run)),
+        glance=seen,
         sections=sections,
         css_rules=tuple(sorted(rules)),
-        payload=data.payload(run, evidence, analysis, verdict, top, notes),
+        payload=data.payload(run, evidence, analysis, verdict, top, notes, choices(run, plan)),
     )
 
 
@@ -91,5 +108,5 @@ def _subtitle(run: RunData) -> str:
     system = run.system
     if run.is_imported:
         return f"imported from {fmt.clean(system.imported_from or 'a table')}"
-    when = fmt.clean(system.created_utc or "at an unrecorded time")
-    return f"suite {fmt.clean(run.suite.name)} · run {when} · commit {fmt.clean(system.commit or 'not recorded')}"
+    parts = [f"suite {fmt.clean(run.suite.name)}", fmt.moment(fmt.clean(system.created_utc or "date not recorded"))]
+    return " · ".join([*parts, *([f"commit {fmt.clean(system.commit)[:12]}"] if system.commit else [])])

@@ -20,6 +20,7 @@ from perjoule.statistics.sensor_errors import mean_power_w
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
 from perjoule.warnings import has_code, read_warning
 from perjoule_reports.format import brand, clean, finite, step_count
+from perjoule_reports.naming import metric_label, variant_label
 from perjoule_reports.records import RunData
 
 _CELL_VALUE = read_warning(CELL_VALUE).code
@@ -27,14 +28,19 @@ _CELL_VALUE = read_warning(CELL_VALUE).code
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """A quality metric as a report needs it; `higher` is True if more is better."""
+    """A quality metric as a report needs it.
+
+    `higher` is True if more is better, `bound` is the best possible value, `label` its name in sentences.
+    """
 
     name: str
     higher: bool
     track: str
+    label: str = ""
     unit: str = ""
     description: str = ""
     advisory: bool = False
+    bound: float | None = None
 
     @property
     def within_family(self) -> bool:
@@ -46,8 +52,9 @@ class Axis:
 class Arm:
     """One cell with its energy and, by metric name, its quality.
 
-    `steps_spread` holds the 5th and the 95th percentile of the steps over images. `cell_values` are the metrics under
-    which an imported table gives one value for the whole cell; `energy_is_stated` says the same of its energy.
+    `label` is the variant's name in sentences. `steps_spread` holds the 5th and the 95th percentile of the steps over
+    images. `cell_values` are the metrics under which an imported table gives one value for the whole cell;
+    `energy_is_stated` says the same of its energy.
     """
 
     cell_id: str
@@ -66,6 +73,7 @@ class Arm:
     boundary: str | None = None
     prompt_count: int = 0
     seed_count: int = 0
+    label: str = ""
     steps_spread: tuple[float, float] | None = None
     quality: Mapping[str, Interval] = field(default_factory=dict)
     cell_values: frozenset[str] = frozenset()
@@ -76,6 +84,11 @@ class Arm:
     def name(self) -> str:
         """Display name, e.g. `sd15, 25 steps`; the cell id if the steps are unknown."""
         return self.cell_id if self.steps is None else f"{self.variant}, {step_count(self.steps)}"
+
+    @property
+    def words(self) -> str:
+        """Name in a sentence, e.g. `the few-step student at 2 steps`; the cell id if the steps are unknown."""
+        return self.cell_id if self.steps is None else f"{self.label or self.variant} at {step_count(self.steps)}"
 
     @property
     def mean_power_w(self) -> float | None:
@@ -169,15 +182,20 @@ def _axes(run: RunData, rows: list[PointRow]) -> tuple[Axis, ...]:
         axes[name] = Axis(
             name=name,
             higher=spec.direction == "higher",
+            label=metric_label(run.suite, name),
             track=spec.track,
             unit=spec.unit,
             description=spec.description,
             advisory=spec.advisory,
+            bound=spec.bounds[1 if spec.direction == "higher" else 0],
         )
     for row in rows:
         if row.metric is not None:
             track = row.track or "absolute"
-            axes.setdefault(row.metric, Axis(name=row.metric, higher=row.direction != "lower", track=track))
+            label = metric_label(run.suite, row.metric)
+            axes.setdefault(
+                row.metric, Axis(name=row.metric, higher=row.direction != "lower", track=track, label=label)
+            )
     order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
     return tuple(sorted(axes.values(), key=lambda a: (order.get(a.name, len(order)), a.name)))
 
@@ -189,6 +207,7 @@ def _arm(run: RunData, rows: list[PointRow], spread: tuple[float, float] | None)
         cell_id=first.cell_id,
         variant=clean(first.variant),
         role=first.role or "fixed",
+        label=variant_label(run.suite, first.variant, first.role or "fixed"),
         policy=first.policy or "fixed",
         family=clean(first.family or run.families.get(first.variant, first.variant)),
         steps=first.steps_mean,
@@ -229,6 +248,7 @@ def _unpointed(run: RunData, known: set[str], spread: Mapping[str, tuple[float, 
                 cell_id=cell,
                 variant=clean(facts.variant),
                 role=str(facts.role or "fixed"),
+                label=variant_label(run.suite, facts.variant, str(facts.role or "fixed")),
                 policy=str(facts.policy or "fixed"),
                 family=clean(run.families[facts.variant]),
                 steps=finite(facts.steps_mean),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
@@ -66,21 +67,50 @@ def number(value: float | None, digits: int = 3) -> str:
     return _fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
-def interval(value: Interval, unit: Scale | None = None, signed: bool = False) -> tuple[str, str]:
+def interval(
+    value: Interval, unit: Scale | None = None, signed: bool = False, decimals: int | None = None
+) -> tuple[str, str]:
     """Format a number and its interval with digits that suit the width, e.g. `("0.972", "[0.951, 0.984]")`.
 
-    The second text is empty if there is no interval.
+    The second text is empty if there is no interval. `decimals` replaces the digits that suit the width.
     """
     factor = unit.factor if unit else 1.0
     if value.value is None or not math.isfinite(value.value):
         return ABSENT, ""
     centre = value.value / factor
     if value.low is None or value.high is None or not math.isfinite(value.high - value.low):
-        return _signed(number(centre), signed), ""
+        return _signed(number(centre) if decimals is None else _fixed(centre, decimals), signed), ""
     low, high = value.low / factor, value.high / factor
-    decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))
+    if decimals is None:
+        decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))
     texts = [_signed(_fixed(v, decimals), signed) for v in (centre, low, high)]
     return texts[0], f"[{texts[1]}, {texts[2]}]"
+
+
+def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | None:
+    """Return one number of decimals for a column: that of its middle number, but enough to show the smallest one.
+
+    None without numbers.
+    """
+    factor = unit.factor if unit else 1.0
+    known = [v for v in values if v.value is not None and math.isfinite(v.value)]
+    wanted = []
+    for value in known:
+        ends = [abs(end) / factor for end in (value.value, value.low, value.high) if end is not None]
+        width = 0.0 if value.low is None or value.high is None else (value.high - value.low) / factor
+        wanted.append(_decimals(width, max(ends)))
+    if not wanted:
+        return None
+    sizes = [abs(v.value or 0.0) / factor for v in known if v.value]
+    least = 1 - math.floor(math.log10(min(sizes))) if sizes else 0
+    return min(6, max(sorted(wanted)[len(wanted) // 2], min(least, 3)))
+
+
+def difference(value: Interval, unit: Scale | None = None, decimals: int | None = None) -> tuple[str, str]:
+    """Format a difference and its interval with signs; `no difference` if it is exactly zero, without an interval."""
+    if value.value == 0 and value.low == 0 and value.high == 0:
+        return "no difference", ""
+    return interval(value, unit, signed=True, decimals=decimals)
 
 
 def quantity(value: float | None, unit: str, digits: int = 3) -> str:
@@ -102,6 +132,14 @@ def memory(value: float) -> str:
 def percent(ratio: float) -> str:
     """Format a ratio as a percentage: whole from 10 % up, two significant digits below."""
     return f"{_fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
+
+
+def moment(text: str) -> str:
+    """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return text
 
 
 def steps(value: float | None) -> str:

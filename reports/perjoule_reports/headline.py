@@ -14,12 +14,25 @@ from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import Headline, Tile
 
+_PARTS = (
+    (1 / 2, "half"), (1 / 3, "a third"), (2 / 3, "two thirds"), (1 / 4, "a quarter"), (3 / 4, "three quarters"),
+    (1 / 5, "a fifth"), (1 / 10, "a tenth"), (1 / 20, "a twentieth"),
+)  # fmt: skip
 
-def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Headline:
-    """Write the sentence that the evidence supports, or say what is missing."""
+
+def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus], safe: str = "") -> Headline:
+    """Write the sentence that the evidence supports, or say what is missing.
+
+    Args:
+        evidence: The arms.
+        analysis: Its anchor is the cell that the others are compared with.
+        versus: Comparisons of cells with the anchor.
+        safe: The cell of the safe choice, which the sentence prefers to cheaper ones.
+    """
     axis = evidence.primary
     if not evidence.arms:
         return Headline(sentence="This run holds no finished trials, so there is nothing to compare.")
@@ -51,7 +64,7 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         top, test = _unresolved(anchor, axis, contrasts), None
     else:
         unharmed = [v for v in cheaper if not v.worse(axis)]
-        test = unharmed[0] if unharmed else None
+        test = next((v for v in unharmed if v.arm.cell_id == safe), unharmed[0] if unharmed else None)
         top = _saving(test, axis) if test else _needed(anchor, axis, cheaper)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
     return replace(top, test=other.arm.cell_id, anchor=anchor.cell_id)
@@ -104,12 +117,7 @@ def _quality(arm: Arm, axis: Axis) -> Interval:
 def _name(arm: Arm, other: Arm) -> str:
     if arm.variant == other.variant and arm.steps is not None:
         return fmt.step_count(arm.steps)
-    return _full_name(arm)
-
-
-def _full_name(arm: Arm) -> str:
-    """Return e.g. `sd15 at 25 steps`; the cell id if the steps are unknown."""
-    return arm.cell_id if arm.steps is None else f"{arm.variant} at {fmt.step_count(arm.steps)}"
+    return arm.words
 
 
 def _longest(anchor: Arm) -> str:
@@ -117,9 +125,26 @@ def _longest(anchor: Arm) -> str:
     return anchor.cell_id if anchor.steps is None else "the longest run"
 
 
-def _uses(arm: Arm, other: Arm) -> str:
-    single = arm.variant != other.variant or arm.steps == 1
-    return f"{_name(arm, other)} {'uses' if single else 'use'}"
+def _costs(arm: Arm, anchor: Arm, ratio: Interval) -> str:
+    """Return e.g. `The few-step student at 2 steps costs a tenth of the energy of the full model at 25 steps`."""
+    same = arm.variant == anchor.variant and arm.steps is not None
+    words = f"{_name(arm, anchor)} {'cost' if same and arm.steps != 1 else 'costs'} {_part(ratio.value or 0.0)} of the "
+    words += f"{_joules(arm)} of {_name(anchor, arm)}"
+    words += f" ({arm.label})" if same else ""
+    return capitalised(words, arm.variant)
+
+
+def _part(ratio: float) -> str:
+    """Return a ratio below 1 as a part: `a tenth` if it rounds to one, else `43 %`."""
+    near = next((word for value, word in _PARTS if abs(ratio / value - 1) < 0.05), "")
+    return f"about {near}" if near else fmt.percent(ratio)
+
+
+def _absolute(arm: Arm, anchor: Arm) -> str:
+    """Return e.g. `19.1 → 1.00 J per image`."""
+    unit = fmt.scale([anchor.energy.value, arm.energy.value], "J")
+    before, after = (fmt.interval(one.energy, unit)[0] for one in (anchor, arm))
+    return f"{before} → {after} {unit.unit} per image"
 
 
 def _saved(ratio: Interval) -> tuple[str, str]:
@@ -151,29 +176,43 @@ def _bound_remark(pair: Versus) -> tuple[str, ...]:
 
 def _saving(pair: Versus, axis: Axis) -> Headline:
     arm, anchor = pair.arm, pair.anchor
-    share, change = _saved(pair.energy_ratio)
     quality, base = fmt.interval(_quality(arm, axis)), fmt.interval(_quality(anchor, axis))
-    delta = fmt.interval(pair.quality, signed=True)
     better = pair.better(axis)
     claim = (
-        f"and better scores in {axis.name}"
+        f"and scores better in {axis.label}"
         if better
-        else f"with no loss in {axis.name} score that {fmt.plural(pair.prompt_count, 'prompt')} can resolve"
+        else f"with no loss of {axis.label} that {fmt.plural(pair.prompt_count, 'prompt')} can show"
     )
     allowed = "" if better else _allowed(pair, axis)
     return Headline(
-        sentence=f"{_uses(arm, anchor)} {share} less {_joules(arm)} than {_name(anchor, arm)}, {claim}.",
+        sentence=f"{_costs(arm, anchor, pair.energy_ratio)}, {claim}.",
         support=(
-            f"{axis.name}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, "
-            f"paired difference {delta[0]} {delta[1]}.{allowed}",
+            f"{_called(axis)}: {quality[0]} {quality[1]} against {base[0]} {base[1]}, paired by prompt: "
+            f"{' '.join(fmt.difference(pair.quality)).strip()}.{allowed}",
             *_bound_remark(pair),
         ),
-        tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=arm.brand),
-            Tile(value=delta[0], detail=delta[1], label=f"{axis.name}, paired difference"),
-            *_time_tile(arm, anchor),
-        ),
+        tiles=(_energy_tile(pair), _quality_tile(pair, axis), *_time_tile(arm, anchor)),
     )
+
+
+def _called(axis: Axis) -> str:
+    """Return the name of a metric with its label, e.g. `Attributes drawn (scene)`."""
+    return axis.name if axis.label == axis.name else f"{axis.label[:1].upper()}{axis.label[1:]} ({axis.name})"
+
+
+def _energy_tile(pair: Versus) -> Tile:
+    share, change = _saved(pair.energy_ratio)
+    return Tile(
+        value=f"\N{MINUS SIGN}{share}",
+        detail=f"{change} {_absolute(pair.arm, pair.anchor)}".strip(),
+        label="energy per image",
+        brand=pair.arm.brand,
+    )
+
+
+def _quality_tile(pair: Versus, axis: Axis) -> Tile:
+    value, detail = fmt.difference(pair.quality)
+    return Tile(value=value, detail=detail or "in every prompt", label=f"{axis.label}, paired difference")
 
 
 def _allowed(pair: Versus, axis: Axis) -> str:
@@ -181,7 +220,7 @@ def _allowed(pair: Versus, axis: Axis) -> str:
     if loss is None:
         return " Without an interval, a loss cannot be excluded."
     if loss == 0 and pair.quality.low == pair.quality.high:
-        return f" No difference: all {fmt.plural(pair.prompt_count, 'prompt')} score the same."
+        return f" All {fmt.plural(pair.prompt_count, 'prompt')} score the same."
     if loss == 0:
         return " The interval ends at no difference and excludes a loss."
     return f" The interval does not exclude a loss of up to {fmt.number(loss, 2)}."
@@ -200,7 +239,7 @@ def _not_cheaper(anchor: Arm) -> Headline:
     why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {single}."
     return Headline(
         sentence=f"No cell is resolved as cheaper than {_longest(anchor)}, so no saving can be claimed.",
-        support=(f"The {'anchor' if anchor.steps is None else 'longest run'} is {_full_name(anchor)}.{why}",),
+        support=(f"The {'anchor' if anchor.steps is None else 'longest run'} is {anchor.words}.{why}",),
     )
 
 
@@ -209,13 +248,13 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
     energy = fmt.interval(anchor.energy, unit)
     return Headline(
         sentence=f"{fmt.plural(count, 'prompt').capitalize()} with scores in two cells {'is' if count == 1 else 'are'} "
-        f"too few to say what the extra joules buy in {axis.name}: this run shows only costs.",
+        f"too few to say what the extra joules buy in {axis.label}: this run shows only costs.",
         support=(f"A comparison needs {LEAST_PROMPTS} prompts; with fewer, bootstrap intervals are too narrow.",),
         tiles=(
             Tile(
                 value=f"{energy[0]} {unit.unit}",
                 detail=energy[1],
-                label=f"energy per image, {_full_name(anchor)}",
+                label=f"energy per image, {anchor.words}",
                 brand=anchor.brand,
             ),
         ),
@@ -226,7 +265,7 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus]) -> Headline:
     n = max((c.prompt_count for c in contrasts), default=0)
     counted = f"with {fmt.plural(n, 'prompt')}" if n else "without scores per prompt"
     return Headline(
-        sentence=f"No cell is resolved as worse in {axis.name} than {_full_name(anchor)} "
+        sentence=f"No cell is resolved as worse in {axis.label} than {anchor.words} "
         f"{counted}: this run cannot say what the extra joules buy.",
         support=("That is a lack of evidence, not evidence of equal quality. More prompts narrow the intervals.",),
     )
@@ -234,35 +273,31 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus]) -> Headline:
 
 def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
     near = max(cheaper, key=lambda c: (c.quality.value or 0) * (1 if axis.higher else -1))
-    share, change = _saved(near.energy_ratio)
-    delta = fmt.interval(near.quality, signed=True)
+    share, _ = _saved(near.energy_ratio)
     return Headline(
-        sentence=f"Every cheaper cell scores worse in {axis.name} than {_full_name(anchor)}; the nearest, "
+        sentence=f"Every cheaper cell scores worse in {axis.label} than {anchor.words}; the nearest, "
         f"{_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
-        support=(f"Its paired difference is {delta[0]} {delta[1]}.", *_bound_remark(near)),
-        tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=near.arm.brand),
-            Tile(value=delta[0], detail=delta[1], label=f"{axis.name}, paired difference"),
-        ),
-    )
+        support=(f"{_called(axis)}: {' '.join(fmt.difference(near.quality)).strip()}, paired by prompt.",
+                 *_bound_remark(near)),
+        tiles=(_energy_tile(near), _quality_tile(near, axis)),
+    )  # fmt: skip
 
 
 def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) -> tuple[Headline, Versus | None]:
     if not cheaper:
         return _not_cheaper(anchor), None
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
-    share, change = _saved(near.energy_ratio)
     quality = fmt.interval(_quality(near.arm, axis))
     reference = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
     return Headline(
-        sentence=f"{_uses(near.arm, anchor)} {share} less {_joules(near.arm)} than "
-        f"{_name(anchor, near.arm)}, at {quality[0]} {quality[1]} {axis.name}{'' if imported else ' of that run'}.",
+        sentence=f"{_costs(near.arm, anchor, near.energy_ratio)}, at {quality[0]} {quality[1]} "
+        f"{axis.name}{'' if imported else ' of that run'}.",
         support=(
             f"{reference}, so this axis can show closeness but not improvement.",
             *_bound_remark(near),
         ),
         tiles=(
-            Tile(value=f"\N{MINUS SIGN}{share}", detail=change, label="energy per image", brand=near.arm.brand),
+            _energy_tile(near),
             Tile(
                 value=quality[0],
                 detail=quality[1],
@@ -279,8 +314,8 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(_quality(arm, axis))
     return Headline(
-        sentence=f"{_full_name(arm)} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
-        f"image and scores {quality[0]} in {axis.name}; with one comparable cell there is no frontier.",
+        sentence=f"{arm.words} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
+        f"image and scores {quality[0]} in {axis.label}; with one comparable cell there is no frontier.",
         support=(f"Energy {energy[1] or 'without interval'}, {axis.name} {quality[1] or 'without interval'}.",),
         tiles=(
             Tile(value=f"{energy[0]} {unit.unit}", detail=energy[1], label="energy per image", brand=arm.brand),

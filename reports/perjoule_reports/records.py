@@ -19,8 +19,8 @@ from typing import Any, Literal
 from perjoule.runs.directory import Run as RunData
 
 __all__ = [
-    "Album", "Badge", "Cell", "Column", "Figure", "Headline", "Report", "RunData", "Section", "Stamp", "Strip", "Table",
-    "Thumb", "Tile", "Tone",
+    "Album", "Badge", "Cell", "Column", "Figure", "Glance", "Headline", "Report", "RunData", "Section", "Stamp",
+    "Strip", "Table", "Thumb", "Tile", "Tone",
 ]  # fmt: skip
 
 Tone = Literal["calm", "plain", "loud", "alarm"]
@@ -77,12 +77,13 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column head; numeric columns align right and sort by `Cell.sort`."""
+    """A column head; numeric columns align right and sort by `Cell.sort`. `more` columns are hidden until asked for."""
 
     title: str
     unit: str = ""
     numeric: bool = False
     hint: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,8 @@ class Table:
 class Figure:
     """A figure with its texts and its data.
 
-    `narrow` is the same figure drawn for a phone, or empty; `rules` are the CSS rules that both need.
+    `narrow` is the same figure drawn for a phone, or empty; `rules` are the CSS rules that both need. `legend` has the
+    number and the name of each series.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Figure:
     narrow: str = ""
     data: Table | None = None
     small: bool = False
+    legend: tuple[tuple[int, str], ...] = ()
     rules: frozenset[str] = frozenset()
 
 
@@ -132,7 +135,7 @@ class Thumb:
     """One thumbnail as a data URI (empty if the image is missing) with the lines under it.
 
     `label` is shown above it, with the mark of its `series`; `flag` says why it is highlighted; `marked` thumbnails
-    are on the frontier.
+    are on the frontier; `reduced` ones have fewer pixels than the image; `key` is its name for the viewer.
     """
 
     uri: str
@@ -144,6 +147,8 @@ class Thumb:
     flag: str = ""
     marked: bool = False
     pixelated: bool = False
+    reduced: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,20 +163,34 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What is shown next to the headline: two images of one prompt and a small frontier, if the run has them."""
+
+    images: tuple[Thumb, ...] = ()
+    prompt: str = ""
+    remark: str = ""
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Album:
-    """Strips under their own heading."""
+    """Strips under their own heading; in a `sheet` each is a small tile."""
 
     title: str
     note: str
     strips: tuple[Strip, ...]
+    sheet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A part of the report. `folded` tables go behind a summary line; `code` is printed as it is.
 
+    `empty` names what the run does not have, with the reason or remedy in brackets: such a section is one entry of a
+    list. A `deep` section is closed until a reader opens it.
+
     `how_to_read` says what is shown; `sample` how many units there are; `interval` how the intervals were computed and
-    what they do not include; `change` what would change the conclusion.
+    what they do not include; `change` what would change the conclusion; `viewer` what the script needs for the images.
     """
 
     anchor: str
@@ -187,7 +206,10 @@ class Section:
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
     albums: tuple[Album, ...] = ()
+    viewer: dict[str, Any] | None = None
     code: str = ""
+    empty: str = ""
+    deep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +222,19 @@ class Report:
     stamp: Stamp
     headline: Headline
     badges: tuple[Badge, ...]
+    glance: Glance
     sections: tuple[Section, ...]
     css_rules: tuple[str, ...] = ()
     payload: dict[str, Any] = field(default_factory=dict)
     imported: bool = False
+
+    @property
+    def shown(self) -> tuple[Section, ...]:
+        """The sections that have content."""
+        return tuple(section for section in self.sections if not section.empty)
+
+    @property
+    def absent(self) -> str:
+        """What the run does not have, in a sentence; empty if it has everything."""
+        named = [section.empty for section in self.sections if section.empty]
+        return f"Not in this run: {'; '.join(named)}." if named else ""

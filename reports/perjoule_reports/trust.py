@@ -28,7 +28,6 @@ _MOST_REASONS = 40
 def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     """Provenance, boundary, sample, meter and interval method, in that order."""
     meter = run.system.meter or MeterRecord()
-    words = fmt.PROVENANCE_WORDS.get(evidence.provenance or "", "no cell has a reading")
     boundary = ", ".join(evidence.boundaries) or ("not stated" if evidence.provenance and evidence.imported else "none")
     methods = "; ".join(evidence.interval_methods)
     done, planned = len(run.trials), run.planned_trials or 0
@@ -50,12 +49,10 @@ def badges(run: RunData, evidence: Evidence) -> tuple[Badge, ...]:
     )  # fmt: skip
     unmetered = disturbances(run).get("W232")
     shown = (
-        Badge(
-            label="energy",
-            value=fmt.provenance_title(evidence.provenance, evidence.imported),
-            tone=fmt.TONES.get(evidence.provenance, "loud"),
-            hint=words,
-        ),
+        # other provenances have the band at the top of the page
+        Badge(label="energy", value="MEASURED", tone="calm", hint=fmt.PROVENANCE_WORDS["measured"])
+        if evidence.provenance == "measured"
+        else None,
         unfinished,
         failed,
         flat,

@@ -17,7 +17,7 @@ from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
-from perjoule_suites.faults import broken_file, explain, quiet
+from perjoule_suites.faults import broken_file, explain, quiet, size_words
 from perjoule_suites.guidance import SUPPORTED
 from perjoule_suites.reuse import enable_reuse
 from perjoule_suites.schedules import make_scheduler, parameters
@@ -71,7 +71,13 @@ def assemble(variant: Variant, where: str) -> tuple[Any, list[hub.Source]]:
         parts[hub.denoiser_name(index)] = _denoiser(kind, config, sources[-1], dtype, where)
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            source.folder, dtype=dtype, variant=variant.file_variant or None, local_files_only=True, **parts
+            source.folder,
+            dtype=dtype,
+            variant=variant.file_variant or None,
+            use_safetensors=None if variant.pickled_weights else True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **parts,
         )
     except Exception as error:  # file system, JSON, safetensors and diffusers raise many types
         raise _unloadable(error, source, f"{where}.model") from error
@@ -202,7 +208,7 @@ def _unloadable(error: Exception, source: hub.Source, where: str) -> UsageError:
     remedy = "run again to download it again" if source.revision else "copy or download it again"
     return UsageError(
         f"{where} = {source.model!r} cannot be loaded: {_shown(broken, source.folder)} is cut short or not a "
-        f"safetensors file ({broken.resolve().stat().st_size:,} bytes): delete {broken.resolve()} and {remedy}"
+        f"safetensors file ({size_words(broken)}): delete {hub.to_delete(broken)} and {remedy}"
     )
 
 

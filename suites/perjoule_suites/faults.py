@@ -67,12 +67,19 @@ def broken_file(files: Iterable[Path]) -> Path | None:
     for path in files:
         if path.suffix != ".safetensors":
             continue
+        if not path.is_file():  # e.g. a pipe, which would be waited for
+            return path
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError):
             return path
     return None
+
+
+def size_words(path: Path) -> str:
+    """Return the size of a file for messages."""
+    return f"{path.stat().st_size:,} bytes" if path.is_file() else "not a file"
 
 
 def kind_and_line(error: BaseException) -> str:

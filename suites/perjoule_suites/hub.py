@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from perjoule.errors import UsageError
+from perjoule.errors import RunError, UsageError
+from perjoule.opening import content_of
 from perjoule.types import Denoiser, Lora, Variant
 from perjoule.weights.catalogue import revision_of
 from perjoule.weights.digests import digest_file
@@ -62,9 +63,9 @@ def fetch_pipeline(variant: Variant, where: str) -> tuple[Source, dict[str, Any]
     if not folder.is_dir():
         folder = _download(model, variant, key)
     index = read_index(folder, variant.model, key)
-    files = weight_files(folder, index, variant.file_variant, unused(index, variant))
+    files = weight_files(folder, index, variant, unused(index, variant))
     if not files:
-        raise UsageError(no_weights(folder, folder, f"{key} = {variant.model!r}"))
+        raise UsageError(no_weights(folder, folder, f"{key} = {variant.model!r}", variant))
     source = Source(model=variant.model, revision=_commit(folder), folder=folder, files=files)
     check_whole(source, key)
     return source, index
@@ -105,8 +106,8 @@ def read_index(folder: Path, model: str, key: str) -> dict[str, Any]:
         )
         raise UsageError(f"{head}: this folder is not a diffusers pipeline: {INDEX} is missing{more}")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        index = json.loads(content_of(path, follow=True))
+    except (OSError, RunError, ValueError, RecursionError) as error:
         raise UsageError(f"{head}: {path} is not valid JSON ({error}): copy or download it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise UsageError(f"{head}: {path} does not name a pipeline (_class_name is missing): copy or download it again")
@@ -131,9 +132,16 @@ def components(index: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def no_weights(folder: Path, part: Path, head: str) -> str:
+def no_weights(folder: Path, part: Path, head: str, variant: Variant) -> str:
     """Return an error about missing weights in a folder, and other available kinds."""
     name = "" if part == folder else f"{part.name}: "
+    pickles = sorted(part.rglob("*.bin"))
+    if pickles and not variant.pickled_weights and not any(part.rglob("*.safetensors")):
+        return (
+            f"{head}: {name}the weights are a pickle ({pickles[0].relative_to(folder).as_posix()}), a format that can "
+            "contain programs: use a model with safetensors, or, if you know its authors, set pickled_weights = true "
+            "in the variant; only tensors are read then"
+        )
     kinds = sorted({_variant_of(p) for suffix in (".safetensors", ".bin") for p in part.rglob(f"*{suffix}")} - {""})
     if kinds:
         return (
@@ -163,6 +171,8 @@ def fetch_file(part: Denoiser | Lora, where: str) -> Source:
         folder = path.parents[part.file.count("/")]
         if isinstance(part, Denoiser) and part.config:
             _file(model, part.config, revision, f"{where}.config")
+    elif PurePosixPath(part.file).is_absolute() or ".." in PurePosixPath(part.file).parts:
+        raise UsageError(f"{where}.file = {part.file!r}: must be a file inside {folder}")
     elif not (folder / part.file).is_file():
         raise UsageError(f"{where}.file = {part.file!r}: no such file in {folder}")
     source = Source(model=part.model, revision=_commit(folder), folder=folder, files={part.file: folder / part.file})
@@ -181,13 +191,15 @@ def unused(index: dict[str, Any], variant: Variant) -> set[str]:
     return names | ({denoiser_name(index)} if variant.denoiser else set())
 
 
-def weight_files(folder: Path, index: dict[str, Any], file_variant: str, without: Collection[str]) -> dict[str, Path]:
+def weight_files(folder: Path, index: dict[str, Any], variant: Variant, without: Collection[str]) -> dict[str, Path]:
     """Return the files that diffusers loads: per component those of the variant or plain ones, safetensors first."""
+    suffixes = (".safetensors", ".bin") if variant.pickled_weights else (".safetensors",)
+    file_variant = variant.file_variant
     files: dict[str, Path] = {}
     for name, kind in sorted(index.items()):
         if name.startswith("_") or name in without or not isinstance(kind, list) or kind[0] is None:
             continue
-        for suffix in (".safetensors", ".bin"):
+        for suffix in suffixes:
             paths = sorted((folder / name).glob(f"*{suffix}"))
             chosen = [p for p in paths if file_variant and _variant_of(p) == file_variant] or [
                 p for p in paths if not _variant_of(p)
@@ -208,10 +220,21 @@ def check_whole(source: Source, where: str) -> None:
         promised = path.resolve().name  # the cache names large files by their digest
         if _SHA256.fullmatch(promised) and digest_file(path) != promised:
             raise UsageError(
-                f"{where}: {source.model}/{name} is damaged: {path.resolve().stat().st_size:,} bytes with SHA-256 "
-                f"{digest_file(path)[:12]}…, not the hub's {promised[:12]}…. Delete {path.resolve()} and run again; "
+                f"{where}: {source.model}/{name} is damaged: {path.stat().st_size:,} bytes with SHA-256 "
+                f"{digest_file(path)[:12]}…, not the hub's {promised[:12]}…. Delete {to_delete(path)} and run again; "
                 "only this file is downloaded again"
             )
+
+
+def to_delete(path: Path) -> Path:
+    """Return the file to delete so that the hub's client downloads it again.
+
+    The files of the hub's cache are links to its folder `blobs`. Any other link is deleted itself: it may lead to a
+    file that has nothing to do with the model.
+    """
+    target = path.resolve()
+    is_blob = target.parent.name == "blobs" and target.parent.parent in path.absolute().parents
+    return target if is_blob else path
 
 
 @dataclass(slots=True)
@@ -239,6 +262,7 @@ def _download(model: str, variant: Variant, key: str) -> Path:
                 model,
                 revision=commit,
                 variant=variant.file_variant or None,
+                use_safetensors=None if variant.pickled_weights else True,
                 local_files_only=local_only or None,
                 **leave_out,
             )

@@ -26,8 +26,9 @@ from perjoule.meters import open_meter
 from perjoule.prompts import load_prompts
 from perjoule.running.policies import FixedSteps
 from perjoule.running.trial import ReadyCell, run_trial
+from perjoule.runs.derived import images_of
 from perjoule.runs.directory import load_run, write_scores
-from perjoule.runs.writer import RunWriter, images_of
+from perjoule.runs.writer import RunWriter
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import find_suite, load_suite
 from perjoule.suite.schedule import make_plan

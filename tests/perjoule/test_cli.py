@@ -128,15 +128,16 @@ def test_a_full_disk_in_the_middle_keeps_what_was_done(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from perjoule.runs.directory import load_run
+    from perjoule.runs.stored import Row
     from perjoule.runs.writer import RunWriter
     from perjoule.types import Trial
 
     append = RunWriter.append
 
-    def full_after_two(self: RunWriter, trial: Trial) -> None:
+    def full_after_two(self: RunWriter, trial: Trial) -> Row:
         if len(self.done) == 2:
             raise OSError(28, "No space left on device")
-        append(self, trial)
+        return append(self, trial)
 
     run = tmp_path / "run"
     monkeypatch.setattr(RunWriter, "append", full_after_two)

@@ -191,7 +191,8 @@ def test_damage_in_a_journal_is_located_before_the_run_goes_on(
     run = stock.run("cut", tmp_path)
     rows = [json.loads(line) for line in (run / file).read_text().splitlines()]
     if not rows:  # the meter of the fakes has no samples
-        rows = [{"trial_id": "t", "t_s": [0.0, 1.0], "power_w": [1.0, 1.0], "source": "s"}]
+        trial = json.loads((run / "trials.jsonl").read_text().splitlines()[0])["trial_id"]
+        rows = [{"trial_id": trial, "t_s": [0.0, 1.0], "power_w": [1.0, 1.0], "source": "s"}]
     change(rows[0])
     (run / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused(resumed(run, stock), 4, str(run), file, words)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
+import json
 import re
 import unicodedata
+from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import pytest
@@ -9,7 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from perjoule.text import escape_markdown, one_line
+import perjoule_suites
+from perjoule import text as text_module
+from perjoule.text import as_json, escape_markdown, one_line, printable, spreadsheet_cell
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)
 
@@ -46,3 +51,45 @@ def test_markdown_shows_exactly_the_text(text):
 def _blocks(source):
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(source)
     return [tokens[i : i + 3] for i in range(0, len(tokens), 3)]
+
+
+@given(anything)
+@example("ok\n::stop-commands::x\n \t::error::y ##[add-mask]z \x9b2J \u202e \u2028::a")
+def test_printed_text_moves_no_cursor_and_gives_no_command(text):
+    found = printable(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", found)
+    assert "##[" not in found
+    assert not [line for line in found.splitlines() if line.lstrip().startswith("::")]
+    assert printable(found) == found
+
+
+def test_ordinary_lines_stay():
+    text = "a::b, perjoule: c\n\t1 ## x\n  [sd-tiny] 3 %"
+    assert printable(text) == text
+
+
+@given(anything)
+@example('=HYPERLINK("http://a")')
+def test_no_cell_is_a_formula(text):
+    found = spreadsheet_cell(text)
+    assert not found.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert found.removeprefix("'") == one_line(text) or found == one_line(text)
+    assert spreadsheet_cell(-1.5) == -1.5
+
+
+@given(anything)
+@example("\x9b2J ##[error]x \u202e\u2066\x85")
+def test_printed_json_has_escapes_and_loses_nothing(text):
+    found = as_json({"a": text})
+    assert not re.search("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]|##\\[", found)
+    assert json.loads(found) == {"a": text}
+
+
+def test_commands_print_only_through_what_cleans():
+    """Names, prompts and messages of others reach every command's output."""
+    free = {"options.py", "completion.py", "gate.py", "tables.py", "console.py", "outcome.py"}
+    rooms = [Path(text_module.__file__).parent / "commands", *Path(perjoule_suites.__file__).parent.glob("*/")]
+    for file in [path for room in rooms for path in room.glob("*.py") if path.name not in free]:
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+        if "tiny" not in file.parts:  # programs of developers
+            assert not {"typer.echo", "print", "sys.stdout.write"} & set(calls), file

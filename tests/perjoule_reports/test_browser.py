@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
@@ -29,8 +30,8 @@ KINDS = ("small", "hostile", "traced", "empty", "index")
 
 
 @pytest.fixture(scope="session")
-def pages(small: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pages as files, by kind."""
+def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages as files, by kind; that of the twelve arms is in its run directory."""
     folder = tmp_path_factory.mktemp("pages")
     hostile = hostile_run(folder / "runs" / "hostile")
     empty = replace(
@@ -59,7 +60,12 @@ def pages(small: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         render_html(build_report(load_run(folder / "runs" / "import 1 <i>"))), "utf-8"
     )
     texts["index"] = render_index(folder / "runs")
-    files = {}
+    twelve = synthetic.make_run(
+        folder / "twelve", prompts=4, ladder=(1, 4, 25), seeds=(1,), metrics=("scene", "iclip"),
+        variants=tuple(f"{name}-{n}" for n in (1, 2) for name in ("plain", "student", "cut", "cached", "int8", "fast")),
+    )  # fmt: skip
+    files = {"twelve": twelve.path / "report.html"}
+    files["twelve"].write_text(render_html(build_report(twelve, page=files["twelve"])), "utf-8")
     for kind, text in texts.items():
         files[kind] = folder / ("runs/index.html" if kind == "index" else f"{kind}.html")
         files[kind].write_text(text, "utf-8")
@@ -131,10 +137,10 @@ def test_hostile_texts_run_nothing_and_are_shown_as_text(visit: Any, kind: str) 
     unfold(page)
     assert page.evaluate("document.documentElement.dataset.pwned") is None
     count = "selector => document.querySelectorAll(selector).length"
-    assert page.evaluate(count, "script") == (2 if kind == "hostile" else 1)
+    assert page.evaluate(count, "script") == (3 if kind == "hostile" else 1)
     assert page.evaluate(count, "iframe, object, embed, form, base, link, body body, main b, main i") == 0
     assert page.evaluate("[...document.querySelectorAll('*')].every(e => e.getAttributeNames().every("
-                         "n => !n.startsWith('on') && n !== 'style'))")  # fmt: skip
+                         "n => !n.startsWith('on') && (n !== 'style' || e.matches('.stage'))))")  # fmt: skip
     assert page.evaluate("[...document.images].every(i => i.src.startsWith('data:') && i.complete && i.naturalWidth)")
     shown = page.locator("body").inner_text()
     if kind == "hostile":
@@ -291,23 +297,45 @@ def test_an_arm_can_be_hidden_and_shown(visit: Any) -> None:
     assert page.locator("svg:visible [data-cell]:visible").count() == shown
 
 
+def test_sliders_name_the_cheapest_point_that_keeps_both(visit: Any) -> None:
+    page = visit("small").page
+    data = page.evaluate("JSON.parse(document.getElementById('perjoule-result').textContent).choices")
+    options = data["options"]
+    chosen = next(option for option in options if option["cell_id"] == data["chosen"])
+    assert page.locator("#chooser .answer").inner_text() == chosen["sentence"]
+    assert page.locator("#chooser pre").inner_text().strip() == chosen["code"].strip()
+    quality, budget = page.locator("#chooser input").all()
+    for place in (0.0, 0.3, 0.7, 1.0):
+        floor = min(o["quality_kept"] for o in options) * (1 - place) + max(o["quality_kept"] for o in options) * place
+        quality.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", floor)
+        good = next(option for option in options if option["quality_kept"] >= floor - 1e-6)
+        assert page.locator("#chooser .answer").inner_text() == good["sentence"]
+    budget.evaluate("e => { e.value = e.min; e.dispatchEvent(new Event('input')); }")
+    assert "No operating point keeps both" in page.locator("#chooser .answer").inner_text()
+
+
+@pytest.mark.parametrize(("viewport", "limit"), [(PHONE, 1400), (DESK, 700)], ids=["phone", "desk"])
+def test_the_first_image_and_the_first_figure_are_at_the_top(visit: Any, viewport: ViewportSize, limit: int) -> None:
+    page = visit("small", viewport).page
+    for part in (".glance img", ".glance svg"):
+        assert page.locator(part).first.evaluate("e => e.getBoundingClientRect().bottom") <= limit
+
+
 def test_the_result_is_copied(visit: Any) -> None:
     page = visit("small", permissions=["clipboard-read", "clipboard-write"]).page
+    unfold(page)
     page.locator("#copy").click()
     page.get_by_text("Copied").wait_for(timeout=2000)
     assert '"kind": "perjoule-result"' in page.evaluate("navigator.clipboard.readText()")
 
 
 @pytest.mark.parametrize("kind", ["small", "hostile"])
-def test_paper_shows_what_is_folded_in_light_colours(visit: Any, kind: str) -> None:
+def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> None:
     page = visit(kind, color_scheme="dark").page
-    page.evaluate("addEventListener('beforeprint', () => { window.folded = "
-                  "document.querySelectorAll('details:not([open])').length; })")  # fmt: skip
     folded = page.locator("details:not([open])").count()
     paper = page.pdf(prefer_css_page_size=True)
     assert paper.startswith(b"%PDF")
     assert folded > 3
-    assert page.evaluate("window.folded") == 0  # ours ran first and opened them
     assert page.locator("details:not([open])").count() == folded
     page.emulate_media(media="print", color_scheme="dark")
     ground = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
@@ -318,11 +346,133 @@ def test_paper_shows_what_is_folded_in_light_colours(visit: Any, kind: str) -> N
         "getComputedStyle(e).breakInside !== 'avoid').length"
     )
     assert cut == 0
-    for part, millimetres in ((".scroll", 186), ("#arms .scroll", 273)):  # A4 upright and landscape, less the margins
-        page.set_viewport_size({"width": round(millimetres / 25.4 * 96), "height": 900})
-        unfold(page)
-        wide = page.evaluate(
-            "s => [...document.querySelectorAll(s)].filter(e => s !== '.scroll' || !e.closest('#arms'))"
-            ".filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.getAttribute('aria-label'))", part
-        )  # fmt: skip
-        assert wide == []
+    page.set_viewport_size({"width": round(182 / 25.4 * 96), "height": 900})  # A4 less the margins
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 2)"
+        ".map(e => e.getAttribute('aria-label'))"
+    )
+    assert wide == []
+
+
+OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length);
+  const boxes = texts.map(e => [e.getBoundingClientRect(), e.textContent]);
+  return boxes.flatMap(([a, one], i) => boxes.slice(0, i).filter(([b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5).map(([, other]) => [svg.ariaLabel, one, other]));
+})"""
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("kind", ["small", "traced", "twelve"])
+def test_no_text_of_a_figure_covers_another(visit: Any, kind: str, viewport: ViewportSize) -> None:
+    page = visit(kind, viewport).page
+    unfold(page)
+    assert page.locator("svg:visible text").count() > 20
+    assert page.evaluate(OVERLAPS) == []
+    if page.locator(".arms input").count():
+        page.locator(".arms input").first.uncheck()
+        assert page.evaluate(OVERLAPS) == []
+
+
+@pytest.mark.parametrize("kind", ["small", "twelve"])
+def test_every_point_shows_itself_under_the_mouse(visit: Any, kind: str) -> None:
+    """Whatever lies on it: lines, intervals, rings and other points."""
+    page = visit(kind).page
+    points = page.locator("svg:visible [data-cell]").all()
+    assert len(points) == (6 if kind == "small" else 72)
+    for point in points[:: 1 if kind == "small" else 5]:
+        point.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+        box = point.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert point.get_attribute("aria-label") in page.locator("#peek").inner_text()
+    covering = page.evaluate(
+        "[...document.querySelectorAll('.picture svg *')].filter(e => !e.closest('.point') && "
+        "getComputedStyle(e).pointerEvents !== 'none').length"
+    )
+    assert covering == 0
+
+
+def test_hiding_an_arm_stretches_the_figures_to_the_others(visit: Any) -> None:
+    page = visit("twelve").page
+    figure = page.locator("#frontier svg:visible").first
+    state = """svg => {
+      const box = svg.querySelector('[id$=-frame]').getBoundingClientRect();
+      const spots = [...svg.querySelectorAll('[data-cell]:not(.off)')].map(e => e.getBoundingClientRect());
+      const share = (s, from, length) => (s[from] + s[length] / 2 - box[from]) / box[length];
+      const at = spots.map(s => [share(s, 'left', 'width'), share(s, 'top', 'height')]);
+      const ticks = [...svg.querySelectorAll('[id*="ytick"] text, .ytick text')].filter(e => e.getClientRects().length);
+      return [at, ticks.map(e => [e.getBoundingClientRect().top - box.top, Number(e.textContent)])];
+    }"""
+    whole = figure.evaluate(state)
+    boxes = page.locator(".arms input").all()
+    for box in boxes[2:]:
+        box.uncheck()
+    left, ticks = figure.evaluate(state)
+    assert len(left) == 6
+    assert all(0 <= v <= 1 for spot in left for v in spot)
+    tall = [max(at[1] for at in part) - min(at[1] for at in part) for part in (left, whole[0])]
+    assert tall[0] > 0.6
+    assert len(ticks) >= 3
+    assert [value for _, value in sorted(ticks)] == sorted((value for _, value in ticks), reverse=True)
+    for box in boxes[2:]:
+        box.check()
+    for again, before in zip(figure.evaluate(state), whole, strict=True):
+        assert np.allclose(again, before, atol=0.01)
+
+
+def stage_of(page: Page) -> list[Any]:
+    """Mode, zoom, prompt, and which of the two images can be seen."""
+    return page.evaluate(
+        """() => { const stage = document.querySelector('.stage'); return [
+          stage.className, stage.style.getPropertyValue('--zoom'), document.querySelector('.viewer select').value,
+          [...stage.querySelectorAll('.view')].map(e => getComputedStyle(e).visibility === 'visible')]; }"""
+    )
+
+
+def test_two_images_are_compared_from_the_keyboard(visit: Any) -> None:
+    found = visit("twelve")
+    page = found.page
+    assert stage_of(page) == ["stage side", "1", "0", [True, True]]
+    page.locator(".stage").focus()
+    for key in ("ArrowRight", "+", "+", "-", "f"):
+        page.keyboard.press(key)
+    assert stage_of(page) == ["stage flicker", "2", "1", [True, False]]
+    page.keyboard.press("Space")
+    assert stage_of(page)[3] == [False, True]
+    for key in ("s", "0", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert stage_of(page) == ["stage slide", "1", "0", [True, True]]
+    cut = "() => getComputedStyle(document.querySelectorAll('.view')[1]).clipPath"
+    page.locator(".viewer input[type=range]").fill("20")
+    assert page.evaluate(cut) == "inset(0px 0px 0px 20%)"
+    page.locator(".sheet li").nth(2).click()
+    assert stage_of(page)[2] == "2"
+    assert len(found.requests) == len([url for url in found.requests if url.startswith("data:")]) + 1
+
+
+def test_an_image_outside_the_page_is_read_from_the_run_or_missed_in_words(
+    visit: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    found = visit("twelve")
+    page = found.page
+
+    def choose() -> str:
+        label = page.locator(".viewer label", has_text="Right").locator("select")
+        inlined = set(page.locator("img[data-key]").evaluate_all("e => e.map(i => i.dataset.key.split('/')[1])"))
+        name = next(text for text in label.locator("option").all_inner_texts() if text not in inlined)
+        label.select_option(label=name)
+        return name
+
+    choose()
+    shown = page.locator(".view img").nth(1)
+    page.wait_for_function("document.querySelectorAll('.view img')[1].naturalWidth === 64")
+    assert shown.get_attribute("src").startswith("images/")
+    assert found.complaints == []
+    alone = tmp_path / "sent.html"
+    alone.write_bytes(pages["twelve"].read_bytes())
+    page.goto(alone.as_uri())
+    name = choose()
+    page.get_by_text("This image is not part of the page").wait_for(timeout=5000)
+    assert f"images/{name}." in page.locator(".view .note").nth(1).inner_text()
+    assert not shown.is_visible()

@@ -52,3 +52,25 @@ def test_small_words():
     assert fmt.memory(16 * 2**30) == "16.0 GiB"
     assert fmt.clean("a\u202eb\x00c\n d") == "ab\ufffdc d"
     assert fmt.shorten("abcdef", 4) == "abc…"
+
+
+def test_a_column_has_one_number_of_decimals() -> None:
+    values = [Interval(value=0.86, low=0.81, high=0.91), Interval(value=19.1, low=16.8, high=21.6), Interval()]
+    decimals = fmt.decimals_of(values)
+    texts = [fmt.interval(value, decimals=decimals)[0] for value in values[:2]]
+    assert len({len(text.partition(".")[2]) for text in texts}) == 1
+    assert fmt.decimals_of([Interval()]) is None
+    # the smallest number is still one
+    small = [Interval(value=v) for v in (0.02, 100.0, 2000.0)]
+    assert fmt.interval(small[0], decimals=fmt.decimals_of(small))[0] == "0.020"
+
+
+def test_exactly_no_difference_is_said_in_words() -> None:
+    assert fmt.difference(Interval(value=0.0, low=0.0, high=0.0)) == ("no difference", "")
+    assert fmt.difference(Interval(value=0.0, low=-0.1, high=0.1))[0] == "0.00"
+    assert fmt.difference(Interval(value=0.02, low=0.01, high=0.03))[0] == "+0.020"
+
+
+def test_a_time_is_short_and_other_text_stays() -> None:
+    assert fmt.moment("2026-01-02T03:04:05+00:00") == "2026-01-02 03:04 UTC"
+    assert fmt.moment("some day") == "some day"

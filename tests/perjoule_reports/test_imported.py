@@ -80,7 +80,7 @@ def test_nothing_is_invented(tmp_path: Path, name: str) -> None:
     words = words_of(report)
     assert [phrase for phrase in INVENTED if phrase in words] == []
     jsonschema.validate(json.loads(json.dumps(report.payload)), result_schema())
-    for section in report.sections:
+    for section in report.shown:
         assert section.how_to_read, section.anchor
         assert section.sample, section.anchor
         assert section.interval, section.anchor
@@ -98,12 +98,12 @@ def test_what_is_not_stated_is_branded_on_every_surface(tmp_path: Path) -> None:
     report = build_report(run)
     html, markdown = render_html(report), render_markdown(report)
     assert '<body class="not-stated">' in html
-    assert html.count("PROVENANCE NOT STATED") >= 4  # band, badge, axes
+    assert html.count("PROVENANCE NOT STATED") >= 4  # band, axes of three figures
     assert "> **PROVENANCE NOT STATED**" in markdown
     assert "MEASURED" not in re.sub(r"<(script|style).*?</\1>", "", html, flags=re.S)
     assert "energy of unstated provenance" in report.headline.sentence or "energy" not in report.headline.sentence
     arms = next(section for section in report.sections if section.anchor == "arms").tables[0]
-    assert {row[2].brand for row in arms.rows} == {"n.s."}
+    assert {row[1].brand for row in arms.rows} == {"n.s."}
     assert report.payload["provenance"] == "not stated"
     assert {cell["provenance"] for cell in report.payload["cells"]} == {"not stated"}
     assert any(line.startswith("W280: ") for line in report.headline.beware)
@@ -143,7 +143,7 @@ def test_a_verdict_on_tables_counts_rows_and_names_the_table(tmp_path: Path) -> 
 def test_a_saving_and_its_interval_have_the_same_sign(tmp_path: Path) -> None:
     tile = build_report(imported(plain(**SMALL), tmp_path)).headline.tiles[0]
     assert (tile.label, tile.value[0]) == ("energy per image", "−")
-    assert re.fullmatch(r"\[−[\d.]+ %, −[\d.]+ %\]", tile.detail)
+    assert re.fullmatch(r"\[−[\d.]+ %, −[\d.]+ %\] [\d.]+ → [\d.]+ J per image", tile.detail)
 
 
 def test_joules_alone_have_no_column_about_the_frontier(tmp_path: Path) -> None:

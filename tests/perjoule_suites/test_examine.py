@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from perjoule.errors import SuiteError, UsageError
-from perjoule.types import Variant
+from perjoule.types import Lora, Variant
 from perjoule.weights.models import relative_to
 from perjoule_suites import hub
 from perjoule_suites.assembly import assemble
@@ -476,3 +477,98 @@ def test_a_model_that_is_not_here_costs_no_import_of_diffusers() -> None:
 def test_what_is_refused_is_refused_where_it_is_loaded_too() -> None:
     with pytest.raises(SuiteError, match="steps = 60 do not work"):
         load(replace(TINY, scheduler="LCMScheduler", steps=(60,)), where="s")
+
+
+def pickled(folder: Path) -> Path:
+    """The UNet of a copied model as a pickle that contains only tensors."""
+    file = next((folder / "unet").glob("*.safetensors"))
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    return folder
+
+
+def test_pickled_weights_are_loaded_only_if_the_suite_allows_it(tmp_path: Path) -> None:
+    variant = replace(TINY, model=str(pickled(copied(tmp_path / "m"))))
+    (problem,) = examine(variant, (), "s.toml: variants[0]").problems
+    assert "unet: the weights are a pickle (unet/diffusion_pytorch_model.bin)" in problem
+    assert "set pickled_weights = true in the variant" in problem
+    with pytest.raises(SuiteError, match="the weights are a pickle"):
+        assemble(variant, "s.toml: variants[0]")
+    allowed = replace(variant, pickled_weights=True)
+    assert examine(allowed, (), "s.toml: variants[0]").problems == ()
+    source, index = hub.fetch_pipeline(allowed, "s.toml: variants[0]")
+    assert "unet/diffusion_pytorch_model.bin" in source.files
+    assert "unet/diffusion_pytorch_model.bin" not in hub.weight_files(source.folder, index, variant, ())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "nowhere"])
+def test_only_the_link_itself_is_to_be_deleted(tmp_path: Path, kind: str) -> None:
+    """It was advised to delete what a link in a model leads to, e.g. /etc/passwd."""
+    folder = copied(tmp_path / "m")
+    file = next((folder / "unet").glob("*.safetensors"))
+    file.unlink()
+    (tmp_path / "precious").write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(tmp_path / ("precious" if kind == "link" else "gone"))
+    (problem,) = examine(replace(TINY, model=str(folder)), (), "s.toml: variants[0]").problems
+    assert f"delete {file} and copy" in problem
+    assert "precious" not in problem
+
+
+def test_the_blob_of_the_hubs_cache_is_to_be_deleted(tmp_path: Path) -> None:
+    repository = tmp_path / "models--a--b"
+    file = repository / "snapshots" / "1" / "unet" / "a.safetensors"
+    for folder in (repository / "blobs", file.parent):
+        folder.mkdir(parents=True)
+    blob = repository / "blobs" / ("c" * 64)
+    blob.write_bytes(b"")
+    file.symlink_to(blob)
+    assert hub.to_delete(file) == blob
+    other = tmp_path / "other" / "blobs" / "x"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"")
+    file.unlink()
+    file.symlink_to(other)
+    assert hub.to_delete(file) == file
+
+
+@pytest.mark.parametrize("key", ["tokenizer_file", "vocab_file"])
+@pytest.mark.parametrize("value", ["/etc/passwd", "../../secret.json", "a/b"])
+def test_settings_of_a_tokenizer_lead_to_no_other_file(tmp_path: Path, key: str, value: str) -> None:
+    folder = copied(tmp_path / "m")
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    write(path, json.dumps(json.loads(path.read_text()) | {key: value}))
+    (problem,) = examine(replace(TINY, model=str(folder)), (), "s.toml: variants[0]").problems
+    assert f"{path}: {key} = {value!r} is not a file in its folder" in problem
+
+
+def test_code_of_a_model_is_neither_executed_nor_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers asks on the terminal whether to execute it, and waits."""
+    folder = copied(tmp_path / "m")
+    index_of(folder, tokenizer=["transformers", "AutoTokenizer"])
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    write(path, json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
+    (folder / "tokenizer" / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    (problem,) = examine(replace(TINY, model=str(folder)), (), "s.toml: variants[0]").problems
+    assert f"{path}: auto_map names code of the model, which is not executed" in problem
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_index_of_weights_leads_to_no_other_folder(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "m")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "../../outside.safetensors"}}))
+    (problem,) = examine(replace(TINY, model=str(folder)), (), "s.toml: variants[0]").problems
+    assert "weight_map names '../../outside.safetensors', which is not in its folder" in problem
+
+
+@pytest.mark.parametrize("file", ["../secret.safetensors", "/etc/passwd", "a/../../secret.safetensors"])
+def test_weights_in_one_file_are_inside_their_folder(tmp_path: Path, file: str) -> None:
+    (tmp_path / "secret.safetensors").write_bytes(b"x")
+    (tmp_path / "m" / "a").mkdir(parents=True)
+    part = Lora(model=str(tmp_path / "m"), file=file)
+    with pytest.raises(UsageError, match=r"lora\.file = .*: must be a file inside"):
+        hub.fetch_file(part, "s.toml: lora")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from perjoule.statistics import bd
 from perjoule.statistics.bd import BdEnergy
 from perjoule.statistics.curves import AnyCurve, Curve, Ladders, pair
 
-QUICK = {"resamples": 200}
+QUICK: dict[str, Any] = {"resamples": 200}
 
 
 def ladder(energy: list[float], quality: list[float]) -> Curve:
@@ -32,6 +33,6 @@ SOME = ladder([1, 2, 4, 8, 16, 32], [0.2, 0.45, 0.6, 0.7, 0.75, 0.77])
 OTHER = ladder([1.5, 2.5, 5, 9, 14, 30], [0.25, 0.4, 0.58, 0.72, 0.76, 0.775])
 
 
-def bd_energy(test: AnyCurve, anchor: AnyCurve, **options: int) -> BdEnergy:
+def bd_energy(test: AnyCurve, anchor: AnyCurve, **options: Any) -> BdEnergy:
     """BD-energy of two curves, on draws of their own."""
     return bd.bd_energy(pair(test, anchor, **options))

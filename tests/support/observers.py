@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from perjoule.people.choices import Choices, Places
@@ -117,6 +120,38 @@ def answers(study: Study, jod: dict[str, float], *, careless: int = 0, seed: int
                 )
             )  # fmt: skip
     return given
+
+
+def choice_table(
+    file: Path,
+    jod: Callable[[str, str], float],
+    arms: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    observers: int = 12,
+    provenance: str | None = "simulated",
+) -> Path:
+    """Write a table in which every observer chooses between all pairs of arms for every prompt.
+
+    Args:
+        file: The table.
+        jod: (arm, prompt) -> what is true.
+        arms: Names.
+        prompts: Ids.
+        observers: How many.
+        provenance: Who they are; None leaves the column out.
+    """
+    chance_of = np.random.default_rng(0)
+    rows = [
+        {"observer": f"o{observer}", "prompt_id": prompt, "arm_a": one, "arm_b": other,
+         "choice": "a" if chance_of.random() < chance(np.array(jod(one, prompt) - jod(other, prompt))) else "b"}
+        for prompt in prompts
+        for one, other in combinations(arms, 2)
+        for observer in range(observers)
+    ]  # fmt: skip
+    frame = pl.DataFrame(rows)
+    (frame if provenance is None else frame.with_columns(provenance=pl.lit(provenance))).write_csv(file)
+    return file
 
 
 def answer_file(study: Study, given: list[Answer]) -> str:

@@ -104,7 +104,7 @@ def make_run(
             for pid, text in by_id.items():
                 quality = []
                 for seed in seeds:
-                    image_id = f"{cell}-{pid}-{seed}"
+                    image_id = f"{cell}.{pid}.s{seed}"
                     clarity = 1 - np.exp(-steps / (speed * hardness[pid]))
                     _draw(folder / "images" / f"{image_id}.png", text, float(clarity), seed)
                     images.append((image_id, f"{cell}.{pid}", cell, variant, pid, seed, steps))

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         integrate,
         listing,
         measure,
+        merge,
         plan,
         recommend,
         report,
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
     )
 
     for module in (
-        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, study, importing, measure,
-        integrate, calibrate, listing, explain, schema, completion,
+        init, doctor, plan, run, score, frontier, report, recommend, gate, baseline, study, importing, merge,
+        measure, integrate, calibrate, listing, explain, schema, completion,
     ):  # fmt: skip
         module.register(app)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, RunArgument, print_record
+from perjoule.commands.options import Json, RunArgument, print_record, print_text
 
 if TYPE_CHECKING:
     from perjoule.gating.baselines import Baseline
@@ -103,4 +103,4 @@ def _print(stored: list[Baseline], as_json: bool) -> None:
     if as_json:
         print_record(Baselines(baselines=tuple(stored)))
     else:
-        typer.echo(tables.text_table([asdict(baseline) for baseline in stored]))
+        print_text(tables.text_table([asdict(baseline) for baseline in stored]))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Averaging, Board, Json, print_record
+from perjoule.commands.options import Averaging, Board, Json, print_record, print_text
 from perjoule.errors import MeterError, UsageError
 
 
@@ -107,7 +107,7 @@ def calibrate(
         if done.board is not None and done.board.startswith("board-") and done.board != digest:
             raise UsageError(f"calibrate: --store {digest} is not the board of {sensor_log}, {done.board}")
         done = replace(done, board=digest, stored=str(sensor.store(done.sensor, digest)))
-    print_record(done) if as_json else typer.echo(calibration.as_text(done))
+    print_record(done) if as_json else print_text(calibration.as_text(done))
 
 
 def _calibrate_work(folder: Path, out: Path | None, as_json: bool) -> None:
@@ -120,4 +120,4 @@ def _calibrate_work(folder: Path, out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_profile(done.profile, out)
         done = replace(done, file=str(out))
-    print_record(done) if as_json else typer.echo(as_text(done))
+    print_record(done) if as_json else print_text(as_text(done))

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from perjoule.running.stage import StageProgress
+from perjoule.text import printable
 
 _LOG_EVERY_S = 15.0
 
@@ -29,7 +30,7 @@ class _Bar:
 
     def update(self, done: int, note: str = "", share: float | None = None) -> None:
         share = done / self._total if share is None else share
-        self._progress.update(self._task, completed=share, count=f"{done}/{self._total}", note=escape(note))
+        self._progress.update(self._task, completed=share, count=f"{done}/{self._total}", note=escape(printable(note)))
 
 
 class _Log:
@@ -51,7 +52,7 @@ class _Log:
         if timed > 0 and done < self._total:
             eta = f", about {(now - self._began) / timed * (1 - share):.0f} s left"
         self._console.print(
-            f"{self._name}: {done}/{self._total} {self._unit}{eta}{'; ' if note else ''}{note}",
+            f"{self._name}: {done}/{self._total} {self._unit}{eta}{'; ' if note else ''}{printable(note)}",
             markup=False,
             highlight=False,
         )
@@ -72,7 +73,7 @@ class TerminalReporter:
     def message(self, text: str) -> None:
         """Print a line, unless quiet."""
         if not self._quiet:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(printable(text), markup=False, highlight=False)
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str, resumed: float = 0.0) -> Iterator[StageProgress]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Models, Quiet, print_record, reporter
+from perjoule.commands.options import Json, MeterName, Models, Quiet, print_record, print_text, reporter
 from perjoule.errors import EvidenceError, MeterError, UsageError
 
 
@@ -59,7 +59,7 @@ def doctor(
         _examine_suite(suite, model or [], as_json)
         return
     diagnosis = doctor.examine(reporter(quiet).message)
-    print_record(diagnosis) if as_json else typer.echo(doctor.as_text(diagnosis))
+    print_record(diagnosis) if as_json else print_text(doctor.as_text(diagnosis))
     if diagnosis.auto is None:
         raise typer.Exit(MeterError.exit_code)
 
@@ -71,7 +71,7 @@ def _examine_suite(name: str, models: list[str], as_json: bool) -> None:
 
     suite = with_models(load_suite(find_suite(name)), models)
     needs = suite_doctor.examine(suite, find_suite(name))
-    print_record(needs) if as_json else typer.echo(suite_doctor.as_text(needs))
+    print_record(needs) if as_json else print_text(suite_doctor.as_text(needs))
     if not needs.ready:
         raise typer.Exit(EvidenceError.exit_code)
 
@@ -98,6 +98,6 @@ def _prove(name: str, plot: Path | None, as_json: bool, quiet: bool) -> None:
         known.remember(subject, "lag", lag)
     if plot is not None:
         proof_plot.draw(result, plot)
-    print_record(result) if as_json else typer.echo(f"{proof.as_text(result)}\nremembered in {file}")
+    print_record(result) if as_json else print_text(f"{proof.as_text(result)}\nremembered in {file}")
     if result.verdict == "fail":
         raise typer.Exit(EvidenceError.exit_code)

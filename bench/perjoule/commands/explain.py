@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_record
+from perjoule.commands.options import Json, print_record, print_text
 from perjoule.errors import UnknownNameError
 
 
@@ -38,4 +38,4 @@ def explain(
     if as_json:
         print_record(WarningCode(code=code.upper(), **fields))
     else:
-        typer.echo("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))
+        print_text("\n".join([code.upper(), *(f"  {name}: {text}" for name, text in fields.items())]))

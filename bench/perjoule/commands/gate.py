@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, Metric, StudyOption, judged, print_record
+from perjoule.commands.options import (
+    Json,
+    MarginEnergy,
+    MarginQuality,
+    Metric,
+    StudyOption,
+    judged_pair,
+    print_record,
+    print_text,
+)
 from perjoule.commands.outcome import in_words
 from perjoule.files import write_text
 from perjoule.shares import share
@@ -85,7 +94,6 @@ def gate(
     """
     from perjoule.gating import GateConfig, baselines, render
     from perjoule.gating import gate as judge
-    from perjoule.people.creating import BASELINE
     from perjoule.runs.directory import load_run
 
     ours = load_run(candidate)
@@ -101,13 +109,13 @@ def gate(
             change=tuple(change or ()),
             joules_per_quality=joules_per_quality,
         )
-        judges = judged(theirs, study, metric, prefix=BASELINE), judged(ours, study, metric)
-        verdict = judge(*judges, metric, config)
+        ours, theirs = judged_pair(ours, theirs, study, metric)
+        verdict = judge(theirs, ours, metric, config)
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
         print_record(verdict)
     else:
-        typer.echo(render.terminal(verdict))
+        print_text(render.terminal(verdict))
         if github or on_github:
             typer.echo(render.annotations(verdict))
     # after stdout, so that the verdict is printed even if a file cannot be written

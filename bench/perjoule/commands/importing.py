@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_record
+from perjoule.commands.options import Json, print_record, print_text
 from perjoule.errors import UsageError
 
 
@@ -51,11 +51,11 @@ def import_(
         notes=tuple(run.environment["import_notes"]),
     )
     for note in result.notes:
-        typer.echo(f"note: {note}", err=True)
+        print_text(f"note: {note}", err=True)
     if as_json:
         print_record(result)
     else:
-        typer.echo(f"{result.run}: {result.trials} rows, {', '.join(result.metrics) or 'no quality'}")
+        print_text(f"{result.run}: {result.trials} rows, {', '.join(result.metrics) or 'no quality'}")
 
 
 def _bounds(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_record
+from perjoule.commands.options import Json, print_record, print_text
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def init(
         print_record(scaffold)
         return
     for file in scaffold.written:
-        typer.echo(f"wrote {file}")
+        print_text(f"wrote {file}")
     for file in scaffold.kept:
-        typer.echo(f"kept  {file} (it exists)")
-    typer.echo("next: perjoule plan perjoule.toml; perjoule run perjoule.toml --out runs/first")
+        print_text(f"kept  {file} (it exists)")
+    print_text("next: perjoule plan perjoule.toml; perjoule run perjoule.toml --out runs/first")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Averaging, Board, Json, SensorChoice, print_record
+from perjoule.commands.options import Averaging, Board, Json, SensorChoice, print_record, print_text
 from perjoule.errors import MeterError, UsageError
 
 
@@ -63,6 +63,6 @@ def integrate(
     )
     if plot is not None:
         log_reading.plot(done, read, plot)
-    print_record(done) if as_json else typer.echo(log_reading.as_text(done))
+    print_record(done) if as_json else print_text(log_reading.as_text(done))
     if done.energy_j is None:
         raise typer.Exit(MeterError.exit_code)

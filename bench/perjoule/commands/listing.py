@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, print_json
+from perjoule.commands.options import Json, print_json, print_text
 from perjoule.errors import UnknownNameError
 
 LISTS = ("suites", "variants", "prompts", "metrics", "meters")
@@ -38,4 +38,4 @@ def list_(
         print_json({"schema": listed["schema"], what: rows})
     else:  # sentences are in the JSON only
         short = [{key: value for key, value in row.items() if key not in ("description", "scale")} for row in rows]
-        typer.echo(tables.text_table(short))
+        print_text(tables.text_table(short))

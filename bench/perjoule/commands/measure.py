@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, MeterName, SensorChoice, print_record
+from perjoule.commands.options import Json, MeterName, SensorChoice, print_record, print_text
 
 
 def register(app: typer.Typer) -> None:
@@ -43,5 +43,5 @@ def measure(
         co2_country=co2_country,
         stdout=sys.stderr.fileno() if as_json else None,
     )
-    print_record(done) if as_json else typer.echo(measure.as_text(done), err=True)
+    print_record(done) if as_json else print_text(measure.as_text(done), err=True)
     raise typer.Exit(done.status)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.text import as_json
+from perjoule.text import as_json, printable
 from perjoule.weights.downloads import go_offline
 
 if TYPE_CHECKING:
@@ -89,26 +89,44 @@ Offline = Annotated[
 ]
 
 
-def judged(run: Run, study: Path | None, metric: str | None, *, prefix: str = "") -> Run:
+def judged(run: Run, study: Path | None, metric: str | None) -> Run:
     """Return the run with the answers of a study as its primary metric; the run itself without a study.
 
     Raises:
         UsageError: If answers are asked for without a study, or those of people and the study has others.
     """
+    if study is None and (metric is None or metric in run.metrics):
+        return run
     from perjoule.errors import UsageError
     from perjoule.people.metric import NAMES, with_people
 
     if study is None:
-        if metric in NAMES.values() and metric not in run.metrics:
+        if metric in NAMES.values():
             raise UsageError(f"--metric {metric}: give --study STUDY, the answers to judge by")
         return run
-    people = with_people(run, study, prefix=prefix)
+    people = with_people(run, study)
     if metric in NAMES.values() and metric != people.metric:
         raise UsageError(
             f"--metric {metric}: the answers in {study} have the provenance {people.scale.provenance!r}, so their "
             f"metric is {people.metric}"
         )
     return people
+
+
+def judged_pair(run: Run, baseline: Run, study: Path | None, metric: str | None) -> tuple[Run, Run]:
+    """Return a candidate and its baseline, judged by the same answers; raises as `judged`."""
+    ours = judged(run, study, metric)
+    if study is None:
+        return ours, baseline
+    from perjoule.people.metric import RunWithPeople
+
+    assert isinstance(ours, RunWithPeople)
+    return ours, ours.with_baseline(baseline)
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a result, a table or a note, which may contain foreign text, as lines of text."""
+    typer.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:

@@ -4,7 +4,7 @@
 |---|---|
 | an error of `perjoule.errors` | its own |
 | bad arguments, an extra that is not installed | 2 |
-| Ctrl-C | 130 |
+| Ctrl-C, SIGTERM, SIGHUP | 130 |
 | a file that cannot be read or written | 74 |
 | the reader of stdout has closed it | 141 |
 | anything else: a bug in perjoule | 70 |
@@ -21,7 +21,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from perjoule.errors import (
     FILE_ERROR,
@@ -33,7 +35,7 @@ from perjoule.errors import (
     first_line,
     missing_extra,
 )
-from perjoule.text import PLAIN, one_line, without_controls
+from perjoule.text import PLAIN, one_line, printable
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
 _REMEDIES = {
@@ -46,6 +48,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "give a file",
     errno.EEXIST: "choose another place, or remove it",
+    errno.ENXIO: "nobody reads this pipe: start its reader first, or remove it",
     errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files: ulimit -n",
@@ -64,8 +67,9 @@ def status_of(command: Callable[[], object]) -> int:
     _prepare_streams()
     try:
         try:
-            status = exit_code(command())
-            sys.stdout.flush()
+            with _stopped_by_signals():
+                status = exit_code(command())
+                sys.stdout.flush()
         except BaseException as error:  # polars panics are not an Exception
             status = _reported(error)
             _stdout_works()
@@ -132,7 +136,7 @@ def _of_exit(stop: SystemExit) -> int:
 
 def _say(message: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
-        sys.stderr.write(f"perjoule: {without_controls(message)}\n")
+        sys.stderr.write(f"perjoule: {printable(message)}\n")
         sys.stderr.flush()
     return status
 
@@ -160,6 +164,21 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP stop a command as Ctrl-C does, unless they are ignored, e.g. by nohup."""
+    before: dict[signal.Signals, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_quietly() -> None:

@@ -18,6 +18,7 @@ from perjoule.commands.options import (
     Offline,
     SuiteArgument,
     print_record,
+    print_text,
 )
 
 if TYPE_CHECKING:
@@ -119,5 +120,5 @@ def show_plan(
         forecast = pipeline.calibrate(prepared, meter, TerminalReporter())
     else:
         forecast = pipeline.foresee(prepared, load_run(measured) if measured is not None else None, profile)
-    print_record(forecast) if as_json else typer.echo(as_text(forecast))
+    print_record(forecast) if as_json else print_text(as_text(forecast))
     require_fit(forecast, budget)

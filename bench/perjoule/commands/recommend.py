@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json
+from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json, print_text
+from perjoule.shares import share
 from perjoule.text import provenance_words
 
 
@@ -27,15 +28,19 @@ def recommend(
     study: StudyOption = None,
     family: Annotated[str | None, typer.Option(help="Only variants of this family.")] = None,
     by_point: Annotated[
-        bool, typer.Option("--by-point", help="Use point estimates instead of the limits of the 95 % intervals.")
+        bool, typer.Option("--by-point", help="Use point estimates alone, without their uncertainty.")
     ] = False,
+    confidence: Annotated[
+        str, typer.Option(help="Share of the resamples in which the point must meet the requirement: 90% or 0.9.")
+    ] = "90%",
     as_json: Json = False,
 ) -> None:
     """Recommend an operating point to deploy.
 
     Prints how certain the choice is, and the diffusers code for it.
 
-    A point qualifies only if the worse end of its 95 % interval meets the requirement. Among equals the cheapest wins.
+    A point qualifies only if it meets the requirement in 90 % of the bootstrap resamples. Among equals the cheapest
+    wins.
 
     Example: perjoule recommend runs/demo --min-quality 0.9
     """
@@ -50,17 +55,19 @@ def recommend(
         max_joules=max_joules,
         family=family,
         by_point=by_point,
+        confidence=share(confidence, "--confidence"),
     )
     if as_json:
         print_json(advice)
     elif advice["chosen"] is not None:
-        typer.echo(_text(advice))
+        print_text(_text(advice))
     if advice["chosen"] is None:
         raise EvidenceError(f"recommend: {advice['reason']}")
 
 
 def _text(advice: dict[str, Any]) -> str:
     chosen, safe, point = advice["chosen"], advice["safe"], advice["point"]
+    sure = f"{100 * advice['confidence']:g} %"
     lines = [_line(chosen, advice["metric"])]
     if chosen["p_meets"] is not None:
         again = "" if chosen["p_chosen"] is None else f", and is the best cell that does in {chosen['p_chosen']:.1%}"
@@ -73,9 +80,9 @@ def _text(advice: dict[str, Any]) -> str:
     elif chosen["p_meets"] is None and advice["n_prompts"] > 0 and safe is None:
         lines.append("  how sure that is is not known: there is one number for the whole cell")
     elif safe is None:
-        lines.append("  no point keeps it with its whole 95 % interval: measure more prompts, or ask for less")
+        lines.append(f"  no point keeps it in {sure} of the resamples: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
-        lines.append(f"  with its whole 95 % interval: {_line(safe, advice['metric'])}")
+        lines.append(f"  in {sure} of the resamples: {_line(safe, advice['metric'])}")
     if chosen["provenance"] != "measured":
         lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:

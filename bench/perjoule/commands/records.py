@@ -40,6 +40,17 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergedRun:
+    """What `merge` prints; `planned` is the number of trials in the plan of all prompts."""
+
+    run: str
+    parts: int
+    prompts: int
+    trials: int
+    planned: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """What `report` prints: the files that it wrote."""
 

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MarginEnergy, MarginQuality, StudyOption, judged, print_record
+from perjoule.commands.options import (
+    Json,
+    MarginEnergy,
+    MarginQuality,
+    StudyOption,
+    judged,
+    judged_pair,
+    print_record,
+    print_text,
+)
 from perjoule.errors import UsageError
 from perjoule.shares import share
 
@@ -54,7 +63,6 @@ def report(
     """
     from perjoule.gating import baselines
     from perjoule.gating.records import GateConfig
-    from perjoule.people.creating import BASELINE
     from perjoule.running import pipeline
     from perjoule.running.reporting import ReportRequest
     from perjoule.runs.directory import holds_runs, load_run
@@ -67,8 +75,12 @@ def report(
     ours = load_run(run)
     with ExitStack() as stack:
         theirs, stored = (None, False) if baseline is None else baselines.opened(baseline, ours, stack)
+        if theirs is None:
+            ours = judged(ours, study, None)
+        else:
+            ours, theirs = judged_pair(ours, theirs, study, None)
         request = ReportRequest(
-            baseline=None if theirs is None else judged(theirs, study, None, prefix=BASELINE),
+            baseline=theirs,
             gate=GateConfig(
                 margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
                 margin_quality=margin_quality,
@@ -76,7 +88,7 @@ def report(
             ),
             co2_country=co2_country,
         )
-        files = pipeline.report(judged(ours, study, None), out or run / "report.html", request)
+        files = pipeline.report(ours, out or run / "report.html", request)
     _print(files, as_json)
 
 
@@ -87,4 +99,4 @@ def _print(files: list[Path], as_json: bool) -> None:
         print_record(Files(files=tuple(files)))
     else:
         for file in files:
-            typer.echo(str(file))
+            print_text(str(file))

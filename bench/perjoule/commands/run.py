@@ -49,6 +49,9 @@ def run(
         bool,
         typer.Option("--retry-failed", help="With --resume: repeat trials that failed or have no joules."),
     ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the prompts; see `perjoule merge`.")
+    ] = None,
     executor: Annotated[
         Executor, typer.Option(help="Where trials run: on this machine or on all GPUs of a Ray cluster.")
     ] = Executor.local,
@@ -88,7 +91,15 @@ def run(
     require_meter(meter)
     meter = with_sensor(meter, sensor)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
-    prepared = prepare(suite, limit, models=model or (), smoke=smoke, side_px=size, resume=out if resume else None)
+    prepared = prepare(
+        suite,
+        limit,
+        models=model or (),
+        smoke=smoke,
+        side_px=size,
+        resume=out if resume else None,
+        shard=shard,
+    )
     if dry_run:
         show_plan(prepared, budget, as_json)
         return

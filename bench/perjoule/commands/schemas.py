@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perjoule import registry
-from perjoule.commands.records import Files, Imported, Scaffold, Scores, WarningCode
+from perjoule.commands.records import Files, Imported, MergedRun, Scaffold, Scores, WarningCode
 from perjoule.commands.tables import FrontierOfRun, Listing
 from perjoule.forecast import Forecast
 from perjoule.gating.baselines import Baselines
@@ -28,7 +28,7 @@ from perjoule.types.documents import SCHEMA, schema_of
 _RECORDS = {
     "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
     "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
-    "calibrate-work": WorkCalibration, "plan": Forecast, "score": Scores, "import": Imported,
+    "calibrate-work": WorkCalibration, "plan": Forecast, "score": Scores, "import": Imported, "merge": MergedRun,
     "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode,
     "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged, "study-scale": ScaleOfRun, "list": Listing,
 }  # fmt: skip

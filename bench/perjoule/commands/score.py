@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_record, reporter
+from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_record, print_text, reporter
 
 
 def register(app: typer.Typer) -> None:
@@ -34,8 +34,10 @@ def score(
     from perjoule.commands import tables
     from perjoule.running import pipeline
     from perjoule.runs.directory import load_run
+    from perjoule.runs.lock import being_written
 
     loaded = load_run(run)
-    scored = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
+    with being_written(run):
+        scored = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
     summary = tables.score_summary(scored)
-    print_record(summary) if as_json else typer.echo(tables.score_text(summary))
+    print_record(summary) if as_json else print_text(tables.score_text(summary))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, RunArgument, print_record
+from perjoule.commands.options import Json, RunArgument, print_record, print_text
 
 Careless = Annotated[float, typer.Option("--careless", help="Share of observers expected to answer carelessly.")]
 
@@ -74,7 +74,7 @@ def new(
     if as_json:
         print_record(record)
         return
-    typer.echo(
+    print_text(
         f"{out}: {len(record.arms)} arms, {record.prompts} prompts; {record.observers} observers with "
         f"{record.trials_per_observer} questions each, about {record.minutes_per_observer:.0f} minutes; "
         f"{record.answers} answers to scale\n"
@@ -113,10 +113,10 @@ def plan(
     if as_json:
         print_record(needed)
         return
-    typer.echo(
+    print_text(
         f"{needed.answers} answers for ±{half_width:g} JOD between two of {needed.arms} arms that span {spread:g} JOD; "
         f"collect {needed.collected}, as {careless:.0%} of the observers may be excluded: {needed.observers} observers "
         f"with {needed.main_trials} pairs each, about {needed.minutes_per_observer:.0f} minutes"
     )
     for note in needed.notes:
-        typer.echo(f"note: {note}")
+        print_text(f"note: {note}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_record
+from perjoule.commands.options import Json, print_record, print_text
 from perjoule.commands.study_serve import StudyArgument
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add(
     if as_json:
         print_record(merged)
         return
-    typer.echo(
+    print_text(
         f"{merged.added} answers added, {merged.known} known already; {study} has {merged.answers} answers of "
         f"{merged.observers} observers (provenance: {merged.provenance})"
     )
@@ -66,7 +66,7 @@ def scale(
     if as_json:
         print_record(result)
     else:
-        typer.echo(_text(result))
+        print_text(_text(result))
 
 
 def _text(result: ScaleOfRun) -> str:

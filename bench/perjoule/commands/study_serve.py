@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from perjoule.commands.options import Quiet, reporter
+from perjoule.commands.options import Quiet, print_text, reporter
 
 if TYPE_CHECKING:
     from perjoule.people.records import Answer
@@ -66,7 +66,7 @@ def serve(
         return
     with server.bind(host, port, token) as listening, AnswerStore(study / DATABASE_FILE, opened.study_id) as store:
         app = server.make_app(opened, study, store, host=host, token=token, active=active, provenance=provenance)
-        typer.echo(server.address(listening, token))
+        print_text(server.address(listening, token))
         say(f"answers go to {store.file}; Ctrl-C ends")
         server.serve(app, listening)
     say(f"{store.file}: {_counted(read_answers(study, opened))}")

@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from perjoule.commands.options import print_record
+from perjoule.commands.options import print_record, print_text
 from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
 from perjoule.meters import MeterInfo
-from perjoule.people.metric import RunWithPeople
-from perjoule.people.wording import summary_line
 from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import TrialCounts, trial_counts
@@ -23,7 +21,8 @@ from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.suite.timesteps import sampler_of
-from perjoule.types import Estimate, Variant
+from perjoule.text import escape_markdown, one_line, spreadsheet_cell
+from perjoule.types import Estimate, Judges, Variant
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
@@ -33,9 +32,10 @@ WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierOfRun(Frontier):
-    """What `run`, `frontier` and `baseline show` print: the frontier, and the trials that it rests on."""
+    """What `run`, `frontier` and `baseline show` print: the frontier, the trials that it rests on, and who judged."""
 
     trials: TrialCounts
+    judges: Judges | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,30 +81,32 @@ def score_text(scores: Scores) -> str:
 def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     """Print the operating points of one metric."""
     frontier = read_frontier(run, metric)
+    asked = run.judges if frontier.track == "preference" else None
     if fmt == "json":
         parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
-        print_record(FrontierOfRun(**parts, trials=trial_counts(run)))
+        print_record(FrontierOfRun(**parts, trials=trial_counts(run), judges=asked))
         return
     work = WORK_UNITS[-1] if fmt == "csv" else work_unit(point.flops_per_image for point in frontier.points)
     rows = [_frontier_row(point, frontier.metric, run.is_imported, work) for point in frontier.points]
     if fmt == "csv":
         out = io.StringIO()
-        writer = csv.DictWriter(out, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(out)
+        for line in [list(rows[0]), *(row.values() for row in rows)] if rows else []:
+            writer.writerow(map(spreadsheet_cell, line))
         sys.stdout.write(out.getvalue())
         return
-    sys.stdout.write(_markdown(rows) if fmt == "md" else text_table(rows) + "\n")
+    print_text(_markdown(rows) if fmt == "md" else text_table(rows))
     compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
-        sys.stdout.write("\n" + (_markdown(compared) if fmt == "md" else text_table(compared) + "\n"))
+        print_text("\n" + (_markdown(compared) if fmt == "md" else text_table(compared)))
     notes = [
-        f"Quality: {summary_line(run.scale)}." if isinstance(run, RunWithPeople) else None,
+        asked.sentence if asked else None,
         _provenance_note(frontier.points, run.is_imported),
         *_cell_value_notes(frontier),
         *sensitivities(frontier.points, frontier.comparisons),
     ]
-    sys.stdout.write("".join(f"\n{note}\n" for note in notes if note))
+    for note in filter(None, notes):
+        print_text(f"\n{note}")
 
 
 def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) -> list[str | None]:
@@ -263,22 +265,23 @@ def text_table(rows: list[Row]) -> str:
         return "nothing"
     keys = list(rows[0])
     cells = [[_cell(row[key]) for key in keys] for row in rows]
-    widths = [max(len(key), *(len(line[i]) for line in cells)) for i, key in enumerate(keys)]
+    heads = [one_line(key) for key in keys]
+    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
     numeric = [all(isinstance(row[key], int | float | None) for row in rows) for key in keys]
 
     def line(values: list[str]) -> str:
         padded = [v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True)]
         return "  ".join(padded).rstrip()
 
-    return "\n".join([line(keys), *(line(values) for values in cells)])
+    return "\n".join([line(heads), *(line(values) for values in cells)])
 
 
 def _markdown(rows: list[Row]) -> str:
     if not rows:
-        return "nothing\n"
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(_cell(value).replace("|", "\\|") for value in row.values()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        return "nothing"
+    lines = ["| " + " | ".join(map(escape_markdown, rows[0])) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(escape_markdown(_cell(value)) for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:
@@ -286,4 +289,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value)

@@ -8,11 +8,13 @@ import typer
 from typer.core import TyperGroup
 
 from perjoule import registry
+from perjoule.commands.hints import hinted
 
 # the order of the work; other verbs come last
 ORDER = (
     "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "gate", "baseline", "study",
-    "import", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema", "completion",
+    "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema",
+    "completion",
 )  # fmt: skip
 
 
@@ -29,4 +31,5 @@ class Verbs(TyperGroup):
         if cmd_name not in self.commands:
             for name in registry.registered("commands"):
                 self.commands[name] = typer.main.get_command(registry.load("commands", name, kind="command"))
-        return super().get_command(ctx, cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        return command if command is None else hinted(command, cmd_name)

@@ -45,19 +45,53 @@ class Running:
     half: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """What is kept of a finished window. `timed_s` is None if it was suspended (W251)."""
+class _CellSums:
+    """Running sums over the windows of a cell, so that a further window costs the same however many there were."""
 
-    energy_j: float | None
-    uncertainty_j: float | None
-    timed_s: float | None
-    images: int
-    prompt_ids: frozenset[str]
+    def __init__(self) -> None:
+        self.most_j = self.most_s = 0.0
+        self._windows = 0
+        self._bound_j_per_image: float | None = None
+        # by prompts: mean J/image of a window group and number of its windows
+        self._groups: dict[frozenset[str], tuple[float, int]] = {}
+        self._mean = self._squares = 0.0  # of the means of groups: mean, and sum of squared differences from it
 
-    @property
-    def energy_j_per_image(self) -> float:
-        return (self.energy_j or 0.0) / self.images
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a window: a row of `trials.jsonl`."""
+        # the seconds of a suspended window say nothing about how long the next one takes
+        if not any(has_code(text, "W251") for text in row["warnings"]):
+            self.most_s = max(self.most_s, row["duration_s"] or 0.0)
+        images = images_drawn(row["image_count"], row["iterations"])
+        energy_j = row["energy_j"]
+        self.most_j = max(self.most_j, energy_j or 0.0)
+        if energy_j is None or not images:
+            return
+        self._windows += 1
+        self._bound_j_per_image = None if row["uncertainty_j"] is None else row["uncertainty_j"] / images
+        prompts, value, before = frozenset(row["prompt_ids"]), energy_j / images, self._mean
+        old, count = self._groups.get(prompts, (0.0, 0))
+        new = old + (value - old) / (count + 1)
+        self._groups[prompts] = new, count + 1
+        if count == 0:
+            self._mean += (new - before) / len(self._groups)
+            self._squares += (new - before) * (new - self._mean)
+        else:  # the mean of a known group has changed
+            self._mean += (new - old) / len(self._groups)
+            self._squares += (new - old) * (new - self._mean + old - before)
+
+    def running(self) -> Running | None:
+        """Return the J/image so far; None without joules."""
+        groups = len(self._groups)
+        if not groups:
+            return None
+        if self._windows == 1:
+            return Running(value=self._mean, half=self._bound_j_per_image)
+        if groups == 1:
+            return Running(value=self._mean, half=None)
+        from scipy.special import stdtrit
+
+        scatter = math.sqrt(max(self._squares, 0.0) / (groups - 1) / groups)
+        return Running(value=self._mean, half=float(stdtrit(groups - 1, 0.975)) * scatter)
 
 
 class Spending:
@@ -73,7 +107,7 @@ class Spending:
         self.energy_j: float | None = None
         self.images = 0
         self._earlier_s = 0.0
-        self._windows: dict[str, list[_Window]] = defaultdict(list)
+        self._cells: defaultdict[str, _CellSums] = defaultdict(_CellSums)
 
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count the trials of earlier sessions: rows of `trials.jsonl`. Raises MeterError as `add` does."""
@@ -102,26 +136,14 @@ class Spending:
                 "(see `perjoule doctor`)"
             )
         self.images += int(row["image_count"])
-        # the seconds of a suspended window say nothing about how long the next one takes
-        suspended = any(has_code(text, "W251") for text in row["warnings"])
-        self._windows[row["cell_id"]].append(
-            _Window(
-                energy_j=row["energy_j"],
-                uncertainty_j=row["uncertainty_j"],
-                timed_s=None if suspended else row["duration_s"],
-                images=images_drawn(row["image_count"], row["iterations"]),
-                prompt_ids=frozenset(row["prompt_ids"]),
-            )
-        )
+        self._cells[row["cell_id"]].add(row)
 
     def why_stop(self, cell_id: str) -> str | None:
         """Return why no further window of this cell may start; None if it may."""
-        windows = self._windows[cell_id]
-        next_j = max((window.energy_j or 0.0 for window in windows), default=0.0)
-        next_s = max((window.timed_s or 0.0 for window in windows), default=0.0)
+        cell = self._cells[cell_id]
         limits = (
-            ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, next_j, "J"),
-            ("--max-minutes", self._budget.max_minutes, self.seconds / 60, next_s / 60, "min"),
+            ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, cell.most_j, "J"),
+            ("--max-minutes", self._budget.max_minutes, self.seconds / 60, cell.most_s / 60, "min"),
         )
         for option, limit, spent, more, unit in limits:
             if limit is not None and (spent >= limit or spent + more > limit):
@@ -131,22 +153,4 @@ class Spending:
 
     def running(self, cell_id: str) -> Running | None:
         """Return the J/image of a cell so far; None if it has no joules yet."""
-        metered = [window for window in self._windows[cell_id] if window.energy_j is not None and window.images]
-        if not metered:
-            return None
-        groups: defaultdict[frozenset[str], list[float]] = defaultdict(list)
-        for window in metered:
-            groups[window.prompt_ids].append(window.energy_j_per_image)
-        # windows of the same prompts are one unit
-        each = [sum(energies) / len(energies) for energies in groups.values()]
-        value = sum(each) / len(each)
-        if len(metered) == 1:
-            (only,) = metered
-            half = None if only.uncertainty_j is None else only.uncertainty_j / only.images
-            return Running(value=value, half=half)
-        if len(each) == 1:
-            return Running(value=value, half=None)
-        from scipy.special import stdtrit
-
-        scatter = math.sqrt(sum((x - value) ** 2 for x in each) / (len(each) - 1) / len(each))
-        return Running(value=value, half=float(stdtrit(len(each) - 1, 0.975)) * scatter)
+        return self._cells[cell_id].running()

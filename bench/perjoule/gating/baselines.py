@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
+from perjoule.opening import MOST_TEXT_BYTES, content_of, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.trial_counts import require_every_cell
@@ -91,7 +92,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     require_every_cell(run)
     require_one_device(run)
     files = {
-        text: decode_text((run.path / text).read_bytes(), f"{run.path / text}")
+        text: decode_text(content_of(run.path / text, MOST_TEXT_BYTES), f"{run.path / text}")
         for text in _TEXTS
         if (run.path / text).is_file()
     }
@@ -234,6 +235,9 @@ def _require_name(name: str) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
+    for folder in (path.parents[1], path.parent):
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a symbolic link: replace it by a folder")
     text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
     if len(text) > MOST_BYTES:
         raise RunError(
@@ -245,7 +249,9 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 def _read(path: Path) -> _BaselineRecord:
     try:
-        with gzip.open(path) as file:
+        # a repository can contain links, as the file and as the folders above it
+        root, name = path.parents[2], path.relative_to(path.parents[2]).as_posix()
+        with open_inside(root, name) as packed, gzip.open(packed) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise RunError(

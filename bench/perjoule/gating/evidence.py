@@ -20,8 +20,9 @@ from perjoule.types import Variant
 from perjoule.warnings import warning
 
 _TOLERATED_SHARE = 0.05
-# every key of a variant must agree, except its name, by which runs are matched, and its rungs, which are cells
-_NOT_COMPARED = ("name", "steps", "levels")
+# every key of a variant must agree, except its name, by which runs are matched, its label for readers, and its rungs,
+# which are cells
+_NOT_COMPARED = ("name", "label", "steps", "levels")
 _VARIANT_KEYS = tuple(field.name for field in fields(Variant) if field.name not in _NOT_COMPARED)
 _PROTOCOL_KEYS = ("batch_size", "images_per_window", "iterations")
 _METRIC_KEYS = ("weights_digest", "direction", "track", "unit")

@@ -1,7 +1,7 @@
 """Recommends the operating point to deploy: the cheapest above a quality, or the best within an energy budget.
 
-By default a cell meets the demand if the worse end of its 95 % interval does: the worse end of its quality, or the
-upper end of its joules. A point estimate just above the demand would be below it in half of all repetitions.
+By default a cell meets the demand if it does so in at least 90 % of the bootstrap resamples. A point estimate just
+above the demand would be below it in half of all repetitions.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import numpy as np
 
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.runs.directory import Run
+from perjoule.shares import below_one
 from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
-from perjoule.suite.diffusers_code import diffusers_code
+from perjoule.statistics.safe import CONFIDENCE
+from perjoule.suite.diffusers_code import diffusers_code, policy_code
+from perjoule.suite.reading import cells_of
 from perjoule.types import Direction, Provenance
 from perjoule.types.documents import document
 
@@ -55,6 +58,7 @@ class Recommendation:
     min_quality: float | None
     max_joules: float | None
     by: Literal["limit", "point"]
+    confidence: float
     chosen: Choice | None
     safe: Choice | None
     point: Choice | None
@@ -71,6 +75,7 @@ def recommend(
     max_joules: float | None = None,
     family: str | None = None,
     by_point: bool = False,
+    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Recommend the operating point to deploy.
@@ -81,14 +86,15 @@ def recommend(
         min_quality: Choose the cheapest cell of at least this quality.
         max_joules: Choose the best cell of at most this many J/image.
         family: Only cells of this family; needed for a full-reference metric if the run has several.
-        by_point: Judge cells by their point estimates instead of the limits of their intervals.
+        by_point: Judge cells by their point estimates alone.
+        confidence: Share of the resamples in which a safe cell must meet the demand.
         resamples: Number of bootstrap resamples.
 
     Returns:
-        `safe`: the best cell whose interval meets the demand; `point`: the best whose point estimate does; `chosen`:
-        one of the two, according to `by`. Ties are broken by the other axis. Each has `p_meets` (share of resamples in
-        which it meets the demand) and `p_chosen` (in which it is the best such cell). `chosen` is None if no cell
-        meets the demand; `reason` explains why.
+        `safe`: the best cell that meets the demand by its point estimate and in a share `confidence` of the resamples;
+        `point`: the best whose point estimate does; `chosen`: one of the two, according to `by`. Ties are broken by
+        the other axis. Each has `p_meets` (share of resamples in which it meets the demand) and `p_chosen` (in which
+        it is the best such cell). `chosen` is None if no cell meets the demand; `reason` explains why.
 
     Raises:
         UsageError: Unless exactly one of `min_quality` and `max_joules` is given.
@@ -97,6 +103,7 @@ def recommend(
     """
     if (min_quality is None) == (max_joules is None):
         raise UsageError("recommend: give exactly one of --min-quality and --max-joules")
+    below_one(confidence, "recommend: confidence")
     name = metric or run.suite.metrics.primary
     if not name:
         raise EvidenceError(
@@ -141,12 +148,10 @@ def recommend(
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
     p_meets = np.where(stated, np.nan, p_meets)
     chosen_again = _best(draws_e, draws_q, drawn, min_quality is not None)
-    limit_e, limit_q = _limits(rows, sign)
-    # the axis without a demand needs no interval: the energy of a single window group has none
-    if min_quality is None:
-        meets_surely = meets & _meets(limit_e, point_q, sign, **demand)
-    else:
-        meets_surely = meets & _meets(point_e, sign * limit_q, sign, **demand)
+    # a cell without an interval, e.g. of a single prompt, has resamples that do not differ
+    axis = "energy" if min_quality is None else "quality"
+    bounded = np.array([[row[f"{axis}_low"] is not None and row[f"{axis}_high"] is not None for row in rows]])
+    meets_surely = meets & bounded & (np.nan_to_num(p_meets) >= confidence)
     safe = int(_best(point_e, point_q, meets_surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 
@@ -171,25 +176,15 @@ def recommend(
         min_quality=min_quality,
         max_joules=max_joules,
         by="point" if by_point else "limit",
+        confidence=confidence,
         chosen=choice(chosen),
         safe=choice(safe),
         point=choice(best),
-        reason=None
-        if chosen >= 0
-        else _why_none(point_e, sign * point_q, demand, name, rows[best] if best >= 0 else None),
+        reason=None if chosen >= 0 else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
         n_prompts=draws.by_prompt.n,
         n_window_groups=energy.n,
     )
     return document(recommendation)
-
-
-def _limits(rows: list[dict[str, Any]], sign: float) -> tuple[Array, Array]:
-    """Return the worse ends of energy and quality intervals, shape (1, cells), NaN where there is none."""
-
-    def column(name: str) -> Array:
-        return np.array([[np.nan if row[name] is None else row[name] for row in rows]], dtype=np.float64)
-
-    return column("energy_high"), column("quality_low" if sign > 0 else "quality_high")
 
 
 def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None, max_joules: float | None) -> Any:
@@ -216,18 +211,20 @@ def _why_none(
     quality: Array,
     demand: dict[str, float | None],
     metric: str,
-    by_point: dict[str, Any] | None,
+    by_point: Choice | None,
+    confidence: float,
 ) -> str:
     """Return why no cell was chosen; `by_point` is the cell that the point estimates choose, if any."""
     if by_point is not None:
-        wanted, value, axis = f"{metric} {demand['min_quality']}", by_point["quality"], "quality"
+        wanted, low, high = f"{metric} {demand['min_quality']}", by_point.quality_low, by_point.quality_high
         if demand["max_joules"] is not None:
-            wanted, value, axis = f"{demand['max_joules']:g} J", by_point["energy_j_per_image"], "energy"
-        low, high = by_point[f"{axis}_low"], by_point[f"{axis}_high"]
-        shown = "has no interval" if low is None or high is None else f"has {value:.4g} [{low:.4g}, {high:.4g}]"
+            wanted, low, high = f"{demand['max_joules']:g} J", by_point.energy_low, by_point.energy_high
+        sure = None if low is None or high is None else by_point.p_meets
+        shown = "has no interval" if sure is None else f"in {sure:.1%} of them"
         return (
-            f"no cell meets {wanted} with its whole 95 % interval; {by_point['cell_id']} does with its point estimate "
-            f"and {shown}: measure more prompts, lower the demand, or accept the point estimate with --by-point"
+            f"no cell meets {wanted} in {100 * confidence:g} % of the resamples; {by_point.cell_id} does with its "
+            f"point estimate and {shown}: measure more prompts, lower the demand, or accept the point estimate with "
+            "--by-point"
         )
     if not np.isfinite(energy).any() or not np.isfinite(quality).any():
         return "no cell has both joules and scores"
@@ -242,8 +239,10 @@ def _share(value: float) -> float | None:
 
 
 def _call(run: Run, row: dict[str, Any]) -> str | None:
-    """Return diffusers code of the variant's pipeline and the call."""
+    """Return code of the policy, or diffusers code of the variant's pipeline and the call."""
     variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
     if variant is None or run.is_imported:
         return None
-    return diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == row["cell_id"]), None)
+    own = None if cell is None else policy_code(cell)
+    return own or diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from perjoule.errors import UsageError
+from perjoule.opening import MOST_TEXT_BYTES, content_of
 
 # UTF-32 first: its mark begins with that of UTF-16
 _MARKS = (
@@ -17,8 +18,8 @@ _MARKS = (
 
 
 def decoded_text(path: Path) -> str:
-    """Return the text of a file; raises UsageError with line and byte if it has another encoding."""
-    raw = path.read_bytes()
+    """Return the text of a file; raises UsageError with line and byte if it has another encoding, or is too long."""
+    raw = content_of(path, MOST_TEXT_BYTES, follow=True, error=UsageError)
     codec = next((codec for mark, codec in _MARKS if raw.startswith(mark)), "utf-8-sig")
     if codec == "utf-8-sig" and b"\0" in raw[:4096]:
         # UTF-16 without a byte order mark: most characters have a zero upper byte

@@ -14,6 +14,7 @@ from perjoule.files import whole_characters
 from perjoule.importing.columns import columns_of
 from perjoule.importing.decoding import decoded_text
 from perjoule.importing.foreign_table import SHOWN, ForeignTable, make_table
+from perjoule.opening import require_few_containers
 
 _NOT_A_NUMBER = {"Infinity": "Infinity", "-Infinity": "-Infinity"}  # and NaN, which is null
 
@@ -32,6 +33,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _loads(text: str) -> Any:
     """Parse JSON with numbers as written, because 1.10 and 1e001 may be names. NaN is a missing value."""
+    require_few_containers(text)
     value = json.loads(
         text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_unique_keys
     )

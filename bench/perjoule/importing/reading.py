@@ -12,6 +12,7 @@ from perjoule.importing.columns import columns_of
 from perjoule.importing.delimited import read_delimited
 from perjoule.importing.foreign_table import ForeignTable, make_table
 from perjoule.importing.json_tables import read_json, read_json_lines
+from perjoule.parquet import read_frame
 
 FORMATS = ".csv, .tsv, .json, .jsonl or .parquet"
 
@@ -36,9 +37,8 @@ def read_table(path: Path, further: Sequence[str] = ()) -> ForeignTable:
 
 def _read_parquet(path: Path, further: Sequence[str]) -> ForeignTable:
     try:
-        frame = pl.read_parquet(path)
-    # polars panics, which is not an Exception, on some damaged bytes
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        frame = read_frame(path, follow=True, error=UsageError)
+    except ValueError as error:
         raise UsageError(f"{path}: cannot be read: {first_line(error)}") from error
     columns = columns_of(frame.columns, path, further)
     data = {}

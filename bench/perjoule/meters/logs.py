@@ -19,8 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast, get_args
 
-from perjoule.errors import MeterError
+from perjoule.errors import MeterError, RunError
 from perjoule.meters.samples import Sample
+from perjoule.opening import MOST_TEXT_BYTES, content_of
+from perjoule.parquet import read_frame
 from perjoule.text import board_digest
 from perjoule.types import PROVENANCES, Boundary, Provenance, weakest
 
@@ -176,9 +178,9 @@ def _table(file: Path, interval_s: float | None) -> _Table:
     if file.suffix.lower() in {".parquet", ".pq"}:
         return _parquet(file)
     try:
-        raw = file.read_bytes()
+        raw = content_of(file, MOST_TEXT_BYTES, follow=True)
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeError) as error:
+    except (OSError, RunError, UnicodeError) as error:
         raise _BadLogError(f" cannot be read: {error}; give {FORMATS}") from error
     if "\0" in text:
         raise _BadLogError(f" cannot be read: it is not text; give {FORMATS}")
@@ -190,12 +192,9 @@ def _table(file: Path, interval_s: float | None) -> _Table:
 
 
 def _parquet(file: Path) -> _Table:
-    import polars  # takes a tenth of a second, so it is imported only if a table is read
-
     try:
-        table = polars.read_parquet(file)
-    # polars panics, which is not an Exception, on some damaged bytes
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
+        table = read_frame(file, follow=True)
+    except (OSError, RunError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__  # the other lines are about polars
         raise _BadLogError(f" cannot be read: {reason}; give {FORMATS}") from error
     rows, columns = table.to_dicts(), list(table.columns)
@@ -207,7 +206,10 @@ def _csv(text: str) -> _Table:
     if not lines:
         return _Table(rows=[], columns=[], factors={}, source="", notes=[])
     mark = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
-    cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    try:
+        cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    except csv.Error as error:
+        raise _BadLogError(f" cannot be read: {error}; give {FORMATS}") from error
     if mark == ";":
         cells = [[_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] for row in cells]
     first = cells[0][0]

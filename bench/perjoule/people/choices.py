@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
-from perjoule.people.records import Answer, AnswerProvenance, StudyIndex
+from perjoule.people.records import Answer, StudyIndex
 from perjoule.people.thurstone import Array
+from perjoule.types import JudgeProvenance
 
 Places = NDArray[np.intp]
 
@@ -59,7 +60,7 @@ class Choices:
     first: Places
     second: Places
     won: Array
-    provenance: AnswerProvenance
+    provenance: JudgeProvenance
     conduct: Mapping[str, Conduct] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class Choices:
         return int(((self.first == arm) | (self.second == arm)).sum())
 
 
-def one_provenance(provenances: Iterable[AnswerProvenance], where: str) -> AnswerProvenance:
+def one_provenance(provenances: Iterable[JudgeProvenance], where: str) -> JudgeProvenance:
     """Return the one provenance of answers; answers of unlike provenances are never pooled.
 
     Raises:

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import RunError, UnknownNameError, UsageError
-from perjoule.files import open_inside, write_bytes, write_json
+from perjoule.files import write_bytes, write_json
+from perjoule.opening import open_inside
 from perjoule.people import design
 from perjoule.people.design import SECONDS_PER_TRIAL
 from perjoule.people.records import (

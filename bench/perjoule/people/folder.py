@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perjoule.errors import EvidenceError, RunError, UsageError
-from perjoule.files import decode_text, open_inside, read_json_lines, write_json_lines
+from perjoule.files import decode_text, read_json_lines, write_json_lines
+from perjoule.opening import content_of, open_inside
 from perjoule.people.choices import Choices, choices_of, one_provenance
 from perjoule.people.records import (
     ANSWERS_FILE,
@@ -24,6 +25,7 @@ from perjoule.people.records import (
     parsed_answers,
     parsed_study,
 )
+from perjoule.people.store import foreign_part
 
 # more than a study of a thousand observers needs; a larger file is not one of answers
 _MOST_BYTES = 256 * 2**20
@@ -169,8 +171,10 @@ def _from_database(file: Path) -> list[tuple[str, Answer]]:
         raise UsageError(f"{file}: no such file")
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            if foreign := foreign_part(database):
+                raise sqlite3.DatabaseError(f"it contains a {foreign} that the server did not make")
             rows = database.execute("SELECT answer FROM answers ORDER BY observer, trial_id").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read as answers of `perjoule study serve`: {error}") from None
     places = [(f"{file}: row {number}", row[0]) for number, row in enumerate(rows, 1)]
     for place, text in places:
@@ -194,8 +198,6 @@ def _by_key(answers: Iterable[tuple[str, Answer]]) -> dict[tuple[str, str], Answ
 
 def _bytes(file: Path) -> bytes:
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{file}: larger than {_MOST_BYTES // 2**20} MiB: not a file of answers")
-        return file.read_bytes()
+        return content_of(file, _MOST_BYTES, follow=True, error=UsageError)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from None

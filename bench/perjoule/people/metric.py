@@ -4,7 +4,8 @@ The score of an image is its prompt's contribution to the JOD of its cell: the m
 scatter between prompts gives the interval. What an observer does in all answers alike comes on top as a common error.
 A single contribution has no meaning of its own.
 
-The name of the metric states who answered: `people`, `simulated-observers` or `model-judge`.
+The name of the metric states who answered: `people`, `simulated-observers`, `model-judge`, or `unstated-observers` for
+a table that does not say it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -22,22 +24,24 @@ from perjoule.people.choices import Choices
 from perjoule.people.creating import BASELINE
 from perjoule.people.folder import is_study, read_choices
 from perjoule.people.gains import Gain, gains
-from perjoule.people.records import AnswerProvenance, Screening, Study
+from perjoule.people.records import Screening, Study
 from perjoule.people.scaling import UNIT, Fit, Scale, describe, fit, scale
 from perjoule.people.tables import table_of_choices
 from perjoule.people.thurstone import Array
+from perjoule.people.wording import judges
 from perjoule.runs.columns import SCORE_COLUMNS
 from perjoule.runs.directory import Run
 from perjoule.statistics.points import operating_points
-from perjoule.types import MetricSpec, Suite
+from perjoule.types import JudgeProvenance, Judges, MetricSpec, Prompt, Suite
 
-NAMES: dict[AnswerProvenance, str] = {
-    "people": "people", "simulated": "simulated-observers", "model": "model-judge",
+NAMES: dict[JudgeProvenance, str] = {
+    "people": "people", "simulated": "simulated-observers", "model": "model-judge", "not stated": "unstated-observers",
 }  # fmt: skip
 # as the default margin of the gate: 54 of 100 people prefer the better image
 MARGIN_JOD = 0.15
-_WHO: dict[AnswerProvenance, str] = {
+_WHO: dict[JudgeProvenance, str] = {
     "people": "people", "simulated": "SIMULATED observers, not people", "model": "a MODEL as judge, not people",
+    "not stated": "observers of provenance NOT STATED",
 }  # fmt: skip
 
 
@@ -46,6 +50,7 @@ class RunWithPeople(Run):
     """A run with a study as an additional metric.
 
     Attributes:
+        base: The run without it, whose tables are read once for both.
         source: Folder of the study, or table.
         study: The study; None for a table.
         scale: JOD of the arms, and who was excluded.
@@ -53,11 +58,49 @@ class RunWithPeople(Run):
         prefix: What the arms of this run begin with in the study: `baseline:` for a baseline, else nothing.
     """
 
+    base: Run = field(repr=False)
     source: Path
     study: Study | None
     scale: Scale
     fit: Fit = field(repr=False)
     prefix: str = ""
+
+    def with_baseline(self, baseline: Run) -> RunWithPeople:
+        """Return the baseline of a gate, judged by the same answers, which are fitted once.
+
+        Raises:
+            UsageError: If they are about pictures of another baseline.
+            EvidenceError: If they are not about a baseline.
+        """
+        if self.study is None:  # the arms of a table are named after the run
+            return with_people(baseline, self.source, prefix=BASELINE)
+        _require_pictures(self.study, self.source, baseline, BASELINE)
+        return replace(self, path=baseline.path, base=baseline, prefix=BASELINE)
+
+    @property
+    def judges(self) -> Judges:
+        """Who answered."""
+        return judges(self.scale)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """System under test, meter and model digests."""
+        return self.base.environment
+
+    @cached_property
+    def prompt_set(self) -> tuple[Prompt, ...]:
+        """Prompts of the run."""
+        return self.base.prompt_set
+
+    @cached_property
+    def trials(self) -> pl.DataFrame:
+        """One row per trial."""
+        return self.base.trials
+
+    @cached_property
+    def images(self) -> pl.DataFrame:
+        """One row per image."""
+        return self.base.images
 
     @property
     def metric(self) -> str:
@@ -67,19 +110,19 @@ class RunWithPeople(Run):
     @cached_property
     def suite(self) -> Suite:
         """The suite with this metric as the primary one."""
-        suite = Run(path=self.path).suite
+        suite = self.base.suite
         names = (self.metric, *(name for name in suite.metrics.names if name != self.metric))
         return replace(suite, metrics=replace(suite.metrics, primary=self.metric, names=names))
 
     @cached_property
     def metrics(self) -> dict[str, MetricSpec]:
         """Specs of the scored metrics, with this one."""
-        return {**Run(path=self.path).metrics, self.metric: metric_spec(self.scale)}
+        return {**self.base.metrics, self.metric: metric_spec(self.scale)}
 
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row per image and metric, with this one."""
-        other = Run(path=self.path).scores.filter(pl.col("metric") != self.metric)
+        other = self.base.scores.filter(pl.col("metric") != self.metric)
         return pl.concat([other, self._own_scores()])
 
     @property
@@ -97,7 +140,7 @@ class RunWithPeople(Run):
     @cached_property
     def agreement(self) -> tuple[Agreement, ...]:
         """How well each automatic metric of the run predicts the choices."""
-        return agreements(self.fit, Run(path=self.path), self.arms)
+        return agreements(self.fit, self.base, self.arms)
 
     @cached_property
     def gains(self) -> tuple[Gain, ...]:
@@ -177,7 +220,7 @@ def with_people(run: Run, source: Path, *, prefix: str = "") -> RunWithPeople:
     study, choices = read_source(source, run, prefix)
     result = fit(choices, study.screening if study else Screening())
     return RunWithPeople(
-        path=run.path, source=source, study=study, scale=describe(choices, result), fit=result, prefix=prefix
+        path=run.path, base=run, source=source, study=study, scale=describe(choices, result), fit=result, prefix=prefix
     )
 
 

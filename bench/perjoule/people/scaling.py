@@ -21,11 +21,11 @@ import numpy as np
 
 from perjoule.errors import EvidenceError
 from perjoule.people.choices import Choices
-from perjoule.people.records import AnswerProvenance, Screening
+from perjoule.people.records import Screening
 from perjoule.people.screening import Excluded, screen
 from perjoule.people.thurstone import PRIOR_SD_JOD, Array, gradient, information, log_slope, scores
 from perjoule.statistics.resampling import LEVEL, SEED, STUDENT_BELOW, expanded
-from perjoule.types import Estimate
+from perjoule.types import Estimate, JudgeProvenance
 
 RESAMPLES = 2_000
 UNIT = "JOD"
@@ -79,7 +79,7 @@ class Scale:
         notes: Limits of the result.
     """
 
-    provenance: AnswerProvenance
+    provenance: JudgeProvenance
     unit: str
     arms: tuple[ArmScore, ...]
     observers: int
@@ -220,10 +220,11 @@ def describe(choices: Choices, result: Fit, *, level: float = LEVEL) -> Scale:
     )
 
 
-def unit(provenance: AnswerProvenance) -> str:
+def unit(provenance: JudgeProvenance) -> str:
     """Return the unit of scores; it names whoever answered instead of people."""
     return {
         "people": UNIT, "simulated": f"{UNIT} of SIMULATED observers", "model": f"{UNIT} of a MODEL as judge",
+        "not stated": f"{UNIT} of observers NOT STATED",
     }[provenance]  # fmt: skip
 
 

@@ -27,12 +27,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perjoule.errors import UsageError
-from perjoule.files import strict_json
+from perjoule.errors import RunError, UsageError
+from perjoule.files import strict_json, whole_characters
+from perjoule.opening import open_inside
 from perjoule.people.choosing import Chooser
 from perjoule.people.folder import forget_observer, read_answers
 from perjoule.people.page import content_policy, page_trial, render_page
@@ -143,7 +144,7 @@ class _Served:
         self._study, self._folder, self._store, self._page = study, folder, store, page
         self._active, self._provenance = active, provenance
         self._index = StudyIndex(study)
-        self._pictures = {Path(picture.file).name: folder / picture.file for picture in study.pictures}
+        self._pictures = {Path(picture.file).name: picture.file for picture in study.pictures}
         self._known = {(a.observer, a.trial_id): a for a in read_answers(folder, study)} if active else {}
         self._choosing = asyncio.Lock()
         if active:  # imports what takes long before anybody waits
@@ -154,12 +155,14 @@ class _Served:
 
     async def picture(self, request: Request) -> Response:
         file = self._pictures.get(request.path_params["name"])
-        if file is None or not file.is_file():
-            raise HTTPException(404, "no such picture")
+        try:
+            # the file may have been replaced since the study was read, e.g. by a link to a private one
+            with open_inside(self._folder, file or "") as opened:
+                content = opened.read()
+        except (OSError, RunError):
+            raise HTTPException(404, "no such picture") from None
         # the name is a digest of the content
-        return FileResponse(
-            file, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
-        )
+        return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
     async def session(self, request: Request) -> Response:
         session = await self._session(_observer(await _body(request)))
@@ -285,7 +288,7 @@ async def _content(request: Request) -> bytes:
 
 async def _body(request: Request) -> Any:
     try:
-        return strict_json(await _content(request))
+        return whole_characters(strict_json(await _content(request)))
     except (ValueError, RecursionError):
         raise HTTPException(422, "not JSON") from None
 

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -26,6 +26,8 @@ _TABLES = (
     # answers that arrive after their observer has deleted them are refused
     "CREATE TABLE IF NOT EXISTS deleted (observer TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
 )
+_SCHEMA = "SELECT type, name, sql FROM sqlite_schema"
+_MOST_BYTES = 2**20  # of one answer
 _Job = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
 
@@ -39,6 +41,8 @@ class AnswerStore:
             RunError: If the file is not a database, or belongs to another study.
         """
         self.file = file
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise RunError(f"{file} is not a regular file: move it away")
         with _named(file):
             self._connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
             try:
@@ -138,7 +142,25 @@ class AnswerStore:
                 return
 
 
+def foreign_part(connection: sqlite3.Connection) -> str | None:
+    """Return the first part of a database that is not one of our tables, e.g. a view that never ends, or None."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+    with closing(sqlite3.connect(":memory:")) as own:
+        for table in _TABLES:
+            own.execute(table)
+        known = set(own.execute(_SCHEMA).fetchall())
+    try:
+        for part in connection.execute(f"{_SCHEMA} LIMIT {len(known) + 1}"):
+            if part not in known:
+                return f"{part[0]} {str(part[1])[:60]!r}"
+    except UnicodeDecodeError:
+        return "name that is not UTF-8"
+    return None
+
+
 def _prepare(connection: sqlite3.Connection, study_id: str, file: Path) -> None:
+    if foreign := foreign_part(connection):
+        raise RunError(f"{file}: contains a {foreign} that `perjoule study serve` did not make: move the file away")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")

@@ -5,7 +5,7 @@
 
 Two ratings of one observer for one prompt are a choice: the higher rating wins, equal ratings are a tie. Ratings of
 different observers are not compared, because people use scales differently. A column `provenance` states who answered:
-people, simulated or model; without it the answers count as those of people.
+people, simulated or model; without it that is not stated, and the answers do not count as those of people.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perjoule.errors import EvidenceError, UsageError
 from perjoule.importing.foreign_table import ForeignTable, first_marked
 from perjoule.importing.reading import read_table
 from perjoule.people.choices import Choices, one_provenance
-from perjoule.people.records import AnswerProvenance
+from perjoule.types import JudgeProvenance
 
 _CHOICES = ("observer", "prompt_id", "arm_a", "arm_b", "choice")
 _RATINGS = ("observer", "variant", "prompt_id", "rating")
@@ -117,11 +117,11 @@ def _choices(table: ForeignTable, frame: pl.DataFrame, known: Sequence[str] | No
     )
 
 
-def _provenance(table: ForeignTable) -> AnswerProvenance:
+def _provenance(table: ForeignTable) -> JudgeProvenance:
     if not table.has("provenance"):
-        return "people"
+        return "not stated"
     stated = table.texts("provenance")
-    known: tuple[AnswerProvenance, ...] = get_args(AnswerProvenance)
+    known: tuple[JudgeProvenance, ...] = get_args(JudgeProvenance)
     if (row := first_marked(~stated.is_in(list(known)).fill_null(False))) is not None:
         raise table.fault(row, "provenance", f"must be {', '.join(known)}")
     return one_provenance((kind for kind in known if kind in set(stated)), str(table.path))

@@ -14,6 +14,8 @@ from typing import Any
 
 from perjoule.errors import SuiteError
 from perjoule.files import decode_text
+from perjoule.opening import MOST_TEXT_BYTES, content_of, open_regular, require_few_containers, require_size
+from perjoule.parquet import read_frame
 from perjoule.prompts.sampling import PromptRow
 
 SUFFIXES = (".txt", ".tsv", ".csv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -69,10 +71,15 @@ def read_rows(path: Path, layout: Layout, where: str) -> list[PromptRow]:
 def _text(path: Path, member: str, head: str) -> str:
     try:
         if member:
-            with zipfile.ZipFile(path) as archive:
-                data = archive.read(member)
+            with (
+                open_regular(path, follow=True, error=SuiteError) as file,
+                zipfile.ZipFile(file) as archive,
+                archive.open(member) as opened,
+            ):
+                data = opened.read(MOST_TEXT_BYTES + 1)
+            require_size(len(data), MOST_TEXT_BYTES, head, SuiteError)
         else:
-            data = path.read_bytes()
+            data = content_of(path, MOST_TEXT_BYTES, follow=True, error=SuiteError)
     # an encrypted member raises RuntimeError, an unknown compression its subclass NotImplementedError
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise SuiteError(f"{head} cannot be read: {error}") from error
@@ -86,6 +93,7 @@ def _json_lines(text: str, head: str) -> list[Any]:
         if not line.strip():
             continue
         try:
+            require_few_containers(line)
             records.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise SuiteError(f"{head} is not JSON lines: line {number}: {error}") from error
@@ -94,6 +102,7 @@ def _json_lines(text: str, head: str) -> list[Any]:
 
 def _json_records(text: str, layout: Layout, head: str) -> list[Any]:
     try:
+        require_few_containers(text)
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{head} is not JSON: {error}") from error
@@ -128,17 +137,17 @@ def _table(text: str, suffix: str, head: str) -> list[Any]:
 
 def _parquet(path: Path, layout: Layout, head: str) -> Iterable[Any]:
     """Read only the needed columns: data sets often contain images too."""
-    import polars as pl
-
     wanted = {column.lower() for column in (layout.column, layout.category, layout.challenge)}
-    try:
-        names = list(pl.read_parquet_schema(path))
+
+    def needed(names: list[str]) -> list[str]:
         columns = [name for name in names if name.lower() in wanted]
         if layout.column.lower() not in map(str.lower, columns):
             raise SuiteError(f"{head}: no column {layout.column!r}: it has {', '.join(names)}")
-        return pl.read_parquet(path, columns=columns).iter_rows(named=True)
-    # polars panics, which is not an Exception, on some damaged bytes
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        return columns
+
+    try:
+        return read_frame(path, choose=needed, follow=True, error=SuiteError).iter_rows(named=True)
+    except (OSError, ValueError) as error:
         raise SuiteError(f"{head} cannot be read as Parquet: {error}") from error
 
 

@@ -26,6 +26,7 @@ from perjoule.running.policies import load_policy
 from perjoule.running.prepared import Prepared
 from perjoule.running.trial import GeneratorCache, NotLoadedError
 from perjoule.runs.environment import describe
+from perjoule.runs.lock import measured_alone
 from perjoule.types import (
     Assignment,
     Cell,
@@ -98,12 +99,14 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
         sampling = sampling_findings(prepared.suite, prepared.source)
     if problems := sampling.problems(prepared.full_reference):
         raise SuiteError("\n".join(problems))
-    with open_meter(meter_name, of_networks=True) as meter, relative_to(prepared.folder):
+    with open_meter(meter_name, of_networks=True) as meter, measured_alone(meter), relative_to(prepared.folder):
         environment = describe(prepared.suite, meter, digests, list(command))
         environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
         environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
         environment |= {"suite_folder": str(prepared.folder)}
         environment |= {"unlike_references": [one.facts for one in sampling.unlike]}
+        if prepared.shard is not None:
+            environment |= {"shard": prepared.shard}
         yield Device(meter=meter, generators=generators, environment=environment)
 
 

@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from perjoule.errors import BudgetSpent, DeviceLostError
+from perjoule.errors import BudgetSpent, DeviceLostError, MeterError
 from perjoule.forecast.budget import Budget, Running, Spending
 from perjoule.protocols import EnergyMeter
 from perjoule.running.trial import Bench, GeneratorCache
 from perjoule.runs.writer import RunWriter
 from perjoule.types import Assignment, Protocol, Trial
+from perjoule.warnings import has_code
+
+# windows in succession without joules, after which the run stops: the rest of the plan would have none either
+MOST_UNMETERED = 5
+# the source did not answer or stood still; other reasons, e.g. a suspended process, concern a single window
+_SOURCE_LOST = ("W207", "W211", "W220", "W299")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +60,11 @@ def execute(
 
     Raises:
         BudgetSpent: If the next window would exceed the budget of `spending`.
-        MeterError: If a window has no joules and `spending` limits them.
+        MeterError: If a window has no joules and `spending` limits them, or the source of energy is lost.
         DeviceLostError: If the device cannot run any further work; the failed trial is recorded.
     """
     ledger = Ledger(plan, writer, spending or Spending(Budget()), on_progress)
-    bench = Bench(plan, protocol, meter, generators, writer.image_file)
+    bench = Bench(plan, protocol, meter, generators, writer.image_file, on_hang=writer.append)
     with closing(writer):
         for assignment in plan:
             if assignment.trial_id in writer.done:
@@ -73,7 +79,8 @@ def execute(
 class Ledger:
     """Records finished trials on disk, in the budget and in the progress bar.
 
-    Creating it or recording a trial raises MeterError if a trial has no joules and `spending` limits them.
+    Creating it or recording a trial raises MeterError if a trial has no joules and `spending` limits them. Recording
+    raises it too if the source of energy failed in `MOST_UNMETERED` windows in succession.
     """
 
     def __init__(
@@ -86,7 +93,8 @@ class Ledger:
         self._writer, self._spending, self._on_progress = writer, spending, on_progress
         self._work = work_of(plan)
         self._share_done = sum(self._work.get(trial_id, 0.0) for trial_id in writer.done)
-        spending.resume([*writer.superseded, *writer.done.values()])
+        self._unmetered = 0
+        spending.resume(writer.spent)
 
     def why_stop(self, assignment: Assignment) -> str | None:
         """Return the reason why this trial must not be started; None if it may."""
@@ -94,8 +102,8 @@ class Ledger:
 
     def book(self, trial: Trial) -> None:
         """Store the trial, update totals, report progress."""
-        self._writer.append(trial)
-        self._spending.add(self._writer.done[trial.trial_id])
+        row = self._writer.append(trial)
+        self._spending.add(row)
         self._share_done += self._work[trial.trial_id]
         self._on_progress(
             Progress(
@@ -108,6 +116,13 @@ class Ledger:
                 running=self._spending.running(trial.cell_id),
             )
         )
+        lost = [text for text in row["warnings"] if any(has_code(text, code) for code in _SOURCE_LOST)]
+        self._unmetered = 0 if row["energy_j"] is not None else self._unmetered + bool(lost)
+        if self._unmetered >= MOST_UNMETERED:
+            raise MeterError(
+                f"the source of energy failed in {MOST_UNMETERED} windows in succession, last in {trial.trial_id} "
+                f"({next(iter(lost), 'no reason')}): see `perjoule doctor`; --retry-failed repeats these windows"
+            )
 
 
 def work_of(plan: Sequence[Assignment]) -> dict[str, float]:

@@ -7,7 +7,7 @@ plan = check → plan → (measure a few windows) → forecast
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -41,8 +41,11 @@ from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
-from perjoule.runs.directory import Run, load_run, write_scores, write_set_scores
+from perjoule.runs.derived import with_tables
+from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
+from perjoule.runs.lock import being_written
+from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import cells_of
@@ -101,38 +104,48 @@ def run(
         DeviceLostError: If the device cannot run any further work in this process.
     """
     spending = Spending(budget)  # starts now, because loading takes minutes too
-    if not resume:
-        require_vacant(out)
     suite = prepared.suite
-    if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
-        reporter.message(f"warning: {problem}")
-    for notice in (*prepared.notes, *notices(suite)):
-        reporter.message(f"note: {notice}")
-    # missing parts of a metric must not be found after an hour of measuring
-    if executor == "ray":
-        ray.rehearse_apart(suite, prepared.source, prepared.folder)
-    else:
-        with relative_to(prepared.folder):
-            rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
-    with _devices(executor, prepared, meter_name, command) as (environment, execute_plan):
-        _introduce(environment, reporter)
-        for cell_id, reason in environment.get("not_loaded", {}).items():
-            reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
-        for sentence in sentences(environment.get("prompt_findings", ())):
-            reporter.message(f"warning: {sentence}")
-        if resume and out.exists():
-            writer = RunWriter.resume(out, suite, prepared.plan, environment, retry_failed=retry_failed)
-            reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
+    with ExitStack() as held:
+        continues = resume and is_run(out)
+        if continues:
+            held.enter_context(being_written(out))
+            # before models are loaded
+            require_same_suite(out, load_run(out).suite, suite)
+        elif not is_starting(out):
+            require_vacant(out)
+        if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
+            reporter.message(f"warning: {problem}")
+        for notice in (*prepared.notes, *notices(suite)):
+            reporter.message(f"note: {notice}")
+        # missing parts of a metric must not be found after an hour of measuring
+        if executor == "ray":
+            ray.rehearse_apart(suite, prepared.source, prepared.folder)
         else:
-            _check_disk(prepared, out)
-            writer = RunWriter.create(out, suite, prepared.prompts, environment)
-        measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending)
-    try:
-        return finish(load_run(out), prepared.metrics, reporter)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
-        ) from None
+            with relative_to(prepared.folder):
+                rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
+        with _devices(executor, prepared, meter_name, command) as (environment, execute_plan):
+            _introduce(environment, reporter)
+            for cell_id, reason in environment.get("not_loaded", {}).items():
+                reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
+            for sentence in sentences(environment.get("prompt_findings", ())):
+                reporter.message(f"warning: {sentence}")
+            if continues:
+                writer = RunWriter.resume(out, suite, prepared.plan, environment, retry_failed=retry_failed)
+                for note in writer.notes:
+                    reporter.message(f"note: {note}")
+                reporter.message(f"resuming {out}: {len(writer.done)} of {len(prepared.plan)} trials are done")
+            else:
+                _check_disk(prepared, out)
+                out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(being_written(out))
+                writer = RunWriter.create(out, suite, prepared.prompts, environment)
+            measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending)
+        try:
+            return finish(load_run(out), prepared.metrics, reporter)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
+            ) from None
 
 
 def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
@@ -252,6 +265,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
             f"{run.path} was imported and contains no images: add columns quality:<metric> to the table and import it "
             "again"
         )
+    run = with_tables(run)
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
         reporter.message(f"{run.path} is incomplete: {len(run.trials)} of {planned} trials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from perjoule.running.examining import examine_models, name_problems, require_ex
 from perjoule.running.fidelity import sampling_findings
 from perjoule.running.resuming import stored_prompts
 from perjoule.runs.directory import is_run, load_run
-from perjoule.suite.reading import find_suite, is_imported, load_suite, smoke_of
+from perjoule.suite.reading import find_suite, images_per_window, is_imported, load_suite, smoke_of
 from perjoule.suite.schedule import make_plan
 from perjoule.types import (
     Assignment,
@@ -38,7 +39,7 @@ class Prepared:
     """A suite that was checked as far as possible without running it.
 
     `notes` are messages for the user; `examinations` are by variant; `full_reference` names the metrics that compare
-    images with the longest run of their family.
+    images with the longest run of their family; `shard` is the part of the prompts, e.g. `1/4`, None for all.
     """
 
     suite: Suite
@@ -50,6 +51,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     full_reference: tuple[str, ...] = ()
     examinations: Mapping[str, Examination] = field(default_factory=dict)
+    shard: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -65,6 +67,7 @@ def prepare(
     smoke: bool = False,
     side_px: int | None = None,
     resume: Path | None = None,
+    shard: str | None = None,
 ) -> Prepared:
     """Read suite and prompts, load the metrics, and make the plan.
 
@@ -75,6 +78,7 @@ def prepare(
         smoke: Make a minimal run, see `suite.smoke_of`.
         side_px: Size of the images of a minimal run.
         resume: Run directory; if it already contains a run, its prompts are used, see `resuming.stored_prompts`.
+        shard: Part of the prompts, e.g. `1/4`, see `shard_of`.
 
     Raises:
         SuiteError: If the suite is invalid.
@@ -83,11 +87,18 @@ def prepare(
     """
     path = find_suite(suite_name)
     with relative_to(suite_folder(path)):
-        return _prepare(path, limit, models=models, smoke=smoke, side_px=side_px, resume=resume)
+        return _prepare(path, limit, models=models, smoke=smoke, side_px=side_px, resume=resume, shard=shard)
 
 
 def _prepare(
-    path: Path, limit: int | None, *, models: Sequence[str], smoke: bool, side_px: int | None, resume: Path | None
+    path: Path,
+    limit: int | None,
+    *,
+    models: Sequence[str],
+    smoke: bool,
+    side_px: int | None,
+    resume: Path | None,
+    shard: str | None,
 ) -> Prepared:
     suite = with_models(load_suite(path), models)
     if is_imported(suite):
@@ -108,11 +119,18 @@ def _prepare(
         suite = replace(suite, prompts=replace(suite.prompts, limit=limit))
     notes: tuple[str, ...] = ()
     if resume is not None and is_run(resume):
-        stored = stored_prompts(load_run(resume), suite.prompts, path.parent)
+        begun = load_run(resume)
+        if shard not in (None, begun.environment.get("shard")):
+            raise UsageError(
+                f"--shard {shard}: {resume} has the shard {begun.environment.get('shard')}: leave the option out"
+            )
+        stored = stored_prompts(begun, suite.prompts, path.parent)
         suite = replace(suite, prompts=stored.source)
         prompts, origin, notes = stored.prompts, stored.origin, (stored.note,) if stored.note else ()
     else:
         suite, prompts, origin = with_prompts(suite, path)
+        if shard is not None:
+            prompts = shard_of(prompts, images_per_window(suite), shard)
     metrics = [
         load_metric(name, dict(suite.metrics.options.get(name, {})), f"{path}: metrics.options.{name}")
         for name in suite.metrics.names
@@ -140,7 +158,33 @@ def _prepare(
         notes=(*notes, *findings.notes(full_reference)),
         full_reference=full_reference,
         examinations=examinations,
+        shard=shard,
     )
+
+
+def shard_of(prompts: Sequence[Prompt], per_window: int, shard: str) -> tuple[Prompt, ...]:
+    """Return a part of the prompts for one of several machines; `perjoule merge` joins the runs.
+
+    Parts consist of whole windows, so that the merged run has the windows of one plan.
+
+    Args:
+        prompts: All prompts.
+        per_window: Images per window.
+        shard: `I/N`, the I-th of N parts, from 1.
+
+    Raises:
+        UsageError: If it is not such a text, or the part has no prompt.
+    """
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard {shard}: write I/N, e.g. 1/4 for the first of four parts")
+    windows = math.ceil(len(prompts) / per_window)
+    if int(count) > windows:
+        raise UsageError(
+            f"--shard {shard}: {len(prompts)} prompts in windows of {per_window} images make {windows} parts at most"
+        )
+    first, end = (windows * part // int(count) * per_window for part in (int(number) - 1, int(number)))
+    return tuple(prompts[first:end])
 
 
 def with_prompts(suite: Suite, path: Path) -> tuple[Suite, tuple[Prompt, ...], Origin]:

@@ -215,8 +215,8 @@ def image_set(run: Run) -> ImageSet:
         row = frame.filter(frame["file"].is_null())["image_id"][0]
         raise RunError(f"{run.path / 'images.parquet'}: image {row}: file is empty: restore the table from a copy")
     missing = [f for f in frame["file"] if not os.path.lexists(run.path / f)]
-    if missing:
-        raise RunError(f"{run.path}: {len(missing)} images are missing, the first is {missing[0]}")
+    if missing and len(missing) == len(frame):  # single ones are only unscored
+        raise RunError(f"{run.path}: all {len(missing)} images are missing, the first is {missing[0]}")
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
     reference_of = references(frame, run.suite)
     stored = dict(zip(frame["image_id"], zip(frame["file"], frame["sha256"], strict=True), strict=True))

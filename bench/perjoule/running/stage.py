@@ -64,6 +64,7 @@ def measure(
         writer.finish()
         raise DeviceLostError(f"{lost}: {_kept(plan, writer)}; in a new process {_how_to_go_on(writer)}") from None
     except MeterError as error:
+        writer.finish()
         raise MeterError(f"{error}; {_kept(plan, writer)}, continue with --resume") from error
     except OSError as error:
         raise RunError(

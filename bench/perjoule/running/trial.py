@@ -38,6 +38,7 @@ from perjoule.protocols import (
     Window,
     reads_prompts,
 )
+from perjoule.running.deadline import Deadline
 from perjoule.running.failures import Failure, failure_of
 from perjoule.running.policies import batches, load_policy
 from perjoule.runs.pictures import pixel_digest
@@ -148,6 +149,7 @@ class Bench:
         meter: The open meter.
         generators: Loaded pipelines.
         image_file: Returns the path of an image by its id.
+        on_hang: Stores the failed trial before a hanging process ends, see `perjoule.running.deadline`.
 
     Attributes:
         dead: Reason why no further trial is possible in this process, else None.
@@ -160,8 +162,10 @@ class Bench:
         meter: EnergyMeter,
         generators: GeneratorCache,
         image_file: Callable[[str], Path],
+        on_hang: Callable[[Trial], object] = lambda trial: None,
     ) -> None:
         self._protocol, self._meter, self._image_file = protocol, meter, image_file
+        self._on_hang = on_hang
         self._cells = Cells(generators, texts_of(plan), keep_all=protocol.interleave)
         self._call_sizes = call_sizes(plan)
         self._warm: list[str] = []
@@ -192,10 +196,24 @@ class Bench:
             self._idle_power_w, self._rested = self._meter.learn_idle(protocol.idle_s), True
         if protocol.cooldown_s:
             time.sleep(protocol.cooldown_s)
-        trial, failure = run_trial(assignment, protocol, self._meter, ready, self._image_file, self._idle_power_w)
+        trial, failure = run_trial(
+            assignment,
+            protocol,
+            self._meter,
+            ready,
+            self._image_file,
+            self._idle_power_w,
+            lambda: self._deadline(assignment),
+        )
         if failure is not None and failure.kills_context:
             self.dead = failure.reason
         return trial
+
+    def _deadline(self, assignment: Assignment) -> Deadline:
+        return Deadline(
+            self._protocol.timeout_s,
+            lambda reason: self._on_hang(failed_trial(assignment, Failure(reason=f"TrialTimeoutError: {reason}"))),
+        )
 
     def _failed(self, assignment: Assignment, failure: Failure) -> Trial:
         if failure.kills_context:
@@ -207,7 +225,8 @@ class Bench:
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
         if cell.variant.name not in self._warm:
-            with WorkCounter(count_new=True) if torch_is_loaded() else nullcontext():
+            counting = WorkCounter(count_new=True) if torch_is_loaded() else nullcontext()
+            with counting, self._deadline(assignment).running():
                 _warm_up(ready, assignment, protocol.warmup_iterations, self._call_sizes[cell.variant.name])
             # a variant whose pipeline was released in between must be warmed up again
             self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
@@ -226,6 +245,7 @@ def run_trial(
     ready: ReadyCell,
     image_file: Callable[[str], Path],
     idle_power_w: float | None = None,
+    time_limit: Callable[[], Deadline] = lambda: Deadline(None),
 ) -> tuple[Trial, Failure | None]:
     """Measure one window, store and hash its images, and record failures.
 
@@ -237,19 +257,27 @@ def run_trial(
     result: Generation | None = None
     failure: Failure | None = None
     window: Window | None = None
+    deadline = time_limit()
+
+    def synchronize() -> None:
+        # in a time of its own: after a trial that was too slow, the energy until now is still measured
+        with time_limit().running():
+            ready.generator.synchronize()
+
     try:
         with meter.window(
-            label=assignment.trial_id, sync=ready.generator.synchronize, max_uncertainty=protocol.max_uncertainty
+            label=assignment.trial_id, sync=synchronize, max_uncertainty=protocol.max_uncertainty
         ) as window:
             try:
                 for _ in window.repeat(at_least=protocol.iterations):
-                    result = draw_cell(ready, texts, assignment.seeds)
+                    with deadline.running():
+                        result = draw_cell(ready, texts, assignment.seeds)
             except Exception as error:
-                failure = failure_of(error, ready.generator.synchronize)
+                failure = failure_of(error, synchronize)
     except MeterError:
         raise
     except Exception as error:  # from waiting for the device, at either end of the window
-        failure = failure or failure_of(error, ready.generator.synchronize)
+        failure = failure or failure_of(error, synchronize)
     trial = failed_trial(assignment, failure or Failure(reason=""))
     if window is not None:
         reading = _with_net_energy(window.reading, idle_power_w)

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from perjoule.errors import RunError
-from perjoule.files import open_inside
+from perjoule.opening import open_inside
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 and SHA-256 repositories
 _REF = re.compile(r"ref: (refs/[^\0\n]+)")

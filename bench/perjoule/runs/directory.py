@@ -6,7 +6,8 @@ prompts.jsonl       the prompts of the run, with their ids
 trials.jsonl        one row per trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
 failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
-superseded.jsonl    failed trials that --retry-failed repeated
+superseded.jsonl    earlier attempts of repeated trials: failed, without joules, or with lost pictures
+sessions.jsonl      versions and command of each --resume
 devices.jsonl       boards of each trial: energy, conditions, and the sensor log behind the energy
 work.jsonl          counted work of the networks of each trial; not in runs of earlier versions
 images/             PNG, named by image_id
@@ -55,7 +56,7 @@ from perjoule.runs.columns import (
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
-from perjoule.types import COUNTED, DeviceEnergy, MetricSpec, Prompt, Score, SetScore, Suite, Work
+from perjoule.types import COUNTED, DeviceEnergy, Judges, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
 WHOLE_CELL = "*"
@@ -70,7 +71,7 @@ class Run:
     @cached_property
     def suite(self) -> Suite:
         """The suite as it was run."""
-        return load_suite(self.path / "suite.toml")
+        return load_suite(self.path / "suite.toml", follow=False)
 
     @property
     def is_imported(self) -> bool:
@@ -145,6 +146,11 @@ class Run:
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
         return read_parquet(self.path / "scores.parquet", SCORE_COLUMNS)
+
+    @property
+    def judges(self) -> Judges | None:
+        """Who judged the quality by choices between images; None if metrics did."""
+        return None
 
     @property
     def common_errors(self) -> Mapping[str, Mapping[str, NDArray[np.float64]]]:
@@ -250,13 +256,20 @@ def located(file: Path) -> Iterator[None]:
         raise RunError(f"{file}: damaged: {type(error).__name__}: {first_line(error)}") from error
 
 
+# exists only until environment.json is written
+STARTING = ".starting"
 # any of these files makes a folder a run, complete or not
 _TRACES = ("suite.toml", "environment.json", "trials.jsonl", "trials.parquet", "points.parquet")
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder contains a run, complete or not."""
-    return folder.is_dir() and any((folder / name).is_file() for name in _TRACES)
+    return folder.is_dir() and not is_starting(folder) and any((folder / name).is_file() for name in _TRACES)
+
+
+def is_starting(folder: Path) -> bool:
+    """Return whether a folder is the start of a run that was cut off before anything was measured."""
+    return (folder / STARTING).is_file() and not (folder / "environment.json").is_file()
 
 
 def holds_runs(folder: Path) -> bool:

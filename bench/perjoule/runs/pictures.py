@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from perjoule.errors import RunError
-from perjoule.files import open_inside
+from perjoule.opening import open_inside
 from perjoule.protocols import Images
+
+# the largest image that a suite can ask for
+MOST_SIDE_PX = 8192
 
 
 class PictureError(RunError):
@@ -44,6 +47,8 @@ def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
     try:
         with open_inside(folder, file) as opened, Image.open(opened, formats=("PNG",)) as picture:
             # other formats are never decoded: Pillow passes EPS, for example, to Ghostscript
+            if max(picture.size) > MOST_SIDE_PX:
+                raise ValueError(f"{picture.width} × {picture.height} pixels; at most {MOST_SIDE_PX} a side are read")
             pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
     except RunError as error:
         raise PictureError(str(error)) from None

@@ -13,8 +13,8 @@ needs `LEAST_SEEDS` seeds, because the best of noisy means looks better than it 
 reason. The cross-fitted oracle is not a bound: it chooses by few seeds and makes their mistakes, so a policy may well
 save more. With two seeds of prompts that are all alike it costs more than fixed steps.
 
-Each is a `Curve` on the same prompts and seeds, so it can be paired with any other. `best_buys`, `shrunken_means` and
-`others_mean` serve any arms with a cost each, not only the rungs of a ladder.
+Each is a `Curve` on the same prompts and seeds, so it can be paired with any other, and all may mix their rungs.
+`shrunken_means` and `others_mean` serve any arms with a cost each, not only the rungs of a ladder.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
 from perjoule.statistics.curves import AnyCurve, Curve, Envelopes, FidelityCurve, Ladders, pair
+from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, over_seeds
 from perjoule.statistics.window_groups import Groups, common_groups
 from perjoule.types import Estimate
@@ -41,7 +42,7 @@ LEAST_SEEDS_TO_DIVIDE = 4
 LEAST_PROMPTS = 20  # of the prompt-level bound, for the scatter between prompts
 # points of a bound's own curve
 PRICES = 64
-# a bound that saves less than the error of interpolation has no shares
+# a bound that saves less has no shares
 _LEAST = 1 - 1e-3
 
 
@@ -94,6 +95,7 @@ def chosen(ladder: AnyCurve, rungs: Index) -> AnyCurve:
         quality=np.take_along_axis(ladder.quality, index, 2),
         name=f"{ladder.name} chosen",
         groups=_merged(ladder, 1),
+        common=_shared(ladder, _shares(ladder, index[:, :, 0])),
     )
 
 
@@ -108,7 +110,7 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
     """
     taken = np.asarray(rungs, np.intp)
     levels = taken if taken.ndim == 2 else taken[:, None]
-    shares = np.stack([np.bincount(one, minlength=ladder.rungs) / len(one) for one in levels.T], axis=1)
+    shares = _shares(ladder, levels)
     used = shares.any(1)
     return replace(
         ladder,
@@ -116,48 +118,8 @@ def shuffled(ladder: AnyCurve, rungs: Index) -> AnyCurve:
         quality=ladder.quality[..., used] @ shares[used],
         name=f"{ladder.name} shuffled",
         groups=_merged(ladder, levels.shape[1]),
+        common=_shared(ladder, shares),
     )
-
-
-def mixtures(arm: AnyCurve, points: int = PRICES) -> AnyCurve:
-    """The arm (or ladder) with random choices between neighbouring levels added, at least `points` levels in all.
-
-    A policy that takes either of two levels at random has the mean of their joules and of their qualities. Where one
-    arm takes the rungs of another, both must be mixed: ln E interpolated through few levels promises savings that no
-    level has.
-    """
-    levels = np.nan_to_num(np.concatenate([arm.energy_j, arm.quality]), nan=-1.0).reshape(-1, arm.rungs)
-    _, apart = np.unique(levels, axis=1, return_index=True)  # levels with the same choices are one
-    if len(apart) < 2:
-        return arm
-    parts = max(2, -(-points // (len(apart) - 1)))
-    mean_j = over_seeds(over_seeds(arm.energy_j)[None])[0]
-    order = apart[np.argsort(mean_j[apart], kind="stable")]
-    weights = np.zeros((arm.rungs, (len(order) - 1) * parts + 1))
-    for level in range(len(order) - 1):
-        share = np.arange(parts + 1) / parts
-        columns = slice(level * parts, (level + 1) * parts + 1)
-        weights[order[level], columns], weights[order[level + 1], columns] = 1 - share, share
-    return replace(
-        arm, energy_j=arm.energy_j @ weights, quality=arm.quality @ weights, groups=_merged(arm, weights.shape[1])
-    )
-
-
-def best_buys(expected: Array, costs: Array, prices: Array) -> Index:
-    """Where a further joule buys less than elsewhere: the arm with the largest λ·Q − E at each price λ.
-
-    Args:
-        expected: (..., arms) expected quality, higher is better; an arm without a number is not chosen.
-        costs: (arms,) J/image.
-        prices: (k,) J per unit of quality.
-
-    Returns:
-        (..., k) arms; of equal ones the first.
-    """
-    known = np.where(np.isfinite(expected), expected, -np.inf)
-    with np.errstate(invalid="ignore"):
-        worth = [np.where(np.isfinite(known), price * known, -np.inf) - costs for price in prices]
-    return np.stack([one.argmax(-1) for one in worth], axis=-1)
 
 
 def others_mean(quality: Array) -> Array:
@@ -220,6 +182,7 @@ def bound(ladder: AnyCurve, kind: Bound, prices: Array | None = None) -> AnyCurv
         quality=np.where(decided, np.take_along_axis(quality, rungs, 2), np.nan),
         name=f"{ladder.name} {kind}",
         groups=_merged(ladder, rungs.shape[2]),
+        common=None,
     )
 
 
@@ -261,10 +224,10 @@ def bound_saving(
     missing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=kind)
     seeds = ladder.quality.shape[1]
     try:
-        arms = mixtures(judged(ladder, kind)), mixtures(bound(ladder, kind))
+        arms = judged(ladder, kind), bound(ladder, kind)
     except EvidenceError as error:
         return BoundSaving(bound=kind, seeds=seeds, saving=missing, at_quality=at_quality, reason=str(error))
-    paired = pair(*arms, resamples=resamples, seed=seed)
+    paired = pair(*arms, mixes=True, resamples=resamples, seed=seed)
     saving = paired.estimate(lambda *arms: _saving(*_energies(arms, at_quality)), f"1 − E of the {kind}/E_A")
     reason = None if saving.value is not None else f"quality {at_quality:.4g} lies outside the range of the {kind}"
     return BoundSaving(bound=kind, seeds=seeds, saving=saving, at_quality=at_quality, reason=reason)
@@ -279,7 +242,7 @@ def headroom(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Headroom:
-    """The share of a bound's saving that `test` captures at one quality. All may mix neighbouring levels.
+    """The share of a bound's saving that `test` captures at one quality. All may mix their levels.
 
     Args:
         test: A policy's arm: one rung, or a curve of several settings.
@@ -298,7 +261,7 @@ def headroom(
         raise EvidenceError(
             f"a share of what the {kind} saves needs {LEAST_SEEDS_TO_DIVIDE} seeds per prompt; there {_are(seeds)}"
         )
-    paired = pair(*map(mixtures, (ladder, test, seen, best)), resamples=resamples, seed=seed)
+    paired = pair(ladder, test, seen, best, mixes=True, resamples=resamples, seed=seed)
     method = f"saving over that of the {kind} ({seeds} seeds) at equal quality"
 
     def energies(*arms: Ladders) -> list[Array]:
@@ -348,6 +311,16 @@ def _merged(ladder: Curve | FidelityCurve, rungs: int) -> Groups | None:
         return None
     common, _ = common_groups(ladder.groups, np.asarray(np.isfinite(ladder.energy_j).any(1)))
     return np.tile(common[:, None], (1, rungs))
+
+
+def _shares(ladder: Curve | FidelityCurve, levels: Index) -> Array:
+    """(rungs, levels) how often each level (images, levels) takes each rung."""
+    return np.stack([np.bincount(one, minlength=ladder.rungs) / len(one) for one in levels.T], axis=1)
+
+
+def _shared(ladder: Curve | FidelityCurve, shares: Array) -> Array | None:
+    """Common errors of an arm that takes rungs of a ladder as often as `shares` (rungs, levels)."""
+    return None if ladder.common is None else ladder.common @ shares
 
 
 def _quality(test: Ladders, ladder: Ladders, fixed: float | None) -> Array:

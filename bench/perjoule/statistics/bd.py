@@ -4,7 +4,8 @@
 
     q0: larger of the minima, q1: smaller of the maxima
 
-Negative BD-E saves. Interpolation is monotone cubic (PCHIP) over the upper envelope. The number is a headline only
+Negative BD-E saves. Interpolation is monotone cubic (PCHIP) over the upper envelope; arms that mix their rungs are read
+off their cheapest mixtures. The number is a headline only
 if it is resolved: enough overlap, no crossing, more than its own interpolation error (Bjøntegaard 2001; Herglotz
 et al., arXiv:2304.12852, where energy curves err by up to five points).
 """
@@ -21,6 +22,7 @@ from perjoule.statistics.resampling import Array
 from perjoule.types import Estimate
 
 METHOD = "BD, PCHIP of ln E over quality on the upper envelope"
+MIXTURES_METHOD = "BD, cheapest mixtures of levels"
 MIN_RUNGS = 4
 MIN_OVERLAP = 0.6
 # of the area between the curves, what must lie on the smaller side before they count as crossing
@@ -45,8 +47,9 @@ class BdEnergy:
         estimate: BD-E as a share (−0.2 is 20 % less energy). The error of interpolation is not inside the interval.
         overlap: Qualities that both reach, over qualities that either reaches.
         leave_one_out: Largest change of BD-E when one inner rung of either curve is left out; None below four rungs.
-        akima: BD-E by Akima interpolation.
-        saturating: BD-E interpolated over −ln(bound + ε − Q), for metrics that have an upper bound; else None.
+        akima: BD-E by Akima interpolation; None if rungs are mixed, not interpolated.
+        saturating: BD-E interpolated over −ln(bound + ε − Q), for metrics that have an upper bound; else None, as
+            where rungs are mixed.
         dropped: Rungs that the envelope dropped: of the test, of the anchor.
         regimes: Two or more if the curves cross.
         resolved: True if the number may be a headline.
@@ -72,7 +75,9 @@ def bd_energy(paired: PairedCurves, upper_bound: float | None = None) -> BdEnerg
         upper_bound: Largest possible quality, for the sensitivity figure of saturating metrics.
     """
     test, anchor = paired.point
-    estimate = paired.estimate(bd_energy_rows, METHOD)
+    if paired.mixes:
+        upper_bound = None
+    estimate = paired.estimate(bd_energy_rows, MIXTURES_METHOD if paired.mixes else METHOD)
     overlap = overlap_of(test, anchor)
     left_out = _leave_one_out(test, anchor)
     found_regimes = regimes(test, anchor) if estimate.value is not None else ()
@@ -83,7 +88,7 @@ def bd_energy(paired: PairedCurves, upper_bound: float | None = None) -> BdEnerg
         estimate=estimate,
         overlap=overlap,
         leave_one_out=left_out,
-        akima=_known(bd_energy_rows(test, anchor, akima_slopes)[0]),
+        akima=None if paired.mixes else _known(bd_energy_rows(test, anchor, akima_slopes)[0]),
         saturating=None if upper_bound is None else _known(_bd_saturating(test, anchor, upper_bound)),
         dropped=(tuple(dropped(test)), tuple(dropped(anchor))),
         regimes=found_regimes,

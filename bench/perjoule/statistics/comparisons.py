@@ -4,6 +4,9 @@ An arm is a variant with its cells, cheapest first. The anchor of an arm is the 
 rungs, one of the arm's own batch size if there is one; a model without such a ladder, a distilled one say, is compared
 with the largest fixed ladder of the run, unless the metric compares images of one model only. Every arm of a run is on
 one draw of prompts.
+
+Where one of two arms has several levels of a step policy, both are read off their cheapest mixtures: a curve of ln E
+through few levels shows savings that none of them has.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from perjoule.statistics.resampling import LEVEL, METHOD, Array
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
 from perjoule.types import Estimate, MetricSpec, Role
 
+ADAPTIVE: tuple[Role, ...] = ("predicted", "control")
 _CURVE_PLACES = 33
 _PRICES = 7
 _NONE = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method=METHOD)
@@ -89,7 +93,7 @@ class Evidence:
     def paired(self, *arms: Arm) -> PairedCurves:
         """`drawn`, without any draw, and so without intervals, if an arm has a cell value."""
         if self.states_once(*arms):
-            return pair(*(self.curve(arm) for arm in arms), resamples=0)
+            return pair(*(self.curve(arm) for arm in arms), mixes=_mix(arms), resamples=0)
         return self.drawn(*arms)
 
     def drawn(self, *arms: Arm) -> PairedCurves:
@@ -99,13 +103,14 @@ class Evidence:
         complete = np.isfinite(self.grid.energy_j[..., chosen]).all() and np.isfinite(self.quality[..., chosen]).all()
         # the run's common groups may be coarser than those of these arms
         if not complete or (self.grid.common_groups(chosen) != self.grid.common_groups()).any():
-            return pair(*(self.curve(arm) for arm in arms), resamples=self.rows)
+            return pair(*(self.curve(arm) for arm in arms), mixes=_mix(arms), resamples=self.rows)
         signs = [one for arm in arms for one in (1.0, sign) for _ in arm.columns]
         return PairedCurves(
             means=self.draws.paired(metric, *(arm.columns for arm in arms)).times(signs),
             prompts=len(self.grid.prompts),
             rungs=tuple(len(arm.columns) for arm in arms),
             draw_by_prompt=lambda: self.draws.quality_alone(metric).of(chosen).times([sign] * len(chosen)),
+            mixes=_mix(arms),
         )
 
     @property
@@ -125,7 +130,9 @@ class Evidence:
         groups, name = self.grid.groups[:, columns], arm.variant
         if self.spec.track == "fidelity":
             return FidelityCurve(energy_j=energy_j, quality=quality, groups=groups, name=name, family=arm.family)
-        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name)
+        errors = self.grid.common_errors.get(self.spec.name)
+        common = None if errors is None else self.spec.sign * errors[:, columns]
+        return Curve(energy_j=energy_j, quality=quality, groups=groups, name=name, common=common)
 
 
 def arms_of(
@@ -151,6 +158,11 @@ def arms_of(
         )
         for variant, cells in columns.items()
     )
+
+
+def _mix(arms: Sequence[Arm]) -> bool:
+    """Return whether arms are compared by their mixtures. A policy of one level has nothing to mix."""
+    return any(arm.role in ADAPTIVE and len(arm.columns) > 1 for arm in arms)
 
 
 def main_anchor(arms: Sequence[Arm]) -> Arm | None:
@@ -289,6 +301,8 @@ def _controls(evidence: Evidence, arm: Arm, anchor: Arm) -> Controls:
     ladder = evidence.curve(anchor)
     kind, seeds = strictest_bound(ladder), ladder.quality.shape[1]
     try:
+        if evidence.spec.track == "preference":
+            raise EvidenceError("choices about a single prompt are too few to know its best rung")
         share = headroom(evidence.curve(arm), ladder, kind, resamples=evidence.rows or 1)
     except EvidenceError as error:
         share = Headroom(

@@ -4,7 +4,8 @@
                                                                                                 ln E of Q
 
 Prompts are pooled before a curve is drawn, because curves of single prompts are noisy and turn back. Nothing is ever
-read off outside the measured range.
+read off outside the measured range. Between the rungs of a fixed ladder lie further step counts, so that a smooth curve
+is read; between the levels of a step policy only mixtures of levels are available (`Ladders.mixes`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError
 from perjoule.statistics.hermite import HermiteRows, Slopes, pchip_slopes
+from perjoule.statistics.hulls import Hulls
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, SEED, Array, Means, resample_means, resample_windows
 from perjoule.statistics.window_groups import Groups
 from perjoule.types import Estimate
@@ -32,12 +34,15 @@ class _Measured:
         quality: The same shape, higher is better.
         name: For messages.
         groups: (prompts, rungs) window group of each prompt; None where every prompt has windows of its own.
+        common: (draws, rungs) error of the mean quality that all prompts have in common, e.g. that of few observers;
+            None if there is none.
     """
 
     energy_j: Array
     quality: Array
     name: str = ""
     groups: Groups | None = None
+    common: Array | None = None
 
     def __post_init__(self) -> None:
         energy, quality = (np.asarray(a, np.float64) for a in (self.energy_j, self.quality))
@@ -104,15 +109,19 @@ def require_same_scale(first: Curve | FidelityCurve, *others: Curve | FidelityCu
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ladders:
-    """Pooled curves, one a row: (rows, rungs) J/image and quality."""
+    """Pooled curves, one a row: (rows, rungs) J/image and quality.
+
+    `mixes`: whether only random choices between rungs are available between them.
+    """
 
     energy_j: Array
     quality: Array
+    mixes: bool = False
 
     def without(self, rung: int) -> Ladders:
         """The same without one rung."""
         keep = [i for i in range(self.energy_j.shape[1]) if i != rung]
-        return Ladders(energy_j=self.energy_j[:, keep], quality=self.quality[:, keep])
+        return replace(self, energy_j=self.energy_j[:, keep], quality=self.quality[:, keep])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,12 +133,14 @@ class PairedCurves:
         prompts: How many prompts the arms have in common.
         rungs: How many each arm has.
         draw_by_prompt: Makes `by_prompt`, which few statistics need.
+        mixes: Whether the arms mix their rungs, see `Ladders`.
     """
 
     means: Means
     prompts: int
     rungs: tuple[int, ...]
     draw_by_prompt: Callable[[], Means]
+    mixes: bool = False
 
     @property
     def by_prompt(self) -> Means:
@@ -173,18 +184,18 @@ class PairedCurves:
         """Rows of means -> one `Ladders` per arm."""
         parts, at = [], 0
         for rungs in self.rungs:
-            parts.append(
-                Ladders(energy_j=rows[:, at : at + rungs], quality=rows[:, at + rungs : at + 2 * rungs])
-            )  # fmt: skip
+            energy_j, quality = rows[:, at : at + rungs], rows[:, at + rungs : at + 2 * rungs]
+            parts.append(Ladders(energy_j=energy_j, quality=quality, mixes=self.mixes))
             at += 2 * rungs
         return tuple(parts)
 
 
-def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
+def pair(*curves: AnyCurve, mixes: bool = False, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
     """Put arms on one draw: only (prompt, seed) pairs that every rung of every arm has are used.
 
     Args:
         curves: With the same prompts and seeds in the same places.
+        mixes: Whether the arms mix their rungs, see `Ladders`.
         resamples: Draws.
         seed: Seed of the draws.
 
@@ -204,13 +215,15 @@ def pair(*curves: AnyCurve, resamples: int = RESAMPLES, seed: int = SEED) -> Pai
     rungs = tuple(curve.rungs for curve in curves)
     energies, qualities = columns_of(rungs)
     groups = np.concatenate([curve.window_groups for curve in curves], axis=1)
-    means = resample_windows(values, energies, groups, resamples=resamples, seed=seed)
+    common_errors = [np.zeros((1, c.rungs)) if c.common is None else c.common for c in curves]
+    errors = np.concatenate([np.resize(one, (max(map(len, common_errors)), one.shape[1])) for one in common_errors], 1)
+    means = resample_windows(values, energies, groups, resamples=resamples, seed=seed).plus(errors, qualities)
 
     def draw_by_prompt() -> Means:
-        return resample_means(values[..., qualities], resamples=resamples, seed=seed)
+        return resample_means(values[..., qualities], resamples=resamples, seed=seed).plus(errors)
 
     prompts = int(common.any(1).sum())
-    return PairedCurves(means=means, prompts=prompts, rungs=rungs, draw_by_prompt=draw_by_prompt)
+    return PairedCurves(means=means, prompts=prompts, rungs=rungs, draw_by_prompt=draw_by_prompt, mixes=mixes)
 
 
 def columns_of(rungs: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -249,6 +262,8 @@ class Envelopes:
         log_energy: Their ln E, rising.
         count: (rows,) how many rungs were kept.
         highest_log_energy: (rows,) ln E of the most expensive rung, kept or not.
+        slopes: Slopes of the curve at the rungs.
+        hulls: The cheapest mixtures, which are read instead of a curve, if the rungs are mixed.
     """
 
     quality: Array
@@ -256,10 +271,21 @@ class Envelopes:
     count: NDArray[np.intp]
     highest_log_energy: Array
     slopes: Slopes = pchip_slopes
+    hulls: Hulls | None = None
 
     @classmethod
     def of(cls, ladders: Ladders, slopes: Slopes = pchip_slopes) -> Envelopes:
         """Drop what is beaten and sort what is left."""
+        highest = np.log(np.fmax.reduce(ladders.energy_j, axis=1))
+        if ladders.mixes:
+            hulls = Hulls.of(ladders.energy_j, ladders.quality)
+            return cls(
+                quality=hulls.quality,
+                log_energy=np.log(hulls.energy_j),
+                count=hulls.count,
+                highest_log_energy=highest,
+                hulls=hulls,
+            )
         on_envelope = envelope(ladders.energy_j, ladders.quality)
         gain = np.where(on_envelope, ladders.quality, np.nan)
         order = np.argsort(gain, axis=1, kind="stable")  # NaN goes last
@@ -270,7 +296,7 @@ class Envelopes:
             quality=gain[rows, order],
             log_energy=cost[rows, order],
             count=on_envelope.sum(1),
-            highest_log_energy=np.log(np.fmax.reduce(ladders.energy_j, axis=1)),
+            highest_log_energy=highest,
             slopes=slopes,
         )
 
@@ -286,6 +312,8 @@ class Envelopes:
 
     def log_energy_at(self, quality: Array) -> Array:
         """Ln E that buys a quality: (rows,) or (rows, m) -> the same; NaN outside the measured range."""
+        if self.hulls is not None:
+            return np.asarray(np.log(_by_rows(self.hulls.energy_at, quality)))
         return self._read(self.quality, self.log_energy, quality)
 
     def quality_at(self, log_energy: Array) -> Array:
@@ -298,10 +326,16 @@ class Envelopes:
         if log_energy.ndim > 1:
             top, highest = top[:, None], highest[:, None]
         beaten = (log_energy > top) & (log_energy <= highest)
-        return self._read(self.log_energy, self.quality, np.where(beaten, top, log_energy))
+        places = np.where(beaten, top, log_energy)
+        if self.hulls is not None:
+            lines = replace(self.hulls, energy_j=np.exp(self.log_energy))  # as the places, with their rounding
+            return _by_rows(lines.quality_at, np.exp(places))
+        return self._read(self.log_energy, self.quality, places)
 
     def log_energy_integral(self, low: Array, high: Array) -> Array:
         """∫ ln E dQ, low and high (rows,) -> (rows,)."""
+        if self.hulls is not None:
+            return self.hulls.log_energy_integral(low, high)
         return self._integrate(self.quality, self.log_energy, low, high)
 
     def _read(self, x: Array, y: Array, at: Array) -> Array:
@@ -325,6 +359,11 @@ class Envelopes:
             rows = np.flatnonzero(self.count == count)
             knots, heights = x[rows, :count], y[rows, :count]
             yield rows, HermiteRows(x=knots, y=heights, slopes=self.slopes(knots, heights))
+
+
+def _by_rows(of: Callable[[Array], Array], at: Array) -> Array:
+    """Apply a function of (rows, m) places to (rows,) places as well."""
+    return of(at) if at.ndim == 2 else of(at[:, None])[:, 0]
 
 
 def dropped(ladder: Ladders) -> Sequence[int]:

@@ -29,7 +29,7 @@ from perjoule.statistics.resampling import (
     resample_means,
     resample_windows,
 )
-from perjoule.statistics.window_groups import Groups, common_groups, group_counts, linked
+from perjoule.statistics.window_groups import Groups, among, common_groups, group_counts, linked
 from perjoule.warnings import warning
 
 # the method of a number that has no interval because a table states it once for all prompts
@@ -65,6 +65,16 @@ class Grid:
         """(cells,) True where the quality (or the energy) is one number for the whole cell, of unknown scatter."""
         return self.cell_values.get(metric, np.zeros(len(self.cells), bool))
 
+    def of_prompts(self, places: NDArray[np.intp]) -> Grid:
+        """Return the same of some of the prompts, given by their places."""
+        return replace(
+            self,
+            prompts=tuple(self.prompts[place] for place in places),
+            energy_j=self.energy_j[places],
+            quality={name: values[places] for name, values in self.quality.items()},
+            groups=among(self.groups, places),
+        )
+
     def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, tails: Array | None = None) -> Draws:
         """Draw once for all statistics of the run.
 
@@ -99,14 +109,11 @@ class Grid:
 
     def _with_common_errors(self, means: Means, first: int) -> Means:
         """Add the common errors of metrics, whose columns begin at `first`, to the draws."""
-        if not self.common_errors or not len(means.resamples):
-            return means
-        rows = means.resamples.copy()
         for number, metric in enumerate(self.quality):
             if (errors := self.common_errors.get(metric)) is not None:
                 start = first + number * len(self.cells)
-                rows[:, start : start + len(self.cells)] += np.resize(errors, (len(rows), len(self.cells)))
-        return replace(means, resamples=rows)
+                means = means.plus(errors, slice(start, start + len(self.cells)))
+        return means
 
     @property
     def images_apart(self) -> bool:

@@ -11,15 +11,14 @@ all images, because each does the same work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.statistics.resampling import Array
+from perjoule.statistics.hulls import Array, Hulls
 
-_PRICES, _BISECTIONS = 128, 60
-# a mean over the same numbers in another order may differ by rounding
-_ROUNDING = 1e-9
+_PRICES, _BISECTIONS, _ROUNDING = 128, 60, 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +42,11 @@ def cheapest_mixture(energy_j: Array, quality: Array, at: Array) -> Array:
     Returns:
         (rows, k), infinite where no arm has that quality.
     """
-    wanted = at - _ROUNDING * np.maximum(1.0, np.abs(at))
-    best = np.full(at.shape, np.inf)
-    for good in range(energy_j.shape[1]):
-        good_j, good_q = energy_j[:, good, None], quality[:, good, None]
-        enough = good_q >= wanted
-        best = np.where(enough, np.fmin(best, good_j), best)
-        for poor in range(energy_j.shape[1]):
-            poor_j, poor_q = energy_j[:, poor, None], quality[:, poor, None]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mixed_j = poor_j + (at - poor_q) / (good_q - poor_q) * (good_j - poor_j)
-            best = np.where(enough & (poor_q < wanted), np.fmin(best, mixed_j), best)
-    return best
+    hulls = Hulls.of(energy_j, quality)
+    best = np.fmax.reduce(hulls.quality, axis=1)[:, None]
+    enough = best >= _less(at)
+    least_j = hulls.energy_at(np.clip(at, hulls.quality[:, :1], best))
+    return np.where(enough, least_j, np.inf)
 
 
 def parts_of_mixture(energy_j: Array, quality: Array, at: float) -> tuple[Part, ...]:
@@ -65,34 +57,36 @@ def parts_of_mixture(energy_j: Array, quality: Array, at: float) -> tuple[Part, 
         quality: (arms,).
         at: Mean quality.
     """
-    least = float(cheapest_mixture(energy_j[None], quality[None], np.array([[at]]))[0, 0])
-    if not np.isfinite(least):
+    hulls = Hulls.of(energy_j[None], quality[None])
+    knots, arms = hulls.quality[0, : hulls.count[0]], hulls.arm[0]
+    enough = np.flatnonzero(knots >= _less(at))
+    if not len(enough):
         return ()
-    places = np.arange(len(energy_j))
-    pairs = sorted(((a, b) for a in places for b in places), key=lambda pair: pair[0] != pair[1])
-    for pair in pairs:
-        own = list(dict.fromkeys(pair))
-        value = float(cheapest_mixture(energy_j[None, own], quality[None, own], np.array([[at]]))[0, 0])
-        if np.isclose(value, least, rtol=1e-12, atol=0.0):
-            break
-    good, poor = max(own, key=lambda arm: quality[arm]), min(own, key=lambda arm: quality[arm])
-    if good == poor:
-        return (Part(arm=int(good), share=1.0),)
-    share = float(np.clip((at - quality[poor]) / (quality[good] - quality[poor]), 0.0, 1.0))
-    return Part(arm=int(good), share=share), Part(arm=int(poor), share=1 - share)
+    good = int(enough[0])
+    share = 1.0 if good == 0 else float(min((at - knots[good - 1]) / (knots[good] - knots[good - 1]), 1.0))
+    parts = Part(arm=int(arms[good]), share=share), Part(arm=int(arms[good - 1]), share=1 - share)
+    return parts if share < 1 else parts[:1]
 
 
-def arms_at_price(expected: Array, energy_j: Array, units_per_joule: float) -> NDArray[np.intp]:
-    """Return the arm with the largest expected quality minus price of its energy, of equal arms the cheapest.
+def best_buys(expected: Array, costs: Array, prices: Array) -> NDArray[np.intp]:
+    """Where a further joule buys less than elsewhere: the arm with the largest λ·Q − E at each price λ.
 
     Args:
-        expected: (n, arms) expected quality.
-        energy_j: (arms,) J/image.
-        units_per_joule: Units of quality that a joule must bring.
+        expected: (..., arms) expected quality, higher is better; an arm without a number is not chosen.
+        costs: (arms,) J/image.
+        prices: (k,) J per unit of quality; at an infinite price, the best arm.
+
+    Returns:
+        (..., k) arms; of equal ones the cheapest.
     """
-    order = np.argsort(energy_j, kind="stable")
-    worth = expected[:, order] - units_per_joule * energy_j[order]
-    return np.asarray(order[worth.argmax(1)], np.intp)
+    order = np.argsort(costs, kind="stable")
+    ranked = np.asarray(expected)[..., order]
+    known = np.isfinite(ranked)
+    bought = []
+    for price in prices:
+        worth = np.where(known, ranked, 0.0) if np.isinf(price) else price * np.where(known, ranked, 0.0) - costs[order]
+        bought.append(order[np.where(known, worth, -np.inf).argmax(-1)])
+    return np.stack(bought, axis=-1)
 
 
 def choice_at(expected: Array, judged: Array, energy_j: Array, at: float) -> Array | None:
@@ -111,14 +105,18 @@ def choice_at(expected: Array, judged: Array, energy_j: Array, at: float) -> Arr
         `at`, all units get it.
     """
     rows = np.arange(len(expected))
-    wanted = at - _ROUNDING * max(1.0, abs(at))
+
+    def arms(units_per_joule: float) -> NDArray[np.intp]:
+        price = 1 / units_per_joule if units_per_joule > 0 else np.inf
+        return best_buys(expected, energy_j, np.array([price]))[:, 0]
 
     def mean(price: float) -> float:
-        return float(judged[rows, arms_at_price(expected, energy_j, price)].mean())
+        return float(judged[rows, arms(price)].mean())
 
     def shares(price: float) -> Array:
-        return np.asarray(np.eye(len(energy_j))[arms_at_price(expected, energy_j, price)], np.float64)
+        return np.asarray(np.eye(len(energy_j))[arms(price)], np.float64)
 
+    wanted = _less(at)
     height, width = float(np.ptp(expected)), float(np.ptp(energy_j))
     if height <= 0 or width <= 0:
         return shares(0.0) if mean(0.0) >= wanted else None
@@ -136,3 +134,8 @@ def choice_at(expected: Array, judged: Array, energy_j: Array, at: float) -> Arr
     more, less = mean(low), mean(high)
     share = float(np.clip((at - less) / (more - less), 0.0, 1.0))
     return share * shares(low) + (1 - share) * shares(high)
+
+
+def _less(quality: Any) -> Any:
+    """Return a little less, as a mean over the same numbers in another order may differ by rounding."""
+    return quality - _ROUNDING * np.maximum(1.0, np.abs(quality))

@@ -100,6 +100,14 @@ class Means:
             jackknife=self.jackknife * factors,
         )
 
+    def plus(self, errors: Array, columns: Sequence[int] | slice = slice(None)) -> Means:
+        """The same with errors (draws, columns) that all units have in common added to the draws of some columns."""
+        if not errors.any() or not len(self.resamples):
+            return self
+        rows = self.resamples.copy()
+        rows[:, columns] += np.resize(errors, (len(rows), errors.shape[1]))
+        return replace(self, resamples=rows)
+
     @property
     def method(self) -> str:
         """How intervals are made, in words."""

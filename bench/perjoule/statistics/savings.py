@@ -4,7 +4,8 @@
     G(e*) = Q_T(e*) − Q_A(e*)            e*: energy of the anchor's last rung, or of the test's if that is less
 
 For an arm of a single point q* is its own quality and e* its own energy, since nothing can be read off between its
-rungs. Outside the measured range there is no number: `reason` then holds the bound that the range does give.
+rungs. Of arms that mix their rungs (`Ladders.mixes`), E(q) is that of the cheapest mixture. Outside the measured range
+there is no number: `reason` then holds the bound that the range does give.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from perjoule.types import Estimate
 
 SAVING_METHOD = "PCHIP of ln E over quality on the upper envelope"
 GAIN_METHOD = "PCHIP of quality over ln E on the upper envelope"
+MIXTURES_METHOD = "cheapest mixtures of levels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ def iso_quality_saving(
     anchor: AnyCurve,
     *,
     at_quality: float | None = None,
+    mixes: bool = False,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> AtEqual:
@@ -53,13 +56,14 @@ def iso_quality_saving(
         anchor: The ladder that it is compared with, prompt by prompt and seed by seed.
         at_quality: The quality; by default that of the anchor's last rung (or of the test, if it has one rung),
             looked up again in every resample.
+        mixes: Whether both mix their rungs, as the levels of step policies do.
         resamples: Bootstrap draws.
         seed: Seed of the draws.
 
     Raises:
         EvidenceError: If both are full-reference scores of different models, or share no prompt.
     """
-    return saving_of(pair(test, anchor, resamples=resamples, seed=seed), at_quality)
+    return saving_of(pair(test, anchor, mixes=mixes, resamples=resamples, seed=seed), at_quality)
 
 
 def iso_energy_gain(
@@ -67,6 +71,7 @@ def iso_energy_gain(
     anchor: AnyCurve,
     *,
     at_energy_j: float | None = None,
+    mixes: bool = False,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> AtEqual:
@@ -75,13 +80,14 @@ def iso_energy_gain(
     For an arm of one point this is the first control of adaptive policies: against the fixed ladder at the same mean
     energy, does adapting beat simply using fewer steps?
     """
-    return gain_of(pair(test, anchor, resamples=resamples, seed=seed), at_energy_j)
+    return gain_of(pair(test, anchor, mixes=mixes, resamples=resamples, seed=seed), at_energy_j)
 
 
 def saving_of(paired: PairedCurves, at_quality: float | None = None, *, default_rung: int = -1) -> AtEqual:
     """`iso_quality_saving` on draws that are there already: (test, anchor). `default_rung`: the anchor's."""
     test, anchor = paired.point
-    estimate = paired.estimate(lambda t, a: saving_rows(t, a, at_quality, default_rung), SAVING_METHOD)
+    method = MIXTURES_METHOD if paired.mixes else SAVING_METHOD
+    estimate = paired.estimate(lambda t, a: saving_rows(t, a, at_quality, default_rung), method)
     at = float(_quality_at(test, anchor, at_quality, default_rung)[0])
     reason, bound = (None, None) if estimate.value is not None else _why_no_saving(test, anchor, at)
     if estimate.value is not None and paired.is_drawn and (estimate.low is None or estimate.high is None):
@@ -92,7 +98,8 @@ def saving_of(paired: PairedCurves, at_quality: float | None = None, *, default_
 def gain_of(paired: PairedCurves, at_energy_j: float | None = None, *, default_rung: int = -1) -> AtEqual:
     """`iso_energy_gain` on draws that are there already: (test, anchor)."""
     test, anchor = paired.point
-    estimate = paired.estimate(lambda t, a: gain_rows(t, a, at_energy_j, default_rung), GAIN_METHOD)
+    method = MIXTURES_METHOD if paired.mixes else GAIN_METHOD
+    estimate = paired.estimate(lambda t, a: gain_rows(t, a, at_energy_j, default_rung), method)
     at = float(_energy_at(test, anchor, at_energy_j, default_rung)[0])
     reason = None
     if estimate.value is None:

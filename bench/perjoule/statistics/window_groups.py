@@ -47,6 +47,15 @@ def linked(prompts: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
     return np.asarray(first[labels], np.intp)
 
 
+def among(groups: Groups, prompts: NDArray[np.intp]) -> Groups:
+    """Return the groups of some of the prompts, given by their places: each is labelled by the first that is left."""
+    kept = groups[prompts]
+    for column in kept.T:
+        _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+        column[:] = first[inverse]
+    return kept
+
+
 def group_counts(groups: Groups, known: NDArray[np.bool_]) -> NDArray[np.intp]:
     """How many groups each cell has energies of. groups, known: (prompts, cells) -> (cells,)."""
     if (groups == np.arange(len(groups))[:, None]).all():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from perjoule import registry
+from perjoule.errors import PerjouleError
 from perjoule.suite.timesteps import sampler_of, timesteps_of
-from perjoule.types import Variant
+from perjoule.types import Cell, Variant
 from perjoule.weights.catalogue import revision_of
 from perjoule.weights.models import resolve_model
 
@@ -67,6 +69,17 @@ def diffusers_code(variant: Variant, steps: float | None, *, portable: bool = Fa
     return "\n".join(lines)
 
 
+def policy_code(cell: Cell) -> str | None:
+    """Return the code of a step policy that chooses more than steps, e.g. a model; None if it has none of its own."""
+    if cell.level is None:
+        return None
+    try:
+        policy = registry.load("policies", cell.variant.policy, kind="step policy")(cell, where=cell.cell_id)
+        return str(policy.code()) if hasattr(policy, "code") else None
+    except PerjouleError:  # e.g. its files were moved after the run
+        return None
+
+
 def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[str]:
     """Return code for a UNet from one file, with the model's configuration or its own."""
     part = variant.denoiser
@@ -77,7 +90,9 @@ def _denoiser_lines(variant: Variant, model: str, revision: str | None) -> list[
     base = f", revision={revision!r}" if revision else ""
     config = f"{part.model!r}{pin}" if own else f"{model!r}, subfolder='unet'{base}"
     file = f"hf_hub_download({part.model!r}, {part.file!r}{pin})"
-    state = f"load_file({file})" if part.file.endswith(".safetensors") else f"torch.load({file}, map_location='cpu')"
+    state = f"torch.load({file}, map_location='cpu', weights_only=True)"
+    if part.file.endswith(".safetensors"):
+        state = f"load_file({file})"
     return [
         "from diffusers import UNet2DConditionModel",
         "from huggingface_hub import hf_hub_download",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import keyword
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,19 @@ from typing import Any
 
 from perjoule.errors import SuiteError, UnknownNameError, UsageError
 from perjoule.files import decode_text, write_text
+from perjoule.opening import content_of
 from perjoule.registry import merged_files
 from perjoule.shares import below_one
 from perjoule.text import is_name
 from perjoule.types import Cell, PromptSource, Protocol, Suite, Variant
 
 MAX_STEPS = 1_000
+_MOST_BYTES = 16 * 2**20
+# far beyond any run; without limits, one number in a suite could fill the memory, or sleep for years
+_MOST_TIMES, _MOST_PAUSE_S, _MOST_THREADS, _MOST_VARIANTS = 1_000_000, 86_400.0, 4_096, 10_000
+# no suite has such a key, and the parser's time grows with the square of its length
+_LONG_KEY = re.compile(r"""^[ \t]*\[{0,2}[ \t]*(?:("[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){16}""", re.MULTILINE)
+_MOST_MESSAGES, _MOST_SHOWN = 20, 300
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SEED = 2**64 - 1
 # the prompt source, and an unstated model, in a suite written by `perjoule import`
@@ -59,14 +67,22 @@ def find_suite(name_or_path: str) -> Path:
     raise UnknownNameError("suite", name_or_path, files)
 
 
-def load_suite(path: Path) -> Suite:
+def load_suite(path: Path, *, follow: bool = True) -> Suite:
     """Read and check a suite file.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a symbolic link, which it may not in a run directory.
 
     Raises:
         SuiteError: The suite is invalid; the message names the file, the key, its value and the remedy.
     """
     try:
-        table = tomllib.loads(decode_text(path.read_bytes(), f"{path}:", SuiteError))
+        text = decode_text(content_of(path, _MOST_BYTES, follow=follow, error=SuiteError), f"{path}:", SuiteError)
+        if long := _LONG_KEY.search(text):
+            line = text.count("\n", 0, long.start()) + 1
+            raise SuiteError(f"{path}: line {line}: a key of more than 16 parts: no key of a suite has so many")
+        table = tomllib.loads(text)
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -82,8 +98,10 @@ def parse_suite(table: dict[str, Any], *, where: str) -> Suite:
         # JSON mode, so that strict validation rejects "8" for 8 but accepts TOML's arrays as tuples
         suite: Suite = _reader().validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        messages = [_explain(detail, table, where) for detail in error.errors()]
-        raise SuiteError("\n".join(messages)) from None
+        details = error.errors()
+        messages = [_explain(detail, table, where) for detail in details[:_MOST_MESSAGES]]
+        more = [f"{where}: and {len(details) - len(messages)} more"] if len(details) > len(messages) else []
+        raise SuiteError("\n".join(messages + more)) from None
     _check(suite, where)
     return suite
 
@@ -104,12 +122,6 @@ def write_suite(suite: Suite, path: Path) -> None:
 def is_imported(suite: Suite) -> bool:
     """Return True if `perjoule import` wrote the suite: it describes a table and cannot be run."""
     return suite.prompts.source == IMPORTED
-
-
-def suite_digest(suite: Suite) -> str:
-    """Return the SHA-256 of the suite's settings, independent of layout, comments, title and description."""
-    settings = asdict(replace(suite, title="", description=""))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def cells_of(suite: Suite) -> list[Cell]:
@@ -139,6 +151,7 @@ def smoke_of(suite: Suite, side_px: int | None = None) -> Suite:
         idle_s=0.0,
         order_seed=suite.protocol.order_seed,
         threads=suite.protocol.threads,
+        timeout_s=suite.protocol.timeout_s,
     )
     return replace(
         suite,
@@ -178,14 +191,17 @@ def _check(suite: Suite, where: str) -> None:
     _check_name(suite.name, "name", where)
     if not suite.variants:
         raise SuiteError(f"{where}: variants: at least one [[variants]] is needed")
-    names = [variant.name for variant in suite.variants]
+    _at_most(len(suite.variants), _MOST_VARIANTS, f"{where}: number of variants")
+    names: set[str] = set()
     protocol, metrics = suite.protocol, suite.metrics
     for index, variant in enumerate(suite.variants):
-        if names.index(variant.name) != index:
+        if variant.name in names:
             raise SuiteError(f"{where}: variants[{index}].name = {variant.name!r}: used twice: names must be unique")
+        names.add(variant.name)
         _check_variant(variant, f"{where}: variants[{index}]", imported=is_imported(suite))
         if variant.batch_size is not None:
             _at_least(variant.batch_size, 1, f"{where}: variants[{index}].batch_size")
+            _at_most(variant.batch_size, _MOST_TIMES, f"{where}: variants[{index}].batch_size")
         if variant.runtime.compile and variant.policy != "fixed" and (variant.batch_size or protocol.batch_size) > 1:
             raise SuiteError(
                 f"{where}: variants[{index}].runtime.compile = {variant.runtime.compile!r}: a step policy makes calls "
@@ -193,6 +209,10 @@ def _check(suite: Suite, where: str) -> None:
             )
     for key in ("batch_size", "blocks", "iterations"):
         _at_least(getattr(protocol, key), 1, f"{where}: protocol.{key}")
+    for key in ("batch_size", "blocks", "iterations", "warmup_iterations", "images_per_window"):
+        _at_most(getattr(protocol, key) or 0, _MOST_TIMES, f"{where}: protocol.{key}")
+    for key in ("idle_s", "cooldown_s"):
+        _at_most(getattr(protocol, key), _MOST_PAUSE_S, f"{where}: protocol.{key}")
     for key in ("warmup_iterations", "idle_s", "cooldown_s"):
         _at_least(getattr(protocol, key), 0, f"{where}: protocol.{key}")
     largest = _largest_batch(suite)
@@ -206,6 +226,9 @@ def _check(suite: Suite, where: str) -> None:
         _share(protocol.max_uncertainty, f"{where}: protocol.max_uncertainty")
     if protocol.threads is not None:
         _at_least(protocol.threads, 1, f"{where}: protocol.threads")
+        _at_most(protocol.threads, _MOST_THREADS, f"{where}: protocol.threads")
+    if protocol.timeout_s is not None and not 0 < protocol.timeout_s < math.inf:
+        raise SuiteError(f"{where}: protocol.timeout_s = {protocol.timeout_s}: a positive number of seconds is needed")
     _check_prompts(suite.prompts, f"{where}: prompts")
     if not metrics.names and not metrics.primary and is_imported(suite):
         return  # a table that contains only joules
@@ -215,9 +238,10 @@ def _check(suite: Suite, where: str) -> None:
             f"{where}: metrics.primary = {metrics.primary!r}: not in metrics.names "
             f"({', '.join(metrics.names)}); add it there"
         )
-    for name in metrics.options:
-        if name not in metrics.names:
-            raise SuiteError(f"{where}: metrics.options.{name}: no such metric in metrics.names")
+    for key in ("options", "labels"):
+        for name in getattr(metrics, key):
+            if name not in metrics.names:
+                raise SuiteError(f"{where}: metrics.{key}.{name}: no such metric in metrics.names")
 
 
 def _check_prompts(prompts: PromptSource, where: str) -> None:
@@ -242,6 +266,7 @@ def _check_seeds(seeds: Sequence[int], where: str, *, imported: bool) -> None:
 
 def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
     _check_name(variant.name, "name", where)
+    _check_identifiers(variant, where)
     if imported:  # its policy can have any name, and its steps may be unknown
         _check_steps(variant, where)
         return
@@ -272,6 +297,16 @@ def _check_variant(variant: Variant, where: str, *, imported: bool) -> None:
         size = getattr(variant, key)
         if size is not None and (size < 8 or size > 8192 or size % 8):
             raise SuiteError(f"{where}.{key} = {size}: must be a multiple of 8 from 8 to 8192")
+
+
+def _check_identifiers(variant: Variant, where: str) -> None:
+    """Refuse what is not a name in Python, because `recommend` and reports print code with these names."""
+    names = {f"{where}.scheduler": [variant.scheduler] if variant.scheduler else []}
+    names |= {f"{where}.{key}": list(getattr(variant, key)) for key in ("scheduler_args", "call_args")}
+    for key, found in names.items():
+        for name in found:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise SuiteError(f"{key}: {name[:_MOST_SHOWN]!r} is not a name in Python")
 
 
 def _check_guidance_share(variant: Variant, where: str) -> None:
@@ -323,11 +358,16 @@ def _at_least(value: float, least: int, where: str) -> None:
         raise SuiteError(f"{where} = {value}: must be at least {least}")
 
 
+def _at_most(value: float, most: float, where: str) -> None:
+    if not value <= most:
+        raise SuiteError(f"{where} = {value}: must be at most {most:,.0f}")
+
+
 def _unique(values: Sequence[Any], where: str, least: str) -> None:
     if not values:
         raise SuiteError(f"{where} is empty: at least {least} is needed")
     if len(set(values)) != len(values):
-        raise SuiteError(f"{where} = {list(values)}: duplicate value")
+        raise SuiteError(f"{where} = {str(list(values))[:_MOST_SHOWN]}: duplicate value")
 
 
 def _explain(detail: Any, table: dict[str, Any], where: str) -> str:

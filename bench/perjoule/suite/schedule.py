@@ -7,8 +7,12 @@ import random
 from collections.abc import Sequence
 from itertools import product
 
+from perjoule.errors import SuiteError
 from perjoule.suite.reading import cells_of, images_per_window
 from perjoule.types import Assignment, Prompt, Suite
+
+# beyond a year of windows of ten seconds
+MOST_TRIALS, MOST_IMAGES = 3_000_000, 30_000_000
 
 
 def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
@@ -23,6 +27,7 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     energy statistics (`perjoule.statistics.window_groups`). Prompts that do not fill a window come last, their seeds
     together.
     """
+    _require_plannable(suite, len(prompts))
     size = images_per_window(suite)
     full = len(prompts) - len(prompts) % size
     pairs = [(p, seed) for part in (prompts[:full], prompts[full:]) for seed, p in product(suite.protocol.seeds, part)]
@@ -52,12 +57,24 @@ def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     return plan
 
 
+def _require_plannable(suite: Suite, prompt_count: int) -> None:
+    """Raise SuiteError if the plan would fill the memory, e.g. because a number in the suite has a digit too many."""
+    trials = planned_trials(suite, prompt_count)
+    images = len(cells_of(suite)) * suite.protocol.blocks * prompt_count * len(suite.protocol.seeds)
+    for count, most, what in ((trials, MOST_TRIALS, "trials"), (images, MOST_IMAGES, "images")):
+        if count > most:
+            raise SuiteError(
+                f"suite {suite.name!r} plans {count:,} {what}, and a run has at most {most:,}: use fewer variants, "
+                "steps, prompts, seeds or blocks"
+            )
+
+
 def planned_trials(suite: Suite, prompt_count: int) -> int:
     """Return the number of planned trials of a suite for a number of prompts; a run with fewer is incomplete."""
     windows = math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite))
     return len(cells_of(suite)) * windows * suite.protocol.blocks
 
 
-def image_id(cell_id: str, prompt_id: str, seed: int) -> str:
+def image_id(cell_id: str, prompt_id: str, seed: int | str) -> str:
     """Return the name of an image, which is the same in every block, because the image is."""
     return f"{cell_id}.{prompt_id}.s{seed}"

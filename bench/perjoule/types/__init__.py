@@ -21,7 +21,17 @@ from perjoule.types.energy import (
     weakest,
 )
 from perjoule.types.prompts import Examination, Prompt, PromptCut, PromptFindings, PromptSelection, Sampling
-from perjoule.types.scores import Direction, Estimate, Interval, MetricSpec, Score, SetScore, Track
+from perjoule.types.scores import (
+    Direction,
+    Estimate,
+    Interval,
+    JudgeProvenance,
+    Judges,
+    MetricSpec,
+    Score,
+    SetScore,
+    Track,
+)
 from perjoule.types.suites import Cache, Denoiser, Lora, Metrics, PromptSource, Protocol, Role, Runtime, Suite, Variant
 from perjoule.types.trials import Assignment, Cell, Trial
 from perjoule.types.work import COUNTED, Work, WorkPart
@@ -46,6 +56,8 @@ __all__ = [
     "Examination",
     "IdlePower",
     "Interval",
+    "JudgeProvenance",
+    "Judges",
     "Lora",
     "MachineLoad",
     "MetricSpec",

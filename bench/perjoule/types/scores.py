@@ -8,6 +8,8 @@ from typing import Literal
 
 Direction = Literal["higher", "lower"]
 Track = Literal["alignment", "fidelity", "sharpness", "absolute", "preference"]
+# who chose between images; numbers of different provenances are never pooled
+JudgeProvenance = Literal["people", "simulated", "model", "not stated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,27 @@ class MetricSpec:
     def sign(self) -> float:
         """+1 if higher is better, −1 if lower is better."""
         return 1.0 if self.direction == "higher" else -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judges:
+    """Who judged the quality by choices between images.
+
+    Attributes:
+        provenance: `people`, `simulated` observers, a `model`, or `not stated`, if a table does not say it.
+        observers: Number of observers whose choices count.
+        answers: Number of their choices.
+        prompts: Number of prompts with choices.
+        excluded: Number of observers who are excluded.
+        sentence: The same in words.
+    """
+
+    provenance: JudgeProvenance
+    observers: int
+    answers: int
+    prompts: int
+    excluded: int
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,8 @@ class Variant:
         levels: Values of another policy's parameter: one cell per entry.
         revision: Hub revision to pin; the catalogue's by default.
         file_variant: Selects weight files of the repository, e.g. `fp16` selects `*.fp16.safetensors`.
+        pickled_weights: Load pickles (`.bin`) of a model without safetensors. Only tensors are read from them, but the
+            format can contain programs: leave it off for models of authors whom you do not know.
         denoiser: Different weights for the UNet or transformer.
         lora: An adapter.
         scheduler: diffusers scheduler class; empty keeps the model's own.
@@ -127,6 +129,8 @@ class Variant:
         safety_checker: Load and run the model's safety checker, which blackens images; off by default.
         family: Variants of one family are the same model, e.g. with other samplers; full-reference scores are only
             compared within it. By default each variant is a family.
+        label: Name for readers, for the report's sentences, e.g. `the few-step student`. By default the name of the
+            variant with its role, e.g. `distilled sd-lcm`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -140,6 +144,7 @@ class Variant:
     levels: tuple[float, ...] = ()
     revision: str | None = None
     file_variant: str = ""
+    pickled_weights: bool = False
     denoiser: Denoiser | None = None
     lora: Lora | None = None
     scheduler: str = ""
@@ -159,6 +164,7 @@ class Variant:
     runtime: Runtime = field(default_factory=Runtime)
     safety_checker: bool = False
     family: str = ""
+    label: str = ""
 
     @property
     def family_name(self) -> str:
@@ -242,6 +248,9 @@ class Protocol:
         max_uncertainty: Relative bound requested for every window, which repeats its work to reach it, for at most a
             minute; None accepts any bound.
         threads: torch CPU threads; None keeps torch's default.
+        timeout_s: Time limit of a trial, and of the warm-up before it: after it the trial fails with the reason, and
+            the run continues. If the work does not return at all, the process ends, and `--resume` continues. None: no
+            limit.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -258,6 +267,7 @@ class Protocol:
     cooldown_s: float = 0.0
     max_uncertainty: float | None = None
     threads: int | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +279,7 @@ class Metrics:
         names: Metrics to score the images with.
         options: Options of a metric, in a table of its name, e.g. `options.lsnr.definition = "b"`.
         reference: Corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
+        labels: Names of metrics for readers, for the report's sentences, e.g. `labels.scene = "attributes drawn"`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -277,6 +288,7 @@ class Metrics:
     names: tuple[str, ...]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from perjoule.errors import UsageError
+from perjoule.opening import open_regular
 
 
 def digest_files(paths: Iterable[Path]) -> str:
@@ -62,5 +63,5 @@ def _digest(named: Iterable[tuple[str, Path]]) -> str:
 
 @cache
 def _read_digest(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
+    with open_regular(path, follow=True, error=UsageError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

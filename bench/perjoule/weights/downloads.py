@@ -27,6 +27,7 @@ _TRIES = 4
 _TIMEOUT_S = (10.0, 60.0)  # for connecting; between two bytes
 _CHUNK_BYTES = 1 << 20
 _SAY_FROM_BYTES = 10 << 20
+_MOST_BYTES = 64 << 30  # an address that never ends would fill the disk
 
 
 def is_offline() -> bool:
@@ -128,5 +129,9 @@ def _stream(session: requests.Session, url: str, out: IO[bytes]) -> None:
         size = int(answer.headers.get("Content-Length", 0))
         if size >= _SAY_FROM_BYTES:
             sys.stderr.write(f"perjoule: downloading {url}, {size / 2**20:,.0f} MiB\n")
+        received = 0
         for chunk in answer.iter_content(_CHUNK_BYTES):
+            received += len(chunk)
+            if received > _MOST_BYTES:
+                raise UsageError(f"{url} has more than {_MOST_BYTES / 2**30:,.0f} GiB: not a file that perjoule uses")
             out.write(chunk)

@@ -112,7 +112,7 @@ def shipped_profiles() -> dict[str, WorkProfile]:
 def read_profile(file: Path) -> WorkProfile:
     """Read a profile that `perjoule calibrate --work` wrote. Raises MeterError."""
     try:
-        row = read_json(file)
+        row = read_json(file, follow=True)
     except RunError as error:
         raise MeterError(f"{file} is not a profile of counted work: {error}") from error
     return replace(checked(row, str(file)), name=str(file))

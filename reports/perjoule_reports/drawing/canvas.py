@@ -7,6 +7,7 @@ find them, which would take most of a report's time.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,12 @@ _CHARACTER = 0.62  # mean width of a glyph over the font size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """Space outside the axes in inches, e.g. for labels on the right or a legend above or below."""
+    """Space outside the axes in inches, e.g. for labels on the right or a legend above or below.
 
+    `left` is None for as much as the labels need; figures that are compared side by side have the same.
+    """
+
+    left: float | None = None
     right: float = 0.12
     top: float = 0.12
     bottom: float = 0.0
@@ -53,9 +58,12 @@ def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room |
         canvas = Canvas(figsize=size)
         axes = canvas.add_subplot()
         draw(axes)
-        _place(axes, size, room or Room())
+        settle(axes, size, room or Room())
         buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        with warnings.catch_warnings():
+            # texts stay texts, so no font needs their characters; the warning would print them
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)
+            canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -64,13 +72,14 @@ def text_width(texts: Iterable[str], size: float) -> float:
     return max((len(t) for t in texts), default=0) * _CHARACTER * size / 72
 
 
-def _place(axes: Axes, size: tuple[float, float], room: Room) -> None:
+def settle(axes: Axes, size: tuple[float, float], room: Room) -> None:
+    """Place the axes in the figure, once their ticks and labels are known."""
     labels = axes.yaxis.get_majorticklabels()
     font = float(labels[0].get_fontsize()) if labels else 10.0
     left = 0.12 + text_width([label.get_text() for label in labels], font) + (0.24 if axes.get_ylabel() else 0.0)
     bottom = 0.34 + (0.24 if axes.get_xlabel() else 0.0) + room.bottom
     width, height = size
-    left = min(left, 0.55 * width)
+    left = min(left, 0.55 * width) if room.left is None else room.left
     axes.set_position((
         left / width,
         bottom / height,

@@ -113,7 +113,7 @@ def cumulative_figure(
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         axes.set_xlim(low - pad, high + pad)
-        axes.set_ylim(0, 104)
+        axes.set_ylim(-4, 104)
         axes.axvline(0, color=INK, linewidth=1)
         axes.step([low - pad, *x, high + pad], [0, *(100 * share), 100], where="post", color=SERIES[0], linewidth=2)
         axes.plot([median], [50], marker="o", markersize=7, color=SERIES[1], markeredgecolor=CARD)

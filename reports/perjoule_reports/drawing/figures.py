@@ -6,28 +6,31 @@ Colour, marker and dash all identify the variant, so that no reader depends on o
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from perjoule.statistics.attainment import Attainment
+from perjoule.statistics.resampling import Array
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, text_width
+from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room, settle, text_width
 from perjoule_reports.drawing.labels import Board, Point
 from perjoule_reports.drawing.plots import GLYPHS, MARKERS, colour, dash, grid, make_figure, marker, of_joules
-from perjoule_reports.drawing.svg import CARD, GOOD, INK, MUTED
+from perjoule_reports.drawing.scales import Scale, apply, energy_scale, quality_scale
+from perjoule_reports.drawing.svg import CARD, GOOD, INK
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.records import Figure, Table
 
 __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
 
-
-_MOST_NAMES_SMALL = 8
-Corner = Literal["lower right", "upper right", "lower left", "upper left"]
+_TOP = 0.3  # inches for the words over the good corner
+_SMALL_ROOM = Room(left=0.82, top=_TOP)  # equal axes in figures that are compared
+_RING = 0.1  # inches from the centre of a ring to its outer edge
+_MOST_LABELS, _MOST_LABELS_SMALL = 60, 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,31 +82,38 @@ def frontier(
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
     ringed = [a.cell_id for a in panel.arms if a.on_frontier.get(axis.name)]
     gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
+    series = {arm.variant: evidence.series(arm.variant) for arm in panel.arms}
+    across, up = _scales(panel, unit)
+    widest = text_width([text for _, text in up.candidates], 10)  # the script may show any of them
+    room = _SMALL_ROOM if small else Room(left=0.4 + widest, top=_TOP)
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
-        _scales(axes, panel, unit)
-        _dominated(axes, panel, unit)
+        axes.patch.set_gid("frame")
+        apply(axes, across, up, size)
+        grid(axes)
+        axes.set_xlabel(of_joules(f"energy per image ({unit.unit}", evidence.provenance) + "), log₂ scale")
+        axes.set_ylabel(axis.name + (f" ({axis.unit})" if axis.unit else ""))
+        settle(axes, size, room)
+        _dominated(axes, panel, unit, across, up)
         if band is not None:
-            axes.fill_between(band.energy_j / unit.factor, band.low, band.high, step="post", color=GOOD, alpha=0.16,
-                              linewidth=0, gid="attainment")  # fmt: skip
+            _area(axes, band.energy_j / unit.factor, band.low, band.high, "attainment", 0.16)
         board = _board(axes, panel, unit, size)
-        series = {arm.variant: evidence.series(arm.variant) for arm in panel.arms}
         for variant, number in series.items():
             _ladder(axes, panel, number, variant, unit, small=size is SMALL)
         if arrow is not None and size is not SMALL:
             _saving(axes, arrow, unit, board)
         _numbers(axes, panel, series, unit, board, small=size is SMALL)
-        _names(axes, panel, series, unit, board, small=size is SMALL)
-        axes.set_xlabel(of_joules(f"energy per image ({unit.unit}", evidence.provenance) + "), log₂ scale")
-        axes.set_ylabel(axis.name + (f" ({axis.unit})" if axis.unit else ""))
 
+    description = axis.description.rstrip(".")
     remarks = [
-        axis.description.rstrip("."),
+        re.split(r"[;:(]", description)[0].strip() if small else description,  # the tables have the whole text
         panel.remark,
-        _scale_remark(evidence, axis),
+        "" if small else _scale_remark(evidence, axis),
+        f"the axis is stretched towards {up.bound:g}" if up.bound is not None else "",
         "" if axis.higher else "lower is better, the axis is reversed",
         "advisory" if axis.advisory else "",
     ]
+    marks = {gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)}
     return make_figure(
         name,
         axis.name if small else f"{axis.name} against energy per image",
@@ -112,11 +122,13 @@ def frontier(
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table next to the figure contains the numbers.",
         tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
-        marks={gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)},
+        marks=marks | {"frame": {"across": across.fine(), "up": up.fine()}},
         wide=SMALL if small else WIDE,
         narrow=None if small else NARROW,
+        room=lambda _: room,
         data=data,
         small=small,
+        legend=[(number, variant) for variant, number in series.items()],
     )
 
 
@@ -127,47 +139,43 @@ def _scale_remark(evidence: Evidence, axis: Axis) -> str:
     return f"compares with {against}, so never between families"
 
 
-def _scales(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
-    energies = [v / unit.factor for a in panel.arms for v in _present(a.energy) if v > 0]
-    low, high = min(energies) / 1.22, max(energies) * 1.18
-    if high / low < 1.6:
-        low, high = low / 1.25, high * 1.25
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(low, high)
-    octaves = [2.0**k for k in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
-    ticks = [t for t in octaves if low <= t <= high]
-    if len(ticks) < 3:
-        ticks = [t for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= t <= high]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{t:.4g}" for t in ticks]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    qualities = [v for a in panel.arms for v in _present(a.quality[panel.axis.name])]
-    bottom, top = min(qualities), max(qualities)
-    room = (top - bottom) * 0.1 or abs(top) * 0.05 or 0.5
-    axes.set_ylim(bottom - room, top + room * 1.6)
-    if not panel.axis.higher:
-        axes.set_ylim(top + room, bottom - room * 1.6)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    grid(axes)
+def _scales(panel: Panel, unit: fmt.Scale) -> tuple[Scale, Scale]:
+    """The scales of energy and of quality."""
+    qualities = [a.quality[panel.axis.name] for a in panel.arms]
+    return (
+        energy_scale([v / unit.factor for a in panel.arms for v in _present(a.energy) if v > 0]),
+        quality_scale(
+            [q.value for q in qualities if q.value is not None],
+            [v for q in qualities for v in _present(q)],
+            higher=panel.axis.higher,
+            bound=panel.axis.bound,
+        ),
+    )
 
 
-def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale) -> None:
+def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale, across: Scale, up: Scale) -> None:
     """Shade what the frontier dominates and say which corner is good."""
     ringed = [a for a in panel.arms if a.on_frontier.get(panel.axis.name)]
     corners = sorted(((a.energy.value or 0) / unit.factor, a.quality[panel.axis.name].value or 0) for a in ringed)
     if corners:
-        x = [corner[0] for corner in corners] + [axes.get_xlim()[1]]
-        y = [corner[1] for corner in corners] + [corners[-1][1]]
-        axes.fill_between(x, y, axes.get_ylim()[0], step="post", color=GOOD, alpha=0.07, linewidth=0, gid="dominated")
-    axes.annotate("↖ better", (0.012, 0.985), xycoords="axes fraction", va="top", color=GOOD, fontsize=10,
-                  fontweight="bold")  # fmt: skip
+        x = np.array([corner[0] for corner in corners] + [across.high])
+        y = np.array([corner[1] for corner in corners] + [corners[-1][1]])
+        _area(axes, x, up.low, y, "dominated", 0.07)
+    axes.annotate("↖ better", (0, 1), xytext=(2, 4), xycoords="axes fraction", textcoords="offset points", color=GOOD,
+                  fontsize=10, fontweight="bold")  # fmt: skip
+
+
+def _area(axes: Axes, x: Array, low: Array | float, high: Array, gid: str, alpha: float) -> None:
+    """Fill between two curves that keep each value until the next; a single path, which the script can rescale."""
+    edge = np.repeat(x, 2)[1:]
+    top, bottom = (np.repeat(np.broadcast_to(y, x.shape), 2)[:-1] for y in (high, low))
+    axes.fill(np.append(edge, edge[::-1]), np.append(top, bottom[::-1]), color=GOOD, alpha=alpha, linewidth=0, gid=gid)
 
 
 def _board(axes: Axes, panel: Panel, unit: fmt.Scale, size: tuple[float, float]) -> Board:
-    """Approximate space inside the axes in inches, with all points and lines marked as occupied."""
-    board = Board(width=size[0] - 0.95, height=size[1] - 0.72)
-    board.taken.append((0.0, board.height - 0.22, 0.8, board.height))  # the word in the good corner
+    """The space inside the axes in inches, with all points and lines marked as occupied."""
+    box = axes.get_position()
+    board = Board(width=size[0] * box.width, height=size[1] * box.height)
     for variant in dict.fromkeys(a.variant for a in panel.arms):
         points = [_inches(axes, board, a, panel.axis, unit) for a in _rungs(panel, variant)]
         board.block(points)
@@ -177,10 +185,13 @@ def _board(axes: Axes, panel: Panel, unit: fmt.Scale, size: tuple[float, float])
 
 
 def _inches(axes: Axes, board: Board, arm: Arm, axis: Axis, unit: fmt.Scale) -> Point:
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x = math.log2((arm.energy.value or 1.0) / unit.factor / left) / math.log2(right / left)
-    y = ((arm.quality[axis.name].value or 0.0) - bottom) / (top - bottom)
-    return x * board.width, y * board.height
+    at = ((arm.energy.value or 1.0) / unit.factor, arm.quality[axis.name].value or 0.0)
+    return _place(axes, board, at)
+
+
+def _place(axes: Axes, board: Board, at: Point) -> Point:
+    x, y = axes.transLimits.transform(axes.transScale.transform(at))
+    return float(x) * board.width, float(y) * board.height
 
 
 def _rungs(panel: Panel, variant: str) -> list[Arm]:
@@ -216,76 +227,40 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
     ends = [arrow.from_j / unit.factor, arrow.to_j / unit.factor]
     style = {"arrowstyle": "->", "color": GOOD, "linewidth": 2.2, "shrinkA": 4, "shrinkB": 4}
-    axes.annotate("", (ends[1], arrow.quality), (ends[0], arrow.quality), arrowprops=style)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x, y = (math.log2(math.sqrt(ends[0] * ends[1]) / left) / math.log2(right / left),
-            (arrow.quality - bottom) / (top - bottom))  # fmt: skip
-    place = board.place((x * board.width, y * board.height), text_width([arrow.words], 9.5), 0.16)
+    axes.annotate("", (ends[1], arrow.quality), (ends[0], arrow.quality), arrowprops=style).set_gid("saving-arrow")
+    middle = (math.sqrt(ends[0] * ends[1]), arrow.quality)
+    place = board.place(_place(axes, board, middle), text_width([arrow.words], 9.5), _line(9.5))
     if place is not None:
-        axes.annotate(arrow.words, (math.sqrt(ends[0] * ends[1]), arrow.quality), xytext=(place.dx, place.dy),
-                      textcoords="offset points", ha=place.ha, va=place.va, color=GOOD, fontsize=9.5,
-                      fontweight="bold")  # fmt: skip
+        axes.annotate(arrow.words, middle, xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha,
+                      va=place.va, color=GOOD, fontsize=9.5, fontweight="bold", gid="saving-words")  # fmt: skip
 
 
-def _numbers(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
+def _numbers(
+    axes: Axes, panel: Panel, series: Mapping[str, int], unit: fmt.Scale, board: Board, *, small: bool
+) -> None:
     """Label points with their step counts: the frontier first, then the ends of ladders, then any that fit."""
     ends = {id(rungs[i]) for v in series for rungs in [_rungs(panel, v)] for i in (0, -1)}
-    wanted = [a for a in panel.arms if a.steps is not None]
-    wanted.sort(key=lambda a: (not a.on_frontier.get(panel.axis.name), id(a) not in ends, a.energy.value or 0))
-    font = 8.0 if small else 9.0
-    for i, arm in enumerate(wanted[: 14 if small else 60]):
-        text = fmt.steps(arm.steps)
-        place = board.place(_inches(axes, board, arm, panel.axis, unit), text_width([text], font), font / 72)
-        if place is not None:
-            axes.annotate(text, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
-                          xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[arm.variant]), fontsize=font, fontweight="bold",
-                          gid=f"arm{series[arm.variant]}-steps-{i}")  # fmt: skip
+    wanted = [(place, a) for place, a in enumerate(panel.arms) if a.steps is not None]
+    wanted.sort(key=lambda w: (not w[1].on_frontier.get(panel.axis.name), id(w[1]) not in ends, w[1].energy.value or 0))
+    font = 7.5 if small else 8.5
+    named = False
+    for place, arm in wanted[: _MOST_LABELS_SMALL if small else _MOST_LABELS]:
+        at = _inches(axes, board, arm, panel.axis, unit)
+        for text in (fmt.steps(arm.steps),) if named or small else (fmt.step_count(arm.steps), fmt.steps(arm.steps)):
+            gap = _RING if arm.on_frontier.get(panel.axis.name) else 0.0
+            spot = board.place(at, text_width([text], font), _line(font), gap)
+            if spot is not None:
+                named = True
+                number = series[arm.variant]
+                axes.annotate(text, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
+                              xytext=(spot.dx, spot.dy), textcoords="offset points", ha=spot.ha, va=spot.va,
+                              color=colour(number), fontsize=font, gid=f"arm{number}-steps-{place}")  # fmt: skip
+                break
 
 
-def _names(axes: Axes, panel: Panel, series: dict[str, int], unit: fmt.Scale, board: Board, *, small: bool) -> None:
-    """Write the names of variants at their ladders if all of them fit, else draw a legend."""
-    if len(series) < 2 or (small and len(series) > _MOST_NAMES_SMALL):  # the large figure names the same marks
-        return
-    font = 8.5 if small else 9.5
-    places = {}
-    trial = Board(width=board.width, height=board.height, taken=list(board.taken))
-    for variant in series:
-        arm = _rungs(panel, variant)[-1]
-        mark = f"{GLYPHS[series[variant] % len(GLYPHS)]} {fmt.shorten(variant, 26)}"
-        spot = trial.place(_inches(axes, board, arm, panel.axis, unit), text_width([mark], font), font / 72 + 0.03)
-        if spot is None:
-            break
-        places[variant] = (arm, mark, spot)
-    if len(places) == len(series):
-        for variant, (arm, mark, place) in places.items():
-            axes.annotate(mark, ((arm.energy.value or 0) / unit.factor, arm.quality[panel.axis.name].value or 0),
-                          xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha, va=place.va,
-                          color=colour(series[variant]), fontsize=font, gid=f"arm{series[variant]}-name")  # fmt: skip
-        return
-    for variant, number in series.items():
-        axes.plot([], [], color=colour(number), linestyle=dash(number), marker=marker(number), markersize=6.5,
-                  linewidth=1.6, label=fmt.shorten(variant, 26))  # fmt: skip
-    legend = axes.legend(loc=_emptiest(board), frameon=False, handlelength=3.0, fontsize=font if len(series) < 9 else 8,
-                         labelspacing=0.28, ncols=1 if len(series) < 14 else 2)  # fmt: skip
-    legend.set_gid("legend")
-    for text in legend.get_texts():
-        text.set_color(INK if len(series) < 14 else MUTED)
-
-
-def _emptiest(board: Board) -> Corner:
-    """The corner in which a legend covers the fewest points."""
-
-    def hidden(corner: str) -> int:
-        low, right = "lower" in corner, "right" in corner
-        return sum(
-            (bottom < 0.55 * board.height if low else top > 0.45 * board.height)
-            and (end > 0.6 * board.width if right else begin < 0.4 * board.width)
-            for begin, bottom, end, top in board.taken
-        )
-
-    corners: tuple[Corner, ...] = ("lower right", "upper right", "lower left", "upper left")
-    return min(corners, key=hidden)
+def _line(font: float) -> float:
+    """Height of a line of text in inches, as browsers measure it."""
+    return 1.25 * font / 72
 
 
 def _present(value: Interval) -> list[float]:

@@ -13,6 +13,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in inches in
 Point = tuple[float, float]
 
 _GAP = 0.085
+_MARGIN = 0.05  # left and right of a text, so that two numbers do not read as one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +44,23 @@ class Board:
             steps = max(2, round(max(abs(x1 - x0), abs(y1 - y0)) / 0.07))
             self.block(((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)), radius)
 
-    def place(self, at: Point, width: float, height: float) -> Place | None:
-        """Find room for a text next to a point, and mark it as occupied."""
+    def place(self, at: Point, width: float, height: float, radius: float = 0.0) -> Place | None:
+        """Find room for a text next to a point, outside a circle around it, and mark it as occupied."""
         x, y = at
+        gap = max(_GAP, radius)
+        width += 2 * _MARGIN
         for horizontal, vertical in (
             (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0),
         ):  # fmt: skip
-            left = x + (_GAP if horizontal > 0 else -_GAP - width if horizontal < 0 else -width / 2)
-            bottom = y + (_GAP if vertical > 0 else -_GAP - height if vertical < 0 else -height / 2)
+            left = x + (gap if horizontal > 0 else -gap - width if horizontal < 0 else -width / 2)
+            bottom = y + (gap if vertical > 0 else -gap - height if vertical < 0 else -height / 2)
             box = (left, bottom, left + width, bottom + height)
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= self.width and box[3] <= self.height
             if inside and not any(_meet(box, other) for other in self.taken):
                 self.taken.append(box)
                 return Place(
-                    dx=72 * _GAP * horizontal,
-                    dy=72 * _GAP * vertical,
+                    dx=72 * (gap + _MARGIN) * horizontal,
+                    dy=72 * gap * vertical,
                     ha={1: "left", -1: "right", 0: "center"}[horizontal],
                     va={1: "bottom", -1: "top", 0: "center"}[vertical],
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
@@ -11,8 +11,8 @@ from perjoule_reports.drawing.svg import GRID, SERIES, embed
 from perjoule_reports.format import provenance_title
 from perjoule_reports.records import Figure, Table
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same markers as text, for tables
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★", "◀", "▶", "⬟", "⬢")  # the same markers as text, for tables
 DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)),
 )  # fmt: skip
@@ -34,6 +34,7 @@ def make_figure(
     marks: Mapping[str, Mapping[str, str]] | None = None,
     data: Table | None = None,
     small: bool = False,
+    legend: Sequence[tuple[int, str]] = (),
 ) -> Figure:
     """Draw for a desktop and, unless `narrow` is None, for a phone, and prepare both for the page.
 
@@ -50,6 +51,7 @@ def make_figure(
         marks: `data-` attributes by gid, for the script; see `svg.embed`.
         data: The numbers of the figure.
         small: True for one of several small figures side by side.
+        legend: Number and name of each series, written above the figure, where it covers no curve.
     """
     drawn = [
         embed(
@@ -71,18 +73,28 @@ def make_figure(
         narrow=drawn[1].markup if len(drawn) > 1 else "",
         data=data,
         small=small,
+        legend=tuple(legend),
         rules=frozenset().union(*(svg.rules for svg in drawn)),
     )
 
 
 def colour(series: int) -> str:
-    """Colour of a variant; variants that share a colour have different markers."""
+    """Colour of a variant."""
     return SERIES[series % len(SERIES)]
 
 
 def marker(series: int) -> str:
-    """Marker of a variant."""
-    return MARKERS[series % len(MARKERS)]
+    """Marker of a variant; variants that share a colour have different markers."""
+    return MARKERS[_shape(series)]
+
+
+def glyph(series: int) -> str:
+    """Marker of a variant as text."""
+    return GLYPHS[_shape(series)]
+
+
+def _shape(series: int) -> int:
+    return (series + series // len(SERIES)) % len(MARKERS)
 
 
 def dash(series: int) -> str | tuple[int, tuple[float, ...]]:

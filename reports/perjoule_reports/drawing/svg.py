@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 INK, MUTED, GRID, CARD, GOOD = "#010101", "#020202", "#030303", "#040404", "#050505"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, 2008
+# the first five are those of Okabe and Ito (2008); theme.css has darker and lighter shades for the two themes
+SERIES = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a2ff0",
+    "#005a5c", "#7a2618", "#dd11cc", "#667a00", "#2222bb", "#5b6670",
+)  # fmt: skip
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", GOOD: "--good"} | {
     colour: f"--s{i}" for i, colour in enumerate(SERIES)
 }
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _ARM = re.compile(r"arm(\d+)-")
 _DROPPED = {"metadata", "style"}
 
@@ -53,7 +58,8 @@ def embed(
         tooltips: Texts by gid of the group that they belong to.
         data: `data-` attributes by gid, for the script. A gid that begins with `arm3-` gets `data-arm="3"` by itself.
     """
-    root = ET.fromstring(raw)
+    # a name in a run may have characters that XML cannot contain, and matplotlib writes them as they are
+    root = ET.fromstring(_NOT_XML.sub("\ufffd", raw))
     rules: set[str] = set()
     for parent in list(root.iter()):
         for child in list(parent):
@@ -69,6 +75,7 @@ def embed(
             element.set(f"data-{key}", value)
         tip = tooltips.get(gid)
         if tip:
+            element.set("class", "point")
             note = ET.Element("title")
             note.text = tip
             element.insert(0, note)

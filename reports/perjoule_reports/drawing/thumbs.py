@@ -17,7 +17,8 @@ from perjoule.runs.pictures import PictureError, read_picture
 
 MOST_PICTURES = 24
 SIDES_PX = (256, 192, 128, 96, 64)
-BYTES_BUDGET = 1_100_000  # of base64; the rest of the two megabytes is for figures and text
+SHEET_SIDES_PX = (128, 96, 64, 48)  # of the overview of all prompts
+BYTES_BUDGET, SHEET_BUDGET = 500_000, 350_000  # of base64; the rest of the page is for figures and text
 _PIXEL_ART_PX = 64
 
 
@@ -30,31 +31,55 @@ class Stored:
     sha256: str | None
 
 
-def encode(stored: Stored, side: int) -> tuple[str, bool]:
-    """Return a WebP data URI of at most `side` px, and whether it is pixel art.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """An image for the page: a data URI (empty if the image is missing, or differs from the one that was metered).
 
-    The URI is empty if the image is missing, or differs from the one that was metered.
+    `pixelated` images are drawn as squares; `reduced` ones have fewer pixels than the file.
     """
+
+    uri: str = ""
+    pixelated: bool = False
+    reduced: bool = False
+
+
+def encode_all(
+    pictures: Sequence[Stored], budget: int = BYTES_BUDGET, sides: Sequence[int] = SIDES_PX
+) -> list[Encoded]:
+    """Encode all images at the largest side at which they fit the budget together, else at the smallest."""
+    opened = [_opened(picture, max(sides)) for picture in pictures]
+    encoded: list[Encoded] = []
+    for side in sides:
+        encoded = [Encoded() if one is None else _encode(*one, side) for one in opened]
+        if sum(len(one.uri) for one in encoded) <= budget:
+            break
+    return encoded
+
+
+def _opened(stored: Stored, side: int) -> tuple[Image.Image, bool] | None:
+    """Return an image of at most `side` px, and whether the file has more; None if it cannot be shown."""
     try:
         image = Image.fromarray(read_picture(stored.folder, stored.file, stored.sha256))
     except PictureError:
-        return "", False
-    pixel_art = max(image.size) <= min(side, _PIXEL_ART_PX)
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return None
+    return _smaller(image, side), max(image.size) > side
+
+
+def _encode(image: Image.Image, reduced: bool, side: int) -> Encoded:
+    pixelated = not reduced and max(image.size) <= min(side, _PIXEL_ART_PX)
+    small = _smaller(image, side)
     buffer = io.BytesIO()
-    if pixel_art:  # for lossless files `quality` means effort; a higher value is slow and saves only 3 % of the bytes
-        image.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+    if pixelated:  # for lossless files `quality` means effort; a higher value is slow and saves only 3 % of the bytes
+        small.save(buffer, "WEBP", lossless=True, quality=50, method=2)
     else:
-        image.save(buffer, "WEBP", quality=82, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), pixel_art
+        small.save(buffer, "WEBP", quality=82, method=4)
+    uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Encoded(uri=uri, pixelated=pixelated, reduced=reduced or small.size != image.size)
 
 
-def encode_all(pictures: Sequence[Stored], budget: int = BYTES_BUDGET) -> list[tuple[str, bool]]:
-    """Encode all images at the largest side at which they fit the budget together."""
-    encoded: list[tuple[str, bool]] = []
-    for side in SIDES_PX:
-        encoded = [encode(picture, side) for picture in pictures]
-        if sum(len(uri) for uri, _ in encoded) <= budget:
-            break
-    return encoded
+def _smaller(image: Image.Image, side: int) -> Image.Image:
+    if max(image.size) <= side:
+        return image
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small

@@ -11,11 +11,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from perjoule.text import content_digest, script_json
-from perjoule_reports.drawing.plots import GLYPHS
+from perjoule_reports.drawing.plots import glyph
 from perjoule_reports.drawing.svg import SERIES
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
 from perjoule_reports.glossary import explain
 from perjoule_reports.records import Column, Report
+
+STYLES = ("theme.css", "content.css", "top.css", "figures.css", "pictures.css")
+SCRIPTS = ("report.js", "choose.js", "figures.js", "pictures.js")
 
 
 def render_html(report: Report) -> str:
@@ -25,14 +28,20 @@ def render_html(report: Report) -> str:
         css_rules=report.css_rules,
         report=report,
         payload=Markup(script_json(report.payload)),
-        glyphs=GLYPHS,
+        glyph=glyph,
         colour_count=len(SERIES),
         words=PROVENANCE_WORDS,
         provenance_title=provenance_title,
         explain=_explained,
         seen_terms=set,
         hint_of=_hint,
+        script_json=lambda value: Markup(script_json(value)),
+        reads_images=any(_links_images(section.viewer) for section in report.sections),
     )
+
+
+def _links_images(viewer: dict[str, Any] | None) -> bool:
+    return viewer is not None and any(cell["folder"] is not None for cell in viewer["cells"])
 
 
 def _explained(text: str, seen: set[str]) -> Markup:
@@ -48,15 +57,18 @@ def _hint(column: Column, seen: set[str]) -> str:
     return column.hint or " ".join(definition for _, definition in explain(column.title, seen) if definition)
 
 
-def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
+def render_page(file: str, *, css_rules: Sequence[str], reads_images: bool = False, **words: Any) -> str:
     """Render a template with the theme, the script and the policy that allows exactly these two.
+
+    `reads_images` allows images from the place of the page, which a reader may choose to see.
 
     `raw` passes our own markup through: SVG whose texts were escaped when it was written.
     """
-    css = template("theme.css") + template("content.css") + "\n".join(css_rules) + "\n"
-    script = template("report.js")
+    css = "".join(map(template, STYLES)) + "\n".join(css_rules) + "\n"
+    script = scripts()
+    images = "data: 'self'" if reads_images else "data:"
     policy = (
-        f"default-src 'none'; img-src data:; style-src {content_digest(css)}; script-src {content_digest(script)}; "
+        f"default-src 'none'; img-src {images}; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(
@@ -70,6 +82,13 @@ def render_page(file: str, *, css_rules: Sequence[str], **words: Any) -> str:
     return environment.get_template(file).render(
         policy=policy, css=Markup(css), script=Markup(script), raw=Markup, **words
     )
+
+
+@cache
+def scripts() -> str:
+    """Return the script of every page, without comment lines and indentation."""
+    lines = (line.strip() for name in SCRIPTS for line in template(name).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
 
 
 @cache

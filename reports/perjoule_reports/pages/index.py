@@ -12,19 +12,23 @@ from pathlib import Path
 import polars as pl
 from pydantic import TypeAdapter
 
-from perjoule.errors import PerjouleError
+from perjoule.errors import PerjouleError, RunError
+from perjoule.opening import MOST_DOCUMENT_BYTES, content_of, open_regular
+from perjoule.parquet import read_frame
 from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import Interval, weakest
 from perjoule_reports.evidence import plain_interval
 from perjoule_reports.format import clean
+from perjoule_reports.pages.payload import prompt_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StoredResult:
-    """The key of `result.json` that is read here."""
+    """The keys of `result.json` that are read here."""
 
-    headline: str
+    headline: str = ""
+    verdict: str = ""
 
 
 _RESULT = TypeAdapter(_StoredResult)
@@ -42,7 +46,10 @@ class CellNumbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLine:
-    """One readable run. `doubts` lists what is unfinished about it."""
+    """One readable run. `doubts` lists what is unfinished about it, `verdict` is that of its last report with a gate.
+
+    `prompt_set` is the digest of its prompts: means over other prompts are not comparable.
+    """
 
     folder: str
     suite: str
@@ -53,19 +60,22 @@ class RunLine:
     device: str
     meter: str
     comparability_key: str
+    prompt_set: str
+    imported: bool
     metric: str
     higher: bool
     cells: Mapping[str, CellNumbers]
     trials_done: int
     trials_planned: int | None
     headline: str
+    verdict: str
     report: str
     doubts: tuple[str, ...]
 
     @property
-    def series(self) -> tuple[str, str | None, str]:
+    def series(self) -> tuple[str, ...]:
         """Key that must be equal for two runs to be joined by a line."""
-        return self.comparability_key, self.provenance, self.boundary
+        return self.comparability_key, self.provenance or "", self.boundary, self.prompt_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +88,10 @@ class BrokenRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRuns:
-    """The runs of one suite, oldest first. `cell_id` is the cell that is plotted over all of them."""
+    """The runs of one suite, oldest first. `cell_id` is the cell that is plotted over all of them.
+
+    Imported tables that have no second run of their name are one group: it has no cell that all of them could share.
+    """
 
     suite: str
     title: str
@@ -87,9 +100,14 @@ class SuiteRuns:
     cell_id: str
     runs: tuple[RunLine, ...]
 
-    def series(self) -> list[tuple[str, str | None, str]]:
+    def series(self) -> list[tuple[str, ...]]:
         """Return the keys of groups of comparable runs, in order of appearance."""
         return list(dict.fromkeys(run.series for run in self.runs))
+
+    def shown(self, run: RunLine) -> tuple[str, CellNumbers | None]:
+        """Return the cell of a run whose numbers are listed: the common one, or in a mixed group the run's own."""
+        cell_id = self.cell_id or _followed([run])
+        return cell_id, run.cells.get(cell_id)
 
 
 def read_folder(folder: Path) -> tuple[tuple[SuiteRuns, ...], tuple[BrokenRun, ...]]:
@@ -105,7 +123,12 @@ def read_folder(folder: Path) -> tuple[tuple[SuiteRuns, ...], tuple[BrokenRun, .
     by_suite: dict[str, list[RunLine]] = {}
     for line in sorted(lines, key=lambda line: (line.created, line.folder)):
         by_suite.setdefault(line.suite, []).append(line)
-    suites = [_suite(runs) for runs in by_suite.values()]
+    single = [runs[0] for runs in by_suite.values() if len(runs) == 1 and runs[0].imported]
+    suites = [_suite(runs) for runs in by_suite.values() if len(single) < 2 or runs[0] not in single]
+    if len(single) > 1:
+        suites.append(
+            SuiteRuns(suite="", title="Imported tables", metric="", higher=True, cell_id="", runs=tuple(single))
+        )
     return tuple(sorted(suites, key=lambda s: s.runs[-1].created, reverse=True)), tuple(broken)
 
 
@@ -131,6 +154,7 @@ def read_line(folder: Path) -> RunLine:
         doubts.append("no scores")
     if cells and all(cell.energy.value is None for cell in cells.values()):
         doubts.append("no joules")
+    result = _result(folder / "result.json")
     specs = run.metrics
     primary = suite.metrics.primary
     return RunLine(
@@ -143,12 +167,15 @@ def read_line(folder: Path) -> RunLine:
         device=clean(", ".join(device) if isinstance(device, list) else device),
         meter=clean((system.meter and system.meter.name) or ""),
         comparability_key=clean(system.comparability_key or ""),
+        prompt_set=_prompt_set(run),
+        imported=run.is_imported,
         metric=clean(primary),
         higher=specs[primary].direction == "higher" if primary in specs else True,
         cells=cells,
         trials_done=done,
         trials_planned=planned,
-        headline=_headline(folder / "result.json"),
+        headline=clean(result.headline),
+        verdict="" if result.verdict == "no-gate" else clean(result.verdict),
         report="report.html" if (folder / "report.html").is_file() else "",
         doubts=tuple(doubts),
     )
@@ -172,29 +199,37 @@ def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
     return cells, weakest(row.provenance for row in metered), " and ".join(boundaries)
 
 
+def _prompt_set(run: Run) -> str:
+    """Return a short digest of the prompts; of their ids if an imported table does not state the texts."""
+    prompts = run.prompts or {name: name for name in run.images.get_column("prompt_id").drop_nulls().unique()}
+    return prompt_digest(prompts)[:8] if prompts else ""
+
+
 def _trials(run: Run) -> tuple[int, int, int | None]:
     """Return the numbers of trials done, failed, and planned (if known)."""
     file = run.path / "trials.parquet"
     if file.is_file():
         done, failed = (
-            pl.scan_parquet(file).select(pl.len(), pl.col("failure").count().alias("failed")).collect().row(0)
+            read_frame(file, choose=lambda names: [n for n in names if n == "failure"])
+            .select(pl.len(), pl.col("failure").count().alias("failed"))
+            .row(0)
         )
         return int(done), int(failed), None
     done = failed = 0
     file = run.path / "trials.jsonl"
     if file.is_file():
-        with file.open("rb") as lines:
-            for line in lines:
+        with open_regular(file) as lines:
+            for line in iter(lambda: lines.readline(MOST_DOCUMENT_BYTES), b""):
                 done += line.endswith(b"\n")
                 failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
     return done, failed, run.planned_trials
 
 
-def _headline(file: Path) -> str:
+def _result(file: Path) -> _StoredResult:
     try:
-        return clean(_RESULT.validate_json(file.read_bytes()).headline)
-    except (OSError, ValueError):
-        return ""
+        return _RESULT.validate_json(content_of(file))
+    except (OSError, ValueError, RunError):
+        return _StoredResult()
 
 
 def _suite(runs: list[RunLine]) -> SuiteRuns:

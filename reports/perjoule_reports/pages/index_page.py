@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,20 +19,33 @@ from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.canvas import render
 from perjoule_reports.drawing.figures import GLYPHS, MARKERS
-from perjoule_reports.drawing.svg import CARD, GRID, INK, SERIES, Svg, embed
+from perjoule_reports.drawing.svg import CARD, GRID, SERIES, Svg, embed
 from perjoule_reports.pages.html import render_page
 from perjoule_reports.pages.index import BrokenRun, RunLine, SuiteRuns, read_folder
+from perjoule_reports.records import Badge
+from perjoule_reports.sections.gate import VERDICTS
 
 SPARK = (4.2, 1.5)  # inches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spark:
+    """A small curve with its title, which the page prints so that it is never cut."""
+
+    title: str
+    svg: Svg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A run as shown on the page."""
+    """A run as shown on the page; `cell` is the cell of its numbers if the runs of the part have none in common."""
 
     run: RunLine
+    verdict: Badge | None
+    cell: str
     when: str
     href: str
+    command: str
     tone: str
     series: int
     energy: tuple[str, str]
@@ -45,7 +59,7 @@ class Part:
     suite: SuiteRuns
     anchor: str
     rows: tuple[Row, ...]
-    sparks: tuple[Svg, ...]
+    sparks: tuple[Spark, ...]
     unit: str
     note: str
 
@@ -75,7 +89,7 @@ def render_index(folder: Path) -> str:
     """Render the page. Equal runs give equal bytes on one machine."""
     suites, broken = read_folder(folder)
     parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
-    rules = {rule for part in parts for spark in part.sparks for rule in spark.rules}
+    rules = {rule for part in parts for spark in part.sparks for rule in spark.svg.rules}
     return render_page(
         "index.html.j2",
         css_rules=sorted(rules),
@@ -90,7 +104,12 @@ def render_index(folder: Path) -> str:
 
 def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun]) -> str:
     count = sum(len(suite.runs) for suite in suites)
-    counted = f"{fmt.plural(count, 'run')} of {fmt.plural(len(suites), 'suite')}"
+    tables = sum(len(suite.runs) for suite in suites if not suite.suite)
+    kinds = [fmt.plural(len(suites) - bool(tables), "suite")] if len(suites) > bool(tables) else []
+    kinds += [fmt.plural(tables, "imported table")] if tables else []
+    counted = f"{fmt.plural(count, 'run')} of {' and '.join(kinds)}" if kinds else fmt.plural(count, "run")
+    failed = sum(run.verdict in ("fail", "invalid") for suite in suites for run in suite.runs)
+    counted += f", {fmt.plural(failed, 'gate')} not passed" if failed else ""
     doubtful = sum(bool(run.doubts) for suite in suites for run in suite.runs)
     counted += f", {doubtful} unfinished or with gaps" if doubtful else ""
     return counted + (f", {len(broken)} unreadable" if broken else "")
@@ -102,8 +121,11 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
     rows = [
         Row(
             run=run,
-            when=_when(run.created),
-            href=f"./{quote(run.folder)}/{run.report}" if run.report else "",
+            verdict=_verdict(run),
+            cell="" if suite.cell_id else suite.shown(run)[0],
+            when=fmt.moment(run.created) or "date not recorded",
+            href=f"./{quote(os.fsencode(run.folder))}/{run.report}" if run.report else "",
+            command=f"perjoule report {shlex.quote(fmt.clean(run.folder))}",
             tone=fmt.TONES.get(run.provenance, "plain"),
             series=places[run.series],
             energy=fmt.interval(_energy(run, suite), unit),
@@ -115,30 +137,29 @@ def _part(suite: SuiteRuns, anchor: str) -> Part:
     return Part(suite=suite, anchor=anchor, rows=tuple(rows), sparks=sparks, unit=f"{unit.unit}/image", note=note)
 
 
-def _when(created: str) -> str:
-    """Return e.g. `2026-05-17 10:15 UTC`, or the text as it is if it is not a date."""
-    try:
-        return f"{datetime.fromisoformat(created).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return created or "at an unrecorded time"
+def _verdict(run: RunLine) -> Badge | None:
+    if run.verdict not in VERDICTS:
+        return None
+    word, sign, tone = VERDICTS[run.verdict]
+    return Badge(label=sign, value=word, tone=tone)
 
 
 def _energy(run: RunLine, suite: SuiteRuns) -> Interval:
-    cell = run.cells.get(suite.cell_id)
+    _, cell = suite.shown(run)
     return Interval() if cell is None else cell.energy
 
 
 def _quality(run: RunLine, suite: SuiteRuns) -> Interval:
-    cell = run.cells.get(suite.cell_id)
-    return Interval() if cell is None or run.metric != suite.metric else cell.quality
+    _, cell = suite.shown(run)
+    return Interval() if cell is None or (suite.metric and run.metric != suite.metric) else cell.quality
 
 
 def _sparks(
-    suite: SuiteRuns, places: dict[tuple[str, str | None, str], int], unit: fmt.Scale, anchor: str
-) -> tuple[tuple[Svg, ...], str]:
+    suite: SuiteRuns, places: dict[tuple[str, ...], int], unit: fmt.Scale, anchor: str
+) -> tuple[tuple[Spark, ...], str]:
     """Draw joules and quality over the runs; a line joins comparable runs only."""
     shown = [run for run in suite.runs if _energy(run, suite).value is not None]
-    if len(shown) < 2:
+    if len(shown) < 2 or not suite.cell_id:
         return (), ""
     kinds = {run.provenance for run in shown} - {"measured"}
     brand = f", {' and '.join(sorted(fmt.provenance_title(kind or 'unknown') for kind in kinds))}" if kinds else ""
@@ -150,11 +171,11 @@ def _sparks(
         if any(value.value is not None for _, value in qualities)
         else None,
     ]
-    note = "Oldest run on the left. A line joins runs whose comparability key, provenance and boundary agree."
+    note = "Oldest run on the left. A line joins runs whose comparability key, provenance, boundary and prompts agree."
     return tuple(spark for spark in both if spark is not None), note
 
 
-def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite: SuiteRuns) -> Svg:
+def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite: SuiteRuns) -> Spark:
     def draw(axes: Axes) -> None:
         for series in dict.fromkeys(place for place, _ in values):
             known = [(x, v) for x, (place, v) in enumerate(values) if place == series and v.value is not None]
@@ -166,7 +187,6 @@ def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite:
             for x, v in known:
                 if v.low is not None and v.high is not None:
                     axes.plot([x, x], [v.low, v.high], color=colour, linewidth=1.0, alpha=0.6)
-        axes.set_title(title, fontsize=10, color=INK, loc="left")
         axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_xticks([])
         axes.margins(y=0.18)
@@ -178,13 +198,14 @@ def _spark(values: Sequence[tuple[int, Interval]], name: str, title: str, suite:
         axes.grid(True, axis="y", color=GRID, linewidth=0.7)
         axes.spines["bottom"].set_visible(False)
 
-    return embed(
+    svg = embed(
         render(draw, SPARK),
         name=name,
         title=f"{title} over {fmt.plural(len(values), 'run')}",
         description=f"Suite {suite.suite}, oldest run on the left; the table below contains the numbers.",
         tooltips={},
     )
+    return Spark(title=title, svg=svg)
 
 
 def _scaled(value: Interval, factor: float) -> Interval:

@@ -16,7 +16,8 @@ MOST_ROWS = 60
 def render_markdown(report: Report) -> str:
     """Render the report; figures and images are only in the HTML file."""
     lines = [f"# {escape(report.title)}", "", escape(report.subtitle), ""]
-    lines += [f"## {escape(report.stamp.sign)} {escape(report.stamp.word)}", "", escape(report.stamp.sentence), ""]
+    if report.stamp.word != "NO GATE":
+        lines += [f"## {escape(report.stamp.sign)} {escape(report.stamp.word)}", ""]
     if report.provenance != "measured":
         title = provenance_title(report.provenance, report.imported)
         known = {None: "there are no joules", "not stated": PROVENANCE_WORDS["not stated"]}
@@ -30,11 +31,11 @@ def render_markdown(report: Report) -> str:
             lines += [f"**{title}**", "", *(f"- {escape(line)}" for line in sentences), ""]
     if report.headline.call:
         lines += ["```python", *_code(report.headline.call), "```", ""]
-    whole = [line for section in report.sections for line in _section(section, folded=True)]
-    text = "\n".join([*lines, *whole]).rstrip() + "\n"
-    if len(text.encode()) > COMMENT_BYTES:
-        short = [line for section in report.sections for line in _section(section, folded=False)]
-        text = "\n".join([*lines, *short]).rstrip() + "\n"
+    for folded in (True, False):
+        body = [line for section in report.shown for line in _section(section, folded=folded)]
+        text = "\n".join([*lines, *body, escape(report.absent)]).rstrip() + "\n"
+        if len(text.encode()) <= COMMENT_BYTES:
+            break
     return _cut(text)
 
 

@@ -17,7 +17,17 @@ from perjoule.types.documents import document
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Evidence
-from perjoule_reports.pages.schema import Compared, Drift, Gate, Quality, Result, ResultCell, ResultFrontier, Trials
+from perjoule_reports.pages.schema import (
+    Compared,
+    Drift,
+    Gate,
+    Quality,
+    Result,
+    ResultCell,
+    ResultChoices,
+    ResultFrontier,
+    Trials,
+)
 from perjoule_reports.records import Headline, RunData, Stamp, Table
 
 _DIGITS = 6
@@ -31,6 +41,7 @@ def payload(
     stamp: Stamp,
     headline: Headline,
     tables: Mapping[str, Table | None],
+    choices: ResultChoices | None = None,
 ) -> dict[str, Any]:
     """Collect everything that other programs may need from a report."""
     estimate, why = analysis.drift
@@ -42,6 +53,7 @@ def payload(
         deploy=headline.deploy,
         beware=headline.beware,
         compared=Compared(test=headline.test or None, anchor=headline.anchor or None),
+        choices=choices,
         provenance=evidence.provenance,
         trials=Trials(finished=len(run.trials), planned=run.planned_trials),
         boundaries=evidence.boundaries,

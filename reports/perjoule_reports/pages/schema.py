@@ -95,6 +95,31 @@ class Gate(Verdict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOption:
+    """A cell with what it keeps in 90 % of the resamples, and code to make its images; None if that is unknown."""
+
+    cell_id: str
+    sentence: str
+    quality_kept: float
+    energy_j_kept: float | None
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultChoices:
+    """The cells to choose from, cheapest first; `chosen` is the cheapest that keeps `floor`.
+
+    `floor` is the mean quality of the longest run less the metric's `margin`; without a margin, what that run keeps.
+    """
+
+    metric: str
+    floor: float
+    margin: float | None
+    chosen: str | None
+    options: tuple[ResultOption, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What `perjoule report` writes next to the page and embeds in it.
 
@@ -110,6 +135,7 @@ class Result:
     deploy: tuple[str, ...]
     beware: tuple[str, ...]
     compared: Compared
+    choices: ResultChoices | None
     provenance: Provenance | None
     trials: Trials
     boundaries: tuple[str, ...]

@@ -27,7 +27,7 @@ def write_report(run: RunData, out: Path, request: ReportRequest | None = None) 
     """
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
     result = page.with_name("result.json") if page.stem == "report" else page.with_suffix(".json")
-    report = build_report(run, request)
+    report = build_report(run, request, page)
     contents = {
         page: render_html(report),
         page.with_suffix(".md"): render_markdown(report),

@@ -52,11 +52,11 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     }
     if not policies:
         why = (
-            "The suite has no arm that predicts its steps per prompt."
+            "an arm that predicts its steps per prompt"
             if not adaptive
-            else "The adaptive arms cannot be compared: no fixed ladder of the same family was scored."
+            else "a scored fixed ladder of the same family, with which the adaptive arms could be compared"
         )
-        return Section(**shown, sample="No adaptive arm.", paragraphs=(why,))  # type: ignore[arg-type]
+        return Section(**shown, empty=why)  # type: ignore[arg-type]
     rows, table = _against(evidence, policies)
     figures: list[Figure] = []
     if rows:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from perjoule.statistics.records import RelativeCurve
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.drawing.plots import colour, dash, grid, make_figure, of_joules
+from perjoule_reports.drawing.plots import colour, dash, grid, make_figure, marker, of_joules
 from perjoule_reports.drawing.svg import INK
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Cell, Column, Figure, Section, Table
@@ -25,7 +25,6 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     curves = [(r.test, r.relative_curve) for r in analysis.comparisons]
     drawn = [(test, curve) for test, curve in curves if curve is not None and len(curve.quality) > 1]
     table = _sensitivity(evidence, analysis)
-    nothing = () if drawn or table else ("No two curves share a quality, so there is nothing to compare.",)
     return Section(
         anchor="curves",
         title="Curves",
@@ -40,7 +39,7 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
         "of interpolation is not included: see the effect of leaving out one rung, and Akima compared with PCHIP.",
         change="A metric under which the sign changes; a value no larger than its leave-one-out error; overlap below "
         "60 %; more rungs near the knee.",
-        paragraphs=nothing,
+        empty="" if drawn or table else "two curves that share a quality",
         figures=(_figure(evidence, drawn),) if drawn else (),
         tables=(table,) if table else (),
     )
@@ -55,8 +54,8 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
         for test, curve in drawn:
             series = evidence.series(test)
             axes.plot(curve.quality, [100 * c for c in curve.energy_change], color=colour(series),
-                      linestyle=dash(series), linewidth=2, label=fmt.shorten(fmt.clean(test), 26),
-                      gid=f"curve-{series}")  # fmt: skip
+                      linestyle=dash(series), linewidth=2, marker=marker(series), markevery=8, markersize=6,
+                      gid=f"arm{series}-curve")  # fmt: skip
         axes.set_xlabel(name + (f" ({axis.unit})" if axis and axis.unit else ""))
         axes.set_ylabel(of_joules("energy against the ladder (%", evidence.provenance) + ")")
         axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 6 else 4))
@@ -65,7 +64,6 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
         if axis and not axis.higher:
             axes.invert_xaxis()
         grid(axes)
-        axes.legend(loc="best", frameon=False, fontsize=9, handlelength=3.0, labelspacing=0.3)
 
     places = [i * 32 // (_DATA_PLACES - 1) for i in range(_DATA_PLACES)]
     rows = tuple(
@@ -87,6 +85,7 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
         description=f"{fmt.plural(len(drawn), 'line')} of relative energy over {name}. The table next to the figure "
         "contains some of their points.",
         data=Table(caption="Some points of the lines", columns=columns, rows=rows),
+        legend=[(evidence.series(test), fmt.clean(test)) for test, _ in drawn],
     )
 
 

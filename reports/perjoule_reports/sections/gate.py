@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,20 +12,23 @@ import numpy as np
 from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis as GateAxis
+from perjoule.statistics.point_rows import point_rows
+from perjoule.types import weakest
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing.plane import plane_figure
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.format import Scale
-from perjoule_reports.records import Cell, Column, RunData, Section, Stamp, Table, Tone, Word
+from perjoule_reports.records import Cell, Column, Headline, RunData, Section, Stamp, Table, Tone, Word
 from perjoule_reports.sections.tables import PERCENT, difference_cell
 
-_WORDS: dict[str, tuple[Word, str, Tone]] = {
+VERDICTS: dict[str, tuple[Word, str, Tone]] = {
     "pass": ("PASS", "✔", "calm"),
     "fail": ("FAIL", "✘", "alarm"),
     "inconclusive": ("INCONCLUSIVE", "?", "loud"),
     "invalid": ("INVALID", "⊘", "alarm"),
 }
+_COUNTED = ("", "share", "cosine")  # units that say nothing after a number
 _MOST_CELLS = 60
 _MOST_GAPS = 12
 _WORST = 5
@@ -35,7 +40,7 @@ def stamp(verdict: Verdict | None) -> Stamp:
         return Stamp(
             word="NO GATE", sign="○", tone="plain", sentence="No baseline was given, so nothing is passed or failed."
         )
-    word, sign, tone = _WORDS[verdict.verdict]
+    word, sign, tone = VERDICTS[verdict.verdict]
     if verdict.incomparable:
         keys = ", ".join(fmt.clean(d.key) for d in verdict.incomparable[:4])
         sentence = f"The two runs are not comparable ({keys}): differences are withheld."
@@ -47,12 +52,63 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy {energy} with {fmt.percent(verdict.energy.margin or 0)} more allowed; {fmt.clean(verdict.metric)} "
-            f"{quality} with a loss of {_margin(verdict.quality)} allowed."
+            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; "
+            f"{fmt.clean(verdict.metric)}: {quality} with a loss of {_margin(verdict.quality)} allowed."
         )
         if verdict.identical_images:
             sentence += " The images are the same, bit for bit."
     return Stamp(word=word, sign=sign, tone=tone, sentence=sentence)
+
+
+def verdict_headline(
+    top: Headline, run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis
+) -> Headline:
+    """Return the headline of a run with a baseline: the verdict in absolute numbers; `top` becomes its support."""
+    verdict = analysis.verdict
+    if verdict is None or baseline is None:
+        return top
+    tested = stamp(verdict)
+    alone = f"This run alone: {top.sentence}"
+    if verdict.energy.change.value is None or verdict.quality.change.value is None:
+        return replace(top, sentence=tested.sentence, support=(alone, *top.support), tiles=())
+    axis = evidence.primary
+    label = axis.label if axis and axis.name == verdict.metric else fmt.clean(verdict.metric)
+    unit = f" {axis.unit}" if axis and axis.unit not in _COUNTED else ""
+    energy = _moved(verdict.energy, "costs {} more energy", "saves {} of the energy", "needs the same energy", PERCENT)
+    quality = _moved(
+        verdict.quality, f"gains {{}}{unit} in {label}", f"loses {{}}{unit} in {label}", f"does not change {label}"
+    )
+    margins = verdict.energy.margin, verdict.quality.margin
+    allowed = "" if None in margins else f"; {100 * (margins[0] or 0):g} % and {margins[1]:g} were allowed"
+    sentence = f"This change {energy}{_joules(run, baseline, analysis)}, and {quality}{allowed}."
+    return replace(top, sentence=sentence, support=(tested.sentence, alone, *top.support), tiles=())
+
+
+def _moved(axis: GateAxis, more: str, less: str, same: str, unit: Scale | None = None) -> str:
+    """Return a change in words, e.g. `costs 12 % more energy`; one whose interval includes zero may be chance."""
+    change = axis.change
+    if not change.value:
+        return same
+    size = fmt.percent(abs(change.value)) if unit is PERCENT else fmt.number(abs(change.value), 2)
+    clear = change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)
+    return (more if change.value > 0 else less).format(size) + ("" if clear else " (may be chance)")
+
+
+def _joules(run: RunData, baseline: RunData, analysis: Analysis) -> str:
+    """Return e.g. `, 291 → 326 J per image`: means of the cells of both runs, geometric like the change."""
+    cells = analysis.pairs.cells if analysis.pairs else ()
+    means = []
+    for one in (baseline, run):
+        energies = {row.cell_id: row.energy_j_per_image for row in point_rows(one.points)}
+        values = [value for cell in cells if (value := energies.get(cell))]
+        if not cells or len(values) < len(cells):
+            return ""
+        means.append(math.exp(sum(map(math.log, values)) / len(values)))
+    unit = fmt.scale(means, "J")
+    mark = fmt.brand(weakest(analysis.pairs.provenance)) if analysis.pairs else ""
+    per = "per image" if len(cells) == 1 else f"per image (mean of {len(cells)} cells)"
+    before, after = (fmt.number(mean / unit.factor) for mean in means)
+    return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} {per}"
 
 
 def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis) -> Section:
@@ -68,11 +124,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         return Section(
             anchor="gate",
             title="Gate",
-            how_to_read=how,
-            sample="No second run.",
-            interval="There is none.",
-            change="A baseline: perjoule report RUN --baseline RUN.",
-            paragraphs=("No gate was run, because no baseline was given.",),
+            how_to_read="",
+            empty="a gate (compare with a baseline: perjoule report RUN --baseline RUN)",
         )
     figure = None if analysis.pairs is None else plane_figure(
         verdict, analysis.pairs, evidence.provenance, evidence.primary.unit if evidence.primary else ""
@@ -100,8 +153,8 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
 
 
 def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
-    text, detail = fmt.interval(axis.change, unit, signed=True)
-    return f"{text}{suffix} {detail}{suffix if detail else ''}".strip()
+    text, detail = fmt.difference(axis.change, unit)
+    return f"{text}{suffix} {detail}{suffix}" if detail else text if text == "no difference" else f"{text}{suffix}"
 
 
 def _identity(baseline: RunData) -> str:
@@ -132,7 +185,7 @@ def _axes_table(verdict: Verdict) -> Table:
     ):
         factor = unit.factor if unit else 1.0
         change = difference_cell(axis.change, unit)
-        word, sign, _ = _WORDS[axis.outcome]
+        word, sign, _ = VERDICTS[axis.outcome]
         rows.append((
             Cell(text=fmt.clean(name)),
             change if axis.change.value is not None else Cell(text="withheld"),

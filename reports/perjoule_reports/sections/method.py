@@ -22,6 +22,7 @@ def method_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
     return Section(
         anchor="method",
         title="Method",
+        deep=True,
         how_to_read="This section says how perjoule used the numbers of the table; how they were obtained is unknown."
         if evidence.imported
         else "This section is generated from the suite and the run, so it describes what was actually done.",

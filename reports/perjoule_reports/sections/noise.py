@@ -44,7 +44,9 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
         change="A second table of the same cells that differs by more than the intervals here allow."
         if evidence.imported
         else "Two A/A runs of this suite that differ by more than the intervals here allow.",
-        paragraphs=(drifted,) if sources else ("No trial was finished, so the variability is unknown.",),
+        paragraphs=(drifted,),
+        empty="" if sources else "a finished trial, so the variability is unknown",
+        deep=True,
         tables=(_table(evidence, analysis),) if sources else (),
     )
 

@@ -10,8 +10,6 @@ from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import RunData, Section, Table
 from perjoule_reports.sections import guide
 
-_NOTHING = ("No warning, no failed trial, no image without a score.",)
-
 
 def warnings_section(
     run: RunData, evidence: Evidence, analysis: Analysis, notes: Mapping[str, Table | None]
@@ -34,6 +32,7 @@ def warnings_section(
         sample=f"All {run.trials.height} trials and {run.scores.height} scores.",
         interval=guide.NONE,
         change="A warning that covers most trials of one cell and few of another: their joules are not comparable.",
-        paragraphs=sentences or (() if tables else _NOTHING),
+        paragraphs=sentences,
+        empty="" if sentences or tables else "a warning, a failed trial or an image without a score",
         tables=tables,
     )

@@ -17,6 +17,7 @@ from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Badge, Cell, Column, Headline, RunData, Section, Table, Tile, Tone
 
 _MOST_OBSERVERS = 40
+_TITLES = {"people": "People", "not stated": "Observers of unstated provenance"}
 _HOW_TO_READ = (
     "1 JOD: 75 of 100 choices are for the better picture; 2 JOD: 91 of 100. 0 is the mean of the arms, so only "
     "differences have a meaning. Gain per kilojoule compares a cell with the cheapest one of the study."
@@ -35,7 +36,7 @@ def people_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Sect
         tables.append(_agreement(run))
     return Section(
         anchor="people",
-        title="People" if scale.provenance == "people" else "Observers that are not people",
+        title=_TITLES.get(scale.provenance, "Observers that are not people"),
         how_to_read=_HOW_TO_READ,
         sample=f"{fmt.clean(summary_line(scale))}.",
         interval=f"{scale.level:.0%}: {scale.method}. Gains per kilojoule: the draws of the frontier.",

@@ -1,6 +1,7 @@
-"""What a joule buys: images of the same prompt and seed, side by side and along the ladder.
+"""What a joule buys: images of the same prompt and seed, side by side, of all prompts, and along the ladder.
 
-    side by side    the prompts with the best, the median and the worst difference between two arms
+    side by side    the prompts with the best, the median and the worst difference between two cells, or two runs
+    all prompts     the same two for every prompt, from the worst to the best
     along the ladder    prompts at evenly spaced ranks from the hardest to the easiest
 
 The scores determine which prompts are shown; nobody selects them.
@@ -9,106 +10,97 @@ The scores determine which prompts are shown; nobody selects them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.thumbs import MOST_PICTURES, Stored, encode_all
-from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.drawing.thumbs import (
+    MOST_PICTURES,
+    SHEET_BUDGET,
+    SHEET_SIDES_PX,
+    Encoded,
+    Stored,
+    encode_all,
+)
+from perjoule_reports.evidence import Arm, Axis, Evidence, read_evidence
 from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
+from perjoule_reports.shots import Pair, Shot, Side, deciding_axes, mean_scores, pairs, shots
+from perjoule_reports.viewer import folder_from, viewer
 
 T = TypeVar("T")
 
 MOST_ARMS = 4
 MOST_RUNGS, LEAST_PROMPTS = 7, 2
+MOST_TILES = 120
 _LONGEST_PROMPT = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
-    """The columns of an image that are read here."""
-
-    image_id: str
-    cell_id: str
-    steps: int | None
-    file: str
-    sha256: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
-    """An image to be shown."""
-
-    arm: Arm
-    image: _Image
-    score: float | None
-    flag: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Images of one prompt and seed."""
+    """Images of one prompt and seed. `flagged` ones were chosen by a predictor."""
 
     prompt_id: str
     remark: str
     shots: tuple[Shot, ...]
+    flagged: frozenset[str] = frozenset()
     label: str = ""
     series: int | None = None
 
 
-def pictures_section(run: RunData, evidence: Evidence, headline: Headline) -> Section:
-    """Section 9 of a report: the two cells of the headline, and the ladder."""
+def pictures_section(
+    run: RunData,
+    evidence: Evidence,
+    headline: Headline,
+    baseline: RunData | None = None,
+    page: Path | None = None,
+) -> Section:
+    """Section of images: the two cells of the headline, or one cell of the baseline and of this run.
+
+    Args:
+        run: The run of the report.
+        evidence: Its contents.
+        headline: Names the cells to compare.
+        baseline: The run that the gate compares with.
+        page: The HTML file, from which images in the run directory are linked; without it none are linked.
+    """
     if evidence.imported:
         return Section(
             anchor="pictures",
             title="Images",
-            how_to_read="A table contains no images.",
-            sample="No images.",
-            interval="There is none.",
-            change="A run made with perjoule, which stores its images.",
-            paragraphs=("The run was imported and contains no images.",),
+            how_to_read="",
+            empty="images (an imported table has none)",
         )
-    shown = albums(run, evidence, headline)
+    gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline)
+    shown = gallery.albums() if gallery else ()
     score = evidence.primary.name if evidence.primary else "score"
+    compared = viewer(gallery, evidence, page) if gallery and shown else None
     return Section(
         anchor="pictures",
         title="Images",
         how_to_read="Images in a row have the same prompt and seed; they are the images that were metered. Under each "
-        f"image: its steps, the mean energy per image of its cell, and its own {score}. The scores determine which "
-        "prompts are shown; nobody selected them. Outlined images belong to cells on the frontier.",
+        f"image: its steps, its energy, and its own {score}. The energy is that of the image if its windows contain no "
+        "other image, else the mean of its cell. The scores determine which prompts are shown; nobody selected them. "
+        "Outlined images belong to cells on the frontier.",
         sample=f"{fmt.plural(sum(len(s.thumbs) for a in shown for s in a.strips), 'thumbnail')} of "
-        f"{fmt.plural(run.images.height, 'image')}; at most {MOST_PICTURES} are shown.",
+        f"{fmt.plural(run.images.height, 'image')}.",
         interval="There is none: best and worst are extremes; they show the range of single prompts, not the average.",
         change="Another seed gives other images of the same prompts; people may rank them differently.",
-        paragraphs=() if shown else ("The run contains no images.",),
+        paragraphs=gallery.remarks(page) if gallery and shown else ("The run contains no images.",),
         albums=shown,
+        viewer=compared,
     )
 
 
-def albums(run: RunData, evidence: Evidence, headline: Headline | None = None) -> tuple[Album, ...]:
-    """Choose and encode the images, at most `MOST_PICTURES` within the budget of bytes; empty without images."""
-    if run.images.is_empty():
+def albums(
+    run: RunData, evidence: Evidence, headline: Headline | None = None, baseline: RunData | None = None
+) -> tuple[Album, ...]:
+    """Choose and encode the images; empty for a run without images, also an imported one, which only names them."""
+    if run.images.is_empty() or run.is_imported:
         return ()
-    if run.is_imported:  # it names images but does not contain them
-        return ()
-    gallery = _Gallery(run, evidence, headline)
-    paired = gallery.side_by_side()
-    ladder = gallery.along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
-    shots = [shot for row in (*paired, *ladder) for shot in row.shots]
-    stored = [Stored(folder=run.path, file=shot.image.file, sha256=shot.image.sha256) for shot in shots]
-    encoded = iter(encode_all(stored))
-    drawn = [_strip(run, evidence, row, encoded) for row in (*paired, *ladder)]
-    split = len(paired)
-    return tuple(
-        album
-        for album in (
-            Album(title="Side by side", note=gallery.paired_note, strips=tuple(drawn[:split])),
-            Album(title="Along the step ladder", note=gallery.ladder_note, strips=tuple(drawn[split:])),
-        )
-        if album.strips
-    )
+    return Gallery(run, evidence, headline, baseline).albums()
 
 
 def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[Arm]:
@@ -143,46 +135,169 @@ def pictured_arms(evidence: Evidence, headline: Headline | None = None) -> list[
     return [*first, anchor, *(arm for arm in others if arm not in first)][:MOST_ARMS]
 
 
-class _Gallery:
-    """Finds images by prompt, cell and seed."""
+class Gallery:
+    """Chooses the images of a run, and of its baseline.
 
-    def __init__(self, run: RunData, evidence: Evidence, headline: Headline | None) -> None:
-        self.evidence, self.axis, self.arms = evidence, evidence.primary, pictured_arms(evidence, headline)
-        self.images = run.images
-        self.scores = _primary_scores(run, evidence.primary)
-        self.paired_note = self.ladder_note = ""
+    Attributes:
+        sides: The cells that are shown side by side.
+        every: All cells that can be compared, the first two those of the pairs.
+        ranked: Pairs of the first two, from the worst to the best.
+        axes: The metrics that rank them.
+    """
 
-    def side_by_side(self) -> list[Row]:
-        """Return one row each for the best, the median and the worst difference between the first two arms."""
-        arms = self.arms
-        if len(arms) < 2 or self.axis is None or self.scores.is_empty():
-            return []
-        test, anchor = arms[0], arms[1]
-        pairs = self._pairs(test, anchor)
-        if not pairs:
-            return []
-        self.paired_note = (
-            f"{test.cell_id} minus {anchor.cell_id} in {self.axis.name}, over "
-            f"{fmt.plural(len(pairs), 'pair')} of images of the same prompt and seed."
-        )
-        places = {"best": len(pairs) - 1, "median": (len(pairs) - 1) // 2, "worst": 0}
-        rows = []
-        for name, place in places.items():
-            if any(place == other for other in list(places.values())[: list(places).index(name)]):
-                continue  # fewer than three pairs
-            difference, prompt_id, seed = pairs[place]
-            shots = self._shots(prompt_id, seed, arms)
-            signed = f"+{fmt.number(difference)}" if difference > 0 else fmt.number(difference)
-            rows.append(
-                Row(
-                    prompt_id=prompt_id,
-                    remark=f"{name} difference: {self.axis.name} {signed}, seed {seed}",
-                    shots=tuple(shots),
-                )
+    def __init__(
+        self, run: RunData, evidence: Evidence, headline: Headline | None, baseline: RunData | None = None
+    ) -> None:
+        self.run, self.evidence, self.axis = run, evidence, evidence.primary
+        own = [Side(run=run, arm=arm) for arm in pictured_arms(evidence, headline)]
+        self.sides = _gated(run, evidence, headline, baseline) or own
+        self.is_gate = bool(self.sides and self.sides[0].name)
+        self.lacks_baseline = baseline is not None and not self.is_gate
+        self.axes: list[Axis] = []
+        self.ranked: list[Pair] = []
+        if len(self.sides) > 1:
+            test, anchor = self._test_and_anchor()
+            self.axes = deciding_axes(evidence, test.arm, anchor.arm)
+            self.ranked = pairs(test, anchor, self.axes)
+            if any(pair.differences[:1] != (None,) for pair in self.ranked):
+                self.ranked = [pair for pair in self.ranked if pair.differences[:1] != (None,)]
+        known = {(side.name, side.arm.cell_id) for side in self.sides}
+        name = "candidate" if self.is_gate else ""
+        rest = [Side(run=run, arm=arm, name=name) for arm in evidence.arms if (name, arm.cell_id) not in known]
+        if baseline is not None and self.is_gate:
+            rest += [
+                Side(run=baseline, arm=arm, name="baseline")
+                for arm in read_evidence(baseline).arms
+                if ("baseline", arm.cell_id) not in known
+            ]
+        self.every = [*self.sides, *rest]
+        self._known: dict[tuple[str, str], dict[tuple[str, int], Shot]] = {}
+
+    def shots(self, side: Side) -> dict[tuple[str, int], Shot]:
+        """Return the images of a cell by prompt and seed."""
+        key = (side.name, side.arm.cell_id)
+        if key not in self._known:
+            self._known[key] = shots(side, self.axis)
+        return self._known[key]
+
+    def _test_and_anchor(self) -> tuple[Side, Side]:
+        first, second = self.sides[:2]
+        return (second, first) if self.is_gate else (first, second)
+
+    def text(self, prompt_id: str) -> str:
+        """Return the text of a prompt for the page."""
+        text = fmt.clean(self.run.prompts.get(prompt_id, prompt_id))
+        return fmt.shorten(text, _LONGEST_PROMPT) or "(empty prompt)"
+
+    def albums(self) -> tuple[Album, ...]:
+        """Return the albums that are not empty, encoded within their budgets of bytes."""
+        paired = self._side_by_side()
+        ladder = self._along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
+        tiles = [row for row in map(self._tile, self.tiles()) if row is not None]
+        large, small = _encoded([*paired, *ladder]), _encoded(tiles, SHEET_BUDGET, SHEET_SIDES_PX)
+        sheet = [strip for strip in self._strips(tiles, small) if all(thumb.uri for thumb in strip.thumbs)]
+        made = (
+            Album(
+                title="Baseline and candidate" if self.is_gate else "Side by side",
+                note=self._pair_note(),
+                strips=self._strips(paired, large),
+            ),
+            Album(title=self._sheet_title(len(sheet)), note=self._sheet_note(), strips=tuple(sheet), sheet=True),
+            Album(title="Along the step ladder", note=self._ladder_note(), strips=self._strips(ladder, large)),
+        )  # fmt: skip
+        return tuple(album for album in made if album.strips)
+
+    def tiles(self) -> list[Pair]:
+        """Return one pair per prompt, of its lowest seed, from the worst to the best; at most `MOST_TILES`."""
+        lowest: dict[str, int] = {}
+        for pair in self.ranked:
+            lowest[pair.prompt_id] = min(pair.seed, lowest.get(pair.prompt_id, pair.seed))
+        return _spread([pair for pair in self.ranked if pair.seed == lowest[pair.prompt_id]], MOST_TILES)
+
+    def remarks(self, page: Path | None) -> tuple[str, ...]:
+        """Return what readers must know before they look."""
+        said = []
+        if self.lacks_baseline:
+            said.append("The baseline contains no images, so only those of this run are shown.")
+        if self.ranked and all(pair.same for pair in self.ranked):
+            said.append("Both sides are the same images, bit for bit.")
+        elif self.ranked and self.axes and not any(d for pair in self.ranked for d in pair.differences):
+            said.append(f"No pair differs in {_listed([axis.name for axis in self.axes])}.")
+        folder = folder_from(page, self.run.path)
+        if folder is not None:
+            said.append(
+                f"All images of the run are in the folder {folder}images, named CELL.PROMPT.sSEED.png. Those that "
+                "are not part of this page are read from there when you choose them."
             )
-        return rows
+        return tuple(said)
 
-    def along_the_ladder(self, room: int) -> list[Row]:
+    def _side_by_side(self) -> list[Row]:
+        """Return one row each for the best, the median and the worst difference; one row if no pair differs."""
+        if not self.ranked or self.axis is None:
+            return []
+        last = len(self.ranked) - 1
+        places = {"best": last, "median": last // 2, "worst": 0}
+        if not any(d for pair in self.ranked for d in pair.differences):
+            places = {"median": last // 2}
+        rows: dict[int, Row] = {}
+        for name, place in places.items():
+            nearest = sorted(range(len(self.ranked)), key=lambda at, place=place: (abs(at - place), at))  # type: ignore[misc]
+            at = next((at for at in nearest if self._is_stored(self.ranked[at])), place)
+            if at in rows:
+                continue  # fewer than three pairs
+            pair = self.ranked[at]
+            where = name if at == place else f"near the {name}"
+            remark = f"{where} difference: {self._difference(pair)}, seed {pair.seed}"
+            rows[at] = replace(self._row(pair, self.sides), remark=remark)
+        return list(rows.values())
+
+    def _is_stored(self, pair: Pair) -> bool:
+        shown = self._row(pair, self.sides[:2]).shots
+        return all((shot.side.run.path / shot.file).is_file() for shot in shown)
+
+    def _difference(self, pair: Pair) -> str:
+        """Return the difference of a pair; if other pairs have the same one, that of the metric that ranks them."""
+        parts = []
+        for axis, value in zip(self.axes, pair.differences, strict=True):
+            if value is not None:
+                parts.append(f"{axis.name} {'+' if value > 0 else ''}{fmt.number(value)}")
+            place = len(parts) - 1
+            equal = [p for p in self.ranked if p.differences[: place + 1] == pair.differences[: place + 1]]
+            if len(equal) < 2 or len(parts) > 1:
+                break
+        return ", ".join(parts) or "not scored"
+
+    def _tile(self, pair: Pair) -> Row | None:
+        row = self._row(pair, self.sides[:2])
+        return replace(row, remark=self._difference(pair)) if len(row.shots) == 2 else None
+
+    def _row(self, pair: Pair, sides: Sequence[Side]) -> Row:
+        found = [self.shots(side).get((pair.prompt_id, pair.seed)) for side in sides]
+        return Row(prompt_id=pair.prompt_id, remark="", shots=tuple(shot for shot in found if shot is not None))
+
+    def _pair_note(self) -> str:
+        if not self.ranked:
+            return ""
+        test, anchor = self._test_and_anchor()
+        cell = f" of {fmt.clean(test.arm.cell_id)}" if self.is_gate else ""
+        return (
+            f"{test.label} minus {anchor.label}{cell} in {self.axes[0].name if self.axes else 'no metric'}, over "
+            f"{fmt.plural(len(self.ranked), 'pair')} of images of the same prompt and seed."
+        )
+
+    def _sheet_title(self, count: int) -> str:
+        total = len({pair.prompt_id for pair in self.ranked})
+        return "All prompts" if count == total else f"{count} of {total} prompts"
+
+    def _sheet_note(self) -> str:
+        if len(self.sides) < 2:
+            return ""
+        left, right = self.sides[:2]
+        seeds = sorted({pair.seed for pair in self.tiles()})
+        by = f", from the worst to the best difference in {self.axes[0].name}" if self.axes else ""
+        return f"Left {left.label}, right {right.label}{by}, seed {_listed(list(map(str, seeds)))}."
+
+    def _along_the_ladder(self, room: int) -> list[Row]:
         """Return rows of one variant's step counts, and the predictor's choice, for as many prompts as fit."""
         rungs, predicted = self._ladder()
         if not rungs or room < len(rungs):
@@ -192,40 +307,34 @@ class _Gallery:
         each = min(MOST_RUNGS, len(rungs) + bool(predicted), max(room // LEAST_PROMPTS, 1))
         count = max(1, room // each)
         rungs = _spread(rungs, each - bool(predicted))
-        seed = int(self.images.select(pl.col("seed").min()).item())
+        seed = int(self.run.images.select(pl.col("seed").min()).item())
         rows = []
         for prompt_id, remark in self._ranked(count):
-            shots = self._shots(prompt_id, seed, rungs)
-            if predicted:
-                shots = _marked(shots, self._shots(prompt_id, seed, [predicted]))
-            series = self.evidence.series(rungs[0].variant)
+            at = (prompt_id, seed)
+            found = [shot for arm in rungs if (shot := self.shots(self._side(arm)).get(at)) is not None]
+            guest = self.shots(self._side(predicted)).get(at) if predicted else None
+            # if it equals a rung it is shown next to it, because it has its own joules
+            every = sorted([*found, *([guest] if guest else [])], key=lambda s: (_steps(s) or 0, s is guest))
             rows.append(
-                Row(prompt_id=prompt_id, remark=f"{remark}, seed {seed}", shots=tuple(shots),
-                    label=rungs[0].variant, series=series)
-            )  # fmt: skip
-        if predicted:
-            self.ladder_note = (
-                f"The flag shows the number of steps that {predicted.cell_id} chose for this prompt; "
-                "its joules are those of that arm."
+                Row(
+                    prompt_id=prompt_id,
+                    remark=f"{remark}, seed {seed}",
+                    shots=tuple(every),
+                    flagged=frozenset([guest.key] if guest else []),
+                    label=rungs[0].variant,
+                    series=self.evidence.series(rungs[0].variant),
+                )
             )
         return [row for row in rows if row.shots]
 
-    def _pairs(self, test: Arm, anchor: Arm) -> list[tuple[float, str, int]]:
-        """Return (test minus anchor, prompt id, seed) from the worst to the best."""
-        assert self.axis is not None
-        by_cell = [
-            self.images.filter(pl.col("cell_id") == arm.cell_id)
-            .select("image_id", "prompt_id", "seed")
-            .join(self.scores, on="image_id", maintain_order="left")
-            for arm in (test, anchor)
-        ]
-        joined = by_cell[0].join(by_cell[1], on=["prompt_id", "seed"], suffix="_anchor")
-        pairs = [
-            (float(a) - float(b), str(prompt), int(seed))
-            for prompt, seed, a, b in joined.select("prompt_id", "seed", "value", "value_anchor").iter_rows()
-        ]
-        sign = 1 if self.axis.higher else -1
-        return sorted(pairs, key=lambda pair: (sign * pair[0], pair[1], pair[2]))
+    def _side(self, arm: Arm) -> Side:
+        return next(side for side in self.every if side.run is self.run and side.arm.cell_id == arm.cell_id)
+
+    def _ladder_note(self) -> str:
+        _, predicted = self._ladder()
+        if predicted is None:
+            return ""
+        return f"The flag shows the number of steps that {predicted.cell_id} chose for this prompt."
 
     def _ladder(self) -> tuple[list[Arm], Arm | None]:
         """Return the longest fixed ladder and a cell of the same family whose steps were predicted."""
@@ -242,39 +351,79 @@ class _Gallery:
 
     def _ranked(self, count: int) -> list[tuple[str, str]]:
         """Return prompt ids at evenly spaced ranks, hardest first, each with a remark on its rank."""
-        known = set(self.images.get_column("prompt_id"))
-        means: dict[str, float] = {}
-        if self.axis is not None and not self.scores.is_empty():
-            grouped = self.images.select("image_id", "prompt_id").join(
-                self.scores, on="image_id", maintain_order="left"
-            )
-            sign = 1 if self.axis.higher else -1
-            means = {
-                str(prompt): sign * float(value)
-                for prompt, value in grouped.group_by("prompt_id").agg(pl.col("value").mean()).iter_rows()
-            }
-        ranked = sorted(means, key=lambda p: (means[p], p)) or sorted(known)
+        means = mean_scores(self.run, self.axis)
+        sign = 1 if self.axis is None or self.axis.higher else -1
+        known = sorted(set(self.run.images.get_column("prompt_id")))
+        ranked = sorted(means, key=lambda p: (sign * means[p], p)) or known
         by = f"by mean {self.axis.name}, hardest first" if self.axis and means else "by id"
         places = _spread(list(range(len(ranked))), min(count, len(ranked)))
         return [(ranked[p], f"prompt {p + 1} of {len(ranked)} {by}") for p in places]
 
-    def _shots(self, prompt_id: str, seed: int, arms: Sequence[Arm]) -> list[Shot]:
-        rows = self.images.filter((pl.col("prompt_id") == prompt_id) & (pl.col("seed") == seed))
-        images = [_Image(**row) for row in rows.select(f.name for f in fields(_Image)).iter_rows(named=True)]
-        by_cell = {image.cell_id: image for image in images}
-        scores = dict(self.scores.filter(pl.col("image_id").is_in([i.image_id for i in images])).iter_rows())
-        return [
-            Shot(arm=arm, image=image, score=scores.get(image.image_id))
-            for arm in arms
-            if (image := by_cell.get(arm.cell_id)) is not None
-        ]
+    def _strips(self, rows: Sequence[Row], encoded: Iterator[Encoded]) -> tuple[Strip, ...]:
+        return tuple(self._strip(row, encoded) for row in rows)
+
+    def _strip(self, row: Row, encoded: Iterator[Encoded]) -> Strip:
+        text = self.text(row.prompt_id)
+        unit = fmt.scale((shot.side.arm.energy.value for shot in row.shots), "J")
+        return Strip(
+            prompt=text,
+            remark=row.remark,
+            variant=row.label,
+            series=row.series,
+            thumbs=tuple(self._thumb(row, shot, unit, text, next(encoded)) for shot in row.shots),
+        )
+
+    def _thumb(self, row: Row, shot: Shot, unit: fmt.Scale, text: str, image: Encoded) -> Thumb:
+        arm, steps, axis = shot.side.arm, fmt.step_count(_steps(shot)), self.axis
+        flag = "predicted" if shot.key in row.flagged else ""
+        name = f"{shot.side.name}, " if shot.side.name else ""
+        return Thumb(
+            uri=image.uri,
+            alt=f"{text} ({name}{arm.variant}, {steps})",
+            label=steps if row.label else shot.side.label,
+            series=self.evidence.series(arm.variant) if not shot.side.name and (flag or not row.label) else None,
+            cell_id=arm.cell_id,
+            key=shot.key,
+            flag=flag,
+            lines=(
+                *(() if row.label else (steps,)),
+                shot.joules(unit),
+                f"{axis.name if axis else 'score'} {fmt.number(shot.score)}"
+                if shot.score is not None
+                else "not scored",
+            ),
+            marked=bool(axis and arm.on_frontier.get(axis.name)),
+            pixelated=image.pixelated,
+            reduced=image.reduced,
+        )
 
 
-def _primary_scores(run: RunData, axis: Axis | None) -> pl.DataFrame:
-    if axis is None:
-        return pl.DataFrame(schema={"image_id": pl.String, "value": pl.Float64})
-    wanted = (pl.col("metric") == axis.name) & pl.col("value").is_finite()
-    return run.scores.filter(wanted).select("image_id", "value")
+def _gated(run: RunData, evidence: Evidence, headline: Headline | None, baseline: RunData | None) -> list[Side]:
+    """Return the baseline's and the candidate's images of one cell; empty if the baseline has none."""
+    if baseline is None or baseline.is_imported or run.is_imported:
+        return []
+    stored = {
+        str(cell)
+        for cell, file in baseline.images.unique("cell_id", keep="first").select("cell_id", "file").iter_rows()
+        if (baseline.path / file).is_file()
+    }
+    before = {arm.cell_id: arm for arm in read_evidence(baseline).arms if arm.cell_id in stored} if stored else {}
+    after = {arm.cell_id: arm for arm in evidence.arms}
+    wanted = [headline.test, headline.anchor] if headline else []
+    cell = next((c for c in (*wanted, *reversed(after)) if c in before and c in after), None)
+    if cell is None:
+        return []
+    return [
+        Side(run=baseline, arm=before[cell], name="baseline"),
+        Side(run=run, arm=after[cell], name="candidate"),
+    ]
+
+
+def _encoded(rows: Sequence[Row], *limits: object) -> Iterator[Encoded]:
+    stored = [
+        Stored(folder=shot.side.run.path, file=shot.file, sha256=shot.sha256) for row in rows for shot in row.shots
+    ]
+    return iter(encode_all(stored, *limits))  # type: ignore[arg-type]
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
@@ -286,49 +435,9 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)] if count > 0 else []
 
 
-def _marked(shots: list[Shot], guests: list[Shot]) -> list[Shot]:
-    """Insert the predictor's own image at its step count on the ladder."""
-    flagged = [
-        Shot(arm=g.arm, image=g.image, score=g.score, flag="predicted") for g in guests
-    ]  # if it equals a rung it is shown next to it, because it has its own joules
-    return sorted([*shots, *flagged], key=lambda s: (_steps(s) or 0, bool(s.flag)))
-
-
 def _steps(shot: Shot) -> float | None:
-    return shot.arm.steps if shot.image.steps is None else shot.image.steps
+    return shot.side.arm.steps if shot.steps is None else shot.steps
 
 
-def _strip(run: RunData, evidence: Evidence, row: Row, encoded: Iterator[tuple[str, bool]]) -> Strip:
-    text = fmt.clean(run.prompts.get(row.prompt_id, row.prompt_id))
-    unit = fmt.scale((shot.arm.energy.value for shot in row.shots), "J")
-    axis = evidence.primary
-    thumbs = []
-    for shot, (uri, pixelated) in zip(row.shots, encoded, strict=False):
-        arm, steps = shot.arm, fmt.step_count(_steps(shot))
-        joules = f"{fmt.interval(arm.energy, unit)[0]} {unit.unit} {arm.brand}".strip()
-        thumbs.append(
-            Thumb(
-                uri=uri,
-                alt=f"{fmt.shorten(text, _LONGEST_PROMPT)} ({arm.variant}, {steps})",
-                label=steps if row.label else fmt.clean(arm.cell_id),
-                series=evidence.series(arm.variant) if shot.flag or not row.label else None,
-                cell_id=arm.cell_id,
-                flag=shot.flag,
-                lines=(
-                    *(() if row.label else (steps,)),
-                    joules if arm.energy.value is not None else "J not measured",
-                    f"{axis.name if axis else 'score'} {fmt.number(shot.score)}"
-                    if shot.score is not None
-                    else "not scored",
-                ),
-                marked=bool(axis and arm.on_frontier.get(axis.name)),
-                pixelated=pixelated,
-            )
-        )
-    return Strip(
-        prompt=fmt.shorten(text, _LONGEST_PROMPT) or "(empty prompt)",
-        remark=row.remark,
-        variant=row.label,
-        series=row.series,
-        thumbs=tuple(thumbs),
-    )
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "any metric"

@@ -18,7 +18,6 @@ from perjoule_reports.drawing.svg import CARD, GRID, INK, MUTED
 from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.power import MOST_WINDOWS, PhaseEnergy, PowerWindow, phase_energies, power_windows, thinned
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
-from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import arm_cell
 
 MOST_TRACES = 3
@@ -27,6 +26,7 @@ _MOST_BANDS = 40  # a window with many short calls is drawn without bands
 _SECTION = Section(
     anchor="power",
     title="Power trace",
+    deep=True,
     how_to_read="The line shows the readings of the power sensor in one window, not smoothed; the dashed line is the "
     "power at rest, measured before the window. Runs record how long each phase took but not when, so the bands are "
     "laid end to end in the pipeline's order, and the rest of the window counts as denoising. The metered joules of a "
@@ -41,18 +41,8 @@ _SECTION = Section(
 def power_section(run: RunData, evidence: Evidence) -> Section:
     """Build section 10 of a report; without samples it gives the reason."""
     windows = power_windows(run, evidence)
-    if run.is_imported and not windows:
-        return Section(
-            anchor=_SECTION.anchor,
-            title=_SECTION.title,
-            how_to_read="A table of images contains no power samples.",
-            sample="No window has samples.",
-            interval=guide.NONE,
-            change="A run made with perjoule, with a meter that records samples.",
-            paragraphs=(_why_none(run),),
-        )
     if not windows:
-        return replace(_SECTION, sample="No window has samples.", paragraphs=(_why_none(run),))
+        return replace(_SECTION, empty=f"a power trace ({_why_none(run)})")
     costs = {window.trial_id: phase_energies(window) for window in windows}
     figures = [
         make_figure(
@@ -282,11 +272,9 @@ def _idle_cell(windows: Sequence[PowerWindow], unit: fmt.Scale) -> Cell:
 def _why_none(run: RunData) -> str:
     name = fmt.clean((run.system.meter and run.system.meter.name) or "")
     if run.is_imported:
-        return "This run was imported, and its table contains no power samples, so there is no power trace."
+        return "an imported table has no power samples"
     if name == "estimate":
-        return "The meter of this run computes joules from a power model without samples, so there is no power trace."
+        return "the estimate comes from a power model without samples"
     if name.startswith("work"):
-        return "The meter of this run counts the work of networks and takes no samples, so there is no power trace."
-    if name:
-        return f"The meter of this run, {name}, recorded no power samples, so there is no power trace."
-    return "This run contains no power samples, so there is no power trace."
+        return "counted work has no power samples"
+    return f"the meter {name} recorded no power samples" if name else "no power samples"

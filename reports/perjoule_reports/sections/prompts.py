@@ -36,8 +36,7 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
     }
     compared = analysis.prompts_of(headline.test, headline.anchor) if headline.test else None
     if compared is None:
-        why = "No two cells can be compared prompt by prompt."
-        return Section(**shown, sample="No pair of cells.", paragraphs=(why,))  # type: ignore[arg-type]
+        return Section(**shown, empty="two cells that can be compared prompt by prompt")  # type: ignore[arg-type]
     pair = f"{fmt.clean(compared.test)} against {fmt.clean(compared.anchor)}"
     worse = int((compared.quality < 0).sum() if compared.higher else (compared.quality > 0).sum())
     tables = [*([_worst(run, evidence, compared, worse)] if worse else []), *_slices(run, analysis, compared)]

@@ -22,6 +22,7 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
         return Section(
             anchor="system",
             title="System under test",
+            deep=True,
             how_to_read="This is what the imported table states about the origin of its numbers.",
             sample="Only what the table states is known.",
             change="Another device changes the joules.",
@@ -32,6 +33,7 @@ def system_section(run: RunData, evidence: Evidence) -> Section:
     return Section(
         anchor="system",
         title="System under test",
+        deep=True,
         how_to_read="Joules are comparable only between runs with the same comparability key.",
         sample="One system; properties that it does not report are shown as not recorded.",
         interval=guide.NONE,
@@ -55,6 +57,7 @@ def data_section(run: RunData, evidence: Evidence) -> Section:
     return Section(
         anchor="data",
         title="Provenance and data",
+        deep=True,
         how_to_read="suite.toml is in the run directory. The whole result is embedded in this page as JSON "
         "(element `perjoule-result`) and stored next to it as a file; raw windows are in trials.jsonl. Command: "
         f"{_command(run.system.command)}.",
@@ -84,6 +87,7 @@ def _imported_data_section(run: RunData) -> Section:
     return Section(
         anchor="data",
         title="Provenance and data",
+        deep=True,
         how_to_read="The table is not part of the run. The whole result is embedded in this page as JSON (element "
         "`perjoule-result`) and stored next to it as a file.",
         sample=f"{fmt.plural(run.trials.height, 'row')}, {fmt.plural(run.scores.height, 'score')}.",

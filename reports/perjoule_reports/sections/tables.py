@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perjoule.types import Interval
@@ -54,72 +54,93 @@ def arms_table(
     unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
     time = fmt.scale((a.duration_s for a in evidence.arms), "s")
     flops = fmt.scale((a.flops for a in evidence.arms), "FLOP")
-    counted = any(arm.flops is not None for arm in evidence.arms)
-    primary = evidence.primary
-    others = [axis for axis in evidence.axes if axis is not primary]
-    columns = [
-        Column(title="cell", hint="a variant at one step count; below it, its role"),
-        Column(title="steps", numeric=True, hint="denoising steps; for an adaptive policy the mean, and 5 % to 95 %"),
-        Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
-        Column(title="energy", unit="Wh/1000 images", numeric=True, hint="1 J/image is 0.2778 Wh per 1000 images"),
-        *([Column(title="Δ energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT)] if versus else []),
-        *([_quality_column(primary)] if primary else []),
-        *([Column(title=f"Δ {primary.name}", unit="vs anchor", numeric=True, hint=_DIFFERENCE_HINT)]
-          if versus and primary else []),
-        *([Column(title=f"{primary.name}", unit="10th percentile", numeric=True, hint="one image in ten is worse")]
-          if tails and primary else []),
-        *([Column(title="frontier", hint="below it, the share of draws in which the cell is on the frontier")]
-          if primary else []),
-        Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
-        Column(title="power", unit="W", numeric=True, hint="energy divided by time"),
-        Column(title="NFE", numeric=True, hint=_nfe_hint(evidence)),
-        *([Column(title="work", unit=f"{flops.unit}/image", numeric=True, hint=FLOPS_HINT)] if counted else []),
-        *(_quality_column(axis) for axis in others),
+    watt_hours = Scale(factor=1 / fmt.WH_PER_1000_PER_JOULE, unit="Wh")
+    primary, arms = evidence.primary, evidence.arms
+    absent = no_joules(evidence)
+    parts: list[tuple[Column, Sequence[Cell]]] = [
+        (Column(title="cell", hint="a variant at one step count; below it, its role"),
+         [replace(arm_cell(evidence, arm), detail=_part(arm)) for arm in arms]),
+        (Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
+         interval_cells([arm.energy for arm in arms], unit, [arm.brand for arm in arms], absent)),
     ]  # fmt: skip
-    rows = []
-    for arm in evidence.arms:
-        pair = versus.get(arm.cell_id)
-        cells = [*_cost_cells(evidence, arm, unit)]
+    if versus:
+        parts.append((
+            Column(title="Δ energy", unit="% vs anchor", numeric=True, hint=_DIFFERENCE_HINT),
+            _energy_changes(evidence, versus, anchor),
+        ))  # fmt: skip
+    if primary:
+        parts.append((_quality_column(primary), interval_cells([arm.quality_of(primary) for arm in arms])))
         if versus:
-            cells.append(_energy_change(evidence, pair, arm, anchor))
-        if primary:
-            cells.append(interval_cell(arm.quality_of(primary)))
-            if versus:
-                cells.append(_quality_change(pair, arm, anchor, primary))
-            if tails:
-                absent = fmt.ABSENT if primary.name in arm.cell_values else "not scored"
-                cells.append(interval_cell(tails.get(arm.cell_id, Interval()), absent=absent))
-        if primary:
-            on = bool(arm.on_frontier.get(primary.name))
-            cells.append(Cell(text="yes" if on else "no", detail=_resampled(arm, primary), strong=on))
-        seconds = None if arm.duration_s is None else arm.duration_s / time.factor
-        cells += [
-            Cell(text=fmt.number(seconds), sort=arm.duration_s),
-            Cell(text=fmt.number(arm.mean_power_w), brand=arm.brand if arm.mean_power_w else "", sort=arm.mean_power_w),
-            Cell(text=fmt.steps(arm.nfe), sort=arm.nfe),
-            *([_work_cell(arm, flops)] if counted else []),
-            *(interval_cell(arm.quality_of(axis)) for axis in others),
-        ]
-        rows.append(tuple(cells))
-    marked = {i for i, a in enumerate(evidence.arms) if primary and a.on_frontier.get(primary.name)}
-    caption = "Every cell of the run" + (f"; frontier by {primary.name}" if primary else "")
-    return Table(caption=caption, columns=tuple(columns), rows=tuple(rows), marked=frozenset(marked))
+            parts.append((
+                Column(title=f"Δ {primary.name}", unit="vs anchor", numeric=True, hint=_DIFFERENCE_HINT),
+                _quality_changes(evidence, versus, anchor, primary),
+            ))  # fmt: skip
+        parts.append((
+            Column(title="frontier", hint="below it, the share of draws in which the cell is on the frontier"),
+            [_on_frontier(arm, primary) for arm in arms],
+        ))  # fmt: skip
+    parts += [
+        (Column(title="time", unit=f"{time.unit}/image", numeric=True, hint=_time_hint(evidence)),
+         interval_cells([Interval(value=arm.duration_s) for arm in arms], time, absent=fmt.ABSENT)),
+        (Column(title="steps", numeric=True, more=True,
+                hint="denoising steps; for an adaptive policy the mean, and 5 % to 95 %"),
+         [Cell(text=fmt.steps(arm.steps), detail=_spread(arm), sort=arm.steps) for arm in arms]),
+        (Column(title="energy", unit="Wh/1000 images", numeric=True, more=True,
+                hint="1 J/image is 0.2778 Wh per 1000 images"),
+         interval_cells([Interval(value=arm.energy.value) for arm in arms], watt_hours, [arm.brand for arm in arms],
+                        absent)),
+    ]  # fmt: skip
+    if tails and primary:
+        ends = [tails.get(arm.cell_id, Interval()) for arm in arms]
+        unknown = [fmt.ABSENT if primary.name in arm.cell_values else "not scored" for arm in arms]
+        parts.append((
+            Column(title=primary.name, unit="10th percentile", numeric=True, more=True,
+                   hint="one image in ten is worse"),
+            [cell if end.value is not None else Cell(text=text)
+             for cell, end, text in zip(interval_cells(ends), ends, unknown, strict=True)],
+        ))  # fmt: skip
+    parts += [
+        (Column(title="power", unit="W", numeric=True, more=True, hint="energy divided by time"),
+         interval_cells([Interval(value=arm.mean_power_w) for arm in arms], None,
+                        [arm.brand if arm.mean_power_w else "" for arm in arms], fmt.ABSENT)),
+        (Column(title="NFE", numeric=True, more=True, hint=_nfe_hint(evidence)),
+         [Cell(text=fmt.steps(arm.nfe), sort=arm.nfe) for arm in arms]),
+    ]  # fmt: skip
+    if any(arm.flops is not None for arm in arms):
+        parts.append((
+            Column(title="work", unit=f"{flops.unit}/image", numeric=True, more=True, hint=FLOPS_HINT),
+            interval_cells([Interval(value=arm.flops) for arm in arms], flops, absent=fmt.ABSENT),
+        ))  # fmt: skip
+    parts += [
+        (replace(_quality_column(axis), more=True), interval_cells([arm.quality_of(axis) for arm in arms]))
+        for axis in evidence.axes
+        if axis is not primary
+    ]
+    marked = {i for i, a in enumerate(arms) if primary and a.on_frontier.get(primary.name)}
+    return Table(
+        caption="Every cell of the run" + (f"; frontier by {primary.name}" if primary else ""),
+        columns=tuple(column for column, _ in parts),
+        rows=tuple(zip(*(cells for _, cells in parts), strict=True)),
+        marked=frozenset(marked),
+    )
 
 
 def panel_table(evidence: Evidence, panel: Panel) -> Table:
     """Return the numbers of one frontier figure."""
     unit = fmt.scale((a.energy.value for a in panel.arms), "J")
+    energies = interval_cells([arm.energy for arm in panel.arms], unit, [arm.brand for arm in panel.arms])
+    qualities = interval_cells([arm.quality[panel.axis.name] for arm in panel.arms])
     rows = [
         (
             arm_cell(evidence, arm),
             Cell(text=fmt.steps(arm.steps), sort=arm.steps),
-            interval_cell(arm.energy, unit, arm.brand),
+            energy,
             _bound(arm, unit),
-            interval_cell(arm.quality[panel.axis.name]),
+            quality,
             Cell(text="yes" if arm.on_frontier.get(panel.axis.name) else "no"),
             _chance(arm, panel.axis),
         )
-        for arm in panel.arms
+        for arm, energy, quality in zip(panel.arms, energies, qualities, strict=True)
     ]
     columns = (
         Column(title="cell"),
@@ -149,36 +170,44 @@ def interval_cell(value: Interval, unit: Scale | None = None, brand: str = "", a
     return Cell(text=text, detail=detail, brand=brand, sort=value.value)
 
 
-def difference_cell(value: Interval, unit: Scale | None = None, *, brand: str = "") -> Cell:
+def interval_cells(
+    values: Sequence[Interval], unit: Scale | None = None, brands: Sequence[str] = (), absent: str = "not scored"
+) -> list[Cell]:
+    """Return the cells of a column, which share one number of decimals."""
+    decimals = fmt.decimals_of(values, unit)
+    cells = []
+    for value, brand in zip(values, brands or [""] * len(values), strict=True):
+        text, detail = fmt.interval(value, unit, decimals=decimals)
+        known = value.value is not None
+        cells.append(Cell(text=text, detail=detail, brand=brand, sort=value.value) if known else Cell(text=absent))
+    return cells
+
+
+def difference_cell(
+    value: Interval, unit: Scale | None = None, *, brand: str = "", decimals: int | None = None
+) -> Cell:
     """Return a difference: bold if its interval excludes zero, marked ~ if not."""
     if value.value is None:
         return Cell(text=fmt.ABSENT)
-    text, detail = fmt.interval(value, unit, signed=True)
+    text, detail = fmt.difference(value, unit, decimals)
     known = value.low is not None and value.high is not None
     clear = known and ((value.low or 0) > 0 or (value.high or 0) < 0)
     return Cell(
-        text=text if clear or not known else f"~ {text}", detail=detail, brand=brand, sort=value.value, strong=clear
+        text=text if clear or not known or not detail else f"~ {text}",
+        detail=detail,
+        brand=brand,
+        sort=value.value,
+        strong=clear,
     )
 
 
-def _cost_cells(evidence: Evidence, arm: Arm, unit: Scale) -> tuple[Cell, ...]:
-    watt_hours = Scale(factor=1 / fmt.WH_PER_1000_PER_JOULE, unit="Wh")
-    part = arm.role if arm.policy in {"fixed", arm.role} else f"{arm.role} ({arm.policy})"
-    measured = arm.energy.value is not None
-    return (
-        replace(arm_cell(evidence, arm), detail=fmt.clean(part)),
-        Cell(text=fmt.steps(arm.steps), detail=_spread(arm), sort=arm.steps),
-        interval_cell(arm.energy, unit, arm.brand, absent=no_joules(evidence)),
-        Cell(
-            text=fmt.interval(arm.energy, watt_hours)[0] if measured else no_joules(evidence),
-            brand=arm.brand,
-            sort=arm.energy.value,
-        ),
-    )
+def _part(arm: Arm) -> str:
+    return fmt.clean(arm.role if arm.policy in {"fixed", arm.role} else f"{arm.role} ({arm.policy})")
 
 
-def _work_cell(arm: Arm, unit: Scale) -> Cell:
-    return Cell(text=fmt.number(None if arm.flops is None else arm.flops / unit.factor), sort=arm.flops)
+def _on_frontier(arm: Arm, axis: Axis) -> Cell:
+    on = bool(arm.on_frontier.get(axis.name))
+    return Cell(text="yes" if on else "no", detail=_resampled(arm, axis), strong=on)
 
 
 def _spread(arm: Arm) -> str:
@@ -188,24 +217,37 @@ def _spread(arm: Arm) -> str:
     return f"{fmt.steps(arm.steps_spread[0])} to {fmt.steps(arm.steps_spread[1])}"
 
 
-def _energy_change(evidence: Evidence, versus: Versus | None, arm: Arm, anchor: str) -> Cell:
-    if arm.cell_id == anchor:
-        return Cell(text="anchor")
-    if versus is None or versus.energy_ratio.value is None:
-        return Cell(text=fmt.ABSENT)
-    ends = (versus.energy_ratio.value, versus.energy_ratio.low, versus.energy_ratio.high)
-    value, low, high = (None if v is None else v - 1 for v in ends)
-    cell = difference_cell(Interval(value=value, low=low, high=high), PERCENT, brand=arm.brand)
+def _energy_changes(evidence: Evidence, versus: Mapping[str, Versus], anchor: str) -> list[Cell]:
+    """Return the column of relative energies, less one."""
+    changes = {}
+    for cell_id, pair in versus.items():
+        ends = (pair.energy_ratio.value, pair.energy_ratio.low, pair.energy_ratio.high)
+        value, low, high = (None if v is None else v - 1 for v in ends)
+        changes[cell_id] = Interval(value=value, low=low, high=high)
+    decimals = fmt.decimals_of(changes.values(), PERCENT)
     bound = "stated uncertainty" if evidence.imported else "meter's bound"
-    return replace(cell, detail=f"{cell.detail} {bound}") if versus.by_bound and cell.detail else cell
+    cells = []
+    for arm in evidence.arms:
+        change = changes.get(arm.cell_id, Interval())
+        cell = difference_cell(change, PERCENT, brand=arm.brand, decimals=decimals)
+        if change.value is not None and versus[arm.cell_id].by_bound and cell.detail:
+            cell = replace(cell, detail=f"{cell.detail} {bound}")
+        cells.append(Cell(text="anchor") if arm.cell_id == anchor else cell)
+    return cells
 
 
-def _quality_change(versus: Versus | None, arm: Arm, anchor: str, axis: Axis) -> Cell:
-    if arm.cell_id == anchor:
-        return Cell(text="anchor")
-    if versus is None:
-        return Cell(text="not compared" if axis.within_family else fmt.ABSENT)
-    return difference_cell(versus.quality)
+def _quality_changes(evidence: Evidence, versus: Mapping[str, Versus], anchor: str, axis: Axis) -> list[Cell]:
+    """Return the column of differences of the primary metric."""
+    decimals = fmt.decimals_of((pair.quality for pair in versus.values()), None)
+    absent = Cell(text="not compared" if axis.within_family else fmt.ABSENT)
+    return [
+        Cell(text="anchor")
+        if arm.cell_id == anchor
+        else difference_cell(versus[arm.cell_id].quality, decimals=decimals)
+        if arm.cell_id in versus
+        else absent
+        for arm in evidence.arms
+    ]
 
 
 def _resampled(arm: Arm, axis: Axis) -> str:

@@ -16,6 +16,7 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
     shown = {
         "anchor": "phases",
         "title": "Time by phase",
+        "deep": True,
         "how_to_read": "Shares of wall time, not of joules: energy is metered per window, and a phase with higher "
         "power "
         "takes a larger share of the energy than of the time. Fewer steps reduce only the time of "
@@ -25,15 +26,8 @@ def phases_section(run: RunData, evidence: Evidence) -> Section:
         "change": "Large differences in power between phases: the power trace shows them if there are samples.",
     }
     if not cells:
-        why = "No trial recorded how long its phases took, so the time cannot be divided."
-        if evidence.imported:
-            shown |= {
-                "how_to_read": "A table may state seconds per image, but not per phase.",
-                "sample": "No windows.",
-                "change": "A run made with perjoule, which times the phases of its windows.",
-            }
-            why = "The run was imported: the times of its phases are unknown."
-        return Section(**shown, paragraphs=(why,))  # type: ignore[arg-type]
+        why = "a table does not state them" if evidence.imported else "no trial recorded them"
+        return Section(**shown, empty=f"times of the phases ({why})")  # type: ignore[arg-type]
     labelled = [(fmt.shorten(fmt.clean(arm.cell_id), 28), seconds) for arm, seconds in cells]
     wide = phases.phase_shares(labelled, "phase-shares", WIDE)
     narrow = phases.phase_shares(labelled, "phase-shares-narrow", NARROW)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, MeterName, Quiet, print_record
+from perjoule.commands.options import Json, MeterName, Quiet, StudyOption, judged, print_record, print_text
 from perjoule.errors import UnknownNameError, UsageError
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types.documents import document
@@ -202,6 +202,7 @@ def evaluate(
         float | None,
         typer.Option(min=0.0, help="Work of an image at 0 steps, in steps; by default counted or fitted."),
     ] = None,
+    study: StudyOption = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -209,7 +210,7 @@ def evaluate(
 
     A ladder of fixed steps is enough: an arm that decides from the prompt draws the ladder's images, so that it can be
     replayed with any predictor and rule. Prints savings at equal quality against the ladder, controls, bounds and
-    paired intervals.
+    paired intervals. With --study, equal quality is that of the observers' choices.
 
     Example: perjoule budgetfusion evaluate runs/ladder --predictor my-predictor --metric iclip --metric scene
     """
@@ -221,6 +222,8 @@ def evaluate(
     from perjoule_suites.budgetfusion.study import metrics_of
 
     loaded = load_run(run)
+    unknown = next((name for name in metric or () if name not in loaded.metrics), None)
+    loaded = judged(loaded, study, unknown)
     metrics = metrics_of(loaded, metric or ())
     candidates = Candidates(
         predictors=tuple(predictor or ()),
@@ -241,7 +244,7 @@ def evaluate(
         print_record(evaluation)
         return
     for line in lines(evaluation):
-        typer.echo(line)
+        print_text(line)
 
 
 @app.command()
@@ -287,7 +290,7 @@ def predict(
     steps = with_rule.steps_for(prompts)
     if not as_json:
         for n, prompt in zip(steps, prompts, strict=True):
-            typer.echo(f"{n}\t{prompt}")
+            print_text(f"{n}\t{prompt}")
         return
     forecast = with_rule.curves_for(prompts)
     rows = tuple(
@@ -330,4 +333,4 @@ def _print(record: Collected | Trained, as_json: bool) -> None:
         return
     for key, value in document(record).items():
         if key != "schema":
-            typer.echo(f"{key.replace('_', ' ')}: {value}")
+            print_text(f"{key.replace('_', ' ')}: {value}")

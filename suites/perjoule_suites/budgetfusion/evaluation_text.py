@@ -12,6 +12,8 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     """Yield the lines that `evaluate` prints. Every saving names its metric."""
     seeds = f"{evaluation.seeds} seed{'' if evaluation.seeds == 1 else 's'}"
     yield f"{', '.join(evaluation.metrics)}: {evaluation.prompts} prompts × {seeds}, {', '.join(evaluation.provenance)}"
+    if evaluation.judges is not None:
+        yield evaluation.judges.sentence
     for cost in evaluation.costs:
         yield f"{cost.family}: {cost.step_j:.3g} J × ({cost.base_steps:.3g} + steps), base by {cost.origin}"
     if evaluation.claims:

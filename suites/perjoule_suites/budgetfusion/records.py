@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from perjoule.statistics.allocation import BoundSaving, Headroom
-from perjoule.types import Estimate, Provenance, Role
+from perjoule.types import Estimate, Judges, Provenance, Role
 from perjoule.types.documents import schema_of
 from perjoule_suites.budgetfusion.curves import StepCost
 
@@ -131,7 +131,7 @@ class LevelScore:
 
     Attributes:
         quality: Mean over prompts.
-        quality_p10: 10th percentile of the images.
+        quality_p10: 10th percentile of the images; None if observers chose between them.
         saving_at_own_quality: Share of energy saved.
         saving_reason: Why there is no number.
         gain_at_equal_energy: Quality gained at the level's own energy.
@@ -143,7 +143,7 @@ class LevelScore:
     """
 
     quality: float
-    quality_p10: float
+    quality_p10: float | None
     saving_at_own_quality: Estimate
     saving_reason: str | None
     gain_at_equal_energy: Estimate
@@ -268,7 +268,10 @@ class Evaluation:
         arms: All adaptive arms, level by level.
         sensitivity: The claims by other `base_steps`.
         validation: Replayed and drawn images.
-        extra_evaluations: Arm -> denoiser evaluations beyond the steps of its images; 0 if a peek is free.
+        extra_evaluations: Arm -> denoiser evaluations beyond those of images of the same fixed steps; 0 if a peek is
+            free. Arms without recorded steps or evaluations are absent.
+        judges: Who judged the quality by choices between images; None if only metrics did. Bounds and shares of bounds
+            are absent under such a metric, because choices about a single prompt are too few for one.
         figures: Files written.
     """
 
@@ -286,6 +289,7 @@ class Evaluation:
     sensitivity: tuple[Sensitivity, ...]
     validation: tuple[Validation, ...]
     extra_evaluations: Mapping[str, float]
+    judges: Judges | None
     figures: tuple[Path, ...] = ()
 
 

@@ -169,7 +169,22 @@ class Arms:
         known = np.where(np.isfinite(quality), energy_j, np.nan)
         if self.run.metrics[metric].track == "fidelity":
             return FidelityCurve(energy_j=known, quality=quality, name=arm.name, family=arm.family, groups=groups)
-        return Curve(energy_j=known, quality=quality, name=arm.name, groups=groups)
+        common = self._common_errors(arm, metric)
+        return Curve(energy_j=known, quality=quality, name=arm.name, groups=groups, common=common)
+
+    def _common_errors(self, arm: Arm, metric: str) -> Array | None:
+        """Return (draws, levels) errors that all prompts have in common; those of a replayed arm are of its rungs."""
+        errors = self.grid.common_errors.get(metric)
+        if errors is None:
+            return None
+        ladder = arm if arm.cells else self.ladder_of(arm.variant)
+        assert ladder is not None
+        of_cells = self.run.metrics[metric].sign * errors[:, [self.grid.cells.index(c.cell_id) for c in ladder.cells]]
+        if arm.cells:
+            return of_cells
+        index, known = arm.index_on(ladder), np.isfinite(arm.quality[metric])
+        shares = [(known & (index == rung)).sum((0, 1)) / known.sum((0, 1)) for rung in range(len(ladder.rungs))]
+        return np.asarray(of_cells @ np.array(shares), np.float64)
 
     def _evaluations(self, arm: Arm) -> float:
         """Return denoiser evaluations per step of the ladder whose images an arm has; 1 if they were not counted."""
@@ -180,7 +195,7 @@ class Arms:
 
 
 def arms_of(run: Run, base_steps: float | None = None) -> Arms:
-    """Return the arms of a scored run.
+    """Return the arms of a scored run. If observers chose between images: of the cells and prompts they were shown.
 
     Args:
         run: The run.
@@ -191,16 +206,17 @@ def arms_of(run: Run, base_steps: float | None = None) -> Arms:
     """
     if not run.metrics:
         raise EvidenceError(f"{run.path}: not scored yet: run `perjoule score {run.path}`")
-    grid = read_grid(run, tuple(run.metrics))
+    grid, asked = _asked(run, read_grid(run, tuple(run.metrics)))
     by_variant: dict[str, list[Cell]] = {}
     for cell in cells_of(run.suite):
-        if cell.cell_id in grid.cells:
+        if cell.cell_id in asked:
             by_variant.setdefault(cell.variant.name, []).append(cell)
     facts, steps = cell_facts(run.trials), _steps(run, grid)
     arms = {name: _arm(run, grid, cells, steps) for name, cells in by_variant.items()}
     ladders = {name: arm for name, arm in arms.items() if arm.variant.policy in LADDER_POLICIES}
     if not any(arm.variant.policy == "fixed" for arm in ladders.values()):
-        raise EvidenceError(f"{run.path}: no variant with the policy 'fixed': there is nothing to compare with")
+        where = "in the answers of the study" if run.judges else f"{run.path}"
+        raise EvidenceError(f"{where}: no variant with the policy 'fixed': there is nothing to compare with")
     costs: dict[str, Cost] = {}
     for ladder in ladders.values():
         if ladder.variant.policy == "fixed" and ladder.family not in costs:
@@ -257,6 +273,15 @@ def has_short_first(variant: Variant) -> bool:
     if variant.policy == "budgetfusion-peek":
         return read_config(arguments["predictor"]).peek == MOST_SHARED
     return bool(arguments.get("shared", MOST_SHARED if variant.policy == "shared-start" else 1) == MOST_SHARED)
+
+
+def _asked(run: Run, grid: Grid) -> tuple[Grid, set[str]]:
+    """Return the grid of the prompts about which observers were asked, and the cells; all if metrics judge."""
+    if run.judges is None:
+        return grid, set(grid.cells)
+    asked = np.isfinite(over_seeds(grid.quality[run.suite.metrics.primary]))
+    rows = np.flatnonzero(asked.any(1))
+    return grid.of_prompts(rows), {cell for column, cell in enumerate(grid.cells) if asked[:, column].any()}
 
 
 def _arm(run: Run, grid: Grid, cells: list[Cell], steps: Array) -> Arm:
@@ -375,7 +400,7 @@ def images_in(run: Run, grid: Grid) -> list[tuple[tuple[int, int, int], dict[str
     )  # fmt: skip
     rows = {prompt: i for i, prompt in enumerate(grid.prompts)}
     columns = {cell: i for i, cell in enumerate(grid.cells)}
-    images = run.images.join(places, on=["prompt_id", "seed"])
+    images = run.images.filter(pl.col("prompt_id").is_in(grid.prompts)).join(places, on=["prompt_id", "seed"])
     return [
         ((rows[image["prompt_id"]], image["place"], columns[image["cell_id"]]), image)
         for image in images.iter_rows(named=True)

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
 from perjoule.shares import below_one
+from perjoule.statistics.mixtures import best_buys
+from perjoule.statistics.risk_control import calibrated_margin, cheapest_safe
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -195,10 +197,8 @@ class EnergyBudget:
 class QualityFloor:
     """Choose the fewest steps with which an image misses the floor with a chance of at most `miss_rate`.
 
-    Conformal risk control (Angelopoulos et al., arXiv:2208.02814): a margin on the forecast, the smallest for which
-    (sum of the losses of n calibration prompts + 1) / (n + 1) ≤ miss_rate. The loss of a prompt is the share of its
-    seeds whose image misses the floor. Prompts are exchangeable, images are not: images of one prompt miss together, so
-    treating them as independent would promise too much.
+    Conformal risk control (see `perjoule.statistics.risk_control`): the forecast must exceed the floor by a margin. It
+    is calibrated by prompt, because images of one prompt miss together: taken as independent they promise too much.
 
     The guarantee is a mean over prompts like those of the calibration and over calibrations: a particular calibration
     may miss more often, and so may a particular kind of prompt. If no number of steps is forecast to reach the floor,
@@ -211,46 +211,29 @@ class QualityFloor:
 
     def choose(self, forecast: CurveForecast, calibration: Calibration) -> Index:
         """Choose grid indices, see `Rule`. Raises EvidenceError if the calibration prompts violate the guarantee."""
-        return _fewest(forecast.of(self.metric) - self.margin(calibration), self.floor)
+        lead = forecast.of(self.metric) - self.floor
+        return cheapest_safe(lead, self.margin(calibration), lead.shape[1] - 1)
 
     def margin(self, calibration: Calibration) -> float:
         """Return the margin by which the forecast must exceed the floor. Raises EvidenceError like `choose`."""
         if calibration.prompts is None:
             raise EvidenceError(NOT_BY_PROMPT)
-        predicted, true = calibration.forecast.of(self.metric), calibration.of(self.metric)
-        rows = np.arange(len(true))
+        lead, missed = calibration.forecast.of(self.metric) - self.floor, calibration.of(self.metric) < self.floor
         _, prompt, images = np.unique(calibration.prompts, return_inverse=True, return_counts=True)
-        share = 1 / images[prompt]  # weight of an image in its prompt's loss
-
-        def risk(margin: float) -> float:
-            missed = true[rows, _fewest(predicted - margin, self.floor)] < self.floor
-            return float((share[missed].sum() + 1) / (len(images) + 1))
-
-        safe = np.inf  # all images use the most steps
-        if risk(safe) > self.miss_rate:
+        parts = missed / images[prompt, None]  # of the share of its prompt's images that miss
+        margin = calibrated_margin(lead, parts, lead.shape[1] - 1, self.miss_rate, len(images))
+        if margin is None:
+            risk = (parts[:, -1].sum() + 1) / (len(images) + 1)
             raise EvidenceError(
                 f"rule quality-floor: even {calibration.forecast.grid[-1]} steps miss {self.metric} = {self.floor:g} "
-                f"in {risk(safe):.1%} of the images of the {len(images)} calibration prompts: {self.miss_rate:.1%} "
-                "cannot be promised; lower the floor, allow more misses, or calibrate on more prompts"
+                f"in {risk:.1%} of the images of the {len(images)} calibration prompts: {self.miss_rate:.1%} cannot be "
+                "promised; lower the floor, allow more misses, or calibrate on more prompts"
             )
-        # the choice changes only if a forecast minus the margin crosses the floor
-        for margin in np.unique(predicted - self.floor)[::-1]:
-            if risk(float(margin)) > self.miss_rate:
-                break
-            safe = float(margin)
-        return safe
+        return margin
 
 
 def _best_buy(forecast: CurveForecast, metric: str, joules_per_unit: float) -> Index:
-    worth = joules_per_unit * forecast.of(metric) - forecast.energy_j
-    return np.asarray(worth.argmax(1), np.intp)
-
-
-def _fewest(safe: Array, floor: float) -> Index:
-    """Return the first grid index that reaches the floor; the last if none does."""
-    enough = safe >= floor
-    enough[:, -1] = True
-    return np.asarray(enough.argmax(1), np.intp)
+    return best_buys(forecast.of(metric), forecast.energy_j, np.array([joules_per_unit]))[:, 0]
 
 
 RULES = ("plateau", "equal-marginal", "energy-budget", "quality-floor")

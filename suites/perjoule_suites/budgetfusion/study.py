@@ -14,9 +14,11 @@ import numpy as np
 import polars as pl
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.forecast.nfe import nfe_per_image
 from perjoule.runs.directory import Run
-from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, mixtures, shuffled
+from perjoule.statistics.allocation import BOUNDS, bound_saving, headroom, shuffled
 from perjoule.statistics.curves import AnyCurve, PairedCurves, pair
+from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.resampling import over_seeds, resample_means
 from perjoule.statistics.savings import gain_of, saving_of, saving_rows
@@ -86,7 +88,12 @@ def evaluate(arms: Arms, metrics: Sequence[str] = (), at_steps: int | None = Non
         arms=tuple(_levels(arms, arm, names) for arm in arms.adaptive.values()),
         sensitivity=tuple(_sensitivity(arms, claims, at_steps)),
         validation=tuple(validations(arms)),
-        extra_evaluations={n: _extra_evaluations(run, arm) for n, arm in arms.adaptive.items() if arm.cells},
+        judges=run.judges if not all(_has_bounds(arms, name) for name in names) else None,
+        extra_evaluations={
+            n: extra
+            for n, arm in arms.adaptive.items()
+            if arm.cells and (extra := _extra_evaluations(arms, arm)) is not None
+        },
     )
 
 
@@ -121,7 +128,7 @@ def _comparisons(arms: Arms, metric: str, at_steps: int | None) -> Iterator[Comp
             yield _compare(curve, fixed, metric, at, sign)
             rungs = arm.index_on(ladder) if ladder is arms.ladder_of(arm.variant) else None
             if arm.role == "predicted" and rungs is not None and len(arm.levels) > 1:
-                dealt = shuffled(fixed, rungs[np.isfinite(arm.steps).all(2)])
+                dealt = shuffled(fixed, rungs[np.isfinite(curve.quality).all(2)])
                 yield _compare(curve, replace(dealt, name=f"{arm.name}, shuffled"), metric, at, sign)
             if arm.cells:
                 as_run = arms.curve_as_run(arm, metric), arms.curve_as_run(ladder, metric)
@@ -148,8 +155,8 @@ def _weaker(arms: Arms, arm: Arm) -> list[Arm]:
 def _compare(
     test: AnyCurve, anchor: AnyCurve, metric: str, at: float | None, sign: float, energy: str = "by steps"
 ) -> Comparison:
-    """Return the saving at the quality `at`; None compares at the quality of an arm of one rung."""
-    paired = _paired(test, anchor, at, RESAMPLES)
+    """Return the saving of mixtures of levels at the quality `at`, or with None that of one rung over a curve."""
+    paired = pair(test, anchor, mixes=at is not None, resamples=RESAMPLES)
     saving = saving_of(paired, at)
     drawn, fixed = paired.split(paired.means.resamples)
     is_known = saving.estimate.value is not None and paired.is_drawn
@@ -165,13 +172,9 @@ def _compare(
     )
 
 
-def _paired(test: AnyCurve, anchor: AnyCurve, at: float | None, resamples: int) -> PairedCurves:
-    """Pair two arms that mix their levels; a ladder is interpolated at the own quality of an arm of one rung."""
-    arms = (test, anchor) if at is None else (mixtures(test), mixtures(anchor))
-    return pair(*arms, resamples=resamples)
-
-
 def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBound]:
+    if not _has_bounds(arms, metric):
+        return
     for ladder in arms.ladders.values():
         at = _held(arms, ladder, metric, at_steps)
         if at is not None:
@@ -180,8 +183,15 @@ def _bounds(arms: Arms, metric: str, at_steps: int | None) -> Iterator[LadderBou
                 yield LadderBound(ladder=ladder.name, metric=metric, **_parts(saving))
 
 
+def _has_bounds(arms: Arms, metric: str) -> bool:
+    """Return whether scores of single prompts have a meaning; choices about one prompt are too few for that."""
+    return arms.run.metrics[metric].track != "preference"
+
+
 def _headroom(arms: Arms, metric: str, at_steps: int | None) -> Iterator[ArmHeadroom]:
     """Yield the shares of the bounds that predicted arms capture, where a ladder has seeds enough."""
+    if not _has_bounds(arms, metric):
+        return
     predicted = [arm for arm in arms.adaptive.values() if arm.role == "predicted"]
     for arm, kind in product(predicted, BOUNDS):
         for ladder in _rivals(arms, arm):
@@ -200,17 +210,28 @@ def _sensitivity(arms: Arms, claims: Sequence[Comparison], at_steps: int | None)
         at = _held(arms, arm, one.metric, at_steps)
         for base_steps in sorted({*BASE_STEPS, arms.costs[arm.family].base_steps}):
             test, fixed = (arms.curve(each, one.metric, base_steps) for each in (arm, ladder))
-            saving = saving_of(_paired(test, fixed, at, resamples=0), at).estimate.value
+            saving = saving_of(pair(test, fixed, mixes=at is not None, resamples=0), at).estimate.value
             yield Sensitivity(base_steps=base_steps, test=one.test, anchor=one.anchor, metric=one.metric, saving=saving)
 
 
-def _extra_evaluations(run: Run, arm: Arm) -> float:
-    """Return denoiser evaluations beyond steps × (2 with guidance) of all the arm's images: 0 if a peek is free."""
-    trials = run.windows.filter(pl.col("variant") == arm.variant.name)
-    evaluations = float((trials["nfe_per_image"] * trials["image_count"]).sum())
-    steps = float(trials["steps"].explode().sum())
-    per_step = round(evaluations / steps) if steps else 0
-    return evaluations - (per_step or (2 if arm.variant.guidance > 1 else 1)) * steps
+def _extra_evaluations(arms: Arms, arm: Arm) -> float | None:
+    """Return denoiser evaluations of all the arm's images beyond those of images of the same fixed steps.
+
+    0 if a peek is free, None if steps or evaluations were not recorded. Those of fixed steps are counted on a ladder of
+    the same sampler and guidance, else computed.
+    """
+    settings = ("scheduler", "scheduler_args", "guidance", "guidance_share", "guidance_mode")
+    same = [
+        ladder
+        for ladder in arms.ladders.values()
+        if all(getattr(ladder.variant, key) == getattr(arm.variant, key) for key in settings)
+    ]
+    counted = {cell.steps: arms.facts[cell.cell_id].nfe_mean for ladder in same for cell in ladder.cells}
+    trials = arms.run.windows.filter(pl.col("variant") == arm.variant.name)
+    steps, drawn = trials["steps"].explode(), trials["nfe_per_image"] * trials["image_count"]
+    if steps.null_count() or drawn.null_count():
+        return None
+    return float(drawn.sum()) - sum(counted.get(n) or nfe_per_image(arm.variant, n) for n in steps)
 
 
 def _levels(arms: Arms, arm: Arm, metrics: Sequence[str]) -> ArmLevels:
@@ -251,17 +272,20 @@ def _level(arms: Arms, arm: Arm, place: int, anchor: Arm, pairs: Mapping[str, Pa
         rank_correlation=_rank_correlation(arm, place, anchor),
         development_steps=development[0] if development else None,
         development_saving=development[1] if development else None,
-        scores={metric: _score(arm, place, anchor, metric, paired) for metric, paired in pairs.items()},
+        scores={
+            metric: _score(arm, place, anchor, metric, paired, not _has_bounds(arms, metric))
+            for metric, paired in pairs.items()
+        },
     )
 
 
-def _score(arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves) -> LevelScore:
+def _score(arm: Arm, place: int, anchor: Arm, metric: str, paired: PairedCurves, is_preference: bool) -> LevelScore:
     alone = paired.only([place], range(len(anchor.rungs)))
     saving, gain = saving_of(alone), gain_of(alone)
     quality = arm.quality[metric][:, :, place]
     return LevelScore(
         quality=float(np.nanmean(over_seeds(quality))),
-        quality_p10=float(np.nanquantile(quality, 0.1)),
+        quality_p10=None if is_preference else float(np.nanquantile(quality, 0.1)),
         saving_at_own_quality=saving.estimate,
         saving_reason=saving.reason,
         gain_at_equal_energy=gain.estimate,
@@ -331,9 +355,9 @@ def true_steps(arm: Arm, place: int, anchor: Arm) -> Array | None:
     rule = arm.rule
     if rule is None or rule.name != "equal-marginal" or rule.metric not in anchor.quality:
         return None
-    rungs = np.array(anchor.rungs, np.float64)
-    worth = arm.levels[place] * over_seeds(anchor.quality[rule.metric]) - (rule.base_j + rule.step_j * rungs)
-    return np.asarray(rungs[np.where(np.isfinite(worth), worth, -np.inf).argmax(1)], np.float64)
+    rungs, price = np.array(anchor.rungs, np.float64), arm.levels[place]
+    costs = rule.base_j + rule.step_j * rungs
+    return rungs[best_buys(over_seeds(anchor.quality[rule.metric]), costs, np.array([price]))[:, 0]]
 
 
 def _parts(record: Any) -> dict[str, Any]:

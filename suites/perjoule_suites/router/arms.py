@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perjoule.errors import EvidenceError, UnknownNameError
 from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, require_same_device
-from perjoule.statistics.grid import read_grid
+from perjoule.statistics.grid import Grid, read_grid
 from perjoule.statistics.resampling import Array, over_seeds
 from perjoule.statistics.window_groups import Groups
 from perjoule.suite.reading import cells_of
@@ -54,6 +54,8 @@ class ArmScores:
         provenance: Provenance of the joules.
         boundary: Boundary of the joules.
         spent_j: Energy of all images, None if it was not measured.
+        common: (draws, arms) error of the quality that all prompts have in common, e.g. that of few observers; None if
+            there is none.
     """
 
     run: str
@@ -67,6 +69,7 @@ class ArmScores:
     provenance: Provenance
     boundary: str
     spent_j: float | None
+    common: Array | None = None
 
     @property
     def prices(self) -> Array:
@@ -82,11 +85,12 @@ class ArmScores:
             quality=self.quality[:, :, index],
             energy_j=self.energy_j[:, :, index],
             groups=self.groups[:, index],
+            common=None if self.common is None else self.common[:, index],
         )
 
 
 def read_arms(run: Run, metric: str | None = None, variants: Sequence[str] = ()) -> ArmScores:
-    """Return the arms of a scored run.
+    """Return the arms of a scored run. If observers chose between images: the arms and prompts that they were shown.
 
     Args:
         run: A run with fixed step counts of one or several models.
@@ -102,6 +106,9 @@ def read_arms(run: Run, metric: str | None = None, variants: Sequence[str] = ())
     require_same_device(run)
     grid = read_grid(run, (name,))
     columns = [grid.cells.index(cell.cell_id) for cell in cells]
+    if run.metrics[name].track == "preference":
+        grid, columns = _shown(run, grid, name, columns)
+        cells = [next(cell for cell in cells if cell.cell_id == grid.cells[column]) for column in columns]
     quality, energy_j = grid.quality[name][:, :, columns], grid.energy_j[:, :, columns]
     _require_complete(run, name, cells, quality, energy_j)
     by_id = {prompt.prompt_id: prompt for prompt in run.prompt_set}
@@ -132,6 +139,7 @@ def read_arms(run: Run, metric: str | None = None, variants: Sequence[str] = ())
         provenance=weakest(run.trials["provenance"]) or "not stated",
         boundary=str(next(iter(run.trials["boundary"].drop_nulls()), "not stated")),
         spent_j=float(spent.sum()) if len(spent) else None,
+        common=grid.common_errors[name][:, columns] if name in grid.common_errors else None,
     )
     return scores.of(np.argsort(means, kind="stable"))
 
@@ -192,6 +200,21 @@ def _cells(run: Run, variants: Sequence[str]) -> list[Cell]:
             "or step counts to the suite"
         )
     return cells
+
+
+def _shown(run: Run, grid: Grid, metric: str, columns: Sequence[int]) -> tuple[Grid, list[int]]:
+    """Return the grid of the prompts about which observers were asked, with means over their seeds, and their arms."""
+    asked = np.isfinite(over_seeds(grid.quality[metric]))
+    arms = [column for column in columns if asked[:, column].any()]
+    rows = np.flatnonzero(asked[:, arms].all(1))
+    if len(arms) < 2 or not len(rows):
+        raise EvidenceError(
+            f"{run.path}: {len(arms)} arms of fixed steps, and {len(rows)} prompts for all of them, in the answers: a "
+            "router is judged by choices between the images of 2 arms or more"
+        )
+    left = grid.of_prompts(rows)
+    quality = {metric: over_seeds(left.quality[metric])[:, None]}
+    return replace(left, energy_j=over_seeds(left.energy_j)[:, None], quality=quality), arms
 
 
 def _checked_metric(run: Run, name: str, cells: Sequence[Cell]) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 from perjoule.runs.directory import Run
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.mixtures import cheapest_mixture
-from perjoule.statistics.resampling import RESAMPLES, Array, resample_means, resample_windows
+from perjoule.statistics.resampling import RESAMPLES, Array, over_seeds, resample_means, resample_windows
 from perjoule_suites.router.arms import ArmScores
 from perjoule_suites.router.records import RoutedCell
 
@@ -49,12 +49,18 @@ def routed_cells(run: Run, scores: ArmScores, resamples: int = RESAMPLES) -> tup
     cells = []
     for cell_id in sorted(windows["cell_id"].unique()):
         columns = [*arms, grid.cells.index(cell_id)]
-        values = np.concatenate([grid.energy_j[:, :, columns], grid.quality[scores.metric][:, :, columns]], axis=2)
+        known = np.flatnonzero(np.isfinite(over_seeds(grid.quality[scores.metric][:, :, columns])).all(1))
+        if not len(known):  # nobody was asked about its images
+            continue
+        part = grid.of_prompts(known)
+        values = np.concatenate([part.energy_j[:, :, columns], part.quality[scores.metric][:, :, columns]], axis=2)
         means = (
             resample_means(values, resamples=resamples)
             if run.is_counted
-            else resample_windows(values, range(count), grid.groups[:, columns], resamples=resamples)
+            else resample_windows(values, range(count), part.groups[:, columns], resamples=resamples)
         )
+        if scores.metric in grid.common_errors:
+            means = means.plus(grid.common_errors[scores.metric][:, columns], slice(count, None))
         own = windows.filter(pl.col("cell_id") == cell_id)
         cells.append(
             RoutedCell(

@@ -8,6 +8,7 @@
     cross-fitted        means of the other half of the seeds        a lower limit of what prompts allow
     prompt-level bound  means of all seeds, shrunken                what a perfect forecast from the prompt reaches
     per-image bound     the image's own score                       what no forecast can exceed
+    cascade             by looking at the image of a cheap arm      see `cascade`
 
 Each gives probabilities of arms (prompts, seeds, arms), at the price with which the mean quality is that of the point.
 """
@@ -27,7 +28,7 @@ from perjoule.types import Prompt
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.training import kind_of
 
-ROUTER, PROMPT_BOUND = "router", "prompt-level bound"
+ROUTER, PROMPT_BOUND, CASCADE = "router", "prompt-level bound", "cascade"
 SEEDS_OF_BOUND = LEAST_SEEDS["prompt-level bound"]
 
 
@@ -65,7 +66,13 @@ class Policy:
 
 
 def policies_of(
-    router: Router, forecast: Array, quality: Array, prompts: Sequence[Prompt], counts: NDArray[np.int64]
+    router: Router,
+    forecast: Array,
+    quality: Array,
+    prompts: Sequence[Prompt],
+    counts: NDArray[np.int64],
+    *,
+    bounded: bool = True,
 ) -> list[Policy]:
     """Return all policies for the prompts of a run.
 
@@ -75,6 +82,7 @@ def policies_of(
         quality: (prompts, seeds, arms) quality by which choices are judged.
         prompts: (prompts,).
         counts: (prompts,) number of tokens.
+        bounded: Whether the quality of a single prompt or image has a meaning, so that there are bounds.
     """
     labels, seeds = router.labels, quality.shape[1]
     length = np.asarray(counts, np.float64)
@@ -89,6 +97,8 @@ def policies_of(
     own = Policy(name=ROUTER, expected=forecast[:, None], judged=quality, decides=True)
     policies = [own, replace(own, name="shuffled", shuffled=True)]
     policies += [Policy(name=name, expected=expected[:, None], judged=quality) for name, expected in known]
+    if not bounded:
+        return policies
     if seeds >= 2:
         policies.append(Policy(name="cross-fitted", expected=_other_half(quality), judged=quality))
     if seeds >= SEEDS_OF_BOUND and len(prompts) > 1:
@@ -96,11 +106,6 @@ def policies_of(
         policies.append(Policy(name=PROMPT_BOUND, expected=means, judged=np.broadcast_to(means, quality.shape)))
     policies.append(Policy(name="per-image bound", expected=quality, judged=quality))
     return policies
-
-
-def mean_of(policy: Policy, shares: Array) -> Array:
-    """Return the quality of each image, mean over the probabilities of its arms: (prompts, seeds)."""
-    return np.asarray((shares * policy.judged).sum(-1), np.float64)
 
 
 def _other_half(quality: Array) -> Array:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Quiet, print_record
+from perjoule.commands.options import Json, Quiet, StudyOption, judged, print_record, print_text
+from perjoule.errors import UsageError
 
 if TYPE_CHECKING:
     from perjoule.runs.directory import Run
@@ -97,7 +98,7 @@ def train(
     if as_json:
         print_record(trained)
     else:
-        typer.echo("\n".join(trained_lines(trained)))
+        print_text("\n".join(trained_lines(trained)))
 
 
 @app.command()
@@ -115,13 +116,24 @@ def evaluate(
     ] = None,
     floor: Floor = None,
     miss: Miss = None,
+    study: StudyOption = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Also replay a cascade, in which this metric looks at the images of a cheap arm.",
+            autocompletion=completing.metrics,
+        ),
+    ] = None,
+    verifier_joules: Annotated[
+        float | None, typer.Option(min=0.0, help="J/image of the verifier; its work is counted by default.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Print the savings of a router.
 
     Savings at equal mean quality against the best mixture of fixed arms, controls, bounds, and the promise. Stored
-    images are replayed; none are generated.
+    images are replayed; none are generated. With --study, equal quality is that of the observers' choices.
 
     Example: perjoule route evaluate runs/test --router router
     """
@@ -133,22 +145,26 @@ def evaluate(
     from perjoule_suites.router.printing import evaluation_lines
     from perjoule_suites.router.router import Router
 
-    loaded, learnt = load_run(run), Router.from_pretrained(router)
+    if verifier is None and verifier_joules is not None:
+        raise UsageError(f"--verifier-joules {verifier_joules:g}: there is no verifier: give --verifier METRIC too")
+    loaded, learnt = judged(load_run(run), study, metric), Router.from_pretrained(router)
     with TerminalReporter(quiet=quiet).stage("replaying", 1 if at_quality is not None else len(PARTS), "points") as bar:
         evaluation = evaluate_run(
             loaded,
             learnt,
             name=router,
-            metric=metric,
+            metric=metric or (loaded.suite.metrics.primary if study else None),
             at_quality=at_quality,
             floor=floor,
             miss_rate=None if miss is None else float(share(miss, "--miss")),
+            verifier=verifier,
+            verifier_j=verifier_joules,
             on_point=bar.update,
         )
     if as_json:
         print_record(evaluation)
     else:
-        typer.echo("\n".join(evaluation_lines(evaluation)))
+        print_text("\n".join(evaluation_lines(evaluation)))
 
 
 @app.command()
@@ -178,8 +194,8 @@ def predict(
     config, choices = loaded.config, loaded.choices(prompts)
     if not as_json:
         for choice, prompt in zip(choices, prompts, strict=True):
-            typer.echo(f"{choice.cell_id}\t{choice.energy_j:.3g} J\t{prompt}")
-        typer.echo(f"J/image on {config.device}, {provenance_words(config.provenance)}")
+            print_text(f"{choice.cell_id}\t{choice.energy_j:.3g} J\t{prompt}")
+        print_text(f"J/image on {config.device}, {provenance_words(config.provenance)}")
         return
     forecast = loaded.forecast(loaded.reader.states(prompts))
     print_record(

@@ -1,9 +1,12 @@
-"""The energy of a router's decision."""
+"""The energy of a router's decision, and of a verifier."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from perjoule.errors import PerjouleError
+from perjoule.quality import load_metric
+from perjoule.running.scoring import image_set, subset
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import images_per_window
 from perjoule.types import Work
@@ -30,16 +33,34 @@ def own_cost(run: Run, router: Router, arms: ArmScores) -> OwnCost:
     if measured is not None:
         return measured
     size = 1 if run.is_imported else images_per_window(run.suite)
-    work = _decision(router, size)
+    return _priced(run, arms, _decision(router, size), size, "a decision")
+
+
+def metric_cost(run: Run, arms: ArmScores, metric: str) -> OwnCost:
+    """Return the energy of scoring an image by a metric: its counted work, priced like that of a decision."""
+    if run.is_imported:
+        return _unknown("the run has no images, on which its work could be counted")
+    try:
+        scorer = load_metric(metric, run.suite.metrics.options.get(metric, {}), str(run.path))
+        with WorkCounter(count_new=True) as counter:
+            scorer.score(subset(image_set(run), [0]), lambda done: None)  # type: ignore[union-attr]
+    except PerjouleError as error:
+        return _unknown(f"its work could not be counted ({error})")
+    work = counter.work if counter.work and counter.work.flops else None  # a metric without networks is not free
+    return _priced(run, arms, work, 1, "scoring")
+
+
+def _priced(run: Run, arms: ArmScores, work: Work | None, size: int, what: str) -> OwnCost:
+    """Return the joules of work for `size` images."""
     if work is None:
-        return _unknown("the work of the decision could not be counted")
+        return _unknown(f"the work of {what} could not be counted")
     profiles = {profile.digest: profile for profile in shipped_profiles().values()}
     used = profiles.get(str(next(iter(run.windows["device_digest"].drop_nulls()), "")))
     if used is not None:
         return OwnCost(
             energy_j_per_image=used.energy_j(work) / size,
             share=None,
-            method=f"counted work of a decision for {size} images, by profile {used.name!r}",
+            method=f"counted work of {what} for {size} images, by profile {used.name!r}",
             reason=None,
         )
     counted = _per_image(run, arms)
@@ -51,7 +72,7 @@ def own_cost(run: Run, router: Router, arms: ArmScores) -> OwnCost:
     return OwnCost(
         energy_j_per_image=min(bounds),
         share=None,
-        method=f"upper limit from the counted work of a decision for {size} images and of the arms' images",
+        method=f"upper limit from the counted work of {what} for {size} images and of the arms' images",
         reason=None,
     )
 

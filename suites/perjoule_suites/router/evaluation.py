@@ -15,12 +15,13 @@ import numpy as np
 from perjoule.errors import EvidenceError
 from perjoule.prompts import prompt_id
 from perjoule.runs.directory import Run
-from perjoule.statistics.mixtures import cheapest_mixture, parts_of_mixture
+from perjoule.statistics.mixtures import Part, cheapest_mixture, parts_of_mixture
 from perjoule.statistics.resampling import RESAMPLES, Array, Means, resample_means, resample_windows
 from perjoule.types import Estimate
 from perjoule_suites.router.arms import ArmScores, places_of, read_arms
 from perjoule_suites.router.as_run import routed_cells
-from perjoule_suites.router.choices import PROMPT_BOUND, ROUTER, SEEDS_OF_BOUND, Policy, mean_of, policies_of
+from perjoule_suites.router.cascade import Verifier, cascade, read_verifier
+from perjoule_suites.router.choices import CASCADE, PROMPT_BOUND, ROUTER, SEEDS_OF_BOUND, Policy, policies_of
 from perjoule_suites.router.cost import own_cost
 from perjoule_suites.router.promises import check_promises
 from perjoule_suites.router.records import Evaluation, FloorOutcome, PolicyPoint, PromiseCheck, QualityPoint, SingleArm
@@ -31,6 +32,33 @@ from perjoule_suites.router.training import read_states
 PARTS = (0.5, 0.75, 0.9, 0.95, 1.0)
 _SAVING = "1 − E/E of the cheapest mixture of fixed arms at equal mean quality"
 _CAPTURED = "saving of the router / saving of the prompt-level bound"
+_NO_BOUND = "choices about a single prompt are too few for a bound"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a policy does with each image.
+
+    Attributes:
+        policy: Its name.
+        drawn: (prompts, seeds, arms) how often each arm draws it.
+        taken: (prompts, seeds, arms) how often the image of each arm is taken.
+        quality: (prompts, seeds) its quality.
+        own_j: Joules of the policy itself.
+    """
+
+    policy: str
+    drawn: Array
+    taken: Array
+    quality: Array
+    own_j: float
+
+    @classmethod
+    def of(cls, policy: Policy, shares: Array, own_j: float) -> Outcome:
+        """Return the outcome of a choice of one arm for each image, by probabilities (prompts, seeds, arms)."""
+        quality = np.asarray((shares * policy.judged).sum(-1), np.float64)
+        own = own_j if policy.decides else 0.0
+        return cls(policy=policy.name, drawn=shares, taken=shares, quality=quality, own_j=own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +70,8 @@ class Replay:
         places: Places of the router's arms among them.
         exact: Whether joules were counted.
         own_j: The router's own energy, 0 if it is not known.
+        verifier: Verifier of a cascade, if there is one.
+        no_bound: Why there are no bounds; None if there are.
         resamples: Bootstrap draws.
     """
 
@@ -49,6 +79,8 @@ class Replay:
     places: Sequence[int]
     exact: bool
     own_j: float
+    verifier: Verifier | None
+    no_bound: str | None
     resamples: int
 
     @property
@@ -56,22 +88,37 @@ class Replay:
         """(arms,) J/image and mean quality of all fixed arms."""
         return self.scores.prices, self.scores.quality.mean((0, 1))
 
-    def drawn(self, outcomes: Sequence[tuple[Policy, Array]]) -> Means:
-        """Draw energies and qualities of all fixed arms, then shares and quality of each outcome, arm after arm."""
+    def drawn(self, outcomes: Sequence[Outcome]) -> Means:
+        """Draw energies and qualities of all fixed arms, then what each outcome draws, takes, and its quality."""
         quality = self.scores.quality
         parts = [self.scores.energy_j, quality]
-        for policy, shares in outcomes:
-            parts += [shares, mean_of(policy, shares)[..., None]]
+        for outcome in outcomes:
+            parts += [outcome.drawn, outcome.taken, outcome.quality[..., None]]
         values, arms = np.concatenate(parts, axis=2), quality.shape[2]
         if self.exact:
-            return resample_means(values, resamples=self.resamples)
-        return resample_windows(values, range(arms), self.scores.groups, resamples=self.resamples)
+            return self._with_common_errors(resample_means(values, resamples=self.resamples))
+        return self._with_common_errors(
+            resample_windows(values, range(arms), self.scores.groups, resamples=self.resamples)
+        )
+
+    def _with_common_errors(self, means: Means) -> Means:
+        """Add errors that all prompts have in common; a choice of arms has those of its arms, by their shares."""
+        if self.scores.common is None or not len(means.resamples):
+            return means
+        rows, arms, own = means.resamples, len(self.scores.arms), len(self.places)
+        errors = np.zeros_like(rows)
+        common = np.resize(self.scores.common, (len(rows), arms))
+        errors[:, arms : 2 * arms] = common
+        for start in range(2 * arms + own, rows.shape[1], 2 * own + 1):
+            errors[:, start + own] = (rows[:, start : start + own] * common[:, list(self.places)]).sum(1)
+        return means.plus(errors)
 
     def energies(self, rows: Array, place: int, own_j: float) -> tuple[Array, Array]:
         """Return J/image and quality of the outcome at a place, for rows of means."""
-        start = 2 * len(self.scores.arms) + place * (len(self.places) + 1)
-        shares = rows[:, start : start + len(self.places)]
-        return (shares * rows[:, list(self.places)]).sum(1) + own_j, rows[:, start + len(self.places)]
+        own = len(self.places)
+        start = 2 * len(self.scores.arms) + place * (2 * own + 1)
+        drawn = rows[:, start : start + own]
+        return (drawn * rows[:, list(self.places)]).sum(1) + own_j, rows[:, start + 2 * own]
 
     def savings(self, rows: Array, place: int, own_j: float) -> Array:
         """Return the saving of the outcome at a place; infinite where no mixture reaches its quality."""
@@ -90,6 +137,8 @@ def evaluate(
     at_quality: float | None = None,
     floor: float | None = None,
     miss_rate: float | None = None,
+    verifier: str | None = None,
+    verifier_j: float | None = None,
     resamples: int = RESAMPLES,
     on_point: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
@@ -103,6 +152,8 @@ def evaluate(
         at_quality: Mean quality to compare at; by default `PARTS` of the way from the cheapest arm's to the best's.
         floor: Floor of the router's rule, instead of its own.
         miss_rate: Promised rate of misses, instead of its own.
+        verifier: Metric of a verifier, for a cascade.
+        verifier_j: Its J/image; None to count its work.
         resamples: Bootstrap draws.
         on_point: Called with the number of mean qualities that are done.
 
@@ -111,6 +162,9 @@ def evaluate(
     """
     config = router.config
     scores = read_arms(run, metric or config.metric)
+    asked = run.judges if run.metrics[scores.metric].track == "preference" else None
+    if asked is not None:
+        _require_asked(run, router, scores)
     places = places_of(config.arms, scores)
     _require_unseen(router, scores)
     texts = [prompt.text for prompt in scores.prompts]
@@ -122,9 +176,12 @@ def evaluate(
         places=[int(place) for place in places],
         exact=run.is_counted,
         own_j=cost.energy_j_per_image or 0.0,
+        verifier=None if verifier is None else read_verifier(run, own, verifier, verifier_j),
+        no_bound=_NO_BOUND if asked else None,
         resamples=resamples,
     )
-    policies = policies_of(router, forecast, own.quality, scores.prompts, router.reader.token_counts(texts))
+    counts = router.reader.token_counts(texts)
+    policies = policies_of(router, forecast, own.quality, scores.prompts, counts, bounded=asked is None)
     points: list[QualityPoint] = []
     for at in _targets(replay, at_quality):
         points.append(_point(replay, policies, at))
@@ -161,6 +218,9 @@ def evaluate(
         promises=promises,
         own_cost=cost,
         as_run=routed_cells(run, scores, resamples),
+        judges=asked,
+        verifier=verifier,
+        verifier_cost=None if replay.verifier is None else replay.verifier.cost,
     )
 
 
@@ -180,29 +240,32 @@ def _targets(replay: Replay, at_quality: float | None) -> list[float]:
 
 def _point(replay: Replay, policies: Sequence[Policy], at: float) -> QualityPoint:
     prices, quality = replay.means
-    chosen = [(policy, policy.at(prices[list(replay.places)], at)) for policy in policies]
-    outcomes = [(policy, shares) for policy, shares in chosen if shares is not None]
+    mixture = parts_of_mixture(prices, quality, at)
+    chosen = {policy.name: _chosen(replay, policy, at) for policy in policies}
+    if replay.verifier is not None:
+        chosen[CASCADE] = _cascade(replay, replay.verifier, mixture)
+    outcomes = [outcome for outcome in chosen.values() if outcome is not None]
     means = replay.drawn(outcomes)
-    place = {policy.name: number for number, (policy, _) in enumerate(outcomes)}
+    place = {outcome.policy: number for number, outcome in enumerate(outcomes)}
     rows = tuple(
-        _outcome(replay, means, place[policy.name], policy)
-        if policy.name in place
+        _outcome(replay, means, place[name], outcome)
+        if outcome is not None
         else PolicyPoint(
-            policy=policy.name,
+            policy=name,
             quality=None,
             energy_j_per_image=None,
             saving=None,
             reason=f"it does not reach a mean quality of {at:.4g} at any price",
         )
-        for policy in policies
+        for name, outcome in chosen.items()
     )
     captured: Estimate | None = None
-    why: str | None = f"the prompt-level bound needs {SEEDS_OF_BOUND} seeds, the run has {_seeds(replay)}"
+    why: str | None
+    why = replay.no_bound or f"the prompt-level bound needs {SEEDS_OF_BOUND} seeds, the run has {_seeds(replay)}"
     if ROUTER in place and PROMPT_BOUND in place:
         captured, why = _captured(replay, means, place[ROUTER], place[PROMPT_BOUND])
     elif PROMPT_BOUND in place:
         why = "the router does not reach the quality"
-    mixture = parts_of_mixture(prices, quality, at)
     return QualityPoint(
         at_quality=at,
         mixture={replay.scores.arms[part.arm].cell_id: part.share for part in mixture},
@@ -213,8 +276,25 @@ def _point(replay: Replay, policies: Sequence[Policy], at: float) -> QualityPoin
     )
 
 
-def _outcome(replay: Replay, means: Means, place: int, policy: Policy) -> PolicyPoint:
-    own_j = replay.own_j if policy.decides else 0.0
+def _chosen(replay: Replay, policy: Policy, at: float) -> Outcome | None:
+    shares = policy.at(replay.means[0][list(replay.places)], at)
+    return None if shares is None else Outcome.of(policy, shares, replay.own_j)
+
+
+def _cascade(replay: Replay, verifier: Verifier, mixture: Sequence[Part]) -> Outcome | None:
+    places = list(replay.places)
+    quality = replay.scores.quality
+    wanted = np.asarray(sum(part.share * quality[..., part.arm] for part in mixture), np.float64)
+    found = cascade(quality[..., places], replay.means[0][places], verifier, wanted)
+    if found is None:
+        return None
+    drawn, taken = found
+    own = (taken * quality[..., places]).sum(-1)
+    return Outcome(policy=CASCADE, drawn=drawn, taken=taken, quality=own, own_j=verifier.energy_j)
+
+
+def _outcome(replay: Replay, means: Means, place: int, outcome: Outcome) -> PolicyPoint:
+    own_j = outcome.own_j
     energy_j, quality = replay.energies(means.point, place, own_j)
     saving = means.estimate(lambda rows: replay.savings(rows, place, own_j), what=_SAVING)
     reason = None
@@ -223,7 +303,7 @@ def _outcome(replay: Replay, means: Means, place: int, policy: Policy) -> Policy
     elif (saving.low is None or saving.high is None) and len(means.resamples):
         reason = "the interval has an open end: in some resamples no mixture of fixed arms reaches its quality"
     return PolicyPoint(
-        policy=policy.name,
+        policy=outcome.policy,
         quality=float(quality[0]),
         energy_j_per_image=float(energy_j[0]),
         saving=saving,
@@ -247,8 +327,9 @@ def _floor(replay: Replay, router: Router, forecast: Array, own: ArmScores) -> F
     arms = router.choose(forecast)
     shares = np.broadcast_to(np.eye(len(own.arms))[arms][:, None], own.quality.shape)
     policy = Policy(name=ROUTER, expected=own.quality, judged=own.quality, decides=True)
-    means = replay.drawn([(policy, shares)])
-    missed = (mean_of(policy, shares) < router.config.level)[..., None]
+    outcome = Outcome.of(policy, shares, replay.own_j)
+    means = replay.drawn([outcome])
+    missed = (outcome.quality < router.config.level)[..., None]
     by_prompt = resample_means(missed.astype(np.float64), resamples=replay.resamples)
     counts = np.bincount(arms, minlength=len(own.arms)) / len(arms)
     return FloorOutcome(
@@ -257,7 +338,7 @@ def _floor(replay: Replay, router: Router, forecast: Array, own: ArmScores) -> F
         miss_rate=by_prompt.estimate(lambda rows: rows[:, 0], what="mean over prompts of the share of their images"),
         fallback_share=float(np.mean([not safe for safe in router.are_safe(forecast, arms)])),
         shares={arm.cell_id: float(share) for arm, share in zip(own.arms, counts, strict=True)},
-        point=_outcome(replay, means, 0, policy),
+        point=_outcome(replay, means, 0, outcome),
     )
 
 
@@ -274,6 +355,16 @@ def _single_arms(replay: Replay) -> tuple[SingleArm, ...]:
         )
         for i, arm in enumerate(replay.scores.arms)
     )
+
+
+def _require_asked(run: Run, router: Router, scores: ArmScores) -> None:
+    asked = {arm.cell_id for arm in scores.arms}
+    missing = [arm.cell_id for arm in router.config.arms if arm.cell_id not in asked]
+    if missing:
+        raise EvidenceError(
+            f"{run.path}: nobody was asked about {', '.join(missing)}, which the router can choose: make a study with "
+            f"`perjoule study new {run.path} --arms {','.join(arm.cell_id for arm in router.config.arms)}`"
+        )
 
 
 def _require_unseen(router: Router, scores: ArmScores) -> None:

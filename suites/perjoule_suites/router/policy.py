@@ -25,14 +25,14 @@ from perjoule.meters.identity import cpu_name
 from perjoule.meters.work import choose_profile
 from perjoule.protocols import Generation, ImageGenerator, Images
 from perjoule.running.policies import batches
-from perjoule.runs.directory import load_run
 from perjoule.types import Cell
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_embeddings import encode_prompts
-from perjoule_suites.router.arms import RouterArm, places_of, read_arms
+from perjoule_suites.router.arms import RouterArm
 from perjoule_suites.router.as_run import PHASE
 from perjoule_suites.router.models import Models
 from perjoule_suites.router.router import Router, check_rule
+from perjoule_suites.router.storage import read_router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,27 @@ class RoutedArms:
         """Weights of the arms' models, see `ImageGenerator.sources`."""
         return {} if self._models is None else self._models.sources
 
+    def code(self) -> str:
+        """Return Python code that chooses an arm and makes its image, with the models and steps of all arms.
+
+        Raises:
+            PerjouleError: The router cannot be read.
+        """
+        arguments, level = self._arguments, self._cell.level
+        config = read_router(arguments.router).config
+        rate = config.miss_rate if arguments.miss_rate is None else arguments.miss_rate
+        lines = ["from perjoule_suites.router import Router", ""]
+        lines += [f"# {arm.cell_id}: {arm.variant.model}, {arm.steps} steps" for arm in config.arms]
+        lines.append(f"router = Router.from_pretrained({arguments.router!r})")
+        if arguments.prices:
+            lines.append(f"router = router.priced_by({arguments.prices!r})")
+        lines += [
+            f"router = router.with_rule({arguments.rule!r}, {level!r}, {rate!r})",
+            "arm = router(prompt)",
+            "image = router.pipeline(arm)(prompt, **arm.arguments).images[0]",
+        ]
+        return "\n".join(lines)
+
     def prepare(self, generator: ImageGenerator, prompts: Sequence[str]) -> None:
         """Load the router for this pipeline's text encoder, and the pipelines of its arms."""
         arguments, where, level = self._arguments, self._where, self._cell.level
@@ -81,9 +102,7 @@ class RoutedArms:
         assert level is not None
         router = Router.from_pretrained(arguments.router, pipeline=generator.pipeline)
         if arguments.prices:
-            scores = read_arms(load_run(arguments.prices), router.config.metric)
-            prices = scores.of(places_of(router.config.arms, scores)).prices
-            router = router.with_prices(prices, scores.device)
+            router = router.priced_by(arguments.prices)
         elif arguments.rule == "equal-marginal":
             _require_same_device(router.config.device, where)
         self._router = router.with_rule(arguments.rule, level, arguments.miss_rate, where=f"{where}.levels")

@@ -27,11 +27,19 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         f"{evaluation.metric}, {evaluation.prompts} prompts × {evaluation.seeds} seeds; joules of {evaluation.device}, "
         f"{provenance_words(evaluation.provenance)}"
     ]
+    if evaluation.judges is not None:
+        lines.append(evaluation.judges.sentence)
     cost = evaluation.own_cost
     if cost.energy_j_per_image is None:
         lines.append(f"the router's own energy is not included: {cost.reason}")
     else:
         lines.append(f"the router's own energy is included: {cost.energy_j_per_image:.2g} J/image ({cost.method})")
+    checked = evaluation.verifier_cost
+    if checked is not None:
+        lines.append(
+            f"the cascade's verifier, {evaluation.verifier}, is included: {checked.energy_j_per_image:.2g} J/image "
+            f"({checked.method})"
+        )
     for point in evaluation.points:
         mixture = " + ".join(f"{share:.0%} {cell_id}" for cell_id, share in point.mixture.items())
         lines += ["", f"at {evaluation.metric} {point.at_quality:.4g}: {mixture}, {point.mixture_j_per_image:.4g} J"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from perjoule.statistics.resampling import Array
+from perjoule.statistics.risk_control import calibrated_margin, cheapest_safe, prompts_needed
 from perjoule_suites.router.records import PromiseCheck
 from perjoule_suites.router.router import Router
-from perjoule_suites.router.rules import calibrated_margin, cheapest_safe, prompts_needed
 
 RATES = (0.05, 0.1, 0.2)
 SPLITS = 200

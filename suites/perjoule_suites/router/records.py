@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from perjoule.types import Estimate, Provenance
+from perjoule.types import Estimate, Judges, Provenance
 from perjoule.types.documents import schema_of
 
 
@@ -147,7 +147,7 @@ class PromiseCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnCost:
-    """Energy of the decision itself.
+    """Energy of the decision itself, or of a verifier.
 
     Attributes:
         energy_j_per_image: J/image; None with a `reason`, and then it is not in the savings.
@@ -185,7 +185,28 @@ class RoutedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` prints: a replay of stored arms, and the cells of the policy `router` as measured (`as_run`)."""
+    """What `evaluate` prints: a replay of stored arms, and the cells of the policy `router` as measured (`as_run`).
+
+    Attributes:
+        suite: Name of the suite.
+        router: Folder of the router.
+        metric: The metric that judges.
+        prompts: Number of prompts.
+        seeds: Number of seeds of each.
+        device: Device of the joules.
+        provenance: Provenance of the joules.
+        boundary: Boundary of the joules.
+        arms: All fixed arms of the run.
+        points: Policies at equal mean quality.
+        floor: The router's own rule.
+        floor_reason: Why there is none.
+        promises: Promises, checked on halves of the prompts.
+        own_cost: Energy of the decision.
+        as_run: Cells of the policy `router`.
+        judges: Who judged the quality by choices between images; None if a metric did.
+        verifier: Metric of the verifier of the cascade, if there is one.
+        verifier_cost: Its energy.
+    """
 
     suite: str
     router: str
@@ -202,6 +223,9 @@ class Evaluation:
     promises: tuple[PromiseCheck, ...]
     own_cost: OwnCost
     as_run: tuple[RoutedCell, ...]
+    judges: Judges | None
+    verifier: str | None
+    verifier_cost: OwnCost | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

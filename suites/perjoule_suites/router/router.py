@@ -18,16 +18,18 @@ import numpy as np
 import torch
 
 from perjoule.errors import EvidenceError, SuiteError, UnknownNameError, UsageError
+from perjoule.runs.directory import load_run
 from perjoule.shares import below_one
-from perjoule.statistics.mixtures import arms_at_price
+from perjoule.statistics.mixtures import best_buys
 from perjoule.statistics.resampling import Array
+from perjoule.statistics.risk_control import Index, calibrated_margin, cheapest_safe, prompts_needed
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Variant
 from perjoule_suites.assembly import assemble
 from perjoule_suites.prompt_states import PromptReader
-from perjoule_suites.router.arms import RouterArm
+from perjoule_suites.router.arms import RouterArm, places_of, read_arms
 from perjoule_suites.router.network import ArmNet, forecast
-from perjoule_suites.router.rules import RULES, Index, calibrated_margin, cheapest_safe, prompts_needed
+from perjoule_suites.router.rules import RULES
 from perjoule_suites.router.storage import Labels, RouterConfig, read_router, write_router
 
 
@@ -145,6 +147,11 @@ class Router:
         arms = tuple(replace(a, energy_j=float(j)) for a, j in zip(self.config.arms, prices, strict=True))
         return replace(self, config=replace(self.config, arms=arms, device=device))
 
+    def priced_by(self, run: str | Path) -> Router:
+        """Return the router with the J/image of its arms in a scored run, e.g. of another device."""
+        scores = read_arms(load_run(run), self.config.metric)
+        return self.with_prices(scores.of(places_of(self.config.arms, scores)).prices, scores.device)
+
     @property
     def prices(self) -> Array:
         """(arms,) J/image."""
@@ -182,7 +189,7 @@ class Router:
     def choose(self, qualities: Array) -> Index:
         """Return the place of the arm for each forecast. (n, arms) -> (n,)."""
         if self.config.rule == "equal-marginal":
-            return arms_at_price(qualities, self.prices, 1 / self.config.level)
+            return best_buys(qualities, self.prices, np.array([self.config.level]))[:, 0]
         order = self._order
         lead = ((qualities - self.config.level) / self.labels.error)[:, order]
         return order[cheapest_safe(lead, self._margin, int(np.flatnonzero(order == self.fallback)[0]))]

@@ -173,3 +173,26 @@ def test_the_codes_are_documented():
     for code in (INTERNAL_ERROR, FILE_ERROR, READER_GONE):
         assert str(code) in text
     assert cli.main.__doc__
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_a_process_stop_a_command_as_ctrl_c_does(number, capsys):
+    before = signal.getsignal(number)
+
+    def command():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped: 3 of 4 trials are kept") from None
+
+    assert status_of(command) == 130
+    assert capsys.readouterr().err == "perjoule: stopped: 3 of 4 trials are kept\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(capsys):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert status_of(lambda: signal.raise_signal(signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

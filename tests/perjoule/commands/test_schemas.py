@@ -15,6 +15,8 @@ from unittest.mock import patch
 import jsonschema
 import polars as pl
 import pytest
+from tests.perjoule.runs.test_merging import PROMPTS as PARTS
+from tests.perjoule.runs.test_merging import run_of
 from tests.support import driving
 from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
@@ -107,6 +109,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             curves = of_curves(place)
         outputs = {
             **of_tables(place),
+            **of_shards(place),
             **of_a_run(place),
             **of_nothing(place),
             **of_a_board(place),
@@ -166,6 +169,12 @@ def of_tables(place: Path) -> Outputs:
     printed("report", place / "more", "--baseline", place / "more", "--out", place / "g" / "report.html")
     found["result"].append(json.loads((place / "g" / "result.json").read_text()))
     return found
+
+
+def of_shards(place: Path) -> Outputs:
+    """What is printed of two runs that did parts of one plan."""
+    parts = [run_of(place / f"part{n}", prompts).path for n, prompts in enumerate((PARTS[:2], PARTS[2:]))]
+    return {"merge": [printed("merge", *parts, "--out", place / "merged")]}
 
 
 def of_a_run(place: Path) -> Outputs:
@@ -268,6 +277,7 @@ def of_a_study(place: Path) -> Outputs:
     printed("report", "shown", "--study", "study", "--out", place / "judged" / "report.html")
     return {
         "study-new": [made],
+        "frontier": [printed("frontier", "shown", "--study", "study")],
         "study-plan": [printed("study", "plan", "study")],
         "study-add": [added],
         "study-scale": [printed("study", "scale", "study", "--run", "shown")],
@@ -304,7 +314,8 @@ def of_routes(place: Path) -> Outputs:
     """What route prints of a world with a known truth."""
     for name, start in (("route-arms", 0), ("route-dev", 40)):
         route_run(place, name, 40, start)
-    imported(with_routed(route_table(40, 80, seeds=8)), place, "route-test")
+    routed = with_routed(route_table(40, 80, seeds=8)).with_columns((2 * pl.col("quality:q")).alias("quality:v"))
+    imported(routed, place, "route-test")
     # the counted work of an arm, so that the cost of a decision has an upper limit
     part = {"name": "UNet", "calls": 9, "flops": 10**9, "bytes_moved": 10**8, "operators": 10**3}
     trial = load_run(place / "route-test").trials["trial_id"][0]
@@ -313,7 +324,24 @@ def of_routes(place: Path) -> Outputs:
     train = ("route", "train", "route-arms", "--calibration", "route-dev", "--reader", "builtin:sd-tiny")
     return {
         "route-train": [printed(*train, "--floor", "0.3", "--miss", "20%", "--out", "router", "--quiet")],
-        "route-evaluate": [printed("route", "evaluate", "route-test", "--router", "router")],
+        "route-evaluate": [
+            printed("route", "evaluate", "route-test", "--router", "router"),
+            printed(
+                "route",
+                "evaluate",
+                "route-test",
+                "--router",
+                "router",
+                "--at-quality",
+                "0.8",
+                "--metric",
+                "q",
+                "--verifier",
+                "v",
+                "--verifier-joules",
+                "0.1",
+            ),
+        ],
         "route-predict": [printed("route", "predict", "router", "a red circle")],
     }
 

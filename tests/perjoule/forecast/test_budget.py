@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import sem, t
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.forecast.budget import Budget, Spending
@@ -117,3 +117,56 @@ def test_running_joules_count_windows_of_the_same_prompts_once() -> None:
     assert two is not None
     assert two.value == pytest.approx(5.2)
     assert two.half == pytest.approx(t.ppf(0.975, 1) * 1.0)  # of 4.2 and 6.2
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(1.0, 100.0)), min_size=2, max_size=30))
+def test_running_sums_are_those_of_all_windows(windows: list[tuple[int, float]]) -> None:
+    spending = Spending(Budget())
+    groups: dict[int, list[float]] = {}
+    for group, joules in windows:
+        spending.add(row(joules, prompt_ids=[str(group)]))
+        groups.setdefault(group, []).append(joules / 10)
+    means = [sum(part) / len(part) for part in groups.values()]
+    running = spending.running("c")
+    assert running is not None
+    assert running.value == pytest.approx(sum(means) / len(means))
+    if len(means) == 1:
+        assert running.half is None
+        return
+    half = t.ppf(0.975, len(means) - 1) * sem(means)
+    assert running.half == pytest.approx(half, rel=1e-6, abs=1e-6)
+
+
+def test_a_window_costs_the_same_however_many_there_were() -> None:
+    """Counts the lines of budget.py that run for a window: they do not grow with the number of windows."""
+    import sys
+
+    from perjoule.forecast import budget
+
+    def lines(spending: Spending) -> int:
+        count = 0
+
+        def trace(frame: Any, event: str, argument: object) -> Any:
+            nonlocal count
+            if frame.f_code.co_filename != budget.__file__:
+                return None
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            spending.why_stop("c")
+            spending.add(row(3.0))
+            spending.running("c")
+        finally:
+            sys.settrace(before)
+        return count
+
+    spending = Spending(Budget(max_joules=1e9, max_minutes=1e9))
+    for joules in (1.0, 2.0, 3.0):
+        spending.add(row(joules))
+    early = lines(spending)
+    for _ in range(300):
+        spending.add(row(2.0))
+    assert lines(spending) == early > 10

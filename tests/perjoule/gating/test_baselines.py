@@ -286,3 +286,33 @@ def test_the_folder_of_a_system_has_at_most_64_characters(tmp_path: Path) -> Non
     assert save(run, "long", tmp_path / "store").key == "k" * 64
     vars(run).update(environment=run.environment | {"comparability_key": ".." + "k" * 100})
     assert len(save(run, "dots", tmp_path / "store").key) == 64
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_store_with_links_is_neither_read_nor_written_nor_pruned(root, run, tmp_path, kind):
+    """A repository can contain links, as the file and as the folders above it."""
+    path = find("main", root).path
+    outside = tmp_path / "outside"
+    if kind == "folder":
+        path.parent.rename(outside)
+        path.parent.symlink_to(outside)
+        with pytest.raises(RunError, match="is a symbolic link"):
+            save(run, "other")
+    elif kind == "link":
+        path.rename(outside)
+        path.symlink_to(outside)
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    before = snapshot(tmp_path)
+    for use in (lambda: load("main", tmp_path / "out", root), lambda: prune(0, root), lambda: listed(root)):
+        with pytest.raises(RunError, match=r"is a symbolic link: replace it|not a regular file"):
+            use()
+    assert snapshot(tmp_path) == before
+
+
+def test_a_record_of_millions_of_lists_is_not_parsed(root):
+    path = find("main", root).path
+    path.write_bytes(gzip.compress(b'{"schema": 1, "tables": [' + b"[]," * 5_100_000 + b"[]]}"))
+    with pytest.raises(RunError, match="more than 5,000,000 lists and objects"):
+        load("main", root / "out", root)

@@ -172,7 +172,8 @@ class TestMissing:
 # another value of each field of a variant
 OTHER: dict[str, Any] = {
     "model": "other", "role": "control", "policy": "other", "policy_args": {"a": 1}, "revision": "abc",
-    "file_variant": "fp16", "denoiser": Denoiser(model="m", file="f"), "lora": Lora(model="m", file="f"),
+    "file_variant": "fp16", "pickled_weights": True, "denoiser": Denoiser(model="m", file="f"),
+    "lora": Lora(model="m", file="f"),
     "scheduler": "DDIMScheduler", "scheduler_args": {"timestep_spacing": "trailing"}, "timesteps": (4, 3),
     "schedule": "short-first",
     "guidance": 3.0, "guidance_mode": "embedded", "guidance_share": 0.5, "call_args": {"eta": 1.0},
@@ -180,7 +181,7 @@ OTHER: dict[str, Any] = {
     "dtype": "float16", "width_px": 512, "height_px": 768, "batch_size": 4, "cache": Cache(kind="deepcache"),
     "runtime": Runtime(compile="default"), "safety_checker": True, "family": "other",
 }  # fmt: skip
-NOT_COMPARED = ("name", "steps", "levels")
+NOT_COMPARED = ("name", "label", "steps", "levels")
 
 
 class TestComparability:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from perjoule.commands.schemas import schemas
 from perjoule.errors import RunError
 from perjoule.gating.recommend import _best, recommend
 from perjoule.runs.directory import Run
+from perjoule.statistics.drawn import drawn_once
 from perjoule.statistics.frontier import frontier
+from perjoule.statistics.safe import least_kept
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Variant
 from tests.perjoule.test_cli import call
@@ -50,38 +53,60 @@ class TestSafe:
         run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91), (4.0, 0.99))
         found = recommend(run, min_quality=0.9)
         assert (found["chosen"]["cell_id"], found["point"]["cell_id"], found["by"]) == ("one-003", "one-002", "limit")
-        assert found["chosen"]["quality_low"] >= 0.9 > found["point"]["quality_low"]
+        assert found["chosen"]["p_meets"] >= 0.9 > found["point"]["p_meets"] > 0.5
         by_point = recommend(run, min_quality=0.9, by_point=True)
         assert (by_point["chosen"]["cell_id"], by_point["safe"]["cell_id"]) == ("one-002", "one-003")
         assert by_point["by"] == "point"
 
-    def test_a_budget_goes_by_the_upper_limit(self, tmp_path: Path) -> None:
+    def test_a_budget_goes_by_its_resamples(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.7), (4.0, 0.9))
-        high = point(run, "one-003")["energy_j_per_image"]["high"]
         assert recommend(run, max_joules=4.05)["chosen"]["cell_id"] == "one-002"
         assert recommend(run, max_joules=4.05, by_point=True)["chosen"]["cell_id"] == "one-003"
-        assert recommend(run, max_joules=high)["chosen"]["cell_id"] == "one-003"
-        assert recommend(run, max_joules=high - 1e-9)["chosen"]["cell_id"] == "one-002"
+        found = recommend(run, max_joules=4.3)["chosen"]
+        assert found["cell_id"] == "one-003"
+        assert found["p_meets"] >= 0.9
+
+    @pytest.mark.parametrize("lower", [False, True])
+    def test_nine_in_ten_resamples_are_enough_and_no_fewer(self, tmp_path: Path, lower: bool) -> None:
+        """The floor that `least_kept` returns is the last one for which the cell is recommended."""
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.7), lower=lower)
+        drawn = drawn_once(run)
+        sign = -1 if lower else 1
+        floor = sign * least_kept(sign * drawn.draws.quality_alone("q").resamples)[0]
+        assert recommend(run, min_quality=floor)["safe"]["cell_id"] == "one-001"
+        found = recommend(run, min_quality=floor + sign * 1e-6)
+        assert found["safe"] is None or found["safe"]["cell_id"] == "one-002"
+        wider = recommend(run, min_quality=floor + sign * 1e-6, confidence=0.5)
+        assert wider["safe"]["cell_id"] == "one-001"
+        assert wider["confidence"] == 0.5
 
     def test_where_lower_is_better_the_upper_limit_counts(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.29), (4.0, 0.2), lower=True)
         found = recommend(run, min_quality=0.3)
         assert (found["chosen"]["cell_id"], found["point"]["cell_id"]) == ("one-003", "one-002")
-        assert found["chosen"]["quality_high"] <= 0.3 < found["point"]["quality_high"]
+        assert found["chosen"]["p_meets"] >= 0.9 > found["point"]["p_meets"]
+
+    def test_a_confidence_is_a_share(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = str(run_of(tmp_path, (1.0, 0.5)).path)
+        for value in ("90", "0", "100%", "sure"):
+            code, _, err = call("recommend", path, "--min-quality", "0.1", "--confidence", value, capsys=capsys)
+            assert code == 2
+            assert "confidence = " in err
+        assert call("recommend", path, "--min-quality", "0.1", "--confidence", "97.5%", capsys=capsys)[0] == 0
 
     def test_none_is_safe(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91))
         path = str(run.path)
         code, out, err = call("recommend", path, "--min-quality", "0.9", capsys=capsys)
         assert (code, out) == (4, "")
-        assert "no cell meets q 0.9 with its whole 95 % interval" in err
-        assert "one-002 does with its point estimate and has 0.91 [0.8" in err
+        assert "no cell meets q 0.9 in 90 % of the resamples" in err
+        assert re.search(r"one-002 does with its point estimate and in \d\d\.\d% of them", err)
         code, out, _ = call("recommend", path, "--min-quality", "0.9", "--by-point", capsys=capsys)
         assert code == 0
-        assert "no point keeps it with its whole 95 % interval" in out
+        assert "no point keeps it in 90 % of the resamples" in out
         code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
         assert code == 4
-        assert "no cell meets 1.01 J with its whole 95 % interval" in err
+        assert "no cell meets 1.01 J in 90 % of the resamples" in err
 
     def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(prompts=1, seeds=1), tmp_path)

@@ -16,6 +16,7 @@ from perjoule.errors import EvidenceError, PerjouleError, UsageError
 from perjoule.people.creating import StudyRequest, new_study
 from perjoule.people.folder import add_answers, read_answers, read_choices, read_study
 from perjoule.people.records import Answer, Study, as_object
+from perjoule.people.store import AnswerStore
 from perjoule.runs.directory import Run
 from tests.support.observers import answer_file, answers
 
@@ -61,8 +62,8 @@ def test_only_main_trials_are_scaled(study: tuple[Study, Path], files: list[Path
 def test_answers_of_the_server_are_read_too(study: tuple[Study, Path]) -> None:
     made, folder = study
     given = answers(made, JOD)
+    AnswerStore(folder / "answers.sqlite", made.study_id).close()
     with closing(sqlite3.connect(folder / "answers.sqlite")) as database, database:
-        database.execute("CREATE TABLE answers (observer TEXT, trial_id TEXT, answer TEXT)")
         database.executemany(
             "INSERT INTO answers VALUES (?, ?, ?)", [(a.observer, a.trial_id, json.dumps(as_object(a))) for a in given]
         )

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
+from perjoule.commands.options import judged_pair
 from perjoule.errors import EvidenceError, UsageError
 from perjoule.gating import GateConfig, gate
 from perjoule.gating.recommend import recommend
@@ -19,9 +20,10 @@ from perjoule.people.creating import BASELINE, StudyRequest, new_study
 from perjoule.people.folder import add_answers
 from perjoule.people.metric import RunWithPeople, scaled, with_people
 from perjoule.people.records import Study
+from perjoule.people.scaling import fit
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import read_frontier
-from tests.support.observers import answer_file, answers
+from tests.support.observers import answer_file, answers, choice_table
 from tests.support.stored_runs import stored_run
 from tests.support.tables_of_runs import imported, table
 
@@ -204,7 +206,8 @@ def test_a_table_judges_an_imported_run(tmp_path: Path) -> None:
     file = tmp_path / "choices.csv"
     pl.DataFrame(rows).write_csv(file)
     judged = with_people(run, file)
-    assert judged.metric == "people"
+    assert judged.metric == "unstated-observers"
+    assert "NOT STATED" in judged.metrics[judged.metric].unit
     frontier = read_frontier(judged)
     jod = {point.cell_id: point.quality.value for point in frontier.points}
     assert jod["ladder-016"] > jod["ladder-004"]
@@ -217,3 +220,54 @@ def test_a_study_can_be_scaled_alone(judged: RunWithPeople) -> None:
     result = scaled(judged.source)
     assert result.arms == judged.scale.arms
     assert result.agreement == ()
+
+
+def test_a_gate_fits_the_answers_once(two: tuple[Run, Run, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline, candidate, folder = two
+    fitted: list[Any] = []
+
+    def counting(*arguments: Any) -> Any:
+        fitted.append(arguments)
+        return fit(*arguments)
+
+    monkeypatch.setattr("perjoule.people.metric.fit", counting)
+    ours, theirs = judged_pair(candidate, baseline, folder, None)
+    assert len(fitted) == 1
+    assert isinstance(theirs, RunWithPeople)
+    apart = with_people(baseline, folder, prefix=BASELINE)
+    assert theirs.scores.equals(apart.scores)
+    assert theirs.arms == apart.arms
+    assert theirs.path == baseline.path
+    assert judged_pair(candidate, baseline, None, None) == (candidate, baseline)
+    other = load_run(baseline.path)
+    vars(other)["images"] = baseline.images.with_columns(sha256=pl.lit("0" * 64))
+    assert isinstance(ours, RunWithPeople)
+    with pytest.raises(UsageError, match="has another picture"):
+        ours.with_baseline(other)
+
+
+def test_tables_are_read_once_for_the_run_and_its_study(judged: RunWithPeople, run: Run) -> None:
+    for name in ("images", "trials", "environment", "prompt_set"):
+        assert getattr(judged, name) is getattr(judged.base, name)
+    assert judged.base is run
+
+
+def test_who_judged_is_a_record(judged: RunWithPeople, run: Run) -> None:
+    found, scale = judged.judges, judged.scale
+    assert (found.provenance, found.observers, found.answers) == ("simulated", scale.observers, scale.answers)
+    assert found.sentence.startswith(f"Quality: {scale.answers} choices by {scale.observers} SIMULATED observers")
+    assert run.judges is None
+
+
+def test_a_table_that_does_not_say_who_answered_is_never_called_people(tmp_path: Path) -> None:
+    run = imported(table(ladder=(4, 16), variants=(("ladder", 1.0),), prompts=12, seeds=1), tmp_path, "base")
+    prompts = sorted(run.images["prompt_id"].unique())
+    cells = ("ladder-004", "ladder-016")
+    for provenance, words in ((None, "NOT STATED"), ("people", "people")):
+        file = choice_table(
+            tmp_path / "c.csv", lambda arm, _: float(arm[-3:]) / 8, cells, prompts, provenance=provenance
+        )
+        judged = with_people(run, file)
+        said = [judged.metric, judged.judges.sentence, judged.scale.unit, *map(str, (judged.metrics[judged.metric],))]
+        assert words in "".join(said)
+        assert ("people" in "".join(said).replace("75 of 100 people", "")) == (provenance == "people")

@@ -283,3 +283,22 @@ def test_a_disk_that_is_full_is_an_error_that_the_page_outlives(tmp_path: Path) 
         said = server.stop()
     assert "answers could not be stored, the pages will send them again: disk full" in said
     assert "Traceback" not in said
+
+
+def test_half_a_character_is_refused_in_words(served: tuple[Study, Server]) -> None:
+    """The reply would contain it, and could not be encoded."""
+    _, server = served
+    status, reply = server.post("api/next", b'{"observer": "' + OBSERVER.encode() + b'", "soon": ["\\ud800"]}')
+    assert (status, reply) == (422, {"error": "not JSON"})
+
+
+def test_a_picture_that_became_a_link_is_not_served(served: tuple[Study, Server], tmp_path: Path) -> None:
+    """After `study serve` has checked the pictures."""
+    study, server = served
+    name = study.pictures[5].file
+    file = server.folder / name
+    moved = file.rename(tmp_path / "moved.png")
+    file.symlink_to(moved)
+    assert server.get(name)[0] == 404
+    moved.rename(file)
+    assert server.get(name)[0] == 200

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perjoule.errors import RunError
+from perjoule.errors import RunError, UsageError
+from perjoule.people.folder import _from_database
 from perjoule.people.records import DATABASE_FILE, Answer, Choice, parsed_answer
 from perjoule.people.store import AnswerStore
 
@@ -169,3 +170,55 @@ for number in range(100_000):
     with AnswerStore(tmp_path / DATABASE_FILE, STUDY) as store:
         assert store._connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         store.add([replace(answer(), trial_id="after")]).result()
+
+
+FOREIGN = {
+    "a view that never ends": (
+        "CREATE VIEW answers AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x AS answer, "
+        "x AS observer, x AS trial_id FROM c",
+    ),
+    "a column of gigabytes": (
+        "CREATE TABLE answers (observer TEXT, trial_id TEXT, answer TEXT AS (hex(zeroblob(500000000))))",
+    ),
+    "a trigger": (
+        "CREATE TABLE deleted (observer TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
+        "CREATE TRIGGER t AFTER INSERT ON deleted BEGIN DELETE FROM deleted; END",
+    ),
+    "cookies of a browser": ("CREATE TABLE moz_cookies (host TEXT)",),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_database_with_anything_but_our_tables_is_neither_read_nor_written(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / DATABASE_FILE
+    with closing(sqlite3.connect(file)) as database:
+        for command in FOREIGN[kind]:
+            database.execute(command)
+    before = file.read_bytes()
+    with pytest.raises(RunError, match=r"answers\.sqlite: contains a (table|view|trigger) '\w+' that"):
+        AnswerStore(file, STUDY)
+    with pytest.raises(UsageError, match=r"answers\.sqlite: cannot be read as answers .* contains a"):
+        _from_database(file)
+    assert file.read_bytes() == before
+
+
+def test_a_database_elsewhere_is_not_written_through_a_link(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "other.sqlite").close()
+    (tmp_path / DATABASE_FILE).symlink_to(tmp_path / "other.sqlite")
+    with pytest.raises(RunError, match=r"answers\.sqlite is not a regular file"):
+        AnswerStore(tmp_path / DATABASE_FILE, STUDY)
+    assert (tmp_path / "other.sqlite").stat().st_size == 0
+
+
+def test_a_database_of_ours_is_ours(store: AnswerStore) -> None:
+    store.add([answer()]).result()
+    assert [parsed for _, parsed in _from_database(store.file)] == [answer()]
+
+
+def test_a_database_whose_schema_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / DATABASE_FILE
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE answers (cookies TEXT)")
+    file.write_bytes(file.read_bytes().replace(b"cookies", b"cook\xc8es"))
+    with pytest.raises(UsageError, match=r"answers\.sqlite: cannot be read as answers"):
+        _from_database(file)

@@ -68,7 +68,7 @@ def test_ratings_of_one_observer_and_prompt_are_choices(tmp_path: Path) -> None:
     rows = [dict(zip(("observer", "prompt_id", "variant", "rating"), row, strict=True)) for row in ratings]
     read = table_of_choices(written(tmp_path, rows))  # bob compared nothing
     assert read.observers == ("ann",)
-    assert read.provenance == "people"
+    assert read.provenance == "not stated"  # nobody says that they were people
     wins = read.wins()
     assert read.arms == ("x", "y", "z")
     assert wins.tolist() == [[0, 1, 1], [0, 0, 0.5], [0, 0.5, 0]]
@@ -87,7 +87,8 @@ def test_names_stay_as_written(tmp_path: Path) -> None:
         ([ROW, ROW | {"arm_b": "base"}], "row 2 (line 3): arm_b = 'base': is also arm_a"),
         ([ROW | {"observer": ""}], "observer = '': must not be empty"),
         ([ROW | {"arm_b": "trubo"}], "arm_b = 'trubo': unknown arm: known are base, turbo"),
-        ([ROW | {"provenance": "measured"}], "provenance = 'measured': must be people, simulated, model"),
+        ([ROW | {"provenance": "measured"}], "provenance = 'measured': must be people, simulated, model, not stated"),
+        ([ROW | {"provenance": "people"}, ROW | {"provenance": "not stated"}], "never pooled"),
         ([ROW | {"provenance": "people"}, ROW | {"provenance": "model"}], "never pooled"),
         ([{"observer": "a", "rating": 3}], "a table of choices needs observer, prompt_id, arm_a, arm_b, choice"),
         ([{"observer": "a", "variant": "base", "prompt_id": "p", "rating": "good"}], "rating = 'good'"),

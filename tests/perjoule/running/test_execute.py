@@ -371,3 +371,19 @@ def test_a_window_that_was_stopped_costs_nothing_and_takes_no_time(tmp_path: Pat
         assert facts[cell].duration_s_per_image == pytest.approx(steps * STEP_S)
         joules = trials.filter(pl.col("cell_id") == cell)["energy_j"].drop_nulls()
         assert joules.to_list() == [pytest.approx(POWER_W * steps * STEP_S)] * len(joules)
+
+
+def test_a_lost_source_of_energy_stops_the_run_and_its_windows_can_be_repeated(tmp_path: Path) -> None:
+    suite = make_suite(blocks=3)
+    with pytest.raises(MeterError, match=r"failed in 5 windows in succession, last in .* \(W220.*--retry-failed"):
+        do(suite, fresh(tmp_path / "run", suite), failing=lambda window: window >= 3)
+    assert len((tmp_path / "run" / "trials.jsonl").read_text().splitlines()) == 3 + 5
+    resume = RunWriter.resume(tmp_path / "run", suite, make_plan(suite, PROMPTS), ENVIRONMENT, retry_failed=True)
+    do(suite, resume)
+    assert load_run(tmp_path / "run").trials["energy_j"].null_count() == 0
+
+
+def test_single_windows_without_joules_stop_nothing(tmp_path: Path) -> None:
+    suite = make_suite(blocks=3)
+    do(suite, fresh(tmp_path / "run", suite), failing=lambda window: window % 5 != 4)
+    assert load_run(tmp_path / "run").trials.height == len(make_plan(suite, PROMPTS))

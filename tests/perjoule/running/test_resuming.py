@@ -7,16 +7,18 @@ import json
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from perjoule import files
-from perjoule.errors import BudgetSpent, RunError
+from perjoule.errors import BudgetSpent, RunError, UsageError
 from perjoule.forecast.budget import Budget
 from perjoule.running import device, pipeline
 from perjoule.running.prepared import prepare
 from perjoule.running.trial import GeneratorCache
+from perjoule.runs import stored
 from perjoule.runs.directory import Run, load_run
+from perjoule.runs.lock import being_written
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
@@ -165,8 +167,53 @@ def test_another_prompt_file_is_another_suite(folder):
     run = start(folder)
     (folder / "others.txt").write_text("\n".join(EDITED) + "\n")
     (folder / "suite.toml").write_text(SUITE.format(source="others.txt"))
-    with pytest.raises(RunError, match="was started with another version of suite 's'"):
+    with pytest.raises(RunError, match=r"was started with another version of suite 's': prompts\.source was"):
         go(folder / "suite.toml", run, resume=True)
+
+
+def test_a_changed_suite_is_refused_by_key_before_a_model_is_loaded(folder, monkeypatch):
+    run = start(folder)
+    suite = folder / "suite.toml"
+    suite.write_text(suite.read_text().replace("seeds = [1]", "seeds = [1]\nblocks = 2"))
+    monkeypatch.setattr(device, "generators_of", lambda suite, source: pytest.fail("a model was loaded"))
+    with pytest.raises(RunError, match=r"suite 's': protocol\.blocks was 1 and is 2: resume with"):
+        go(suite, run, resume=True)
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(folder):
+    run = start(folder)
+    with being_written(run), pytest.raises(UsageError, match="is being written by process"):
+        go(folder / "suite.toml", run, resume=True)
+    done, _ = go(folder / "suite.toml", run, resume=True)
+    assert drawn(done) == COMPLETE
+
+
+def test_a_run_that_was_killed_can_be_scored(folder):
+    run = start(folder)
+    (run / "images.parquet").unlink()  # of a process that could not derive its tables any more
+    (run / "power.parquet").unlink()
+    told = Listening()
+    scored = pipeline.score(load_run(run), [], told)
+    assert len(scored.images) == len(scored.trials) > 0
+    assert "is incomplete" in told.messages[0]
+
+
+def test_a_start_that_was_cut_off_is_started_again_by_run_and_by_resume(folder):
+    for resume in (False, True):
+        run = folder / f"run{resume}"
+        (run / "images").mkdir(parents=True)
+        (run / ".starting").touch()
+        (run / "suite.toml").write_text("half a su")
+        done, _ = go(folder / "suite.toml", run, resume=resume)
+        assert drawn(done) == COMPLETE
+
+
+def test_another_shard_than_that_of_the_run_is_refused(folder):
+    run = start(folder)
+    with pytest.raises(UsageError, match=r"--shard 1/2: .* has the shard None"):
+        prepare(str(folder / "suite.toml"), resume=run, shard="1/2")
+    suite = str(folder / "suite.toml")
+    assert prepare(suite, shard="2/2").prompts == prepare(suite).prompts[2:]
 
 
 def test_a_built_in_set_is_taken_from_the_run_too(folder):
@@ -295,12 +342,12 @@ def test_resuming_reads_the_stored_trials_once(folder, monkeypatch, retry_failed
     run = start(folder)
     suite, environment = load_run(run).suite, load_run(run).environment
     plan = make_plan(suite, load_run(run).prompt_set)
-    parse, parsed = files._json_lines, []
+    parse, parsed = stored._ROW.validate_json, []
 
-    def noted(content, path, **options):
-        parsed.append(path)
-        return parse(content, path, **options)
+    def noted(line):
+        parsed.append(line)
+        return parse(line)
 
-    monkeypatch.setattr(files, "_json_lines", noted)
+    monkeypatch.setattr(stored, "_ROW", SimpleNamespace(validate_json=noted))
     RunWriter.resume(run, suite, plan, environment, retry_failed=retry_failed).close()
-    assert parsed.count(run / "trials.jsonl") == 1
+    assert len(parsed) == len(load_run(run).trials)

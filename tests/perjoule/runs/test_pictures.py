@@ -204,3 +204,11 @@ def test_pictures_are_not_written_through_links(tmp_path):
     assert run.images.height == len(names)
     for file, sha256 in run.images.select("file", "sha256").iter_rows():
         assert pixel_digest(read_picture(run.path, file, sha256)) == sha256
+
+
+def test_a_picture_of_more_pixels_than_a_suite_can_ask_for_is_not_decoded(run, monkeypatch):
+    file, sha256 = run.images.select("file", "sha256").row(0)
+    Image.new("1", (8200, 10)).save(run.path / file)
+    monkeypatch.setattr("PIL.Image.Image.convert", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(PictureError, match=r"8200 × 10 pixels; at most 8192 a side are read"):
+        read_picture(run.path, file, sha256)

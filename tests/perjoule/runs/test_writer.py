@@ -46,7 +46,7 @@ def test_sorting_sorts_the_work_too(tmp_path: Path) -> None:
 
     run = counted_run(tmp_path / "run", counted_windows())
     order = list(run.works)[::-1]
-    writer = RunWriter(run.path, {})
+    writer = RunWriter(run.path)
     writer.close()
     writer.sort(order)
     assert list(load_run(run.path).works) == order

@@ -9,19 +9,17 @@ from perjoule.errors import EvidenceError
 from perjoule.statistics.allocation import (
     BOUNDS,
     Bound,
-    best_buys,
     bound,
     bound_saving,
     chosen,
     headroom,
-    mixtures,
     others_mean,
     shrunken_means,
     shuffled,
     strictest_bound,
 )
 from perjoule.statistics.curves import Curve
-from perjoule.statistics.savings import iso_quality_saving
+from perjoule.statistics.mixtures import best_buys
 from tests.support.curves import QUICK, SOME, ladder
 
 STEPS = np.array([1, 2, 3, 4, 6, 8, 12, 20])
@@ -143,22 +141,6 @@ class TestBounds:
             best = bound(holed, kind)
             assert np.isnan(best.quality[4, 1]).all()
             assert np.isfinite(np.delete(best.quality.reshape(60, -1), 13, axis=0)).all()
-
-
-def test_mixtures_are_random_choices_between_levels() -> None:
-    """Half of the draws at 1 J with quality 0, half at 3 J with quality 1: 2 J and .5, where ln E would say 1.7 J."""
-    arm = Curve(energy_j=np.tile([3.0, 1.0], (10, 2, 1)), quality=np.tile([1.0, 0.0], (10, 2, 1)))
-    mixed = mixtures(arm, points=4)
-    assert mixed.energy_j[0, 0] == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
-    assert mixed.quality[0, 0] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
-    dense = mixtures(arm)
-    ladder = Curve(energy_j=np.tile([1.0, 2.0, 4.0], (10, 2, 1)), quality=np.tile([0.0, 0.5, 1.0], (10, 2, 1)))
-    assert iso_quality_saving(dense, ladder, at_quality=0.5, resamples=2).estimate.value == pytest.approx(0, abs=1e-4)
-    assert (iso_quality_saving(arm, ladder, at_quality=0.5, resamples=2).estimate.value or 0) > 0.1
-    # an arm of the ladder's own rungs neither saves nor loses, also between them
-    for at in (0.3, 0.75):
-        found = iso_quality_saving(mixtures(ladder), mixtures(ladder), at_quality=at, resamples=2)
-        assert found.estimate.value == 0.0
 
 
 def test_shrinking_by_hand() -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from scipy.interpolate import PchipInterpolator
 
+from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Arm, anchor_of
 from perjoule.statistics.drawn import draw
 from perjoule.statistics.frontier import frontier_of
@@ -150,3 +151,82 @@ def test_prices_are_round_numbers_around_what_the_rungs_of_the_anchor_cost(tmp_p
 @pytest.mark.parametrize(("track", "is_predicted"), [("alignment", True), ("absolute", True), ("sharpness", False)])
 def test_preference_is_predicted_from_metrics_of_single_images(tmp_path: Path, track: str, is_predicted: bool) -> None:
     assert (compared(tmp_path, track=track).preference is not None) == is_predicted
+
+
+RUNGS = np.array([2, 4, 8, 16, 32])
+COSTS, HEIGHTS = 1.0 + RUNGS, 1 - np.exp(-RUNGS / 8)
+
+
+def blind(folder: Path, arms: dict[str, list[list[int]]]) -> Run:
+    """A ladder, and policies whose levels deal its rungs to prompts that gain the same from them: nothing can be known.
+
+    Args:
+        folder: For the run.
+        arms: Role -> levels, each with the rungs that it deals in turn.
+    """
+    dealt: list[tuple[str, str, str, list[int]]] = [("ladder", "fixed", "fixed", [rung]) for rung in range(len(RUNGS))]
+    dealt += [
+        (role, role, f"level-{level}", rungs) for role, levels in arms.items() for level, rungs in enumerate(levels)
+    ]
+    rows = [
+        {
+            "variant": variant,
+            "role": role,
+            "policy": policy,
+            "family": "one",
+            "prompt_id": f"p{prompt:02d}",
+            "seed": 1,
+            "steps": int(RUNGS[rung := rungs[prompt % len(rungs)]]),
+            "energy_j": COSTS[rung] + (prompt - 5.5) / 100,
+            "provenance": "measured",
+            "quality:q": HEIGHTS[rung] + (prompt - 5.5) / 1000,
+        }
+        for variant, role, policy, rungs in dealt
+        for prompt in range(12)
+    ]
+    return imported(pl.DataFrame(rows), folder, bounds={"q": (0.0, 1.0)})
+
+
+def first_record(run: Run, at_quality: float | None = None) -> Comparison:
+    compared = frontier_of(run, draw(run, ["q"], 50), "q", at_quality=at_quality).comparisons
+    return next(record for record in compared if record.test == "predicted")
+
+
+class TestLevelsOfPolicies:
+    def test_a_policy_that_knows_nothing_saves_nothing(self, tmp_path: Path) -> None:
+        """Three levels: 2 steps, 32 steps, and either at random. At each quality it costs their mixture."""
+        run = blind(tmp_path, {"predicted": [[0], [0, 4], [4]]})
+        for at in (0.3, 0.5, 0.7, 0.9):
+            record = first_record(run, at)
+            mixture_j, ladder_j = (np.interp(at, HEIGHTS[of], COSTS[of]) for of in ([0, 4], slice(None)))
+            assert mixture_j > ladder_j
+            assert record.iso_quality_saving.value == pytest.approx(1 - mixture_j / ladder_j)
+            assert record.iso_quality_saving.method.startswith("cheapest mixtures of levels")
+        assert record.bd_energy.value is not None
+        assert record.bd_energy.value > 0
+        assert record.bd is not None
+        assert (record.bd.akima, record.bd.saturating) == (None, None)
+        # the energy at which both are compared is that of 32 steps, where they are the same
+        assert record.iso_energy_gain.value == pytest.approx(0, abs=1e-12)
+        assert record.relative_curve is not None
+        qualities = np.array(record.relative_curve.quality)
+        truth = np.interp(qualities, HEIGHTS[[0, 4]], COSTS[[0, 4]]) / np.interp(qualities, HEIGHTS, COSTS) - 1
+        assert record.relative_curve.energy_change == pytest.approx(truth, abs=1e-9)
+
+    def test_levels_that_deal_neighbours_are_the_ladder_itself(self, tmp_path: Path) -> None:
+        """Against the ladder, and against a control with other levels of the same mixtures."""
+        levels = [[0], [0, 1], [1], [1, 2, 2], [2], [3], [3, 4], [4]]
+        record = first_record(blind(tmp_path, {"predicted": levels, "control": [[0], [1], [2], [3, 4]]}))
+        assert record.bd_energy.value == pytest.approx(0.0, abs=1e-9)
+        assert record.controls is not None
+        (control,) = record.controls.against
+        assert control.iso_quality_saving is not None
+        assert control.iso_quality_saving.value == pytest.approx(0.0, abs=1e-9)
+
+    def test_one_level_is_compared_with_the_curve_of_the_ladder(self, tmp_path: Path) -> None:
+        """A ladder has further step counts between its rungs, which cost less than mixtures of rungs do."""
+        record = first_record(blind(tmp_path, {"predicted": [[1, 3]]}))
+        curve = PchipInterpolator(HEIGHTS, np.log(COSTS))
+        own = HEIGHTS[[1, 3]].mean()
+        assert record.iso_quality_saving.value == pytest.approx(1 - COSTS[[1, 3]].mean() / np.exp(curve(own)))
+        assert "PCHIP" in record.iso_quality_saving.method

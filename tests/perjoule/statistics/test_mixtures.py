@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull
 
 from perjoule.statistics.mixtures import (
     Part,
-    arms_at_price,
+    best_buys,
     cheapest_mixture,
     choice_at,
     parts_of_mixture,
@@ -78,9 +78,14 @@ def test_a_mixture_names_its_arms() -> None:
 
 
 def test_of_equal_arms_the_cheapest_is_bought() -> None:
-    assert arms_at_price(EASY_AND_HARD, COSTS, 0.0).tolist() == [0, 2]
-    assert arms_at_price(EASY_AND_HARD[:, ::-1], COSTS[::-1], 0.0).tolist() == [2, 0]
-    assert arms_at_price(EASY_AND_HARD, COSTS, 1.0).tolist() == [0, 0]
+    prices = np.array([1.0, np.inf, 0.0])
+    assert best_buys(EASY_AND_HARD, COSTS, prices).T.tolist() == [[0, 0], [0, 2], [0, 0]]
+    assert best_buys(EASY_AND_HARD[:, ::-1], COSTS[::-1], prices).T.tolist() == [[2, 2], [2, 0], [2, 2]]
+
+
+def test_an_arm_without_a_number_is_not_bought() -> None:
+    holed = np.array([[np.nan, 0.5, -np.inf], [-3.0, np.nan, -2.0]])
+    assert best_buys(holed, COSTS, np.array([0.0, 1.0, np.inf])).tolist() == [[1, 1, 1], [0, 0, 2]]
 
 
 def test_a_choice_at_a_quality_by_hand() -> None:

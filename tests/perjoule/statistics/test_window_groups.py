@@ -20,7 +20,7 @@ from perjoule.statistics.frontier import frontier
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.per_prompt import per_prompt, slices
 from perjoule.statistics.resampling import STUDENT_BELOW
-from perjoule.statistics.window_groups import common_groups, linked
+from perjoule.statistics.window_groups import among, common_groups, linked
 from perjoule.suite.reading import find_suite, load_suite
 from perjoule.suite.schedule import make_plan
 from perjoule.types import Prompt, Protocol
@@ -206,3 +206,11 @@ def test_a_cell_with_few_prompts_in_a_large_run_is_drawn_by_student(tmp_path: Pa
     few, many = (p["energy_j_per_image"] for p in reversed(frontier(run, "q", resamples=400)["points"]))
     assert few["method"].endswith("Student's t over 6 prompts")
     assert many["method"].endswith("paired bootstrap over prompts with their seeds; BCa")
+
+
+def test_groups_of_some_prompts_are_labelled_by_the_first_that_is_left() -> None:
+    groups = np.array([[0, 0], [0, 1], [2, 1], [2, 3], [0, 0]])
+    found = among(groups, np.array([1, 2, 3, 4]))
+    assert found.tolist() == [[0, 0], [1, 0], [1, 2], [0, 3]]
+    assert groups[1].tolist() == [0, 1]  # the others are as they were
+    assert common_groups(found, np.ones((4, 2), bool))[0].tolist() == [0, 0, 0, 0]

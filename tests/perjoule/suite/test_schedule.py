@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perjoule.errors import SuiteError
 from perjoule.prompts import prompt_id
 from perjoule.suite.reading import cells_of, find_suite, load_suite
 from perjoule.suite.schedule import make_plan, planned_trials
@@ -75,3 +78,17 @@ def test_interleaved_cells_take_turns() -> None:
     assert len({tuple(assignment.cell.cell_id for assignment in turn) for turn in rounds}) > 1
     together = make_plan(replace(DEMO, protocol=Protocol(seeds=(1, 2), batch_size=2, blocks=2)), PROMPTS)
     assert {a.trial_id for a in plan} == {a.trial_id for a in together}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"blocks": 1_000_000}, r"plans [0-9,]+ trials, and a run has at most 3,000,000: use fewer"),
+        ({"seeds": tuple(range(900_000)), "batch_size": 1_000_000}, r"plans [0-9,]+ images, and a run has at most"),
+    ],
+)
+def test_a_plan_that_would_fill_the_memory_is_refused(changes: dict[str, Any], words: str) -> None:
+    variants = tuple(replace(variant, batch_size=None) for variant in DEMO.variants)
+    suite = replace(DEMO, variants=variants, protocol=replace(DEMO.protocol, **changes))
+    with pytest.raises(SuiteError, match=words):
+        make_plan(suite, PROMPTS)

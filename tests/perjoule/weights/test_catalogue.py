@@ -126,7 +126,8 @@ def test_the_printed_code_has_every_setting() -> None:
     )
     code = diffusers_code(made, 2)
     for words in (
-        "unet.load_state_dict(torch.load(hf_hub_download('me/unet', 'unet.bin'), map_location='cpu'))",
+        "unet.load_state_dict(torch.load(hf_hub_download('me/unet', 'unet.bin'), map_location='cpu', "
+        "weights_only=True))",
         "'me/base', dtype=torch.float16, unet=unet, revision='abc', variant='fp16', safety_checker=None",
         "pipe.load_lora_weights('me/lora', weight_name='lora.safetensors', adapter_name='lora')",
         "pipe.set_adapters(['lora'], [0.5])",

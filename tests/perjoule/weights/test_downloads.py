@@ -108,3 +108,11 @@ def test_offline_is_what_the_hub_takes_for_it(monkeypatch, value, off):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("PERJOULE_OFFLINE", value)
     assert is_offline() is off
+
+
+def test_an_address_that_never_ends_does_not_fill_the_disk(web, monkeypatch):
+    monkeypatch.setattr("perjoule.weights.downloads._MOST_BYTES", 100)
+    web.pages["/a.txt"] = b"a" * 101
+    with pytest.raises(UsageError, match=r"a\.txt has more than 0 GiB: not a file that perjoule uses"):
+        fetch(f"{web.url}/a.txt")
+    assert leftovers() == []

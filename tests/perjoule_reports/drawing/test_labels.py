@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 from perjoule_reports.drawing.labels import Board
 
 
@@ -14,3 +16,22 @@ def test_labels_keep_clear_of_each_other() -> None:
         assert all(v >= 0 for v in one[:2])
         for other in boxes[:i]:
             assert one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
+
+
+def test_a_label_keeps_out_of_the_ring_around_its_point() -> None:
+    for blocked in range(8):  # each call has to take another side
+        board = Board(width=3.0, height=3.0)
+        for _ in range(blocked):
+            board.place((1.5, 1.5), 0.1, 0.1, 0.2)
+        left, bottom, right, top = (board.place((1.5, 1.5), 0.1, 0.1, 0.2), board.taken[-1])[1]
+        nearest = (min(max(1.5, left), right) - 1.5, min(max(1.5, bottom), top) - 1.5)
+        assert math.hypot(*nearest) >= 0.2 - 1e-9
+
+
+def test_two_numbers_do_not_read_as_one() -> None:
+    board = Board(width=3.0, height=0.4)
+    assert board.place((1.0, 0.1), 0.1, 0.1) is not None
+    assert board.place((1.12, 0.1), 0.1, 0.1) is not None
+    texts = sorted((left + 0.05, right - 0.05, bottom) for left, bottom, right, _ in board.taken)
+    assert len(texts) == 2
+    assert texts[0][2] != texts[1][2] or texts[1][0] - texts[0][1] >= 0.1 - 1e-9

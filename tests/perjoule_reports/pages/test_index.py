@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from perjoule.errors import RunError
 from perjoule.importing.conversion import import_table
 from perjoule_reports import render_index, write_index
 from perjoule_reports.pages.index import read_folder
+from perjoule_reports.pages.index_page import _part
 
 ROWS = [
     {
@@ -137,3 +140,55 @@ def test_hostile_names_stay_text(tmp_path, synthetic):
     assert "<img" not in page
     assert 'href="./javascript%3Aalert%281%29%22%3E%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E/report.html"' in page
     assert page.count("<script") == 1
+
+
+def test_a_gate_that_did_not_pass_is_marked(folder):
+    (folder / "new" / "result.json").write_text(json.dumps({"headline": "It costs more.", "verdict": "fail"}))
+    (folder / "old" / "result.json").write_text(json.dumps({"headline": "Half.", "verdict": "no-gate"}))
+    page = render_index(folder)
+    assert "3 runs of 1 suite, 1 gate not passed" in page
+    assert page.count('<tr class="failed">') == 1
+    row = page.split('<tr class="failed">')[1].split("</tr>")[0]
+    assert "new" in row
+    assert "FAIL" in row
+    assert "NO GATE" not in page
+
+
+def test_other_prompts_are_not_joined(folder):
+    file = folder / "new" / "images.parquet"
+    pl.read_parquet(file).filter(pl.col("prompt_id") != "p0").write_parquet(file)
+    (suite,), _ = read_folder(folder)
+    sets = {run.folder: run.prompt_set for run in suite.runs}
+    assert sets["old"] == sets["elsewhere"] != sets["new"]
+    courses = dict(re.findall(r'id="suite-0-energy-course-(\d)"><path d="([^"]*)"', render_index(folder)))
+    assert [len(re.findall("[ML] ", path)) for path in courses.values()] == [1, 1, 1]
+
+
+def test_tables_that_were_imported_once_are_one_group(folder):
+    for name in ("alpha", "beta"):
+        run = imported(folder, name, 4)
+        text = (run / "suite.toml").read_text()
+        (run / "suite.toml").write_text(text.replace('name = "mine"', f'name = "{name}"', 1))
+    suites, _ = read_folder(folder)
+    assert [(suite.title, len(suite.runs)) for suite in suites if not suite.suite] == [("Imported tables", 2)]
+    page = render_index(folder)
+    assert "5 runs of 1 suite and 2 imported tables" in page
+    assert page.count("<figcaption>") == 2  # the curves of the suite; titles are texts of the page
+
+
+def test_a_name_of_a_folder_is_one_word_of_the_command_and_no_address(tmp_path):
+    """Folders come from archives of others; the command is copied into a shell."""
+    names = ["x; touch sprung", "javascript:alert(1)", os.fsdecode(b"caf\xe9 $(touch sprung)")]
+    run = imported(tmp_path / "aside", "run", 1)
+    for name in names:
+        shutil.copytree(run, tmp_path / "runs" / name)
+    suites, broken = read_folder(tmp_path / "runs")
+    assert not broken
+    (part,) = [_part(suite, "a") for suite in suites]
+    for row in part.rows:
+        assert len(shlex.split(row.command)) == 3
+    (tmp_path / "runs" / names[2] / "report.html").write_text("")
+    (tmp_path / "runs" / names[1] / "report.html").write_text("")
+    suites, _ = read_folder(tmp_path / "runs")
+    found = {row.href for suite in suites for row in _part(suite, "a").rows}
+    assert found == {"", "./javascript%3Aalert%281%29/report.html", "./caf%E9%20%24%28touch%20sprung%29/report.html"}

@@ -48,5 +48,6 @@ def test_twin_says_what_the_page_says(usual_report):
     text = render_markdown(report)
     assert escape(report.headline.sentence) in text
     assert "**ESTIMATED**" in text
-    assert all(f"## {section.title}" in text for section in report.sections)
+    assert all(f"## {section.title}" in text for section in report.shown)
+    assert escape(report.absent) in text
     assert len(text) < 60_000

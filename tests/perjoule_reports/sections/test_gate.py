@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.support.reports import SMALL, rendered, section
 from tests.support.tables_of_runs import imported, table
@@ -13,6 +14,7 @@ from perjoule import cli
 from perjoule.gating.records import GateConfig
 from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import Run
+from perjoule.statistics.point_rows import point_rows
 from perjoule_reports import build_report
 from perjoule_reports.records import Report
 
@@ -22,7 +24,8 @@ pytestmark = pytest.mark.slow
 class TestGate:
     def test_without_a_baseline_there_is_no_verdict(self, report: Report) -> None:
         assert report.stamp.word == "NO GATE"
-        assert "--baseline" in section(report, "gate").change
+        assert "--baseline" in section(report, "gate").empty
+        assert "NO GATE" not in rendered(report)
         assert report.payload["gate"] is None
 
     @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ class TestGate:
         report = build_report(candidate, request)
         assert report.stamp.word == word
         assert report.payload["gate"]["verdict"] == exit_word
+        self.check_headline(report, run, candidate)
         found = section(report, "gate")
         assert found.figures[0].name == "gate-plane"
         assert {"region", "change", "margins"} <= set(re.findall(r'id="gate-plane-(\w+)"', found.figures[0].svg))
@@ -51,6 +55,20 @@ class TestGate:
         assert losses == sorted(losses)
         assert losses[-1] < 0
         assert row[3].text.endswith(word)
+
+    def check_headline(self, report: Report, baseline: Run, candidate: Run) -> None:
+        """The verdict in absolute numbers is the headline; the joules are means over the cells of both runs."""
+        sentence = report.headline.sentence
+        assert report.payload["headline"] == sentence
+        assert re.match(r"This change (costs|saves) [\d.]+ % ", sentence), sentence
+        assert "; 5 % and 0.1 were allowed." in sentence
+        numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(mean of (\d+) cells\)"
+        before, after, cells = re.findall(numbers, sentence)[0]
+        for shown, one in ((before, baseline), (after, candidate)):
+            energies = np.array([row.energy_j_per_image for row in point_rows(one.points)], float)
+            assert len(energies) == int(cells)
+            assert float(shown) == pytest.approx(np.exp(np.log(energies).mean()), rel=0.006)
+        assert any(line.startswith("This run alone: ") for line in report.headline.support)
 
     def test_a_margin_below_what_can_be_seen_is_no_verdict(self, run: Run, tmp_path: Path) -> None:
         candidate = imported(table(**SMALL, seed=1), tmp_path, "candidate")

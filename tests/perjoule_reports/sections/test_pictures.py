@@ -10,15 +10,21 @@ import pytest
 from PIL import Image
 
 from perjoule.runs.pictures import pixel_digest
-from perjoule_reports.drawing.thumbs import MOST_PICTURES, Stored, encode, encode_all
+from perjoule_reports.drawing.thumbs import MOST_PICTURES, SHEET_BUDGET, Encoded, Stored, encode_all
 from perjoule_reports.evidence import read_evidence
-from perjoule_reports.sections.pictures import albums, pictured_arms
+from perjoule_reports.records import Headline
+from perjoule_reports.sections.pictures import albums, pictured_arms, pictures_section
 
 pytestmark = pytest.mark.slow
 
 
-def found(run):
-    return {album.title: album for album in albums(run, read_evidence(run))}
+def found(run, baseline=None):
+    return {album.title: album for album in albums(run, read_evidence(run), None, baseline)}
+
+
+def encode(picture, side):
+    (one,) = encode_all([picture], sides=(side,))
+    return one
 
 
 def opened(uri):
@@ -77,8 +83,8 @@ def test_the_ladder_runs_up_and_the_predicted_steps_stand_in_their_place(synthet
 def test_never_more_than_the_allowed_number(synthetic, tmp_path, variants):
     run = synthetic.make_run(tmp_path, prompts=7, seeds=(1, 2), variants=variants, metrics=("scene",))
     albums_ = found(run)
-    assert set(albums_) == {"Side by side", "Along the step ladder"}
-    assert sum(len(s.thumbs) for a in albums_.values() for s in a.strips) <= MOST_PICTURES
+    assert set(albums_) - {"All prompts"} == {"Side by side", "Along the step ladder"}
+    assert sum(len(s.thumbs) for a in albums_.values() if not a.sheet for s in a.strips) <= MOST_PICTURES
     assert len(albums_["Along the step ladder"].strips) >= 2
 
 
@@ -93,7 +99,8 @@ def test_unscored_runs_show_the_ladder_by_id(small):
     trials = small.trials.with_columns(energy_j=pl.lit(None, pl.Float64))
     bare = replace(small, trials=trials, scores=small.scores.clear(), points=small.points.clear(), metrics={})
     albums_ = found(bare)
-    assert list(albums_) == ["Along the step ladder"]
+    assert list(albums_) == ["All prompts", "Along the step ladder"]
+    assert all(strip.remark == "not scored" for strip in albums_["All prompts"].strips)
     strip = albums_["Along the step ladder"].strips[0]
     assert "by id" in strip.remark
     assert all(t.lines[-1] == "not scored" for t in strip.thumbs)
@@ -114,23 +121,112 @@ def stored(folder, name, image=None):
 
 def test_small_pictures_are_kept_pixel_for_pixel_and_large_ones_shrunk(tmp_path):
     noise = Image.effect_noise((64, 48), 90).convert("RGB")
-    uri, pixel_art = encode(stored(tmp_path, "small.png", noise), 256)
-    assert pixel_art
-    assert opened(uri).convert("RGB").tobytes() == noise.tobytes()
-    uri, pixel_art = encode(stored(tmp_path, "large.png", Image.effect_noise((900, 600), 90)), 256)
-    assert not pixel_art
-    assert opened(uri).size == (256, 171)
+    one = encode(stored(tmp_path, "small.png", noise), 256)
+    assert (one.pixelated, one.reduced) == (True, False)
+    assert opened(one.uri).convert("RGB").tobytes() == noise.tobytes()
+    one = encode(stored(tmp_path, "large.png", Image.effect_noise((900, 600), 90)), 256)
+    assert (one.pixelated, one.reduced) == (False, True)
+    assert opened(one.uri).size == (256, 171)
 
 
 def test_what_is_no_picture_is_missing(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
-    assert encode(stored(tmp_path, "torn.png"), 64) == ("", False)
-    assert encode(stored(tmp_path, "absent.png"), 64) == ("", False)
+    assert encode(stored(tmp_path, "torn.png"), 64) == Encoded()
+    assert encode(stored(tmp_path, "absent.png"), 64) == Encoded()
 
 
 def test_the_budget_decides_the_side(tmp_path):
     picture = stored(tmp_path, "a.png", Image.effect_noise((512, 512), 90).convert("RGB"))
-    full = encode(picture, 256)[0]
-    uris = encode_all([picture] * 3, budget=2 * len(full))
-    assert sum(len(uri) for uri, _ in uris) <= 2 * len(full)
-    assert opened(uris[0][0]).width < 256
+    full = encode(picture, 256).uri
+    every = encode_all([picture] * 3, budget=2 * len(full))
+    assert sum(len(one.uri) for one in every) <= 2 * len(full)
+    assert opened(every[0].uri).width < 256
+    assert all(one.reduced for one in every)
+
+
+def test_every_prompt_has_a_tile_from_the_worst_to_the_best(usual):
+    sheet = found(usual)["All prompts"]
+    assert sheet.sheet
+    assert {strip.prompt for strip in sheet.strips} == set(usual.prompts.values())
+    cells = [[thumb.cell_id for thumb in strip.thumbs] for strip in sheet.strips]
+    assert cells == [[arm.cell_id for arm in pictured_arms(read_evidence(usual))[:2]]] * len(cells)
+    changes = [float(strip.remark.split()[1].strip(",").replace("\N{MINUS SIGN}", "-")) for strip in sheet.strips]
+    assert changes == sorted(changes)
+    assert changes[0] < changes[-1]
+    assert sum(len(thumb.uri) for strip in sheet.strips for thumb in strip.thumbs) <= SHEET_BUDGET
+
+
+def with_scores(run, **values):
+    """The run with these scores by metric, for all images or from a function of prompt and cell."""
+    scores = run.scores
+    for metric, value in values.items():
+        scores = scores.with_columns(value=pl.when(pl.col("metric") == metric).then(value).otherwise(pl.col("value")))
+    return replace(run, scores=scores)
+
+
+@pytest.fixture(scope="module")
+def two_metrics(synthetic, tmp_path_factory):
+    return synthetic.make_run(
+        tmp_path_factory.mktemp("two"), prompts=5, ladder=(1, 25), seeds=(1,), metrics=("scene", "clip_text")
+    )
+
+
+def test_a_second_metric_breaks_ties(two_metrics):
+    run = with_scores(two_metrics, scene=pl.lit(1.0))
+    test, anchor = (arm.cell_id for arm in pictured_arms(read_evidence(run))[:2])
+    wide = run.scores.filter(pl.col("metric") == "clip_text").pivot(on="cell_id", index="prompt_id", values="value")
+    ranked = wide.with_columns(d=pl.col(test) - pl.col(anchor)).sort("d")["prompt_id"]
+    sheet = found(run)["All prompts"].strips
+    assert [strip.prompt for strip in sheet] == [run.prompts[prompt] for prompt in ranked]
+    assert all(strip.remark.startswith("scene 0, clip_text ") for strip in sheet)
+    best, _, worst = found(run)["Side by side"].strips
+    assert (worst.prompt, best.prompt) == (sheet[0].prompt, sheet[-1].prompt)
+
+
+def test_one_row_and_a_sentence_if_no_pair_differs(two_metrics):
+    run = with_scores(two_metrics, scene=pl.lit(1.0), clip_text=pl.lit(0.3))
+    (strip,) = found(run)["Side by side"].strips
+    assert strip.remark.startswith("median difference: scene 0, clip_text 0")
+    section = pictures_section(run, read_evidence(run), Headline(sentence=""))
+    assert section.paragraphs[0] == "No pair differs in scene and clip_text."
+
+
+def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_path):
+    before = synthetic.make_run(
+        tmp_path / "before", prompts=5, ladder=(1, 25), seeds=(1,), metrics=("scene", "clip_text"), watts=64
+    )
+    worse = replace(two_metrics, scores=two_metrics.scores.with_columns(pl.col("value") * 0.9))
+    shown = found(worse, before)
+    assert next(iter(shown)) == "Baseline and candidate"
+    for strip in (*shown["Baseline and candidate"].strips, *shown["All prompts"].strips):
+        assert [thumb.label for thumb in strip.thumbs] == ["baseline", "candidate"]
+        assert len({thumb.cell_id for thumb in strip.thumbs}) == 1
+        joules = [float(thumb.lines[1].split()[0]) for thumb in strip.thumbs]
+        assert joules[0] == pytest.approx(2 * joules[1], rel=0.02)
+        assert strip.remark.split(": ")[-1].startswith("scene \N{MINUS SIGN}")
+    section = pictures_section(worse, read_evidence(worse), Headline(sentence=""), before)
+    assert "Both sides are the same images, bit for bit." in section.paragraphs
+    runs = [cell["run"] for cell in section.viewer["cells"]]
+    assert runs[:2] == ["baseline", "candidate"]
+    assert sorted(runs) == ["baseline"] * 4 + ["candidate"] * 4
+
+
+def test_a_baseline_without_images_is_named(two_metrics, tmp_path):
+    stored_ = replace(two_metrics, path=tmp_path)  # as `perjoule baseline save` stores it
+    section = pictures_section(two_metrics, read_evidence(two_metrics), Headline(sentence=""), stored_)
+    assert section.albums[0].title == "Side by side"
+    assert section.paragraphs[0] == "The baseline contains no images, so only those of this run are shown."
+
+
+def test_pairs_whose_images_are_not_stored_give_way_to_the_nearest(two_metrics, tmp_path):
+    """As in a published run that has some of its images."""
+    kept = [strip.prompt for strip in found(two_metrics)["All prompts"].strips][1:3]
+    (tmp_path / "images").mkdir()
+    for prompt, file in two_metrics.images.select("prompt_id", "file").iter_rows():
+        if two_metrics.prompts[prompt] in kept:
+            (tmp_path / file).write_bytes((two_metrics.path / file).read_bytes())
+    shown = found(replace(two_metrics, path=tmp_path))
+    assert [strip.prompt for strip in shown["Side by side"].strips] == kept[::-1]
+    assert shown["Side by side"].strips[-1].remark.startswith("near the worst difference: ")
+    assert [strip.prompt for strip in shown["2 of 5 prompts"].strips] == kept
+    assert all(thumb.uri for album in shown.values() if album.sheet for s in album.strips for thumb in s.thumbs)

@@ -20,8 +20,8 @@ from perjoule_reports.records import Report
 pytestmark = pytest.mark.slow
 
 ORDER = (
-    "frontier", "arms", "gate", "warnings", "phases", "adaptation", "curves", "prompts", "pictures", "power", "noise",
-    "system", "method", "data",
+    "gate", "choose", "pictures", "frontier", "arms", "warnings", "adaptation", "curves", "prompts", "phases", "power",
+    "noise", "system", "method", "data",
 )  # fmt: skip
 
 
@@ -65,7 +65,8 @@ class TestDegenerate:
         run = imported(table(prompts=12, seeds=1, ladder=(2, 8, 32), variants=(("ladder", 1.0),)), tmp_path)
         report = build_report(run)
         assert len(section(report, "arms").tables) == 1
-        assert "nothing to compare" in section(report, "curves").paragraphs[0]
+        assert section(report, "curves").empty == "two curves that share a quality"
+        assert section(report, "curves") not in report.shown
         rendered(report)
 
     def test_a_single_prompt(self, tmp_path: Path) -> None:
@@ -90,14 +91,14 @@ class TestDegenerate:
         assert any("INCOMPLETE" in badge.value for badge in report.badges)
         assert report.headline.beware[0].startswith("INCOMPLETE: 20 of 48")
         assert "--resume" in section(report, "warnings").paragraphs[0]
-        energies = [row[2] for row in section(report, "arms").tables[0].rows]
+        energies = [row[1] for row in section(report, "arms").tables[0].rows]
         assert all(cell.sort and cell.brand == "est." for cell in energies)
         rendered(report)
 
     def test_an_imported_run_has_no_phases_pictures_or_power(self, report: Report) -> None:
         for anchor in ("phases", "pictures", "power"):
             assert not section(report, anchor).figures
-            assert section(report, anchor).paragraphs
+            assert section(report, anchor).empty in report.absent
         assert "imported" in section(report, "noise").paragraphs[0]
 
     def test_joules_of_zero_are_refused_with_words(self, small) -> None:
@@ -117,7 +118,7 @@ def test_a_metric_at_its_bound_is_called_blind(synthetic, small) -> None:
     scores = small.scores.with_columns(value=pl.when(pl.col("cell_id").str.ends_with("001")).then(0.4).otherwise(1.0))
     report = build_report(synthetic.summarised(replace(small, scores=scores)))
     assert any("is at its bound (1.00) in 4 of 6 cells" in said for said in report.headline.beware)
-    assert "No difference: all " in report.headline.support[0]
+    assert "no difference. All " in report.headline.support[0]
     assert "up to 0" not in report.headline.support[0]
 
 

@@ -5,15 +5,22 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from tests.support.ladders import drawn_run
+from tests.support.observers import choice_table
+from typer.testing import CliRunner
 
 from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.forecast.nfe import nfe_per_image
+from perjoule.people.metric import RunWithPeople, with_people
 from perjoule.runs.directory import Run, load_run
+from perjoule.statistics.hulls import Hulls
+from perjoule.suite.reading import cells_of
 from perjoule.types import (
     Cell,
     Metrics,
@@ -26,12 +33,13 @@ from perjoule.types import (
 from perjoule.types.documents import document
 from perjoule_suites.budgetfusion import study
 from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
+from perjoule_suites.budgetfusion.commands import app
 from perjoule_suites.budgetfusion.curves import curves_of
 from perjoule_suites.budgetfusion.evaluation_text import lines
 from perjoule_suites.budgetfusion.figures import draw_all
 from perjoule_suites.budgetfusion.predictor import _folder
 from perjoule_suites.budgetfusion.records import Evaluation
-from perjoule_suites.budgetfusion.replay import arms_of, has_short_first
+from perjoule_suites.budgetfusion.replay import arms_of, has_short_first, replayed
 from perjoule_suites.budgetfusion.study import evaluate, metrics_of
 
 pytestmark = pytest.mark.slow
@@ -340,3 +348,110 @@ def test_figures_are_drawn(run: Run, plain: Run, tmp_path: Path, adaptive: bool)
     more = ["study-steps.png", "study-predicted.png"] if adaptive else []
     assert [f.name for f in files] == ["study-curves.png", "study-frontier.png", *more]
     assert all(f.stat().st_size > 5_000 for f in files)
+
+
+class TestByObservers:
+    """Observers who see three units of JOD where `q` has one; nobody was asked about 2 steps and 16 prompts."""
+
+    ASKED = tuple(prompt.prompt_id for prompt in PROMPTS[:24])
+
+    @pytest.fixture(scope="class")
+    def asked(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> RunWithPeople:
+        cells = {c.cell_id: c for c in cells_of(run.suite) if c.variant.name in ("ladder", "bf") and c.steps != 2}
+
+        def jod(arm: str, prompt_id: str) -> float:
+            prompt, cell = PROMPTS[int(prompt_id)], cells[arm]
+            return 3 * quality(prompt, 0, cell.steps or steps_of(cell, prompt), noise=0.0)
+
+        file = tmp_path_factory.mktemp("asked") / "choices.csv"
+        return with_people(run, choice_table(file, jod, tuple(cells), self.ASKED, observers=8))
+
+    @pytest.fixture(scope="class")
+    def judged(self, asked: RunWithPeople) -> Evaluation:
+        return evaluate(arms_of(asked), (asked.metric, "q"), 8)
+
+    def test_the_saving_is_that_of_the_truth(self, judged: Evaluation, asked: RunWithPeople) -> None:
+        prompts = PROMPTS[:24]
+        means = {
+            name: [
+                (np.mean([BASE_J + STEP_J * n for n in steps]),
+                 np.mean([quality(p, 0, n, noise=0.0) for p, n in zip(prompts, steps, strict=True)]))
+                for steps in levels
+            ]
+            for name, levels in {
+                "ladder": [[n] * 24 for n in LADDER if n != 2],
+                "bf": [[right_steps(p, price) for p in prompts] for price in PRICES],
+            }.items()
+        }  # fmt: skip
+        at = means["ladder"][2][1]
+        adaptive_j, fixed_j = (
+            float(Hulls.of(*np.array(means[name]).T[:, None]).energy_at(np.array([[at]]))[0, 0])
+            for name in ("bf", "ladder")
+        )
+        claims = {claim.metric: claim for claim in judged.claims if claim.test == "bf"}
+        lows = []
+        for metric in (asked.metric, "q"):
+            found = claims[metric].saving
+            assert found.value == pytest.approx(1 - adaptive_j / fixed_j, abs=0.08)
+            assert found.low is not None
+            assert found.low < 1 - adaptive_j / fixed_j
+            lows.append(found.low)
+        # observers know less of the same images than the metric does
+        assert lows[1] > max(0, lows[0])
+        assert {arm.arm for arm in judged.arms} == {"bf"}  # nobody was asked about the others
+
+    def test_it_says_who_chose_and_knows_no_bound(self, judged: Evaluation) -> None:
+        assert judged.judges is not None
+        assert (judged.judges.provenance, judged.judges.observers, judged.prompts) == ("simulated", 8, 24)
+        assert "8 SIMULATED observers, not people" in list(lines(judged))[1]
+        assert {bound.metric for bound in judged.bounds} == {share.metric for share in judged.headroom} == {"q"}
+        for level in judged.arms[0].levels:
+            assert level.scores["simulated-observers"].quality_p10 is None
+            assert level.scores["q"].quality_p10 is not None
+
+    def test_the_command_takes_a_study(self, asked: RunWithPeople) -> None:
+        arguments = [str(asked.path), "--study", str(asked.source), "--at-steps", "8", "--json"]
+        ended = CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
+        printed = json.loads(ended.stdout)
+        assert (printed["metrics"], printed["judges"]["provenance"]) == (["simulated-observers"], "simulated")
+        with pytest.raises(UsageError, match="so their metric is simulated-observers"):
+            CliRunner().invoke(app, ["evaluate", *arguments, "--metric", "people"], catch_exceptions=False)
+
+    def test_a_replayed_arm_has_the_common_errors_of_its_rungs(self, asked: RunWithPeople) -> None:
+        arms = with_candidates(arms_of(asked), Candidates(), (asked.metric,))
+        (ladder,) = arms.ladders.values()
+        fixed = arms.curve(ladder, asked.metric).common
+        assert fixed.shape == (len(asked.fit.common), 4)
+        steps = [[1] * 24, [1, 16] * 12]
+        arm = replayed(ladder, "half", "control", steps, (1.0, 2.0))
+        assert arms.curve(arm, asked.metric).common == pytest.approx(
+            np.stack([fixed[:, 0], (fixed[:, 0] + fixed[:, 3]) / 2], axis=1)
+        )
+        assert arms.curve(arm, "q").common is None
+
+    def test_without_a_fixed_ladder_there_is_nothing_to_compare_with(self, run: Run, tmp_path: Path) -> None:
+        cells = [cell.cell_id for cell in cells_of(run.suite) if cell.variant.name == "bf"]
+        judged = with_people(
+            run, choice_table(tmp_path / "c.csv", lambda arm, _: float(cells.index(arm)), cells, self.ASKED[:3])
+        )
+        with pytest.raises(EvidenceError, match="in the answers of the study: no variant with the policy 'fixed'"):
+            arms_of(judged)
+
+
+def test_evaluations_beyond_the_steps_are_counted_against_those_of_the_same_guidance() -> None:
+    """With guidance in half of the calls, 3 steps have 5 evaluations and 4 have 6: no whole number per step."""
+    half = Variant(name="half", model="m", steps=(2, 4), guidance=3.0, guidance_share=0.5, scheduler="DDIMScheduler")
+    adaptive = replace(half, name="bf", steps=(), levels=(1.0,), policy="budgetfusion", role="predicted")
+    per_image = {2: 3.0, 3: 5.0, 4: 6.0}
+    windows = pl.DataFrame({"variant": ["bf"] * 3, "steps": [[2], [3], [4]], "image_count": [1, 1, 1],
+                            "nfe_per_image": [per_image[2], per_image[3], per_image[4] + 1.0]})  # fmt: skip
+    cells = [Cell(variant=half, steps=n, level=None, cell_id=f"half-{n:03d}") for n in (2, 4)]
+    facts = {cell.cell_id: SimpleNamespace(nfe_mean=per_image[cell.steps or 0]) for cell in cells}
+    arms: Any = SimpleNamespace(
+        run=SimpleNamespace(windows=windows), facts=facts,
+        ladders={"half": SimpleNamespace(variant=half, cells=cells), "full": SimpleNamespace(
+            variant=replace(half, name="full", guidance_share=1.0), cells=())},
+    )  # fmt: skip
+    arm: Any = SimpleNamespace(variant=adaptive)
+    assert nfe_per_image(half, 3) == 5
+    assert study._extra_evaluations(arms, arm) == pytest.approx(1.0)

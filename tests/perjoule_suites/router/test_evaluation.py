@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.perjoule_suites.router.conftest import known_router
-from tests.support.routes import route_run
-from tests.support.tables_of_runs import rewrite
+from tests.support.observers import choice_table
+from tests.support.routes import ARMS, route_run, route_table, with_routed
+from tests.support.tables_of_runs import imported, rewrite
+from typer.testing import CliRunner
 
-from perjoule.errors import EvidenceError, UnknownNameError
+from perjoule.errors import EvidenceError, UnknownNameError, UsageError
+from perjoule.people.metric import RunWithPeople, with_people
 from perjoule.runs.directory import Run
 from perjoule_suites.router.arms import ArmScores, read_arms
+from perjoule_suites.router.as_run import routed_cells
+from perjoule_suites.router.commands import app
 from perjoule_suites.router.evaluation import evaluate
+from perjoule_suites.router.printing import evaluation_lines
 from perjoule_suites.router.promises import check_promises
 from perjoule_suites.router.records import Evaluation, PolicyPoint, QualityPoint
 from perjoule_suites.router.router import Router
@@ -181,3 +188,97 @@ class TestBadInput:
     def test_a_quality_out_of_reach(self, test_run: Run, router: Router) -> None:
         with pytest.raises(EvidenceError, match=r"--at-quality 0\.99: fixed arms, .* have means of 0\.6.* to 0\.9"):
             evaluate(test_run, router, name="r", at_quality=0.99)
+
+
+CELLS = ("student-002", "teacher-002", "teacher-008")
+
+
+def jod(arm: str, prompt: str) -> float:
+    """4 JOD per unit of the metric: every second prompt is hard."""
+    easy, hard = next((easy, hard) for (name, steps), (_, easy, hard) in ARMS.items() if arm == f"{name}-{steps:03d}")
+    return 4 * (hard if int(prompt[1:]) % 2 else easy)
+
+
+class TestByObservers:
+    @pytest.fixture(scope="class")
+    def asked(self, test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> RunWithPeople:
+        file = tmp_path_factory.mktemp("asked") / "choices.csv"
+        prompts = sorted(test_run.images["prompt_id"].unique())[:80]
+        return with_people(test_run, choice_table(file, jod, CELLS, prompts))
+
+    @pytest.fixture(scope="class")
+    def judged(self, asked: RunWithPeople, router: Router) -> Evaluation:
+        return evaluate(asked, router, name="r", metric=asked.metric, resamples=FEW)
+
+    def test_the_truth_is_found(self, judged: Evaluation) -> None:
+        """At half of the way the mixture is half and half, 4.5 J; a router that knows the kinds needs 2.75 J."""
+        point = judged.points[0]
+        assert point.mixture_j_per_image == pytest.approx(4.5, abs=0.1)
+        assert saving(point, "router") == pytest.approx(1 - 2.75 / 4.5, abs=0.04)
+        interval = policies(point)["router"].saving
+        assert interval is not None
+        assert interval.low is not None
+        assert 0.2 < interval.low < 1 - 2.75 / 4.5 < (interval.high or 0)
+        assert saving(point, "shuffled") == pytest.approx(0, abs=1e-6)
+        assert saving(point, "mean curve") == pytest.approx(0, abs=1e-6)
+
+    def test_it_says_who_chose(self, judged: Evaluation) -> None:
+        assert (judged.metric, judged.prompts, judged.seeds) == ("simulated-observers", 80, 1)
+        assert judged.judges is not None
+        assert (judged.judges.provenance, judged.judges.observers) == ("simulated", 12)
+        assert judged.judges.answers == 12 * 80 * 3
+        assert "12 SIMULATED observers, not people" in evaluation_lines(judged)[1]
+
+    def test_choices_about_one_prompt_are_no_bound(self, judged: Evaluation) -> None:
+        for point in judged.points:
+            assert not {"cross-fitted", "prompt-level bound", "per-image bound"} & set(policies(point))
+            assert (point.captured, point.captured_reason) == (
+                None,
+                "choices about a single prompt are too few for a bound",
+            )
+        assert judged.floor is None
+        assert judged.floor_reason == "the router's floor is one of q, not of simulated-observers"
+
+    def test_the_command_takes_a_study_and_a_verifier(
+        self, asked: RunWithPeople, router: Router, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Router, "from_pretrained", lambda source: router)
+        arguments = [str(asked.path), "--router", "r", "--study", str(asked.source), "--at-quality", "0", "--quiet"]
+        more = ["--verifier", "q", "--verifier-joules", "0.5"]
+        ended = CliRunner().invoke(app, ["evaluate", *arguments, *more, "--json"], catch_exceptions=False)
+        printed = json.loads(ended.stdout)
+        assert (printed["metric"], printed["judges"]["provenance"]) == ("simulated-observers", "simulated")
+        assert (printed["verifier"], printed["verifier_cost"]["method"]) == ("q", "as stated")
+        assert printed["points"][0]["policies"][-1]["policy"] == "cascade"
+        with pytest.raises(UsageError, match="there is no verifier: give --verifier METRIC too"):
+            CliRunner().invoke(app, ["evaluate", *arguments, *more[2:]], catch_exceptions=False)
+
+    def test_what_observers_have_in_common_widens_the_interval(self, asked: RunWithPeople, router: Router) -> None:
+        noise = np.random.default_rng(0).normal(0, 0.5, asked.fit.common.shape)
+        widths = []
+        for common in (np.zeros_like(noise), noise):
+            run = replace(asked, fit=replace(asked.fit, common=common))
+            at = float(np.mean([run.fit.jod.max(), run.fit.jod.min()]))
+            found = evaluate(run, router, name="r", metric=run.metric, at_quality=at, resamples=FEW)
+            interval = policies(found.points[0])["router"].saving
+            assert interval is not None
+            widths.append(float(interval.high or np.inf) - float(interval.low or -np.inf))
+        assert widths[1] > 1.5 * widths[0]
+
+    def test_arms_that_nobody_saw_are_named(self, test_run: Run, router: Router, tmp_path: Path) -> None:
+        prompts = sorted(test_run.images["prompt_id"].unique())[:20]
+        run = with_people(test_run, choice_table(tmp_path / "two.csv", jod, CELLS[:2], prompts))
+        with pytest.raises(EvidenceError, match="nobody was asked about teacher-008, which the router can choose"):
+            evaluate(run, router, name="r", metric=run.metric)
+
+    def test_a_routed_cell_that_nobody_saw_is_left_out(self, tmp_path: Path) -> None:
+        run = imported(with_routed(route_table(40, 200)), tmp_path)
+        prompts = sorted(run.images["prompt_id"].unique())
+        for cells, count in ((CELLS, 0), ((*CELLS, "routed"), 1)):
+            asked = with_people(
+                run,
+                choice_table(
+                    tmp_path / f"{count}.csv", lambda a, p: 0.0 if a == "routed" else jod(a, p), cells, prompts
+                ),
+            )
+            assert len(routed_cells(asked, read_arms(asked, asked.metric), resamples=50)) == count

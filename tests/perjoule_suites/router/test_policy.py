@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.ladders import drawn_run
 from tests.support.routes import route_run
 
 from perjoule.errors import EvidenceError, PerjouleError, SuiteError, UnknownNameError
+from perjoule.gating.recommend import recommend
 from perjoule.running.policies import load_policy
 from perjoule.testing import FakeGenerator
-from perjoule.types import Cell, Variant
+from perjoule.types import Cell, Metrics, Prompt, PromptSource, Protocol, Suite, Variant
 from perjoule_suites import diffusers_generator
 from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_states import PromptReader
@@ -21,6 +24,7 @@ from perjoule_suites.router.models import Models
 from perjoule_suites.router.policy import RoutedArms
 from perjoule_suites.router.router import Router
 from perjoule_suites.router.storage import Labels, RouterConfig, new_network
+from perjoule_suites.router.training import RouterFit
 
 pytestmark = pytest.mark.slow
 
@@ -187,3 +191,40 @@ def test_a_generator_that_is_no_pipeline(folder: Path) -> None:
     policy = RoutedArms(cell(router=str(folder)), "s.toml")
     with pytest.raises(SuiteError, match=r"needs a diffusers pipeline, not a FakeGenerator"):
         policy.prepare(FakeGenerator(), PROMPTS)
+
+
+def test_recommend_prints_model_and_steps_of_each_arm(trained: tuple[Path, RouterFit], tmp_path: Path) -> None:
+    """Not only a number of steps, which says nothing about the model."""
+    folder = shutil.copytree(trained[0], tmp_path / "router")
+    routed = Variant(
+        name="routed", model="m", role="predicted", policy="router", levels=(0.75,),
+        policy_args={"router": str(folder), "miss_rate": 0.2},
+    )  # fmt: skip
+    suite = Suite(
+        name="routes",
+        title="Routes",
+        description="",
+        prompts=PromptSource(source="x"),
+        metrics=Metrics(primary="q", names=("q",)),
+        protocol=Protocol(seeds=(1,), batch_size=1, idle_s=0.0),
+        variants=(Variant(name="ladder", model="m", steps=(2,)), routed),
+    )
+    run = drawn_run(
+        tmp_path / "run", suite, [Prompt(prompt_id=f"{i}", text=f"prompt {i}") for i in range(6)],
+        steps_of=lambda cell, prompt: 8, energy_j=float, qualities={"q": lambda prompt, seed, steps: 0.1 * steps},
+        digests={},
+    )  # fmt: skip
+    advice = recommend(run, max_joules=100, by_point=True)
+    assert advice["chosen"]["cell_id"].startswith("routed")
+    call = advice["chosen"]["call"]
+    arms = Router.from_pretrained(folder).config.arms
+    assert [line for line in call.splitlines() if line.startswith("#")] == [
+        f"# {arm.cell_id}: {arm.variant.model}, {arm.steps} steps" for arm in arms
+    ]
+    assert "router.with_rule('quality-floor', 0.75, 0.2)" in call
+    # the code chooses as the policy does; only its last line draws
+    names: dict[str, Any] = {"prompt": "a striped red circle on the left"}
+    exec("\n".join(call.splitlines()[:-1]), names)
+    assert names["arm"].cell_id in {arm.cell_id for arm in arms}
+    shutil.rmtree(folder)
+    assert "the choice of policy 'router'" in recommend(run, max_joules=100, by_point=True)["chosen"]["call"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule_suites.router.rules import calibrated_margin, cheapest_safe, prompts_needed
+from perjoule.statistics.risk_control import calibrated_margin, cheapest_safe, prompts_needed
 
 
 def test_the_cheapest_safe_arm_by_hand() -> None:

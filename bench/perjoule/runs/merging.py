@@ -1,0 +1,153 @@
+"""Merges runs that did parts of one plan, e.g. shards of its prompts on several machines of the same kind.
+
+The merged run has all prompts, in the order of the shards, and the trials get the ids that one plan of these prompts
+has. So every image and every window must be one of that plan, and none may be there twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from perjoule.errors import RunError, UsageError
+from perjoule.files import read_json_lines, write_bytes, write_json_lines
+from perjoule.opening import open_inside
+from perjoule.prompts.catalogue import NOT_STATED
+from perjoule.prompts.origins import Origin
+from perjoule.runs.directory import Run, load_run, located
+from perjoule.runs.lock import being_written
+from perjoule.runs.stored import DETAILS, FAILURES, Row, image_file, suite_differences
+from perjoule.runs.writer import RunWriter, differing_keys
+from perjoule.suite.schedule import image_id, make_plan
+from perjoule.types import Prompt, PromptSource, Suite
+
+_PROMPTS = "prompts.jsonl"
+
+
+def merge_runs(paths: Sequence[Path], out: Path) -> Run:
+    """Create a run directory from the trials and images of several runs, which stay as they are.
+
+    Args:
+        paths: Run directories; shards are put in the order of their numbers, others in the given order.
+        out: Directory of the merged run; must be empty or not exist.
+
+    Raises:
+        UsageError: If there are fewer than two runs.
+        RunError: If the runs differ in suite or system (names the key with both values), one was imported, or their
+            trials are not different parts of one plan.
+    """
+    if len(paths) < 2:
+        raise UsageError("merge needs at least two runs, which did parts of one plan")
+    runs = sorted((load_run(path) for path in paths), key=_shard)
+    for run in runs:
+        _require_same_kind(runs[0], run)
+    prompts = tuple({prompt.prompt_id: prompt for run in runs for prompt in run.prompt_set}.values())
+    suite = runs[0].suite
+    sources = [run.suite.prompts for run in runs]
+    if any(source != sources[0] for source in sources):  # files that were split by hand
+        suite = replace(suite, prompts=PromptSource(source=_PROMPTS, column="text"))
+    renamed = _new_ids(runs, suite, prompts)
+    out.mkdir(parents=True, exist_ok=True)
+    with being_written(out):
+        writer = RunWriter.create(out, suite, prompts, _environment(runs, prompts, suite))
+        writer.close()
+        trials = [row for run in runs for row in _copied(run, out, renamed[run.path])]
+        write_json_lines(out / "trials.jsonl", trials)
+        for name in (*(f"{detail}.jsonl" for detail in DETAILS), FAILURES):
+            write_json_lines(out / name, (row for run in runs for row in _details(run, name, renamed[run.path])))
+        writer.sort([assignment.trial_id for assignment in make_plan(suite, prompts)])
+        writer.finish()
+    return load_run(out)
+
+
+def _shard(run: Run) -> int:
+    shard = str(run.environment.get("shard", "")).partition("/")[0]
+    return int(shard) if shard.isdecimal() else 0
+
+
+def _require_same_kind(first: Run, run: Run) -> None:
+    """Raise RunError if two runs are not parts of one plan on systems of the same kind."""
+    if run.is_imported:
+        raise RunError(f"{run.path} was imported from a table and has no plan: merge the tables, and import the result")
+    differences = suite_differences(first.suite, replace(run.suite, prompts=first.suite.prompts))
+    system = [f"{key} is {a!r} and {b!r}" for key, a, b in differing_keys(first.environment, run.environment)]
+    suite = [line.replace(" was ", " is ", 1).replace(" and is ", " and ", 1) for line in differences]
+    if suite or system:
+        raise RunError(
+            f"{first.path} and {run.path} cannot be merged: {'; '.join([*suite, *system][:8])}: "
+            "compare them with `perjoule gate`, or measure both in the same way"
+        )
+
+
+def _new_ids(runs: Sequence[Run], suite: Suite, prompts: Sequence[Prompt]) -> dict[Path, dict[str, str]]:
+    """Return the trial ids in the merged plan, by run and old id."""
+    planned = {
+        (a.cell.cell_id, a.block, tuple(p.prompt_id for p in a.prompts), a.seeds): a.trial_id
+        for a in make_plan(suite, prompts)
+    }
+    owners: dict[str, Run] = {}
+    renamed: dict[Path, dict[str, str]] = {}
+    for run in runs:
+        ids = renamed.setdefault(run.path, {})
+        for trial_id, cell_id, block, prompt_ids, seeds in run.trials.select(
+            "trial_id", "cell_id", "block", "prompt_ids", "seeds"
+        ).iter_rows():
+            new = planned.get((cell_id, block, tuple(prompt_ids), tuple(seeds)))
+            if new is None:
+                raise RunError(
+                    f"{run.path}: the images of trial {trial_id} do not share a window in the plan of all "
+                    f"{len(prompts)} prompts: give every run whole windows of prompts (`perjoule run --shard 1/2`)"
+                )
+            if new in owners:
+                raise RunError(
+                    f"{run.path}: trial {trial_id} is in {owners[new].path} too: merge runs of different prompts or "
+                    "trials only"
+                )
+            owners[new] = run
+            ids[trial_id] = new
+    return renamed
+
+
+def _copied(run: Run, out: Path, ids: dict[str, str]) -> Iterator[Row]:
+    """Yield the trials of a run under their new ids, after copying their images."""
+    with located(file := run.path / "trials.jsonl"):
+        rows = read_json_lines(file)
+    for row in rows:
+        if row["block"] == 0 and row["failure"] is None:
+            for prompt, seed in zip(row["prompt_ids"], row["seeds"], strict=True):
+                name = image_id(row["cell_id"], prompt, seed)
+                with open_inside(run.path, f"images/{name}.png") as picture:
+                    write_bytes(image_file(out, name), picture.read())
+        yield row | {"trial_id": ids[row["trial_id"]]}
+
+
+def _details(run: Run, name: str, ids: dict[str, str]) -> Iterator[Row]:
+    with located(file := run.path / name):
+        for row in read_json_lines(file):
+            if row["trial_id"] in ids:  # others are of a trial that a crash has cut off
+                yield row | {"trial_id": ids[row["trial_id"]]}
+
+
+def _environment(runs: Sequence[Run], prompts: Sequence[Prompt], suite: Suite) -> dict[str, Any]:
+    """Return the record of the first run, with a record of all parts instead of its own command and prompts."""
+    first = dict(runs[0].environment)
+    for key in ("schema", "prompts_jsonl_sha256", "shard", "prompt_findings"):
+        first.pop(key, None)
+    parts = [
+        {
+            "run": run.path.name,
+            "trials": len(run.trials),
+            "prompts": len(run.prompt_set),
+            **{key: run.environment.get(key) for key in ("created_utc", "perjoule", "command", "shard", "meter")},
+        }
+        for run in runs
+    ]
+    first["merged_from"] = parts
+    if suite.prompts.source == _PROMPTS:
+        digest = hashlib.sha256("\n".join(prompt.prompt_id for prompt in prompts).encode()).hexdigest()
+        origin = Origin(source=_PROMPTS, files=(), sha256=digest, pinned=False, licence=NOT_STATED, commercial=None)
+        first["prompts"] = asdict(origin)
+    return first

@@ -1,0 +1,41 @@
+"""Safe ends of a cell: the quality that it keeps, and the joules that it stays within, in most resamples.
+
+    safe quality   largest q with  P(Q ≥ q) ≥ 0.9
+    safe energy    smallest e with P(E ≤ e) ≥ 0.9
+
+P is the share of bootstrap resamples. A point estimate just above a demand would be below it in half of all
+repetitions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from perjoule.statistics.resampling import Array
+
+CONFIDENCE = 0.9
+
+
+def least_kept(resamples: Array, confidence: float = CONFIDENCE) -> Array:
+    """Return, by column, the largest value that at least a share `confidence` of the resamples reaches.
+
+    Args:
+        resamples: (resamples, cells), higher is better; NaN counts as worst.
+        confidence: Share of the resamples.
+
+    Returns:
+        (cells,), NaN without resamples, or if too many of them are NaN.
+    """
+    if not len(resamples):
+        return np.full(resamples.shape[1], np.nan)
+    values = np.where(np.isnan(resamples), -np.inf, resamples)
+    place = min(math.floor(round((1 - confidence) * len(values), 6)), len(values) - 1)
+    least = np.partition(values, place, axis=0)[place]
+    return np.where(np.isfinite(least), least, np.nan)
+
+
+def most_needed(resamples: Array, confidence: float = CONFIDENCE) -> Array:
+    """Return, by column, the smallest value that at least a share `confidence` of the resamples stays within."""
+    return -least_kept(-resamples, confidence)

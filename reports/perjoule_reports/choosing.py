@@ -1,0 +1,107 @@
+"""Operating points to choose from: what each of them keeps in 90 % of the resamples, and which one is the safe choice.
+
+The floor of the safe choice is the quality of the longest run minus the metric's margin, as in the gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perjoule.errors import PerjouleError
+from perjoule.statistics.safe import least_kept, most_needed
+from perjoule.suite.diffusers_code import diffusers_code, policy_code
+from perjoule.suite.reading import cells_of
+from perjoule_reports.analysis import Analysis, rivals
+from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.pairing import LEAST_PROMPTS
+from perjoule_reports.records import RunData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A cell with the quality that it keeps and the J/image that it stays within, each in 90 % of the resamples.
+
+    `energy_j` is None if the cell's energy cannot be resampled, e.g. with a single group of windows.
+    """
+
+    arm: Arm
+    quality: float
+    energy_j: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choosing:
+    """The options from the cheapest to the most expensive, the floor, and its cheapest option (None if none keeps it).
+
+    `margin` is the loss that the floor allows, None if the metric has none: the floor is then what the anchor keeps.
+    """
+
+    axis: Axis
+    options: tuple[Option, ...]
+    floor: float
+    margin: float | None
+    safe: Option | None
+
+    def keeps(self, option: Option, floor: float) -> bool:
+        """Return True if an option keeps a quality."""
+        return option.quality >= floor if self.axis.higher else option.quality <= floor
+
+    @property
+    def stairs(self) -> tuple[Option, ...]:
+        """The options that keep more than every cheaper one: some floor makes each of them the choice."""
+        kept: list[Option] = []
+        for option in self.options:
+            if all(not self.keeps(cheaper, option.quality) for cheaper in kept):
+                kept.append(option)
+        return tuple(kept)
+
+
+def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing | None:
+    """Return the options of a run; None without resamples of quality or with too few prompts."""
+    axis, compared = evidence.primary, analysis.compared
+    if axis is None or compared is None or not analysis.anchor:
+        return None
+    draws = compared.draws
+    if draws.by_prompt.n < LEAST_PROMPTS or evidence.is_cell_value(axis):
+        return None
+    sign = compared.spec.sign
+    quality = sign * least_kept(sign * draws.quality_alone(axis.name).resamples)
+    energy = most_needed(draws.energy.resamples)
+    place = {cell: i for i, cell in enumerate(compared.grid.cells)}
+    options = [
+        Option(
+            arm=arm,
+            quality=float(quality[place[arm.cell_id]]),
+            energy_j=float(energy[place[arm.cell_id]])
+            if np.isfinite(energy[place[arm.cell_id]]) and arm.energy.bounded
+            else None,
+        )
+        for arm in rivals(evidence, axis)
+        if arm.role != "control" and arm.quality_of(axis).bounded and np.isfinite(quality[place[arm.cell_id]])
+    ]
+    anchor = next((option for option in options if option.arm.cell_id == analysis.anchor), None)
+    if anchor is None:
+        return None
+    options.sort(key=lambda option: (option.arm.energy.value or 0.0, -sign * option.quality, option.arm.cell_id))
+    margin = run.metrics[axis.name].margin
+    floor = anchor.quality if margin is None else (anchor.arm.quality_of(axis).value or 0.0) - sign * margin
+    plan = Choosing(axis=axis, options=tuple(options), floor=floor, margin=margin, safe=None)
+    safe = next((option for option in options if plan.keeps(option, floor)), None)
+    return Choosing(axis=axis, options=plan.options, floor=floor, margin=margin, safe=safe)
+
+
+def code_of(run: RunData, arm: Arm) -> str:
+    """Return code to paste; empty if the run does not record how its images were made."""
+    variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
+    if variant is None or run.is_imported:
+        return ""
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == arm.cell_id), None)
+    own = policy_code(cell) if cell else None
+    if own:
+        return own
+    try:
+        return diffusers_code(variant, arm.steps if arm.role != "predicted" else None, portable=True)
+    except PerjouleError:  # the folder of its model is not on this machine
+        return ""

@@ -1,0 +1,42 @@
+"""Names for readers: labels of variants and metrics from the suite, or derived from their names."""
+
+from __future__ import annotations
+
+from perjoule.suite.reading import is_imported
+from perjoule.types import Suite
+from perjoule_reports.format import clean, shorten
+
+_LONGEST = 60
+_ROLES = {"distilled": "distilled", "predicted": "adaptive", "control": "control"}
+_METRICS = {
+    "clip_text": "agreement with the prompt",
+    "cvvdp": "visual quality",
+    "dsim": "similarity to the longest run",
+    "iclip": "similarity to the longest run",
+    "lpips": "distance from the longest run",
+    "lsnr": "image cleanness",
+    "r_precision": "prompts recognised",
+    "scene": "attributes drawn",
+    "world": "facts drawn",
+}
+
+
+def variant_label(suite: Suite, name: str, role: str) -> str:
+    """Return e.g. `the few-step student`, or by default the name with its role: `distilled sd-lcm`."""
+    stated = next((variant.label for variant in suite.variants if variant.name == name), "")
+    if stated := clean(stated):
+        return shorten(stated, _LONGEST)
+    word = _ROLES.get(role, "")
+    return f"{word} {clean(name)}" if word and word not in name else clean(name)
+
+
+def metric_label(suite: Suite, name: str) -> str:
+    """Return e.g. `attributes drawn`, or by default the name with blanks."""
+    stated = clean(suite.metrics.labels.get(name, ""))
+    known = "" if is_imported(suite) else _METRICS.get(name, "")  # a table may call anything by that name
+    return shorten(stated, _LONGEST) or known or clean(name).replace("_", " ")
+
+
+def capitalised(text: str, name: str) -> str:
+    """Return a sentence with a capital letter, unless it begins with a name, e.g. `sd15 at 25 steps`."""
+    return text if text.startswith(name) else text[:1].upper() + text[1:]

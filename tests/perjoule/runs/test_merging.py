@@ -1,0 +1,147 @@
+"""Runs of parts of one plan become the run of the whole plan; everything else is refused by key."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from perjoule.errors import RunError, UsageError
+from perjoule.prompts import prompt_id
+from perjoule.running.execute import execute
+from perjoule.running.prepared import shard_of
+from perjoule.running.trial import GeneratorCache
+from perjoule.runs.directory import Run, load_run
+from perjoule.runs.merging import merge_runs
+from perjoule.runs.writer import RunWriter
+from perjoule.suite.schedule import make_plan
+from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
+from perjoule.types import Prompt, Suite
+from tests.perjoule.running.test_execute import ENVIRONMENT, hashes, make_suite
+
+PROMPTS = tuple(Prompt(prompt_id=prompt_id(text), text=text) for text in ("a cat", "a dog", "a fox", "a hen", "a cow"))
+SUITE = make_suite(blocks=2)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+def run_of(
+    path: Path,
+    prompts: Sequence[Prompt],
+    suite: Suite = SUITE,
+    trials: slice = slice(None),
+    **environment: Any,
+) -> Run:
+    clock = VirtualClock()
+    writer = RunWriter.create(path, suite, prompts, {**ENVIRONMENT, **environment})
+    plan = make_plan(suite, prompts)
+    planned = {assignment.trial_id for assignment in plan[trials]}
+    writer.done |= {assignment.trial_id for assignment in plan} - planned
+    execute(
+        plan,
+        protocol=suite.protocol,
+        meter=SyntheticMeter(40.0, clock),
+        generators=GeneratorCache(FakeFactory(FakeGenerator(clock=clock)), lambda variant: variant.name),
+        writer=writer,
+        on_progress=lambda _: None,
+    )
+    writer.finish()
+    return load_run(path)
+
+
+def facts(run: Run) -> list[tuple[Any, ...]]:
+    return run.trials.select("trial_id", "prompts", "seeds", "image_sha256", pl.col("energy_j").round(6)).rows()
+
+
+def test_shards_of_the_prompts_become_the_whole_run(tmp_path: Path) -> None:
+    whole = run_of(tmp_path / "whole", PROMPTS)
+    for number in (1, 2):
+        shard = f"{number}/2"
+        run_of(tmp_path / str(number), shard_of(PROMPTS, 2, shard), shard=shard)
+    merged = merge_runs([tmp_path / "2", tmp_path / "1"], tmp_path / "merged")
+    assert facts(merged) == facts(whole)
+    assert hashes(merged) == hashes(whole)
+    assert merged.prompt_set == PROMPTS
+    assert merged.planned_trials == len(merged.trials)
+    for file in (tmp_path / "whole" / "images").iterdir():
+        assert (merged.path / "images" / file.name).read_bytes() == file.read_bytes()
+    assert [part["shard"] for part in merged.environment["merged_from"]] == ["1/2", "2/2"]
+    # the merged run is a run like any other
+    RunWriter.resume(merged.path, merged.suite, make_plan(merged.suite, merged.prompt_set), ENVIRONMENT).close()
+
+
+def test_parts_of_the_same_prompts_become_one_run_which_can_be_resumed(tmp_path: Path) -> None:
+    whole = run_of(tmp_path / "whole", PROMPTS)
+    run_of(tmp_path / "a", PROMPTS, trials=slice(0, 5))
+    run_of(tmp_path / "b", PROMPTS, trials=slice(7, None))
+    merged = merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    assert len(merged.trials) == len(whole.trials) - 2
+    ids = merged.trials["trial_id"].to_list()
+    order = whole.trials["trial_id"].to_list()
+    assert ids == [trial_id for trial_id in order if trial_id in ids]
+
+
+def test_prompt_files_that_were_split_by_hand_are_merged_too(tmp_path: Path) -> None:
+    parts = []
+    for name, prompts in (("a", PROMPTS[:2]), ("b", PROMPTS[2:])):
+        suite = replace(SUITE, prompts=replace(SUITE.prompts, source=f"{name}.txt"))
+        parts.append(run_of(tmp_path / name, prompts, suite).path)
+    merged = merge_runs(parts, tmp_path / "merged")
+    assert hashes(merged) == hashes(run_of(tmp_path / "whole", PROMPTS))
+    assert (merged.suite.prompts.source, merged.suite.prompts.column) == ("prompts.jsonl", "text")
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"prompts": PROMPTS[:2]}, "is in .* too: merge runs of different prompts"),
+        ({"suite": make_suite(blocks=1)}, r"protocol\.blocks is 2 and 1"),
+        ({"comparability": {"device": "H100"}}, "device is 'fake' and 'H100'"),
+        ({"imported_from": "table.csv"}, "was imported from a table"),
+    ],
+)
+def test_other_runs_are_refused_by_key(tmp_path: Path, second: dict[str, Any], words: str) -> None:
+    run_of(tmp_path / "a", PROMPTS[:2])
+    run_of(tmp_path / "b", **{"prompts": PROMPTS[2:], **second})
+    with pytest.raises(RunError, match=words):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_windows_that_no_plan_has_are_refused(tmp_path: Path) -> None:
+    run_of(tmp_path / "a", PROMPTS[:3])
+    run_of(tmp_path / "b", PROMPTS[3:])
+    with pytest.raises(RunError, match="do not share a window in the plan of all 5 prompts"):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    with pytest.raises(UsageError, match="at least two runs"):
+        merge_runs([tmp_path / "a"], tmp_path / "merged")
+
+
+def test_a_link_in_place_of_an_image_is_not_followed(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, prompts).path for name, prompts in (("a", PROMPTS[:2]), ("b", PROMPTS[2:]))]
+    image = next((tmp_path / "a" / "images").iterdir())
+    shutil.move(image, tmp_path / "elsewhere.png")
+    image.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(RunError, match="is a symbolic link"):
+        merge_runs(runs, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shards_are_whole_windows_and_make_up_all_prompts(count: int) -> None:
+    shards = [shard_of(PROMPTS, 2, f"{number}/{count}") for number in range(1, count + 1)]
+    assert sum(shards, ()) == PROMPTS
+    assert all(len(shard) % 2 == 0 for shard in shards[:-1])
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "4/4", "1/4", "-1/2"])
+def test_other_shards_are_refused(shard: str) -> None:
+    with pytest.raises(UsageError, match=f"--shard {shard}"):
+        shard_of(PROMPTS, 2, shard)

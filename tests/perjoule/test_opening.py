@@ -1,0 +1,129 @@
+"""Files of others are opened only if they are regular, not links where they may not be, and not too large."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perjoule.errors import RunError, UsageError
+from perjoule.opening import content_of, open_regular, require_few_containers
+from perjoule.prompts.reading import Layout, read_rows
+from perjoule.runs.directory import load_run
+from perjoule.suite.reading import load_suite
+from tests.perjoule.running.test_execute import do, fresh, make_suite
+
+
+def pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path, _: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link(path: Path, aside: Path) -> None:
+    path.symlink_to(aside)
+
+
+def own_device(path: Path, _: Path) -> None:
+    """A socket, which cannot be opened at all; devices need rights that tests may not have."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+def folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+PLANTED: dict[str, Callable[[Path, Path], None]] = {
+    "pipe": pipe, "device": device, "link": link, "socket": own_device, "folder": folder,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    (tmp_path / "aside").write_text("text")
+    PLANTED[kind](Path("x"), tmp_path / "aside")
+    words = "x is a symbolic link: replace it" if kind in ("link", "device") else "x is not a regular file"
+    with pytest.raises(UsageError, match=words):
+        open_regular(Path("x"), error=UsageError)
+    if kind == "link":
+        assert content_of(Path("x"), follow=True) == b"text"
+    else:
+        with pytest.raises(RunError, match="x is not a regular file"):
+            open_regular(Path("x"), follow=True)
+
+
+def test_a_size_is_limited_in_words(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(2**21))
+    assert len(content_of(tmp_path / "x", 2**21)) == 2**21
+    with pytest.raises(UsageError, match=r"x has 2 MiB, but perjoule reads at most 1 MiB"):
+        content_of(tmp_path / "x", 2**20, error=UsageError)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RunError, match=r"sparse has 1,048,576 MiB, but perjoule reads at most 64 MiB"):
+        content_of(tmp_path / "sparse")
+    assert b"processor" in content_of(Path("/proc/cpuinfo"))  # its size is 0
+    with pytest.raises(RunError, match="cpuinfo has"):
+        content_of(Path("/proc/cpuinfo"), 10)
+
+
+def test_json_of_many_lists_is_not_parsed() -> None:
+    require_few_containers("[" * 5_000_000)
+    for content in ("[],{}" * 2_000_000 + "[]" * 2_000_000, b"[]," * 5_100_000):
+        with pytest.raises(ValueError, match="more than 5,000,000 lists and objects"):
+            require_few_containers(content)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every file that is read again."""
+    place = tmp_path_factory.mktemp("stored") / "run"
+    suite = make_suite()
+    do(suite, fresh(place, suite))
+    (place / "metrics.json").write_text('{"schema": 1, "metrics": []}')
+    (place / "set_scores.json").write_text('{"schema": 1, "metrics": [], "scores": []}')
+    for name in ("scores", "points"):
+        os.link(place / "images.parquet", place / f"{name}.parquet")
+    return place
+
+
+READ = {
+    "suite.toml": "suite", "environment.json": "environment", "prompts.jsonl": "prompt_set", "trials.jsonl": "trials",
+    "images.parquet": "images", "power.parquet": "power", "devices.jsonl": "devices", "work.jsonl": "works",
+    "metrics.json": "metrics", "set_scores.json": "set_scores", "scores.parquet": "scores", "points.parquet": "points",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLANTED if kind != "socket"])
+@pytest.mark.parametrize("file", READ)
+def test_no_file_of_a_run_is_read_through_a_link_or_from_a_pipe(
+    stored: Path, tmp_path: Path, file: str, kind: str
+) -> None:
+    """A link may show a private file of the reader in a report; a pipe would be waited for; /dev/zero never ends."""
+    place = tmp_path / "run"
+    place.mkdir()
+    for path in stored.iterdir():
+        if path.name != file:
+            (place / path.name).symlink_to(path) if path.is_dir() else os.link(path, place / path.name)
+    aside = tmp_path / f"aside{(stored / file).suffix}"
+    aside.write_bytes((stored / file).read_bytes())
+    PLANTED[kind](place / file, aside)
+    with pytest.raises((RunError, UsageError), match=rf"{file}|run is not a run directory|Is a directory"):
+        getattr(load_run(place), READ[file])
+
+
+def test_what_a_user_names_may_be_a_link_but_not_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "aside.txt").write_text("a red disc\n")
+    (tmp_path / "prompts.txt").symlink_to(tmp_path / "aside.txt")
+    assert read_rows(tmp_path / "prompts.txt", Layout(), "suite")[0].text == "a red disc"
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UsageError, match=r"pipe\.txt is not a regular file"):
+        read_rows(tmp_path / "pipe.txt", Layout(), "suite")
+    with pytest.raises(UsageError, match=r"pipe\.txt is not a regular file"):
+        load_suite(tmp_path / "pipe.txt")

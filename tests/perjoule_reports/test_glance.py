@@ -1,0 +1,53 @@
+"""The pair of images at the top: the two cells of the headline, or both runs of a gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tests.support.synthetic import SyntheticRun
+
+from perjoule_reports import build_report
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.evidence import read_evidence
+from perjoule_reports.glance import glance
+from perjoule_reports.records import Headline
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: SyntheticRun) -> None:
+    report = build_report(small)
+    top, seen = report.headline, report.glance
+    assert [image.cell_id for image in seen.images] == [top.anchor, top.test]
+    assert "the median of 8 pairs" in seen.remark
+    assert seen.prompt in small.prompts.values()
+    values = {}
+    prompts = {text: prompt_id for prompt_id, text in small.prompts.items()}
+    for cell in (top.anchor, top.test):
+        rows = small.images.filter(pl.col("cell_id") == cell).select("image_id", "prompt_id")
+        scored = rows.join(small.scores.select("image_id", "value"), on="image_id")
+        values[cell] = dict(scored.select("prompt_id", "value").iter_rows())
+    differences = sorted(values[top.test][p] - values[top.anchor][p] for p in values[top.anchor])
+    own = values[top.test][prompts[seen.prompt]] - values[top.anchor][prompts[seen.prompt]]
+    assert own == pytest.approx(differences[3])
+    assert seen.figure is not None
+    assert " data-cell=" not in seen.figure.svg  # the large figure takes the keyboard
+
+
+def test_a_gate_shows_baseline_and_candidate(small: SyntheticRun) -> None:
+    evidence = read_evidence(small)
+    top = Headline(sentence="", test="tiny-teacher-012")
+    seen = glance(small, small, evidence, Analysis(), top)
+    assert [image.label for image in seen.images] == ["baseline", "candidate"]
+    assert {image.cell_id for image in seen.images} == {"tiny-teacher-012"}
+    assert seen.images[0].uri == seen.images[1].uri
+
+
+def test_without_images_there_is_no_pair(small: SyntheticRun, tmp_path: Path) -> None:
+    evidence = read_evidence(small)
+    top = Headline(sentence="", test="tiny-teacher-012", anchor="tiny-teacher-050")
+    assert glance(replace(small, path=tmp_path), None, evidence, Analysis(), top).images == ()
+    assert glance(small, None, evidence, Analysis(), Headline(sentence="")).images == ()
