@@ -15,8 +15,12 @@ _METRICS = {
     "iclip": "similarity to the longest run",
     "lpips": "distance from the longest run",
     "lsnr": "image cleanness",
+    "model-judge": "preference of a model",
+    "people": "preference of people",
     "r_precision": "prompts recognised",
     "scene": "attributes drawn",
+    "simulated-observers": "preference of simulated observers",
+    "unstated-observers": "preference of observers not stated",
     "world": "facts drawn",
 }
 

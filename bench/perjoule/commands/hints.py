@@ -29,6 +29,7 @@ NEXT = {
     "import": "perjoule report {out}",
     "integrate": "perjoule explain CODE, for each warning",
     "list": "perjoule plan SUITE",
+    "merge": "perjoule score {out}",
     "measure": "perjoule doctor --prove, to check the meter",
     "plan": "perjoule run {suite}",
     "recommend": "perjoule baseline save main {run}",

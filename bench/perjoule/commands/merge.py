@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_record
+from perjoule.commands.options import Json, print_record, print_text
 
 
 def register(app: typer.Typer) -> None:
@@ -46,5 +46,4 @@ def merge(
     if as_json:
         print_record(result)
         return
-    typer.echo(f"{result.run}: {result.trials} of {result.planned} trials from {result.parts} runs")
-    typer.echo(f"next: perjoule score {result.run} && perjoule report {result.run}", err=True)
+    print_text(f"{result.run}: {result.trials} of {result.planned} trials from {result.parts} runs")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
 from perjoule.statistics.facts import CellFacts, cell_facts
@@ -58,14 +60,17 @@ def drawn_for(run: Run, metric: str, resamples: int) -> Drawn:
 
 
 def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
-    """What comparisons under one metric are made from."""
+    """What comparisons under one metric are made from. A cell that no observer was asked about is in no arm."""
     grid = drawn.of(metric)
     spec = run.metrics[metric]
+    energy = drawn.draws.energy.point
+    if run.judges is not None and metric == run.suite.metrics.primary:
+        energy = np.where(np.isfinite(grid.quality[metric]).any((0, 1)), energy, np.nan)
     batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
     return Evidence(
         grid=grid,
         draws=drawn.draws,
         spec=spec,
         quality=spec.sign * grid.quality[metric],
-        arms=arms_of(grid, drawn.facts, run.families, drawn.draws.energy.point, batch_sizes),
+        arms=arms_of(grid, drawn.facts, run.families, energy, batch_sizes),
     )

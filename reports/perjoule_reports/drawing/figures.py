@@ -30,6 +30,7 @@ __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
 _TOP = 0.3  # inches for the words over the good corner
 _SMALL_ROOM = Room(left=0.82, top=_TOP)  # equal axes in figures that are compared
 _RING = 0.1  # inches from the centre of a ring to its outer edge
+_LONGEST_NAME = 28  # characters of a metric next to an axis
 _MOST_LABELS, _MOST_LABELS_SMALL = 60, 14
 
 
@@ -92,7 +93,10 @@ def frontier(
         apply(axes, across, up, size)
         grid(axes)
         axes.set_xlabel(of_joules(f"energy per image ({unit.unit}", evidence.provenance) + "), log₂ scale")
-        axes.set_ylabel(axis.name + (f" ({axis.unit})" if axis.unit else ""))
+        whole = f"{axis.name} ({axis.unit})" if axis.unit else axis.name
+        # the text below the figure has the unit as well
+        fits = text_width([whole], 10) <= size[1] - room.bottom - room.top
+        axes.set_ylabel(whole if fits else fmt.shorten(axis.name, _LONGEST_NAME))
         settle(axes, size, room)
         _dominated(axes, panel, unit, across, up)
         if band is not None:

@@ -177,6 +177,7 @@ def test_the_codes_are_documented():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_a_process_stop_a_command_as_ctrl_c_does(number, capsys):
+    outside = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored
     before = signal.getsignal(number)
 
     def command():
@@ -185,9 +186,12 @@ def test_signals_that_end_a_process_stop_a_command_as_ctrl_c_does(number, capsys
         except KeyboardInterrupt:
             raise Interrupted("stopped: 3 of 4 trials are kept") from None
 
-    assert status_of(command) == 130
-    assert capsys.readouterr().err == "perjoule: stopped: 3 of 4 trials are kept\n"
-    assert signal.getsignal(number) is before
+    try:
+        assert status_of(command) == 130
+        assert capsys.readouterr().err == "perjoule: stopped: 3 of 4 trials are kept\n"
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, outside)
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(capsys):

@@ -16,6 +16,7 @@ from perjoule.people.folder import read_study
 from perjoule.people.records import NOISE, Display, Study
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.pictures import PictureError
+from perjoule.suite.schedule import image_id
 from tests.support.stored_runs import stored_run
 from tests.support.synthetic import HOSTILE
 from tests.support.tables_of_runs import imported, table
@@ -31,7 +32,7 @@ def test_the_folder_holds_page_pictures_and_study(made: tuple[Study, Path], run:
     for picture in study.pictures:
         assert hashlib.sha256((folder / picture.file).read_bytes()).hexdigest() == picture.sha256
         if picture.arm != NOISE:
-            assert stored[f"{picture.arm}-{picture.prompt_id}-{picture.seed}"] == picture.pixels_sha256
+            assert stored[image_id(picture.arm, picture.prompt_id, picture.seed)] == picture.pixels_sha256
         assert "tiny" not in picture.file  # blind
     numbers = [study.arms.index(p.arm) for p in study.pictures if p.arm in study.arms]
     assert numbers != sorted(numbers)  # the number of a picture does not disclose its arm either

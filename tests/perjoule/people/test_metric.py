@@ -92,6 +92,20 @@ def test_gains_per_kilojoule_are_over_the_cheapest(judged: RunWithPeople) -> Non
             assert gain.reason
 
 
+def test_cells_that_nobody_was_asked_about_are_in_no_arm(run: Run, tmp_path: Path) -> None:
+    """A study asks about some rungs of a ladder, and those are compared."""
+    asked = ("tiny-teacher-001", "tiny-teacher-012", "tiny-student-001", "tiny-student-004")
+    made = new_study(run, StudyRequest(arms=asked, observers=12), tmp_path / "study")
+    file = tmp_path / "answers.json"
+    file.write_text(answer_file(made, answers(made, dict(zip(asked, (-1.5, 1.5, -0.5, 1.0), strict=True)))))
+    add_answers(tmp_path / "study", [file])
+    frontier = read_frontier(with_people(run, tmp_path / "study"))
+    (found,) = frontier.comparisons
+    assert (found.test, found.anchor) == ("tiny-student", "tiny-teacher")
+    assert found.n_prompts == 6
+    assert found.bd_energy.value is not None
+
+
 def test_recommend_uses_it(judged: RunWithPeople) -> None:
     advice = recommend(judged, max_joules=1e6)
     assert advice["metric"] == "simulated-observers"

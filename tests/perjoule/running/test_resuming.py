@@ -301,7 +301,7 @@ def change_row(run: Path, change) -> None:
 def test_a_row_that_somebody_changed_is_refused_in_words(folder, key, value, gone):
     run = start(folder)
     change_row(run, (lambda row: row.pop(key)) if gone else (lambda row: row.update({key: value})))
-    with pytest.raises(RunError, match=rf"trials\.jsonl: trial 1: {key}[.\d]*: .*restore the file from a copy"):
+    with pytest.raises(RunError, match=rf"trials\.jsonl, line 1: .*{key}.*restore the file from a copy"):
         go(folder / "suite.toml", run, resume=True)
 
 
@@ -309,7 +309,7 @@ def test_a_row_that_somebody_changed_is_refused_in_words(folder, key, value, gon
 def test_a_row_that_lacks_a_picture_is_refused_in_words(folder, key, value):
     run = start(folder)
     change_row(run, lambda row: row.update({key: value}))
-    with pytest.raises(RunError, match=r"trials\.jsonl: damaged: .*trial b0\..* differ in number"):
+    with pytest.raises(RunError, match=rf"trials\.jsonl.* {key}.*restore"):
         go(folder / "suite.toml", run, resume=True)
 
 
