@@ -277,7 +277,7 @@ def strict_json(content: str | bytes) -> Any:
             the memory.
     """
     require_few_containers(content)
-    return json.loads(content, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
+    return json.loads(content, parse_constant=_finite, parse_float=_finite, object_pairs_hook=unique_keys)
 
 
 def whole_characters(value: Any) -> Any:
@@ -292,7 +292,8 @@ def whole_characters(value: Any) -> Any:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, for `object_pairs_hook`; raises ValueError if a key appears twice."""
     record = dict(pairs)
     if len(record) < len(pairs):
         duplicate = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import UsageError, first_line
-from perjoule.files import whole_characters
+from perjoule.files import unique_keys, whole_characters
 from perjoule.importing.columns import columns_of
 from perjoule.importing.decoding import decoded_text
 from perjoule.importing.foreign_table import SHOWN, ForeignTable, make_table
@@ -23,19 +23,11 @@ class _JsonError(ValueError):
     """An error in a JSON table."""
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        duplicate = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise _JsonError(f"{duplicate!r} appears twice: keep one")
-    return record
-
-
 def _loads(text: str) -> Any:
     """Parse JSON with numbers as written, because 1.10 and 1e001 may be names. NaN is a missing value."""
     require_few_containers(text)
     value = json.loads(
-        text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=_unique_keys
+        text, parse_float=str, parse_int=str, parse_constant=_NOT_A_NUMBER.get, object_pairs_hook=unique_keys
     )
     # only an escape can make half a character in text that was decoded
     return whole_characters(value) if "\\u" in text else value
