@@ -25,7 +25,7 @@ from perjoule_suites.tiny.world.captions import Level
 
 RECIPE = Recipe(
     name="pruned",
-    steps=6_000,
+    steps=4_500,
     learning_rate=1.5e-3,
     weight_decay=0.01,
     ema_decay=0.998,
