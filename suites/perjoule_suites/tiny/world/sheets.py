@@ -126,14 +126,14 @@ def agreement(folder: Path, judgements: Path) -> tuple[list[Agreement], list[dic
 def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str], file: Path, columns: int = 6) -> None:
     """Pictures with their captions underneath, as one PNG."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.75 * columns, 2.15 * rows))
+    figure = Figure(figsize=(1.75 * columns, 2.3 * rows))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, interpolation="nearest")
         axis.set_title("\n".join(textwrap.wrap(text, 30)), fontsize=6.5, y=-0.12, va="top")
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.07, wspace=0.06, hspace=0.36)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.99, bottom=0.3 / rows, wspace=0.06, hspace=0.5)
     figure.savefig(file, dpi=130, metadata={"Software": None})
 
 
