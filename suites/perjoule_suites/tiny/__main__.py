@@ -34,6 +34,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich
 Out = Annotated[Path, typer.Option(help="Folder of checkpoints, logs and trained parts.")]
 Model = Annotated[Path, typer.Option(help="Folder of a pipeline.", exists=True, file_okay=False)]
 _SHEET_STEPS = (2, 3, 4, 8, 25)
+_SHOWN = 8  # captions of each level on the contact sheet
 _GO_STEP, _GO_SHARE = 8_000, 0.5
 _CURVES = ("budgetfusion-curves", "budgetfusion-curves-dev")
 _LEVEL = 16.0  # default price of a predictor, J per unit of I-CLIP, as in the suite `demo`
@@ -181,7 +182,10 @@ def evaluate(
     schedule: Annotated[str, typer.Option(help=f"One of {', '.join(evaluation.SCHEDULES)}.")] = "short-first",
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 0 for built-in guidance.")] = GUIDANCE,
 ) -> None:
-    """Print the score by openness and step count, and the share of the needed steps that is due to the prompt."""
+    """Print the score by openness and step count, and the share of the needed steps that is due to the prompt.
+
+    Two figures are written as well: the score against steps, and some captions with their images.
+    """
     if schedule not in evaluation.SCHEDULES:
         raise typer.BadParameter(f"unknown schedule {schedule!r}: one of {', '.join(evaluation.SCHEDULES)}")
     if not all(step.strip().isdecimal() and int(step) > 0 for step in steps.split(",")):
@@ -189,12 +193,14 @@ def evaluate(
     ladder = sorted({int(step) for step in steps.split(",")})
     setup = evaluation.Setup(ladder=ladder, seeds=seeds, schedule=schedule, guidance=guidance or None)
     pipeline = exporting.load_pipeline(model)
-    found = {
-        level: evaluation.curves(pipeline, some, setup, out, level)
-        for level, some in evaluation.held_out_captions(-(-captions // len(LEVELS))).items()
-    }
+    by_level = evaluation.held_out_captions(-(-captions // len(LEVELS)))
+    found = {level: evaluation.curves(pipeline, some, setup, out, level) for level, some in by_level.items()}
     typer.echo(evaluation.table(found, ladder))
     evaluation.draw_figure(found, ladder, out / "quality-by-steps.png")
+    shown = [caption.text() for some in by_level.values() for caption in some[:_SHOWN]]
+    network = (pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae)
+    images = draw(network, shown, evaluation.SCHEDULES[schedule](ladder[-1]), guidance=setup.guidance)
+    sheets.contact_sheet(images, shown, out / "contact-sheet.png")
 
 
 @app.command()
