@@ -37,6 +37,7 @@ _RADII = tuple(range(24, 61, 2))  # units, of the coarse fit
 _LARGE_FROM = 42  # units: between the largest small and the smallest large radius
 _DARK = DARK_PERCENT / 100
 _HALF = BOX_PX // 2
+_NEAR = 2  # units: how far the fine fit looks around the coarse one, and again from its best if that is at the edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,10 @@ def look(image: NDArray[np.uint8]) -> Seen:
     best = int(np.minimum(distances, 40).mean((1, 2)).argmin())
     ground = grounds[best]
     darkest, lightest = _range_of(*names[best])
-    distance = np.sqrt(((picture - np.clip(picture, darkest, lightest)) ** 2).sum(-1))
+    span = lightest - darkest
+    along = ((picture - darkest) * span).sum(-1) / np.maximum((span**2).sum(-1), 1)
+    blend = darkest + np.clip(along, 0, 1)[..., None] * span  # the nearest blend of both colours of the pattern
+    distance = np.sqrt(((picture - blend) ** 2).sum(-1))
     parts, count = ndimage.label(distance > _DIFFERENT)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     order = sorted((label for label in range(1, count + 1) if sizes[label] >= _SPECK_PX), key=lambda k: -sizes[k])
@@ -176,12 +180,18 @@ def _stripes_of(brightness: Values, core: NDArray[np.bool_]) -> Values:
 
 def _refine(opacity: Values, shape: str, radius: int, x: int, y: int) -> tuple[int, int, int, float]:
     """Fit radius and place to a quarter of a pixel. -> radius, x, y in units, and the agreement of soft masks."""
-    options = [(radius + dr, x + dx, y + dy) for dr in range(-2, 3) for dx in range(-2, 3) for dy in range(-2, 3)]
-    masks = np.stack([_placed(shape, *option) for option in options])
-    common = np.minimum(masks, opacity).sum((1, 2))
-    agreement = common / (masks.sum((1, 2)) + opacity.sum() - common)
-    best = int(agreement.argmax())
-    return (*options[best], float(agreement[best]))
+    near = range(-_NEAR, _NEAR + 1)
+    found, before = (radius, x, y), -1.0
+    while True:
+        options = [(found[0] + dr, found[1] + dx, found[2] + dy) for dr in near for dx in near for dy in near]
+        masks = np.stack([_placed(shape, *option) for option in options])
+        common = np.minimum(masks, opacity).sum((1, 2))
+        agreement = common / (masks.sum((1, 2)) + opacity.sum() - common)
+        best = int(agreement.argmax())
+        moved = max(abs(new - old) for new, old in zip(options[best], found, strict=True))
+        if moved < _NEAR or agreement[best] <= before:  # the best is not at the edge of what was tried
+            return (*options[best], float(agreement[best]))
+        found, before = options[best], float(agreement[best])
 
 
 @cache
