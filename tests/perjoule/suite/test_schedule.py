@@ -84,7 +84,10 @@ def test_interleaved_cells_take_turns() -> None:
     ("changes", "words"),
     [
         ({"blocks": 1_000_000}, r"plans [0-9,]+ trials, and a run has at most 3,000,000: use fewer"),
-        ({"seeds": tuple(range(900_000)), "batch_size": 1_000_000, "images_per_window": None}, r"plans [0-9,]+ images, and a run has at most"),
+        (
+            {"seeds": tuple(range(900_000)), "batch_size": 1_000_000, "images_per_window": None},
+            r"plans [0-9,]+ images, and a run has at most",
+        ),
     ],
 )
 def test_a_plan_that_would_fill_the_memory_is_refused(changes: dict[str, Any], words: str) -> None:
