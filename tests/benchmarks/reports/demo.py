@@ -20,7 +20,7 @@ from perjoule_reports import build_report, render_html
 
 # the prompt is the first of the suite that a caption leaves half open
 METRIC, CATEGORY = "scene", "half open"
-SHOWN = ("sd-tiny-004", "sd-tiny-016")
+SHOWN = {"sd-tiny-lcm-001": "few-step student", "sd-tiny-004": "full model", "sd-tiny-012": "full model"}
 BLUE, ORANGE, GREY, GREEN, PURPLE, PINK = "#1f5f99", "#c8571b", "#555555", "#1a7f5a", "#7a4fa3", "#c2528b"
 FILES = (
     "devices.jsonl", "environment.json", "images.parquet", "metrics.json", "points.parquet", "power.parquet",
@@ -29,7 +29,7 @@ FILES = (
 
 
 def shown_prompt(run: Path) -> dict[str, Any]:
-    """The prompt of the two images."""
+    """The prompt of the images."""
     prompts = [json.loads(line) for line in (run / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
     found: dict[str, Any] = next(prompt for prompt in prompts if prompt["category"] == CATEGORY)
     return found
@@ -65,11 +65,11 @@ def bundle(run: Path, out: Path) -> None:
 
 
 def picture(run: Path, out: Path) -> None:
-    """Draw the frontier next to two of the teacher's images."""
+    """Draw the frontier next to some images of one prompt."""
     points = load_run(run).points.filter(pl.col("metric") == METRIC)
     prompt = shown_prompt(run)
     figure = plt.figure(figsize=(11, 4.4), dpi=150, layout="constrained")
-    grid = figure.add_gridspec(1, 3, width_ratios=(2.1, 1, 1))
+    grid = figure.add_gridspec(1, 1 + len(SHOWN), width_ratios=(2.4, *[0.72] * len(SHOWN)))
     axes = figure.add_subplot(grid[0])
     for variant, colour, marker, label in (
         ("sd-tiny", BLUE, "o", "fixed steps"),
@@ -100,22 +100,25 @@ def picture(run: Path, out: Path) -> None:
             color=BLUE,
         )
     axes.set_xscale("log")
-    axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    ticks = [0.1, 0.2, 0.5, 1, 2]
+    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("J/image, ESTIMATED (95 % intervals)")
-    axes.set_ylabel("scene: share of the caption's facts, times integrity")
+    axes.set_xlabel("J/image, estimated from counted work (95 % intervals over prompts)")
+    axes.set_ylabel("scene: share of the caption's facts × integrity")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", fontsize=9)
-    for column, cell in enumerate(SHOWN, start=1):
+    for column, (cell, label) in enumerate(SHOWN.items(), start=1):
         row = points.row(by_predicate=pl.col("cell_id") == cell, named=True)
         image = figure.add_subplot(grid[column])
         with Image.open(run / "images" / f"{cell}.{prompt['prompt_id']}.s1.png") as pixels:
             image.imshow(pixels.convert("RGB"), interpolation="nearest")
         image.set_axis_off()
+        steps = row["steps_mean"]
         image.set_title(
-            f"{row['steps_mean']:.0f} steps: {row['energy_j_per_image']:.1f} J, estimated\nscene {row['quality']:.2f}",
-            fontsize=11,
+            f"{label}\n{steps:.0f} step{'s' if steps > 1 else ''}, {row['energy_j_per_image']:.2f} J\n"
+            f"scene {row['quality']:.2f}",
+            fontsize=10,
         )
     figure.supxlabel(
         f'Images: "{prompt["text"]}"; joules and scene are means over the 96 images of a cell',
