@@ -27,6 +27,7 @@ from perjoule.files import decode_text, read_json, strict_json, write_bytes, wri
 from perjoule.opening import MOST_TEXT_BYTES, content_of, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
+from perjoule.runs.migrations import require_current
 from perjoule.runs.trial_counts import require_every_cell
 from perjoule.statistics.devices import require_one_device
 from perjoule.text import is_name
@@ -89,6 +90,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} has no trials, so there is nothing to store")
+    require_current(run.schema, run.path)
     require_every_cell(run)
     require_one_device(run)
     files = {

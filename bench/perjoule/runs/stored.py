@@ -136,7 +136,8 @@ def without_pictures(path: Path, rows: Sequence[Row]) -> list[Row]:
 def suite_differences(old: Suite, new: Suite) -> list[str]:
     """Return the keys in which two suites differ, with both values, e.g. `protocol.blocks was 1 and is 2`.
 
-    Title, description, labels and time limit may differ, because they change no number.
+    Title, description, labels, time limit and the reaction to a full memory may differ, because they change no number
+    of a planned cell.
     """
     values = []
     for suite in (old, new):
@@ -144,6 +145,7 @@ def suite_differences(old: Suite, new: Suite) -> list[str]:
         record = asdict(replace(suite, variants=unlabelled, metrics=replace(suite.metrics, labels={})))
         variants = {variant["name"]: variant for variant in record.pop("variants")}
         del record["title"], record["description"], record["protocol"]["timeout_s"]
+        del record["protocol"]["on_out_of_memory"]
         # their order decides that of the trials
         values.append(dict(_flat(record | {"variants": variants | {"order": [*variants]}}, "")))
     before, now = values
