@@ -1,8 +1,8 @@
 """Names of cells whose windows did not fit into memory and were drawn with fewer images per pipeline call.
 
 Such windows are another operating point, so they belong to a variant and a cell of their own, e.g. `sd15@b4` and
-`sd15@b4-025` instead of `sd15` and `sd15-025`, and are never pooled with the windows of the planned cell. Names in suite
-files cannot contain `@`.
+`sd15@b4-025` instead of `sd15` and `sd15-025`, and are never pooled with the windows of the planned cell. Names in
+suite files cannot contain `@`.
 """
 
 from __future__ import annotations
