@@ -25,6 +25,7 @@ from pydantic import AllowInfNan, StrictFloat, StrictInt, StrictStr, TypeAdapter
 
 from perjoule.errors import RunError
 from perjoule.files import append_lines, open_journal, replacing
+from perjoule.memory import collecting_later
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, Suite
 
@@ -70,6 +71,7 @@ def image_file(path: Path, name: str) -> Path:
     return path / "images" / f"{name}.png"
 
 
+@collecting_later()
 def stored_trials(path: Path, plan: Sequence[Assignment]) -> tuple[list[Row], list[Row]]:
     """Read the trials of a run to continue, after repairing its journals.
 

@@ -72,14 +72,14 @@ def test_a_run_is_read_as_on_disk_and_its_copy_is_deleted(bucket: Path, requests
         assert folder.name == "tiny"
         assert not {"traces.jsonl", "notes.txt", "images"} & {path.name for path in folder.iterdir()}
     assert not folder.exists()
-    assert not any("images" in key or "traces" in key or "notes" in key for key in requests)
+    assert not any("images/" in key or "traces" in key or "notes" in key for key in requests)
 
 
 def test_pictures_are_fetched_if_they_are_needed(bucket: Path, requests: list[str]) -> None:
     stored = {path.name: path.read_bytes() for path in (bucket / "runs" / "tiny" / "images").glob("[!.]*.png")}
     with fetched_run(ADDRESS, pictures=True) as folder:
         assert {path.name: path.read_bytes() for path in (folder / "images").iterdir()} == stored
-    assert len(stored) == 18
+    assert stored
 
 
 def test_a_path_is_not_copied(bucket: Path) -> None:
@@ -97,7 +97,7 @@ def test_verbs_give_the_same_for_an_address(
         frontier(name, as_json=True)
         recommend(name, max_joules=1e9)
         with pytest.raises(typer.Exit) as verdict:
-            gate(baseline=name, candidate=name, as_json=True)
+            gate(baseline=name, candidate=name, margin_quality=0.1, as_json=True)
         printed.append((verdict.value.exit_code, capsys.readouterr().out))
     assert printed[0] == printed[1]
     import_("s3://lab/measured.csv", out=tmp_path / "imported")
@@ -112,7 +112,7 @@ def test_a_report_is_written_to_a_file_here(requests: list[str], tmp_path: Path)
         report(ADDRESS)
     report(ADDRESS, out=tmp_path / "report.html")
     assert "</html>" in (tmp_path / "report.html").read_text()
-    report(ADDRESS, baseline=ADDRESS, out=tmp_path / "gated.html")
+    report(ADDRESS, baseline=ADDRESS, margin_quality=0.1, out=tmp_path / "gated.html")
     assert "perjoule-" not in (tmp_path / "gated.html").read_text().split("<body")[0]
 
 
