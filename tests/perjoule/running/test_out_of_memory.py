@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from perjoule.forecast.budget import Budget, Spending
+from perjoule.forecast.measured import Windows, measured_price
 from perjoule.protocols import Generation
 from perjoule.running.execute import execute
 from perjoule.running.trial import GeneratorCache
@@ -19,6 +20,7 @@ from perjoule.runs.trial_counts import trial_counts
 from perjoule.runs.writer import RunWriter
 from perjoule.statistics.grid import read_grid
 from perjoule.statistics.points import operating_points
+from perjoule.suite.reading import cells_of
 from perjoule.suite.schedule import make_plan
 from perjoule.suite.smaller import planned_name, smaller_batch, with_batch
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
@@ -114,6 +116,8 @@ def test_the_images_and_joules_are_those_of_the_batch_that_fits(tmp_path: Path) 
     fitting = make_suite(batch_size=2, images_per_window=4)
     right, _ = go(fitting, fresh(tmp_path / "right", fitting), more_than(2))
     assert {name.replace("@b2", ""): digest for name, digest in hashes(run).items()} == hashes(right)
+    (price,) = {measured_price(cell, Windows.of(run), fitting.protocol, None).source for cell in cells_of(fitting)}
+    assert "the cell's own windows" in price
     for row in run.trials.iter_rows(named=True):
         assert row["energy_j"] == pytest.approx(POWER_W * STEP_S * row["steps"][0] * row["image_count"])
 
