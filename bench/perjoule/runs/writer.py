@@ -144,7 +144,7 @@ class RunWriter:
         """Write one trial, wait until it is on disk, and return its row."""
         row = trial_row(trial)
         for attempt in trial.attempts:
-            self._supersede(attempt)
+            self.supersede(attempt)
         if (reading := trial.reading) is not None:
             details: dict[str, Sequence[Any]] = {
                 "traces": (reading.trace,),
@@ -159,10 +159,11 @@ class RunWriter:
         self.done.add(trial.trial_id)
         return row
 
-    def _supersede(self, attempt: Trial) -> None:
+    def supersede(self, trial: Trial) -> None:
+        """Record an attempt at a trial that is done again."""
         with open_journal(self.path / SUPERSEDED) as file:
-            append_line(file, trial_row(attempt))
-        self._explain(attempt)
+            append_line(file, trial_row(trial))
+        self._explain(trial)
 
     def _explain(self, trial: Trial) -> None:
         if trial.traceback:
