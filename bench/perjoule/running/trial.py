@@ -202,7 +202,8 @@ class Bench:
             if cell.cell_id not in self._drawn:
                 self._fitting[planned.cell_id] = size
         if failure is not None:
-            trial = replace(trial, cell_id=planned.cell_id, variant=planned.variant.name)
+            name, batch_size = planned.variant.name, planned.batch_size
+            trial = replace(trial, cell_id=planned.cell_id, variant=name, batch_size=batch_size)
         else:
             self._drawn.add(cell.cell_id)
             if size is not None:

@@ -147,6 +147,7 @@ def test_a_single_image_that_does_not_fit_fails_its_trial_under_the_planned_name
     run, _ = go(halving(), fresh(tmp_path / "run", halving()), more_than(0))
     assert set(run.trials["cell_id"]) == {"v-001", "v-004"}
     assert set(run.trials["variant"]) == {"v"}
+    assert set(run.trials["batch_size"]) == {4}
     assert run.trials["failure"].str.starts_with("OutOfMemoryError").all()
     assert trial_counts(run).empty_cells == ("v-001", "v-004")
 
