@@ -98,7 +98,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_is_another_cell(tmp_path: Path,
     run, _ = go(halving(), fresh(tmp_path / "run", halving()), more_than(2, error))
     assert run.trials["failure"].null_count() == 4  # 6 images of two cells, in windows of 4 and 2
     assert sorted(run.trials["cell_id"]) == ["v@b2-001", "v@b2-001", "v@b2-004", "v@b2-004"]
-    assert run.trials["trial_id"].str.replace("v-", "v@b2-").str.contains(run.trials["cell_id"], literal=True).all()
+    for trial_id, cell_id in run.trials.select("trial_id", "cell_id").iter_rows():
+        assert cell_id in trial_id.replace("v-", "v@b2-")
     assert set(run.trials["variant"]) == {"v@b2"}
     assert set(run.trials["batch_size"]) == {2}
     words = ["W266: 4 images per pipeline call did not fit into memory: drawn with 2"]

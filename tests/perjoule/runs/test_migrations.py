@@ -134,7 +134,7 @@ def test_a_run_of_an_earlier_version_is_not_extended(stored: Path, tmp_path: Pat
         lambda: RunWriter.resume(stored, run.suite, [], run.environment),
         lambda: merge_runs([stored, stored], tmp_path / "merged"),
         lambda: baselines.save(run, "main", tmp_path / "baselines"),
-        lambda: score(run, [], None),  # type: ignore[arg-type]
+        lambda: score(run, [], None),
     ):
         with pytest.raises(RunError, match=r"run: schema = 1: this version of perjoule reads it, but only extends"):
             extend()
