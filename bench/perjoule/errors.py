@@ -34,6 +34,7 @@ _EXTRAS = {
     "DeepCache": "deepcache",
     "pyiqa": "pyiqa",
     "ray": "ray",
+    "s3fs": "s3",
     **dict.fromkeys(("starlette", "uvicorn"), "study"),
 }  # fmt: skip
 

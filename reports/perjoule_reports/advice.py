@@ -149,7 +149,13 @@ def _unfinished(run: RunData) -> list[str]:
         )
     if failed := done - len(run.windows):
         caveats.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
-    if flat := trial_counts(run).one_colour:
+    counts = trial_counts(run)
+    if counts.smaller_batch:
+        caveats.append(
+            f"{fmt.plural(counts.smaller_batch, 'trial')} did not fit into memory and were drawn with fewer images per "
+            f"call, as cells of their own (W266): {fmt.shorten(fmt.clean(', '.join(counts.smaller_cells)), 200)}."
+        )
+    if flat := counts.one_colour:
         caveats.append(
             warning(
                 "W270",

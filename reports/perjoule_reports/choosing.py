@@ -13,6 +13,7 @@ from perjoule.errors import PerjouleError
 from perjoule.statistics.safe import least_kept, most_needed
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
+from perjoule.suite.smaller import planned_name
 from perjoule_reports.analysis import Analysis, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS
@@ -94,10 +95,10 @@ def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing |
 
 def code_of(run: RunData, arm: Arm) -> str:
     """Return code to paste; empty if the run does not record how its images were made."""
-    variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
+    variant = next((v for v in run.suite.variants if v.name == planned_name(arm.variant)), None)
     if variant is None or run.is_imported:
         return ""
-    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == arm.cell_id), None)
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == planned_name(arm.cell_id)), None)
     own = policy_code(cell) if cell else None
     if own:
         return own

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged
+from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, judged
 
 
 class TableFormat(StrEnum):
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def frontier(
-    run: RunArgument,
+    run: StoredRun,
     metric: Metric = None,
     study: StudyOption = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
@@ -37,5 +37,7 @@ def frontier(
     """
     from perjoule.commands import tables
     from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
 
-    tables.print_frontier(judged(load_run(run), study, metric), metric, "json" if as_json else fmt.value)
+    with fetched_run(run) as folder:
+        tables.print_frontier(judged(load_run(folder), study, metric), metric, "json" if as_json else fmt.value)

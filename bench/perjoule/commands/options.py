@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no messages on stderr.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=completing.runs)]
+StoredRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run directory, or its address s3://BUCKET/PATH.", autocompletion=completing.runs
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="Metric; the suite's primary one by default.", autocompletion=completing.metrics),

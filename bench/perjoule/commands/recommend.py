@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json, print_text
+from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, judged, print_json, print_text
 from perjoule.shares import share
 from perjoule.text import provenance_words
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def recommend(
-    run: RunArgument,
+    run: StoredRun,
     min_quality: Annotated[
         float | None, typer.Option(help="Choose the cheapest point of at least this quality.")
     ] = None,
@@ -47,16 +47,18 @@ def recommend(
     from perjoule.errors import EvidenceError
     from perjoule.gating import recommend as recommending
     from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
 
-    advice = recommending.recommend(
-        judged(load_run(run), study, metric),
-        metric,
-        min_quality=min_quality,
-        max_joules=max_joules,
-        family=family,
-        by_point=by_point,
-        confidence=share(confidence, "--confidence"),
-    )
+    with fetched_run(run) as folder:
+        advice = recommending.recommend(
+            judged(load_run(folder), study, metric),
+            metric,
+            min_quality=min_quality,
+            max_joules=max_joules,
+            family=family,
+            by_point=by_point,
+            confidence=share(confidence, "--confidence"),
+        )
     if as_json:
         print_json(advice)
     elif advice["chosen"] is not None:

@@ -79,6 +79,7 @@ def run(
     Example: perjoule run demo --out runs/demo --max-minutes 10
     """
     from perjoule.commands import tables
+    from perjoule.commands.notes import notes_of
     from perjoule.forecast.budget import Budget
     from perjoule.meters import require_meter
     from perjoule.meters.sensor import with_sensor
@@ -119,8 +120,7 @@ def run(
     )
     tables.print_frontier(done, None, "json" if as_json else "table")
     shown.message(f"report: {done.path / 'report.html'}")
-    counts = trial_counts(done)
-    for words in counts.words():
+    for words in notes_of(done):
         sys.stderr.write(f"perjoule: {words}\n")
-    if counts.empty_cells:
+    if trial_counts(done).empty_cells:
         raise typer.Exit(EvidenceError.exit_code)

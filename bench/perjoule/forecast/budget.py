@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perjoule.errors import MeterError, UsageError
+from perjoule.memory import collecting_later
 from perjoule.runs.columns import images_drawn
 from perjoule.warnings import has_code
 
@@ -109,6 +110,7 @@ class Spending:
         self._earlier_s = 0.0
         self._cells: defaultdict[str, _CellSums] = defaultdict(_CellSums)
 
+    @collecting_later()
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count the trials of earlier sessions: rows of `trials.jsonl`. Raises MeterError as `add` does."""
         for row in rows:

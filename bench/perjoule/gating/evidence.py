@@ -17,7 +17,7 @@ from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.text import provenance_note
 from perjoule.types import Variant
-from perjoule.warnings import warning
+from perjoule.warnings import is_marked, warning
 
 _TOLERATED_SHARE = 0.05
 # every key of a variant must agree, except its name, by which runs are matched, its label for readers, and its rungs,
@@ -214,6 +214,11 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
         yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
+        smaller = sorted(set(good.filter(is_marked("W266"))["cell_id"]))
+        if smaller:
+            listed = ", ".join(smaller[:_LISTED]) + (" …" if len(smaller) > _LISTED else "")
+            sentence = f"windows that did not fit into memory were drawn with smaller batches, as other cells: {listed}"
+            yield f"{name}: {warning('W266', sentence)}"
         marked = _disturbed(good)
         if marked:  # few enough to be included; otherwise the verdict is invalid
             yield f"{name}: {len(marked)} of {len(good)} windows were disturbed but are included, e.g. {marked[0]}"

@@ -21,6 +21,7 @@ from perjoule.statistics.resampling import RESAMPLES, Array
 from perjoule.statistics.safe import CONFIDENCE
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
+from perjoule.suite.smaller import planned_name
 from perjoule.types import Direction, Provenance
 from perjoule.types.documents import document
 
@@ -240,9 +241,9 @@ def _share(value: float) -> float | None:
 
 def _call(run: Run, row: dict[str, Any]) -> str | None:
     """Return code of the policy, or diffusers code of the variant's pipeline and the call."""
-    variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
+    variant = next((v for v in run.suite.variants if v.name == planned_name(row["variant"])), None)
     if variant is None or run.is_imported:
         return None
-    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == row["cell_id"]), None)
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == planned_name(row["cell_id"])), None)
     own = None if cell is None else policy_code(cell)
     return own or diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

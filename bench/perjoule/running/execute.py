@@ -10,7 +10,7 @@ from perjoule.errors import BudgetSpent, DeviceLostError, MeterError
 from perjoule.forecast.budget import Budget, Running, Spending
 from perjoule.protocols import EnergyMeter
 from perjoule.running.trial import Bench, GeneratorCache
-from perjoule.runs.writer import RunWriter
+from perjoule.runs.writer import RunWriter, trial_row
 from perjoule.types import Assignment, Protocol, Trial
 from perjoule.warnings import has_code
 
@@ -103,6 +103,8 @@ class Ledger:
     def book(self, trial: Trial) -> None:
         """Store the trial, update totals, report progress."""
         row = self._writer.append(trial)
+        for attempt in trial.attempts:
+            self._spending.add(trial_row(attempt))
         self._spending.add(row)
         self._share_done += self._work[trial.trial_id]
         self._on_progress(

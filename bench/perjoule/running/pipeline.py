@@ -45,6 +45,7 @@ from perjoule.runs.derived import with_tables
 from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
 from perjoule.runs.lock import being_written
+from perjoule.runs.migrations import require_current
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
@@ -265,6 +266,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
             f"{run.path} was imported and contains no images: add columns quality:<metric> to the table and import it "
             "again"
         )
+    require_current(run.schema, run.path)
     run = with_tables(run)
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
