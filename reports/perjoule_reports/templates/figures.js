@@ -2,6 +2,7 @@
 // Arms can be hidden in every figure and in every table that has a row for them.
 const points = all("svg [data-cell]");
 const charts = [...new Set(points.map((point) => point.ownerSVGElement))];
+const scaled = all("svg [data-across]").map((frame) => frame.ownerSVGElement); // and the small figure at the top
 const arms = new Map(points.map((point) => [point.dataset.arm, point.dataset.variant]));
 if (arms.size > 1) {
   const set = make("fieldset", { className: "arms" });
@@ -10,7 +11,7 @@ if (arms.size > 1) {
     const box = make("input", { type: "checkbox", checked: true });
     box.addEventListener("change", () => {
       all(`[data-arm="${arm}"]`).forEach((part) => part.classList.toggle("off", !box.checked));
-      charts.forEach(rescale);
+      scaled.forEach(rescale);
     });
     const label = make("label");
     const swatch = document.querySelector(`tr[data-arm="${arm}"] .swatch, li[data-arm="${arm}"] .swatch`);
