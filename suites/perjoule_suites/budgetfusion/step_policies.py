@@ -200,21 +200,6 @@ class SharedStart:
         return _grouped(generator, [self._steps] * len(prompts), some, self._batch_size)
 
 
-def budgetfusion(cell: Cell, *, where: str) -> PredictedSteps:
-    """Factory of the policy `budgetfusion`."""
-    return PredictedSteps(cell, where)
-
-
-def budgetfusion_peek(cell: Cell, *, where: str) -> PeekedSteps:
-    """Factory of the policy `budgetfusion-peek`."""
-    return PeekedSteps(cell, where)
-
-
-def shared_start(cell: Cell, *, where: str) -> SharedStart:
-    """Factory of the policy `shared-start`."""
-    return SharedStart(cell, where)
-
-
 def read_arguments(cell: Cell, where: str) -> PolicyArguments:
     """Check `policy_args`. Raises SuiteError, UnknownNameError."""
     from pydantic import TypeAdapter, ValidationError
