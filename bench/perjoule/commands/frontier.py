@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged
+from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, Wide, judged, terminal_width
 
 
 class TableFormat(StrEnum):
@@ -29,6 +29,7 @@ def frontier(
     metric: Metric = None,
     study: StudyOption = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Print operating points and their frontier.
@@ -38,4 +39,5 @@ def frontier(
     from perjoule.commands import tables
     from perjoule.runs.directory import load_run
 
-    tables.print_frontier(judged(load_run(run), study, metric), metric, "json" if as_json else fmt.value)
+    judged_run = judged(load_run(run), study, metric)
+    tables.print_frontier(judged_run, metric, "json" if as_json else fmt.value, terminal_width(wide))

@@ -13,9 +13,11 @@ from perjoule.commands.options import (
     Json,
     MarginEnergy,
     MarginQuality,
+    Open,
     StudyOption,
     judged,
     judged_pair,
+    page_link,
     print_record,
     print_text,
 )
@@ -50,6 +52,7 @@ def report(
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, e.g. FRA).")
     ] = None,
+    open_report: Open = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run as one HTML file.
@@ -70,7 +73,7 @@ def report(
     if holds_runs(run):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        _print(pipeline.index(run, out or run / "index.html"), as_json)
+        _print(pipeline.index(run, out or run / "index.html"), as_json, open_report)
         return
     ours = load_run(run)
     with ExitStack() as stack:
@@ -89,12 +92,14 @@ def report(
             co2_country=co2_country,
         )
         files = pipeline.report(ours, out or run / "report.html", request)
-    _print(files, as_json)
+    _print(files, as_json, open_report)
 
 
-def _print(files: list[Path], as_json: bool) -> None:
+def _print(files: list[Path], as_json: bool, open_report: bool) -> None:
     from perjoule.commands.records import Files
 
+    if open_report and files:
+        page_link(files[0], open_it=True)
     if as_json:
         print_record(Files(files=tuple(files)))
     else:

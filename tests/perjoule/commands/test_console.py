@@ -38,6 +38,13 @@ def test_the_log_tells_what_is_left_from_what_was_done_here(clock: Clock, capsys
     ]
 
 
+def test_what_is_left_is_told_in_two_units(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with console.TerminalReporter().stage("measuring", 100, "trials") as bar:
+        clock.t_s = 45.92
+        bar.update(1)
+    assert capsys.readouterr().err == "measuring: 1/100 trials, about 1 h 16 min left\n"
+
+
 def test_counts_serve_where_no_share_is_given(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with console.TerminalReporter().stage("scoring", 4, "scores") as bar:
         clock.t_s = 20.0
