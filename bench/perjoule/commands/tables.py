@@ -129,9 +129,11 @@ def print_outcome(run: Run, link: str) -> None:
     """
     frontier, result = read_frontier(run, None), stored_result(run.path)
     recommended = result.choices.chosen if result.choices is not None else None
-    scored = [point for point in frontier.points if point.on_frontier] or list(frontier.points)
-    scored.sort(key=lambda point: (point.cell_id != recommended, -(point.p_on_frontier or 0.0)))
-    best = sorted(scored[:_BEST], key=lambda point: point.energy_j_per_image.value or math.inf)
+    ranked = sorted(
+        (point for point in frontier.points if point.role != "control"),
+        key=lambda point: (point.cell_id != recommended, not point.on_frontier, -(point.p_on_frontier or 0.0)),
+    )
+    best = sorted(ranked[:_BEST], key=lambda point: point.energy_j_per_image.value or math.inf)
     rows = [
         {
             "cell": point.cell_id,

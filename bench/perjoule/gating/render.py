@@ -1,7 +1,5 @@
 """Renders a verdict for the terminal, as Markdown, JUnit XML and GitHub annotations. JSON is `Verdict.as_json`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
@@ -37,7 +35,7 @@ def terminal(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def compared(comparison: RunComparison) -> str:
+def compared(comparison: "RunComparison") -> str:
     """Return a comparison without a verdict as text."""
     one = comparison
     energy, quality = one.change.energy, one.change.quality

@@ -281,7 +281,7 @@ class EnergySession:
         if not self.measured:
             return "No energy test ran."
         if self.judged:
-            counts = Counter(judgement.outcome for judgement in self.judged.values())
+            counts: Counter[str] = Counter(judgement.outcome for judgement in self.judged.values())
             parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
             return f"Compared with baseline {self.baseline_name!r}: {', '.join(parts)}."
         means = sorted(mean for m in self.measured.values() if (mean := m.mean_j) is not None)
