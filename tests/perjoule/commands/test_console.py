@@ -49,7 +49,7 @@ def test_counts_serve_where_no_share_is_given(clock: Clock, capsys: pytest.Captu
     with console.TerminalReporter().stage("scoring", 4, "scores") as bar:
         clock.t_s = 20.0
         bar.update(1, "lsnr")
-    assert capsys.readouterr().err.splitlines() == ["scoring: 1/4 scores, about 60 s left; lsnr"]
+    assert capsys.readouterr().err.splitlines() == ["scoring: 1/4 scores, about 1 min left; lsnr"]
 
 
 def test_a_bar_on_a_terminal_shows_counts_and_joules(monkeypatch: pytest.MonkeyPatch) -> None:
