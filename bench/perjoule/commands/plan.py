@@ -147,7 +147,7 @@ def _by_counted_work(prepared: Prepared) -> Forecast | None:
     if forecast.energy_j is None:
         return None
     note = (
-        "the joules are those of counted work, because none are published for these models: trust their ratios, but not "
+        "the joules are those of counted work, because none are published for these models: trust their ratios, not "
         "their absolute values; --calibrate meters a few images, --from RUN takes those of a run"
     )
     return replace(forecast, notes=(note, *forecast.notes))
