@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perjoule.display import quantity
+from perjoule.display import number, quantity
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
@@ -349,7 +349,7 @@ def _columns(nodeid: str, m: Measured) -> list[str]:
         f"{sum(bounds) / len(bounds):.2g}" if bounds else "-",
         f"{spread / mean:.1%}" if len(m.known) > 1 else "-",
         f"{seconds:.4g}",
-        f"{mean / seconds:.3g}" if seconds else "-",
+        number(mean / seconds) if seconds else "-",
         f"{len(m.known)}×{m.iterations}",
         m.provenance,
     ]
