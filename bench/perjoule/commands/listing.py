@@ -29,7 +29,7 @@ def list_(
     wide: Wide = False,
     as_json: Json = False,
 ) -> None:
-    """List suites, prompts, metrics, meters or runs.
+    """List suites, prompts, metrics, meters, runs.
 
     Example: perjoule list meters
 
