@@ -10,7 +10,12 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from perjoule.display import ABSENT, Scale, fixed, number, quantity, scale  # noqa: F401 - offered here too
+from perjoule.display import ABSENT as ABSENT  # these are offered here too
+from perjoule.display import Scale as Scale
+from perjoule.display import fixed
+from perjoule.display import number as number
+from perjoule.display import quantity as quantity
+from perjoule.display import scale as scale
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
 from perjoule.types import Interval
