@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, judged
+from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, Wide, judged, terminal_width
 
 
 class TableFormat(StrEnum):
@@ -29,6 +29,7 @@ def frontier(
     metric: Metric = None,
     study: StudyOption = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Print operating points and their frontier.
@@ -40,4 +41,5 @@ def frontier(
     from perjoule.runs.remote import fetched_run
 
     with fetched_run(run) as folder:
-        tables.print_frontier(judged(load_run(folder), study, metric), metric, "json" if as_json else fmt.value)
+        judged_run = judged(load_run(folder), study, metric)
+        tables.print_frontier(judged_run, metric, "json" if as_json else fmt.value, terminal_width(wide))

@@ -64,7 +64,7 @@ def recommend(
     elif advice["chosen"] is not None:
         print_text(_text(advice))
     if advice["chosen"] is None:
-        raise EvidenceError(f"recommend: {advice['reason']}")
+        raise EvidenceError("\n  note: ".join([f"recommend: {advice['reason']}", *_left_out(advice)]))
 
 
 def _text(advice: dict[str, Any]) -> str:
@@ -85,11 +85,18 @@ def _text(advice: dict[str, Any]) -> str:
         lines.append(f"  no point keeps it in {sure} of the resamples: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
         lines.append(f"  in {sure} of the resamples: {_line(safe, advice['metric'])}")
+    lines += [f"  note: {words}" for words in _left_out(advice)]
     if chosen["provenance"] != "measured":
         lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:
         lines += ["", chosen["call"]]
     return "\n".join(lines)
+
+
+def _left_out(advice: dict[str, Any]) -> list[str]:
+    from perjoule.gating.oddities import Oddity
+
+    return [Oddity(**odd).words for odd in advice["left_out"]]
 
 
 def _line(choice: dict[str, Any], metric: str) -> str:

@@ -13,9 +13,11 @@ from perjoule.commands.options import (
     Json,
     MarginEnergy,
     MarginQuality,
+    Open,
     StudyOption,
     judged,
     judged_pair,
+    page_link,
     print_record,
     print_text,
 )
@@ -52,6 +54,7 @@ def report(
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, e.g. FRA).")
     ] = None,
+    open_report: Open = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run as one HTML file.
@@ -75,7 +78,7 @@ def report(
     if not is_remote(run) and holds_runs(Path(run)):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        _print(pipeline.index(Path(run), out or Path(run) / "index.html"), as_json)
+        _print(pipeline.index(Path(run), out or Path(run) / "index.html"), as_json, open_report)
         return
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(run, pictures=True)))
@@ -96,12 +99,14 @@ def report(
             co2_country=co2_country,
         )
         files = pipeline.report(ours, out or ours.path / "report.html", request)
-    _print(files, as_json)
+    _print(files, as_json, open_report)
 
 
-def _print(files: list[Path], as_json: bool) -> None:
+def _print(files: list[Path], as_json: bool, open_report: bool) -> None:
     from perjoule.commands.records import Files
 
+    if open_report and files:
+        page_link(files[0], open_it=True)
     if as_json:
         print_record(Files(files=tuple(files)))
     else:

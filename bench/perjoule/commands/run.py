@@ -17,9 +17,11 @@ from perjoule.commands.options import (
     MeterName,
     Models,
     Offline,
+    Open,
     Quiet,
     SensorChoice,
     SuiteArgument,
+    page_link,
     reporter,
 )
 from perjoule.commands.plan import show_plan
@@ -64,10 +66,13 @@ def run(
     ] = False,
     size: Annotated[int | None, typer.Option(help="Width and height of the images of a rehearsal, in pixels.")] = None,
     offline: Offline = False,
+    open_report: Open = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate, measure, score and report.
+
+    Prints the headline of the report, the three best cells, and the report's link. `perjoule frontier` prints all.
 
     With --max-joules or --max-minutes the run stops before the first window that would exceed the limit and exits
     with 130. --resume continues it under a larger limit; what was spent before counts.
@@ -118,8 +123,12 @@ def run(
         executor=executor.value,
         retry_failed=retry_failed,
     )
-    tables.print_frontier(done, None, "json" if as_json else "table")
-    shown.message(f"report: {done.path / 'report.html'}")
+    link = page_link(done.path / "report.html", open_it=open_report)
+    if as_json:
+        tables.print_frontier(done, None, "json")
+        shown.message(f"report: {link}")
+    else:
+        tables.print_outcome(done, link)
     for words in notes_of(done):
         sys.stderr.write(f"perjoule: {words}\n")
     if trial_counts(done).empty_cells:

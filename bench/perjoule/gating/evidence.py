@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.gating.disturbances import disturbance
+from perjoule.gating.disturbances import TOLERATED_SHARE, disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
@@ -19,7 +19,6 @@ from perjoule.text import provenance_note
 from perjoule.types import Variant
 from perjoule.warnings import is_marked, warning
 
-_TOLERATED_SHARE = 0.05
 # every key of a variant must agree, except its name, by which runs are matched, its label for readers, and its rungs,
 # which are cells
 _NOT_COMPARED = ("name", "label", "steps", "levels")
@@ -164,7 +163,7 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
     if len(negative):
         yield f"{name}: {len(negative)} windows have zero or negative joules, e.g. {negative['trial_id'][0]}"
     marked = _disturbed(good)
-    if len(marked) > _TOLERATED_SHARE * len(good):
+    if len(marked) > TOLERATED_SHARE * len(good):
         yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict, e.g. {marked[0]}"
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from perjoule import registry
+from perjoule.display import quantity
 from perjoule.errors import Interrupted, RunError
 from perjoule.files import free_bytes, write_parquet
 from perjoule.forecast import Forecast, forecast
@@ -152,7 +153,7 @@ def run(
 def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
     """Report the chosen meter and the warnings of all its readings."""
     meter = environment["meter"]
-    reporter.message(f"meter: {meter['name']} ({meter['why']})")
+    reporter.message(f"meter: {meter['name']}" + (f" ({meter['why']})" if meter["why"] else ""))
     for note in meter.get("notes", ()):
         reporter.message(f"warning: {note}")
 
@@ -245,7 +246,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
         run = load_run(writer.path)
         spent = sum(run.trials["energy_j"].drop_nulls())
         kinds = ", ".join(sorted(run.trials["provenance"].drop_nulls().unique()))
-        note = f"the calibration took {spent:,.4g} J ({kinds}) in {len(plan)} windows"
+        note = f"the calibration took {quantity(spent, 'J')} ({kinds}) in {len(plan)} windows"
         return _foresee(prepared, Windows.of(run, "calibration"), notes=[note])
 
 

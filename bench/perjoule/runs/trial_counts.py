@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import polars as pl
+
 from perjoule.errors import RunError
+from perjoule.opening import MOST_DOCUMENT_BYTES, open_regular
+from perjoule.parquet import read_frame
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import cells_of
@@ -68,6 +72,26 @@ class TrialCounts:
             return
         parts = [f"  {f.count} × {f.reason} ({_some(f.cells)})" for f in self.failures]
         yield "\n".join([f"{self.failed} of {self.done} trials failed:", *parts])
+
+
+def quick_counts(run: Run) -> tuple[int, int, int | None]:
+    """Return the numbers of trials done, failed, and planned (None if imported), without parsing the trials."""
+    file = run.path / "trials.parquet"
+    if file.is_file():
+        done, failed = (
+            read_frame(file, choose=lambda names: [n for n in names if n == "failure"])
+            .select(pl.len(), pl.col("failure").count().alias("failed"))
+            .row(0)
+        )
+        return int(done), int(failed), None
+    done = failed = 0
+    file = run.path / "trials.jsonl"
+    if file.is_file():
+        with open_regular(file) as lines:
+            for line in iter(lambda: lines.readline(MOST_DOCUMENT_BYTES), b""):
+                done += line.endswith(b"\n")
+                failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
+    return done, failed, run.planned_trials
 
 
 def trial_counts(run: Run) -> TrialCounts:
