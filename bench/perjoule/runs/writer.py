@@ -17,6 +17,7 @@ from perjoule.runs.directory import STARTING, is_starting, load_run, located
 from perjoule.runs.stored import (
     DETAILS,
     FAILURES,
+    SUPERSEDED,
     Row,
     image_file,
     remove_temporary,
@@ -153,6 +154,11 @@ class RunWriter:
         append_line(self._trials, row)
         self.done.add(trial.trial_id)
         return row
+
+    def supersede(self, trial: Trial) -> None:
+        """Record an attempt at a trial that is done again."""
+        with open_journal(self.path / SUPERSEDED) as file:
+            append_line(file, trial_row(trial))
 
     def image_file(self, image_id: str) -> Path:
         """Return the path of an image."""
