@@ -126,7 +126,7 @@ class ClusterLink:
                     self._joined = True
                     with self._lock:
                         answer = self._calls.pop(number) if number else self._calls[0]
-                    _settle(answer, value)
+                    settle(answer, value)
         self._fail(reason)
 
     def _fail(self, reason: str) -> None:
@@ -200,14 +200,14 @@ class RayPool:
         """Start a worker instead of a lost one, at the same place; the future raises as the pool itself."""
         place, ready = self._places[number], Future[RayWorker]()
 
-        def settle(opening: Future[Opened]) -> None:
+        def take(opening: Future[Opened]) -> None:
             try:
                 _require_same_kind(self._first, opening.result())
                 ready.set_result(RayWorker(self._link, place, self._limit_s))
             except Exception as error:
                 ready.set_exception(error)
 
-        self._link.call("open", place, limit_s=OPEN_S).add_done_callback(settle)
+        self._link.call("open", place, limit_s=OPEN_S).add_done_callback(take)
         return ready
 
 
@@ -353,7 +353,8 @@ def _expire(answer: Future[Any], limit_s: float) -> None:
         answer.set_exception(WorkerLostError(f"no answer within {limit_s:g} s"))
 
 
-def _settle(answer: Future[Any], value: Any) -> None:
+def settle(answer: Future[Any], value: Any) -> None:
+    """Give an answer of the cluster's process to whoever waits for it."""
     with contextlib.suppress(InvalidStateError):  # it came after its limit
         if isinstance(value, Problem):
             answer.set_exception(WorkerLostError(value.text))

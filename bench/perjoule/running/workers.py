@@ -122,8 +122,13 @@ def execute_on(
     ledger = Ledger(plan, writer, spending, on_progress)
     crew = Crew(plan, writer.done, dict(enumerate(workers)), reopen, message)
     reason: str | None = None
+    # trials that lost two workers; if there is none left to replace these, the cluster failed, and not the trials
+    suspects: dict[int, Trial] = {}
     try:
         while True:
+            for number in [*suspects]:
+                if number not in crew.opening.values():
+                    ledger.book(suspects.pop(number), number)
             for number in crew.idle():
                 reason = reason or ledger.why_stop(crew.queues[number][0])
                 if not reason:
@@ -143,13 +148,16 @@ def execute_on(
                     raise error
                 else:
                     failed = failed_trial(assignment, Failure(reason=f"the worker was lost: {_words(error)}"))
-                    if crew.lose(number, assignment, _words(error)):
+                    if crew.may_repeat(assignment):
                         writer.supersede(failed)
                     else:
-                        ledger.book(failed, number)
+                        suspects[number] = failed
+                    crew.lose(number, assignment, _words(error))
         if reason:
             raise BudgetSpent(reason)
     finally:
+        for failed in suspects.values():
+            writer.supersede(failed)
         writer.close()
         writer.sort([assignment.trial_id for assignment in plan])
 
@@ -193,24 +201,26 @@ class Crew:
         assignment = self.queues[number].popleft()
         self.doing[self._workers[number].do(assignment)] = number, assignment
 
-    def lose(self, number: int, assignment: Assignment, why: str) -> bool:
-        """Replace a worker that was lost in a trial; return whether the trial is done again."""
+    def may_repeat(self, assignment: Assignment) -> bool:
+        """Return whether a trial is done again if it loses a worker now."""
+        return self._attempts[assignment.trial_id] + 1 < ATTEMPTS
+
+    def lose(self, number: int, assignment: Assignment, why: str) -> None:
+        """Replace a worker that was lost in a trial; give the trial to another one, unless it lost one before."""
         del self._workers[number]
-        self._attempts[assignment.trial_id] += 1
-        self.lost[number] += 1
-        again = self._attempts[assignment.trial_id] < ATTEMPTS
+        again = self.may_repeat(assignment)
         then = "the trial is done again" if again else "the trial has failed"
         self._message(
             f"warning: worker {number + 1} of {self._count} was lost in trial {assignment.trial_id}, {then}: {why}"
         )
         if again:
-            elsewhere = next(iter(self._workers), number)
-            self.queues[elsewhere].appendleft(assignment)
+            self._attempts[assignment.trial_id] += 1
+            self.queues[next(iter(self._workers), number)].appendleft(assignment)
+        self.lost[number] += 1
         if self.lost[number] < MOST_LOST:
             self.opening[self._reopen(number)] = number
         else:
             self._give_up(number, why)
-        return again
 
     def opened(self, opening: Future[Worker]) -> None:
         """Take in a worker that was replaced, or give up its place."""

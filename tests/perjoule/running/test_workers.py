@@ -211,7 +211,9 @@ def test_a_run_without_any_worker_left_ends_and_can_be_resumed(tmp_path: Path) -
 
     with pytest.raises(DeviceLostError, match="all workers were lost, the last one because of no answer"):
         Pool(soon, refuses=lambda number: WorkerLostError("no answer")).run(tmp_path / "there")
-    assert load_run(tmp_path / "there").trials.height == 3
+    part = load_run(tmp_path / "there")
+    assert (part.trials.height, part.trials["failure"].null_count()) == (3, 3)
+    assert len(superseded(part)) == 2  # the trials of both workers, or one trial twice
     assert files(Pool().run(tmp_path / "there")) == files(local)
 
 
