@@ -322,8 +322,8 @@ def pool_on(boards: Boards, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         nodes.append(node)
         for name, one in node.modules().items():
             monkeypatch.setitem(sys.modules, name, one)
-        for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
-            monkeypatch.setenv(name, "")
+        for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PERJOULE_OFFLINE"):
+            monkeypatch.setenv(name, "")  # workers set them
         return RayPool(HereLink(), prepare(str(suite)), meter, (), SAID.append)
 
     SAID.clear()

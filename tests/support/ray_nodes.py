@@ -107,7 +107,7 @@ class Node:
             else ("--head", f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={self.folder}",
                   "--include-dashboard=false")
         )  # fmt: skip
-        ours = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, "--node-ip-address=127.0.0.1", "--block",
+        ours = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, "--block",
                 "--disable-usage-stats", "--object-store-memory=100000000", *options]  # fmt: skip
         self._log = (self.folder / "start.log").open("w+")
         self.process = subprocess.Popen(

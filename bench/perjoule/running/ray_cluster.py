@@ -31,6 +31,8 @@ from perjoule.types import Assignment
 PULSE_S = 5.0
 # a process that cannot leave its cluster in this time ends without
 LEAVING_S = 10.0
+# until Ray says whether a place is reserved
+_ANSWER_S = 0.5
 _HEAD = "node:__internal_head__"
 
 
@@ -71,10 +73,10 @@ class Cluster:
         from ray.util import placement_group, remove_placement_group
 
         bundles, kind = bundles_of(ray.nodes())
-        groups = [placement_group([bundle], strategy="STRICT_PACK") for bundle in bundles[:most]]
+        groups = [placement_group([bundle], strategy="STRICT_PACK") for bundle in bundles]
         end_s = time.monotonic() + wait_s
         for group in groups:
-            if group.wait(max(0.0, end_s - time.monotonic())):
+            if len(self._groups) < most and group.wait(max(_ANSWER_S, end_s - time.monotonic())):
                 self._groups.append(group)
             else:
                 remove_placement_group(group)
