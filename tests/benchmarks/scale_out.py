@@ -8,7 +8,6 @@ each check, with what it found. `speed` compares 1, 2 and 4 workers, on three no
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal

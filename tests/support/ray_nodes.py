@@ -7,6 +7,7 @@ distribution that comes first on the module path.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from tests.support.suites import suite_text
 ROOT = Path(__file__).parents[2]
 WORK_W, REST_W, LIMIT_W = 300.0, 60.0, 400.0
 STEP_S = "PERJOULE_TEST_STEP_S"
+_FORGOTTEN = ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES")
 _START_S = 300.0
 # limits that a busy machine keeps; users have shorter ones
 _PATIENT = "from perjoule.running import ray; ray.JOIN_S = 300; ray.FREE_S = 120; from perjoule.cli import main; main()"
@@ -60,7 +62,9 @@ def board(model: str = "NVIDIA A100") -> SimulatedBoard:
 
 def suite_file(folder: Path, prompts: int, steps: Sequence[int] = (1, 2), blocks: int = 1) -> Path:
     """A suite of one variant, with one window per prompt, cell and block."""
-    (folder / "prompts.txt").write_text("".join(f"{number} red circles on a white ground\n" for number in range(prompts)))
+    (folder / "prompts.txt").write_text(
+        "".join(f"{number} red circles on a white ground\n" for number in range(prompts))
+    )
     protocol = {"seeds": [1], "batch_size": 1, "blocks": blocks, "idle_s": 0, "warmup_iterations": 0}
     file = folder / "suite.toml"
     file.write_text(suite_text({"steps": list(steps), "guidance": 3.0}, protocol=protocol))
@@ -81,18 +85,22 @@ def simulated(folder: Path, boards: Sequence[SimulatedBoard], step_s: float) -> 
     path = [str(folder / "plugin"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     with NvmlSimulator(boards, folder / "nvml") as simulator:
         yield {
-            **{name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES")},
+            **{
+                name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES")
+            },
             **simulator.environment(),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "PERJOULE_STATE": str(folder / "state"),
             STEP_S: str(step_s),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(),
         }
 
 
 def command(suite: Path, out: Path, *options: str) -> list[str]:
     """`perjoule run` on Ray, with patience."""
-    return [sys.executable, "-c", _PATIENT, "run", str(suite), "--out", str(out), "--executor", "ray", "--meter", "nvml",
-            *options]  # fmt: skip
+    run = [sys.executable, "-c", _PATIENT, "run", str(suite), "--out", str(out)]
+    return [*run, "--executor", "ray", "--meter", "nvml", *options]
 
 
 class Node:

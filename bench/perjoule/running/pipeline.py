@@ -345,9 +345,7 @@ def _devices(
         with ray.ray_pool(prepared, meter_name, command, address, reporter.message) as pool:
             yield (
                 pool.environment,
-                partial(
-                    execute_on, prepared.plan, workers=pool.workers, reopen=pool.reopen, message=reporter.message
-                ),
+                partial(execute_on, prepared.plan, workers=pool.workers, reopen=pool.reopen, message=reporter.message),
             )
     else:
         with ready(prepared, cells_of(prepared.suite), meter_name, command) as device:

@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from perjoule.errors import DeviceLostError, RunError, UsageError, install_command
+from perjoule.errors import DeviceLostError, PerjouleError, RunError, UsageError, install_command
 from perjoule.running.deadline import GRACE_S
 from perjoule.running.prepared import Prepared
 from perjoule.running.ray_cluster import LEAVING_S, Problem, Reserved, serve
@@ -35,7 +35,7 @@ from perjoule.types import Assignment, Suite
 from perjoule.weights.downloads import is_offline
 
 PROBE_S = 5.0  # until a port must accept a connection
-JOIN_S = 20.0  # until a cluster must answer, once Ray is imported
+JOIN_S = 25.0  # until a cluster must answer, once Ray is imported; Ray itself gives up after 21 s
 START_S = 300.0  # until a cluster of this machine must have started
 IMPORT_S = 60.0
 FREE_S = 20.0  # until a place in use must be free
@@ -282,11 +282,12 @@ def checked_address(address: str | None) -> str | None:
 def _not_joined(address: str | None, reason: str) -> str:
     if address is None:
         return f"{_OPTION}: no cluster could be started on this machine: {reason}"
-    stale = ", or `ray stop` to forget a cluster that is gone" if address == "auto" else ""
-    return (
-        f"--address {address}: no Ray cluster answers there: {reason}: start one with `ray start --head`, correct the "
-        f"address{stale}"
-    )
+    remedies = ["start one with `ray start --head`", "correct the address"]
+    if address == "auto":
+        remedies.append("forget a cluster that is gone with `ray stop`")
+    if "RAY_AUTH_MODE" not in os.environ:
+        remedies.append("set RAY_AUTH_MODE=token if the cluster has a token")
+    return f"--address {address}: no Ray cluster answers there: {reason}: {', or '.join(remedies)}"
 
 
 def _reserved(link: Link, most: int, message: Callable[[str], None]) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import threading
 import time
@@ -33,6 +34,7 @@ PULSE_S = 5.0
 LEAVING_S = 10.0
 # until Ray says whether a place is reserved
 _ANSWER_S = 0.5
+_MOST_CHARACTERS = 300
 _HEAD = "node:__internal_head__"
 
 
@@ -146,6 +148,9 @@ def serve(link: Connection, address: str | None) -> None:
         for output in (1, 2):
             os.dup2(nowhere.fileno(), output)
     os.environ.pop("RAY_ADDRESS", None)  # Ray prefers it to the address that it is given
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # only this run may use its cluster; Ray would write a token into the home directory, for all later clusters
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
     lock = threading.Lock()
 
     def send(message: Any) -> None:
@@ -167,13 +172,17 @@ def serve(link: Connection, address: str | None) -> None:
             if message is None:
                 break
             number, method, arguments = message
-            _answer(send, number, partial(getattr(cluster, method), *arguments))
+            _answer(send, number, partial(_call, cluster, method, arguments))
     last = threading.Timer(LEAVING_S, os._exit, (1,))
     last.daemon = True
     last.start()
     with contextlib.suppress(Exception):
         ray.shutdown()
     os._exit(0)
+
+
+def _call(cluster: Cluster, method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(cluster, method)(*arguments)
 
 
 def _answer(send: Callable[[Any], None], number: int, call: Callable[[], Any]) -> None:
@@ -203,8 +212,10 @@ def _pulse(ray: Any, send: Callable[[Any], None]) -> None:
 
 
 def described(error: BaseException) -> str:
-    """Return type and first line of an error; of one that a worker raised, the line that names it."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return described(cause)
-    return f"{type(error).__name__}: {first_line(error)}"
+    """Return type and first line of an error, and the reason: what a worker raised, or what Ray quotes at the end."""
+    raised = getattr(error, "cause", None)
+    if isinstance(raised, BaseException):
+        return described(raised)
+    lines = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]
+    reason = f": {lines[-1][:_MOST_CHARACTERS]}" if lines else ""
+    return f"{type(error).__name__}: {first_line(error)}{reason}"

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from perjoule.runs.directory import load_run
 from perjoule.runs.pictures import pixel_digest
 from perjoule.testing import FakeGenerator, nvml_simulator
 from tests.perjoule.test_cli import SUITE, call
+from tests.support import fake_cluster
 from tests.support.ray_nodes import REST_W, WORK_W, board, cluster, command, simulated, suite_file
 
 pytestmark = pytest.mark.slow
@@ -151,85 +151,43 @@ def test_boards_cannot_be_chosen_by_name(suite: Path, capsys: pytest.CaptureFixt
     assert (code, "--meter nvml measures the board that Ray gives each worker" in err) == (2, True), err
 
 
-# -- the process that talks to Ray ---------------------------------------------------------------------------------------
-
-
-class FakeCluster:
-    """What the process does instead of joining a cluster; it is started for real."""
-
-    def __init__(self) -> None:
-        self.actors: dict[int, Any] = {}
-
-    def connect(self, address: str | None) -> None:
-        if address == "raises":
-            raise ConnectionError("version mismatch\nand more lines")
-        if address == "ends":
-            os._exit(1)  # as Ray does when its cluster does not answer
-        if address == "hangs":
-            time.sleep(600)
-
-    def add(self, one: int, other: int) -> int:
-        return one + other
-
-    def refuse(self) -> Refusal:
-        return Refusal(message="no joules here", exit_code=4)
-
-    def end(self) -> None:
-        os._exit(1)
-
-    def stop(self) -> None:
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def serve_fake(link: Any, address: str | None) -> None:
-    """Entry point of the process."""
-    sys.modules["ray"] = module = ModuleType("ray")
-    vars(module).update(nodes=list, shutdown=lambda: None)
-    ray_cluster.Cluster = FakeCluster  # type: ignore[misc, assignment]
-    ray_cluster.PULSE_S = 0.1
-    ray_cluster.serve(link, address)
+# -- the process that talks to Ray -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def link_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ClusterLink]]:
-    monkeypatch.setattr(ray, "serve", serve_fake)
+    monkeypatch.setattr(ray, "serve", fake_cluster.serve)
     links: list[ClusterLink] = []
 
     def start(address: str) -> ClusterLink:
         links.append(ClusterLink(address))
         return links[-1]
 
+    monkeypatch.setattr(ray, "LEAVING_S", -4.0)  # those that hang would be waited for
     yield start
     for one in links:
         one.close()
         assert not one._process.is_alive()
 
 
-def test_a_cluster_that_hangs_or_ends_is_said_to(link_to: Callable[[str], ClusterLink]) -> None:
-    for address, error, words in (
-        ("raises", WorkerLostError, "^ConnectionError: version mismatch$"),
-        ("ends", DeviceLostError, "the cluster was lost: its process has ended"),
-        ("hangs", WorkerLostError, "no answer within 0.2 s"),
-    ):
-        with pytest.raises(error, match=words):
-            link_to(address).join(0.2 if address == "hangs" else 60)
-
-
-def test_calls_are_answered_and_end_with_the_process(
-    link_to: Callable[[str], ClusterLink], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = link_to("works")
-    link.join(60)
+def test_calls_of_the_process_are_answered_until_it_ends(link_to: Callable[[str], ClusterLink]) -> None:
+    link = link_to("raises")
+    with pytest.raises(WorkerLostError, match=r"^ConnectionError: version mismatch: of Ray: no token$"):
+        link.join(60)
     answers = [link.call("add", number, 1, limit_s=60) for number in range(3)]
     assert [answer.result(60) for answer in answers] == [1, 2, 3]
     with pytest.raises(PerjouleError, match="no joules here"):
         link.call("refuse").result(60)
     with pytest.raises(WorkerLostError, match="AttributeError"):
         link.call("no such method").result(60)
-    with pytest.raises(DeviceLostError, match="its process has ended"):
-        link.call("end").result(60)
-    with pytest.raises(DeviceLostError, match="its process has ended"):
-        link.call("add", 1, 1).result(60)
+    for method in ("end", "add"):  # in it, and after it
+        with pytest.raises(DeviceLostError, match="the cluster was lost: its process has ended"):
+            link.call(method).result(60)
+
+
+def test_a_cluster_that_hangs_is_not_waited_for(link_to: Callable[[str], ClusterLink]) -> None:
+    with pytest.raises(WorkerLostError, match=r"no answer within 0\.2 s"):
+        link_to("hangs").join(0.2)
 
 
 def test_a_cluster_that_falls_silent_is_lost(
@@ -238,13 +196,11 @@ def test_a_cluster_that_falls_silent_is_lost(
     monkeypatch.setattr(ray, "SILENCE_S", 2.0)
     link = link_to("works")
     link.join(60)
-    expired = link.call("add", 1, 1)
-    assert expired.result(60) == 2
     with pytest.raises(DeviceLostError, match="the cluster was lost: no answer for 2 s"):
         link.call("stop").result(60)
 
 
-# -- a cluster for real --------------------------------------------------------------------------------------------------
+# -- a cluster for real ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(nvml_simulator.compiler() is None, reason="no C compiler")
