@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 
 from perjoule.errors import DeviceLostError, PerjouleError
-from perjoule.running import pipeline, ray, ray_cluster
+from perjoule.running import pipeline, ray
 from perjoule.running.prepared import prepare
 from perjoule.running.ray import ClusterLink, checked_address
 from perjoule.running.ray_cluster import bundles_of
