@@ -35,7 +35,7 @@ from perjoule.types import Assignment, Suite
 from perjoule.weights.downloads import is_offline
 
 PROBE_S = 5.0  # until a port must accept a connection
-JOIN_S = 25.0  # until a cluster must answer, once Ray is imported; Ray itself gives up after 21 s
+JOIN_S = 22.0  # until a cluster must answer, once Ray is imported; Ray itself gives up after 21 s
 START_S = 300.0  # until a cluster of this machine must have started
 IMPORT_S = 60.0
 FREE_S = 20.0  # until a place in use must be free
