@@ -36,7 +36,11 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra perjo
 def suite(tmp_path: Path) -> Path:
     (tmp_path / "prompts.txt").write_text("a large red circle on a white ground\na small blue star on a black ground\n")
     file = tmp_path / "suite.toml"
-    short = SUITE.replace("[1, 3, 6]", "[1, 2]").replace('["scene", "lsnr", "cvvdp"]', '["scene", "lsnr"]')
+    short = (
+        SUITE.replace("[1, 3, 6]", "[1, 2]")
+        .replace('["scene", "lsnr", "cvvdp"]', '["lsnr"]')
+        .replace('"scene"', '"lsnr"')
+    )
     file.write_text(short.replace("seeds = [1, 2]", "seeds = [1]").replace("batch_size = 2", "batch_size = 1"))
     return file
 
@@ -64,7 +68,7 @@ def test_metrics_are_rehearsed_in_another_process(
     sound = ("run", str(suite), "--out", str(suite.parent / "run"), "--executor", "ray", "-q")
     code, _, err = call(*sound, capsys=capsys)
     assert (code, "pip install 'perjoule[ray]'" in err) == (2, True)
-    with_lpips = suite.read_text().replace('["scene", "lsnr"]', '["scene", "lsnr", "lpips"]')
+    with_lpips = suite.read_text().replace('["lsnr"]', '["lsnr", "lpips"]')
     suite.write_text(with_lpips + "\n[metrics.options.lpips]\nweights = 'gone.pth'\n")
     code, _, err = call(*sound, capsys=capsys)
     assert (code, "gone.pth" in err, "Ray is not installed" in err) == (2, True, False), err
@@ -75,7 +79,8 @@ def test_a_refusal_keeps_message_and_exit_code() -> None:
     assert (str(error), error.exit_code) == ("no joules here", 4)
 
 
-def test_what_a_worker_cannot_do_comes_back_in_words(suite: Path) -> None:
+def test_what_a_worker_cannot_do_comes_back_in_words(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     remote = RemoteBench()
     answer = remote.open(prepare(str(suite)), "nvlm", (), offline=False)
     assert isinstance(answer, Refusal)
@@ -207,7 +212,7 @@ def test_a_run_on_two_boards_survives_the_death_of_a_worker_and_of_the_driver(tm
     with simulated(tmp_path, [board(), board()], step_s=0.2) as environment, cluster(
         (environment, ["--num-cpus=1", "--num-gpus=2"])
     ) as (head,):  # fmt: skip
-        file, out = suite_file(tmp_path, prompts=6), tmp_path / "run"
+        file, out = suite_file(tmp_path, prompts=4), tmp_path / "run"
         run = command(file, out, "--address", head.address)
 
         def trials() -> int:
@@ -222,7 +227,7 @@ def test_a_run_on_two_boards_survives_the_death_of_a_worker_and_of_the_driver(tm
         first = subprocess.Popen(run, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         until(2, first)
         head.processes("ray::RemoteBench")[0].kill()
-        until(5, first)
+        until(4, first)
         first.kill()
         first.communicate()
         again = subprocess.run([*run, "--resume"], env=environment, text=True, capture_output=True, check=False)
@@ -230,7 +235,7 @@ def test_a_run_on_two_boards_survives_the_death_of_a_worker_and_of_the_driver(tm
     finished = load_run(out)
     plan = prepare(str(file)).plan
     assert finished.trials["trial_id"].to_list() == [assignment.trial_id for assignment in plan]
-    assert finished.trials["failure"].null_count() == len(plan) == 12
+    assert finished.trials["failure"].null_count() == len(plan) == 8
     assert finished.trials["device_digest"].n_unique() == 2
     # each board draws WORK_W in windows of its own worker alone
     power_w = (finished.trials["energy_j"] / finished.trials["duration_s"]).to_list()

@@ -27,14 +27,14 @@ SUITE = suite_of(MODEL, named(MODEL, "w", steps=(2,)), blocks=2, batch_size=2)
 class ThreadWorker:
     """A worker in a thread of this process, on virtual time; `harm` may raise before a trial is done."""
 
-    def __init__(self, number: int, harm: Callable[[int, Assignment], None]) -> None:
+    def __init__(self, number: int, harm: Callable[[int, Assignment], None], unmetered: tuple[int, ...] = ()) -> None:
         clock = VirtualClock()
         self._thread = ThreadPoolExecutor(1)
         self._harm = harm
         self.number = number
         self.done: list[str] = []
         cache = GeneratorCache(FakeFactory(FakeGenerator(clock=clock, step_s=STEP_S)), lambda v: v.name)
-        meter = SyntheticMeter(POWER_W, clock)
+        meter = SyntheticMeter(POWER_W, clock, failing=lambda window: number in unmetered)
         plan = make_plan(SUITE, PROMPTS)
         self._bench = PackingBench(lambda place: Bench(plan, SUITE.protocol, meter, cache, place))
 
@@ -56,13 +56,14 @@ class Pool:
         self,
         harm: Callable[[int, Assignment], None] = unharmed,
         refuses: Callable[[int], BaseException | None] = lambda number: None,
+        unmetered: tuple[int, ...] = (),
     ) -> None:
         self.workers: list[ThreadWorker] = []
         self.messages: list[str] = []
-        self._harm, self._refuses = harm, refuses
+        self._harm, self._refuses, self._unmetered = harm, refuses, unmetered
 
     def open(self, number: int) -> ThreadWorker:
-        self.workers.append(ThreadWorker(number, self._harm))
+        self.workers.append(ThreadWorker(number, self._harm, self._unmetered))
         return self.workers[-1]
 
     def reopen(self, number: int) -> Future[ThreadWorker]:
@@ -234,6 +235,14 @@ def test_a_lost_cluster_ends_a_run_that_replaces_a_worker(tmp_path: Path) -> Non
 
     with pytest.raises(DeviceLostError, match="the cluster was lost"):
         Pool(gone, refuses=lambda number: DeviceLostError("the cluster was lost")).run(tmp_path / "run")
+
+
+def test_a_board_without_joules_is_noticed_among_others(tmp_path: Path) -> None:
+    """Its windows are in succession on this board only."""
+    with pytest.raises(MeterError, match=r"failed in 5 windows in succession, last in .* \(W220"):
+        Pool(unmetered=(1,)).run(tmp_path / "run")
+    metered = load_run(tmp_path / "run").trials.filter(pl.col("energy_j").is_not_null())
+    assert metered.height >= 3  # those of the other board
 
 
 def test_a_worker_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
