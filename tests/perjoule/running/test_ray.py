@@ -23,9 +23,10 @@ from perjoule.running.workers import WorkerLostError
 from perjoule.runs.directory import load_run
 from perjoule.runs.pictures import pixel_digest
 from perjoule.testing import FakeGenerator, nvml_simulator
-from tests.perjoule.test_cli import SUITE, call
+from tests.perjoule.test_cli import call
 from tests.support import fake_cluster
 from tests.support.ray_nodes import REST_W, WORK_W, board, cluster, command, simulated, suite_file
+from tests.support.suites import suite_text
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +37,7 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra perjo
 def suite(tmp_path: Path) -> Path:
     (tmp_path / "prompts.txt").write_text("a large red circle on a white ground\na small blue star on a black ground\n")
     file = tmp_path / "suite.toml"
-    short = (
-        SUITE.replace("[1, 3, 6]", "[1, 2]")
-        .replace('["scene", "lsnr", "cvvdp"]', '["lsnr"]')
-        .replace('"scene"', '"lsnr"')
-    )
-    file.write_text(short.replace("seeds = [1, 2]", "seeds = [1]").replace("batch_size = 2", "batch_size = 1"))
+    file.write_text(suite_text({"steps": [1, 2], "guidance": 3.0}, protocol={"seeds": [1], "batch_size": 1}))
     return file
 
 
