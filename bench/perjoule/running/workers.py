@@ -135,7 +135,8 @@ def execute_on(
                     crew.start(number)
             if not crew.doing and (reason or not crew.opening):
                 break
-            for future in wait([*crew.doing, *crew.opening], return_when=FIRST_COMPLETED).done:
+            pending: list[Future[Any]] = [*crew.doing, *crew.opening]
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 if future in crew.opening:
                     crew.opened(future)
                     continue
