@@ -131,9 +131,8 @@ def test_blocks_of_one_window_are_shared_out() -> None:
     plan = make_plan(suite, PROMPTS[:1])
     assert {assignment.trial_id.rsplit(".", 1)[1] for assignment in plan} == {"0000"}
     assert units_of(plan) == [assignment.block for assignment in plan]
-    queues = Crew(
-        plan, set(), dict.fromkeys(range(4), ThreadWorker(0, unharmed)), lambda number: Future(), print
-    ).queues
+    workers = dict.fromkeys(range(4), ThreadWorker(0, unharmed))
+    queues = Crew(plan, set(), workers, lambda number: Future(), print).queues
     assert [{assignment.block for assignment in queue} for queue in queues.values()] == [{0}, {1}, {2}, {3}]
 
 
