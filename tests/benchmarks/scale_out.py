@@ -235,19 +235,21 @@ def recipes(folder: Path, step_s: float) -> None:
             script("shards.sbatch", SLURM_ARRAY_TASK_ID=str(number), CUDA_VISIBLE_DEVICES=str(number - 1))
             for number in (1, 2)
         ]
-        merged = [*parts, script("merge.sbatch")] if all(done(one) for one in parts) else parts
-        say("shards.sbatch and merge.sbatch", codes=[done(one) for one in merged], **summary(runs / "whole", planned))
+        for one in parts:
+            require_done(one)
+        require_done(script("merge.sbatch"))
+        say("shards.sbatch and merge.sbatch", **summary(runs / "whole", planned))
         (runs / "whole").rename(runs / "merged")
-        code = done(ray_job := script("ray.sbatch"))
-        if code:
-            print(ray_job.stdout.read() if ray_job.stdout else "")
-        say("ray.sbatch", code=code, **summary(runs / "whole", planned))
+        require_done(script("ray.sbatch"))
+        say("ray.sbatch", **summary(runs / "whole", planned))
         assert digests(runs / "whole").equals(digests(runs / "merged"))
         assert load_suite(runs / "whole" / "suite.toml") == load_suite(runs / "merged" / "suite.toml")
 
 
-def done(process: subprocess.Popen[str]) -> int:
-    return process.wait(_LIMIT_S)
+def require_done(process: subprocess.Popen[str]) -> None:
+    output = process.communicate(timeout=_LIMIT_S)[0]
+    if process.returncode:
+        sys.exit(f"{process.args!r} ended with {process.returncode}:\n{output}")
 
 
 if __name__ == "__main__":
