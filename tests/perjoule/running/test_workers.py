@@ -12,7 +12,16 @@ import pytest
 from perjoule.errors import BudgetSpent, DeviceLostError, MeterError, PerjouleError, UsageError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.running.trial import Bench, GeneratorCache
-from perjoule.running.workers import MOST_LOST, Crew, PackingBench, Parcel, WorkerLostError, execute_on, units_of
+from perjoule.running.workers import (
+    MOST_LOST,
+    Crew,
+    PackingBench,
+    Parcel,
+    Worker,
+    WorkerLostError,
+    execute_on,
+    units_of,
+)
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
@@ -131,7 +140,7 @@ def test_blocks_of_one_window_are_shared_out() -> None:
     plan = make_plan(suite, PROMPTS[:1])
     assert {assignment.trial_id.rsplit(".", 1)[1] for assignment in plan} == {"0000"}
     assert units_of(plan) == [assignment.block for assignment in plan]
-    workers = dict.fromkeys(range(4), ThreadWorker(0, unharmed))
+    workers: dict[int, Worker] = {number: ThreadWorker(number, unharmed) for number in range(4)}
     queues = Crew(plan, set(), workers, lambda number: Future(), print).queues
     assert [{assignment.block for assignment in queue} for queue in queues.values()] == [{0}, {1}, {2}, {3}]
 
