@@ -41,6 +41,7 @@ IMPORT_S = 60.0
 FREE_S = 20.0  # until a place in use must be free
 OPEN_S = 3600.0  # until a worker must have loaded its models, downloads included
 LOAD_S = 1800.0  # until a worker must have loaded the models that it has loaded once before
+REOPEN_S = 300.0  # until the worker that replaces a lost one must be ready; its models are on disk already
 SILENCE_S = 60.0  # without a sign of the cluster
 
 _OPTION = "--executor ray"
@@ -207,7 +208,7 @@ class RayPool:
             except Exception as error:
                 ready.set_exception(error)
 
-        self._link.call("open", place, limit_s=OPEN_S).add_done_callback(take)
+        self._link.call("open", place, limit_s=REOPEN_S).add_done_callback(take)
         return ready
 
 
