@@ -57,6 +57,13 @@ def run(
     executor: Annotated[
         Executor, typer.Option(help="Where trials run: on this machine or on all GPUs of a Ray cluster.")
     ] = Executor.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto|local",
+            help="Ray cluster; RAY_ADDRESS by default, else a new one on this machine (local).",
+        ),
+    ] = None,
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `perjoule plan`.")] = False,
@@ -94,6 +101,8 @@ def run(
 
     if retry_failed and not resume:
         raise UsageError("--retry-failed continues an existing run: add --resume")
+    if address is not None and executor is not Executor.ray:
+        raise UsageError("--address names a Ray cluster: add --executor ray")
     require_meter(meter)
     meter = with_sensor(meter, sensor)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
@@ -121,6 +130,7 @@ def run(
         reporter=shown,
         budget=budget,
         executor=executor.value,
+        address=address,
         retry_failed=retry_failed,
     )
     link = page_link(done.path / "report.html", open_it=open_report)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -82,6 +81,7 @@ def run(
     reporter: Reporter,
     budget: Budget = _NO_BUDGET,
     executor: str = "local",
+    address: str | None = None,
     retry_failed: bool = False,
 ) -> Run:
     """Measure, score, summarise and report.
@@ -97,6 +97,7 @@ def run(
         reporter: Reports progress.
         budget: Maximum energy and time.
         executor: `local`, or `ray` for all GPUs of a Ray cluster.
+        address: Address of that cluster, see `ray.checked_address`.
         retry_failed: When resuming, do trials that failed or have no joules again.
 
     Raises:
@@ -121,11 +122,12 @@ def run(
             reporter.message(f"note: {notice}")
         # missing parts of a metric must not be found after an hour of measuring
         if executor == "ray":
+            address = ray.checked_address(address)
             ray.rehearse_apart(suite, prepared.source, prepared.folder)
         else:
             with relative_to(prepared.folder):
                 rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
-        with _devices(executor, prepared, meter_name, command) as (environment, execute_plan):
+        with _devices(executor, prepared, meter_name, command, address, reporter) as (environment, execute_plan):
             _introduce(environment, reporter)
             for cell_id, reason in environment.get("not_loaded", {}).items():
                 reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
@@ -334,12 +336,20 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetri
 
 @contextmanager
 def _devices(
-    executor: str, prepared: Prepared, meter_name: str, command: Sequence[str]
+    executor: str,
+    prepared: Prepared,
+    meter_name: str,
+    command: Sequence[str],
+    address: str | None,
+    reporter: Reporter,
 ) -> Iterator[tuple[dict[str, Any], Callable[..., None]]]:
     """Return the system under test, and the function that does trials there."""
     if executor == "ray":
-        with ray.ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
-            yield pool.environment, partial(execute_on, prepared.plan, spawn=pool.spawn, count=pool.count)
+        with ray.ray_pool(prepared, meter_name, command, address, reporter.message) as pool:
+            yield (
+                pool.environment,
+                partial(execute_on, prepared.plan, workers=pool.workers, reopen=pool.reopen, message=reporter.message),
+            )
     else:
         with ready(prepared, cells_of(prepared.suite), meter_name, command) as device:
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)

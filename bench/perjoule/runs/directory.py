@@ -8,7 +8,7 @@ prompts.jsonl       the prompts of the run, with their ids
 trials.jsonl        one row per trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
 failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
-superseded.jsonl    earlier attempts of repeated trials: failed, out of memory, without joules, or with lost pictures
+superseded.jsonl    earlier attempts of repeated trials: failed, out of memory, without joules, lost pictures or worker
 sessions.jsonl      versions and command of each --resume
 devices.jsonl       boards of each trial: energy, conditions, and the sensor log behind the energy
 work.jsonl          counted work of the networks of each trial; not in runs of earlier versions
