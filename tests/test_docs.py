@@ -4,6 +4,7 @@
 ```toml                      a suite, or a part of one: checked
 ```LANGUAGE file.name        written to that file (a suite is checked as well)
 ```text, ```console          shown, not run
+```yaml                      shown; can be read
 <!-- not run: REASON -->     before a block that cannot run here
 <!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from perjoule.suite.reading import load_suite, parse_suite
 
@@ -89,7 +91,7 @@ def test_the_readme_has_at_most_900_words() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_every_block_has_a_language_and_is_run_or_says_why_not(block: Block) -> None:
-    assert block.language in (*RUN, *SHOWN, "toml", "csv", "tsv"), f"{block.place}: give the block a language"
+    assert block.language in (*RUN, *SHOWN, "toml", "csv", "tsv", "yaml"), f"{block.place}: give the block a language"
     if block.comment:
         assert block.skipped or block.exit_codes != {0}, f"{block.place}: {block.comment!r} is not understood"
     if block.skipped is not None:
@@ -144,6 +146,11 @@ def test_a_suite_or_a_part_of_one_is_valid(block: Block, tmp_path: Path) -> None
     whole = SUITE | {key: value for key, value in table.items() if key in SUITE}
     whole["variants"] = [whole["variants"][0] | variant]
     parse_suite(whole, where=block.place)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.place)
+def test_yaml_can_be_read(block: Block) -> None:
+    assert {"apiVersion", "kind", "metadata", "spec"} <= set(yaml.safe_load(block.text))
 
 
 def test_a_whole_suite_names_only_models_that_a_suite_of_ours_names() -> None:

@@ -15,14 +15,23 @@
 Other failures have their own exit codes, which differ from those of verdicts (see `perjoule.commands.outcome`):
 70 a fault in perjoule itself, 74 a file cannot be read or written, 141 the reader of stdout has closed the pipe.
 
-Every message says what is wrong, where (file, key, value) and what to do about it.
+Every message says what is wrong, where (file, key, value) and what to do about it. The remedy is the last part, after a
+colon, and begins with a verb, e.g. `runs/x does not exist: give a directory that perjoule run wrote`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# a remedy begins with one of these; `did you mean`
+_VERBS = frozenset({
+    "add", "ask", "check", "choose", "close", "continue", "create", "delete", "did", "download", "free", "generate",
+    "give", "import", "install", "leave", "limit", "list", "lower", "make", "measure", "name", "put", "raise",
+    "read", "remove", "rename", "repeat", "resume", "run", "score", "see", "select", "set", "split", "start",
+    "update", "use", "wait", "write",
+})  # fmt: skip
 _MOST_CHARACTERS = 300  # of one line of a foreign message
 # the extra of perjoule that brings a package, by the name under which it is imported or installed
 _EXTRAS = {
@@ -34,6 +43,7 @@ _EXTRAS = {
     "DeepCache": "deepcache",
     "pyiqa": "pyiqa",
     "ray": "ray",
+    "s3fs": "s3",
     **dict.fromkeys(("starlette", "uvicorn"), "study"),
 }  # fmt: skip
 
@@ -76,6 +86,14 @@ class CommandError(UsageError):
         """Store the message and the exit code of the command line."""
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def remedy_of(error: BaseException) -> str | None:
+    """Return what to do about an error: the part of its message that begins with a verb; None if none does."""
+    text = " ".join(str(error).split())
+    ends = (place.end() for place in re.finditer(r"[:;,] (?=(\w+))", text) if place[1] in _VERBS)
+    start = next(ends, None)
+    return None if start is None else text[start:]
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -348,10 +348,13 @@ def read_json(path: Path, *, follow: bool = False) -> Any:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
-def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
+def read_parquet(
+    path: Path, columns: dict[str, Any], migrate: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+) -> pl.DataFrame:
     """Read a table; return an empty table with these columns if the file does not exist yet.
 
-    Columns that a later version of perjoule added are filled with nulls; further columns stay.
+    Columns that a later version of perjoule added are filled with nulls; further columns stay. `migrate` is applied to
+    the table as it was written.
 
     Raises:
         RunError: If it cannot be read, a column has another type, or an identifying column is missing or has gaps.
@@ -361,7 +364,7 @@ def read_parquet(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     if not _is_there(path):
         return pl.DataFrame(schema=columns)
     try:
-        frame = read_frame(path)
+        frame = migrate(read_frame(path))
         if missing := [name for name in columns if name in _NAMING and name not in frame.columns]:
             raise RunError(f"{path}: column {', '.join(missing)} is missing: restore the file from a copy")
         frame = frame.with_columns(

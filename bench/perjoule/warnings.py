@@ -244,6 +244,13 @@ WARNINGS: dict[str, Explanation] = {
         "cells on different boards include the difference of the boards.",
         remedy="Measure all cells on one board, or on boards of one model and power limit; use one run per board.",
     ),
+    "W266": Explanation(
+        meaning="The work of a trial did not fit into memory with the planned number of images per pipeline call; it "
+        "was drawn with fewer (protocol.on_out_of_memory).",
+        consequence="The window is another operating point: it belongs to a cell named after its batch, e.g. "
+        "sd15@b4-025, and is not pooled with the planned cell.",
+        remedy="Set batch_size of the variant to the number that fits, or free memory of the device, and run again.",
+    ),
     "W270": Explanation(
         meaning="Images of the trial have a single colour: they show nothing.",
         consequence="They are scored and cost joules like any other image, but are probably the sign of a fault.",

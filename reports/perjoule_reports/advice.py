@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import polars as pl
 
@@ -17,37 +16,28 @@ from perjoule_reports.choosing import Choosing, code_of
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
-from perjoule_reports.records import Headline, RunData
+from perjoule_reports.records import RunData
 from perjoule_reports.trust import disturbances
 
 FEW_PROMPTS = 64
 WIDE_BOUND = 0.1
 _MOST = 6
+_MOST_ODD = 3
 
 
-def advised(
-    run: RunData,
-    evidence: Evidence,
-    analysis: Analysis,
-    headline: Headline,
-    versus: Mapping[str, Versus],
-    plan: Choosing | None,
-) -> Headline:
-    """Return the headline with its advice."""
-    deploy, call = _deploy(run, evidence, analysis, headline, versus, plan)
-    return replace(headline, deploy=deploy, call=call, beware=_beware(run, evidence, analysis, headline, versus))
-
-
-def _deploy(
-    run: RunData,
-    evidence: Evidence,
-    analysis: Analysis,
-    headline: Headline,
-    versus: Mapping[str, Versus],
-    plan: Choosing | None,
+def deployment(
+    run: RunData, evidence: Evidence, analysis: Analysis, pair: Versus | None, plan: Choosing | None
 ) -> tuple[tuple[str, ...], str]:
+    """Return which cell to deploy, or why none, and the code that makes its images (empty if there is none).
+
+    Args:
+        run: The run.
+        evidence: Its arms.
+        analysis: Its comparisons.
+        pair: The comparison of the headline, if it has one.
+        plan: The options to choose from, if there are any.
+    """
     axis = evidence.primary
-    pair = versus.get(headline.test)
     if axis is None or pair is None:
         return (_nothing(evidence),), ""
     if axis.within_family:
@@ -59,24 +49,21 @@ def _deploy(
         ), ""
     if plan is not None and plan.safe is not None:
         arm = plan.safe.arm
-        return (_cost(arm, evidence), _why_safe(plan, analysis), _other(axis, plan)), code_of(run, arm)
-    nothing = f"No cell is both cheaper and not shown to be worse than {_anchor(pair.anchor)}."
+        return (_cost(arm, evidence), _why_safe(plan, evidence, analysis), _other(axis, plan)), code_of(run, arm)
+    nothing = f"No cell is both cheaper and not shown to be worse than {evidence.anchor_words(pair.anchor)}."
     if plan is not None:
         nothing = f"No cell keeps {axis.name} at {fmt.number(plan.floor)} in 90 % of the draws: measure more prompts."
-    return (
-        nothing,
-        *_bend(evidence, analysis),
-        _other(axis, plan),
-    ), ""
+    return (nothing, *_bend(evidence, analysis), _other(axis, plan)), ""
 
 
-def _why_safe(plan: Choosing, analysis: Analysis) -> str:
+def _why_safe(plan: Choosing, evidence: Evidence, analysis: Analysis) -> str:
     """Return why the safe choice is safe, and that nothing cheaper is if it is the anchor itself."""
     floor = fmt.number(plan.floor)
     bound = "or more" if plan.axis.higher else "or less"
     anchor = next(option.arm for option in plan.options if option.arm.cell_id == analysis.anchor)
-    origin = f"what {_anchor(anchor)} keeps" if plan.margin is None else (
-        f"that of {_anchor(anchor)} {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
+    named = evidence.anchor_words(anchor)
+    origin = f"what {named} keeps" if plan.margin is None else (
+        f"that of {named} {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
     )  # fmt: skip
     first = "No cheaper cell" if plan.safe and plan.safe.arm.cell_id == analysis.anchor else "The cheapest cell that"
     return f"{first} keeps {plan.axis.name} at {floor} {bound} in 90 % of the draws: {origin}."
@@ -88,11 +75,9 @@ def _other(axis: Axis, plan: Choosing | None) -> str:
     return f"For another floor of {axis.name}: {where}{command}."
 
 
-def _anchor(arm: Arm) -> str:
-    return "the longest run" if arm.steps is not None else arm.cell_id
-
-
 def _nothing(evidence: Evidence) -> str:
+    if evidence.left_out:
+        return "Nothing can be recommended: the joules of the cells that could be compared are odd, see Beware."
     if evidence.is_cell_value(evidence.primary):
         return "Nothing can be recommended: with one quality per cell, chance cannot be excluded."
     return "Nothing can be recommended from this run: see what is missing below."
@@ -102,7 +87,7 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """The cell at the bend of the ladder: a hint, because it depends on the range that was measured."""
     knee = analysis.frontier.knee if analysis.frontier else None
     arm = next((a for a in evidence.arms if knee and a.cell_id == knee.cell_id), None)
-    if arm is None or knee is None:
+    if arm is None or knee is None or arm.cell_id in evidence.left_out:
         return ()
     share = knee.shares.get(arm.cell_id, 0.0)
     axis = evidence.primary
@@ -123,21 +108,48 @@ def _cost(arm: Arm, evidence: Evidence) -> str:
     return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {hours} Wh{mark} per 1000 images{sure}."
 
 
-def _beware(
-    run: RunData, evidence: Evidence, analysis: Analysis, headline: Headline, versus: Mapping[str, Versus]
+def caveats(
+    run: RunData, evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus], pair: Versus | None
 ) -> tuple[str, ...]:
-    caveats = [
+    """Return what to consider before using the results, the most important first.
+
+    Args:
+        run: The run.
+        evidence: Its arms.
+        analysis: Its comparisons.
+        versus: The comparisons of cells with the anchor.
+        pair: The comparison of the headline, if it has one.
+    """
+    found = [
+        *_same_images(analysis),
+        *_odd(evidence),
         *_unfinished(run),
         *_devices(run),
         *_joules(run, evidence),
         *_stated(evidence),
-        *_sample(evidence, headline, versus),
+        *_sample(evidence, pair),
         *_ceiling(run, evidence),
-        *_choice(evidence, headline, versus),
+        *_choice(evidence, pair, len(versus) + 1),
         *_curves(analysis),
         *analysis.troubles,
     ]
-    return tuple(caveats[:_MOST])
+    return tuple(found[:_MOST])
+
+
+def _same_images(analysis: Analysis) -> list[str]:
+    if analysis.verdict is None or not analysis.verdict.identical_images:
+        return []
+    return [
+        "Baseline and candidate drew the same images, bit for bit: in quality this is an A/A comparison. Only the "
+        "energy can differ, by the machine, the session, or code that does not change images."
+    ]
+
+
+def _odd(evidence: Evidence) -> list[str]:
+    """What is odd in the joules, and the cells that are not recommended because of it."""
+    words = [fmt.clean(oddity.words) for oddity in evidence.odd]
+    more = [f"{len(words) - _MOST_ODD} more oddities in the joules are listed under Warnings and gaps."]
+    return words if len(words) <= _MOST_ODD else [*words[:_MOST_ODD], *more]
 
 
 def _unfinished(run: RunData) -> list[str]:
@@ -149,7 +161,13 @@ def _unfinished(run: RunData) -> list[str]:
         )
     if failed := done - len(run.windows):
         caveats.append(f"{fmt.plural(failed, 'trial')} failed and count nowhere.")
-    if flat := trial_counts(run).one_colour:
+    counts = trial_counts(run)
+    if counts.smaller_batch:
+        caveats.append(
+            f"{fmt.plural(counts.smaller_batch, 'trial')} did not fit into memory and were drawn with fewer images per "
+            f"call, as cells of their own (W266): {fmt.shorten(fmt.clean(', '.join(counts.smaller_cells)), 200)}."
+        )
+    if flat := counts.one_colour:
         caveats.append(
             warning(
                 "W270",
@@ -239,9 +257,8 @@ def _joules(run: RunData, evidence: Evidence) -> list[str]:
     return caveats
 
 
-def _sample(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
+def _sample(evidence: Evidence, pair: Versus | None) -> list[str]:
     axis, n = evidence.primary, evidence.prompt_count
-    pair = versus.get(headline.test)
     if axis is None or not n or n >= FEW_PROMPTS:
         return []
     sentence = f"Only {fmt.plural(n, 'prompt')}"
@@ -275,14 +292,13 @@ def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
     ]
 
 
-def _choice(evidence: Evidence, headline: Headline, versus: Mapping[str, Versus]) -> list[str]:
-    pair = versus.get(headline.test)
-    if pair is None or len(versus) < 3 or evidence.primary is None or evidence.primary.within_family:
+def _choice(evidence: Evidence, pair: Versus | None, count: int) -> list[str]:
+    if pair is None or count < 4 or evidence.primary is None or evidence.primary.within_family:
         return []
     if not pair.cheaper or pair.worse(evidence.primary):
         return []
     return [
-        f"The cell was chosen from {len(versus) + 1} on the same prompts that score it, which favours it: "
+        f"The cell was chosen from {count} on the same prompts that score it, which favours it: "
         "test it on "
         "prompts that are not in this run."
     ]

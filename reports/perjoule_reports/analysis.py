@@ -109,8 +109,11 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
 
 
 def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
-    """The longest fixed run that has joules and a score; if several are equally long, the most expensive."""
-    arms = rivals(evidence, axis)
+    """The longest fixed run that has joules and a score; if several are equally long, the most expensive.
+
+    A cell with odd joules is the anchor only if all cells have.
+    """
+    arms = advisable(evidence, axis) or rivals(evidence, axis)
     return max(arms, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0), default=None)
 
 
@@ -126,6 +129,11 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
         if (a.boundary, a.provenance) == (first.boundary, first.provenance)
         and (not axis.within_family or a.family == first.family)
     ]
+
+
+def advisable(evidence: Evidence, axis: Axis) -> list[Arm]:
+    """The arms that may be compared and whose joules are not odd."""
+    return [arm for arm in rivals(evidence, axis) if arm.cell_id not in evidence.left_out]
 
 
 def _compared(run: RunData, evidence: Evidence) -> Analysis:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from perjoule.errors import PerjouleError
-from perjoule.statistics.safe import least_kept, most_needed
+from perjoule.statistics.safe import kept
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
-from perjoule_reports.analysis import Analysis, rivals
+from perjoule.suite.smaller import planned_name
+from perjoule_reports.analysis import Analysis, advisable
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.pairing import LEAST_PROMPTS
 from perjoule_reports.records import RunData
@@ -51,11 +52,11 @@ class Choosing:
     @property
     def stairs(self) -> tuple[Option, ...]:
         """The options that keep more than every cheaper one: some floor makes each of them the choice."""
-        kept: list[Option] = []
+        stairs: list[Option] = []
         for option in self.options:
-            if all(not self.keeps(cheaper, option.quality) for cheaper in kept):
-                kept.append(option)
-        return tuple(kept)
+            if all(not self.keeps(cheaper, option.quality) for cheaper in stairs):
+                stairs.append(option)
+        return tuple(stairs)
 
 
 def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing | None:
@@ -67,8 +68,8 @@ def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing |
     if draws.by_prompt.n < LEAST_PROMPTS or evidence.is_cell_value(axis):
         return None
     sign = compared.spec.sign
-    quality = sign * least_kept(sign * draws.quality_alone(axis.name).resamples)
-    energy = most_needed(draws.energy.resamples)
+    quality = sign * kept(sign * draws.quality(axis.name).point[0], sign * draws.quality_alone(axis.name).resamples)
+    energy = -kept(-draws.energy.point[0], -draws.energy.resamples)
     place = {cell: i for i, cell in enumerate(compared.grid.cells)}
     options = [
         Option(
@@ -78,7 +79,7 @@ def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing |
             if np.isfinite(energy[place[arm.cell_id]]) and arm.energy.bounded
             else None,
         )
-        for arm in rivals(evidence, axis)
+        for arm in advisable(evidence, axis)
         if arm.role != "control" and arm.quality_of(axis).bounded and np.isfinite(quality[place[arm.cell_id]])
     ]
     anchor = next((option for option in options if option.arm.cell_id == analysis.anchor), None)
@@ -94,10 +95,10 @@ def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing |
 
 def code_of(run: RunData, arm: Arm) -> str:
     """Return code to paste; empty if the run does not record how its images were made."""
-    variant = next((v for v in run.suite.variants if v.name == arm.variant), None)
+    variant = next((v for v in run.suite.variants if v.name == planned_name(arm.variant)), None)
     if variant is None or run.is_imported:
         return ""
-    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == arm.cell_id), None)
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == planned_name(arm.cell_id)), None)
     own = policy_code(cell) if cell else None
     if own:
         return own

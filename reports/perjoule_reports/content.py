@@ -9,12 +9,13 @@ run ── read_evidence ──► Evidence ──┐
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from perjoule.running.reporting import ReportRequest
 from perjoule_reports import format as fmt
 from perjoule_reports import trust
-from perjoule_reports.advice import advised
+from perjoule_reports.advice import caveats, deployment
 from perjoule_reports.analysis import analyse
 from perjoule_reports.choosing import choosing
 from perjoule_reports.evidence import read_evidence
@@ -58,7 +59,9 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     plan = choosing(run, evidence, analysis)
     safe = plan.safe.arm.cell_id if plan is not None and plan.safe is not None else ""
     top = with_gain(headline(evidence, analysis, versus, safe), run, analysis)
-    top = advised(run, evidence, analysis, top, versus, plan)
+    pair = versus.get(top.test)
+    deploy, call = deployment(run, evidence, analysis, pair, plan)
+    top = replace(top, deploy=deploy, call=call, beware=caveats(run, evidence, analysis, versus, pair))
     top = verdict_headline(top, run, asked.baseline, evidence, analysis)
     notes = {
         "warnings": trust.warnings_table(run),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from perjoule.errors import PerjouleError
+from perjoule.gating.oddities import Oddity, left_out, oddities
 from perjoule.statistics.devices import mixtures
 from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import CELL_VALUE, read_grid
@@ -107,7 +108,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The contents of a run. Arms are in the suite's order of variants, then by steps."""
+    """The contents of a run. Arms are in the suite's order of variants, then by steps; `odd` are its oddities."""
 
     suite: Suite
     arms: tuple[Arm, ...]
@@ -119,6 +120,18 @@ class Evidence:
     prompt_count: int
     seed_count: int
     imported: bool = False
+    odd: tuple[Oddity, ...] = ()
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The cells that are not recommended, because their joules are odd."""
+        return left_out(self.odd)
+
+    def anchor_words(self, anchor: Arm) -> str:
+        """Return a name for the anchor: `the longest run`, or its own if steps are unknown or a longer one is odd."""
+        if anchor.steps is None:
+            return anchor.cell_id
+        return anchor.words if self.left_out else "the longest run"
 
     @property
     def has_intervals(self) -> bool:
@@ -166,6 +179,7 @@ def read_evidence(run: RunData) -> Evidence:
         prompt_count=max((a.prompt_count for a in arms), default=0) or len(run.prompts),
         seed_count=max((a.seed_count for a in arms), default=0) or len(run.suite.protocol.seeds),
         imported=run.is_imported,
+        odd=oddities(run),
     )
 
 

@@ -1,4 +1,4 @@
-"""Formats numbers and texts: the only place that scales units, chooses digits and cleans foreign text.
+"""Formats numbers and texts: with `perjoule.display`, all that scales units, chooses digits and cleans foreign text.
 
 All numbers are SI until they get here. A column of joules becomes kilojoules as a whole, an interval decides how many
 digits its number gets, and a prompt loses the characters that could reorder or hide printed text.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from perjoule.display import ABSENT as ABSENT  # these are offered here too
+from perjoule.display import Scale as Scale
+from perjoule.display import fixed
+from perjoule.display import number as number
+from perjoule.display import quantity as quantity
+from perjoule.display import scale as scale
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
 from perjoule.types import Interval
 from perjoule_reports.records import Tone
 
 clean = one_line  # the name used in this package
-ABSENT = "–"
 WH_PER_1000_PER_JOULE = 1000 / 3600
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 TONES: dict[str | None, Tone] = {"measured": "calm", "estimated": "loud", "simulated": "alarm", "not stated": "loud"}
 PROVENANCE_WORDS = {
     "measured": "joules read from a meter",
@@ -30,41 +33,12 @@ PROVENANCE_WORDS = {
 _BRANDS = {"measured": "", "estimated": "est.", "simulated": "sim.", "not stated": "n.s."}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """One unit for a whole column or axis: a displayed number is the SI number divided by `factor`."""
-
-    factor: float
-    unit: str
-
-
 def finite(value: object) -> float | None:
     """Return `value` as a float, or None if it is absent, not a number or infinite."""
     if value is None or isinstance(value, str) or not hasattr(value, "__float__"):
         return None
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def scale(values: Iterable[float | None], unit: str) -> Scale:
-    """Choose the SI prefix with which the median of `values` lies between 1 and 1000."""
-    magnitudes = sorted(abs(v) for v in values if v)
-    if not magnitudes:
-        return Scale(factor=1.0, unit=unit)
-    middle = magnitudes[len(magnitudes) // 2]
-    for factor, prefix in _PREFIXES:
-        if middle >= factor:
-            return Scale(factor=factor, unit=prefix + unit)
-    return Scale(factor=_PREFIXES[-1][0], unit=_PREFIXES[-1][1] + unit)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Format with `digits` significant digits and no exponent; longer integers keep all their digits."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    if value == 0:
-        return "0"
-    return _fixed(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def interval(
@@ -79,11 +53,11 @@ def interval(
         return ABSENT, ""
     centre = value.value / factor
     if value.low is None or value.high is None or not math.isfinite(value.high - value.low):
-        return _signed(number(centre) if decimals is None else _fixed(centre, decimals), signed), ""
+        return _signed(number(centre) if decimals is None else fixed(centre, decimals), signed), ""
     low, high = value.low / factor, value.high / factor
     if decimals is None:
         decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))
-    texts = [_signed(_fixed(v, decimals), signed) for v in (centre, low, high)]
+    texts = [_signed(fixed(v, decimals), signed) for v in (centre, low, high)]
     return texts[0], f"[{texts[1]}, {texts[2]}]"
 
 
@@ -113,14 +87,6 @@ def difference(value: Interval, unit: Scale | None = None, decimals: int | None 
     return interval(value, unit, signed=True, decimals=decimals)
 
 
-def quantity(value: float | None, unit: str, digits: int = 3) -> str:
-    """Format a single quantity with its own prefix, e.g. `3.1 kJ`."""
-    if value is None:
-        return ABSENT
-    chosen = scale([value], unit)
-    return f"{number(value / chosen.factor, digits)} {chosen.unit}"
-
-
 def memory(value: float) -> str:
     """Format bytes in binary units, e.g. `15.6 GiB`."""
     for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
@@ -131,7 +97,7 @@ def memory(value: float) -> str:
 
 def percent(ratio: float) -> str:
     """Format a ratio as a percentage: whole from 10 % up, two significant digits below."""
-    return f"{_fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
+    return f"{fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
 
 
 def moment(text: str) -> str:
@@ -177,13 +143,6 @@ def provenance_title(provenance: str | None, imported: bool = False) -> str:
 def shorten(text: str, length: int) -> str:
     """Cut a text to `length` characters, the last one an ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _fixed(value: float, decimals: int) -> str:
-    text = f"{value:.{decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _decimals(width: float, magnitude: float) -> int:

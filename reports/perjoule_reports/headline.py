@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, rivals
+from perjoule_reports.analysis import Analysis, advisable, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
@@ -45,7 +45,12 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         )
     if axis is None or all(a.quality_of(axis).value is None for a in evidence.arms):
         return Headline(sentence="The images have not been scored, so the joules cannot be compared with quality.")
-    comparable = rivals(evidence, axis)
+    comparable = advisable(evidence, axis)
+    if not comparable and evidence.left_out and rivals(evidence, axis):
+        return Headline(
+            sentence="The joules of all comparable cells are odd, so no saving is stated.",
+            support=("What is odd is listed under Beware.",),
+        )
     anchor = next((a for a in comparable if a.cell_id == analysis.anchor), None)
     if evidence.is_cell_value(axis):
         return _cell_values(comparable, axis)
@@ -57,9 +62,9 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
         return _few(anchor, axis, enough)
     cheaper = sorted((v for v in contrasts if v.cheaper), key=lambda v: v.energy_ratio.value or 0)
     if axis.within_family:
-        top, test = _fidelity(cheaper, anchor, axis, evidence.imported)
+        top, test = _fidelity(cheaper, anchor, axis, evidence)
     elif not cheaper:
-        top, test = _not_cheaper(anchor), None
+        top, test = _not_cheaper(anchor, evidence), None
     elif not any(v.worse(axis) for v in contrasts):
         top, test = _unresolved(anchor, axis, contrasts), None
     else:
@@ -118,11 +123,6 @@ def _name(arm: Arm, other: Arm) -> str:
     if arm.variant == other.variant and arm.steps is not None:
         return fmt.step_count(arm.steps)
     return arm.words
-
-
-def _longest(anchor: Arm) -> str:
-    """Return a name for the anchor: the longest run is known only if the steps are."""
-    return anchor.cell_id if anchor.steps is None else "the longest run"
 
 
 def _costs(arm: Arm, anchor: Arm, ratio: Interval) -> str:
@@ -234,12 +234,14 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     return (Tile(value=_signed(change), detail=both, label="time per image"),)
 
 
-def _not_cheaper(anchor: Arm) -> Headline:
+def _not_cheaper(anchor: Arm, evidence: Evidence) -> Headline:
     single = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
     why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {single}."
     return Headline(
-        sentence=f"No cell is resolved as cheaper than {_longest(anchor)}, so no saving can be claimed.",
-        support=(f"The {'anchor' if anchor.steps is None else 'longest run'} is {anchor.words}.{why}",),
+        sentence=f"No cell is resolved as cheaper than {evidence.anchor_words(anchor)}, so no saving can be claimed.",
+        support=(
+            f"The {'anchor' if anchor.steps is None or evidence.left_out else 'longest run'} is {anchor.words}.{why}",
+        ),
     )
 
 
@@ -283,15 +285,16 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
     )  # fmt: skip
 
 
-def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, imported: bool) -> tuple[Headline, Versus | None]:
+def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, evidence: Evidence) -> tuple[Headline, Versus | None]:
+    imported = evidence.imported
     if not cheaper:
-        return _not_cheaper(anchor), None
+        return _not_cheaper(anchor, evidence), None
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
     quality = fmt.interval(_quality(near.arm, axis))
     reference = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
     return Headline(
         sentence=f"{_costs(near.arm, anchor, near.energy_ratio)}, at {quality[0]} {quality[1]} "
-        f"{axis.name}{'' if imported else ' of that run'}.",
+        f"{axis.name}{'' if imported or evidence.left_out else ' of that run'}.",
         support=(
             f"{reference}, so this axis can show closeness but not improvement.",
             *_bound_remark(near),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from perjoule.suite.reading import is_imported
+from perjoule.suite.smaller import planned_name, smaller_batch
 from perjoule.types import Suite
-from perjoule_reports.format import clean, shorten
+from perjoule_reports.format import clean, plural, shorten
 
 _LONGEST = 60
 _ROLES = {"distilled": "distilled", "predicted": "adaptive", "control": "control"}
@@ -27,9 +28,11 @@ _METRICS = {
 
 def variant_label(suite: Suite, name: str, role: str) -> str:
     """Return e.g. `the few-step student`, or by default the name with its role: `distilled sd-lcm`."""
-    stated = next((variant.label for variant in suite.variants if variant.name == name), "")
+    planned, batch = planned_name(name), smaller_batch(name)
+    stated = next((variant.label for variant in suite.variants if variant.name == planned), "")
     if stated := clean(stated):
-        return shorten(stated, _LONGEST)
+        smaller = f" with {plural(batch, 'image')} per call" if batch else ""
+        return shorten(stated, _LONGEST) + smaller
     word = _ROLES.get(role, "")
     return f"{word} {clean(name)}" if word and word not in name else clean(name)
 

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -196,28 +195,6 @@ def curves(analysis: Analysis) -> tuple[str, ...]:
         sentences.append(
             f"Left out of the curves, because a cheaper cell of the same arm is as good: {fmt.shorten(cells, 400)}."
         )
-    return tuple(sentences)
-
-
-def oddities(evidence: Evidence) -> tuple[str, ...]:
-    """Return sentences about ladders whose energy falls by more than 10 % with more steps: a disturbed window."""
-    sentences = []
-    for variant in evidence.variants():
-        ladder = [a for a in evidence.arms if a.variant == variant and a.energy.value and a.steps is not None]
-        for fewer, more in pairwise(ladder):
-            if (more.steps or 0) > (fewer.steps or 0) and (more.energy.value or 0) < 0.9 * (fewer.energy.value or 0):
-                mark = "" if evidence.provenance == "measured" else f" ({evidence.provenance})"
-                why = (
-                    "check the table"
-                    if evidence.imported
-                    else "so a window was disturbed: measure again on an idle machine"
-                )
-                cost, less = (fmt.quantity(arm.energy.value, "J") for arm in (fewer, more))
-                sentences.append(
-                    f"{variant}: {fmt.step_count(fewer.steps)} cost {cost} per image and "
-                    f"{fmt.step_count(more.steps)} only {less}{mark}. "
-                    f"More steps cannot cost less{':' if evidence.imported else ','} {why}."
-                )
     return tuple(sentences)
 
 

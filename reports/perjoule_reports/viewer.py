@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import polars as pl
 
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.records import RunData
 from perjoule_reports.shots import Pair, Shot, Side
 
@@ -46,13 +48,15 @@ def viewer(choice: Choice, evidence: Evidence, page: Path | None) -> dict[str, A
         return None
     unit = fmt.scale((side.arm.energy.value for side in choice.every), "J")
     cells = []
+    named = Counter(_words(side) for side in choice.every)
     for side in choice.every[:MOST_CELLS]:
         images = choice.shots(side)
         cells.append(
             {
                 "run": side.name,
                 "cell": side.arm.cell_id,
-                "label": f"{side.name}: {fmt.clean(side.arm.cell_id)}" if side.name else fmt.clean(side.arm.cell_id),
+                # adaptive cells may have the same mean steps
+                "label": _words(side) + (f" ({fmt.clean(side.arm.cell_id)})" if named[_words(side)] > 1 else ""),
                 "folder": folder_from(page, side.run.path) if _has_usual_names(side.run) else None,
                 "images": [_image(images.get((pair.prompt_id, pair.seed)), unit) for pair in shown],
             }
@@ -60,8 +64,14 @@ def viewer(choice: Choice, evidence: Evidence, page: Path | None) -> dict[str, A
     return {
         "cells": cells,
         "prompts": [[pair.prompt_id, pair.seed, choice.text(pair.prompt_id)] for pair in shown],
-        "metric": evidence.primary.name if evidence.primary else "score",
+        "metric": evidence.primary.label if evidence.primary else "score",
     }
+
+
+def _words(side: Side) -> str:
+    """Return a cell in words, e.g. `The full model at 25 steps`, after the name of its run if there are two."""
+    words = fmt.clean(capitalised(side.arm.words, side.arm.variant))
+    return f"{side.name}: {words}" if side.name else words
 
 
 def folder_from(page: Path | None, run: Path) -> str | None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,14 +17,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from perjoule.errors import RunError
+from perjoule.errors import PerjouleError, RunError
 from perjoule.forecast.measured import Windows
 from perjoule.gating import gate
 from perjoule.gating.baselines import save
 from perjoule.meters.sensor import Sensor, store
 from perjoule.running import pipeline
 from perjoule.running.prepared import prepare
-from perjoule.running.ray import RayPool
+from perjoule.running.ray import RayPool, settle
+from perjoule.running.ray_cluster import Cluster
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.testing import ConstantPower, NvmlSimulator, SimulatedBoard
@@ -235,66 +237,154 @@ def test_resume_goes_on_only_on_a_board_of_the_same_kind(
 class Remote:
     """A method of an actor."""
 
-    def __init__(self, method: Callable[..., Any], number: int) -> None:
-        self._method, self._number = method, number
+    def __init__(self, method: Callable[..., Any], visible: str) -> None:
+        self._method, self._visible = method, visible
 
     def remote(self, *arguments: Any) -> Any:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(self._number)  # as Ray sets it for the actor's process
+        os.environ["CUDA_VISIBLE_DEVICES"] = self._visible  # as Ray sets it for the actor's process
         return self._method(*arguments)
 
 
-def fake_ray(gpus: int) -> ModuleType:
-    """Ray on one node, its actors in this process; each sees one GPU."""
-    ray: Any = ModuleType("ray")
-    ray.started, ray.killed = [], []
+class Group(SimpleNamespace):
+    """A placement group of Ray: a reserved place."""
 
-    def remote(cls: type) -> Any:
-        def start() -> Any:
-            one, number = cls(), len(ray.started) % gpus
-            ray.started.append(one)
-            return SimpleNamespace(open=Remote(one.open, number), do=Remote(one.do, number), bench=one)
+    def wait(self, timeout_seconds: float) -> bool:
+        return not self.taken
 
-        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=start))
+    @property
+    def bundle_specs(self) -> list[dict[str, float]]:
+        return [self.bundle]
 
-    def kill(actor: Any) -> None:
-        ray.killed.append(actor.bench)
+
+class NodeOfRay:
+    """Ray on one node, its actors in this process; each sees one GPU. `taken` boards belong to other work."""
+
+    def __init__(self, gpus: int, taken: int = 0, visible: Callable[[int], str] = str) -> None:
+        self.started: list[Any] = []
+        self.killed: list[Any] = []
+        self.options: list[dict[str, Any]] = []
+        self._gpus, self._taken, self._visible = gpus, taken, visible
+        self._groups = 0
+
+    def modules(self) -> dict[str, ModuleType]:
+        names = ("ray", "ray.util", "ray.util.scheduling_strategies")
+        modules: dict[str, Any] = {name: ModuleType(name) for name in names}
+        ray, util, strategies = modules.values()
+        ray.remote, ray.kill, ray.put, ray.nodes = self.remote, self.kill, lambda value: value, self.nodes
+        util.placement_group, util.remove_placement_group = self.group, lambda group: None
+        strategies.PlacementGroupSchedulingStrategy = SimpleNamespace
+        return modules
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"GPU": float(self._gpus), "CPU": 1.0, "node:10.0.0.1": 1.0}}]
+
+    def group(self, bundles: list[dict[str, float]], strategy: str) -> Group:
+        self._groups += 1
+        return Group(bundle=bundles[0], number=self._groups - 1, taken=self._groups <= self._taken)
+
+    def remote(self, cls: type) -> Any:
+        def options(scheduling_strategy: Any, **wanted: Any) -> Any:
+            visible = self._visible(scheduling_strategy.placement_group.number)
+            self.options.append(wanted)
+
+            def start() -> Any:
+                one = cls()
+                self.started.append(one)
+                return SimpleNamespace(open=Remote(one.open, visible), do=Remote(one.do, visible), bench=one)
+
+            return SimpleNamespace(remote=start)
+
+        return SimpleNamespace(options=options)
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor.bench)
         actor.bench._stack.close()
 
-    ray.remote, ray.kill, ray.get = remote, kill, lambda answer: answer
-    ray.cluster_resources = lambda: {"GPU": float(gpus), "CPU": 2.0 * gpus}
-    ray.nodes = lambda: [{"Alive": True}]
-    ray.exceptions = SimpleNamespace(RayError=ConnectionError)
-    return ray
+
+class HereLink:
+    """The cluster's process is this one."""
+
+    def __init__(self) -> None:
+        self._cluster = Cluster()
+
+    def call(self, method: str, *arguments: Any, limit_s: float | None = None) -> Future[Any]:
+        answer: Future[Any] = Future()
+        settle(answer, getattr(self._cluster, method)(*arguments))
+        return answer
+
+
+@pytest.fixture
+def pool_on(boards: Boards, suite: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RayPool]]:
+    nodes: list[NodeOfRay] = []
+
+    def open_pool(node: NodeOfRay, *simulated: SimulatedBoard, meter: str = "nvml") -> RayPool:
+        boards(*simulated)
+        nodes.append(node)
+        for name, one in node.modules().items():
+            monkeypatch.setitem(sys.modules, name, one)
+        for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PERJOULE_OFFLINE"):
+            monkeypatch.setenv(name, "")  # workers set them
+        return RayPool(HereLink(), prepare(str(suite)), meter, (), SAID.append)
+
+    SAID.clear()
+    yield open_pool
+    for node in nodes:
+        for one in node.started:
+            one._stack.close()
+
+
+SAID: list[str] = []
 
 
 @pytest.mark.parametrize(("other", "refused"), [(H100, True), (TWIN, False)], ids=["another model", "a twin"])
 def test_ray_refuses_boards_of_different_kinds_in_one_node(
-    boards: Boards, suite: Path, monkeypatch: pytest.MonkeyPatch, other: SimulatedBoard, refused: bool
+    pool_on: Callable[..., RayPool], suite: Path, other: SimulatedBoard, refused: bool
 ) -> None:
-    boards(A100, other)
-    ray: Any = fake_ray(2)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    pool = RayPool(prepare(str(suite)), "nvml", ())
-    assert pool.count == 2
+    node = NodeOfRay(2)
+    if refused:
+        with pytest.raises(RunError, match=r"device is \['NVIDIA A100'\] on one and \['NVIDIA H100'\] on another: run"):
+            pool_on(node, A100, other)
+        return
+    pool = pool_on(node, A100, other)
     assert pool.environment["comparability"]["device"] == ["NVIDIA A100"]
-    first = pool.spawn()
-    try:
-        if refused:
-            with pytest.raises(RunError, match=r"device is \['NVIDIA A100'\] on one and \['NVIDIA H100'\] on another"):
-                pool.spawn()
-            assert ray.killed == ray.started[1:]
-        else:
-            second = pool.spawn()
-            trials = [
-                worker.actor.do.remote(assignment).trial
-                for worker, assignment in zip((first, second), prepare(str(suite)).plan[:2], strict=True)
-            ]
-            assert [trial.reading.device for trial in trials] == ["NVIDIA A100"] * 2
-            assert len({trial.reading.device_digest for trial in trials}) == 2
-            second.close()
-    finally:
-        first.close()
+    assert len(set(pool.environment["workers"])) == 2
+    assert [wanted["num_cpus"] for wanted in node.options] == [0.5, 0.5]  # boards may outnumber CPUs
+    plan = prepare(str(suite)).plan
+    trials = [worker.do(one).result().trial for worker, one in zip(pool.workers, plan[:2], strict=True)]
+    assert [trial.reading.device for trial in trials] == ["NVIDIA A100"] * 2
+    digests = [trial.reading.device_digest for trial in trials]
+    assert len(set(digests)) == 2
+    # the worker that replaces a lost one has its board
+    again = pool.reopen(1).result()
+    assert node.killed == node.started[1:2]
+    assert again.do(plan[2]).result().trial.reading.device_digest == digests[1]
+
+
+def test_ray_uses_the_boards_that_are_free(pool_on: Callable[..., RayPool]) -> None:
+    pool = pool_on(NodeOfRay(3, taken=2), A100, H100, TWIN)
+    assert len(pool.workers) == 1
+    assert SAID == ["warning: 1 of 3 GPUs are free, and the run uses only these"]
+
+
+def test_ray_uses_no_more_boards_than_there_are_windows(pool_on: Callable[..., RayPool]) -> None:
+    assert len(pool_on(NodeOfRay(3), A100, TWIN, H100).workers) == 2
+    assert SAID[0].startswith("note: 2 of 3 GPUs are used, because a cell has 2 windows")
+
+
+def test_ray_says_so_if_all_boards_are_in_use(pool_on: Callable[..., RayPool]) -> None:
+    with pytest.raises(RunError, match=r"all 2 GPUs of the cluster are in use: wait .* `ray status`"):
+        pool_on(NodeOfRay(2, taken=2), A100, TWIN)
+
+
+@pytest.mark.parametrize("meter", ["nvml", "estimate"])
+def test_ray_refuses_two_workers_that_measure_one_device(pool_on: Callable[..., RayPool], meter: str) -> None:
+    """A node that hides no board from its workers, or two nodes on one machine: each would measure the other's work."""
+    if meter == "nvml":  # the lock of the board says so first
+        with pytest.raises(PerjouleError, match="NVIDIA A100 is being measured by process"):
+            pool_on(NodeOfRay(2, visible=lambda number: "0"), A100, TWIN)
+        return
+    with pytest.raises(RunError, match="two workers would measure the same device, estimate"):
+        pool_on(NodeOfRay(2), A100, TWIN, meter=meter)
 
 
 def mixed_run(run: Path, changes: dict[str, Any]) -> Run:

@@ -157,7 +157,10 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
     assert (plan["images"], plan["trials"], plan["evaluations"]) == (12, 6, 2 * 4 * (1 + 3 + 6))
     text = call("plan", str(suite), capsys=capsys)[1]
     assert "12 images in 6 trials" in text
-    assert "no published figure for builtin:sd-tiny: --calibrate" in text
+    # nothing is published about tiny models, so their work is counted
+    assert "energy, ESTIMATED: " in text
+    assert "note: the joules are those of counted work" in text
+    assert "--calibrate meters a few images" in text
     assert call("run", str(suite), "--dry-run", capsys=capsys)[1] == text
     for what in ("suites", "variants", "prompts", "metrics", "meters"):
         assert json.loads(call("list", what, "--json", capsys=capsys)[1])[what]

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from tests.support.reports import built, section
 
+from perjoule.runs.columns import DRAWN
 from perjoule_reports import build_report
 from perjoule_reports.drawing.figures import panels
 from perjoule_reports.evidence import read_evidence
@@ -75,10 +76,12 @@ def test_one_window_per_cell_leaves_the_bound_of_the_meter(synthetic, small):
     assert "no interval" in report.headline.support[0]
 
 
-def test_more_steps_for_fewer_joules_is_called_a_disturbance(small):
-    high = pl.when(pl.col("cell_id") == "tiny-teacher-012").then(900.0).otherwise(pl.col("energy_j_per_image"))
-    report, _, _ = built(replace(small, points=small.points.with_columns(energy_j_per_image=high)))
+def test_more_steps_for_fewer_joules_is_called_a_disturbance(synthetic, small):
+    high = pl.when(pl.col("cell_id") == "tiny-teacher-012").then(900.0 * DRAWN).otherwise(pl.col("energy_j"))
+    report, _, _ = built(synthetic.summarised(replace(small, trials=small.trials.with_columns(energy_j=high))))
     assert "12 steps cost 900 J per image and 50 steps only" in section(report, "warnings").paragraphs[0]
+    assert "so a window was disturbed" in report.headline.beware[0]
+    assert report.headline.beware[0].endswith("tiny-teacher-012, tiny-teacher-050 are not recommended.")
 
 
 def test_empty_run(synthetic, small):

@@ -23,6 +23,8 @@ def test_labels_of_the_suite_come_first(small: SyntheticRun) -> None:
         metrics=replace(small.suite.metrics, labels={"scene": "things seen"}),
     )
     assert variant_label(suite, name, "fixed") == "the full model"
+    assert variant_label(suite, f"{name}@b4", "fixed") == "the full model with 4 images per call"
+    assert variant_label(suite, f"{name}@b1", "fixed") == "the full model with 1 image per call"
     assert metric_label(suite, "scene") == "things seen"
     assert metric_label(small.suite, "scene") == "attributes drawn"
     assert metric_label(small.suite, "my_own") == "my own"

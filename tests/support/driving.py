@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -43,7 +44,7 @@ class Ended:
             found.append("exit code 1 without the verdict FAIL")
         if any(ord(sign) < 32 and sign not in "\r\n\t" for sign in self.err + self.out):
             found.append("control characters are printed")
-        if self.code == 0 and "--json" in self.arguments:
+        if "--json" in self.arguments:
             try:
                 json.loads(self.out, parse_constant=_refuse)
             except ValueError as error:
@@ -84,7 +85,8 @@ def drive(*arguments: str | Path) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     before = signal.getsignal(signal.SIGINT)
     try:
-        with patch.dict(os.environ), redirect_stdout(out), redirect_stderr(err):  # --offline sets a variable
+        argv = patch.object(sys, "argv", ["perjoule", *words])
+        with argv, patch.dict(os.environ), redirect_stdout(out), redirect_stderr(err):  # --offline sets a variable
             code = outcome.status_of(command)
     finally:
         signal.signal(signal.SIGINT, before)

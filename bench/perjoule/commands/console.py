@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from perjoule.display import duration
 from perjoule.running.stage import StageProgress
 from perjoule.text import printable
 
@@ -50,7 +51,7 @@ class _Log:
         timed = share - self._resumed
         eta = ""
         if timed > 0 and done < self._total:
-            eta = f", about {(now - self._began) / timed * (1 - share):.0f} s left"
+            eta = f", about {duration((now - self._began) / timed * (1 - share))} left"
         self._console.print(
             f"{self._name}: {done}/{self._total} {self._unit}{eta}{'; ' if note else ''}{printable(note)}",
             markup=False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged
+from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, Wide, judged, terminal_width
 
 
 class TableFormat(StrEnum):
@@ -25,10 +25,11 @@ def register(app: typer.Typer) -> None:
 
 
 def frontier(
-    run: RunArgument,
+    run: StoredRun,
     metric: Metric = None,
     study: StudyOption = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Print operating points and their frontier.
@@ -37,5 +38,8 @@ def frontier(
     """
     from perjoule.commands import tables
     from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
 
-    tables.print_frontier(judged(load_run(run), study, metric), metric, "json" if as_json else fmt.value)
+    with fetched_run(run) as folder:
+        judged_run = judged(load_run(folder), study, metric)
+        tables.print_frontier(judged_run, metric, "json" if as_json else fmt.value, terminal_width(wide))

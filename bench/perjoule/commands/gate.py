@@ -55,11 +55,14 @@ def gate(
         str,
         typer.Option(
             metavar="RUN",
-            help="Run directory, or the name of a stored baseline.",
+            help="Run directory, its address s3://BUCKET/PATH, or the name of a stored baseline.",
             autocompletion=completing.baselines_and_runs,
         ),
     ],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.", autocompletion=completing.runs)],
+    candidate: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="Run directory, or its address.", autocompletion=completing.runs),
+    ],
     metric: Metric = None,
     study: StudyOption = None,
     margin_energy: MarginEnergy = None,
@@ -95,9 +98,10 @@ def gate(
     from perjoule.gating import GateConfig, baselines, render
     from perjoule.gating import gate as judge
     from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
 
-    ours = load_run(candidate)
     with ExitStack() as stack:
+        ours = load_run(stack.enter_context(fetched_run(candidate)))
         theirs, stored = baselines.opened(baseline, ours, stack)
         config = GateConfig(
             margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),

@@ -22,6 +22,7 @@ NEXT = {
     "budgetfusion predict": "perjoule run SUITE, with a variant of policy budgetfusion",
     "budgetfusion train": "perjoule budgetfusion evaluate RUN --predictor {out}",
     "calibrate": "perjoule run SUITE --sensor stored, or with --work: perjoule plan SUITE --meter work:FILE",
+    "compare": "perjoule gate --baseline {before} --candidate {after}",
     "doctor": "perjoule plan demo",
     "explain": "perjoule doctor",
     "frontier": "perjoule recommend {run} --min-quality Q",

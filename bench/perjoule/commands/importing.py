@@ -19,8 +19,11 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     table: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="CSV, TSV, JSON, JSON lines or Parquet: a row per image, or per cell."),
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="CSV, TSV, JSON, JSON lines or Parquet: a row per image, or per cell. A path, or s3://BUCKET/PATH.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     lower: Annotated[list[str] | None, typer.Option(help="Metric for which lower is better; repeatable.")] = None,
@@ -42,8 +45,10 @@ def import_(
     """
     from perjoule.commands.records import Imported
     from perjoule.importing.conversion import import_table
+    from perjoule.runs.remote import fetched_table
 
-    run = import_table(table, out, lower=lower or (), fidelity=fidelity or (), bounds=_bounds(bounds or ()))
+    with fetched_table(table) as file:
+        run = import_table(file, out, lower=lower or (), fidelity=fidelity or (), bounds=_bounds(bounds or ()))
     result = Imported(
         run=str(run.path),
         trials=len(run.trials),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perjoule.commands import completing
+from perjoule.commands import completing, outcome
 from perjoule.text import as_json, printable
 from perjoule.weights.downloads import go_offline
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no messages on stderr.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=completing.runs)]
+StoredRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run directory, or its address s3://BUCKET/PATH.", autocompletion=completing.runs
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="Metric; the suite's primary one by default.", autocompletion=completing.metrics),
@@ -87,6 +95,25 @@ Offline = Annotated[
         "--offline", callback=_switch_off_network, help="Use no network: take prompts, models and weights from caches."
     ),
 ]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Print all columns of a table, on a terminal that is too narrow for them.")
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
+
+
+def terminal_width(wide: bool) -> int | None:
+    """Return the width that a table on stdout may have; None for any width."""
+    return None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+
+
+def page_link(page: Path, *, open_it: bool = False) -> str:
+    """Return the `file://` link of a page; `open_it` opens it in a browser."""
+    link = page.resolve().as_uri()
+    if open_it:
+        import webbrowser
+
+        webbrowser.open(link)
+    return link
 
 
 def judged(run: Run, study: Path | None, metric: str | None) -> Run:
@@ -132,6 +159,7 @@ def print_text(text: str, *, err: bool = False) -> None:
 def print_json(value: Any) -> None:
     """Print a result as JSON."""
     typer.echo(as_json(value))
+    outcome.ANSWERED.set(True)
 
 
 def print_record(record: Any) -> None:

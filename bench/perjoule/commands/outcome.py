@@ -9,6 +9,8 @@
 | the reader of stdout has closed it | 141 |
 | anything else: a bug in perjoule | 70 |
 
+With --json the message is also an object on stdout, unless the command has printed its result before.
+
 The gate uses 1 and 3 for its verdicts, so no other ending has these codes. `PERJOULE_TRACEBACK=1` adds the traceback.
 """
 
@@ -21,8 +23,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import pairwise
 from typing import Any
 
 from perjoule.errors import (
@@ -33,11 +37,15 @@ from perjoule.errors import (
     PerjouleError,
     UsageError,
     first_line,
+    install_command,
     missing_extra,
+    remedy_of,
 )
-from perjoule.text import PLAIN, one_line, printable
+from perjoule.text import PLAIN, as_json, one_line, printable
 
 _TRACEBACK = "PERJOULE_TRACEBACK"
+# whether the command has printed JSON: a second object would make it unreadable
+ANSWERED: ContextVar[bool] = ContextVar("answered", default=False)
 _REMEDIES = {
     errno.ENOSPC: "make room, or choose another place",
     errno.EDQUOT: "your quota is used up: make room, or choose another place",
@@ -65,6 +73,7 @@ def status_of(command: Callable[[], object]) -> int:
         The exit code of the process.
     """
     _prepare_streams()
+    ANSWERED.set(False)
     try:
         try:
             with _stopped_by_signals():
@@ -102,27 +111,31 @@ def _reported(error: BaseException) -> int:
         case SystemExit():
             return _of_exit(error)
         case PerjouleError():
-            return _say(str(error), error.exit_code)
+            return _say(str(error), error.exit_code, type(error).__name__, remedy_of(error))
         case KeyboardInterrupt():
-            return _say("interrupted", Interrupted.exit_code)
+            return _say("interrupted", Interrupted.exit_code, "Interrupted")
         case BrokenPipeError():
             return READER_GONE
         case OSError():
             # files that we write are named in the error, see `perjoule.files`; what is left is stdout
             unnamed = error.filename is None and error.errno is not None
-            return _say(f"{'stdout: ' if unnamed else ''}{in_words(error)}", FILE_ERROR)
+            words = f"{'stdout: ' if unnamed else ''}{in_words(error)}"
+            return _say(words, FILE_ERROR, type(error).__name__, _REMEDIES.get(error.errno or 0))
         case ModuleNotFoundError() if needed := missing_extra(error):
-            return _say(needed, UsageError.exit_code)
+            return _say(needed, UsageError.exit_code, "UsageError", install_command((error.name or "").split(".")[0]))
         case MemoryError():
-            return _say("out of memory", INTERNAL_ERROR)
+            return _say("out of memory", INTERNAL_ERROR, "MemoryError")
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's, which brings its own copy of click
         error.show()
+        context = getattr(error, "ctx", None)
+        remedy = f"see {context.command_path} --help" if context is not None else None
+        _print_failure(error.format_message(), int(error.exit_code), "UsageError", remedy)  # type: ignore[attr-defined]
         return int(error.exit_code)
     if type(error).__name__ == "Abort":  # typer's, for an end of input
-        return _say("interrupted", Interrupted.exit_code)
+        return _say("interrupted", Interrupted.exit_code, "Interrupted")
     hint = "" if os.environ.get(_TRACEBACK) else f"; {_TRACEBACK}=1 shows where"
     words = one_line(f"{type(error).__name__}: {first_line(error)}")
-    return _say(f"internal error, please report it: {words}{hint}", INTERNAL_ERROR)
+    return _say(f"internal error, please report it: {words}{hint}", INTERNAL_ERROR, type(error).__name__)
 
 
 def _of_exit(stop: SystemExit) -> int:
@@ -131,14 +144,30 @@ def _of_exit(stop: SystemExit) -> int:
         return READER_GONE
     if stop.code is None:
         return 0
-    return stop.code if isinstance(stop.code, int) else _say(str(stop.code), INTERNAL_ERROR)
+    return stop.code if isinstance(stop.code, int) else _say(str(stop.code), INTERNAL_ERROR, "SystemExit")
 
 
-def _say(message: str, status: int) -> int:
+def _say(message: str, status: int, kind: str, remedy: str | None = None) -> int:
+    _print_failure(message, status, kind, remedy)
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the exit code must do
         sys.stderr.write(f"perjoule: {printable(message)}\n")
         sys.stderr.flush()
     return status
+
+
+def _print_failure(message: str, status: int, kind: str, remedy: str | None) -> None:
+    """Print the failure as JSON on stdout if JSON was asked for, and nothing has been printed yet."""
+    if not _wants_json(sys.argv[1:]) or ANSWERED.get():
+        return
+    failure = {"schema": 1, "error": {"code": status, "kind": kind, "message": message, "remedy": remedy}}
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.write(as_json(failure) + "\n")
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments ask for JSON; what follows `--` belongs to another program."""
+    own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    return "--json" in own or "--format=json" in own or ("--format", "json") in pairwise(own)
 
 
 def _stdout_works() -> bool:

@@ -17,11 +17,14 @@ from perjoule.commands.options import (
     Models,
     Offline,
     SuiteArgument,
+    Wide,
     print_record,
     print_text,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
+    from perjoule.forecast import Forecast
     from perjoule.forecast.budget import Budget
     from perjoule.running.prepared import Prepared
     from perjoule.work.profile import WorkProfile
@@ -53,14 +56,15 @@ def plan(
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
     offline: Offline = False,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do and cost.
 
     Prints cells, images, joules, minutes, disk, and the smallest difference that the run could detect. Joules come
-    from published figures, from an earlier run, or from a calibration; each names its source. With --meter work they
-    are those of counted work, by the configurations of the networks, and nothing is drawn. Exits with 2 if the plan
-    cannot fit into --max-joules or --max-minutes.
+    from published figures, from an earlier run, or from a calibration; each names its source. With --meter work, or if
+    nothing is known of any cell, they are those of counted work, by the configurations of the networks, and nothing is
+    drawn. Exits with 2 if the plan cannot fit into --max-joules or --max-minutes.
 
     Example: perjoule plan demo --calibrate
 
@@ -83,9 +87,9 @@ def plan(
     if counts:
         from perjoule.meters.work import choose_profile
 
-        show_plan(prepared, budget, as_json, profile=choose_profile(name))
+        show_plan(prepared, budget, as_json, profile=choose_profile(name), wide=wide)
     else:
-        show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None)
+        show_plan(prepared, budget, as_json, measured=measured, meter=meter if calibrate else None, wide=wide)
 
 
 def show_plan(
@@ -96,6 +100,7 @@ def show_plan(
     measured: Path | None = None,
     meter: str | None = None,
     profile: WorkProfile | None = None,
+    wide: bool = True,
 ) -> None:
     """Print the forecast of a plan.
 
@@ -106,6 +111,7 @@ def show_plan(
         measured: Run directory to take prices from.
         meter: Calibrate with this meter; None does not calibrate.
         profile: Profile to take prices of counted work from.
+        wide: Print all columns on a terminal that is too narrow for them.
 
     Raises:
         UsageError: If the plan cannot fit; it is printed nevertheless.
@@ -120,5 +126,28 @@ def show_plan(
         forecast = pipeline.calibrate(prepared, meter, TerminalReporter())
     else:
         forecast = pipeline.foresee(prepared, load_run(measured) if measured is not None else None, profile)
-    print_record(forecast) if as_json else print_text(as_text(forecast))
+        if forecast.energy_j is None and measured is None and profile is None:
+            forecast = _by_counted_work(prepared) or forecast
+    print_record(forecast) if as_json else print_text(as_text(forecast, terminal_width(wide)))
     require_fit(forecast, budget)
+
+
+def _by_counted_work(prepared: Prepared) -> Forecast | None:
+    """Return the forecast by this machine's profile of counted work; None if there is no profile or no count."""
+    from dataclasses import replace
+
+    from perjoule.errors import MeterError
+    from perjoule.meters.work import choose_profile
+    from perjoule.running import pipeline
+
+    try:
+        forecast = pipeline.foresee(prepared, profile=choose_profile())
+    except MeterError:
+        return None
+    if forecast.energy_j is None:
+        return None
+    note = (
+        "the joules are those of counted work, because none are published for these models: trust their ratios, not "
+        "their absolute values; --calibrate meters a few images, --from RUN takes those of a run"
+    )
+    return replace(forecast, notes=(note, *forecast.notes))

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from perjoule.commands.tables import text_table, work_column, work_unit
+from perjoule.display import duration, scale
 from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
 
+# columns that a narrow terminal leaves out, the first ones first
+_LEAST = ("published", "evaluations", "images", "TFLOP/image", "GFLOP/image", "FLOP/image", "trials", "from", "to")
 
-def as_text(forecast: Forecast) -> str:
+
+def as_text(forecast: Forecast, width: int | None = None) -> str:
     """A head, the cells, where the joules come from, the detectable differences."""
     unit = work_unit(cell.flops_per_image for cell in forecast.cells)
-    cells = text_table([_cell(cell, unit) for cell in forecast.cells])
+    cells = text_table([_cell(cell, unit) for cell in forecast.cells], width, _LEAST)
     parts = ["\n".join(_head(forecast)), cells, "\n".join(_sources(forecast))]
     parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
     parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects])
@@ -43,12 +47,17 @@ def _head(forecast: Forecast) -> Iterator[str]:
         yield "energy: not known, see the reasons below; --calibrate meters a few images"
     else:
         rest = f", without {forecast.unpriced} cells of which nothing is known" if forecast.unpriced else ""
-        yield f"energy, ESTIMATED: {_span(forecast.energy_j)} J = {_span(forecast.energy_kwh)} kWh{rest}"
+        unit = scale([forecast.energy_j.value], "J")
+        energy = _span(forecast.energy_j.times(1 / unit.factor))
+        yield f"energy, ESTIMATED: {energy} {unit.unit} = {_span(forecast.energy_kwh)} kWh{rest}"
     if forecast.duration_s is None:
         yield "time: not known"
     else:
         more = "; loading, warm-up and scoring come on top"
-        yield f"time, ESTIMATED: {_span(forecast.duration_s.times(1 / 60))} minutes of windows and rests{more}"
+        middle, low, high = (
+            duration(s) for s in (forecast.duration_s.value, forecast.duration_s.low, forecast.duration_s.high)
+        )
+        yield f"time, ESTIMATED: {middle} [{low}, {high}] of windows and rests{more}"
 
 
 def _cell(cell: CellForecast, unit: tuple[str, float] | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perjoule.commands.options import Json, Metric, RunArgument, StudyOption, judged, print_json, print_text
+from perjoule.commands.options import Json, Metric, StoredRun, StudyOption, judged, print_json, print_text
 from perjoule.shares import share
 from perjoule.text import provenance_words
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def recommend(
-    run: RunArgument,
+    run: StoredRun,
     min_quality: Annotated[
         float | None, typer.Option(help="Choose the cheapest point of at least this quality.")
     ] = None,
@@ -47,22 +47,24 @@ def recommend(
     from perjoule.errors import EvidenceError
     from perjoule.gating import recommend as recommending
     from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
 
-    advice = recommending.recommend(
-        judged(load_run(run), study, metric),
-        metric,
-        min_quality=min_quality,
-        max_joules=max_joules,
-        family=family,
-        by_point=by_point,
-        confidence=share(confidence, "--confidence"),
-    )
+    with fetched_run(run) as folder:
+        advice = recommending.recommend(
+            judged(load_run(folder), study, metric),
+            metric,
+            min_quality=min_quality,
+            max_joules=max_joules,
+            family=family,
+            by_point=by_point,
+            confidence=share(confidence, "--confidence"),
+        )
     if as_json:
         print_json(advice)
     elif advice["chosen"] is not None:
         print_text(_text(advice))
     if advice["chosen"] is None:
-        raise EvidenceError(f"recommend: {advice['reason']}")
+        raise EvidenceError("\n  note: ".join([f"recommend: {advice['reason']}", *_left_out(advice)]))
 
 
 def _text(advice: dict[str, Any]) -> str:
@@ -83,11 +85,18 @@ def _text(advice: dict[str, Any]) -> str:
         lines.append(f"  no point keeps it in {sure} of the resamples: measure more prompts, or ask for less")
     elif safe["cell_id"] != chosen["cell_id"]:
         lines.append(f"  in {sure} of the resamples: {_line(safe, advice['metric'])}")
+    lines += [f"  note: {words}" for words in _left_out(advice)]
     if chosen["provenance"] != "measured":
         lines.append(f"  energy: {provenance_words(chosen['provenance'])}: do not quote it as measured")
     if chosen["call"]:
         lines += ["", chosen["call"]]
     return "\n".join(lines)
+
+
+def _left_out(advice: dict[str, Any]) -> list[str]:
+    from perjoule.gating.oddities import Oddity
+
+    return [Oddity(**odd).words for odd in advice["left_out"]]
 
 
 def _line(choice: dict[str, Any], metric: str) -> str:

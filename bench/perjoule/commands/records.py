@@ -10,6 +10,23 @@ from perjoule.warnings import Explanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailureDetails:
+    """How a command failed: its exit code, the kind of the error, its message, and what to do about it if known."""
+
+    code: int
+    kind: str
+    message: str
+    remedy: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What a command prints with --json if it fails before it has a result; see `perjoule.commands.outcome`."""
+
+    error: FailureDetails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricScores:
     """How many images a metric could score, their mean, and why it could not score the others."""
 
@@ -80,6 +97,26 @@ class SuiteRow:
     variants: int
     cells: int
     title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A line of `list runs`; `verdict` is that of its last report with a gate, `problem` why it cannot be read.
+
+    `failed` trials count as done; `planned` is None for an imported run.
+    """
+
+    run: str
+    suite: str | None
+    created: str | None
+    done: int | None
+    failed: int | None
+    planned: int | None
+    metric: str | None
+    provenance: str | None
+    verdict: str | None
+    headline: str | None
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

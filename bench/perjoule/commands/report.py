@@ -13,9 +13,11 @@ from perjoule.commands.options import (
     Json,
     MarginEnergy,
     MarginQuality,
+    Open,
     StudyOption,
     judged,
     judged_pair,
+    page_link,
     print_record,
     print_text,
 )
@@ -30,16 +32,18 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="RUN", help="Run directory, or a folder of run directories.", autocompletion=completing.runs
+            metavar="RUN",
+            help="Run directory, its address s3://BUCKET/PATH, or a folder of run directories.",
+            autocompletion=completing.runs,
         ),
     ],
     baseline: Annotated[
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Gate against this run directory, or stored baseline.",
+            help="Gate against this run directory, address or stored baseline.",
             autocompletion=completing.baselines_and_runs,
         ),
     ] = None,
@@ -50,6 +54,7 @@ def report(
     co2_country: Annotated[
         str | None, typer.Option(help="Add grams of CO2 by this country's electricity (ISO 3166-1 alpha-3, e.g. FRA).")
     ] = None,
+    open_report: Open = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run as one HTML file.
@@ -66,15 +71,20 @@ def report(
     from perjoule.running import pipeline
     from perjoule.running.reporting import ReportRequest
     from perjoule.runs.directory import holds_runs, load_run
+    from perjoule.runs.remote import fetched_run, is_remote
 
-    if holds_runs(run):
+    if is_remote(run) and out is None:
+        raise UsageError(f"{run} is only read: name the file of the report with --out")
+    if not is_remote(run) and holds_runs(Path(run)):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        _print(pipeline.index(run, out or run / "index.html"), as_json)
+        _print(pipeline.index(Path(run), out or Path(run) / "index.html"), as_json, open_report)
         return
-    ours = load_run(run)
     with ExitStack() as stack:
-        theirs, stored = (None, False) if baseline is None else baselines.opened(baseline, ours, stack)
+        ours = load_run(stack.enter_context(fetched_run(run, pictures=True)))
+        theirs, stored = (None, False)
+        if baseline is not None:
+            theirs, stored = baselines.opened(baseline, ours, stack, pictures=True)
         if theirs is None:
             ours = judged(ours, study, None)
         else:
@@ -88,13 +98,15 @@ def report(
             ),
             co2_country=co2_country,
         )
-        files = pipeline.report(ours, out or run / "report.html", request)
-    _print(files, as_json)
+        files = pipeline.report(ours, out or ours.path / "report.html", request)
+    _print(files, as_json, open_report)
 
 
-def _print(files: list[Path], as_json: bool) -> None:
+def _print(files: list[Path], as_json: bool, open_report: bool) -> None:
     from perjoule.commands.records import Files
 
+    if open_report and files:
+        page_link(files[0], open_it=True)
     if as_json:
         print_record(Files(files=tuple(files)))
     else:

@@ -17,9 +17,11 @@ from perjoule.commands.options import (
     MeterName,
     Models,
     Offline,
+    Open,
     Quiet,
     SensorChoice,
     SuiteArgument,
+    page_link,
     reporter,
 )
 from perjoule.commands.plan import show_plan
@@ -55,6 +57,13 @@ def run(
     executor: Annotated[
         Executor, typer.Option(help="Where trials run: on this machine or on all GPUs of a Ray cluster.")
     ] = Executor.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto|local",
+            help="Ray cluster; RAY_ADDRESS by default, else a new one on this machine (local).",
+        ),
+    ] = None,
     max_joules: MaxJoules = None,
     max_minutes: MaxMinutes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `perjoule plan`.")] = False,
@@ -64,10 +73,13 @@ def run(
     ] = False,
     size: Annotated[int | None, typer.Option(help="Width and height of the images of a rehearsal, in pixels.")] = None,
     offline: Offline = False,
+    open_report: Open = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate, measure, score and report.
+
+    Prints the headline of the report, the three best cells, and the report's link. `perjoule frontier` prints all.
 
     With --max-joules or --max-minutes the run stops before the first window that would exceed the limit and exits
     with 130. --resume continues it under a larger limit; what was spent before counts.
@@ -79,6 +91,7 @@ def run(
     Example: perjoule run demo --out runs/demo --max-minutes 10
     """
     from perjoule.commands import tables
+    from perjoule.commands.notes import notes_of
     from perjoule.forecast.budget import Budget
     from perjoule.meters import require_meter
     from perjoule.meters.sensor import with_sensor
@@ -88,6 +101,8 @@ def run(
 
     if retry_failed and not resume:
         raise UsageError("--retry-failed continues an existing run: add --resume")
+    if address is not None and executor is not Executor.ray:
+        raise UsageError("--address names a Ray cluster: add --executor ray")
     require_meter(meter)
     meter = with_sensor(meter, sensor)
     budget = Budget(max_joules=max_joules, max_minutes=max_minutes)
@@ -115,12 +130,16 @@ def run(
         reporter=shown,
         budget=budget,
         executor=executor.value,
+        address=address,
         retry_failed=retry_failed,
     )
-    tables.print_frontier(done, None, "json" if as_json else "table")
-    shown.message(f"report: {done.path / 'report.html'}")
-    counts = trial_counts(done)
-    for words in counts.words():
+    link = page_link(done.path / "report.html", open_it=open_report)
+    if as_json:
+        tables.print_frontier(done, None, "json")
+        shown.message(f"report: {link}")
+    else:
+        tables.print_outcome(done, link)
+    for words in notes_of(done):
         sys.stderr.write(f"perjoule: {words}\n")
-    if counts.empty_cells:
+    if trial_counts(done).empty_cells:
         raise typer.Exit(EvidenceError.exit_code)

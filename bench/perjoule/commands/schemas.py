@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from perjoule import registry
-from perjoule.commands.records import Files, Imported, MergedRun, Scaffold, Scores, WarningCode
+from perjoule.commands.records import Failure, Files, Imported, MergedRun, Scaffold, Scores, WarningCode
 from perjoule.commands.tables import FrontierOfRun, Listing
 from perjoule.forecast import Forecast
 from perjoule.gating.baselines import Baselines
+from perjoule.gating.comparing import RunComparison
 from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
 from perjoule.meters.calibration import Calibration
@@ -26,11 +27,12 @@ from perjoule.suite.reading import json_schema
 from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
-    "frontier": FrontierOfRun, "gate": Verdict, "recommend": Recommendation, "doctor": Diagnosis, "doctor-prove": Proof,
-    "doctor-suite": SuiteNeeds, "measure": Measurement, "integrate": LogEnergy, "calibrate": Calibration,
-    "calibrate-work": WorkCalibration, "plan": Forecast, "score": Scores, "import": Imported, "merge": MergedRun,
-    "report": Files, "init": Scaffold, "baseline": Baselines, "explain": WarningCode,
-    "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged, "study-scale": ScaleOfRun, "list": Listing,
+    "frontier": FrontierOfRun, "compare": RunComparison, "gate": Verdict, "recommend": Recommendation,
+    "doctor": Diagnosis, "doctor-prove": Proof, "doctor-suite": SuiteNeeds, "measure": Measurement,
+    "integrate": LogEnergy, "calibrate": Calibration, "calibrate-work": WorkCalibration, "plan": Forecast,
+    "score": Scores, "import": Imported, "merge": MergedRun, "report": Files, "init": Scaffold, "baseline": Baselines,
+    "explain": WarningCode, "error": Failure, "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged,
+    "study-scale": ScaleOfRun, "list": Listing,
 }  # fmt: skip
 
 

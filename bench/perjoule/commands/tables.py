@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from perjoule.commands.options import print_record, print_text
-from perjoule.commands.records import MetricRow, MetricScores, Scores, SuiteRow, VariantRow
+from perjoule.commands.records import MetricRow, MetricScores, RunRow, Scores, SuiteRow, VariantRow
+from perjoule.errors import PerjouleError, RunError, first_line
 from perjoule.meters import MeterInfo
 from perjoule.prompts.catalogue import PromptSetRow
-from perjoule.runs.directory import Run
-from perjoule.runs.trial_counts import TrialCounts, trial_counts
+from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.runs.result import stored_result
+from perjoule.runs.trial_counts import TrialCounts, quick_counts, trial_counts
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
+from perjoule.statistics.point_rows import point_rows
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.suite.timesteps import sampler_of
 from perjoule.text import escape_markdown, one_line, spreadsheet_cell
-from perjoule.types import Estimate, Judges, Variant
+from perjoule.types import Estimate, Judges, Variant, weakest
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
 Row = dict[str, Any]
+_BEST = 3
+# columns that a narrow terminal leaves out, the first ones first
+LEAST = (
+    "headline", "W", "NFE", "TFLOP/image", "GFLOP/image", "FLOP/image", "p10", "s/image", "J low", "J high", "low",
+    "high", "energy is", "Holm", "gain at equal J", "BD-energy", "because", "revision", "weights", "scheduler",
+    "guidance", "gated", "licence", "failed",
+)  # fmt: skip
 WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
 
@@ -47,6 +60,7 @@ class Listing:
     prompts: tuple[PromptSetRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     meters: tuple[MeterInfo, ...] = ()
+    runs: tuple[RunRow, ...] = ()
 
 
 def score_summary(run: Run) -> Scores:
@@ -78,8 +92,8 @@ def score_text(scores: Scores) -> str:
     return f"{text}\n\nADVISORY, of sets of images: decides nothing, see docs/metrics.md\n{text_table(sets)}"
 
 
-def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
-    """Print the operating points of one metric."""
+def print_frontier(run: Run, metric: str | None, fmt: str, width: int | None = None) -> None:
+    """Print the operating points of one metric; `width` is that of a terminal."""
     frontier = read_frontier(run, metric)
     asked = run.judges if frontier.track == "preference" else None
     if fmt == "json":
@@ -95,10 +109,10 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
             writer.writerow(map(spreadsheet_cell, line))
         sys.stdout.write(out.getvalue())
         return
-    print_text(_markdown(rows) if fmt == "md" else text_table(rows))
+    print_text(_markdown(rows) if fmt == "md" else text_table(rows, width, LEAST))
     compared = [_comparison_row(record) for record in frontier.comparisons]
     if compared:
-        print_text("\n" + (_markdown(compared) if fmt == "md" else text_table(compared)))
+        print_text("\n" + (_markdown(compared) if fmt == "md" else text_table(compared, width, LEAST)))
     notes = [
         asked.sentence if asked else None,
         _provenance_note(frontier.points, run.is_imported),
@@ -107,6 +121,36 @@ def print_frontier(run: Run, metric: str | None, fmt: str) -> None:
     ]
     for note in filter(None, notes):
         print_text(f"\n{note}")
+
+
+def print_outcome(run: Run, link: str) -> None:
+    """Print what a run found: the headline of its report, its three best cells, and the link of the report.
+
+    The best are the recommended cell, and those that are most likely to be on the frontier.
+    """
+    frontier, result = read_frontier(run, None), stored_result(run.path)
+    recommended = result.choices.chosen if result.choices is not None else None
+    ranked = sorted(
+        (point for point in frontier.points if point.role != "control"),
+        key=lambda point: (point.cell_id != recommended, not point.on_frontier, -(point.p_on_frontier or 0.0)),
+    )
+    best = sorted(ranked[:_BEST], key=lambda point: point.energy_j_per_image.value or math.inf)
+    rows = [
+        {
+            "cell": point.cell_id,
+            "J/image": point.energy_j_per_image.value,
+            "energy is": point.provenance or "not measured",
+            **({frontier.metric: point.quality.value} if frontier.metric else {}),
+            "on the frontier": None if point.p_on_frontier is None else f"{point.p_on_frontier:.0%}",
+            "": "recommended" if point.cell_id == recommended else "",
+        }
+        for point in best
+    ]
+    more = len(frontier.points) - len(best)
+    parts = [one_line(result.headline), text_table(rows)]
+    parts[-1] += f"\n{more} more cells: perjoule frontier {shlex.quote(str(run.path))}" if more else ""
+    parts.append(f"report: {link}")
+    print_text("\n\n".join(filter(None, parts)))
 
 
 def sensitivities(points: Iterable[Point], comparisons: Iterable[Comparison]) -> list[str | None]:
@@ -203,8 +247,10 @@ def _cell_value_notes(frontier: Frontier) -> list[str]:
     return notes
 
 
-def listing(what: str) -> Listing:
-    """Return the rows of `perjoule list WHAT`."""
+def listing(what: str, folder: Path) -> Listing:
+    """Return the rows of `perjoule list WHAT`; `folder` contains the runs."""
+    if what == "runs":
+        return Listing(runs=tuple(_run_rows(folder)))
     if what == "suites":
         return Listing(suites=tuple(_suite_row(name) for name in suite_names()))
     if what == "variants":
@@ -220,6 +266,37 @@ def listing(what: str) -> Listing:
     from perjoule.meters import list_meters
 
     return Listing(meters=tuple(list_meters()))
+
+
+def _run_rows(folder: Path) -> list[RunRow]:
+    """Return the runs directly below a folder, the oldest first, and those that cannot be read last."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder: name the folder of your runs, e.g. perjoule list runs results")
+    rows = [_run_row(child) for child in sorted(folder.iterdir()) if is_run(child)]
+    return sorted(rows, key=lambda row: (row.problem is not None, row.created or "", row.run))
+
+
+def _run_row(folder: Path) -> RunRow:
+    facts: Row = dict.fromkeys(field.name for field in fields(RunRow))
+    try:
+        run, result = load_run(folder), stored_result(folder)
+        done, failed, planned = quick_counts(run)
+        facts |= {
+            "suite": run.suite.name,
+            "created": run.system.created_utc,
+            "done": done,
+            "failed": failed,
+            "planned": planned,
+            "metric": run.suite.metrics.primary or None,
+            "provenance": weakest(
+                row.provenance for row in point_rows(run.points) if row.energy_j_per_image is not None
+            ),
+            "verdict": None if result.verdict in ("", "no-gate") else result.verdict,
+            "headline": result.headline or None,
+        }
+    except (PerjouleError, OSError, ValueError) as error:
+        facts["problem"] = first_line(error)
+    return RunRow(**{**facts, "run": str(folder)})
 
 
 def _suite_row(name: str) -> SuiteRow:
@@ -259,21 +336,35 @@ def _terms(variant: Variant) -> Row:
     }
 
 
-def text_table(rows: list[Row]) -> str:
-    """Left-aligned words, right-aligned numbers, two blanks between columns; an absent value is a dash."""
+def text_table(rows: list[Row], width: int | None = None, least: Sequence[str] = ()) -> str:
+    """Left-aligned words, right-aligned numbers, two blanks between columns; an absent value is a dash.
+
+    Args:
+        rows: The values by column.
+        width: Of the terminal; None for any.
+        least: Columns that are left out if the table is too wide, the first ones first.
+    """
     if not rows:
         return "nothing"
     keys = list(rows[0])
-    cells = [[_cell(row[key]) for key in keys] for row in rows]
+    texts = {key: [_cell(row[key]) for row in rows] for key in keys}
+    size = {key: max(map(len, (one_line(key), *texts[key]))) + 2 for key in keys}
+    hidden = []
+    for key in least:
+        if width is not None and key in keys and sum(size[one] for one in keys) - 2 > width:
+            keys.remove(key)
+            hidden.append(key)
+    cells = [[texts[key][i] for key in keys] for i in range(len(rows))]
     heads = [one_line(key) for key in keys]
-    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
+    widths = [size[key] - 2 for key in keys]
     numeric = [all(isinstance(row[key], int | float | None) for row in rows) for key in keys]
 
     def line(values: list[str]) -> str:
         padded = [v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True)]
         return "  ".join(padded).rstrip()
 
-    return "\n".join([line(heads), *(line(values) for values in cells)])
+    note = [f"not shown: {', '.join(hidden)} (--wide)"] if hidden else []
+    return "\n".join([line(heads), *(line(values) for values in cells), *note])
 
 
 def _markdown(rows: list[Row]) -> str:

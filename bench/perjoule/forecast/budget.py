@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perjoule.display import duration, quantity
 from perjoule.errors import MeterError, UsageError
+from perjoule.memory import collecting_later
 from perjoule.runs.columns import images_drawn
 from perjoule.warnings import has_code
 
@@ -109,6 +111,7 @@ class Spending:
         self._earlier_s = 0.0
         self._cells: defaultdict[str, _CellSums] = defaultdict(_CellSums)
 
+    @collecting_later()
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count the trials of earlier sessions: rows of `trials.jsonl`. Raises MeterError as `add` does."""
         for row in rows:
@@ -141,14 +144,20 @@ class Spending:
     def why_stop(self, cell_id: str) -> str | None:
         """Return why no further window of this cell may start; None if it may."""
         cell = self._cells[cell_id]
-        limits = (
-            ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, cell.most_j, "J"),
-            ("--max-minutes", self._budget.max_minutes, self.seconds / 60, cell.most_s / 60, "min"),
+        limits: tuple[tuple[str, float | None, float, float, Callable[[float], str]], ...] = (
+            ("--max-joules", self._budget.max_joules, self.energy_j or 0.0, cell.most_j, lambda j: quantity(j, "J")),
+            (
+                "--max-minutes",
+                self._budget.max_minutes,
+                self.seconds / 60,
+                cell.most_s / 60,
+                lambda m: duration(60 * m),
+            ),
         )
-        for option, limit, spent, more, unit in limits:
+        for option, limit, spent, more, words in limits:
             if limit is not None and (spent >= limit or spent + more > limit):
-                rest = f", and a window of {cell_id} takes about {more:.4g} {unit}" if spent < limit else ""
-                return f"{option} {limit:g}: {spent:.4g} {unit} are spent{rest}"
+                rest = f", and a window of {cell_id} takes about {words(more)}" if spent < limit else ""
+                return f"{option} {limit:g}: {words(spent)} are spent{rest}"
         return None
 
     def running(self, cell_id: str) -> Running | None:

@@ -22,6 +22,7 @@ from perjoule.runs.directory import Run
 from perjoule.statistics.devices import require_same_device
 from perjoule.statistics.lines import line_through
 from perjoule.suite.reading import cells_of
+from perjoule.suite.smaller import planned_name, smaller_batch, with_batch
 from perjoule.types import Cell, Protocol, Provenance, Variant, weakest
 
 LEVEL = 0.95
@@ -53,7 +54,12 @@ class Windows:
             RunError: If the windows belong to different devices.
         """
         require_same_device(run)
-        calls = {cell.cell_id: calls_of(cell) for cell in cells_of(run.suite) if cell.steps is not None}
+        cells = {cell.cell_id: cell for cell in cells_of(run.suite)}
+        for cell_id in run.windows["cell_id"].unique(maintain_order=True):
+            size, planned = smaller_batch(cell_id), cells.get(planned_name(cell_id))
+            if size is not None and planned is not None:
+                cells[cell_id] = with_batch(planned, size)
+        calls = {cell_id: calls_of(cell) for cell_id, cell in cells.items() if cell.steps is not None}
         frame = run.windows.filter((pl.col("energy_j") > 0) & (pl.col("duration_s") > 0)).select(
             "cell_id",
             "iterations",
@@ -69,7 +75,7 @@ class Windows:
         device = run.system.comparability and run.system.comparability.device
         return cls(
             frame=frame,
-            cells={cell.cell_id: cell for cell in cells_of(run.suite)},
+            cells=cells,
             protocol=run.suite.protocol,
             path=name or str(run.path),
             device=(device[0] if isinstance(device, list) else device) or "a device that was not recorded",

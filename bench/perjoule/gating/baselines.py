@@ -27,6 +27,8 @@ from perjoule.files import decode_text, read_json, strict_json, write_bytes, wri
 from perjoule.opening import MOST_TEXT_BYTES, content_of, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
+from perjoule.runs.migrations import require_current
+from perjoule.runs.remote import fetched_run, is_remote
 from perjoule.runs.trial_counts import require_every_cell
 from perjoule.statistics.devices import require_one_device
 from perjoule.text import is_name
@@ -89,6 +91,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     _require_name(name)
     if run.trials.is_empty():
         raise RunError(f"{run.path} has no trials, so there is nothing to store")
+    require_current(run.schema, run.path)
     require_every_cell(run)
     require_one_device(run)
     files = {
@@ -140,17 +143,19 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     return load_run(folder)
 
 
-def opened(name: str, candidate: Run, stack: ExitStack) -> tuple[Run, bool]:
+def opened(name: str, candidate: Run, stack: ExitStack, *, pictures: bool = False) -> tuple[Run, bool]:
     """Open the run that `--baseline` names: a run directory, or a stored baseline of the candidate's suite and system.
 
     Returns:
-        The run, and whether it is a stored baseline, which is unpacked into a folder that `stack` deletes.
+        The run, and whether it is a stored baseline. A baseline is unpacked, and a run on object storage is fetched
+        (its pictures only if `pictures`), into a folder that `stack` deletes.
 
     Raises:
         UnknownNameError: If there is neither.
+        RunError: If a run cannot be fetched.
     """
-    if Path(name).is_dir():
-        return load_run(name), False
+    if is_remote(name) or Path(name).is_dir():
+        return load_run(stack.enter_context(fetched_run(name, pictures=pictures))), False
     folder = Path(stack.enter_context(TemporaryDirectory()))
     key = str(candidate.environment.get("comparability_key"))
     return load(name, folder, suite=candidate.suite.name, key=key), True

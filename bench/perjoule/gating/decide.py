@@ -41,13 +41,13 @@ _LISTED = 5
 EXACT = (
     "the joules are counted work: their change is exact for these prompts, and does not show faster or slower kernels"
 )
-IDENTICAL = "the images are the same, bit for bit: quality cannot differ"
+IDENTICAL = "the images are the same, bit for bit: an A/A comparison in quality, which cannot differ"
 
 
 def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:
     """Judge both axes and every cell."""
     if pairs.exact_energy:
-        pairs, config = _without_error(pairs), replace(config, session_sd=0.0)
+        pairs, config = without_error(pairs), replace(config, session_sd=0.0)
     energy, quality = pairs.log_energy.mean(1), pairs.quality.mean(1)
     one_is_enough = pairs.exact_energy and (pairs.identical_images or config.joules_per_quality is None)
     if min(len(energy), len(quality)) < (1 if one_is_enough else 2):
@@ -95,7 +95,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
     )
 
 
-def _without_error(pairs: Pairs) -> Pairs:
+def without_error(pairs: Pairs) -> Pairs:
     """Return pairs whose energies are means over all units, which have no variance."""
 
     def means(rows: Array) -> Array:
@@ -159,22 +159,15 @@ def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
-    value, low, high, method = _limits(d, config.level, extra, GROUPS)
+    limits = _limits(d, config.level, extra, GROUPS)
+    value, low, high, _ = limits
     margin = _log(declared)
     alpha = config.alpha / config.looks
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
     label = "improved" if high < 0 else "worse" if low > 0 else "no clear change"
     se = math.sqrt(_variance(d) / len(d) + extra)
-    change = Estimate(
-        value=math.expm1(value),
-        low=math.expm1(low),
-        high=math.expm1(high),
-        level=config.level,
-        n=len(d),
-        method=f"geometric mean of paired energy ratios; {method}",
-    )
     return Axis(
-        change=change,
+        change=_share(limits, len(d), config.level),
         margin=declared.value,
         margin_origin=declared.origin,
         mde=math.expm1(minimal_detectable_effect(se, alpha)),
@@ -185,7 +178,7 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
 
 
 def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
-    change, common = _quality_change(q, config, pairs), pairs.common_variance()
+    change, common = quality_change(q, config.level, pairs), pairs.common_variance()
     alpha, margin, sd = config.alpha / config.looks, declared.value, math.sqrt(_variance(q))
     low, high = change.low, change.high
     if low is None or high is None:
@@ -210,16 +203,31 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, 
     )
 
 
-def _quality_change(q: Array, config: GateConfig, pairs: Pairs, cell: int | None = None) -> Estimate:
+def energy_change(d: Array, level: float, extra: float = 0.0) -> Estimate:
+    """Return the change of energy as a share, from paired differences of ln E with a common variance of `extra`."""
+    return _share(_limits(d, level, extra, GROUPS), len(d), level)
+
+
+def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Estimate:
+    """Return limits of ln E as those of a relative change."""
+    value, low, high, method = limits
+    return Estimate(
+        value=math.expm1(value),
+        low=math.expm1(low),
+        high=math.expm1(high),
+        level=level,
+        n=n,
+        method=f"geometric mean of paired energy ratios; {method}",
+    )
+
+
+def quality_change(q: Array, level: float, pairs: Pairs, cell: int | None = None) -> Estimate:
+    """Return the change of quality, from the paired differences of one cell or of the mean over cells."""
     if len(q) < 2 and not pairs.identical_images:
         value = float(q.mean())
-        return Estimate(
-            value=value, low=None, high=None, level=config.level, n=len(q), method="one prompt, no interval"
-        )
-    value, low, high, method = _limits(q, config.level, pairs.common_variance(cell))
-    return Estimate(
-        value=value, low=low, high=high, level=config.level, n=len(q), method=f"mean paired difference; {method}"
-    )
+        return Estimate(value=value, low=None, high=None, level=level, n=len(q), method="one prompt, no interval")
+    value, low, high, method = _limits(q, level, pairs.common_variance(cell))
+    return Estimate(value=value, low=low, high=high, level=level, n=len(q), method=f"mean paired difference; {method}")
 
 
 def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
@@ -250,20 +258,10 @@ def _p_worse(x: Array, limit: float, extra: float) -> float:
 
 
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
-    d, q = pairs.log_energy[:, i], pairs.quality[:, i]
-    value, low, high, method = _limits(d, config.level, extra, GROUPS)
-    energy = Estimate(
-        value=math.expm1(value),
-        low=math.expm1(low),
-        high=math.expm1(high),
-        level=config.level,
-        n=len(d),
-        method=method,
-    )
     return CellResult(
         cell_id=pairs.cells[i],
-        energy=energy,
-        quality=_quality_change(q, config, pairs, i),
+        energy=energy_change(pairs.log_energy[:, i], config.level, extra),
+        quality=quality_change(pairs.quality[:, i], config.level, pairs, i),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 

@@ -11,6 +11,8 @@ from perjoule.warnings import has_code
 # device: a suspension (W251), other processes (W260), a changed power limit (W263). Warnings that affect both sides
 # equally (W203, W205, W214, W223) or are part of the bound (W201, W207, W210, W211) do not prevent a comparison
 INVALIDATING = ("W202", "W212", "W213", "W215", "W225", "W251", "W260", "W263")
+# share of disturbed windows that a comparison tolerates
+TOLERATED_SHARE = 0.05
 # slowed down by heat or a power brake; a board at its power cap works as configured
 _BRAKED = re.compile("(slowdown|brake|sync boost)")
 

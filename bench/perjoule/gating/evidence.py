@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.gating.disturbances import disturbance
+from perjoule.gating.disturbances import TOLERATED_SHARE, disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
@@ -17,9 +17,8 @@ from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.text import provenance_note
 from perjoule.types import Variant
-from perjoule.warnings import warning
+from perjoule.warnings import is_marked, warning
 
-_TOLERATED_SHARE = 0.05
 # every key of a variant must agree, except its name, by which runs are matched, its label for readers, and its rungs,
 # which are cells
 _NOT_COMPARED = ("name", "label", "steps", "levels")
@@ -164,7 +163,7 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
     if len(negative):
         yield f"{name}: {len(negative)} windows have zero or negative joules, e.g. {negative['trial_id'][0]}"
     marked = _disturbed(good)
-    if len(marked) > _TOLERATED_SHARE * len(good):
+    if len(marked) > TOLERATED_SHARE * len(good):
         yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict, e.g. {marked[0]}"
 
 
@@ -214,6 +213,11 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
         yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
+        smaller = sorted(set(good.filter(is_marked("W266"))["cell_id"]))
+        if smaller:
+            listed = ", ".join(smaller[:_LISTED]) + (" …" if len(smaller) > _LISTED else "")
+            sentence = f"windows that did not fit into memory were drawn with smaller batches, as other cells: {listed}"
+            yield f"{name}: {warning('W266', sentence)}"
         marked = _disturbed(good)
         if marked:  # few enough to be included; otherwise the verdict is invalid
             yield f"{name}: {len(marked)} of {len(good)} windows were disturbed but are included, e.g. {marked[0]}"

@@ -107,7 +107,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         log_energy=log_energy,
         energy_j=_wide(energy, "difference", cells)[0],
         quality=np.zeros_like(quality) if same else quality,
-        total_energy_change=totals[0] / totals[1] - 1,
+        total_energy_change=totals[0] / totals[1] - 1 if totals[1] else math.nan,  # without a pair
         identical_images=same,
         provenance=provenances(baseline, candidate),
         energy_units=tuple(names[unit] for unit in energy_units),

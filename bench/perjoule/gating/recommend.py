@@ -12,15 +12,17 @@ from typing import Any, Literal
 import numpy as np
 
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
+from perjoule.gating.oddities import Oddity, left_out, oddities
 from perjoule.runs.directory import Run
 from perjoule.shares import below_one
 from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
-from perjoule.statistics.safe import CONFIDENCE
+from perjoule.statistics.safe import CONFIDENCE, kept
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
+from perjoule.suite.smaller import planned_name
 from perjoule.types import Direction, Provenance
 from perjoule.types.documents import document
 
@@ -51,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """Result of `recommend`."""
+    """Result of `recommend`; `left_out` are oddities in the joules, whose cells were not considered."""
 
     metric: str
     direction: Direction
@@ -65,6 +67,7 @@ class Recommendation:
     reason: str | None
     n_prompts: int
     n_window_groups: int
+    left_out: tuple[Oddity, ...]
 
 
 def recommend(
@@ -126,7 +129,11 @@ def recommend(
             f"{name} compares images of one model only, and the run has {len(families)}: give --family "
             f"({', '.join(sorted(families))}), or a metric of another track"
         )
-    eligible = np.array([row["role"] != "control" and family in (None, row["family"]) for row in rows])
+    odd = tuple(oddity for oddity in oddities(run) if oddity.cells)
+    suspected = left_out(odd)
+    eligible = np.array([
+        row["role"] != "control" and family in (None, row["family"]) and row["cell_id"] not in suspected for row in rows
+    ])  # fmt: skip
     count, sign = len(rows), spec.sign
 
     demand = {"min_quality": min_quality, "max_joules": max_joules}
@@ -141,17 +148,19 @@ def recommend(
     if min_quality is None:
         has_energy = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
         p_meets = np.where(has_energy, drawn.mean(0) if len(drawn) else 0.0, np.nan)
+        keeps = kept(-point_e[0], -draws_e, confidence) >= -float(max_joules or 0)
     else:  # quality alone depends on prompts, not on window groups
         alone_draws = sign * draws.quality_alone(name).resamples
         alone_meets = _meets(np.broadcast_to(point_e, alone_draws.shape), alone_draws, sign, **demand)
         p_meets = alone_meets.mean(0) if len(alone_meets) else np.full(count, np.nan)
+        keeps = kept(point_q[0], alone_draws, confidence) >= sign * min_quality
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
     p_meets = np.where(stated, np.nan, p_meets)
     chosen_again = _best(draws_e, draws_q, drawn, min_quality is not None)
     # a cell without an interval, e.g. of a single prompt, has resamples that do not differ
     axis = "energy" if min_quality is None else "quality"
     bounded = np.array([[row[f"{axis}_low"] is not None and row[f"{axis}_high"] is not None for row in rows]])
-    meets_surely = meets & bounded & (np.nan_to_num(p_meets) >= confidence)
+    meets_surely = meets & bounded & ~stated & keeps
     safe = int(_best(point_e, point_q, meets_surely, min_quality is not None)[0])
     chosen = best if by_point else safe
 
@@ -180,9 +189,12 @@ def recommend(
         chosen=choice(chosen),
         safe=choice(safe),
         point=choice(best),
-        reason=None if chosen >= 0 else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence),
+        reason=None
+        if chosen >= 0
+        else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence, suspected),
         n_prompts=draws.by_prompt.n,
         n_window_groups=energy.n,
+        left_out=odd,
     )
     return document(recommendation)
 
@@ -213,6 +225,7 @@ def _why_none(
     metric: str,
     by_point: Choice | None,
     confidence: float,
+    suspected: frozenset[str],
 ) -> str:
     """Return why no cell was chosen; `by_point` is the cell that the point estimates choose, if any."""
     if by_point is not None:
@@ -227,7 +240,8 @@ def _why_none(
             "--by-point"
         )
     if not np.isfinite(energy).any() or not np.isfinite(quality).any():
-        return "no cell has both joules and scores"
+        others = f"; the oddities in {', '.join(sorted(suspected))} must be resolved first" if suspected else ""
+        return f"no {'other ' if suspected else ''}cell has both joules and scores{others}"
     if demand["max_joules"] is not None:
         return f"no cell costs {demand['max_joules']:g} J/image or less; the cheapest costs {np.nanmin(energy):.4g} J"
     span = f"{np.nanmin(quality):.4g} and {np.nanmax(quality):.4g}"
@@ -240,9 +254,9 @@ def _share(value: float) -> float | None:
 
 def _call(run: Run, row: dict[str, Any]) -> str | None:
     """Return code of the policy, or diffusers code of the variant's pipeline and the call."""
-    variant = next((v for v in run.suite.variants if v.name == row["variant"]), None)
+    variant = next((v for v in run.suite.variants if v.name == planned_name(row["variant"])), None)
     if variant is None or run.is_imported:
         return None
-    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == row["cell_id"]), None)
+    cell = next((cell for cell in cells_of(run.suite) if cell.cell_id == planned_name(row["cell_id"])), None)
     own = None if cell is None else policy_code(cell)
     return own or diffusers_code(variant, row["steps_mean"] if row["role"] != "predicted" else None)

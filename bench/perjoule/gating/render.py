@@ -1,20 +1,28 @@
 """Renders a verdict for the terminal, as Markdown, JUnit XML and GitHub annotations. JSON is `Verdict.as_json`."""
 
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
+from perjoule.display import quantity
 from perjoule.gating.records import Axis, Verdict
 from perjoule.text import escape_markdown, one_line
+from perjoule.types import Estimate
+
+if TYPE_CHECKING:
+    from perjoule.gating.comparing import RunComparison
 
 _WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
 # GitHub truncates comments at 64 kB and shows ten annotations per kind and step
 COMMENT_BYTES = 60_000
 ANNOTATIONS = 10
 _LISTED = 4
+_SIDES = {"baseline": "first", "candidate": "second"}
 
 
 def terminal(verdict: Verdict) -> str:
     """Return the verdict as at most twelve lines."""
-    lines = [f"{_WORDS[verdict.verdict]}{_provenance_label(verdict)}"]
+    lines = [f"{_WORDS[verdict.verdict]}{_label(verdict.provenance)}"]
     lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
     lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
@@ -27,11 +35,57 @@ def terminal(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
+def compared(comparison: "RunComparison") -> str:
+    """Return a comparison without a verdict as text."""
+    one = comparison
+    energy, quality = one.change.energy, one.change.quality
+    lines = []
+    if energy is None or one.energy_j_per_image is None:
+        lines.append("energy   withheld: the joules have different origins, see below")
+    else:
+        before, after = (quantity(joules, "J") for joules in one.energy_j_per_image)
+        windows = " and ".join(map(str, one.n_windows))
+        joules = f"{before} to {after}{_label(one.provenance)}"
+        lines.append(f"energy   {_change(energy, _percent)} per image, {joules}; {windows} windows")
+    if quality is None:
+        lines.append(f"quality  {one_line(one.metric)} withheld: its settings differ, see below")
+    else:
+        prompts = "1 prompt" if one.n_prompts == 1 else f"{one.n_prompts} prompts"
+        lines.append(f"quality  {one_line(one.metric)} {_change(quality, _number)}; {prompts}")
+    if len(one.cells) > 1:
+        rows = [
+            (one_line(cell.cell_id), *(
+                "withheld" if change is None else _change(change, text)
+                for change, text in ((cell.energy, _percent), (cell.quality, _number))
+            ))
+            for cell in one.cells
+        ]  # fmt: skip
+        table = [("cell", "energy", one_line(one.metric)), *rows]
+        widths = [max(len(row[i]) for row in table) for i in range(3)]
+        lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
+    lines += [""] if one.differences or one.missing or one.notes else []
+    lines += [f"differs: {one_line(d.key)}: {one_line(repr(d.baseline))}, then {one_line(repr(d.candidate))}"
+              for d in one.differences]  # fmt: skip
+    lines += [f"missing in the {_SIDES[m.where]} run: {m.what} {one_line(m.name)}"
+              f"{': ' if m.detail else ''}{one_line(m.detail)}" for m in one.missing]  # fmt: skip
+    lines += [f"note: {one_line(note)}" for note in one.notes]
+    return "\n".join(lines)
+
+
+def _change(change: Estimate, text: Callable[[float | None], str]) -> str:
+    """Return a change with its interval, e.g. `+12.00% [+10.00%, +14.00%]`."""
+    if change.low is None or change.high is None:
+        return text(change.value)
+    if change.value == change.low == change.high == 0:
+        return "no difference"
+    return f"{text(change.value)} [{text(change.low)}, {text(change.high)}]"
+
+
 def markdown(verdict: Verdict) -> str:
     """Return a comment for a pull request, below GitHub's limit: a table of the axes, the reasons, and the cells."""
     icon = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "invalid": "⛔"}[verdict.verdict]
     lines = [
-        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_provenance_label(verdict)}",
+        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_label(verdict.provenance)}",
         "",
         f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | rests on | outcome |",
         "|---|---|---|---|---|---|---|",
@@ -76,7 +130,11 @@ def junit(verdict: Verdict) -> str:
     failures = 0 if broken or priced else sum(axis.outcome == "fail" for _, axis in axes)
     suite = Xml.Element("testsuite", name="perjoule gate")
     properties = Xml.SubElement(suite, "properties")
-    for name, text in (("verdict", verdict.verdict), ("metric", verdict.metric), ("provenance", _kinds(verdict))):
+    for name, text in (
+        ("verdict", verdict.verdict),
+        ("metric", verdict.metric),
+        ("provenance", _kinds(verdict.provenance)),
+    ):
         Xml.SubElement(properties, "property", name=name, value=one_line(text))
     cell_failure = not broken and not priced and verdict.verdict == "fail" and not failures
     if verdict.net_benefit_j is not None:
@@ -151,15 +209,16 @@ def _row(name: str, axis: Axis, *, percent: bool) -> str:
     return "| " + " | ".join(columns) + " |"
 
 
-def _provenance_label(verdict: Verdict) -> str:
-    if set(verdict.provenance) <= {"measured"}:
+def _label(provenance: Collection[str]) -> str:
+    """Return the provenance of joules in brackets; empty if they were measured."""
+    if set(provenance) <= {"measured"}:
         return ""
-    kinds = _kinds(verdict)
-    return f" (provenance of the joules: {kinds})" if "not stated" in verdict.provenance else f" ({kinds} joules)"
+    kinds = _kinds(provenance)
+    return f" (provenance of the joules: {kinds})" if "not stated" in provenance else f" ({kinds} joules)"
 
 
-def _kinds(verdict: Verdict) -> str:
-    return " and ".join(kind.upper() for kind in verdict.provenance)
+def _kinds(provenance: Collection[str]) -> str:
+    return " and ".join(kind.upper() for kind in provenance)
 
 
 def _percent(value: float | None) -> str:

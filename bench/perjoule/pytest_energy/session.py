@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from perjoule.display import number, quantity
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
-from perjoule.text import is_name, provenance_note
+from perjoule.text import is_name, one_line, provenance_note
+from perjoule.types import weakest
 from perjoule.warnings import has_code
 
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
 _DISTURBING = ("W232", "W251", "W264")
+_OUTCOMES = {
+    "pass": "within the margin",
+    "fail": "above the margin",
+    "inconclusive": "inconclusive",
+    "invalid": "without a valid comparison",
+    "new": "not in the baseline",
+}
 
 
 class EnergyWarning(pytest.PytestWarning):
@@ -247,21 +256,51 @@ class EnergySession:
         if suffix == ".json":
             judged = {n: asdict(j) for n, j in self.judged.items()}
             return self._record() | {"baseline": self.baseline_name, "judged": judged, "missing": self.missing}
-        rows = self._rows() or [["no energy test ran"]]
-        missing = [f"missing: {nodeid}" for nodeid in self.missing]
+        rows, beware = self._rows(), self._beware()
         if suffix == ".md":
-            lines = [[column.replace("|", "\\|").replace("<", "&lt;") for column in row] for row in rows]
-            head, *body = ["| " + " | ".join(row) + " |" for row in lines]
-            return "\n".join([head, "|" + "---|" * len(rows[0]), *body, "", *missing]) + "\n"
-        columns = ["".join(f"<td>{html.escape(column)}</td>" for column in row) for row in rows]
-        body_html = "".join(f"<tr>{row}</tr>\n" for row in columns) + "".join(
-            f"<tr><td>{html.escape(m)}</td></tr>\n" for m in missing
+            head, *body = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows] or [""]
+            table = [head, "|" + "---|" * len(rows[0]), *body, ""] if rows else []
+            lines = [_markdown(self._headline()), "", *table, *(f"- {_markdown(line)}" for line in beware)]
+            return "\n".join(lines) + "\n"
+        from perjoule.pytest_energy.page import render_page
+
+        measured = list(self.measured.values())
+        return render_page(
+            headline=self._headline(),
+            provenance=weakest(m.provenance for m in measured if m.known),
+            badges=[
+                *(("boundary", boundary) for boundary in sorted({m.boundary for m in measured})),
+                *((name, value) for name, value in self.system.items() if isinstance(value, str) and value),
+            ],
+            beware=beware,
+            table=rows,
         )
-        return (
-            '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Energy of tests</title>\n'
-            "<style>body{font:15px system-ui;margin:2em}td{padding:.2em 1em;border-bottom:1px solid #ccc}</style>\n"
-            f"<h1>Energy of tests</h1>\n<table>\n{body_html}</table>\n</html>\n"
-        )
+
+    def _headline(self) -> str:
+        """Return the session in a sentence."""
+        if not self.measured:
+            return "No energy test ran."
+        if self.judged:
+            counts: Counter[str] = Counter(judgement.outcome for judgement in self.judged.values())
+            parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
+            return f"Compared with baseline {self.baseline_name!r}: {', '.join(parts)}."
+        means = sorted(mean for m in self.measured.values() if (mean := m.mean_j) is not None)
+        tests = f"{len(self.measured)} {'test' if len(self.measured) == 1 else 'tests'}"
+        if not means:
+            return f"The energy of {tests} could not be measured."
+        span = dict.fromkeys(quantity(mean, "J") for mean in (means[0], means[-1]))
+        return f"{tests}: {' to '.join(span)} per call."
+
+    def _beware(self) -> list[str]:
+        """Return what to consider before using the numbers."""
+        note = provenance_note(m.provenance for m in self.measured.values())
+        failed = {nodeid: j for nodeid, j in self.judged.items() if j.outcome not in ("pass", "new")}
+        return [
+            *(f"{nodeid}: {judgement.reason}" for nodeid, judgement in failed.items()),
+            *(f"missing: {nodeid} is in baseline {self.baseline_name!r} but did not run" for nodeid in self.missing),
+            *([f"{note[0].upper()}{note[1:]}: {self._method()}."] if note else []),
+            *self._disturbances(),
+        ]
 
     def _rows(self) -> list[list[str]]:
         if not self.measured:
@@ -293,6 +332,10 @@ def _write(path: Path, content: dict[str, Any] | str) -> None:
         write_json(path, content)
 
 
+def _markdown(text: str) -> str:
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
+
+
 def _columns(nodeid: str, m: Measured) -> list[str]:
     mean = m.mean_j
     seconds = sum(m.duration_s) / len(m.duration_s)
@@ -306,7 +349,7 @@ def _columns(nodeid: str, m: Measured) -> list[str]:
         f"{sum(bounds) / len(bounds):.2g}" if bounds else "-",
         f"{spread / mean:.1%}" if len(m.known) > 1 else "-",
         f"{seconds:.4g}",
-        f"{mean / seconds:.3g}" if seconds else "-",
+        number(mean / seconds) if seconds else "-",
         f"{len(m.known)}×{m.iterations}",
         m.provenance,
     ]

@@ -27,6 +27,7 @@ from perjoule.running.prepared import Prepared
 from perjoule.running.trial import GeneratorCache, NotLoadedError
 from perjoule.runs.environment import describe
 from perjoule.runs.lock import measured_alone
+from perjoule.suite.smaller import planned_name
 from perjoule.types import (
     Assignment,
     Cell,
@@ -147,7 +148,7 @@ def generators_of(suite: Suite, source: Path) -> GeneratorCache:
             return generator
 
     def where(variant: Variant) -> str:
-        return f"{source}: variants[{index[variant.name]}]"
+        return f"{source}: variants[{index[planned_name(variant.name)]}]"
 
     return GeneratorCache(factory, where, keep_all=suite.protocol.interleave)
 

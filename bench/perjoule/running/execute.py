@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from perjoule.errors import BudgetSpent, DeviceLostError, MeterError
 from perjoule.forecast.budget import Budget, Running, Spending
 from perjoule.protocols import EnergyMeter
 from perjoule.running.trial import Bench, GeneratorCache
-from perjoule.runs.writer import RunWriter
+from perjoule.runs.writer import RunWriter, trial_row
 from perjoule.types import Assignment, Protocol, Trial
 from perjoule.warnings import has_code
 
@@ -80,7 +81,7 @@ class Ledger:
     """Records finished trials on disk, in the budget and in the progress bar.
 
     Creating it or recording a trial raises MeterError if a trial has no joules and `spending` limits them. Recording
-    raises it too if the source of energy failed in `MOST_UNMETERED` windows in succession.
+    raises it too if the source of energy of a worker failed in `MOST_UNMETERED` windows in succession.
     """
 
     def __init__(
@@ -93,16 +94,18 @@ class Ledger:
         self._writer, self._spending, self._on_progress = writer, spending, on_progress
         self._work = work_of(plan)
         self._share_done = sum(self._work.get(trial_id, 0.0) for trial_id in writer.done)
-        self._unmetered = 0
+        self._unmetered: Counter[int] = Counter()
         spending.resume(writer.spent)
 
     def why_stop(self, assignment: Assignment) -> str | None:
         """Return the reason why this trial must not be started; None if it may."""
         return self._spending.why_stop(assignment.cell.cell_id)
 
-    def book(self, trial: Trial) -> None:
+    def book(self, trial: Trial, worker: int = 0) -> None:
         """Store the trial, update totals, report progress."""
         row = self._writer.append(trial)
+        for attempt in trial.attempts:
+            self._spending.add(trial_row(attempt))
         self._spending.add(row)
         self._share_done += self._work[trial.trial_id]
         self._on_progress(
@@ -117,8 +120,8 @@ class Ledger:
             )
         )
         lost = [text for text in row["warnings"] if any(has_code(text, code) for code in _SOURCE_LOST)]
-        self._unmetered = 0 if row["energy_j"] is not None else self._unmetered + bool(lost)
-        if self._unmetered >= MOST_UNMETERED:
+        self._unmetered[worker] = 0 if row["energy_j"] is not None else self._unmetered[worker] + bool(lost)
+        if self._unmetered[worker] >= MOST_UNMETERED:
             raise MeterError(
                 f"the source of energy failed in {MOST_UNMETERED} windows in succession, last in {trial.trial_id} "
                 f"({next(iter(lost), 'no reason')}): see `perjoule doctor`; --retry-failed repeats these windows"

@@ -1,7 +1,8 @@
 """Failures of the work inside a trial: their description, and recovery before the next trial.
 
 an exception of the pipeline      one failed trial with type, message and traceback; the run continues
-out of memory                     the same, and the device's cache is emptied first
+out of memory                     the same, and the device's cache is emptied first; or another attempt with a smaller
+                                  batch (`protocol.on_out_of_memory`)
 the GPU's context is dead         the run ends: every later call in this process would fail as well
 """
 
@@ -21,6 +22,7 @@ _MOST_TRACE_CHARACTERS = 20_000
 # according to CUDA's manual the process must be terminated and relaunched after these errors
 # (https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html, cudaError)
 _STICKY_CODES = frozenset({214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999})
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _STICKY_WORDS = (
     "illegal memory access",
     "device-side assert",
@@ -45,11 +47,13 @@ class Failure:
         reason: Type and message of the exception, for tables and the report.
         traceback: Traceback for debugging; stored only in the run directory.
         kills_context: Whether no further work is possible on this device in this process.
+        out_of_memory: Whether the work did not fit into the memory of device or host.
     """
 
     reason: str
     traceback: str = ""
     kills_context: bool = False
+    out_of_memory: bool = False
 
 
 def failure_of(error: BaseException, synchronize: Callable[[], None] | None = None) -> Failure:
@@ -64,18 +68,23 @@ def failure_of(error: BaseException, synchronize: Callable[[], None] | None = No
     # records are shared, so a board that a message of the driver names is named by its digest
     reason = without_uuids(f"{type(error).__name__}: {error}").strip().removesuffix(":")[:_MOST_CHARACTERS]
     trace = without_uuids("".join(traceback.format_exception(error)))[-_MOST_TRACE_CHARACTERS:]
-    dead = kills_context(error)
+    dead, full = kills_context(error), is_out_of_memory(error)
     _release(error)
     if not dead and synchronize is not None:
         try:
             synchronize()
         except Exception as second:
             # a context that fails without pending work is dead
-            dead = not isinstance(second, MemoryError) and "out of memory" not in str(second).lower()
+            dead = not is_out_of_memory(second)
             _release(second)
     if not dead:
         free_memory()
-    return Failure(reason=reason, traceback=trace, kills_context=dead)
+    return Failure(reason=reason, traceback=trace, kills_context=dead, out_of_memory=full and not dead)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an allocation failed, in Python, in torch on a CPU or GPU, or in cuBLAS."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def kills_context(error: BaseException) -> bool:

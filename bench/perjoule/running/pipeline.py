@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from perjoule import registry
+from perjoule.display import quantity
 from perjoule.errors import Interrupted, RunError
 from perjoule.files import free_bytes, write_parquet
 from perjoule.forecast import Forecast, forecast
@@ -45,6 +45,7 @@ from perjoule.runs.derived import with_tables
 from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
 from perjoule.runs.lock import being_written
+from perjoule.runs.migrations import require_current
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
@@ -80,6 +81,7 @@ def run(
     reporter: Reporter,
     budget: Budget = _NO_BUDGET,
     executor: str = "local",
+    address: str | None = None,
     retry_failed: bool = False,
 ) -> Run:
     """Measure, score, summarise and report.
@@ -95,6 +97,7 @@ def run(
         reporter: Reports progress.
         budget: Maximum energy and time.
         executor: `local`, or `ray` for all GPUs of a Ray cluster.
+        address: Address of that cluster, see `ray.checked_address`.
         retry_failed: When resuming, do trials that failed or have no joules again.
 
     Raises:
@@ -119,11 +122,12 @@ def run(
             reporter.message(f"note: {notice}")
         # missing parts of a metric must not be found after an hour of measuring
         if executor == "ray":
+            address = ray.checked_address(address)
             ray.rehearse_apart(suite, prepared.source, prepared.folder)
         else:
             with relative_to(prepared.folder):
                 rehearse(suite, prepared.metrics, f"{prepared.source}: metrics.names")
-        with _devices(executor, prepared, meter_name, command) as (environment, execute_plan):
+        with _devices(executor, prepared, meter_name, command, address, reporter) as (environment, execute_plan):
             _introduce(environment, reporter)
             for cell_id, reason in environment.get("not_loaded", {}).items():
                 reporter.message(f"warning: {cell_id} cannot be loaded, its trials will fail: {reason.splitlines()[0]}")
@@ -151,7 +155,7 @@ def run(
 def _introduce(environment: dict[str, Any], reporter: Reporter) -> None:
     """Report the chosen meter and the warnings of all its readings."""
     meter = environment["meter"]
-    reporter.message(f"meter: {meter['name']} ({meter['why']})")
+    reporter.message(f"meter: {meter['name']}" + (f" ({meter['why']})" if meter["why"] else ""))
     for note in meter.get("notes", ()):
         reporter.message(f"warning: {note}")
 
@@ -244,7 +248,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
         run = load_run(writer.path)
         spent = sum(run.trials["energy_j"].drop_nulls())
         kinds = ", ".join(sorted(run.trials["provenance"].drop_nulls().unique()))
-        note = f"the calibration took {spent:,.4g} J ({kinds}) in {len(plan)} windows"
+        note = f"the calibration took {quantity(spent, 'J')} ({kinds}) in {len(plan)} windows"
         return _foresee(prepared, Windows.of(run, "calibration"), notes=[note])
 
 
@@ -265,6 +269,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
             f"{run.path} was imported and contains no images: add columns quality:<metric> to the table and import it "
             "again"
         )
+    require_current(run.schema, run.path)
     run = with_tables(run)
     planned = run.planned_trials or 0
     if len(run.trials) < planned:
@@ -331,12 +336,20 @@ def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetri
 
 @contextmanager
 def _devices(
-    executor: str, prepared: Prepared, meter_name: str, command: Sequence[str]
+    executor: str,
+    prepared: Prepared,
+    meter_name: str,
+    command: Sequence[str],
+    address: str | None,
+    reporter: Reporter,
 ) -> Iterator[tuple[dict[str, Any], Callable[..., None]]]:
     """Return the system under test, and the function that does trials there."""
     if executor == "ray":
-        with ray.ray_pool(replace(prepared, metrics=[]), meter_name, command) as pool:
-            yield pool.environment, partial(execute_on, prepared.plan, spawn=pool.spawn, count=pool.count)
+        with ray.ray_pool(prepared, meter_name, command, address, reporter.message) as pool:
+            yield (
+                pool.environment,
+                partial(execute_on, prepared.plan, workers=pool.workers, reopen=pool.reopen, message=reporter.message),
+            )
     else:
         with ready(prepared, cells_of(prepared.suite), meter_name, command) as device:
             yield device.environment, device.executor(prepared.plan, prepared.suite.protocol)

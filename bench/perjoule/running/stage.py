@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
+from perjoule.display import quantity
 from perjoule.errors import BudgetSpent, DeviceLostError, Interrupted, MeterError, RunError
 from perjoule.forecast.budget import Spending
 from perjoule.running.execute import Progress, work_of
@@ -94,12 +95,13 @@ def do_trials(
 
 
 def _note(progress: Progress) -> str:
-    """Return a progress note, e.g. `1,234 J, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
-    joules = "" if progress.energy_j is None else f"{progress.energy_j:,.0f} J, "
+    """Return a progress note, e.g. `1.23 kJ, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
+    joules = "" if progress.energy_j is None else f"{quantity(progress.energy_j, 'J')}, "
     running = progress.running
     now = ""
     if running is not None:
-        half = "" if running.half is None else f" ± {running.half:.2g}"
+        # joules that were counted do not vary
+        half = f" ± {running.half:.2g}" if running.half else ""
         now = f": {running.value:.4g}{half} J/image"
     return f"{joules}{progress.images_done} images, {progress.cell_id}{now}"
 

@@ -10,6 +10,7 @@ and writing are outside the window.
 
 If the pipeline or the step policy raises while it is loaded, prepared, warmed up or run, the trial fails with the
 reason, and the run continues with the next trial. Only a device that cannot continue ends the run (`Bench.dead`).
+If the work does not fit into memory, the suite may ask for another attempt with half as many images per call.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from perjoule.running.failures import Failure, failure_of
 from perjoule.running.policies import batches, load_policy
 from perjoule.runs.pictures import pixel_digest
 from perjoule.suite.schedule import image_id
+from perjoule.suite.smaller import planned_name, with_batch
 from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
 from perjoule.warnings import warning
 from perjoule.work.counter import WorkCounter, torch_is_loaded
@@ -167,20 +169,48 @@ class Bench:
         self._protocol, self._meter, self._image_file = protocol, meter, image_file
         self._on_hang = on_hang
         self._cells = Cells(generators, texts_of(plan), keep_all=protocol.interleave)
-        self._call_sizes = call_sizes(plan)
+        self._plan, self._call_sizes = plan, call_sizes(plan)
         self._warm: list[str] = []
         self._idle_power_w: float | None = None
         self._rested = False
         self._unprepared: dict[str, Failure] = {}
+        self._drawn: set[str] = set()
+        # planned cell -> the largest batch that may fit, if the planned one never has
+        self._fitting: dict[str, int] = {}
         self.dead: str | None = None
 
     def do(self, assignment: Assignment) -> Trial:
         """Do a trial and store its images; return a failed trial if its pipeline or step policy raises.
 
+        If the protocol asks for it, a trial that does not fit into memory is tried again with smaller batches.
+
         Raises:
             MeterError: If the window cannot be opened.
             OSError: If the images cannot be written.
         """
+        planned, attempts = assignment.cell, list[Trial]()
+        size = self._fitting.get(planned.cell_id)
+        while True:
+            cell = planned if size is None else with_batch(planned, size)
+            trial, failure = self._attempt(replace(assignment, cell=cell))
+            smaller = min(cell.batch_size or len(assignment.prompts), len(assignment.prompts)) // 2
+            is_full = failure is not None and failure.out_of_memory
+            if not is_full or self._protocol.on_out_of_memory != "halve-batch" or smaller < 1:
+                break
+            attempts.append(trial)
+            size = smaller
+            if cell.cell_id not in self._drawn:
+                self._fitting[planned.cell_id] = size
+        if failure is not None:
+            name, batch_size = planned.variant.name, planned.batch_size
+            trial = replace(trial, cell_id=planned.cell_id, variant=name, batch_size=batch_size)
+        else:
+            self._drawn.add(cell.cell_id)
+            if size is not None:
+                trial = replace(trial, remarks=(*trial.remarks, _does_not_fit(planned, size)))
+        return replace(trial, attempts=tuple(attempts))
+
+    def _attempt(self, assignment: Assignment) -> tuple[Trial, Failure | None]:
         protocol, cell_id = self._protocol, assignment.cell.cell_id
         if cell_id in self._unprepared:
             return self._failed(assignment, self._unprepared[cell_id])
@@ -207,7 +237,7 @@ class Bench:
         )
         if failure is not None and failure.kills_context:
             self.dead = failure.reason
-        return trial
+        return trial, failure
 
     def _deadline(self, assignment: Assignment) -> Deadline:
         return Deadline(
@@ -215,22 +245,33 @@ class Bench:
             lambda reason: self._on_hang(failed_trial(assignment, Failure(reason=f"TrialTimeoutError: {reason}"))),
         )
 
-    def _failed(self, assignment: Assignment, failure: Failure) -> Trial:
+    def _failed(self, assignment: Assignment, failure: Failure) -> tuple[Trial, Failure]:
         if failure.kills_context:
             self.dead = failure.reason
-        return failed_trial(assignment, failure)
+        return failed_trial(assignment, failure), replace(failure, out_of_memory=False)  # no batch was drawn
 
     def _ready(self, assignment: Assignment) -> ReadyCell:
         """Return the cell of a trial with its pipeline loaded and warmed up."""
         protocol, cell = self._protocol, assignment.cell
         ready = self._cells.ready(cell)
-        if cell.variant.name not in self._warm:
+        name = cell.variant.name
+        if name not in self._warm:
             counting = WorkCounter(count_new=True) if torch_is_loaded() else nullcontext()
             with counting, self._deadline(assignment).running():
-                _warm_up(ready, assignment, protocol.warmup_iterations, self._call_sizes[cell.variant.name])
+                _warm_up(ready, assignment, protocol.warmup_iterations, self._sizes(cell))
             # a variant whose pipeline was released in between must be warmed up again
-            self._warm = [*self._warm, cell.variant.name] if protocol.interleave else [cell.variant.name]
+            loaded = [one for one in self._warm if protocol.interleave or planned_name(one) == planned_name(name)]
+            self._warm = [*loaded, name]
         return ready
+
+    def _sizes(self, cell: Cell) -> list[int]:
+        """Return the sizes of calls of a variant, which may have a smaller batch than planned."""
+        name, planned = cell.variant.name, planned_name(cell.variant.name)
+        if name not in self._call_sizes:
+            own = [a for a in self._plan if a.cell.variant.name == planned]
+            smaller = [replace(a, cell=with_batch(a.cell, cell.batch_size or 1)) for a in own]
+            self._call_sizes |= call_sizes(smaller)
+        return self._call_sizes[name]
 
 
 def texts_of(plan: Sequence[Assignment]) -> list[str]:
@@ -328,6 +369,7 @@ def failed_trial(assignment: Assignment, failure: Failure) -> Trial:
         image_count=0,
         iterations=0,
         reading=None,
+        batch_size=cell.batch_size,
         failure=failure.reason,
         traceback=failure.traceback,
     )
@@ -370,6 +412,11 @@ def _warm_up(ready: ReadyCell, assignment: Assignment, iterations: int, sizes: S
         if failure.kills_context:
             raise NotLoadedError(failure) from error
         # the trial itself will fail in the same way and record the reason
+
+
+def _does_not_fit(cell: Cell, size: int) -> str:
+    planned = f"{cell.batch_size} images" if cell.batch_size else "all images of the window"
+    return warning("W266", f"{planned} per pipeline call did not fit into memory: drawn with {size}")
 
 
 def _with_net_energy(reading: EnergyReading, idle_power_w: float | None) -> EnergyReading:

@@ -3,32 +3,44 @@
     driver   Ledger, RunWriter, budget         ──assignment──►   worker   pipelines, meter, Bench   (one per device)
                                                ◄────Parcel────            trial and PNG files
 
-Windows are assigned by their number, so that the same worker does the n-th window of every cell: differences between
-boards then affect all cells equally, and paired differences stay within a board. Each worker keeps the order of the
-plan. A lost worker is replaced and its trial done again; a trial that loses two workers is recorded as failed.
+Windows are assigned by their number, so that one worker does the n-th window of every cell in a block: differences
+between boards then affect all cells equally, and paired differences stay within a board. The next block moves on by one
+worker. Each worker keeps the order of the plan.
+
+If a worker is lost, its trial is done again by another one if there is one, and the first attempt is recorded in
+`superseded.jsonl`. The lost worker is replaced at its place; if that fails, the others take over its windows. A trial
+that loses two workers is recorded as failed.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from typing import Protocol as Interface
 
-from perjoule.errors import BudgetSpent, PerjouleError
+from perjoule.errors import BudgetSpent, DeviceLostError, EvidenceError, PerjouleError
 from perjoule.files import write_bytes
 from perjoule.forecast.budget import Spending
 from perjoule.running.execute import Ledger, Progress
 from perjoule.running.failures import Failure
 from perjoule.running.trial import Bench, failed_trial
 from perjoule.runs.writer import RunWriter
+from perjoule.text import without_uuids
 from perjoule.types import Assignment, Trial
 
 # lost workers after which a trial counts as failed
 ATTEMPTS = 2
+# workers that a place may lose without a finished trial in between
+MOST_LOST = 3
+
+
+class WorkerLostError(Exception):
+    """A worker does not answer any more; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,117 +58,221 @@ class Worker(Interface):
         """Start a trial. The future raises if the worker is lost."""
         ...
 
-    def close(self) -> None:
-        """Release the device and stop its work."""
-        ...
-
 
 class PackingBench:
-    """Does trials in a worker, and packs their results from its own folder.
+    """Does trials in a worker, and packs their results.
+
+    Images are in a folder only while a trial is packed, so that a worker that is killed leaves none behind.
 
     Args:
         bench: Creates the bench from a function that returns the path of an image.
     """
 
     def __init__(self, bench: Callable[[Callable[[str], Path]], Bench]) -> None:
-        self._temporary = TemporaryDirectory(prefix="perjoule-")
-        self._folder = Path(self._temporary.name)
-        self._bench = bench(lambda image_id: self._folder / f"{image_id}.png")
+        self._folder: TemporaryDirectory[str] | None = None
+        self._bench = bench(self._image_file)
 
     def do(self, assignment: Assignment) -> Parcel:
         """Do a trial. Raises RuntimeError if the device is dead: the worker is then lost, and another takes over."""
-        trial = self._bench.do(assignment)
-        if self._bench.dead is not None:
-            raise RuntimeError(f"the GPU's context is dead ({self._bench.dead})")
-        files = sorted(self._folder.glob("*.png"))
-        images = {file.stem: file.read_bytes() for file in files}
-        for file in files:
-            file.unlink()
-        return Parcel(trial=trial, images=images)
+        try:
+            trial = self._bench.do(assignment)
+            if self._bench.dead is not None:
+                raise RuntimeError(f"the GPU's context is dead ({self._bench.dead})")
+            files = sorted(Path(self._folder.name).glob("*.png")) if self._folder is not None else []
+            return Parcel(trial=trial, images={file.stem: file.read_bytes() for file in files})
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
 
-    def close(self) -> None:
-        """Delete the folder."""
-        self._temporary.cleanup()
+    def _image_file(self, image_id: str) -> Path:
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="perjoule-")
+        return Path(self._folder.name) / f"{image_id}.png"
 
 
 def execute_on(
     plan: Sequence[Assignment],
     *,
-    spawn: Callable[[], Worker],
-    count: int,
+    workers: Sequence[Worker],
+    reopen: Callable[[int], Future[Any]],
     writer: RunWriter,
     on_progress: Callable[[Progress], None],
     spending: Spending,
+    message: Callable[[str], None],
 ) -> None:
-    """Do all trials of the plan that `writer` does not contain yet, on `count` workers.
+    """Do all trials of the plan that `writer` does not contain yet, on all workers.
 
     At the end the files of the run are sorted in the order of the plan.
 
     Args:
         plan: All trials.
-        spawn: Starts a worker, at the beginning and to replace a lost one.
-        count: Number of workers.
+        workers: Workers that are ready.
+        reopen: Starts a worker instead of a lost one, by its number; the future raises if that fails.
         writer: Writer of the run.
         on_progress: Called after every trial.
         spending: The budget; running windows do not count yet.
+        message: Prints a line for the user.
 
     Raises:
         BudgetSpent: If the next window would exceed the budget; each worker finishes its window.
-        PerjouleError: If a worker raised it.
+        DeviceLostError: If all workers are lost.
+        PerjouleError: If a worker raised it, except for evidence that it cannot give any more.
     """
     ledger = Ledger(plan, writer, spending, on_progress)
-    queues: list[deque[Assignment]] = [deque() for _ in range(count)]
-    for assignment in plan:
-        if assignment.trial_id not in writer.done:
-            queues[_window(assignment) % count].append(assignment)
-    workers: dict[int, Worker] = {}
-    running: dict[Future[Parcel], tuple[int, Assignment, int]] = {}
+    crew = Crew(plan, writer.done, dict(enumerate(workers)), reopen, message)
     reason: str | None = None
-
-    def start(number: int, assignment: Assignment, attempt: int = 1) -> None:
-        if number not in workers:
-            workers[number] = spawn()
-        running[workers[number].do(assignment)] = (number, assignment, attempt)
-
+    # trials that lost two workers; if there is none left to replace these, the cluster failed, and not the trials
+    suspects: dict[int, Trial] = {}
     try:
-        for number, queue in enumerate(queues):
-            reason = reason or (ledger.why_stop(queue[0]) if queue else None)
-            if queue and not reason:
-                start(number, queue.popleft())
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number, assignment, attempt = running.pop(future)
+        while True:
+            for number in [*suspects]:
+                if number not in crew.opening.values():
+                    ledger.book(suspects.pop(number), number)
+            for number in crew.idle():
+                reason = reason or ledger.why_stop(crew.queues[number][0])
+                if not reason:
+                    crew.start(number)
+            if not crew.doing and (reason or not crew.opening):
+                break
+            pending: list[Future[Any]] = [*crew.doing, *crew.opening]
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                if future in crew.opening:
+                    crew.opened(future)
+                    continue
+                number, assignment = crew.doing.pop(future)
                 error = future.exception()
-                if isinstance(error, PerjouleError):
+                if error is None:
+                    crew.lost.pop(number, None)
+                    _book(future.result(), writer, ledger, number)
+                elif _ends_the_run(error):
                     raise error
-                if error is not None:
-                    workers.pop(number).close()
-                    if attempt < ATTEMPTS:
-                        start(number, assignment, attempt + 1)
-                        continue
-                    words = f"the worker was lost {attempt} times: {type(error).__name__}: {error}"
-                    ledger.book(failed_trial(assignment, Failure(reason=words)))
                 else:
-                    _book(future.result(), writer, ledger)
-                reason = reason or (ledger.why_stop(queues[number][0]) if queues[number] else None)
-                if queues[number] and not reason:
-                    start(number, queues[number].popleft())
+                    failed = failed_trial(assignment, Failure(reason=f"the worker was lost: {_words(error)}"))
+                    if crew.may_repeat(assignment):
+                        writer.supersede(failed)
+                    else:
+                        suspects[number] = failed
+                    crew.lose(number, assignment, _words(error))
         if reason:
             raise BudgetSpent(reason)
     finally:
-        for worker in workers.values():
-            worker.close()
+        for failed in suspects.values():
+            writer.supersede(failed)
         writer.close()
         writer.sort([assignment.trial_id for assignment in plan])
 
 
-def _book(parcel: Parcel, writer: RunWriter, ledger: Ledger) -> None:
+class Crew:
+    """The workers of a run, and who does what.
+
+    Attributes:
+        queues: Trials that are left, in the order of the plan, by number of the worker.
+        doing: Running trials, with the number of their worker.
+        opening: Numbers of workers that are being replaced.
+        lost: Workers in succession that each number has lost.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[Assignment],
+        done: set[str],
+        workers: dict[int, Worker],
+        reopen: Callable[[int], Future[Worker]],
+        message: Callable[[str], None],
+    ) -> None:
+        self._workers, self._reopen, self._message = workers, reopen, message
+        self._count = len(workers)
+        self._units = dict(zip((a.trial_id for a in plan), units_of(plan), strict=True))
+        self._rank = {assignment.trial_id: rank for rank, assignment in enumerate(plan)}
+        self._attempts: Counter[str] = Counter()
+        self.queues: dict[int, deque[Assignment]] = {number: deque() for number in workers}
+        self.doing: dict[Future[Parcel], tuple[int, Assignment]] = {}
+        self.opening: dict[Future[Worker], int] = {}
+        self.lost: Counter[int] = Counter()
+        self._share([assignment for assignment in plan if assignment.trial_id not in done])
+
+    def idle(self) -> list[int]:
+        """Return the numbers of workers that are ready and have something left to do."""
+        busy = {number for number, _ in self.doing.values()}
+        return [number for number in self._workers if number not in busy and self.queues[number]]
+
+    def start(self, number: int) -> None:
+        """Start the next trial of a worker."""
+        assignment = self.queues[number].popleft()
+        self.doing[self._workers[number].do(assignment)] = number, assignment
+
+    def may_repeat(self, assignment: Assignment) -> bool:
+        """Return whether a trial is done again if it loses a worker now."""
+        return self._attempts[assignment.trial_id] + 1 < ATTEMPTS
+
+    def lose(self, number: int, assignment: Assignment, why: str) -> None:
+        """Replace a worker that was lost in a trial; give the trial to another one, unless it lost one before."""
+        del self._workers[number]
+        again = self.may_repeat(assignment)
+        then = "the trial is done again" if again else "the trial has failed"
+        self._message(
+            f"warning: worker {number + 1} of {self._count} was lost in trial {assignment.trial_id}, {then}: {why}"
+        )
+        if again:
+            self._attempts[assignment.trial_id] += 1
+            self.queues[next(iter(self._workers), number)].appendleft(assignment)
+        self.lost[number] += 1
+        if self.lost[number] < MOST_LOST:
+            self.opening[self._reopen(number)] = number
+        else:
+            self._give_up(number, why)
+
+    def opened(self, opening: Future[Worker]) -> None:
+        """Take in a worker that was replaced, or give up its place."""
+        number = self.opening.pop(opening)
+        error = opening.exception()
+        if isinstance(error, DeviceLostError):  # of all workers
+            raise error
+        if error is None:
+            self._workers[number] = opening.result()
+        else:
+            self._give_up(number, _words(error))
+
+    def _give_up(self, number: int, why: str) -> None:
+        left = self.queues.pop(number)
+        if not self.queues:
+            raise DeviceLostError(f"all workers were lost, the last one because of {why}")
+        self._message(
+            f"warning: worker {number + 1} of {self._count} cannot be replaced, and {len(self.queues)} go on: {why}"
+        )
+        self._share(left)
+
+    def _share(self, assignments: Sequence[Assignment]) -> None:
+        """Share out trials: those of a unit stay together."""
+        numbers = list(self.queues)
+        for assignment in assignments:
+            self.queues[numbers[self._units[assignment.trial_id] % len(numbers)]].append(assignment)
+        for number, queue in self.queues.items():
+            self.queues[number] = deque(sorted(queue, key=lambda a: self._rank[a.trial_id]))
+
+
+def units_of(plan: Sequence[Assignment]) -> list[int]:
+    """Return the unit of each trial: the windows of one number in one block, which one worker does for all cells."""
+    windows = [int(assignment.trial_id.rsplit(".", 1)[1]) for assignment in plan]
+    count = max(windows, default=0) + 1
+    return [assignment.block * count + window for assignment, window in zip(plan, windows, strict=True)]
+
+
+def _ends_the_run(error: BaseException) -> bool:
+    """Return True for errors that the next worker would raise as well; one without evidence may be replaced."""
+    if isinstance(error, DeviceLostError):
+        return True
+    return isinstance(error, PerjouleError) and error.exit_code != EvidenceError.exit_code
+
+
+def _words(error: BaseException) -> str:
+    name = "" if isinstance(error, PerjouleError | WorkerLostError) else f"{type(error).__name__}: "
+    return without_uuids(f"{name}{error}")
+
+
+def _book(parcel: Parcel, writer: RunWriter, ledger: Ledger, number: int) -> None:
     """Store images before the trial, so that a stored trial has its images."""
     for image_id, png in parcel.images.items():
         write_bytes(writer.image_file(image_id), png)
-    ledger.book(parcel.trial)
-
-
-def _window(assignment: Assignment) -> int:
-    """Return the number of a window inside its cell and block."""
-    return int(assignment.trial_id.rsplit(".", 1)[1])
+    ledger.book(parcel.trial, number)

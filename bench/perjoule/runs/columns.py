@@ -24,6 +24,8 @@ TRIAL_COLUMNS: dict[str, Any] = {
     # of the counted work of networks, see perjoule.work.counter
     "flops_per_image": pl.Float64,
     "image_count": pl.Int64,
+    # images per pipeline call at most
+    "batch_size": pl.Int64,
     "iterations": pl.Int64,
     "energy_j": pl.Float64,
     "uncertainty_j": pl.Float64,

@@ -1,12 +1,14 @@
 """A run on disk (schema version 1): append-only files during the run, read as polars frames afterwards.
 
+Runs of earlier versions are read too, see `perjoule.runs.migrations`.
+
 suite.toml          the suite as it was run, with all defaults
 environment.json    system under test, meter, model digests, comparability key
 prompts.jsonl       the prompts of the run, with their ids
 trials.jsonl        one row per trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
 failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
-superseded.jsonl    earlier attempts of repeated trials: failed, without joules, or with lost pictures
+superseded.jsonl    earlier attempts of repeated trials: failed, out of memory, without joules, lost pictures or worker
 sessions.jsonl      versions and command of each --resume
 devices.jsonl       boards of each trial: energy, conditions, and the sensor log behind the energy
 work.jsonl          counted work of the networks of each trial; not in runs of earlier versions
@@ -54,8 +56,10 @@ from perjoule.runs.columns import (
     TRIAL_COLUMNS,
 )
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
+from perjoule.runs.migrations import Migration, migration, readable_version
 from perjoule.suite.reading import load_suite
 from perjoule.suite.schedule import planned_trials
+from perjoule.suite.smaller import planned_name
 from perjoule.types import COUNTED, DeviceEnergy, Judges, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
@@ -71,7 +75,7 @@ class Run:
     @cached_property
     def suite(self) -> Suite:
         """The suite as it was run."""
-        return load_suite(self.path / "suite.toml", follow=False)
+        return load_suite(self.path / "suite.toml", follow=False, migrate=self._migration("suite.toml"))
 
     @property
     def is_imported(self) -> bool:
@@ -87,8 +91,34 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """System under test, meter and model digests: the content of environment.json."""
-        with located(file := self.path / "environment.json"):
-            return checked(read_json(file))
+        with located(self.path / "environment.json"):
+            return checked(self._migration("environment.json")(self._environment))
+
+    @cached_property
+    def _environment(self) -> Any:
+        return read_json(self.path / "environment.json")
+
+    @cached_property
+    def schema(self) -> int:
+        """Version of the files; what this object returns has the current one. Raises RunError if it is unknown."""
+        file = self.path / "environment.json"
+        if not file.exists() or not isinstance(self._environment, dict):
+            return SCHEMA  # made in memory, or damaged, which `environment` reports
+        return readable_version(self._environment.get("schema"), file)
+
+    def _migration(self, name: str) -> Migration:
+        return migration(name, self.schema)
+
+    def _document(self, file: Path) -> Any:
+        """Return a document that states its own version, because it may be written later than the run."""
+        document = read_json(file)
+        return migration(file.name, readable_version(document.get("schema", self.schema), file))(document)
+
+    def _rows(self, file: Path) -> Iterator[Any]:
+        return map(self._migration(file.name), read_json_lines(file))
+
+    def _table(self, name: str, columns: dict[str, Any]) -> pl.DataFrame:
+        return read_parquet(self.path / name, columns, self._migration(name))
 
     @cached_property
     def system(self) -> EnvironmentRecord:
@@ -99,7 +129,7 @@ class Run:
     def prompt_set(self) -> tuple[Prompt, ...]:
         """Prompts of the run, in the order of the plan."""
         with located(file := self.path / "prompts.jsonl"):
-            return TypeAdapter(tuple[Prompt, ...]).validate_python(read_json_lines(file))
+            return TypeAdapter(tuple[Prompt, ...]).validate_python(tuple(self._rows(file)))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -111,10 +141,10 @@ class Run:
         """One row per trial. Raises RunError if a trial occurs twice, or has different numbers of prompts and seeds."""
         parquet = self.path / "trials.parquet"
         if parquet.exists():
-            return checked_trials(read_parquet(parquet, TRIAL_COLUMNS), self.path)
+            return checked_trials(self._table(parquet.name, TRIAL_COLUMNS), self.path)
         file = self.path / "trials.jsonl"
         with located(file):
-            rows = read_json_lines(file)
+            rows = list(self._rows(file))
         return trial_table(rows, file)
 
     @cached_property
@@ -134,18 +164,19 @@ class Run:
     @cached_property
     def families(self) -> dict[str, str]:
         """Variant -> family; a variant that is not in the suite is its own family."""
-        own = {name: name for name in self.trials["variant"].unique()}
-        return own | {variant.name: variant.family_name for variant in self.suite.variants}
+        families = {variant.name: variant.family_name for variant in self.suite.variants}
+        own = {name: families.get(planned_name(name), name) for name in self.trials["variant"].unique()}
+        return own | families
 
     @cached_property
     def images(self) -> pl.DataFrame:
         """One row per image of block 0."""
-        return read_parquet(self.path / "images.parquet", IMAGE_COLUMNS)
+        return self._table("images.parquet", IMAGE_COLUMNS)
 
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row per image and metric."""
-        return read_parquet(self.path / "scores.parquet", SCORE_COLUMNS)
+        return self._table("scores.parquet", SCORE_COLUMNS)
 
     @property
     def judges(self) -> Judges | None:
@@ -160,21 +191,21 @@ class Run:
     @cached_property
     def power(self) -> pl.DataFrame:
         """One row per power sample."""
-        return read_parquet(self.path / "power.parquet", POWER_COLUMNS)
+        return self._table("power.parquet", POWER_COLUMNS)
 
     @cached_property
     def devices(self) -> list[tuple[str, DeviceEnergy]]:
         """(trial id, board); `perjoule.meters.edges.bracket(board.counter)` recomputes the energy of a counter."""
         reader = TypeAdapter(DeviceEnergy)
         with located(file := self.path / "devices.jsonl"):
-            return [(row.pop("trial_id"), reader.validate_python(row)) for row in read_json_lines(file)]
+            return [(row.pop("trial_id"), reader.validate_python(row)) for row in self._rows(file)]
 
     @cached_property
     def works(self) -> dict[str, Work]:
         """Counted work of the window, by trial id; trials without a count are absent."""
         reader = TypeAdapter(Work)
         with located(file := self.path / "work.jsonl"):
-            return {row.pop("trial_id"): reader.validate_python(row) for row in read_json_lines(file)}
+            return {row.pop("trial_id"): reader.validate_python(row) for row in self._rows(file)}
 
     @cached_property
     def metrics(self) -> dict[str, MetricSpec]:
@@ -183,7 +214,7 @@ class Run:
         if not file.exists():
             return {}
         with located(file):
-            specs = TypeAdapter(list[MetricSpec]).validate_python(read_json(file)["metrics"])
+            specs = TypeAdapter(list[MetricSpec]).validate_python(self._document(file)["metrics"])
             return {spec.name: spec for spec in specs}
 
     @cached_property
@@ -191,13 +222,13 @@ class Run:
         """Scores of sets, one per cell and metric; advisory."""
         file = self.path / "set_scores.json"
         with located(file):
-            rows = read_json(file)["scores"] if file.exists() else []
+            rows = self._document(file)["scores"] if file.exists() else []
             return TypeAdapter(list[SetScore]).validate_python(rows)
 
     @cached_property
     def points(self) -> pl.DataFrame:
         """Operating points: one row per cell and metric."""
-        return read_parquet(self.path / "points.parquet", POINT_COLUMNS)
+        return self._table("points.parquet", POINT_COLUMNS)
 
 
 _SECONDS = r'"[^"\\\x00-\x1f]*": (?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?'
@@ -281,7 +312,7 @@ def load_run(path: str | Path) -> Run:
     """Open a run directory.
 
     Raises:
-        RunError: If it is not a run directory, or was written by a later version.
+        RunError: If it is not a run directory, or was written by a later version of perjoule.
     """
     folder = Path(path)
     if not (folder / "environment.json").is_file() or not (folder / "suite.toml").is_file():
@@ -292,9 +323,7 @@ def load_run(path: str | Path) -> Run:
         )
         raise RunError(f"{folder} {what}: give a directory that `perjoule run` wrote")
     run = Run(path=folder)
-    schema = run.environment.get("schema")
-    if schema != SCHEMA:
-        raise RunError(f"{folder}/environment.json: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+    _ = run.schema, run.environment
     return run
 
 

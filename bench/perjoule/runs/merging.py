@@ -19,9 +19,11 @@ from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import Origin
 from perjoule.runs.directory import Run, load_run, located
 from perjoule.runs.lock import being_written
+from perjoule.runs.migrations import require_current
 from perjoule.runs.stored import DETAILS, FAILURES, Row, image_file, suite_differences
 from perjoule.runs.writer import RunWriter, differing_keys
 from perjoule.suite.schedule import image_id, make_plan
+from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
 
 _PROMPTS = "prompts.jsonl"
@@ -43,6 +45,7 @@ def merge_runs(paths: Sequence[Path], out: Path) -> Run:
         raise UsageError("merge needs at least two runs, which did parts of one plan")
     runs = sorted((load_run(path) for path in paths), key=_shard)
     for run in runs:
+        require_current(run.schema, run.path)
         _require_same_kind(runs[0], run)
     prompts = tuple({prompt.prompt_id: prompt for run in runs for prompt in run.prompt_set}.values())
     suite = runs[0].suite
@@ -95,7 +98,7 @@ def _new_ids(runs: Sequence[Run], suite: Suite, prompts: Sequence[Prompt]) -> di
         for trial_id, cell_id, block, prompt_ids, seeds in run.trials.select(
             "trial_id", "cell_id", "block", "prompt_ids", "seeds"
         ).iter_rows():
-            new = planned.get((cell_id, block, tuple(prompt_ids), tuple(seeds)))
+            new = planned.get((planned_name(cell_id), block, tuple(prompt_ids), tuple(seeds)))
             if new is None:
                 raise RunError(
                     f"{run.path}: the images of trial {trial_id} do not share a window in the plan of all "

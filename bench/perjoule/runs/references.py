@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import polars as pl
 
+from perjoule.suite.smaller import planned_name
 from perjoule.types import Suite
 
 
 def references(images: pl.DataFrame, suite: Suite) -> dict[str, str]:
     """Return the id of the reference by image id, for every image that has one."""
     families = {variant.name: variant.family_name for variant in suite.variants}
-    frame = images.with_columns(family=pl.col("variant").replace_strict(families, default=pl.col("variant")))
+    families = {name: families.get(planned_name(name), name) for name in images["variant"].unique()}
+    frame = images.with_columns(family=pl.col("variant").replace_strict(families, return_dtype=pl.String))
     # equally long runs of one family are sorted by name, so that the choice does not depend on row order
     longest = (
         frame.sort("steps", "image_id", descending=[True, False])

@@ -25,6 +25,7 @@ from pydantic import AllowInfNan, StrictFloat, StrictInt, StrictStr, TypeAdapter
 
 from perjoule.errors import RunError
 from perjoule.files import append_lines, open_journal, replacing
+from perjoule.memory import collecting_later
 from perjoule.suite.schedule import image_id
 from perjoule.types import Assignment, Suite
 
@@ -70,6 +71,7 @@ def image_file(path: Path, name: str) -> Path:
     return path / "images" / f"{name}.png"
 
 
+@collecting_later()
 def stored_trials(path: Path, plan: Sequence[Assignment]) -> tuple[list[Row], list[Row]]:
     """Read the trials of a run to continue, after repairing its journals.
 
@@ -136,7 +138,8 @@ def without_pictures(path: Path, rows: Sequence[Row]) -> list[Row]:
 def suite_differences(old: Suite, new: Suite) -> list[str]:
     """Return the keys in which two suites differ, with both values, e.g. `protocol.blocks was 1 and is 2`.
 
-    Title, description, labels and time limit may differ, because they change no number.
+    Title, description, labels, time limit and the reaction to a full memory may differ, because they change no number
+    of a planned cell.
     """
     values = []
     for suite in (old, new):
@@ -144,6 +147,7 @@ def suite_differences(old: Suite, new: Suite) -> list[str]:
         record = asdict(replace(suite, variants=unlabelled, metrics=replace(suite.metrics, labels={})))
         variants = {variant["name"]: variant for variant in record.pop("variants")}
         del record["title"], record["description"], record["protocol"]["timeout_s"]
+        del record["protocol"]["on_out_of_memory"]
         # their order decides that of the trials
         values.append(dict(_flat(record | {"variants": variants | {"order": [*variants]}}, "")))
     before, now = values

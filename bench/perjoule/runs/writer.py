@@ -14,9 +14,11 @@ from perjoule.meters.conditions import totals
 from perjoule.runs.columns import SCHEMA, images_drawn
 from perjoule.runs.derived import derive_tables
 from perjoule.runs.directory import STARTING, is_starting, load_run, located
+from perjoule.runs.migrations import require_current
 from perjoule.runs.stored import (
     DETAILS,
     FAILURES,
+    SUPERSEDED,
     Row,
     image_file,
     remove_temporary,
@@ -29,6 +31,8 @@ from perjoule.suite.reading import write_suite
 from perjoule.types import Assignment, EnergyReading, Prompt, Suite, Trial
 
 SESSIONS = "sessions.jsonl"
+# parts of a trial that are not columns of its row
+_APART = ("reading", "traceback", "remarks", "attempts")
 # what may differ between the sessions of one run, and is recorded for each
 _SESSION_KEYS = ("created_utc", "perjoule", "command", "python", "packages", "commit")
 
@@ -105,6 +109,7 @@ class RunWriter:
             RunError: If there is no run, it is damaged, or it has another suite, plan or system (names both values).
         """
         run = load_run(path)
+        require_current(run.schema, path)
         require_same_suite(path, run.suite, suite)
         for key, old, new in differing_keys(run.environment, environment):
             raise RunError(
@@ -138,6 +143,8 @@ class RunWriter:
     def append(self, trial: Trial) -> Row:
         """Write one trial, wait until it is on disk, and return its row."""
         row = trial_row(trial)
+        for attempt in trial.attempts:
+            self.supersede(attempt)
         if (reading := trial.reading) is not None:
             details: dict[str, Sequence[Any]] = {
                 "traces": (reading.trace,),
@@ -147,12 +154,21 @@ class RunWriter:
             for name, records in details.items():
                 for record in filter(None, records):
                     append_line(self._details[name], {"trial_id": trial.trial_id, **asdict(record)})
-        if trial.traceback:
-            with open_journal(self.path / FAILURES) as file:
-                append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
+        self._explain(trial)
         append_line(self._trials, row)
         self.done.add(trial.trial_id)
         return row
+
+    def supersede(self, trial: Trial) -> None:
+        """Record an attempt at a trial that is done again."""
+        with open_journal(self.path / SUPERSEDED) as file:
+            append_line(file, trial_row(trial))
+        self._explain(trial)
+
+    def _explain(self, trial: Trial) -> None:
+        if trial.traceback:
+            with open_journal(self.path / FAILURES) as file:
+                append_line(file, {"trial_id": trial.trial_id, "failure": trial.failure, "traceback": trial.traceback})
 
     def image_file(self, image_id: str) -> Path:
         """Return the path of an image."""
@@ -200,7 +216,7 @@ def require_vacant(path: Path) -> None:
 def trial_row(trial: Trial) -> dict[str, Any]:
     """Return a trial as a flat row, with the columns of its reading."""
     reading = trial.reading
-    row = {k: v for k, v in asdict(trial).items() if k not in ("reading", "traceback", "remarks")}
+    row = {k: v for k, v in asdict(trial).items() if k not in _APART}
     columns = (
         "energy_j",
         "uncertainty_j",

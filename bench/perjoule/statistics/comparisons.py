@@ -39,6 +39,7 @@ from perjoule.statistics.records import (
 )
 from perjoule.statistics.resampling import LEVEL, METHOD, Array
 from perjoule.statistics.savings import AtEqual, gain_of, saving_of
+from perjoule.suite.smaller import smaller_batch
 from perjoule.types import Estimate, MetricSpec, Role
 
 ADAPTIVE: tuple[Role, ...] = ("predicted", "control")
@@ -57,7 +58,7 @@ class Arm:
         policy: Step policy.
         family: Variants of the same model.
         columns: Places of the cells in the grid, cheapest first.
-        batch_size: Its own, if it sets one.
+        batch_size: Its own, if it sets one or its windows did not fit into memory with the planned one.
     """
 
     variant: str
@@ -154,7 +155,7 @@ def arms_of(
             policy=facts[grid.cells[cells[0]]].policy,
             family=families[variant],
             columns=tuple(sorted(cells, key=lambda c: float(point[0, c]))),
-            batch_size=(batch_sizes or {}).get(variant),
+            batch_size=smaller_batch(variant) or (batch_sizes or {}).get(variant),
         )
         for variant, cells in columns.items()
     )

@@ -47,17 +47,17 @@ class Hulls:
         for place in range(cost.shape[1]):
             last = kept[rows, np.maximum(count - 1, 0)]
             better = (count == 0) & np.isfinite(cost[:, place]) | (count > 0) & (gain[:, place] > gain[rows, last])
-            while True:
-                last, before = kept[rows, np.maximum(count - 1, 0)], kept[rows, np.maximum(count - 2, 0)]
-                with np.errstate(invalid="ignore"):
-                    # the last arm lies on or above the line between its neighbours
-                    above = (cost[rows, last] - cost[rows, before]) * (gain[:, place] - gain[rows, before]) >= (
-                        cost[:, place] - cost[rows, before]
-                    ) * (gain[rows, last] - gain[rows, before])
-                beaten = better & (count > 1) & above
-                if not beaten.any():
-                    break
-                count = count - beaten
+            active = np.flatnonzero(better & (count > 1))
+            while len(active):
+                last, before = (kept[active, count[active] - back] for back in (1, 2))
+                base_j, base = cost[active, before], gain[active, before]
+                # the last arm lies on or above the line between its neighbours
+                above = (cost[active, last] - base_j) * (gain[active, place] - base) >= (
+                    cost[active, place] - base_j
+                ) * (gain[active, last] - base)
+                beaten = active[above]
+                count[beaten] -= 1
+                active = beaten[count[beaten] > 1]
             kept[rows[better], count[better]] = place
             count = count + better
         inside = np.arange(cost.shape[1]) < count[:, None]

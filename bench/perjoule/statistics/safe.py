@@ -36,6 +36,10 @@ def least_kept(resamples: Array, confidence: float = CONFIDENCE) -> Array:
     return np.where(np.isfinite(least), least, np.nan)
 
 
-def most_needed(resamples: Array, confidence: float = CONFIDENCE) -> Array:
-    """Return, by column, the smallest value that at least a share `confidence` of the resamples stays within."""
-    return -least_kept(-resamples, confidence)
+def kept(point: Array, resamples: Array, confidence: float = CONFIDENCE) -> Array:
+    """Return, by column, what a cell keeps: the largest value that its point estimate and `least_kept` both reach.
+
+    A demand is met safely if it is not above this value; `recommend` and the report judge by it. Of energy, pass and
+    get negative values: less is better.
+    """
+    return np.minimum(point, least_kept(resamples, confidence))

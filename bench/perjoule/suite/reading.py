@@ -7,7 +7,7 @@ import keyword
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import cache, partial
@@ -67,12 +67,15 @@ def find_suite(name_or_path: str) -> Path:
     raise UnknownNameError("suite", name_or_path, files)
 
 
-def load_suite(path: Path, *, follow: bool = True) -> Suite:
+def load_suite(
+    path: Path, *, follow: bool = True, migrate: Callable[[dict[str, Any]], dict[str, Any]] = lambda table: table
+) -> Suite:
     """Read and check a suite file.
 
     Args:
         path: The file.
         follow: Whether it may be a symbolic link, which it may not in a run directory.
+        migrate: Turns the table of a run of an earlier version into one of this version.
 
     Raises:
         SuiteError: The suite is invalid; the message names the file, the key, its value and the remedy.
@@ -87,7 +90,7 @@ def load_suite(path: Path, *, follow: bool = True) -> Suite:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from error
-    return parse_suite(table, where=str(path))
+    return parse_suite(migrate(table), where=str(path))
 
 
 def parse_suite(table: dict[str, Any], *, where: str) -> Suite:

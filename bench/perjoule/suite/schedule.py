@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from perjoule.errors import SuiteError
+from perjoule.memory import collecting_later
 from perjoule.suite.reading import cells_of, images_per_window
 from perjoule.types import Assignment, Prompt, Suite
 
@@ -15,6 +16,7 @@ from perjoule.types import Assignment, Prompt, Suite
 MOST_TRIALS, MOST_IMAGES = 3_000_000, 30_000_000
 
 
+@collecting_later()
 def make_plan(suite: Suite, prompts: Sequence[Prompt]) -> list[Assignment]:
     """List all trials, block by block.
 

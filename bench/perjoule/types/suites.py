@@ -251,6 +251,9 @@ class Protocol:
         timeout_s: Time limit of a trial, and of the warm-up before it: after it the trial fails with the reason, and
             the run continues. If the work does not return at all, the process ends, and `--resume` continues. None: no
             limit.
+        on_out_of_memory: What to do if the work of a trial does not fit into memory. `fail`: the trial fails with the
+            reason. `halve-batch`: it is drawn again with half as many images per pipeline call, down to one. Such
+            windows are cells of their own, e.g. `sd15@b4-025` with 4 images per call.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -268,6 +271,7 @@ class Protocol:
     max_uncertainty: float | None = None
     threads: int | None = None
     timeout_s: float | None = None
+    on_out_of_memory: Literal["fail", "halve-batch"] = "fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

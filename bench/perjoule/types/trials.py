@@ -46,7 +46,8 @@ class Trial:
     `nfe_per_image` counts denoiser evaluations by a hook on the denoiser; guidance counts two per step.
     `phases_s` are wall seconds per pipeline phase (text_encoder, denoise, vae_decode, host). `failure` is the reason
     why the trial has no images; its `traceback` is stored in `failures.jsonl`. `remarks` are coded warnings about
-    images and prompts, in addition to those of the reading.
+    images, prompts and memory, in addition to those of the reading. `attempts` are earlier attempts at the same trial,
+    which are stored in `superseded.jsonl`.
     """
 
     trial_id: str
@@ -63,8 +64,10 @@ class Trial:
     image_count: int
     iterations: int
     reading: EnergyReading | None
+    batch_size: int | None = None
     image_sha256: tuple[str, ...] = ()
     phases_s: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
     traceback: str = ""
     remarks: tuple[str, ...] = ()
+    attempts: tuple[Trial, ...] = ()

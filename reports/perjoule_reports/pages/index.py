@@ -10,28 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from pydantic import TypeAdapter
 
-from perjoule.errors import PerjouleError, RunError
-from perjoule.opening import MOST_DOCUMENT_BYTES, content_of, open_regular
-from perjoule.parquet import read_frame
+from perjoule.errors import PerjouleError
 from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.runs.result import stored_result
+from perjoule.runs.trial_counts import quick_counts
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import Interval, weakest
 from perjoule_reports.evidence import plain_interval
 from perjoule_reports.format import clean
 from perjoule_reports.pages.payload import prompt_digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredResult:
-    """The keys of `result.json` that are read here."""
-
-    headline: str = ""
-    verdict: str = ""
-
-
-_RESULT = TypeAdapter(_StoredResult)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +129,7 @@ def read_line(folder: Path) -> RunLine:
     run = load_run(folder)
     system, suite = run.system, run.suite
     cells, provenance, boundary = _cells(run)
-    done, failed, planned = _trials(run)
+    done, failed, planned = quick_counts(run)
     device = (system.comparability and system.comparability.device) or ""
     doubts = []
     if planned is not None and done < planned:
@@ -154,7 +142,7 @@ def read_line(folder: Path) -> RunLine:
         doubts.append("no scores")
     if cells and all(cell.energy.value is None for cell in cells.values()):
         doubts.append("no joules")
-    result = _result(folder / "result.json")
+    result = stored_result(folder)
     specs = run.metrics
     primary = suite.metrics.primary
     return RunLine(
@@ -203,33 +191,6 @@ def _prompt_set(run: Run) -> str:
     """Return a short digest of the prompts; of their ids if an imported table does not state the texts."""
     prompts = run.prompts or {name: name for name in run.images.get_column("prompt_id").drop_nulls().unique()}
     return prompt_digest(prompts)[:8] if prompts else ""
-
-
-def _trials(run: Run) -> tuple[int, int, int | None]:
-    """Return the numbers of trials done, failed, and planned (if known)."""
-    file = run.path / "trials.parquet"
-    if file.is_file():
-        done, failed = (
-            read_frame(file, choose=lambda names: [n for n in names if n == "failure"])
-            .select(pl.len(), pl.col("failure").count().alias("failed"))
-            .row(0)
-        )
-        return int(done), int(failed), None
-    done = failed = 0
-    file = run.path / "trials.jsonl"
-    if file.is_file():
-        with open_regular(file) as lines:
-            for line in iter(lambda: lines.readline(MOST_DOCUMENT_BYTES), b""):
-                done += line.endswith(b"\n")
-                failed += line.endswith(b"\n") and b'"failure": null' not in line and b'"failure":null' not in line
-    return done, failed, run.planned_trials
-
-
-def _result(file: Path) -> _StoredResult:
-    try:
-        return _RESULT.validate_json(content_of(file))
-    except (OSError, ValueError, RunError):
-        return _StoredResult()
 
 
 def _suite(runs: list[RunLine]) -> SuiteRuns:

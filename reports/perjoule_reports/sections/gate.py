@@ -80,6 +80,8 @@ def verdict_headline(
     )
     margins = verdict.energy.margin, verdict.quality.margin
     allowed = "" if None in margins else f"; {100 * (margins[0] or 0):g} % and {margins[1]:g} were allowed"
+    if verdict.identical_images:
+        quality = f"draws the same images, bit for bit (in {label} an A/A comparison)"
     sentence = f"This change {energy}{_joules(run, baseline, analysis)}, and {quality}{allowed}."
     return replace(top, sentence=sentence, support=(tested.sentence, alone, *top.support), tiles=())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from perjoule_reports import format as fmt
 from perjoule_reports import trust
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Evidence
@@ -20,7 +21,7 @@ def warnings_section(
         *trust.partial(run),
         *trust.prompts(run),
         *analysis.troubles,
-        *trust.oddities(evidence),
+        *(fmt.clean(oddity.words) for oddity in evidence.odd),
         *trust.curves(analysis),
     )
     return Section(

@@ -10,7 +10,7 @@ if (arms.size > 1) {
     const box = make("input", { type: "checkbox", checked: true });
     box.addEventListener("change", () => {
       all(`[data-arm="${arm}"]`).forEach((part) => part.classList.toggle("off", !box.checked));
-      charts.forEach(rescale);
+      all("[data-across]").forEach(rescale);
     });
     const label = make("label");
     const swatch = document.querySelector(`tr[data-arm="${arm}"] .swatch, li[data-arm="${arm}"] .swatch`);
@@ -34,9 +34,8 @@ function stretched(values, from, to) {
   const factor = 0.88 * length / Math.max(high - low, length / 12);
   return factor > 1 ? (v) => (from + to) / 2 + (v - (low + high) / 2) * factor : (v) => v;
 }
-function rescale(svg) {
-  const frame = svg.querySelector("[data-across]");
-  if (!frame) return;
+function rescale(frame) {
+  const svg = frame.ownerSVGElement;
   const drawn = (selector) => all(selector, svg).filter((part) => !part.closest("defs"));
   const ends = (path) => pairs(attribute(path, "d"));
   const at = (use) => ["x", "y"].map((name) => Number(attribute(use, name)));

@@ -75,7 +75,7 @@ if (choices) {
       put(file);
     } else missed();
     const [steps, joules, score] = image || ["", "", ""];
-    side.caption.replaceChildren(make("strong", { textContent: cell.label }), ...(image ? [` ${steps}`, make("br"),
+    side.caption.replaceChildren(make("strong", { textContent: cell.label }), ...(image ? [cell.label.endsWith(steps) ? "" : ` ${steps}`, make("br"),
       joules, make("br"), `${metric} ${score}`] : []));
   }
   function show() {

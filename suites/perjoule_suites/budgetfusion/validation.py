@@ -58,7 +58,7 @@ def _same_steps(arms: Arms, arm: Arm) -> tuple[float | None, str | None]:
     """Return the share of the arm's images whose steps its policy predicts again, or why that is not known."""
     if arm.variant.policy != "budgetfusion":
         return None, f"policy {arm.variant.policy} looks at evaluations, which a ladder does not store"
-    from perjoule_suites.budgetfusion.policies import decided_steps
+    from perjoule_suites.budgetfusion.step_policies import decided_steps
 
     ids = [prompt.prompt_id for prompt in arms.run.prompt_set]
     try:

@@ -38,11 +38,18 @@ def test_the_log_tells_what_is_left_from_what_was_done_here(clock: Clock, capsys
     ]
 
 
+def test_what_is_left_is_told_in_two_units(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with console.TerminalReporter().stage("measuring", 100, "trials") as bar:
+        clock.t_s = 45.92
+        bar.update(1)
+    assert capsys.readouterr().err == "measuring: 1/100 trials, about 1 h 16 min left\n"
+
+
 def test_counts_serve_where_no_share_is_given(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with console.TerminalReporter().stage("scoring", 4, "scores") as bar:
         clock.t_s = 20.0
         bar.update(1, "lsnr")
-    assert capsys.readouterr().err.splitlines() == ["scoring: 1/4 scores, about 60 s left; lsnr"]
+    assert capsys.readouterr().err.splitlines() == ["scoring: 1/4 scores, about 1 min left; lsnr"]
 
 
 def test_a_bar_on_a_terminal_shows_counts_and_joules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import jsonschema
 import pytest
 import typer
 from tests.perjoule.test_cli import call
@@ -18,7 +20,9 @@ from tests.support.tables_of_runs import imported, table, with_margin
 
 from perjoule import cli, errors
 from perjoule.commands import outcome
+from perjoule.commands.options import print_json
 from perjoule.commands.outcome import in_words, status_of
+from perjoule.commands.schemas import schemas
 from perjoule.errors import FILE_ERROR, INTERNAL_ERROR, READER_GONE, Interrupted, PerjouleError, RunError
 
 MARGIN = ("--margin-quality", "0.15")
@@ -80,6 +84,60 @@ def test_every_ending_has_its_code_and_one_line(capsys, error, status, words):
     assert words in err
     assert err.count("\n") == bool(words)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RunError("runs/x: no run: give a run directory"), (4, "RunError", "give a run directory")),
+        (Interrupted("stopped; continue with: perjoule run x"), (130, "Interrupted", "continue with: perjoule run x")),
+        (
+            errors.UnknownNameError("metric", "scne", ["scene"]),
+            (2, "UnknownNameError", "did you mean 'scene'? known: scene"),
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), (74, "OSError", "make room, or choose another place")),
+        (ModuleNotFoundError("No module", name="pyiqa"), (2, "UsageError", "pip install 'perjoule[pyiqa]'")),
+        (KeyError("a"), (INTERNAL_ERROR, "KeyError", None)),
+        (RunError("a: no"), (4, "RunError", None)),
+    ],
+)  # fmt: skip
+def test_with_json_a_failure_is_an_object_on_stdout(capsys, monkeypatch, error, expected):
+    monkeypatch.setattr(sys, "argv", ["perjoule", "frontier", "x", "--json"])
+    assert status_of(ending(error)) == expected[0]
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    jsonschema.validate(document, schemas()["error"])
+    assert (document["error"]["code"], document["error"]["kind"], document["error"]["remedy"]) == expected
+    assert document["error"]["message"] in shown.err
+
+
+def test_bad_arguments_are_an_object_too(capsys):
+    code, out, _ = call("frontier", "x", "--nonsense", "--json", capsys=capsys)
+    assert (code, json.loads(out)["error"]["code"]) == (2, 2)
+    assert json.loads(out)["error"]["remedy"].endswith(" frontier --help")  # after the name of the program
+    code, out, _ = call("frontier", "nowhere", "--format", "json", capsys=capsys)
+    assert (code, json.loads(out)["error"]["kind"]) == (4, "RunError")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("frontier", "x"), ("measure", "--", "tool", "--json"), ("frontier", "--format", "csv")]
+)
+def test_without_json_stdout_stays_empty(capsys, monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["perjoule", *arguments])
+    assert status_of(ending(RunError("x"))) == 4
+    assert capsys.readouterr().out == ""
+
+
+def test_a_result_is_followed_by_no_second_object(capsys, monkeypatch):
+    def command():
+        print_json({"chosen": None})
+        raise RunError("x")
+
+    monkeypatch.setattr(sys, "argv", ["perjoule", "recommend", "x", "--json"])
+    assert status_of(command) == 4
+    assert json.loads(capsys.readouterr().out) == {"chosen": None}
+    assert status_of(ending(RunError("x"))) == 4  # a later command of this process starts anew
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "x"
 
 
 def test_no_fault_has_the_code_of_a_verdict():

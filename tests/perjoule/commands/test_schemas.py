@@ -141,7 +141,14 @@ def of_tables(place: Path) -> Outputs:
     table(prompts=2).write_parquet(place / "t.parquet")
     gate = ("gate", "--baseline", place / "more", "--candidate")
     report = printed("report", place / "table", "--out", place / "r" / "report.html")
+    odd = pl.when((pl.col("variant") == "ladder") & (pl.col("steps") == 8)).then(0.1).otherwise(pl.col("energy_j"))
+    imported(frame.with_columns(energy_j=odd), place, "odd")
+    of_one = frame.with_columns(family=pl.lit("m"))
+    cut = imported(of_one.filter((pl.col("variant") != "quick") | (pl.col("steps") < 64)), place, "cut")
+    rewrite(cut, "environment.json", lambda e: e["comparability"].update(device="another"))
     found: Outputs = {
+        "error": [printed("frontier", place / "nowhere", codes=(4,))],
+        "compare": [printed("compare", place / "table", place / "cut")],
         "frontier": [
             printed("frontier", place / "table", "--metric", "other"),
             *(printed("frontier", place / name) for name in ("table", "apart", "joules")),
@@ -149,6 +156,7 @@ def of_tables(place: Path) -> Outputs:
         "recommend": [
             printed("recommend", place / "table", "--min-quality", "0.5"),
             printed("recommend", place / "table", "--min-quality", "9", codes=(4,)),
+            printed("recommend", place / "odd", "--min-quality", "0.5"),
         ],
         "gate": [
             printed(*gate, place / "more", "--joules-per-quality", "9"),
@@ -214,6 +222,7 @@ def of_a_run(place: Path) -> Outputs:
 def of_nothing(place: Path) -> Outputs:
     """What is printed without a run."""
     lists = [printed("list", what) for what in ("suites", "variants", "prompts", "metrics", "meters")]
+    lists.append(printed("list", "runs", place))
     return {
         "list": lists,
         "explain": [printed("explain", "W203")],

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from markdown_it import MarkdownIt
 from tests.support import driving
-from tests.support.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table, with_margin
 
-from perjoule.commands.tables import work_unit
+from perjoule.commands.options import page_link, terminal_width
+from perjoule.commands.tables import LEAST, print_outcome, text_table, work_unit
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,66 @@ def test_frontier_prints_work_and_evaluations(tmp_path: Path, counted: bool) -> 
     assert (row["NFE"], row["FLOP/image"]) == ("4.0", "3000000000000.0" if counted else "")
     for form in ("table", "md"):
         assert ("TFLOP/image" in printed(form)) == counted
+
+
+def test_a_narrow_terminal_leaves_out_columns_and_says_which() -> None:
+    rows = [{"cell": "a-001", "W": 12.0, "steps": 4, "low": 0.25}]
+    whole = text_table(rows)
+    assert text_table(rows, len(whole.splitlines()[0]), LEAST) == whole
+    assert text_table(rows, 18, LEAST).splitlines() == [
+        "cell   steps   low",
+        "a-001      4  0.25",
+        "not shown: W (--wide)",
+    ]
+    assert text_table(rows, 1, LEAST).splitlines()[0] == "cell   steps"  # what is needed stays
+
+
+def test_a_terminal_decides_the_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    assert terminal_width(False) is None  # a pipe or a file gets all columns
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert (terminal_width(False), terminal_width(True)) == (70, None)
+
+
+def test_the_outcome_is_the_headline_three_cells_and_a_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_margin(imported(table(prompts=30, seeds=1), tmp_path), 0.05)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert driving.drive("report", run.path, "--open").code == 0
+    page = run.path / "report.html"
+    assert opened == [page.resolve().as_uri()]
+    result = json.loads((run.path / "result.json").read_text())
+    print_outcome(run, page_link(page))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == result["headline"]
+    assert lines[2].split() == ["cell", "J/image", "energy", "is", "q", "on", "the", "frontier"]
+    assert len(lines[3:6]) == 3
+    chosen = [line.split()[0] for line in lines[3:6] if line.endswith("recommended")]
+    assert chosen == [result["choices"]["chosen"]]
+    assert lines[6] == f"9 more cells: perjoule frontier {run.path}"
+    assert lines[-1] == f"report: {page.resolve().as_uri()}"
+    assert opened == [page.resolve().as_uri()]
+
+
+def test_runs_are_listed_with_those_that_cannot_be_read(tmp_path: Path) -> None:
+    imported(table(prompts=3, seeds=1, ladder=(2, 4)), tmp_path, "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "environment.json").write_text("{")
+    (tmp_path / "other").mkdir()
+    ended = driving.drive("list", "runs", tmp_path, "--json")
+    good, bad = json.loads(ended.out)["runs"]
+    assert (good["run"], good["done"], good["failed"], good["planned"]) == (str(tmp_path / "good"), 12, 0, None)
+    assert (good["metric"], good["provenance"], good["problem"]) == ("q", "measured", None)
+    assert bad["run"] == str(tmp_path / "bad")
+    assert bad["problem"]
+    text = driving.drive("list", "runs", tmp_path).out
+    assert "good" in text
+    assert "bad" in text
+    nowhere = driving.drive("list", "runs", tmp_path / "nowhere")
+    assert (nowhere.code, "no such folder" in nowhere.err) == (4, True)
+    assert driving.drive("list", "meters", tmp_path).code == 2
 
 
 def test_without_a_study_the_room_of_people_stays_closed(tmp_path: Path) -> None:

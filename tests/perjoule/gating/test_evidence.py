@@ -74,7 +74,7 @@ class TestInvalidWindows:
             # the bound says it, or both sides share it
             "W201", "W203", "W204", "W205", "W206", "W207", "W208", "W209", "W210", "W211", "W214", "W216", "W217",
             "W218", "W223", "W224",
-            "W230", "W232", "W235", "W236", "W262", "W264", "W265",
+            "W230", "W232", "W235", "W236", "W262", "W264", "W265", "W266",
             # there are no joules, which is refused as such
             "W220", "W221", "W231", "W233", "W234", "W240", "W250", "W299",
             # by its text: `test_a_board_that_was_held_back`
@@ -163,6 +163,25 @@ class TestMissing:
         assert found.verdict == "pass"
         assert "cells that only the candidate has are not judged: ladder-032" in found.notes
         assert [cell.cell_id for cell in found.cells] == ["ladder-004", "ladder-016"]
+
+    def test_windows_of_a_smaller_batch_are_other_cells(self, pair: tuple[Run, Run]) -> None:
+        def edit(run: Run) -> Run:
+            for name in ("scores", "images", "points"):
+                run = rewrite_table(run, name, pl.col("cell_id").str.replace("ladder-", "ladder@b2-"))
+            words = pl.lit(["W266: 4 images per pipeline call did not fit into memory: drawn with 2"])
+            renamed = pl.col("cell_id", "variant").str.replace("ladder", "ladder@b2")
+            return rewrite_table(run, "trials", renamed, words.alias("warnings"))
+
+        note = (
+            "candidate: W266: windows that did not fit into memory were drawn with smaller batches, as other cells: "
+            "ladder@b2-004, ladder@b2-016"
+        )
+        found = refused(of(pair, "candidate", edit), "candidate lacks cell ladder-004", "has ladder@b2-004")
+        assert note in found.notes
+        # two runs of the same smaller batch may be compared
+        both = gate(edit(pair[0]), load_run(pair[1].path), config=WIDE)
+        assert both.verdict == "pass"
+        assert note in both.notes
 
     def test_one_prompt_is_too_few(self, tmp_path: Path) -> None:
         one = imported(table(**HUNDRED | {"prompts": 1}), tmp_path, "one")

@@ -29,14 +29,17 @@ from tests.support.tables_of_runs import imported, table
 SPREAD = 0.1
 
 
-def run_of(folder: Path, *cells: tuple[float, float], lower: bool = False, spread: float = SPREAD) -> Run:
+def run_of(
+    folder: Path, *cells: tuple[float, float], lower: bool = False, spread: float = SPREAD, apart: bool = False
+) -> Run:
+    """Cells of one variant, or with `apart` of variants of their own."""
     chance = np.random.default_rng(0)
     noise = chance.normal(size=20)
     noise = spread * (noise - noise.mean()) / noise.std()
     rows = [
         {
-            "variant": "one", "steps": step, "prompt_id": f"p{i}", "seed": 1, "energy_j": energy * (1 + x),
-            "quality:q": quality + x, "provenance": "measured",
+            "variant": f"v{step}" if apart else "one", "steps": step, "prompt_id": f"p{i}", "seed": 1,
+            "energy_j": energy * (1 + x), "quality:q": quality + x, "provenance": "measured",
         }
         for step, (energy, quality) in enumerate(cells, start=1)
         for i, x in enumerate(noise)
@@ -131,15 +134,15 @@ class TestEquals:
         for number, cells in enumerate((((4.0, 0.9), (2.0, 0.9), (3.0, 0.9)), ((2.0, 0.9), (4.0, 0.9), (3.0, 0.9)))):
             folder = tmp_path / str(number)
             folder.mkdir()
-            found = recommend(run_of(folder, *cells), max_joules=100.0)
+            found = recommend(run_of(folder, *cells, apart=True), max_joules=100.0)
             assert found["chosen"]["energy_j_per_image"] == pytest.approx(2.0)
             assert found["point"] == found["chosen"]
 
     def test_saturated_scores(self, tmp_path: Path) -> None:
         """Every image of the longer rungs scores 1: they are equal without scatter."""
-        run = run_of(tmp_path, (4.0, 1.0), (2.0, 1.0), (1.0, 0.6), spread=0.0)
-        assert recommend(run, max_joules=100.0, by_point=True)["chosen"]["cell_id"] == "one-002"
-        assert recommend(run, min_quality=1.0, by_point=True)["chosen"]["cell_id"] == "one-002"
+        run = run_of(tmp_path, (4.0, 1.0), (2.0, 1.0), (1.0, 0.6), spread=0.0, apart=True)
+        assert recommend(run, max_joules=100.0, by_point=True)["chosen"]["cell_id"] == "v2-002"
+        assert recommend(run, min_quality=1.0, by_point=True)["chosen"]["cell_id"] == "v2-002"
 
     def test_of_equally_cheap_cells_the_best(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, (2.0, 0.8), (2.0, 0.9), (2.0, 0.7))

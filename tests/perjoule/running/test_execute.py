@@ -267,7 +267,7 @@ def test_an_interleaved_run_makes_the_same_images(tmp_path: Path) -> None:
 def test_a_budget_stops_the_run_and_resuming_makes_it_whole(tmp_path: Path, budget: Budget) -> None:
     suite = make_suite(interleave=True)
     do(suite, fresh(tmp_path / "whole", suite))
-    with pytest.raises(BudgetSpent, match=r"--max-(joules|minutes) \S+: \S+ (J|min) are spent"):
+    with pytest.raises(BudgetSpent, match=r"--max-(joules|minutes) \S+: \S+ (J|s) are spent"):
         do(suite, fresh(tmp_path / "cut", suite), budget=budget)
     cut = load_run(tmp_path / "cut")
     # windows of 1, 4, 1, 4 … steps, of 40 and 160 J each: the second one of 4 does not fit any more

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -7,15 +9,24 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from perjoule.errors import BudgetSpent, MeterError
+from perjoule.errors import BudgetSpent, DeviceLostError, MeterError, PerjouleError, UsageError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.running.trial import Bench, GeneratorCache
-from perjoule.running.workers import PackingBench, Parcel, execute_on
+from perjoule.running.workers import (
+    MOST_LOST,
+    Crew,
+    PackingBench,
+    Parcel,
+    Worker,
+    WorkerLostError,
+    execute_on,
+    units_of,
+)
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.types import Assignment, Suite
+from perjoule.types import Assignment
 from tests.perjoule.forecast.worlds import MODEL, POWER_W, PROMPTS, STEP_S, named, run_of, suite_of
 
 ENVIRONMENT = {"comparability": {"device": ["board"]}, "comparability_key": "k"}
@@ -25,57 +36,81 @@ SUITE = suite_of(MODEL, named(MODEL, "w", steps=(2,)), blocks=2, batch_size=2)
 class ThreadWorker:
     """A worker in a thread of this process, on virtual time; `harm` may raise before a trial is done."""
 
-    def __init__(self, suite: Suite, harm: Callable[[Assignment], None]) -> None:
+    def __init__(self, number: int, harm: Callable[[int, Assignment], None], unmetered: tuple[int, ...] = ()) -> None:
         clock = VirtualClock()
         self._thread = ThreadPoolExecutor(1)
         self._harm = harm
-        self.closed = False
+        self.number = number
         self.done: list[str] = []
         cache = GeneratorCache(FakeFactory(FakeGenerator(clock=clock, step_s=STEP_S)), lambda v: v.name)
-        meter = SyntheticMeter(POWER_W, clock)
-        plan = make_plan(suite, PROMPTS)
-        self._bench = PackingBench(lambda place: Bench(plan, suite.protocol, meter, cache, place))
+        meter = SyntheticMeter(POWER_W, clock, failing=lambda window: number in unmetered)
+        plan = make_plan(SUITE, PROMPTS)
+        self._bench = PackingBench(lambda place: Bench(plan, SUITE.protocol, meter, cache, place))
 
     def do(self, assignment: Assignment) -> Future[Parcel]:
         return self._thread.submit(self._work, assignment)
 
-    def close(self) -> None:
-        self.closed = True
-        self._thread.shutdown()
-        self._bench.close()
-
     def _work(self, assignment: Assignment) -> Parcel:
-        self._harm(assignment)
+        self._harm(self.number, assignment)
         self.done.append(assignment.trial_id)
         return self._bench.do(assignment)
 
 
-class Pool:
-    def __init__(self, harm: Callable[[Assignment], None] = lambda assignment: None) -> None:
-        self.workers: list[ThreadWorker] = []
-        self._harm = harm
+def unharmed(number: int, assignment: Assignment) -> None:
+    """Nothing happens."""
 
-    def spawn(self) -> ThreadWorker:
-        self.workers.append(ThreadWorker(SUITE, self._harm))
+
+class Pool:
+    def __init__(
+        self,
+        harm: Callable[[int, Assignment], None] = unharmed,
+        refuses: Callable[[int], BaseException | None] = lambda number: None,
+        unmetered: tuple[int, ...] = (),
+    ) -> None:
+        self.workers: list[ThreadWorker] = []
+        self.messages: list[str] = []
+        self._harm, self._refuses, self._unmetered = harm, refuses, unmetered
+
+    def open(self, number: int) -> ThreadWorker:
+        self.workers.append(ThreadWorker(number, self._harm, self._unmetered))
         return self.workers[-1]
 
+    def reopen(self, number: int) -> Future[ThreadWorker]:
+        opening: Future[ThreadWorker] = Future()
+        error = self._refuses(number)
+        if error is not None:
+            opening.set_exception(error)
+        else:
+            opening.set_result(self.open(number))
+        return opening
+
     def run(self, path: Path, count: int = 2, budget: Budget | None = None) -> Run:
-        resume = path.exists()
+        plan = make_plan(SUITE, PROMPTS)
         writer = (
-            RunWriter.resume(path, SUITE, make_plan(SUITE, PROMPTS), ENVIRONMENT)
-            if resume
+            RunWriter.resume(path, SUITE, plan, ENVIRONMENT)
+            if path.exists()
             else RunWriter.create(path, SUITE, PROMPTS, ENVIRONMENT)
         )
-        plan = make_plan(SUITE, PROMPTS)
-        spending = Spending(budget or Budget())
         try:
             execute_on(
-                plan, spawn=self.spawn, count=count, writer=writer, on_progress=lambda progress: None, spending=spending
+                plan,
+                workers=[self.open(number) for number in range(count)],
+                reopen=self.reopen,
+                writer=writer,
+                on_progress=lambda progress: None,
+                spending=Spending(budget or Budget()),
+                message=self.messages.append,
             )
         finally:
             writer.finish()
-            assert all(worker.closed for worker in self.workers)
         return load_run(path)
+
+
+def superseded(run: Run) -> list[tuple[str, str]]:
+    """Attempts at trials that were done again."""
+    file = run.path / "superseded.jsonl"
+    rows = map(json.loads, file.read_text().splitlines() if file.exists() else ())
+    return [(row["trial_id"], row["failure"]) for row in rows]
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -89,49 +124,143 @@ def test_several_workers_make_the_bytes_of_one(tmp_path: Path, count: int) -> No
     local = run_of(SUITE, tmp_path / "local")
     pool = Pool()
     assert files(pool.run(tmp_path / "there", count)) == files(local)
-    # every window of a number is done by one worker, whatever the cell, and in the order of the plan
-    numbers = [{int(trial.rsplit(".", 1)[1]) % count for trial in worker.done} for worker in pool.workers]
-    assert sorted(numbers, key=min) == [{n} for n in range(count)]
-    order = [assignment.trial_id for assignment in make_plan(SUITE, PROMPTS)]
+    # every window of a number in a block is done by one worker, whatever the cell, and in the order of the plan
+    plan = make_plan(SUITE, PROMPTS)
+    unit = dict(zip((assignment.trial_id for assignment in plan), units_of(plan), strict=True))
+    assert [{unit[trial] % count for trial in worker.done} for worker in pool.workers] == [{n} for n in range(count)]
+    order = [assignment.trial_id for assignment in plan]
     for worker in pool.workers:
         assert worker.done == sorted(worker.done, key=order.index)
+    assert not superseded(load_run(tmp_path / "there"))
 
 
-def test_a_lost_worker_is_replaced_and_its_trial_done_again(tmp_path: Path) -> None:
+def test_blocks_of_one_window_are_shared_out() -> None:
+    """One window per cell must not put all work on one of several boards; its cells stay on one in each block."""
+    suite = suite_of(MODEL, named(MODEL, "w", steps=(2,)), blocks=4, batch_size=2)
+    plan = make_plan(suite, PROMPTS[:1])
+    assert {assignment.trial_id.rsplit(".", 1)[1] for assignment in plan} == {"0000"}
+    assert units_of(plan) == [assignment.block for assignment in plan]
+    workers: dict[int, Worker] = {number: ThreadWorker(number, unharmed) for number in range(4)}
+    queues = Crew(plan, set(), workers, lambda number: Future(), print).queues
+    assert [{assignment.block for assignment in queue} for queue in queues.values()] == [{0}, {1}, {2}, {3}]
+
+
+def test_the_trial_of_a_lost_worker_is_done_by_another(tmp_path: Path) -> None:
     local = run_of(SUITE, tmp_path / "local")
-    unlucky = {local.trials["trial_id"][3]}
+    trial = local.trials["trial_id"][3]
+    where: list[int] = []
 
-    def once(assignment: Assignment) -> None:
-        if assignment.trial_id in unlucky:
-            unlucky.clear()
-            raise ConnectionError("the node is gone")
+    def once(number: int, assignment: Assignment) -> None:
+        if assignment.trial_id == trial:
+            where.append(number)
+            if len(where) == 1:
+                raise ConnectionError("the node is gone")
 
     pool = Pool(once)
-    assert files(pool.run(tmp_path / "there")) == files(local)
+    run = pool.run(tmp_path / "there")
+    assert files(run) == files(local)
     assert len(pool.workers) == 3
+    assert sorted(where) == [0, 1]
+    # both attempts are recorded: the first one here, the second one among the trials
+    assert superseded(run) == [(trial, "the worker was lost: ConnectionError: the node is gone")]
+    (said,) = pool.messages
+    assert said.startswith(f"warning: worker {where[0] + 1} of 2 was lost in trial {trial}, the trial is done again")
+
+
+def test_others_take_over_from_a_worker_that_cannot_be_replaced(tmp_path: Path) -> None:
+    local = run_of(SUITE, tmp_path / "local")
+
+    def gone(number: int, assignment: Assignment) -> None:
+        if number == 1:
+            raise WorkerLostError("the node is gone")
+
+    pool = Pool(gone, refuses=lambda number: WorkerLostError("no answer within 300 s"))
+    run = pool.run(tmp_path / "there", count=3)
+    assert files(run) == files(local)
+    assert len(pool.workers) == 3
+    assert pool.messages[1:] == ["warning: worker 2 of 3 cannot be replaced, and 2 go on: no answer within 300 s"]
+    assert len(superseded(run)) == 1
+
+
+def test_a_place_that_loses_worker_after_worker_is_given_up(tmp_path: Path) -> None:
+    local = run_of(SUITE, tmp_path / "local")
+
+    def dying(number: int, assignment: Assignment) -> None:
+        if number == 1:
+            raise MeterError("the GPU is lost")  # concerns only this board
+
+    pool = Pool(dying)
+    assert files(pool.run(tmp_path / "there")) == files(local)
+    assert [worker.number for worker in pool.workers] == [0, 1, *[1] * (MOST_LOST - 1)]
+    assert pool.messages[-1] == "warning: worker 2 of 2 cannot be replaced, and 1 go on: the GPU is lost"
 
 
 def test_a_trial_that_loses_two_workers_is_recorded_as_failed(tmp_path: Path) -> None:
     deadly = make_plan(SUITE, PROMPTS)[3].trial_id
 
-    def always(assignment: Assignment) -> None:
+    def always(number: int, assignment: Assignment) -> None:
         if assignment.trial_id == deadly:
             raise ConnectionError("the node is gone")
 
-    trials = Pool(always).run(tmp_path / "run").trials
-    assert trials.height == len(make_plan(SUITE, PROMPTS))
-    failed = trials.filter(pl.col("failure").is_not_null())
+    run = Pool(always).run(tmp_path / "run")
+    assert run.trials.height == len(make_plan(SUITE, PROMPTS))
+    failed = run.trials.filter(pl.col("failure").is_not_null())
     assert failed["trial_id"].to_list() == [deadly]
-    assert failed["failure"][0] == "the worker was lost 2 times: ConnectionError: the node is gone"
+    assert failed["failure"][0] == "the worker was lost: ConnectionError: the node is gone"
     assert failed["energy_j"].to_list() == [None]
+    assert [trial for trial, _ in superseded(run)] == [deadly]
 
 
-def test_what_a_worker_raises_on_purpose_ends_the_run(tmp_path: Path) -> None:
-    def refuse(assignment: Assignment) -> None:
-        raise MeterError("no joules here")
+def test_a_run_without_any_worker_left_ends_and_can_be_resumed(tmp_path: Path) -> None:
+    local = run_of(SUITE, tmp_path / "local")
+    begun: list[str] = []
 
-    with pytest.raises(MeterError, match="no joules here"):
-        Pool(refuse).run(tmp_path / "run")
+    def soon(number: int, assignment: Assignment) -> None:
+        begun.append(assignment.trial_id)
+        if len(begun) > 3:
+            raise WorkerLostError("the cluster is gone")
+
+    with pytest.raises(DeviceLostError, match="all workers were lost, the last one because of no answer"):
+        Pool(soon, refuses=lambda number: WorkerLostError("no answer")).run(tmp_path / "there")
+    part = load_run(tmp_path / "there")
+    assert (part.trials.height, part.trials["failure"].null_count()) == (3, 3)
+    assert len(superseded(part)) == 2  # the trials of both workers, or one trial twice
+    assert files(Pool().run(tmp_path / "there")) == files(local)
+
+
+@pytest.mark.parametrize("error", [UsageError("no such model"), DeviceLostError("the cluster was lost")])
+def test_what_concerns_all_workers_ends_the_run(tmp_path: Path, error: PerjouleError) -> None:
+    def refuse(number: int, assignment: Assignment) -> None:
+        raise error
+
+    pool = Pool(refuse)
+    with pytest.raises(type(error), match=str(error)):
+        pool.run(tmp_path / "run")
+    assert len(pool.workers) == 2
+
+
+def test_a_lost_cluster_ends_a_run_that_replaces_a_worker(tmp_path: Path) -> None:
+    def gone(number: int, assignment: Assignment) -> None:
+        raise WorkerLostError("the node is gone")
+
+    with pytest.raises(DeviceLostError, match="the cluster was lost"):
+        Pool(gone, refuses=lambda number: DeviceLostError("the cluster was lost")).run(tmp_path / "run")
+
+
+def test_a_board_without_joules_is_noticed_among_others(tmp_path: Path) -> None:
+    """Its windows are in succession on this board only."""
+    with pytest.raises(MeterError, match=r"failed in 5 windows in succession, last in .* \(W220"):
+        Pool(unmetered=(1,)).run(tmp_path / "run")
+    metered = load_run(tmp_path / "run").trials.filter(pl.col("energy_j").is_not_null())
+    assert metered.height >= 3  # those of the other board
+
+
+def test_a_worker_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are killed never get to clean up."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    worker = ThreadWorker(0, unharmed)
+    assert len(worker.do(make_plan(SUITE, PROMPTS)[0]).result().images) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_budget_stops_all_workers_and_resuming_makes_it_whole(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
-from tests.support.reports import section
+from tests.support.reports import SMALL, section
 from tests.support.synthetic import SyntheticRun
 from tests.support.tables_of_runs import imported, table
 
@@ -28,6 +29,36 @@ def test_the_choice_is_what_recommend_chooses(run: Run, report: Report) -> None:
     energies = [cell["energy_j_per_image"]["value"] for cell in report.payload["cells"]]
     assert len(kept) == len(energies)
     assert kept[choices["chosen"]] >= choices["floor"]
+
+
+def test_odd_joules_are_in_beware_and_not_in_the_advice(tmp_path: Path) -> None:
+    """The longest run of a ladder and its safe choice cost less than shorter runs."""
+    frame = table(**SMALL)
+    usual = build_report(imported(frame, tmp_path, "usual"))
+    chosen = usual.payload["choices"]["chosen"]
+    variant, steps = chosen.rsplit("-", 1)
+    odd = (pl.col("variant") == variant) & (pl.col("steps") == int(steps))
+    run = imported(frame.with_columns(energy_j=pl.when(odd).then(0.01).otherwise(pl.col("energy_j"))), tmp_path, "odd")
+    report = build_report(run)
+    sentence = f"More steps cannot cost less: check the table. {chosen} is not recommended."
+    assert any(line.endswith(sentence) for line in report.headline.beware)
+    assert any(line.endswith(sentence) for line in section(report, "warnings").paragraphs)
+    choices = report.payload["choices"]
+    assert chosen not in {option["cell_id"] for option in choices["options"]}
+    assert chosen not in {report.headline.test, report.headline.anchor}
+    asked = recommend(run, min_quality=choices["floor"] - 1e-6)
+    assert choices["chosen"] == asked["safe"]["cell_id"] != chosen
+
+
+def test_without_the_longest_run_the_anchor_has_its_name(tmp_path: Path) -> None:
+    frame = table(**SMALL, variants=(("ladder", 1.0),))
+    odd = pl.col("steps") == 64
+    run = imported(frame.with_columns(energy_j=pl.when(odd).then(0.01).otherwise(pl.col("energy_j"))), tmp_path)
+    report = build_report(run)
+    assert report.headline.anchor == "ladder-032"
+    words = " ".join((report.headline.sentence, *report.headline.support, *report.headline.deploy))
+    assert "the longest run" not in words
+    assert "32 steps" in words
 
 
 def test_the_table_has_a_row_for_every_floor(report: Report) -> None:

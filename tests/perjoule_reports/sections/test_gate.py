@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.reports import SMALL, rendered, section
+from tests.support.synthetic import SyntheticRun
 from tests.support.tables_of_runs import imported, table
 
 from perjoule import cli
@@ -69,6 +70,12 @@ class TestGate:
             assert len(energies) == int(cells)
             assert float(shown) == pytest.approx(np.exp(np.log(energies).mean()), rel=0.006)
         assert any(line.startswith("This run alone: ") for line in report.headline.support)
+
+    def test_the_same_images_on_both_sides_are_an_a_a_comparison(self, small: SyntheticRun) -> None:
+        report = build_report(small, ReportRequest(baseline=small, gate=GateConfig(margin_quality=0.1)))
+        assert "draws the same images, bit for bit (in " in report.headline.sentence
+        assert "an A/A comparison" in report.headline.sentence
+        assert "in quality this is an A/A comparison" in report.headline.beware[0]
 
     def test_a_margin_below_what_can_be_seen_is_no_verdict(self, run: Run, tmp_path: Path) -> None:
         candidate = imported(table(**SMALL, seed=1), tmp_path, "candidate")
