@@ -329,7 +329,6 @@ def test_a_worker_with_a_dead_device_is_lost(tmp_path: Path) -> None:
     packing = PackingBench(lambda place: Bench(plan, suite.protocol, SyntheticMeter(POWER_W, clock), generators, place))
     with pytest.raises(RuntimeError, match="context is dead"):
         packing.do(plan[0])
-    packing.close()
 
 
 # -- loading and preparing ---------------------------------------------------------------------------------------------
