@@ -80,9 +80,11 @@ def settle(axes: Axes, size: tuple[float, float], room: Room) -> None:
     bottom = 0.34 + (0.24 if axes.get_xlabel() else 0.0) + room.bottom
     width, height = size
     left = min(left, 0.55 * width) if room.left is None else room.left
+    last = [label.get_text() for label in axes.xaxis.get_majorticklabels()[-1:]]
+    right = max(room.right, text_width(last, font) / 2)  # the last tick may be at the end of the axis
     axes.set_position((
         left / width,
         bottom / height,
-        max(0.2, 1 - (left + room.right) / width),
+        max(0.2, 1 - (left + right) / width),
         max(0.2, 1 - (bottom + room.top) / height),
     ))  # fmt: skip
