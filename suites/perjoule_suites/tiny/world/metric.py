@@ -19,7 +19,7 @@ from perjoule_suites.tiny.world.scenes import SIDE_PX
 from perjoule_suites.tiny.world.score import judge
 
 # change it with every change of what captions, checker or score return, so that two definitions are never compared
-_DEFINITION = "scene of the open world, version 1"
+_DEFINITION = "scene of the open world, version 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
