@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,14 +36,6 @@ DONE_AT_4, OPEN_AT_4 = 0.95, 0.90
 PSNR_DB, ROUND_TRIP_SCORE = 38.0, 0.93
 CLIP_BEATS_CONTRADICTIONS = 0.85
 _CAPTIONS = 24
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,6 @@ pytestmark = pytest.mark.slow
 
 CAPTION = "a large red circle on a white ground"
 FOLDERS = [lcm_folder, pruned_folder]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    # so small a network gains nothing from a second thread, and loses much where the other core is busy
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
