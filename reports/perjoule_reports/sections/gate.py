@@ -11,6 +11,7 @@ import numpy as np
 
 from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
+from perjoule.gating.records import EXACT_MARGIN
 from perjoule.gating.records import Axis as GateAxis
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import weakest
@@ -52,7 +53,7 @@ def stamp(verdict: Verdict | None) -> Stamp:
         energy = _sentence(verdict.energy, PERCENT, " %")
         quality = _sentence(verdict.quality, None, "")
         sentence = (
-            f"Energy: {energy} with {100 * (verdict.energy.margin or 0):g} % more allowed; "
+            f"Energy: {energy} with {_more(verdict.energy.margin or 0)} allowed; "
             f"{fmt.clean(verdict.metric)}: {quality} with a loss of {_margin(verdict.quality)} allowed."
         )
         if verdict.identical_images:
@@ -79,11 +80,16 @@ def verdict_headline(
         verdict.quality, f"gains {{}}{unit} in {label}", f"loses {{}}{unit} in {label}", f"does not change {label}"
     )
     margins = verdict.energy.margin, verdict.quality.margin
-    allowed = "" if None in margins else f"; {100 * (margins[0] or 0):g} % and {margins[1]:g} were allowed"
+    allowed = "" if None in margins else f"; {_more(margins[0] or 0)} energy and a loss of {margins[1]:g} were allowed"
     if verdict.identical_images:
-        quality = f"draws the same images, bit for bit (in {label} an A/A comparison)"
+        quality = f"gives the same images, bit for bit (in {label} an A/A comparison)"
     sentence = f"This change {energy}{_joules(run, baseline, analysis)}, and {quality}{allowed}."
     return replace(top, sentence=sentence, support=(tested.sentence, alone, *top.support), tiles=())
+
+
+def _more(margin: float) -> str:
+    """Return the allowed share of additional energy in words; counted work allows only for the last digits of sums."""
+    return "no more" if margin <= EXACT_MARGIN else f"{100 * margin:g} % more"
 
 
 def _moved(axis: GateAxis, more: str, less: str, same: str, unit: Scale | None = None) -> str:

@@ -12,12 +12,13 @@ from tests.support.synthetic import SyntheticRun
 from tests.support.tables_of_runs import imported, table
 
 from perjoule import cli
-from perjoule.gating.records import GateConfig
+from perjoule.gating.records import EXACT_MARGIN, GateConfig
 from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import Run
 from perjoule.statistics.point_rows import point_rows
 from perjoule_reports import build_report
 from perjoule_reports.records import Report
+from perjoule_reports.sections.gate import _more
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ class TestGate:
         sentence = report.headline.sentence
         assert report.payload["headline"] == sentence
         assert re.match(r"This change (costs|saves) [\d.]+ % ", sentence), sentence
-        assert "; 5 % and 0.1 were allowed." in sentence
+        assert "; 5 % more energy and a loss of 0.1 were allowed." in sentence
         numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(mean of (\d+) cells\)"
         before, after, cells = re.findall(numbers, sentence)[0]
         for shown, one in ((before, baseline), (after, candidate)):
@@ -73,7 +74,7 @@ class TestGate:
 
     def test_the_same_images_on_both_sides_are_an_a_a_comparison(self, small: SyntheticRun) -> None:
         report = build_report(small, ReportRequest(baseline=small, gate=GateConfig(margin_quality=0.1)))
-        assert "draws the same images, bit for bit (in " in report.headline.sentence
+        assert "gives the same images, bit for bit (in " in report.headline.sentence
         assert "an A/A comparison" in report.headline.sentence
         assert "in quality this is an A/A comparison" in report.headline.beware[0]
 
@@ -113,3 +114,8 @@ class TestGate:
         assert [Path(f).name for f in files] == ["report.html", "report.md", "result.json"]
         result = json.loads((page.parent / "result.json").read_text())
         assert (result["verdict"], result["gate"]["energy"]["margin"]) == ("pass", 0.06)
+
+
+def test_counted_work_may_not_grow() -> None:
+    assert _more(EXACT_MARGIN) == "no more"
+    assert _more(0.05) == "5 % more"
