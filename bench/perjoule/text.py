@@ -12,9 +12,12 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _UNSAFE = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -144,6 +147,25 @@ def script_json(value: Any) -> str:
 def content_digest(text: str) -> str:
     """Return the source expression of a content security policy that allows this script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def page_templates(read: Callable[[str], str], *, keep_trailing_newline: bool = False) -> Environment:
+    """Return the templates of HTML pages: all values are escaped, and an unknown name is an error.
+
+    Args:
+        read: Returns the text of a template by its name.
+        keep_trailing_newline: Whether a page ends as its template does.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        loader=FunctionLoader(read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=keep_trailing_newline,
+    )
 
 
 @cache  # asked for at every reading of a board

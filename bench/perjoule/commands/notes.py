@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perjoule.runs.directory import Run
+    from perjoule.runs.trial_counts import TrialCounts
 
 
-def notes_of(run: Run) -> Iterator[str]:
+def notes_of(run: Run, counts: TrialCounts) -> Iterator[str]:
     """Yield a sentence each about disturbed windows, missing scores, and failed trials, which come last."""
     from perjoule.commands.tables import score_summary
     from perjoule.gating.disturbances import disturbance
-    from perjoule.runs.trial_counts import trial_counts
 
     windows = run.windows["warnings"].to_list()
     disturbed = [text for text in (disturbance(texts or ()) for texts in windows) if text is not None]
@@ -23,4 +23,4 @@ def notes_of(run: Run) -> Iterator[str]:
         if row.unscored:
             total = row.scored + row.unscored
             yield f"{row.unscored} of {total} scores of {row.metric} are missing: {'; '.join(row.reasons)}"
-    yield from trial_counts(run).words()
+    yield from counts.words()

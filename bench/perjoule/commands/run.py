@@ -139,7 +139,8 @@ def run(
         shown.message(f"report: {link}")
     else:
         tables.print_outcome(done, link)
-    for words in notes_of(done):
+    counts = trial_counts(done)
+    for words in notes_of(done, counts):
         sys.stderr.write(f"perjoule: {words}\n")
-    if trial_counts(done).empty_cells:
+    if counts.empty_cells:
         raise typer.Exit(EvidenceError.exit_code)

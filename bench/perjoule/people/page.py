@@ -12,13 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from perjoule.files import write_text
 from perjoule.people.design import SECONDS_PER_TRIAL
 from perjoule.people.records import Study, Trial
-from perjoule.text import content_digest, one_line, script_json
+from perjoule.text import content_digest, one_line, page_templates, script_json
 
 PAGE_FILE = "index.html"
 # the screen is blank between trials, and then shows the pictures for a moment before it takes an answer; a press that
@@ -46,13 +45,7 @@ def render_page(
         times_ms: Overrides `TIMES_MS`.
     """
     css, script = template("page.css"), template("page.js")
-    environment = Environment(
-        loader=FunctionLoader(template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates(template)
     lengths = [len(session) for session in study.sessions] or [0]
     practice = sum(trial_id.startswith("practice-") for trial_id in (study.sessions or ((),))[0])
     return environment.get_template("page.html.j2").render(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from perjoule.text import content_digest, provenance_title
+from perjoule.text import content_digest, page_templates, provenance_title
 
 _WORDS = ("test", "energy is", "verdict")  # columns that contain no numbers
 
@@ -32,13 +31,7 @@ def render_page(
         table: Head and rows; empty if no test ran.
     """
     css = template("energy.css")
-    environment = Environment(
-        loader=FunctionLoader(template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates(template)
     head, *rows = table or [[]]
     return environment.get_template("energy.html.j2").render(
         policy=f"default-src 'none'; style-src {content_digest(css)}; base-uri 'none'; form-action 'none'",

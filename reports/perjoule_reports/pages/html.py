@@ -7,10 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from perjoule.text import content_digest, script_json
+from perjoule.text import content_digest, page_templates, script_json
 from perjoule_reports.drawing.plots import glyph
 from perjoule_reports.drawing.svg import SERIES
 from perjoule_reports.format import PROVENANCE_WORDS, provenance_title
@@ -71,14 +70,7 @@ def render_page(file: str, *, css_rules: Sequence[str], reads_images: bool = Fal
         f"default-src 'none'; img-src {images}; style-src {content_digest(css)}; script-src {content_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    environment = Environment(
-        loader=FunctionLoader(template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_templates(template, keep_trailing_newline=True)
     return environment.get_template(file).render(
         policy=policy, css=Markup(css), script=Markup(script), raw=Markup, **words
     )

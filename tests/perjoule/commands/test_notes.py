@@ -13,6 +13,7 @@ from perjoule.commands.notes import notes_of
 from perjoule.errors import MeterError
 from perjoule.gating import gate
 from perjoule.runs.directory import load_run, write_scores
+from perjoule.runs.trial_counts import trial_counts
 from perjoule.testing import nvml_simulator
 from perjoule.types import Score
 
@@ -27,7 +28,7 @@ def test_a_throttle_marks_its_windows_and_the_rest_goes_on(tmp_path: Path) -> No
     assert run.trials["energy_j"].null_count() == 0
     throttled = run.trials["warnings"].list.eval(pl.element().str.starts_with("W261")).list.any()
     assert 0 < throttled.sum() < 9
-    (words,) = notes_of(run)
+    (words,) = notes_of(run, trial_counts(run))
     assert words.startswith(f"{throttled.sum()} of 9 windows are not valid for a verdict, e.g. W261: ")
     found = gate(run, run)
     assert found.verdict == "invalid"
@@ -46,9 +47,10 @@ def test_a_lost_board_keeps_the_joules_before_and_ends_the_run_in_words(tmp_path
 
 def test_a_metric_that_raises_leaves_gaps_that_are_counted(tmp_path: Path) -> None:
     run = traced_run(tmp_path / "run")
-    assert list(notes_of(run)) == []
+    assert list(notes_of(run, trial_counts(run))) == []
     broken = replace(QUALITY, name="broken")
     images = run.images["image_id"].to_list()
     scores = [Score(image_id=image, metric="broken", value=None, reason_unscored="ValueError: x") for image in images]
     write_scores(run, scores, [broken])
-    assert list(notes_of(load_run(run.path))) == ["9 of 9 scores of broken are missing: ValueError: x (9)"]
+    again = load_run(run.path)
+    assert list(notes_of(again, trial_counts(again))) == ["9 of 9 scores of broken are missing: ValueError: x (9)"]
