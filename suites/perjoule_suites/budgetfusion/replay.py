@@ -109,6 +109,7 @@ class Arms:
         ladders: Arms of fixed steps by name, in the order of the suite.
         adaptive: Other arms by name: those of the run, then those that are replayed.
         costs: Family -> joules of an image by its steps.
+        kinds: (prompts,) what the table of kinds knows of each prompt: its category; empty if it has none.
     """
 
     run: Run
@@ -116,17 +117,12 @@ class Arms:
     ladders: Mapping[str, Arm]
     adaptive: Mapping[str, Arm]
     costs: Mapping[str, Cost]
+    kinds: NDArray[np.str_]
 
     @cached_property
     def facts(self) -> Mapping[str, CellFacts]:
         """Seconds, evaluations and operations of each cell."""
         return cell_facts(self.run.trials)
-
-    @cached_property
-    def kinds(self) -> NDArray[np.str_]:
-        """(prompts,) the category of each prompt; empty if it has none."""
-        categories = {prompt.prompt_id: prompt.category for prompt in self.run.prompt_set}
-        return np.array([categories.get(prompt, "") for prompt in self.grid.prompts])
 
     @property
     def texts(self) -> list[str]:
@@ -223,7 +219,9 @@ def arms_of(run: Run, base_steps: float | None = None) -> Arms:
             costs[ladder.family] = _cost(run, grid, ladder, facts, base_steps)
     arms = {name: _with_decision(arm, run, ladders, grid, facts) for name, arm in arms.items()}
     adaptive = {name: arm for name, arm in arms.items() if name not in ladders and arm.family in costs}
-    return Arms(run=run, grid=grid, ladders=ladders, adaptive=adaptive, costs=costs)
+    categories = {prompt.prompt_id: prompt.category for prompt in run.prompt_set}
+    kinds = np.array([categories.get(prompt, "") for prompt in grid.prompts])
+    return Arms(run=run, grid=grid, ladders=ladders, adaptive=adaptive, costs=costs, kinds=kinds)
 
 
 def replayed(

@@ -21,10 +21,12 @@ from diffusers import AutoencoderKL
 
 from perjoule.errors import PerjouleError
 from perjoule.files import read_json_lines
+from perjoule.runs.directory import load_run
 from perjoule.suite.timesteps import short_first
 from perjoule_suites.builtin import prompt_files
 from perjoule_suites.tiny import WEIGHTS, autoencoder, evaluation, sd_tiny, training
 from perjoule_suites.tiny import export as exporting
+from perjoule_suites.tiny import study as prompts_and_models
 from perjoule_suites.tiny.sampling import GUIDANCE, draw
 from perjoule_suites.tiny.world import prompt_sets, sheets, validation
 from perjoule_suites.tiny.world.captions import LEVELS, draw_distinct
@@ -201,6 +203,15 @@ def evaluate(
     network = (pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae)
     images = draw(network, shown, evaluation.SCHEDULES[schedule](ladder[-1]), guidance=setup.guidance)
     sheets.contact_sheet(images, shown, out / "contact-sheet.png")
+
+
+@app.command()
+def study(
+    run: Annotated[Path, typer.Argument(help="Scored run of `budgetfusion-tiny` or `demo`.", exists=True)],
+) -> None:
+    """Print which variance is the prompt's, open slots against the learnt predictor, and the choice among all arms."""
+    for line in prompts_and_models.lines(load_run(run)):
+        typer.echo(line)
 
 
 @app.command()
