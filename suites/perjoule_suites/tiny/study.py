@@ -9,7 +9,7 @@ All figures are functions of the run directory; savings are by counted work, qua
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +27,7 @@ from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
 from perjoule_suites.budgetfusion.replay import Arms, arms_of
 from perjoule_suites.router.arms import read_arms
 from perjoule_suites.tiny.evaluation import Array, icc, interval, needed
-from perjoule_suites.tiny.world.captions import LEVELS
-from perjoule_suites.tiny.world.prompt_sets import SETS, captions_of_sets
+from perjoule_suites.tiny.world.captions import LEVELS, parse
 
 PREDICTOR = "builtin:steps-tiny"
 SCORE = "scene"
@@ -39,7 +38,8 @@ def lines(run: Run) -> Iterator[str]:
     """Yield all tables.
 
     Raises:
-        EvidenceError: The run is not scored by `scene`, or its prompts are not a set of the tiny models.
+        EvidenceError: The run is not scored by `scene`.
+        ForeignCaption: A prompt is not a caption of the world.
     """
     if SCORE not in run.metrics:
         raise EvidenceError(f"{run.path}: not scored by {SCORE!r}: run `perjoule score {run.path}`")
@@ -49,18 +49,6 @@ def lines(run: Run) -> Iterator[str]:
     yield from shares_of_prompts(arms)
     yield from open_slots_against_learnt(arms)
     yield from choice_among_all(run)
-
-
-def open_slots(texts: Sequence[str]) -> NDArray[np.intp]:
-    """Return the number of open slots of captions of the built-in prompt sets.
-
-    Raises:
-        EvidenceError: A text is not one of their captions.
-    """
-    known = {caption.text(): caption.open_slots for rows in captions_of_sets().values() for _, caption in rows}
-    if unknown := [text for text in texts if text not in known]:
-        raise EvidenceError(f"{unknown[0]!r} is not a caption of {', '.join(SETS)}")
-    return np.array([known[text] for text in texts], np.intp)
 
 
 def scores_by_level(arms: Arms) -> Iterator[str]:
@@ -102,8 +90,8 @@ def shares_of_prompts(arms: Arms) -> Iterator[str]:
 
 def open_slots_against_learnt(arms: Arms) -> Iterator[str]:
     """Yield savings of the rule on both forecasts, among all prompts and within each level."""
-    slots = open_slots(arms.texts)
-    by_slots = replace(arms, adaptive={}, kinds=slots.astype(np.str_))
+    slots = [str(parse(text).open_slots) for text in arms.texts]
+    by_slots = replace(arms, adaptive={}, kinds=np.array(slots))
     for metric in ("iclip", SCORE):
         with_both = with_candidates(by_slots, Candidates(predictors=(PREDICTOR,), metrics=(metric,)), (metric,))
         learnt, table = f"steps-tiny equal-marginal {metric}", f"steps-tiny equal-marginal {metric}, table of kinds"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.support.ladders import drawn_run
@@ -7,17 +9,17 @@ from tests.support.ladders import drawn_run
 from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
 from perjoule.types import Metrics, Prompt, PromptSource, Protocol, Suite, Variant
+from perjoule_suites.builtin import prompt_files
 from perjoule_suites.tiny import study
-from perjoule_suites.tiny.world.prompt_sets import captions_of_sets
 
 pytestmark = pytest.mark.slow
 
 EACH, STEPS = 10, (3, 6, 25)
-TEST = captions_of_sets()["tiny-test"]
+CAPTIONS = prompt_files()["tiny-test"].read_text(encoding="utf-8").splitlines()[1:]
 PROMPTS = [
     Prompt(prompt_id=f"{level}-{i}", text=text, category=level)
     for level in ("closed", "half open", "open")
-    for i, text in enumerate([caption.text() for its, caption in TEST if its == level][:EACH])
+    for i, text in enumerate([line.split("\t")[0] for line in CAPTIONS if line.endswith(f"\t{level}")][:EACH])
 ]
 
 
@@ -47,12 +49,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )  # fmt: skip
 
 
-def test_open_slots_of_the_prompt_sets() -> None:
-    slots = {level: study.open_slots([c.text() for its, c in TEST if its == level]) for level in ("closed", "open")}
-    assert not slots["closed"].any()
-    assert slots["open"].min() > 0
-    with pytest.raises(EvidenceError, match="'a cat' is not a caption of tiny-train"):
-        study.open_slots(["a cat"])
+def test_a_run_without_the_score_is_refused(run: Run) -> None:
+    alone = replace(run)
+    alone.__dict__["metrics"] = {name: spec for name, spec in run.metrics.items() if name != "scene"}
+    with pytest.raises(EvidenceError, match="not scored by 'scene': run `perjoule score"):
+        next(study.lines(alone))
 
 
 def test_tables_of_a_world_of_known_truth(run: Run) -> None:

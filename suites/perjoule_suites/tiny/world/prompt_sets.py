@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perjoule.files import write_text
-from perjoule_suites.tiny.world.captions import LEVELS, Caption, Level, Split, draw_distinct
+from perjoule_suites.tiny.world.captions import LEVELS, Split, draw_distinct
 
 # name -> side of the split, seed, captions of each level
 SETS: dict[str, tuple[Split, int, int]] = {
@@ -20,25 +20,17 @@ SETS: dict[str, tuple[Split, int, int]] = {
 }
 
 
-def captions_of_sets() -> dict[str, list[tuple[Level, Caption]]]:
-    """Set name -> its captions with their levels; no caption is in two sets."""
-    sets, taken = dict[str, list[tuple[Level, Caption]]](), set[str]()
+def prompt_sets() -> dict[str, str]:
+    """Set name -> its table: tab-separated, with the columns `prompt` and `category`."""
+    tables, taken = dict[str, str](), set[str]()
     for name, (split, seed, count) in SETS.items():
         rows = []
         for level in LEVELS:
             captions = draw_distinct(count, level, split, seed, without=taken)
             taken |= {caption.key for caption in captions}
-            rows += [(level, caption) for caption in captions]
-        sets[name] = rows
-    return sets
-
-
-def prompt_sets() -> dict[str, str]:
-    """Set name -> its table: tab-separated, with the columns `prompt` and `category`."""
-    return {
-        name: "prompt\tcategory\n" + "".join(sorted(f"{caption.text()}\t{level}\n" for level, caption in rows))
-        for name, rows in captions_of_sets().items()
-    }
+            rows += [f"{caption.text()}\t{level}\n" for caption in captions]
+        tables[name] = "prompt\tcategory\n" + "".join(sorted(rows))
+    return tables
 
 
 def write_prompt_sets(folder: Path) -> None:
