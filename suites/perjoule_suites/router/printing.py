@@ -71,13 +71,11 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         "promises, calibrated on half of these prompts and checked on the others:",
     ]
     for check in evaluation.promises:
-        found = (
-            check.reason
-            if check.miss_rate is None
-            else f"{check.miss_rate:.1%} ± {check.standard_error:.1%} in {check.splits} splits, "
-            f"{check.energy_j_per_image:.4g} J/image"
-        )
-        lines.append(f"  at most {check.promised:.0%}: {found}")
+        parts = [] if check.reason is None else [check.reason]
+        if check.miss_rate is not None:
+            rate = f"{check.miss_rate:.1%} ± {check.standard_error:.1%} in {check.splits} splits"
+            parts.insert(0, f"{rate}, {check.energy_j_per_image:.4g} J/image")
+        lines.append(f"  at most {check.promised:.0%}: {'; '.join(parts)}")
     return lines
 
 

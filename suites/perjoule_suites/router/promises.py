@@ -21,7 +21,7 @@ def check_promises(router: Router, forecast: Array, quality: Array, splits: int 
         router: The router with its floor.
         forecast: (prompts, arms).
         quality: (prompts, seeds, arms).
-        splits: Number of random halves.
+        splits: Number of random halves. Those that cannot promise a rate are left out, and `reason` counts them.
     """
     order = np.argsort(router.prices, kind="stable")
     missed = (quality < router.config.level).mean(1)[:, order]
@@ -48,6 +48,12 @@ def _check(lead: Array, missed: Array, prices: Array, fallback: int, promised: f
     elif not rates:
         best = float(missed[:, fallback].mean())
         reason = f"the best arm itself misses the floor in {best:.1%} of the images"
+    elif len(rates) < splits:  # what passes a test by luck keeps less than it promises
+        best = float(missed[:, fallback].mean())
+        reason = (
+            f"the best arm itself misses the floor in {best:.1%} of the images, so {splits - len(rates)} of {splits} "
+            "splits cannot promise this, and the others can by luck"
+        )
     return PromiseCheck(
         promised=promised,
         splits=len(rates),

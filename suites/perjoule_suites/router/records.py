@@ -134,7 +134,7 @@ class PromiseCheck:
         miss_rate: Mean rate of misses.
         standard_error: Its standard error over the splits.
         energy_j_per_image: Mean energy.
-        reason: Why there are no numbers.
+        reason: Why there are no numbers, or why some splits could not promise it.
     """
 
     promised: float

@@ -95,6 +95,24 @@ def test_the_floor_of_the_router(evaluation: Evaluation) -> None:
         assert check.miss_rate <= check.promised + check.standard_error
 
 
+def test_promises_that_only_lucky_splits_allow_are_named(test_run: Run, router: Router) -> None:
+    """The best arm misses 10 % of the images at random: few splits can promise 10 %, by luck."""
+    images = np.where(np.random.default_rng(0).uniform(size=(120, 4, 1)) < 0.1, 0.0, 1.0)
+    quality = np.repeat(images, len(router.prices), axis=2)
+    forecast = np.zeros((120, len(router.prices)))
+    checks = {check.promised: check for check in check_promises(router, forecast, quality)}
+    assert checks[0.2].splits == 200
+    assert checks[0.2].reason is None
+    lucky = checks[0.1]
+    assert 0 < lucky.splits < 200
+    assert lucky.miss_rate is not None
+    assert lucky.miss_rate > 0.1
+    assert lucky.reason is not None
+    assert lucky.reason.endswith(
+        f"so {200 - lucky.splits} of 200 splits cannot promise this, and the others can by luck"
+    )
+
+
 def test_promises_are_kept_over_200_splits(test_run: Run, router: Router) -> None:
     """A floor in the middle of the hard prompts' scores, so that every promise has to be paid for."""
     chance = np.random.default_rng(0)
