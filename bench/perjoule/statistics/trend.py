@@ -9,6 +9,7 @@ p-value is valid for all series and shapes together (Westfall and Young 1993, ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -100,17 +101,41 @@ def _places(values: Array, weeks: Array, level: float) -> list[Place]:
     contrasts = np.stack([_contrast(kind, start, weeks) for kind, start in shapes])
     correlations = np.abs(contrasts @ scaled)
     p_values = _p_values(contrasts, scaled, correlations.max(0), level)
-    found: list[Place] = []
-    for column in np.flatnonzero(p_values <= level):
-        series = int(moving[column])
-        kind, start = shapes[int(correlations[:, column].argmax())]
-        found.append(Place(series=series, kind=kind, start=start, end=count, p=float(p_values[column])))
-        # from here on the series is alone: the parts of the others begin and end elsewhere
-        parts = ((0, start), (start, count)) if kind == "step" else ((0, start),)
-        for first, last in parts:
-            for part in _places(values[first:last, [series]], weeks[first:last], level):
-                found.append(replace(part, series=series, start=part.start + first, end=part.end + first))
-    return found
+    return [
+        place
+        for column in np.flatnonzero(p_values <= level)
+        for place in _best(values[:, moving[column]], weeks, shapes, correlations[:, column], p_values[column], level)
+        for place in [replace(place, series=int(moving[column]))]
+    ]
+
+
+def _best(
+    series: Array, weeks: Array, shapes: list[tuple[Kind, int]], correlations: Array, p: float, level: float
+) -> list[Place]:
+    """Return the changes of a series that has some: those of its best step or its best drift, whichever fits better.
+
+    Two steps upwards resemble a drift, so each is completed before they are compared (by Schwarz's criterion): a step
+    divides the series into two parts that are tested again, and what is before a drift is tested again.
+    """
+    count, candidates = len(series), []
+    for kind in ("step", "drift"):
+        of_kind = [n for n, (other, _) in enumerate(shapes) if other == kind]
+        if not of_kind:
+            continue
+        start = shapes[max(of_kind, key=lambda n: correlations[n])][1]
+        places = [Place(series=0, kind=kind, start=start, end=count, p=float(p))]
+        for first, last in ((0, start), (start, count)) if kind == "step" else ((0, start),):
+            for part in _places(series[first:last, None], weeks[first:last], level):
+                places.append(replace(part, start=part.start + first, end=part.end + first))
+        candidates.append(places)
+    return min(candidates, key=lambda places: _criterion(series, weeks, places))
+
+
+def _criterion(series: Array, weeks: Array, places: Sequence[Place]) -> float:
+    """Return Schwarz's criterion of a fit; each change has a place and a size."""
+    residuals = series - fit(series, weeks, places)
+    count = len(series)
+    return count * math.log(max(float(residuals @ residuals), 1e-300) / count) + 2 * len(places) * math.log(count)
 
 
 def _shapes(weeks: Array) -> list[tuple[Kind, int]]:
@@ -150,7 +175,9 @@ def _p_values(contrasts: Array, scaled: Array, observed: Array, level: float) ->
     while done < _PERMUTATIONS and exceeded.min() <= level * (_PERMUTATIONS + 1):
         size = min(batch, _PERMUTATIONS - done)
         orders = random.permuted(np.tile(rows, (size, 1)), axis=1)
-        largest = np.abs(contrasts @ scaled[orders]).max(axis=(1, 2))
+        # one product of matrices: rows are runs, columns are the series of all permutations
+        table = scaled[orders].transpose(1, 0, 2).reshape(len(rows), -1)
+        largest = np.abs(contrasts @ table).max(0).reshape(size, -1).max(1)
         # permutations that move nothing must count in spite of rounding
         exceeded += (largest[:, None] >= observed - 1e-9).sum(0)
         done, batch = done + size, min(2 * batch, _MOST_BATCH)
