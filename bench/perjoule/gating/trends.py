@@ -279,13 +279,15 @@ def _exact(number: int, values: Array, weeks: Array) -> list[trend.Change]:
 
 
 def _net_worse(series: Sequence[_Series], found: Iterable[trend.Change], runs: Sequence[LoggedRun]) -> bool:
-    """Return whether the changes of a series add up to a change for the worse."""
-    totals: dict[int, float] = {}
+    """Return whether the changes of a series add up to a change for the worse, beyond the error of their sizes."""
+    totals: dict[int, tuple[float, float]] = {}
     for change in found:
-        totals[change.series] = totals.get(change.series, 0.0) + change.size
+        total, half = totals.get(change.series, (0.0, 0.0))
+        totals[change.series] = total + change.size, math.hypot(half, (change.high - change.low) / 2)
+    newest = runs[-1]
     return any(
-        _sign(series[n].axis, runs[-1]) * total >= max(1e-12, _smallest(series[n].axis, runs[-1].margin))
-        for n, total in totals.items()
+        _sign(series[n].axis, newest) * total >= max(half, _smallest(series[n].axis, newest.margin))
+        for n, (total, half) in totals.items()
     )
 
 
