@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+ALPHA = 0.05  # one-sided level of a verdict
 FEWEST_ROUNDS = 3
 _MOST_LOOKS = 5
 _EARLY_SHARE = 0.1
@@ -23,7 +24,7 @@ class Look:
     alpha: float
 
 
-def looks(most_rounds: int, alpha: float = 0.05) -> tuple[Look, ...]:
+def looks(most_rounds: int, alpha: float = ALPHA) -> tuple[Look, ...]:
     """Return the looks of a test with at most `most_rounds` rounds; their levels add up to `alpha`.
 
     Args:
