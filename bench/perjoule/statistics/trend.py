@@ -20,7 +20,7 @@ from scipy.special import stdtrit
 
 FEWEST_RUNS = 10
 # of one look: docs/trend.md has the share of stable histories that are flagged in 20 and 52 weekly looks
-LEVEL = 0.0075
+LEVEL = 0.006
 _PERMUTATIONS = 4_999
 _FIRST_BATCH, _MOST_BATCH = 100, 1_000
 _FEWEST_BESIDE = 2  # runs on either side of a step
