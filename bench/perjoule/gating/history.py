@@ -33,6 +33,7 @@ SCHEMA: Literal[1] = 1
 _ATTRIBUTES = f"{FILE.name} merge=union\n"
 _MARKERS = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 _ID_DIGITS = 16
+_MOST = 1e15
 _SUITE_DIGITS = 12
 # keys of the suite that change neither images nor joules
 _WITHOUT_EFFECT = {"title", "description", "label", "labels", "reference", "schema", "order_seed", "timeout_s"}
@@ -63,6 +64,13 @@ class LoggedCell:
     quality_low: float | None
     quality_high: float | None
     n: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run has, with which nothing could be computed."""
+        if self.energy_j is not None and not 0 <= self.energy_j < _MOST:
+            raise ValueError(f"energy_j = {self.energy_j:g}: not an energy per image")
+        if self.quality is not None and not abs(self.quality) < _MOST:
+            raise ValueError(f"quality = {self.quality:g}: not a quality")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,7 +255,7 @@ def test_counted_work_of_all_processes_is_merged(repository: Repository) -> None
     # a test that gets more expensive fails in its process, one that is gone is missing
     edit(repository, "[32, 64, 96, 128]", "[32, 64, 96]")
     edit(repository, "net = Net(width)", "net = torch.nn.Sequential(Net(width), Net(width))")
-    worse = run(repository, *WORK, "-n2", *gate)
+    worse = run(repository, *WORK, "-n2", *gate, "--energy-margin=1%")
     worse.assert_outcomes(failed=3)
     worse.stdout.fnmatch_lines(["ERROR *test_net?128?: in baseline 'main', but did not run*"])
 
