@@ -6,27 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.pytest_energy.looking import ALPHA, FEWEST_ROUNDS, looks
-from perjoule.pytest_energy.records import Measured, judge
+from perjoule.pytest_energy.records import judge
 from perjoule.types import COUNTED
+from tests.benchmarks.statistics.looking import MARGIN, MOST_ROUNDS, measured, shares
 
-MARGIN = 0.05
-
-
-def measured(logs: np.ndarray, method: str = "m") -> Measured:
-    energies = tuple(np.exp(logs).tolist())
-    return Measured(
-        nodeid="t", energy_j=energies, uncertainty_j=(None,) * len(logs), duration_s=(1.0,) * len(logs), iterations=1,
-        boundary="gpu-board", provenance="measured", method=method,
-    )  # fmt: skip
-
-
-def sequential(now: np.ndarray, before: Measured, session_sd: float) -> tuple[str, int]:
-    """Verdict of the first look that decides, and its rounds."""
-    for look in looks(len(now)):
-        outcome = judge(measured(now[: look.rounds]), before, MARGIN, session_sd, look.alpha).outcome
-        if outcome != "inconclusive":
-            break
-    return outcome, look.rounds
+PLAN = looks(MOST_ROUNDS)
 
 
 @given(st.integers(2, 10_000))
@@ -40,34 +24,26 @@ def test_levels_of_all_looks_add_up(most: int) -> None:
     assert all(look.alpha > 0 for look in plan)
 
 
-def shares(true: float, session_sd: float, count: int = 400, sd: float = 0.02) -> tuple[dict[str, float], float]:
-    """Shares of verdicts, and mean rounds, where the energy has truly changed by the factor exp(true)."""
-    chance = np.random.default_rng(0)
-    verdicts, rounds = [], []
-    for _ in range(count):
-        sessions = chance.normal(0, session_sd, 2)
-        before = measured(sessions[0] + chance.normal(0, sd, 8))
-        verdict, needed = sequential(true + sessions[1] + chance.normal(0, sd, 20), before, session_sd)
-        verdicts.append(verdict)
-        rounds.append(needed)
-    return {name: verdicts.count(name) / count for name in ("pass", "fail", "inconclusive")}, float(np.mean(rounds))
+def test_the_looks_that_the_documentation_names() -> None:
+    assert [look.rounds for look in looks(20)] == [3, 5, 8, 13, 20]
+    assert [look.alpha for look in looks(20)] == pytest.approx([0.001] * 4 + [0.046])
 
 
 @pytest.mark.parametrize("session_sd", [0.0, 0.01])
 def test_errors_stay_below_alpha_in_spite_of_looking(session_sd: float) -> None:
     # at the margin itself both verdicts are wrong; 5 % of 400 are 20, and 32 or more have a chance of 0.6 %
-    at_margin, _ = shares(np.log1p(MARGIN), session_sd)
+    at_margin, _ = shares(np.log1p(MARGIN), session_sd, PLAN, 400)
     assert at_margin["pass"] < 32 / 400
     assert at_margin["fail"] < 32 / 400
 
 
 def test_clear_verdicts_take_few_rounds() -> None:
-    same, rounds = shares(0.0, 0.0)
+    same, rounds = shares(0.0, 0.0, PLAN, 200)
     assert same["pass"] > 0.9
-    assert rounds < 14
-    worse, rounds = shares(np.log(1.2), 0.0)
-    assert worse["fail"] > 0.99
-    assert rounds < 9
+    assert rounds < 10
+    worse, rounds = shares(np.log(1.2), 0.0, PLAN, 200)
+    assert worse["fail"] > 0.98
+    assert rounds < 5
 
 
 def test_counted_work_has_no_session_sd() -> None:

@@ -87,6 +87,8 @@ name = "shared"
 model = "builtin:sd-tiny"
 family = "sd-tiny"
 role = "control"
+scheduler = "DPMSolverMultistepScheduler"
+scheduler_args = { solver_order = 1 }
 policy = "shared-start"
 policy_args = { shared = 2 }
 levels = [2]
