@@ -219,7 +219,10 @@ def logged_run(run: Run) -> LoggedRun:
     require_one_device(run)
     system, metric = run.system, run.suite.metrics.primary
     if not system.created_utc:
-        raise RunError(f"{run.path / 'environment.json'}: created_utc is missing, so the run has no place in a history")
+        raise RunError(
+            f"{run.path / 'environment.json'}: created_utc is missing, as in imported tables, so the run has no "
+            'place in a history: add its date, e.g. "created_utc": "2026-01-31T12:00:00+00:00"'
+        )
     spec = run.metrics.get(metric)
     metered = [row for row in rows if row.energy_j_per_image is not None]
     comparability = run.environment.get("comparability") or {}

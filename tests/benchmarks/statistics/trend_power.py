@@ -99,7 +99,7 @@ def main(histories: int = 400) -> None:
         print(f"10 stable weeks first, sd {sd:.1%}  {flagged(one_cell, late, normal(sd), histories):7.1%}", flush=True)
     print("5 % step at run 10 of 20        flagged   as a step   within a week")
     for sd in (0.01, 0.015, 0.02):
-        shares = located(STEP * (np.arange(20) >= 10), 10, normal(sd), histories)
+        shares = located(np.where(np.arange(20) < 10, 0.0, STEP), 10, normal(sd), histories)
         print(f"sd {sd:.1%}                  " + " ".join(f"{share:11.1%}" for share in shares), flush=True)
 
 

@@ -176,6 +176,7 @@ def of_tables(place: Path) -> Outputs:
         ],
     }
     found["frontier"].append(printed("baseline", "show", "main"))
+    rewrite(more, "environment.json", lambda e: e.update(created_utc="2026-01-31T12:00:00+00:00"))
     for week in range(12):  # a step of energy between two versions
         log_run(logged(week, [100.0 + week % 3 + 20 * (week > 5)], [0.3], conditions={"torch": str(week > 5)}))
     found["baseline-log"] = [printed("baseline", "log"), printed("baseline", "log", place / "more")]
