@@ -9,7 +9,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from PIL import Image
 
 from perjoule.errors import PerjouleError
 from perjoule.gating import baselines
+from perjoule.gating.history import read_history
+from perjoule.gating.trends import courses
 from perjoule.importing.checking import checked_columns, metrics_of
 from perjoule.importing.metric_specs import MetricFacts
 from perjoule.importing.reading import read_table
@@ -36,6 +38,7 @@ from perjoule.work.profile import read_profile
 from perjoule_reports.pages.index import read_folder
 from perjoule_suites.hub import read_index
 from tests.perjoule.running.test_execute import do, fresh, make_suite
+from tests.support.histories import logged
 from tests.support.mutations import UNWRITABLE, damaged, json_bytes, mutated
 from tests.support.studies import answer, answer_file, make_study
 from tests.support.suites import suite_text
@@ -144,6 +147,18 @@ def make_targets(place: Path) -> dict[str, Target]:
         _png("P"), _png("RGBA"), _png("I;16"))  # fmt: skip
     stored = baselines.save(other, "main", place / "store")
     add("b/c/main.json.gz", lambda folder: baselines.load("main", folder / "out", folder), stored.path.read_bytes())
+    runs = [logged(week, [100.0 + week, 200.0], [0.3, 0.31]) for week in range(12)]
+    log = b"".join(json.dumps(asdict(run)).encode() + b"\n" for run in runs)
+    line = {
+        "kind": "accepted",
+        "schema": 1,
+        "suite": "mine",
+        "since": runs[3].date,
+        "reason": "a",
+        "logged": runs[3].date,
+    }
+    add("history.jsonl", lambda folder: courses(read_history(folder / "history.jsonl")), log,
+        log + json.dumps(line).encode())  # fmt: skip
     _add_texts(add)
     _add_people(add, place / "study")
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "a": [None, None]}

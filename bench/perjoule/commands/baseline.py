@@ -1,4 +1,4 @@
-"""`perjoule baseline save|list|show|promote|prune`."""
+"""`perjoule baseline save|list|show|promote|prune|log`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
+from perjoule.commands.baseline_log import log
 from perjoule.commands.options import Json, RunArgument, print_record, print_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ Suite = Annotated[str | None, typer.Option("--suite", help="Suite, if several su
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     group = typer.Typer(help="Store runs by name, to compare others with.", no_args_is_help=True)
-    for verb, function in (("save", save), ("list", list_), ("show", show), ("promote", promote), ("prune", prune)):
+    verbs = (("save", save), ("list", list_), ("show", show), ("promote", promote), ("prune", prune), ("log", log))
+    for verb, function in verbs:
         group.command(verb)(function)
     app.add_typer(group, name="baseline")
 

@@ -13,6 +13,7 @@ import typer
 # braces name parameters of the command
 NEXT = {
     "baseline list": "perjoule baseline show NAME",
+    "baseline log": "perjoule report FOLDER, a page with the trend",
     "baseline promote": "perjoule gate --baseline {to} --candidate RUN",
     "baseline prune": "perjoule baseline list",
     "baseline save": "perjoule gate --baseline {name} --candidate RUN",

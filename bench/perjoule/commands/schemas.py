@@ -12,6 +12,7 @@ from perjoule.gating.baselines import Baselines
 from perjoule.gating.comparing import RunComparison
 from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
+from perjoule.gating.trends import HistoryLog
 from perjoule.meters.calibration import Calibration
 from perjoule.meters.doctor import Diagnosis
 from perjoule.meters.log_reading import LogEnergy
@@ -31,7 +32,8 @@ _RECORDS = {
     "doctor": Diagnosis, "doctor-prove": Proof, "doctor-suite": SuiteNeeds, "measure": Measurement,
     "integrate": LogEnergy, "calibrate": Calibration, "calibrate-work": WorkCalibration, "plan": Forecast,
     "score": Scores, "import": Imported, "merge": MergedRun, "report": Files, "init": Scaffold, "baseline": Baselines,
-    "explain": WarningCode, "error": Failure, "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged,
+    "baseline-log": HistoryLog, "explain": WarningCode, "error": Failure,
+    "study-new": NewStudy, "study-plan": AnswersNeeded, "study-add": Merged,
     "study-scale": ScaleOfRun, "list": Listing,
 }  # fmt: skip
 

@@ -53,6 +53,10 @@ class Rounds:
         return args, kwargs
 
 
+class _EnoughRounds(BaseException):
+    """Ends the rounds of pytest-benchmark, which counts an `Exception` as an error of the function."""
+
+
 class EnergyBenchmark:
     """Measures a function; a test may use it once.
 
@@ -141,15 +145,26 @@ class EnergyBenchmark:
         if self.measured is not None:
             raise pytest.UsageError("energy_benchmark measures one function per test")
         self._session.learn_system(self._meter)
-        result, readings = self._windows(plan, finish)
-        self.measured = Measured.of(self._item.nodeid, readings, plan.iterations, call=self.call)
+        looks = {look.rounds: look for look in self._session.looks(self._item.nodeid, plan.count)}
+
+        def decided(readings: list[EnergyReading]) -> bool:
+            look = looks.get(len(readings))
+            if look is None:
+                return False
+            return self._session.judgement(self._record(readings, plan), look).outcome != "inconclusive"
+
+        result, readings = self._windows(plan, finish, decided)
+        self.measured = self._record(readings, plan)
         self.extra_info["energy"] = self.measured.as_json()
         self.extra_info["energy_j"] = self.measured.mean_j
-        judgement = self._session.add(self.measured)
+        judgement = self._session.add(self.measured, looks.get(len(readings)), plan.count)
         if self._session.over_budget:
             self._item.session.shouldfail = self._session.over_budget  # after this test
         self._conclude(judgement)
         return result
+
+    def _record(self, readings: list[EnergyReading], plan: Rounds) -> Measured:
+        return Measured.of(self._item.nodeid, readings, plan.iterations, call=self.call)
 
     def _settings(self) -> tuple[int, float]:
         """Return rounds and window of this test, from the marker or else from the session."""
@@ -172,8 +187,10 @@ class EnergyBenchmark:
             )
         return rounds, float(window_s)
 
-    def _windows(self, plan: Rounds, finish: Finisher) -> tuple[Any, list[EnergyReading]]:
-        """Do all rounds; return the last result of the function, and a reading per round."""
+    def _windows(
+        self, plan: Rounds, finish: Finisher, decided: Callable[[list[EnergyReading]], bool]
+    ) -> tuple[Any, list[EnergyReading]]:
+        """Do the rounds until `decided`; return the last result of the function, and a reading per round."""
         function, seconds = plan.function, _of_pytest_benchmark(self._benchmark)
         readings: list[EnergyReading] = []
         stack = ExitStack()
@@ -183,6 +200,8 @@ class EnergyBenchmark:
 
         def opening() -> None:
             nonlocal window, args, kwargs
+            if decided(readings):
+                raise _EnoughRounds
             args, kwargs = plan.arguments()
             if seconds is not None:
                 # it divides the seconds of a round by this, for seconds per call like the joules
@@ -218,6 +237,8 @@ class EnergyBenchmark:
                     opening()
                     work()
                     closing()
+        except _EnoughRounds:
+            pass
         finally:
             stack.close()  # after an error, because the next test opens a window too
         if seconds is None:

@@ -27,6 +27,7 @@ _HELP = "Run energy tests; they are deselected otherwise."
 _SESSION = pytest.StashKey["EnergySession"]()
 _DESELECTED = pytest.StashKey["set[str]"]()
 _OPTION = pytest.StashKey[str]()
+_OUTPUT = "perjoule_energy"  # key of what a worker of pytest-xdist sends
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -48,6 +49,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--energy-save", metavar="NAME", help="Save the joules of this session as a baseline.")
     add("--energy-baseline", metavar="NAME", help="Compare with a baseline saved by --energy-save.")
     add("--energy-gate", action="store_true", default=False, help="Fail tests that exceed the baseline.")
+    add(
+        "--energy-sequential", action="store_true", default=False,
+        help="With --energy-gate: stop the rounds of a test when its verdict is decided; --energy-rounds is the most.",
+    )  # fmt: skip
     add("--energy-margin", default="5%", metavar="SHARE", help="Largest tolerable increase in energy (default 5%%).")
     add(
         "--energy-session-sd", default="3%", metavar="SHARE",
@@ -97,16 +102,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "perjoule-fixtures")
     option_name = _option(config)
     if not config.getoption(_ENABLED):
-        names = ("--energy-save", "--energy-baseline", "--energy-gate", "--energy-report", "--energy-max-joules")
+        names = (
+            "--energy-save", "--energy-baseline", "--energy-gate", "--energy-sequential", "--energy-report",
+            "--energy-max-joules",
+        )  # fmt: skip
         for option in names:
             if config.getoption(option) not in (None, False):
                 raise pytest.UsageError(f"{option} needs {option_name}, without which energy tests do not run")
         return
-    workers = getattr(config.option, "numprocesses", None)
-    if workers or hasattr(config, "workerinput") or getattr(config.option, "dist", "no") not in ("no", None):
-        raise pytest.UsageError(
-            f"{option_name} cannot run under xdist, because joules include tests that run at the same time. Remove -n"
-        )
+    if _is_distributed(config):
+        _check_distributed(config, option_name)
+    if config.getoption("--energy-sequential"):
+        if not config.getoption("--energy-gate"):
+            raise pytest.UsageError("--energy-sequential needs --energy-gate, whose verdicts end the rounds")
+        if config.getoption("--energy-save"):
+            raise pytest.UsageError("--energy-save needs all rounds of a test. Remove --energy-sequential")
     if config.getoption("--energy-gate") and not config.getoption("--energy-baseline"):
         raise pytest.UsageError("--energy-gate needs --energy-baseline NAME to compare with")
     max_joules = config.getoption("--energy-max-joules")
@@ -117,6 +127,44 @@ def pytest_configure(config: pytest.Config) -> None:
     window_s = config.getoption("--energy-window")
     if not 0 <= window_s < float("inf"):
         raise pytest.UsageError(f"--energy-window {window_s:g}: must be 0 or more seconds")
+
+
+def _is_distributed(config: pytest.Config) -> bool:
+    """Return whether pytest-xdist runs the tests in several processes, in the controller and in its workers."""
+    workers = getattr(config.option, "numprocesses", None)
+    return bool(workers) or _is_worker(config) or getattr(config.option, "dist", "no") not in ("no", None)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _check_distributed(config: pytest.Config, option_name: str) -> None:
+    if config.getoption("--energy-meter").split(":")[0] != "work":
+        raise pytest.UsageError(
+            f"{option_name} cannot run under xdist, because joules include tests that run at the same time. Remove -n, "
+            "or count work: --energy-meter work"
+        )
+    if config.getoption("--energy-max-joules") is not None:
+        raise pytest.UsageError(
+            "--energy-max-joules cannot run under xdist, because each process counts alone. Remove -n"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Under xdist, read the baseline before the workers start."""
+    config = session.config
+    if config.getoption(_ENABLED) and _is_distributed(config) and not _is_worker(config):
+        session_of(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Under xdist, take the joules of a worker that has finished."""
+    output = getattr(node, "workeroutput", {}).get(_OUTPUT)
+    if output is not None:
+        session_of(node.config).merge(output)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -195,6 +243,8 @@ def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
     from perjoule.pytest_energy.fixture import EnergyBenchmark
 
     meter = request.getfixturevalue("energy_meter")
+    if _is_worker(request.config) and not getattr(meter, "counts_work", False):
+        pytest.fail("under xdist, energy_meter must count work, because joules include other tests", pytrace=False)
     return EnergyBenchmark(session=session_of(request.config), meter=meter, item=request.node, benchmark=benchmark)
 
 
@@ -217,7 +267,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     This runs before all other plugins, so that the joules are saved even if another plugin fails.
     """
     config = session.config
-    if config.getoption(_ENABLED) and not config.getoption("collectonly", False):
+    if _is_worker(config):
+        measured = config.stash.get(_SESSION, None)
+        if measured is not None:
+            config.workeroutput[_OUTPUT] = measured.as_output()  # type: ignore[attr-defined]
+    elif config.getoption(_ENABLED) and not config.getoption("collectonly", False):
         requested = any(config.getoption(f"--energy-{name}") for name in ("save", "baseline", "gate", "report"))
         if requested or config.stash.get(_SESSION, None) is not None:
             complete = session_of(config).finish(exitstatus)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from perjoule.types import EnergyReading, weakest
+from perjoule.types import COUNTED, EnergyReading, weakest
 
 Outcome = Literal["pass", "fail", "inconclusive", "invalid", "new"]
 
@@ -60,6 +60,11 @@ class Measured:
         return [e for e in self.energy_j if e is not None and e > 0]
 
     @property
+    def counted(self) -> bool:
+        """Whether the joules are counted work, which does not differ between sessions."""
+        return self.method.startswith(COUNTED)
+
+    @property
     def mean_j(self) -> float | None:
         """Mean J per call, or None."""
         return math.fsum(self.known) / len(self.known) if self.known else None
@@ -82,7 +87,10 @@ class Judgement:
 
 
 def judge(now: Measured, before: Measured, margin: float, session_sd: float, alpha: float = 0.05) -> Judgement:
-    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E, with `session_sd` added."""
+    """Test whether the energy is within the margin of the baseline, by Welch's t on ln E, with `session_sd` added.
+
+    Counted work has no `session_sd`. `alpha` is one-sided.
+    """
     for name, expected, actual in (
         ("boundary", before.boundary, now.boundary),
         ("provenance", before.provenance, now.provenance),
@@ -111,7 +119,7 @@ def judge(now: Measured, before: Measured, margin: float, session_sd: float, alp
     inside = sum(parts)
     freedom = 1e9 if not inside else inside**2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, logs, strict=True))
     d = means[0] - means[1]
-    se_sessions = math.sqrt(2) * session_sd
+    se_sessions = 0.0 if now.counted and before.counted else math.sqrt(2) * session_sd
     half = math.hypot(float(stdtrit(freedom, 1 - alpha)) * math.sqrt(inside), float(ndtri(1 - alpha)) * se_sessions)
     mde = math.expm1(minimal_detectable_effect(math.hypot(math.sqrt(inside), se_sessions), alpha))
     limit = math.log1p(margin)

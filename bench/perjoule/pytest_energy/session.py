@@ -6,7 +6,8 @@ import json
 import math
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from perjoule.display import number, quantity
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
+from perjoule.pytest_energy.looking import ALPHA, Look, looks
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
 from perjoule.text import is_name, one_line, provenance_note
@@ -53,6 +55,7 @@ class EnergySession:
     rounds: int
     window_s: float
     max_joules: float | None = None
+    sequential: bool = False
     spent_j: float = 0.0
     baseline: dict[str, Measured] = field(default_factory=dict)
     baseline_system: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +89,7 @@ class EnergySession:
                 rounds=option("--energy-rounds"),
                 window_s=option("--energy-window"),
                 max_joules=option("--energy-max-joules"),
+                sequential=option("--energy-sequential"),
             )
             for name in (session.save_as, session.baseline_name):
                 if name is not None and not is_name(name):
@@ -104,23 +108,52 @@ class EnergySession:
 
             self.system = system_of(meter)
 
-    def add(self, measured: Measured) -> Judgement | None:
-        """Store a test's rounds; with a baseline, judge them."""
+    def looks(self, nodeid: str, rounds: int) -> tuple[Look, ...]:
+        """Return when the gate looks at a test of at most `rounds` rounds; empty if all rounds are measured."""
+        return looks(rounds) if self.sequential and nodeid in self.baseline else ()
+
+    def add(self, measured: Measured, look: Look | None = None, planned: int = 0) -> Judgement | None:
+        """Store a test's rounds; with a baseline, judge them, at the level of the last look if there were looks."""
         self.measured[measured.nodeid] = measured
         self.spent_j += math.fsum(measured.known) * measured.iterations
         if self.baseline_name is None:
             return None
+        judgement = self.judgement(measured, look)
+        if look is not None:
+            done = (
+                f"decided after {look.rounds}" if judgement.outcome != "inconclusive" else f"open after {look.rounds}"
+            )
+            judgement = replace(judgement, reason=f"{judgement.reason}; {done} of {planned} rounds")
+        self.judged[measured.nodeid] = judgement
+        return judgement
+
+    def judgement(self, measured: Measured, look: Look | None = None) -> Judgement:
+        """Compare a test's rounds with the baseline."""
         before = self.baseline.get(measured.nodeid)
         differing = [k for k in self.system if self.baseline_system.get(k) != self.system[k]]
         if before is None:
-            judgement = Judgement(outcome="new", reason=f"not in baseline {self.baseline_name!r}")
-        elif differing:
+            return Judgement(outcome="new", reason=f"not in baseline {self.baseline_name!r}")
+        if differing:
             texts = [f"{k}: baseline {self.baseline_system.get(k)!r}, now {self.system[k]!r}" for k in differing]
-            judgement = Judgement(outcome="invalid", reason=f"incomparable: {'; '.join(texts)}")
-        else:
-            judgement = judge(measured, before, self.margin, self.session_sd)
-        self.judged[measured.nodeid] = judgement
-        return judgement
+            return Judgement(outcome="invalid", reason=f"incomparable: {'; '.join(texts)}")
+        return judge(measured, before, self.margin, self.session_sd, ALPHA if look is None else look.alpha)
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what a worker of pytest-xdist measured; see `as_output`."""
+        self.system = self.system or dict(other["system"])
+        for measured in _records(other["tests"]):
+            self.measured[measured.nodeid] = measured
+        self.judged |= {nodeid: Judgement(**judgement) for nodeid, judgement in other["judged"].items()}
+        self.deselected |= set(other["deselected"])
+
+    def as_output(self) -> dict[str, Any]:
+        """Return what a worker of pytest-xdist sends: texts, numbers, lists and dictionaries."""
+        output = self._record() | {
+            "judged": {nodeid: asdict(judgement) for nodeid, judgement in self.judged.items()},
+            "deselected": sorted(self.deselected),
+        }
+        sent: dict[str, Any] = json.loads(json.dumps(output))
+        return sent
 
     @property
     def over_budget(self) -> str | None:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from perjoule.errors import RunError
 from perjoule.files import write_text
+from perjoule.gating.history import FILE, read_history
 from perjoule.runs.directory import holds_runs
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
@@ -22,6 +23,7 @@ from perjoule_reports.drawing.figures import GLYPHS, MARKERS
 from perjoule_reports.drawing.svg import CARD, GRID, SERIES, Svg, embed
 from perjoule_reports.pages.html import render_page
 from perjoule_reports.pages.index import BrokenRun, RunLine, SuiteRuns, read_folder
+from perjoule_reports.pages.trend import TrendPart, trend_parts
 from perjoule_reports.records import Badge
 from perjoule_reports.sections.gate import VERDICTS
 
@@ -65,7 +67,7 @@ class Part:
 
 
 def write_index(folder: Path, out: Path) -> list[Path]:
-    """Write the index of a folder of runs.
+    """Write the index of a folder of runs, with the trends of the history in `.perjoule/`, if there is one.
 
     Args:
         folder: Its sub-folders are the runs.
@@ -85,24 +87,31 @@ def write_index(folder: Path, out: Path) -> list[Path]:
     return [page]
 
 
-def render_index(folder: Path) -> str:
-    """Render the page. Equal runs give equal bytes on one machine."""
+def render_index(folder: Path, history: Path = FILE) -> str:
+    """Render the page. Equal runs and histories give equal bytes on one machine."""
     suites, broken = read_folder(folder)
     parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
+    trends: list[TrendPart] = []
+    try:
+        trends = trend_parts(read_history(history))
+    except RunError as error:
+        broken = (*broken, BrokenRun(folder=str(history), reason=fmt.clean(str(error))))
     rules = {rule for part in parts for spark in part.sparks for rule in spark.svg.rules}
+    rules |= {rule for trend in trends for curve in trend.curves for rule in curve.svg.rules}
     return render_page(
         "index.html.j2",
         css_rules=sorted(rules),
         name=fmt.clean(folder.resolve().name),
         parts=parts,
+        trends=trends,
         broken=broken,
-        sentence=_sentence(suites, broken),
+        sentence=_sentence(suites, broken, trends),
         glyphs=GLYPHS,
         colour_count=len(SERIES),
     )
 
 
-def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun]) -> str:
+def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun], trends: Sequence[TrendPart]) -> str:
     count = sum(len(suite.runs) for suite in suites)
     tables = sum(len(suite.runs) for suite in suites if not suite.suite)
     kinds = [fmt.plural(len(suites) - bool(tables), "suite")] if len(suites) > bool(tables) else []
@@ -110,6 +119,8 @@ def _sentence(suites: Sequence[SuiteRuns], broken: Sequence[BrokenRun]) -> str:
     counted = f"{fmt.plural(count, 'run')} of {' and '.join(kinds)}" if kinds else fmt.plural(count, "run")
     failed = sum(run.verdict in ("fail", "invalid") for suite in suites for run in suite.runs)
     counted += f", {fmt.plural(failed, 'gate')} not passed" if failed else ""
+    worse = sum(trend.badge.value == "WORSE" for trend in trends)
+    counted += f", {fmt.plural(worse, 'trend')} for the worse" if worse else ""
     doubtful = sum(bool(run.doubts) for suite in suites for run in suite.runs)
     counted += f", {doubtful} unfinished or with gaps" if doubtful else ""
     return counted + (f", {len(broken)} unreadable" if broken else "")

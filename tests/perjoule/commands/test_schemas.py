@@ -18,6 +18,7 @@ import pytest
 from tests.perjoule.runs.test_merging import PROMPTS as PARTS
 from tests.perjoule.runs.test_merging import run_of
 from tests.support import driving
+from tests.support.histories import logged
 from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.routes import route_run, route_table, with_routed
@@ -25,6 +26,7 @@ from tests.support.stored_runs import stored_run
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
 from tests.support.work import counted_run, counted_windows
 
+from perjoule.gating.history import log_run
 from perjoule.meters.proving import prove
 from perjoule.people.folder import read_study
 from perjoule.runs.directory import load_run, write_set_scores
@@ -174,6 +176,10 @@ def of_tables(place: Path) -> Outputs:
         ],
     }
     found["frontier"].append(printed("baseline", "show", "main"))
+    rewrite(more, "environment.json", lambda e: e.update(created_utc="2026-01-31T12:00:00+00:00"))
+    for week in range(12):  # a step of energy between two versions
+        log_run(logged(week, [100.0 + week % 3 + 20 * (week > 5)], [0.3], conditions={"torch": str(week > 5)}))
+    found["baseline-log"] = [printed("baseline", "log"), printed("baseline", "log", place / "more")]
     printed("report", place / "more", "--baseline", place / "more", "--out", place / "g" / "report.html")
     found["result"].append(json.loads((place / "g" / "result.json").read_text()))
     return found

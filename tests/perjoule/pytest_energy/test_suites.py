@@ -12,6 +12,7 @@ import pytest
 from perjoule.prompts.catalogue import public_sets
 from perjoule.weights.downloads import cached_file
 from tests.perjoule.pytest_energy.repository import Repository, run
+from tests.support.routers import undecided_router
 
 pytestmark = pytest.mark.slow
 
@@ -73,12 +74,61 @@ levels = [30]
 guidance = 3.0
 
 [[variants]]
+name = "routed"
+model = "builtin:sd-tiny"
+role = "predicted"
+policy = "router"
+policy_args = { router = "./router" }
+levels = [0.5]
+guidance = 3.0
+
+[[variants]]
+name = "shared"
+model = "builtin:sd-tiny"
+family = "sd-tiny"
+role = "control"
+scheduler = "DPMSolverMultistepScheduler"
+scheduler_args = { solver_order = 1 }
+policy = "shared-start"
+policy_args = { shared = 2 }
+levels = [2]
+guidance = 3.0
+
+[[variants]]
+name = "batched"
+model = "builtin:sd-tiny"
+family = "sd-tiny"
+steps = [1]
+guidance = 3.0
+batch_size = 2
+negative_prompt = "a blue star"
+
+[[variants]]
+name = "cached"
+model = "builtin:sd-tiny"
+family = "sd-tiny"
+steps = [3]
+guidance = 3.0
+cache = { kind = "deepcache", args = { cache_interval = 2, cache_branch_id = 0 } }
+
+[[variants]]
+name = "pruned"
+model = "builtin:sd-tiny-pruned"
+role = "distilled"
+steps = [1]
+guidance = 3.0
+
+[[variants]]
 name = "distilled"
 model = "builtin:sd-tiny-lcm"
 role = "distilled"
 steps = [1]
 guidance = 1.0
 """
+CELLS = {
+    "fixed-001", "predicted-30", "shuffled-30", "peek-30", "routed-0.5", "shared-2", "batched-001", "cached-003",
+    "pruned-001", "distilled-001",
+}  # fmt: skip
 QUICK = ("--benchmark", "--energy-meter=estimate", "--energy-rounds=2", "--benchmark-disable-gc")
 
 
@@ -93,9 +143,12 @@ def folder(repository: Repository) -> Repository:
 
 def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: Repository) -> None:
     text = HEAD.format(source="builtin:tiny-held-out", limit=3) + FIXED + KINDS
+    # windows of several calls: three images each, in calls of three or two
+    text = text.replace("[protocol]", "[protocol]\nimages_per_window = 3")
     (folder.path / "mine.toml").write_text(text)
+    undecided_router().save_pretrained(folder.path / "router")
     session = run(folder, *QUICK, "--benchmark-only", "--benchmark-json=out.json", "mine.toml")
-    session.assert_outcomes(passed=5)
+    session.assert_outcomes(passed=len(CELLS))
     session.stdout.fnmatch_lines(["*mine.toml::fixed-001*estimated*", "*ESTIMATED, not measured*"])
     tests = {b["name"]: b for b in json.loads((folder.path / "out.json").read_text())["benchmarks"]}
 
@@ -108,7 +161,7 @@ def test_every_kind_of_cell_is_drawn_as_a_run_draws_it(folder: Repository) -> No
     assert done.returncode == 0, done.stderr
     trials = [json.loads(line) for line in (folder.path / "run" / "trials.jsonl").read_text().splitlines()]
     first = {t["cell_id"]: t for t in trials if t["trial_id"].endswith(".0000")}
-    assert set(tests) == set(first) == {"fixed-001", "predicted-30", "shuffled-30", "peek-30", "distilled-001"}
+    assert set(tests) == set(first) == CELLS
     for cell, trial in first.items():
         assert trial["failure"] is None
         assert tests[cell]["extra_info"]["image_sha256"] == trial["image_sha256"], cell

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.support.histories import logged
 
 from perjoule import cli
 from perjoule.errors import RunError
+from perjoule.gating.history import log_run
 from perjoule.importing.conversion import import_table
 from perjoule_reports import render_index, write_index
 from perjoule_reports.pages.index import read_folder
@@ -192,3 +194,58 @@ def test_a_name_of_a_folder_is_one_word_of_the_command_and_no_address(tmp_path):
     suites, _ = read_folder(tmp_path / "runs")
     found = {row.href for suite in suites for row in _part(suite, "a").rows}
     assert found == {"", "./javascript%3Aalert%281%29/report.html", "./caf%E9%20%24%28touch%20sprung%29/report.html"}
+
+
+def history_of(file: Path, factors) -> Path:
+    for week, factor in enumerate(factors):
+        wobble = 1 + 0.002 * ((7 * week) % 5)
+        log_run(logged(week, [100.0 * factor * wobble, 300.0 * factor * wobble], [0.3, 0.31]), file)
+    return file
+
+
+def test_the_trend_of_a_history_is_drawn_with_its_mark(folder, tmp_path):
+    file = history_of(tmp_path / "history.jsonl", [1.0] * 10 + [1.05] * 10)
+    page = render_index(folder, file)
+    assert page == render_index(folder, file)
+    assert "1 trend for the worse" in page
+    assert "WORSE" in page
+    assert "at the run of 2026-03-16, commit 0000010." in page
+    assert page.count('id="trend-0-energy-change-0"') == 1
+    assert 'id="trend-0-quality-change-0"' not in page  # only energy changed
+    xs = [
+        float(x)
+        for x in re.findall(r"[ML] ([\d.]+) ", re.findall(r'id="trend-0-energy-runs"><path d="([^"]*)"', page)[0])
+    ]
+    (mark,) = {
+        float(x)
+        for x in re.findall(
+            r"[ML] ([\d.]+) ", re.findall(r'id="trend-0-energy-change-0"[^>]*>.*?<path d="([^"]*)"', page)[0]
+        )
+    }
+    assert len(xs) == 20
+    assert mark == pytest.approx(xs[10], abs=0.5)
+
+
+def test_a_stable_history_has_no_mark(folder, tmp_path):
+    page = render_index(folder, history_of(tmp_path / "history.jsonl", [1.0] * 12))
+    assert "STABLE" in page
+    assert "No change in 12 runs over 11 weeks." in page
+    assert "-change-0" not in page
+    assert "for the worse" not in page
+
+
+def test_a_damaged_history_is_listed_and_the_rest_is_shown(folder, tmp_path):
+    file = history_of(tmp_path / "history.jsonl", [1.0])
+    file.write_text(file.read_text() + "{\n")
+    page = render_index(folder, file)
+    assert "line 2: damaged" in page
+    assert "3 runs of 1 suite, 1 unreadable" in page
+
+
+def test_hostile_histories_stay_text(folder, tmp_path, synthetic):
+    words = "".join(synthetic.HOSTILE).replace("\x00", "")
+    log_run(logged(0, [1.0], suite=words, device=words, commit=words), tmp_path / "history.jsonl")
+    log_run(logged(1, [1.0], suite=words, device=words, metric=words), tmp_path / "history.jsonl")
+    page = render_index(folder, tmp_path / "history.jsonl")
+    assert "<img" not in page
+    assert page.count("<script") == 1
