@@ -35,7 +35,7 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
         UsageError: If the metric declares no margin and none is given, or if the verdict is open and a margin is below
             the minimal detectable effect, because such a gate could only guess.
     """
-    from perjoule.gating.decide import require_resolvable
+    from perjoule.gating.resolving import require_resolvable
 
     verdict, _ = _verdict_and_pairs(baseline, candidate, metric, config)
     require_resolvable(verdict)
@@ -57,7 +57,7 @@ def examine(
     """
     from dataclasses import replace
 
-    from perjoule.gating.decide import unresolvable
+    from perjoule.gating.resolving import unresolvable
 
     verdict, pairs = _verdict_and_pairs(baseline, candidate, metric, config)
     problems = unresolvable(verdict)

@@ -5,8 +5,9 @@
 
 PASS needs both axes, so neither needs a correction (intersection-union test). FAIL needs only one axis or cell, so it
 is corrected by Holm's method. The paired units are window groups for energy and prompts for quality. Limits are
-Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. Joules of counted work have no error, so
-one prompt is enough for energy, and every change counts. With a declared price of quality, the net benefit decides
+Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. A look of a sequential gate uses its own
+nominal level, and always Student's t, because resamples do not reach such levels. Joules of counted work have no error,
+so one prompt is enough for energy, and every change counts. With a declared price of quality, the net benefit decides
 instead of the margins.
 """
 
@@ -18,7 +19,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from perjoule.errors import UsageError
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import (
     Axis,
@@ -58,9 +58,9 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
         if len(quality) >= 2:
             reason += "; set protocol.images_per_window (or batch_size) below the number of prompts"
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=findings.notes), margins)
-    extra = _session_variance(config)
+    extra = session_variance(config)
     tests = _tests(pairs, margins, extra)
-    failing = holm(tests, config.alpha / config.looks)
+    failing = holm(tests, config.nominal)
     session_unknown = config.mode == "stored" and config.session_sd is None
     if session_unknown:
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
@@ -122,7 +122,7 @@ def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra:
     return max(2, math.ceil(sd**2 / variance))
 
 
-def _session_variance(config: GateConfig) -> float:
+def session_variance(config: GateConfig) -> float:
     """Variance of ln E between the sessions of baseline and candidate; 0 if they share one, or if it is unknown."""
     return 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
 
@@ -159,10 +159,10 @@ def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
-    limits = _limits(d, config.level, extra, GROUPS)
+    limits = _limits(d, config.level, extra, GROUPS, student=config.look is not None)
     value, low, high, _ = limits
     margin = _log(declared)
-    alpha = config.alpha / config.looks
+    alpha = config.nominal()
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
     label = "improved" if high < 0 else "worse" if low > 0 else "no clear change"
     se = math.sqrt(_variance(d) / len(d) + extra)
@@ -178,8 +178,8 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
 
 
 def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
-    change, common = quality_change(q, config.level, pairs), pairs.common_variance()
-    alpha, margin, sd = config.alpha / config.looks, declared.value, math.sqrt(_variance(q))
+    change, common = quality_change(q, config.level, pairs, student=config.look is not None), pairs.common_variance()
+    alpha, margin, sd = config.nominal(), declared.value, math.sqrt(_variance(q))
     low, high = change.low, change.high
     if low is None or high is None:
         return Axis(
@@ -203,9 +203,9 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, 
     )
 
 
-def energy_change(d: Array, level: float, extra: float = 0.0) -> Estimate:
+def energy_change(d: Array, level: float, extra: float = 0.0, *, student: bool = False) -> Estimate:
     """Return the change of energy as a share, from paired differences of ln E with a common variance of `extra`."""
-    return _share(_limits(d, level, extra, GROUPS), len(d), level)
+    return _share(_limits(d, level, extra, GROUPS, student=student), len(d), level)
 
 
 def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Estimate:
@@ -221,22 +221,27 @@ def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Est
     )
 
 
-def quality_change(q: Array, level: float, pairs: Pairs, cell: int | None = None) -> Estimate:
+def quality_change(q: Array, level: float, pairs: Pairs, cell: int | None = None, *, student: bool = False) -> Estimate:
     """Return the change of quality, from the paired differences of one cell or of the mean over cells."""
     if len(q) < 2 and not pairs.identical_images:
         value = float(q.mean())
         return Estimate(value=value, low=None, high=None, level=level, n=len(q), method="one prompt, no interval")
-    value, low, high, method = _limits(q, level, pairs.common_variance(cell))
+    value, low, high, method = _limits(q, level, pairs.common_variance(cell), student=student)
     return Estimate(value=value, low=low, high=high, level=level, n=len(q), method=f"mean paired difference; {method}")
 
 
-def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
-    """Return mean, two-sided limits and method; `extra` is a variance that all have in common."""
+def _limits(
+    x: Array, level: float, extra: float, units: str = "prompts", *, student: bool = False
+) -> tuple[float, float, float, str]:
+    """Return mean, two-sided limits and method; `extra` is a variance that all have in common.
+
+    `student`: use Student's t for any number of units.
+    """
     n, mean = len(x), float(x.mean())
     se = math.sqrt(_variance(x) / n + extra)
     if se == 0:
         return mean, mean, mean, f"no variation over {n} {units}"
-    if n >= T_FROM or n < STUDENT_BELOW or extra:
+    if student or n >= T_FROM or n < STUDENT_BELOW or extra:
         from scipy.special import stdtrit
 
         half = float(stdtrit(n - 1, (1 + level) / 2)) * se
@@ -260,68 +265,18 @@ def _p_worse(x: Array, limit: float, extra: float) -> float:
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
     return CellResult(
         cell_id=pairs.cells[i],
-        energy=energy_change(pairs.log_energy[:, i], config.level, extra),
-        quality=quality_change(pairs.quality[:, i], config.level, pairs, i),
+        energy=energy_change(pairs.log_energy[:, i], config.level, extra, student=config.look is not None),
+        quality=quality_change(pairs.quality[:, i], config.level, pairs, i, student=config.look is not None),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
 
-def unresolvable(verdict: Verdict) -> list[str]:
-    """Return a message for each margin below its minimal detectable effect on which the verdict is still open.
-
-    Such a gate could only guess. A decided axis is not open, however few the prompts: the whole interval of its change
-    lies on one side of the margin, or the run fails on the other axis.
-    """
-    if verdict.verdict == "fail" or verdict.net_benefit_j is not None:
-        return []
-    problems = []
-    for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
-        if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not _open(axis, good):
-            continue
-        needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
-        remedy = f"Use about {needed} prompts, or a wider margin"
-        if needed is None:
-            remedy = (
-                "More prompts do not reduce the variation between sessions: measure both runs in one job, or use a "
-                "wider margin"
-            )
-        problems.append(
-            f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
-            f"({axis.mde:.4g}) of {axis.sample}; the measured change is {_text(axis.change.value)} "
-            f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. {remedy}"
-        )
-    return problems
-
-
-def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | None:
-    """Number of prompts with which the minimal detectable effect equals the margin; None if no number is enough."""
-    mde, margin, extra = axis.mde or 0.0, axis.margin or 0.0, 0.0
-    if of_energy:
-        mde, margin, extra = math.log1p(mde), math.log1p(margin), _session_variance(config)
-    alpha = config.alpha / config.looks
-    variance = (mde / minimal_detectable_effect(1.0, alpha)) ** 2 - extra
-    return prompts_needed(math.sqrt(max(0.0, variance) * axis.n_prompts), margin, 0.0, alpha, extra)
-
-
-def _open(axis: Axis, good: int) -> bool:
+def is_open(axis: Axis, good: int) -> bool:
     """Return whether the interval of the change contains the margin; `good` is the sign of an improvement."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
     if low is None or high is None or margin is None:
         return False
     return low < -good * margin < high
-
-
-def require_resolvable(verdict: Verdict) -> None:
-    """Refuse margins below the detectable effect.
-
-    Raises:
-        UsageError: If the verdict is open and a margin is below the minimal detectable effect.
-    """
-    problems = unresolvable(verdict)
-    if problems:
-        energy, quality = verdict.energy.mde or 0.0, verdict.quality.mde or 0.0
-        shown = f"minimal detectable effects: energy {energy:.2%}, {verdict.metric} {quality:.4g}"
-        raise UsageError("\n".join([*problems, shown]))
 
 
 def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | None:
@@ -334,7 +289,7 @@ def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | N
         return None
     x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
     extra_j = (extra * pairs.baseline_j**2 if extra else 0.0) + price**2 * pairs.common_variance()
-    value, low, high, method = _limits(x, config.level, extra_j, GROUPS)
+    value, low, high, method = _limits(x, config.level, extra_j, GROUPS, student=config.look is not None)
     return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 
 
@@ -354,7 +309,7 @@ def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests
     for name, axis, good in (("energy", energy, -1), (metric, quality, 1)):
         if axis.outcome == "fail":
             yield f"{name} is worse than the margin ({1 - config.alpha:.0%} confidence)"
-        elif axis.outcome == "inconclusive" and not _open(axis, good):
+        elif axis.outcome == "inconclusive" and not is_open(axis, good):
             if axis.change.low is None:
                 yield f"{name}: one prompt has no interval; at least 2 are needed"
             elif axis is energy and config.mode == "stored" and config.session_sd is None:
@@ -387,12 +342,13 @@ def _cell_reasons(cells: tuple[CellResult, ...]) -> Iterable[str]:
 
 def _benefit_reasons(benefit: Estimate, config: GateConfig, session_unknown: bool) -> Iterable[str]:
     yield (
-        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {_text(benefit.value)} J/image "
-        f"[{_text(benefit.low)}, {_text(benefit.high)}]; this price decides, the margins do not"
+        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {text_of(benefit.value)} J/image "
+        f"[{text_of(benefit.low)}, {text_of(benefit.high)}]; this price decides, the margins do not"
     )
     if session_unknown and benefit.high is not None and benefit.high < 0:
         yield f"the net benefit is negative, but {_SESSION}"
 
 
-def _text(value: float | None) -> str:
+def text_of(value: float | None) -> str:
+    """Return a change as text."""
     return "open" if value is None or not np.isfinite(value) else f"{value:+.4g}"

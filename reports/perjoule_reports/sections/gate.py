@@ -147,7 +147,7 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         sample=f"Energy: {verdict.energy.sample}. {fmt.clean(verdict.metric)}: {verdict.quality.sample}. "
         f"{fmt.plural(len(verdict.cells), 'cell')} in both runs.",
         interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
-        f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
+        f"{1 - verdict.config.nominal():.1%} limit: "
         f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
         change=_change(verdict),
         alert="These two runs must not be compared: the fields below differ. Differences are withheld."
