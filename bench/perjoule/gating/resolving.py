@@ -6,8 +6,11 @@ import math
 
 from perjoule.errors import UsageError
 from perjoule.gating.decide import is_open, prompts_needed, session_variance, text_of
+from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis, GateConfig, Verdict
 from perjoule.statistics.detectable import minimal_detectable_effect
+
+_LEAST_UNITS = 3
 
 
 def unresolvable(verdict: Verdict) -> list[str]:
@@ -58,3 +61,54 @@ def require_resolvable(verdict: Verdict) -> None:
         energy, quality = verdict.energy.mde or 0.0, verdict.quality.mde or 0.0
         shown = f"minimal detectable effects: energy {energy:.2%}, {verdict.metric} {quality:.4g}"
         raise UsageError("\n".join([*problems, shown]))
+
+
+def unreachable(verdict: Verdict, pairs: Pairs, final: GateConfig, prompts: int) -> str | None:
+    """Return the message for a margin that all planned prompts could not resolve, given the variation seen so far.
+
+    The variation of few units may be underestimated or overestimated, so its lower 95 % limit counts. A change beyond
+    the margin is not unresolvable: it may still fail.
+
+    Args:
+        verdict: An open verdict of a look.
+        pairs: Its differences.
+        final: Configuration of the last look.
+        prompts: Planned prompts.
+    """
+    if verdict.net_benefit_j is not None:
+        return None
+    energy, quality = verdict.energy, verdict.quality
+    axes = (
+        ("energy", energy, -pairs.log_energy.mean(1), math.log1p(energy.margin or 0.0), session_variance(final)),
+        (verdict.metric, quality, pairs.quality.mean(1), quality.margin or 0.0, pairs.common_variance()),
+    )
+    for name, axis, x, margin, extra in axes:
+        exact = pairs.exact_energy and axis is energy
+        if axis.outcome != "inconclusive" or exact or len(x) < _LEAST_UNITS or float(x.mean()) < -margin:
+            continue
+        per_unit = axis.n_prompts / len(x)
+        sd = float(x.std(ddof=1))
+        least, best = (
+            prompts_needed(value, margin, 0.0, final.nominal(), extra) for value in (lowest_sd(sd, len(x)), sd)
+        )
+        if least is not None and least * per_unit <= prompts:
+            continue
+        if least is None or best is None:
+            remedy = "no number of prompts is enough: measure both sides in one job, or use a wider margin"
+        else:
+            remedy = (
+                f"about {math.ceil(best * per_unit)} prompts would be enough (at least {math.ceil(least * per_unit)}): "
+                "use more prompts, or a wider margin"
+            )
+        return (
+            f"gate: after {axis.n_prompts} prompts: the margin on {name} ({axis.margin:.4g}) is below what the "
+            f"{prompts} planned prompts can detect; {remedy}"
+        )
+    return None
+
+
+def lowest_sd(sd: float, n: int) -> float:
+    """Return the lower 95 % limit of the standard deviation of normal values, from that of n of them."""
+    from scipy.special import chdtri
+
+    return sd * math.sqrt((n - 1) / float(chdtri(n - 1, 0.05)))

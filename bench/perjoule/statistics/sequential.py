@@ -10,7 +10,9 @@ error over all looks is at most alpha? The answer depends only on the shares of 
 
 The levels of the first two follow from recursive numerical integration over the earlier looks (Armitage, McPherson and
 Rowe 1969). With few observations a nominal level is used with Student's t instead of the normal distribution (Jennison
-and Turnbull 2000, section 3.8).
+and Turnbull 2000, section 3.8). Student's t of skewed observations is too small on one side and too large on the other,
+which a stop at the first significant result adds up; `corrected_statistic` takes the smaller of t and Hall's
+transformation of it.
 """
 
 from __future__ import annotations
@@ -132,6 +134,31 @@ def sequence_width(share: float, alpha: float) -> float:
 
 def _excess(path: _Path, share: float, step: float, bound: float) -> float:
     return path.beyond(share, bound) - step
+
+
+def skewness_of_mean(x: Array) -> float:
+    """Return the skewness of observations divided by √n: that of their mean; 0 if they do not vary."""
+    deviations = x - x.mean()
+    variance = float((deviations**2).mean())
+    return float((deviations**3).mean()) / variance**1.5 / math.sqrt(len(x)) if variance > 0 else 0.0
+
+
+def corrected_statistic(t: Array, skewness: Array) -> Array:
+    """Return the smaller of t and t + a t²/3 + a² t³/27 + a/6 (Hall 1992, J. R. Stat. Soc. B 54, 221), a: `skewness`.
+
+    Args:
+        t: Statistics (mean − value)/standard error, large if the mean is above the value.
+        skewness: Result of `skewness_of_mean`.
+    """
+    hall = t + skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27
+    return np.minimum(t, hall)
+
+
+def corrected_quantile(q: float, skewness: float) -> float:
+    """Return the t at which `corrected_statistic` is q, so that mean − t × standard error is a lower limit."""
+    if skewness == 0:
+        return q
+    return max(q, 3 / skewness * (float(np.cbrt(1 + skewness * (q - skewness / 6))) - 1))
 
 
 class _Path:

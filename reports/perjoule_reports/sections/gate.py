@@ -13,6 +13,7 @@ from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import EXACT_MARGIN
 from perjoule.gating.records import Axis as GateAxis
+from perjoule.gating.render import stopped
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import weakest
 from perjoule_reports import format as fmt
@@ -152,7 +153,9 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         change=_change(verdict),
         alert="These two runs must not be compared: the fields below differ. Differences are withheld."
         if incomparable else "",
-        paragraphs=(_identity(baseline), *map(fmt.clean, verdict.reasons if not incomparable else ()),
+        paragraphs=(_identity(baseline),
+                    *([f"Sequential gate, {stopped(verdict.stop)}."] if verdict.stop is not None else []),
+                    *map(fmt.clean, verdict.reasons if not incomparable else ()),
                     *(f"Note: {fmt.clean(note)}" for note in verdict.notes)),
         figures=(figure,) if figure else (),
         tables=tuple(tables),

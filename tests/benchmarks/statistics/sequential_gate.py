@@ -7,6 +7,8 @@ judge after each block of prompts and stop at PASS or FAIL. Noise: `gaussian`; `
 freedom; `lognormal`, of skewness 1.75, whose long tail is on the worse side; `drift`, a machine that wanders by 3 % in
 the session, both sides interleaved. All have the same standard deviations: 1.5 % of ln E and 0.25 of quality.
 
+The limits of looks are corrected for skewness, as in the product; those of the fixed design are Student's t.
+
 joules: of prompts measured until the verdict, relative to the fixed design; median and mean over the gates.
 `--schedules` compares schedules of looks instead, in Gaussian worlds.
 """
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from perjoule.statistics.sequential import Design, nominal_levels
+from perjoule.statistics.sequential import Design, corrected_statistic, nominal_levels
 
 PROMPTS, ENERGY_SD, QUALITY_SD = 64, 0.015, 0.25
 MARGIN_E, MARGIN_Q, ALPHA = np.log(1.05), 0.15, 0.05
@@ -71,21 +73,30 @@ def energies(noise: str, truth: float, shape: tuple[int, int], chance: np.random
     return d + chance.choice([-1.0, 1.0], size=shape) * (pairs[..., 1] - pairs[..., 0])
 
 
-def looks_at(x: np.ndarray, looks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard errors after each look, (gates, looks)."""
-    at = np.array(looks)
-    total, squares = np.cumsum(x, 1)[:, at - 1], np.cumsum(x**2, 1)[:, at - 1]
-    mean = total / at
-    return mean, np.sqrt(np.maximum(squares / at - mean**2, 0) / (at - 1))
+def looks_at(x: np.ndarray, looks: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means, standard errors and skewnesses of the means after each look, (gates, looks)."""
+    n = np.array(looks)
+    mean, square, cube = (np.cumsum(x**power, 1)[:, n - 1] / n for power in (1, 2, 3))
+    variance = np.maximum(square - mean**2, 1e-300)
+    skewness = (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 / np.sqrt(n)
+    return mean, np.sqrt(variance / (n - 1)), skewness
 
 
-def verdicts(d: np.ndarray, q: np.ndarray, looks: Sequence[int], levels: Sequence[Sequence[float]]) -> np.ndarray:
+def verdicts(
+    d: np.ndarray, q: np.ndarray, looks: Sequence[int], levels: Sequence[Sequence[float]], *, sequential: bool
+) -> np.ndarray:
     """Return (gates, looks) of 1 pass, -1 fail, 0 open; `levels[j]` are the nominal levels at alpha/(j + 1)."""
     df = np.array(looks) - 1
-    (mean_e, se_e), (mean_q, se_q) = looks_at(d, looks), looks_at(q, looks)
     at_pass, at_fail = (-stats.t.ppf(np.array(levels[j]), df) for j in (0, TESTS - 1))
-    passes = ((MARGIN_E - mean_e) / se_e >= at_pass) & ((mean_q + MARGIN_Q) / se_q >= at_pass)
-    fails = ((mean_e - MARGIN_E) / se_e >= at_fail) | ((-mean_q - MARGIN_Q) / se_q >= at_fail)
+    passes, fails = np.ones((len(d), len(looks)), bool), np.zeros((len(d), len(looks)), bool)
+    for x, margin in ((d, MARGIN_E), (-q, MARGIN_Q)):  # larger is worse
+        mean, se, skewness = looks_at(x, looks)
+        t = (mean - margin) / se
+        worse, better = t, -t
+        if sequential:
+            worse, better = corrected_statistic(t, skewness), corrected_statistic(-t, -skewness)
+        passes &= better >= at_pass
+        fails |= worse >= at_fail
     return np.where(fails, -1, np.where(passes, 1, 0))
 
 
@@ -96,7 +107,7 @@ def run(d: np.ndarray, q: np.ndarray, looks: Sequence[int], design: Design | Non
     else:
         shares = tuple(n / PROMPTS for n in looks)
         levels = [list(nominal_levels(design, shares, ALPHA / j)) for j in range(1, TESTS + 1)]
-    table = verdicts(d, q, looks, levels)
+    table = verdicts(d, q, looks, levels, sequential=design is not None)
     decided = table != 0
     first = np.where(decided.any(1), decided.argmax(1), len(looks) - 1)
     final = table[np.arange(len(table)), first]
