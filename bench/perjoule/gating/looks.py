@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import TypeAdapter
@@ -33,8 +33,9 @@ from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import GateConfig, Look, Stop, Verdict
 from perjoule.gating.resolving import unreachable
 from perjoule.runs.directory import Run, is_run, load_run, located
+from perjoule.statistics.resampling import Array
 from perjoule.statistics.sequential import Design, spent
-from perjoule.types import Estimate, Prompt
+from perjoule.types import Estimate, MetricSpec, Prompt, Suite
 from perjoule.types.documents import document
 
 PLAN, ROWS, BASELINE = "sequential.json", "looks.jsonl", "baseline"
@@ -118,6 +119,26 @@ class PartOfRun(Run):
 
     whole: Run
     kept: frozenset[str]
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite of the whole run."""
+        return self.whole.suite
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """System under test."""
+        return self.whole.environment
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricSpec]:
+        """Specs of the scored metrics."""
+        return self.whole.metrics
+
+    @property
+    def common_errors(self) -> Mapping[str, Mapping[str, Array]]:
+        """Errors that all prompts have in common."""
+        return self.whole.common_errors
 
     @cached_property
     def trials(self) -> pl.DataFrame:

@@ -53,11 +53,11 @@ FIXED: tuple[int, ...] = (PROMPTS,)
 def draw(noise: str, shape: tuple[int, int], chance: np.random.Generator, sd: float, worse: float) -> np.ndarray:
     """Return noise of mean 0; `worse` is the sign of the side with the long tail."""
     if noise == "t3":
-        return sd / np.sqrt(3) * chance.standard_t(3, shape)
+        return np.asarray(sd / np.sqrt(3) * chance.standard_t(3, shape))
     if noise == "lognormal":
         s = 0.5
         x = np.exp(s * chance.normal(size=shape) - s**2 / 2)
-        return worse * sd * (x - 1) / np.sqrt(np.expm1(s**2))
+        return np.asarray(worse * sd * (x - 1) / np.sqrt(np.expm1(s**2)))
     return sd * chance.normal(size=shape)
 
 
@@ -70,7 +70,7 @@ def energies(noise: str, truth: float, shape: tuple[int, int], chance: np.random
     gates, prompts = shape
     walk = np.cumsum(chance.normal(size=(gates, 2 * prompts)) * 0.03 / np.sqrt(2 * prompts), axis=1)
     pairs = walk.reshape(gates, prompts, 2)
-    return d + chance.choice([-1.0, 1.0], size=shape) * (pairs[..., 1] - pairs[..., 0])
+    return np.asarray(d + chance.choice([-1.0, 1.0], size=shape) * (pairs[..., 1] - pairs[..., 0]))
 
 
 def looks_at(x: np.ndarray, looks: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,7 +115,7 @@ def run(d: np.ndarray, q: np.ndarray, looks: Sequence[int], design: Design | Non
     return (final == 1).mean(), (final == -1).mean(), float(np.median(used)), float(used.mean())
 
 
-def main(gates: int = 2_000, schedules: bool = False) -> None:
+def main(gates: int = 2_000, *, schedules: bool = False) -> None:
     """Print one line per world and design."""
     print(f"{gates} gates each, {PROMPTS} prompts, sd of ln E {ENERGY_SD}, sd of quality {QUALITY_SD}")
     print(f"{'noise':10} {'truth':27} {'design':44} {'PASS':>6} {'FAIL':>6} {'median':>7} {'mean':>6}   joules")
@@ -139,4 +139,5 @@ def main(gates: int = 2_000, schedules: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:] if not word.startswith("-")), schedules="--schedules" in sys.argv)
+    numbers = [int(word) for word in sys.argv[1:] if word.isdecimal()]
+    main(*numbers[:1], schedules="--schedules" in sys.argv)
