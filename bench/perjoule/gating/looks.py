@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -32,13 +33,13 @@ from perjoule.gating import baselines
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import GateConfig, Look, Stop, Verdict
 from perjoule.gating.resolving import unreachable
-from perjoule.runs.directory import Run, is_run, load_run, located
+from perjoule.runs.directory import LOOKS, Run, is_run, load_run, located
 from perjoule.statistics.resampling import Array
 from perjoule.statistics.sequential import Design, spent
 from perjoule.types import Estimate, MetricSpec, Prompt, Suite
 from perjoule.types.documents import document
 
-PLAN, ROWS, BASELINE = "sequential.json", "looks.jsonl", "baseline"
+PLAN, BASELINE = "sequential.json", "baseline"
 # looks after these eighths of the prompts: of all schedules that were simulated, that with the fewest joules
 EIGHTHS = (1, 2, 3, 4, 6, 8)
 LEAST_UNITS = 3  # of the energy statistics at the first look
@@ -268,21 +269,21 @@ def read_plan(folder: Path) -> LookPlan | None:
         if content.pop("schema") != 1:
             raise RunError(f"{file}: this version of perjoule reads schema 1: use a later version")
         plan: LookPlan = TypeAdapter(LookPlan).validate_python(content)
-        if not plan.prompts or plan.prompts[-1] > len(plan.prompt_ids):
-            raise ValueError(f"prompts = {list(plan.prompts)}, but there are {len(plan.prompt_ids)} prompt_ids")
-        plan.look(1)
+        increasing = all(a < b for a, b in pairwise((0, *plan.prompts)))
+        if not plan.prompts or not increasing or plan.prompts[-1] > len(plan.prompt_ids):
+            raise ValueError(f"prompts = {list(plan.prompts)[:9]}, but there are {len(plan.prompt_ids)} prompt_ids")
     return plan
 
 
 def append_row(folder: Path, row: LookRow) -> None:
     """Store a look; it is on disk when this returns."""
-    with open_journal(folder / ROWS) as file:
+    with open_journal(folder / LOOKS) as file:
         append_line(file, asdict(row))
 
 
 def read_rows(folder: Path, *, repair: bool = False) -> list[LookRow]:
     """Return the stored looks; `repair` cuts off an incomplete last row. Raises RunError if a row is damaged."""
-    file = folder / ROWS
+    file = folder / LOOKS
     if not file.is_file():
         return []
     with located(file):
@@ -296,6 +297,8 @@ def read_rows(folder: Path, *, repair: bool = False) -> list[LookRow]:
 def open_baseline(folder: Path, stack: ExitStack) -> Run:
     """Open the baseline inside a sequential run directory."""
     inside = folder / BASELINE
+    if inside.is_symlink():
+        raise RunError(f"{inside} is a symbolic link: replace it by the folder itself")
     if is_run(inside):
         return load_run(inside)
     return baselines.load(BASELINE, Path(stack.enter_context(TemporaryDirectory())), root=inside)
@@ -347,6 +350,8 @@ def replay(folder: Path) -> Replay:
     if plan is None or not stored:
         what = "is not the run of a sequential gate" if plan is None else "has no look yet"
         raise RunError(f"{folder} {what}: give a directory that `perjoule gate --sequential` wrote")
+    if len(stored) > len(plan.prompts):
+        raise RunError(f"{folder / LOOKS}: {len(stored)} looks, but {len(plan.prompts)} were planned: restore it")
     with ExitStack() as stack:
         baseline = open_baseline(folder, stack)
         judged = [judge_look(plan, row.look, baseline, run) for row in stored]
@@ -367,10 +372,10 @@ def _differences(stored: Sequence[LookRow], again: Sequence[LookRow]) -> Iterabl
     for old, new in zip(stored, again, strict=True):
         for key in ("prompts", "outcome"):
             if getattr(old, key) != getattr(new, key):
-                yield f"look {old.look}: {key} is {getattr(old, key)} in {ROWS} and {getattr(new, key)} computed again"
+                yield f"look {old.look}: {key} is {getattr(old, key)} in {LOOKS} and {getattr(new, key)} computed again"
         for key in ("energy", "quality"):
             before, after = getattr(old, key).value, getattr(new, key).value
             if (before is None) != (after is None) or (
                 before is not None and not math.isclose(before, after, rel_tol=1e-9, abs_tol=1e-12)
             ):
-                yield f"look {old.look}: the change of {key} is {before} in {ROWS} and {after} computed again"
+                yield f"look {old.look}: the change of {key} is {before} in {LOOKS} and {after} computed again"

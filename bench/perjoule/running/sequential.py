@@ -238,7 +238,8 @@ def _measure(
             for number in range(len(rows) + 1, len(plan.prompts) + 1):
                 _do_block(sides, plan, number, reporter)
                 row = _look(sides, plan, number, out)
-                append_row(out, row)
+                for side in reversed(sides):  # the candidate's looks count, and are therefore stored last
+                    append_row(side.path, row)
                 reporter.message(in_words(row, plan))
                 if row.outcome != "continue":
                     break

@@ -18,7 +18,6 @@ from perjoule.gating.looks import (
     BASELINE,
     LEAST_UNITS,
     PLAN,
-    ROWS,
     LookPlan,
     append_row,
     judge_look,
@@ -32,7 +31,7 @@ from perjoule.gating.looks import (
 )
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Findings, Look, Margin, Margins
-from perjoule.runs.directory import Run, load_run
+from perjoule.runs.directory import LOOKS, Run, load_run
 from tests.benchmarks.statistics import sequential_gate as simulated
 from tests.support.gating import HUNDRED
 from tests.support.tables_of_runs import imported, table, with_margin
@@ -189,16 +188,16 @@ class TestReplay:
 
     def test_a_look_that_was_edited_is_found(self, tmp_path: Path) -> None:
         _, _, candidate = stopped(tmp_path, factor=1.12)
-        file = candidate.path / ROWS
+        file = candidate.path / LOOKS
         file.write_text(file.read_text().replace('"fail"', '"pass"'))
         (difference,) = replay(candidate.path).differences
         assert difference == "look 1: outcome is pass in looks.jsonl and fail computed again"
 
     def test_joules_that_were_edited_are_found(self, tmp_path: Path) -> None:
         _, _, candidate = stopped(tmp_path)
-        row = json.loads((candidate.path / ROWS).read_text().splitlines()[0])
+        row = json.loads((candidate.path / LOOKS).read_text().splitlines()[0])
         row["energy"]["value"] += 1e-6
-        (candidate.path / ROWS).write_text(json.dumps(row) + "\n")
+        (candidate.path / LOOKS).write_text(json.dumps(row) + "\n")
         (difference,) = replay(candidate.path).differences
         assert "the change of energy" in difference
 
@@ -304,7 +303,7 @@ class TestFiles:
         base, candidate = both(tmp_path)
         _, row = judge_look(plan_of(base), 1, base, candidate)
         append_row(tmp_path, row)
-        with (tmp_path / ROWS).open("a") as file:
+        with (tmp_path / LOOKS).open("a") as file:
             file.write('{"look": 2, "prom')
         assert read_rows(tmp_path, repair=True) == [row]
         append_row(tmp_path, row)

@@ -13,14 +13,14 @@ import pytest
 
 from perjoule.errors import EvidenceError, Interrupted, UsageError
 from perjoule.gating import GateConfig, gate
-from perjoule.gating.looks import BASELINE, PLAN, ROWS, read_plan, read_rows, replay
+from perjoule.gating.looks import BASELINE, PLAN, read_plan, read_rows, replay
 from perjoule.gating.records import Verdict
 from perjoule.protocols import Generation
 from perjoule.running import device, pipeline
 from perjoule.running.prepared import Prepared, prepare
 from perjoule.running.sequential import GateRequest, gate_until_verdict, in_turn
 from perjoule.running.trial import GeneratorCache
-from perjoule.runs.directory import Run, load_run
+from perjoule.runs.directory import LOOKS, Run, load_run
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Suite, Variant
@@ -137,7 +137,7 @@ def test_it_stops_at_a_pass_and_stores_its_looks(world: World) -> None:
     assert verdict.stop.prompts == rows[-1].prompts < PROMPTS
     ours, theirs = load_run(out), load_run(out / BASELINE)
     for run in (ours, theirs):  # two cells
-        assert len(run.trials) == 2 * verdict.stop.prompts
+        assert len(run.trials) == run.planned_trials == 2 * verdict.stop.prompts
         assert set(run.windows["prompt_ids"].explode()) == plan.until(verdict.stop.look)
         assert len(run.scores) == 2 * verdict.stop.prompts
     assert verdict.stop.energy_j == pytest.approx(float(sum(r.windows["energy_j"].sum() for r in (ours, theirs))))
@@ -276,7 +276,7 @@ def test_a_run_without_looks_is_not_resumed_as_a_gate(world: World) -> None:
     world.suite("pr", 1.12)
     world.gate("pr")
     (world.folder / "out" / PLAN).unlink()
-    (world.folder / "out" / ROWS).unlink()
+    (world.folder / "out" / LOOKS).unlink()
     with pytest.raises(UsageError, match="not the run of a sequential gate"):
         world.gate("pr", resume=True)
 
