@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
 def gate(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="Sequential run, with --replay-looks.", autocompletion=completing.runs),
+        typer.Argument(metavar="RUN", help="Sequential run, with --replay-looks.", autocompletion=completing.runs),
     ] = None,
     baseline: Annotated[
         str | None,
@@ -151,6 +151,9 @@ def gate(
         )
 
     _require_one_task(run, baseline, candidate, suite, sequential=sequential, replay_looks=replay_looks)
+    given = {"--out": out, "--limit": limit, "--resume": resume or None, "--meter": None if meter == "auto" else meter}
+    if not sequential and (useless := [name for name, value in given.items() if value is not None]):
+        raise UsageError(f"{useless[0]} belongs to a sequential gate: add --sequential and --suite, or leave it out")
     if replay_looks:
         assert run is not None
         _print_replay(run, as_json)

@@ -173,7 +173,7 @@ def test_a_clear_change_fails_at_the_first_look(tmp_path: Path, changes: dict[st
 
 class TestReplay:
     def test_it_computes_the_stored_looks_again(self, tmp_path: Path) -> None:
-        plan, _, candidate = stopped(tmp_path, shift=-0.13)
+        plan, _, candidate = stopped(tmp_path, shift=-0.15)
         again = replay(candidate.path)
         assert again.differences == ()
         assert again.looks == tuple(read_rows(candidate.path))

@@ -148,6 +148,7 @@ def test_it_stops_at_a_pass_and_stores_its_looks(world: World) -> None:
 
 def test_a_clear_change_fails_at_the_first_look(world: World) -> None:
     world.suite("pr", 1.12)
+    world.sd = 0.001  # three windows and six tests need a clear difference
     verdict, _ = world.gate("pr")
     assert (verdict.verdict, verdict.exit_code) == ("fail", 1)
     assert len(read_rows(world.folder / "out")) == 1
