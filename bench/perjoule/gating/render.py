@@ -11,7 +11,7 @@ from perjoule.types import Estimate
 
 if TYPE_CHECKING:
     from perjoule.gating.comparing import RunComparison
-    from perjoule.gating.looks import Replay
+    from perjoule.gating.looks import LookPlan, LookRow, Replay
 
 _WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
 # GitHub truncates comments at 64 kB and shows ten annotations per kind and step
@@ -45,6 +45,21 @@ def stopped(stop: Stop) -> str:
         f"look {stop.look} of {stop.looks}: {stop.prompts} of {stop.prompts_planned} prompts{joules}, "
         f"{100 * stop.share:.3g} % of the planned joules"
     )
+
+
+def look_in_words(row: "LookRow", plan: "LookPlan") -> str:
+    """Return a look as a line, e.g. `look 2 of 6: 16 prompts, energy +0.5% [-0.9%, +1.9%], …: continue`."""
+    joules = "" if row.energy_j is None else f", {quantity(row.energy_j, 'J')} ({row.share:.0%} of the plan)"
+    reason = f" ({row.reason})" if row.reason else ""
+    return (
+        f"look {row.look} of {len(plan.prompts)}: {row.prompts} prompts, {intervals_of_look(row, plan)}{joules}: "
+        f"{row.outcome}{reason}"
+    )
+
+
+def intervals_of_look(row: "LookRow", plan: "LookPlan") -> str:
+    """Return the changes of a look with their limits, e.g. `energy +0.5% [-0.9%, +1.9%], clip_text …`."""
+    return f"energy {_change(row.energy, _percent)}, {one_line(plan.metric)} {_change(row.quality, _number)}"
 
 
 def replayed(replay: "Replay") -> str:

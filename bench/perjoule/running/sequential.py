@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from perjoule.display import quantity
 from perjoule.errors import DeviceLostError, EvidenceError, Interrupted, MeterError, UsageError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
@@ -33,6 +32,7 @@ from perjoule.gating.looks import (
     write_plan,
 )
 from perjoule.gating.records import GateConfig, Verdict
+from perjoule.gating.render import intervals_of_look, look_in_words
 from perjoule.protocols import QualityMetric, judges_images
 from perjoule.running import pipeline
 from perjoule.running.device import Device, ready_sides
@@ -235,12 +235,14 @@ def _measure(
         if isinstance(baseline, Run) and not (out / BASELINE).exists():
             baselines.save(baseline, BASELINE, root=out / BASELINE)
         try:
+            last = f"; {intervals_of_look(rows[-1], plan)}" if rows else ""
             for number in range(len(rows) + 1, len(plan.prompts) + 1):
-                _do_block(sides, plan, number, reporter)
+                _do_block(sides, plan, number, last, reporter)
                 row = _look(sides, plan, number, out)
+                last = f"; {intervals_of_look(row, plan)}"
                 for side in reversed(sides):  # the candidate's looks count, and are therefore stored last
                     append_row(side.path, row)
-                reporter.message(in_words(row, plan))
+                reporter.message(look_in_words(row, plan))
                 if row.outcome != "continue":
                     break
         except KeyboardInterrupt:
@@ -299,8 +301,9 @@ def in_turn(candidate: Sequence[Assignment], baseline: Sequence[Assignment]) -> 
         yield from pair
 
 
-def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, reporter: Reporter) -> None:
-    """Do the trials of one block that are not on disk yet."""
+def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, last: str, reporter: Reporter) -> None:
+    """Do the trials of one block that are not on disk yet; `last` is what the look before found."""
+    joules: dict[int, float | None] = {}
     first = plan.numbers()
     blocks = [
         [a for a in side.prepared.plan if max(first.get(prompt.prompt_id, 0) for prompt in a.prompts) == number]
@@ -316,7 +319,7 @@ def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, reporter: Rep
             with relative_to(side.prepared.folder):
                 trial = side.bench.do(assignment)
             done += 1
-            side.ledger.on_progress = partial(_advance, bar, done)
+            side.ledger.on_progress = partial(_advance, bar, done, index, joules, last)
             side.ledger.book(trial)
             if side.bench.dead is not None:
                 raise DeviceLostError(
@@ -324,8 +327,14 @@ def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, reporter: Rep
                 )
 
 
-def _advance(bar: StageProgress, done: int, progress: Progress) -> None:
-    bar.update(done, note_of(progress))
+def _advance(
+    bar: StageProgress, done: int, side: int, joules: dict[int, float | None], last: str, progress: Progress
+) -> None:
+    """Show the joules of both sides, the current cell, and the intervals of the last look."""
+    joules[side] = progress.energy_j
+    known = [value for value in joules.values() if value is not None]
+    total = replace(progress, energy_j=sum(known) if known else None)
+    bar.update(done, note_of(total) + last)
 
 
 def _look(sides: Sequence[_Side], plan: LookPlan, number: int, out: Path) -> LookRow:
@@ -342,25 +351,6 @@ def _look(sides: Sequence[_Side], plan: LookPlan, number: int, out: Path) -> Loo
     with ExitStack() as stack:
         _, row = judge_look(plan, number, open_baseline(out, stack), load_run(out))
     return row
-
-
-def in_words(row: LookRow, plan: LookPlan) -> str:
-    """Return a look as a line, e.g. `look 2 of 6: 16 prompts, energy +0.5% [-0.9%, +1.9%], …: continue`."""
-    joules = "" if row.energy_j is None else f", {quantity(row.energy_j, 'J')} ({row.share:.0%} of the plan)"
-    energy = _interval(row.energy.value, row.energy.low, row.energy.high, "+.2%")
-    quality = _interval(row.quality.value, row.quality.low, row.quality.high, "+.4g")
-    reason = f" ({row.reason})" if row.reason else ""
-    return (
-        f"look {row.look} of {len(plan.prompts)}: {row.prompts} prompts, energy {energy}, {plan.metric} {quality}"
-        f"{joules}: {row.outcome}{reason}"
-    )
-
-
-def _interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
-    if value is None:
-        return "without a number"
-    ends = "no interval" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
-    return f"{value:{form}} {ends}"
 
 
 def _report(
