@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.errors import RunError
-from perjoule.gating import GateConfig, baselines, gate
+from perjoule.gating import GateConfig, baselines, gate, render
 from perjoule.gating.decide import decide
 from perjoule.gating.looks import (
     BASELINE,
@@ -185,6 +185,13 @@ class TestReplay:
             candidate, load_run(tmp_path / "base"),
         ))  # fmt: skip
         assert stop.energy_j == pytest.approx(total)
+        head, first, *_ = render.replayed(again).splitlines()
+        assert head.split() == ["look", "prompts", "level", "energy", "q", "joules", "share", "outcome"]
+        assert first.startswith("1 of 6  7        1.08%")
+        assert first.endswith("continue")
+        line = f"look {stop.look} of 6: {stop.prompts} of 50 prompts, "
+        assert line in render.terminal(again.verdict)
+        assert f"- {line}" in render.markdown(again.verdict)
 
     def test_a_look_that_was_edited_is_found(self, tmp_path: Path) -> None:
         _, _, candidate = stopped(tmp_path, factor=1.12)
