@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.perjoule.test_cli import call
 
 RUNS = ("--baseline", "a", "--candidate", "b")
