@@ -294,6 +294,12 @@ def read_rows(folder: Path, *, repair: bool = False) -> list[LookRow]:
     return looks
 
 
+def has_baseline(folder: Path) -> bool:
+    """Return whether a sequential run directory contains its baseline, which a start that was cut off lacks."""
+    inside = folder / BASELINE
+    return is_run(inside) or any(inside.glob("*/*/*.json.gz"))
+
+
 def open_baseline(folder: Path, stack: ExitStack) -> Run:
     """Open the baseline inside a sequential run directory."""
     inside = folder / BASELINE

@@ -23,6 +23,7 @@ from perjoule.gating.looks import (
     LookPlan,
     LookRow,
     append_row,
+    has_baseline,
     judge_look,
     measuring_order,
     open_baseline,
@@ -111,9 +112,10 @@ def gate_until_verdict(
         plan = _plan(candidate, baseline, request)
         if continues:
             held.enter_context(being_written(out))
-            require_same_suite(out, load_run(out).suite, candidate.suite)
-            _require_same_plan(out, read_plan(out), plan)
-            if isinstance(baseline, Run):
+            begun = load_run(out)
+            require_same_suite(out, begun.suite, candidate.suite)
+            _require_same_plan(begun, read_plan(out), plan)
+            if isinstance(baseline, Run) and has_baseline(out):
                 baseline = open_baseline(out, held)
         elif not is_starting(out):
             require_vacant(out)
@@ -191,8 +193,11 @@ def _measured_everywhere(run: Run) -> set[str]:
     return {prompt for prompt, count in counts.iter_rows() if count == cells}
 
 
-def _require_same_plan(out: Path, stored: LookPlan | None, plan: LookPlan) -> None:
+def _require_same_plan(begun: Run, stored: LookPlan | None, plan: LookPlan) -> None:
+    out = begun.path
     if stored is None:
+        if begun.trials.is_empty():  # it was cut off before its first trial
+            return
         raise UsageError(f"{out} is not the run of a sequential gate: choose another --out")
     for key in ("metric", "design", "prompt_ids", "prompts", "interleaved"):
         old, new = getattr(stored, key), getattr(plan, key)
@@ -232,7 +237,7 @@ def _measure(
         sides = [_opened(side, device, path) for side, device, path in zip(suites, devices, paths, strict=False)]
         if read_plan(out) is None:
             write_plan(plan, out)
-        if isinstance(baseline, Run) and not (out / BASELINE).exists():
+        if isinstance(baseline, Run) and not has_baseline(out):
             baselines.save(baseline, BASELINE, root=out / BASELINE)
         try:
             last = f"; {intervals_of_look(rows[-1], plan)}" if rows else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +190,23 @@ def test_an_interrupted_gate_goes_on_to_the_same_looks(world: World, at: int) ->
     world.calls.clear()
     again, _ = world.gate("pr", resume=True)
     assert (again.verdict, world.calls) == (resumed.verdict, [])
+
+
+def test_a_start_that_was_cut_off_before_its_plan_goes_on(world: World) -> None:
+    world.suite("pr", 1.001)
+    world.gate("pr", out="first")
+    stored = load_run(world.folder / "first" / BASELINE)
+    world.calls.clear()
+    world.interrupted_at = 1
+    with pytest.raises(Interrupted):
+        world.gate("pr", stored)
+    out = world.folder / "out"
+    (out / PLAN).unlink()
+    shutil.rmtree(out / BASELINE)
+    world.interrupted_at = 0
+    verdict, _ = world.gate("pr", stored, resume=True)
+    assert verdict.verdict == "pass"
+    assert replay(out).differences == ()
 
 
 def test_a_gate_must_not_change_while_it_looks(world: World) -> None:
