@@ -17,8 +17,10 @@ import polars as pl
 from PIL import Image
 
 from perjoule.errors import PerjouleError
-from perjoule.gating import baselines
+from perjoule.gating import GateConfig, baselines
 from perjoule.gating.history import read_history
+from perjoule.gating.looks import LookPlan, LookRow, read_plan
+from perjoule.gating.looks import read_rows as read_looks
 from perjoule.gating.trends import courses
 from perjoule.importing.checking import checked_columns, metrics_of
 from perjoule.importing.metric_specs import MetricFacts
@@ -34,6 +36,8 @@ from perjoule.runs.commit import checked_out_commit
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.pictures import read_picture
 from perjoule.suite.reading import load_suite
+from perjoule.types import Estimate
+from perjoule.types.documents import document
 from perjoule.work.profile import read_profile
 from perjoule_reports.pages.index import read_folder
 from perjoule_suites.hub import read_index
@@ -115,6 +119,20 @@ def _prompts(name: str) -> Reader:
     return lambda folder: clean(read_rows(folder / name, Layout(), "suite.toml: prompts.source"), "suite.toml")
 
 
+def _add_looks(add: Callable[..., None]) -> None:
+    estimate = Estimate(value=0.1, low=0.0, high=0.2, level=0.9, n=3, method="")
+    row = LookRow(
+        look=1, prompts=1, nominal_alpha=0.01, alpha_spent=None, energy=estimate, quality=estimate, energy_j=1.0,
+        share=0.5, outcome="continue",
+    )  # fmt: skip
+    plan = LookPlan(
+        config=GateConfig(margin_energy=0.05, change=("models",)), metric="q", design="pocock", prompt_ids=("a", "b"),
+        prompts=(1, 2), baseline="main", interleaved=True,
+    )  # fmt: skip
+    add("sequential.json", read_plan, json.dumps(document(plan)).encode())
+    add("looks.jsonl", read_looks, json.dumps(asdict(row)).encode() + b"\n")
+
+
 def make_targets(place: Path) -> dict[str, Target]:
     """All targets by name; `place` gets a run, an imported run, a study and a store of baselines."""
     suite = make_suite()
@@ -159,6 +177,7 @@ def make_targets(place: Path) -> dict[str, Target]:
     }
     add("history.jsonl", lambda folder: courses(read_history(folder / "history.jsonl")), log,
         log + json.dumps(line).encode())  # fmt: skip
+    _add_looks(add)
     _add_texts(add)
     _add_people(add, place / "study")
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "a": [None, None]}

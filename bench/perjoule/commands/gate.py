@@ -14,20 +14,26 @@ import typer
 from perjoule.commands import completing
 from perjoule.commands.options import (
     Json,
+    Limit,
     MarginEnergy,
     MarginQuality,
+    MeterName,
     Metric,
+    Quiet,
     StudyOption,
     judged_pair,
     print_record,
     print_text,
 )
 from perjoule.commands.outcome import in_words
+from perjoule.errors import UsageError
 from perjoule.files import write_text
 from perjoule.shares import share
 
 if TYPE_CHECKING:
-    from perjoule.gating.records import Verdict
+    from collections.abc import Callable
+
+    from perjoule.gating.records import GateConfig, Verdict
 
 
 class Inconclusive(StrEnum):
@@ -36,6 +42,14 @@ class Inconclusive(StrEnum):
     report = "report"
     warn = "warn"
     fail = "fail"
+
+
+class Inference(StrEnum):
+    """How a sequential gate divides its error over the looks."""
+
+    pocock = "pocock"
+    obrien_fleming = "obrien-fleming"
+    confidence_sequence = "confidence-sequence"
 
 
 class Mode(StrEnum):
@@ -51,18 +65,40 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Sequential run, with --replay-looks.", autocompletion=completing.runs),
+    ] = None,
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="RUN",
-            help="Run directory, its address s3://BUCKET/PATH, or the name of a stored baseline.",
+            help="Run directory, its address s3://BUCKET/PATH, or the name of a stored baseline; with --sequential "
+            "also a suite, which is measured in the same session.",
             autocompletion=completing.baselines_and_runs,
         ),
-    ],
+    ] = None,
     candidate: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="RUN", help="Run directory, or its address.", autocompletion=completing.runs),
-    ],
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="Suite to measure with --sequential.", autocompletion=completing.suites),
+    ] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Measure --suite block by block, and stop at the verdict.")
+    ] = False,
+    inference: Annotated[
+        Inference, typer.Option(help="How a sequential gate divides its error over the looks.")
+    ] = Inference.pocock,
+    out: Annotated[Path | None, typer.Option(help="Run directory of a sequential gate.")] = None,
+    meter: MeterName = "auto",
+    limit: Limit = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted sequential gate.")] = False,
+    replay_looks: Annotated[
+        bool, typer.Option("--replay-looks", help="Compute every look of the sequential run RUN again from its files.")
+    ] = False,
     metric: Metric = None,
     study: StudyOption = None,
     margin_energy: MarginEnergy = None,
@@ -85,25 +121,25 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Decide if a candidate may replace a baseline.
 
     It passes if neither its energy nor its quality is worse than the margin.
 
+    With --sequential the suite is measured block by block, and measuring stops as soon as the verdict is PASS or FAIL.
+
     Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
 
     Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
-    """
-    from perjoule.gating import GateConfig, baselines, render
-    from perjoule.gating import gate as judge
-    from perjoule.runs.directory import load_run
-    from perjoule.runs.remote import fetched_run
 
-    with ExitStack() as stack:
-        ours = load_run(stack.enter_context(fetched_run(candidate)))
-        theirs, stored = baselines.opened(baseline, ours, stack)
-        config = GateConfig(
+    Example: perjoule gate --baseline main.toml --suite pr.toml --sequential --out runs/pr
+    """
+    from perjoule.gating import GateConfig, render
+
+    def config_for(stored: bool) -> GateConfig:
+        return GateConfig(
             margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
             margin_quality=margin_quality,
             alpha=share(alpha, "--alpha"),
@@ -113,8 +149,40 @@ def gate(
             change=tuple(change or ()),
             joules_per_quality=joules_per_quality,
         )
-        ours, theirs = judged_pair(ours, theirs, study, metric)
-        verdict = judge(theirs, ours, metric, config)
+
+    _require_one_task(run, baseline, candidate, suite, sequential=sequential, replay_looks=replay_looks)
+    given = {"--out": out, "--limit": limit, "--resume": resume or None, "--meter": None if meter == "auto" else meter}
+    if not sequential and (useless := [name for name, value in given.items() if value is not None]):
+        raise UsageError(f"{useless[0]} belongs to a sequential gate: add --sequential and --suite, or leave it out")
+    if replay_looks:
+        assert run is not None
+        _print_replay(run, as_json)
+        return
+    assert baseline is not None
+    if sequential:
+        from perjoule.commands.gate_sequential import sequential_verdict
+
+        if study is not None or looks != 1:
+            raise UsageError(
+                "--sequential plans its looks itself and scores by metrics: leave out "
+                f"{'--study' if study is not None else '--looks'}"
+            )
+        assert suite is not None
+        verdict = sequential_verdict(
+            baseline,
+            suite,
+            config_for,
+            metric=metric,
+            design=inference.value,
+            out=out,
+            meter=meter,
+            limit=limit,
+            resume=resume,
+            quiet=quiet,
+        )
+    else:
+        assert candidate is not None
+        verdict = _stored_verdict(baseline, candidate, config_for, study, metric)
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     if as_json:
         print_record(verdict)
@@ -131,6 +199,62 @@ def gate(
     if on_github and summary:
         _append(Path(summary), render.markdown(verdict))
     raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _stored_verdict(
+    baseline: str, candidate: str, config_for: Callable[[bool], GateConfig], study: Path | None, metric: str | None
+) -> Verdict:
+    from perjoule.gating import baselines
+    from perjoule.gating import gate as judge
+    from perjoule.runs.directory import load_run
+    from perjoule.runs.remote import fetched_run
+
+    with ExitStack() as stack:
+        ours = load_run(stack.enter_context(fetched_run(candidate)))
+        theirs, stored = baselines.opened(baseline, ours, stack)
+        ours, theirs = judged_pair(ours, theirs, study, metric)
+        return judge(theirs, ours, metric, config_for(stored))
+
+
+def _require_one_task(
+    run: Path | None,
+    baseline: str | None,
+    candidate: str | None,
+    suite: str | None,
+    *,
+    sequential: bool,
+    replay_looks: bool,
+) -> None:
+    """Raise UsageError if the arguments do not name one of the three tasks of the verb."""
+    if replay_looks or run is not None:
+        if not replay_looks:
+            raise UsageError(f"gate {run}: add --replay-looks, or give --baseline and --candidate")
+        if run is None or baseline or candidate or suite or sequential:
+            raise UsageError("--replay-looks reads one sequential run: give only RUN")
+        return
+    if candidate is not None and suite is not None:
+        raise UsageError("--candidate is a finished run and --suite is measured now: give one of them")
+    if suite is not None and not sequential:
+        raise UsageError(f"--suite {suite} is measured until the verdict: add --sequential")
+    if sequential and suite is None:
+        raise UsageError("--sequential measures a suite: give --suite")
+    if baseline is None or (candidate is None and suite is None):
+        missing = "--baseline" if baseline is None else "--candidate"
+        raise UsageError(f"gate: {missing} is missing: give --baseline and --candidate, or --suite with --sequential")
+
+
+def _print_replay(run: Path, as_json: bool) -> None:
+    """Print every look of a sequential run; exits with 4 if the files and the computation differ."""
+    from perjoule.errors import EvidenceError
+    from perjoule.gating import render
+    from perjoule.gating.looks import replay
+
+    replayed = replay(run)
+    if as_json:
+        print_record(replayed)
+    else:
+        print_text(render.replayed(replayed))
+    raise typer.Exit(EvidenceError.exit_code if replayed.differences else replayed.verdict.exit_code)
 
 
 def _append(file: Path, text: str) -> None:

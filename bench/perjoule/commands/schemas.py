@@ -10,6 +10,7 @@ from perjoule.commands.tables import FrontierOfRun, Listing
 from perjoule.forecast import Forecast
 from perjoule.gating.baselines import Baselines
 from perjoule.gating.comparing import RunComparison
+from perjoule.gating.looks import Replay
 from perjoule.gating.recommend import Recommendation
 from perjoule.gating.records import Verdict
 from perjoule.gating.trends import HistoryLog
@@ -28,7 +29,8 @@ from perjoule.suite.reading import json_schema
 from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
-    "frontier": FrontierOfRun, "compare": RunComparison, "gate": Verdict, "recommend": Recommendation,
+    "frontier": FrontierOfRun, "compare": RunComparison, "gate": Verdict, "gate-looks": Replay,
+    "recommend": Recommendation,
     "doctor": Diagnosis, "doctor-prove": Proof, "doctor-suite": SuiteNeeds, "measure": Measurement,
     "integrate": LogEnergy, "calibrate": Calibration, "calibrate-work": WorkCalibration, "plan": Forecast,
     "score": Scores, "import": Imported, "merge": MergedRun, "report": Files, "init": Scaffold, "baseline": Baselines,

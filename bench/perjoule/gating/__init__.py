@@ -35,9 +35,9 @@ def gate(baseline: Run, candidate: Run, metric: str | None = None, config: GateC
         UsageError: If the metric declares no margin and none is given, or if the verdict is open and a margin is below
             the minimal detectable effect, because such a gate could only guess.
     """
-    from perjoule.gating.decide import require_resolvable
+    from perjoule.gating.resolving import require_resolvable
 
-    verdict, _ = _verdict_and_pairs(baseline, candidate, metric, config)
+    verdict, _ = verdict_and_pairs(baseline, candidate, metric, config)
     require_resolvable(verdict)
     return verdict
 
@@ -57,24 +57,49 @@ def examine(
     """
     from dataclasses import replace
 
-    from perjoule.gating.decide import unresolvable
+    from perjoule.gating.resolving import unresolvable
 
-    verdict, pairs = _verdict_and_pairs(baseline, candidate, metric, config)
+    verdict, pairs = verdict_and_pairs(baseline, candidate, metric, config)
     problems = unresolvable(verdict)
     if problems:
         verdict = replace(verdict, reasons=(*problems, *verdict.reasons))
     return verdict, pairs
 
 
-def _verdict_and_pairs(
+def verdict_and_pairs(
     baseline: Run, candidate: Run, metric: str | None, config: GateConfig | None
 ) -> tuple[Verdict, Pairs | None]:
+    """Return the verdict of `examine`, without regard to the detectable effect.
+
+    A candidate that was measured until a verdict is judged as the look at which it stopped.
+    """
+    from dataclasses import replace
+
+    from perjoule.gating.looks import last_look, part_of, stop_at
+
+    settings = config or GateConfig()
+    stopped = last_look(candidate) if settings.look is None else None
+    if stopped is None:
+        return _judged(baseline, candidate, metric, settings)
+    plan, number = stopped
+    settings = replace(settings, look=plan.look(number))
+    kept = plan.until(number)
+    before, after = part_of(baseline, kept), part_of(candidate, kept)
+    verdict, pairs = _judged(before, after, metric, settings)
+    note = (
+        f"the candidate was measured until a verdict, so it is judged as look {number} of {len(plan.prompts)}; this is "
+        f"exact only against the baseline and with the margins of that gate: perjoule gate {candidate.path} "
+        "--replay-looks"
+    )
+    return replace(verdict, notes=(note, *verdict.notes), stop=stop_at(plan, number, before, after)), pairs
+
+
+def _judged(baseline: Run, candidate: Run, metric: str | None, settings: GateConfig) -> tuple[Verdict, Pairs | None]:
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
     from perjoule.gating.margins import margins_for, require_margin
     from perjoule.gating.pairing import pair_runs
 
-    settings = config or GateConfig()
     name = metric or baseline.suite.metrics.primary
     margins = margins_for(name, settings, (baseline, candidate))
     findings = check(baseline, candidate, name, settings)

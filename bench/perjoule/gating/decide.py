@@ -5,9 +5,10 @@
 
 PASS needs both axes, so neither needs a correction (intersection-union test). FAIL needs only one axis or cell, so it
 is corrected by Holm's method. The paired units are window groups for energy and prompts for quality. Limits are
-Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. Joules of counted work have no error, so
-one prompt is enough for energy, and every change counts. With a declared price of quality, the net benefit decides
-instead of the margins.
+Student's t below 25 and from 64 units, and a paired BCa bootstrap in between. A look of a sequential gate uses its own
+nominal level and always Student's t, corrected for skewness, because resamples do not reach such levels. Joules of
+counted work have no error, so one prompt is enough for energy, and every change counts. With a declared price of
+quality, the net benefit decides instead of the margins.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from perjoule.errors import UsageError
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import (
     Axis,
@@ -33,6 +33,7 @@ from perjoule.gating.records import (
 from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.multiplicity import holm
 from perjoule.statistics.resampling import STUDENT_BELOW, Array, resample_means
+from perjoule.statistics.sequential import corrected_quantile, corrected_statistic, skewness_of_mean
 from perjoule.types import Estimate
 
 T_FROM = 64
@@ -58,9 +59,9 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
         if len(quality) >= 2:
             reason += "; set protocol.images_per_window (or batch_size) below the number of prompts"
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=findings.notes), margins)
-    extra = _session_variance(config)
-    tests = _tests(pairs, margins, extra)
-    failing = holm(tests, config.alpha / config.looks)
+    extra = session_variance(config)
+    tests = _tests(pairs, margins, extra, sequential=config.look is not None)
+    failing = holm(tests, config.nominal)
     session_unknown = config.mode == "stored" and config.session_sd is None
     if session_unknown:
         failing = {(cell, axis) for cell, axis in failing if axis != "energy"}
@@ -122,7 +123,7 @@ def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra:
     return max(2, math.ceil(sd**2 / variance))
 
 
-def _session_variance(config: GateConfig) -> float:
+def session_variance(config: GateConfig) -> float:
     """Variance of ln E between the sessions of baseline and candidate; 0 if they share one, or if it is unknown."""
     return 2 * (config.session_sd or 0.0) ** 2 if config.mode == "stored" else 0.0
 
@@ -131,17 +132,17 @@ def _log(margin: Margin) -> float:
     return math.log1p(margin.value or 0.0)
 
 
-def _tests(pairs: Pairs, margins: Margins, extra: float) -> dict[tuple[str, str], float]:
+def _tests(pairs: Pairs, margins: Margins, extra: float, *, sequential: bool) -> dict[tuple[str, str], float]:
     """P-values of "no worse than the margin" by cell and axis; the cell `""` is the mean over cells."""
     columns = [("", pairs.log_energy.mean(1), pairs.quality.mean(1))]
     if len(pairs.cells) > 1:
         columns += [(cell, pairs.log_energy[:, i], pairs.quality[:, i]) for i, cell in enumerate(pairs.cells)]
     tests = {}
     for cell, energy, quality in columns:
-        tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra)
+        tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra, sequential=sequential)
         if margins.quality.value is not None and (len(quality) > 1 or pairs.identical_images):
             common = pairs.common_variance(pairs.cells.index(cell) if cell else None)
-            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, common)
+            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, common, sequential=sequential)
     return tests
 
 
@@ -159,10 +160,10 @@ def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
-    limits = _limits(d, config.level, extra, GROUPS)
+    limits = _limits(d, config.level, extra, GROUPS, sequential=config.look is not None)
     value, low, high, _ = limits
     margin = _log(declared)
-    alpha = config.alpha / config.looks
+    alpha = config.nominal()
     outcome: Outcome = "pass" if high <= margin else "fail" if failed else "inconclusive"
     label = "improved" if high < 0 else "worse" if low > 0 else "no clear change"
     se = math.sqrt(_variance(d) / len(d) + extra)
@@ -178,8 +179,8 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
 
 
 def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
-    change, common = quality_change(q, config.level, pairs), pairs.common_variance()
-    alpha, margin, sd = config.alpha / config.looks, declared.value, math.sqrt(_variance(q))
+    change, common = quality_change(q, config.level, pairs, sequential=config.look is not None), pairs.common_variance()
+    alpha, margin, sd = config.nominal(), declared.value, math.sqrt(_variance(q))
     low, high = change.low, change.high
     if low is None or high is None:
         return Axis(
@@ -203,9 +204,9 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, 
     )
 
 
-def energy_change(d: Array, level: float, extra: float = 0.0) -> Estimate:
+def energy_change(d: Array, level: float, extra: float = 0.0, *, sequential: bool = False) -> Estimate:
     """Return the change of energy as a share, from paired differences of ln E with a common variance of `extra`."""
-    return _share(_limits(d, level, extra, GROUPS), len(d), level)
+    return _share(_limits(d, level, extra, GROUPS, sequential=sequential), len(d), level)
 
 
 def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Estimate:
@@ -221,21 +222,31 @@ def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Est
     )
 
 
-def quality_change(q: Array, level: float, pairs: Pairs, cell: int | None = None) -> Estimate:
+def quality_change(
+    q: Array, level: float, pairs: Pairs, cell: int | None = None, *, sequential: bool = False
+) -> Estimate:
     """Return the change of quality, from the paired differences of one cell or of the mean over cells."""
     if len(q) < 2 and not pairs.identical_images:
         value = float(q.mean())
         return Estimate(value=value, low=None, high=None, level=level, n=len(q), method="one prompt, no interval")
-    value, low, high, method = _limits(q, level, pairs.common_variance(cell))
+    value, low, high, method = _limits(q, level, pairs.common_variance(cell), sequential=sequential)
     return Estimate(value=value, low=low, high=high, level=level, n=len(q), method=f"mean paired difference; {method}")
 
 
-def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
-    """Return mean, two-sided limits and method; `extra` is a variance that all have in common."""
+def _limits(
+    x: Array, level: float, extra: float, units: str = "prompts", *, sequential: bool = False
+) -> tuple[float, float, float, str]:
+    """Return mean, two-sided limits and method; `extra` is a variance that all have in common.
+
+    `sequential`: use Student's t, corrected for skewness, for any number of units.
+    """
     n, mean = len(x), float(x.mean())
     se = math.sqrt(_variance(x) / n + extra)
     if se == 0:
         return mean, mean, mean, f"no variation over {n} {units}"
+    if sequential:
+        low, high = _sequential_limits(x, level, se)
+        return mean, low, high, f"Student's t over {n} {units}, corrected for skewness, at the level of this look"
     if n >= T_FROM or n < STUDENT_BELOW or extra:
         from scipy.special import stdtrit
 
@@ -246,82 +257,49 @@ def _limits(x: Array, level: float, extra: float, units: str = "prompts") -> tup
     return mean, low, high, f"paired bootstrap over {n} {units}; BCa"
 
 
-def _p_worse(x: Array, limit: float, extra: float) -> float:
-    """P-value of `mean(x) ≤ limit`, where larger is worse."""
+def _p_worse(x: Array, limit: float, extra: float, *, sequential: bool = False) -> float:
+    """P-value of `mean(x) ≤ limit`, where larger is worse; `sequential` as in `_limits`."""
     from scipy.special import stdtr
 
     se = math.sqrt(_variance(x) / len(x) + extra)
     away = float(x.mean()) - limit
     if se == 0:
         return 0.0 if away > 0 else 1.0
-    return float(stdtr(len(x) - 1, -away / se))
+    t = away / se
+    if sequential:
+        t = float(corrected_statistic(np.array(t), np.array(_skewness(x, se))))
+    return float(stdtr(len(x) - 1, -t))
+
+
+def _sequential_limits(x: Array, level: float, se: float) -> tuple[float, float]:
+    """Return two-sided limits of the mean at a look; each end is the one that `_p_worse` tests with."""
+    from scipy.special import stdtrit
+
+    mean, q, skewness = float(x.mean()), float(stdtrit(len(x) - 1, (1 + level) / 2)), _skewness(x, se)
+    return mean - corrected_quantile(q, skewness) * se, mean + corrected_quantile(q, -skewness) * se
+
+
+def _skewness(x: Array, se: float) -> float:
+    """Return the skewness of the mean, whose standard error `se` may include an error that all units have in common."""
+    own = math.sqrt(_variance(x) / len(x))
+    return skewness_of_mean(x) * (own / se) ** 3
 
 
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
     return CellResult(
         cell_id=pairs.cells[i],
-        energy=energy_change(pairs.log_energy[:, i], config.level, extra),
-        quality=quality_change(pairs.quality[:, i], config.level, pairs, i),
+        energy=energy_change(pairs.log_energy[:, i], config.level, extra, sequential=config.look is not None),
+        quality=quality_change(pairs.quality[:, i], config.level, pairs, i, sequential=config.look is not None),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
 
-def unresolvable(verdict: Verdict) -> list[str]:
-    """Return a message for each margin below its minimal detectable effect on which the verdict is still open.
-
-    Such a gate could only guess. A decided axis is not open, however few the prompts: the whole interval of its change
-    lies on one side of the margin, or the run fails on the other axis.
-    """
-    if verdict.verdict == "fail" or verdict.net_benefit_j is not None:
-        return []
-    problems = []
-    for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
-        if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not _open(axis, good):
-            continue
-        needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
-        remedy = f"Use about {needed} prompts, or a wider margin"
-        if needed is None:
-            remedy = (
-                "More prompts do not reduce the variation between sessions: measure both runs in one job, or use a "
-                "wider margin"
-            )
-        problems.append(
-            f"gate: the margin on {name} ({axis.margin:.4g}) is below the minimal detectable effect "
-            f"({axis.mde:.4g}) of {axis.sample}; the measured change is {_text(axis.change.value)} "
-            f"[{_text(axis.change.low)}, {_text(axis.change.high)}]. {remedy}"
-        )
-    return problems
-
-
-def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | None:
-    """Number of prompts with which the minimal detectable effect equals the margin; None if no number is enough."""
-    mde, margin, extra = axis.mde or 0.0, axis.margin or 0.0, 0.0
-    if of_energy:
-        mde, margin, extra = math.log1p(mde), math.log1p(margin), _session_variance(config)
-    alpha = config.alpha / config.looks
-    variance = (mde / minimal_detectable_effect(1.0, alpha)) ** 2 - extra
-    return prompts_needed(math.sqrt(max(0.0, variance) * axis.n_prompts), margin, 0.0, alpha, extra)
-
-
-def _open(axis: Axis, good: int) -> bool:
+def is_open(axis: Axis, good: int) -> bool:
     """Return whether the interval of the change contains the margin; `good` is the sign of an improvement."""
     low, high, margin = axis.change.low, axis.change.high, axis.margin
     if low is None or high is None or margin is None:
         return False
     return low < -good * margin < high
-
-
-def require_resolvable(verdict: Verdict) -> None:
-    """Refuse margins below the detectable effect.
-
-    Raises:
-        UsageError: If the verdict is open and a margin is below the minimal detectable effect.
-    """
-    problems = unresolvable(verdict)
-    if problems:
-        energy, quality = verdict.energy.mde or 0.0, verdict.quality.mde or 0.0
-        shown = f"minimal detectable effects: energy {energy:.2%}, {verdict.metric} {quality:.4g}"
-        raise UsageError("\n".join([*problems, shown]))
 
 
 def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | None:
@@ -334,7 +312,7 @@ def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | N
         return None
     x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
     extra_j = (extra * pairs.baseline_j**2 if extra else 0.0) + price**2 * pairs.common_variance()
-    value, low, high, method = _limits(x, config.level, extra_j, GROUPS)
+    value, low, high, method = _limits(x, config.level, extra_j, GROUPS, sequential=config.look is not None)
     return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 
 
@@ -354,7 +332,7 @@ def _reasons(energy: Axis, quality: Axis, metric: str, config: GateConfig, tests
     for name, axis, good in (("energy", energy, -1), (metric, quality, 1)):
         if axis.outcome == "fail":
             yield f"{name} is worse than the margin ({1 - config.alpha:.0%} confidence)"
-        elif axis.outcome == "inconclusive" and not _open(axis, good):
+        elif axis.outcome == "inconclusive" and not is_open(axis, good):
             if axis.change.low is None:
                 yield f"{name}: one prompt has no interval; at least 2 are needed"
             elif axis is energy and config.mode == "stored" and config.session_sd is None:
@@ -387,12 +365,13 @@ def _cell_reasons(cells: tuple[CellResult, ...]) -> Iterable[str]:
 
 def _benefit_reasons(benefit: Estimate, config: GateConfig, session_unknown: bool) -> Iterable[str]:
     yield (
-        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {_text(benefit.value)} J/image "
-        f"[{_text(benefit.low)}, {_text(benefit.high)}]; this price decides, the margins do not"
+        f"net benefit at {config.joules_per_quality:g} J per unit of quality: {text_of(benefit.value)} J/image "
+        f"[{text_of(benefit.low)}, {text_of(benefit.high)}]; this price decides, the margins do not"
     )
     if session_unknown and benefit.high is not None and benefit.high < 0:
         yield f"the net benefit is negative, but {_SESSION}"
 
 
-def _text(value: float | None) -> str:
+def text_of(value: float | None) -> str:
+    """Return a change as text."""
     return "open" if value is None or not np.isfinite(value) else f"{value:+.4g}"

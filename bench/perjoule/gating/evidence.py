@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -16,7 +16,7 @@ from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.text import provenance_note
-from perjoule.types import Variant
+from perjoule.types import Suite, Variant
 from perjoule.warnings import is_marked, warning
 
 # every key of a variant must agree, except its name, by which runs are matched, its label for readers, and its rungs,
@@ -174,15 +174,17 @@ def _disturbed(trials: pl.DataFrame) -> list[str]:
 
 
 def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
-    for key, old, new in sorted(_pairs(baseline, candidate, metric)):
-        if old != new and not {key, key.rsplit(".", 1)[-1]} & change:
+    return _differing(_pairs(baseline, candidate, metric), change)
+
+
+def _differing(pairs: Iterable[tuple[str, Any, Any]], change: Collection[str]) -> Iterable[Difference]:
+    for key, old, new in sorted(pairs):
+        if old != new and not {key, key.rsplit(".", 1)[-1]} & set(change):
             yield Difference(key=key, baseline=old, candidate=new)
 
 
 def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:
-    a, b = (run.environment.get("comparability") or {} for run in (baseline, candidate))
-    for key in {*a, *b}:
-        yield key, a.get(key), b.get(key)
+    yield from _setting_pairs((baseline.suite, candidate.suite), (baseline.environment, candidate.environment), metric)
     for column in _TRIAL_KEYS:
         old, new = (sorted(set(run.windows[column].drop_nulls())) for run in (baseline, candidate))
         yield column, old, new
@@ -193,15 +195,39 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, An
     if specs[0] is not None and specs[1] is not None:
         for key in _METRIC_KEYS:
             yield f"metrics.{metric}.{key}", getattr(specs[0], key), getattr(specs[1], key)
-        options = [run.suite.metrics.options.get(metric, {}) for run in (baseline, candidate)]
-        yield f"metrics.{metric}.options", options[0], options[1]
-    protocols = [run.suite.protocol for run in (baseline, candidate)]
+
+
+def _setting_pairs(
+    suites: tuple[Suite, Suite], environments: tuple[Mapping[str, Any], Mapping[str, Any]], metric: str
+) -> Iterable[tuple[str, Any, Any]]:
+    a, b = (environment.get("comparability") or {} for environment in environments)
+    for key in {*a, *b}:
+        yield key, a.get(key), b.get(key)
+    old, new = (suite.metrics.options.get(metric, {}) for suite in suites)
+    yield f"metrics.{metric}.options", old, new
     for key in _PROTOCOL_KEYS:
-        yield f"protocol.{key}", getattr(protocols[0], key), getattr(protocols[1], key)
-    variants = [{v.name: asdict(v) for v in run.suite.variants} for run in (baseline, candidate)]
+        yield f"protocol.{key}", getattr(suites[0].protocol, key), getattr(suites[1].protocol, key)
+    variants = [{v.name: asdict(v) for v in suite.variants} for suite in suites]
     for name in variants[0].keys() & variants[1].keys():
         for key in _VARIANT_KEYS:
             yield f"variants.{name}.{key}", variants[0][name].get(key), variants[1][name].get(key)
+
+
+def differing_settings(
+    suites: tuple[Suite, Suite],
+    environments: tuple[Mapping[str, Any], Mapping[str, Any]],
+    metric: str,
+    change: Collection[str],
+) -> list[Difference]:
+    """Return what would make two runs incomparable, as far as it is known before anything is measured.
+
+    Args:
+        suites: Suites of baseline and candidate.
+        environments: Their systems under test.
+        metric: Quality axis.
+        change: Keys that may differ.
+    """
+    return list(_differing(_setting_pairs(suites, environments, metric), change))
 
 
 def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:

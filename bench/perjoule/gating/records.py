@@ -9,6 +9,7 @@ from pydantic import computed_field
 
 from perjoule.errors import UsageError
 from perjoule.shares import share
+from perjoule.statistics.sequential import DESIGNS, Design, nominal_levels
 from perjoule.types import Estimate
 from perjoule.types.documents import document
 
@@ -17,6 +18,27 @@ EXACT_MARGIN = 1e-9  # of counted work: every change is real, except for the las
 Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
 Mode = Literal["paired", "stored"]
 MAX_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One of several planned looks at evidence that grows until a verdict, see `perjoule.gating.looks`.
+
+    Attributes:
+        number: Number of the look, from 1.
+        shares: Shares of the planned prompts at all looks, increasing, the last at most 1.
+        design: How the error is divided over the looks, see `perjoule.statistics.sequential`.
+    """
+
+    number: int
+    shares: tuple[float, ...]
+    design: Design = "pocock"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= len(self.shares):
+            raise UsageError(f"gate: look {self.number} of {len(self.shares)}: number the looks from 1")
+        if self.design not in DESIGNS:
+            raise UsageError(f"gate: design = {self.design!r}: choose {', '.join(DESIGNS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +53,8 @@ class GateConfig:
         mode: `paired`: both runs in one session, interleaved. `stored`: the baseline is from another session, and the
             variation between sessions (`session_sd`) is added; without it, energy cannot fail.
         session_sd: Standard deviation of ln E between sessions, from at least five A/A sessions.
-        looks: How often this commit is judged while prompts are added, at most 3; `alpha` is divided by it.
+        looks: How often this commit is judged while prompts are added by hand, at most 3; `alpha` is divided by it.
+        look: The look of a sequential gate that this verdict is; None for a gate that judges once.
         change: Keys that may differ because they are the change under test, such as `models` or `scheduler`.
         joules_per_quality: If given, the net benefit at this price of quality decides, and the margins do not.
     """
@@ -44,6 +67,7 @@ class GateConfig:
     looks: int = 1
     change: tuple[str, ...] = ()
     joules_per_quality: float | None = None
+    look: Look | None = None
 
     def __post_init__(self) -> None:
         for name in ("margin_energy", "alpha", "session_sd"):
@@ -67,15 +91,22 @@ class GateConfig:
                 self.joules_per_quality is None or 0 < self.joules_per_quality < float("inf"),
                 "above 0",
             ),
+            ("looks", self.look is None or self.looks == 1, "1 in a sequential gate, which divides alpha itself"),
         )
         for name, good, remedy in checks:
             if not good:
                 raise UsageError(f"gate: {name} = {getattr(self, name)}: must be {remedy}")
 
+    def nominal(self, tests: int = 1) -> float:
+        """Return the one-sided level of each of `tests` tests that share the error `alpha`, at this look."""
+        if self.look is None:
+            return self.alpha / self.looks / tests
+        return nominal_levels(self.look.design, self.look.shares, self.alpha / tests)[self.look.number - 1]
+
     @property
     def level(self) -> float:
         """Level of the two-sided intervals whose ends are the one-sided limits."""
-        return 1 - 2 * self.alpha / self.looks
+        return 1 - 2 * self.nominal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +215,29 @@ class CellResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Where a sequential gate stopped.
+
+    Attributes:
+        look: Number of the look, from 1.
+        looks: Planned looks.
+        prompts: Prompts until this look.
+        prompts_planned: Prompts of the whole plan.
+        energy_j: Energy of the windows until this look, of both sides if both were measured; None without joules.
+        share: Share of the planned joules: planned windows are taken to cost as much as those measured.
+    """
+
+    look: int
+    looks: int
+    prompts: int
+    prompts_planned: int
+    energy_j: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Result of the gate; every output is rendered from it."""
+    """Result of the gate; every output is rendered from it. `stop` is None for a gate that judges once."""
 
     verdict: Outcome
     metric: str
@@ -201,6 +253,7 @@ class Verdict:
     net_benefit_j: Estimate | None = None
     provenance: tuple[str, ...] = field(default=())
     identical_images: bool = False
+    stop: Stop | None = None
 
     @classmethod
     def invalid(cls, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:

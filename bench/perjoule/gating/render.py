@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
 from perjoule.display import quantity
-from perjoule.gating.records import Axis, Verdict
+from perjoule.gating.records import Axis, Stop, Verdict
 from perjoule.text import escape_markdown, one_line
 from perjoule.types import Estimate
 
 if TYPE_CHECKING:
     from perjoule.gating.comparing import RunComparison
+    from perjoule.gating.looks import LookPlan, LookRow, Replay
 
 _WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
 # GitHub truncates comments at 64 kB and shows ten annotations per kind and step
@@ -27,12 +28,60 @@ def terminal(verdict: Verdict) -> str:
     lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
         lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
+    if verdict.stop is not None:
+        lines.append(f"  {stopped(verdict.stop)}")
     shown = verdict.reasons[:_LISTED]
     lines += [f"  - {one_line(reason)}" for reason in shown]
     if len(verdict.reasons) > len(shown):
         lines.append(f"  - and {len(verdict.reasons) - len(shown)} more: see --json")
     lines += [f"  note: {one_line(note)}" for note in verdict.notes[:2]]
     return "\n".join(lines)
+
+
+def stopped(stop: Stop) -> str:
+    """Return where a sequential gate stopped, e.g. `look 2 of 6: 16 of 64 prompts, 1.2 kJ, 25 % of the plan`."""
+    joules = "" if stop.energy_j is None else f", {quantity(stop.energy_j, 'J')}"
+    return (
+        f"look {stop.look} of {stop.looks}: {stop.prompts} of {stop.prompts_planned} prompts{joules}, "
+        f"{100 * stop.share:.3g} % of the planned joules"
+    )
+
+
+def look_in_words(row: "LookRow", plan: "LookPlan") -> str:
+    """Return a look as a line, e.g. `look 2 of 6: 16 prompts, energy +0.5% [-0.9%, +1.9%], …: continue`."""
+    joules = "" if row.energy_j is None else f", {quantity(row.energy_j, 'J')} ({row.share:.0%} of the plan)"
+    reason = f" ({row.reason})" if row.reason else ""
+    return (
+        f"look {row.look} of {len(plan.prompts)}: {row.prompts} prompts, {intervals_of_look(row, plan)}{joules}: "
+        f"{row.outcome}{reason}"
+    )
+
+
+def intervals_of_look(row: "LookRow", plan: "LookPlan") -> str:
+    """Return the changes of a look with their limits, e.g. `energy +0.5% [-0.9%, +1.9%], clip_text …`."""
+    return f"energy {_change(row.energy, _percent)}, {one_line(plan.metric)} {_change(row.quality, _number)}"
+
+
+def replayed(replay: "Replay") -> str:
+    """Return all looks of a sequential gate as a table, with its verdict."""
+    head = ("look", "prompts", "level", "energy", one_line(replay.metric), "joules", "share", "outcome")
+    rows = [
+        (
+            f"{row.look} of {replay.looks_planned}",
+            str(row.prompts),
+            f"{row.nominal_alpha:.2%}",
+            _change(row.energy, _percent),
+            _change(row.quality, _number),
+            "–" if row.energy_j is None else quantity(row.energy_j, "J"),
+            f"{row.share:.0%}",
+            row.outcome,
+        )
+        for row in replay.looks
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    lines += [f"differs: {one_line(difference)}" for difference in replay.differences]
+    return "\n".join([*lines, "", terminal(replay.verdict)])
 
 
 def compared(comparison: "RunComparison") -> str:
@@ -93,6 +142,7 @@ def markdown(verdict: Verdict) -> str:
         _row(verdict.metric, verdict.quality, percent=False),
         "",
     ]
+    lines += [f"- {stopped(verdict.stop)}"] if verdict.stop is not None else []
     lines += [f"- {escape_markdown(reason)}" for reason in verdict.reasons]
     lines += [f"- note: {escape_markdown(note)}" for note in verdict.notes]
     if len(verdict.cells) > 1:

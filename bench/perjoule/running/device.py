@@ -27,6 +27,7 @@ from perjoule.running.prepared import Prepared
 from perjoule.running.trial import GeneratorCache, NotLoadedError
 from perjoule.runs.environment import describe
 from perjoule.runs.lock import measured_alone
+from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name
 from perjoule.types import (
     Assignment,
@@ -65,12 +66,37 @@ def ready(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: S
         DeviceLostError: If the device cannot run any further work.
         MeterError: If energy cannot be measured.
     """
-    with torch_threads(prepared.suite.protocol.threads), _loaded(prepared, cells, meter_name, command) as device:
-        yield device
+    with torch_threads(prepared.suite.protocol.threads):
+        pipelines = _load(prepared, cells)
+        with open_meter(meter_name, of_networks=True) as meter, measured_alone(meter), relative_to(prepared.folder):
+            yield _device(prepared, pipelines, meter, command)
 
 
 @contextmanager
-def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command: Sequence[str]) -> Iterator[Device]:
+def ready_sides(sides: Sequence[Prepared], meter_name: str, command: Sequence[str]) -> Iterator[tuple[Device, ...]]:
+    """Prepare one device for the trials of several suites, which share the meter; raises as `ready`.
+
+    Torch uses the CPU threads of the first suite. Trials must run in `relative_to` of their suite's folder.
+    """
+    with torch_threads(sides[0].suite.protocol.threads):
+        pipelines = [_load(side, cells_of(side.suite)) for side in sides]
+        with open_meter(meter_name, of_networks=True) as meter, measured_alone(meter):
+            yield tuple(_device(side, one, meter, command) for side, one in zip(sides, pipelines, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pipelines:
+    """Pipelines of a suite that were loaded once, and what they consist of."""
+
+    generators: GeneratorCache
+    digests: dict[str, str]
+    weights: dict[str, Any]
+    not_loaded: dict[str, str]
+    findings: dict[str, PromptFindings]
+    unlike_references: list[Any]
+
+
+def _load(prepared: Prepared, cells: Sequence[Cell]) -> _Pipelines:
     generators = generators_of(prepared.suite, prepared.source)
     digests: dict[str, str] = {}
     weights: dict[str, Any] = {}
@@ -100,15 +126,30 @@ def _loaded(prepared: Prepared, cells: Sequence[Cell], meter_name: str, command:
         sampling = sampling_findings(prepared.suite, prepared.source)
     if problems := sampling.problems(prepared.full_reference):
         raise SuiteError("\n".join(problems))
-    with open_meter(meter_name, of_networks=True) as meter, measured_alone(meter), relative_to(prepared.folder):
-        environment = describe(prepared.suite, meter, digests, list(command))
-        environment |= {"weights": weights, "prompts": asdict(prepared.origin), "not_loaded": not_loaded}
-        environment |= {"prompt_findings": record_of(findings, prepared.prompts)}
-        environment |= {"suite_folder": str(prepared.folder)}
-        environment |= {"unlike_references": [one.facts for one in sampling.unlike]}
-        if prepared.shard is not None:
-            environment |= {"shard": prepared.shard}
-        yield Device(meter=meter, generators=generators, environment=environment)
+    return _Pipelines(
+        generators=generators,
+        digests=digests,
+        weights=weights,
+        not_loaded=not_loaded,
+        findings=findings,
+        unlike_references=[one.facts for one in sampling.unlike],
+    )
+
+
+def _device(prepared: Prepared, pipelines: _Pipelines, meter: EnergyMeter, command: Sequence[str]) -> Device:
+    with relative_to(prepared.folder):
+        environment = describe(prepared.suite, meter, pipelines.digests, list(command))
+    environment |= {
+        "weights": pipelines.weights,
+        "prompts": asdict(prepared.origin),
+        "not_loaded": pipelines.not_loaded,
+        "prompt_findings": record_of(pipelines.findings, prepared.prompts),
+        "suite_folder": str(prepared.folder),
+        "unlike_references": pipelines.unlike_references,
+    }
+    if prepared.shard is not None:
+        environment |= {"shard": prepared.shard}
+    return Device(meter=meter, generators=pipelines.generators, environment=environment)
 
 
 def _load_once(

@@ -81,7 +81,8 @@ class Ledger:
     """Records finished trials on disk, in the budget and in the progress bar.
 
     Creating it or recording a trial raises MeterError if a trial has no joules and `spending` limits them. Recording
-    raises it too if the source of energy of a worker failed in `MOST_UNMETERED` windows in succession.
+    raises it too if the source of energy of a worker failed in `MOST_UNMETERED` windows in succession. `on_progress` is
+    called after every trial.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Ledger:
         spending: Spending,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._writer, self._spending, self._on_progress = writer, spending, on_progress
+        self._writer, self._spending, self.on_progress = writer, spending, on_progress
         self._work = work_of(plan)
         self._share_done = sum(self._work.get(trial_id, 0.0) for trial_id in writer.done)
         self._unmetered: Counter[int] = Counter()
@@ -108,7 +109,7 @@ class Ledger:
             self._spending.add(trial_row(attempt))
         self._spending.add(row)
         self._share_done += self._work[trial.trial_id]
-        self._on_progress(
+        self.on_progress(
             Progress(
                 trials_done=len(self._writer.done),
                 trials_total=len(self._work),

@@ -89,12 +89,12 @@ def do_trials(
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
         bar.update(len(writer.done), share=resumed)
         executor(
-            on_progress=lambda progress: bar.update(progress.trials_done, _note(progress), progress.share_done),
+            on_progress=lambda progress: bar.update(progress.trials_done, note_of(progress), progress.share_done),
             spending=spending,
         )
 
 
-def _note(progress: Progress) -> str:
+def note_of(progress: Progress) -> str:
     """Return a progress note, e.g. `1.23 kJ, 56 images, sd15-025: 78.9 ± 0.4 J/image`."""
     joules = "" if progress.energy_j is None else f"{quantity(progress.energy_j, 'J')}, "
     running = progress.running

@@ -16,6 +16,7 @@ images/             PNG, named by image_id
 images.parquet      one row per image, with the SHA-256 of its pixels
 scores.parquet      image × metric; scores.partial.jsonl during scoring, or if it was stopped
 metrics.json        specs of the metrics
+sequential.json     plan of a sequential gate, looks.jsonl its looks, baseline/ its other side; not in other runs
 set_scores.json     cell × metric of sets (FID), advisory, with the specs of these metrics
 points.parquet      cell × metric
 """
@@ -62,6 +63,8 @@ from perjoule.suite.schedule import planned_trials
 from perjoule.suite.smaller import planned_name
 from perjoule.types import COUNTED, DeviceEnergy, Judges, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
+# one row per look of a sequential gate, see perjoule.gating.looks
+LOOKS = "looks.jsonl"
 # prompt id of a row that an imported table states for a whole cell, whose prompts are unknown
 WHOLE_CELL = "*"
 
@@ -156,10 +159,21 @@ class Run:
             .with_columns(images=DRAWN, energy_j_per_image=pl.col("energy_j") / DRAWN)
         )
 
+    @cached_property
+    def stopped_after(self) -> int | None:
+        """Number of prompts after which a sequential gate ended; None if all prompts were to be measured."""
+        rows = read_json_lines(self.path / LOOKS, skip_damaged=True) if (self.path / LOOKS).is_file() else []
+        last = rows[-1] if rows else {}
+        prompts = last.get("prompts")
+        return prompts if isinstance(prompts, int) and last.get("outcome") != "continue" else None
+
     @property
     def planned_trials(self) -> int | None:
-        """Number of trials in the plan; None for an imported run, which has no plan. A run with fewer is incomplete."""
-        return None if self.is_imported else planned_trials(self.suite, len(self.prompt_set))
+        """Number of trials in the plan; None for an imported run, which has no plan. A run with fewer is incomplete.
+
+        The plan of a run that was measured until a verdict ends there.
+        """
+        return None if self.is_imported else planned_trials(self.suite, self.stopped_after or len(self.prompt_set))
 
     @cached_property
     def families(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -13,16 +13,18 @@ ALPHA = 0.05
 Key = TypeVar("Key", bound=Hashable)
 
 
-def holm(tests: Mapping[Key, float], alpha: float = ALPHA) -> set[Key]:
+def holm(tests: Mapping[Key, float], alpha: float | Callable[[int], float] = ALPHA) -> set[Key]:
     """The tests that reject when the chance of any false rejection is held at `alpha` (Holm 1979).
 
     Args:
         tests: Key -> p-value.
-        alpha: Family-wise level.
+        alpha: Family-wise level. A function returns the level of each of n tests, e.g. at one look of a sequential
+            design with the error alpha/n (Maurer and Bretz 2013); it must not increase with n.
     """
+    level = alpha if callable(alpha) else lambda n: alpha / n
     rejected = set()
     for rank, (key, p) in enumerate(sorted(tests.items(), key=lambda item: item[1])):
-        if p > alpha / (len(tests) - rank):
+        if p > level(len(tests) - rank):
             break
         rejected.add(key)
     return rejected

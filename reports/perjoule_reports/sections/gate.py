@@ -13,6 +13,7 @@ from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import EXACT_MARGIN
 from perjoule.gating.records import Axis as GateAxis
+from perjoule.gating.render import stopped
 from perjoule.statistics.point_rows import point_rows
 from perjoule.types import weakest
 from perjoule_reports import format as fmt
@@ -147,12 +148,14 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         sample=f"Energy: {verdict.energy.sample}. {fmt.clean(verdict.metric)}: {verdict.quality.sample}. "
         f"{fmt.plural(len(verdict.cells), 'cell')} in both runs.",
         interval=f"{verdict.config.level:.0%} two-sided, so that each end is a one-sided "
-        f"{1 - verdict.config.alpha / verdict.config.looks:.1%} limit: "
+        f"{1 - verdict.config.nominal():.1%} limit: "
         f"{fmt.clean(verdict.energy.change.method) or 'none'}.",
         change=_change(verdict),
         alert="These two runs must not be compared: the fields below differ. Differences are withheld."
         if incomparable else "",
-        paragraphs=(_identity(baseline), *map(fmt.clean, verdict.reasons if not incomparable else ()),
+        paragraphs=(_identity(baseline),
+                    *([f"Sequential gate, {stopped(verdict.stop)}."] if verdict.stop is not None else []),
+                    *map(fmt.clean, verdict.reasons if not incomparable else ()),
                     *(f"Note: {fmt.clean(note)}" for note in verdict.notes)),
         figures=(figure,) if figure else (),
         tables=tuple(tables),

@@ -119,8 +119,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             **of_routes(place),
             **curves,
         }
-        for name, documents in of_a_study(place).items():
-            outputs[name] = [*outputs.get(name, []), *documents]
+        for more in (of_a_study(place), of_looks(place)):
+            for name, documents in more.items():
+                outputs[name] = [*outputs.get(name, []), *documents]
         yield outputs
 
 
@@ -222,6 +223,19 @@ def of_a_run(place: Path) -> Outputs:
         ],
         "doctor-suite": [printed("doctor", "--suite", suite, codes=(0, 4))],
         "calibrate-work": [printed("calibrate", "--work", place / "counted", "--out", place / "mine.json")],
+    }
+
+
+def of_looks(place: Path) -> Outputs:
+    """What is printed of a sequential gate: the suite of `of_a_run` against itself."""
+    suite, out = place / "suite.toml", place / "until"
+    against = ("--baseline", suite, "--suite", suite, "--sequential", "--out", out, "--margin-quality", "1", "--quiet")
+    with driving.fakes():
+        verdict = printed("gate", *against, codes=(0, 1, 2, 3))
+    return {
+        "gate": [verdict],
+        "gate-looks": [printed("gate", out, "--replay-looks", codes=(0, 1, 3))],
+        "result": [json.loads((out / "result.json").read_text())],
     }
 
 

@@ -21,6 +21,13 @@ def test_holm_steps_down_until_one_is_kept() -> None:
     assert holm({}) == set()
 
 
+def test_holm_takes_a_level_for_each_number_of_tests() -> None:
+    tests = {"a": 0.01, "b": 0.03, "c": 0.5}
+    assert holm(tests, lambda n: 0.05 / n) == holm(tests) == {"a"}
+    assert holm(tests, {3: 0.02, 2: 0.04, 1: 0.05}.__getitem__) == {"a", "b"}
+    assert holm(tests, lambda n: 0.009) == set()
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_lies_between_bonferroni_and_no_correction(p_values: list[float]) -> None:
     tests = dict(enumerate(p_values))

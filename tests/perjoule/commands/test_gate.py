@@ -1,0 +1,45 @@
+"""The three tasks of `perjoule gate` do not mix: judge two runs, measure until a verdict, replay looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.perjoule.test_cli import call
+
+RUNS = ("--baseline", "a", "--candidate", "b")
+SUITES = ("--baseline", "a.toml", "--suite", "b.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--baseline is missing"),
+        (("--baseline", "a"), "--candidate is missing"),
+        ((*RUNS, "--suite", "c.toml"), "give one of them"),
+        ((*RUNS, "--suite", "c.toml", "--sequential"), "give one of them"),
+        (SUITES, "add --sequential"),
+        (("--baseline", "a", "--sequential"), "give --suite"),
+        ((*RUNS, "--sequential"), "give --suite"),
+        ((*RUNS, "--out", "c"), "--out belongs to a sequential gate"),
+        ((*RUNS, "--resume"), "--resume belongs to a sequential gate"),
+        (("c",), "add --replay-looks"),
+        (("--replay-looks",), "give only RUN"),
+        (("c", "--replay-looks", *RUNS), "give only RUN"),
+        ((*SUITES, "--sequential", "--looks", "2"), "leave out --looks"),
+        ((*SUITES, "--sequential", "--study", "s"), "leave out --study"),
+        ((*SUITES, "--sequential", "--resume"), "give it with --out"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    arguments: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("gate", *arguments, capsys=capsys)
+    assert code == 2
+    assert words in err
+    assert not any(tmp_path.iterdir())
