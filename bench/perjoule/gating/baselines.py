@@ -92,6 +92,11 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     if run.trials.is_empty():
         raise RunError(f"{run.path} has no trials, so there is nothing to store")
     require_current(run.schema, run.path)
+    if run.race is not None and run.race.dropped:
+        raise RunError(
+            f"{run.path} is a race that dropped {len(run.race.dropped)} cells: a baseline needs the same prompts in "
+            "every cell; measure it without --race"
+        )
     require_every_cell(run)
     require_one_device(run)
     files = {

@@ -11,6 +11,7 @@ from perjoule.errors import UsageError
 from perjoule.shares import share
 from perjoule.types import Estimate
 from perjoule.types.documents import document
+from perjoule.types.price import Price
 
 ENERGY_MARGIN = 0.05
 EXACT_MARGIN = 1e-9  # of counted work: every change is real, except for the last digits of sums
@@ -185,7 +186,7 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Result of the gate; every output is rendered from it."""
+    """Result of the gate; every output is rendered from it. `price`: what measuring both runs took."""
 
     verdict: Outcome
     metric: str
@@ -201,6 +202,7 @@ class Verdict:
     net_benefit_j: Estimate | None = None
     provenance: tuple[str, ...] = field(default=())
     identical_images: bool = False
+    price: Price | None = None
 
     @classmethod
     def invalid(cls, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:

@@ -50,6 +50,7 @@ from perjoule.runs.race_record import write_race
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
+from perjoule.statistics.price import price_of
 from perjoule.suite.reading import cells_of
 from perjoule.types import (
     Assignment,
@@ -160,7 +161,10 @@ def run(
                 execute_all = partial(execute_all, rounds=race.rounds(prepared, contest, out, reporter))
             measure(prepared.plan, execute_all, writer, reporter, spending)
         try:
-            return finish(load_run(out), prepared.metrics, reporter)
+            measured = load_run(out)
+            if (price := price_of(measured)) is not None:
+                reporter.message(price.words)
+            return finish(measured, prepared.metrics, reporter)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"

@@ -14,9 +14,10 @@ those of infinitely many prompts: P(frontier) of the infinite design is then 1, 
 
 Synthetic worlds have 30 cells: five arms of six rungs, the first of which is the anchor that savings need. Prompts have
 a difficulty in common (sd 0.15); cells differ by prompt with sd 0.08; energies by 2 % between prompts and 1 % between
-windows. `clear`: arms lie apart. `crowded`: all arms are nearly as good as the best. `heavy tails`: as `clear`, with
-Student's t of 3 degrees of freedom; one window in 50 costs half as much again, and the distilled arm fails on one
-prompt in 20. `demo`: prompts of the stored demo run, drawn with replacement; its 96 prompts are the truth.
+windows. `clear`: the anchor and a cheap distilled arm make the frontier, three arms lie clearly below it. `crowded`:
+five arms of nearly the same energy and quality. `heavy tails`: as `clear`, with Student's t of 3 degrees of freedom;
+one window in 50 costs half as much again, and the distilled arm fails on one prompt in 20. `demo`: prompts of the
+stored demo run, drawn with replacement; its 96 prompts are the truth.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class World:
 
 
 def synthetic(kind: str) -> World:
-    """Five arms: the anchor, a distilled model, a better sampler, a pruned model, a slower sampler."""
-    factors, caps, ahead = [1.0, 0.35, 1.02, 0.6, 1.6], [0.9, 0.8, 0.9, 0.6, 0.9], [0.0, 0.0, 0.7, 0.0, 0.0]
+    """Five arms of six rungs: the anchor, a distilled model that is cheap, and three others."""
+    factors, caps, ahead = [1.0, 0.35, 1.3, 0.6, 1.6], [0.9, 0.8, 0.8, 0.6, 0.75], [0.0, 0.5, 0.0, 0.0, 0.0]
     if kind == "crowded":
         factors, caps, ahead = [1.0, 0.9, 1.02, 0.95, 1.05], [0.9, 0.885, 0.9, 0.88, 0.895], [0, 0, 0.15, 0, 0.1]
     energy_j = np.concatenate([factor * 10 * (0.3 + 2.0**RUNGS) for factor in factors])
@@ -95,7 +96,7 @@ def synthetic(kind: str) -> World:
 
     arms = tuple(
         Arm(variant=name, role="fixed", policy="fixed", family=name, columns=tuple(6 * number + RUNGS))
-        for number, name in enumerate(("anchor", "distilled", "sampler", "pruned", "slower"))
+        for number, name in enumerate(("anchor", "distilled", "sampler", "pruned", "larger"))
     )
     return World(arms=arms, spec=SPEC, energy_j=energy_j, quality=quality - 0.05 * failing, sample=sample)
 
