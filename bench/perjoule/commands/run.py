@@ -105,6 +105,7 @@ def run(
     from perjoule.meters.sensor import with_sensor
     from perjoule.running import pipeline
     from perjoule.running.prepared import prepare
+    from perjoule.running.race import race_of
     from perjoule.runs.trial_counts import trial_counts
 
     if retry_failed and not resume:
@@ -124,6 +125,8 @@ def run(
         shard=shard,
     )
     if dry_run:
+        if race:
+            race_of(prepared)  # refuses what cannot be a race
         show_plan(prepared, budget, as_json)
         return
     shown = reporter(quiet)
