@@ -10,9 +10,9 @@ import pytest
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.race_record import DroppedCell, Race, RaceLook, write_race
 from perjoule.statistics.price import price_of
+from perjoule.types import COUNTED
 from tests.perjoule.running.test_execute import do, fresh, make_suite
-from tests.support.tables_of_runs import imported
-from tests.support.work import counted_run
+from tests.support.tables_of_runs import imported, table
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_repeated_trials_were_paid_for_but_are_not_drawn_again(run: Run) -> None
     assert price is not None
     assert price.energy_j == pytest.approx(before + 1000)
     assert price.halving.energy_j == pytest.approx(3 * before)
-    assert price.provenance == "estimated"
+    assert price.provenance == "simulated"  # weaker than estimated
 
 
 def test_windows_without_joules_are_counted(run: Run) -> None:
@@ -80,12 +80,13 @@ def test_cells_that_a_race_dropped_are_not_measured_again(run: Run) -> None:
     assert price.halving.energy_j == pytest.approx(3 * kept)
 
 
-def test_counted_joules_do_not_scatter(tmp_path: Path) -> None:
-    price = price_of(counted_run(tmp_path / "run"))
+def test_counted_joules_do_not_scatter(run: Run) -> None:
+    vars(run)["trials"] = run.trials.with_columns(method=pl.lit(f"{COUNTED}, by a profile"))
+    price = price_of(run)
     assert price is not None
     assert price.halving.shrinks == "quality"
     assert "Half the interval of quality takes" in price.words
 
 
 def test_the_price_of_a_table_is_not_known(tmp_path: Path) -> None:
-    assert price_of(imported(tmp_path)) is None
+    assert price_of(imported(table(prompts=3), tmp_path)) is None

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from perjoule.errors import EvidenceError
+from perjoule.files import write_parquet
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.race_record import DroppedCell, Race, RaceLook, write_race
 from perjoule.statistics.comparisons import Arm
@@ -19,7 +19,7 @@ from perjoule.statistics.raced import needed_cells, replay
 from perjoule.statistics.resampling import over_seeds
 from perjoule.types import MetricSpec
 from tests.support.stored_runs import stored_run
-from tests.support.tables_of_runs import imported
+from tests.support.tables_of_runs import imported, table
 
 
 def arm(name: str, columns: tuple[int, ...], **more: object) -> Arm:
@@ -78,8 +78,6 @@ def raced(tmp_path: Path) -> Run:
             row["cell_id"] not in gone or (set(row[prompts]) <= set(first) if lists else row[prompts] in first)
             for row in table.iter_rows(named=True)
         ]
-        from perjoule.files import write_parquet
-
         write_parquet(table.filter(np.array(keep)), run.path / f"{name}.parquet")
     return load_run(run.path)
 
@@ -117,4 +115,4 @@ def test_an_arm_is_compared_by_its_remaining_cells(raced: Run) -> None:
 
 def test_only_a_race_has_looks(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match=r"is not a race: it has no race\.json"):
-        list(replay(replace(imported(tmp_path))))
+        list(replay(imported(table(prompts=3), tmp_path)))
