@@ -8,16 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from perjoule.files import write_parquet
 from perjoule.protocols import ImageGenerator
 from perjoule.running import device
 from perjoule.running.trial import GeneratorCache
+from perjoule.runs.directory import Run, load_run
+from perjoule.runs.race_record import DroppedCell, Race, RaceLook, write_race
+from perjoule.statistics.grid import cell_order
+from perjoule.statistics.points import operating_points
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Variant
+from tests.support.stored_runs import stored_run
 from tests.support.suites import suite_text
 
 PROMPTS = 24
+_OF_IMAGES = ("scores", "images")
 STEPS = (2, 4)
 DROPPED = {"waste-002", "waste-004"}
 
@@ -70,3 +78,31 @@ def fakes() -> Iterator[list[str]]:
         patch.setattr(device, "open_meter", meter)
         patch.setattr(os, "fsync", lambda handle: None)
         yield calls
+
+
+def raced_run(folder: Path) -> Run:
+    """Write a stored run of which a race dropped two cells after half of its prompts, and their later trials."""
+    run = stored_run(folder, prompts=16)
+    cells = cell_order(run)
+    dropped = tuple(
+        DroppedCell(cell_id=cell, by=cells[0], prompts=8, energy_difference_j=1, quality_difference=-1, p_value=0)
+        for cell in cells[1:3]
+    )
+    look = RaceLook(prompts=8, compared=tuple(cells), needed={cells[0]: "an anchor"}, dropped=dropped)
+    race = Race(
+        metric=run.suite.metrics.primary,
+        alpha=0.05,
+        level=0.01,
+        prompts=16,
+        cells=tuple(cells),
+        look_prompts=(8,),
+        looks=(look,),
+    )
+    write_race(folder, race)
+    later = [prompt.prompt_id for prompt in run.prompt_set[8:]]
+    gone = pl.col("cell_id").is_in([cell.cell_id for cell in dropped])
+    of_trial = pl.col("prompt_ids").list.first().is_in(later)
+    for name, unmeasured in (("trials", of_trial), *((one, pl.col("prompt_id").is_in(later)) for one in _OF_IMAGES)):
+        write_parquet(getattr(run, name).filter(~(gone & unmeasured)), folder / f"{name}.parquet")
+    write_parquet(operating_points(load_run(folder)), folder / "points.parquet")
+    return load_run(folder)

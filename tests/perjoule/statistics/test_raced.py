@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from perjoule.errors import EvidenceError
-from perjoule.files import write_parquet
-from perjoule.runs.directory import Run, load_run
-from perjoule.runs.race_record import DroppedCell, Race, RaceLook, write_race
+from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Arm
 from perjoule.statistics.drawn import drawn_once, evidence_of
 from perjoule.statistics.frontier import read_frontier
@@ -18,7 +16,7 @@ from perjoule.statistics.points import operating_points
 from perjoule.statistics.raced import needed_cells, replay
 from perjoule.statistics.resampling import over_seeds
 from perjoule.types import MetricSpec
-from tests.support.stored_runs import stored_run
+from tests.support.racing import raced_run
 from tests.support.tables_of_runs import imported, table
 
 
@@ -56,30 +54,7 @@ def test_anchors_and_controls_stay_as_long_as_they_are_needed() -> None:
 
 @pytest.fixture
 def raced(tmp_path: Path) -> Run:
-    """A stored run of which a race dropped two cells after half of its prompts, and their later trials."""
-    run = stored_run(tmp_path / "run", prompts=16)
-    cells = read_grid(run, []).cells
-    first = [prompt.prompt_id for prompt in run.prompt_set[:8]]
-    dropped = tuple(
-        DroppedCell(cell_id=cell, by=cells[0], prompts=8, energy_difference_j=1, quality_difference=-1, p_value=0)
-        for cell in cells[1:3]
-    )
-    look = RaceLook(prompts=8, compared=cells, dropped=dropped)
-    race = Race(
-        metric=run.suite.metrics.primary, alpha=0.05, level=0.01, prompts=16, cells=cells, look_prompts=(8,),
-        looks=(look,),
-    )  # fmt: skip
-    write_race(run.path, race)
-    gone = {cell.cell_id for cell in dropped}
-    for name, prompts in (("trials", "prompt_ids"), ("scores", "prompt_id"), ("images", "prompt_id")):
-        table = getattr(run, name)
-        lists = name == "trials"
-        keep = [
-            row["cell_id"] not in gone or (set(row[prompts]) <= set(first) if lists else row[prompts] in first)
-            for row in table.iter_rows(named=True)
-        ]
-        write_parquet(table.filter(np.array(keep)), run.path / f"{name}.parquet")
-    return load_run(run.path)
+    return raced_run(tmp_path / "run")
 
 
 def on_frontier(grid: Grid, metric: str, sign: float) -> set[str]:
