@@ -18,6 +18,7 @@ from perjoule.files import read_json, write_json
 
 RACE = "race.json"
 SCHEMA = 1
+_MOST_PROMPTS = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ _READER = TypeAdapter(Race)
 def read_race(folder: Path) -> Race | None:
     """Return the race of a run directory; None if the run is not a race. Raises RunError if the file is damaged."""
     file = folder / RACE
-    if not file.is_file():
+    if not file.exists():
         return None
     content = read_json(file)
     if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
@@ -121,9 +122,13 @@ def read_race(folder: Path) -> Race | None:
         detail = error.errors()[0]
         place = ".".join(map(str, detail["loc"]))
         raise RunError(f"{file}: damaged: {place}: {detail['msg'].lower()}: restore it from a copy") from None
-    unknown = sorted(set(race.dropped) - set(race.cells))
-    if unknown:
-        raise RunError(f"{file}: damaged: {unknown[0]} was dropped, but is not a cell of the race")
+    for cell in race.dropped.values():
+        if cell.cell_id not in race.cells:
+            raise RunError(f"{file}: damaged: {cell.cell_id} was dropped, but is not a cell of the race")
+        if not 0 < cell.prompts <= min(race.prompts, _MOST_PROMPTS):
+            raise RunError(
+                f"{file}: damaged: {cell.cell_id} was dropped after {cell.prompts} of {race.prompts} prompts"
+            )
     return race
 
 

@@ -40,6 +40,7 @@ def test_dropped_cells_have_the_prompts_of_their_look() -> None:
         ({"schema": 2}, "reads version 1"),
         ({"alpha": "small"}, "damaged: alpha"),
         ({"look_prompts": None}, "damaged: look_prompts"),
+        ({"prompts": 11}, "b was dropped after 12 of 11 prompts"),
         ({"cells": ["a", "c"]}, "b was dropped, but is not a cell of the race"),
     ],
 )
