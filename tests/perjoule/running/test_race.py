@@ -155,7 +155,7 @@ def test_a_suite_of_one_cell_is_not_a_race(tmp_path: Path) -> None:
     file.write_text(text[: text.rindex("[[variants]]")].replace("steps = [2, 4]", "steps = [2]"))
     ended = drive("run", file, "--out", tmp_path / "run", "--race")
     assert ended.code == 2
-    assert "has only the cell ladder-002" in ended.err
+    assert "has one cell (ladder-002)" in ended.err
 
 
 def test_cells_that_change_with_memory_cannot_race(tmp_path: Path) -> None:
