@@ -139,7 +139,10 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     write_json(folder / "environment.json", record.environment)
     for table in _TABLES:
         try:
-            frame = pl.DataFrame(record.tables[table], schema=_COLUMNS[table])
+            columns = record.tables[table]
+            if table == "points":  # earlier versions have no races
+                columns = {"dropped": [None] * len(columns["cell_id"]), **columns}
+            frame = pl.DataFrame(columns, schema=_COLUMNS[table])
         except KeyError as error:
             raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
