@@ -118,7 +118,7 @@ def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
 
 
 def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
-    """The arms that may be compared: one boundary, one provenance, and one family if the metric needs it."""
+    """The arms that may be compared: one boundary, one provenance, one family if the metric needs it, not dropped."""
     arms = [a for a in evidence.arms if a.energy.value and a.quality_of(axis).value is not None]
     if not arms:
         return []
@@ -127,6 +127,7 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
         a
         for a in arms
         if (a.boundary, a.provenance) == (first.boundary, first.provenance)
+        and not a.dropped
         and (not axis.within_family or a.family == first.family)
     ]
 

@@ -53,9 +53,9 @@ class Axis:
 class Arm:
     """One cell with its energy and, by metric name, its quality.
 
-    `label` is the variant's name in sentences. `steps_spread` holds the 5th and the 95th percentile of the steps over
-    images. `cell_values` are the metrics under which an imported table gives one value for the whole cell;
-    `energy_is_stated` says the same of its energy.
+    `label` is the variant's name in sentences. `dropped` says why a race measured the cell no further. `steps_spread`
+    holds the 5th and the 95th percentile of the steps over images. `cell_values` are the metrics under which an
+    imported table gives one value for the whole cell; `energy_is_stated` says the same of its energy.
     """
 
     cell_id: str
@@ -80,6 +80,7 @@ class Arm:
     cell_values: frozenset[str] = frozenset()
     on_frontier: Mapping[str, bool] = field(default_factory=dict)
     p_on_frontier: Mapping[str, float] = field(default_factory=dict)
+    dropped: str | None = None
 
     @property
     def name(self) -> str:
@@ -235,6 +236,7 @@ def _arm(run: RunData, rows: list[PointRow], spread: tuple[float, float] | None)
         boundary=first.boundary,
         prompt_count=first.n_prompts or 0,
         seed_count=first.n_seeds or 0,
+        dropped=first.dropped,
         steps_spread=spread,
         quality={metric: plain_interval(row.quality_estimate) for metric, row in scored.items()},
         cell_values=frozenset(metric for metric, row in scored.items() if _is_stated(row.quality_method)),

@@ -13,6 +13,7 @@ from perjoule.errors import RunError, UsageError
 from perjoule.opening import content_of, open_regular, require_few_containers
 from perjoule.prompts.reading import Layout, read_rows
 from perjoule.runs.directory import load_run
+from perjoule.runs.race_record import Race, write_race
 from perjoule.suite.reading import load_suite
 from tests.perjoule.running.test_execute import do, fresh, make_suite
 
@@ -88,6 +89,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     do(suite, fresh(place, suite))
     (place / "metrics.json").write_text('{"schema": 1, "metrics": []}')
     (place / "set_scores.json").write_text('{"schema": 1, "metrics": [], "scores": []}')
+    race = Race(metric="lsnr", alpha=0.05, level=0.01, prompts=3, cells=("v-001", "v-004"), look_prompts=(2,))
+    write_race(place, race)
     for name in ("scores", "points"):
         os.link(place / "images.parquet", place / f"{name}.parquet")
     return place
@@ -97,6 +100,7 @@ READ = {
     "suite.toml": "suite", "environment.json": "environment", "prompts.jsonl": "prompt_set", "trials.jsonl": "trials",
     "images.parquet": "images", "power.parquet": "power", "devices.jsonl": "devices", "work.jsonl": "works",
     "metrics.json": "metrics", "set_scores.json": "set_scores", "scores.parquet": "scores", "points.parquet": "points",
+    "race.json": "race",
 }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ from perjoule_suites.hub import read_index
 from tests.perjoule.running.test_execute import do, fresh, make_suite
 from tests.support.histories import logged
 from tests.support.mutations import UNWRITABLE, damaged, json_bytes, mutated
+from tests.support.racing import raced_run
 from tests.support.studies import answer, answer_file, make_study
 from tests.support.suites import suite_text
 from tests.support.tables_of_runs import imported, table
@@ -159,6 +160,8 @@ def make_targets(place: Path) -> dict[str, Target]:
     for name, attribute in (("images.parquet", "images"), ("scores.parquet", "scores"), ("points.parquet", "points"),
                             ("trials.parquet", "trials")):  # fmt: skip
         add(name, _of_run(attribute), (other.path / name).read_bytes())
+    raced = raced_run(place / "raced") if not (place / "raced").exists() else load_run(place / "raced")
+    add("race.json", _of_run("race"), (raced.path / "race.json").read_bytes())
     image = next((run / "images").glob("*.png"))
     row = load_run(run).images.filter(pl.col("image_id") == image.stem)
     add("images/a.png", lambda folder: read_picture(folder, "images/a.png", row["sha256"][0]), image.read_bytes(),

@@ -9,6 +9,7 @@ from perjoule.commands.tables import text_table, work_column, work_unit
 from perjoule.display import duration, scale
 from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
+from perjoule.types.price import Halving
 
 # columns that a narrow terminal leaves out, the first ones first
 _LEAST = ("published", "evaluations", "images", "TFLOP/image", "GFLOP/image", "FLOP/image", "trials", "from", "to")
@@ -58,6 +59,10 @@ def _head(forecast: Forecast) -> Iterator[str]:
             duration(s) for s in (forecast.duration_s.value, forecast.duration_s.low, forecast.duration_s.high)
         )
         yield f"time, ESTIMATED: {middle} [{low}, {high}] of windows and rests{more}"
+    if (half := forecast.halving) is not None:
+        middles = [None if one is None else one.value for one in (half.energy_j, half.duration_s)]
+        words = Halving(energy_j=middles[0], duration_s=middles[1], shrinks=half.shrinks).words
+        yield f"price of certainty, ESTIMATED: {words[0].lower()}{words[1:]}"
 
 
 def _cell(cell: CellForecast, unit: tuple[str, float] | None) -> dict[str, Any]:

@@ -54,6 +54,9 @@ def run(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the prompts; see `perjoule merge`.")
     ] = None,
+    race: Annotated[
+        bool, typer.Option("--race", help="Stop measuring cells that are surely dominated in energy and quality.")
+    ] = False,
     executor: Annotated[
         Executor, typer.Option(help="Where trials run: on this machine or on all GPUs of a Ray cluster.")
     ] = Executor.local,
@@ -88,7 +91,12 @@ def run(
     continues. --resume leaves it failed, --resume --retry-failed repeats it. Exits with 4 if a cell of the plan has no
     finished trial at the end.
 
+    With --race cells are compared after 12 prompts, 18, 27, and so on. A cell that another one surely dominates, in
+    energy and in quality, gets no further prompts. --resume continues a race as a race.
+
     Example: perjoule run demo --out runs/demo --max-minutes 10
+
+    Example: perjoule run demo --out runs/race --race
     """
     from perjoule.commands import tables
     from perjoule.commands.notes import notes_of
@@ -97,6 +105,7 @@ def run(
     from perjoule.meters.sensor import with_sensor
     from perjoule.running import pipeline
     from perjoule.running.prepared import prepare
+    from perjoule.running.race import race_of
     from perjoule.runs.trial_counts import trial_counts
 
     if retry_failed and not resume:
@@ -116,6 +125,8 @@ def run(
         shard=shard,
     )
     if dry_run:
+        if race:
+            race_of(prepared)  # refuses what cannot be a race
         show_plan(prepared, budget, as_json)
         return
     shown = reporter(quiet)
@@ -132,6 +143,7 @@ def run(
         executor=executor.value,
         address=address,
         retry_failed=retry_failed,
+        racing=race,
     )
     link = page_link(done.path / "report.html", open_it=open_report)
     if as_json:

@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.commands.options import print_record, print_text
+from perjoule.commands.race_text import race_notes, raced
 from perjoule.commands.records import MetricRow, MetricScores, RunRow, Scores, SuiteRow, VariantRow
 from perjoule.errors import PerjouleError, RunError, first_line
 from perjoule.meters import MeterInfo
 from perjoule.prompts.catalogue import PromptSetRow
 from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.runs.race_record import Race
 from perjoule.runs.result import stored_result
 from perjoule.runs.trial_counts import TrialCounts, quick_counts, trial_counts
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.point_rows import point_rows
+from perjoule.statistics.price import price_of
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.suite.timesteps import sampler_of
 from perjoule.text import escape_markdown, one_line, spreadsheet_cell
 from perjoule.types import Estimate, Judges, Variant, weakest
+from perjoule.types.price import Price
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
@@ -45,10 +49,15 @@ WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierOfRun(Frontier):
-    """What `run`, `frontier` and `baseline show` print: the frontier, the trials that it rests on, and who judged."""
+    """What `run`, `frontier` and `baseline show` print: the frontier, the trials that it rests on, and who judged.
+
+    `price` is what measuring took, None for an imported run; `race` is None if all cells were to get all prompts.
+    """
 
     trials: TrialCounts
     judges: Judges | None
+    price: Price | None
+    race: Race | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +107,12 @@ def print_frontier(run: Run, metric: str | None, fmt: str, width: int | None = N
     asked = run.judges if frontier.track == "preference" else None
     if fmt == "json":
         parts = {field.name: getattr(frontier, field.name) for field in fields(frontier)}
-        print_record(FrontierOfRun(**parts, trials=trial_counts(run), judges=asked))
+        print_record(FrontierOfRun(**parts, trials=trial_counts(run), judges=asked, price=price_of(run), race=run.race))
         return
     work = WORK_UNITS[-1] if fmt == "csv" else work_unit(point.flops_per_image for point in frontier.points)
     rows = [_frontier_row(point, frontier.metric, run.is_imported, work) for point in frontier.points]
+    if run.race is not None:
+        rows = [raced(row, point) for row, point in zip(rows, frontier.points, strict=True)]
     if fmt == "csv":
         out = io.StringIO()
         writer = csv.writer(out)
@@ -117,6 +128,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str, width: int | None = N
         asked.sentence if asked else None,
         _provenance_note(frontier.points, run.is_imported),
         *_cell_value_notes(frontier),
+        *race_notes(run),
         *sensitivities(frontier.points, frontier.comparisons),
     ]
     for note in filter(None, notes):

@@ -10,9 +10,10 @@ from perjoule.errors import UsageError
 from perjoule.forecast.budget import Budget
 from perjoule.forecast.effects import effects
 from perjoule.forecast.published import anchor, evaluations_of, own_side_px, published_price
-from perjoule.forecast.records import Anchor, Effect, Price, Projection, total
+from perjoule.forecast.records import Anchor, Effect, PlannedHalving, Price, Projection, total
 from perjoule.runs.directory import Run
 from perjoule.types import Assignment, Cell, PromptSelection, Protocol, Provenance, Suite
+from perjoule.types.price import TIMES
 
 JOULES_PER_KWH = 3.6e6
 # as `Window.repeat` has it: no further repetition is started after so long
@@ -76,6 +77,7 @@ class Forecast:
         effects: The smallest detectable differences.
         notes: What to know besides.
         selection: How the prompts were selected from a larger set; None for the stratified order.
+        halving: What half the intervals would take in addition; None if neither joules nor seconds are known.
     """
 
     suite: str
@@ -95,6 +97,7 @@ class Forecast:
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
     selection: PromptSelection | None = None
+    halving: PlannedHalving | None = None
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.
@@ -179,6 +182,17 @@ def forecast(
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
         notes=(*notes, *remarks),
         selection=selection,
+        halving=_halving(energy_j, windows_s, counted=flops is not None),
+    )
+
+
+def _halving(energy_j: Projection | None, windows_s: Projection | None, *, counted: bool) -> PlannedHalving | None:
+    if energy_j is None and windows_s is None:
+        return None
+    return PlannedHalving(
+        energy_j=None if energy_j is None else energy_j.times(TIMES - 1),
+        duration_s=None if windows_s is None else windows_s.times(TIMES - 1),
+        shrinks="quality" if counted else "energy and quality",
     )
 
 

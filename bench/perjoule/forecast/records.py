@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from perjoule.types import Provenance
+from perjoule.types.price import TIMES, Shrinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,23 @@ class Price:
     rests_on: Provenance | None = None
     boundary: str | None = None
     repeats: Projection | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedHalving:
+    """What half the intervals would take, in addition to the plan: `times` as many prompts.
+
+    Attributes:
+        times: How many times the prompts.
+        energy_j: Further joules; None if no price is known.
+        duration_s: Further seconds of windows.
+        shrinks: Which intervals become half as wide: joules that are counted repeat exactly.
+    """
+
+    times: int = TIMES
+    energy_j: Projection | None
+    duration_s: Projection | None
+    shrinks: Shrinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

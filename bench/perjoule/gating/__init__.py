@@ -95,17 +95,20 @@ def verdict_and_pairs(
 
 
 def _judged(baseline: Run, candidate: Run, metric: str | None, settings: GateConfig) -> tuple[Verdict, Pairs | None]:
+    from dataclasses import replace
+
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
     from perjoule.gating.margins import margins_for, require_margin
     from perjoule.gating.pairing import pair_runs
+    from perjoule.statistics.price import price_of
 
     name = metric or baseline.suite.metrics.primary
     margins = margins_for(name, settings, (baseline, candidate))
     findings = check(baseline, candidate, name, settings)
     if findings.blocking:
-        return Verdict.invalid(name, settings, findings, margins), None
+        return replace(Verdict.invalid(name, settings, findings, margins), price=price_of(baseline, candidate)), None
     if settings.joules_per_quality is None:
         require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
-    return decide(pairs, name, settings, findings, margins), pairs
+    return replace(decide(pairs, name, settings, findings, margins), price=price_of(baseline, candidate)), pairs

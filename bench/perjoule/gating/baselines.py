@@ -92,6 +92,11 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     if run.trials.is_empty():
         raise RunError(f"{run.path} has no trials, so there is nothing to store")
     require_current(run.schema, run.path)
+    if run.race is not None and run.race.dropped:
+        raise RunError(
+            f"{run.path} is a race that dropped {len(run.race.dropped)} cells: a baseline needs the same prompts in "
+            "every cell; measure it without --race"
+        )
     require_every_cell(run)
     require_one_device(run)
     files = {
@@ -134,7 +139,10 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     write_json(folder / "environment.json", record.environment)
     for table in _TABLES:
         try:
-            frame = pl.DataFrame(record.tables[table], schema=_COLUMNS[table])
+            columns = record.tables[table]
+            if table == "points":  # earlier versions have no races
+                columns = {"dropped": [None] * len(columns["cell_id"]), **columns}
+            frame = pl.DataFrame(columns, schema=_COLUMNS[table])
         except KeyError as error:
             raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:

@@ -38,6 +38,12 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     ]
     if not metric:
         empty = [f"the baseline has no quality scores, and a gate compares energy and quality: {baseline.path}"]
+    empty += [
+        f"the {name} is a race that dropped {len(run.race.dropped)} cells, and a gate compares the same prompts of "
+        f"every cell: measure it without --race ({run.path})"
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+        if run.race is not None and run.race.dropped
+    ]
     if empty:
         return Findings(invalid=tuple(empty))
     missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]

@@ -132,7 +132,9 @@ def recommend(
     odd = tuple(oddity for oddity in oddities(run) if oddity.cells)
     suspected = left_out(odd)
     eligible = np.array([
-        row["role"] != "control" and family in (None, row["family"]) and row["cell_id"] not in suspected for row in rows
+        row["role"] != "control" and family in (None, row["family"]) and row["cell_id"] not in suspected
+        and row["dropped"] is None
+        for row in rows
     ])  # fmt: skip
     count, sign = len(rows), spec.sign
 

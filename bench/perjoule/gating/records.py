@@ -12,6 +12,7 @@ from perjoule.shares import share
 from perjoule.statistics.sequential import DESIGNS, Design, nominal_levels
 from perjoule.types import Estimate
 from perjoule.types.documents import document
+from perjoule.types.price import Price
 
 ENERGY_MARGIN = 0.05
 EXACT_MARGIN = 1e-9  # of counted work: every change is real, except for the last digits of sums
@@ -237,7 +238,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Result of the gate; every output is rendered from it. `stop` is None for a gate that judges once."""
+    """Result of the gate; every output is rendered from it.
+
+    `stop` is None for a gate that judges once; `price` is what measuring both runs took.
+    """
 
     verdict: Outcome
     metric: str
@@ -254,6 +258,7 @@ class Verdict:
     provenance: tuple[str, ...] = field(default=())
     identical_images: bool = False
     stop: Stop | None = None
+    price: Price | None = None
 
     @classmethod
     def invalid(cls, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:

@@ -30,6 +30,8 @@ def terminal(verdict: Verdict) -> str:
         lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
     if verdict.stop is not None:
         lines.append(f"  {stopped(verdict.stop)}")
+    if verdict.price is not None:
+        lines.append(f"  price    {verdict.price.words}")
     shown = verdict.reasons[:_LISTED]
     lines += [f"  - {one_line(reason)}" for reason in shown]
     if len(verdict.reasons) > len(shown):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -53,8 +53,12 @@ def execute(
     writer: RunWriter,
     on_progress: Callable[[Progress], None],
     spending: Spending | None = None,
+    rounds: Iterable[Sequence[Assignment]] | None = None,
 ) -> None:
     """Do all trials of the plan that `writer` does not contain yet.
+
+    With `rounds` these trials of the plan are done instead, one round after the other; after a round the next one may
+    take its time, e.g. to score images, so variants are warmed up again.
 
     If a pipeline raises, the trial is stored as failed with the reason, and the run continues; KeyboardInterrupt leaves
     the run as it was after the last finished trial.
@@ -67,14 +71,16 @@ def execute(
     ledger = Ledger(plan, writer, spending or Spending(Budget()), on_progress)
     bench = Bench(plan, protocol, meter, generators, writer.image_file, on_hang=writer.append)
     with closing(writer):
-        for assignment in plan:
-            if assignment.trial_id in writer.done:
-                continue
-            if why := ledger.why_stop(assignment):
-                raise BudgetSpent(why)
-            ledger.book(bench.do(assignment))
-            if bench.dead is not None:
-                raise DeviceLostError(f"the GPU's context is dead after trial {assignment.trial_id} ({bench.dead})")
+        for part in (plan,) if rounds is None else rounds:
+            bench.cool()
+            for assignment in part:
+                if assignment.trial_id in writer.done:
+                    continue
+                if why := ledger.why_stop(assignment):
+                    raise BudgetSpent(why)
+                ledger.book(bench.do(assignment))
+                if bench.dead is not None:
+                    raise DeviceLostError(f"the GPU's context is dead after trial {assignment.trial_id} ({bench.dead})")
 
 
 class Ledger:

@@ -16,7 +16,7 @@ from typing import Any
 
 from perjoule import registry
 from perjoule.display import quantity
-from perjoule.errors import Interrupted, RunError
+from perjoule.errors import Interrupted, RunError, UsageError
 from perjoule.files import free_bytes, write_parquet
 from perjoule.forecast import Forecast, forecast
 from perjoule.forecast.budget import Budget, Spending
@@ -33,7 +33,7 @@ from perjoule.protocols import (
     judges_sets,
 )
 from perjoule.quality import load_metric, uses_reference
-from perjoule.running import ray
+from perjoule.running import race, ray
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
 from perjoule.running.prepared import Prepared
@@ -46,9 +46,11 @@ from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_sc
 from perjoule.runs.environment import gpu_name
 from perjoule.runs.lock import being_written
 from perjoule.runs.migrations import require_current
+from perjoule.runs.race_record import write_race
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.points import operating_points
+from perjoule.statistics.price import price_of
 from perjoule.suite.reading import cells_of
 from perjoule.types import (
     Assignment,
@@ -83,6 +85,7 @@ def run(
     executor: str = "local",
     address: str | None = None,
     retry_failed: bool = False,
+    racing: bool = False,
 ) -> Run:
     """Measure, score, summarise and report.
 
@@ -99,6 +102,7 @@ def run(
         executor: `local`, or `ray` for all GPUs of a Ray cluster.
         address: Address of that cluster, see `ray.checked_address`.
         retry_failed: When resuming, do trials that failed or have no joules again.
+        racing: Give no further prompts to cells that are surely dominated; a race that is resumed stays one.
 
     Raises:
         Interrupted: On Ctrl-C, and as BudgetSpent at the end of the budget; all finished trials are kept, and `resume`
@@ -113,9 +117,15 @@ def run(
         if continues:
             held.enter_context(being_written(out))
             # before models are loaded
-            require_same_suite(out, load_run(out).suite, suite)
-        elif not is_starting(out):
-            require_vacant(out)
+            begun = load_run(out)
+            require_same_suite(out, begun.suite, suite)
+            contest = race.continued_race(begun, prepared, racing)
+        else:
+            contest = race.race_of(prepared) if racing else None
+            if not is_starting(out):
+                require_vacant(out)
+        if contest is not None and executor == "ray":
+            raise UsageError("--race: rounds are measured one after the other on one device: leave --executor ray out")
         if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):
             reporter.message(f"warning: {problem}")
         for notice in (*prepared.notes, *notices(suite)):
@@ -143,9 +153,18 @@ def run(
                 out.mkdir(parents=True, exist_ok=True)
                 held.enter_context(being_written(out))
                 writer = RunWriter.create(out, suite, prepared.prompts, environment)
-            measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending)
+            execute_all = partial(execute_plan, writer=writer)
+            if contest is not None:
+                write_race(out, contest)
+                if retry_failed:
+                    forget_partial(load_run(out))  # a repeated trial may be the reference of stored scores
+                execute_all = partial(execute_all, rounds=race.rounds(prepared, contest, out, reporter))
+            measure(prepared.plan, execute_all, writer, reporter, spending)
         try:
-            return finish(load_run(out), prepared.metrics, reporter)
+            measured = load_run(out)
+            if (price := price_of(measured)) is not None:
+                reporter.message(price.words)
+            return finish(measured, prepared.metrics, reporter)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
@@ -281,7 +300,7 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     images = image_set(run)
     work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
     stored = sum(len(remaining.stored) for remaining in work)
-    if stored:
+    if stored and run.race is None:  # the looks of a race leave scores
         reporter.message(f"scoring continues: {stored} scores exist from an interrupted scoring")
     total = sum(len(remaining.positions) for remaining in work) + len(images.image_ids) * len(set_metrics)
     with reporter.stage("scoring", total, "scores") as bar:

@@ -179,6 +179,10 @@ class Bench:
         self._fitting: dict[str, int] = {}
         self.dead: str | None = None
 
+    def cool(self) -> None:
+        """Let every variant be warmed up before its next window, after a pause."""
+        self._warm.clear()
+
     def do(self, assignment: Assignment) -> Trial:
         """Do a trial and store its images; return a failed trial if its pipeline or step policy raises.
 

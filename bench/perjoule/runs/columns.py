@@ -124,4 +124,6 @@ POINT_COLUMNS: dict[str, Any] = {
     "boundary": pl.String,
     "on_frontier": pl.Boolean,
     "p_on_frontier": pl.Float64,
+    # why a race stopped measuring the cell; null if it did not
+    "dropped": pl.String,
 }

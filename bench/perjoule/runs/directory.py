@@ -8,6 +8,7 @@ prompts.jsonl       the prompts of the run, with their ids
 trials.jsonl        one row per trial, on disk before the next trial starts
 traces.jsonl        power samples of each trial; becomes power.parquet
 failures.jsonl      traceback of each trial that failed, for debugging; never in baselines or reports
+race.json           design and looks of a race (`perjoule run --race`); not in other runs
 superseded.jsonl    earlier attempts of repeated trials: failed, out of memory, without joules, lost pictures or worker
 sessions.jsonl      versions and command of each --resume
 devices.jsonl       boards of each trial: energy, conditions, and the sensor log behind the energy
@@ -58,8 +59,9 @@ from perjoule.runs.columns import (
 )
 from perjoule.runs.environment_record import EnvironmentRecord, checked, record_of
 from perjoule.runs.migrations import Migration, migration, readable_version
+from perjoule.runs.race_record import Race, read_race
 from perjoule.suite.reading import load_suite
-from perjoule.suite.schedule import planned_trials
+from perjoule.suite.schedule import planned_trials, trials_saved
 from perjoule.suite.smaller import planned_name
 from perjoule.types import COUNTED, DeviceEnergy, Judges, MetricSpec, Prompt, Score, SetScore, Suite, Work
 
@@ -160,6 +162,11 @@ class Run:
         )
 
     @cached_property
+    def race(self) -> Race | None:
+        """Design and looks of a race; None if all cells were to get all prompts. Raises RunError if damaged."""
+        return read_race(self.path)
+
+    @cached_property
     def stopped_after(self) -> int | None:
         """Number of prompts after which a sequential gate ended; None if all prompts were to be measured."""
         rows = read_json_lines(self.path / LOOKS, skip_damaged=True) if (self.path / LOOKS).is_file() else []
@@ -171,9 +178,13 @@ class Run:
     def planned_trials(self) -> int | None:
         """Number of trials in the plan; None for an imported run, which has no plan. A run with fewer is incomplete.
 
-        The plan of a run that was measured until a verdict ends there.
+        The plan of a run that was measured until a verdict ends there, and a race saves trials of dropped cells.
         """
-        return None if self.is_imported else planned_trials(self.suite, self.stopped_after or len(self.prompt_set))
+        if self.is_imported:
+            return None
+        planned = planned_trials(self.suite, self.stopped_after or len(self.prompt_set))
+        dropped = self.race.dropped.values() if self.race is not None else ()
+        return planned - sum(trials_saved(self.suite, len(self.prompt_set), cell.prompts) for cell in dropped)
 
     @cached_property
     def families(self) -> dict[str, str]:

@@ -75,6 +75,10 @@ def _require_same_kind(first: Run, run: Run) -> None:
     """Raise RunError if two runs are not parts of one plan on systems of the same kind."""
     if run.is_imported:
         raise RunError(f"{run.path} was imported from a table and has no plan: merge the tables, and import the result")
+    if run.race is not None:
+        raise RunError(
+            f"{run.path} is a race, whose cells have different prompts: measure the parts without --race to merge them"
+        )
     differences = suite_differences(first.suite, replace(run.suite, prompts=first.suite.prompts))
     system = [f"{key} is {a!r} and {b!r}" for key, a, b in differing_keys(first.environment, run.environment)]
     suite = [line.replace(" was ", " is ", 1).replace(" and is ", " and ", 1) for line in differences]

@@ -19,6 +19,7 @@ from perjoule.opening import MOST_DOCUMENT_BYTES, MOST_TEXT_BYTES, require_size
 _FILES = frozenset({
     "suite.toml", "environment.json", "prompts.jsonl", "trials.jsonl", "trials.parquet", "devices.jsonl", "work.jsonl",
     "images.parquet", "scores.parquet", "points.parquet", "power.parquet", "metrics.json", "set_scores.json",
+    "race.json", "superseded.jsonl",
 })  # fmt: skip
 _PICTURE = re.compile(r"[^./\0][^/\0]*\.png")
 # seconds, and attempts after the first

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perjoule.runs.directory import Run
 from perjoule.statistics.comparisons import Evidence, arms_of
@@ -60,12 +61,17 @@ def drawn_for(run: Run, metric: str, resamples: int) -> Drawn:
 
 
 def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
-    """What comparisons under one metric are made from. A cell that no observer was asked about is in no arm."""
+    """What comparisons under one metric are made from.
+
+    A cell that no observer was asked about is in no arm. Neither is a cell that a race dropped if others of its arm
+    remain: the arm is compared on the prompts of its remaining cells.
+    """
     grid = drawn.of(metric)
     spec = run.metrics[metric]
     energy = drawn.draws.energy.point
     if run.judges is not None and metric == run.suite.metrics.primary:
         energy = np.where(np.isfinite(grid.quality[metric]).any((0, 1)), energy, np.nan)
+    energy = np.where(_left_by_race(run, grid, drawn.facts), np.nan, energy)
     batch_sizes = {variant.name: variant.batch_size for variant in run.suite.variants}
     return Evidence(
         grid=grid,
@@ -74,3 +80,10 @@ def evidence_of(run: Run, drawn: Drawn, metric: str) -> Evidence:
         quality=spec.sign * grid.quality[metric],
         arms=arms_of(grid, drawn.facts, run.families, energy, batch_sizes),
     )
+
+
+def _left_by_race(run: Run, grid: Grid, facts: dict[str, CellFacts]) -> NDArray[np.bool_]:
+    """(cells,) True for cells that a race dropped, unless it dropped the whole arm."""
+    dropped = run.race.dropped if run.race is not None else {}
+    remaining = {facts[cell].variant for cell in grid.cells if cell not in dropped}
+    return np.array([cell in dropped and facts[cell].variant in remaining for cell in grid.cells], bool)

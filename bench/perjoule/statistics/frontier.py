@@ -82,7 +82,8 @@ def frontier_of(
         for row, tail, is_cell_value in zip(point_rows(table), tails, grid.is_cell_value(name), strict=True)
     ]
     anchor = main_anchor(evidence.arms)
-    best = [p for p in points if p.on_frontier and p.quality.value is not None]
+    # a cell that a race dropped was compared on fewer prompts than the others
+    best = [p for p in points if p.on_frontier and p.quality.value is not None and p.dropped is None]
     best.sort(key=lambda p: p.energy_j_per_image.value or 0.0)
     return Frontier(
         suite=run.suite.name,
@@ -129,7 +130,8 @@ def _hypervolume(run: Run, evidence: Evidence, anchor: Arm) -> Hypervolume | Non
     grid, spec, sign = evidence.grid, evidence.spec, evidence.spec.sign
     # full-reference scores of other models are not points of this plane
     members = [a for a in evidence.arms if spec.track != "fidelity" or a.family == anchor.family]
-    columns = np.array([c for arm in members for c in arm.columns])
+    dropped = run.race.dropped if run.race is not None else {}
+    columns = np.array([c for arm in members for c in arm.columns if grid.cells[c] not in dropped], np.intp)
     energy, quality = evidence.point
     energy, quality = energy[columns], sign * quality[columns]
     corner = _corner(run, evidence, anchor)

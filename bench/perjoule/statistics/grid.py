@@ -75,6 +75,19 @@ class Grid:
             groups=among(self.groups, places),
         )
 
+    def of_cells(self, columns: Sequence[int]) -> Grid:
+        """Return the same of some of the cells, given by their columns."""
+        chosen = list(columns)
+        return replace(
+            self,
+            cells=tuple(self.cells[column] for column in chosen),
+            energy_j=self.energy_j[..., chosen],
+            quality={name: values[..., chosen] for name, values in self.quality.items()},
+            groups=self.groups[:, chosen],
+            cell_values={name: values[chosen] for name, values in self.cell_values.items()},
+            common_errors={name: errors[:, chosen] for name, errors in self.common_errors.items()},
+        )
+
     def drawn(self, resamples: int = RESAMPLES, seed: int = SEED, tails: Array | None = None) -> Draws:
         """Draw once for all statistics of the run.
 

@@ -50,6 +50,7 @@ class PointRow:
     boundary: str | None
     on_frontier: bool | None
     p_on_frontier: float | None
+    dropped: str | None
 
     @property
     def energy_estimate(self) -> Estimate:

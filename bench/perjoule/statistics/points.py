@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from perjoule.statistics.drawn import drawn_once
 from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known
 from perjoule.statistics.pareto import non_dominated
+from perjoule.statistics.raced import dropped_cells, prompt_places
 from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
 from perjoule.types import Estimate, MetricSpec
 
@@ -30,7 +32,8 @@ def operating_points(run: Run) -> pl.DataFrame:
     share the draws, so that what the prompts have in common cancels between cells.
 
     Returns:
-        A frame with the columns of `POINT_COLUMNS`. Absent numbers are null. A metric of the fidelity track compares
+        A frame with the columns of `POINT_COLUMNS`. In a race, each cell is compared with the cells that have its
+        prompts too, on these prompts. Absent numbers are null. A metric of the fidelity track compares
         with the family's own longest run, so its frontier is computed inside each family. A run without any metric has
         one row per cell, with energy alone.
     """
@@ -40,7 +43,7 @@ def operating_points(run: Run) -> pl.DataFrame:
 
 def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -> pl.DataFrame:
     """`operating_points` on arrays, draws and facts that are there already."""
-    families = run.families
+    families, dropped = run.families, dropped_cells(run)
     energy = [
         cell_value(estimate, facts[cell]) if one else estimate
         for estimate, cell, one in zip(
@@ -50,7 +53,7 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -
     common = [
         {name: value for name, value in asdict(facts[cell]).items() if name in POINT_COLUMNS}
         | _spread("energy", energy[i], "energy_j_per_image")
-        | {"cell_id": cell, "family": families[facts[cell].variant]}
+        | {"cell_id": cell, "family": families[facts[cell].variant], "dropped": dropped.get(cell)}
         for i, cell in enumerate(grid.cells)
     ]
     if not grid.quality:
@@ -58,6 +61,7 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -
         rows = [row | {"on_frontier": False} | counts.get(row["cell_id"], _NO_COUNT) for row in common]
         return pl.DataFrame(rows, schema=POINT_COLUMNS)
     rows = []
+    levels = tuple(_levels(run, grid, draws))
     for metric in (name for name in run.metrics if name in grid.quality):
         spec, alone = run.metrics[metric], draws.quality_alone(metric)
         known, single = prompts_known(grid.quality[metric]), grid.is_cell_value(metric)
@@ -68,7 +72,7 @@ def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -
         ]
         counts = _scored(run, metric)
         groups = [families[facts[c].variant] if spec.track == "fidelity" else "" for c in grid.cells]
-        on, chance = _frontier(draws.energy, draws.quality(metric), spec, groups)
+        on, chance = _frontier_by_level(levels, metric, spec, groups)
         # which cell of a group is best in a draw hangs on all of them, and of a cell value the draws know nothing
         unsure = {group for group, one in zip(groups, single, strict=True) if one}
         chance = np.where([group in unsure for group in groups], np.nan, chance)
@@ -116,6 +120,47 @@ def cell_value(estimate: Estimate, facts: CellFacts) -> Estimate:
 
 def _column(means: Means, column: int, n: int, what: str) -> Estimate:
     return means.of([column]).estimate(lambda rows: rows[:, 0], what=what, n=n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Level:
+    """Cells that are compared on common prompts: those that have all prompts of `judged`, whose frontier it decides."""
+
+    columns: tuple[int, ...]
+    judged: tuple[int, ...]
+    draws: Draws
+
+
+def _levels(run: Run, grid: Grid, draws: Draws) -> Iterator[_Level]:
+    """One level for all cells; in a race one for each number of prompts that cells have."""
+    race = run.race
+    everything = tuple(range(len(grid.cells)))
+    if race is None or not race.dropped:
+        yield _Level(columns=everything, judged=everything, draws=draws)
+        return
+    counts = np.array([race.prompts_of(cell) for cell in grid.cells])
+    for prompts in sorted(set(counts.tolist()), reverse=True):
+        columns = np.flatnonzero(counts >= prompts).tolist()
+        part = grid.of_prompts(prompt_places(run, grid, prompts)).of_cells(columns)
+        yield _Level(
+            columns=tuple(columns),
+            judged=tuple(np.flatnonzero(counts == prompts).tolist()),
+            draws=part.drawn(len(draws.joint.resamples)),
+        )
+
+
+def _frontier_by_level(
+    levels: Sequence[_Level], metric: str, spec: MetricSpec, groups: list[str]
+) -> tuple[Array | Any, Array]:
+    """`_frontier`, each cell among the cells of its level."""
+    on, chance = np.zeros(len(groups), bool), np.full(len(groups), np.nan)
+    for level in levels:
+        members = [groups[column] for column in level.columns]
+        level_on, level_chance = _frontier(level.draws.energy, level.draws.quality(metric), spec, members)
+        judged = np.isin(level.columns, level.judged)
+        on[list(level.judged)] = level_on[judged]
+        chance[list(level.judged)] = level_chance[judged]
+    return on, chance
 
 
 def _frontier(energy: Means, quality: Means, spec: MetricSpec, groups: list[str]) -> tuple[Array | Any, Array]:

@@ -38,6 +38,7 @@ class Point:
         energy_j_per_image: Mean over prompts.
         quality: Mean over prompts of the mean over seeds.
         quality_p10: The quality that one image in ten does not reach.
+        dropped: Why a race measured the cell no further; None if it did not drop it.
     """
 
     cell_id: str
@@ -60,6 +61,7 @@ class Point:
     energy_j_per_image: Estimate
     quality: Estimate
     quality_p10: Estimate
+    dropped: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,8 +73,32 @@ def _require_plannable(suite: Suite, prompt_count: int) -> None:
 
 def planned_trials(suite: Suite, prompt_count: int) -> int:
     """Return the number of planned trials of a suite for a number of prompts; a run with fewer is incomplete."""
-    windows = math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite))
-    return len(cells_of(suite)) * windows * suite.protocol.blocks
+    return len(cells_of(suite)) * _trials_per_cell(suite, prompt_count)
+
+
+def trials_saved(suite: Suite, prompt_count: int, measured: int) -> int:
+    """Return the number of planned trials of a cell that a race measures with its first `measured` prompts only."""
+    return _trials_per_cell(suite, prompt_count) - _trials_per_cell(suite, measured)
+
+
+def _trials_per_cell(suite: Suite, prompt_count: int) -> int:
+    return math.ceil(prompt_count * len(suite.protocol.seeds) / images_per_window(suite)) * suite.protocol.blocks
+
+
+def rounds_of(
+    plan: Sequence[Assignment], prompts: Sequence[Prompt], ends: Sequence[int]
+) -> list[tuple[Assignment, ...]]:
+    """Split a plan by prompts: the trials of the first `ends[0]` prompts, of the prompts up to `ends[1]`, and so on.
+
+    Every second round is in reverse order, so that drift within rounds affects cells equally, and the pipeline that is
+    loaded at the end of a round begins the next one.
+    """
+    place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
+    rounds: list[list[Assignment]] = [[] for _ in ends]
+    for assignment in plan:
+        last = max(place[prompt.prompt_id] for prompt in assignment.prompts)
+        rounds[next(number for number, end in enumerate(ends) if last < end)].append(assignment)
+    return [tuple(part[::-1] if number % 2 else part) for number, part in enumerate(rounds)]
 
 
 def image_id(cell_id: str, prompt_id: str, seed: int | str) -> str:

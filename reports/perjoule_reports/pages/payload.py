@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from perjoule.people.metric import RunWithPeople
+from perjoule.statistics.price import price_of
 from perjoule.statistics.records import Frontier
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import Suite
@@ -66,6 +67,8 @@ def payload(
         sensitivity=analysis.sensitivity,
         variability=analysis.variability,
         drift=Drift(estimate=estimate, reason=why or None),
+        price=price_of(run),
+        race=run.race,
         people=run.scale_of_run if isinstance(run, RunWithPeople) else None,
         carbon=analysis.carbon,
         notes={name: [[cell.text for cell in row] for row in table.rows] for name, table in tables.items() if table},

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from perjoule.gating.records import Verdict
 from perjoule.meters.carbon import Carbon
 from perjoule.people.metric import ScaleOfRun
+from perjoule.runs.race_record import Race
 from perjoule.statistics.contrasts import Contrast
 from perjoule.statistics.noise import Source
 from perjoule.statistics.records import Comparison, Hypervolume, Knee, Marginal, Sensitivity
 from perjoule.types import Direction, Estimate, Interval, MetricSpec, Provenance, Track
 from perjoule.types.documents import SCHEMA, schema_of
+from perjoule.types.price import Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Quality(Interval):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultCell:
-    """A cell: what it costs and, by metric, how good its images are."""
+    """A cell: what it costs and, by metric, how good its images are. `dropped`: why a race measured it no further."""
 
     cell_id: str
     variant: str
@@ -61,6 +63,7 @@ class ResultCell:
     boundary: str | None
     n_prompts: int
     n_seeds: int
+    dropped: str | None
     quality: Mapping[str, Quality]
 
 
@@ -148,6 +151,8 @@ class Result:
     sensitivity: tuple[Sensitivity, ...]
     variability: tuple[Source, ...]
     drift: Drift
+    price: Price | None
+    race: Race | None
     people: ScaleOfRun | None
     carbon: Carbon | None
     notes: Mapping[str, list[list[str]]]

@@ -6,6 +6,7 @@ from perjoule.statistics.bd import METHOD as BD_METHOD
 from perjoule.statistics.bd import MIN_OVERLAP, MIN_RUNGS
 from perjoule.statistics.contrasts import DIFFERENCE_METHOD as CONTRAST_METHOD
 from perjoule.statistics.contrasts import RATIO_METHOD
+from perjoule.statistics.price import price_of
 from perjoule.statistics.savings import SAVING_METHOD
 from perjoule.statistics.tails import METHOD as TAIL_METHOD
 from perjoule.suite.reading import images_per_window
@@ -42,6 +43,14 @@ def _paragraphs(run: RunData, evidence: Evidence, analysis: Analysis) -> tuple[s
         sentences.append(f"{primary.name}: {primary.description}")
     methods = "; ".join(evidence.interval_methods) or "the run does not record the method"
     sentences.append(f"Intervals: {methods}.")
+    if race := run.race:
+        sentences.append(
+            f"Race: after {', '.join(map(str, race.look_prompts))} prompts, cells that another cell surely dominates "
+            f"in energy and in {race.metric} got no further prompts (the chance that any cell of the true frontier is "
+            f"dropped is at most {race.alpha:g}). A dropped cell is compared with the others on its own prompts."
+        )
+    if price := price_of(run):
+        sentences.append(f"Price of certainty: {price.words} {price.not_included[0].upper()}{price.not_included[1:]}.")
     if note := asked_note(run):
         sentences.append(note)
     if analysis.frontier is not None and primary is not None:

@@ -60,6 +60,7 @@ def arms_table(
     parts: list[tuple[Column, Sequence[Cell]]] = [
         (Column(title="cell", hint="a variant at one step count; below it, its role"),
          [replace(arm_cell(evidence, arm), detail=_part(arm)) for arm in arms]),
+        *_prompt_counts(evidence),
         (Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
          interval_cells([arm.energy for arm in arms], unit, [arm.brand for arm in arms], absent)),
     ]  # fmt: skip
@@ -116,7 +117,7 @@ def arms_table(
         for axis in evidence.axes
         if axis is not primary
     ]
-    marked = {i for i, a in enumerate(arms) if primary and a.on_frontier.get(primary.name)}
+    marked = {i for i, a in enumerate(arms) if primary and a.on_frontier.get(primary.name) and not a.dropped}
     return Table(
         caption="Every cell of the run" + (f"; frontier by {primary.name}" if primary else ""),
         columns=tuple(column for column, _ in parts),
@@ -201,11 +202,29 @@ def difference_cell(
     )
 
 
+def _prompt_counts(evidence: Evidence) -> list[tuple[Column, Sequence[Cell]]]:
+    """Return the column of prompts of a race, whose cells have different numbers; none of other runs."""
+    if not any(arm.dropped for arm in evidence.arms):
+        return []
+    column = Column(title="prompts", numeric=True, hint="a race gives no further prompts to cells that are dominated")
+    return [
+        (
+            column,
+            [
+                Cell(text=str(arm.prompt_count), detail=fmt.clean(arm.dropped or ""), sort=arm.prompt_count)
+                for arm in evidence.arms
+            ],
+        )
+    ]
+
+
 def _part(arm: Arm) -> str:
     return fmt.clean(arm.role if arm.policy in {"fixed", arm.role} else f"{arm.role} ({arm.policy})")
 
 
 def _on_frontier(arm: Arm, axis: Axis) -> Cell:
+    if arm.dropped:
+        return Cell(text="dropped", detail=_resampled(arm, axis))
     on = bool(arm.on_frontier.get(axis.name))
     return Cell(text="yes" if on else "no", detail=_resampled(arm, axis), strong=on)
 

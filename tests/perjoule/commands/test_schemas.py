@@ -21,6 +21,7 @@ from tests.support import driving
 from tests.support.histories import logged
 from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
+from tests.support.racing import raced_run
 from tests.support.routes import route_run, route_table, with_routed
 from tests.support.stored_runs import stored_run
 from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
@@ -119,7 +120,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
             **of_routes(place),
             **curves,
         }
-        for more in (of_a_study(place), of_looks(place)):
+        for more in (of_a_study(place), of_looks(place), of_a_race(place)):
             for name, documents in more.items():
                 outputs[name] = [*outputs.get(name, []), *documents]
         yield outputs
@@ -184,6 +185,16 @@ def of_tables(place: Path) -> Outputs:
     printed("report", place / "more", "--baseline", place / "more", "--out", place / "g" / "report.html")
     found["result"].append(json.loads((place / "g" / "result.json").read_text()))
     return found
+
+
+def of_a_race(place: Path) -> Outputs:
+    """What is printed of a race that dropped cells."""
+    raced_run(place / "raced")
+    printed("report", place / "raced", "--out", place / "raced" / "report.html")
+    return {
+        "frontier": [printed("frontier", place / "raced")],
+        "result": [json.loads((place / "raced" / "result.json").read_text())],
+    }
 
 
 def of_shards(place: Path) -> Outputs:

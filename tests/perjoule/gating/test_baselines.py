@@ -260,6 +260,15 @@ class TestBaselines:
         assert call("gate", "--baseline", "none", "--candidate", str(run.path), capsys=capsys)[0] == 2
 
 
+def test_a_baseline_of_a_version_without_races_is_read(root: Path, run: Run, tmp_path: Path) -> None:
+    path = find("main", root).path
+    record = record_of(path)
+    del record["tables"]["points"]["dropped"]
+    rewrite(path, record)
+    loaded = load("main", tmp_path / "out", root)
+    assert loaded.points["dropped"].null_count() == len(run.points)
+
+
 def test_a_run_without_scores_is_kept_without_them(tmp_path: Path) -> None:
     bare = imported(table(prompts=2, ladder=(4,)).drop("quality:q"), tmp_path)
     (bare.path / "metrics.json").unlink(missing_ok=True)

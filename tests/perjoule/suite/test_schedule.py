@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from perjoule.errors import SuiteError
 from perjoule.prompts import prompt_id
 from perjoule.suite.reading import cells_of, find_suite, load_suite
-from perjoule.suite.schedule import make_plan, planned_trials
+from perjoule.suite.schedule import make_plan, planned_trials, rounds_of, trials_saved
 from perjoule.types import Prompt, Protocol
 
 DEMO = load_suite(find_suite("demo"))
@@ -95,3 +95,25 @@ def test_a_plan_that_would_fill_the_memory_is_refused(changes: dict[str, Any], w
     suite = replace(DEMO, variants=variants, protocol=replace(DEMO.protocol, **changes))
     with pytest.raises(SuiteError, match=words):
         make_plan(suite, PROMPTS)
+
+
+@pytest.mark.parametrize("per_window", [1, 3])
+def test_rounds_are_the_plan_split_by_prompts(per_window: int) -> None:
+    protocol = Protocol(seeds=(1, 2), batch_size=1, images_per_window=per_window, blocks=2)
+    suite = replace(DEMO, protocol=protocol, variants=tuple(replace(v, batch_size=None) for v in DEMO.variants))
+    prompts = tuple(Prompt(prompt_id=f"p{i:02d}", text=f"prompt {i}") for i in range(20))
+    plan = make_plan(suite, prompts)
+    ends = (6, 12, 20)
+    rounds = rounds_of(plan, prompts, ends)
+    assert sorted(a.trial_id for part in rounds for a in part) == sorted(a.trial_id for a in plan)
+    start = 0
+    for number, (part, end) in enumerate(zip(rounds, ends, strict=True)):
+        wanted = {prompt.prompt_id for prompt in prompts[start:end]}
+        for cell in cells_of(suite):
+            of_cell = [a for a in part if a.cell.cell_id == cell.cell_id]
+            assert {prompt.prompt_id for a in of_cell for prompt in a.prompts} == wanted
+        # every second round is reversed, so that drift affects all cells equally
+        order = [a.trial_id for a in plan if a in part]
+        assert [a.trial_id for a in part] == (order[::-1] if number % 2 else order)
+        assert trials_saved(suite, 20, end) == sum(len(later) for later in rounds[number + 1 :]) // len(cells_of(suite))
+        start = end
