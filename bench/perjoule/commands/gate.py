@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ from perjoule.commands.options import (
     print_record,
     print_text,
 )
-from perjoule.commands.outcome import in_words
+from perjoule.commands.summary import append_summary
 from perjoule.files import write_text
 from perjoule.shares import share
 
@@ -74,7 +75,11 @@ def gate(
     session_sd: Annotated[str | None, typer.Option(help="Scatter between sessions, from A/A runs: 3% or 0.03.")] = None,
     looks: Annotated[int, typer.Option(help="How often this commit is tested while prompts are added.")] = 1,
     change: Annotated[
-        list[str] | None, typer.Option(help="Key that may differ because it is the change under test; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Key that may differ because it is the change under test: models, steps, ..., or variants for all "
+            "settings of variants; repeatable."
+        ),
     ] = None,
     joules_per_quality: Annotated[
         float | None, typer.Option(help="Judge a trade-off by its net benefit at this price.")
@@ -82,6 +87,9 @@ def gate(
     inconclusive: Annotated[
         Inconclusive, typer.Option(help="Exit code of an inconclusive verdict: 3, 0 with a warning, or 1.")
     ] = Inconclusive.report,
+    baseline_optional: Annotated[
+        bool, typer.Option("--baseline-optional", help="Exit with 0 if no baseline is stored yet, and say so.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
@@ -91,56 +99,69 @@ def gate(
 
     It passes if neither its energy nor its quality is worse than the margin.
 
-    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence; with --baseline-optional
+    also 0 if no baseline is stored at all.
 
     Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
     """
-    from perjoule.gating import GateConfig, baselines, render
-    from perjoule.gating import gate as judge
+    from perjoule.gating import GateConfig, baselines, examine
+    from perjoule.gating.decide import require_resolvable, unresolvable
+    from perjoule.gating.first import first_verdict
     from perjoule.runs.directory import load_run
     from perjoule.runs.remote import fetched_run
 
+    config = GateConfig(
+        margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
+        margin_quality=margin_quality,
+        alpha=share(alpha, "--alpha"),
+        session_sd=None if session_sd is None else share(session_sd, "--session-sd"),
+        looks=looks,
+        change=tuple(change or ()),
+        joules_per_quality=joules_per_quality,
+    )
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(candidate)))
-        theirs, stored = baselines.opened(baseline, ours, stack)
-        config = GateConfig(
-            margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
-            margin_quality=margin_quality,
-            alpha=share(alpha, "--alpha"),
-            mode=(mode or (Mode.stored if stored else Mode.paired)).value,
-            session_sd=None if session_sd is None else share(session_sd, "--session-sd"),
-            looks=looks,
-            change=tuple(change or ()),
-            joules_per_quality=joules_per_quality,
-        )
-        ours, theirs = judged_pair(ours, theirs, study, metric)
-        verdict = judge(theirs, ours, metric, config)
-    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        if baseline_optional and baselines.none_yet(baseline):
+            verdict = first_verdict(ours, baseline, metric, config)
+        else:
+            theirs, stored = baselines.opened(baseline, ours, stack)
+            config = replace(config, mode=(mode or (Mode.stored if stored else Mode.paired)).value)
+            ours, theirs = judged_pair(ours, theirs, study, metric)
+            verdict, _ = examine(theirs, ours, metric, config)
+    open_margins = bool(unresolvable(verdict))
+    if not open_margins:
+        _print(verdict, as_json=as_json, github=github)
+    # after stdout, so that the verdict is printed even if a file cannot be written
+    _write(verdict, junit, markdown)
+    if open_margins:  # such a gate could only guess
+        require_resolvable(verdict)
+    raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _print(verdict: Verdict, *, as_json: bool, github: bool) -> None:
+    from perjoule.gating import render
+
     if as_json:
         print_record(verdict)
-    else:
-        print_text(render.terminal(verdict))
-        if github or on_github:
-            typer.echo(render.annotations(verdict))
-    # after stdout, so that the verdict is printed even if a file cannot be written
+        return
+    print_text(render.terminal(verdict))
+    if github or _on_github():
+        typer.echo(render.annotations(verdict))
+
+
+def _write(verdict: Verdict, junit: Path | None, markdown: Path | None) -> None:
+    from perjoule.gating import render
+
     if junit is not None:
         write_text(junit, render.junit(verdict))
     if markdown is not None:
         write_text(markdown, render.markdown(verdict))
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if on_github and summary:
-        _append(Path(summary), render.markdown(verdict))
-    raise typer.Exit(_exit_code(verdict, inconclusive))
+    if _on_github():
+        append_summary(render.markdown(verdict))
 
 
-def _append(file: Path, text: str) -> None:
-    """Append to a file that the environment names; a failure is only a warning, as the user did not ask for it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(text)
-    except OSError as error:
-        sys.stderr.write(f"perjoule: warning: GITHUB_STEP_SUMMARY: {in_words(error)}\n")
+def _on_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def _exit_code(verdict: Verdict, inconclusive: Inconclusive) -> int:

@@ -3,6 +3,7 @@
 baseline, candidate ──► evidence.check   missing · invalid · incomparable      ──► INVALID
                         pairing.pair     ln E and Q differences, prompt by prompt
                         decide.decide    non-inferiority on both axes          ──► PASS, FAIL, INCONCLUSIVE
+                        components       what changed: counted work per image, by network
                         render           terminal, JSON, Markdown, JUnit, annotations: all from one Verdict
 """
 
@@ -69,18 +70,25 @@ def examine(
 def _verdict_and_pairs(
     baseline: Run, candidate: Run, metric: str | None, config: GateConfig | None
 ) -> tuple[Verdict, Pairs | None]:
+    from dataclasses import replace
+
+    from perjoule.gating.components import explained
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
     from perjoule.gating.margins import margins_for, require_margin
     from perjoule.gating.pairing import pair_runs
+    from perjoule.gating.steps import with_baseline_cells
 
     settings = config or GateConfig()
     name = metric or baseline.suite.metrics.primary
+    candidate, step_notes = with_baseline_cells(baseline, candidate, settings.change)
     margins = margins_for(name, settings, (baseline, candidate))
     findings = check(baseline, candidate, name, settings)
+    findings = replace(findings, notes=(*step_notes, *findings.notes))
     if findings.blocking:
         return Verdict.invalid(name, settings, findings, margins), None
     if settings.joules_per_quality is None:
         require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
-    return decide(pairs, name, settings, findings, margins), pairs
+    verdict = decide(pairs, name, settings, findings, margins)
+    return explained(verdict, baseline, candidate), pairs
