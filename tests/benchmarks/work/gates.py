@@ -99,9 +99,7 @@ def changes() -> list[Change]:
 @contextmanager
 def encoded_twice() -> Iterator[None]:
     """Let pipelines encode every prompt twice."""
-    from perjoule_suites import diffusers_generator
-
-    assemble = diffusers_generator.assemble
+    from perjoule_suites.assembly import assemble
 
     def assembled(*arguments: Any) -> Any:
         pipeline, sources = assemble(*arguments)
@@ -114,7 +112,7 @@ def encoded_twice() -> Iterator[None]:
         pipeline.encode_prompt = twice
         return pipeline, sources
 
-    with patch.object(diffusers_generator, "assemble", assembled):
+    with patch("perjoule_suites.diffusers_generator.assemble", assembled):
         yield
 
 
