@@ -100,7 +100,7 @@ def forge_of(environment: Mapping[str, str] = os.environ) -> Forge | None:
             repository=_needed(environment, "GITHUB_REPOSITORY"),
             number=_number(pull.get("number"), "GITHUB_EVENT_PATH: pull_request.number"),
             token=environment.get(TOKENS["github"], ""),
-            commit=str((pull.get("head") or {}).get("sha") or environment.get("GITHUB_SHA", "")),
+            commit=str(_part(pull, "head").get("sha") or environment.get("GITHUB_SHA", "")),
             log="{}/{}/actions/runs/{}".format(
                 *(environment.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
             ),
@@ -151,10 +151,10 @@ class GitHub:
             address = f"{self._issues}/{self.number}/comments?per_page={_PER_PAGE}&page={page}"
             found = self._call("GET", address)
             for comment in found:
-                user = comment.get("user") or {}
-                if user.get("type") == "Bot" or comment.get("author_association") in _TRUSTED:
+                bot = _part(comment, "user").get("type") == "Bot"
+                if bot or str(comment.get("author_association")) in _TRUSTED:
                     yield Existing(
-                        address=f"{self._issues}/comments/{_number(comment.get('id'), 'comment id')}",
+                        address=f"{self._issues}/comments/{quote(str(comment.get('id')), safe='')}",
                         body=str(comment.get("body") or ""),
                     )
             if len(found) < _PER_PAGE:
@@ -200,9 +200,9 @@ class GitLab:
             address = f"{self._notes}?sort=asc&order_by=created_at&per_page={_PER_PAGE}&page={page}"
             found = self._call("GET", address)
             for note in found:
-                if (note.get("author") or {}).get("id") == me and not note.get("system"):
+                if _part(note, "author").get("id") == me and not note.get("system"):
                     yield Existing(
-                        address=f"{self._notes}/{_number(note.get('id'), 'note id')}", body=str(note.get("body") or "")
+                        address=f"{self._notes}/{quote(str(note.get('id')), safe='')}", body=str(note.get("body") or "")
                     )
             if len(found) < _PER_PAGE:
                 return
@@ -244,10 +244,16 @@ def _call(method: str, address: str, headers: dict[str, str], token: str, variab
             raise Refused(f"HTTP {error.code}: {_message(error)}") from None
     except (URLError, HTTPException, OSError, ValueError) as error:
         raise Refused(f"{method} {urlsplit(address).netloc}: {one_line(first_line(error))}") from None
-    expected = list if method == "GET" and "?" in address else dict
-    if not isinstance(parsed, expected):
+    listing = method == "GET" and "?" in address
+    if not isinstance(parsed, list if listing else dict):
         raise Refused(f"{method} {urlsplit(address).netloc}: an unexpected answer")
-    return parsed
+    return [part if isinstance(part, dict) else {} for part in parsed] if listing else parsed
+
+
+def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return an object in a record; an empty one if there is none."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _message(error: HTTPError) -> str:

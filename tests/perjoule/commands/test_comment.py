@@ -134,7 +134,7 @@ def test_a_wrong_token_is_a_reason(job: Job) -> None:
     ("broken", "reason"),
     [
         ((502, b"<html>"), "HTTP 502: Bad Gateway"), ((200, b"not json"), "GET 127.0.0.1:"),
-        ((200, b'{"a": 1}'), "an unexpected answer"), ((302, b"{}"), "HTTP 302"),
+        ((200, b'{"a": 1}'), "an unexpected answer"), ((302, b"{}"), "HTTP 302"), ((403, b"[]"), "HTTP 403: Forbidden"),
     ],
 )  # fmt: skip
 def test_a_broken_server_does_not_fail_the_job(job: Job, broken: tuple[int, bytes], reason: str) -> None:
@@ -143,6 +143,15 @@ def test_a_broken_server_does_not_fail_the_job(job: Job, broken: tuple[int, byte
     assert found["outcome"] == "none"
     assert reason in found["reason"]
     assert len(job.forge.requests) == 1  # a redirect would get the token
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_comments_of_other_forms_are_skipped(job: Job, kind: str) -> None:
+    forms: list[Any] = [
+        1, None, {}, {"user": "x", "author": [ME], "body": None}, {"user": {"type": "Bot"}, "author": {"id": ME}},
+    ]  # fmt: skip
+    job.forge.comments += forms
+    assert job.of(kind).comment()["outcome"] == "created"
 
 
 def test_no_server_does_not_fail_the_job(job: Job) -> None:
@@ -177,7 +186,7 @@ def test_a_long_text_is_cut(job: Job) -> None:
     ("event", "variables", "words"),
     [
         ("", {}, "cannot be read"), ("[]", {}, "is not a JSON object"),
-        ('{"pull_request": {"number": "x"}}', {}, "pull_request.number = 'x': must be a number"),
+        ('{"pull_request": {"number": "x", "head": 1}}', {}, "pull_request.number = 'x': must be a number"),
         (None, {"GITHUB_API_URL": "file:///etc"}, "must be an http address"),
         (None, {"GITHUB_REPOSITORY": ""}, "GITHUB_REPOSITORY is not set"),
     ],
