@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
@@ -209,11 +210,16 @@ class GitLab:
 
     def create(self, body: str) -> str:
         """Write a note."""
-        return f"{self.page}#note_{self._call('POST', self._notes, body).get('id')}"
+        return f"{self.page}#note_{self._call('POST', self._notes, _without_actions(body)).get('id')}"
 
     def update(self, comment: Existing, body: str) -> str:
         """Replace the text of a note."""
-        return f"{self.page}#note_{self._call('PUT', comment.address, body).get('id')}"
+        return f"{self.page}#note_{self._call('PUT', comment.address, _without_actions(body)).get('id')}"
+
+
+def _without_actions(body: str) -> str:
+    """Return a text without quick actions, e.g. `/merge`, which GitLab would carry out for the owner of the token."""
+    return re.sub(r"^(\s*)/", r"\1&#47;", body, flags=re.MULTILINE)
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -174,6 +174,12 @@ def test_an_old_verdict_does_not_stay_if_there_is_no_new_one(job: Job) -> None:
     assert "PASS" not in body
 
 
+def test_a_note_carries_out_no_quick_actions(job: Job) -> None:
+    job.file.write_text("### PASS\n/merge\n  /close and a/b\n")
+    job.of("gitlab").comment()
+    assert "\n&#47;merge\n  &#47;close and a/b\n" in job.forge.bodies()[0]
+
+
 def test_a_long_text_is_cut(job: Job) -> None:
     job.file.write_text("ä" * COMMENT_BYTES)
     job.of("github").comment()
