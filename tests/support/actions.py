@@ -32,13 +32,16 @@ def sources() -> str:
 
 
 def bare_environment(home: Path, **more: str) -> dict[str, str]:
-    """The environment of a fresh machine: a path with `perjoule` and `python`, a home, nothing else.
+    """The environment of a fresh machine: a path with `perjoule` and `python`, a home, one thread.
 
     They are those of this process, unless the home has others.
     """
     shims = home / "bin"
     path = os.pathsep.join([str(shims), "/usr/local/bin", "/usr/bin", "/bin"])
-    bare = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "CI": "true", "HF_HUB_OFFLINE": "1", **more}
+    bare = {
+        "PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "CI": "true", "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1", **more,
+    }  # fmt: skip
     if (home / "venv").exists():
         return bare
     shims.mkdir(parents=True, exist_ok=True)
