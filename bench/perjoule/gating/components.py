@@ -21,6 +21,8 @@ from perjoule.runs.directory import Run
 # the last digits of means over windows may differ
 _SAME = 1e-9
 _LISTED = 4
+# the work of each window is a line of JSON: a gate of millions of windows would wait for it
+_MOST_WINDOWS = 50_000
 # the role of a network in a pipeline, by the name of its class in diffusers and transformers
 _ROLES = (
     ("text encoder", re.compile(r"Text|T5|Gemma|Llama|Qwen")),
@@ -33,9 +35,9 @@ def work_changes(baseline: Run, candidate: Run) -> tuple[WorkChange, ...]:
     """Return the counted work per image that differs, by cell and network, the largest change of FLOPs first.
 
     Windows are compared that both runs have, with the same prompts and seeds. Cells in which work was not counted in
-    all of them, e.g. in imported runs, are left out.
+    all of them, e.g. in imported runs, are left out. Runs of more than 50,000 windows have none.
     """
-    if baseline.is_imported or candidate.is_imported:
+    if baseline.is_imported or candidate.is_imported or len(candidate.windows) > _MOST_WINDOWS:
         return ()
     before, after = (_windows(run) for run in (baseline, candidate))
     both = before.join(after, on=["cell_id", "block", "drawn"], suffix="_candidate", maintain_order="left")

@@ -109,6 +109,13 @@ def test_windows_without_a_count_are_not_explained(tmp_path: Path) -> None:
     assert work_changes(theirs, theirs) == ()
 
 
+def test_huge_runs_are_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_of(tmp_path / "a", [(4, work_of(4))])
+    after = run_of(tmp_path / "b", [(4, edited(work_of(4), "Text"))])
+    monkeypatch.setattr("perjoule.gating.components._MOST_WINDOWS", 0)
+    assert work_changes(before, after) == ()
+
+
 @pytest.mark.parametrize(
     ("network", "role"),
     [
