@@ -1,6 +1,6 @@
 """The workflow that `perjoule init` writes, from an empty repository on: six pull requests, with seconds and joules.
 
-    python -m tests.benchmarks.ci --out DIR [--install] [--limit 20] [--steps 4]
+    python -m tests.benchmarks.ci --out DIR [--install] [--limit 20] [--steps 4] [--parallel 1]
 
 The steps of the workflow file are run as a runner does, in clean folders with a bare environment (see
 tests/support/actions.py) and against an imitation of GitHub's interface of comments. With --install the step that
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,11 @@ class Case:
     code: int
     verdict: str
 
+    @property
+    def branch(self) -> str:
+        """Its branch."""
+        return self.name.replace(" ", "-")
+
 
 def cases(steps: int) -> list[Case]:
     """The pull requests, after the baseline has been stored."""
@@ -61,22 +67,21 @@ def cases(steps: int) -> list[Case]:
 class Repository:
     """A repository with `perjoule init` on a branch, and its pull requests."""
 
-    def __init__(self, out: Path, forge: FakeForge, *, install: bool, limit: int, steps: int) -> None:
-        self.out, self.forge, self.install = out, forge, install
-        self.origin, self.cache, self.jobs = out / "origin", out / "cache", 0
+    def __init__(self, out: Path, *, limit: int, steps: int) -> None:
+        self.out, self.origin, self.cache = out, out / "origin", out / "cache"
         self.origin.mkdir(parents=True)
         self.cache.mkdir()
         git("init", "-q", "-b", "main", cwd=self.origin)
         git("commit", "-q", "--allow-empty", "-m", "Nothing yet", cwd=self.origin)
-        git("switch", "-qc", "bring-perjoule", cwd=self.origin)
+        git("switch", "-qc", "first", cwd=self.origin)
         write_scaffold(self.origin, Ci.github, Runner.cpu)
         self.edit("[protocol]", f"limit = {limit}\n\n[protocol]")
         self.edit("steps = [12]\nguidance = 2.0\n", f"steps = [{steps}]\nguidance = 2.0\n{SECOND}")
         workflow = yaml.safe_load((self.origin / ".github" / "workflows" / "perjoule.yml").read_text())
         self.steps, self.env = workflow["jobs"]["gate"]["steps"], workflow["env"]
-        if install:
-            self.env |= {"INSTALL": f"-q --no-deps --force-reinstall {ROOT}"}
         self.commit("Bring perjoule")
+        git("switch", "-q", "main", cwd=self.origin)
+        git("merge", "-q", "first", cwd=self.origin)
 
     def edit(self, old: str, new: str) -> None:
         """Replace a part of the suite."""
@@ -90,21 +95,46 @@ class Repository:
         git("add", "-A", cwd=self.origin)
         git("commit", "-qm", message, "--allow-empty", cwd=self.origin)
 
-    def run(self, name: str, branch: str, event: str = "pull_request") -> tuple[int, Job]:
-        """Run the workflow and print a line."""
-        self.jobs += 1
-        variables = github_environment(self.forge, "")
-        place = self.out / f"{self.jobs}-{name.replace(' ', '-')}"
-        first = self.install and self.jobs == 1  # later jobs use its environment
-        if first:
-            own_python(self.out / "home")
-        job = Job(self.origin, place, branch, event, self.cache, variables, install=first)
-        code = job.run(self.steps, self.env | {"GITHUB_TOKEN": ""})
-        windows = load_run(place / "runs" / "candidate").windows
+    def branch(self, case: Case) -> None:
+        """Make the branch of a pull request."""
+        git("switch", "-qc", case.branch, "main", cwd=self.origin)
+        if case.old:
+            self.edit(case.old, case.new)
+        self.commit(case.name)
+
+    def install(self) -> None:
+        """Run the step that installs, into an environment that all jobs use."""
+        own_python(self.out / "home")
+        job = Job(self.origin, self.out / "install", "main", "push", self.cache, {}, install=True)
+        steps = [step for step in self.steps if "pip install" in step.get("run", "")]
+        code = job.run(steps, {"INSTALL": f"-q --no-deps --force-reinstall {ROOT}"})
+        print(f"{'install':18s} exit {code}  {_times(job)}", flush=True)
+        assert code == 0, job.said
+
+    def run(self, case: Case, event: str = "pull_request") -> str | None:
+        """Run the workflow and print what came of it; return what is wrong with that."""
+        with serving(FakeForge()) as forge:
+            job = Job(
+                self.origin, self.out / f"job-{case.branch}", case.branch, event, self.cache,
+                github_environment(forge, ""),
+            )  # fmt: skip
+            code = job.run(self.steps, self.env | {"GITHUB_TOKEN": ""})
+            comment = forge.bodies()[0] if forge.comments else ""
+        windows = load_run(job.workspace / "runs" / "candidate").windows
         energy_j = float(windows["energy_j"].sum())
-        seconds = ", ".join(f"{step.split()[0].rstrip(',').lower()} {spent:.0f} s" for step, spent, _ in job.steps)
-        print(f"{name:18s} exit {code}  {energy_j:6.2f} J of {len(windows)} images  {seconds}", flush=True)
-        return code, job
+        lines = [f"{case.name:18s} exit {code}  {energy_j:6.2f} J of {len(windows)} images  {_times(job)}"]
+        lines += [f"    {line}" for line in comment.splitlines() if line.startswith(("###", "- "))]
+        print("\n".join(lines), flush=True)
+        if code != case.code or (case.verdict and f"perjoule gate: {case.verdict}" not in comment):
+            return f"{case.name}: exit {code}, not {case.code}\n{comment or job.said}"
+        return None
+
+
+def _times(job: Job) -> str:
+    """Return seconds and CPU seconds of each step."""
+    return ", ".join(
+        f"{name.split()[0].rstrip(',').lower()} {s:.0f} s ({cpu:.1f} s CPU)" for name, s, cpu, _ in job.steps
+    )
 
 
 def own_python(home: Path) -> None:
@@ -126,31 +156,21 @@ def main() -> None:
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--parallel", type=int, default=1, help="jobs at a time")
     chosen = parser.parse_args()
     os.environ["no_proxy"] = "127.0.0.1"
-    failures = []
-    with serving(FakeForge()) as forge:
-        repository = Repository(chosen.out, forge, install=chosen.install, limit=chosen.limit, steps=chosen.steps)
-        code, job = repository.run("first", "bring-perjoule")
-        if code or "NO BASELINE YET" not in forge.bodies()[0]:
-            failures.append(f"first: exit {code}\n{job.said}")
-        git("switch", "-q", "main", cwd=repository.origin)
-        git("merge", "-q", "bring-perjoule", cwd=repository.origin)
-        if repository.run("push to main", "main", event="push")[0]:
-            failures.append("push to main")
-        for case in cases(chosen.steps):
-            forge.comments.clear()
-            git("switch", "-q", "main", cwd=repository.origin)
-            branch = case.name.replace(" ", "-")
-            git("switch", "-qc", branch, cwd=repository.origin)
-            if case.old:
-                repository.edit(case.old, case.new)
-            repository.commit(case.name)
-            code, job = repository.run(case.name, branch)
-            comment = forge.bodies()[0] if forge.comments else job.said
-            print(*("    " + line for line in comment.splitlines() if line.startswith(("###", "- "))), sep="\n")
-            if code != case.code or f"perjoule gate: {case.verdict}" not in comment:
-                failures.append(f"{case.name}: exit {code}, not {case.code}\n{comment}")
+    repository = Repository(chosen.out, limit=chosen.limit, steps=chosen.steps)
+    pulls = cases(chosen.steps)
+    for case in pulls:
+        repository.branch(case)
+    if chosen.install:
+        repository.install()
+    with ThreadPoolExecutor(chosen.parallel) as pool:
+        first = pool.submit(repository.run, Case(name="first", code=0, verdict="NO BASELINE YET"))
+        push = pool.submit(repository.run, Case(name="main", code=0, verdict=""), "push")
+        # the first one has looked for a baseline before there is one
+        results = [first.result(), push.result(), *pool.map(repository.run, pulls)]
+    failures = [failure for failure in results if failure]
     print("\n".join(failures) or "all as they must be")
     sys.exit(bool(failures))
 

@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 COMMAND = f"exec {sys.executable} -c 'from perjoule.cli import main; raise SystemExit(main())' \"$@\"\n"
@@ -74,7 +75,7 @@ class Job:
         install: Whether steps that install packages are run.
         inputs: Inputs of an action or a reusable workflow.
         said: What the steps printed.
-        steps: (name, seconds, exit code) of each script.
+        steps: (name, seconds, CPU seconds, exit code) of each script.
         artifacts: Files that were uploaded.
     """
 
@@ -88,7 +89,7 @@ class Job:
     install: bool = False
     inputs: dict[str, str] = field(default_factory=dict)
     said: str = ""
-    steps: list[tuple[str, float, int]] = field(default_factory=list)
+    steps: list[tuple[str, float, float, int]] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -153,14 +154,19 @@ class Job:
         plain = {name: value for name, value in self.variables.items() if name != "GITHUB_TOKEN"}
         environment = bare_environment(self.workspace.parent / "home", GITHUB_STEP_SUMMARY=str(self.summary))
         started = time.monotonic()
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
-            cwd=self.workspace, env=environment | plain | {"GITHUB_EVENT_PATH": str(self.file)} | own,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        self.steps.append((step.get("name", ""), time.monotonic() - started, done.returncode))
-        self.said += done.stdout + done.stderr
-        return done.returncode
+        with TemporaryFile() as output:
+            process = subprocess.Popen(
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+                cwd=self.workspace, env=environment | plain | {"GITHUB_EVENT_PATH": str(self.file)} | own,
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            output.seek(0)
+            self.said += output.read().decode()
+        cpu_s = usage.ru_utime + usage.ru_stime
+        self.steps.append((step.get("name", ""), time.monotonic() - started, cpu_s, process.returncode))
+        return process.returncode
 
     def _provide(self, script: str) -> None:
         """Put the command where an installation into environments of their own would."""

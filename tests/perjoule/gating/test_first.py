@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+import polars as pl
 import pytest
 
 from perjoule.gating import GateConfig, baselines, render
 from perjoule.gating.first import first_verdict
 from perjoule.runs.directory import Run
 from tests.perjoule.test_cli import call
-from tests.support.tables_of_runs import imported, table, with_margin
+from tests.support.tables_of_runs import imported, rewrite_table, table, with_margin
 
 
 @pytest.fixture
@@ -81,8 +82,11 @@ def test_every_output_says_what_was_measured_and_how_a_baseline_comes_to_be(run:
 def test_a_margin_that_cannot_be_judged_is_an_error_that_still_writes_the_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [imported(table(prompts=4, seeds=1, ladder=(2,), seed=s, noise=0.3), tmp_path, f"r{s}") for s in (1, 2)]
-    arguments = ["--baseline", str(runs[0].path), "--candidate", str(runs[1].path), "--margin-quality", "0.01"]
+    one = table(prompts=4, seeds=1, ladder=(2,), variants=(("ladder", 1.0),), noise=0.0)
+    base, candidate = (imported(one, tmp_path, name) for name in ("base", "candidate"))
+    up_and_down = pl.col("value") + 0.2 * (1 - 2 * (pl.int_range(pl.len()) % 2))
+    rewrite_table(candidate, "scores", up_and_down)
+    arguments = ["--baseline", str(base.path), "--candidate", str(candidate.path), "--margin-quality", "0.01"]
     files = ["--markdown", str(tmp_path / "gate.md"), "--junit", str(tmp_path / "gate.xml")]
     code, out, err = call("gate", *arguments, *files, capsys=capsys)
     assert (code, out) == (2, "")
