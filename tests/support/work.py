@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,11 @@ def counted_run(folder: Path, windows: Sequence[Window]) -> Run:
         writer.append(window.trial(number))
     writer.finish()
     return load_run(folder)
+
+
+def with_work(run: Run, work: Work) -> Run:
+    """The run with this counted work in each window."""
+    record = asdict(work)
+    rows = [json.dumps({"trial_id": trial} | record) for trial in run.trials["trial_id"]]
+    (run.path / "work.jsonl").write_text("\n".join(rows) + "\n")
+    return load_run(run.path)

@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     from perjoule.commands import (
         baseline,
         calibrate,
+        comment,
         compare,
         completion,
         doctor,
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
     )
 
     for module in (
-        init, doctor, plan, run, score, frontier, report, recommend, compare, gate, baseline, study, importing, merge,
-        measure, integrate, calibrate, listing, explain, schema, completion,
+        init, doctor, plan, run, score, frontier, report, recommend, compare, gate, comment, baseline, study, importing,
+        merge, measure, integrate, calibrate, listing, explain, schema, completion,
     ):  # fmt: skip
         module.register(app)

@@ -25,7 +25,7 @@ from perjoule.commands.options import (
     print_record,
     print_text,
 )
-from perjoule.commands.outcome import in_words
+from perjoule.commands.summary import append_summary
 from perjoule.errors import UsageError
 from perjoule.files import write_text
 from perjoule.shares import share
@@ -110,7 +110,11 @@ def gate(
     session_sd: Annotated[str | None, typer.Option(help="Scatter between sessions, from A/A runs: 3% or 0.03.")] = None,
     looks: Annotated[int, typer.Option(help="How often this commit is tested while prompts are added.")] = 1,
     change: Annotated[
-        list[str] | None, typer.Option(help="Key that may differ because it is the change under test; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Key that may differ because it is the change under test: models, steps, ..., or variants for all "
+            "settings of variants; repeatable."
+        ),
     ] = None,
     joules_per_quality: Annotated[
         float | None, typer.Option(help="Judge a trade-off by its net benefit at this price.")
@@ -118,6 +122,9 @@ def gate(
     inconclusive: Annotated[
         Inconclusive, typer.Option(help="Exit code of an inconclusive verdict: 3, 0 with a warning, or 1.")
     ] = Inconclusive.report,
+    baseline_optional: Annotated[
+        bool, typer.Option("--baseline-optional", help="Exit with 0 if no baseline is stored yet, and say so.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations; the default on GitHub Actions.")] = False,
@@ -130,13 +137,15 @@ def gate(
 
     With --sequential the suite is measured block by block, and measuring stops as soon as the verdict is PASS or FAIL.
 
-    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence.
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 invalid or incomparable evidence; with --baseline-optional
+    also 0 if no baseline is stored at all.
 
     Example: perjoule gate --baseline runs/main --candidate runs/pr --margin-energy 3%
 
     Example: perjoule gate --baseline main.toml --suite pr.toml --sequential --out runs/pr
     """
-    from perjoule.gating import GateConfig, render
+    from perjoule.gating import GateConfig
+    from perjoule.gating.resolving import require_resolvable, unresolvable
 
     def config_for(stored: bool) -> GateConfig:
         return GateConfig(
@@ -182,38 +191,60 @@ def gate(
         )
     else:
         assert candidate is not None
-        verdict = _stored_verdict(baseline, candidate, config_for, study, metric)
-    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        verdict = _stored_verdict(baseline, candidate, config_for, study, metric, optional=baseline_optional)
+    open_margins = bool(unresolvable(verdict))
+    if not open_margins:
+        _print(verdict, as_json=as_json, github=github)
+    # after stdout, so that the verdict is printed even if a file cannot be written
+    _write(verdict, junit, markdown)
+    if open_margins:  # such a gate could only guess
+        require_resolvable(verdict)
+    raise typer.Exit(_exit_code(verdict, inconclusive))
+
+
+def _print(verdict: Verdict, *, as_json: bool, github: bool) -> None:
+    from perjoule.gating import render
+
     if as_json:
         print_record(verdict)
-    else:
-        print_text(render.terminal(verdict))
-        if github or on_github:
-            typer.echo(render.annotations(verdict))
-    # after stdout, so that the verdict is printed even if a file cannot be written
+        return
+    print_text(render.terminal(verdict))
+    if github or _on_github():
+        typer.echo(render.annotations(verdict))
+
+
+def _write(verdict: Verdict, junit: Path | None, markdown: Path | None) -> None:
+    from perjoule.gating import render
+
     if junit is not None:
         write_text(junit, render.junit(verdict))
     if markdown is not None:
         write_text(markdown, render.markdown(verdict))
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if on_github and summary:
-        _append(Path(summary), render.markdown(verdict))
-    raise typer.Exit(_exit_code(verdict, inconclusive))
+    if _on_github():
+        append_summary(render.markdown(verdict))
 
 
 def _stored_verdict(
-    baseline: str, candidate: str, config_for: Callable[[bool], GateConfig], study: Path | None, metric: str | None
+    baseline: str,
+    candidate: str,
+    config_for: Callable[[bool], GateConfig],
+    study: Path | None,
+    metric: str | None,
+    *,
+    optional: bool,
 ) -> Verdict:
-    from perjoule.gating import baselines
-    from perjoule.gating import gate as judge
+    from perjoule.gating import baselines, examine
+    from perjoule.gating.first import first_verdict
     from perjoule.runs.directory import load_run
     from perjoule.runs.remote import fetched_run
 
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(candidate)))
+        if optional and baselines.none_yet(baseline):
+            return first_verdict(ours, baseline, metric, config_for(True))
         theirs, stored = baselines.opened(baseline, ours, stack)
         ours, theirs = judged_pair(ours, theirs, study, metric)
-        return judge(theirs, ours, metric, config_for(stored))
+        return examine(theirs, ours, metric, config_for(stored))[0]
 
 
 def _require_one_task(
@@ -257,14 +288,8 @@ def _print_replay(run: Path, as_json: bool) -> None:
     raise typer.Exit(EvidenceError.exit_code if replayed.differences else replayed.verdict.exit_code)
 
 
-def _append(file: Path, text: str) -> None:
-    """Append to a file that the environment names; a failure is only a warning, as the user did not ask for it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(text)
-    except OSError as error:
-        sys.stderr.write(f"perjoule: warning: GITHUB_STEP_SUMMARY: {in_words(error)}\n")
+def _on_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def _exit_code(verdict: Verdict, inconclusive: Inconclusive) -> int:

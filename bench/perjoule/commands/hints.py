@@ -48,7 +48,7 @@ NEXT = {
 }
 
 # their output names the next command itself, or another program reads it
-WITHOUT = ("completion", "init", "schema", "study new")
+WITHOUT = ("comment", "completion", "init", "schema", "study new")
 
 
 def hint(name: str, parameters: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands.options import Json, print_record, print_text
+from perjoule.commands.scaffold import Ci, Runner
 
 
 def register(app: typer.Typer) -> None:
@@ -19,17 +20,24 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Repository; the working directory by default.")
     ] = Path(),
+    ci: Annotated[
+        Ci | None, typer.Option(help="CI system; gitlab if the repository has a .gitlab-ci.yml, else github.")
+    ] = None,
+    runner: Annotated[
+        Runner, typer.Option(help="cpu: count work, the same on every runner; gpu: measure both sides in one job.")
+    ] = Runner.cpu,
     as_json: Json = False,
 ) -> None:
     """Add a suite, a CI workflow, a pytest example.
 
-    Files that exist already are not changed.
+    perjoule.toml is a suite for exploring, perjoule-ci.toml the one that CI draws for every pull request. Files that
+    exist already are not changed.
 
-    Example: perjoule init
+    Example: perjoule init --ci github --runner cpu
     """
     from perjoule.commands.scaffold import write_scaffold
 
-    scaffold = write_scaffold(folder)
+    scaffold = write_scaffold(folder, ci, runner)
     if as_json:
         print_record(scaffold)
         return
@@ -37,4 +45,5 @@ def init(
         print_text(f"wrote {file}")
     for file in scaffold.kept:
         print_text(f"kept  {file} (it exists)")
-    print_text("next: perjoule plan perjoule.toml; perjoule run perjoule.toml --out runs/first")
+    for step in scaffold.next:
+        print_text(f"next: {step}")

@@ -76,10 +76,11 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
-    """What `init` prints: files that it wrote, and files that existed."""
+    """What `init` prints: files that it wrote, files that existed, and what to do next."""
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
+    next: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

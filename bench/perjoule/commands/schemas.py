@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perjoule import registry
+from perjoule.commands.forge import Posted
 from perjoule.commands.records import Failure, Files, Imported, MergedRun, Scaffold, Scores, WarningCode
 from perjoule.commands.tables import FrontierOfRun, Listing
 from perjoule.forecast import Forecast
@@ -30,7 +31,7 @@ from perjoule.types.documents import SCHEMA, schema_of
 
 _RECORDS = {
     "frontier": FrontierOfRun, "compare": RunComparison, "gate": Verdict, "gate-looks": Replay,
-    "recommend": Recommendation,
+    "comment": Posted, "recommend": Recommendation,
     "doctor": Diagnosis, "doctor-prove": Proof, "doctor-suite": SuiteNeeds, "measure": Measurement,
     "integrate": LogEnergy, "calibrate": Calibration, "calibrate-work": WorkCalibration, "plan": Forecast,
     "score": Scores, "import": Imported, "merge": MergedRun, "report": Files, "init": Scaffold, "baseline": Baselines,

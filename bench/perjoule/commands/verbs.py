@@ -12,9 +12,9 @@ from perjoule.commands.hints import hinted
 
 # the order of the work; other verbs come last
 ORDER = (
-    "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "compare", "gate", "baseline", "study",
-    "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list", "explain", "schema",
-    "completion",
+    "init", "doctor", "plan", "run", "score", "frontier", "report", "recommend", "compare", "gate", "comment",
+    "baseline", "study", "import", "merge", "measure", "integrate", "calibrate", "budgetfusion", "route", "list",
+    "explain", "schema", "completion",
 )  # fmt: skip
 
 

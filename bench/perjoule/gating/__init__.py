@@ -3,6 +3,7 @@
 baseline, candidate ──► evidence.check   missing · invalid · incomparable      ──► INVALID
                         pairing.pair     ln E and Q differences, prompt by prompt
                         decide.decide    non-inferiority on both axes          ──► PASS, FAIL, INCONCLUSIVE
+                        components       what changed: counted work per image, by network
                         render           terminal, JSON, Markdown, JUnit, annotations: all from one Verdict
 """
 
@@ -97,18 +98,23 @@ def verdict_and_pairs(
 def _judged(baseline: Run, candidate: Run, metric: str | None, settings: GateConfig) -> tuple[Verdict, Pairs | None]:
     from dataclasses import replace
 
+    from perjoule.gating.components import explained
     from perjoule.gating.decide import decide
     from perjoule.gating.evidence import check
     from perjoule.gating.margins import margins_for, require_margin
     from perjoule.gating.pairing import pair_runs
+    from perjoule.gating.steps import with_baseline_cells
     from perjoule.statistics.price import price_of
 
     name = metric or baseline.suite.metrics.primary
+    candidate, step_notes = with_baseline_cells(baseline, candidate, settings.change)
     margins = margins_for(name, settings, (baseline, candidate))
     findings = check(baseline, candidate, name, settings)
+    findings = replace(findings, notes=(*step_notes, *findings.notes))
     if findings.blocking:
         return replace(Verdict.invalid(name, settings, findings, margins), price=price_of(baseline, candidate)), None
     if settings.joules_per_quality is None:
         require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
-    return replace(decide(pairs, name, settings, findings, margins), price=price_of(baseline, candidate)), pairs
+    verdict = replace(decide(pairs, name, settings, findings, margins), price=price_of(baseline, candidate))
+    return explained(verdict, baseline, candidate), pairs

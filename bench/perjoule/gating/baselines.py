@@ -2,8 +2,8 @@
 
     .perjoule/baselines/<suite>/<comparability key>/<name>.json.gz
 
-A baseline contains trials, scores and the system under test, but no summaries and no images, so that later versions can
-compare it by their own rules. It is small enough for git.
+A baseline contains trials, their counted work, scores and the system under test, but no summaries and no images, so
+that later versions can compare it by their own rules. It is small enough for git.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from perjoule.text import is_name
 FOLDER = Path(".perjoule") / "baselines"
 SCHEMA = 1
 _TEXTS = ("suite.toml", "prompts.jsonl", "trials.jsonl")
+_OPTIONAL = ("work.jsonl",)  # runs and baselines of earlier versions have none
 _TABLES = ("scores", "images", "points")
 # a pull request can contain a baseline: without a limit, 3 MB in git could unpack to gigabytes of memory
 MOST_BYTES = 256 * 2**20
@@ -101,7 +102,7 @@ def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
     require_one_device(run)
     files = {
         text: decode_text(content_of(run.path / text, MOST_TEXT_BYTES), f"{run.path / text}")
-        for text in _TEXTS
+        for text in (*_TEXTS, *_OPTIONAL)
         if (run.path / text).is_file()
     }
     if (run.path / "trials.parquet").is_file():
@@ -131,7 +132,7 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
     """
     path = find(name, root, suite=suite, key=key).path
     record = _read(path)
-    for file in _TEXTS:
+    for file in (*_TEXTS, *_OPTIONAL):
         if file in record.files:
             write_text(folder / file, record.files[file])
     if record.metrics is not None:
@@ -167,6 +168,16 @@ def opened(name: str, candidate: Run, stack: ExitStack, *, pictures: bool = Fals
     folder = Path(stack.enter_context(TemporaryDirectory()))
     key = str(candidate.environment.get("comparability_key"))
     return load(name, folder, suite=candidate.suite.name, key=key), True
+
+
+def none_yet(name: str, root: Path = FOLDER) -> bool:
+    """Return whether `--baseline` names a run that does not exist, or a baseline where none is stored at all.
+
+    If others are stored, the name is more likely misspelt, and `opened` says so.
+    """
+    if is_remote(name) or Path(name).exists():
+        return False
+    return "/" in name or not any(root.glob("*/*/*.json.gz"))
 
 
 def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str | None = None) -> Baseline:
@@ -282,7 +293,7 @@ def _read(path: Path) -> _BaselineRecord:
         detail = error.errors()[0]
         key = ".".join(map(str, detail["loc"]))
         raise RunError(f"{path}: {key}: {detail['msg'].lower()}: not a baseline that perjoule wrote") from None
-    unknown = record.files.keys() - set(_TEXTS)
+    unknown = record.files.keys() - {*_TEXTS, *_OPTIONAL}
     if unknown:
         names = ", ".join(sorted(map(repr, unknown)))
         raise RunError(f"{path}: contains unknown files ({names}): not a baseline that perjoule wrote; delete it")

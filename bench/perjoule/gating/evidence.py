@@ -11,6 +11,7 @@ import polars as pl
 from perjoule.errors import RunError
 from perjoule.gating.disturbances import TOLERATED_SHARE, disturbance
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
+from perjoule.gating.steps import VARIANTS
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
@@ -185,8 +186,15 @@ def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -
 
 def _differing(pairs: Iterable[tuple[str, Any, Any]], change: Collection[str]) -> Iterable[Difference]:
     for key, old, new in sorted(pairs):
-        if old != new and not {key, key.rsplit(".", 1)[-1]} & set(change):
+        if old != new and not _is_under_test(key, set(change)):
             yield Difference(key=key, baseline=old, candidate=new)
+
+
+def _is_under_test(key: str, change: set[str]) -> bool:
+    """Return whether a key may differ; `variants` are all settings of variants, and with them the weights."""
+    if VARIANTS in change and (key == "models" or key.startswith(f"{VARIANTS}.")):
+        return True
+    return bool({key, key.rsplit(".", 1)[-1]} & change)
 
 
 def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:

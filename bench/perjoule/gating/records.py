@@ -16,7 +16,7 @@ from perjoule.types.price import Price
 
 ENERGY_MARGIN = 0.05
 EXACT_MARGIN = 1e-9  # of counted work: every change is real, except for the last digits of sums
-Outcome = Literal["pass", "fail", "inconclusive", "invalid"]
+Outcome = Literal["pass", "fail", "inconclusive", "invalid", "neutral"]
 Mode = Literal["paired", "stored"]
 MAX_LOOKS = 3
 
@@ -56,7 +56,9 @@ class GateConfig:
         session_sd: Standard deviation of ln E between sessions, from at least five A/A sessions.
         looks: How often this commit is judged while prompts are added by hand, at most 3; `alpha` is divided by it.
         look: The look of a sequential gate that this verdict is; None for a gate that judges once.
-        change: Keys that may differ because they are the change under test, such as `models` or `scheduler`.
+        change: Keys that may differ because they are the change under test, such as `models` or `scheduler`. `steps`:
+            a variant with one step count in each run is judged as one cell, although the counts differ. `variants`:
+            all of these, and every other setting of a variant.
         joules_per_quality: If given, the net benefit at this price of quality decides, and the margins do not.
     """
 
@@ -237,10 +239,39 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Counted work of one kind of network per image: calls, FLOPs, bytes moved, operators.
+
+    `evaluations` are those of the denoiser: two per call with classifier-free guidance; None for other networks.
+    """
+
+    calls: float
+    flops: float
+    bytes_moved: float
+    operators: float
+    evaluations: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkChange:
+    """Counted work of one kind of network that differs between two runs; `network` is its class, e.g. `CLIPTextModel`.
+
+    `role` is `text encoder`, `denoiser`, `decoder`, or empty.
+    """
+
+    cell_id: str
+    network: str
+    role: str
+    baseline: Counts
+    candidate: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Result of the gate; every output is rendered from it.
 
-    `stop` is None for a gate that judges once; `price` is what measuring both runs took.
+    A `neutral` verdict has no numbers: there is no baseline yet. `stop` is None for a gate that judges once; `price` is
+    what measuring both runs took; `work_changes` says why joules changed, by network.
     """
 
     verdict: Outcome
@@ -259,22 +290,25 @@ class Verdict:
     identical_images: bool = False
     stop: Stop | None = None
     price: Price | None = None
+    work_changes: tuple[WorkChange, ...] = ()
+
+    @classmethod
+    def neutral(cls, metric: str, config: GateConfig, reason: str, notes: tuple[str, ...] = ()) -> Verdict:
+        """Return the verdict without a baseline, which has no numbers and does not fail."""
+        axis = _without_evidence(config, "neutral", "no baseline", Margin(value=None, origin=""))
+        return cls(
+            verdict="neutral",
+            metric=metric,
+            energy=axis,
+            quality=axis,
+            config=config,
+            reasons=(reason,),
+            notes=notes,
+        )
 
     @classmethod
     def invalid(cls, metric: str, config: GateConfig, findings: Findings, margins: Margins) -> Verdict:
         """Return an invalid verdict, which has no numbers."""
-        no_estimate = Estimate(value=None, low=None, high=None, level=config.level, n=0, method="")
-
-        def axis(margin: Margin) -> Axis:
-            return Axis(
-                change=no_estimate,
-                margin=margin.value,
-                mde=None,
-                outcome="invalid",
-                label="no evidence",
-                margin_origin=margin.origin,
-            )
-
         reasons = [*findings.invalid]
         reasons += [f"{m.where} lacks {m.what} {m.name}{': ' if m.detail else ''}{m.detail}" for m in findings.missing]
         reasons += [
@@ -283,8 +317,8 @@ class Verdict:
         return cls(
             verdict="invalid",
             metric=metric,
-            energy=axis(margins.energy),
-            quality=axis(margins.quality),
+            energy=_without_evidence(config, "invalid", "no evidence", margins.energy),
+            quality=_without_evidence(config, "invalid", "no evidence", margins.quality),
             config=config,
             missing=findings.missing,
             incomparable=findings.incomparable,
@@ -295,9 +329,20 @@ class Verdict:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
-        """Exit code: 0 pass, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
-        return {"pass": 0, "fail": 1, "inconclusive": 3, "invalid": 4}[self.verdict]
+        """Exit code: 0 pass or neutral, 1 fail, 3 inconclusive, 4 invalid or incomparable."""
+        return {"pass": 0, "neutral": 0, "fail": 1, "inconclusive": 3, "invalid": 4}[self.verdict]
 
     def as_json(self) -> dict[str, Any]:
         """Return the record of `perjoule gate --json`."""
         return document(self)
+
+
+def _without_evidence(config: GateConfig, outcome: Outcome, label: str, margin: Margin) -> Axis:
+    return Axis(
+        change=Estimate(value=None, low=None, high=None, level=config.level, n=0, method=""),
+        margin=margin.value,
+        mde=None,
+        outcome=outcome,
+        label=label,
+        margin_origin=margin.origin,
+    )

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from perjoule.gating.comparing import RunComparison
     from perjoule.gating.looks import LookPlan, LookRow, Replay
 
-_WORDS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID"}
+_WORDS = {
+    "pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "invalid": "INVALID",
+    "neutral": "NO BASELINE YET",
+}  # fmt: skip
 # GitHub truncates comments at 64 kB and shows ten annotations per kind and step
 COMMENT_BYTES = 60_000
 ANNOTATIONS = 10
@@ -24,6 +27,8 @@ _SIDES = {"baseline": "first", "candidate": "second"}
 def terminal(verdict: Verdict) -> str:
     """Return the verdict as at most twelve lines."""
     lines = [f"{_WORDS[verdict.verdict]}{_label(verdict.provenance)}"]
+    if verdict.verdict == "neutral":
+        return "\n".join([*lines, *(f"  {one_line(text)}" for text in (*verdict.reasons, *verdict.notes))])
     lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
     lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
@@ -134,9 +139,14 @@ def _change(change: Estimate, text: Callable[[float | None], str]) -> str:
 
 def markdown(verdict: Verdict) -> str:
     """Return a comment for a pull request, below GitHub's limit: a table of the axes, the reasons, and the cells."""
-    icon = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "invalid": "⛔"}[verdict.verdict]
+    icon = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "invalid": "⛔", "neutral": "⚪"}[verdict.verdict]
+    head = f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_label(verdict.provenance)}"
+    if verdict.verdict == "neutral":
+        texts = [escape_markdown(reason) for reason in verdict.reasons]
+        texts += [f"- {escape_markdown(note)}" for note in verdict.notes]
+        return _fit("\n".join([head, "", *texts]) + "\n")
     lines = [
-        f"### {icon} perjoule gate: {_WORDS[verdict.verdict]}{_label(verdict.provenance)}",
+        head,
         "",
         f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | rests on | outcome |",
         "|---|---|---|---|---|---|---|",
@@ -168,7 +178,7 @@ def annotations(verdict: Verdict) -> str:
     """Return GitHub workflow commands, to be printed on stdout."""
     if verdict.verdict == "pass":
         return f"::notice title=perjoule gate::{_command(terminal(verdict).splitlines()[0])}"
-    kind = "warning" if verdict.verdict == "inconclusive" else "error"
+    kind = {"inconclusive": "warning", "neutral": "notice"}.get(verdict.verdict, "error")
     reasons = verdict.reasons or ("no reason given",)
     head = f"::{kind} title=perjoule gate {_WORDS[verdict.verdict]}::"
     return "\n".join(head + _command(reason) for reason in reasons[:ANNOTATIONS])
@@ -214,8 +224,8 @@ def junit(verdict: Verdict) -> str:
             continue  # the net benefit decides, not the axes
         elif axis.outcome == "fail" or (cell_failure and name == "energy"):
             Xml.SubElement(case, "failure", message=f"{name} is worse than the margin").text = text
-        elif axis.outcome == "inconclusive":
-            Xml.SubElement(case, "skipped", message="inconclusive")
+        elif axis.outcome in ("inconclusive", "neutral"):
+            Xml.SubElement(case, "skipped", message=_WORDS[axis.outcome].lower())
     for name, kind in (("tests", "testcase"), ("errors", "error"), ("failures", "failure"), ("skipped", "skipped")):
         suite.set(name, str(sum(1 for _ in suite.iter(kind))))
     Xml.indent(suite)

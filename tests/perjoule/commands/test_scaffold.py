@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.support.actions import COMMAND, Job, git, sources
+from tests.support.forge_server import FakeForge, github_environment, gitlab_environment, serving
 
-from perjoule.commands.scaffold import FILES
-from perjoule_suites.tiny import sd_tiny
+from perjoule.commands.scaffold import Ci, Runner, likely_ci, scaffold_files, write_scaffold
 
-pytestmark = pytest.mark.slow
-
-COMMAND = f"exec {sys.executable} -c 'from perjoule.cli import main; raise SystemExit(main())' \"$@\"\n"
+ROOT = Path(__file__).parents[3]
+KINDS = [(ci, runner) for ci in Ci for runner in Runner]
+REUSABLE = ROOT / ".github" / "workflows" / "perjoule-gate.yml"
 # the suite of the scaffold, made small: the workflow is the subject here, not the figures
-SMALL = {
-    "steps = [2, 4, 8, 12, 25, 50]": "steps = [2]",
-    "seeds = [1, 2]": "seeds = [1]",
-    '"clip_text", "cvvdp", "lsnr"': '"clip_text"',
-    'model = "builtin:sd-tiny"': 'model = "model"',
-    "[protocol]": "limit = 8\n\n[protocol]",
-}
+SMALL = {"steps = [12]": "steps = [1]", "[protocol]": "limit = 2\n\n[protocol]"}
 
 
 def environment(**more: str) -> dict[str, str]:
     """Of the commands: our sources by absolute paths, no options of the outer pytest, CPU only."""
-    ours = ("perjoule", "perjoule_suites", "perjoule_reports")
-    paths = dict.fromkeys(str(Path(importlib.import_module(name).__path__[0]).parent) for name in ours)
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTEST_ADDOPTS", "GITHUB_ACTIONS")}
-    return kept | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"} | more
+    return kept | {"PYTHONPATH": sources(), "HF_HUB_OFFLINE": "1"} | more
 
 
 def do(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -50,35 +42,53 @@ def perjoule(*arguments: str, cwd: Path) -> str:
     return do("/bin/sh", "-c", COMMAND, "perjoule", *arguments, cwd=cwd).stdout
 
 
-def git(*arguments: str, cwd: Path) -> None:
-    do("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *arguments, cwd=cwd)
-
-
 def commit(repository: Path, message: str) -> None:
     git("add", "-A", cwd=repository)
     git("commit", "-qm", message, cwd=repository)
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """An empty repository, `perjoule init` done on a branch of its own."""
-    root = tmp_path / "origin"
+def edit(file: Path, *pairs: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
+
+
+def empty_repository(root: Path) -> Path:
     root.mkdir()
     git("init", "-q", "-b", "main", cwd=root)
     git("commit", "-q", "--allow-empty", "-m", "Nothing yet", cwd=root)
     git("switch", "-qc", "bring-perjoule", cwd=root)
-    assert set(json.loads(perjoule("init", "--json", cwd=root))["written"]) == set(FILES)
     return root
 
 
-def test_the_suite_plans_and_rehearses(repository: Path) -> None:
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """An empty repository, `perjoule init` done on a branch of its own."""
+    root = empty_repository(tmp_path / "origin")
+    files = set(json.loads(perjoule("init", "--json", cwd=root))["written"])
+    assert files == set(scaffold_files(Ci.github, Runner.cpu))
+    return root
+
+
+@pytest.fixture
+def forge() -> Iterator[FakeForge]:
+    with serving(FakeForge()) as served:
+        yield served
+
+
+@pytest.mark.slow
+def test_the_suites_plan_and_rehearse(repository: Path) -> None:
     plan = json.loads(perjoule("plan", "perjoule.toml", "--json", cwd=repository))
     assert plan["images"] == 240
     perjoule("run", "perjoule.toml", "--limit", "1", "--smoke", "--meter", "estimate", "--out", "run", cwd=repository)
     trials = [json.loads(line) for line in (repository / "run" / "trials.jsonl").read_text().splitlines()]
     assert [(t["failure"], t["image_count"]) for t in trials] == [(None, 1)]
+    assert json.loads(perjoule("plan", "perjoule-ci.toml", "--json", cwd=repository))["images"] == 20
 
 
+@pytest.mark.slow
 def test_the_pytest_example_passes_next_to_the_suite(repository: Path) -> None:
     quick = ("--energy-meter=estimate", "--energy-rounds=2", "--energy-window=0", "--benchmark-disable")
     done = do(sys.executable, "-m", "pytest", "--benchmark", *quick, "-k", "image or mine-002", cwd=repository)
@@ -89,124 +99,242 @@ def test_the_pytest_example_passes_next_to_the_suite(repository: Path) -> None:
     assert "1 deselected" in plain.stdout
 
 
-def test_init_keeps_what_is_there(repository: Path) -> None:
-    (repository / "perjoule.toml").write_text("mine\n")
-    assert json.loads(perjoule("init", "--json", cwd=repository))["written"] == []
-    assert (repository / "perjoule.toml").read_text() == "mine\n"
+@pytest.mark.parametrize(("ci", "runner"), KINDS)
+def test_init_keeps_what_is_there(tmp_path: Path, ci: Ci, runner: Runner) -> None:
+    first = write_scaffold(tmp_path, ci, runner)
+    assert {str(file.relative_to(tmp_path)) for file in first.written} == set(scaffold_files(ci, runner))
+    for file in first.written:
+        file.write_text("mine\n")
+    second = write_scaffold(tmp_path, ci, runner)
+    assert (second.written, set(second.kept)) == ((), set(first.written))
+    assert {file.read_text() for file in first.written} == {"mine\n"}
 
 
-class Workflow:
-    """Runs the job of a workflow file as a runner does: step by step, each script by bash, stopping at the first error.
+def test_the_ci_system_is_recognised(tmp_path: Path) -> None:
+    assert likely_ci(tmp_path) is Ci.github
+    (tmp_path / ".gitlab-ci.yml").write_text("stages: [test]\n")
+    assert likely_ci(tmp_path) is Ci.gitlab
+    scaffold = write_scaffold(tmp_path)
+    assert (tmp_path / ".gitlab-ci.yml").read_text() == "stages: [test]\n"
+    assert any("include: [{local: .gitlab/perjoule.yml}]" in step for step in scaffold.next)
+
+
+def steps_of(file: Path, job: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The steps of a job, and the variables of the workflow."""
+    workflow = yaml.safe_load(file.read_text())
+    return workflow["jobs"][job]["steps"], workflow.get("env", {})
+
+
+class Pulls:
+    """Pull requests of a repository on GitHub.
 
     Attributes:
-        said: What the steps printed.
+        job: The last job.
     """
 
-    def __init__(self, origin: Path, workspace: Path, edits: dict[str, str]) -> None:
-        text = (origin / ".github" / "workflows" / "perjoule.yml").read_text()
-        for old, new in edits.items():
-            assert old in text
-            text = text.replace(old, new)
-        self._steps: list[dict[str, Any]] = yaml.safe_load(text)["jobs"]["gate"]["steps"]
-        self._origin, self._workspace, self.said = origin, workspace, ""
-        workspace.mkdir()
+    job: Job
 
-    def run(self, branch: str, base: str = "main") -> int:
-        """The exit code of the first step that failed, or 0."""
-        for step in self._steps:
-            if "run" in step:
-                code = self._script(step, base)
-                if code:
-                    return code
-            elif step["uses"].startswith("actions/checkout@"):
-                ref = step["with"].get("ref", branch).replace("${{ github.base_ref }}", base)
-                target = self._workspace / step["with"]["path"]
-                git("clone", "-q", "--branch", ref, str(self._origin), str(target), cwd=self._workspace)
-        return 0
+    def __init__(self, repository: Path, folder: Path, forge: FakeForge) -> None:
+        self.repository, self.folder, self.forge = repository, folder, forge
+        self.cache = folder / "cache"
+        self.cache.mkdir()
 
-    def _script(self, step: dict[str, Any], base: str) -> int:
-        script = step["run"]
-        assert "${{" not in script
-        if "pip install" in script:  # no index here: what it makes is put there instead
-            for side in ("base", "head"):
-                command = self._workspace / f"env-{side}" / "bin" / "perjoule"
-                command.parent.mkdir(parents=True)
-                command.write_text(f"#!/bin/sh\n{COMMAND}")
-                command.chmod(0o755)
-            return 0
-        bash = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
-        done = subprocess.run(
-            bash,
-            cwd=self._workspace,
-            env=environment(GITHUB_ACTIONS="true"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.said += done.stdout + done.stderr
-        return done.returncode
+    def run(self, branch: str, event: str = "pull_request") -> int:
+        """The exit code of the workflow."""
+        steps, env = steps_of(self.repository / ".github" / "workflows" / "perjoule.yml", "gate")
+        number = len(list(self.folder.glob("*-event.json")))
+        variables = github_environment(self.forge, "")
+        place = self.folder / f"job{number}"
+        self.job = Job(self.repository, place, branch, event, self.cache, variables)
+        return self.job.run(steps, env | {"GITHUB_TOKEN": ""})
 
 
-def test_the_workflow_passes_on_its_own_pull_request_and_later_tells_a_ruined_model(
-    repository: Path, tmp_path: Path
+@pytest.mark.slow
+def test_counted_work_on_github_from_the_first_pull_request_on(
+    repository: Path, tmp_path: Path, forge: FakeForge
 ) -> None:
-    suite = (repository / "perjoule.toml").read_text()
-    for old, new in SMALL.items():
-        assert old in suite
-        suite = suite.replace(old, new)
-    (repository / "perjoule.toml").write_text(suite)
-    shutil.copytree(sd_tiny(), repository / "model")
+    edit(repository / "perjoule-ci.toml", *SMALL.items())
     commit(repository, "Bring perjoule")
-    # estimated joules follow the machine's load, which is not the subject either: on a busy one they are inconclusive
-    edits = {"--margin-energy 5%": "--margin-energy 300%"}
+    pulls = Pulls(repository, tmp_path, forge)
 
-    first = Workflow(repository, tmp_path / "first", edits)
-    assert first.run("bring-perjoule") == 0, first.said
-    assert "::notice title=perjoule::The base branch has no perjoule.toml" in first.said
-    assert (tmp_path / "first" / "runs" / "head" / "report.html").is_file()
-    assert not (tmp_path / "first" / "gate.xml").exists()
+    assert pulls.run("bring-perjoule") == 0, pulls.job.said
+    (comment,) = forge.bodies()
+    assert "NO BASELINE YET" in comment
+    assert "shipped-001: " in comment
+    assert "NO BASELINE YET" in pulls.job.summary.read_text()
+    assert "::notice title=perjoule gate" in pulls.job.said
+    assert {"gate.xml", "gate.md", "runs/candidate/report.html"} <= set(pulls.job.artifacts)
+
+    git("switch", "-q", "main", cwd=repository)
+    git("merge", "-q", "bring-perjoule", cwd=repository)
+    assert pulls.run("main", event="push") == 0, pulls.job.said
+    assert len(list(pulls.cache.glob("perjoule-main-*"))) == 1
+    assert len(forge.comments) == 1
+
+    forge.comments.clear()
+    git("switch", "-qc", "one-more-step", cwd=repository)
+    edit(repository / "perjoule-ci.toml", ("steps = [1]", "steps = [2]"))
+    commit(repository, "Take one more step")
+    forge.writable = False  # as for a pull request from a fork
+    assert pulls.run("one-more-step") == 1, pulls.job.said
+    assert forge.comments == []
+    summary = pulls.job.summary.read_text()
+    assert "perjoule gate: FAIL" in summary
+    assert "There is no comment on the pull request: HTTP 403" in summary
+    assert "denoiser UNet2DConditionModel: evaluations per image 2 → 4, calls per image 1 → 2" in summary
+    assert "::error title=perjoule gate FAIL::energy is worse than the margin" in pulls.job.said
+
+
+@pytest.mark.slow
+def test_both_sides_on_github_are_run_in_one_job(tmp_path: Path, forge: FakeForge) -> None:
+    repository = empty_repository(tmp_path / "origin")
+    write_scaffold(repository, Ci.github, Runner.gpu)
+    edit(repository / "perjoule-ci.toml", *SMALL.items())
+    # counted joules do not follow the load of this machine; a GPU is not needed for the steps of the job
+    edit(repository / ".github" / "workflows" / "perjoule.yml", ("METER: auto", "METER: work"))
+    commit(repository, "Bring perjoule")
+    pulls = Pulls(repository, tmp_path, forge)
+
+    assert pulls.run("bring-perjoule") == 0, pulls.job.said
+    assert "there is no run runs/base to compare with" in forge.bodies()[0]
     git("switch", "-q", "main", cwd=repository)
     git("merge", "-q", "bring-perjoule", cwd=repository)
 
-    git("switch", "-qc", "words", cwd=repository)
-    (repository / "README.md").write_text("Words.\n")
-    commit(repository, "Add words")
-    same = Workflow(repository, tmp_path / "same", edits)
-    assert same.run("words") == 0, same.said
-    assert "the images are the same, bit for bit" in (tmp_path / "same" / "gate.md").read_text()
-
-    git("switch", "-qc", "ruin", cwd=repository)
-    ruin(repository / "model" / "unet" / "diffusion_pytorch_model.safetensors")
-    commit(repository, "Ruin the model")
-    worse = Workflow(repository, tmp_path / "worse", edits)
-    assert worse.run("ruin") == 1, worse.said
-    assert "FAIL" in (tmp_path / "worse" / "gate.md").read_text()
-    assert (tmp_path / "worse" / "gate.xml").is_file()
+    git("switch", "-qc", "one-more-step", cwd=repository)
+    edit(repository / "perjoule-ci.toml", ("steps = [1]", "steps = [2]"))
+    commit(repository, "Take one more step")
+    assert pulls.run("one-more-step") == 1, pulls.job.said
+    (comment,) = forge.bodies()
+    assert "perjoule gate: FAIL" in comment
+    assert "NO BASELINE" not in comment
+    assert {"gate.xml", "runs/base/report.html", "runs/candidate/report.html"} <= set(pulls.job.artifacts)
 
 
-def ruin(weights: Path) -> None:
-    """Halve every weight of the UNet."""
-    from safetensors.torch import load_file, save_file
+def gitlab_job(workspace: Path, name: str, forge: FakeForge, perjoule: Path) -> list[tuple[int, str]]:
+    """Run the script of a job of GitLab, and the one after it; return exit codes and outputs. Installs nothing."""
+    pipeline = yaml.safe_load((workspace / ".gitlab" / "perjoule.yml").read_text())
+    job = {**pipeline.get(".perjoule", {}), **pipeline[name]}
+    more = {"CI_JOB_TOKEN": forge_token(), "CI_PROJECT_ID": "11", "INSTALL": "", "PERJOULE_LOG": str(perjoule)}
+    variables = job["variables"] | gitlab_environment(forge, **more)
+    path = f"{perjoule.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    found = []
+    for part in ("script", "after_script"):
+        lines = [line for line in job.get(part, ()) if "pip install" not in line]
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", "\n".join(lines)], cwd=workspace, env=variables | {"PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found.append((done.returncode, done.stdout + done.stderr))
+    return found
 
-    save_file({name: tensor * 0.5 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+
+def forge_token() -> str:
+    from tests.support.forge_server import TOKEN
+
+    return TOKEN
 
 
-def test_the_workflow_is_one_a_runner_accepts(repository: Path) -> None:
-    file = repository / ".github" / "workflows" / "perjoule.yml"
-    workflow = yaml.safe_load(file.read_text())
-    triggers = workflow.pop(True)  # YAML 1.1 reads the key `on` as a truth value
-    assert set(triggers) == {"pull_request"}
-    assert set(workflow) == {"name", "permissions", "jobs"}
-    assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        assert set(job) <= {"runs-on", "timeout-minutes", "steps"}
-        assert isinstance(job["timeout-minutes"], int)
-        for step in job["steps"]:
-            assert set(step) <= {"name", "uses", "with", "run", "if"}
-            assert ("uses" in step) != ("run" in step)
-            assert re.fullmatch(r"actions/[a-z-]+@v\d+", step.get("uses", "actions/checkout@v4"))
-            if "run" in step:
-                syntax = do("bash", "-n", "-c", step["run"], cwd=repository, check=False)
-                assert syntax.returncode == 0, syntax.stderr
-    assert set(re.findall(r"\$\{\{\s*(.*?)\s*\}\}", file.read_text())) == {"github.base_ref"}
-    assert tomllib.loads((repository / "perjoule.toml").read_text())["name"] == "mine"
+def test_gitlab_keeps_the_baseline_in_the_package_registry(tmp_path: Path, forge: FakeForge) -> None:
+    """The scripts, with a `perjoule` that only writes what it was asked for: its own work is tested with GitHub."""
+    write_scaffold(tmp_path / "a", Ci.gitlab, Runner.cpu)
+    write_scaffold(tmp_path / "b", Ci.gitlab, Runner.cpu)
+    command = tmp_path / "bin" / "perjoule"
+    command.parent.mkdir()
+    store = 'if [ "$1" = baseline ]; then mkdir -p .perjoule/baselines && echo stored > .perjoule/baselines/main; fi'
+    code = 'if [ "$1" = gate ] && [ -e fail ]; then exit 1; fi'
+    command.write_text(f'#!/bin/sh\necho "$@" >> commands.txt\n{store}\n{code}\n')
+    command.chmod(0o755)
+
+    first, after = gitlab_job(tmp_path / "b", "perjoule:gate", forge, command)
+    assert (first[0], after[0]) == (0, 0), first[1]
+    assert not (tmp_path / "b" / ".perjoule").exists()
+    assert [done[0] for done in gitlab_job(tmp_path / "a", "perjoule:baseline", forge, command)] == [0, 0]
+    (tmp_path / "b" / "fail").touch()
+    second, _ = gitlab_job(tmp_path / "b", "perjoule:gate", forge, command)
+    assert second[0] == 1
+    assert (tmp_path / "b" / ".perjoule" / "baselines" / "main").read_text() == "stored\n"
+    assert (tmp_path / "b" / "commands.txt").read_text().splitlines() == [
+        "run perjoule-ci.toml --meter work --out runs/candidate",
+        "gate --baseline main --baseline-optional --candidate runs/candidate --change variants --inconclusive warn "
+        "--junit gate.xml --markdown gate.md",
+        "comment gate.md",
+    ] * 2
+
+
+def checked(schema: str, *files: Path) -> None:
+    """Check files with the schemas of SchemaStore, which check-jsonschema ships."""
+    do(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files), cwd=ROOT)
+
+
+@pytest.mark.parametrize(("ci", "runner"), KINDS)
+def test_the_workflows_are_as_their_schemas_say(tmp_path: Path, ci: Ci, runner: Runner) -> None:
+    write_scaffold(tmp_path, ci, runner)
+    if ci is Ci.github:
+        checked("github-workflows", tmp_path / ".github" / "workflows" / "perjoule.yml")
+    else:
+        checked("gitlab-ci", tmp_path / ".gitlab" / "perjoule.yml", tmp_path / ".gitlab-ci.yml")
+
+
+def test_the_action_and_the_reusable_workflow_are_as_their_schemas_say() -> None:
+    checked("github-actions", ROOT / "action.yml")
+    checked("github-workflows", *sorted((ROOT / ".github" / "workflows").glob("*.yml")))
+
+
+def test_the_schemas_refuse_a_damaged_workflow(tmp_path: Path) -> None:
+    """Otherwise the two tests above could not fail."""
+    write_scaffold(tmp_path, Ci.github, Runner.cpu)
+    file = tmp_path / ".github" / "workflows" / "perjoule.yml"
+    edit(file, ("runs-on: ubuntu-latest", "run-on: ubuntu-latest"))
+    with pytest.raises(AssertionError, match="run-on"):
+        checked("github-workflows", file)
+
+
+def plain(steps: list[dict[str, Any]], arguments: str) -> list[dict[str, Any]]:
+    """The steps without what a composite action must add, and with the arguments of the gate written out."""
+    kept = []
+    for step in steps:
+        if step.get("uses", "").startswith(("actions/checkout", "actions/setup-python")):
+            continue
+        step = {k: v for k, v in step.items() if k not in ("shell", "env")}
+        if step.get("if") == "inputs.install != ''":
+            del step["if"]
+        if "run" in step:
+            step["run"] = " ".join(step["run"].replace("$GATE", arguments).split())
+        kept.append(step)
+    return kept
+
+
+def test_the_action_and_the_reusable_workflow_do_what_the_written_workflows_do() -> None:
+    folder = ROOT / "bench" / "perjoule" / "commands" / "scaffold"
+    counted, measured = (steps_of(folder / f"github-{runner}.yml", "gate")[0] for runner in Runner)
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    assert plain(action["runs"]["steps"], action["inputs"]["gate"]["default"]) == plain(counted, "")
+    reusable = yaml.safe_load(REUSABLE.read_text())
+    gate = reusable[True]["workflow_call"]["inputs"]["gate"]["default"]  # YAML 1.1 reads `on` as a truth value
+    assert plain(reusable["jobs"]["counted"]["steps"], gate) == plain(counted, "")
+    assert plain(reusable["jobs"]["measured"]["steps"], gate) == plain(measured, "")
+
+
+def test_scripts_contain_no_expressions_and_are_bash(tmp_path: Path) -> None:
+    """An expression in a script would run what the title of a pull request says."""
+    folder = ROOT / "bench" / "perjoule" / "commands" / "scaffold"
+    workflows = [yaml.safe_load(file.read_text()) for file in (*folder.glob("github-*.yml"), REUSABLE)]
+    steps = [step for workflow in workflows for job in workflow["jobs"].values() for step in job["steps"]]
+    steps += yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert len(scripts) > 15
+    for script in scripts:
+        assert "${{" not in script
+        syntax = do("bash", "-n", "-c", script, cwd=tmp_path, check=False)
+        assert syntax.returncode == 0, syntax.stderr
+    for workflow in workflows:
+        assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+        assert all(isinstance(job["timeout-minutes"], int) for job in workflow["jobs"].values())
+    for step in steps:
+        assert re.fullmatch(r"actions/[a-z/-]+@v\d+", step.get("uses", "actions/checkout@v4"))
+
+
+def test_the_suites_have_names_of_their_own(tmp_path: Path) -> None:
+    write_scaffold(tmp_path)
+    names = [tomllib.loads((tmp_path / f"{name}.toml").read_text())["name"] for name in ("perjoule", "perjoule-ci")]
+    assert names == ["mine", "shipped"]

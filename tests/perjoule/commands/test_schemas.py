@@ -18,14 +18,15 @@ import pytest
 from tests.perjoule.runs.test_merging import PROMPTS as PARTS
 from tests.perjoule.runs.test_merging import run_of
 from tests.support import driving
+from tests.support.forge_server import FakeForge, github_environment, serving
 from tests.support.histories import logged
 from tests.support.observers import answer_file, answers
 from tests.support.odd_boards import OddBoard, honest_board
 from tests.support.racing import raced_run
 from tests.support.routes import route_run, route_table, with_routed
 from tests.support.stored_runs import stored_run
-from tests.support.tables_of_runs import imported, rewrite, rewrite_table, table
-from tests.support.work import counted_run, counted_windows
+from tests.support.tables_of_runs import as_own, imported, rewrite, rewrite_table, table
+from tests.support.work import counted_run, counted_windows, with_work, work_of
 
 from perjoule.gating.history import log_run
 from perjoule.meters.proving import prove
@@ -150,6 +151,9 @@ def of_tables(place: Path) -> Outputs:
     of_one = frame.with_columns(family=pl.lit("m"))
     cut = imported(of_one.filter((pl.col("variant") != "quick") | (pl.col("steps") < 64)), place, "cut")
     rewrite(cut, "environment.json", lambda e: e["comparability"].update(device="another"))
+    own = [as_own(imported(table(prompts=4, ladder=(2,), seeds=1, factor=f), place, f"own{f}")) for f in (1, 2)]
+    with_work(own[0], work_of(2))
+    with_work(own[1], work_of(4))
     found: Outputs = {
         "error": [printed("frontier", place / "nowhere", codes=(4,))],
         "compare": [printed("compare", place / "table", place / "cut")],
@@ -166,6 +170,8 @@ def of_tables(place: Path) -> Outputs:
             printed(*gate, place / "more", "--joules-per-quality", "9"),
             printed(*gate, place / "table", codes=(4,)),
             printed("gate", "--baseline", place / "table", "--candidate", place / "more", codes=(4,)),
+            printed("gate", "--baseline", own[0].path, "--candidate", own[1].path, "--margin-quality", "1", codes=(1,)),
+            printed("gate", "--baseline", "main", "--baseline-optional", "--candidate", place / "more"),
         ],
         "import": [printed("import", place / "t.parquet", "--out", place / "t")],
         "report": [report],
@@ -258,7 +264,18 @@ def of_nothing(place: Path) -> Outputs:
         "list": lists,
         "explain": [printed("explain", "W203")],
         "init": [printed("init", place / "new"), printed("init", place / "new")],
+        "comment": commented(place),
     }
+
+
+def commented(place: Path) -> list[Any]:
+    """What `comment` prints in a job of a pull request, and in one without permission."""
+    event = place / "event.json"
+    event.write_text(json.dumps({"pull_request": {"number": 5}}))
+    with serving(FakeForge()) as forge, patch.dict(os.environ, github_environment(forge, str(event))):
+        found = [printed("comment", place / "gate.md")]
+        forge.writable = False
+        return [*found, printed("comment", place / "gate.md")]
 
 
 def measured(meter: str, environment: Mapping[str, str]) -> Any:

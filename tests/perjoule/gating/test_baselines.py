@@ -22,7 +22,8 @@ from perjoule.gating.baselines import find, listed, load, promote, prune, save
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import frontier
 from tests.perjoule.test_cli import call
-from tests.support.tables_of_runs import imported, table
+from tests.support.tables_of_runs import as_own, imported, table
+from tests.support.work import with_work, work_of
 
 
 @pytest.fixture(scope="module")
@@ -325,3 +326,13 @@ def test_a_record_of_millions_of_lists_is_not_parsed(root):
     path.write_bytes(gzip.compress(b'{"schema": 1, "tables": [' + b"[]," * 5_100_000 + b"[]]}"))
     with pytest.raises(RunError, match="more than 5,000,000 lists and objects"):
         load("main", root / "out", root)
+
+
+def test_counted_work_is_stored_with_a_baseline(tmp_path: Path) -> None:
+    own = with_work(as_own(imported(table(prompts=2, seeds=1, ladder=(2,)), tmp_path)), work_of(2))
+    save(own, "main", tmp_path)
+    loaded = load("main", tmp_path / "loaded", tmp_path)
+    assert loaded.works == own.works != {}
+    without = as_own(imported(table(prompts=2, seeds=1, ladder=(2,)), tmp_path, "without"))
+    save(without, "other", tmp_path)
+    assert load("other", tmp_path / "other", tmp_path).works == {}

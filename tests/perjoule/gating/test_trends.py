@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_changes_below_a_fifth_of_the_margin_are_not_reported() -> None:
 )
 def test_only_comparable_runs_are_compared(name: str) -> None:
     runs = runs_of(np.where(np.arange(20) < 10, 1.0, 2.0))
-    mixed = [replace(run, **{name: "other"}) if n >= 10 else run for n, run in enumerate(runs)]
+    changes: dict[str, Any] = {name: "other"}
+    mixed = [replace(run, **changes) if n >= 10 else run for n, run in enumerate(runs)]
     assert [(trend.runs, trend.verdict) for trend in trends(history(mixed))] == [(10, "stable")] * 2
 
 
@@ -95,7 +97,7 @@ def test_versions_do_not_divide_a_series() -> None:
 
 
 def test_counted_joules_need_no_test() -> None:
-    counted = {"counted": True, "provenance": "estimated"}
+    counted: dict[str, Any] = {"counted": True, "provenance": "estimated"}
     runs = [logged(week, [100.0 * (1.02 if week >= 2 else 1.0)], **counted) for week in range(3)]
     (trend,) = trends(history(runs))
     (change,) = trend.changes
