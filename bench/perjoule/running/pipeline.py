@@ -37,7 +37,6 @@ from perjoule.running import ray
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
 from perjoule.running.prepared import Prepared
-from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
@@ -306,22 +305,6 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
     return fresh  # its points are read on first use, which has not happened yet
-
-
-def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:
-    """Render the run with every registered report writer; returns the files written."""
-    files: list[Path] = []
-    for point in registry.registered("reports").values():
-        files += point.load()(run, out, request or ReportRequest())
-    return files
-
-
-def index(folder: Path, out: Path) -> list[Path]:
-    """Render the page of a folder of runs with every registered index writer; returns the files written."""
-    files: list[Path] = []
-    for point in registry.registered("indexes").values():
-        files += point.load()(folder, out)
-    return files
 
 
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:

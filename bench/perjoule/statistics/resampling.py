@@ -108,6 +108,11 @@ class Means:
         rows[:, columns] += np.resize(errors, (len(rows), errors.shape[1]))
         return replace(self, resamples=rows)
 
+    def mapped(self, of: Callable[[Array], Array]) -> Means:
+        """The same draws of what is computed from each row: `of` takes (rows, columns) -> (rows, other columns)."""
+        point, resamples, jackknife = (of(rows) for rows in (self.point, self.resamples, self.jackknife))
+        return replace(self, point=point, resamples=resamples, jackknife=jackknife)
+
     @property
     def method(self) -> str:
         """How intervals are made, in words."""

@@ -48,8 +48,11 @@ def encode_all(
 ) -> list[Encoded]:
     """Encode all images at the largest side at which they fit the budget together, else at the smallest."""
     opened = [_opened(picture, max(sides)) for picture in pictures]
+    largest = max((max(one[0].size) for one in opened if one is not None), default=0)
     encoded: list[Encoded] = []
-    for side in sides:
+    for place, side in enumerate(sides):
+        if place + 1 < len(sides) and sides[place + 1] >= largest:
+            continue  # the next side gives the same images
         encoded = [Encoded() if one is None else _encode(*one, side) for one in opened]
         if sum(len(one.uri) for one in encoded) <= budget:
             break
