@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from perjoule.errors import UnknownNameError
@@ -15,7 +15,7 @@ def registered(group: str) -> dict[str, EntryPoint]:
 
 
 @cache
-def _installed() -> EntryPoints:
+def _installed() -> Any:  # Python 3.11 and 3.12 have different types for it
     """Return the entry points of all packages; finding them takes tens of milliseconds."""
     return entry_points()
 

@@ -33,7 +33,7 @@ from perjoule.protocols import (
     judges_sets,
 )
 from perjoule.quality import load_metric, uses_reference
-from perjoule.running import ray
+from perjoule.running import ray, reporting
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
 from perjoule.running.prepared import Prepared
@@ -254,7 +254,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
 def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
     """Run the stages after measuring: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
-    report(scored, run.path / "report.html")
+    reporting.report(scored, run.path / "report.html")
     return scored
 
 
