@@ -103,8 +103,8 @@ def _require_little(size: int, file: IO[bytes], path: Path, error: type[Perjoule
         most = f"{_MOST_BYTES / 2**30:,.0f} GiB and {_MOST_TIMES} times its size"
         raise error(
             f"{path} unpacks from {packed / 2**20:,.1f} MiB to {size / 2**30:,.1f} GiB of memory, and perjoule "
-            f"reads at most {most}: it is damaged, or another kind of file; if you trust it, set "
-            f"{VARIABLE}={math.ceil(size / 2**30)}"
+            f"reads at most {most}: it is damaged, or another kind of file",
+            remedy=f"if you trust it, set {VARIABLE}={math.ceil(size / 2**30)}",
         )
 
 

@@ -142,12 +142,13 @@ def run(
                 out.mkdir(parents=True, exist_ok=True)
                 held.enter_context(being_written(out))
                 writer = RunWriter.create(out, suite, prepared.prompts, environment)
-            measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending)
+            measure(prepared.plan, partial(execute_plan, writer=writer), writer, reporter, spending, command)
         try:
             return finish(load_run(out), prepared.metrics, reporter)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
+                f"stopped: all trials are kept in {out}",
+                remedy=f"continue with: perjoule score {out} && perjoule report {out}",
             ) from None
 
 

@@ -160,9 +160,7 @@ def test_foreign_names_are_text_in_every_format(tmp_path: Path) -> None:
 
 
 def test_scores_and_baselines_fit_a_narrow_terminal() -> None:
-    row = MetricScores(
-        metric="q", scored=9, unscored=1, mean=0.5, reasons=("its weights are missing (1)",)
-    )
+    row = MetricScores(metric="q", scored=9, unscored=1, mean=0.5, reasons=("its weights are missing (1)",))
     scores = Scores(run="runs/a", metrics=(row,), sets=())
     assert "not shown" not in score_text(scores)
     narrow = score_text(scores, 40).splitlines()
