@@ -46,6 +46,7 @@ from perjoule.files import (
     write_json,
     write_parquet,
 )
+from perjoule.opening import is_flat
 from perjoule.runs.columns import (
     DRAWN,
     FINISHED,
@@ -276,11 +277,10 @@ def checked_trials(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a trial; raises ValueError for lists in lists, over which polars takes minutes."""
+    """Return the columns of a trial; raises ValueError unless their values are flat."""
     columns = {key: value for key, value in row.items() if key in TRIAL_COLUMNS}
     for key, value in columns.items():
-        within = value if isinstance(value, list) else (value,)
-        if key != "phases_s" and any(isinstance(one, list | dict) for one in within):
+        if key != "phases_s" and not is_flat(value):
             raise ValueError(f"{key} contains a list or an object where a value must be")
     return columns
 
