@@ -4,7 +4,7 @@
 ```toml                      a suite, or a part of one: checked
 ```LANGUAGE file.name        written to that file (a suite is checked as well)
 ```text, ```console          shown, not run
-```yaml                      shown; can be read
+```yaml                      shown; Kubernetes knows every key
 <!-- not run: REASON -->     before a block that cannot run here
 <!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -149,9 +150,25 @@ def test_a_suite_or_a_part_of_one_is_valid(block: Block, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.place)
-def test_yaml_can_be_read(block: Block) -> None:
-    top = set(yaml.safe_load(block.text))
-    assert top == {"jobs"} or {"apiVersion", "kind", "metadata", "spec"} <= top  # of a CI workflow, of Kubernetes
+def test_kubernetes_knows_every_key(block: Block) -> None:
+    """By the schemas of Kubernetes' own API; a RayJob is not in it, but consists of pods. Jobs of CI are tested apart."""
+    document = yaml.safe_load(block.text)
+    if set(document) == {"jobs"}:
+        return
+    assert {"apiVersion", "kind", "metadata", "spec"} <= set(document)
+    if document["apiVersion"] != "ray.io/v1":
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+        return
+    cluster = document["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": group["template"]["spec"]}
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_misspelt_key_of_kubernetes_is_noticed() -> None:
+    text = next(block.text for block in BLOCKS if "volumeMounts" in block.text).replace("volumeMounts", "volumeMount")
+    with pytest.raises(kubernetes_validate.ValidationError, match="volumeMount"):
+        kubernetes_validate.validate(yaml.safe_load(text), kubernetes_validate.latest_version(), strict=True)
 
 
 def test_a_whole_suite_names_only_models_that_a_suite_of_ours_names() -> None:

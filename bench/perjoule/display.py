@@ -48,6 +48,16 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{number(value / chosen.factor, digits)} {chosen.unit}"
 
 
+def bounded(value: float, bound: float | None, unit: str) -> str:
+    """Format a quantity with its bound in the same unit, e.g. `8.512 kJ ± 0.031 kJ (0.4 %)`."""
+    if bound is None:
+        return f"{quantity(value, unit, 4)}, bound unknown"
+    chosen = scale([value or bound], unit)
+    share = f" ({fixed(100 * bound / value, 1)} %)" if value > 0 else ""
+    texts = (f"{number(one / chosen.factor, digits)} {chosen.unit}" for one, digits in ((value, 4), (bound, 2)))
+    return f"{' ± '.join(texts)}{share}"
+
+
 def duration(seconds: float) -> str:
     """Format a time in the two largest units that it has, e.g. `1 h 16 min`, `6 min 41 s`, `4.2 s`."""
     if seconds < 10:

@@ -16,7 +16,8 @@ Other failures have their own exit codes, which differ from those of verdicts (s
 70 a fault in perjoule itself, 74 a file cannot be read or written, 141 the reader of stdout has closed the pipe.
 
 Every message says what is wrong, where (file, key, value) and what to do about it. The remedy is the last part, after a
-colon, and begins with a verb, e.g. `runs/x does not exist: give a directory that perjoule run wrote`.
+colon, and begins with a verb, e.g. `runs/x does not exist: give a directory that perjoule run wrote`. With --json it is
+a value of its own: give it as `remedy=` where the message has names of others, which may look like one.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class PerjouleError(Exception):
 
     exit_code = INTERNAL_ERROR
 
+    def __init__(self, message: str = "", *, remedy: str | None = None) -> None:
+        """Store what is wrong, and what to do about it, which becomes the last part of the message."""
+        super().__init__(message if remedy is None else f"{message}: {remedy}")
+        self.remedy = remedy
+
 
 class UsageError(PerjouleError):
     """The request itself is invalid."""
@@ -76,7 +82,7 @@ class UnknownNameError(UsageError):
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         listed = ", ".join(names) if names else "none"
-        super().__init__(f"{where + ': ' if where else ''}unknown {kind} {name!r}: {hint}known: {listed}")
+        super().__init__(f"{where + ': ' if where else ''}unknown {kind} {name!r}", remedy=f"{hint}known: {listed}")
 
 
 class CommandError(UsageError):
@@ -89,7 +95,9 @@ class CommandError(UsageError):
 
 
 def remedy_of(error: BaseException) -> str | None:
-    """Return what to do about an error: the part of its message that begins with a verb; None if none does."""
+    """Return what to do about an error: its `remedy`, else the part of its message that begins with a verb, if any."""
+    if isinstance(error, PerjouleError) and error.remedy is not None:
+        return error.remedy
     text = " ".join(str(error).split())
     ends = (place.end() for place in re.finditer(r"[:;,] (?=(\w+))", text) if place[1] in _VERBS)
     start = next(ends, None)

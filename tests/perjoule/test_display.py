@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.display import duration, quantity
+from perjoule.display import bounded, duration, quantity
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -43,3 +43,16 @@ def test_a_duration_is_right_to_half_of_its_smaller_unit(seconds: float) -> None
 
 def test_a_quantity_has_a_prefix() -> None:
     assert [quantity(j, "J") for j in (0.0, 0.25, 8500.0, None)] == ["0 J", "250 mJ", "8.50 kJ", "–"]
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "text"),
+    [
+        (8512.3, 31.0, "8.512 kJ ± 0.031 kJ (0.4 %)"),
+        (0.0421, 0.0032, "42.10 mJ ± 3.2 mJ (7.6 %)"),
+        (0.0, 2.5, "0 J ± 2.5 J"),
+        (240.0, None, "240.0 J, bound unknown"),
+    ],
+)
+def test_a_bound_has_the_unit_of_its_quantity(value: float, bound: float | None, text: str) -> None:
+    assert bounded(value, bound, "J") == text

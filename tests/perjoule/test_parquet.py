@@ -75,6 +75,22 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_by_every_reader(tmp_p
 
 
 @pytest.mark.usefixtures("low_limit")
+def test_a_trusted_file_is_read_if_the_variable_that_the_error_names_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bomb(tmp_path / "a.parquet")
+    monkeypatch.setenv(parquet.VARIABLE, "0.01")
+    with pytest.raises(RunError, match="PERJOULE_TABLE_GIB=1"):
+        read_frame(file)
+    monkeypatch.setenv(parquet.VARIABLE, "1")
+    assert len(read_frame(file)) == 2_000_000
+    for wrong in ("much", "-1", "nan", "inf", ""):
+        monkeypatch.setenv(parquet.VARIABLE, wrong)
+        with pytest.raises(RunError, match=r"PERJOULE_TABLE_GIB = .*a number of GiB"):
+            read_frame(file)
+
+
+@pytest.mark.usefixtures("low_limit")
 @pytest.mark.parametrize("lists", [False, True])
 def test_a_long_text_that_is_repeated_is_refused(tmp_path: Path, lists: bool) -> None:
     """Polars stores it once, but every row of ours would have a copy."""

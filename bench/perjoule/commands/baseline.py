@@ -10,7 +10,7 @@ import typer
 
 from perjoule.commands import completing
 from perjoule.commands.baseline_log import log
-from perjoule.commands.options import Json, RunArgument, print_record, print_text
+from perjoule.commands.options import Json, RunArgument, Wide, print_record, print_text, terminal_width
 
 if TYPE_CHECKING:
     from perjoule.gating.baselines import Baseline
@@ -44,17 +44,17 @@ def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
     _print([baselines.save(load_run(run), name)], as_json)
 
 
-def list_(as_json: Json = False) -> None:
+def list_(wide: Wide = False, as_json: Json = False) -> None:
     """List the stored baselines, oldest first.
 
     Example: perjoule baseline list
     """
     from perjoule.gating import baselines
 
-    _print(baselines.listed(), as_json)
+    _print(baselines.listed(), as_json, terminal_width(wide))
 
 
-def show(name: Name, suite: Suite = None, as_json: Json = False) -> None:
+def show(name: Name, suite: Suite = None, wide: Wide = False, as_json: Json = False) -> None:
     """Print the operating points of a baseline.
 
     Example: perjoule baseline show main
@@ -66,7 +66,7 @@ def show(name: Name, suite: Suite = None, as_json: Json = False) -> None:
 
     with TemporaryDirectory() as folder:
         run = baselines.load(name, Path(folder) / "run", suite=suite)
-        tables.print_frontier(run, None, "json" if as_json else "table")
+        tables.print_frontier(run, None, "json" if as_json else "table", terminal_width(wide))
 
 
 def promote(
@@ -98,11 +98,11 @@ def prune(
     _print(baselines.prune(keep), as_json)
 
 
-def _print(stored: list[Baseline], as_json: bool) -> None:
+def _print(stored: list[Baseline], as_json: bool, width: int | None = None) -> None:
     from perjoule.commands import tables
     from perjoule.gating.baselines import Baselines
 
     if as_json:
         print_record(Baselines(baselines=tuple(stored)))
     else:
-        print_text(tables.text_table([asdict(baseline) for baseline in stored]))
+        print_text(tables.text_table([asdict(baseline) for baseline in stored], width, tables.LEAST))

@@ -68,8 +68,7 @@ def report(
     """
     from perjoule.gating import baselines
     from perjoule.gating.records import GateConfig
-    from perjoule.running import pipeline
-    from perjoule.running.reporting import ReportRequest
+    from perjoule.running import reporting
     from perjoule.runs.directory import holds_runs, load_run
     from perjoule.runs.remote import fetched_run, is_remote
 
@@ -78,7 +77,7 @@ def report(
     if not is_remote(run) and holds_runs(Path(run)):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        _print(pipeline.index(Path(run), out or Path(run) / "index.html"), as_json, open_report)
+        _print(reporting.index(Path(run), out or Path(run) / "index.html"), as_json, open_report)
         return
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(run, pictures=True)))
@@ -89,7 +88,7 @@ def report(
             ours = judged(ours, study, None)
         else:
             ours, theirs = judged_pair(ours, theirs, study, None)
-        request = ReportRequest(
+        request = reporting.ReportRequest(
             baseline=theirs,
             gate=GateConfig(
                 margin_energy=None if margin_energy is None else share(margin_energy, "--margin-energy"),
@@ -98,7 +97,7 @@ def report(
             ),
             co2_country=co2_country,
         )
-        files = pipeline.report(ours, out or ours.path / "report.html", request)
+        files = reporting.report(ours, out or ours.path / "report.html", request)
     _print(files, as_json, open_report)
 
 

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Offline, Quiet, RunArgument, print_record, print_text, reporter
+from perjoule.commands.options import (
+    Json,
+    Offline,
+    Quiet,
+    RunArgument,
+    Wide,
+    print_record,
+    print_text,
+    reporter,
+    terminal_width,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +31,7 @@ def score(
         list[str] | None,
         typer.Option("--metric", help="Metric to score; repeatable.", autocompletion=completing.metrics),
     ] = None,
+    wide: Wide = False,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,4 +51,4 @@ def score(
     with being_written(run):
         scored = pipeline.score(loaded, pipeline.metrics_for(loaded, metric or []), reporter(quiet))
     summary = tables.score_summary(scored)
-    print_record(summary) if as_json else print_text(tables.score_text(summary))
+    print_record(summary) if as_json else print_text(tables.score_text(summary, terminal_width(wide)))

@@ -42,7 +42,7 @@ _BEST = 3
 LEAST = (
     "headline", "W", "NFE", "TFLOP/image", "GFLOP/image", "FLOP/image", "p10", "s/image", "J low", "J high", "low",
     "high", "energy is", "Holm", "gain at equal J", "BD-energy", "because", "revision", "weights", "scheduler",
-    "guidance", "gated", "licence", "failed",
+    "guidance", "gated", "licence", "failed", "path", "bytes", "key", "commit", "unscored", "reasons",
 )  # fmt: skip
 WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
@@ -89,16 +89,16 @@ def score_summary(run: Run) -> Scores:
     return Scores(run=str(run.path), metrics=tuple(metrics), sets=tuple(run.set_scores))
 
 
-def score_text(scores: Scores) -> str:
-    """Return the scores as text."""
-    text = text_table([{**asdict(row), "reasons": "; ".join(row.reasons)} for row in scores.metrics])
+def score_text(scores: Scores, width: int | None = None) -> str:
+    """Return the scores as text; `width` is that of a terminal."""
+    text = text_table([{**asdict(row), "reasons": "; ".join(row.reasons)} for row in scores.metrics], width, LEAST)
     if not scores.sets:
         return text
     sets = [
         {"metric": row.metric, "cell": row.cell_id, "value": row.value, "images": row.image_count}
         for row in scores.sets
     ]
-    return f"{text}\n\nADVISORY, of sets of images: decides nothing, see docs/metrics.md\n{text_table(sets)}"
+    return f"{text}\n\nADVISORY, of sets of images: decides nothing, see docs/metrics.md\n{text_table(sets, width)}"
 
 
 def print_frontier(run: Run, metric: str | None, fmt: str, width: int | None = None) -> None:

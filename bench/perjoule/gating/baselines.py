@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
-from perjoule.opening import MOST_TEXT_BYTES, content_of, open_inside
+from perjoule.opening import MOST_TEXT_BYTES, content_of, is_flat, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.migrations import require_current
@@ -143,6 +143,9 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
             columns = record.tables[table]
             if table == "points":  # earlier versions have no races
                 columns = {"dropped": [None] * len(columns["cell_id"]), **columns}
+            for name, values in columns.items():
+                if not all(map(is_flat, values)):
+                    raise ValueError(f"{name} contains a list or an object where a value must be")
             frame = pl.DataFrame(columns, schema=_COLUMNS[table])
         except KeyError as error:
             raise RunError(f"{path}: table {table} lacks the column {error}: save the baseline again") from error

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from perjoule.errors import RunError
-from perjoule.gating.disturbances import TOLERATED_SHARE, disturbance
+from perjoule.gating.disturbances import TOLERATED_SHARE, disturbances
 from perjoule.gating.records import Difference, Findings, GateConfig, Missing
 from perjoule.gating.steps import VARIANTS
 from perjoule.runs.columns import FINISHED
@@ -64,12 +64,12 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
 
 def provenances(*runs: Run) -> tuple[str, ...]:
     """Return all provenances of the joules of runs, `not stated` for windows without one."""
-    kinds = [run.windows.filter(pl.col("energy_j").is_not_null())["provenance"].fill_null("not stated") for run in runs]
-    return tuple(sorted(set(pl.concat(kinds))))
+    kinds = [run.windows.filter(pl.col("energy_j").is_not_null())["provenance"].unique() for run in runs]
+    return tuple(sorted(set(pl.concat(kinds).fill_null("not stated"))))
 
 
 def _cells(run: Run) -> set[str]:
-    return set(run.trials["cell_id"])
+    return set(run.trials["cell_id"].unique())
 
 
 def _missing_cells(baseline: Run, candidate: Run) -> Iterable[Missing]:
@@ -176,8 +176,7 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
 
 def _disturbed(trials: pl.DataFrame) -> list[str]:
     """Return the `disturbance` of every window that has one."""
-    disturbances = (disturbance(texts or ()) for texts in trials["warnings"].to_list())
-    return [text for text in disturbances if text is not None]
+    return disturbances(trials["warnings"]).drop_nulls().to_list()
 
 
 def _differences(baseline: Run, candidate: Run, metric: str, change: set[str]) -> Iterable[Difference]:
@@ -200,7 +199,7 @@ def _is_under_test(key: str, change: set[str]) -> bool:
 def _pairs(baseline: Run, candidate: Run, metric: str) -> Iterable[tuple[str, Any, Any]]:
     yield from _setting_pairs((baseline.suite, candidate.suite), (baseline.environment, candidate.environment), metric)
     for column in _TRIAL_KEYS:
-        old, new = (sorted(set(run.windows[column].drop_nulls())) for run in (baseline, candidate))
+        old, new = (sorted(run.windows[column].drop_nulls().unique()) for run in (baseline, candidate))
         yield column, old, new
     old, new = (sorted(devices_of(run.trials)) for run in (baseline, candidate))
     if old and new:  # runs of earlier versions do not record it
@@ -253,7 +252,7 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
         yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
-        smaller = sorted(set(good.filter(is_marked("W266"))["cell_id"]))
+        smaller = sorted(good.filter(is_marked("W266"))["cell_id"].unique())
         if smaller:
             listed = ", ".join(smaller[:_LISTED]) + (" …" if len(smaller) > _LISTED else "")
             sentence = f"windows that did not fit into memory were drawn with smaller batches, as other cells: {listed}"

@@ -59,10 +59,11 @@ def require_margin(metric: str, margins: Margins, scored: Run) -> None:
         return
     unit = scored.metrics[metric].unit
     raise UsageError(
-        f"gate: metric {metric!r} declares no margin: give --margin-quality (in Python GateConfig.margin_quality): the "
-        f"largest loss{f' in {unit}' if unit else ''} that you would accept without a second look, e.g. a tenth of the "
+        f"gate: metric {metric!r} declares no margin",
+        remedy=f"give --margin-quality (in Python GateConfig.margin_quality): the largest loss"
+        f"{f' in {unit}' if unit else ''} that you would accept without a second look, e.g. a tenth of the "
         f"difference between a good and a poor setting{_span(scored, metric)}; docs/metrics.md has the margins of "
-        "other metrics and their reasons"
+        "other metrics and their reasons",
     )
 
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 import polars as pl
 
 from perjoule.display import quantity
-from perjoule.gating.disturbances import TOLERATED_SHARE, disturbance
+from perjoule.gating.disturbances import TOLERATED_SHARE, disturbances
 from perjoule.runs.directory import Run
 from perjoule.statistics.facts import CellFacts, cell_facts
 from perjoule.statistics.noise import drift
@@ -125,11 +125,12 @@ def _invalid(windows: pl.DataFrame) -> Iterator[Oddity]:
     """Yield the cells of which the gate would refuse too many windows, by the code of the first warning."""
     cells: dict[str, list[str]] = {}
     firsts: dict[str, str] = {}
-    for (cell,), part in windows.group_by("cell_id", maintain_order=True):
-        marked = [text for texts in part["warnings"].to_list() if (text := disturbance(texts or ())) is not None]
-        if len(marked) > TOLERATED_SHARE * len(part):
-            code = read_warning(marked[0]).code
-            firsts.setdefault(code, f"{len(marked)} of {len(part)} windows of {one_line(cell)}: {one_line(marked[0])}")
+    marked = windows.select("cell_id", text=disturbances(windows["warnings"])).group_by("cell_id", maintain_order=True)
+    counted = marked.agg(pl.col("text").drop_nulls().first(), marked=pl.col("text").count(), of=pl.len())
+    for cell, text, count, of in counted.iter_rows():
+        if count > TOLERATED_SHARE * of:
+            code = read_warning(text).code
+            firsts.setdefault(code, f"{count} of {of} windows of {one_line(cell)}: {one_line(text)}")
             cells.setdefault(code, []).append(str(cell))
     for code, named in sorted(cells.items()):
         yield Oddity(sentence=f"Disturbed windows, e.g. {firsts[code]}.", cells=tuple(sorted(named)))

@@ -81,7 +81,7 @@ class Pairs:
 
 def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     """Pair two runs that passed `evidence.check`."""
-    cells = sorted(set(baseline.trials["cell_id"]) & set(candidate.trials["cell_id"]))
+    cells = sorted(set(baseline.trials["cell_id"].unique()) & set(candidate.trials["cell_id"].unique()))
     # the two runs may combine prompts into windows differently, so groups are formed from the windows of both
     units = window_units(baseline, candidate)
     before, after = (energy_by_unit(run, units).filter(pl.col("cell_id").is_in(cells)) for run in (baseline, candidate))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from perjoule.display import bounded, duration, quantity
 from perjoule.errors import MeterError, UsageError
 from perjoule.files import figure_format, replacing
 from perjoule.meters.log_energy import learn_response, require_alive, window_energy
@@ -162,16 +163,12 @@ def _record(
 
 def as_text(one: LogEnergy) -> str:
     """Return the result as text, energy first."""
-    if one.energy_j is None:
-        joules = "no energy (see the warnings)"
-    elif one.uncertainty_j is None:
-        joules = f"{one.energy_j:.4g} J, bound unknown"
-    else:
-        share = f" ({one.uncertainty_j / one.energy_j:.1%})" if one.energy_j > 0 else ""
-        joules = f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J{share}"
-    lines = [f"{joules} in {one.duration_s:.3f} s  [{one.boundary}, {provenance_words(one.provenance)}]"]
+    joules = "no energy (see the warnings)" if one.energy_j is None else bounded(one.energy_j, one.uncertainty_j, "J")
+    lines = [f"{joules} in {duration(one.duration_s)}  [{one.boundary}, {provenance_words(one.provenance)}]"]
     if one.mean_power_w is not None:
-        lines.append(f"  {one.mean_power_w:.4g} W on average, {one.samples} samples from {one.from_s:.3f} s")
+        lines.append(
+            f"  {quantity(one.mean_power_w, 'W', 4)} on average, {one.samples} samples from {one.from_s:.3f} s"
+        )
     return "\n".join([*lines, f"  by {one.method}", *(f"  {said}" for said in (*one.warnings, *one.notes))])
 
 

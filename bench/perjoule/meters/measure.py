@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from perjoule.display import bounded, duration, quantity
 from perjoule.errors import CommandError, MeterError, UsageError
 from perjoule.meters import open_meter
 from perjoule.meters.carbon import Carbon, carbon
@@ -254,11 +255,12 @@ def as_text(measurement: Measurement) -> str:
     """Return the measurement as text, energy first."""
     one = measurement
     lines = [_ending(one)] if one.exit_code else []
-    lines.append(f"{_joules(one)} in {one.duration_s:.3f} s  [{one.boundary}, {provenance_words(one.provenance)}]")
+    lines.append(f"{_joules(one)} in {duration(one.duration_s)}  [{one.boundary}, {provenance_words(one.provenance)}]")
     if one.net_energy_j is not None and one.idle_power_w is not None:
-        lines.append(f"  net of rest at {one.idle_power_w:.4g} W: {one.net_energy_j:.4g} J")
+        lines.append(f"  net of rest at {quantity(one.idle_power_w, 'W')}: {quantity(one.net_energy_j, 'J', 4)}")
     if one.partial_energy_j is not None:
-        lines.append(f"  counted until the source failed after {one.partial_s:.3f} s: {one.partial_energy_j:.4g} J")
+        counted = quantity(one.partial_energy_j, "J", 4)
+        lines.append(f"  counted until the source failed after {duration(one.partial_s or 0.0)}: {counted}")
     lines.append(f"  by {one.method}")
     lines += [f"  {_conditions(board)}" for board in one.boards if board.conditions is not None]
     lines += [f"  {said}" for said in one.warnings]
@@ -276,9 +278,7 @@ def _ending(one: Measurement) -> str:
 def _joules(one: Measurement) -> str:
     if one.energy_j is None:
         return "no energy (see the warnings)"
-    if one.uncertainty_j is None:
-        return f"{one.energy_j:.4g} J, bound unknown"
-    return f"{one.energy_j:.4g} J ± {one.uncertainty_j:.2g} J ({one.uncertainty_j / one.energy_j:.1%})"
+    return bounded(one.energy_j, one.uncertainty_j, "J")
 
 
 def _conditions(board: BoardEnergy) -> str:

@@ -33,11 +33,10 @@ from perjoule.protocols import (
     judges_sets,
 )
 from perjoule.quality import load_metric, uses_reference
-from perjoule.running import race, ray
+from perjoule.running import race, ray, reporting
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
 from perjoule.running.prepared import Prepared
-from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
 from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
@@ -159,7 +158,7 @@ def run(
                 if retry_failed:
                     forget_partial(load_run(out))  # a repeated trial may be the reference of stored scores
                 execute_all = partial(execute_all, rounds=race.rounds(prepared, contest, out, reporter))
-            measure(prepared.plan, execute_all, writer, reporter, spending)
+            measure(prepared.plan, execute_all, writer, reporter, spending, command)
         try:
             measured = load_run(out)
             if (price := price_of(measured)) is not None:
@@ -167,7 +166,8 @@ def run(
             return finish(measured, prepared.metrics, reporter)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped: all trials are kept in {out}; continue with: perjoule score {out} && perjoule report {out}"
+                f"stopped: all trials are kept in {out}",
+                remedy=f"continue with: perjoule score {out} && perjoule report {out}",
             ) from None
 
 
@@ -274,7 +274,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
 def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
     """Run the stages after measuring: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
-    report(scored, run.path / "report.html")
+    reporting.report(scored, run.path / "report.html")
     return scored
 
 
@@ -325,22 +325,6 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
     return fresh  # its points are read on first use, which has not happened yet
-
-
-def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:
-    """Render the run with every registered report writer; returns the files written."""
-    files: list[Path] = []
-    for point in registry.registered("reports").values():
-        files += point.load()(run, out, request or ReportRequest())
-    return files
-
-
-def index(folder: Path, out: Path) -> list[Path]:
-    """Render the page of a folder of runs with every registered index writer; returns the files written."""
-    files: list[Path] = []
-    for point in registry.registered("indexes").values():
-        files += point.load()(folder, out)
-    return files
 
 
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:

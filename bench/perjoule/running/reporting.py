@@ -1,4 +1,4 @@
-"""Options of a report, as passed to report writers.
+"""Options of a report, and the writers that are called with them.
 
 A writer `(run, out, request) -> list[Path]` is registered under the entry point group `perjoule.reports`. It writes the
 report to `out`, an HTML file or a folder, and returns the files, the page first.
@@ -7,7 +7,9 @@ report to `out`, an HTML file or a folder, and returns the files, the page first
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from perjoule import registry
 from perjoule.gating.records import GateConfig
 from perjoule.runs.directory import Run
 
@@ -26,3 +28,19 @@ class ReportRequest:
     baseline: Run | None = None
     gate: GateConfig = field(default_factory=GateConfig)
     co2_country: str | None = None
+
+
+def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:
+    """Render the run with every registered report writer; returns the files written."""
+    files: list[Path] = []
+    for point in registry.registered("reports").values():
+        files += point.load()(run, out, request or ReportRequest())
+    return files
+
+
+def index(folder: Path, out: Path) -> list[Path]:
+    """Render the page of a folder of runs with every registered index writer; returns the files written."""
+    files: list[Path] = []
+    for point in registry.registered("indexes").values():
+        files += point.load()(folder, out)
+    return files

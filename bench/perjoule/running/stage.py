@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol as Interface
@@ -10,6 +11,7 @@ from perjoule.display import quantity
 from perjoule.errors import BudgetSpent, DeviceLostError, Interrupted, MeterError, RunError
 from perjoule.forecast.budget import Spending
 from perjoule.running.execute import Progress, work_of
+from perjoule.runs.resume_hint import resume_command
 from perjoule.runs.writer import RunWriter
 from perjoule.types import Assignment
 
@@ -43,9 +45,16 @@ class Executor(Interface):
 
 
 def measure(
-    plan: Sequence[Assignment], executor: Executor, writer: RunWriter, reporter: Reporter, spending: Spending
+    plan: Sequence[Assignment],
+    executor: Executor,
+    writer: RunWriter,
+    reporter: Reporter,
+    spending: Spending,
+    command: Sequence[str] = (),
 ) -> None:
     """Do the plan. Whatever way it ends, the derived tables match the trials, so that an incomplete run can be scored.
+
+    `command` is the command line of the run; errors say how to continue it.
 
     Raises:
         Interrupted: On Ctrl-C, and as BudgetSpent at the end of the budget.
@@ -53,24 +62,27 @@ def measure(
         DeviceLostError: If the device cannot run any further work in this process.
         RunError: If the run cannot be written.
     """
+    again = resume_command(writer.path, command)
     try:
         do_trials("measuring", plan, executor, writer, reporter, spending)
     except KeyboardInterrupt:
         writer.finish()
-        raise Interrupted(f"stopped: {_kept(plan, writer)}; {_how_to_go_on(writer)}") from None
+        raise Interrupted(f"stopped: {_kept(plan, writer)}", remedy=_how_to_go_on(writer, again)) from None
     except BudgetSpent as spent:
         writer.finish()
-        raise BudgetSpent(f"{spent}; {_kept(plan, writer)}; {_how_to_go_on(writer, ' and a larger budget')}") from None
+        again = f"{resume_command(writer.path, command, budget=False)} and a larger budget"
+        raise BudgetSpent(f"{spent}; {_kept(plan, writer)}", remedy=_how_to_go_on(writer, again)) from None
     except DeviceLostError as lost:
         writer.finish()
-        raise DeviceLostError(f"{lost}: {_kept(plan, writer)}; in a new process {_how_to_go_on(writer)}") from None
+        remedy = f"in a new process {_how_to_go_on(writer, again)}"
+        raise DeviceLostError(f"{lost}: {_kept(plan, writer)}", remedy=remedy) from None
     except MeterError as error:
         writer.finish()
-        raise MeterError(f"{error}; {_kept(plan, writer)}, continue with --resume") from error
+        raise MeterError(f"{error}; {_kept(plan, writer)}", remedy=f"continue with: {again}") from error
     except OSError as error:
         raise RunError(
-            f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept, "
-            "free some space and continue with --resume"
+            f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept",
+            remedy=f"free some space and continue with: {again}",
         ) from error
     writer.finish()
 
@@ -110,9 +122,7 @@ def _kept(plan: Sequence[Assignment], writer: RunWriter) -> str:
     return f"{len(writer.done)} of {len(plan)} trials are kept in {writer.path}"
 
 
-def _how_to_go_on(writer: RunWriter, more: str = "") -> str:
-    path = writer.path
-    return (
-        f"continue with: perjoule run {path / 'suite.toml'} --out {path} --resume{more}; "
-        f"or evaluate the finished trials: perjoule score {path} && perjoule report {path}"
-    )
+def _how_to_go_on(writer: RunWriter, again: str) -> str:
+    path = shlex.quote(str(writer.path))
+    evaluated = f"perjoule score {path} && perjoule report {path}"
+    return f"continue with: {again}; or evaluate the finished trials: {evaluated}"

@@ -8,12 +8,14 @@ between boards then affect all cells equally, and paired differences stay within
 worker. Each worker keeps the order of the plan.
 
 If a worker is lost, its trial is done again by another one if there is one, and the first attempt is recorded in
-`superseded.jsonl`. The lost worker is replaced at its place; if that fails, the others take over its windows. A trial
-that loses two workers is recorded as failed.
+`superseded.jsonl`. The lost worker is replaced at its place. Workers that have nothing left to do take over its windows
+after half a minute, whole units from the end; all others do if it cannot be replaced. A trial that loses two workers is
+recorded as failed.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -37,6 +39,8 @@ from perjoule.types import Assignment, Trial
 ATTEMPTS = 2
 # workers that a place may lose without a finished trial in between
 MOST_LOST = 3
+# until those who are ready take over from a worker that is being replaced, which may load models for minutes
+TAKEOVER_S = 30.0
 
 
 class WorkerLostError(Exception):
@@ -129,14 +133,16 @@ def execute_on(
             for number in [*suspects]:
                 if number not in crew.opening.values():
                     ledger.book(suspects.pop(number), number)
+            if not reason:
+                crew.take_over()
             for number in crew.idle():
                 reason = reason or ledger.why_stop(crew.queues[number][0])
                 if not reason:
                     crew.start(number)
-            if not crew.doing and (reason or not crew.opening):
+            if not crew.doing and (reason or not crew.opening or not (suspects or crew.has_work())):
                 break
             pending: list[Future[Any]] = [*crew.doing, *crew.opening]
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            for future in wait(pending, timeout=crew.patience_s(), return_when=FIRST_COMPLETED).done:
                 if future in crew.opening:
                     crew.opened(future)
                     continue
@@ -189,6 +195,7 @@ class Crew:
         self.queues: dict[int, deque[Assignment]] = {number: deque() for number in workers}
         self.doing: dict[Future[Parcel], tuple[int, Assignment]] = {}
         self.opening: dict[Future[Worker], int] = {}
+        self._since: dict[int, float] = {}  # when replacing a worker began
         self.lost: Counter[int] = Counter()
         self._share([assignment for assignment in plan if assignment.trial_id not in done])
 
@@ -196,6 +203,31 @@ class Crew:
         """Return the numbers of workers that are ready and have something left to do."""
         busy = {number for number, _ in self.doing.values()}
         return [number for number in self._workers if number not in busy and self.queues[number]]
+
+    def has_work(self) -> bool:
+        """Return whether a trial is left that nobody has started."""
+        return any(self.queues.values())
+
+    def patience_s(self) -> float | None:
+        """Return the seconds until a worker without work may take over from one that is being replaced, if any may."""
+        waiting = [self._since[number] for number in self.opening.values() if self.queues[number]]
+        return max(0.0, min(waiting) + TAKEOVER_S - time.monotonic()) if waiting and self._free() else None
+
+    def take_over(self) -> None:
+        """Give each worker without work the last unit of a worker that has been missing for a while."""
+        due = time.monotonic() - TAKEOVER_S
+        for number in self._free():
+            lent = next((n for n in self.opening.values() if self.queues[n] and self._since[n] <= due), None)
+            if lent is None:
+                return
+            unit = self._units[self.queues[lent][-1].trial_id]
+            mine = [a for a in self.queues[lent] if self._units[a.trial_id] == unit]
+            self.queues[lent] = deque(a for a in self.queues[lent] if self._units[a.trial_id] != unit)
+            self.queues[number].extend(mine)
+
+    def _free(self) -> list[int]:
+        busy = {number for number, _ in self.doing.values()}
+        return [number for number in self._workers if number not in busy and not self.queues[number]]
 
     def start(self, number: int) -> None:
         """Start the next trial of a worker."""
@@ -219,6 +251,7 @@ class Crew:
             self.queues[next(iter(self._workers), number)].appendleft(assignment)
         self.lost[number] += 1
         if self.lost[number] < MOST_LOST:
+            self._since[number] = time.monotonic()
             self.opening[self._reopen(number)] = number
         else:
             self._give_up(number, why)

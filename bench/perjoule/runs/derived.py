@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from perjoule.files import read_json_lines, write_parquet
+from perjoule.opening import is_flat
 from perjoule.runs.columns import FINISHED, IMAGE_COLUMNS, POWER_COLUMNS
 from perjoule.runs.directory import Run, load_run, located
 from perjoule.suite.schedule import image_id
@@ -17,9 +18,12 @@ def derive_tables(run: Run) -> None:
     write_parquet(images, run.path / "images.parquet")
     columns = {name: POWER_COLUMNS[name] for name in ("trial_id", "t_s", "power_w", "source")}
     with located(file := run.path / "traces.jsonl"):
+        recorded = read_json_lines(file)
+        if not all(is_flat(trace[name]) for trace in recorded for name in ("t_s", "power_w")):
+            raise ValueError("t_s or power_w contains a list or an object where a number must be")
         samples = [
             {"trial_id": trace["trial_id"], "t_s": t, "power_w": w, "source": trace["source"]}
-            for trace in read_json_lines(file)
+            for trace in recorded
             for t, w in zip(trace["t_s"], trace["power_w"], strict=True)
         ]
         traces = pl.DataFrame(samples, schema=columns)

@@ -47,6 +47,7 @@ from perjoule.files import (
     write_json,
     write_parquet,
 )
+from perjoule.opening import is_flat
 from perjoule.runs.columns import (
     DRAWN,
     FINISHED,
@@ -263,7 +264,8 @@ _USUAL_PHASES = rf"\A\{{(?:{_SECONDS}(?:, {_SECONDS})*)?\}}\z"
 def trial_table(rows: Iterable[dict[str, Any]], file: Path) -> pl.DataFrame:
     """Return the table of the rows of `trials.jsonl`; raises RunError as `checked_trials`, or if a row is damaged."""
     with located(file):
-        frame = pl.DataFrame([row | {"phases_s": _phases_text(row)} for row in rows], TRIAL_COLUMNS, strict=False)
+        flat = [_flat(row) | {"phases_s": _phases_text(row)} for row in rows]
+        frame = pl.DataFrame(flat, TRIAL_COLUMNS, strict=False)
     require_names(frame, file)
     return checked_trials(frame, file.parent)
 
@@ -283,6 +285,15 @@ def checked_trials(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         if not _is_phases(phases):
             raise RunError(f"{path}: trial {trial_id}: phases_s = {phases!r}: must be a JSON object of seconds")
     return frame
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a trial; raises ValueError unless their values are flat."""
+    columns = {key: value for key, value in row.items() if key in TRIAL_COLUMNS}
+    for key, value in columns.items():
+        if key != "phases_s" and not is_flat(value):
+            raise ValueError(f"{key} contains a list or an object where a value must be")
+    return columns
 
 
 def _phases_text(row: dict[str, Any]) -> str:

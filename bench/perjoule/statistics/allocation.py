@@ -264,17 +264,13 @@ def headroom(
     paired = pair(ladder, test, seen, best, mixes=True, resamples=resamples, seed=seed)
     method = f"saving over that of the {kind} ({seeds} seeds) at equal quality"
 
-    def energies(*arms: Ladders) -> list[Array]:
-        return _energies(arms, _quality(arms[1], arms[0], at_quality))
+    def energies(rows: Array) -> Array:
+        arms = paired.split(rows)
+        return np.stack(_energies(arms, _quality(arms[1], arms[0], at_quality)), axis=1)
 
-    def captured(*arms: Ladders) -> Array:
-        fixed_j, test_j, seen_j, best_j = energies(*arms)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = _saving(fixed_j, test_j) / _saving(seen_j, best_j)
-        return np.asarray(np.where(best_j < _LEAST * seen_j, share, np.nan))
-
+    costs = paired.means.mapped(energies)  # once, for both estimates
     at = float(_quality(paired.point[1], paired.point[0], at_quality)[0])
-    fixed_j, test_j, seen_j, best_j = (float(column[0]) for column in energies(*paired.point))
+    fixed_j, test_j, seen_j, best_j = map(float, costs.point[0])
     reason = None
     if not np.isfinite([fixed_j, test_j, best_j]).all():
         named = (("test", test_j), ("ladder", fixed_j), (kind, best_j))
@@ -284,11 +280,19 @@ def headroom(
     return Headroom(
         bound=kind,
         seeds=seeds,
-        captured=paired.estimate(captured, method),
-        bound_saving=paired.estimate(lambda *arms: _saving(*energies(*arms)[2:]), method),
+        captured=costs.estimate(_captured, what=method),
+        bound_saving=costs.estimate(lambda rows: _saving(rows[:, 2], rows[:, 3]), what=method),
         at_quality=at if np.isfinite(at) else None,
         reason=reason,
     )
+
+
+def _captured(costs: Array) -> Array:
+    """Share of a bound's saving: J/image of the ladder, the test, the ladder as judged, the bound -> (rows,)."""
+    fixed_j, test_j, seen_j, best_j = costs.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = _saving(fixed_j, test_j) / _saving(seen_j, best_j)
+    return np.asarray(np.where(best_j < _LEAST * seen_j, share, np.nan))
 
 
 def _are(count: int) -> str:

@@ -22,6 +22,8 @@ def clock_difference(run: Run) -> str | None:
     The clock of a window is the highest one seen in it, since the lowest is often from before the work; that of a
     cell is the median of its windows.
     """
+    if not run.devices:
+        return None
     cells = dict(run.windows.select("trial_id", "cell_id").iter_rows())
     clocks: dict[str, list[int]] = defaultdict(list)
     capped: dict[str, int] = defaultdict(int)

@@ -26,7 +26,7 @@ from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, Draws, Grid
 from perjoule.statistics.multiplicity import holm, p_differs_from_zero
 from perjoule.statistics.pareto import hypervolume_rows
-from perjoule.statistics.preference import Preference, predicted_preference
+from perjoule.statistics.preference import Preference, predicted_preferences
 from perjoule.statistics.records import (
     BdDetails,
     Comparison,
@@ -190,15 +190,16 @@ def compare_all(
     evidence: Evidence, at_quality: float | None, temperature: float | None = None
 ) -> tuple[Comparison, ...]:
     """One record per arm that has an anchor."""
+    anchors = [(arm, anchor_of(arm, evidence.arms, evidence.spec)) for arm in evidence.arms]
+    pairs = [(arm, anchor) for arm, anchor in anchors if anchor is not None]
+    preferences = _preferences(evidence, [pair for pair in pairs if not evidence.states_once(*pair)], temperature)
     comparisons = []
-    for arm in evidence.arms:
-        anchor = anchor_of(arm, evidence.arms, evidence.spec)
-        if anchor is not None:
-            record = _compare(evidence, arm, anchor, at_quality)
-            if evidence.states_once(arm, anchor):
-                comparisons.append(_unsure(record))
-            else:
-                comparisons.append(replace(record, preference=_preference(evidence, arm, anchor, temperature)))
+    for arm, anchor in pairs:
+        record = _compare(evidence, arm, anchor, at_quality)
+        if evidence.states_once(arm, anchor):
+            comparisons.append(_unsure(record))
+        else:
+            comparisons.append(replace(record, preference=preferences.get(arm.variant)))
     sure = holm({i: 1.0 if r.bd_energy_p is None else r.bd_energy_p for i, r in enumerate(comparisons)})
     return tuple(replace(r, resolved_holm=r.resolved and i in sure) for i, r in enumerate(comparisons))
 
@@ -267,12 +268,16 @@ def _unsure(record: Comparison) -> Comparison:
     )
 
 
-def _preference(evidence: Evidence, arm: Arm, anchor: Arm, temperature: float | None) -> Preference | None:
-    """The most expensive cells against each other; None for metrics of fidelity."""
+def _preferences(
+    evidence: Evidence, pairs: Sequence[tuple[Arm, Arm]], temperature: float | None
+) -> dict[str, Preference]:
+    """The most expensive cells of the pairs against each other, by variant; empty for metrics of fidelity."""
     if evidence.spec.track not in ("alignment", "absolute"):
-        return None
-    test, other = (evidence.quality[..., a.columns[-1]] for a in (arm, anchor))
-    return predicted_preference(test, other, temperature=temperature, resamples=evidence.rows or 1)
+        return {}
+    top = {arm: evidence.quality[..., arm.columns[-1]] for pair in pairs for arm in pair}
+    scores = [(top[arm], top[anchor]) for arm, anchor in pairs]
+    made = predicted_preferences(scores, temperature=temperature, resamples=evidence.rows or 1)
+    return {arm.variant: preference for (arm, _), preference in zip(pairs, made, strict=True)}
 
 
 def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, sign: float) -> tuple[AtEqual, int]:

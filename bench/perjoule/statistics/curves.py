@@ -11,7 +11,8 @@ is read; between the levels of a step policy only mixtures of levels are availab
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -141,6 +142,8 @@ class PairedCurves:
     rungs: tuple[int, ...]
     draw_by_prompt: Callable[[], Means]
     mixes: bool = False
+    # of the arrays in `means`, by their id: `Envelopes.of` finds out only once what is not beaten in the same ladders
+    _ladders: dict[int, tuple[Ladders, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def by_prompt(self) -> Means:
@@ -181,13 +184,18 @@ class PairedCurves:
         )
 
     def split(self, rows: Array) -> tuple[Ladders, ...]:
-        """Rows of means -> one `Ladders` per arm."""
+        """Rows of means -> one `Ladders` per arm; the same ones again for the same array of `means`."""
+        if id(rows) in self._ladders:
+            return self._ladders[id(rows)]
         parts, at = [], 0
         for rungs in self.rungs:
             energy_j, quality = rows[:, at : at + rungs], rows[:, at + rungs : at + 2 * rungs]
             parts.append(Ladders(energy_j=energy_j, quality=quality, mixes=self.mixes))
             at += 2 * rungs
-        return tuple(parts)
+        ladders = tuple(parts)
+        if any(rows is known for known in (self.means.point, self.means.resamples, self.means.jackknife)):
+            self._ladders[id(rows)] = ladders
+        return ladders
 
 
 def pair(*curves: AnyCurve, mixes: bool = False, resamples: int = RESAMPLES, seed: int = SEED) -> PairedCurves:
@@ -274,6 +282,7 @@ class Envelopes:
     hulls: Hulls | None = None
 
     @classmethod
+    @lru_cache(maxsize=8)  # several statistics read the same ladders one after the other
     def of(cls, ladders: Ladders, slopes: Slopes = pchip_slopes) -> Envelopes:
         """Drop what is beaten and sort what is left."""
         highest = np.log(np.fmax.reduce(ladders.energy_j, axis=1))

@@ -11,11 +11,12 @@ score next to it. Thurstone's case V scale; the logistic choice is that of Bradl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from perjoule.statistics.resampling import RESAMPLES, SEED, Array, resample_means
+from perjoule.statistics.resampling import RESAMPLES, SEED, Array, Means, resample_means
 from perjoule.types import Estimate
 
 UNIT = "JOD-equivalents, metric-predicted"
@@ -60,15 +61,48 @@ def predicted_preference(
     Raises:
         ValueError: If the temperature is not positive and finite, or the shapes differ.
     """
+    return predicted_preferences([(test, anchor)], temperature=temperature, resamples=resamples, seed=seed)[0]
+
+
+def predicted_preferences(
+    pairs: Sequence[tuple[Array, Array]],
+    *,
+    temperature: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[Preference]:
+    """ΔQ_P of several pairs (test, anchor) of the same prompts; see `predicted_preference`.
+
+    Pairs without gaps share one draw, which is most of the work; the numbers are those of a draw of their own.
+    """
     if temperature is not None and not 0 < temperature < math.inf:
         raise ValueError(f"temperature = {temperature}: positive and finite, or None to count wins")
+    scores = [_scores(test, anchor, temperature) for test, anchor in pairs]
+    whole = [place for place, values in enumerate(scores) if np.isfinite(values).all()]
+    means = {}
+    if whole:
+        joint = resample_means(np.concatenate([scores[p] for p in whole], axis=2), resamples=resamples, seed=seed)
+        means = {place: joint.of([2 * number, 2 * number + 1]) for number, place in enumerate(whole)}
+    for place, values in enumerate(scores):
+        if place not in means:
+            means[place] = resample_means(values, resamples=resamples, seed=seed)
+    return [_preference(means[place], temperature) for place in range(len(scores))]
+
+
+def _scores(test: Array, anchor: Array, temperature: float | None) -> Array:
+    """(prompts, seeds, 2) chance to be preferred, and difference of the scores."""
     if test.shape != anchor.shape:
         raise ValueError(f"scores of different prompts and seeds cannot be paired: {test.shape}, {anchor.shape}")
-    from scipy.special import expit, ndtri
+    from scipy.special import expit
 
     change = np.asarray(test - anchor, np.float64)
     chance = (1 + np.sign(change)) / 2 if temperature is None else expit(change / temperature)
-    means = resample_means(np.stack([chance, change], axis=2), resamples=resamples, seed=seed)
+    return np.stack([chance, change], axis=2)
+
+
+def _preference(means: Means, temperature: float | None) -> Preference:
+    from scipy.special import ndtri
+
     edge = 1 / (2 * max(1, means.n))
 
     def gain(rows: Array) -> Array:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,8 @@ _FEW = 5
 # rows of weights are made in portions of this size
 _CHUNK_BYTES = 4 * 2**20
 _CACHED_COUNTERS = 2**15
+# counts that are kept for the next statistic, one byte each as a rule
+_MOST_KEPT = 2**27
 # leaving out groups instead of single prompts keeps the acceleration and bounds the work
 _JACKKNIFE_GROUPS = 1_000
 # an interval from fewer usable resamples than this share would be one of the lucky draws
@@ -107,6 +110,11 @@ class Means:
         rows = self.resamples.copy()
         rows[:, columns] += np.resize(errors, (len(rows), errors.shape[1]))
         return replace(self, resamples=rows)
+
+    def mapped(self, of: Callable[[Array], Array]) -> Means:
+        """The same draws of what is computed from each row: `of` takes (rows, columns) -> (rows, other columns)."""
+        point, resamples, jackknife = (of(rows) for rows in (self.point, self.resamples, self.jackknife))
+        return replace(self, point=point, resamples=resamples, jackknife=jackknife)
 
     @property
     def method(self) -> str:
@@ -346,6 +354,21 @@ def _student(top: Array, bottom: Array, point: Array, logs: NDArray[np.bool_], r
 
 def _weights(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array]]:
     """(first row, how often each prompt is drawn in each resample), in portions."""
+    if prompts * resamples > _MOST_KEPT:
+        yield from _drawn(prompts, resamples, seed)
+    else:
+        for at, counts in _kept(prompts, resamples, seed):
+            yield at, counts.astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _kept(prompts: int, resamples: int, seed: int) -> tuple[tuple[int, NDArray[np.unsignedinteger]], ...]:
+    """Counts in as few bytes as they need; statistics of one run draw the same again, which is most of their time."""
+    portions = _drawn(prompts, resamples, seed)
+    return tuple((at, weights.astype(np.min_scalar_type(int(weights.max())))) for at, weights in portions)
+
+
+def _drawn(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array]]:
     chance = np.random.default_rng(seed)
     portion = max(1, _CHUNK_BYTES // (8 * max(1, prompts)))
     block = max(1, _CACHED_COUNTERS // max(1, prompts))

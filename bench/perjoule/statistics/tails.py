@@ -28,7 +28,7 @@ def at_or_below(quality: Array, share: float = SHARE) -> Array:
         quality: (prompts, seeds, cells), turned so that higher is better; NaN where there is no score.
         share: Share of the images that count as worst.
     """
-    limits = np.array([_quantile(quality[..., c], share) for c in range(quality.shape[2])])
+    limits = np.array([_quantiles(quality[..., c], share)[0] for c in range(quality.shape[2])])
     return np.where(np.isfinite(quality), (quality <= limits).astype(np.float64), np.nan)
 
 
@@ -46,24 +46,31 @@ def tail_estimates(quality: Array, drawn: Means, share: float = SHARE) -> list[E
     for column in range(quality.shape[2]):
         values = quality[..., column]
         n = int(np.isfinite(values).any(1).sum())
-        low = high = np.nan
+        ends = [np.nan, np.nan]  # a share has no limits
         rows = drawn.resamples[:, column]
         if n > 1 and len(rows) and np.isfinite(rows).all():
             wide = expanded(LEVEL, n)
-            ends = np.quantile(rows, [(1 - wide) / 2, (1 + wide) / 2], method="inverted_cdf")
-            low, high = (_quantile(values, float(end)) if end > _ROUNDING else np.nan for end in ends)
-        value, lower, upper = (float(v) if np.isfinite(v) else None for v in (_quantile(values, share), low, high))
+            limits = np.quantile(rows, [(1 - wide) / 2, (1 + wide) / 2], method="inverted_cdf")
+            ends = [end if end > _ROUNDING else np.nan for end in limits]
+        value, lower, upper = (float(v) if np.isfinite(v) else None for v in _quantiles(values, share, *ends))
         estimates.append(Estimate(value=value, low=lower, high=upper, level=LEVEL, n=n, method=METHOD))
     return estimates
 
 
-def _quantile(values: Array, share: float) -> float:
-    """Smallest of the values (prompts, seeds) at which F reaches `share`; every prompt weighs the same."""
+def _quantiles(values: Array, *shares: float) -> list[float]:
+    """Smallest of the values (prompts, seeds) at which F reaches each share; every prompt weighs the same.
+
+    NaN for a share that is NaN, and if there is no value.
+    """
     known = np.isfinite(values)
     if not known.any():
-        return float("nan")
+        return [np.nan] * len(shares)
     weights = np.broadcast_to(1 / np.maximum(known.sum(1, keepdims=True), 1), values.shape)[known]
     order = np.argsort(values[known], kind="stable")
     reached = np.cumsum(weights[order])
-    place = int(np.searchsorted(reached, (share - _ROUNDING) * reached[-1]))
-    return float(values[known][order][min(place, len(order) - 1)])
+    places = [int(np.searchsorted(reached, (share - _ROUNDING) * reached[-1])) for share in shares]
+    ranked = values[known][order]
+    return [
+        np.nan if np.isnan(share) else float(ranked[min(place, len(order) - 1)])
+        for share, place in zip(shares, places, strict=True)
+    ]

@@ -73,8 +73,8 @@ class WorkProfile:
         others = sorted(set(work.devices) - {self.device, "meta"})
         if others:
             raise MeterError(
-                f"the profile {self.name!r} is for {self.device}, the work was done on {', '.join(others)}; choose "
-                f"another with --meter work:NAME, or fit one: perjoule calibrate --work RUN"
+                f"the profile {self.name!r} is for {self.device}, the work was done on {', '.join(others)}",
+                remedy="choose another with --meter work:NAME, or fit one: perjoule calibrate --work RUN",
             )
         energy_j = self.energy_j(work)
         if work.unknown:

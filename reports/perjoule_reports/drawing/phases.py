@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 
 from perjoule.statistics.facts import was_stopped
 from perjoule_reports.drawing.canvas import Room, render
@@ -93,8 +94,14 @@ def phase_shares(cells: Sequence[tuple[str, dict[str, float]]], name: str, size:
         for phase in names:
             shares = [100 * s.get(phase, 0.0) / sum(s.values()) for _, s in cells]
             colour = phase_colour(phase)
-            axes.barh(range(len(cells)), shares, left=left, height=0.72, color=colour, edgecolor=CARD,
-                      linewidth=1.5, label=phase_word(phase))  # fmt: skip
+            bars = [  # one collection per phase: patches of their own take twice as long
+                [(start, row - 0.36), (start + share, row - 0.36), (start + share, row + 0.36), (start, row + 0.36)]
+                for row, (start, share) in enumerate(zip(left, shares, strict=True))
+            ]
+            axes.add_collection(
+                PolyCollection(bars, facecolor=colour, edgecolor=CARD, linewidth=1.5, label=phase_word(phase)),
+                autolim=False,
+            )
             for row, share in enumerate(shares):
                 if share >= (7 if size[0] > 6 else 13):
                     axes.text(left[row] + share / 2, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5,

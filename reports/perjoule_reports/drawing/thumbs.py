@@ -48,11 +48,24 @@ def encode_all(
 ) -> list[Encoded]:
     """Encode all images at the largest side at which they fit the budget together, else at the smallest."""
     opened = [_opened(picture, max(sides)) for picture in pictures]
-    encoded: list[Encoded] = []
-    for side in sides:
-        encoded = [Encoded() if one is None else _encode(*one, side) for one in opened]
-        if sum(len(one.uri) for one in encoded) <= budget:
-            break
+    largest = max((max(one[0].size) for one in opened if one is not None), default=0)
+    for side, smaller in zip(sides, (*sides[1:], 0), strict=True):
+        if smaller and smaller >= largest:
+            continue  # it gives the same images
+        encoded = _fitting(opened, side, budget if smaller else None)
+        if encoded is not None:
+            return encoded
+    return []
+
+
+def _fitting(opened: Sequence[tuple[Image.Image, bool] | None], side: int, budget: int | None) -> list[Encoded] | None:
+    """Encode images at one side; None as soon as they exceed a budget."""
+    encoded, size = [], 0
+    for one in opened:
+        encoded.append(Encoded() if one is None else _encode(*one, side))
+        size += len(encoded[-1].uri)
+        if budget is not None and size > budget:
+            return None
     return encoded
 
 

@@ -13,7 +13,8 @@ from tests.support import driving
 from tests.support.tables_of_runs import imported, table, with_margin
 
 from perjoule.commands.options import page_link, terminal_width
-from perjoule.commands.tables import LEAST, print_outcome, text_table, work_unit
+from perjoule.commands.records import MetricScores, Scores
+from perjoule.commands.tables import LEAST, print_outcome, score_text, text_table, work_unit
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,15 @@ def test_foreign_names_are_text_in_every_format(tmp_path: Path) -> None:
     kinds = {token.type for one in tokens for token in [one, *(one.children or ())]}
     assert not kinds & {"html_inline", "html_block", "link_open", "image"}
     assert json.loads(printed["json"].out)["metric"] == NAME
+
+
+def test_scores_and_baselines_fit_a_narrow_terminal() -> None:
+    row = MetricScores(metric="q", scored=9, unscored=1, mean=0.5, reasons=("its weights are missing (1)",))
+    scores = Scores(run="runs/a", metrics=(row,), sets=())
+    assert "not shown" not in score_text(scores)
+    narrow = score_text(scores, 40).splitlines()
+    assert narrow[-1] == "not shown: unscored, reasons (--wide)"
+    assert max(map(len, narrow)) <= 40
+    stored = {"name": "main", "suite": "demo", "key": "0123456789ab", "saved_utc": "2026-01-01T00:00:00+00:00",
+              "commit": None, "bytes": 1000, "path": "x" * 60}  # fmt: skip
+    assert text_table([stored], 60, LEAST).splitlines()[-1] == "not shown: path, bytes (--wide)"

@@ -145,6 +145,18 @@ def test_numbers_that_cannot_be_written_are_not_read(root, tmp_path, capsys, num
     assert (code, "internal error" in err) == (4, False)
 
 
+def test_lists_in_lists_are_refused_before_polars_looks_for_their_type(root, tmp_path):
+    path = find("main", root).path
+    record = record_of(path)
+    table = next(iter(record["tables"]))
+    column = next(iter(record["tables"][table]))
+    nested = json.loads("[" * 400 + "]" * 400)  # minutes of CPU time
+    record["tables"][table][column][0] = nested
+    path.write_bytes(gzip.compress(json.dumps(record).encode()))
+    with pytest.raises(RunError, match=f"table {table}: cannot be read: {column} contains a list"):
+        load("main", tmp_path / "run", root)
+
+
 def test_one_damaged_baseline_keeps_no_other_from_being_used(root, run, tmp_path):
     save(run, "other")
     find("other", root).path.write_bytes(b"not gzip")

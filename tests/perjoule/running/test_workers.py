@@ -182,6 +182,48 @@ def test_others_take_over_from_a_worker_that_cannot_be_replaced(tmp_path: Path) 
     assert len(superseded(run)) == 1
 
 
+def test_workers_without_work_take_over_from_one_that_takes_long_to_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with its last trial, although the second worker never comes back."""
+    monkeypatch.setattr("perjoule.running.workers.TAKEOVER_S", 0.05)
+    local = run_of(SUITE, tmp_path / "local")
+    begun: list[str] = []
+
+    def dies_at_once(number: int, assignment: Assignment) -> None:
+        begun.append(assignment.trial_id)
+        if number == 1:
+            raise WorkerLostError("the node is gone")
+
+    pool = Pool(dies_at_once)
+    pool.reopen = lambda number: Future()  # type: ignore[method-assign]
+    run = pool.run(tmp_path / "there")
+    assert run.trials["trial_id"].to_list() == local.trials["trial_id"].to_list()
+    assert run.trials["failure"].null_count() == len(run.trials)
+    assert len(superseded(run)) == 1
+    # whole units, the last ones first
+    unit = dict(zip((a.trial_id for a in make_plan(SUITE, PROMPTS)), units_of(make_plan(SUITE, PROMPTS)), strict=True))
+    (first,) = (worker for worker in pool.workers if worker.number == 0)
+    taken = [unit[trial] for trial in first.done if unit[trial] % 2]
+    changes = [unit for place, unit in enumerate(taken) if place == 0 or unit != taken[place - 1]]
+    assert len(changes) <= len(set(taken)) + 1
+
+
+def test_nobody_takes_over_from_a_worker_that_is_replaced_soon(tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def dies_once(number: int, assignment: Assignment) -> None:
+        if number == 1 and not lost:
+            lost.append(assignment.trial_id)
+            raise WorkerLostError("the node is gone")
+
+    pool = Pool(dies_once)
+    pool.run(tmp_path / "there")
+    unit = dict(zip((a.trial_id for a in make_plan(SUITE, PROMPTS)), units_of(make_plan(SUITE, PROMPTS)), strict=True))
+    first = [trial for worker in pool.workers if worker.number == 0 for trial in worker.done]
+    assert {trial for trial in first if unit[trial] % 2} <= set(lost)
+
+
 def test_a_place_that_loses_worker_after_worker_is_given_up(tmp_path: Path) -> None:
     local = run_of(SUITE, tmp_path / "local")
 
