@@ -151,7 +151,7 @@ def test_a_suite_or_a_part_of_one_is_valid(block: Block, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.place)
 def test_kubernetes_knows_every_key(block: Block) -> None:
-    """By the schemas of Kubernetes' own API; a RayJob is not in it, but consists of pods. Jobs of CI are tested apart."""
+    """By the schemas of Kubernetes' own API; a RayJob is not in it, but consists of pods. CI jobs have another test."""
     document = yaml.safe_load(block.text)
     if set(document) == {"jobs"}:
         return
