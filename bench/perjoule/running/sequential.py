@@ -35,11 +35,11 @@ from perjoule.gating.looks import (
 from perjoule.gating.records import GateConfig, Verdict
 from perjoule.gating.render import intervals_of_look, look_in_words
 from perjoule.protocols import QualityMetric, judges_images
-from perjoule.running import pipeline
+from perjoule.running import pipeline, reporting
 from perjoule.running.device import Device, ready_sides
 from perjoule.running.execute import Ledger, Progress
 from perjoule.running.prepared import Prepared
-from perjoule.running.reporting import ReportRequest, report
+from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import image_set, open_work, rehearse, score_images
 from perjoule.running.stage import Reporter, StageProgress, note_of
 from perjoule.running.trial import Bench
@@ -367,7 +367,7 @@ def _report(
             theirs = pipeline.score(load_run(out / BASELINE), baseline.metrics, reporter)
     with relative_to(candidate.folder):
         ours = pipeline.score(load_run(out), candidate.metrics, reporter)
-    report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
+    reporting.report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
 
 
 def _kept(sides: Sequence[_Side]) -> str:

@@ -17,7 +17,7 @@ from perjoule.gating import GateConfig, gate
 from perjoule.gating.looks import BASELINE, PLAN, read_plan, read_rows, replay
 from perjoule.gating.records import Verdict
 from perjoule.protocols import Generation
-from perjoule.running import device, pipeline
+from perjoule.running import device, reporting
 from perjoule.running.prepared import Prepared, prepare
 from perjoule.running.sequential import GateRequest, gate_until_verdict, in_turn
 from perjoule.running.trial import GeneratorCache
@@ -79,7 +79,7 @@ class World:
         self.interrupted_at = 0
         monkeypatch.setattr(device, "generators_of", self.generators_of)
         monkeypatch.setattr(device, "open_meter", self.open_meter)
-        monkeypatch.setattr(pipeline, "report", lambda *arguments: [])
+        monkeypatch.setattr(reporting, "report", lambda *arguments: [])
         (folder / "prompts.txt").write_text("\n".join(f"a picture of {n} cats" for n in range(PROMPTS)) + "\n")
         self.suite("main", 1.0)
 
