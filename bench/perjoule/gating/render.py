@@ -41,7 +41,7 @@ def terminal(verdict: Verdict) -> str:
     lines += [f"  - {one_line(reason)}" for reason in shown]
     if len(verdict.reasons) > len(shown):
         lines.append(f"  - and {len(verdict.reasons) - len(shown)} more: see --json")
-    lines += [f"  note: {one_line(note)}" for note in verdict.notes[:2]]
+    lines += [f"  note: {one_line(note)}" for note in verdict.notes[: 2 if verdict.stop is None else 1]]
     return "\n".join(lines)
 
 
