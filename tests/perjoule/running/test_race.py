@@ -12,7 +12,7 @@ import pytest
 
 from perjoule.errors import EvidenceError
 from perjoule.quality.lsnr import lsnr
-from perjoule.running import pipeline
+from perjoule.running import pipeline, reporting
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.raced import replay
 from tests.support import racing
@@ -30,7 +30,7 @@ def fakes() -> Iterator[list[str]]:
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "page" not in request.keywords:
-        monkeypatch.setattr(pipeline, "report", lambda *arguments: [])
+        monkeypatch.setattr(reporting, "report", lambda *arguments: [])
 
 
 @pytest.fixture(scope="module")
