@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -37,4 +38,6 @@ commands.register(app)
 
 def main() -> None:
     """Entry point of the console script: whatever happens becomes one message and an exit code, never a traceback."""
+    # with some processors it warns that an optional kernel cannot be downloaded, whenever diffusers is imported
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(outcome.status_of(lambda: app(standalone_mode=False)))

@@ -18,7 +18,8 @@ from tests.support.readers import Target, inputs_of, make_targets, refusal_of
 NAMES = (
     "suite.toml", "environment.json", "prompts.jsonl", "trials.jsonl", "devices.jsonl", "work.jsonl", "metrics.json",
     "set_scores.json", "images.parquet", "scores.parquet", "points.parquet", "trials.parquet", "race.json",
-    "images/a.png", "b/c/main.json.gz", "p/prompts.txt", "p/prompts.csv", "p/prompts.tsv", "p/prompts.json",
+    "images/a.png", "b/c/main.json.gz", "history.jsonl", "sequential.json",
+    "looks.jsonl", "p/prompts.txt", "p/prompts.csv", "p/prompts.tsv", "p/prompts.json",
     "p/prompts.jsonl", "p/prompts.parquet", "table.csv", "table.jsonl", "table.json", "table.parquet", "choices.csv",
     "log.csv", "log.parquet", "study.json", "answers.json", "answers.jsonl", "answers.sqlite", "model_index.json",
     ".git/HEAD", "profile.json", "a/result.json",

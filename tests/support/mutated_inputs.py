@@ -396,7 +396,8 @@ def energy_baseline(chance: random.Random, place: Path, stock: Stock) -> Faults:
         )  # fmt: skip
 
     options: dict[str, Any] = {
-        "--energy-save": "kept", "--energy-baseline": None, "--energy-gate": False, "--energy-margin": "5%",
+        "--energy-save": "kept", "--energy-baseline": None, "--energy-gate": False,
+        "--energy-sequential": False, "--energy-margin": "5%",
         "--energy-session-sd": "3%", "--energy-report": str(place / chance.choice(("r.json", "r.md", "r.html"))),
         "--energy-rounds": 3, "--energy-window": 0.5, "--energy-max-joules": None,
     }  # fmt: skip

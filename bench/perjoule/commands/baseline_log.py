@@ -35,7 +35,7 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a trend is for the worse.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Append a run to the history, and show the trend.
+    """Add a run to the history; show the trend.
 
     The history is .perjoule/history.jsonl, one line per run, for git. A slow drift or a step is reported even if no
     gate failed. Without RUN, shows the trend.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perjoule.gating.records import GateConfig, Verdict
     from perjoule.running.prepared import Prepared
     from perjoule.runs.directory import Run
-    from perjoule.statistics.sequential import Design
+    from perjoule.statistics.designs import Design
 
 
 def sequential_verdict(

@@ -34,8 +34,9 @@ from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import GateConfig, Look, Stop, Verdict
 from perjoule.gating.resolving import unreachable
 from perjoule.runs.directory import LOOKS, Run, is_run, load_run, located
+from perjoule.statistics.designs import Design
 from perjoule.statistics.resampling import Array
-from perjoule.statistics.sequential import Design, spent
+from perjoule.statistics.sequential import spent
 from perjoule.types import Estimate, MetricSpec, Prompt, Suite
 from perjoule.types.documents import document
 

@@ -9,7 +9,7 @@ from pydantic import computed_field
 
 from perjoule.errors import UsageError
 from perjoule.shares import share
-from perjoule.statistics.sequential import DESIGNS, Design, nominal_levels
+from perjoule.statistics.designs import DESIGNS, Design
 from perjoule.types import Estimate
 from perjoule.types.documents import document
 from perjoule.types.price import Price
@@ -104,6 +104,8 @@ class GateConfig:
         """Return the one-sided level of each of `tests` tests that share the error `alpha`, at this look."""
         if self.look is None:
             return self.alpha / self.looks / tests
+        from perjoule.statistics.sequential import nominal_levels
+
         return nominal_levels(self.look.design, self.look.shares, self.alpha / tests)[self.look.number - 1]
 
     @property

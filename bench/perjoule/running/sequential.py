@@ -49,7 +49,7 @@ from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_sc
 from perjoule.runs.lock import being_written
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
-from perjoule.statistics.sequential import Design
+from perjoule.statistics.designs import Design
 from perjoule.suite.reading import cells_of, images_per_window
 from perjoule.types import Assignment
 from perjoule.weights.models import relative_to

@@ -21,15 +21,13 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Literal, get_args
 
 import numpy as np
 
 from perjoule.errors import UsageError
+from perjoule.statistics.designs import Design
 from perjoule.statistics.resampling import Array
 
-Design = Literal["pocock", "obrien-fleming", "confidence-sequence"]
-DESIGNS: tuple[Design, ...] = get_args(Design)
 # share of the planned sample at which the confidence sequence is narrowest
 TIGHTEST_SHARE = 0.25
 _TAIL_SD = 8.5  # the density beyond is below 1e-16

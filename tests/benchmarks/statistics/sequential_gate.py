@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from perjoule.statistics.sequential import Design, corrected_statistic, nominal_levels
+from perjoule.statistics.designs import Design
+from perjoule.statistics.sequential import corrected_statistic, nominal_levels
 
 PROMPTS, ENERGY_SD, QUALITY_SD = 64, 0.015, 0.25
 MARGIN_E, MARGIN_Q, ALPHA = np.log(1.05), 0.15, 0.05

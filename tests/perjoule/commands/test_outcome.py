@@ -175,7 +175,7 @@ def test_an_end_of_input_and_a_broken_pipe_inside_typer_are_no_verdict(monkeypat
 
 
 @pytest.mark.parametrize(
-    "part", ["perjoule.gating.gate", "perjoule.gating.render.terminal", "perjoule.gating.baselines.opened"]
+    "part", ["perjoule.gating.examine", "perjoule.gating.render.terminal", "perjoule.gating.baselines.opened"]
 )
 @pytest.mark.parametrize("error", [ValueError("x"), AttributeError("x"), Panic("x"), OSError(5, "Input/output error")])
 def test_an_internal_error_of_the_gate_is_not_a_fail(tmp_path, capsys, monkeypatch, part, error):

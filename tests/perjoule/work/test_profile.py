@@ -33,7 +33,7 @@ def test_unknown_operators_widen_the_bound_to_the_whole() -> None:
 
 
 def test_another_device_is_refused_with_a_remedy() -> None:
-    with pytest.raises(MeterError, match=r"'one' is for cpu, the work was done on cuda; .*--meter work:NAME"):
+    with pytest.raises(MeterError, match=r"'one' is for cpu, the work was done on cuda: .*--meter work:NAME"):
         PROFILE.uncertainty_j(work(device="cuda"))
 
 
