@@ -6,6 +6,7 @@ import numpy as np
 
 from perjoule.types import Variant
 from perjoule_suites import diffusers_generator
+from perjoule_suites.diffusers_generator import DiffusersGenerator
 from perjoule_suites.prompt_states import PromptReader
 from perjoule_suites.router.arms import RouterArm
 from perjoule_suites.router.router import Router
@@ -15,13 +16,14 @@ TEACHER = Variant(name="teacher", model="builtin:sd-tiny", steps=(1, 3), guidanc
 STUDENT = Variant(name="student", model="builtin:sd-tiny-lcm", steps=(1,), guidance=1.0)
 
 
-def undecided_router() -> Router:
-    """A router between a student and a teacher."""
-    generators = {variant.name: diffusers_generator.load(variant, where="s") for variant in (TEACHER, STUDENT)}
-    reader = PromptReader.of(generators["teacher"].pipeline)
+def undecided_router(teacher: DiffusersGenerator | None = None, student: DiffusersGenerator | None = None) -> Router:
+    """A router between a student and a teacher, which are loaded unless given."""
+    teacher = teacher or diffusers_generator.load(TEACHER, where="s")
+    student = student or diffusers_generator.load(STUDENT, where="s")
+    reader = PromptReader.of(teacher.pipeline)
     arms = tuple(
-        RouterArm(cell_id=f"{v.name}-{n:03d}", variant=v, steps=n, energy_j=j, digest=generators[v.name].digest)
-        for v, n, j in ((STUDENT, 1, 1.0), (TEACHER, 1, 2.0), (TEACHER, 3, 4.0))
+        RouterArm(cell_id=f"{v.name}-{n:03d}", variant=v, steps=n, energy_j=j, digest=g.digest)
+        for v, n, j, g in ((STUDENT, 1, 1.0, student), (TEACHER, 1, 2.0, teacher), (TEACHER, 3, 4.0, teacher))
     )
     ones = np.ones(3)
     labels = Labels(
