@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
 from perjoule.display import quantity
-from perjoule.gating.records import Axis, Stop, Verdict
+from perjoule.gating.records import EXACT_MARGIN, Axis, Stop, Verdict
 from perjoule.text import escape_markdown, one_line
 from perjoule.types import Estimate
 
@@ -258,6 +258,8 @@ def _margin(axis: Axis, *, percent: bool) -> str:
     if axis.margin is None:
         return "none"
     text = f"{100 * axis.margin:.4g} %" if percent else f"{axis.margin:.4g}"
+    if percent and axis.margin <= EXACT_MARGIN:  # for the last digits of sums
+        text = "0 %"
     return f"{text} ({one_line(axis.margin_origin)})"
 
 
