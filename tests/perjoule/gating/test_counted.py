@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from perjoule.gating import GateConfig, gate
+from perjoule.gating import GateConfig, gate, render
 from perjoule.gating.decide import EXACT
 from perjoule.gating.records import Verdict
 from perjoule.runs.directory import Run
@@ -44,6 +44,12 @@ def test_every_change_of_energy_is_real(tmp_path: Path, factor: float, outcome: 
     assert found.energy.change.low == found.energy.change.high == found.energy.change.value
     assert (found.energy.margin_origin, found.energy.mde) == ("default of counted work", 0.0)
     assert EXACT in found.notes
+
+
+def test_the_margin_for_rounding_is_shown_as_none(tmp_path: Path) -> None:
+    found = verdict(tmp_path, images="a")
+    assert "margin 0 % (default of counted work)" in render.terminal(found)
+    assert "| 0 % (default of counted work) |" in render.markdown(found)
 
 
 def test_a_margin_may_still_be_given(tmp_path: Path) -> None:
