@@ -52,7 +52,7 @@ def bounded(value: float, bound: float | None, unit: str) -> str:
     """Format a quantity with its bound in the same unit, e.g. `8.512 kJ ± 0.031 kJ (0.4 %)`."""
     if bound is None:
         return f"{quantity(value, unit, 4)}, bound unknown"
-    chosen = scale([value or bound] if bound < 10 * value else [bound], unit)
+    chosen = scale([value if bound < 10 * value else bound], unit)
     share = f" ({fixed(100 * bound / value, 1)} %)" if value > 0 else ""
     texts = (f"{number(one / chosen.factor, digits)} {chosen.unit}" for one, digits in ((value, 4), (bound, 2)))
     return f"{' ± '.join(texts)}{share}"

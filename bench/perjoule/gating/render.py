@@ -257,9 +257,8 @@ def _margin(axis: Axis, *, percent: bool) -> str:
     """Return the margin and its origin, e.g. `5 % (default)`."""
     if axis.margin is None:
         return "none"
-    text = f"{100 * axis.margin:.4g} %" if percent else f"{axis.margin:.4g}"
-    if percent and axis.margin <= EXACT_MARGIN:  # for the last digits of sums
-        text = "0 %"
+    shown = 0.0 if percent and axis.margin <= EXACT_MARGIN else axis.margin  # of counted work, for last digits of sums
+    text = f"{100 * shown:.4g} %" if percent else f"{shown:.4g}"
     return f"{text} ({one_line(axis.margin_origin)})"
 
 

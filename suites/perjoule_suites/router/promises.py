@@ -42,14 +42,12 @@ def _check(lead: Array, missed: Array, prices: Array, fallback: int, promised: f
             arms = cheapest_safe(lead[new], margin, fallback)
             rates.append(float(missed[new, arms].mean()))
             energies.append(float(prices[arms].mean()))
-    reason = None
+    reason, best = None, float(missed[:, fallback].mean())
     if half < needed:
         reason = f"{half} of the run's prompts can calibrate, but {needed} are needed"
     elif not rates:
-        best = float(missed[:, fallback].mean())
         reason = f"the best arm itself misses the floor in {best:.1%} of the images"
     elif len(rates) < splits:  # what passes a test by luck keeps less than it promises
-        best = float(missed[:, fallback].mean())
         reason = (
             f"the best arm itself misses the floor in {best:.1%} of the images, so {splits - len(rates)} of {splits} "
             "splits cannot promise this, and the others can by luck"
