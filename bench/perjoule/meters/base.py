@@ -232,6 +232,8 @@ class MeterWindow(Generic[State]):
             said = self._meter._in_step(reading.duration_s / self._iterations, reading.duration_s)
         warnings = (*reading.warnings, said) if said else reading.warnings
         if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._counter.count_rest()
             reading = replace(reading, work=self._counter.work)
         self._reading = replace(reading, iterations=self._iterations, warnings=warnings)
 

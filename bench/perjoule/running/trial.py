@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence, Sized
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -47,7 +46,6 @@ from perjoule.suite.schedule import image_id
 from perjoule.suite.smaller import planned_name, with_batch
 from perjoule.types import Assignment, Cell, EnergyReading, Protocol, Trial, Variant
 from perjoule.warnings import warning
-from perjoule.work.counter import WorkCounter, torch_is_loaded
 
 
 class NotLoadedError(Exception):
@@ -260,8 +258,7 @@ class Bench:
         ready = self._cells.ready(cell)
         name = cell.variant.name
         if name not in self._warm:
-            counting = WorkCounter(count_new=True) if torch_is_loaded() else nullcontext()
-            with counting, self._deadline(assignment).running():
+            with self._deadline(assignment).running():
                 _warm_up(ready, assignment, protocol.warmup_iterations, self._sizes(cell))
             # a variant whose pipeline was released in between must be warmed up again
             loaded = [one for one in self._warm if protocol.interleave or planned_name(one) == planned_name(name)]

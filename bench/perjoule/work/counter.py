@@ -6,9 +6,10 @@
      ├─ unet(…)             known
      └─ vae.decoder(…)      known
 
-Work depends on shapes only, so each network is counted once per shape and process, preferably in a warm-up: counting
-makes a call about twice as long, a look-up takes some microseconds. Networks whose work depends on more than shapes
-(caches between steps) are counted in every call, or not at all.
+Work depends on shapes only, so each network is counted once per shape and process: counting makes a call about twice as
+long, a look-up takes some microseconds. In a window whose energy is measured, new shapes are therefore counted after
+the window, by one more call with the same arguments. Networks whose work depends on more than shapes (caches between
+steps) are counted in every call, or not at all.
 
 Not counted: what a pipeline computes outside its networks (noise, scheduler, conversion of images), and calls that
 another thread makes while a network runs.
@@ -18,8 +19,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import TracebackType
@@ -40,6 +41,17 @@ class _Network:
     calls: dict[Any, Work]
 
 
+@dataclass(slots=True)
+class _NewCall:
+    """A call of new shape, to be repeated after the window in the same mode."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inference: bool
+    times: int = 0
+
+
 _LOCK = Lock()
 _open: list[WorkCounter] = []
 _known: WeakKeyDictionary[nn.Module, _Network] = WeakKeyDictionary()
@@ -54,13 +66,14 @@ class WorkCounter:
     """Counts the calls inside its context. Counters may overlap.
 
     Args:
-        count_new: Count networks and shapes that are not known yet, which makes these calls slower; otherwise `work` is
-            None if there was one.
+        count_new: Count networks and shapes that are not known yet during their calls, which makes these slower;
+            otherwise `count_rest` does it, and until then `work` is None.
     """
 
     def __init__(self, *, count_new: bool) -> None:
         self.count_new = count_new
         self._calls: Counter[Work] = Counter()
+        self._new: dict[tuple[int, Any], _NewCall] = {}
         self._uncounted: Counter[str] = Counter()
         self._checked: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -89,24 +102,50 @@ class WorkCounter:
 
     @property
     def work(self) -> Work | None:
-        """The work so far; None if no network was called, or some calls could not be counted (`reason`)."""
-        if self._uncounted or not self._calls:
+        """The work so far; None if no network was called, or some calls were not counted (`reason`)."""
+        if self._uncounted or self._new or not self._calls:
             return None
         return total_work(self._calls.items())
 
     @property
     def reason(self) -> str | None:
         """Why `work` is None."""
-        if self._uncounted:
-            names = ", ".join(f"{name} ({count} calls)" for name, count in sorted(self._uncounted.items()))
-            return f"not counted: {names}"
+        missing = Counter(self._uncounted)
+        for new in self._new.values():
+            missing[type(new.module).__name__] += new.times
+        if missing:
+            return f"not counted: {', '.join(f'{name} ({count} calls)' for name, count in sorted(missing.items()))}"
         return None if self._calls else "no network of torch was called in this process"
 
-    def _add(self, module: nn.Module, one: Work | None) -> None:
-        if one is None:
+    def count_rest(self) -> None:
+        """Count the calls of new shapes by repeating one of each; call it when nothing is measured any more.
+
+        A network that cannot be repeated (it fails, e.g. because its weights have been moved) stays uncounted.
+        """
+        new, self._new = self._new, {}
+        for (_, signature), call in new.items():
+            network = self._network(call.module)
+            one = network.calls.get(signature)
+            if one is None:
+                try:
+                    one = network.calls[signature] = _repeated(call)
+                except Exception:
+                    self._uncounted[type(call.module).__name__] += call.times
+                    continue
+            self._calls[one] += call.times
+
+    def _add(self, module: nn.Module, one: Work | None, signature: Any, args: Any, kwargs: Any) -> None:
+        if one is not None:
+            self._calls[one] += 1
+        elif signature is None or module.training:  # a call would change the state of an argument or of the network
             self._uncounted[type(module).__name__] += 1
         else:
-            self._calls[one] += 1
+            key = id(module), signature
+            if key not in self._new:
+                from torch import is_inference_mode_enabled
+
+                self._new[key] = _NewCall(module, args, kwargs, is_inference_mode_enabled())
+            self._new[key].times += 1
 
     def _network(self, module: nn.Module) -> _Network:
         """Return what is known of a network; its structure is checked once per counter."""
@@ -153,11 +192,19 @@ class _Original:
 
 def _counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Replace `torch.nn.Module.__call__` for outermost calls. Nested calls see the original."""
+    with _unwatched():
+        return _count(module, args, kwargs)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Let calls of networks see the original `__call__`."""
     from torch import nn
 
-    nn.Module.__call__ = _Original.call  # type: ignore[method-assign]
+    if _open:
+        nn.Module.__call__ = _Original.call  # type: ignore[method-assign]
     try:
-        return _count(module, args, kwargs)
+        yield
     finally:
         with _LOCK:
             if _open:
@@ -178,8 +225,18 @@ def _count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     else:
         result = module(*args, **kwargs)
     for counter in counters:
-        counter._add(module, one)
+        counter._add(module, one, signature, args, kwargs)
     return result
+
+
+def _repeated(call: _NewCall) -> Work:
+    """Return the work of a call by making it once more; random numbers drawn afterwards stay the same."""
+    import torch
+
+    boards = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    mode = torch.inference_mode() if call.inference else torch.no_grad()
+    with _unwatched(), torch.random.fork_rng(boards), mode:
+        return _run_counted(call.module, call.args, call.kwargs)[0]
 
 
 def _run_counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Work, Any]:

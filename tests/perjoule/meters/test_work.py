@@ -79,17 +79,22 @@ def test_an_error_in_the_window_leaves_torch_as_it_was() -> None:
     assert nn.Module.__call__ is original
 
 
-def test_other_meters_look_work_up_but_do_not_count_in_their_windows() -> None:
-    layer, x = nn.Linear(4, 4), torch.zeros(2, 4)
+def test_other_meters_count_new_work_after_their_windows() -> None:
+    clock = VirtualClock()
+
+    class Timed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            clock.advance(1.0)
+            return x @ x.T
+
+    network, x = Timed().eval(), torch.zeros(2, 4)
     readings = []
-    for warm in (False, True):
-        if warm:
-            counted = reading_of(layer, x).work
-        with SyntheticMeter(1.0, VirtualClock()) as meter, meter.window() as window:
-            layer(x)
+    for _ in range(2):
+        with SyntheticMeter(1.0, clock) as meter, meter.window() as window:
+            network(x)
         readings.append(window.reading)
-    assert readings[0].work is None
-    assert readings[1].work == counted
+    assert [one.work for one in readings] == [reading_of(network, x).work] * 2
+    assert [one.duration_s for one in readings] == [pytest.approx(1.0)] * 2
 
 
 def test_profiles_by_name(tmp_path: Path) -> None:

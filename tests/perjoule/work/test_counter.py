@@ -93,15 +93,82 @@ def test_work_is_that_of_the_shapes() -> None:
     assert large.flops > 4 * one.flops  # attention grows faster than the area
 
 
-def test_known_shapes_are_looked_up_and_others_are_missing() -> None:
+def test_known_shapes_are_looked_up_and_others_are_counted_afterwards() -> None:
     network = denoiser()
     first = counted(lambda: network(*inputs()))
     assert counted(lambda: [network(*inputs()) for _ in range(3)], count_new=False).flops == 3 * first.flops
     with torch.no_grad(), WorkCounter(count_new=False) as counter:
         network(*inputs())
         network(*inputs(5))
+        network(*inputs(5))
     assert counter.work is None
-    assert counter.reason == "not counted: UNet2DConditionModel (1 calls)"
+    assert counter.reason == "not counted: UNet2DConditionModel (2 calls)"
+    counter.count_rest()
+    assert counter.work == counted(lambda: [network(*inputs()), network(*inputs(5)), network(*inputs(5))])
+    assert counter.reason is None
+
+
+class Noisy(nn.Module):
+    """Draws random numbers, and remembers how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(4, 4), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return self.layer(x + torch.randn_like(x))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_counting_afterwards_changes_no_result(mode: Any) -> None:
+    network, x = Noisy().eval(), torch.zeros(2, 4)
+    torch.manual_seed(1)
+    with mode():
+        expected = [network(x), network(x)]
+        torch.manual_seed(1)
+        with WorkCounter(count_new=False) as counter:
+            drawn = [network(x)]
+        counter.count_rest()
+        drawn.append(network(x))
+        now = Noisy().eval()
+        with WorkCounter(count_new=True) as other:
+            now(x)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+    assert counter.work == other.work
+    assert counter.work is not None
+    assert counter.work.calls == 1
+
+
+def test_counting_afterwards_is_not_seen_by_other_counters() -> None:
+    network, x = Noisy().eval(), torch.zeros(2, 4)
+    with WorkCounter(count_new=False) as outer:
+        with WorkCounter(count_new=False) as inner:
+            network(x)
+        inner.count_rest()
+    outer.count_rest()
+    assert inner.work == outer.work
+    assert network.seen == 2  # the second counter looks it up
+
+
+def test_a_network_that_is_trained_is_not_repeated() -> None:
+    network = Noisy().train()
+    with WorkCounter(count_new=False) as counter:
+        network(torch.zeros(2, 4))
+    counter.count_rest()
+    assert counter.work is None
+    assert counter.reason == "not counted: Noisy (1 calls)"
+    assert network.seen == 1
+
+
+def test_a_network_that_cannot_be_repeated_stays_uncounted() -> None:
+    network = Noisy().eval()
+    with WorkCounter(count_new=False) as counter:
+        network(torch.zeros(2, 4))
+    network.layer = nn.Linear(8, 8)
+    counter.count_rest()
+    assert counter.work is None
+    assert counter.reason == "not counted: Noisy (1 calls)"
 
 
 def test_the_order_of_a_scheduler_does_not_matter() -> None:
