@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perjoule.types import Estimate
 
 ABSENT = "–"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
@@ -56,6 +60,12 @@ def bounded(value: float, bound: float | None, unit: str) -> str:
     share = f" ({fixed(100 * bound / value, 1)} %)" if value > 0 else ""
     texts = (f"{number(one / chosen.factor, digits)} {chosen.unit}" for one, digits in ((value, 4), (bound, 2)))
     return f"{' ± '.join(texts)}{share}"
+
+
+def percent_interval(estimate: Estimate) -> str:
+    """Format a share with its interval, e.g. `13.3 % [8.2, open]`: that end was not found in the data."""
+    low, high = ("open" if end is None else f"{100 * end:.1f}" for end in (estimate.low, estimate.high))
+    return f"{100 * (estimate.value or 0.0):.1f} % [{low}, {high}]"
 
 
 def duration(seconds: float) -> str:

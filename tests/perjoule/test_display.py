@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.display import bounded, duration, quantity
+from perjoule.display import bounded, duration, percent_interval, quantity
+from perjoule.types import Estimate
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -56,3 +57,14 @@ def test_a_quantity_has_a_prefix() -> None:
 )
 def test_a_bound_has_the_unit_of_its_quantity(value: float, bound: float | None, text: str) -> None:
     assert bounded(value, bound, "J") == text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (0.1332, 0.0815, None, "13.3 % [8.2, open]"),
+        (-0.05, -0.1, 0.0, "-5.0 % [-10.0, 0.0]"),
+    ],
+)
+def test_an_interval_may_be_open(value: float, low: float | None, high: float | None, text: str) -> None:
+    assert percent_interval(Estimate(value=value, low=low, high=high, level=0.95, n=9, method="none")) == text

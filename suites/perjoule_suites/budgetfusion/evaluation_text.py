@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perjoule.types import Estimate
+from perjoule.display import percent_interval
 from perjoule_suites.budgetfusion.records import ArmLevels, Comparison, Evaluation, Level
 
 
@@ -33,13 +33,13 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
                 yield f"  {bound.ladder}, {bound.metric}: {bound.reason}"
             else:
                 at = f"{bound.metric} {bound.at_quality:.4g}"
-                yield f"  {bound.ladder}, {bound.bound} ({bound.seeds} seeds): {_percent(bound.saving)} at {at}"
+                yield f"  {bound.ladder}, {bound.bound} ({bound.seeds} seeds): {percent_interval(bound.saving)} at {at}"
     shares = [share for share in evaluation.headroom if share.captured.value is not None]
     if shares:
         yield "\nshare of that:"
         for share in shares:
             yield (
-                f"  {share.test}: {_percent(share.captured)} of the {share.bound} of {share.anchor} "
+                f"  {share.test}: {percent_interval(share.captured)} of the {share.bound} of {share.anchor} "
                 f"({share.seeds} seeds) at {share.metric} {share.at_quality:.4g}"
             )
     for arm in evaluation.arms:
@@ -70,10 +70,12 @@ def _arm(arm: ArmLevels) -> Iterator[str]:
 def _level(level: Level) -> str:
     parts = [f"{level.steps_mean:.2f} steps", f"{level.energy_j_per_image:.3g} J/image"]
     for metric, score in level.scores.items():
-        saving = _percent(score.saving_at_own_quality) if score.saving_at_own_quality.value is not None else "?"
+        own = score.saving_at_own_quality
+        saving = percent_interval(own) if own.value is not None else "not known"
         parts.append(f"{metric} {score.quality:.4g}: {saving}")
     if level.promised_miss_rate is not None and level.miss_rate is not None:
-        parts.append(f"{_percent(level.miss_rate)} miss the floor, at most {level.promised_miss_rate:.1%} promised")
+        promised = f"at most {level.promised_miss_rate:.1%} promised"
+        parts.append(f"{percent_interval(level.miss_rate)} miss the floor, {promised}")
     return ", ".join(parts)
 
 
@@ -91,9 +93,6 @@ def _sensitivity(evaluation: Evaluation) -> Iterator[str]:
 def _saving(comparison: Comparison) -> str:
     if comparison.saving.value is None:
         return f"{comparison.metric}: {comparison.reason}"
-    return f"{_percent(comparison.saving)} less energy at {comparison.metric} {comparison.at_quality or 0.0:.4g}"
-
-
-def _percent(estimate: Estimate) -> str:
-    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (estimate.low, estimate.high))
-    return f"{100 * (estimate.value or 0.0):.1f} % [{low}, {high}]"
+    return (
+        f"{percent_interval(comparison.saving)} less energy at {comparison.metric} {comparison.at_quality or 0.0:.4g}"
+    )

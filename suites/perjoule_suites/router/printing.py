@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from perjoule.display import percent_interval
 from perjoule.text import provenance_words
-from perjoule.types import Estimate
 from perjoule_suites.router.records import Evaluation, PolicyPoint, Trained
 
 
@@ -44,7 +44,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         mixture = " + ".join(f"{share:.0%} {cell_id}" for cell_id, share in point.mixture.items())
         lines += ["", f"at {evaluation.metric} {point.at_quality:.4g}: {mixture}, {point.mixture_j_per_image:.4g} J"]
         lines += [f"  {_saving(policy)}" for policy in point.policies]
-        captured = "not known" if point.captured is None else _percent(point.captured)
+        captured = "not known" if point.captured is None else percent_interval(point.captured)
         lines.append(
             f"  captured of the prompt-level bound: {captured}"
             + (f" ({point.captured_reason})" if point.captured_reason else "")
@@ -54,7 +54,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     for cell in evaluation.as_run:
         shares = {"decision": cell.decision_share, "switches": cell.switch_share}
         known = ", ".join(f"{name} {share:.2%} of the time" for name, share in shares.items() if share is not None)
-        saving = f"{_percent(cell.saving)} less than the mixture of equal quality"
+        saving = f"{percent_interval(cell.saving)} less than the mixture of equal quality"
         if cell.saving.value is None:
             saving = "no mixture reaches its quality"
         outcome = f"{cell.energy_j_per_image:.4g} J, {saving} ({cell.quality:.4g})"
@@ -66,7 +66,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     floor = evaluation.floor
     lines += [
         f"floor {evaluation.metric} = {floor.floor:g}: promised at most {floor.promised:.1%} misses, found "
-        f"{_percent(floor.miss_rate)}; fallback for {floor.fallback_share:.0%} of the prompts",
+        f"{percent_interval(floor.miss_rate)}; fallback for {floor.fallback_share:.0%} of the prompts",
         f"  {_saving(floor.point)}",
         "promises, calibrated on half of these prompts and checked on the others:",
     ]
@@ -83,11 +83,6 @@ def _saving(point: PolicyPoint) -> str:
     if point.saving is None or point.saving.value is None:
         return f"{point.policy}: {point.reason}"
     return (
-        f"{point.policy}: {point.energy_j_per_image:.4g} J, {_percent(point.saving)} less than the mixture of equal "
-        f"quality ({point.quality:.4g})"
+        f"{point.policy}: {point.energy_j_per_image:.4g} J, {percent_interval(point.saving)} less than the mixture of "
+        f"equal quality ({point.quality:.4g})"
     )
-
-
-def _percent(estimate: Estimate) -> str:
-    low, high = ("?" if x is None else f"{100 * x:.1f}" for x in (estimate.low, estimate.high))
-    return f"{100 * (estimate.value or 0.0):.1f} % [{low}, {high}]"

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from perjoule.display import percent_interval
 from perjoule.errors import EvidenceError
 from perjoule.runs.directory import Run
 from perjoule.statistics.allocation import LEAST_SEEDS, bound, judged
@@ -22,7 +23,6 @@ from perjoule.statistics.curves import AnyCurve, Curve, Envelopes, Ladders, pair
 from perjoule.statistics.mixtures import cheapest_mixture, choice_at
 from perjoule.statistics.resampling import over_seeds
 from perjoule.statistics.savings import saving_of
-from perjoule.types import Estimate
 from perjoule_suites.budgetfusion.candidates import Candidates, with_candidates
 from perjoule_suites.budgetfusion.replay import Arms, arms_of
 from perjoule_suites.router.arms import read_arms
@@ -116,7 +116,7 @@ def _savings(curves: dict[str, AnyCurve], rows: NDArray[np.intp], place: int) ->
     at = float(np.nanmean(over_seeds(some["ladder"].quality[:, :, place])))
     for test, anchor in (("open slots", "ladder"), ("learnt", "ladder"), ("learnt", "open slots")):
         saving = saving_of(pair(some[test], some[anchor], mixes=True, resamples=_RESAMPLES), at)
-        words = saving.reason if saving.estimate.value is None else _percent(saving.estimate)
+        words = saving.reason if saving.estimate.value is None else percent_interval(saving.estimate)
         yield f"{test} against {anchor} {words}"
 
 
@@ -147,13 +147,8 @@ def choice_among_all(run: Run) -> Iterator[str]:
             used = int((shares.mean(0) > 0.005).sum())
             words = f"most often {scores.arms[most].cell_id} ({shares.mean(0)[most]:.0%}), {used} arms"
         name = f"{scores.arms[place].cell_id} ({prices[place]:.3g} J, {quality[place]:.3f})"
-        yield f"  {name}: {_percent(estimate) if estimate.value is not None else 'no saving'}; {words}"
+        yield f"  {name}: {percent_interval(estimate) if estimate.value is not None else 'no saving'}; {words}"
 
 
 def _range(mean: float, low: float, high: float) -> str:
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _percent(estimate: Estimate) -> str:
-    low, high = ("open" if x is None else f"{100 * x:.1f}" for x in (estimate.low, estimate.high))
-    return f"{100 * (estimate.value or 0.0):.1f} % [{low}, {high}]"
