@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # noqa: F401 — without it Pillow loads all its formats to find WebP
 
 from perjoule.runs.pictures import PictureError, read_picture
 
