@@ -148,7 +148,12 @@ def test_encoding_at_a_side_stops_once_the_first_images_show_that_not_all_fit(tm
     picture = stored(tmp_path, "a.png", Image.effect_noise((64, 64), 90).convert("RGB"))
     full = len(encode(picture, 64).uri)
     save, sizes = Image.Image.save, []
-    monkeypatch.setattr(Image.Image, "save", lambda self, *a, **k: (sizes.append(self.width), save(self, *a, **k))[1])
+
+    def counted(image, *arguments, **keywords):
+        sizes.append(image.width)
+        save(image, *arguments, **keywords)
+
+    monkeypatch.setattr(Image.Image, "save", counted)
     # none too early: the budget is exceeded by less than the first images can show
     encode_all([picture] * 40, budget=38 * full, sides=(64, 32))
     assert sizes == [64] * 39 + [32] * 40
