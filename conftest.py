@@ -9,6 +9,8 @@ import re
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# processes that tests start compile our modules once, not each time again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # a pytest that a test starts is a session of its own, not a part of this one
 if os.environ.pop("PYTEST_XDIST_WORKER", None):
     # the workers have a core each

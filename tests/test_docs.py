@@ -7,6 +7,8 @@
 ```yaml                      shown; Kubernetes knows every key
 <!-- not run: REASON -->     before a block that cannot run here
 <!-- exits with 0, 3: … -->  before a block whose exit code may be another than 0
+
+A run that an earlier block made with the same options is copied, not made again.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ SUITE: dict[str, Any] = {
     "metrics": {"primary": "clip_text", "names": ["clip_text"]},
     "variants": [{"name": "mine", "model": "me/my-model", "steps": [10]}],
 }
+
+
+RUN_TO = re.compile(r"^(perjoule run [^#\n]*?) --out (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,20 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Comple
         "PYTHONPATH": os.pathsep.join(sources),
     }
     found = {}
+    runs: dict[str, str] = {}
+
+    def once(line: re.Match[str]) -> str:
+        first = runs.setdefault(line[1], line[2])
+        return line[0] if first == line[2] else f"cp -r {first} {line[2]}"
+
     for block in BLOCKS:
         if block.skipped is not None:
             continue
         if block.file:
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.language in RUN:
-            command = [*RUN[block.language], block.text]
+            text = RUN_TO.sub(once, block.text) if block.language == "bash" else block.text
+            command = [*RUN[block.language], text]
             found[block.place] = subprocess.run(
                 command, cwd=folder, env=environment, capture_output=True, text=True, check=False
             )

@@ -41,8 +41,11 @@ def is_name(text: str) -> bool:
 
 def one_line(text: object) -> str:
     """Return a text on one line without control, formatting and bidirectional characters."""
+    whole = str(text)
+    if whole.isascii() and whole.isprintable():
+        return " ".join(whole.split())
     characters = []
-    for character in str(text):
+    for character in whole:
         category = unicodedata.category(character)
         if character.isspace():
             characters.append(" ")

@@ -40,26 +40,9 @@ class Hulls:
         """Keep the arms that no arm and no mixture beats; (rows, arms) each, those with NaN are left out."""
         known = np.isfinite(energy_j) & np.isfinite(quality)
         cost, gain = np.where(known, energy_j, np.inf), np.where(known, quality, -np.inf)
-        order = np.lexsort((-gain, cost), axis=-1)  # of equal joules, the best first
+        order = _by_cost(cost, gain)
         cost, gain = (np.take_along_axis(each, order, 1) for each in (cost, gain))
-        rows = np.arange(len(cost))
-        kept, count = np.zeros_like(order), np.zeros(len(cost), np.intp)
-        for place in range(cost.shape[1]):
-            last = kept[rows, np.maximum(count - 1, 0)]
-            better = (count == 0) & np.isfinite(cost[:, place]) | (count > 0) & (gain[:, place] > gain[rows, last])
-            active = np.flatnonzero(better & (count > 1))
-            while len(active):
-                last, before = (kept[active, count[active] - back] for back in (1, 2))
-                base_j, base = cost[active, before], gain[active, before]
-                # the last arm lies on or above the line between its neighbours
-                above = (cost[active, last] - base_j) * (gain[active, place] - base) >= (
-                    cost[active, place] - base_j
-                ) * (gain[active, last] - base)
-                beaten = active[above]
-                count[beaten] -= 1
-                active = beaten[count[beaten] > 1]
-            kept[rows[better], count[better]] = place
-            count = count + better
+        kept, count = _lower_hull(cost, gain)
         inside = np.arange(cost.shape[1]) < count[:, None]
         return cls(
             quality=np.where(inside, np.take_along_axis(gain, kept, 1), np.nan),
@@ -89,6 +72,42 @@ class Hulls:
             mean = np.where(rise > _LEVEL, (1 + 1 / rise) * np.log1p(rise) - 1 + np.log(first), np.log(first))
         inside = (low >= self.quality[:, 0]) & (high <= np.fmax.reduce(self.quality, axis=1)) & (self.count > 1)
         return np.where(inside, np.nansum(mean * (ends[1] - ends[0]), axis=1), np.nan)
+
+
+def _by_cost(cost: Array, gain: Array) -> Index:
+    """Order of the arms of each row, the cheapest first; of equal joules, the best first."""
+    order = np.argsort(cost, axis=1, kind="stable")
+    ranked = np.take_along_axis(cost, order, 1)
+    tied = ((ranked[:, 1:] == ranked[:, :-1]) & np.isfinite(ranked[:, 1:])).any(1)
+    order[tied] = np.lexsort((-gain[tied], cost[tied]), axis=-1)  # twice as slow
+    return order
+
+
+def _lower_hull(cost: Array, gain: Array) -> tuple[Index, Index]:
+    """Places of the arms on the hull, and how many there are; (rows, arms) sorted by cost, -inf for an unknown gain."""
+    rows, arms = cost.shape
+    kept, count = np.zeros((rows, arms), np.intp), np.zeros(rows, np.intp)
+    # one-dimensional views, and copies by place: to take elements from them is twice as fast
+    start, places, costs, gains = np.arange(rows) * arms, kept.ravel(), cost.ravel(), gain.ravel()
+    highest = np.full(rows, -np.inf)
+    for place, (here_j, here) in enumerate(zip(cost.T.copy(), gain.T.copy(), strict=True)):
+        better = here > highest
+        active = np.flatnonzero(better & (count > 1))
+        while len(active):
+            first = start[active]
+            end = first + count[active]
+            last, before = first + places[end - 1], first + places[end - 2]
+            base_j, base = costs[before], gains[before]
+            # the last arm lies on or above the line between its neighbours
+            above = (costs[last] - base_j) * (here[active] - base) >= (here_j[active] - base_j) * (gains[last] - base)
+            beaten = active[above]
+            count[beaten] -= 1
+            active = beaten[count[beaten] > 1]
+        new = np.flatnonzero(better)
+        places[start[new] + count[new]] = place
+        count[new] += 1
+        highest[new] = here[new]
+    return kept, count
 
 
 def _read(x: Array, y: Array, count: Index, at: Array) -> Array:

@@ -334,22 +334,35 @@ def _ratio(upper: Array, lower: Array) -> Array:
 
 def _student(top: Array, bottom: Array, point: Array, logs: NDArray[np.bool_], resamples: int, seed: int) -> Array:
     """(resamples, columns) draws of Student's t around the point, the same weights for all columns."""
-    from scipy.special import chdtri
-
-    chance = np.random.default_rng(seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         away = (top - np.where(bottom > 0, point, 0.0) * bottom) / bottom.sum(0)  # (units, columns), sums to 0
         away[:, logs] /= point[logs]
         freedom = (bottom > 0).sum(0) - 1
         scale = np.where(freedom > 0, np.sqrt((freedom + 1) / freedom), np.nan)
-    # on grids so coarse that sums of fewer than `STUDENT_BELOW` products are exact, in whatever order they are taken
-    weights = np.rint(chance.standard_normal((resamples, len(top))) * 2**_WEIGHT_BITS) / 2**_WEIGHT_BITS
+    weights, _ = _normal_weights(len(top), resamples, seed)
     shift = (weights @ _rounded(np.nan_to_num(away), _AWAY_BITS)) * scale
-    tail = chance.random(resamples)
-    for number in np.unique(freedom[freedom > 0]):
-        shift[:, freedom == number] *= np.sqrt(number / chdtri(number, tail))[:, None]
+    for number in np.unique(freedom[freedom > 0]).tolist():
+        shift[:, freedom == number] *= _tails(number, len(top), resamples, seed)[:, None]
     drawn = point * np.exp(np.clip(shift, -_MOST_LOG, _MOST_LOG))
     return np.asarray(np.where(logs, drawn, point + shift))
+
+
+@lru_cache(maxsize=1)
+def _normal_weights(units: int, resamples: int, seed: int) -> tuple[Array, Array]:
+    """(resamples, units) normal weights, and a chance for each row; the statistics of one run draw the same again."""
+    chance = np.random.default_rng(seed)
+    # on grids so coarse that sums of fewer than `STUDENT_BELOW` products are exact, in whatever order they are taken
+    weights = np.rint(chance.standard_normal((resamples, units)) * 2**_WEIGHT_BITS) / 2**_WEIGHT_BITS
+    return weights, chance.random(resamples)
+
+
+@lru_cache(maxsize=4)
+def _tails(freedom: int, units: int, resamples: int, seed: int) -> Array:
+    """(resamples,) what makes normal draws into those of Student's t; it takes longer than all other steps."""
+    from scipy.special import chdtri
+
+    _, chance = _normal_weights(units, resamples, seed)
+    return np.asarray(np.sqrt(freedom / chdtri(freedom, chance)))
 
 
 def _weights(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array]]:

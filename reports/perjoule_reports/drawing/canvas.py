@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -52,9 +53,7 @@ class Room:
 
 def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room | None = None) -> str:
     """Draw on one pair of axes of `size` inches and return an SVG document; texts stay texts."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # not the matplotlibrc of the working directory, which can have LaTeX executed
-        mpl.rcParams.update(_RC)
+    with mpl.rc_context(_changes()):
         canvas = Canvas(figsize=size)
         axes = canvas.add_subplot()
         draw(axes)
@@ -65,6 +64,20 @@ def render(draw: Callable[[Axes], None], size: tuple[float, float], room: Room |
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
             canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
+
+
+def _changes() -> dict[Any, Any]:
+    """Return the settings that differ from the fixed ones; to set all 300 again takes as long as to draw an axis.
+
+    The others are matplotlib's own, not those of the matplotlibrc of the working directory, which can have LaTeX
+    executed.
+    """
+    return {key: value for key, value in _fixed().items() if mpl.rcParams[key] != value}
+
+
+@cache
+def _fixed() -> dict[Any, Any]:
+    return {key: value for key, value in {**mpl.rcParamsDefault, **_RC}.items() if key != "backend"}
 
 
 def text_width(texts: Iterable[str], size: float) -> float:

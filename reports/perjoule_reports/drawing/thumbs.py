@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # noqa: F401 — without it Pillow loads all its formats to find WebP
 
 from perjoule.runs.pictures import PictureError, read_picture
 
@@ -20,6 +21,7 @@ SIDES_PX = (256, 192, 128, 96, 64)
 SHEET_SIDES_PX = (128, 96, 64, 48)  # of the overview of all prompts
 BYTES_BUDGET, SHEET_BUDGET = 500_000, 350_000  # of base64; the rest of the page is for figures and text
 _PIXEL_ART_PX = 64
+_SAMPLE, _CLEARLY = 24, 1.25  # images after which encoding stops if all would need this multiple of the budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +61,14 @@ def encode_all(
 
 
 def _fitting(opened: Sequence[tuple[Image.Image, bool] | None], side: int, budget: int | None) -> list[Encoded] | None:
-    """Encode images at one side; None as soon as they exceed a budget."""
-    encoded, size = [], 0
+    """Encode images at one side; None as soon as they exceed a budget, or the first ones show that all will."""
+    encoded: list[Encoded] = []
+    size = 0
     for one in opened:
         encoded.append(Encoded() if one is None else _encode(*one, side))
         size += len(encoded[-1].uri)
-        if budget is not None and size > budget:
+        expected = _CLEARLY * budget * len(encoded) / len(opened) if budget and len(encoded) >= _SAMPLE else math.inf
+        if budget is not None and size > min(budget, expected):
             return None
     return encoded
 

@@ -65,6 +65,10 @@ def test_seconds(benchmark):
 """
 
 
+# the last two only take long to import: more than pytest, numpy and perjoule together
+UNUSED = ("cacheprovider", "randomly", "typeguard", "hypothesispytest")
+
+
 @dataclass(frozen=True)
 class Repository:
     """A folder in which pytest runs."""
@@ -104,7 +108,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 def run(repository: Repository, *arguments: str) -> pytest.RunResult:
     """In a process of its own; windows as short as one call."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "--energy-window=0"]
+    without = [word for plugin in UNUSED for word in ("-p", f"no:{plugin}")]
+    command = [sys.executable, "-m", "pytest", *without, "--energy-window=0"]
     began = time.monotonic()
     done = subprocess.run([*command, *arguments], cwd=repository.path, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr, sep="\n")  # shown if the test fails

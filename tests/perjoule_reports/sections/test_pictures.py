@@ -144,6 +144,25 @@ def test_the_budget_decides_the_side(tmp_path):
     assert all(one.reduced for one in every)
 
 
+def test_encoding_at_a_side_stops_once_the_first_images_show_that_not_all_fit(tmp_path, monkeypatch):
+    picture = stored(tmp_path, "a.png", Image.effect_noise((64, 64), 90).convert("RGB"))
+    full = len(encode(picture, 64).uri)
+    save, sizes = Image.Image.save, []
+
+    def counted(image, *arguments, **keywords):
+        sizes.append(image.width)
+        save(image, *arguments, **keywords)
+
+    monkeypatch.setattr(Image.Image, "save", counted)
+    # none too early: the budget is exceeded by less than the first images can show
+    encode_all([picture] * 40, budget=38 * full, sides=(64, 32))
+    assert sizes == [64] * 39 + [32] * 40
+    sizes.clear()
+    every = encode_all([picture] * 100, budget=60 * full, sides=(64, 32))
+    assert [opened(one.uri).width for one in every] == [32] * 100
+    assert sizes == [64] * 24 + [32] * 100
+
+
 def test_every_prompt_has_a_tile_from_the_worst_to_the_best(usual):
     sheet = found(usual)["All prompts"]
     assert sheet.sheet
