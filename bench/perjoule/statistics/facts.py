@@ -59,10 +59,10 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
         },
     )
     by_cell = {
-        "steps_mean": finished.select("cell_id", "steps").explode("steps").group_by("cell_id").agg(pl.col("steps").mean()),
-        "seen": trials.filter(measured).group_by("cell_id").agg(pl.col("provenance").unique().fill_null("not stated")),
-        "boundaries": finished.group_by("cell_id").agg(pl.col("boundary").unique().sort()),
+        "steps": finished.select("cell_id", "steps").explode("steps").group_by("cell_id").agg(pl.col("steps").mean()),
         "stated_n": trials.filter(pl.col("prompt_ids").list.contains(WHOLE_CELL)).group_by("cell_id").agg(DRAWN.sum()),
+        "seen": _kinds(trials.filter(measured), pl.col("provenance").fill_null("not stated")),
+        "boundaries": _kinds(finished, pl.col("boundary")),
     }
     others = {name: dict(table.iter_rows()) for name, table in by_cell.items()}
     facts = {}
@@ -70,12 +70,17 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
         cell_id = row.pop("cell_id")
         facts[cell_id] = CellFacts(
             **dict.fromkeys(means) | row,
-            steps_mean=others["steps_mean"].get(cell_id),
+            steps_mean=others["steps"].get(cell_id),
             stated_n=others["stated_n"].get(cell_id, 0),
             provenance=weakest(others["seen"].get(cell_id, ())),
             boundary=next(filter(None, others["boundaries"].get(cell_id, ())), None),
         )
     return facts
+
+
+def _kinds(trials: pl.DataFrame, kind: pl.Expr) -> pl.DataFrame:
+    """Return each cell's different values, sorted."""
+    return trials.select("cell_id", kind.alias("kind")).unique().group_by("cell_id").agg(pl.col("kind").sort())
 
 
 def finite(table: pl.DataFrame) -> pl.DataFrame:

@@ -247,22 +247,32 @@ def _arrays(tables: Sequence[pl.DataFrame], prompts: int, cells: int) -> list[Ar
         rank = np.searchsorted(seeds, table["seed"].fill_null(0).to_numpy()) + 1
         rank[table["seed"].is_null().to_numpy()] = 0
         keys.append(table["row"].to_numpy() * (len(seeds) + 1) + rank)
-    units = np.unique(np.concatenate([np.unique(key) for key in keys]))
-    first = np.searchsorted(units, np.arange(prompts + 1) * (len(seeds) + 1))
-    places = int(np.diff(first).max(initial=0))
-    arrays = []
-    for table, key in zip(tables, keys, strict=True):
-        row = table["row"].to_numpy()
-        place = np.searchsorted(units, key) - first[row]
-        flat = (row * places + place) * cells + table["column"].to_numpy()
-        arrays.append(_filled(flat, table["value"], (prompts, places, cells)))
-    return arrays
+    places = _ranks(keys, prompts, len(seeds) + 1)
+    shape = (prompts, 1 + int(max(place.max(initial=-1) for place in places)), cells)
+    return [
+        _filled(np.ravel_multi_index((table["row"].to_numpy(), place, table["column"].to_numpy()), shape), table, shape)
+        for table, place in zip(tables, places, strict=True)
+    ]
 
 
-def _filled(flat: NDArray[np.intp], numbers: pl.Series, shape: tuple[int, ...]) -> Array:
-    """Return an array with numbers at these places, means where there are several, and NaN elsewhere."""
-    known = numbers.is_finite().fill_null(False)
-    flat, numbers = flat[known.to_numpy()], numbers.filter(known)
+def _ranks(keys: Sequence[NDArray[np.int64]], rows: int, width: int) -> list[NDArray[np.int64]]:
+    """Return the rank of each key `row * width + i` among the different keys of its row."""
+    if rows * width <= 4 * sum(map(len, keys)):
+        seen = np.zeros((rows, width), bool)
+        for key in keys:
+            seen.ravel()[key] = True
+        ranks = seen.cumsum(1).ravel() - 1
+        return [ranks[key] for key in keys]
+    # if every prompt has seeds of its own, that table would be mostly empty
+    units = np.unique(np.concatenate(keys))
+    first = np.searchsorted(units, np.arange(rows) * width)
+    return [np.searchsorted(units, key) - first[key // width] for key in keys]
+
+
+def _filled(flat: NDArray[np.intp], table: pl.DataFrame, shape: tuple[int, ...]) -> Array:
+    """Return an array with the table's values at these places, means where there are several, and NaN elsewhere."""
+    known = table["value"].is_finite().fill_null(False)
+    flat, numbers = flat[known.to_numpy()], table["value"].filter(known)
     values = np.full(math.prod(shape), np.nan)
     values[flat] = numbers.to_numpy()
     if np.isfinite(values).sum() < len(flat):  # images of several windows
