@@ -75,7 +75,12 @@ WHOLE_CELL = "*"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run directory; its tables are read on first use, e.g. `load_run("runs/demo").trials`."""
+    """A run directory; its tables are read on first use, e.g. `load_run("runs/demo").trials`.
+
+    Attributes:
+        path: The directory.
+        only: A metric if tables are read in part, see `of_metric`; None for all.
+    """
 
     path: Path
     only: str | None = None
