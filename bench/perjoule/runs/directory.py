@@ -75,21 +75,13 @@ WHOLE_CELL = "*"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run directory; its tables are read on first use, e.g. `load_run("runs/demo").trials`.
-
-    Attributes:
-        path: The directory.
-        only: A metric if tables are read in part, see `of_metric`; None for all.
-    """
+    """A run directory; its tables are read on first use, e.g. `load_run("runs/demo").trials`."""
 
     path: Path
-    only: str | None = None
+    only: str | None = None  # a metric if tables are read in part, see `of_metric`
 
     def of_metric(self, metric: str) -> Run:
-        """Return the run with the scores of one metric, and with only those columns of big tables that its points need.
-
-        A table of a million rows is then read in half the time and memory.
-        """
+        """Return the run with the scores of one metric, and with only those columns of big tables that points need."""
         return replace(self, only=metric)
 
     @cached_property
