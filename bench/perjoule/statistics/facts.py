@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 from polars import selectors
@@ -68,8 +69,9 @@ def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
     facts = {}
     for row in finite(frame).iter_rows(named=True):
         cell_id = row.pop("cell_id")
+        stated: dict[str, Any] = {**dict.fromkeys(means), **row}
         facts[cell_id] = CellFacts(
-            **dict.fromkeys(means) | row,
+            **stated,
             steps_mean=others["steps"].get(cell_id),
             stated_n=others["stated_n"].get(cell_id, 0),
             provenance=weakest(others["seen"].get(cell_id, ())),

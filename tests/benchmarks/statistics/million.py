@@ -103,7 +103,7 @@ def main() -> None:
         commands = {
             "frontier": ("frontier", str(run), "--json"),
             "report": ("report", str(run), "--out", str(root / "report.html")),
-            "gate": ("gate", "--baseline", str(run), "--candidate", str(run), "--json"),
+            "gate": ("gate", "--baseline", str(run), "--candidate", str(run), "--margin-quality", "0.02", "--json"),
         }
         for name, arguments in commands.items() if trials <= 1_000_000 else [("frontier", commands["frontier"])]:
             cpu, wall, peak = measured(*arguments)
