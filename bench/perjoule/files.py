@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -349,12 +349,16 @@ def read_json(path: Path, *, follow: bool = False) -> Any:
 
 
 def read_parquet(
-    path: Path, columns: dict[str, Any], migrate: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
+    path: Path,
+    columns: dict[str, Any],
+    migrate: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
+    *,
+    only: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """Read a table; return an empty table with these columns if the file does not exist yet.
 
     Columns that a later version of perjoule added are filled with nulls; further columns stay. `migrate` is applied to
-    the table as it was written.
+    the table as it was written. With `only`, just these columns are read, and the rows that have these values.
 
     Raises:
         RunError: If it cannot be read, a column has another type, or an identifying column is missing or has gaps.
@@ -364,7 +368,8 @@ def read_parquet(
     if not _is_there(path):
         return pl.DataFrame(schema=columns)
     try:
-        frame = migrate(read_frame(path))
+        choose = list if only is None else lambda names: [name for name in names if name in columns]
+        frame = migrate(read_frame(path, choose=choose, only=only or {}))
         if missing := [name for name in columns if name in _NAMING and name not in frame.columns]:
             raise RunError(f"{path}: column {', '.join(missing)} is missing: restore the file from a copy")
         frame = frame.with_columns(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from perjoule.errors import PerjouleError, RunError
@@ -35,6 +36,7 @@ def read_frame(
     path: Path,
     *,
     choose: Callable[[list[str]], list[str]] = list,
+    only: Mapping[str, str] = MappingProxyType({}),
     follow: bool = False,
     error: type[PerjouleError] = RunError,
 ) -> pl.DataFrame:
@@ -43,6 +45,7 @@ def read_frame(
     Args:
         path: The file.
         choose: Returns the names of the columns to read, given all names.
+        only: Values by column: only rows that have them are read. Columns that the file lacks are ignored.
         follow: Whether the file may be a symbolic link.
         error: Class of the errors about its size, and about a link, pipe or device.
 
@@ -57,7 +60,8 @@ def read_frame(
             columns = choose(list(pl.read_parquet_schema(file)))
             _require_little(unpacked_bytes(file, set(columns)), file, path, error)
             file.seek(0)
-            frame = pl.read_parquet(file, columns=columns)
+            wanted = [pl.col(name) == value for name, value in only.items() if name in columns]
+            frame = pl.scan_parquet(file).filter(*wanted).select(columns).collect()
             _require_little(sum(map(_text_bytes, frame)), file, path, error)
         # polars panics, which is not an Exception, over some damaged bytes
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as fault:

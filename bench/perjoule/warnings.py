@@ -319,4 +319,5 @@ def is_marked(code: str) -> pl.Expr:
     """Return True for the trials of a table that have a warning of a code."""
     import polars as pl  # takes a tenth of a second, and most users of this module read no table
 
-    return pl.col("warnings").list.eval(code_of(pl.element()) == code).list.any().fill_null(False)
+    text = pl.element()
+    return pl.col("warnings").list.eval((text == code) | text.str.starts_with(f"{code}:")).list.any().fill_null(False)

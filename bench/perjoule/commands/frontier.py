@@ -42,4 +42,6 @@ def frontier(
 
     with fetched_run(run) as folder:
         judged_run = judged(load_run(folder), study, metric)
+        if study is None:
+            judged_run = judged_run.of_metric(metric or judged_run.suite.metrics.primary)
         tables.print_frontier(judged_run, metric, "json" if as_json else fmt.value, terminal_width(wide))

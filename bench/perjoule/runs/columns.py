@@ -84,6 +84,12 @@ SCORE_COLUMNS: dict[str, Any] = {
     "value": pl.Float64,
     "reason_unscored": pl.String,
 }
+# columns of trials and scores that operating points do not need
+NOT_OF_POINTS = {
+    *("block", "prompts", "batch_size", "net_energy_j", "partial_energy_j", "idle_power_w", "peak_memory_bytes"),
+    *("utilisation", "device_digest", "load_before", "load_after", "cores", "others_cores", "steal_share"),
+    *("cpu_mhz_before", "cpu_mhz_after", "image_sha256", "image_id", "reason_unscored"),
+}
 POWER_COLUMNS: dict[str, Any] = {
     "trial_id": pl.String,
     "t_s": pl.Float64,

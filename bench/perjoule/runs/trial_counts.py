@@ -102,9 +102,9 @@ def trial_counts(run: Run) -> TrialCounts:
     by_reason: dict[str, list[str]] = {}
     for cell_id, failure in failed.iter_rows():
         by_reason.setdefault(one_line(failure)[:_MOST_REASON], []).append(cell_id)
-    finished = trials.filter(FINISHED)["cell_id"]
+    finished = trials.filter(FINISHED)["cell_id"].unique()
     smaller = trials.filter(is_marked("W266"))["cell_id"]
-    filled = {*finished, *map(planned_name, finished.unique())}
+    filled = {*finished, *map(planned_name, finished)}
     return TrialCounts(
         planned=run.planned_trials,
         done=len(trials),

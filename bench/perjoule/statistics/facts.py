@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 from polars import selectors
@@ -40,31 +41,48 @@ class CellFacts:
 
 def cell_facts(trials: pl.DataFrame) -> dict[str, CellFacts]:
     """The facts of each cell."""
+    finished = trials.filter(FINISHED)
     measured = FINISHED & pl.col("energy_j").is_not_null()
-    timed = FINISHED & ~was_stopped() & pl.col("duration_s").is_not_null()
-    bounded = measured & pl.col("uncertainty_j").is_not_null()
-    whole = pl.col("prompt_ids").list.contains(WHOLE_CELL)
-    counted = FINISHED & pl.col("nfe_per_image").is_not_null()
-    weight = pl.col("image_count").filter(counted)
-    with_work = FINISHED & pl.col("flops_per_image").is_not_null()
+    means = {
+        "nfe_mean": ("nfe_per_image", pl.col("nfe_per_image") * pl.col("image_count"), pl.col("image_count"), FINISHED),
+        "flops_per_image": ("flops_per_image", pl.col("flops_per_image") * DRAWN, DRAWN, FINISHED),
+        "duration_s_per_image": ("duration_s", pl.col("duration_s"), DRAWN, FINISHED & ~was_stopped()),
+        # bounds of windows add up: an error common to all windows (gain, idle) does not average out
+        "energy_bound_j_per_image": ("uncertainty_j", pl.col("uncertainty_j"), DRAWN, measured),
+    }
     frame = trials.group_by("cell_id").agg(
         pl.col("variant", "role", "policy").first(),
-        steps_mean=pl.col("steps").filter(FINISHED).explode().mean(),
-        nfe_mean=(pl.col("nfe_per_image").filter(counted) * weight).sum() / weight.sum(),
-        flops_per_image=(pl.col("flops_per_image") * DRAWN).filter(with_work).sum() / DRAWN.filter(with_work).sum(),
-        duration_s_per_image=pl.col("duration_s").filter(timed).sum() / DRAWN.filter(timed).sum(),
-        # bounds of windows add up: an error common to all windows (gain, idle) does not average out
-        energy_bound_j_per_image=pl.col("uncertainty_j").filter(bounded).sum() / DRAWN.filter(bounded).sum(),
-        seen=pl.col("provenance").filter(measured).fill_null("not stated").unique(),
-        boundaries=pl.col("boundary").filter(FINISHED).unique().sort(),
-        stated_n=DRAWN.filter(whole).sum(),
+        **{
+            name: total.filter(where & pl.col(column).is_not_null()).sum()
+            / weight.filter(where & pl.col(column).is_not_null()).sum()
+            for name, (column, total, weight, where) in means.items()
+            if trials[column].count()  # a filter in every cell takes long, and imported tables state few of them
+        },
     )
+    by_cell = {
+        "steps": finished.select("cell_id", "steps").explode("steps").group_by("cell_id").agg(pl.col("steps").mean()),
+        "stated_n": trials.filter(pl.col("prompt_ids").list.contains(WHOLE_CELL)).group_by("cell_id").agg(DRAWN.sum()),
+        "seen": _kinds(trials.filter(measured), pl.col("provenance").fill_null("not stated")),
+        "boundaries": _kinds(finished, pl.col("boundary")),
+    }
+    others = {name: dict(table.iter_rows()) for name, table in by_cell.items()}
     facts = {}
     for row in finite(frame).iter_rows(named=True):
-        cell_id, seen, boundaries = (row.pop(name) for name in ("cell_id", "seen", "boundaries"))
-        boundary = next(filter(None, boundaries), None)
-        facts[cell_id] = CellFacts(**row, provenance=weakest(seen), boundary=boundary)
+        cell_id = row.pop("cell_id")
+        stated: dict[str, Any] = {**dict.fromkeys(means), **row}
+        facts[cell_id] = CellFacts(
+            **stated,
+            steps_mean=others["steps"].get(cell_id),
+            stated_n=others["stated_n"].get(cell_id, 0),
+            provenance=weakest(others["seen"].get(cell_id, ())),
+            boundary=next(filter(None, others["boundaries"].get(cell_id, ())), None),
+        )
     return facts
+
+
+def _kinds(trials: pl.DataFrame, kind: pl.Expr) -> pl.DataFrame:
+    """Return each cell's different values, sorted."""
+    return trials.select("cell_id", kind.alias("kind")).unique().group_by("cell_id").agg(pl.col("kind").sort())
 
 
 def finite(table: pl.DataFrame) -> pl.DataFrame:

@@ -10,6 +10,7 @@ the first; an image's joules are the mean over its windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -207,51 +208,77 @@ def read_grid(run: Run, metrics: Sequence[str]) -> Grid:
     require_one_device(run)
     trials = run.windows
     _require_positive(run, trials)
-    windows = (
-        trials.select("cell_id", "prompt_ids", "seeds", value="energy_j_per_image")
-        .explode("prompt_ids", "seeds")
-        .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
-    )
-    scored = run.scores.select("cell_id", "prompt_id", "seed", "metric", "value")
-    keys = ("prompt_id", "seed")
-    units = (
-        pl.concat([windows.select(keys), scored.select(keys)])
-        .unique()
-        .drop_nulls("prompt_id")
-        .sort(keys)
-        .with_columns(
-            place=pl.int_range(pl.len()).over("prompt_id"), row=pl.col("prompt_id").rank("dense").cast(pl.Int64) - 1
-        )
-    )
-    prompts = units["prompt_id"].unique(maintain_order=True).to_list()
-    cells = cell_order(run)
-    shape = (len(prompts), int(units["place"].max() or 0) + 1 if len(units) else 0, len(cells))  # type: ignore[arg-type]
-    columns = pl.DataFrame(
-        {"cell_id": cells, "column": range(len(cells))}, schema={"cell_id": pl.String, "column": int}
-    )
-
-    def array(frame: pl.DataFrame) -> Array:
-        placed = (
-            frame.filter(pl.col("value").is_not_null() & pl.col("value").is_finite())
-            # in order, since the last digit of a mean depends on it
-            .join(columns, on="cell_id", maintain_order="left")
-            .join(units, on=keys, nulls_equal=True, maintain_order="left")
-            .group_by("row", "place", "column")
-            .agg(pl.col("value").mean())
-        )
-        values = np.full(shape, np.nan)
-        values[tuple(placed[name].to_numpy() for name in ("row", "place", "column"))] = placed["value"].to_numpy()
-        return values
-
+    windows = trials.select("cell_id", "seeds", prompt_id="prompt_ids", value="energy_j_per_image")
+    windows = windows.explode("prompt_id", "seeds").rename({"seeds": "seed"})
+    tables = [windows, *(run.scores.filter(pl.col("metric") == name) for name in metrics)]
+    cells, prompts = cell_order(run), _prompts_of(tables)
+    arrays = _arrays([_coded(table, cells, prompts) for table in tables], len(prompts), len(cells))
     grid = Grid(
         cells=tuple(cells),
         prompts=tuple(prompts),
-        energy_j=array(windows),
-        quality={name: array(scored.filter(pl.col("metric") == name)) for name in metrics},
+        energy_j=arrays[0],
+        quality=dict(zip(metrics, arrays[1:], strict=True)),
         groups=_groups(trials, cells, prompts),
         common_errors={name: _by_cell(run.common_errors[name], cells) for name in metrics if name in run.common_errors},
     )
     return _with_cell_values(run, grid) if run.is_imported else grid
+
+
+def _prompts_of(tables: Sequence[pl.DataFrame]) -> list[str]:
+    """Return the ids of all prompts, sorted."""
+    return pl.concat([table["prompt_id"].unique() for table in tables]).drop_nulls().unique().sort().to_list()
+
+
+def _coded(table: pl.DataFrame, cells: Sequence[str], prompts: Sequence[str]) -> pl.DataFrame:
+    """Return the numbers of a table with `row` and `column`, the places of prompt and cell, instead of their ids."""
+    place = {"row": ("prompt_id", prompts), "column": ("cell_id", cells)}
+    codes = {
+        name: pl.col(key).cast(pl.Enum(ids), strict=False).to_physical().cast(pl.Int64)
+        for name, (key, ids) in place.items()
+    }
+    return table.select("seed", "value", **codes).drop_nulls(list(codes))
+
+
+def _arrays(tables: Sequence[pl.DataFrame], prompts: int, cells: int) -> list[Array]:
+    """Return each table as (prompts, seeds, cells); a seed's place is its rank among the seeds of its prompt."""
+    seeds = pl.concat([table["seed"].unique() for table in tables]).drop_nulls().unique().sort().to_numpy()
+    keys = []
+    for table in tables:
+        rank = np.searchsorted(seeds, table["seed"].fill_null(0).to_numpy()) + 1
+        rank[table["seed"].is_null().to_numpy()] = 0
+        keys.append(table["row"].to_numpy() * (len(seeds) + 1) + rank)
+    places = _ranks(keys, prompts, len(seeds) + 1)
+    shape = (prompts, 1 + int(max(place.max(initial=-1) for place in places)), cells)
+    return [
+        _filled(np.ravel_multi_index((table["row"].to_numpy(), place, table["column"].to_numpy()), shape), table, shape)
+        for table, place in zip(tables, places, strict=True)
+    ]
+
+
+def _ranks(keys: Sequence[NDArray[np.int64]], rows: int, width: int) -> list[NDArray[np.int64]]:
+    """Return the rank of each key `row * width + i` among the different keys of its row."""
+    if rows * width <= 4 * sum(map(len, keys)):
+        seen = np.zeros((rows, width), bool)
+        for key in keys:
+            seen.ravel()[key] = True
+        ranks = seen.cumsum(1).ravel() - 1
+        return [ranks[key] for key in keys]
+    # if every prompt has seeds of its own, that table would be mostly empty
+    units = np.unique(np.concatenate(keys))
+    first = np.searchsorted(units, np.arange(rows) * width)
+    return [np.searchsorted(units, key) - first[key // width] for key in keys]
+
+
+def _filled(flat: NDArray[np.intp], table: pl.DataFrame, shape: tuple[int, ...]) -> Array:
+    """Return an array with the table's values at these places, means where there are several, and NaN elsewhere."""
+    known = table["value"].is_finite().fill_null(False)
+    flat, numbers = flat[known.to_numpy()], table["value"].filter(known)
+    values = np.full(math.prod(shape), np.nan)
+    values[flat] = numbers.to_numpy()
+    if np.isfinite(values).sum() < len(flat):  # images of several windows
+        means = pl.DataFrame({"place": flat, "value": numbers}).group_by("place").agg(pl.col("value").mean())
+        values[means["place"].to_numpy()] = means["value"].to_numpy()
+    return values.reshape(shape)
 
 
 def _by_cell(errors: Mapping[str, Array], cells: Sequence[str]) -> Array:

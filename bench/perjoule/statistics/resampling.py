@@ -52,7 +52,7 @@ _FEW = 5
 _CHUNK_BYTES = 4 * 2**20
 _CACHED_COUNTERS = 2**15
 # counts that are kept for the next statistic, one byte each as a rule
-_MOST_KEPT = 2**27
+_MOST_KEPT = 2**30
 # leaving out groups instead of single prompts keeps the acceleration and bounds the work
 _JACKKNIFE_GROUPS = 1_000
 # an interval from fewer usable resamples than this share would be one of the lucky draws
@@ -387,7 +387,7 @@ def _drawn(prompts: int, resamples: int, seed: int) -> Iterator[tuple[int, Array
     block = max(1, _CACHED_COUNTERS // max(1, prompts))
     offsets = np.arange(block)[:, None] * prompts
     for at in range(0, resamples, portion):
-        drawn = chance.integers(0, prompts, (min(portion, resamples - at), prompts))
+        drawn = chance.integers(0, prompts, (min(portion, resamples - at), prompts), np.uint32)
         weights = np.empty(drawn.shape)
         # several rows at once, as many as the cache holds counters for
         for row in range(0, len(drawn), block):

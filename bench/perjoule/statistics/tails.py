@@ -66,11 +66,13 @@ def _quantiles(values: Array, *shares: float) -> list[float]:
     if not known.any():
         return [np.nan] * len(shares)
     weights = np.broadcast_to(1 / np.maximum(known.sum(1, keepdims=True), 1), values.shape)[known]
-    order = np.argsort(values[known], kind="stable")
-    reached = np.cumsum(weights[order])
+    if (weights == weights[0]).all():  # as a rule; sorting alone takes a tenth of the time
+        reached, ranked = np.cumsum(weights), np.sort(values[known])
+    else:
+        order = np.argsort(values[known], kind="stable")
+        reached, ranked = np.cumsum(weights[order]), values[known][order]
     places = [int(np.searchsorted(reached, (share - _ROUNDING) * reached[-1])) for share in shares]
-    ranked = values[known][order]
     return [
-        np.nan if np.isnan(share) else float(ranked[min(place, len(order) - 1)])
+        np.nan if np.isnan(share) else float(ranked[min(place, len(ranked) - 1)])
         for share, place in zip(shares, places, strict=True)
     ]

@@ -1,14 +1,16 @@
-"""Run time and memory of `perjoule frontier --json` on big runs stored as Parquet.
+"""CPU seconds, wall seconds and peak memory of `frontier`, `report` and `gate` on big runs stored as Parquet.
 
-    nice python -m tests.benchmarks.statistics.million [FOLDER]
+    nice python -m tests.benchmarks.statistics.million [FOLDER] [--most 10000000]
 
-30 arms (3 variants at ten step counts), 3 metrics, 10,000 resamples; 10⁴, 10⁵ and 10⁶ trials of one image.
+30 arms (3 variants at ten step counts), 3 metrics, 10,000 resamples; 10⁴, 10⁵ and 10⁶ trials of one image. Larger runs,
+up to `--most`, are ten copies of the run before, each with prompts of its own; only `frontier` is measured on them.
 """
 
 from __future__ import annotations
 
-import json
-import resource
+import argparse
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,29 +52,63 @@ def table(trials: int) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def main(folder: str | None = None) -> None:
-    """Print one line per size."""
-    root = Path(folder or tempfile.mkdtemp())
+def enlarged(run: Path, out: Path) -> None:
+    """Write ten copies of a run as one, each with prompts of its own."""
+    out.mkdir()
+    for name in ("environment.json", "metrics.json", "suite.toml"):
+        shutil.copy(run / name, out / name)
+    lines = (run / "prompts.jsonl").read_text("utf-8").splitlines(keepends=True)
+    copies = [line.replace('"p0', f'"p{copy}', 1) for copy in range(10) for line in lines]
+    (out / "prompts.jsonl").write_text("".join(copies), "utf-8")
+    for table_name, ids in (("scores", ["image_id", "prompt_id"]), ("trials", ["trial_id"])):
+        frame = pl.scan_parquet(run / f"{table_name}.parquet")
+        parts = []
+        for copy in range(10):
+            renamed = [pl.col(name).str.replace(r"\bp0", f"p{copy}") for name in ids]
+            if table_name == "trials":
+                first = pl.col("prompt_ids").list.first().str.replace("^p0", f"p{copy}")
+                renamed.append(pl.concat_list(first).alias("prompt_ids"))
+            parts.append(frame.with_columns(renamed))
+        pl.concat(parts).sink_parquet(out / f"{table_name}.parquet")
+
+
+def measured(*arguments: str) -> tuple[float, float, float]:
+    """Run a command of perjoule. -> (CPU seconds, wall seconds, peak MiB)."""
+    command = [str(Path(sys.executable).with_name("perjoule")), *arguments]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)  # of this child alone; the peak of all children is kept otherwise
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1, 3):
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used.ru_utime + used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print one line per size and command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--most", type=int, default=1_000_000)
+    asked = parser.parse_args()
+    root = asked.folder or Path(tempfile.mkdtemp())
     root.mkdir(parents=True, exist_ok=True)
-    print(f"{'trials':>9} {'prompts':>8} {'seconds':>8} {'peak MiB':>9} {'import s':>9}")
-    for trials in (10_000, 100_000, 1_000_000):
+    print(f"{'trials':>9} {'command':>9} {'CPU s':>7} {'wall s':>7} {'peak MiB':>9}")
+    for trials in (10**power for power in range(4, 10) if 10**power <= asked.most):
         run = root / f"run-{trials}"
-        made = 0.0
-        if not run.exists():
-            file = root / f"{trials}.parquet"
-            table(trials).write_parquet(file)
-            began = time.perf_counter()
-            import_table(file, run)
-            made = time.perf_counter() - began
-        began = time.perf_counter()
-        command = [str(Path(sys.executable).with_name("perjoule")), "frontier", str(run), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        took = time.perf_counter() - began
-        found = json.loads(done.stdout)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        prompts = found["points"][0]["n_prompts"]
-        print(f"{trials:9} {prompts:8} {took:8.1f} {peak:9.0f} {made:9.1f}", flush=True)
+        if not run.exists() and trials > 1_000_000:
+            enlarged(root / f"run-{trials // 10}", run)
+        elif not run.exists():
+            table(trials).write_parquet(root / f"{trials}.parquet")
+            import_table(root / f"{trials}.parquet", run)
+        commands = {
+            "frontier": ("frontier", str(run), "--json"),
+            "report": ("report", str(run), "--out", str(root / "report.html")),
+            "gate": ("gate", "--baseline", str(run), "--candidate", str(run), "--margin-quality", "0.02", "--json"),
+        }
+        for name, arguments in commands.items() if trials <= 1_000_000 else [("frontier", commands["frontier"])]:
+            cpu, wall, peak = measured(*arguments)
+            print(f"{trials:9} {name:>9} {cpu:7.1f} {wall:7.1f} {peak:9.0f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

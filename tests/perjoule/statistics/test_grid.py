@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perjoule.errors import RunError
 from perjoule.runs.directory import Run
-from perjoule.statistics.grid import prompts_known, read_grid
+from perjoule.runs.trial_counts import trial_counts
+from perjoule.statistics.frontier import frontier
+from perjoule.statistics.grid import _arrays, _coded, _prompts_of, prompts_known, read_grid
 from tests.support.tables_of_runs import imported, rewrite_table, table
 
 
@@ -57,3 +63,45 @@ def test_a_run_without_trials_has_empty_arrays(run: Run) -> None:
     empty = Run(path=run.path)
     vars(empty).update(trials=run.trials.clear(), scores=run.scores.clear(), images=run.images.clear())
     assert read_grid(empty, ["q"]).energy_j.size == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 2), st.none() | st.integers(0, 2**64 - 1) | st.integers(0, 2)),
+        min_size=1,
+        max_size=40,
+    ),
+    numbers=st.randoms(use_true_random=False),
+)
+def test_coded_arrays_are_those_of_joins_by_name(rows: list[tuple[int, int, int | None]], numbers: Random) -> None:
+    """Ranks of seeds in both ways of `_ranks`, several windows of an image, and absent values."""
+    values = [numbers.choice([None, math.nan, numbers.lognormvariate(0, 3)]) for _ in rows]
+    names = [(f"p{prompt}", f"c{cell}", seed, value) for (prompt, cell, seed), value in zip(rows, values, strict=True)]
+    schema = {"prompt_id": pl.String, "cell_id": pl.String, "seed": pl.UInt64, "value": pl.Float64}
+    whole = pl.DataFrame(names, schema, orient="row")
+    tables, cells = [whole, whole.filter(pl.col("cell_id") == "c0")], ["c0", "c1", "c2"]
+    prompts = _prompts_of(tables)
+    arrays = _arrays([_coded(part, cells, prompts) for part in tables], len(prompts), len(cells))
+    units = sorted({(prompt, seed is not None, seed or 0) for prompt, _, seed, _ in names})
+    for part, array in zip(tables, arrays, strict=True):
+        expected = (
+            part.filter(pl.col("value").is_finite())
+            .group_by("prompt_id", "seed", "cell_id")
+            .agg(pl.col("value").mean())
+        )
+        assert np.isfinite(array).sum() == len(expected)
+        for prompt, seed, cell, value in expected.select("prompt_id", "seed", "cell_id", "value").iter_rows():
+            of_prompt = [unit for unit in units if unit[0] == prompt]
+            place = of_prompt.index((prompt, seed is not None, seed or 0))
+            assert array[prompts.index(prompt), place, cells.index(cell)] == value
+
+
+def test_a_run_of_one_metric_has_the_same_numbers(tmp_path: Path) -> None:
+    frame = table(prompts=6, seeds=2, ladder=(4, 16)).with_columns((pl.col("quality:q") * 2).alias("quality:r"))
+    run = imported(frame, tmp_path)
+    lean = run.of_metric("r")
+    assert set(lean.scores["metric"]) == {"r"}
+    assert "net_energy_j" not in lean.trials.columns
+    assert frontier(lean, "r") == frontier(run, "r")
+    assert trial_counts(lean) == trial_counts(run)
