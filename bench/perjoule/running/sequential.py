@@ -47,6 +47,7 @@ from perjoule.runs.columns import FINISHED
 from perjoule.runs.derived import derive_tables
 from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores
 from perjoule.runs.lock import being_written
+from perjoule.runs.resume_hint import resume_command
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.designs import Design
@@ -251,9 +252,9 @@ def _measure(
                 if row.outcome != "continue":
                     break
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped: {_kept(sides)}; {_how_to_go_on(request, out)}") from None
+            raise Interrupted(f"stopped: {_kept(sides, request)}") from None
         except (DeviceLostError, MeterError) as error:
-            raise type(error)(f"{error}; {_kept(sides)}; {_how_to_go_on(request, out)}") from error
+            raise type(error)(f"{error}; {_kept(sides, request)}") from error
         finally:
             for opened in sides:
                 opened.writer.finish()
@@ -370,14 +371,6 @@ def _report(
     reporting.report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
 
 
-def _kept(sides: Sequence[_Side]) -> str:
-    return " and ".join(f"{len(side.writer.done)} trials are kept in {side.path}" for side in sides)
-
-
-def _how_to_go_on(request: GateRequest, out: Path) -> str:
-    import shlex
-
-    words = [*request.command]
-    words += [] if "--out" in words else ["--out", str(out)]
-    words += [] if "--resume" in words else ["--resume"]
-    return f"continue with: {shlex.join(words)}"
+def _kept(sides: Sequence[_Side], request: GateRequest) -> str:
+    kept = " and ".join(f"{len(side.writer.done)} trials are kept in {side.path}" for side in sides)
+    return f"{kept}; continue with: {resume_command(sides[0].path, request.command)}"
