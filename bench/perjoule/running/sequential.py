@@ -32,6 +32,7 @@ from perjoule.gating.looks import (
     read_rows,
     write_plan,
 )
+from perjoule.gating.margins import require_fixed
 from perjoule.gating.records import GateConfig, Verdict
 from perjoule.gating.render import intervals_of_look, look_in_words
 from perjoule.protocols import QualityMetric, judges_images
@@ -181,7 +182,11 @@ def metric_of(prepared: Prepared, name: str, config: GateConfig) -> QualityMetri
     if metric is None or not judges_images(metric):
         known = ", ".join(one.spec.name for one in prepared.metrics if judges_images(one))
         raise UsageError(f"gate: {prepared.source} has no metric {name!r}: choose one of {known}, or add it")
-    if metric.spec.margin is None and config.margin_quality is None and config.joules_per_quality is None:
+    stated = prepared.suite.metrics.margins.get(name)
+    if config.joules_per_quality is not None or config.margin_quality is not None:
+        return metric
+    require_fixed(name, stated, sequential=True)
+    if metric.spec.margin is None and stated is None:
         raise UsageError(f"gate: metric {name!r} declares no margin: give --margin-quality")
     return metric
 
