@@ -59,14 +59,8 @@ def cases(steps: int) -> list[Case]:
         Case(name="unchanged", code=0, verdict="PASS"),
         Case(name="one more step", old=shipped, new=f"steps = [{steps + 1}]\nguidance = 2.0", code=1, verdict="FAIL"),
         Case(name="worse pictures", old=shipped, new=f"steps = [{steps}]\nguidance = 20.0", code=1, verdict="FAIL"),
-        # cheaper, and 20 prompts do not show whether it is worse
-        Case(
-            name="guidance left out",
-            old=shipped,
-            new=f"steps = [{steps}]\nguidance = 1.0",
-            code=2,
-            verdict="INCONCLUSIVE",
-        ),
+        # cheaper, and slightly worse: within the margin that the suite leaves to its prompts
+        Case(name="guidance left out", old=shipped, new=f"steps = [{steps}]\nguidance = 1.0", code=0, verdict="PASS"),
         Case(name="cell deleted", old=SECOND, new="", code=4, verdict="INVALID"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,12 +37,19 @@ def register(app: typer.Typer) -> None:
 def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
     """Store the trials and scores of a run.
 
+    Says which loss of quality its prompts can show, and what to write into the suite if the margin is smaller.
+
     Example: perjoule baseline save main runs/demo
     """
-    from perjoule.gating import baselines
+    from perjoule.gating import GateConfig, baselines
+    from perjoule.gating.margins import resolvable_words
     from perjoule.runs.directory import load_run
 
-    _print([baselines.save(load_run(run), name)], as_json)
+    stored = load_run(run)
+    _print([baselines.save(stored, name)], as_json)
+    metric = stored.suite.metrics.primary
+    if metric and (words := resolvable_words(stored, metric, GateConfig())) is not None:
+        sys.stderr.write(f"perjoule: {words}\n")
 
 
 def list_(wide: Wide = False, as_json: Json = False) -> None:

@@ -33,6 +33,10 @@ class _Bar:
         share = done / self._total if share is None else share
         self._progress.update(self._task, completed=share, count=f"{done}/{self._total}", note=escape(printable(note)))
 
+    def expect(self, total: int, share: float) -> None:
+        self._total = max(total, 1)
+        self._progress.update(self._task, total=share)
+
 
 class _Log:
     """Progress for logs and CI: a line at the start, every 15 s, and at the end."""
@@ -40,7 +44,10 @@ class _Log:
     def __init__(self, console: Console, name: str, total: int, unit: str, resumed: float) -> None:
         self._console, self._name, self._total, self._unit = console, name, total, unit
         self._began = self._said = time.monotonic()
-        self._resumed = resumed
+        self._resumed, self._whole = resumed, 1.0
+
+    def expect(self, total: int, share: float) -> None:
+        self._total, self._whole = total, share
 
     def update(self, done: int, note: str = "", share: float | None = None) -> None:
         now = time.monotonic()
@@ -51,7 +58,7 @@ class _Log:
         timed = share - self._resumed
         eta = ""
         if timed > 0 and done < self._total:
-            eta = f", about {duration((now - self._began) / timed * (1 - share))} left"
+            eta = f", about {duration((now - self._began) / timed * max(self._whole - share, 0.0))} left"
         self._console.print(
             f"{self._name}: {done}/{self._total} {self._unit}{eta}{'; ' if note else ''}{printable(note)}",
             markup=False,
@@ -61,6 +68,9 @@ class _Log:
 
 class _Silent:
     def update(self, done: int, note: str = "", share: float | None = None) -> None:
+        """Print nothing."""
+
+    def expect(self, total: int, share: float) -> None:
         """Print nothing."""
 
 

@@ -7,9 +7,10 @@ import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from perjoule.commands import completing
 from perjoule.commands.options import (
@@ -59,9 +60,35 @@ class Mode(StrEnum):
     stored = "stored"
 
 
+_CLUSTER = "its looks are taken in one process that measures both sides in turn"
+_BUDGET = "it never measures more than the plan of its suites: --limit makes it smaller"
+# options of `perjoule run` that a gate has not, with the reason
+_OF_RUN = {
+    "--executor": _CLUSTER,
+    "--address": _CLUSTER,
+    "--shard": "a look needs the prompts of all shards",
+    "--race": "a race drops cells, and a gate needs all of them",
+    "--max-joules": _BUDGET,
+    "--max-minutes": _BUDGET,
+}
+
+
+class _Gate(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse options of `perjoule run` with the reason, instead of as unknown."""
+        for option in [word.partition("=")[0] for word in args]:
+            if option in _OF_RUN:
+                instead = f", or measure each suite with `perjoule run SUITE {option} …` and judge the runs without it"
+                raise UsageError(
+                    f"gate: {option} does not go with --sequential, because {_OF_RUN[option]}: leave {option} out"
+                    f"{'' if option == '--race' else instead}"
+                )
+        return super().parse_args(ctx, args)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(gate)
+    app.command(cls=_Gate)(gate)
 
 
 def gate(

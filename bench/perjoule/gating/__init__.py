@@ -116,5 +116,7 @@ def _judged(baseline: Run, candidate: Run, metric: str | None, settings: GateCon
     if settings.joules_per_quality is None:
         require_margin(name, margins, baseline)
     pairs = pair_runs(baseline, candidate, name)
+    if margins.quality.note and not pairs.identical_images and settings.joules_per_quality is None:
+        findings = replace(findings, notes=(margins.quality.note, *findings.notes))
     verdict = replace(decide(pairs, name, settings, findings, margins), price=price_of(baseline, candidate))
     return explained(verdict, baseline, candidate), pairs

@@ -18,6 +18,7 @@ from perjoule.runs.directory import Run
 from perjoule.statistics.resampling import LEVEL
 from perjoule.types import Estimate
 
+_INTERVALS = GateConfig(alpha=(1 - LEVEL) / 2)
 _OF_ENERGY = ("boundary", "provenance")
 SESSIONS = "the intervals do not include the variation between sessions; perjoule gate judges by margins"
 
@@ -125,10 +126,10 @@ def compare(before: Run, after: Run, metric: str | None = None) -> RunComparison
 def _change(pairs: Pairs, cell: int | None, energy: bool, quality: bool) -> Change:
     """Return the changes of one cell, or of the mean over cells."""
     d, q = (rows.mean(1) if cell is None else rows[:, cell] for rows in (pairs.log_energy, pairs.quality))
-    energy_of = energy_change(d, LEVEL)
+    energy_of = energy_change(d, _INTERVALS)
     if len(d) < 2 and not pairs.exact_energy:
         energy_of = replace(energy_of, low=None, high=None, method="one window group, no interval")
     return Change(
         energy=energy_of if energy else None,
-        quality=quality_change(q, LEVEL, pairs, cell) if quality else None,
+        quality=quality_change(q, _INTERVALS, pairs, cell) if quality else None,
     )

@@ -60,7 +60,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
             reason += "; set protocol.images_per_window (or batch_size) below the number of prompts"
         return Verdict.invalid(metric, config, Findings(invalid=(reason,), notes=findings.notes), margins)
     extra = session_variance(config)
-    tests = _tests(pairs, margins, extra, sequential=config.look is not None)
+    tests = _tests(pairs, margins, extra, config)
     failing = holm(tests, config.nominal)
     session_unknown = config.mode == "stored" and config.session_sd is None
     if session_unknown:
@@ -132,17 +132,17 @@ def _log(margin: Margin) -> float:
     return math.log1p(margin.value or 0.0)
 
 
-def _tests(pairs: Pairs, margins: Margins, extra: float, *, sequential: bool) -> dict[tuple[str, str], float]:
+def _tests(pairs: Pairs, margins: Margins, extra: float, config: GateConfig) -> dict[tuple[str, str], float]:
     """P-values of "no worse than the margin" by cell and axis; the cell `""` is the mean over cells."""
     columns = [("", pairs.log_energy.mean(1), pairs.quality.mean(1))]
     if len(pairs.cells) > 1:
         columns += [(cell, pairs.log_energy[:, i], pairs.quality[:, i]) for i, cell in enumerate(pairs.cells)]
     tests = {}
     for cell, energy, quality in columns:
-        tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra, sequential=sequential)
+        tests[cell, "energy"] = _p_worse(energy, _log(margins.energy), extra, config)
         if margins.quality.value is not None and (len(quality) > 1 or pairs.identical_images):
             common = pairs.common_variance(pairs.cells.index(cell) if cell else None)
-            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, common, sequential=sequential)
+            tests[cell, "quality"] = _p_worse(-quality, margins.quality.value, common, config)
     return tests
 
 
@@ -160,7 +160,7 @@ def _counted(axis: Axis, prompts: int, pairs: Pairs) -> Axis:
 
 
 def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *, failed: bool) -> Axis:
-    limits = _limits(d, config.level, extra, GROUPS, sequential=config.look is not None)
+    limits = _limits(d, config, extra, GROUPS)
     value, low, high, _ = limits
     margin = _log(declared)
     alpha = config.nominal()
@@ -179,7 +179,7 @@ def _energy_axis(d: Array, config: GateConfig, declared: Margin, extra: float, *
 
 
 def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, *, failed: bool) -> Axis:
-    change, common = quality_change(q, config.level, pairs, sequential=config.look is not None), pairs.common_variance()
+    change, common = quality_change(q, config, pairs), pairs.common_variance()
     alpha, margin, sd = config.nominal(), declared.value, math.sqrt(_variance(q))
     low, high = change.low, change.high
     if low is None or high is None:
@@ -204,9 +204,9 @@ def _quality_axis(q: Array, config: GateConfig, declared: Margin, pairs: Pairs, 
     )
 
 
-def energy_change(d: Array, level: float, extra: float = 0.0, *, sequential: bool = False) -> Estimate:
+def energy_change(d: Array, config: GateConfig, extra: float = 0.0) -> Estimate:
     """Return the change of energy as a share, from paired differences of ln E with a common variance of `extra`."""
-    return _share(_limits(d, level, extra, GROUPS, sequential=sequential), len(d), level)
+    return _share(_limits(d, config, extra, GROUPS), len(d), config.level)
 
 
 def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Estimate:
@@ -222,29 +222,23 @@ def _share(limits: tuple[float, float, float, str], n: int, level: float) -> Est
     )
 
 
-def quality_change(
-    q: Array, level: float, pairs: Pairs, cell: int | None = None, *, sequential: bool = False
-) -> Estimate:
+def quality_change(q: Array, config: GateConfig, pairs: Pairs, cell: int | None = None) -> Estimate:
     """Return the change of quality, from the paired differences of one cell or of the mean over cells."""
+    level = config.level
     if len(q) < 2 and not pairs.identical_images:
         value = float(q.mean())
         return Estimate(value=value, low=None, high=None, level=level, n=len(q), method="one prompt, no interval")
-    value, low, high, method = _limits(q, level, pairs.common_variance(cell), sequential=sequential)
+    value, low, high, method = _limits(q, config, pairs.common_variance(cell))
     return Estimate(value=value, low=low, high=high, level=level, n=len(q), method=f"mean paired difference; {method}")
 
 
-def _limits(
-    x: Array, level: float, extra: float, units: str = "prompts", *, sequential: bool = False
-) -> tuple[float, float, float, str]:
-    """Return mean, two-sided limits and method; `extra` is a variance that all have in common.
-
-    `sequential`: use Student's t, corrected for skewness, for any number of units.
-    """
-    n, mean = len(x), float(x.mean())
+def _limits(x: Array, config: GateConfig, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
+    """Return mean, two-sided limits and method; `extra` is a variance that all have in common."""
+    n, mean, level = len(x), float(x.mean()), config.level
     se = math.sqrt(_variance(x) / n + extra)
     if se == 0:
         return mean, mean, mean, f"no variation over {n} {units}"
-    if sequential:
+    if config.look is not None:
         low, high = _sequential_limits(x, level, se)
         return mean, low, high, f"Student's t over {n} {units}, corrected for skewness, at the level of this look"
     if n >= T_FROM or n < STUDENT_BELOW or extra:
@@ -257,8 +251,8 @@ def _limits(
     return mean, low, high, f"paired bootstrap over {n} {units}; BCa"
 
 
-def _p_worse(x: Array, limit: float, extra: float, *, sequential: bool = False) -> float:
-    """P-value of `mean(x) ≤ limit`, where larger is worse; `sequential` as in `_limits`."""
+def _p_worse(x: Array, limit: float, extra: float, config: GateConfig) -> float:
+    """P-value of `mean(x) ≤ limit`, where larger is worse."""
     from scipy.special import stdtr
 
     se = math.sqrt(_variance(x) / len(x) + extra)
@@ -266,7 +260,7 @@ def _p_worse(x: Array, limit: float, extra: float, *, sequential: bool = False) 
     if se == 0:
         return 0.0 if away > 0 else 1.0
     t = away / se
-    if sequential:
+    if config.look is not None:
         t = float(corrected_statistic(np.array(t), np.array(_skewness(x, se))))
     return float(stdtr(len(x) - 1, -t))
 
@@ -288,8 +282,8 @@ def _skewness(x: Array, se: float) -> float:
 def _cell(pairs: Pairs, i: int, config: GateConfig, failing: set[tuple[str, str]], extra: float) -> CellResult:
     return CellResult(
         cell_id=pairs.cells[i],
-        energy=energy_change(pairs.log_energy[:, i], config.level, extra, sequential=config.look is not None),
-        quality=quality_change(pairs.quality[:, i], config.level, pairs, i, sequential=config.look is not None),
+        energy=energy_change(pairs.log_energy[:, i], config, extra),
+        quality=quality_change(pairs.quality[:, i], config, pairs, i),
         failed=tuple(axis for axis in ("energy", "quality") if (pairs.cells[i], axis) in failing),
     )
 
@@ -312,7 +306,7 @@ def _net_benefit(pairs: Pairs, config: GateConfig, extra: float) -> Estimate | N
         return None
     x = price * pairs.quality_by_group().mean(1) - pairs.energy_j.mean(1)
     extra_j = (extra * pairs.baseline_j**2 if extra else 0.0) + price**2 * pairs.common_variance()
-    value, low, high, method = _limits(x, config.level, extra_j, GROUPS, sequential=config.look is not None)
+    value, low, high, method = _limits(x, config, extra_j, GROUPS)
     return Estimate(value=value, low=low, high=high, level=config.level, n=len(x), method=f"λ ΔQ − ΔE; {method}")
 
 

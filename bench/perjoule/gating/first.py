@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perjoule.display import quantity
+from perjoule.gating.margins import resolvable_words
 from perjoule.gating.records import GateConfig, Verdict
 from perjoule.runs.directory import Run
 
@@ -29,7 +30,8 @@ def first_verdict(candidate: Run, baseline: str, metric: str | None, config: Gat
             f"no baseline is stored yet, so nothing was judged. The next run on the main branch stores one: perjoule "
             f"baseline save {baseline} RUN. Pull requests are judged from then on."
         )
-    return Verdict.neutral(name, config, reason, tuple(_measured(candidate, name)))
+    words = resolvable_words(candidate, name, config) if name else None
+    return Verdict.neutral(name, config, reason, (*_measured(candidate, name), *((words,) if words else ())))
 
 
 def _measured(run: Run, metric: str) -> list[str]:

@@ -36,7 +36,9 @@ _ID_DIGITS = 16
 _MOST = 1e15
 _SUITE_DIGITS = 12
 # keys of the suite that change neither images nor joules
-_WITHOUT_EFFECT = {"title", "description", "label", "labels", "reference", "schema", "order_seed", "timeout_s"}
+_WITHOUT_EFFECT = {
+    "title", "description", "label", "labels", "margins", "reference", "schema", "order_seed", "timeout_s",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,37 @@ class LoggedCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedRun:
+class Series:
+    """What must be equal for two runs to be compared.
+
+    Attributes:
+        suite: Name of the suite.
+        suite_digest: Digest of the suite's settings that can change joules or images.
+        prompt_set: Digest of the prompts.
+        device: Model of the measured device.
+        meter: Kind of meter, e.g. `nvml`.
+        boundary: What the joules include.
+        provenance: How the joules are known: the weakest of the cells.
+        metric: The primary metric.
+    """
+
+    suite: str
+    suite_digest: str
+    prompt_set: str
+    device: str
+    meter: str
+    boundary: str
+    provenance: str
+    metric: str
+
+    @property
+    def series(self) -> Series:
+        """These values alone."""
+        return Series(**{field.name: getattr(self, field.name) for field in fields(Series)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedRun(Series):
     """A line of the history.
 
     Attributes:
@@ -82,15 +114,7 @@ class LoggedRun:
         date: When the run was made (ISO 8601).
         logged: When the line was written.
         commit: The commit that was checked out.
-        suite: Name of the suite.
-        suite_digest: Digest of the suite's settings that can change joules or images.
-        prompt_set: Digest of the prompts.
-        device: Model of the measured device.
-        meter: Kind of meter, e.g. `nvml`.
-        boundary: What the joules include.
-        provenance: The weakest of the cells.
         counted: Whether the joules are counted work, which repeats exactly.
-        metric: The primary metric.
         higher: Whether higher values of it are better.
         margin: The metric's margin in the gate, None if it has none.
         conditions: What may explain a change: versions, driver, power limit, board, digest of the weights.
@@ -101,15 +125,7 @@ class LoggedRun:
     date: str
     logged: str
     commit: str | None
-    suite: str
-    suite_digest: str
-    prompt_set: str
-    device: str
-    meter: str
-    boundary: str
-    provenance: str
     counted: bool
-    metric: str
     higher: bool
     margin: float | None
     conditions: dict[str, str]
@@ -125,14 +141,6 @@ class LoggedRun:
     def time(self) -> datetime:
         """When the run was made."""
         return when(self.date)
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """What must be equal for two runs to be compared."""
-        return (
-            self.suite, self.suite_digest, self.prompt_set, self.device, self.meter, self.boundary, self.provenance,
-            self.metric,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,12 @@
 """The margins of a verdict, and their origins.
 
 energy     as given, else 5 %; 0 between runs of counted work, whose joules have no noise
-quality    as given, else as the metric declares (`MetricSpec.margin`), else the gate asks for one
+quality    as given, else as the suite declares (`metrics.margins`), else as the metric does (`MetricSpec.margin`), else
+           the gate asks for one
+
+The suite of the candidate counts, and that of the baseline if the candidate's declares none. `"resolvable"` is the
+metric's own margin, or if the prompts of the baseline cannot show it, the smallest loss that they can, see
+`perjoule.gating.resolution`. It is fixed before there is a candidate.
 
 A run scored before metrics declared margins has none in its metrics.json: then the installed metric of the same name
 and unit supplies it. Imported scores get no such margin, because their scale may be a different one.
@@ -15,11 +20,14 @@ import polars as pl
 
 from perjoule.errors import PerjouleError, UsageError
 from perjoule.gating.records import ENERGY_MARGIN, EXACT_MARGIN, GateConfig, Margin, Margins
+from perjoule.gating.resolution import resolution
 from perjoule.runs.directory import Run
 from perjoule.suite.reading import IMPORTED
 from perjoule.types import MetricSpec
 
 GIVEN = "given"
+IN_SUITE = "suite"
+RESOLVED = "smallest that the prompts can show"
 
 
 def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins:
@@ -28,10 +36,11 @@ def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins
     Args:
         metric: Quality axis.
         config: Margins as given.
-        runs: Baseline and candidate, whose metrics.json may declare one; the smaller of two is used.
+        runs: Baseline and candidate, or one run. Of two that a metrics.json declares, the smaller one is used.
 
     Raises:
-        UsageError: If a metric declares an invalid margin.
+        UsageError: If a metric declares an invalid margin, or the suite of a sequential gate one that the growing
+            baseline would decide.
     """
     energy = Margin(value=ENERGY_MARGIN, origin="default")
     if all(run.is_counted for run in runs):
@@ -40,14 +49,70 @@ def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins
         energy = Margin(value=config.margin_energy, origin=GIVEN)
     if config.margin_quality is not None:
         return Margins(energy=energy, quality=Margin(value=config.margin_quality, origin=GIVEN))
+    return Margins(energy=energy, quality=_in_suites(metric, config, runs) or _of_metric(metric, runs))
+
+
+def _in_suites(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margin | None:
+    before, now = (run.suite.metrics.margins.get(metric) for run in (runs[0], runs[-1]))
+    stated = before if now is None else now
+    if stated is None:
+        return None
+    if isinstance(stated, float):
+        changed = f"margins.{metric} was {before} in the baseline's suite and is {now} in the candidate's"
+        return Margin(value=stated, origin=IN_SUITE, note="" if before in (None, stated) else changed)
+    require_fixed(metric, stated, sequential=config.look is not None)
+    own, found = _of_metric(metric, runs), resolution(runs[0], metric, config.nominal())
+    if found is None or (own.value is not None and own.value >= found.loss):
+        return own
+    smaller = "" if own.value is None else f": {found.smaller(own.value)}"
+    return Margin(
+        value=found.loss,
+        origin=RESOLVED,
+        note=f"the margin on {metric}, {found.loss:g}, is the smallest loss that {found.prompts} prompts can show, and "
+        f"not known to be negligible{smaller}. State the loss that you accept: margins.{metric} in the suite",
+    )
+
+
+def require_fixed(metric: str, stated: float | str | None, *, sequential: bool) -> None:
+    """Raise UsageError if the suite leaves the margin of a sequential gate to its baseline, which grows."""
+    if sequential and isinstance(stated, str):
+        raise UsageError(
+            f"metrics.margins.{metric} = {stated!r}: a sequential gate needs a margin that is fixed "
+            "before it measures: give --margin-quality, or write a number"
+        )
+
+
+def resolvable_words(run: Run, metric: str, config: GateConfig) -> str | None:
+    """Return what the prompts of a first run or baseline can show, and what to write if its margin needs more.
+
+    None if the run has no scores of the metric that differ between prompts.
+    """
+    found = resolution(run, metric, config.nominal())
+    if found is None:
+        return None
+    margin = margins_for(metric, config, (run,)).quality
+    if margin.note:
+        return margin.note
+    shown = f"{metric}: {found.prompts} prompts can show a loss of {found.loss:g}"
+    if margin.value is None:
+        return f"{shown}, and no margin is declared: write {found.remedy}"
+    if margin.value >= found.loss:
+        return f"{shown}; the margin is {margin.value:g} ({margin.origin})"
+    return (
+        f"{shown}; the margin ({margin.origin}) of {found.smaller(margin.value)}, and with fewer, changed images may "
+        f"get no verdict. Add prompts, or write {found.remedy}"
+    )
+
+
+def _of_metric(metric: str, runs: Sequence[Run]) -> Margin:
     specs = [run.metrics[metric] for run in runs if metric in run.metrics]
     declared = [margin for spec in specs if (margin := _declared(spec)) is not None]
     for value in declared:
         if not 0 < value < float("inf"):
             raise UsageError(f"metric {metric}: margin = {value!r}: must be above 0, in units of the metric")
     if not declared:
-        return Margins(energy=energy, quality=Margin(value=None, origin=""))
-    return Margins(energy=energy, quality=Margin(value=min(declared), origin=f"default of {metric}"))
+        return Margin(value=None, origin="")
+    return Margin(value=min(declared), origin=f"default of {metric}")
 
 
 def require_margin(metric: str, margins: Margins, scored: Run) -> None:

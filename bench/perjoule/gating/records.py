@@ -116,10 +116,17 @@ class GateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """Margin of one axis; `value` is None if none was declared. `origin`: `given`, `default` or `default of METRIC`."""
+    """Margin of one axis.
+
+    Attributes:
+        value: None if none was declared.
+        origin: `given`, `suite`, `default`, `default of METRIC`, or `smallest that the prompts can show`.
+        note: What a reader of the verdict must know about it, if anything.
+    """
 
     value: float | None
     origin: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +182,7 @@ class Axis:
         mde: Minimal detectable effect: the change that would be detected in four of five cases; None without evidence.
         outcome: Outcome of this axis alone.
         label: Outcome for readers: `improved`, `worse`, `no clear change` or `identical images`.
-        margin_origin: Origin of the margin: `given`, `default` or `default of METRIC`.
+        margin_origin: Origin of the margin, see `Margin`.
         n_needed: Prompts needed to distinguish a change of this size from the margin; None if no number is enough,
             because of the change itself or the variation between sessions.
         n_prompts: Prompts behind the change. `change.n` counts the paired units: prompts, or on the energy axis groups

@@ -6,8 +6,10 @@ import math
 
 from perjoule.errors import UsageError
 from perjoule.gating.decide import is_open, prompts_needed, session_variance, text_of
+from perjoule.gating.margins import RESOLVED
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis, GateConfig, Verdict
+from perjoule.gating.resolution import rounded_up
 from perjoule.statistics.detectable import minimal_detectable_effect
 
 _LEAST_UNITS = 3
@@ -25,8 +27,10 @@ def unresolvable(verdict: Verdict) -> list[str]:
     for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
         if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not is_open(axis, good):
             continue
+        if axis.margin_origin == RESOLVED:  # nobody chose it too small: the differences vary more than was expected
+            continue
         needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
-        remedy = f"Use about {needed} prompts, or a wider margin"
+        remedy = f"Use about {needed} prompts, or a wider margin{_wider(verdict, axis)}"
         if needed is None:
             remedy = (
                 "More prompts do not reduce the variation between sessions: measure both runs in one job, or use a "
@@ -38,6 +42,14 @@ def unresolvable(verdict: Verdict) -> list[str]:
             f"[{text_of(axis.change.low)}, {text_of(axis.change.high)}]. {remedy}"
         )
     return problems
+
+
+def _wider(verdict: Verdict, axis: Axis) -> str:
+    """Return how to state the smallest margin that these prompts could judge."""
+    if axis is verdict.energy:
+        return f", e.g. --margin-energy {100 * rounded_up(axis.mde or 0.0):g}%"
+    wider = rounded_up(axis.mde or 0.0)
+    return f": margins.{verdict.metric} = {wider:g} under [metrics] in the suite, or --margin-quality {wider:g}"
 
 
 def _prompts_for(axis: Axis, config: GateConfig, *, of_energy: bool) -> int | None:

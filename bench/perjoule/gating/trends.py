@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perjoule.gating.history import History, LoggedRun, when
+from perjoule.gating.history import History, LoggedRun, Series, when
 from perjoule.statistics import trend
 
 Axis = Literal["energy", "quality"]
@@ -68,18 +68,10 @@ class TrendChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
+class Trend(Series):
     """The trend of comparable runs.
 
     Attributes:
-        suite: Name of the suite.
-        suite_digest: Digest of its settings.
-        prompt_set: Digest of the prompts.
-        device: Measured device.
-        meter: Kind of meter.
-        boundary: What the joules include.
-        provenance: How the joules are known.
-        metric: Metric of the quality.
         verdict: `worse` if the changes of energy or quality add up to one for the worse, `changed` if they do not, e.g.
             after an improvement.
         sentence: The verdict in words.
@@ -93,14 +85,6 @@ class Trend:
         changes: Changes found, by series and time.
     """
 
-    suite: str
-    suite_digest: str
-    prompt_set: str
-    device: str
-    meter: str
-    boundary: str
-    provenance: str
-    metric: str
     verdict: TrendVerdict
     sentence: str
     runs: int
@@ -167,7 +151,7 @@ def trends(history: History) -> list[Trend]:
 
 def courses(history: History) -> list[Course]:
     """Return the trends with what a figure of them shows, that of the newest run first."""
-    groups: dict[tuple[str, ...], list[LoggedRun]] = {}
+    groups: dict[Series, list[LoggedRun]] = {}
     for run in history.runs:
         groups.setdefault(run.series, []).append(run)
     newest = sorted(groups.values(), key=lambda runs: runs[-1].time, reverse=True)
@@ -211,8 +195,7 @@ def _course(runs: list[LoggedRun], history: History) -> Course:
         verdict = "worse" if worse else "changed"
     newest = runs[-1]
     made = Trend(
-        suite=newest.suite, suite_digest=newest.suite_digest, prompt_set=newest.prompt_set, device=newest.device,
-        meter=newest.meter, boundary=newest.boundary, provenance=newest.provenance, metric=newest.metric,
+        **asdict(newest.series),
         verdict=verdict, sentence=_sentence(changes, runs, weeks, fewest), runs=len(runs), first=runs[0].date,
         last=newest.date, weeks=float(weeks[-1]), session_sd=sd, accepted=reason,
         skipped=skipped, changes=tuple(changes),

@@ -22,13 +22,22 @@ _SOURCE_LOST = ("W207", "W211", "W220", "W299")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """Trials that are done next, and those that will follow as far as it is known; others of the plan are left out."""
+
+    trials: Sequence[Assignment]
+    later: Sequence[Assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Progress after a trial: totals of the run so far, including resumed trials.
 
     Attributes:
         trials_done: Trials that are on disk.
-        trials_total: Trials of the plan.
+        trials_total: Trials that are done or still to be done.
         share_done: Share of the work, 0 to 1, with images weighted by their steps, to estimate the remaining time.
+        share_total: Share of the work of these trials: 1, or less if rounds leave trials out.
         images_done: Number of images.
         energy_j: Energy of all windows that have joules; None if none has.
         cell_id: Cell of the last trial.
@@ -38,6 +47,7 @@ class Progress:
     trials_done: int
     trials_total: int
     share_done: float
+    share_total: float
     images_done: int
     energy_j: float | None
     cell_id: str
@@ -53,7 +63,7 @@ def execute(
     writer: RunWriter,
     on_progress: Callable[[Progress], None],
     spending: Spending | None = None,
-    rounds: Iterable[Sequence[Assignment]] | None = None,
+    rounds: Iterable[Round] | None = None,
 ) -> None:
     """Do all trials of the plan that `writer` does not contain yet.
 
@@ -71,9 +81,10 @@ def execute(
     ledger = Ledger(plan, writer, spending or Spending(Budget()), on_progress)
     bench = Bench(plan, protocol, meter, generators, writer.image_file, on_hang=writer.append)
     with closing(writer):
-        for part in (plan,) if rounds is None else rounds:
+        for part in (Round(trials=plan, later=()),) if rounds is None else rounds:
+            ledger.expect([*part.trials, *part.later])
             bench.cool()
-            for assignment in part:
+            for assignment in part.trials:
                 if assignment.trial_id in writer.done:
                     continue
                 if why := ledger.why_stop(assignment):
@@ -101,8 +112,14 @@ class Ledger:
         self._writer, self._spending, self.on_progress = writer, spending, on_progress
         self._work = work_of(plan)
         self._share_done = sum(self._work.get(trial_id, 0.0) for trial_id in writer.done)
+        self.expect(plan)
         self._unmetered: Counter[int] = Counter()
         spending.resume(writer.spent)
+
+    def expect(self, coming: Sequence[Assignment]) -> None:
+        """Count only these trials of the plan, and those that are done, as the total."""
+        expected = {assignment.trial_id for assignment in coming} | (self._work.keys() & self._writer.done)
+        self._total, self._share_total = len(expected), sum(self._work[trial_id] for trial_id in expected)
 
     def why_stop(self, assignment: Assignment) -> str | None:
         """Return the reason why this trial must not be started; None if it may."""
@@ -118,8 +135,9 @@ class Ledger:
         self.on_progress(
             Progress(
                 trials_done=len(self._writer.done),
-                trials_total=len(self._work),
+                trials_total=self._total,
                 share_done=self._share_done,
+                share_total=self._share_total,
                 images_done=self._spending.images,
                 energy_j=self._spending.energy_j,
                 cell_id=trial.cell_id,

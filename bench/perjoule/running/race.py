@@ -9,13 +9,14 @@ looks are read, not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from perjoule.errors import UsageError
 from perjoule.protocols import QualityMetric, judges_images
 from perjoule.quality.keeping import let_go
+from perjoule.running.execute import Round
 from perjoule.running.failures import free_memory
 from perjoule.running.prepared import Prepared
 from perjoule.running.scoring import image_set, open_work, score_images
@@ -25,7 +26,6 @@ from perjoule.runs.directory import Run, load_run, write_scores
 from perjoule.runs.race_record import Race, RaceLook, write_race
 from perjoule.statistics.raced import new_race, take_look
 from perjoule.suite.schedule import rounds_of
-from perjoule.types import Assignment
 
 
 def race_of(prepared: Prepared) -> Race:
@@ -50,16 +50,17 @@ def continued_race(run: Run, prepared: Prepared, wanted: bool) -> Race | None:
     return run.race
 
 
-def rounds(prepared: Prepared, race: Race, path: Path, reporter: Reporter) -> Iterator[Sequence[Assignment]]:
-    """Yield the trials of one round after the other; a round must be done when the next one is asked for.
+def rounds(prepared: Prepared, race: Race, path: Path, reporter: Reporter) -> Iterator[Round]:
+    """Yield one round after the other; a round must be done when the next one is asked for.
 
     Raises:
         EvidenceError: If the cells cannot be compared after a round, because they have no scores or no joules.
     """
     ends = (*race.look_prompts, race.prompts)
-    for number, part in enumerate(rounds_of(prepared.plan, prepared.prompts, ends)):
-        end = ends[number]
-        yield [assignment for assignment in part if race.prompts_of(assignment.cell.cell_id) >= end]
+    parts = list(zip(ends, rounds_of(prepared.plan, prepared.prompts, ends), strict=True))
+    for number in range(len(parts)):
+        now, *later = ([a for a in part if race.prompts_of(a.cell.cell_id) >= end] for end, part in parts[number:])
+        yield Round(trials=now, later=[assignment for part in later for assignment in part])
         if number == len(race.looks) and number < len(race.look_prompts):
             look = take_look(_scored(path, prepared), race)
             race = replace(race, looks=(*race.looks, look))

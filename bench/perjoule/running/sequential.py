@@ -32,6 +32,7 @@ from perjoule.gating.looks import (
     read_rows,
     write_plan,
 )
+from perjoule.gating.margins import require_fixed
 from perjoule.gating.records import GateConfig, Verdict
 from perjoule.gating.render import intervals_of_look, look_in_words
 from perjoule.protocols import QualityMetric, judges_images
@@ -47,6 +48,7 @@ from perjoule.runs.columns import FINISHED
 from perjoule.runs.derived import derive_tables
 from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores
 from perjoule.runs.lock import being_written
+from perjoule.runs.resume_hint import resume_command
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_vacant
 from perjoule.statistics.designs import Design
@@ -180,7 +182,11 @@ def metric_of(prepared: Prepared, name: str, config: GateConfig) -> QualityMetri
     if metric is None or not judges_images(metric):
         known = ", ".join(one.spec.name for one in prepared.metrics if judges_images(one))
         raise UsageError(f"gate: {prepared.source} has no metric {name!r}: choose one of {known}, or add it")
-    if metric.spec.margin is None and config.margin_quality is None and config.joules_per_quality is None:
+    stated = prepared.suite.metrics.margins.get(name)
+    if config.joules_per_quality is not None or config.margin_quality is not None:
+        return metric
+    require_fixed(name, stated, sequential=True)
+    if metric.spec.margin is None and stated is None:
         raise UsageError(f"gate: metric {name!r} declares no margin: give --margin-quality")
     return metric
 
@@ -251,9 +257,9 @@ def _measure(
                 if row.outcome != "continue":
                     break
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped: {_kept(sides)}; {_how_to_go_on(request, out)}") from None
+            raise Interrupted(f"stopped: {_kept(sides, request)}") from None
         except (DeviceLostError, MeterError) as error:
-            raise type(error)(f"{error}; {_kept(sides)}; {_how_to_go_on(request, out)}") from error
+            raise type(error)(f"{error}; {_kept(sides, request)}") from error
         finally:
             for opened in sides:
                 opened.writer.finish()
@@ -370,14 +376,6 @@ def _report(
     reporting.report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
 
 
-def _kept(sides: Sequence[_Side]) -> str:
-    return " and ".join(f"{len(side.writer.done)} trials are kept in {side.path}" for side in sides)
-
-
-def _how_to_go_on(request: GateRequest, out: Path) -> str:
-    import shlex
-
-    words = [*request.command]
-    words += [] if "--out" in words else ["--out", str(out)]
-    words += [] if "--resume" in words else ["--resume"]
-    return f"continue with: {shlex.join(words)}"
+def _kept(sides: Sequence[_Side], request: GateRequest) -> str:
+    kept = " and ".join(f"{len(side.writer.done)} trials are kept in {side.path}" for side in sides)
+    return f"{kept}; continue with: {resume_command(sides[0].path, request.command)}"

@@ -35,6 +35,10 @@ class StageProgress(Interface):
         """Show `done` of the total, with a note; `share` is the share of the work, if counts do not represent time."""
         ...
 
+    def expect(self, total: int, share: float) -> None:
+        """Replace the total: no more than `share` of the work, 0 to 1, will be done."""
+        ...
+
 
 class Executor(Interface):
     """Does the remaining trials of a plan: `execute` in this process or `execute_on` on workers."""
@@ -100,10 +104,12 @@ def do_trials(
     resumed = sum(work.get(trial_id, 0.0) for trial_id in writer.done)
     with reporter.stage(stage, len(plan), "trials", resumed) as bar:
         bar.update(len(writer.done), share=resumed)
-        executor(
-            on_progress=lambda progress: bar.update(progress.trials_done, note_of(progress), progress.share_done),
-            spending=spending,
-        )
+
+        def show(progress: Progress) -> None:
+            bar.expect(progress.trials_total, progress.share_total)
+            bar.update(progress.trials_done, note_of(progress), progress.share_done)
+
+        executor(on_progress=show, spending=spending)
 
 
 def note_of(progress: Progress) -> str:

@@ -1,4 +1,7 @@
-"""The command that continues a run, to be printed where a run stops."""
+"""The command that continues a run, to be printed where a run stops.
+
+A gate needs all of its options again. Any other run has its suite and prompts in its directory.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,16 @@ def resume_command(path: Path, command: Sequence[str], *, budget: bool = True, r
 
     Args:
         path: Run directory.
-        command: Command line of the run, whose meter, executor and other options are taken over.
+        command: Command line of the run, whose meter, executor and other options are taken over; that of a gate is
+            repeated.
         budget: Whether its limits of energy and time are taken over, too.
         retry_failed: Whether failed trials are repeated.
     """
     own = list(command[: command.index("--")] if "--" in command else command)
+    if own[1:2] == ["gate"]:
+        stated = {word.partition("=")[0] for word in own}
+        more = [] if "--out" in stated else ["--out", str(path)]
+        return shlex.join([*own, *more, *(["--resume"] if "--resume" not in stated else [])])
     words = ["perjoule", "run", str(path / "suite.toml"), "--out", str(path), "--resume"]
     words += ["--retry-failed"] * retry_failed
     words += _options(own, _WITH_VALUE + _BUDGET * budget)

@@ -138,13 +138,13 @@ def without_pictures(path: Path, rows: Sequence[Row]) -> list[Row]:
 def suite_differences(old: Suite, new: Suite) -> list[str]:
     """Return the keys in which two suites differ, with both values, e.g. `protocol.blocks was 1 and is 2`.
 
-    Title, description, labels, time limit and the reaction to a full memory may differ, because they change no number
-    of a planned cell.
+    Title, description, labels, margins, time limit and the reaction to a full memory may differ, because they change
+    no number of a planned cell.
     """
     values = []
     for suite in (old, new):
         unlabelled = tuple(replace(variant, label="") for variant in suite.variants)
-        record = asdict(replace(suite, variants=unlabelled, metrics=replace(suite.metrics, labels={})))
+        record = asdict(replace(suite, variants=unlabelled, metrics=replace(suite.metrics, labels={}, margins={})))
         variants = {variant["name"]: variant for variant in record.pop("variants")}
         del record["title"], record["description"], record["protocol"]["timeout_s"]
         del record["protocol"]["on_out_of_memory"]

@@ -241,10 +241,21 @@ def _check(suite: Suite, where: str) -> None:
             f"{where}: metrics.primary = {metrics.primary!r}: not in metrics.names "
             f"({', '.join(metrics.names)}); add it there"
         )
-    for key in ("options", "labels"):
+    for key in ("options", "labels", "margins"):
         for name in getattr(metrics, key):
             if name not in metrics.names:
                 raise SuiteError(f"{where}: metrics.{key}.{name}: no such metric in metrics.names")
+    for name, margin in metrics.margins.items():
+        if margin == "resolvable" and len(protocol.seeds) < 2 and not is_imported(suite):
+            raise SuiteError(
+                f"{where}: metrics.margins.{name} = 'resolvable': one seed does not show how much scores vary between "
+                "images of a prompt: set protocol.seeds = [1, 2], or write a number"
+            )
+        if margin != "resolvable" and not 0 < margin < math.inf:
+            raise SuiteError(
+                f"{where}: metrics.margins.{name} = {margin}: must be above 0, in units of the metric, or "
+                "'resolvable', the smallest loss that the prompts can show"
+            )
 
 
 def _check_prompts(prompts: PromptSource, where: str) -> None:

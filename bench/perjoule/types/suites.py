@@ -284,6 +284,9 @@ class Metrics:
         options: Options of a metric, in a table of its name, e.g. `options.lsnr.definition = "b"`.
         reference: Corner of a metric's hypervolume, e.g. `reference.scene = [40.0, 0.5]`: 40 J/image, quality 0.5.
         labels: Names of metrics for readers, for the report's sentences, e.g. `labels.scene = "attributes drawn"`.
+        margins: Largest loss of a metric that passes the gate, in its units, e.g. `margins.clip_text = 0.02`, instead
+            of the metric's own. `"resolvable"`: its own, or if the baseline's prompts cannot show so little, the
+            smallest loss that they can show; needs two seeds.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -293,6 +296,7 @@ class Metrics:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference: dict[str, tuple[float, float]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    margins: dict[str, float | Literal["resolvable"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,16 @@ def test_the_log_tells_what_is_left_from_what_was_done_here(clock: Clock, capsys
     ]
 
 
+def test_work_that_will_not_be_done_takes_no_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """A quarter took 20 s, and of the other three only one is left."""
+    with console.TerminalReporter().stage("measuring", 8, "trials") as bar:
+        clock.t_s = 20.0
+        bar.expect(4, 0.5)
+        bar.update(2, share=0.25)
+        bar.update(4, share=0.5)
+    assert capsys.readouterr().err.splitlines() == ["measuring: 2/4 trials, about 20 s left", "measuring: 4/4 trials"]
+
+
 def test_what_is_left_is_told_in_two_units(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with console.TerminalReporter().stage("measuring", 100, "trials") as bar:
         clock.t_s = 45.92

@@ -29,6 +29,16 @@ SUITES = ("--baseline", "a.toml", "--suite", "b.toml")
         ((*SUITES, "--sequential", "--looks", "2"), "leave out --looks"),
         ((*SUITES, "--sequential", "--study", "s"), "leave out --study"),
         ((*SUITES, "--sequential", "--resume"), "give it with --out"),
+        ((*SUITES, "--sequential", "--executor", "ray"), "--executor does not go with --sequential, because its looks"),
+        ((*SUITES, "--sequential", "--executor=ray"), "`perjoule run SUITE --executor …` and judge the runs without"),
+        ((*SUITES, "--sequential", "--address", "auto"), "--address does not go with --sequential"),
+        ((*SUITES, "--sequential", "--shard", "1/2"), "a look needs the prompts of all shards: leave --shard out, or"),
+        ((*SUITES, "--sequential", "--race"), "a race drops cells, and a gate needs all of them: leave --race out"),
+        (
+            (*SUITES, "--sequential", "--max-joules", "5"),
+            "--max-joules does not go with --sequential, because it never",
+        ),
+        ((*SUITES, "--sequential", "--max-minutes", "5"), "--limit makes it smaller: leave --max-minutes out, or"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(

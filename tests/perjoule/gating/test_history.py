@@ -59,7 +59,7 @@ def test_lines_are_only_appended(file: Path) -> None:
         (b"[1]", "line 2: damaged: not a JSON object"),
         (b"\xff", "line 2: damaged: "),
         (b'{"schema": 2}', "line 2: schema = 2: this version of perjoule reads 1"),
-        (b'{"schema": 1, "kind": "run", "id": 3}', "line 2: id: "),
+        (b'{"schema": 1, "kind": "run", "suite": 3}', "line 2: suite: "),
         (b'{"schema": 1, "kind": "accepted", "suite": "a", "since": "x", "reason": "", "logged": "x"}', "'x' is not a"),
         (b"<<<<<<< HEAD", "line 2: a conflict marker of git: keep the lines of both sides"),
     ],

@@ -14,7 +14,7 @@ from perjoule.errors import BudgetSpent, MeterError, RunError, UsageError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.prompts import prompt_id
 from perjoule.protocols import Generation
-from perjoule.running.execute import Progress, execute
+from perjoule.running.execute import Progress, Round, execute
 from perjoule.running.trial import GeneratorCache, call_sizes
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.writer import RunWriter
@@ -49,6 +49,7 @@ def do(
     fails_on: str | None = None,
     budget: Budget | None = None,
     failing: Callable[[int], bool] = lambda window: False,
+    rounds: Sequence[Round] | None = None,
 ) -> None:
     clock = VirtualClock()
     drawer = generator or FakeGenerator(clock=clock, step_s=STEP_S, fails_on=fails_on)
@@ -60,6 +61,7 @@ def do(
         generators=GeneratorCache(FakeFactory(drawer), lambda variant: variant.name),
         writer=writer,
         on_progress=on_progress,
+        rounds=rounds,
     )
     writer.finish()
 
@@ -212,6 +214,19 @@ def test_progress_counts_images_and_joules(tmp_path: Path) -> None:
     for progress, n in zip(seen, steps, strict=True):
         assert progress.running is not None
         assert progress.running.value == pytest.approx(POWER_W * STEP_S * n)
+
+
+def test_trials_that_rounds_leave_out_are_not_counted_as_remaining(tmp_path: Path) -> None:
+    """The cell of 4 steps, which has 4/5 of the work, gets one trial of three."""
+    seen: list[Progress] = []
+    suite = make_suite()
+    plan = make_plan(suite, PROMPTS)
+    cheap, dear = ([a for a in plan if a.cell.steps == steps] for steps in (1, 4))
+    rounds = [Round(trials=[cheap[0], dear[0]], later=[*cheap[1:], *dear[1:]]), Round(trials=cheap[1:], later=())]
+    do(suite, fresh(tmp_path / "run", suite), on_progress=seen.append, rounds=rounds)
+    assert [(p.trials_done, p.trials_total) for p in seen] == [(1, 6), (2, 6), (3, 4), (4, 4)]
+    assert [p.share_total for p in seen] == pytest.approx([1, 1, 14 / 30, 14 / 30])
+    assert seen[-1].share_done == pytest.approx(14 / 30)
 
 
 def test_existing_directories_and_strange_runs_are_refused(tmp_path: Path) -> None:

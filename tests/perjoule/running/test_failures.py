@@ -73,6 +73,8 @@ class Silent:
         class Bar:
             def update(self, done: int, note: str = "", share: float | None = None) -> None: ...
 
+            def expect(self, total: int, share: float) -> None: ...
+
         return nullcontext(Bar())
 
 

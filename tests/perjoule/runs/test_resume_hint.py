@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from perjoule.runs.resume_hint import resume_command
 
 WHOLE = "perjoule run r/suite.toml --out r --resume"
+GATE = "perjoule gate --baseline main.toml --suite pr.toml --sequential"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,9 @@ WHOLE = "perjoule run r/suite.toml --out r --resume"
         ("perjoule run demo --max-joules 5kJ --meter nvml", f"{WHOLE} --max-joules 5kJ --meter nvml"),
         ("pytest -- --meter work", WHOLE),
         ("perjoule run demo --meter", f"{WHOLE} --meter ''"),
+        (f"{GATE} --margin-quality 0.1", f"{GATE} --margin-quality 0.1 --out r --resume"),
+        (f"{GATE} --out=r --meter work", f"{GATE} --out=r --meter work --resume"),
+        (f"{GATE} --resume --out r", f"{GATE} --resume --out r"),
     ],
 )
 def test_what_a_run_must_be_continued_with_is_taken_over(given_words: str, expected: str) -> None:

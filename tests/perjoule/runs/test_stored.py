@@ -249,7 +249,9 @@ def test_a_changed_suite_is_named_key_by_key_with_both_values() -> None:
     swapped = replace(two, variants=two.variants[::-1])
     assert suite_differences(two, swapped) == ["variants.order was ['v', 'w'] and is ['w', 'v']"]
     labelled = replace(
-        SUITE, variants=(replace(variant, label="another word"),), metrics=replace(SUITE.metrics, labels={"q": "Q"})
+        SUITE,
+        variants=(replace(variant, label="another word"),),
+        metrics=replace(SUITE.metrics, labels={"q": "Q"}, margins={"q": 0.1}),
     )
     assert suite_differences(replace(SUITE, variants=(variant,)), labelled) == []
     # these change no number

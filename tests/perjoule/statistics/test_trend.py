@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, special, stats
 
 from perjoule.statistics import trend
 from tests.benchmarks.statistics.trend_power import flagged, flagged_at_a_look, four_cells, located, normal, one_cell
@@ -37,12 +37,36 @@ def test_the_p_value_is_that_of_all_orders() -> None:
     values = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])[:, None]
     contrasts = np.stack([trend._contrast("step", 3, weeks(6))])
     scaled, _ = trend._scaled(values)
-    observed = np.abs(contrasts @ scaled).max(0)
-    p = trend._p_values(contrasts, scaled, observed, level=1.0)
+    p = trend._p_values(contrasts, scaled, level=1.0)
     exact = stats.permutation_test(
         (values[:3, 0], values[3:, 0]), lambda a, b: abs(a.mean() - b.mean()), alternative="greater"
     ).pvalue
     assert p[0] == pytest.approx(exact, abs=0.02)
+
+
+def test_the_evidence_is_the_mean_bayes_factor() -> None:
+    """Of two shapes, by numerical integration over the size of the change; the noise is integrated out by hand."""
+    chance = np.random.default_rng(2)
+    series, count = 0.2 * weeks(12) + chance.normal(size=12), 12
+    contrasts = np.stack([trend._contrast("step", 6, weeks(count)), trend._contrast("drift", 2, weeks(count))])
+    centred = series - series.mean()
+
+    def factor(shape: np.ndarray) -> float:
+        def at(size: float) -> float:
+            rest = ((centred - size * shape) ** 2).sum() + size**2 / count  # with the prior's own term, 1/g of the data
+            return float((rest / (centred**2).sum()) ** (-count / 2))
+
+        constant = np.exp(special.gammaln(count / 2) - special.gammaln((count - 1) / 2)) / np.sqrt(np.pi * count)
+        area = integrate.quad(at, -np.inf, np.inf)[0]
+        return float(constant * area / np.linalg.norm(centred))
+
+    found = trend._evidence(contrasts, trend._scaled(series[:, None])[0])
+    assert found == pytest.approx(np.log(np.mean([factor(shape) for shape in contrasts])), rel=1e-6)
+
+
+def test_a_drift_is_found_almost_as_often_as_by_a_test_that_knows_its_shape() -> None:
+    """The largest correlation with any shape finds 66 % of these, the test of the slope 91 %."""
+    assert flagged(one_cell, 0.01 * weeks(11), normal(0.02), 120) >= 0.72
 
 
 def test_sizes_and_intervals_are_those_of_a_regression() -> None:
