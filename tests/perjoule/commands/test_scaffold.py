@@ -85,7 +85,7 @@ def test_the_suites_plan_and_rehearse(repository: Path) -> None:
     perjoule("run", "perjoule.toml", "--limit", "1", "--smoke", "--meter", "estimate", "--out", "run", cwd=repository)
     trials = [json.loads(line) for line in (repository / "run" / "trials.jsonl").read_text().splitlines()]
     assert [(t["failure"], t["image_count"]) for t in trials] == [(None, 1)]
-    assert json.loads(perjoule("plan", "perjoule-ci.toml", "--json", cwd=repository))["images"] == 20
+    assert json.loads(perjoule("plan", "perjoule-ci.toml", "--json", cwd=repository))["images"] == 40
 
 
 @pytest.mark.slow
