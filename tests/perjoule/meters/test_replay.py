@@ -168,10 +168,10 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path, name: str, conten
 def test_a_reader_that_panics_is_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Polars does so over some damaged bytes, with an exception that is no Exception."""
 
-    def panic(file: Path, columns: object = None) -> None:
+    def panic(file: object) -> None:
         raise pl.exceptions.PanicException("index out of bounds\nrun with RUST_BACKTRACE=1")
 
-    monkeypatch.setattr(pl, "read_parquet", panic)
+    monkeypatch.setattr(pl, "scan_parquet", panic)
     file = tmp_path / "trace.parquet"
     file.write_bytes(TRACE)
     with pytest.raises(MeterError, match="cannot be read: index out of bounds; give"):
