@@ -27,6 +27,9 @@ Tone = Literal["calm", "plain", "loud", "alarm"]
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID", "NO GATE"]
 
 
+MOST_TILES = 36
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badge:
     """A label that says how far to trust the numbers: `provenance: ESTIMATED`."""
@@ -180,6 +183,16 @@ class Album:
     note: str
     strips: tuple[Strip, ...]
     sheet: bool = False
+
+    @property
+    def shown(self) -> tuple[Strip, ...]:
+        """The tiles of a sheet that a page shows at once; it folds the others, so that it stays short."""
+        return self.strips[:MOST_TILES]
+
+    @property
+    def folded(self) -> tuple[Strip, ...]:
+        """The other tiles."""
+        return self.strips[MOST_TILES:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

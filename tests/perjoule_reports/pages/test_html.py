@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from perjoule_reports import build_report, render_html, render_markdown, write_report
+from perjoule_reports import build_report, records, render_html, render_markdown, write_report
 from perjoule_reports.pages.html import scripts
 
 pytestmark = pytest.mark.slow
@@ -103,6 +103,14 @@ def test_large_photographs_keep_to_the_budget(synthetic, tmp_path):
     for file in (tmp_path / "images").iterdir():
         file.write_bytes((tmp_path / "noise.png").read_bytes())
     assert len(render_html(build_report(run)).encode()) <= 2_000_000
+
+
+def test_of_many_prompts_the_first_are_shown_and_all_are_there(usual_report, monkeypatch):
+    monkeypatch.setattr(records, "MOST_TILES", 20)
+    text = render_html(usual_report)
+    shown, folded = text[text.index('<ol class="sheet">') :].split("<summary>4 more prompts</summary>")
+    folded = folded[: folded.index("</details>")]
+    assert [part.count('<li><span class="two">') for part in (shown, folded)] == [20, 4]
 
 
 def test_ids_are_unique_and_references_resolve(page, text):
