@@ -90,7 +90,8 @@ def test_coded_arrays_are_those_of_joins_by_name(rows: list[tuple[int, int, int 
             .group_by("prompt_id", "seed", "cell_id")
             .agg(pl.col("value").mean())
         )
-        assert np.isfinite(array).sum() == len(expected)
+        # the mean of numbers near the largest one is infinite on both sides
+        assert np.isfinite(array).sum() == expected["value"].is_finite().sum()
         for prompt, seed, cell, value in expected.select("prompt_id", "seed", "cell_id", "value").iter_rows():
             of_prompt = [unit for unit in units if unit[0] == prompt]
             place = of_prompt.index((prompt, seed is not None, seed or 0))
