@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,8 @@ from perjoule_reports import build_report, render_html, render_index
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
+# the part of a run of the demo that its report needs
+DEMO = Path(__file__).parents[2] / "docs" / "demo-run.zip"
 KINDS = ("small", "hostile", "traced", "empty", "index")
 
 
@@ -64,6 +67,9 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
         folder / "twelve", prompts=4, ladder=(1, 4, 25), seeds=(1,), metrics=("scene", "iclip"),
         variants=tuple(f"{name}-{n}" for n in (1, 2) for name in ("plain", "student", "cut", "cached", "int8", "fast")),
     )  # fmt: skip
+    with ZipFile(DEMO) as archive:
+        archive.extractall(folder / "demo")
+    texts["demo"] = render_html(build_report(load_run(folder / "demo")))
     files = {"twelve": twelve.path / "report.html"}
     files["twelve"].write_text(render_html(build_report(twelve, page=files["twelve"])), "utf-8")
     for kind, text in texts.items():
@@ -329,7 +335,23 @@ def test_the_result_is_copied(visit: Any) -> None:
     assert '"kind": "perjoule-result"' in page.evaluate("navigator.clipboard.readText()")
 
 
-@pytest.mark.parametrize("kind", ["small", "hostile"])
+@pytest.mark.parametrize(("viewport", "most_px"), [(DESK, 700), (PHONE, 1400)])
+def test_the_report_of_the_demo_begins_with_pictures(visit: Any, viewport: ViewportSize, most_px: int) -> None:
+    page = visit("demo", viewport).page
+    for first in ("img", "figure svg"):
+        places = page.locator(first).evaluate_all("all => all.map(e => e.getBoundingClientRect()).filter(r => r.width)")
+        assert min(place["top"] for place in places) <= most_px
+
+
+def test_the_report_of_the_demo_is_short(visit: Any) -> None:
+    page = visit("demo").page
+    paper = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) <= 8
+    page.evaluate("document.querySelectorAll('select').forEach(e => e.remove())")  # closed lists are not seen
+    assert len(page.inner_text("body").split()) <= 4000
+
+
+@pytest.mark.parametrize("kind", ["small", "hostile", "demo"])
 def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> None:
     page = visit(kind, color_scheme="dark").page
     folded = page.locator("details:not([open])").count()
