@@ -80,7 +80,8 @@ class _Gate(TyperCommand):
             if option in _OF_RUN:
                 instead = f", or measure each suite with `perjoule run SUITE {option} …` and judge the runs without it"
                 raise UsageError(
-                    f"gate: {option} does not go with --sequential, because {_OF_RUN[option]}: leave {option} out"
+                    f"gate: {option} belongs to `perjoule run`. A gate has none, not even with --sequential, because "
+                    f"{_OF_RUN[option]}: leave {option} out"
                     f"{'' if option == '--race' else instead}"
                 )
         return super().parse_args(ctx, args)
