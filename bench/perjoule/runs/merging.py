@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
 
 _PROMPTS = "prompts.jsonl"
+_COPIES = 8
 
 
 def merge_runs(paths: Sequence[Path], out: Path) -> Run:
@@ -118,17 +120,25 @@ def _new_ids(runs: Sequence[Run], suite: Suite, prompts: Sequence[Prompt]) -> di
     return renamed
 
 
-def _copied(run: Run, out: Path, ids: dict[str, str]) -> Iterator[Row]:
-    """Yield the trials of a run under their new ids, after copying their images."""
+def _copied(run: Run, out: Path, ids: dict[str, str]) -> list[Row]:
+    """Return the trials of a run under their new ids, after copying their images."""
     with located(file := run.path / "trials.jsonl"):
         rows = read_json_lines(file)
-    for row in rows:
-        if row["block"] == 0 and row["failure"] is None:
-            for prompt, seed in zip(row["prompt_ids"], row["seeds"], strict=True):
-                name = image_id(row["cell_id"], prompt, seed)
-                with open_inside(run.path, f"images/{name}.png") as picture:
-                    write_bytes(image_file(out, name), picture.read())
-        yield row | {"trial_id": ids[row["trial_id"]]}
+
+    def copy(name: str) -> None:
+        with open_inside(run.path, f"images/{name}.png") as picture:
+            write_bytes(image_file(out, name), picture.read())
+
+    names = [
+        image_id(row["cell_id"], prompt, seed)
+        for row in rows
+        if row["block"] == 0 and row["failure"] is None
+        for prompt, seed in zip(row["prompt_ids"], row["seeds"], strict=True)
+    ]
+    # every image is waited for until it is on disk; disks take many at a time as fast as one
+    with ThreadPoolExecutor(_COPIES) as pool:
+        list(pool.map(copy, names))
+    return [row | {"trial_id": ids[row["trial_id"]]} for row in rows]
 
 
 def _details(run: Run, name: str, ids: dict[str, str]) -> Iterator[Row]:
