@@ -9,8 +9,8 @@ worker. Each worker keeps the order of the plan.
 
 If a worker is lost, its trial is done again by another one if there is one, and the first attempt is recorded in
 `superseded.jsonl`. The lost worker is replaced at its place. Workers that have nothing left to do take over its windows
-after half a minute, whole units from the end; all others do if it cannot be replaced. A trial that loses two workers is
-recorded as failed.
+after half a minute, whole units from the end; all others do if it cannot be replaced. A trial that loses three workers
+is recorded as failed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from perjoule.runs.writer import RunWriter
 from perjoule.text import without_uuids
 from perjoule.types import Assignment, Trial
 
-# lost workers after which a trial counts as failed
-ATTEMPTS = 2
+# lost workers after which a trial counts as failed; a cluster may take two machines away that did nothing wrong
+ATTEMPTS = 3
 # workers that a place may lose without a finished trial in between
-MOST_LOST = 3
+MOST_LOST = ATTEMPTS + 1
 # until those who are ready take over from a worker that is being replaced, which may load models for minutes
 TAKEOVER_S = 30.0
 

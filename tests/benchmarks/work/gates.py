@@ -26,7 +26,7 @@ from unittest.mock import patch
 from perjoule import cli
 from perjoule.gating import GateConfig, gate
 from perjoule.gating.records import Verdict
-from perjoule.running import pipeline
+from perjoule.running import reporting
 from perjoule.runs.directory import Run, load_run
 from tests.benchmarks.work.load import busy
 
@@ -122,7 +122,7 @@ def run_of(folder: Path, suite: str) -> Run:
     file = folder.parent / "suite.toml"
     file.write_text(suite)
     arguments = ["run", str(file), "--meter", "work", "--out", str(folder), "--quiet"]
-    with patch.object(pipeline, "report", return_value=[]), redirect_stdout(StringIO()):
+    with patch.object(reporting, "report", return_value=[]), redirect_stdout(StringIO()):
         cli.app(arguments, standalone_mode=False)
     return load_run(folder)
 
