@@ -12,6 +12,7 @@ import typer
 from perjoule import __version__, commands
 from perjoule.commands import outcome
 from perjoule.commands.verbs import Verbs
+from perjoule.errors import UsageError
 
 app = typer.Typer(
     name="perjoule",
@@ -29,6 +30,9 @@ app = typer.Typer(
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
+    date = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not date.isdecimal():  # numpy and matplotlib raise a ValueError
+        raise UsageError(f"SOURCE_DATE_EPOCH = {date!r}: must be whole seconds since 1970: correct it, or unset it")
     if version:
         typer.echo(f"perjoule {__version__}")
         raise typer.Exit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -143,8 +144,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Write Parquet atomically."""
+    content = io.BytesIO()
+    frame.write_parquet(content)
+    # polars would turn the error of a full disk into one of its own
     with replacing(path) as file:
-        frame.write_parquet(file)
+        file.write(content.getbuffer())
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -155,14 +159,14 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def open_journal(path: Path) -> IO[bytes]:
-    """Open a file of JSON lines for appending.
+    """Open a file of JSON lines for `append_lines`.
 
     Raises:
         OSError: If it is a symbolic link.
         RunError: If it has a second name (a hard link), or is not a regular file.
     """
     # Path.open has no parameter `opener`
-    return open(path, "ab", opener=lambda _, flags: _own_file(path, flags))
+    return open(path, "ab", buffering=0, opener=lambda _, flags: _own_file(path, flags))
 
 
 def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
@@ -171,13 +175,22 @@ def append_line(file: IO[bytes], row: dict[str, Any]) -> None:
 
 
 def append_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows as JSON lines and wait until they are on disk. Raises an OSError that names the file."""
-    content = b"".join(map(_line, rows))
+    """Append rows as JSON lines and wait until they are on disk. Raises an OSError that names the file.
+
+    Args:
+        file: Result of `open_journal`, which keeps nothing in memory that closing it would have to write.
+        rows: The rows. If the disk is full, none of them is in the file.
+    """
+    rest = memoryview(b"".join(map(_line, rows)))
+    size = os.fstat(file.fileno()).st_size
     try:
-        file.write(content)
-        file.flush()
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except OSError as error:
+        if rest:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), size)
         raise OSError(error.errno, error.strerror, str(file.name)) from error
 
 

@@ -89,6 +89,9 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "full" / "file").touch()
     empty = suite.with_name("empty.toml")
     empty.write_text(SUITE.replace("prompts.txt", "empty.txt"))
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "environment.json").write_text('{"suite_folder": true}')
+    (tmp_path / "stored" / "suite.toml").write_text(SUITE)
     folder = suite.with_name("folder.toml")
     folder.write_text(SUITE.replace("builtin:sd-tiny", str(tmp_path / "pipeline")))
     out = ["--out", str(tmp_path / "run")]
@@ -103,6 +106,7 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["frontier", str(tmp_path / "full")], 4, "is not a run directory"),
         (["report", str(tmp_path / "nowhere")], 4, "does not exist"),
         (["score", str(tmp_path / "full")], 4, "is not a run directory"),
+        (["plan", str(tmp_path / "stored" / "suite.toml")], 4, "suite_folder = True: must be the path of a folder"),
         (["explain", "W999"], 2, "unknown warning code"),
         (["run"], 2, "SUITE"),
         (["rnu"], 2, "rnu"),
@@ -112,6 +116,14 @@ def test_more_bad_requests(suite: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert (found, words in stderr) == (code, True), (arguments, stderr)
         assert "Traceback" not in stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_date_that_libraries_would_trip_over_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
+    found, _, stderr = call("list", "metrics", capsys=capsys)
+    assert (found, "SOURCE_DATE_EPOCH = 'today': must be whole seconds" in stderr) == (2, True)
 
 
 def test_no_space_is_said_before_anything_is_written(

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -202,6 +204,36 @@ class TestJsonLines:
         with open_journal(file) as journal:
             append_line(journal, {"next": 1})
         assert read_json_lines(file) == [*found, {"next": 1}]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What is written beyond fails, as on a full disk; the kernel writes the part that fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("write", [writer for name, writer in WRITERS.items() if name != "json"])
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    (tmp_path / "file").write_text("old")
+    with files_of_at_most(2), pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_row_in_a_journal_and_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    with open_journal(file) as journal:
+        append_line(journal, {"a": 1})
+        with files_of_at_most(12), pytest.raises(OSError, match=re.escape(str(file))):
+            append_line(journal, {"a": 2})
+        append_line(journal, {"a": 3})
+    assert read_json_lines(file) == [{"a": 1}, {"a": 3}]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def _read_parquet(path: Path, further: Sequence[str]) -> ForeignTable:
         if column.name is None:
             continue
         series = frame[column.written]
-        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
             raise UsageError(f"{path}: column {column.written} has type {series.dtype}: must be one text or number")
         data[column.name] = series
     return make_table(path, columns, data)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from perjoule import registry
-from perjoule.errors import SuiteError, UnknownNameError, UsageError, install_command
+from perjoule.errors import RunError, SuiteError, UnknownNameError, UsageError, install_command
 from perjoule.files import read_json
 from perjoule.prompts.findings import record_of, sentences
 from perjoule.protocols import examines_models
@@ -40,6 +40,8 @@ def suite_folder(path: Path) -> Path:
     """
     record = path.parent / "environment.json"
     recorded = read_json(record).get("suite_folder") if record.is_file() else None
+    if recorded is not None and not isinstance(recorded, str):
+        raise RunError(f"{record}: suite_folder = {recorded!r}: must be the path of a folder, or be left out")
     return Path(recorded) if recorded else path.parent.resolve()
 
 

@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,14 @@ def test_parquet_gives_the_same_values(tmp_path: Path, kind: Any) -> None:
 
 
 IDENTIFIERS = ("001", "1", "1.10", "1.1", "1e001", "10.0", "007", "7", "2024", "0x1F", "true", "NaN", "null", "-0", "½")
+
+
+@pytest.mark.parametrize("value", [b"3", [3.0], {"a": 3.0}, timedelta(seconds=3)])
+def test_parquet_columns_of_other_types_are_refused(tmp_path: Path, value: Any) -> None:
+    file = tmp_path / "table.parquet"
+    pl.DataFrame({"variant": ["a"], "energy_j": [3.0], "device": [value]}).write_parquet(file)
+    with pytest.raises(UsageError, match=r"table\.parquet: column device has type .*must be one text or number"):
+        read_table(file)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
