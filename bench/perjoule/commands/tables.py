@@ -24,7 +24,7 @@ from perjoule.runs.result import stored_result
 from perjoule.runs.trial_counts import TrialCounts, quick_counts, trial_counts
 from perjoule.statistics.frontier import read_frontier
 from perjoule.statistics.grid import CELL_VALUE
-from perjoule.statistics.point_rows import point_rows
+from perjoule.statistics.points import known_points
 from perjoule.statistics.price import price_of
 from perjoule.statistics.records import Comparison, Frontier, Point
 from perjoule.statistics.sensor_errors import mean_power_w, sentence
@@ -300,9 +300,7 @@ def _run_row(folder: Path) -> RunRow:
             "failed": failed,
             "planned": planned,
             "metric": run.suite.metrics.primary or None,
-            "provenance": weakest(
-                row.provenance for row in point_rows(run.points) if row.energy_j_per_image is not None
-            ),
+            "provenance": weakest(row.provenance for row in known_points(run) if row.energy_j_per_image is not None),
             "verdict": None if result.verdict in ("", "no-gate") else result.verdict,
             "headline": result.headline or None,
         }

@@ -260,6 +260,11 @@ class Run:
             rows = self._document(file)["scores"] if file.exists() else []
             return TypeAdapter(list[SetScore]).validate_python(rows)
 
+    @property
+    def has_points(self) -> bool:
+        """Whether operating points are stored: False until the run is scored."""
+        return (self.path / "points.parquet").is_file()
+
     @cached_property
     def points(self) -> pl.DataFrame:
         """Operating points: one row per cell and metric."""

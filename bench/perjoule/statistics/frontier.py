@@ -14,11 +14,11 @@ from perjoule.runs.directory import Run
 from perjoule.statistics import benefit
 from perjoule.statistics.comparisons import Arm, Evidence, compare_all, main_anchor
 from perjoule.statistics.curves import Ladders
-from perjoule.statistics.drawn import Drawn, draw, drawn_for, evidence_of
+from perjoule.statistics.drawn import Drawn, drawn_for, evidence_of
 from perjoule.statistics.grid import CELL_VALUE
 from perjoule.statistics.pareto import hypervolume
 from perjoule.statistics.point_rows import point_rows
-from perjoule.statistics.points import points_of
+from perjoule.statistics.points import energy_points, points_of
 from perjoule.statistics.records import Corner, Frontier, Hypervolume, Knee, Marginal, Point
 from perjoule.statistics.resampling import LEVEL, RESAMPLES, Array
 from perjoule.statistics.tails import tail_estimates
@@ -101,8 +101,7 @@ def frontier_of(
 
 def _joules_alone(run: Run, resamples: int) -> Frontier:
     """The record of a table without any quality: what each cell costs, and no frontier."""
-    drawn = draw(run, [], resamples)
-    rows = point_rows(points_of(run, drawn.grid, drawn.draws, drawn.facts))
+    rows = energy_points(run, resamples)
     nothing = Estimate(value=None, low=None, high=None, level=LEVEL, n=0, method="")
     points = tuple(row.point(nothing) for row in rows)
     return Frontier(suite=run.suite.name, metric=None, direction=None, track=None, points=points)

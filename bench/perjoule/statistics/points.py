@@ -11,12 +11,13 @@ import polars as pl
 
 from perjoule.runs.columns import POINT_COLUMNS
 from perjoule.runs.directory import WHOLE_CELL, Run
-from perjoule.statistics.drawn import drawn_once
+from perjoule.statistics.drawn import draw, drawn_once
 from perjoule.statistics.facts import CellFacts
 from perjoule.statistics.grid import CELL_VALUE, ENERGY, Draws, Grid, prompts_known
 from perjoule.statistics.pareto import non_dominated
+from perjoule.statistics.point_rows import PointRow, point_rows
 from perjoule.statistics.raced import dropped_cells, prompt_places
-from perjoule.statistics.resampling import ONE_GROUP, STUDENT_BELOW, Array, Means, resample_windows
+from perjoule.statistics.resampling import ONE_GROUP, RESAMPLES, STUDENT_BELOW, Array, Means, resample_windows
 from perjoule.types import Estimate, MetricSpec
 
 ENERGY_METHOD = "mean over prompts of J/image"
@@ -39,6 +40,27 @@ def operating_points(run: Run) -> pl.DataFrame:
     """
     drawn = drawn_once(run)
     return points_of(run, drawn.grid, drawn.draws, drawn.facts)
+
+
+def energy_points(run: Run, resamples: int = RESAMPLES) -> list[PointRow]:
+    """One row per cell with its energy alone, from the finished trials: for runs without quality, or not scored yet.
+
+    Raises:
+        RunError: If a joule is not positive (names the trial), or the windows of a cell belong to different devices.
+    """
+    if run.windows.is_empty():
+        return []
+    drawn = draw(run, [], resamples)
+    return point_rows(points_of(run, drawn.grid, drawn.draws, drawn.facts))
+
+
+def known_points(run: Run) -> list[PointRow]:
+    """Rows of the stored operating points; of a run that has none yet, those of `energy_points`.
+
+    Raises:
+        RunError: As `energy_points`, or if the table is damaged.
+    """
+    return point_rows(run.points) if run.has_points else energy_points(run)
 
 
 def points_of(run: Run, grid: Grid, draws: Draws, facts: dict[str, CellFacts]) -> pl.DataFrame:

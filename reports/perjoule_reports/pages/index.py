@@ -1,24 +1,26 @@
 """Reads a folder of runs: one row per run, grouped by suite, and the runs that could not be read with the reason.
 
-Only small files are read (suite, environment, points, result); trials are counted, not parsed.
+Only small files are read (suite, environment, points, result); trials are counted, and parsed only for the joules of a
+run that has not been scored, which has no points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from perjoule.errors import PerjouleError
+from perjoule.errors import PerjouleError, RunError
 from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.runs.result import stored_result
 from perjoule.runs.trial_counts import quick_counts
-from perjoule.statistics.point_rows import point_rows
+from perjoule.statistics.point_rows import PointRow
+from perjoule.statistics.points import known_points
 from perjoule.types import Interval, weakest
 from perjoule_reports.evidence import plain_interval
-from perjoule_reports.format import clean
+from perjoule_reports.format import clean, plural
 from perjoule_reports.pages.payload import prompt_digest
 
 
@@ -63,7 +65,18 @@ class RunLine:
     @property
     def series(self) -> tuple[str, ...]:
         """Key that must be equal for two runs to be joined by a line."""
-        return self.comparability_key, self.provenance or "", self.boundary, self.prompt_set
+        partial = self.folder if self.is_partial else ""  # its cells may lack prompts
+        return self.comparability_key, self.provenance or "", self.boundary, self.prompt_set, partial
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether trials of the plan are missing."""
+        return self.trials_planned is not None and self.trials_done < self.trials_planned
+
+    @property
+    def counts(self) -> str:
+        """Numbers of trials and cells, e.g. `1 trial, 1 cell`."""
+        return f"{plural(self.trials_done, 'trial')}, {plural(len(self.cells), 'cell')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +141,8 @@ def read_line(folder: Path) -> RunLine:
     """
     run = load_run(folder)
     system, suite = run.system, run.suite
-    cells, provenance, boundary = _cells(run)
+    rows, problem = _rows(run)
+    cells, provenance, boundary = _cells(rows, suite.metrics.primary)
     done, failed, planned = quick_counts(run)
     device = (system.comparability and system.comparability.device) or ""
     doubts = []
@@ -136,12 +150,12 @@ def read_line(folder: Path) -> RunLine:
         doubts.append(f"stopped after {done} of {planned} trials")
     if failed:
         doubts.append(f"{failed} failed")
-    if not cells:
+    if not run.has_points:
         doubts.append("not scored yet")
     elif all(cell.quality.value is None for cell in cells.values()):
         doubts.append("no scores")
-    if cells and all(cell.energy.value is None for cell in cells.values()):
-        doubts.append("no joules")
+    if all(cell.energy.value is None for cell in cells.values()):
+        doubts.append(f"no joules{problem and f': {problem}'}")
     result = stored_result(folder)
     specs = run.metrics
     primary = suite.metrics.primary
@@ -169,9 +183,17 @@ def read_line(folder: Path) -> RunLine:
     )
 
 
-def _cells(run: Run) -> tuple[dict[str, CellNumbers], str | None, str]:
-    rows = point_rows(run.points)
-    primary = run.suite.metrics.primary
+def _rows(run: Run) -> tuple[list[PointRow], str]:
+    """Return a row per cell and metric, or none with the reason, e.g. if windows of a cell belong to two devices."""
+    try:
+        return known_points(run), ""
+    except RunError as error:
+        if run.has_points:
+            raise
+        return [], clean(str(error)).replace(str(run.path), run.path.name)
+
+
+def _cells(rows: Sequence[PointRow], primary: str) -> tuple[dict[str, CellNumbers], str | None, str]:
     chosen = {row.cell_id: row for row in rows} | {row.cell_id: row for row in rows if row.metric == primary}
     cells = {
         cell: CellNumbers(

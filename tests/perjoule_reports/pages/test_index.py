@@ -11,11 +11,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tests.support.histories import logged
+from tests.support.stored_runs import stored_run
 
 from perjoule import cli
 from perjoule.errors import RunError
+from perjoule.files import write_json_lines
 from perjoule.gating.history import log_run
 from perjoule.importing.conversion import import_table
+from perjoule.runs.directory import Run
 from perjoule_reports import render_index, write_index
 from perjoule_reports.pages.index import read_folder
 from perjoule_reports.pages.index_page import _part
@@ -100,6 +103,58 @@ def test_partial_unscored_and_broken_runs_are_listed_with_the_reason(folder, sma
     assert "Runs that cannot be read" in page
     assert "notes" not in page
     assert "4 runs of 1 suite, 1 unfinished or with gaps, 2 unreadable" in page
+
+
+def test_a_run_without_points_has_the_joules_of_its_trials(folder):
+    """Interrupted or not scored yet: the joules are spent, and the page must show them."""
+    (scored,), _ = read_folder(folder)
+    (folder / "new" / "points.parquet").unlink()
+    (folder / "new" / "scores.parquet").unlink()
+    (suite,), broken = read_folder(folder)
+    assert broken == ()
+    before, after = (next(run for run in part.runs if run.folder == "new") for part in (scored, suite))
+    assert after.doubts == ("not scored yet",)
+    assert (after.provenance, after.boundary) == (before.provenance, before.boundary) == ("not stated", "")
+    assert {cell: numbers.energy.value for cell, numbers in after.cells.items()} == pytest.approx(
+        {"ladder-002": 1.5 * 4.25, "ladder-004": 1.5 * 8.25, "ladder-008": 1.5 * 16.25}
+    )
+    assert all(numbers.quality.value is None for numbers in after.cells.values())
+    assert "no joules" not in render_index(folder)
+
+
+def without_points(run: Run, rows: list[dict]) -> None:
+    """Turn a run into one that was interrupted or not scored: with these trials, in the file of a run in progress."""
+    for name in ("trials.parquet", "points.parquet", "scores.parquet", "metrics.json"):
+        (run.path / name).unlink()
+    write_json_lines(run.path / "trials.jsonl", rows)
+
+
+def test_an_interrupted_run_has_joules_and_joins_no_line(tmp_path):
+    """Its cells may lack prompts, so its means are not comparable."""
+    runs = tmp_path / "runs"
+    stored_run(runs / "whole")
+    cut = stored_run(runs / "cut")
+    (trial,) = cut.trials.filter(pl.col("energy_j").is_not_null()).head(1).to_dicts()
+    without_points(cut, [trial])
+    (suite,), _ = read_folder(runs)
+    line = next(run for run in suite.runs if run.folder == "cut")
+    assert line.counts == "1 trial, 1 cell"
+    assert re.fullmatch(r"stopped after 1 of \d+ trials; not scored yet", "; ".join(line.doubts))
+    images = trial["image_count"] * trial["iterations"]
+    assert line.cells[trial["cell_id"]].energy.value == pytest.approx(trial["energy_j"] / images)
+    assert line.provenance == trial["provenance"]
+    assert line.boundary == trial["boundary"]
+    assert len(suite.series()) == 2
+
+
+def test_joules_that_cannot_be_averaged_are_absent_with_the_reason(tmp_path):
+    run = stored_run(tmp_path / "mixed")
+    rows = run.trials.to_dicts()
+    rows[0]["energy_j"] = -1.0
+    without_points(run, rows)
+    (suite,), broken = read_folder(tmp_path)
+    assert broken == ()
+    assert "no joules: mixed: trial" in suite.runs[0].doubts[-1]
 
 
 def test_links_lead_to_reports_that_exist(folder):
