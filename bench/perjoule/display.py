@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perjoule.types import Estimate
+    from perjoule.types import Estimate, Interval
 
 ABSENT = "–"
+NO_DIFFERENCE = "no difference"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 _SPANS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
@@ -21,6 +22,9 @@ class Scale:
 
     factor: float
     unit: str
+
+
+PERCENT = Scale(factor=0.01, unit="%")
 
 
 def scale(values: Iterable[float | None], unit: str) -> Scale:
@@ -60,6 +64,88 @@ def bounded(value: float, bound: float | None, unit: str) -> str:
     share = f" ({fixed(100 * bound / value, 1)} %)" if value > 0 else ""
     texts = (f"{number(one / chosen.factor, digits)} {chosen.unit}" for one, digits in ((value, 4), (bound, 2)))
     return f"{' ± '.join(texts)}{share}"
+
+
+def interval(
+    value: Interval, unit: Scale | None = None, signed: bool = False, decimals: int | None = None
+) -> tuple[str, str]:
+    """Format a number and its interval with digits that suit the width, e.g. `("0.972", "[0.951, 0.984]")`.
+
+    The second text is empty if there is no interval, and says `open` for an end that was not found in the data.
+    `decimals` replaces the digits that suit the width.
+    """
+    factor = unit.factor if unit else 1.0
+    if value.value is None or not math.isfinite(value.value):
+        return ABSENT, ""
+    centre = value.value / factor
+    ends = [None if end is None or not math.isfinite(end) else end / factor for end in (value.low, value.high)]
+    known = [end for end in ends if end is not None]
+    if not known:
+        return _signed(number(centre) if decimals is None else fixed(centre, decimals), signed), ""
+    if decimals is None:
+        width = known[1] - known[0] if len(known) == 2 else 2 * abs(known[0] - centre)
+        decimals = _decimals(width, max(abs(centre), *map(abs, known)))
+    texts = ["open" if end is None else _signed(fixed(end, decimals), signed) for end in ends]
+    return _signed(fixed(centre, decimals), signed), f"[{texts[0]}, {texts[1]}]"
+
+
+def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | None:
+    """Return one number of decimals for a column: that of its middle number, but enough to show the smallest one.
+
+    None without numbers.
+    """
+    factor = unit.factor if unit else 1.0
+    known = [v for v in values if v.value is not None and math.isfinite(v.value)]
+    wanted = []
+    for value in known:
+        ends = [abs(end) / factor for end in (value.value, value.low, value.high) if end is not None]
+        width = 0.0 if value.low is None or value.high is None else (value.high - value.low) / factor
+        wanted.append(_decimals(width, max(ends)))
+    if not wanted:
+        return None
+    sizes = [abs(v.value or 0.0) / factor for v in known if v.value]
+    least = 1 - math.floor(math.log10(min(sizes))) if sizes else 0
+    return min(6, max(sorted(wanted)[len(wanted) // 2], min(least, 3)))
+
+
+def difference(value: Interval, unit: Scale | None = None, decimals: int | None = None) -> tuple[str, str]:
+    """Format a difference and its interval with signs; `no difference` if it is exactly zero, without an interval."""
+    if value.value == 0 and value.low == 0 and value.high == 0:
+        return NO_DIFFERENCE, ""
+    return interval(value, unit, signed=True, decimals=decimals)
+
+
+def changes(values: Iterable[Interval], *, percent: bool) -> list[str]:
+    """Format the changes of a column with as many decimals each."""
+    column = list(values)
+    decimals = decimals_of(column, PERCENT if percent else None)
+    return [change(value, percent=percent, decimals=decimals) for value in column]
+
+
+def change(value: Interval, *, percent: bool, decimals: int | None = None) -> str:
+    """Format a change in a sentence: `+12.2 % [+11.6, +12.8]`, `−0.303 [−0.317, −0.289]` or `no difference`."""
+    text, ends = difference(value, PERCENT if percent else None, decimals)
+    unit = " %" if percent and text not in (NO_DIFFERENCE, ABSENT) else ""
+    return f"{text}{unit} {ends}".rstrip()
+
+
+def before_after(joules: tuple[float, float]) -> str:
+    """Format two energies per image with one prefix, e.g. `135 → 151 J per image`; one if they are equal."""
+    unit = scale(joules, "J")
+    before, after = (number(one / unit.factor) for one in joules)
+    return f"{before if joules[0] == joules[1] else f'{before} → {after}'} {unit.unit} per image"
+
+
+def _decimals(width: float, magnitude: float) -> int:
+    """Return enough decimals to distinguish the interval's ends, with at most four significant digits in all."""
+    most = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
+    wanted = 1 - math.floor(math.log10(1.2 * width)) if width > 0 else most - 1
+    return min(6, max(0, min(wanted, most)))
+
+
+def _signed(text: str, signed: bool) -> str:
+    plain = not signed or text.startswith("\N{MINUS SIGN}") or not text.strip("0.")
+    return text if plain else "+" + text
 
 
 def percent_interval(estimate: Estimate) -> str:

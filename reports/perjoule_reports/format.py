@@ -7,18 +7,20 @@ digits its number gets, and a prompt loses the characters that could reorder or 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from perjoule.display import ABSENT as ABSENT  # these are offered here too
 from perjoule.display import Scale as Scale
+from perjoule.display import change as change
+from perjoule.display import decimals_of as decimals_of
+from perjoule.display import difference as difference
 from perjoule.display import fixed
+from perjoule.display import interval as interval
 from perjoule.display import number as number
 from perjoule.display import quantity as quantity
 from perjoule.display import scale as scale
 from perjoule.text import one_line
 from perjoule.text import provenance_title as title_of
-from perjoule.types import Interval
 from perjoule_reports.records import Tone
 
 clean = one_line  # the name used in this package
@@ -39,52 +41,6 @@ def finite(value: object) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def interval(
-    value: Interval, unit: Scale | None = None, signed: bool = False, decimals: int | None = None
-) -> tuple[str, str]:
-    """Format a number and its interval with digits that suit the width, e.g. `("0.972", "[0.951, 0.984]")`.
-
-    The second text is empty if there is no interval. `decimals` replaces the digits that suit the width.
-    """
-    factor = unit.factor if unit else 1.0
-    if value.value is None or not math.isfinite(value.value):
-        return ABSENT, ""
-    centre = value.value / factor
-    if value.low is None or value.high is None or not math.isfinite(value.high - value.low):
-        return _signed(number(centre) if decimals is None else fixed(centre, decimals), signed), ""
-    low, high = value.low / factor, value.high / factor
-    if decimals is None:
-        decimals = _decimals(high - low, max(abs(low), abs(high), abs(centre)))
-    texts = [_signed(fixed(v, decimals), signed) for v in (centre, low, high)]
-    return texts[0], f"[{texts[1]}, {texts[2]}]"
-
-
-def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | None:
-    """Return one number of decimals for a column: that of its middle number, but enough to show the smallest one.
-
-    None without numbers.
-    """
-    factor = unit.factor if unit else 1.0
-    known = [v for v in values if v.value is not None and math.isfinite(v.value)]
-    wanted = []
-    for value in known:
-        ends = [abs(end) / factor for end in (value.value, value.low, value.high) if end is not None]
-        width = 0.0 if value.low is None or value.high is None else (value.high - value.low) / factor
-        wanted.append(_decimals(width, max(ends)))
-    if not wanted:
-        return None
-    sizes = [abs(v.value or 0.0) / factor for v in known if v.value]
-    least = 1 - math.floor(math.log10(min(sizes))) if sizes else 0
-    return min(6, max(sorted(wanted)[len(wanted) // 2], min(least, 3)))
-
-
-def difference(value: Interval, unit: Scale | None = None, decimals: int | None = None) -> tuple[str, str]:
-    """Format a difference and its interval with signs; `no difference` if it is exactly zero, without an interval."""
-    if value.value == 0 and value.low == 0 and value.high == 0:
-        return "no difference", ""
-    return interval(value, unit, signed=True, decimals=decimals)
 
 
 def memory(value: float) -> str:
@@ -143,15 +99,3 @@ def provenance_title(provenance: str | None, imported: bool = False) -> str:
 def shorten(text: str, length: int) -> str:
     """Cut a text to `length` characters, the last one an ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _decimals(width: float, magnitude: float) -> int:
-    """Return enough decimals to distinguish the interval's ends, with at most four significant digits in all."""
-    most = 3 - math.floor(math.log10(magnitude)) if magnitude > 0 else 2
-    wanted = 1 - math.floor(math.log10(1.2 * width)) if width > 0 else most - 1
-    return min(6, max(0, min(wanted, most)))
-
-
-def _signed(text: str, signed: bool) -> str:
-    plain = not signed or text.startswith("\N{MINUS SIGN}") or not text.strip("0.")
-    return text if plain else "+" + text

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.display import bounded, duration, percent_interval, quantity
-from perjoule.types import Estimate
+from perjoule.display import before_after, bounded, change, changes, duration, percent_interval, quantity
+from perjoule.types import Estimate, Interval
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 
@@ -68,3 +68,35 @@ def test_a_bound_has_the_unit_of_its_quantity(value: float, bound: float | None,
 )
 def test_an_interval_may_be_open(value: float, low: float | None, high: float | None, text: str) -> None:
     assert percent_interval(Estimate(value=value, low=low, high=high, level=0.95, n=9, method="none")) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "percent", "text"),
+    [
+        (0.1223, 0.1163, 0.1283, True, "+12.2 % [+11.6, +12.8]"),
+        (-0.3026, -0.3167, -0.2889, False, "−0.303 [−0.317, −0.289]"),
+        (-0.0743, -0.46, None, True, "−7 % [−46, open]"),
+        (0.125, None, None, True, "+12.5 %"),
+        (0.0, 0.0, 0.0, True, "no difference"),
+        (0.0, 0.0, 0.0, False, "no difference"),
+        (0.0, -0.01, 0.01, True, "0.0 % [−1.0, +1.0]"),
+        (None, None, None, True, "–"),
+    ],
+)
+def test_a_change_has_its_unit_once(
+    value: float | None, low: float | None, high: float | None, percent: bool, text: str
+) -> None:
+    assert change(Interval(value=value, low=low, high=high), percent=percent) == text
+
+
+def test_the_changes_of_a_column_have_as_many_decimals_each() -> None:
+    column = [Interval(value=v, low=v - w, high=v + w) for v, w in ((-0.29, 0.04), (-0.318, 0.0386), (1.0, 0.039))]
+    decimals = {len(part) for text in changes(column, percent=False) for part in re.findall(r"\.(\d+)", text)}
+    assert len(decimals) == 1
+
+
+@given(st.floats(1e-6, 1e12), st.floats(1e-3, 1e3))
+def test_energies_before_and_after_share_a_unit(joules: float, factor: float) -> None:
+    text = before_after((joules, joules * factor))
+    assert text.count("J per image") == 1
+    assert ("→" in text) == (joules * factor != joules)

@@ -39,6 +39,8 @@ from perjoule.types import Estimate
 T_FROM = 64
 GROUPS = "window groups"
 _LISTED = 5
+# what sums of floating-point numbers leave of a difference or a standard error that is exactly zero
+_ROUNDING = 1e-12
 EXACT = (
     "the joules are counted work: their change is exact for these prompts, and does not show faster or slower kernels"
 )
@@ -93,6 +95,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
         net_benefit_j=benefit,
         provenance=pairs.provenance,
         identical_images=pairs.identical_images,
+        energy_j_per_image=pairs.geometric_j,
     )
 
 
@@ -106,8 +109,17 @@ def without_error(pairs: Pairs) -> Pairs:
 
 
 def _variance(x: Array) -> float:
-    """Return the variance of units; that of a single one, which is only used if it has no error, is 0."""
-    return float(x.var(ddof=1)) if len(x) > 1 else 0.0
+    """Return the variance of units; that of a single one, which is only used if it has no error, is 0.
+
+    So is that of units which differ by rounding errors alone, e.g. joules that were all multiplied by the same number.
+    """
+    variance = float(x.var(ddof=1)) if len(x) > 1 else 0.0
+    return 0.0 if variance < _ROUNDING**2 else variance
+
+
+def _mean(x: Array) -> float:
+    mean = float(x.mean())
+    return 0.0 if abs(mean) < _ROUNDING else mean
 
 
 def prompts_needed(sd: float, margin: float, change: float, alpha: float, extra: float = 0.0) -> int | None:
@@ -234,7 +246,7 @@ def quality_change(q: Array, config: GateConfig, pairs: Pairs, cell: int | None 
 
 def _limits(x: Array, config: GateConfig, extra: float, units: str = "prompts") -> tuple[float, float, float, str]:
     """Return mean, two-sided limits and method; `extra` is a variance that all have in common."""
-    n, mean, level = len(x), float(x.mean()), config.level
+    n, mean, level = len(x), _mean(x), config.level
     se = math.sqrt(_variance(x) / n + extra)
     if se == 0:
         return mean, mean, mean, f"no variation over {n} {units}"

@@ -39,6 +39,8 @@ class Pairs:
         windows: Numbers of energy windows of baseline and candidate in these cells.
         counted: `windows`, or `rows` of an imported table.
         baseline_j: Mean J/image of the baseline over cells and groups.
+        geometric_j: Geometric means of J/image of both runs over cells and groups, whose ratio is the change; None
+            without a pair.
         exact_energy: True if the joules of both runs were counted: they repeat exactly, in every session.
         common_errors: (draws, cells) error of the quality differences that all prompts have in common, e.g. that of few
             observers; None without one.
@@ -56,6 +58,7 @@ class Pairs:
     windows: tuple[int, int] = (0, 0)
     counted: str = "windows"
     baseline_j: float = math.nan
+    geometric_j: tuple[float, float] | None = None
     exact_energy: bool = False
     common_errors: Array | None = None
 
@@ -115,9 +118,17 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         windows=(windows[0], windows[1]),
         counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
+        geometric_j=_geometric_means(_wide(energy, "energy", cells)[0], log_energy),
         exact_energy=baseline.is_counted and candidate.is_counted,
         common_errors=None if same else _common_errors(baseline, candidate, metric, cells),
     )
+
+
+def _geometric_means(baseline_j: Array, log_energy: Array) -> tuple[float, float] | None:
+    if not len(log_energy):
+        return None
+    before = math.exp(float(np.log(baseline_j).mean()))
+    return before, before * math.exp(float(log_energy.mean()))
 
 
 def window_units(*runs: Run) -> pl.DataFrame:

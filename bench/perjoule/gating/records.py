@@ -280,7 +280,8 @@ class Verdict:
     """Result of the gate; every output is rendered from it.
 
     A `neutral` verdict has no numbers: there is no baseline yet. `stop` is None for a gate that judges once; `price` is
-    what measuring both runs took; `work_changes` says why joules changed, by network.
+    what measuring both runs took; `work_changes` says why joules changed, by network. `energy_j_per_image` are the
+    geometric means of both runs over the cells and prompts of both, whose ratio is the change of energy.
     """
 
     verdict: Outcome
@@ -300,6 +301,7 @@ class Verdict:
     stop: Stop | None = None
     price: Price | None = None
     work_changes: tuple[WorkChange, ...] = ()
+    energy_j_per_image: tuple[float, float] | None = None
 
     @classmethod
     def neutral(cls, metric: str, config: GateConfig, reason: str, notes: tuple[str, ...] = ()) -> Verdict:

@@ -1,13 +1,13 @@
 """Renders a verdict for the terminal, as Markdown, JUnit XML and GitHub annotations. JSON is `Verdict.as_json`."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
-from perjoule.display import quantity
+from perjoule.display import before_after, change, changes, number, quantity
 from perjoule.gating.records import EXACT_MARGIN, Axis, Stop, Verdict
 from perjoule.text import escape_markdown, one_line
-from perjoule.types import Estimate
+from perjoule.types import Estimate, Interval
 
 if TYPE_CHECKING:
     from perjoule.gating.comparing import RunComparison
@@ -29,10 +29,10 @@ def terminal(verdict: Verdict) -> str:
     lines = [f"{_WORDS[verdict.verdict]}{_label(verdict.provenance)}"]
     if verdict.verdict == "neutral":
         return "\n".join([*lines, *(f"  {one_line(text)}" for text in (*verdict.reasons, *verdict.notes))])
-    lines.append(f"  energy   {_axis(verdict.energy, percent=True)}")
+    lines.append(f"  energy   {_axis(verdict.energy, percent=True, joules=_joules(verdict))}")
     lines.append(f"  quality  {one_line(verdict.metric)} {_axis(verdict.quality, percent=False)}")
     if verdict.total_energy_change is not None:
-        lines.append(f"  in total {verdict.total_energy_change:+.2%} joules")
+        lines.append(f"  in total {_exactly(verdict.total_energy_change)} joules")
     if verdict.stop is not None:
         lines.append(f"  {stopped(verdict.stop)}")
     if verdict.price is not None:
@@ -55,7 +55,7 @@ def stopped(stop: Stop) -> str:
 
 
 def look_in_words(row: "LookRow", plan: "LookPlan") -> str:
-    """Return a look as a line, e.g. `look 2 of 6: 16 prompts, energy +0.5% [-0.9%, +1.9%], …: continue`."""
+    """Return a look as a line, e.g. `look 2 of 6: 16 prompts, energy +0.5 % [−0.9, +1.9], …: continue`."""
     joules = "" if row.energy_j is None else f", {quantity(row.energy_j, 'J')} ({row.share:.0%} of the plan)"
     reason = f" ({row.reason})" if row.reason else ""
     return (
@@ -65,8 +65,9 @@ def look_in_words(row: "LookRow", plan: "LookPlan") -> str:
 
 
 def intervals_of_look(row: "LookRow", plan: "LookPlan") -> str:
-    """Return the changes of a look with their limits, e.g. `energy +0.5% [-0.9%, +1.9%], clip_text …`."""
-    return f"energy {_change(row.energy, _percent)}, {one_line(plan.metric)} {_change(row.quality, _number)}"
+    """Return the changes of a look with their limits, e.g. `energy +0.5 % [−0.9, +1.9], clip_text …`."""
+    quality = change(row.quality, percent=False)
+    return f"energy {change(row.energy, percent=True)}, {one_line(plan.metric)} {quality}"
 
 
 def replayed(replay: "Replay") -> str:
@@ -77,8 +78,8 @@ def replayed(replay: "Replay") -> str:
             f"{row.look} of {replay.looks_planned}",
             str(row.prompts),
             f"{row.nominal_alpha:.2%}",
-            _change(row.energy, _percent),
-            _change(row.quality, _number),
+            change(row.energy, percent=True),
+            change(row.quality, percent=False),
             "–" if row.energy_j is None else quantity(row.energy_j, "J"),
             f"{row.share:.0%}",
             row.outcome,
@@ -99,24 +100,21 @@ def compared(comparison: "RunComparison") -> str:
     if energy is None or one.energy_j_per_image is None:
         lines.append("energy   withheld: the joules have different origins, see below")
     else:
-        before, after = (quantity(joules, "J") for joules in one.energy_j_per_image)
         windows = " and ".join(map(str, one.n_windows))
-        joules = f"{before} to {after}{_label(one.provenance)}"
-        lines.append(f"energy   {_change(energy, _percent)} per image, {joules}; {windows} windows")
+        joules = _before_after(one.energy_j_per_image, len(one.cells)) + _label(one.provenance)
+        lines.append(f"energy   {change(energy, percent=True)}, {joules}; {windows} windows")
     if quality is None:
         lines.append(f"quality  {one_line(one.metric)} withheld: its settings differ, see below")
     else:
         prompts = "1 prompt" if one.n_prompts == 1 else f"{one.n_prompts} prompts"
-        lines.append(f"quality  {one_line(one.metric)} {_change(quality, _number)}; {prompts}")
+        lines.append(f"quality  {one_line(one.metric)} {change(quality, percent=False)}; {prompts}")
     if len(one.cells) > 1:
-        rows = [
-            (one_line(cell.cell_id), *(
-                "withheld" if change is None else _change(change, text)
-                for change, text in ((cell.energy, _percent), (cell.quality, _number))
-            ))
-            for cell in one.cells
-        ]  # fmt: skip
-        table = [("cell", "energy", one_line(one.metric)), *rows]
+        columns = (
+            [one_line(cell.cell_id) for cell in one.cells],
+            _column([cell.energy for cell in one.cells], percent=True),
+            _column([cell.quality for cell in one.cells], percent=False),
+        )
+        table = [("cell", "energy", one_line(one.metric)), *zip(*columns, strict=True)]
         widths = [max(len(row[i]) for row in table) for i in range(3)]
         lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
     lines += [""] if one.differences or one.missing or one.notes else []
@@ -128,13 +126,20 @@ def compared(comparison: "RunComparison") -> str:
     return "\n".join(lines)
 
 
-def _change(change: Estimate, text: Callable[[float | None], str]) -> str:
-    """Return a change with its interval, e.g. `+12.00% [+10.00%, +14.00%]`."""
-    if change.low is None or change.high is None:
-        return text(change.value)
-    if change.value == change.low == change.high == 0:
-        return "no difference"
-    return f"{text(change.value)} [{text(change.low)}, {text(change.high)}]"
+def _column(changes_of: Sequence[Estimate | None], *, percent: bool) -> list[str]:
+    """Format the changes of cells; all of them are withheld or none is."""
+    known = [estimate for estimate in changes_of if estimate is not None]
+    return changes(known, percent=percent) if known else ["withheld"] * len(changes_of)
+
+
+def _joules(verdict: Verdict) -> str:
+    """Return e.g. `135 → 151 J per image, geometric mean of 5 cells`; empty without joules."""
+    means = verdict.energy_j_per_image
+    return "" if means is None else _before_after(means, len(verdict.cells))
+
+
+def _before_after(means: tuple[float, float], cells: int) -> str:
+    return before_after(means) + (f", geometric mean of {cells} cells" if cells > 1 else "")
 
 
 def markdown(verdict: Verdict) -> str:
@@ -148,12 +153,14 @@ def markdown(verdict: Verdict) -> str:
     lines = [
         head,
         "",
-        f"| axis | change | {verdict.config.level:.0%} interval | margin | detectable | rests on | outcome |",
-        "|---|---|---|---|---|---|---|",
+        f"| axis | change [{100 * verdict.config.level:g} % interval] | margin | detectable | rests on | outcome |",
+        "|---|---|---|---|---|---|",
         _row("energy per image", verdict.energy, percent=True),
         _row(verdict.metric, verdict.quality, percent=False),
         "",
     ]
+    joules = _joules(verdict)
+    lines += [f"- energy: {joules}"] if joules else []
     lines += [f"- {stopped(verdict.stop)}"] if verdict.stop is not None else []
     lines += [f"- {escape_markdown(reason)}" for reason in verdict.reasons]
     lines += [f"- note: {escape_markdown(note)}" for note in verdict.notes]
@@ -165,8 +172,9 @@ def markdown(verdict: Verdict) -> str:
             "| cell | energy | quality | worse in |",
             "|---|---|---|---|",
         ]
-        for cell in verdict.cells:
-            energy, quality = _percent(cell.energy.value), _number(cell.quality.value)
+        energies = changes((cell.energy for cell in verdict.cells), percent=True)
+        qualities = changes((cell.quality for cell in verdict.cells), percent=False)
+        for cell, energy, quality in zip(verdict.cells, energies, qualities, strict=True):
             lines.append(
                 f"| {escape_markdown(cell.cell_id)} | {energy} | {quality} | {', '.join(cell.failed) or '–'} |"
             )
@@ -242,14 +250,13 @@ def _price_case(suite: Xml.Element, verdict: Verdict) -> None:
         Xml.SubElement(case, "skipped", message="inconclusive")
 
 
-def _axis(axis: Axis, *, percent: bool) -> str:
-    text = _percent if percent else _number
+def _axis(axis: Axis, *, percent: bool, joules: str = "") -> str:
     if axis.change.value is None:
         return f"no number; margin {_margin(axis, percent=percent)}, minimal detectable effect unknown"
-    change = f"{text(axis.change.value)} [{text(axis.change.low)}, {text(axis.change.high)}]"
     return (
-        f"{change}: {axis.outcome}, {axis.label}; margin {_margin(axis, percent=percent)}, "
-        f"minimal detectable effect {text(axis.mde)}; {axis.sample}"
+        f"{change(axis.change, percent=percent)}{joules and f', {joules}'}: {axis.outcome}, {axis.label}; "
+        f"margin {_margin(axis, percent=percent)}, minimal detectable effect {_size(axis.mde, percent=percent)}; "
+        f"{axis.sample}"
     )
 
 
@@ -263,12 +270,11 @@ def _margin(axis: Axis, *, percent: bool) -> str:
 
 
 def _row(name: str, axis: Axis, *, percent: bool) -> str:
-    text = _percent if percent else _number
-    interval = "–" if axis.change.value is None else f"{text(axis.change.low)} to {text(axis.change.high)}"
     margin = escape_markdown(_margin(axis, percent=percent))
     sample = "–" if axis.change.value is None else axis.sample
     outcome = f"{axis.outcome}, {axis.label}"
-    columns = (escape_markdown(name), text(axis.change.value), interval, margin, text(axis.mde), sample, outcome)
+    moved, effect = change(axis.change, percent=percent), _size(axis.mde, percent=percent)
+    columns = (escape_markdown(name), moved, margin, effect, sample, outcome)
     return "| " + " | ".join(columns) + " |"
 
 
@@ -284,12 +290,14 @@ def _kinds(provenance: Collection[str]) -> str:
     return " and ".join(kind.upper() for kind in provenance)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2%}"
+def _size(value: float | None, *, percent: bool) -> str:
+    """Return the size of a detectable effect, e.g. `0.79 %`."""
+    return number(value, 2) if not percent or value is None else f"{number(100 * value, 2)} %"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4g}"
+def _exactly(share: float) -> str:
+    """Return a change without an interval, e.g. `+12.5 %`."""
+    return change(Interval(value=share if abs(share) > EXACT_MARGIN else 0.0), percent=True)
 
 
 def _command(text: str) -> str:

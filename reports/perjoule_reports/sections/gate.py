@@ -51,8 +51,10 @@ def stamp(verdict: Verdict | None) -> Stamp:
             "There is no evidence for a verdict: " + (fmt.clean(verdict.reasons[0]) if verdict.reasons else "") + "."
         )
     else:
-        energy = _sentence(verdict.energy, PERCENT, " %")
-        quality = _sentence(verdict.quality, None, "")
+        energy, quality = (
+            fmt.change(verdict.energy.change, percent=True),
+            fmt.change(verdict.quality.change, percent=False),
+        )
         sentence = (
             f"Energy: {energy} with {_more(verdict.energy.margin or 0)} allowed; "
             f"{fmt.clean(verdict.metric)}: {quality} with a loss of {_margin(verdict.quality)} allowed."
@@ -161,11 +163,6 @@ def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, ana
         tables=tuple(tables),
         folded=_cells_table(verdict),
     )  # fmt: skip
-
-
-def _sentence(axis: GateAxis, unit: Scale | None, suffix: str) -> str:
-    text, detail = fmt.difference(axis.change, unit)
-    return f"{text}{suffix} {detail}{suffix}" if detail else text if text == "no difference" else f"{text}{suffix}"
 
 
 def _identity(baseline: RunData) -> str:

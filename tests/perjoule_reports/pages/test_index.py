@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -122,7 +123,7 @@ def test_a_run_without_points_has_the_joules_of_its_trials(folder):
     assert "no joules" not in render_index(folder)
 
 
-def without_points(run: Run, rows: list[dict]) -> None:
+def without_points(run: Run, rows: list[dict[str, Any]]) -> None:
     """Turn a run into one that was interrupted or not scored: with these trials, in the file of a run in progress."""
     for name in ("trials.parquet", "points.parquet", "scores.parquet", "metrics.json"):
         (run.path / name).unlink()
