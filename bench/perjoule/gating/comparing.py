@@ -50,8 +50,7 @@ class RunComparison:
         metric: Quality axis.
         change: Mean over the cells of both runs.
         cells: Each of these cells.
-        energy_j_per_image: Geometric means of both runs over these cells and their prompts, whose ratio is the change;
-            None if energy is withheld.
+        energy_j_per_image: Geometric means of both runs over these cells, as in the report; None if energy is withheld.
         n_prompts: Prompts behind the change of quality.
         n_windows: Energy windows of both runs in these cells, or rows of imported tables.
         provenance: Provenances of the joules.
@@ -113,7 +112,7 @@ def compare(before: Run, after: Run, metric: str | None = None) -> RunComparison
             for i, cell in enumerate(pairs.cells)
             for one in [_change(pairs, i, energy, quality)]
         ),
-        energy_j_per_image=pairs.geometric_j if energy else None,
+        energy_j_per_image=pairs.mean_j if energy else None,
         n_prompts=len(pairs.quality),
         n_windows=pairs.windows,
         provenance=pairs.provenance,

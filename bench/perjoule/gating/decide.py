@@ -95,7 +95,7 @@ def decide(pairs: Pairs, metric: str, config: GateConfig, findings: Findings, ma
         net_benefit_j=benefit,
         provenance=pairs.provenance,
         identical_images=pairs.identical_images,
-        energy_j_per_image=pairs.geometric_j,
+        energy_j_per_image=pairs.mean_j if all(map(math.isfinite, pairs.mean_j)) else None,
     )
 
 

@@ -39,8 +39,8 @@ class Pairs:
         windows: Numbers of energy windows of baseline and candidate in these cells.
         counted: `windows`, or `rows` of an imported table.
         baseline_j: Mean J/image of the baseline over cells and groups.
-        geometric_j: Geometric means of J/image of both runs over cells and groups, whose ratio is the change; None
-            without a pair.
+        mean_j: Geometric means over the cells of the J/image of baseline and candidate, over the groups of
+            `log_energy`. Their ratio is the change that is judged, but for the order of the means.
         exact_energy: True if the joules of both runs were counted: they repeat exactly, in every session.
         common_errors: (draws, cells) error of the quality differences that all prompts have in common, e.g. that of few
             observers; None without one.
@@ -58,7 +58,7 @@ class Pairs:
     windows: tuple[int, int] = (0, 0)
     counted: str = "windows"
     baseline_j: float = math.nan
-    geometric_j: tuple[float, float] | None = None
+    mean_j: tuple[float, float] = (math.nan, math.nan)
     exact_energy: bool = False
     common_errors: Array | None = None
 
@@ -103,6 +103,7 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
     same = _identical(baseline, candidate)
     quality, quality_units = _wide(scores, "difference", cells)
     log_energy, energy_units = _wide(energy, "log", cells)
+    paired = energy.filter(pl.col("unit").is_in(energy_units))
     names = dict(units.group_by("unit").agg(pl.col("prompt_id").sort().str.join(_JOIN)).iter_rows())
     windows = [int(run.windows["cell_id"].is_in(cells).sum()) for run in (baseline, candidate)]
     return Pairs(
@@ -118,17 +119,10 @@ def pair_runs(baseline: Run, candidate: Run, metric: str) -> Pairs:
         windows=(windows[0], windows[1]),
         counted="rows" if baseline.is_imported or candidate.is_imported else "windows",
         baseline_j=float(energy["energy"].mean() or math.nan),  # type: ignore[arg-type]
-        geometric_j=_geometric_means(_wide(energy, "energy", cells)[0], log_energy),
+        mean_j=(_geometric(paired, "energy", "images"), _geometric(paired, "energy_candidate", "images_candidate")),
         exact_energy=baseline.is_counted and candidate.is_counted,
         common_errors=None if same else _common_errors(baseline, candidate, metric, cells),
     )
-
-
-def _geometric_means(baseline_j: Array, log_energy: Array) -> tuple[float, float] | None:
-    if not len(log_energy):
-        return None
-    before = math.exp(float(np.log(baseline_j).mean()))
-    return before, before * math.exp(float(log_energy.mean()))
 
 
 def window_units(*runs: Run) -> pl.DataFrame:
@@ -187,6 +181,14 @@ def _wide(frame: pl.DataFrame, value: str, cells: list[str]) -> tuple[Array, tup
     if not set(cells) <= set(wide.columns):
         return np.empty((0, len(cells))), ()
     return wide.select(cells).to_numpy().astype(np.float64), tuple(wide["unit"])
+
+
+def _geometric(energy: pl.DataFrame, joules: str, images: str) -> float:
+    """Return the geometric mean over cells of the J/image of each cell, NaN without a cell."""
+    total = (pl.col(joules) * pl.col(images)).sum() / pl.col(images).sum()
+    cells = energy.sort("cell_id", "unit").group_by("cell_id", maintain_order=True).agg(total.alias("mean"))
+    logarithm = cells.select(pl.col("mean").log().mean()).item()  # None without a cell
+    return math.nan if logarithm is None else math.exp(logarithm)
 
 
 def _common_errors(baseline: Run, candidate: Run, metric: str, cells: list[str]) -> Array | None:

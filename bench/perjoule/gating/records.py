@@ -281,7 +281,7 @@ class Verdict:
 
     A `neutral` verdict has no numbers: there is no baseline yet. `stop` is None for a gate that judges once; `price` is
     what measuring both runs took; `work_changes` says why joules changed, by network. `energy_j_per_image` are the
-    geometric means of both runs over the cells and prompts of both, whose ratio is the change of energy.
+    geometric means of both runs over the cells.
     """
 
     verdict: Outcome
