@@ -39,8 +39,13 @@ def recommend(
 
     Prints how certain the choice is, and the diffusers code for it.
 
+    Without --min-quality and --max-joules the floor is that of the report: the quality of the longest run less the
+    metric's margin, or what that run keeps if the metric has none.
+
     A point qualifies only if it meets the requirement in 90 % of the bootstrap resamples. Among equals the cheapest
     wins.
+
+    Example: perjoule recommend runs/demo
 
     Example: perjoule recommend runs/demo --min-quality 0.9
     """
@@ -71,6 +76,10 @@ def _text(advice: dict[str, Any]) -> str:
     chosen, safe, point = advice["chosen"], advice["safe"], advice["point"]
     sure = f"{100 * advice['confidence']:g} %"
     lines = [_line(chosen, advice["metric"])]
+    if advice["floor_from"] is not None:
+        bound = "at least" if advice["direction"] == "higher" else "at most"
+        lines.append(f"  for {advice['metric']} of {bound} {advice['min_quality']:.4g}: {advice['floor_from']}")
+        lines.append("  for another floor: --min-quality, or a budget: --max-joules")
     if chosen["p_meets"] is not None:
         again = "" if chosen["p_chosen"] is None else f", and is the best cell that does in {chosen['p_chosen']:.1%}"
         lines.append(

@@ -2,6 +2,9 @@
 
 By default a cell meets the demand if it does so in at least 90 % of the bootstrap resamples. A point estimate just
 above the demand would be below it in half of all repetitions.
+
+Without a demand, the floor is that of the report: the quality of the longest run minus the metric's margin, or if it
+has none what that run keeps.
 """
 
 from __future__ import annotations
@@ -53,7 +56,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """Result of `recommend`; `left_out` are oddities in the joules, whose cells were not considered."""
+    """Result of `recommend`.
+
+    `left_out` are oddities in the joules, whose cells were not considered. `floor_from` says where `min_quality` comes
+    from if nothing was asked for.
+    """
 
     metric: str
     direction: Direction
@@ -68,6 +75,7 @@ class Recommendation:
     n_prompts: int
     n_window_groups: int
     left_out: tuple[Oddity, ...]
+    floor_from: str | None = None
 
 
 def recommend(
@@ -86,7 +94,8 @@ def recommend(
     Args:
         run: A scored run.
         metric: Defaults to the suite's primary metric.
-        min_quality: Choose the cheapest cell of at least this quality.
+        min_quality: Choose the cheapest cell of at least this quality; without this and `max_joules`, of at least the
+            quality of the longest fixed run minus the metric's margin, or what that run keeps.
         max_joules: Choose the best cell of at most this many J/image.
         family: Only cells of this family; needed for a full-reference metric if the run has several.
         by_point: Judge cells by their point estimates alone.
@@ -100,12 +109,12 @@ def recommend(
         it is the best such cell). `chosen` is None if no cell meets the demand; `reason` explains why.
 
     Raises:
-        UsageError: Unless exactly one of `min_quality` and `max_joules` is given.
+        UsageError: If both `min_quality` and `max_joules` are given.
         EvidenceError: If full-reference scores of several models would be compared.
         RunError: If the run has no trial.
     """
-    if (min_quality is None) == (max_joules is None):
-        raise UsageError("recommend: give exactly one of --min-quality and --max-joules")
+    if min_quality is not None and max_joules is not None:
+        raise UsageError("recommend: give one of --min-quality and --max-joules, not both")
     below_one(confidence, "recommend: confidence")
     name = metric or run.suite.metrics.primary
     if not name:
@@ -137,6 +146,23 @@ def recommend(
         for row in rows
     ])  # fmt: skip
     count, sign = len(rows), spec.sign
+    alone = sign * draws.quality_alone(name).resamples  # quality alone depends on prompts, not on window groups
+    keeps_quality = kept(sign * quality.point[0], alone, confidence)
+    floor_from = None
+    if min_quality is None and max_joules is None:
+        longest = _longest(rows, eligible)
+        if longest is None or not np.isfinite(keeps_quality[longest]):
+            raise EvidenceError(
+                "recommend: no fixed run has joules and resamples of quality, so there is no default floor: give "
+                "--min-quality or --max-joules"
+            )
+        if spec.margin is None:
+            min_quality = sign * float(keeps_quality[longest])
+            floor_from = f"what the longest run, {rows[longest]['cell_id']}, keeps in {100 * confidence:g} %"
+        else:
+            min_quality = float(quality.point[0, longest]) - sign * spec.margin
+            less = "less" if sign > 0 else "plus"
+            floor_from = f"that of the longest run, {rows[longest]['cell_id']}, {less} the margin {spec.margin:g}"
 
     demand = {"min_quality": min_quality, "max_joules": max_joules}
     point_e, point_q = np.where(eligible, energy.point, np.nan), np.where(eligible, sign * quality.point, np.nan)
@@ -151,11 +177,10 @@ def recommend(
         has_energy = np.isfinite(draws_e).all(0) if len(drawn) else np.zeros(count, bool)
         p_meets = np.where(has_energy, drawn.mean(0) if len(drawn) else 0.0, np.nan)
         keeps = kept(-point_e[0], -draws_e, confidence) >= -float(max_joules or 0)
-    else:  # quality alone depends on prompts, not on window groups
-        alone_draws = sign * draws.quality_alone(name).resamples
-        alone_meets = _meets(np.broadcast_to(point_e, alone_draws.shape), alone_draws, sign, **demand)
+    else:
+        alone_meets = _meets(np.broadcast_to(point_e, alone.shape), alone, sign, **demand)
         p_meets = alone_meets.mean(0) if len(alone_meets) else np.full(count, np.nan)
-        keeps = kept(point_q[0], alone_draws, confidence) >= sign * min_quality
+        keeps = keeps_quality >= sign * min_quality
     stated = grid.is_cell_value(name) if max_joules is None else grid.is_cell_value(ENERGY)
     p_meets = np.where(stated, np.nan, p_meets)
     chosen_again = _best(draws_e, draws_q, drawn, min_quality is not None)
@@ -193,12 +218,23 @@ def recommend(
         point=choice(best),
         reason=None
         if chosen >= 0
-        else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence, suspected),
+        else _why_none(point_e, sign * point_q, demand, name, choice(best), confidence, suspected, floor_from),
         n_prompts=draws.by_prompt.n,
         n_window_groups=energy.n,
         left_out=odd,
+        floor_from=floor_from,
     )
     return document(recommendation)
+
+
+def _longest(rows: list[dict[str, Any]], eligible: Any) -> int | None:
+    """Return the place of the longest fixed run with joules and a score; the most expensive of equally long ones."""
+    fixed = [
+        i
+        for i, row in enumerate(rows)
+        if eligible[i] and row["role"] == "fixed" and row["energy_j_per_image"] and row["quality"] is not None
+    ]
+    return max(fixed, key=lambda i: (rows[i]["steps_mean"] or 0, rows[i]["energy_j_per_image"]), default=None)
 
 
 def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None, max_joules: float | None) -> Any:
@@ -228,10 +264,13 @@ def _why_none(
     by_point: Choice | None,
     confidence: float,
     suspected: frozenset[str],
+    floor_from: str | None,
 ) -> str:
     """Return why no cell was chosen; `by_point` is the cell that the point estimates choose, if any."""
     if by_point is not None:
-        wanted, low, high = f"{metric} {demand['min_quality']}", by_point.quality_low, by_point.quality_high
+        origin = f" ({floor_from})" if floor_from else ""
+        wanted = f"{metric} {demand['min_quality'] or 0.0:.4g}{origin}"
+        low, high = by_point.quality_low, by_point.quality_high
         if demand["max_joules"] is not None:
             wanted, low, high = f"{demand['max_joules']:g} J", by_point.energy_low, by_point.energy_high
         sure = None if low is None or high is None else by_point.p_meets

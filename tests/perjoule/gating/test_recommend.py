@@ -23,7 +23,7 @@ from perjoule.statistics.safe import least_kept
 from perjoule.suite.diffusers_code import diffusers_code
 from perjoule.types import Variant
 from tests.perjoule.test_cli import call
-from tests.support.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, table, with_margin
 
 # cells `one-001`, `one-002`, …: (mean joules, mean quality) of 20 prompts
 SPREAD = 0.1
@@ -110,6 +110,29 @@ class TestSafe:
         code, _, err = call("recommend", path, "--max-joules", "1.01", capsys=capsys)
         assert code == 4
         assert "no cell meets 1.01 J in 90 % of the resamples" in err
+
+    def test_without_a_demand_the_floor_is_what_the_longest_run_keeps(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.895), (3.0, 0.91), (4.0, 0.9))
+        found = recommend(run)
+        assert found["floor_from"] == "what the longest run, one-004, keeps in 90 %"
+        assert found["min_quality"] == pytest.approx(0.9 - 1.2816 * SPREAD / np.sqrt(20), abs=0.005)
+        assert found["chosen"] == recommend(run, min_quality=found["min_quality"])["chosen"]
+        assert found["chosen"]["cell_id"] == "one-003"
+        code, out, _ = call("recommend", str(run.path), capsys=capsys)
+        assert code == 0
+        assert f"for q of at least {found['min_quality']:.4g}: what the longest run, one-004, keeps in 90 %" in out
+
+    def test_a_margin_lowers_the_floor(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = with_margin(run_of(tmp_path, (1.0, 0.5), (2.0, 0.8), (3.0, 0.9)), 0.2)
+        found = recommend(run)
+        assert found["min_quality"] == pytest.approx(0.7)
+        assert found["chosen"]["cell_id"] == "one-002"
+        assert (
+            "that of the longest run, one-003, less the margin 0.2"
+            in call("recommend", str(run.path), capsys=capsys)[1]
+        )
 
     def test_one_prompt_has_no_interval(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = imported(table(prompts=1, seeds=1), tmp_path)
@@ -211,7 +234,6 @@ class TestRecommend:
         code, out, err = call("recommend", str(run.path), "--min-quality", "9", capsys=capsys)
         assert (code, out) == (4, "")
         assert "no cell reaches q 9: the values lie between" in err
-        assert call("recommend", str(run.path), capsys=capsys)[0] == 2
         assert call("recommend", str(run.path), "--max-joules", "1", "--min-quality", "1", capsys=capsys)[0] == 2
 
     def test_the_call_can_be_pasted(self) -> None:
