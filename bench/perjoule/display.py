@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -166,6 +167,14 @@ def duration(seconds: float) -> str:
             count, rest = divmod(rounded, large)
             return f"{count} {name}" + (f" {rest // small} {rest_name}" if rest else "")
     return f"{whole} s"
+
+
+def moment(text: str) -> str:
+    """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return text
 
 
 def fixed(value: float, decimals: int) -> str:

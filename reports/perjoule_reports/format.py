@@ -7,7 +7,6 @@ digits its number gets, and a prompt loses the characters that could reorder or 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from perjoule.display import ABSENT as ABSENT  # these are offered here too
 from perjoule.display import Scale as Scale
@@ -16,6 +15,7 @@ from perjoule.display import decimals_of as decimals_of
 from perjoule.display import difference as difference
 from perjoule.display import fixed
 from perjoule.display import interval as interval
+from perjoule.display import moment as moment
 from perjoule.display import number as number
 from perjoule.display import quantity as quantity
 from perjoule.display import scale as scale
@@ -54,14 +54,6 @@ def memory(value: float) -> str:
 def percent(ratio: float) -> str:
     """Format a ratio as a percentage: whole from 10 % up, two significant digits below."""
     return f"{fixed(ratio * 100, 0) if abs(ratio) >= 0.0995 else number(ratio * 100, 2)} %"
-
-
-def moment(text: str) -> str:
-    """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
-    try:
-        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return text
 
 
 def steps(value: float | None) -> str:

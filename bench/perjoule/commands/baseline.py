@@ -108,9 +108,12 @@ def prune(
 
 def _print(stored: list[Baseline], as_json: bool, width: int | None = None) -> None:
     from perjoule.commands import tables
+    from perjoule.display import moment
     from perjoule.gating.baselines import Baselines
+    from perjoule.text_table import text_table
 
     if as_json:
         print_record(Baselines(baselines=tuple(stored)))
     else:
-        print_text(tables.text_table([asdict(baseline) for baseline in stored], width, tables.LEAST))
+        rows = [{**asdict(baseline), "saved_utc": moment(baseline.saved_utc)} for baseline in stored]
+        print_text(text_table(rows, width, tables.LEAST))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Averaging, Board, Json, print_record, print_text
+from perjoule.commands.options import Averaging, Board, Json, print_record, print_text, terminal_width
 from perjoule.errors import MeterError, UsageError
 
 
@@ -120,4 +120,4 @@ def _calibrate_work(folder: Path, out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_profile(done.profile, out)
         done = replace(done, file=str(out))
-    print_record(done) if as_json else print_text(as_text(done))
+    print_record(done) if as_json else print_text(as_text(done, terminal_width()))

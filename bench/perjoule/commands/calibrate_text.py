@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from perjoule.commands.tables import Row, text_table, work_column, work_unit
+from perjoule.commands.tables import work_column, work_unit
 from perjoule.statistics.work_profile import WorkCalibration
+from perjoule.text_table import Row, text_table
 
 
-def as_text(done: WorkCalibration) -> str:
-    """Return the coefficients, the quality of the fit, and the points."""
+def as_text(done: WorkCalibration, width: int | None = None) -> str:
+    """Return the coefficients, the quality of the fit, and the points; `width` is that of a terminal."""
     profile, unit = done.profile, work_unit(point.flops_per_image for point in done.points)
     energy = "mean of windows" if done.provenance == "measured" else "least of windows"
     rows: list[Row] = [
@@ -33,4 +34,4 @@ def as_text(done: WorkCalibration) -> str:
         tail = "not written (--out FILE)"
     else:
         tail = f"written to {done.file}; use it with --meter work:{done.file}"
-    return "\n".join([*head, "", text_table(rows), f"J/image: {energy}", tail])
+    return "\n".join([*head, "", text_table(rows, width), f"J/image: {energy}", tail])

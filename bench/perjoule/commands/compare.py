@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, Metric, StudyOption, judged_pair, print_record, print_text
+from perjoule.commands.options import Json, Metric, StudyOption, judged_pair, print_record, print_text, terminal_width
 
 
 def register(app: typer.Typer) -> None:
@@ -46,4 +46,4 @@ def compare(
         first, _ = baselines.opened(before, second, stack)
         second, first = judged_pair(second, first, study, metric)
         comparison = comparing.compare(first, second, metric)
-    print_record(comparison) if as_json else print_text(render.compared(comparison))
+    print_record(comparison) if as_json else print_text(render.compared(comparison, terminal_width()))

@@ -25,6 +25,7 @@ from perjoule.commands.options import (
     judged_pair,
     print_record,
     print_text,
+    terminal_width,
 )
 from perjoule.commands.summary import append_summary
 from perjoule.errors import UsageError
@@ -312,7 +313,7 @@ def _print_replay(run: Path, as_json: bool) -> None:
     if as_json:
         print_record(replayed)
     else:
-        print_text(render.replayed(replayed))
+        print_text(render.replayed(replayed, terminal_width()))
     raise typer.Exit(EvidenceError.exit_code if replayed.differences else replayed.verdict.exit_code)
 
 

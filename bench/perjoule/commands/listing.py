@@ -36,6 +36,8 @@ def list_(
     Example: perjoule list runs results
     """
     from perjoule.commands import tables
+    from perjoule.display import moment
+    from perjoule.text_table import text_table
     from perjoule.types.documents import document
 
     if what not in LISTS:
@@ -48,4 +50,7 @@ def list_(
         print_json({"schema": listed["schema"], what: rows})
     else:  # sentences are in the JSON only
         short = [{key: value for key, value in row.items() if key not in _SENTENCES} for row in rows]
-        print_text(tables.text_table(short, terminal_width(wide), tables.LEAST))
+        for row in short:
+            if row.get("created"):
+                row["created"] = moment(row["created"])
+        print_text(text_table(short, terminal_width(wide), tables.LEAST))

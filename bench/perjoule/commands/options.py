@@ -101,7 +101,7 @@ Wide = Annotated[
 Open = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
 
 
-def terminal_width(wide: bool) -> int | None:
+def terminal_width(wide: bool = False) -> int | None:
     """Return the width that a table on stdout may have; None for any width."""
     return None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
 

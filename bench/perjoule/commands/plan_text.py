@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from perjoule.commands.tables import text_table, work_column, work_unit
+from perjoule.commands.tables import work_column, work_unit
 from perjoule.display import duration, scale
 from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
+from perjoule.text_table import text_table
 from perjoule.types.price import Halving
 
 # columns that a narrow terminal leaves out, the first ones first
-_LEAST = ("published", "evaluations", "images", "TFLOP/image", "GFLOP/image", "FLOP/image", "trials", "from", "to")
+_LEAST = ("published", "evaluations", "images", "TFLOP/image", "GFLOP/image", "FLOP/image", "trials", ("from", "to"))
+_LEAST_OF_EFFECTS = ("unit", "in sd")
 
 
 def as_text(forecast: Forecast, width: int | None = None) -> str:
@@ -21,7 +23,7 @@ def as_text(forecast: Forecast, width: int | None = None) -> str:
     cells = text_table([_cell(cell, unit) for cell in forecast.cells], width, _LEAST)
     parts = ["\n".join(_head(forecast)), cells, "\n".join(_sources(forecast))]
     parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
-    parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects])
+    parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects], width, _LEAST_OF_EFFECTS)
     parts += [f"note: {note}" for note in forecast.notes]
     return "\n\n".join(part for part in parts if part)
 

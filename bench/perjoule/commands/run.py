@@ -23,6 +23,7 @@ from perjoule.commands.options import (
     SuiteArgument,
     page_link,
     reporter,
+    terminal_width,
 )
 from perjoule.commands.plan import show_plan
 from perjoule.errors import EvidenceError, UsageError
@@ -150,7 +151,7 @@ def run(
         tables.print_frontier(done, None, "json")
         shown.message(f"report: {link}")
     else:
-        tables.print_outcome(done, link)
+        tables.print_outcome(done, link, terminal_width())
     counts = trial_counts(done)
     for words in notes_of(done, counts):
         sys.stderr.write(f"perjoule: {words}\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perjoule.commands import completing
-from perjoule.commands.options import Json, print_record, print_text
+from perjoule.commands.options import Json, print_record, print_text, terminal_width
 from perjoule.commands.study_serve import StudyArgument
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def scale(
     if as_json:
         print_record(result)
     else:
-        print_text(_text(result))
+        print_text(_text(result, terminal_width()))
 
 
-def _text(result: ScaleOfRun) -> str:
-    from perjoule.commands.tables import text_table
+def _text(result: ScaleOfRun, width: int | None) -> str:
     from perjoule.people.wording import excluded_line, summary_line
     from perjoule.text import one_line
+    from perjoule.text_table import text_table
 
     rows = [
         {
@@ -81,7 +81,7 @@ def _text(result: ScaleOfRun) -> str:
         }
         for arm in result.arms
     ]  # fmt: skip
-    lines = [summary_line(result), "", text_table(rows)]
+    lines = [summary_line(result), "", text_table(rows, width)]
     if result.gains:
         table = [
             {
@@ -90,7 +90,7 @@ def _text(result: ScaleOfRun) -> str:
             }
             for gain in result.gains
         ]  # fmt: skip
-        lines += ["", text_table(table)]
+        lines += ["", text_table(table, width)]
     lines += ["", *(excluded_line(one) for one in result.excluded)] if result.excluded else []
     if result.agreement:
         table = [
@@ -101,6 +101,6 @@ def _text(result: ScaleOfRun) -> str:
             }
             for row in result.agreement
         ]  # fmt: skip
-        lines += ["", text_table(table)]
+        lines += ["", text_table(table, width)]
     lines += [f"note: {note}" for note in result.notes]
     return "\n".join(lines)

@@ -7,10 +7,9 @@ import io
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from perjoule.commands.options import print_record, print_text
 from perjoule.commands.race_text import race_notes, raced
@@ -31,18 +30,19 @@ from perjoule.statistics.sensor_errors import mean_power_w, sentence
 from perjoule.suite.reading import find_suite, load_suite, suite_names
 from perjoule.suite.timesteps import sampler_of
 from perjoule.text import escape_markdown, one_line, spreadsheet_cell
+from perjoule.text_table import Row, cell_text, text_table
 from perjoule.types import Estimate, Judges, Variant, weakest
 from perjoule.types.price import Price
 from perjoule.warnings import warning
 from perjoule.weights.catalogue import facts_of, repositories, weights_name
 
-Row = dict[str, Any]
 _BEST = 3
 # columns that a narrow terminal leaves out, the first ones first
 LEAST = (
-    "headline", "W", "NFE", "TFLOP/image", "GFLOP/image", "FLOP/image", "p10", "s/image", "J low", "J high", "low",
-    "high", "energy is", "Holm", "gain at equal J", "BD-energy", "because", "revision", "weights", "scheduler",
-    "guidance", "gated", "licence", "failed", "path", "bytes", "key", "commit", "unscored", "reasons",
+    "headline", "W", "NFE", "TFLOP/image", "GFLOP/image", "FLOP/image", "p10", "s/image", ("J low", "J high"),
+    ("low", "high"), "energy is", "Holm", "gain at equal J", "BD-energy", "because", "sha256", "pinned", "revision",
+    "weights", "scheduler", "guidance", "gated", "licence", "failed", "path", "bytes", "key", "commit", "unscored",
+    "reasons", "role", "commercial",
 )  # fmt: skip
 WORK_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("FLOP", 1.0))
 
@@ -135,7 +135,7 @@ def print_frontier(run: Run, metric: str | None, fmt: str, width: int | None = N
         print_text(f"\n{note}")
 
 
-def print_outcome(run: Run, link: str) -> None:
+def print_outcome(run: Run, link: str, width: int | None = None) -> None:
     """Print what a run found: the headline of its report, its three best cells, and the link of the report.
 
     The best are the recommended cell, and those that are most likely to be on the frontier.
@@ -159,7 +159,7 @@ def print_outcome(run: Run, link: str) -> None:
         for point in best
     ]
     more = len(frontier.points) - len(best)
-    parts = [one_line(result.headline), text_table(rows)]
+    parts = [one_line(result.headline), text_table(rows, width)]
     parts[-1] += f"\n{more} more cells: perjoule frontier {shlex.quote(str(run.path))}" if more else ""
     parts.append(f"report: {link}")
     print_text("\n\n".join(filter(None, parts)))
@@ -346,48 +346,9 @@ def _terms(variant: Variant) -> Row:
     }
 
 
-def text_table(rows: list[Row], width: int | None = None, least: Sequence[str] = ()) -> str:
-    """Left-aligned words, right-aligned numbers, two blanks between columns; an absent value is a dash.
-
-    Args:
-        rows: The values by column.
-        width: Of the terminal; None for any.
-        least: Columns that are left out if the table is too wide, the first ones first.
-    """
-    if not rows:
-        return "nothing"
-    keys = list(rows[0])
-    texts = {key: [_cell(row[key]) for row in rows] for key in keys}
-    size = {key: max(map(len, (one_line(key), *texts[key]))) + 2 for key in keys}
-    hidden = []
-    for key in least:
-        if width is not None and key in keys and sum(size[one] for one in keys) - 2 > width:
-            keys.remove(key)
-            hidden.append(key)
-    cells = [[texts[key][i] for key in keys] for i in range(len(rows))]
-    heads = [one_line(key) for key in keys]
-    widths = [size[key] - 2 for key in keys]
-    numeric = [all(isinstance(row[key], int | float | None) for row in rows) for key in keys]
-
-    def line(values: list[str]) -> str:
-        padded = [v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True)]
-        return "  ".join(padded).rstrip()
-
-    note = [f"not shown: {', '.join(hidden)} (--wide)"] if hidden else []
-    return "\n".join([line(heads), *(line(values) for values in cells), *note])
-
-
 def _markdown(rows: list[Row]) -> str:
     if not rows:
         return "nothing"
     lines = ["| " + " | ".join(map(escape_markdown, rows[0])) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(escape_markdown(_cell(value)) for value in row.values()) + " |" for row in rows]
+    lines += ["| " + " | ".join(escape_markdown(cell_text(value)) for value in row.values()) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else one_line(value)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as Xml
 from perjoule.display import before_after, change, changes, number, quantity
 from perjoule.gating.records import EXACT_MARGIN, Axis, Stop, Verdict
 from perjoule.text import escape_markdown, one_line
+from perjoule.text_table import text_table
 from perjoule.types import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def intervals_of_look(row: "LookRow", plan: "LookPlan") -> str:
     return f"energy {change(row.energy, percent=True)}, {one_line(plan.metric)} {quality}"
 
 
-def replayed(replay: "Replay") -> str:
-    """Return all looks of a sequential gate as a table, with its verdict."""
+def replayed(replay: "Replay", width: int | None = None) -> str:
+    """Return all looks of a sequential gate as a table, with its verdict; `width` is that of a terminal."""
     head = ("look", "prompts", "level", "energy", one_line(replay.metric), "joules", "share", "outcome")
     rows = [
         (
@@ -86,14 +87,13 @@ def replayed(replay: "Replay") -> str:
         )
         for row in replay.looks
     ]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    lines = [text_table([dict(zip(head, row, strict=True)) for row in rows], width)]
     lines += [f"differs: {one_line(difference)}" for difference in replay.differences]
     return "\n".join([*lines, "", terminal(replay.verdict)])
 
 
-def compared(comparison: "RunComparison") -> str:
-    """Return a comparison without a verdict as text."""
+def compared(comparison: "RunComparison", width: int | None = None) -> str:
+    """Return a comparison without a verdict as text; `width` is that of a terminal."""
     one = comparison
     energy, quality = one.change.energy, one.change.quality
     lines = []
@@ -114,9 +114,8 @@ def compared(comparison: "RunComparison") -> str:
             _column([cell.energy for cell in one.cells], percent=True),
             _column([cell.quality for cell in one.cells], percent=False),
         )
-        table = [("cell", "energy", one_line(one.metric)), *zip(*columns, strict=True)]
-        widths = [max(len(row[i]) for row in table) for i in range(3)]
-        lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
+        head = ("cell", "energy", one_line(one.metric))
+        lines += ["", text_table([dict(zip(head, row, strict=True)) for row in zip(*columns, strict=True)], width)]
     lines += [""] if one.differences or one.missing or one.notes else []
     lines += [f"differs: {one_line(d.key)}: {one_line(repr(d.baseline))}, then {one_line(repr(d.candidate))}"
               for d in one.differences]  # fmt: skip

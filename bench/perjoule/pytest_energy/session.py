@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from perjoule.pytest_energy.looking import ALPHA, Look, looks
 from perjoule.pytest_energy.records import Judgement, Measured, judge
 from perjoule.shares import share
 from perjoule.text import is_name, one_line, provenance_note
+from perjoule.text_table import text_table
 from perjoule.types import weakest
 from perjoule.warnings import has_code
 
@@ -184,9 +186,11 @@ class EnergySession:
         terminal.section("energy", sep="-")
         rows = self._rows()
         if rows:
-            widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-            for row in rows:
-                terminal.write_line("  ".join(column.ljust(w) for column, w in zip(row, widths, strict=True)).rstrip())
+            head, *tests = rows
+            table = [dict(zip(head, row, strict=True)) for row in tests]
+            width = shutil.get_terminal_size().columns if terminal.isatty else None
+            for line in text_table(table, width).splitlines():
+                terminal.write_line(line)
         else:
             terminal.write_line("no energy test ran")
         note = provenance_note(m.provenance for m in self.measured.values())
