@@ -169,6 +169,14 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def memory(value: float) -> str:
+    """Format bytes in binary units, e.g. `15.6 GiB`."""
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= factor:
+            return f"{number(value / factor)} {unit}"
+    return f"{value:.0f} B"
+
+
 def moment(text: str) -> str:
     """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
     try:

@@ -15,6 +15,7 @@ from perjoule.display import decimals_of as decimals_of
 from perjoule.display import difference as difference
 from perjoule.display import fixed
 from perjoule.display import interval as interval
+from perjoule.display import memory as memory
 from perjoule.display import moment as moment
 from perjoule.display import number as number
 from perjoule.display import quantity as quantity
@@ -41,14 +42,6 @@ def finite(value: object) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def memory(value: float) -> str:
-    """Format bytes in binary units, e.g. `15.6 GiB`."""
-    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value >= factor:
-            return f"{number(value / factor)} {unit}"
-    return f"{value:.0f} B"
 
 
 def percent(ratio: float) -> str:

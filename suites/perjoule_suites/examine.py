@@ -29,6 +29,7 @@ _OTHER_INPUTS = ("image", "images", "mask_image", "control_image", "video", "con
 # a tokenizer reads these instead of its own files
 _FILES_OF_TOKENIZERS = ("vocab_file", "merges_file", "tokenizer_file", "spm_file", "sentencepiece_model_file")
 _SHOWN = 80
+_MOST_LATENT_PX = 10_000
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
@@ -57,7 +58,8 @@ def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination
     if problems:
         return Examination(problems=problems)
     try:
-        return Examination(findings=_prompt_findings(folder, index, variant, prompts))
+        findings = _prompt_findings(folder, index, variant, prompts)
+        return Examination(findings=findings, side_px=_side_px(folder, index))
     except Exception as error:  # from a tokenizer's files
         if not complete:
             return Examination(unknown=f"{variant.model} is not downloaded completely")
@@ -291,6 +293,21 @@ def _denoiser_config(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     path = folder / hub.denoiser_name(index) / "config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return config
+
+
+def _side_px(folder: Path, index: dict[str, Any]) -> int | None:
+    """Return the side of the images as diffusers computes it: that of the latents times the factor of the decoder."""
+    configs: list[Any] = []
+    for name in (hub.denoiser_name(index), "vae"):
+        path = folder / name / "config.json"
+        try:
+            configs.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # absent, or reported as a problem elsewhere
+            return None
+    match configs:
+        case [{"sample_size": int(latent)}, {"block_out_channels": list(levels)}] if 0 < latent < _MOST_LATENT_PX:
+            return latent * (1 << (len(levels) - 1)) if levels else None
+    return None
 
 
 def _is_known(library: str, class_name: str) -> bool:

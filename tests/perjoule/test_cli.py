@@ -169,6 +169,8 @@ def test_plan_list_schema_completion(suite: Path, capsys: pytest.CaptureFixture[
     assert (plan["images"], plan["trials"], plan["evaluations"]) == (12, 6, 2 * 4 * (1 + 3 + 6))
     text = call("plan", str(suite), capsys=capsys)[1]
     assert "12 images in 6 trials" in text
+    assert "of images of 64 × 64 px" in text
+    assert plan["disk_bytes"] < plan["disk_bytes_at_most"] < 12 * 10_000
     # nothing is published about tiny models, so their work is counted
     assert "energy, ESTIMATED: " in text
     assert "note: the joules are those of counted work" in text

@@ -177,6 +177,14 @@ def test_a_sound_model_has_no_problems() -> None:
     assert found.findings.cuts == ()
 
 
+def test_the_files_state_the_size_of_the_images(tmp_path: Path) -> None:
+    assert examine(TINY, ["a red star"], "suite.toml: variants[0]").side_px == 64
+    model = copied(tmp_path / "model")
+    config = model / "unet" / "config.json"
+    write(config, json.dumps({**json.loads(config.read_text()), "sample_size": [32, 32]}))
+    assert examine(replace(TINY, model=str(model)), ["a red star"], "suite.toml: variants[0]").side_px is None
+
+
 def test_half_precision_files_load_when_they_are_asked_for(tmp_path: Path) -> None:
     renamed_to_fp16(copied(tmp_path / "m"))
     variant = replace(TINY, model=str(tmp_path / "m"), file_variant="fp16")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perjoule.commands.tables import work_column, work_unit
-from perjoule.display import duration, scale
+from perjoule.display import duration, memory, scale
 from perjoule.forecast.forecasting import CellForecast, Forecast
 from perjoule.forecast.records import Effect, Projection
 from perjoule.text_table import text_table
@@ -15,17 +16,29 @@ from perjoule.types.price import Halving
 # columns that a narrow terminal leaves out, the first ones first
 _LEAST = ("published", "evaluations", "images", "TFLOP/image", "GFLOP/image", "FLOP/image", "trials", ("from", "to"))
 _LEAST_OF_EFFECTS = ("unit", "in sd")
+_MOST_SIZES = 3
 
 
 def as_text(forecast: Forecast, width: int | None = None) -> str:
     """A head, the cells, where the joules come from, the detectable differences."""
     unit = work_unit(cell.flops_per_image for cell in forecast.cells)
     cells = text_table([_cell(cell, unit) for cell in forecast.cells], width, _LEAST)
-    parts = ["\n".join(_head(forecast)), cells, "\n".join(_sources(forecast))]
-    parts.append("minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)")
-    parts[-1] += "\n" + text_table([_effect(effect) for effect in forecast.effects], width, _LEAST_OF_EFFECTS)
-    parts += [f"note: {note}" for note in forecast.notes]
+    effects = text_table([_effect(effect) for effect in forecast.effects], width, _LEAST_OF_EFFECTS)
+    question = "minimal detectable effect, one cell against another (one-sided 5 %, four cases of five)"
+    notes = [f"note: {note}" for note in forecast.notes]
+    parts = [
+        _filled(_head(forecast), width),
+        cells,
+        _filled(_sources(forecast), width),
+        f"{_filled([question], width)}\n{effects}",
+        *(_filled([note], width) for note in notes),
+    ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _filled(sentences: Iterable[str], width: int | None) -> str:
+    """Return sentences on lines of their own, wrapped for a terminal."""
+    return "\n".join(one if width is None else textwrap.fill(one, width) for one in sentences)
 
 
 def _head(forecast: Forecast) -> Iterator[str]:
@@ -36,8 +49,8 @@ def _head(forecast: Forecast) -> Iterator[str]:
     adaptive = sum(cell.evaluations is None for cell in forecast.cells)
     others = f" and those of {adaptive} adaptive cells" if adaptive else ""
     yield (
-        f"{forecast.evaluations:,} denoiser evaluations{others}, "
-        f"at most {forecast.disk_bytes_at_most / 2**20:,.0f} MiB of images; scored by {', '.join(forecast.metrics)}"
+        f"{forecast.evaluations:,} denoiser evaluations{others}; {_disk(forecast)}; "
+        f"scored by {', '.join(forecast.metrics)}"
     )
     if (selection := forecast.selection) is not None:
         largest = selection.largest_cosine
@@ -54,7 +67,10 @@ def _head(forecast: Forecast) -> Iterator[str]:
         energy = _span(forecast.energy_j.times(1 / unit.factor))
         yield f"energy, ESTIMATED: {energy} {unit.unit} = {_span(forecast.energy_kwh)} kWh{rest}"
     if forecast.duration_s is None:
-        yield "time: not known"
+        yield (
+            "time: not known, because nothing states seconds for these cells: --calibrate measures a few images, "
+            "--from RUN takes the time of an earlier run"
+        )
     else:
         more = "; loading, warm-up and scoring come on top"
         middle, low, high = (
@@ -65,6 +81,16 @@ def _head(forecast: Forecast) -> Iterator[str]:
         middles = [None if one is None else one.value for one in (half.energy_j, half.duration_s)]
         words = Halving(energy_j=middles[0], duration_s=middles[1], shrinks=half.shrinks).words
         yield f"price of certainty, ESTIMATED: {words[0].lower()}{words[1:]}"
+
+
+def _disk(forecast: Forecast) -> str:
+    """Return e.g. `about 6.6 MiB, at most 14 MiB, of images of 64 × 64 px`."""
+    sizes = [f"{width} × {height}" for width, height in forecast.image_sizes]
+    of = f" of {' and '.join(sizes)} px" if len(sizes) <= _MOST_SIZES else f" of {len(sizes)} sizes"
+    most = f"at most {memory(forecast.disk_bytes_at_most)}"
+    if forecast.disk_bytes is None:
+        return f"{most} of images{of}"
+    return f"about {memory(forecast.disk_bytes)}, {most}, of images{of}"
 
 
 def _cell(cell: CellForecast, unit: tuple[str, float] | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from perjoule.errors import UsageError
@@ -27,6 +27,10 @@ _OF_THE_BOUND = 0.8
 _MOST_BOARD_W = 1_000.0
 # a lossless PNG is rarely larger than two thirds of its pixels
 _PNG_BYTES_PER_PIXEL = 2.0
+# mean of the 1,824 images of the demo, 64 x 64 px: 3,780 bytes, 1,039 to 7,926
+_SMALL_PNG_BYTES_PER_PIXEL = 0.92
+_SMALL_SIDE_PX = 96
+_DISK_BLOCK_BYTES = 4096
 _FALLBACK_SIDE_PX = 512
 
 
@@ -73,7 +77,9 @@ class Forecast:
         duration_s: Windows whose price is known, rests between them and the first rest; loading, warm-up, writing and
             scoring come on top.
         unpriced: Cells that `energy_j` leaves out, because nothing is known of their joules.
-        disk_bytes_at_most: Upper limit of the size of the images.
+        disk_bytes_at_most: Upper limit of the space of the images on a disk with blocks of 4 KiB.
+        disk_bytes: Expected size of the images; None if some are larger than those whose size was measured.
+        image_sizes: Width and height in px of the images, each size once.
         effects: The smallest detectable differences.
         notes: What to know besides.
         selection: How the prompts were selected from a larger set; None for the stratified order.
@@ -98,6 +104,8 @@ class Forecast:
     notes: tuple[str, ...]
     selection: PromptSelection | None = None
     halving: PlannedHalving | None = None
+    disk_bytes: int | None = None
+    image_sizes: tuple[tuple[int, int], ...] = ()
 
     def too_small(self, budget: Budget) -> str | None:
         """Why the plan cannot fit into a budget, with what would; None if it may.
@@ -131,6 +139,7 @@ def forecast(
     flops: Mapping[str, float | None] | None = None,
     notes: Sequence[str] = (),
     selection: PromptSelection | None = None,
+    sides_px: Mapping[str, int] | None = None,
 ) -> Forecast:
     """Put prices on a plan.
 
@@ -144,6 +153,7 @@ def forecast(
         flops: Counted floating-point operations per image by cell id, where they are known.
         notes: To be passed on.
         selection: To be passed on.
+        sides_px: Side of the images that a model draws by itself, by variant, where its files state it.
     """
     by_cell: dict[str, list[Assignment]] = {}
     for assignment in plan:
@@ -178,7 +188,9 @@ def forecast(
         if windows_s
         else None,
         unpriced=sum(cell.energy_j is None for cell in cells),
-        disk_bytes_at_most=image_bytes_at_most(plan),
+        disk_bytes_at_most=image_bytes_at_most(plan, sides_px),
+        disk_bytes=_image_bytes(plan, sides_px),
+        image_sizes=tuple(sorted({size for size, _ in _images(plan, sides_px)})),
         effects=tuple(effects(plan, suite.metrics.names, scatter)),
         notes=(*notes, *remarks),
         selection=selection,
@@ -196,15 +208,34 @@ def _halving(energy_j: Projection | None, windows_s: Projection | None, *, count
     )
 
 
-def image_bytes_at_most(plan: Sequence[Assignment]) -> int:
-    """An upper guess at the size of the images of a plan, which are those of its first block."""
-    pixels = 0
+def image_bytes_at_most(plan: Sequence[Assignment], sides_px: Mapping[str, int] | None = None) -> int:
+    """An upper guess at the space that the images of a plan take on a disk, by their sizes.
+
+    Args:
+        plan: The trials; images are stored in the first block.
+        sides_px: As for `forecast`; by default those of known models, and 512 px.
+    """
+    return sum(
+        count * math.ceil(width * height * _PNG_BYTES_PER_PIXEL / _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES
+        for (width, height), count in _images(plan, sides_px)
+    )
+
+
+def _image_bytes(plan: Sequence[Assignment], sides_px: Mapping[str, int] | None) -> int | None:
+    """Return the expected size of the images; None if some are larger than what was measured."""
+    images = list(_images(plan, sides_px))
+    if any(max(size) > _SMALL_SIDE_PX for size, _ in images):
+        return None
+    return round(sum(count * width * height * _SMALL_PNG_BYTES_PER_PIXEL for (width, height), count in images))
+
+
+def _images(plan: Sequence[Assignment], sides_px: Mapping[str, int] | None) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield the size in px and the number of the images that each trial stores."""
     for assignment in plan:
         if assignment.block == 0:
             variant = assignment.cell.variant
-            side_px = own_side_px(variant.model) or _FALLBACK_SIDE_PX
-            pixels += len(assignment.prompts) * (variant.width_px or side_px) * (variant.height_px or side_px)
-    return int(pixels * _PNG_BYTES_PER_PIXEL)
+            side_px = (sides_px or {}).get(variant.name) or own_side_px(variant.model) or _FALLBACK_SIDE_PX
+            yield (variant.width_px or side_px, variant.height_px or side_px), len(assignment.prompts)
 
 
 def _cell(

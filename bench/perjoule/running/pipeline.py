@@ -211,6 +211,7 @@ def _foresee(
         scatter=scatter,
         notes=notes,
         selection=prepared.origin.selection,
+        sides_px=prepared.sides_px,
     )
 
 
@@ -237,6 +238,7 @@ def _foresee_counted(prepared: Prepared, profile: WorkProfile) -> Forecast:
             *prompt_notes(prepared.examinations, prepared.prompts),
         ],
         selection=prepared.origin.selection,
+        sides_px=prepared.sides_px,
     )
 
 
@@ -359,6 +361,6 @@ def _devices(
 
 
 def _check_disk(prepared: Prepared, out: Path) -> None:
-    need, free = image_bytes_at_most(prepared.plan) // 8 + _DISK_RESERVE_BYTES, free_bytes(out)
+    need, free = image_bytes_at_most(prepared.plan, prepared.sides_px) // 8 + _DISK_RESERVE_BYTES, free_bytes(out)
     if free < need:
         raise RunError(f"{out}: {free / 2**20:.0f} MiB free, about {need / 2**20:.0f} MiB needed: choose another --out")

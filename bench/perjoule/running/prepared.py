@@ -58,6 +58,11 @@ class Prepared:
         """Folder in which relative names of models are searched for first."""
         return suite_folder(self.source)
 
+    @property
+    def sides_px(self) -> dict[str, int]:
+        """Side of the images that a model draws by itself, by variant, where its files state it."""
+        return {name: exam.side_px for name, exam in self.examinations.items() if exam.side_px is not None}
+
 
 def prepare(
     suite_name: str,

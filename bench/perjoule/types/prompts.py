@@ -73,11 +73,13 @@ class Examination:
         problems: Reasons why it cannot run, each with file, key, value and remedy.
         findings: Findings about its prompts; None if they are unknown.
         unknown: Reason why `findings` is None.
+        side_px: Width and height of the images that it draws unless it is told otherwise; None if that is not known.
     """
 
     problems: tuple[str, ...] = ()
     findings: PromptFindings | None = None
     unknown: str = ""
+    side_px: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,14 @@ def test_what_is_not_known_is_left_out_and_said(tmp_path: Path) -> None:
     nothing = foresee(suite_of(MODEL))
     assert (nothing.energy_j, nothing.energy_kwh, nothing.duration_s) == (None, None, None)
     assert "energy: not known" in as_text(nothing)
+    assert "time: not known, because" in as_text(nothing)
+    assert "--calibrate measures a few images, --from RUN takes" in as_text(nothing)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_plan_fits_the_terminal(width: int) -> None:
+    found = replace(foresee(suite_of(MODEL, SD21)), notes=("a note " * 40,))
+    assert [line for line in as_text(found, width).splitlines() if len(line) > width] == []
 
 
 def test_published_figures_fill_in_for_what_was_not_measured(tmp_path: Path) -> None:
@@ -141,6 +149,21 @@ def test_disk_follows_the_size_of_the_images() -> None:
     assert (
         foresee(suite_of(replace(SD21, width_px=64, height_px=32), blocks=3)).disk_bytes_at_most == 2 * 8 * 64 * 32 * 2
     )
+
+
+def test_the_files_of_a_model_state_the_size_of_its_images() -> None:
+    """Small images are never 512 px, and each takes whole blocks of the disk."""
+    suite = suite_of(MODEL)
+    plan = make_plan(suite, PROMPTS)
+    found = forecast(suite, plan, measured={}, device=None, sides_px={"v": 64})
+    images = 2 * 2 * len(PROMPTS)  # seeds x steps
+    assert found.image_sizes == ((64, 64),)
+    assert found.disk_bytes_at_most == images * 8192
+    assert found.disk_bytes == round(images * 64 * 64 * 0.92)
+    tiny = forecast(suite, plan, measured={}, device=None, sides_px={"v": 16})
+    assert tiny.disk_bytes_at_most == images * 4096
+    assert foresee(suite).image_sizes == ((512, 512),)
+    assert foresee(suite).disk_bytes is None  # measured for small images only
 
 
 def test_json_is_plain(tmp_path: Path) -> None:
