@@ -27,7 +27,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from perjoule.suite.reading import load_suite, parse_suite
+from perjoule.suite.reading import find_suite, load_suite, parse_suite
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -243,3 +243,12 @@ def test_the_drawing_of_the_rooms_is_the_import_contract() -> None:
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     (drawing,) = re.findall(r"```text\n(.*?)───", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
     assert [line.split()[0] for line in drawing.splitlines()] == layers
+
+
+def test_the_demo_names_adaptive_cells_by_their_levels() -> None:
+    """A level is not what an image costs: "16 J" in a row of 0.76 J would be wrong."""
+    table = (ROOT / "docs" / "demo.md").read_text().split("| setting | steps | J/image |")[1].split("\n\n")[0]
+    names = [line.split("|")[1].strip(" *") for line in table.splitlines()[2:]]
+    suite = load_suite(find_suite("demo"))
+    levels = sorted(f"{variant.label}, level {level:g}" for variant in suite.variants for level in variant.levels)
+    assert sorted(name for name in names if re.search(r"\d", name)) == levels
