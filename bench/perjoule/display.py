@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -72,22 +72,38 @@ def interval(
 ) -> tuple[str, str]:
     """Format a number and its interval with digits that suit the width, e.g. `("0.972", "[0.951, 0.984]")`.
 
-    The second text is empty if there is no interval, and says `open` for an end that was not found in the data.
+    The second text is empty if there is no interval, and names an end that was not found in the data: `[−46, open]`.
     `decimals` replaces the digits that suit the width.
     """
     factor = unit.factor if unit else 1.0
     if value.value is None or not math.isfinite(value.value):
         return ABSENT, ""
     centre = value.value / factor
-    ends = [None if end is None or not math.isfinite(end) else end / factor for end in (value.low, value.high)]
+    ends = [None if end is None else end / factor for end in ends_of(value)]
     known = [end for end in ends if end is not None]
     if not known:
         return _signed(number(centre) if decimals is None else fixed(centre, decimals), signed), ""
     if decimals is None:
-        width = known[1] - known[0] if len(known) == 2 else 2 * abs(known[0] - centre)
-        decimals = _decimals(width, max(abs(centre), *map(abs, known)))
-    texts = ["open" if end is None else _signed(fixed(end, decimals), signed) for end in ends]
-    return _signed(fixed(centre, decimals), signed), f"[{texts[0]}, {texts[1]}]"
+        decimals = _decimals(_width(centre, known), max(map(abs, (centre, *known))))
+    low, high = ("open" if end is None else _signed(fixed(end, decimals), signed) for end in ends)
+    return _signed(fixed(centre, decimals), signed), f"[{low}, {high}]"
+
+
+def ends_of(value: Interval) -> tuple[float | None, float | None]:
+    """Return the ends of an interval, None for an open or infinite end."""
+    low, high = (None if end is None or not math.isfinite(end) else end for end in (value.low, value.high))
+    return low, high
+
+
+def excludes_zero(value: Interval) -> bool:
+    """Return True if the whole interval lies on one side of zero; its far end may be open."""
+    low, high = ends_of(value)
+    return (low is not None and low > 0) or (high is not None and high < 0)
+
+
+def _width(centre: float, known: Sequence[float]) -> float:
+    """Return the width of an interval; twice its known half if the other end is open."""
+    return abs(known[1] - known[0]) if len(known) == 2 else 2 * abs(known[0] - centre)
 
 
 def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | None:
@@ -99,9 +115,8 @@ def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | 
     known = [v for v in values if v.value is not None and math.isfinite(v.value)]
     wanted = []
     for value in known:
-        ends = [abs(end) / factor for end in (value.value, value.low, value.high) if end is not None]
-        width = 0.0 if value.low is None or value.high is None else (value.high - value.low) / factor
-        wanted.append(_decimals(width, max(ends)))
+        centre, ends = (value.value or 0.0) / factor, [end / factor for end in ends_of(value) if end is not None]
+        wanted.append(_decimals(_width(centre, ends) if ends else 0.0, max(map(abs, (centre, *ends)))))
     if not wanted:
         return None
     sizes = [abs(v.value or 0.0) / factor for v in known if v.value]

@@ -13,6 +13,8 @@ from perjoule.display import Scale as Scale
 from perjoule.display import change as change
 from perjoule.display import decimals_of as decimals_of
 from perjoule.display import difference as difference
+from perjoule.display import ends_of as ends_of
+from perjoule.display import excludes_zero as excludes_zero
 from perjoule.display import fixed
 from perjoule.display import interval as interval
 from perjoule.display import memory as memory
