@@ -182,7 +182,10 @@ def _sparks(
         if any(value.value is not None for _, value in qualities)
         else None,
     ]
-    note = "Oldest run on the left. A line joins runs whose comparability key, provenance, boundary and prompts agree."
+    note = (
+        "Oldest run on the left. A line joins complete runs whose comparability key, provenance, boundary and prompts "
+        "agree."
+    )
     return tuple(spark for spark in both if spark is not None), note
 
 
