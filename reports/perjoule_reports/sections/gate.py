@@ -30,6 +30,12 @@ VERDICTS: dict[str, tuple[Word, str, Tone]] = {
     "inconclusive": ("INCONCLUSIVE", "?", "loud"),
     "invalid": ("INVALID", "⊘", "alarm"),
 }
+# advice in place of a recommendation; cells of this run are only recommended if the change passed
+_INSTEAD = {
+    "fail": "Keep the baseline: this change failed the gate.",
+    "inconclusive": "Keep the baseline until the gate is decided; the section Gate says what is missing.",
+    "invalid": "Keep the baseline: this change could not be judged. The section Gate lists the evidence that is missing.",
+}
 _COUNTED = ("", "share", "cosine")  # units that say nothing after a number
 _MOST_CELLS = 60
 _MOST_GAPS = 12
@@ -67,12 +73,17 @@ def stamp(verdict: Verdict | None) -> Stamp:
 def verdict_headline(
     top: Headline, run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis
 ) -> Headline:
-    """Return the headline of a run with a baseline: the verdict in absolute numbers; `top` becomes its support."""
+    """Return the headline of a run with a baseline: the verdict in absolute numbers; `top` becomes its support.
+
+    Only a change that passed is recommended.
+    """
     verdict = analysis.verdict
     if verdict is None or baseline is None:
         return top
     tested = stamp(verdict)
     alone = f"This run alone: {top.sentence}"
+    if (instead := _INSTEAD.get(verdict.verdict)) is not None:
+        top = replace(top, deploy=(instead,), call="")
     if verdict.energy.change.value is None or verdict.quality.change.value is None:
         return replace(top, sentence=tested.sentence, support=(alone, *top.support), tiles=())
     axis = evidence.primary

@@ -47,6 +47,7 @@ class TestGate:
         assert report.stamp.word == word
         assert report.payload["gate"]["verdict"] == exit_word
         self.check_headline(report, run, candidate)
+        assert report.headline.deploy[0].startswith("Keep the baseline") == (word != "PASS")
         found = section(report, "gate")
         assert found.figures[0].name == "gate-plane"
         assert {"region", "change", "margins"} <= set(re.findall(r'id="gate-plane-(\w+)"', found.figures[0].svg))
