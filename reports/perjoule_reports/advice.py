@@ -12,13 +12,14 @@ from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.choosing import Choosing, code_of
-from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.choosing import Choosing, code_of, decision, recommend_command
+from perjoule_reports.evidence import Arm, Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import RunData
 from perjoule_reports.trust import disturbances
 
+RUN = "RUN"  # in commands, if it is not known how the reader names the run
 FEW_PROMPTS = 64
 WIDE_BOUND = 0.1
 _MOST = 6
@@ -26,7 +27,7 @@ _MOST_ODD = 3
 
 
 def deployment(
-    run: RunData, evidence: Evidence, analysis: Analysis, pair: Versus | None, plan: Choosing | None
+    run: RunData, evidence: Evidence, analysis: Analysis, pair: Versus | None, plan: Choosing | None, address: str = RUN
 ) -> tuple[tuple[str, ...], str]:
     """Return which cell to deploy, or why none, and the code that makes its images (empty if there is none).
 
@@ -35,44 +36,30 @@ def deployment(
         evidence: Its arms.
         analysis: Its comparisons.
         pair: The comparison of the headline, if it has one.
-        plan: The options to choose from, if there are any.
+        plan: The options to choose from, if there are any; the safe choice is that of the section Choose.
+        address: The run as arguments of a command.
     """
     axis = evidence.primary
-    if axis is None or pair is None:
+    if axis is None or (pair is None and plan is None):
         return (_nothing(evidence),), ""
+    hints = _bend(evidence, analysis)
     if axis.within_family:
-        return (
-            f"{axis.name} measures closeness to {'a reference' if run.is_imported else 'the longest run'}; you decide "
-            "how close is close enough.",
-            *_bend(evidence, analysis),
-            _other(axis, plan),
-        ), ""
-    if plan is not None and plan.safe is not None:
-        arm = plan.safe.arm
-        return (_cost(arm, evidence), _why_safe(plan, evidence, analysis), _other(axis, plan)), code_of(run, arm)
-    nothing = f"No cell is both cheaper and not shown to be worse than {evidence.anchor_words(pair.anchor)}."
-    if plan is not None:
-        nothing = f"No cell keeps {axis.name} at {fmt.number(plan.floor)} in 90 % of the draws: measure more prompts."
-    return (nothing, *_bend(evidence, analysis), _other(axis, plan)), ""
-
-
-def _why_safe(plan: Choosing, evidence: Evidence, analysis: Analysis) -> str:
-    """Return why the safe choice is safe, and that nothing cheaper is if it is the anchor itself."""
-    floor = fmt.number(plan.floor)
-    bound = "or more" if plan.axis.higher else "or less"
-    anchor = next(option.arm for option in plan.options if option.arm.cell_id == analysis.anchor)
-    named = evidence.anchor_words(anchor)
-    origin = f"what {named} keeps" if plan.margin is None else (
-        f"that of {named} {'less' if plan.axis.higher else 'plus'} the margin {plan.margin:g}"
-    )  # fmt: skip
-    first = "No cheaper cell" if plan.safe and plan.safe.arm.cell_id == analysis.anchor else "The cheapest cell that"
-    return f"{first} keeps {plan.axis.name} at {floor} {bound} in 90 % of the draws: {origin}."
-
-
-def _other(axis: Axis, plan: Choosing | None) -> str:
-    command = f"perjoule recommend RUN --min-quality {'Q' if plan is None else fmt.number(plan.floor)}"
-    where = "" if plan is None else "under Choose, or "
-    return f"For another floor of {axis.name}: {where}{command}."
+        hints = (
+            f"{capitalised(axis.label, axis.name)} is closeness to "
+            f"{'a reference' if run.is_imported else 'the longest run'}; you decide how close is close enough.",
+            *hints,
+        )
+    if plan is None:
+        none = () if axis.within_family or pair is None else (
+            f"No cell is both cheaper and not shown to be worse than {evidence.anchor_words(pair.anchor)}.",
+        )  # fmt: skip
+        return (*none, *hints), ""
+    reason = decision(plan, evidence, analysis)
+    other = f"For another floor: under Choose, or {recommend_command(plan, evidence, address)}."
+    if plan.safe is None:
+        return (reason, *hints, other), ""
+    arm = plan.safe.arm
+    return (_cost(arm, evidence), reason, *(hints if axis.within_family else ()), other), code_of(run, arm)
 
 
 def _nothing(evidence: Evidence) -> str:

@@ -5,7 +5,9 @@ The floor of the safe choice is the quality of the longest run minus the metric'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name
 from perjoule_reports.analysis import Analysis, advisable
 from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.format import number
+from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS
 from perjoule_reports.records import RunData
 
@@ -48,6 +52,32 @@ class Choosing:
     def keeps(self, option: Option, floor: float) -> bool:
         """Return True if an option keeps a quality."""
         return option.quality >= floor if self.axis.higher else option.quality <= floor
+
+    def choice(self, floor: float) -> Option | None:
+        """Return the cheapest option that keeps a quality."""
+        return next((option for option in self.options if self.keeps(option, floor)), None)
+
+    @property
+    def best(self) -> Option:
+        """The option that keeps the most; the cheapest of equals."""
+        return self.stairs[-1]
+
+    @property
+    def shown(self) -> str:
+        """The floor in as few digits as still give the same choice; what the best option keeps if none keeps the floor.
+
+        It is rounded towards the worse side, so that the option keeps the number that is printed.
+        """
+        floor, option = (self.floor, self.safe) if self.safe else (self.best.quality, self.best)
+        return self._rounded(floor, option)
+
+    def _rounded(self, floor: float, option: Option) -> str:
+        worse = ROUND_FLOOR if self.axis.higher else ROUND_CEILING
+        for digits in range(3, 18):
+            text = f"{Context(prec=digits, rounding=worse).create_decimal(repr(floor)):f}"
+            if self.choice(float(text)) is option:
+                return text
+        return repr(floor)
 
     @property
     def stairs(self) -> tuple[Option, ...]:
@@ -89,8 +119,41 @@ def choosing(run: RunData, evidence: Evidence, analysis: Analysis) -> Choosing |
     margin = run.metrics[axis.name].margin
     floor = anchor.quality if margin is None else (anchor.arm.quality_of(axis).value or 0.0) - sign * margin
     plan = Choosing(axis=axis, options=tuple(options), floor=floor, margin=margin, safe=None)
-    safe = next((option for option in options if plan.keeps(option, floor)), None)
-    return Choosing(axis=axis, options=plan.options, floor=floor, margin=margin, safe=safe)
+    return replace(plan, safe=plan.choice(floor))
+
+
+def decision(plan: Choosing, evidence: Evidence, analysis: Analysis) -> str:
+    """Return why the safe choice is safe, or that there is none: the words of the advice and of the section Choose."""
+    axis, end = plan.axis, "or more" if plan.axis.higher else "or less"
+    anchor = next(option.arm for option in plan.options if option.arm.cell_id == analysis.anchor)
+    named = evidence.anchor_words(anchor)
+    origin = f"what {named} keeps" if plan.margin is None else (
+        f"that of {named} {'less' if axis.higher else 'plus'} the margin {plan.margin:g}"
+    )  # fmt: skip
+    if plan.safe is None:
+        best = plan.best
+        return (
+            f"No cell keeps {axis.label} at {number(plan.floor)} {end} in 90 % of the draws ({origin}): measure more "
+            f"prompts. {capitalised(best.arm.words, best.arm.variant)} keeps the most, {number(best.quality)}."
+        )
+    is_anchor = plan.safe.arm.cell_id == analysis.anchor
+    first = "No cheaper cell" if is_anchor and plan.options[0] is not plan.safe else "The cheapest cell that"
+    shown = plan.shown.replace("-", "\N{MINUS SIGN}")
+    return f"{first} keeps {axis.label} at {shown} {end} in 90 % of the draws: {origin}."
+
+
+def recommend_command(plan: Choosing, evidence: Evidence, address: str) -> str:
+    """Return the command that makes the choice for a floor that can be kept: that of the choice, if there is one.
+
+    Args:
+        plan: The options.
+        evidence: The arms; a full-reference metric needs the family of those that are compared.
+        address: The run as arguments of a command.
+    """
+    family = plan.best.arm.family
+    several = plan.axis.within_family and len({arm.family for arm in evidence.arms}) > 1
+    chosen = f" --family {shlex.quote(family)}" if several else ""
+    return f"perjoule recommend {address} --min-quality {plan.shown}{chosen}"
 
 
 def code_of(run: RunData, arm: Arm) -> str:

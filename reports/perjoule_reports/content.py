@@ -15,7 +15,7 @@ from pathlib import Path
 from perjoule.running.reporting import ReportRequest
 from perjoule_reports import format as fmt
 from perjoule_reports import trust
-from perjoule_reports.advice import caveats, deployment
+from perjoule_reports.advice import RUN, caveats, deployment
 from perjoule_reports.analysis import analyse
 from perjoule_reports.choosing import choosing
 from perjoule_reports.evidence import read_evidence
@@ -60,7 +60,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     safe = plan.safe.arm.cell_id if plan is not None and plan.safe is not None else ""
     top = with_gain(headline(evidence, analysis, versus, safe), run, analysis)
     pair = versus.get(top.test)
-    deploy, call = deployment(run, evidence, analysis, pair, plan)
+    deploy, call = deployment(run, evidence, analysis, pair, plan, asked.address or RUN)
     top = replace(top, deploy=deploy, call=call, beware=caveats(run, evidence, analysis, versus, pair))
     top = verdict_headline(top, run, asked.baseline, evidence, analysis)
     notes = {
@@ -70,7 +70,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     }
     made = (
         gate_section(run, asked.baseline, evidence, analysis),
-        choose_section(evidence, plan),
+        choose_section(evidence, analysis, plan),
         pictures_section(run, evidence, top, asked.baseline, page),
         frontier_section(evidence, analysis, top.test),
         people_section(run, evidence, analysis),

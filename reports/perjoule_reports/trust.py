@@ -162,7 +162,7 @@ def partial(run: RunData) -> tuple[str, ...]:
     return (
         f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, "
         "or was "
-        "stopped; continue it with perjoule run suite.toml --out RUN --resume.",
+        "stopped; continue it with the command that started it and --resume.",
     )
 
 

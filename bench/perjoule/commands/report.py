@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,7 @@ def report(
                 mode="stored" if stored else "paired",
             ),
             co2_country=co2_country,
+            address=shlex.join([run, *(["--study", str(study)] if study else [])]),
         )
         files = reporting.report(ours, out or ours.path / "report.html", request)
     _print(files, as_json, open_report)

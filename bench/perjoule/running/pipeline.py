@@ -6,6 +6,7 @@ plan = check → plan → (measure a few windows) → forecast
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -276,7 +277,7 @@ def calibrate(prepared: Prepared, meter_name: str, reporter: Reporter) -> Foreca
 def finish(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Reporter) -> Run:
     """Run the stages after measuring: scores, operating points, reports."""
     scored = score(run, metrics, reporter)
-    reporting.report(scored, run.path / "report.html")
+    reporting.report(scored, run.path / "report.html", reporting.ReportRequest(address=shlex.quote(str(run.path))))
     return scored
 
 

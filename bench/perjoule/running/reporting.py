@@ -23,11 +23,13 @@ class ReportRequest:
         gate: Configuration of the gate.
         co2_country: ISO 3166-1 alpha-3 code of a country, to estimate grams of CO2 from its electricity; without it
             there is no estimate.
+        address: The run as arguments of a command, e.g. `runs/demo --study votes`, for commands that the page suggests.
     """
 
     baseline: Run | None = None
     gate: GateConfig = field(default_factory=GateConfig)
     co2_country: str | None = None
+    address: str = ""
 
 
 def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Path]:

@@ -8,6 +8,7 @@ If both sides are suites they are measured in one session, window by window: bas
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -373,7 +374,8 @@ def _report(
             theirs = pipeline.score(load_run(out / BASELINE), baseline.metrics, reporter)
     with relative_to(candidate.folder):
         ours = pipeline.score(load_run(out), candidate.metrics, reporter)
-    reporting.report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
+    request = ReportRequest(baseline=theirs, gate=replace(plan.config, look=None), address=shlex.quote(str(out)))
+    reporting.report(ours, out / "report.html", request)
 
 
 def _kept(sides: Sequence[_Side], request: GateRequest) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.choosing import Choosing, Option, code_of
+from perjoule_reports.analysis import Analysis
+from perjoule_reports.choosing import Choosing, Option, code_of, decision
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pages.schema import ResultChoices, ResultOption
@@ -14,7 +15,7 @@ from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import interval_cells
 
 
-def choose_section(evidence: Evidence, plan: Choosing | None) -> Section:
+def choose_section(evidence: Evidence, analysis: Analysis, plan: Choosing | None) -> Section:
     """Build the section."""
     if plan is None:
         return Section(
@@ -23,18 +24,20 @@ def choose_section(evidence: Evidence, plan: Choosing | None) -> Section:
             how_to_read="",
             empty=f"a choice for a quality floor, which needs {LEAST_PROMPTS} prompts with scores in comparable cells",
         )
-    name = plan.axis.label
+    marked = " Its row is marked." if plan.safe else ""
+    several = plan.axis.within_family and len({arm.family for arm in evidence.arms}) > 1
+    only = f" Only cells of {plan.best.arm.family} are compared." if several else ""
     return Section(
         anchor="choose",
         title="Choose",
         how_to_read="The operating points that are the safe choice for some quality floor: the cheapest that keeps it. "
-        f"A point keeps a floor if its mean {plan.axis.name} reaches it in at least 90 % of the draws.",
+        f"A point keeps a floor if its mean {plan.axis.label} reaches it in at least 90 % of the draws.",
         sample=guide.sample(evidence),
         interval=guide.intervals(evidence),
         change="More prompts raise what each point keeps; perjoule recommend --confidence takes another share.",
         paragraphs=(
-            f"How good must the images be? Each row is the cheapest cell for a floor of {name} up to the value under "
-            f"“keeps”; the marked one is the choice for {fmt.number(plan.floor)}.",
+            f"How good must the images be? Each row is the cheapest cell for a floor of {plan.axis.label} up to the "
+            f"value under “keeps”.{only} {decision(plan, evidence, analysis)}{marked}",
         ),
         tables=(_table(plan),),
     )
@@ -68,7 +71,7 @@ def _sentence(option: Option, plan: Choosing, unit: fmt.Scale) -> str:
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality_of(plan.axis))
     mark = f" {arm.brand}" if arm.brand else ""
     name = capitalised(arm.words, arm.variant)
-    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.name} {' '.join(quality)}"
+    return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.label} {' '.join(quality)}"
 
 
 def _table(plan: Choosing) -> Table:
@@ -86,7 +89,7 @@ def _table(plan: Choosing) -> Table:
     )
     columns = (
         Column(title="operating point"),
-        Column(title="keeps", unit=f"{plan.axis.name}, in 90 % of the draws", numeric=True),
+        Column(title="keeps", unit=f"{plan.axis.label}, in 90 % of the draws", numeric=True),
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True),
         Column(title="stays within", unit=f"{unit.unit}/image, in 90 %", numeric=True),
     )

@@ -34,7 +34,7 @@ VERDICTS: dict[str, tuple[Word, str, Tone]] = {
 _INSTEAD = {
     "fail": "Keep the baseline: this change failed the gate.",
     "inconclusive": "Keep the baseline until the gate is decided; the section Gate says what is missing.",
-    "invalid": "Keep the baseline: this change could not be judged. The section Gate lists the evidence that is missing.",
+    "invalid": "Keep the baseline: this change could not be judged. The section Gate lists what is missing.",
 }
 _COUNTED = ("", "share", "cosine")  # units that say nothing after a number
 _MOST_CELLS = 60

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from tests.support.reports import SMALL, section
 from tests.support.synthetic import SyntheticRun
-from tests.support.tables_of_runs import imported, table
+from tests.support.tables_of_runs import imported, rewrite, table
 
+from perjoule import cli
 from perjoule.gating.recommend import recommend
 from perjoule.runs.directory import Run
 from perjoule_reports import build_report
@@ -85,6 +90,61 @@ def test_the_advice_names_the_choice_with_its_code(small: SyntheticRun) -> None:
     assert f"num_inference_steps={steps}" in report.headline.call
     code = {option["cell_id"]: option["code"] for option in report.payload["choices"]["options"]}
     assert code[chosen] == report.headline.call
+
+
+def suggested(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[Any, Any]:
+    """The result of the command that the page of a run suggests, and the result of the page."""
+    page = tmp_path / "page.html"
+    assert executed(["report", str(run.path), "--out", str(page), "--json"], monkeypatch) == 0
+    result = json.loads((tmp_path / "page.json").read_text())
+    capsys.readouterr()
+    command = re.search(r"or perjoule (recommend .*)\.$", "\n".join(result["deploy"]), flags=re.M)
+    assert command
+    assert executed([*shlex.split(command[1]), "--json"], monkeypatch) == 0
+    return json.loads(capsys.readouterr().out), result
+
+
+def executed(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr("sys.argv", ["perjoule", *argv])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+def test_the_command_on_the_page_makes_the_choice_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two families under a full-reference metric, and a folder whose name has a blank."""
+    run = imported(table(**SMALL).rename({"quality:q": "quality:cvvdp"}), tmp_path, "my run")
+    assert run.metrics["cvvdp"].track == "fidelity"
+    asked, page = suggested(run, tmp_path, monkeypatch, capsys)
+    assert asked["safe"]["cell_id"] == page["choices"]["chosen"]
+
+
+def test_a_floor_that_no_cell_keeps_is_not_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One cell, whose mean is too uncertain for its own margin."""
+    made = imported(table(prompts=8, seeds=1, ladder=(8,), variants=(("one", 1.0),)), tmp_path)
+    run = rewrite(made, "metrics.json", lambda stored: stored["metrics"][0].update(margin=1e-4))
+    asked, page = suggested(run, tmp_path, monkeypatch, capsys)
+    assert page["choices"]["chosen"] is None
+    assert asked["safe"]["cell_id"] == "one-008"
+    found = section(build_report(run), "choose")
+    assert found.tables[0].marked == frozenset()
+    assert "marked" not in found.paragraphs[0]
+    assert "No cell keeps" in found.paragraphs[0]
+
+
+def test_advice_and_section_say_the_same(tmp_path: Path) -> None:
+    """Under a full-reference metric, whose ladder bends before the choice."""
+    report = build_report(imported(table(**SMALL).rename({"quality:q": "quality:cvvdp"}), tmp_path))
+    found = section(report, "choose")
+    (place,) = found.tables[0].marked
+    assert report.headline.deploy[0].startswith(f"{found.tables[0].rows[place][0].text}: ")
+    assert report.headline.deploy[1] in found.paragraphs[0]
 
 
 def test_a_margin_lowers_the_floor(small: SyntheticRun) -> None:
