@@ -148,6 +148,16 @@ class Evidence:
         """Return the variants that have arms, in order."""
         return list(dict.fromkeys(arm.variant for arm in self.arms))
 
+    def label_of(self, variant: str) -> str:
+        """Return the name of a variant in sentences, e.g. `the few-step student`."""
+        name = clean(variant)
+        return next((arm.label for arm in self.arms if arm.variant == name and arm.label), name)
+
+    def id_of(self, variant: str) -> str:
+        """Return the name of a variant in the suite; empty if its label contains it."""
+        name = clean(variant)
+        return "" if name in self.label_of(variant) else name
+
     def series(self, variant: str) -> int:
         """Return the index of a variant in the suite, which determines its colour, marker and dash."""
         names = [v.name for v in self.suite.variants]

@@ -65,6 +65,22 @@ def test_a_column_has_one_number_of_decimals() -> None:
     assert fmt.interval(small[0], decimals=fmt.decimals_of(small))[0] == "0.020"
 
 
+def test_an_end_that_was_not_found_is_open() -> None:
+    value = Interval(value=-7.43, low=-46.0, high=None)
+    assert fmt.interval(value) == ("−7", "[−46, open]")
+    assert fmt.interval(Interval(value=7.43, low=math.nan, high=46.0), signed=True) == ("+7", "[open, +46]")
+    assert fmt.interval(Interval(value=7.43, low=-math.inf, high=math.inf)) == ("7.43", "")
+    assert fmt.decimals_of([value]) == 1  # enough to show 7 with two digits
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [(0.1, 0.2, True), (0.1, None, True), (None, -0.1, True), (-0.1, None, False), (None, None, False), (0, 1, False)],
+)
+def test_an_interval_excludes_zero_with_one_end(low: float | None, high: float | None, clear: bool) -> None:
+    assert fmt.excludes_zero(Interval(value=0.15, low=low, high=high)) is clear
+
+
 def test_exactly_no_difference_is_said_in_words() -> None:
     assert fmt.difference(Interval(value=0.0, low=0.0, high=0.0)) == ("no difference", "")
     assert fmt.difference(Interval(value=0.0, low=-0.1, high=0.1))[0] == "0.00"

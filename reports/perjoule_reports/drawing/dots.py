@@ -10,18 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from perjoule.statistics.resampling import Array
+from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE
 from perjoule_reports.drawing.plots import colour, grid, make_figure, marker
 from perjoule_reports.drawing.svg import CARD, INK, MUTED, SERIES
 from perjoule_reports.records import Figure, Table
 
-_ROW = 0.27  # inches
+_ROW, _ROW_OF_TWO = 0.27, 0.4  # inches, with one and two lines of text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A labelled dot with its interval; None for an open end."""
+    """A labelled dot with its interval; None for an open end. The label may have two lines."""
 
     label: str
     value: float
@@ -33,7 +34,10 @@ class Row:
 def interval_figure(
     name: str, title: str, rows: Sequence[Row], *, label: str, description: str, caption: str, data: Table
 ) -> Figure:
-    """Draw rows of dots with intervals and a line at zero; a dot is filled if its interval excludes zero."""
+    """Draw rows of dots with intervals and a line at zero; a dot is filled if its interval excludes zero.
+
+    An arrow at the edge is an open end.
+    """
     ends = [v for r in rows for v in (r.value, r.low, r.high, 0.0) if v is not None]
     low, high = min(ends), max(ends)
     pad = 0.08 * (high - low) or 1.0
@@ -47,20 +51,26 @@ def interval_figure(
             left, right = (low - pad if row.low is None else row.low), (high + pad if row.high is None else row.high)
             if row.low is not None or row.high is not None:
                 axes.plot([left, right], [place, place], color=shade, linewidth=2)
-            clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+                for end, at, arrow, side in ((row.low, left, "<", "low"), (row.high, right, ">", "high")):
+                    if end is None:
+                        axes.plot([at], [place], marker=arrow, markersize=7, color=shade, clip_on=False,
+                                  gid=f"row-{place}-open-{side}")  # fmt: skip
+            clear = fmt.excludes_zero(Interval(value=row.value, low=row.low, high=row.high))
             axes.plot([row.value], [place], marker=marker(row.series), markersize=7, linestyle="", color=shade,
                       markerfacecolor=shade if clear else CARD, markeredgecolor=shade, gid=f"row-{place}")  # fmt: skip
-        short = 22 if size[0] < 6 else 46
-        axes.set_yticks(range(len(rows)), [fmt.shorten(r.label, short) for r in rows], fontsize=9)
+        short = 26 if size[0] < 6 else 46
+        labels = ["\n".join(fmt.shorten(line, short) for line in row.label.split("\n")) for row in rows]
+        axes.set_yticks(range(len(rows)), labels, fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(label if size[0] > 6 else fmt.shorten(label, 52), fontsize=10 if size[0] > 6 else 8.5)
         axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 6 else 4))
         grid(axes, "x")
 
-    height = 0.85 + _ROW * len(rows)
+    height = 0.85 + (_ROW_OF_TWO if any("\n" in row.label for row in rows) else _ROW) * len(rows)
+    names = [row.label.replace("\n", " · ") for row in rows]
     return make_figure(
         name, title, draw, description=description, caption=caption, wide=(WIDE[0], height), narrow=(NARROW[0], height),
-        data=data, tooltips={f"row-{i}": f"{r.label}: {fmt.number(r.value)}" for i, r in enumerate(rows)},
+        data=data, tooltips={f"row-{i}": f"{names[i]}: {fmt.number(r.value)}" for i, r in enumerate(rows)},
     )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ bound                          every image or prompt uses its best step count: h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -21,11 +22,61 @@ from perjoule_reports.drawing import phases
 from perjoule_reports.drawing.dots import Row, interval_figure, shares_figure
 from perjoule_reports.drawing.plots import of_joules
 from perjoule_reports.evidence import Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.records import Cell, Column, Figure, RunData, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.sections.tables import PERCENT, difference_cell
+from perjoule_reports.sections.tables import PERCENT, difference_cells
 
 _MOST_ROWS = 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opponent:
+    """What a policy is compared with. The text, the table and the figure are all made from these.
+
+    `own_shuffle`: it has the policy's own step counts, shuffled. `owner` is the label of the policy whose step counts
+    it shuffles, empty for other opponents.
+    """
+
+    result: Control
+    name: str
+    remark: str
+    own_shuffle: bool = False
+    owner: str = ""
+
+    @property
+    def saving(self) -> Interval:
+        """Share of energy that the policy saves at equal quality."""
+        return self.result.iso_quality_saving or Interval()
+
+    @property
+    def gain(self) -> Interval:
+        """Quality that the policy gains at equal energy."""
+        return self.result.iso_energy_gain or Interval()
+
+    @property
+    def beaten(self) -> bool | None:
+        """True if the policy is better (95 % confidence), False if it is worse, None if that is open.
+
+        They are compared at equal quality, then at equal energy, then by the most expensive cells: better in both
+        energy and quality in 97.5 % of the draws.
+        """
+        for difference in (self.saving, self.gain):
+            if fmt.excludes_zero(difference):
+                return (difference.value or 0.0) > 0
+        better, worse = self.result.cheaper_and_better, self.result.dearer_and_worse
+        if better is None or worse is None:
+            return None
+        return True if better >= 0.975 else False if worse >= 0.975 else None
+
+    def words(self, evidence: Evidence) -> str:
+        """Return the difference that `beaten` rests on."""
+        if fmt.excludes_zero(self.saving):
+            return f"energy saved at equal quality: {' % '.join(fmt.interval(self.saving, PERCENT))}"
+        if fmt.excludes_zero(self.gain):
+            label = evidence.primary.label if evidence.primary else "quality"
+            return f"{label} at equal energy: {' '.join(fmt.difference(self.gain))}"
+        return "the most expensive cells are cheaper and better"
 
 
 def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> Section:
@@ -57,7 +108,9 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
             else "a scored fixed ladder of the same family, with which the adaptive arms could be compared"
         )
         return Section(**shown, empty=why)  # type: ignore[arg-type]
-    rows, table = _against(evidence, policies)
+    faced = [(record, _opponents(run, evidence, record)) for record in policies]
+    rows, table = _rows(evidence, faced), _table(evidence, faced)
+    is_open = any(None in (row.low, row.high) and row.low != row.high for row in rows[:_MOST_ROWS])
     figures: list[Figure] = []
     if rows:
         figures.append(
@@ -68,7 +121,8 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
                 label=of_joules("energy saved at equal quality (%", evidence.provenance) + ")",
                 description=f"{fmt.plural(len(rows), 'comparison')} of adaptive arms with their opponents. The table "
                 "next to the figure contains the numbers.",
-                caption=f"the opponent is named after the arm; {evidence.primary.name if evidence.primary else ''}"
+                caption=f"the opponent is named below the policy; {evidence.primary.label if evidence.primary else ''}"
+                + ("; an arrow is an open end of an interval" if is_open else "")
                 + (f"; the first {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""),
                 data=table,
             )
@@ -77,48 +131,86 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     return Section(
         **shown,  # type: ignore[arg-type]
         sample=guide.sample(evidence),
-        paragraphs=(*(_sentence(run, r) for r in policies), *_predictor(run, evidence)),
+        paragraphs=(*(_sentence(evidence, *one) for one in faced), *_predictor(run, evidence)),
         figures=(*figures, *((histogram,) if histogram else ())),
         tables=() if rows else (table,),
     )
 
 
-def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row], Table]:
-    rows: list[Row] = []
-    cells: list[tuple[Cell, ...]] = []
-    for record in policies:
-        series = evidence.series(record.test)
-        brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
-        ladder = Control(
-            control=f"{record.anchor} (fixed)",
-            iso_quality_saving=record.iso_quality_saving,
-            iso_energy_gain=record.iso_energy_gain,
-            reason=record.saving_reason,
+def _opponents(run: RunData, evidence: Evidence, record: Comparison) -> list[Opponent]:
+    """Return the fixed ladder and the controls that a policy is compared with."""
+    own, owners = _own_shuffles(run, record.test), _owners(run, evidence)
+    ladder = Control(
+        control=record.anchor,
+        iso_quality_saving=record.iso_quality_saving,
+        iso_energy_gain=record.iso_energy_gain,
+        reason=record.saving_reason,
+    )
+    controls = record.controls.against if record.controls else ()
+    return [
+        Opponent(result=ladder, name=evidence.label_of(record.anchor), remark="fixed"),
+        *(
+            Opponent(
+                result=control,
+                name=evidence.label_of(control.control),
+                remark="its own steps, shuffled"
+                if control.control in own
+                else f"steps of “{owners[control.control]}”, shuffled"
+                if control.control in owners
+                else "control",
+                own_shuffle=control.control in own,
+                owner=owners.get(control.control, ""),
+            )
+            for control in controls
+        ),
+    ]
+
+
+def _rows(evidence: Evidence, faced: Sequence[tuple[Comparison, Sequence[Opponent]]]) -> list[Row]:
+    rows = []
+    for record, opponents in faced:
+        for other in opponents:
+            saving = other.saving
+            if saving.value is not None:
+                low, high = (None if end is None else 100 * end for end in fmt.ends_of(saving))
+                label = f"{evidence.label_of(record.test)}\n{other.name}"
+                rows.append(
+                    Row(label=label, value=100 * saving.value, low=low, high=high, series=evidence.series(record.test))
+                )
+    return rows
+
+
+def _table(evidence: Evidence, faced: Sequence[tuple[Comparison, Sequence[Opponent]]]) -> Table:
+    every = [(record, other) for record, opponents in faced for other in opponents]
+    brand = next((a.brand for record, _ in faced for a in evidence.arms if a.variant == record.test), "")
+    results = [other.result for _, other in every]
+    numbers = zip(
+        difference_cells([other.saving for _, other in every], PERCENT, brand),
+        difference_cells([other.gain for _, other in every]),
+        difference_cells([_less_one(result.energy_ratio or Interval()) for result in results], PERCENT, brand),
+        difference_cells([result.quality_difference or Interval() for result in results]),
+        strict=True,
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for record, opponents in faced:
+        head = Cell(
+            text=evidence.label_of(record.test),
+            detail=evidence.id_of(record.test),
+            series=evidence.series(record.test),
         )
-        controls = record.controls
-        for other in (ladder, *(controls.against if controls else ())):
-            saving = other.iso_quality_saving or Interval()
-            row = _row(f"{record.test} · {other.control}", saving, series)
-            if row:
-                rows.append(row)
-            cells.append((
-                Cell(text=fmt.clean(record.test), series=series),
-                Cell(text=fmt.clean(other.control)),
-                difference_cell(saving, PERCENT, brand=brand),
-                difference_cell(other.iso_energy_gain or Interval()),
-                difference_cell(_less_one(other.energy_ratio or Interval()), PERCENT, brand=brand),
-                difference_cell(other.quality_difference or Interval()),
-                Cell(text=fmt.clean(other.reason or "")),
+        for other in opponents:
+            detail = "; ".join(filter(None, (evidence.id_of(other.result.control), other.remark)))
+            rows.append((
+                head,
+                Cell(text=other.name, detail=detail),
+                *next(numbers),
+                Cell(text=fmt.clean(other.result.reason or "")),
             ))  # fmt: skip
-        if controls:
-            cells.append((
-                Cell(text=fmt.clean(record.test), series=series),
-                Cell(text=controls.headroom.bound, detail="of the fixed ladder"),
-                Cell(text=fmt.ABSENT),
-                Cell(text=fmt.ABSENT),
-                Cell(text=fmt.ABSENT),
-                Cell(text=fmt.ABSENT),
-                Cell(text=_headroom(controls.headroom)),
+        if record.controls:
+            headroom = record.controls.headroom
+            absent = [Cell(text=fmt.ABSENT)] * 4
+            rows.append((
+                head, Cell(text=headroom.bound, detail="of the fixed ladder"), *absent, Cell(text=_headroom(headroom))
             ))  # fmt: skip
     columns = (
         Column(title="policy"),
@@ -129,7 +221,7 @@ def _against(evidence: Evidence, policies: list[Comparison]) -> tuple[list[Row],
         Column(title="quality", unit="most expensive cells", numeric=True),
         Column(title="remark"),
     )
-    return rows, Table(caption="Adaptive arms against their opponents", columns=columns, rows=tuple(cells))
+    return Table(caption="Adaptive arms against their opponents", columns=columns, rows=tuple(rows))
 
 
 def _headroom(headroom: Headroom) -> str:
@@ -145,34 +237,35 @@ def _headroom(headroom: Headroom) -> str:
     return fmt.clean(sentence)
 
 
-def _row(label: str, saving: Interval, series: int) -> Row | None:
-    if saving.value is None:
-        return None
-    low, high = (None if v is None else 100 * v for v in (saving.low, saving.high))
-    return Row(label=fmt.clean(label), value=100 * saving.value, low=low, high=high, series=series)
-
-
 def _less_one(ratio: Interval) -> Interval:
     value, low, high = (None if v is None else v - 1 for v in (ratio.value, ratio.low, ratio.high))
     return Interval(value=value, low=low, high=high)
 
 
-def _sentence(run: RunData, record: Comparison) -> str:
+def _sentence(evidence: Evidence, record: Comparison, opponents: Sequence[Opponent]) -> str:
     """Return the conclusion that the controls allow about one policy."""
-    name, ladder = fmt.clean(record.test), fmt.clean(record.anchor)
-    sentence = f"{name}: {_fixed(record.iso_quality_saving, ladder, record.saving_reason)}"
-    against = record.controls.against if record.controls else ()
-    shuffles = [c for c in against if c.control in _own_shuffles(run, record.test)]
+    name = capitalised(evidence.label_of(record.test), fmt.clean(record.test))
+    sentence = f"{name}: {_fixed(opponents[0].saving, opponents[0].name, record.saving_reason)}"
+    shuffles = [other for other in opponents if other.own_shuffle]
     if not shuffles:
-        return f"{sentence}. The suite has no control with shuffled step counts, so use of the prompt is not shown."
-    beaten = [_beats(c) for c in shuffles]
-    count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
+        others = [f"“{other.name}” shuffles those of “{other.owner}”" for other in opponents if other.owner]
+        why = f" ({'; '.join(others)})" if others else ""
+        return f"{sentence}. No control shuffles its own step counts{why}, so use of the prompt is not shown."
+    beaten = [other.beaten for other in shuffles]
+    which = "its shuffled control" if len(shuffles) == 1 else f"all {len(shuffles)} of its shuffled controls"
     if all(beaten):
-        every = f"all {len(beaten)} of its shuffled controls" if len(beaten) > 1 else "its shuffled control"
-        return f"{sentence}. It beats {every}, so it uses information about the prompt."
-    if all(b is None for b in beaten):
-        return f"{sentence}. No difference from its shuffled controls is resolved, so use of the prompt is not shown."
-    return f"{sentence}. It beats {count}, so use of the prompt is not shown."
+        by = f" ({shuffles[0].words(evidence)})" if len(shuffles) == 1 else ""
+        return f"{sentence}. It beats {which}{by}, so it uses information about the prompt."
+    if any(beaten):
+        count = f"{sum(b is True for b in beaten)} of its {fmt.plural(len(beaten), 'shuffled control')}"
+        return f"{sentence}. It beats {count}, so use of the prompt is not shown."
+    if all(b is False for b in beaten):
+        return f"{sentence}. It is worse than {which}, so use of the prompt is not shown."
+    one = "its shuffled control" if len(shuffles) == 1 else "any of its shuffled controls"
+    return (
+        f"{sentence}. At equal quality and at equal energy it is not shown to be better than {one}, so use of the "
+        "prompt is not shown."
+    )
 
 
 def _own_shuffles(run: RunData, test: str) -> set[str]:
@@ -190,24 +283,15 @@ def _own_shuffles(run: RunData, test: str) -> set[str]:
     }
 
 
+def _owners(run: RunData, evidence: Evidence) -> dict[str, str]:
+    """Return, by shuffled control, the label of the policy whose step counts it shuffles."""
+    policies = [variant.name for variant in run.suite.variants if variant.role == "predicted"]
+    return {control: evidence.label_of(name) for name in policies for control in _own_shuffles(run, name)}
+
+
 def _policy_of(arguments: Mapping[str, object]) -> dict[str, object]:
     others = {key: value for key, value in arguments.items() if not key.startswith("control")}
     return {"rule": "equal-marginal"} | others  # the default rule of a policy
-
-
-def _beats(control: Control) -> bool | None:
-    """Return True if the policy is better (95 % confidence), False if it is worse, None if that is open.
-
-    They are compared at equal quality if the curves allow it, else by the most expensive cells: better in both energy
-    and quality in 97.5 % of the draws.
-    """
-    saving = control.iso_quality_saving
-    if saving is not None and saving.bounded:
-        return True if (saving.low or 0) > 0 else False if (saving.high or 0) < 0 else None
-    better, worse = control.cheaper_and_better, control.dearer_and_worse
-    if better is None or worse is None:
-        return None
-    return True if better >= 0.975 else False if worse >= 0.975 else None
 
 
 def _fixed(saving: Interval, ladder: str, reason: str | None) -> str:

@@ -191,15 +191,20 @@ def difference_cell(
     if value.value is None:
         return Cell(text=fmt.ABSENT)
     text, detail = fmt.difference(value, unit, decimals)
-    known = value.low is not None and value.high is not None
-    clear = known and ((value.low or 0) > 0 or (value.high or 0) < 0)
+    clear = fmt.excludes_zero(value)
     return Cell(
-        text=text if clear or not known or not detail else f"~ {text}",
+        text=text if clear or not detail else f"~ {text}",
         detail=detail,
         brand=brand,
         sort=value.value,
         strong=clear,
     )
+
+
+def difference_cells(values: Sequence[Interval], unit: Scale | None = None, brand: str = "") -> list[Cell]:
+    """Return the differences of a column, which share one number of decimals."""
+    decimals = fmt.decimals_of(values, unit)
+    return [difference_cell(value, unit, brand=brand, decimals=decimals) for value in values]
 
 
 def _prompt_counts(evidence: Evidence) -> list[tuple[Column, Sequence[Cell]]]:
