@@ -14,7 +14,6 @@ from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import EXACT_MARGIN
 from perjoule.gating.records import Axis as GateAxis
 from perjoule.gating.render import stopped
-from perjoule.statistics.point_rows import point_rows
 from perjoule.types import weakest
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
@@ -97,7 +96,7 @@ def verdict_headline(
     allowed = "" if None in margins else f"; {_more(margins[0] or 0)} energy and a loss of {margins[1]:g} were allowed"
     if verdict.identical_images:
         quality = f"gives the same images, bit for bit (in {label} an A/A comparison)"
-    sentence = f"This change {energy}{_joules(run, baseline, analysis)}, and {quality}{allowed}."
+    sentence = f"This change {energy}{_joules(analysis)}, and {quality}{allowed}."
     return replace(top, sentence=sentence, support=(tested.sentence, alone, *top.support), tiles=())
 
 
@@ -116,21 +115,16 @@ def _moved(axis: GateAxis, more: str, less: str, same: str, unit: Scale | None =
     return (more if change.value > 0 else less).format(size) + ("" if clear else " (may be chance)")
 
 
-def _joules(run: RunData, baseline: RunData, analysis: Analysis) -> str:
-    """Return e.g. `, 291 → 326 J per image`: means of the cells of both runs, geometric like the change."""
-    cells = analysis.pairs.cells if analysis.pairs else ()
-    means = []
-    for one in (baseline, run):
-        energies = {row.cell_id: row.energy_j_per_image for row in point_rows(one.points)}
-        values = [value for cell in cells if (value := energies.get(cell))]
-        if not cells or len(values) < len(cells):
-            return ""
-        means.append(math.exp(sum(map(math.log, values)) / len(values)))
-    unit = fmt.scale(means, "J")
-    mark = fmt.brand(weakest(analysis.pairs.provenance)) if analysis.pairs else ""
-    per = "per image" if len(cells) == 1 else f"per image (mean of {len(cells)} cells)"
-    before, after = (fmt.number(mean / unit.factor) for mean in means)
-    return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} {per}"
+def _joules(analysis: Analysis) -> str:
+    """Return e.g. `, 291 → 326 J per image`; over several cells it is the geometric mean, whose ratio is the change."""
+    pairs = analysis.pairs
+    if pairs is None or not all(math.isfinite(mean) and mean > 0 for mean in pairs.mean_j):
+        return ""
+    unit = fmt.scale(pairs.mean_j, "J")
+    mark = fmt.brand(weakest(pairs.provenance))
+    several = f" (geometric mean of {len(pairs.cells)} cells)" if len(pairs.cells) > 1 else ""
+    before, after = (fmt.number(mean / unit.factor) for mean in pairs.mean_j)
+    return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} per image{several}"
 
 
 def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis) -> Section:

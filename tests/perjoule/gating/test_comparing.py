@@ -34,6 +34,16 @@ def test_it_agrees_with_the_gate_at_the_same_level(tmp_path: Path) -> None:
     assert second / first - 1 == pytest.approx(verdict.energy.change.value, rel=0.01)
 
 
+def test_the_joules_are_the_geometric_mean_of_the_cells(tmp_path: Path) -> None:
+    """Cells of 1, 4 and 16 J have a geometric mean of 4 J and a mean of 7 J; half of the prompts cost 20 % more."""
+    steps = {4: 1.0, 16: 4.0, 64: 16.0}
+    frame = table(**SMALL | {"ladder": tuple(steps), "variants": (("ladder", 1.0),)})
+    share = pl.when(pl.col("prompt_id") < "p032").then(0.9).otherwise(1.1)
+    frame = frame.with_columns(energy_j=share * pl.col("steps").replace_strict(steps))
+    before, after = (imported(frame.with_columns(pl.col("energy_j") * k), tmp_path, f"x{k}") for k in (1, 2))
+    assert compare(before, after).energy_j_per_image == pytest.approx((4.0, 8.0))
+
+
 def test_it_is_antisymmetric(tmp_path: Path) -> None:
     before, after = runs(tmp_path, factor=1.2, shift=-0.1)
     there, back = compare(before, after), compare(after, before)

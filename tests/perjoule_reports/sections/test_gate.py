@@ -12,11 +12,13 @@ from tests.support.synthetic import SyntheticRun
 from tests.support.tables_of_runs import imported, table
 
 from perjoule import cli
+from perjoule.gating import comparing
 from perjoule.gating.records import EXACT_MARGIN, GateConfig
 from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import Run
 from perjoule.statistics.point_rows import point_rows
 from perjoule_reports import build_report
+from perjoule_reports import format as fmt
 from perjoule_reports.records import Report
 from perjoule_reports.sections.gate import _more
 
@@ -65,12 +67,14 @@ class TestGate:
         assert report.payload["headline"] == sentence
         assert re.match(r"This change (costs|saves) [\d.]+ % ", sentence), sentence
         assert "; 5 % more energy and a loss of 0.1 were allowed." in sentence
-        numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(mean of (\d+) cells\)"
+        numbers = r", ([\d.]+) → ([\d.]+) J(?: n\.s\.)? per image \(geometric mean of (\d+) cells\)"
         before, after, cells = re.findall(numbers, sentence)[0]
         for shown, one in ((before, baseline), (after, candidate)):
             energies = np.array([row.energy_j_per_image for row in point_rows(one.points)], float)
             assert len(energies) == int(cells)
             assert float(shown) == pytest.approx(np.exp(np.log(energies).mean()), rel=0.006)
+        compared = comparing.compare(baseline, candidate).energy_j_per_image or ()
+        assert [fmt.number(mean) for mean in compared] == [before, after]
         assert any(line.startswith("This run alone: ") for line in report.headline.support)
 
     def test_the_same_images_on_both_sides_are_an_a_a_comparison(self, small: SyntheticRun) -> None:
