@@ -78,7 +78,7 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
         return ()
     share = knee.shares.get(arm.cell_id, 0.0)
     axis = evidence.primary
-    quality = f" There {axis.name} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
+    quality = f" There {axis.label} is {fmt.interval(arm.quality_of(axis))[0]}." if axis else ""
     return (f"The ladder bends (a hint, in {100 * share:.0f} % of the draws) at {_cost(arm, evidence)}{quality}",)
 
 
@@ -117,7 +117,7 @@ def caveats(
         *_sample(evidence, pair),
         *_ceiling(run, evidence),
         *_choice(evidence, pair, len(versus) + 1),
-        *_curves(analysis),
+        *_curves(evidence, analysis),
         *analysis.troubles,
     ]
     return tuple(found[:_MOST])
@@ -200,7 +200,7 @@ def _stated(evidence: Evidence) -> list[str]:
     cells = [a.cell_id for a in evidence.arms if axis and axis.name in a.cell_values]
     energies = [a.cell_id for a in evidence.arms if a.energy_is_stated]
     caveats = []
-    for name, named in ((axis.name if axis else "quality", cells), ("energy", energies)):
+    for name, named in ((axis.label if axis else "quality", cells), ("energy", energies)):
         if named:
             count = f"{len(named)} of {fmt.plural(len(evidence.arms), 'cell')}"
             sentence = f"the table gives a single {name} for {count}: there is no interval and no gate."
@@ -254,7 +254,7 @@ def _sample(evidence: Evidence, pair: Versus | None) -> list[str]:
         # (z 0.95 + z 0.8) standard errors, a standard error being half the interval over z 0.975
         effect = half * 2.486 / 1.96
         if effect > 0:
-            sentence += f": a change of {axis.name} below about {fmt.number(effect, 2)} would mostly not be detected"
+            sentence += f": a change of {axis.label} below about {fmt.number(effect, 2)} would mostly not be detected"
     return [sentence + "."]
 
 
@@ -273,9 +273,8 @@ def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
     if near < 2:
         return []
     return [
-        f"{axis.name} is at its bound ({fmt.number(bound)}) in {near} of {fmt.plural(len(values), 'cell')}: "
-        "it cannot "
-        "distinguish them, so look at the other metrics and at the images."
+        f"{capitalised(axis.label, axis.name)} is at its bound ({fmt.number(bound)}) in {near} of "
+        f"{fmt.plural(len(values), 'cell')}: it cannot distinguish them, so look at the other metrics and the images."
     ]
 
 
@@ -291,8 +290,8 @@ def _choice(evidence: Evidence, pair: Versus | None, count: int) -> list[str]:
     ]
 
 
-def _curves(analysis: Analysis) -> list[str]:
-    crossing = [fmt.clean(r.test) for r in analysis.comparisons if "cross" in (r.reason or "")]
+def _curves(evidence: Evidence, analysis: Analysis) -> list[str]:
+    crossing = [evidence.label_of(r.test) for r in analysis.comparisons if "cross" in (r.reason or "")]
     if not crossing:
         return []
     return [

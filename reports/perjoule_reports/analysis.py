@@ -25,6 +25,7 @@ from perjoule.statistics.records import Comparison, Frontier, Sensitivity
 from perjoule.statistics.sensitivity import bd_by_metric
 from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.format import plural
 from perjoule_reports.records import RunData
 
 
@@ -135,6 +136,14 @@ def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:
 def advisable(evidence: Evidence, axis: Axis) -> list[Arm]:
     """The arms that may be compared and whose joules are not odd."""
     return [arm for arm in rivals(evidence, axis) if arm.cell_id not in evidence.left_out]
+
+
+def apart_from_odd(evidence: Evidence, axis: Axis, sentence: str) -> str:
+    """Return a sentence about all cells, preceded by the cells that it leaves out because their joules are odd."""
+    count = len(rivals(evidence, axis)) - len(advisable(evidence, axis))
+    if not count:
+        return sentence
+    return f"Apart from {plural(count, 'odd cell')}, {sentence[:1].lower()}{sentence[1:]}"
 
 
 def _compared(run: RunData, evidence: Evidence) -> Analysis:

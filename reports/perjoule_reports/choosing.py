@@ -16,7 +16,7 @@ from perjoule.statistics.safe import kept
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name
-from perjoule_reports.analysis import Analysis, advisable
+from perjoule_reports.analysis import Analysis, advisable, apart_from_odd
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.format import number
 from perjoule_reports.naming import capitalised
@@ -130,16 +130,19 @@ def decision(plan: Choosing, evidence: Evidence, analysis: Analysis) -> str:
     origin = f"what {named} keeps" if plan.margin is None else (
         f"that of {named} {'less' if axis.higher else 'plus'} the margin {plan.margin:g}"
     )  # fmt: skip
+    shown = plan.shown.replace("-", "\N{MINUS SIGN}")
     if plan.safe is None:
         best = plan.best
-        return (
+        return apart_from_odd(
+            evidence,
+            axis,
             f"No cell keeps {axis.label} at {number(plan.floor)} {end} in 90 % of the draws ({origin}): measure more "
-            f"prompts. {capitalised(best.arm.words, best.arm.variant)} keeps the most, {number(best.quality)}."
+            f"prompts. {capitalised(best.arm.words, best.arm.variant)} keeps the most, {shown}.",
         )
     is_anchor = plan.safe.arm.cell_id == analysis.anchor
     first = "No cheaper cell" if is_anchor and plan.options[0] is not plan.safe else "The cheapest cell that"
-    shown = plan.shown.replace("-", "\N{MINUS SIGN}")
-    return f"{first} keeps {axis.label} at {shown} {end} in 90 % of the draws: {origin}."
+    sentence = f"{first} keeps {axis.label} at {shown} {end} in 90 % of the draws: {origin}."
+    return apart_from_odd(evidence, axis, sentence)
 
 
 def recommend_command(plan: Choosing, evidence: Evidence, address: str) -> str:

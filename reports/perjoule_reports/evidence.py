@@ -5,8 +5,9 @@ Columns that an older or imported run lacks are treated as absent; so are number
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -84,8 +85,8 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Display name, e.g. `sd15, 25 steps`; the cell id if the steps are unknown."""
-        return self.cell_id if self.steps is None else f"{self.variant}, {step_count(self.steps)}"
+        """Display name, e.g. `the full model, 25 steps`; the cell id if the steps are unknown."""
+        return self.cell_id if self.steps is None else f"{self.label or self.variant}, {step_count(self.steps)}"
 
     @property
     def words(self) -> str:
@@ -153,6 +154,14 @@ class Evidence:
         name = clean(variant)
         return next((arm.label for arm in self.arms if arm.variant == name and arm.label), name)
 
+    def words_of(self, cell_id: str) -> str:
+        """Return the name of a cell in sentences, e.g. `the few-step student at 2 steps`."""
+        return next((arm.words for arm in self.arms if arm.cell_id == cell_id), clean(cell_id))
+
+    def metric_label(self, name: str) -> str:
+        """Return the name of a metric in sentences, e.g. `attributes drawn`."""
+        return next((axis.label for axis in self.axes if axis.name == name), clean(name))
+
     def id_of(self, variant: str) -> str:
         """Return the name of a variant in the suite; empty if its label contains it."""
         name = clean(variant)
@@ -177,6 +186,10 @@ def read_evidence(run: RunData) -> Evidence:
     arms = [_arm(run, cell, spread.get(cell_id)) for cell_id, cell in grouped.items()]
     arms += _unpointed(run, set(grouped), spread)
     order = {v.name: i for i, v in enumerate(run.suite.variants)}
+    names: dict[str, set[str]] = {}
+    for arm in arms:
+        names.setdefault(arm.label, set()).add(arm.variant)
+    arms = [replace(a, label=f"{a.label} ({a.variant})") if len(names[a.label]) > 1 else a for a in arms]
     arms.sort(key=lambda a: (order.get(a.variant, len(order)), a.variant, a.steps or 0, a.cell_id))
     methods = [clean(method) for row in rows for method in (row.energy_method, row.quality_method) if method]
     return Evidence(
@@ -222,6 +235,11 @@ def _axes(run: RunData, rows: list[PointRow]) -> tuple[Axis, ...]:
                 row.metric, Axis(name=row.metric, higher=row.direction != "lower", track=track, label=label)
             )
     order = {name: i for i, name in enumerate((run.suite.metrics.primary, *run.suite.metrics.names))}
+    shared = Counter(axis.label for axis in axes.values())
+    axes = {
+        name: replace(axis, label=f"{axis.label} ({name})") if shared[axis.label] > 1 else axis
+        for name, axis in axes.items()
+    }
     return tuple(sorted(axes.values(), key=lambda a: (order.get(a.name, len(order)), a.name)))
 
 

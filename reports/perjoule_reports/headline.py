@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.analysis import Analysis, advisable, rivals
+from perjoule_reports.analysis import Analysis, advisable, apart_from_odd, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
@@ -64,13 +64,13 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     if axis.within_family:
         top, test = _fidelity(cheaper, anchor, axis, evidence)
     elif not cheaper:
-        top, test = _not_cheaper(anchor, evidence), None
+        top, test = _not_cheaper(anchor, axis, evidence), None
     elif not any(v.worse(axis) for v in contrasts):
-        top, test = _unresolved(anchor, axis, contrasts), None
+        top, test = _unresolved(anchor, axis, contrasts, evidence), None
     else:
         unharmed = [v for v in cheaper if not v.worse(axis)]
         test = next((v for v in unharmed if v.arm.cell_id == safe), unharmed[0] if unharmed else None)
-        top = _saving(test, axis) if test else _needed(anchor, axis, cheaper)
+        top = _saving(test, axis) if test else _needed(anchor, axis, cheaper, evidence)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
     return replace(top, test=other.arm.cell_id, anchor=anchor.cell_id)
 
@@ -105,12 +105,12 @@ def _cell_values(arms: list[Arm], axis: Axis) -> Headline:
     cheapest = min(arms, key=lambda a: a.energy.value or 0.0)
     unit = fmt.scale([best.energy.value], "J")
     return Headline(
-        sentence=f"The table gives one {axis.name} for each cell, so differences in {axis.name} may be "
+        sentence=f"The table gives one {axis.label} for each cell, so differences in {axis.label} may be "
         "due to chance: this run shows numbers, not a saving.",
         support=(
-            f"The highest-ranked of {fmt.plural(len(arms), 'cell')} is {best.cell_id} with "
+            f"The highest-ranked of {fmt.plural(len(arms), 'cell')} is {best.words} with "
             f"{fmt.number(best.quality_of(axis).value)} at {fmt.number((best.energy.value or 0.0) / unit.factor)} "
-            f"{unit.unit} per image; the cheapest is {cheapest.cell_id}.",
+            f"{unit.unit} per image; the cheapest is {cheapest.words}.",
         ),
     )
 
@@ -234,11 +234,15 @@ def _time_tile(arm: Arm, anchor: Arm) -> tuple[Tile, ...]:
     return (Tile(value=_signed(change), detail=both, label="time per image"),)
 
 
-def _not_cheaper(anchor: Arm, evidence: Evidence) -> Headline:
+def _not_cheaper(anchor: Arm, axis: Axis, evidence: Evidence) -> Headline:
     single = "one number for each cell" if anchor.energy_is_stated else "one window per cell"
     why = "" if anchor.energy.bounded or anchor.energy_bound_j else f" Energies have no interval: {single}."
     return Headline(
-        sentence=f"No cell is resolved as cheaper than {evidence.anchor_words(anchor)}, so no saving can be claimed.",
+        sentence=apart_from_odd(
+            evidence,
+            axis,
+            f"No cell is resolved as cheaper than {evidence.anchor_words(anchor)}, so no saving can be claimed.",
+        ),
         support=(
             f"The {'anchor' if anchor.steps is None or evidence.left_out else 'longest run'} is {anchor.words}.{why}",
         ),
@@ -263,22 +267,30 @@ def _few(anchor: Arm, axis: Axis, count: int) -> Headline:
     )
 
 
-def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus]) -> Headline:
+def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus], evidence: Evidence) -> Headline:
     n = max((c.prompt_count for c in contrasts), default=0)
     counted = f"with {fmt.plural(n, 'prompt')}" if n else "without scores per prompt"
     return Headline(
-        sentence=f"No cell is resolved as worse in {axis.label} than {anchor.words} "
-        f"{counted}: this run cannot say what the extra joules buy.",
+        sentence=apart_from_odd(
+            evidence,
+            axis,
+            f"No cell is resolved as worse in {axis.label} than {anchor.words} {counted}: this run cannot say what the "
+            "extra joules buy.",
+        ),
         support=("That is a lack of evidence, not evidence of equal quality. More prompts narrow the intervals.",),
     )
 
 
-def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
+def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus], evidence: Evidence) -> Headline:
     near = max(cheaper, key=lambda c: (c.quality.value or 0) * (1 if axis.higher else -1))
     share, _ = _saved(near.energy_ratio)
     return Headline(
-        sentence=f"Every cheaper cell scores worse in {axis.label} than {anchor.words}; the nearest, "
-        f"{_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
+        sentence=apart_from_odd(
+            evidence,
+            axis,
+            f"Every cheaper cell scores worse in {axis.label} than {anchor.words}; the nearest, "
+            f"{_name(near.arm, anchor)}, saves {share} of the {_joules(near.arm)}.",
+        ),
         support=(f"{_called(axis)}: {' '.join(fmt.difference(near.quality)).strip()}, paired by prompt.",
                  *_bound_remark(near)),
         tiles=(_energy_tile(near), _quality_tile(near, axis)),
@@ -288,13 +300,16 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus]) -> Headline:
 def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, evidence: Evidence) -> tuple[Headline, Versus | None]:
     imported = evidence.imported
     if not cheaper:
-        return _not_cheaper(anchor, evidence), None
+        return _not_cheaper(anchor, axis, evidence), None
     near = min(cheaper, key=lambda c: abs(math.log2(c.energy_ratio.value or 1) + 1))
     quality = fmt.interval(_quality(near.arm, axis))
-    reference = f"{axis.name} compares with a reference" if imported else "The longest run is the reference itself"
+    reference = (
+        f"{capitalised(axis.label, axis.name)} compares with a reference"
+        if imported
+        else "The longest run is the reference itself"
+    )
     return Headline(
-        sentence=f"{_costs(near.arm, anchor, near.energy_ratio)}, at {quality[0]} {quality[1]} "
-        f"{axis.name}{'' if imported or evidence.left_out else ' of that run'}.",
+        sentence=f"{_costs(near.arm, anchor, near.energy_ratio)}, with {axis.label} at {' '.join(quality).strip()}.",
         support=(
             f"{reference}, so this axis can show closeness but not improvement.",
             *_bound_remark(near),
@@ -304,7 +319,7 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, evidence: Evidence
             Tile(
                 value=quality[0],
                 detail=quality[1],
-                label=f"{axis.name} to the {'reference' if imported else 'longest run'}",
+                label=axis.label,
             ),
         ),
     ), near
@@ -319,9 +334,9 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     return Headline(
         sentence=f"{arm.words} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
         f"image and scores {quality[0]} in {axis.label}; with one comparable cell there is no frontier.",
-        support=(f"Energy {energy[1] or 'without interval'}, {axis.name} {quality[1] or 'without interval'}.",),
+        support=(f"Energy {energy[1] or 'without interval'}, {axis.label} {quality[1] or 'without interval'}.",),
         tiles=(
             Tile(value=f"{energy[0]} {unit.unit}", detail=energy[1], label="energy per image", brand=arm.brand),
-            Tile(value=quality[0], detail=quality[1], label=axis.name),
+            Tile(value=quality[0], detail=quality[1], label=axis.label),
         ),
     )

@@ -69,7 +69,7 @@ class Side:
     @property
     def label(self) -> str:
         """What is written over its images."""
-        return self.name or fmt.clean(self.arm.cell_id)
+        return self.name or self.arm.words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,19 +172,19 @@ def prompts(run: RunData) -> tuple[str, ...]:
     return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
 
 
-def curves(analysis: Analysis) -> tuple[str, ...]:
+def curves(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """Return sentences about curves that hardly overlap, cross or turn back."""
     low: list[str] = []
     crossing: list[str] = []
     beaten: list[str] = []
     for record in analysis.comparisons:
-        name, reason = fmt.clean(record.test), record.reason or ""
+        name, reason = evidence.label_of(record.test), record.reason or ""
         if "overlap" in reason:
             low.append(f"{name} ({100 * record.overlap:.0f} %)")
         if "cross" in reason:
             crossing.append(f"{name}: {fmt.clean(reason)}.")
         if record.bd is not None:
-            beaten += map(fmt.clean, (*record.bd.dropped.test, *record.bd.dropped.anchor))
+            beaten += map(evidence.words_of, (*record.bd.dropped.test, *record.bd.dropped.anchor))
     sentences = list(crossing)
     if low:
         sentences.append(

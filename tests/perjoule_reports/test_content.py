@@ -37,7 +37,7 @@ def test_headline_of_a_full_reference_axis_speaks_of_closeness(synthetic, tmp_pa
     run = synthetic.make_run(tmp_path, prompts=8, ladder=(1, 12, 50), metrics=("iclip",))
     run = replace(run, suite=replace(run.suite, metrics=replace(run.suite.metrics, primary="iclip")))
     report = build_report(run)
-    assert "of that run" in report.headline.sentence
+    assert ", with similarity to the longest run at 0." in report.headline.sentence
     assert "not improvement" in report.headline.support[0]
 
 

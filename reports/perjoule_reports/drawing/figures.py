@@ -25,6 +25,7 @@ from perjoule_reports.drawing.plots import GLYPHS, MARKERS, colour, dash, grid, 
 from perjoule_reports.drawing.scales import Scale, apply, energy_scale, quality_scale
 from perjoule_reports.drawing.svg import CARD, GOOD, INK
 from perjoule_reports.evidence import Arm, Axis, Evidence
+from perjoule_reports.naming import capitalised
 from perjoule_reports.records import Figure, Table
 
 __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
@@ -95,10 +96,10 @@ def frontier(
         apply(axes, across, up, size)
         grid(axes)
         axes.set_xlabel(of_joules(f"energy per image ({unit.unit}", evidence.provenance) + "), log₂ scale")
-        whole = f"{axis.name} ({axis.unit})" if axis.unit else axis.name
+        whole = f"{axis.label} ({axis.unit})" if axis.unit else axis.label
         # the text below the figure has the unit as well
         fits = text_width([whole], 10) <= size[1] - room.bottom - room.top
-        axes.set_ylabel(whole if fits else fmt.shorten(axis.name, _LONGEST_NAME))
+        axes.set_ylabel(whole if fits else fmt.shorten(axis.label, _LONGEST_NAME))
         settle(axes, size, room)
         _dominated(axes, panel, unit, across, up)
         if band is not None:
@@ -119,10 +120,15 @@ def frontier(
         "" if axis.higher else "lower is better, the axis is reversed",
         "advisory" if axis.advisory else "",
     ]
-    marks = {gid: {"cell": arm.cell_id, "variant": arm.variant} for gid, arm in zip(gids, panel.arms, strict=True)}
+    marks = {
+        gid: {"cell": arm.cell_id, "variant": arm.label or arm.variant}
+        for gid, arm in zip(gids, panel.arms, strict=True)
+    }
     return make_figure(
         name,
-        axis.name if small else f"{axis.name} against energy per image",
+        capitalised(axis.label, axis.name)
+        if small
+        else (f"{capitalised(axis.label, axis.name)} against energy per image"),
         draw,
         caption="; ".join(filter(None, remarks)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
@@ -134,7 +140,7 @@ def frontier(
         room=lambda _: room,
         data=data,
         small=small,
-        legend=[(number, variant) for variant, number in series.items()],
+        legend=[(number, evidence.label_of(variant)) for variant, number in series.items()],
     )
 
 
@@ -283,4 +289,4 @@ def _tooltip(arm: Arm, axis: Axis) -> str:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality[axis.name])
     mark = f" {arm.brand}" if arm.brand else ""
-    return f"{arm.name}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, {axis.name} {quality[0]} {quality[1]}"
+    return f"{arm.name}: {energy[0]} {unit.unit}/image{mark} {energy[1]}, {axis.label} {quality[0]} {quality[1]}"

@@ -116,6 +116,7 @@ class ResultChoices:
     """
 
     metric: str
+    label: str
     floor: float
     margin: float | None
     chosen: str | None

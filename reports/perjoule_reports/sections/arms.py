@@ -21,7 +21,7 @@ from perjoule_reports.sections.tables import PERCENT, difference_cell
 def arms_section(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus]) -> Section:
     """Build the section."""
     compared = comparisons_table(evidence, analysis)
-    anchor = f" The anchor is {fmt.clean(analysis.anchor)}." if analysis.anchor else ""
+    anchor = f" The anchor is {evidence.words_of(analysis.anchor)}." if analysis.anchor else ""
     return Section(
         anchor="arms",
         title="Arms",
@@ -48,13 +48,13 @@ def _sensor_errors(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """How far each saving moves with the sensor's gain and offset, if its arms draw different power."""
     variants = {arm.variant for arm in evidence.arms}
     powers_w = {
-        fmt.clean(name): mean_power_w(
+        evidence.label_of(name): mean_power_w(
             (a.energy.value, a.duration_s, a.provenance) for a in evidence.arms if a.variant == name
         )
         for name in variants
     }
     said = (
-        sentence(fmt.clean(one.test), fmt.clean(one.anchor), one.iso_quality_saving.value, powers_w)
+        sentence(evidence.label_of(one.test), evidence.label_of(one.anchor), one.iso_quality_saving.value, powers_w)
         for one in analysis.comparisons
     )
     return tuple(f"{text}." for text in said if text)
@@ -73,7 +73,7 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
     records = analysis.comparisons
     if not records or evidence.primary is None:
         return None
-    unit = evidence.primary.unit or evidence.primary.name
+    unit = evidence.primary.unit or evidence.primary.label
     per_joule = _per_joule(records)
     columns: tuple[Column, ...] = (
         Column(title="arm", hint="a variant with all its cells; below it the ladder that it is compared with"),
@@ -116,8 +116,8 @@ def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple
     holm = "" if record.resolved_holm == resolved else "; not after Holm's correction"
     return (
         Cell(
-            text=fmt.clean(record.test),
-            detail=f"{fmt.clean(record.role)}, against {fmt.clean(record.anchor)}",
+            text=evidence.label_of(record.test),
+            detail=f"{fmt.clean(record.test)}, {fmt.clean(record.role)}, against {evidence.label_of(record.anchor)}",
             series=evidence.series(record.test),
         ),
         saving,

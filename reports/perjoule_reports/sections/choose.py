@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
@@ -50,6 +53,7 @@ def choices(run: RunData, plan: Choosing | None) -> ResultChoices | None:
     unit = fmt.scale((option.arm.energy.value for option in plan.options), "J")
     return ResultChoices(
         metric=plan.axis.name,
+        label=plan.axis.label,
         floor=plan.floor,
         margin=plan.margin,
         chosen=plan.safe.arm.cell_id if plan.safe else None,
@@ -74,6 +78,15 @@ def _sentence(option: Option, plan: Choosing, unit: fmt.Scale) -> str:
     return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.label} {' '.join(quality)}"
 
 
+def _kept(plan: Choosing) -> list[Cell]:
+    """Return what the options of the table keep, rounded towards the worse side: what is printed is kept."""
+    values = [option.quality for option in plan.stairs]
+    digits = 10.0 ** (fmt.decimals_of([Interval(value=value) for value in values]) or 0)
+    towards = math.floor if plan.axis.higher else math.ceil
+    cells = interval_cells([Interval(value=towards(value * digits) / digits) for value in values])
+    return [replace(cell, sort=value) for cell, value in zip(cells, values, strict=True)]
+
+
 def _table(plan: Choosing) -> Table:
     unit = fmt.scale((option.arm.energy.value for option in plan.options), "J")
     stairs = plan.stairs
@@ -81,7 +94,7 @@ def _table(plan: Choosing) -> Table:
     rows = tuple(
         zip(
             [Cell(text=capitalised(option.arm.words, option.arm.variant)) for option in stairs],
-            interval_cells([Interval(value=option.quality) for option in stairs]),
+            _kept(plan),
             interval_cells([option.arm.energy for option in stairs], unit, brands),
             interval_cells([Interval(value=option.energy_j) for option in stairs], unit, brands, fmt.ABSENT),
             strict=True,

@@ -47,7 +47,7 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
 
 def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figure:
     axis = evidence.primary
-    name = axis.name if axis else "quality"
+    name = axis.label if axis else "quality"
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         axes.axhline(0, color=INK, linewidth=1)
@@ -68,7 +68,7 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
     places = [i * 32 // (_DATA_PLACES - 1) for i in range(_DATA_PLACES)]
     rows = tuple(
         (
-            Cell(text=fmt.clean(test), series=evidence.series(test)),
+            Cell(text=evidence.label_of(test), series=evidence.series(test)),
             Cell(text=fmt.number(curve.quality[i])),
             Cell(text=fmt.number(100 * curve.energy_change[i], 3)),
         )
@@ -85,7 +85,7 @@ def _figure(evidence: Evidence, drawn: list[tuple[str, RelativeCurve]]) -> Figur
         description=f"{fmt.plural(len(drawn), 'line')} of relative energy over {name}. The table next to the figure "
         "contains some of their points.",
         data=Table(caption="Some points of the lines", columns=columns, rows=rows),
-        legend=[(evidence.series(test), fmt.clean(test)) for test, _ in drawn],
+        legend=[(evidence.series(test), evidence.label_of(test)) for test, _ in drawn],
     )
 
 
@@ -100,9 +100,9 @@ def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
         brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
         bd = difference_cell(bd_energy, PERCENT, brand=brand)
         rows.append((
-            Cell(text=fmt.clean(record.test), detail=f"against {fmt.clean(record.anchor)}",
+            Cell(text=evidence.label_of(record.test), detail=f"against {evidence.label_of(record.anchor)}",
                  series=evidence.series(record.test)),
-            Cell(text=fmt.clean(record.metric)),
+            Cell(text=evidence.metric_label(record.metric)),
             bd if record.resolved else replace(bd, strong=False),
             _percent(record.akima),
             _percent(record.saturating),

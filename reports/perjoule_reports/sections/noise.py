@@ -52,7 +52,7 @@ def noise_section(evidence: Evidence, analysis: Analysis) -> Section:
 
 
 def _table(evidence: Evidence, analysis: Analysis) -> Table:
-    name = evidence.primary.name if evidence.primary else "quality"
+    name = evidence.primary.label if evidence.primary else "quality"
     rows = []
     for source in analysis.variability:
         absent = source.energy is None and source.quality is None

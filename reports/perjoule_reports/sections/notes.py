@@ -22,7 +22,7 @@ def warnings_section(
         *trust.prompts(run),
         *analysis.troubles,
         *(fmt.clean(oddity.words) for oddity in evidence.odd),
-        *trust.curves(analysis),
+        *trust.curves(evidence, analysis),
     )
     return Section(
         anchor="warnings",

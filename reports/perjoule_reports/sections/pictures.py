@@ -75,7 +75,7 @@ def pictures_section(
         )
     gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline)
     shown = gallery.albums() if gallery else ()
-    score = evidence.primary.name if evidence.primary else "score"
+    score = evidence.primary.label if evidence.primary else "score"
     compared = viewer(gallery, evidence, page) if gallery and shown else None
     return Section(
         anchor="pictures",
@@ -222,7 +222,7 @@ class Gallery:
         if self.ranked and all(pair.same for pair in self.ranked):
             said.append("Both sides are the same images, bit for bit.")
         elif self.ranked and self.axes and not any(d for pair in self.ranked for d in pair.differences):
-            said.append(f"No pair differs in {_listed([axis.name for axis in self.axes])}.")
+            said.append(f"No pair differs in {_listed([axis.label for axis in self.axes])}.")
         folder = folder_from(page, self.run.path)
         if folder is not None:
             said.append(
@@ -260,7 +260,7 @@ class Gallery:
         parts = []
         for axis, value in zip(self.axes, pair.differences, strict=True):
             if value is not None:
-                parts.append(f"{axis.name} {'+' if value > 0 else ''}{fmt.number(value)}")
+                parts.append(f"{axis.label} {'+' if value > 0 else ''}{fmt.number(value)}")
             place = len(parts) - 1
             equal = [p for p in self.ranked if p.differences[: place + 1] == pair.differences[: place + 1]]
             if len(equal) < 2 or len(parts) > 1:
@@ -279,9 +279,9 @@ class Gallery:
         if not self.ranked:
             return ""
         test, anchor = self._test_and_anchor()
-        cell = f" of {fmt.clean(test.arm.cell_id)}" if self.is_gate else ""
+        cell = f" of {test.arm.words}" if self.is_gate else ""
         return (
-            f"{test.label} minus {anchor.label}{cell} in {self.axes[0].name if self.axes else 'no metric'}, over "
+            f"{test.label} minus {anchor.label}{cell} in {self.axes[0].label if self.axes else 'no metric'}, over "
             f"{fmt.plural(len(self.ranked), 'pair')} of images of the same prompt and seed."
         )
 
@@ -294,7 +294,7 @@ class Gallery:
             return ""
         left, right = self.sides[:2]
         seeds = sorted({pair.seed for pair in self.tiles()})
-        by = f", from the worst to the best difference in {self.axes[0].name}" if self.axes else ""
+        by = f", from the worst to the best difference in {self.axes[0].label}" if self.axes else ""
         return f"Left {left.label}, right {right.label}{by}, seed {_listed(list(map(str, seeds)))}."
 
     def _along_the_ladder(self, room: int) -> list[Row]:
@@ -321,7 +321,7 @@ class Gallery:
                     remark=f"{remark}, seed {seed}",
                     shots=tuple(every),
                     flagged=frozenset([guest.key] if guest else []),
-                    label=rungs[0].variant,
+                    label=rungs[0].label or rungs[0].variant,
                     series=self.evidence.series(rungs[0].variant),
                 )
             )
@@ -334,7 +334,7 @@ class Gallery:
         _, predicted = self._ladder()
         if predicted is None:
             return ""
-        return f"The flag shows the number of steps that {predicted.cell_id} chose for this prompt."
+        return f"The flag shows the number of steps that {predicted.words} chose for this prompt."
 
     def _ladder(self) -> tuple[list[Arm], Arm | None]:
         """Return the longest fixed ladder and a cell of the same family whose steps were predicted."""
@@ -355,7 +355,7 @@ class Gallery:
         sign = 1 if self.axis is None or self.axis.higher else -1
         known = sorted(set(self.run.images.get_column("prompt_id")))
         ranked = sorted(means, key=lambda p: (sign * means[p], p)) or known
-        by = f"by mean {self.axis.name}, hardest first" if self.axis and means else "by id"
+        by = f"by mean {self.axis.label}, hardest first" if self.axis and means else "by id"
         places = _spread(list(range(len(ranked))), min(count, len(ranked)))
         return [(ranked[p], f"prompt {p + 1} of {len(ranked)} {by}") for p in places]
 
@@ -379,7 +379,7 @@ class Gallery:
         name = f"{shot.side.name}, " if shot.side.name else ""
         return Thumb(
             uri=image.uri,
-            alt=f"{text} ({name}{arm.variant}, {steps})",
+            alt=f"{text} ({name}{arm.label or arm.variant}, {steps})",
             label=steps if row.label else shot.side.label,
             series=self.evidence.series(arm.variant) if not shot.side.name and (flag or not row.label) else None,
             cell_id=arm.cell_id,
@@ -388,7 +388,7 @@ class Gallery:
             lines=(
                 *(() if row.label else (steps,)),
                 shot.joules(unit),
-                f"{axis.name if axis else 'score'} {fmt.number(shot.score)}"
+                f"{axis.label if axis else 'score'} {fmt.number(shot.score)}"
                 if shot.score is not None
                 else "not scored",
             ),

@@ -37,14 +37,14 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
     compared = analysis.prompts_of(headline.test, headline.anchor) if headline.test else None
     if compared is None:
         return Section(**shown, empty="two cells that can be compared prompt by prompt")  # type: ignore[arg-type]
-    pair = f"{fmt.clean(compared.test)} against {fmt.clean(compared.anchor)}"
+    pair = f"{evidence.words_of(compared.test)} against {evidence.words_of(compared.anchor)}"
     worse = int((compared.quality < 0).sum() if compared.higher else (compared.quality > 0).sum())
     tables = [*([_worst(run, evidence, compared, worse)] if worse else []), *_slices(run, analysis, compared)]
     return Section(
         **shown,  # type: ignore[arg-type]
         sample=f"{fmt.plural(len(compared.prompts), 'prompt')}, each the mean over its seeds: {pair}.",
         paragraphs=(
-            f"{pair}: {worse} of {fmt.plural(len(compared.prompts), 'prompt')} score worse.",
+            f"{pair[:1].upper()}{pair[1:]}: {worse} of {fmt.plural(len(compared.prompts), 'prompt')} score worse.",
         ),
         figures=_figures(evidence, compared, pair),
         small_title=f"How the prompts differ: {pair}",
@@ -59,12 +59,12 @@ def _figures(evidence: Evidence, compared: PerPrompt, pair: str) -> tuple[Figure
     figures = [
         cumulative_figure(
             "prompts-quality",
-            f"Change of {axis.name}",
+            f"Change of {axis.label}",
             compared.quality,
-            label=f"Δ {axis.name}" + (f" ({axis.unit})" if axis.unit else ""),
+            label=f"Δ {axis.label}" + (f" ({axis.unit})" if axis.unit else ""),
             better="better →" if compared.higher else "← better",
-            description=f"Share of prompts at or below each change of {axis.name}, {pair}.",
-            data=_quantiles(compared.quality, f"Δ {axis.name}"),
+            description=f"Share of prompts at or below each change of {axis.label}, {pair}.",
+            data=_quantiles(compared.quality, f"Δ {axis.label}"),
         )
     ]
     change = 100 * compared.energy_change[np.isfinite(compared.energy_change)]
@@ -112,7 +112,7 @@ def _worst(run: RunData, evidence: Evidence, compared: PerPrompt, worse: int) ->
     columns = (
         Column(title="prompt"),
         Column(title="kind"),
-        Column(title=f"Δ {axis.name if axis else 'quality'}", numeric=True),
+        Column(title=f"Δ {axis.label if axis else 'quality'}", numeric=True),
         Column(title="Δ energy", unit="%", numeric=True),
     )
     count = min(WORST, worse)

@@ -10,6 +10,7 @@ from perjoule_reports import format as fmt
 from perjoule_reports.drawing.figures import Panel
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.format import Scale
+from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Cell, Column, Table
 
@@ -58,8 +59,8 @@ def arms_table(
     primary, arms = evidence.primary, evidence.arms
     absent = no_joules(evidence)
     parts: list[tuple[Column, Sequence[Cell]]] = [
-        (Column(title="cell", hint="a variant at one step count; below it, its role"),
-         [replace(arm_cell(evidence, arm), detail=_part(arm)) for arm in arms]),
+        (Column(title="cell", hint="a variant at one step count; below it, its name in commands and its role"),
+         [replace(arm_cell(evidence, arm), detail=", ".join(filter(None, (_id(arm), _part(arm))))) for arm in arms]),
         *_prompt_counts(evidence),
         (Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
          interval_cells([arm.energy for arm in arms], unit, [arm.brand for arm in arms], absent)),
@@ -73,7 +74,7 @@ def arms_table(
         parts.append((_quality_column(primary), interval_cells([arm.quality_of(primary) for arm in arms])))
         if versus:
             parts.append((
-                Column(title=f"Δ {primary.name}", unit="vs anchor", numeric=True, hint=_DIFFERENCE_HINT),
+                Column(title=f"Δ {primary.label}", unit="vs anchor", numeric=True, hint=_DIFFERENCE_HINT),
                 _quality_changes(evidence, versus, anchor, primary),
             ))  # fmt: skip
         parts.append((
@@ -95,7 +96,7 @@ def arms_table(
         ends = [tails.get(arm.cell_id, Interval()) for arm in arms]
         unknown = [fmt.ABSENT if primary.name in arm.cell_values else "not scored" for arm in arms]
         parts.append((
-            Column(title=primary.name, unit="10th percentile", numeric=True, more=True,
+            Column(title=primary.label, unit="10th percentile", numeric=True, more=True,
                    hint="one image in ten is worse"),
             [cell if end.value is not None else Cell(text=text)
              for cell, end, text in zip(interval_cells(ends), ends, unknown, strict=True)],
@@ -119,7 +120,7 @@ def arms_table(
     ]
     marked = {i for i, a in enumerate(arms) if primary and a.on_frontier.get(primary.name) and not a.dropped}
     return Table(
-        caption="Every cell of the run" + (f"; frontier by {primary.name}" if primary else ""),
+        caption="Every cell of the run" + (f"; frontier by {primary.label}" if primary else ""),
         columns=tuple(column for column, _ in parts),
         rows=tuple(zip(*(cells for _, cells in parts), strict=True)),
         marked=frozenset(marked),
@@ -155,12 +156,17 @@ def panel_table(evidence: Evidence, panel: Panel) -> Table:
         Column(title="P(on frontier)", numeric=True, hint="share of draws in which the cell is on the frontier"),
     )
     remark = f" ({panel.remark})" if panel.remark else ""
-    return Table(caption=f"Data of the figure: {panel.axis.name}{remark}", columns=columns, rows=tuple(rows))
+    return Table(caption=f"Data of the figure: {panel.axis.label}{remark}", columns=columns, rows=tuple(rows))
 
 
 def arm_cell(evidence: Evidence, arm: Arm) -> Cell:
     """Return the head of an arm's row, with the variant's colour and marker."""
-    return Cell(text=fmt.clean(arm.cell_id), series=evidence.series(arm.variant))
+    return Cell(text=capitalised(arm.words, arm.variant), detail=_id(arm), series=evidence.series(arm.variant))
+
+
+def _id(arm: Arm) -> str:
+    """Return the id of a cell, unless it is its name."""
+    return "" if arm.words == arm.cell_id else fmt.clean(arm.cell_id)
 
 
 def interval_cell(value: Interval, unit: Scale | None = None, brand: str = "", absent: str = "not scored") -> Cell:
@@ -294,8 +300,9 @@ def _chance(arm: Arm, axis: Axis) -> Cell:
 def _quality_column(axis: Axis) -> Column:
     arrow = "↑" if axis.higher else "↓"
     notes = [
+        "" if axis.name in axis.label else axis.name,
         axis.description,
         "within one family only" if axis.within_family else "",
         "advisory" if axis.advisory else "",
     ]
-    return Column(title=f"{axis.name} {arrow}", unit=axis.unit, numeric=True, hint="; ".join(filter(None, notes)))
+    return Column(title=f"{axis.label} {arrow}", unit=axis.unit, numeric=True, hint="; ".join(filter(None, notes)))

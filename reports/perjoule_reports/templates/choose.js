@@ -3,7 +3,7 @@
 const chooser = document.getElementById("chooser");
 if (chooser) {
   const data = JSON.parse(document.getElementById("perjoule-result").textContent);
-  const { floor, metric, options } = data.choices;
+  const { floor, label, metric, options } = data.choices;
   const sign = data.metrics[metric].direction === "lower" ? -1 : 1;
   const kept = options.map((option) => sign * option.quality_kept);
   const spent = options.map((option) => option.energy_j_kept).filter((joules) => joules !== null);
@@ -14,7 +14,7 @@ if (chooser) {
     input.addEventListener("input", answer);
     return [input, shown];
   };
-  const quality = slider(`${metric} of at ${sign > 0 ? "least" : "most"}`, Math.min(...kept), Math.max(...kept), sign * floor);
+  const quality = slider(`${label} of at ${sign > 0 ? "least" : "most"}`, Math.min(...kept), Math.max(...kept), sign * floor);
   const budget = spent.length ? slider("energy within", Math.log(Math.min(...spent)), Math.log(Math.max(...spent)), 99) : null;
   const line = make("p", { className: "answer" });
   const code = make("code");

@@ -169,7 +169,7 @@ def test_every_prompt_has_a_tile_from_the_worst_to_the_best(usual):
     assert {strip.prompt for strip in sheet.strips} == set(usual.prompts.values())
     cells = [[thumb.cell_id for thumb in strip.thumbs] for strip in sheet.strips]
     assert cells == [[arm.cell_id for arm in pictured_arms(read_evidence(usual))[:2]]] * len(cells)
-    changes = [float(strip.remark.split()[1].strip(",").replace("\N{MINUS SIGN}", "-")) for strip in sheet.strips]
+    changes = [float(strip.remark.split(",")[0].split()[-1].replace("\N{MINUS SIGN}", "-")) for strip in sheet.strips]
     assert changes == sorted(changes)
     assert changes[0] < changes[-1]
     assert sum(len(thumb.uri) for strip in sheet.strips for thumb in strip.thumbs) <= SHEET_BUDGET
@@ -197,7 +197,7 @@ def test_a_second_metric_breaks_ties(two_metrics):
     ranked = wide.with_columns(d=pl.col(test) - pl.col(anchor)).sort("d")["prompt_id"]
     sheet = found(run)["All prompts"].strips
     assert [strip.prompt for strip in sheet] == [run.prompts[prompt] for prompt in ranked]
-    assert all(strip.remark.startswith("scene 0, clip_text ") for strip in sheet)
+    assert all(strip.remark.startswith("attributes drawn 0, agreement with the prompt ") for strip in sheet)
     best, _, worst = found(run)["Side by side"].strips
     assert (worst.prompt, best.prompt) == (sheet[0].prompt, sheet[-1].prompt)
 
@@ -205,9 +205,9 @@ def test_a_second_metric_breaks_ties(two_metrics):
 def test_one_row_and_a_sentence_if_no_pair_differs(two_metrics):
     run = with_scores(two_metrics, scene=pl.lit(1.0), clip_text=pl.lit(0.3))
     (strip,) = found(run)["Side by side"].strips
-    assert strip.remark.startswith("median difference: scene 0, clip_text 0")
+    assert strip.remark.startswith("median difference: attributes drawn 0, agreement with the prompt 0")
     section = pictures_section(run, read_evidence(run), Headline(sentence=""))
-    assert section.paragraphs[0] == "No pair differs in scene and clip_text."
+    assert section.paragraphs[0] == "No pair differs in attributes drawn and agreement with the prompt."
 
 
 def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_path):
@@ -222,7 +222,7 @@ def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_pat
         assert len({thumb.cell_id for thumb in strip.thumbs}) == 1
         joules = [float(thumb.lines[1].split()[0]) for thumb in strip.thumbs]
         assert joules[0] == pytest.approx(2 * joules[1], rel=0.02)
-        assert strip.remark.split(": ")[-1].startswith("scene \N{MINUS SIGN}")
+        assert strip.remark.split(": ")[-1].startswith("attributes drawn \N{MINUS SIGN}")
     section = pictures_section(worse, read_evidence(worse), Headline(sentence=""), before)
     assert "Both sides are the same images, bit for bit." in section.paragraphs
     runs = [cell["run"] for cell in section.viewer["cells"]]
