@@ -106,10 +106,10 @@ def _width(centre: float, known: Sequence[float]) -> float:
     return abs(known[1] - known[0]) if len(known) == 2 else 2 * abs(known[0] - centre)
 
 
-def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | None:
-    """Return one number of decimals for a column: that of its middle number, but enough to show the smallest one.
+def decimals_of(values: Iterable[Interval], unit: Scale | None = None, *, smallest: bool = True) -> int | None:
+    """Return one number of decimals for a column: that of its middle number; None without numbers.
 
-    None without numbers.
+    With `smallest` there are enough decimals to show the smallest number. A small difference needs none: it is about 0.
     """
     factor = unit.factor if unit else 1.0
     known = [v for v in values if v.value is not None and math.isfinite(v.value)]
@@ -119,7 +119,7 @@ def decimals_of(values: Iterable[Interval], unit: Scale | None = None) -> int | 
         wanted.append(_decimals(_width(centre, ends) if ends else 0.0, max(map(abs, (centre, *ends)))))
     if not wanted:
         return None
-    sizes = [abs(v.value or 0.0) / factor for v in known if v.value]
+    sizes = [abs(v.value or 0.0) / factor for v in known if v.value and smallest]
     least = 1 - math.floor(math.log10(min(sizes))) if sizes else 0
     return min(6, max(sorted(wanted)[len(wanted) // 2], min(least, 3)))
 

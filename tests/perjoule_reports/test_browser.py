@@ -281,7 +281,7 @@ def test_a_point_shows_its_joules_and_pictures(visit: Any) -> None:
         page.keyboard.press("ArrowRight")
         texts.add(page.locator("#peek").inner_text())
     assert len(texts) == 4
-    assert all(re.search(r"J/image est\..*scene", text) for text in texts)
+    assert all(re.search(r"J/image est\..*attributes drawn", text) for text in texts)
     page.keyboard.press("Escape")
     assert page.locator("#peek").count() == 0
     pictured = page.locator("li[data-cell]").first.get_attribute("data-cell")

@@ -87,12 +87,18 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         Column(title="resolved", hint="enough overlap, no crossing, and larger than the error of interpolation"),
         Column(title="reason or remark"),
     )  # fmt: skip
-    rows = tuple(_compared(evidence, r, per_joule) for r in records)
+    several = len({record.anchor for record in records}) > 1
+    ladders = [f"against {evidence.label_of(record.anchor)}" for record in records]
+    rows = tuple(
+        _compared(evidence, record, per_joule, ladder if several else "")
+        for record, ladder in zip(records, ladders, strict=True)
+    )
     if evidence.primary.track == "preference":  # choices were made, not predicted
         place = [column.title for column in columns].index("preference")
         columns = columns[:place] + columns[place + 1 :]
         rows = tuple(row[:place] + row[place + 1 :] for row in rows)
-    return Table(caption="Arms against their fixed ladders", columns=columns, rows=rows)
+    caption = "Arms against their fixed ladders" if several else f"Arms {ladders[0]}"
+    return Table(caption=caption, columns=columns, rows=rows)
 
 
 def _preference_hint(evidence: Evidence) -> str:
@@ -101,7 +107,7 @@ def _preference_hint(evidence: Evidence) -> str:
     return "predicted by the metric, comparing the most expensive cells; no human ratings"
 
 
-def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple[Cell, ...]:
+def _compared(evidence: Evidence, record: Comparison, per_joule: Scale, against: str) -> tuple[Cell, ...]:
     brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
     saving = difference_cell(record.iso_quality_saving, PERCENT, brand=brand)
     if record.at_quality is not None and saving.sort is not None:
@@ -117,7 +123,7 @@ def _compared(evidence: Evidence, record: Comparison, per_joule: Scale) -> tuple
     return (
         Cell(
             text=evidence.label_of(record.test),
-            detail=f"{fmt.clean(record.test)}, {fmt.clean(record.role)}, against {evidence.label_of(record.anchor)}",
+            detail=", ".join(filter(None, (evidence.id_of(record.test), record.role, against))),
             series=evidence.series(record.test),
         ),
         saving,

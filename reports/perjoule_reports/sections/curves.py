@@ -7,7 +7,8 @@ from dataclasses import replace
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from perjoule.statistics.records import RelativeCurve
+from perjoule.display import fixed
+from perjoule.statistics.records import RelativeCurve, Sensitivity
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing.plots import colour, dash, grid, make_figure, marker, of_joules
@@ -15,7 +16,7 @@ from perjoule_reports.drawing.svg import INK
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.records import Cell, Column, Figure, Section, Table
 from perjoule_reports.sections import guide
-from perjoule_reports.sections.tables import PERCENT, difference_cell
+from perjoule_reports.sections.tables import PERCENT, difference_cells
 
 _DATA_PLACES = 9
 
@@ -95,22 +96,25 @@ def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
     if not records:
         return None
     order = {name: i for i, name in enumerate(evidence.variants())}
+    records.sort(key=lambda r: order.get(r[0].test, 0))
+    brands = {arm.variant: arm.brand for arm in evidence.arms}
+    differences = difference_cells([bd_energy for _, bd_energy in records], PERCENT)
+    anchors = {record.anchor for record, _ in records}
     rows = []
-    for record, bd_energy in sorted(records, key=lambda r: order.get(r[0].test, 0)):
-        brand = next((a.brand for a in evidence.arms if a.variant == record.test), "")
-        bd = difference_cell(bd_energy, PERCENT, brand=brand)
+    for (record, _), bd in zip(records, differences, strict=True):
         rows.append((
-            Cell(text=evidence.label_of(record.test), detail=f"against {evidence.label_of(record.anchor)}",
+            Cell(text=evidence.label_of(record.test),
+                 detail="" if len(anchors) == 1 else f"against {evidence.label_of(record.anchor)}",
                  series=evidence.series(record.test)),
             Cell(text=evidence.metric_label(record.metric)),
-            bd if record.resolved else replace(bd, strong=False),
+            replace(bd, strong=bd.strong and record.resolved, brand=brands.get(fmt.clean(record.test), "")),
             _percent(record.akima),
             _percent(record.saturating),
             _percent(record.leave_one_out, signed=False),
             Cell(text=f"{100 * (record.overlap or 0):.0f}", sort=record.overlap),
             Cell(text=", ".join(map(str, record.dropped or ()))),
             Cell(text="yes" if record.resolved else "no", strong=record.resolved),
-            Cell(text=fmt.clean(record.reason or "")),
+            Cell(text=_reason(record)),
         ))  # fmt: skip
     columns = (
         Column(title="arm"),
@@ -121,16 +125,23 @@ def _sensitivity(evidence: Evidence, analysis: Analysis) -> Table | None:
             title="stretched", unit="%", numeric=True, hint="interpolated over −ln(bound + ε − Q), for bounded metrics"
         ),
         Column(title="one rung out", unit="± %", numeric=True, hint="largest change when one inner rung is left out"),
-        Column(title="overlap", unit="%", numeric=True),
+        Column(title="overlap", unit="%", numeric=True, hint="of the qualities that either reaches; 60 % are needed"),
         Column(title="dropped", numeric=True, hint="number of rungs below the envelope: arm, ladder"),
         Column(title="resolved"),
         Column(title="reason"),
     )
-    return Table(caption="BD-energy by metric and interpolation", columns=columns, rows=tuple(rows))
+    against = f" against {evidence.label_of(anchors.pop())}" if len(anchors) == 1 else ""
+    return Table(caption=f"BD-energy{against} by metric and interpolation", columns=columns, rows=tuple(rows))
+
+
+def _reason(record: Sensitivity) -> str:
+    """Return why a value is not resolved; the share of the overlap has its own column."""
+    reason = fmt.clean(record.reason or "")
+    return "small overlap" if reason.startswith("insufficient overlap") else reason
 
 
 def _percent(value: float | None, *, signed: bool = True) -> Cell:
     if value is None:
         return Cell(text=fmt.ABSENT)
-    text = fmt.number(100 * value, 3)
+    text = fixed(100 * value, 1)
     return Cell(text=f"+{text}" if signed and value > 0 else text, sort=value)

@@ -255,21 +255,23 @@ class Gallery:
         shown = self._row(pair, self.sides[:2]).shots
         return all((shot.side.run.path / shot.file).is_file() for shot in shown)
 
-    def _difference(self, pair: Pair) -> str:
+    def _difference(self, pair: Pair, *, named: bool = True) -> str:
         """Return the difference of a pair; if other pairs have the same one, that of the metric that ranks them."""
         parts = []
         for axis, value in zip(self.axes, pair.differences, strict=True):
             if value is not None:
-                parts.append(f"{axis.label} {'+' if value > 0 else ''}{fmt.number(value)}")
+                parts.append(f"{f'{axis.label} ' if named else ''}{'+' if value > 0 else ''}{fmt.number(value)}")
             place = len(parts) - 1
             equal = [p for p in self.ranked if p.differences[: place + 1] == pair.differences[: place + 1]]
             if len(equal) < 2 or len(parts) > 1:
                 break
-        return ", ".join(parts) or "not scored"
+        return (", " if named else ", then ").join(parts) or "not scored"
 
     def _tile(self, pair: Pair) -> Row | None:
         row = self._row(pair, self.sides[:2])
-        return replace(row, remark=self._difference(pair)) if len(row.shots) == 2 else None
+        if len(row.shots) != 2:
+            return None
+        return replace(row, remark=self._difference(pair, named=False))
 
     def _row(self, pair: Pair, sides: Sequence[Side]) -> Row:
         found = [self.shots(side).get((pair.prompt_id, pair.seed)) for side in sides]
@@ -294,7 +296,8 @@ class Gallery:
             return ""
         left, right = self.sides[:2]
         seeds = sorted({pair.seed for pair in self.tiles()})
-        by = f", from the worst to the best difference in {self.axes[0].label}" if self.axes else ""
+        axes = ", then in ".join(axis.label for axis in self.axes[:2])
+        by = f", from the worst to the best difference in {axes}" if axes else ""
         return f"Left {left.label}, right {right.label}{by}, seed {_listed(list(map(str, seeds)))}."
 
     def _along_the_ladder(self, room: int) -> list[Row]:
@@ -386,7 +389,7 @@ class Gallery:
             key=shot.key,
             flag=flag,
             lines=(
-                *(() if row.label else (steps,)),
+                *(() if row.label or (arm.role != "predicted" and not shot.side.name) else (steps,)),
                 shot.joules(unit),
                 f"{axis.label if axis else 'score'} {fmt.number(shot.score)}"
                 if shot.score is not None

@@ -47,7 +47,7 @@ def prompts_section(run: RunData, evidence: Evidence, analysis: Analysis, headli
             f"{pair[:1].upper()}{pair[1:]}: {worse} of {fmt.plural(len(compared.prompts), 'prompt')} score worse.",
         ),
         figures=_figures(evidence, compared, pair),
-        small_title=f"How the prompts differ: {pair}",
+        small_title="How the prompts differ",
         tables=tuple(tables),
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def arms_table(
     primary, arms = evidence.primary, evidence.arms
     absent = no_joules(evidence)
     parts: list[tuple[Column, Sequence[Cell]]] = [
-        (Column(title="cell", hint="a variant at one step count; below it, its name in commands and its role"),
+        (Column(title="cell", hint="a variant at one step count; below it, its name in commands, and its role"),
          [replace(arm_cell(evidence, arm), detail=", ".join(filter(None, (_id(arm), _part(arm))))) for arm in arms]),
         *_prompt_counts(evidence),
         (Column(title="energy", unit=f"{unit.unit}/image", numeric=True, hint=_energy_hint(evidence)),
@@ -209,7 +209,7 @@ def difference_cell(
 
 def difference_cells(values: Sequence[Interval], unit: Scale | None = None, brand: str = "") -> list[Cell]:
     """Return the differences of a column, which share one number of decimals."""
-    decimals = fmt.decimals_of(values, unit)
+    decimals = fmt.decimals_of(values, unit, smallest=False)
     return [difference_cell(value, unit, brand=brand, decimals=decimals) for value in values]
 
 
@@ -230,6 +230,8 @@ def _prompt_counts(evidence: Evidence) -> list[tuple[Column, Sequence[Cell]]]:
 
 
 def _part(arm: Arm) -> str:
+    if arm.role == arm.policy == "fixed":
+        return ""
     return fmt.clean(arm.role if arm.policy in {"fixed", arm.role} else f"{arm.role} ({arm.policy})")
 
 
