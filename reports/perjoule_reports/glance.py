@@ -10,7 +10,7 @@ from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.drawing.figures import frontier, panels
 from perjoule_reports.drawing.thumbs import Encoded, Stored, encode_all
-from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.evidence import Arm, Evidence, read_evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.records import Figure, Glance, Headline, RunData, Thumb
 from perjoule_reports.sections import tables
@@ -50,7 +50,8 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
     else:
         shared = set(baseline.images.get_column("cell_id"))
         arm = next((by_cell[c] for c in (top.test, top.anchor, *by_cell) if c in by_cell and c in shared), None)
-        sides = [(baseline, arm, "baseline"), (run, arm, "candidate")]
+        before_arms = {one.cell_id: one for one in read_evidence(baseline).arms}
+        sides = [(baseline, before_arms.get(arm.cell_id) if arm else None, "baseline"), (run, arm, "candidate")]
     found = [(one, arm, name) for one, arm, name in sides if arm is not None and not one.is_imported]
     if len(found) < 2:
         return Glance()
@@ -73,17 +74,27 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
     else:
         return Glance()
     text = fmt.clean(run.prompts.get(row["prompt_id"], row["prompt_id"]))
-    unit = fmt.scale((arm.energy.value for _, arm, _ in found[:1]), "J") if baseline is None else None
+    unit = fmt.scale((arm.energy.value for _, arm, _ in found[:1]), "J")
+    changed = "" if baseline is None else f"{_change(found[0][1], found[1][1], unit)}; "
     thumbs = [
         _thumb(evidence, arm, name, text, image, unit, row[f"value{end}"])
         for (_, arm, name), image, end in zip(found, encoded, ("", "_test"), strict=True)
     ]
     return Glance(
         prompt=fmt.shorten(text, _LONGEST) or "(empty prompt)",
-        remark=f"{'the' if place == middle else 'near the'} median of {fmt.plural(len(both), 'pair')}, "
+        remark=f"{changed}{'the' if place == middle else 'near the'} median of {fmt.plural(len(both), 'pair')}, "
         f"seed {row['seed']}",
         images=tuple(thumbs),
     )
+
+
+def _change(before: Arm, after: Arm, unit: fmt.Scale) -> str:
+    """Return the cell of a gate's pair and its joules, e.g. `The full model at 8 steps, 3.39 → 3.80 J per image`."""
+    name = capitalised(after.words, after.variant)
+    if before.energy.value is None or after.energy.value is None:
+        return name
+    ends = (fmt.number(arm.energy.value / unit.factor) for arm in (before, after) if arm.energy.value is not None)
+    return f"{name}, {' → '.join(ends)} {unit.unit}{f' {after.brand}' if after.brand else ''} per image"
 
 
 def _joined(before: tuple[RunData, str], after: tuple[RunData, str], evidence: Evidence) -> pl.DataFrame:
@@ -104,14 +115,14 @@ def _thumb(
     name: str,
     text: str,
     image: Encoded,
-    unit: fmt.Scale | None,
+    unit: fmt.Scale,
     score: float | None,
 ) -> Thumb:
-    """Return an image with its joules in `unit`; without a unit, it is one of two runs of the same cell."""
+    """Return an image with its joules in `unit`; `name` is baseline or candidate in a gate, otherwise empty."""
     lines = []
-    if unit is not None:
+    if arm.energy.value is not None:
         mark = f" {arm.brand}" if arm.brand else ""
-        lines.append(f"{fmt.interval(arm.energy, unit)[0]} {unit.unit}{mark} per image")
+        lines.append(f"{fmt.number(arm.energy.value / unit.factor)} {unit.unit}{mark} per image")
     axis = evidence.primary
     if axis is not None and score is not None:
         lines.append(f"{axis.label} {fmt.number(score)}")
@@ -119,7 +130,7 @@ def _thumb(
         uri=image.uri,
         alt=f"{fmt.shorten(text, _LONGEST)} ({name or arm.words})",
         label=name or capitalised(arm.words, arm.variant),
-        series=None if unit is None else evidence.series(arm.variant),
+        series=None if name else evidence.series(arm.variant),
         cell_id=arm.cell_id,
         lines=tuple(lines),
         pixelated=image.pixelated,

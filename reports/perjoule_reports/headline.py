@@ -143,7 +143,7 @@ def _part(ratio: float) -> str:
 def _absolute(arm: Arm, anchor: Arm) -> str:
     """Return e.g. `19.1 → 1.00 J per image`."""
     unit = fmt.scale([anchor.energy.value, arm.energy.value], "J")
-    before, after = (fmt.interval(one.energy, unit)[0] for one in (anchor, arm))
+    before, after = (fmt.number((one.energy.value or 0.0) / unit.factor) for one in (anchor, arm))
     return f"{before} → {after} {unit.unit} per image"
 
 

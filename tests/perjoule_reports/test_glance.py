@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_a_gate_shows_baseline_and_candidate(small: SyntheticRun) -> None:
     assert [image.label for image in seen.images] == ["baseline", "candidate"]
     assert {image.cell_id for image in seen.images} == {"tiny-teacher-012"}
     assert seen.images[0].uri == seen.images[1].uri
+
+
+def test_the_pair_of_a_gate_names_its_cell_and_the_joules_of_both_runs(small: SyntheticRun) -> None:
+    energies = [name for name in small.points.columns if name.startswith("energy_") and name != "energy_method"]
+    points = small.points.with_columns(pl.col(name) / 2 for name in energies if small.points[name].dtype.is_float())
+    before = replace(small, points=points)
+    top = Headline(sentence="", test="tiny-teacher-012")
+    seen = glance(small, before, read_evidence(small), Analysis(), top)
+    found = re.match(
+        r"tiny-teacher at 12 steps, ([\d.]+) → ([\d.]+) (\w+) est\. per image; the median of ", seen.remark
+    )
+    assert found, seen.remark
+    assert [image.lines[0] for image in seen.images] == [f"{found[i]} {found[3]} est. per image" for i in (1, 2)]
+    assert float(found[2]) == pytest.approx(2 * float(found[1]), rel=0.01)
 
 
 def test_without_images_there_is_no_pair(small: SyntheticRun, tmp_path: Path) -> None:

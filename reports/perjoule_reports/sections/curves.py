@@ -26,6 +26,7 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
     curves = [(r.test, r.relative_curve) for r in analysis.comparisons]
     drawn = [(test, curve) for test, curve in curves if curve is not None and len(curve.quality) > 1]
     table = _sensitivity(evidence, analysis)
+    resolved = any(record.resolved for record in analysis.sensitivity)
     return Section(
         anchor="curves",
         title="Curves",
@@ -42,7 +43,8 @@ def curves_section(evidence: Evidence, analysis: Analysis) -> Section:
         "60 %; more rungs near the knee.",
         empty="" if drawn or table else "two curves that share a quality",
         figures=(_figure(evidence, drawn),) if drawn else (),
-        tables=(table,) if table else (),
+        tables=(table,) if table and resolved else (),
+        folded=(replace(table, caption=f"{table.caption}: none is resolved"),) if table and not resolved else (),
     )
 
 

@@ -18,7 +18,8 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
     tested = next((a.variant for a in evidence.arms if a.cell_id == test), "")
     main = _figures(evidence, analysis, primary, tested) if primary else []
     others = [f for axis in evidence.axes if axis is not primary for f in _small(evidence, axis)]
-    missing = () if main else (_why_none(evidence),)
+    if not main and not others:
+        return Section(anchor="frontier", title="Frontier", how_to_read="", empty=f"a frontier ({_why_none(evidence)})")
     return Section(
         anchor="frontier",
         title="Frontier",
@@ -31,15 +32,15 @@ def frontier_section(evidence: Evidence, analysis: Analysis, test: str = "") -> 
         interval=guide.intervals(evidence),
         change="A metric that measures something else (see the small figures below), or other kinds of prompts. "
         "More prompts narrow the crosses" + ("." if evidence.imported else "; they do not change the meter's bound."),
-        paragraphs=missing,
+        paragraphs=() if main else (f"There is no figure of the primary metric: {_why_none(evidence)}.",),
         figures=(*main, *others[:_MOST_SMALL]),
     )
 
 
 def _why_none(evidence: Evidence) -> str:
     if evidence.primary is None and evidence.imported:
-        return "The table states no quality, so there is no figure."
-    return "No cell has both joules and a score under the primary metric, so there is no figure."
+        return "the table states no quality"
+    return "no cell has both joules and a score under the primary metric"
 
 
 def _figures(evidence: Evidence, analysis: Analysis, axis: Axis, tested: str) -> list[Figure]:

@@ -173,6 +173,11 @@ class Gallery:
         self.every = [*self.sides, *rest]
         self._known: dict[tuple[str, str], dict[tuple[str, int], Shot]] = {}
 
+    @property
+    def is_scored(self) -> bool:
+        """True if any pair has a difference."""
+        return any(d is not None for pair in self.ranked for d in pair.differences)
+
     def shots(self, side: Side) -> dict[tuple[str, int], Shot]:
         """Return the images of a cell by prompt and seed."""
         key = (side.name, side.arm.cell_id)
@@ -221,6 +226,8 @@ class Gallery:
             said.append("The baseline contains no images, so only those of this run are shown.")
         if self.ranked and all(pair.same for pair in self.ranked):
             said.append("Both sides are the same images, bit for bit.")
+        elif self.ranked and not self.is_scored:
+            said.append("The images are not scored, so they are in the order of their prompts.")
         elif self.ranked and self.axes and not any(d for pair in self.ranked for d in pair.differences):
             said.append(f"No pair differs in {_listed([axis.label for axis in self.axes])}.")
         folder = folder_from(page, self.run.path)
@@ -247,7 +254,8 @@ class Gallery:
                 continue  # fewer than three pairs
             pair = self.ranked[at]
             where = name if at == place else f"near the {name}"
-            remark = f"{where} difference: {self._difference(pair)}, seed {pair.seed}"
+            difference = f"{where} difference: " if self.is_scored else ""
+            remark = f"{difference}{self._difference(pair)}, seed {pair.seed}"
             rows[at] = replace(self._row(pair, self.sides), remark=remark)
         return list(rows.values())
 
@@ -282,10 +290,10 @@ class Gallery:
             return ""
         test, anchor = self._test_and_anchor()
         cell = f" of {test.arm.words}" if self.is_gate else ""
-        return (
-            f"{test.label} minus {anchor.label}{cell} in {self.axes[0].label if self.axes else 'no metric'}, over "
-            f"{fmt.plural(len(self.ranked), 'pair')} of images of the same prompt and seed."
-        )
+        over = f"{fmt.plural(len(self.ranked), 'pair')} of images of the same prompt and seed"
+        if not self.is_scored:
+            return f"One of {over}{cell}; they are not scored."
+        return f"{test.label} minus {anchor.label}{cell} in {self.axes[0].label}, over {over}."
 
     def _sheet_title(self, count: int) -> str:
         total = len({pair.prompt_id for pair in self.ranked})
@@ -297,7 +305,7 @@ class Gallery:
         left, right = self.sides[:2]
         seeds = sorted({pair.seed for pair in self.tiles()})
         axes = ", then in ".join(axis.label for axis in self.axes[:2])
-        by = f", from the worst to the best difference in {axes}" if axes else ""
+        by = f", from the worst to the best difference in {axes}" if axes and self.is_scored else ""
         return f"Left {left.label}, right {right.label}{by}, seed {_listed(list(map(str, seeds)))}."
 
     def _along_the_ladder(self, room: int) -> list[Row]:
@@ -308,7 +316,8 @@ class Gallery:
         if not rungs:
             return []
         each = min(MOST_RUNGS, len(rungs) + bool(predicted), max(room // LEAST_PROMPTS, 1))
-        count = max(1, room // each)
+        # without scores the gallery shows the same images in the same order
+        count = max(1, room // each) if mean_scores(self.run, self.axis) else LEAST_PROMPTS
         rungs = _spread(rungs, each - bool(predicted))
         seed = int(self.run.images.select(pl.col("seed").min()).item())
         rows = []

@@ -238,6 +238,8 @@ def _part(arm: Arm) -> str:
 def _on_frontier(arm: Arm, axis: Axis) -> Cell:
     if arm.dropped:
         return Cell(text="dropped", detail=_resampled(arm, axis))
+    if arm.quality_of(axis).value is None:
+        return Cell(text=fmt.ABSENT)
     on = bool(arm.on_frontier.get(axis.name))
     return Cell(text="yes" if on else "no", detail=_resampled(arm, axis), strong=on)
 

@@ -27,4 +27,4 @@ def test_no_points(synthetic, small):
     assert len(arms.rows) == 6
     energies = [c for row in arms.rows for c, column in zip(row, arms.columns, strict=True) if column.title == "energy"]
     assert all(c.brand == "est." and c.sort for c in energies)
-    assert "no figure" in section(report, "frontier").paragraphs[0]
+    assert "no cell has both joules and a score" in section(report, "frontier").empty

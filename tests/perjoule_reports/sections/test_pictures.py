@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from perjoule.runs.pictures import pixel_digest
+from perjoule_reports import build_report, render_html
 from perjoule_reports.drawing.thumbs import MOST_PICTURES, SHEET_BUDGET, Encoded, Stored, encode_all
 from perjoule_reports.evidence import read_evidence
 from perjoule_reports.records import Headline
@@ -197,7 +199,7 @@ def test_a_second_metric_breaks_ties(two_metrics):
     ranked = wide.with_columns(d=pl.col(test) - pl.col(anchor)).sort("d")["prompt_id"]
     sheet = found(run)["All prompts"].strips
     assert [strip.prompt for strip in sheet] == [run.prompts[prompt] for prompt in ranked]
-    assert all(strip.remark.startswith("attributes drawn 0, agreement with the prompt ") for strip in sheet)
+    assert all(strip.remark.startswith("0, then ") for strip in sheet)
     best, _, worst = found(run)["Side by side"].strips
     assert (worst.prompt, best.prompt) == (sheet[0].prompt, sheet[-1].prompt)
 
@@ -208,6 +210,20 @@ def test_one_row_and_a_sentence_if_no_pair_differs(two_metrics):
     assert strip.remark.startswith("median difference: attributes drawn 0, agreement with the prompt 0")
     section = pictures_section(run, read_evidence(run), Headline(sentence=""))
     assert section.paragraphs[0] == "No pair differs in attributes drawn and agreement with the prompt."
+
+
+def test_images_without_scores_have_no_order(two_metrics):
+    run = replace(two_metrics, scores=two_metrics.scores.clear(), points=two_metrics.points.clear())
+    shown = found(run)
+    (strip,) = shown["Side by side"].strips
+    assert strip.remark == "not scored, seed 1"
+    assert "worst" not in shown["All prompts"].note
+    assert len(shown["Along the step ladder"].strips) == 2
+    report = build_report(run)
+    section = next(s for s in report.sections if s.anchor == "pictures")
+    assert section.paragraphs[0] == "The images are not scored, so they are in the order of their prompts."
+    assert "joules and a score" in next(s for s in report.sections if s.anchor == "frontier").empty
+    assert '"#frontier"' not in render_html(report)
 
 
 def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_path):
@@ -222,7 +238,7 @@ def test_a_gate_shows_the_same_cell_of_both_runs(two_metrics, synthetic, tmp_pat
         assert len({thumb.cell_id for thumb in strip.thumbs}) == 1
         joules = [float(thumb.lines[1].split()[0]) for thumb in strip.thumbs]
         assert joules[0] == pytest.approx(2 * joules[1], rel=0.02)
-        assert strip.remark.split(": ")[-1].startswith("attributes drawn \N{MINUS SIGN}")
+        assert re.match("(attributes drawn )?\N{MINUS SIGN}", strip.remark.split(": ")[-1])
     section = pictures_section(worse, read_evidence(worse), Headline(sentence=""), before)
     assert "Both sides are the same images, bit for bit." in section.paragraphs
     runs = [cell["run"] for cell in section.viewer["cells"]]
