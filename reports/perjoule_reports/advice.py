@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
 from perjoule.runs.trial_counts import trial_counts
@@ -13,7 +14,7 @@ from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.choosing import Choosing, code_of, decision, recommend_command
-from perjoule_reports.evidence import Arm, Evidence
+from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pairing import LEAST_PROMPTS, Versus
 from perjoule_reports.records import RunData
@@ -83,7 +84,7 @@ def _bend(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
 
 
 def _cost(arm: Arm, evidence: Evidence) -> str:
-    unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
+    unit = evidence.energy_unit
     energy = fmt.interval(arm.energy, unit)
     hours = fmt.number((arm.energy.value or 0) * fmt.WH_PER_1000_PER_JOULE)
     axis = evidence.primary
@@ -115,7 +116,7 @@ def caveats(
         *_joules(run, evidence),
         *_stated(evidence),
         *_sample(evidence, pair),
-        *_ceiling(run, evidence),
+        *_ceiling(run, evidence, analysis),
         *_choice(evidence, pair, len(versus) + 1),
         *_curves(evidence, analysis),
         *analysis.troubles,
@@ -258,24 +259,37 @@ def _sample(evidence: Evidence, pair: Versus | None) -> list[str]:
     return [sentence + "."]
 
 
-def _ceiling(run: RunData, evidence: Evidence) -> list[str]:
+def _ceiling(run: RunData, evidence: Evidence, analysis: Analysis) -> list[str]:
     """Warning about a metric that is at its bound and so cannot distinguish cells."""
     axis = evidence.primary
     spec = run.metrics.get(axis.name) if axis else None
     if axis is None or spec is None or axis.within_family:
         return []
     bound = spec.bounds[1 if axis.higher else 0]
-    values = [v for a in evidence.arms if (v := a.quality_of(axis).value) is not None]
+    scored = [a for a in evidence.arms if a.quality_of(axis).value is not None]
+    values = [a.quality_of(axis).value or 0.0 for a in scored]
     if bound is None or len(values) < 2:
         return []
     span = max(abs(bound - v) for v in values) or 1.0
-    near = sum(abs(bound - v) <= 0.05 * max(span, 0.1 * abs(bound)) for v in values)
-    if near < 2:
+    near = [a for a in scored if abs(bound - (a.quality_of(axis).value or 0.0)) <= 0.05 * max(span, 0.1 * abs(bound))]
+    if len(near) < 2 or _differ(near, axis, analysis):
         return []
     return [
-        f"{capitalised(axis.label, axis.name)} is at its bound ({fmt.number(bound)}) in {near} of "
+        f"{capitalised(axis.label, axis.name)} is at its bound ({fmt.number(bound)}) in {len(near)} of "
         f"{fmt.plural(len(values), 'cell')}: it cannot distinguish them, so look at the other metrics and the images."
     ]
+
+
+def _differ(arms: Sequence[Arm], axis: Axis, analysis: Analysis) -> bool:
+    """Return True if the best and the worst of some cells differ in 95 % of the draws of prompts."""
+    compared = analysis.compared
+    if compared is None:
+        return False
+    worst, best = (choose(arms, key=lambda a: a.quality_of(axis).value or 0.0) for choose in (min, max))
+    places = [compared.grid.cells.index(arm.cell_id) for arm in (worst, best)]
+    draws = compared.draws.quality_alone(axis.name).resamples[:, places]
+    differences = draws[:, 1] - draws[:, 0]
+    return bool(len(differences)) and float(np.quantile(differences, 0.025)) > 0
 
 
 def _choice(evidence: Evidence, pair: Versus | None, count: int) -> list[str]:

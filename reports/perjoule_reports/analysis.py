@@ -110,12 +110,17 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
 
 
 def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
-    """The longest fixed run that has joules and a score; if several are equally long, the most expensive.
+    """The longest fixed run that has joules and a score; if several are equally long, the best of them.
 
     A cell with odd joules is the anchor only if all cells have.
     """
     arms = advisable(evidence, axis) or rivals(evidence, axis)
-    return max(arms, key=lambda a: (a.role == "fixed", a.steps or 0, a.energy.value or 0), default=None)
+
+    def worth(arm: Arm) -> tuple[bool, float, float, float]:
+        quality = (arm.quality_of(axis).value or 0.0) * (1 if axis.higher else -1)
+        return arm.role == "fixed", arm.steps or 0, quality, arm.energy.value or 0
+
+    return max(arms, key=worth, default=None)
 
 
 def rivals(evidence: Evidence, axis: Axis) -> list[Arm]:

@@ -103,7 +103,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
         glance=seen,
         sections=sections,
         css_rules=tuple(sorted(rules)),
-        payload=data.payload(run, evidence, analysis, verdict, top, notes, choices(run, plan)),
+        payload=data.payload(run, evidence, analysis, verdict, top, notes, choices(run, evidence, plan)),
     )
 
 

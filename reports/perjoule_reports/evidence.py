@@ -21,7 +21,7 @@ from perjoule.statistics.points import energy_estimates
 from perjoule.statistics.sensor_errors import mean_power_w
 from perjoule.types import Estimate, Interval, Provenance, Suite, weakest
 from perjoule.warnings import has_code, read_warning
-from perjoule_reports.format import brand, clean, finite, step_count
+from perjoule_reports.format import Scale, brand, clean, finite, scale, step_count
 from perjoule_reports.naming import metric_label, variant_label
 from perjoule_reports.records import RunData
 
@@ -130,10 +130,16 @@ class Evidence:
         return left_out(self.odd)
 
     def anchor_words(self, anchor: Arm) -> str:
-        """Return a name for the anchor: `the longest run`, or its own if steps are unknown or a longer one is odd."""
-        if anchor.steps is None:
-            return anchor.cell_id
-        return anchor.words if self.left_out else "the longest run"
+        """Return a name for the anchor: `the longest run`; its own name if another could be meant."""
+        equal = [arm for arm in self.arms if (arm.role, arm.family) == (anchor.role, anchor.family)]
+        if self.left_out or anchor.steps is None or sum(arm.steps == anchor.steps for arm in equal) > 1:
+            return anchor.words
+        return "the longest run"
+
+    @property
+    def energy_unit(self) -> Scale:
+        """The unit of all joules per image on the page."""
+        return scale((arm.energy.value for arm in self.arms), "J")
 
     @property
     def has_intervals(self) -> bool:

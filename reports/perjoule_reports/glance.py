@@ -74,7 +74,7 @@ def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headl
     else:
         return Glance()
     text = fmt.clean(run.prompts.get(row["prompt_id"], row["prompt_id"]))
-    unit = fmt.scale((arm.energy.value for _, arm, _ in found[:1]), "J")
+    unit = evidence.energy_unit
     changed = "" if baseline is None else f"{_change(found[0][1], found[1][1], unit)}; "
     thumbs = [
         _thumb(evidence, arm, name, text, image, unit, row[f"value{end}"])

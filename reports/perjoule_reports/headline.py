@@ -70,7 +70,7 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     else:
         unharmed = [v for v in cheaper if not v.worse(axis)]
         test = next((v for v in unharmed if v.arm.cell_id == safe), unharmed[0] if unharmed else None)
-        top = _saving(test, axis) if test else _needed(anchor, axis, cheaper, evidence)
+        top = _saving(test, axis, evidence) if test else _needed(anchor, axis, cheaper, evidence)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
     return replace(top, test=other.arm.cell_id, anchor=anchor.cell_id)
 
@@ -84,14 +84,15 @@ def _one_sided(evidence: Evidence) -> Headline | None:
         )
     axis = evidence.primary
     if axis is None or all(a.quality_of(axis).value is None for a in evidence.arms):
-        unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
+        unit = evidence.energy_unit
         known = sorted((a for a in evidence.arms if a.energy.value is not None), key=lambda a: a.energy.value or 0.0)
         low, high = (fmt.interval(a.energy, unit)[0] for a in (known[0], known[-1]))
         title = fmt.provenance_title(evidence.provenance, imported=True).lower()
         mark = "" if evidence.provenance == "measured" else f" ({title})"
         span = f"{low} {unit.unit}" if len(known) == 1 else f"{low} to {high} {unit.unit}"
         return Headline(
-            sentence=f"The table states no quality: its {fmt.plural(len(known), 'cell')} cost {span} per image"
+            sentence=f"The table states no quality: its {fmt.plural(len(known), 'cell')} "
+            f"{'costs' if len(known) == 1 else 'cost'} {span} per image"
             f"{mark}; what quality that buys is unknown.",
         )
     return None
@@ -140,9 +141,8 @@ def _part(ratio: float) -> str:
     return f"about {near}" if near else fmt.percent(ratio)
 
 
-def _absolute(arm: Arm, anchor: Arm) -> str:
+def _absolute(arm: Arm, anchor: Arm, unit: fmt.Scale) -> str:
     """Return e.g. `19.1 → 1.00 J per image`."""
-    unit = fmt.scale([anchor.energy.value, arm.energy.value], "J")
     before, after = (fmt.number((one.energy.value or 0.0) / unit.factor) for one in (anchor, arm))
     return f"{before} → {after} {unit.unit} per image"
 
@@ -174,7 +174,7 @@ def _bound_remark(pair: Versus) -> tuple[str, ...]:
     return (f"The interval of the saving is {pair.bound}: there is only one energy per cell.",)
 
 
-def _saving(pair: Versus, axis: Axis) -> Headline:
+def _saving(pair: Versus, axis: Axis, evidence: Evidence) -> Headline:
     arm, anchor = pair.arm, pair.anchor
     quality, base = fmt.interval(_quality(arm, axis)), fmt.interval(_quality(anchor, axis))
     better = pair.better(axis)
@@ -191,7 +191,7 @@ def _saving(pair: Versus, axis: Axis) -> Headline:
             f"{' '.join(fmt.difference(pair.quality)).strip()}.{allowed}",
             *_bound_remark(pair),
         ),
-        tiles=(_energy_tile(pair), _quality_tile(pair, axis), *_time_tile(arm, anchor)),
+        tiles=(_energy_tile(pair, evidence.energy_unit), _quality_tile(pair, axis), *_time_tile(arm, anchor)),
     )
 
 
@@ -200,11 +200,11 @@ def _called(axis: Axis) -> str:
     return axis.name if axis.label == axis.name else f"{axis.label[:1].upper()}{axis.label[1:]} ({axis.name})"
 
 
-def _energy_tile(pair: Versus) -> Tile:
+def _energy_tile(pair: Versus, unit: fmt.Scale) -> Tile:
     share, change = _saved(pair.energy_ratio)
     return Tile(
         value=f"\N{MINUS SIGN}{share}",
-        detail=f"{change} {_absolute(pair.arm, pair.anchor)}".strip(),
+        detail=f"{change} {_absolute(pair.arm, pair.anchor, unit)}".strip(),
         label="energy per image",
         brand=pair.arm.brand,
     )
@@ -293,7 +293,7 @@ def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus], evidence: Evidence) 
         ),
         support=(f"{_called(axis)}: {' '.join(fmt.difference(near.quality)).strip()}, paired by prompt.",
                  *_bound_remark(near)),
-        tiles=(_energy_tile(near), _quality_tile(near, axis)),
+        tiles=(_energy_tile(near, evidence.energy_unit), _quality_tile(near, axis)),
     )  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def _fidelity(cheaper: list[Versus], anchor: Arm, axis: Axis, evidence: Evidence
             *_bound_remark(near),
         ),
         tiles=(
-            _energy_tile(near),
+            _energy_tile(near, evidence.energy_unit),
             Tile(
                 value=quality[0],
                 detail=quality[1],

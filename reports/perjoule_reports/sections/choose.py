@@ -42,15 +42,15 @@ def choose_section(evidence: Evidence, analysis: Analysis, plan: Choosing | None
             f"How good must the images be? Each row is the cheapest cell for a floor of {plan.axis.label} up to the "
             f"value under “keeps”.{only} {decision(plan, evidence, analysis)}{marked}",
         ),
-        tables=(_table(plan),),
+        tables=(_table(plan, evidence.energy_unit),),
     )
 
 
-def choices(run: RunData, plan: Choosing | None) -> ResultChoices | None:
+def choices(run: RunData, evidence: Evidence, plan: Choosing | None) -> ResultChoices | None:
     """Return the options for the page's sliders and for other programs."""
     if plan is None:
         return None
-    unit = fmt.scale((option.arm.energy.value for option in plan.options), "J")
+    unit = evidence.energy_unit
     return ResultChoices(
         metric=plan.axis.name,
         label=plan.axis.label,
@@ -87,8 +87,7 @@ def _kept(plan: Choosing) -> list[Cell]:
     return [replace(cell, sort=value) for cell, value in zip(cells, values, strict=True)]
 
 
-def _table(plan: Choosing) -> Table:
-    unit = fmt.scale((option.arm.energy.value for option in plan.options), "J")
+def _table(plan: Choosing, unit: fmt.Scale) -> Table:
     stairs = plan.stairs
     brands = [option.arm.brand for option in stairs]
     rows = tuple(

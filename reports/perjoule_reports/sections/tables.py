@@ -52,7 +52,7 @@ def arms_table(
         tails: 10th percentile of the primary metric, by cell.
         anchor: The cell that the others are compared with.
     """
-    unit = fmt.scale((a.energy.value for a in evidence.arms), "J")
+    unit = evidence.energy_unit
     time = fmt.scale((a.duration_s for a in evidence.arms), "s")
     flops = fmt.scale((a.flops for a in evidence.arms), "FLOP")
     watt_hours = Scale(factor=1 / fmt.WH_PER_1000_PER_JOULE, unit="Wh")
