@@ -131,8 +131,8 @@ class Evidence:
 
     def anchor_words(self, anchor: Arm) -> str:
         """Return a name for the anchor: `the longest run`; its own name if another could be meant."""
-        equal = [arm for arm in self.arms if (arm.role, arm.family) == (anchor.role, anchor.family)]
-        if self.left_out or anchor.steps is None or sum(arm.steps == anchor.steps for arm in equal) > 1:
+        equal = [arm for arm in self.arms if (arm.role, arm.steps) == (anchor.role, anchor.steps)]
+        if self.left_out or anchor.steps is None or len(equal) > 1:
             return anchor.words
         return "the longest run"
 

@@ -70,7 +70,11 @@ def headline(evidence: Evidence, analysis: Analysis, versus: Mapping[str, Versus
     else:
         unharmed = [v for v in cheaper if not v.worse(axis)]
         test = next((v for v in unharmed if v.arm.cell_id == safe), unharmed[0] if unharmed else None)
-        top = _saving(test, axis, evidence) if test else _needed(anchor, axis, cheaper, evidence)
+        if test is None:
+            test = max(cheaper, key=lambda v: (v.quality.value or 0) * (1 if axis.higher else -1))
+            top = _needed(anchor, axis, test, evidence)
+        else:
+            top = _saving(test, axis, evidence)
     other = test or max(contrasts, key=lambda v: v.arm.energy.value or 0)
     return replace(top, test=other.arm.cell_id, anchor=anchor.cell_id)
 
@@ -281,8 +285,7 @@ def _unresolved(anchor: Arm, axis: Axis, contrasts: list[Versus], evidence: Evid
     )
 
 
-def _needed(anchor: Arm, axis: Axis, cheaper: list[Versus], evidence: Evidence) -> Headline:
-    near = max(cheaper, key=lambda c: (c.quality.value or 0) * (1 if axis.higher else -1))
+def _needed(anchor: Arm, axis: Axis, near: Versus, evidence: Evidence) -> Headline:
     share, _ = _saved(near.energy_ratio)
     return Headline(
         sentence=apart_from_odd(

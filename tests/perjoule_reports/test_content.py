@@ -3,9 +3,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from tests.support.reports import built, section
+from tests.support.tables_of_runs import imported, table
 
 from perjoule.runs.columns import DRAWN
 from perjoule_reports import build_report
@@ -120,6 +122,51 @@ def test_full_reference_metrics_and_unlike_boundaries_never_share_axes(synthetic
     gpu = pl.when(pl.col("variant") == "tiny-student").then(pl.lit("gpu-board")).otherwise(pl.col("boundary"))
     evidence = read_evidence(replace(run, points=run.points.with_columns(boundary=gpu)))
     assert len(panels(evidence, by_name["scene"])) == 2
+
+
+def equally_long(tmp_path, gap):
+    """Three cells of 32 steps near the bound of their metric; the most expensive one is the worst."""
+    chance = np.random.default_rng(5)
+    rows = [
+        {"variant": name, "prompt_id": f"p{i}", "seed": 1, "steps": steps, "energy_j": cost * steps * (1 + i / 99),
+         "provenance": "measured", "quality:share": min(1.0, value - 0.2 * (steps == 8) + 1e-4 * chance.normal())}
+        for name, cost, value in (("a", 1.0, 0.998), ("b", 2.0, 0.998 - gap), ("c", 3.0, 0.998 - 2 * gap))
+        for steps in (8, 32)
+        for i in range(30)
+    ]  # fmt: skip
+    return imported(pl.DataFrame(rows), tmp_path, bounds={"share": (0.0, 1.0)})
+
+
+def test_of_equally_long_runs_the_best_is_the_anchor(tmp_path):
+    report = build_report(equally_long(tmp_path, 0.002))
+    assert report.headline.anchor == "a-032"
+    assert "the longest run" not in " ".join((report.headline.sentence, *report.headline.deploy))
+
+
+@pytest.mark.parametrize(("gap", "saturated"), [(0.002, False), (0.0, True)])
+def test_a_metric_near_its_bound_is_saturated_only_if_it_resolves_nothing(gap, saturated, tmp_path):
+    beware = build_report(equally_long(tmp_path, gap)).headline.beware
+    assert any("at its bound" in line for line in beware) == saturated
+
+
+def test_all_joules_of_a_page_have_one_unit(tmp_path):
+    frame = table(prompts=12, seeds=1, ladder=(2, 8, 64, 128)).with_columns(pl.col("energy_j") * 20)
+    report = build_report(imported(frame, tmp_path))
+    units = set(re.findall(r"[\d.] (k?J) per image", " ".join((*report.headline.deploy, *report.glance.remark))))
+    units |= {tile.detail.split(" per image")[0].split()[-1] for tile in report.headline.tiles[:1]}
+    (energy, *_) = [c.unit for c in section(report, "arms").tables[0].columns if c.title == "energy"]
+    assert units == {energy.split("/")[0]}
+
+
+def test_odd_cells_are_mentioned_where_all_cells_are_meant(tmp_path):
+    """A ladder whose 8 steps cost more than its 16 steps: both are left out."""
+    frame = table(prompts=30, seeds=1, ladder=(4, 8, 16, 32), variants=(("m", 1.0),))
+    odd = pl.when(pl.col("steps") == 8).then(2.5).otherwise(1.0)
+    report = build_report(imported(frame.with_columns(pl.col("energy_j") * odd * 1.2), tmp_path))
+    assert len(report.headline.beware) > 0
+    assert report.headline.sentence.startswith("Apart from 2 odd cells, every cheaper cell scores worse"), (
+        report.headline.sentence
+    )
 
 
 def test_every_section_says_how_to_read_it(usual_report):
