@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -103,7 +104,7 @@ def test_one_resolved_difference_decides() -> None:
     half = estimate(0.25, 0.08, None)
     unclear, clear = estimate(0.2, -0.2, None), estimate(0.045, 0.009, 0.076)
 
-    def beaten(saving: Estimate | None, gain: Estimate | None, **shares: float) -> bool | None:
+    def beaten(saving: Estimate | None, gain: Estimate | None, **shares: Any) -> bool | None:
         result = Control(control="c", iso_quality_saving=saving, iso_energy_gain=gain, **shares)
         return Opponent(result=result, name="c", remark="").beaten
 
