@@ -9,6 +9,7 @@ import pytest
 from tests.support.reports import built, section
 from tests.support.tables_of_runs import imported, table
 
+from perjoule.gating.recommend import recommend
 from perjoule.runs.columns import DRAWN
 from perjoule_reports import build_report
 from perjoule_reports.drawing.figures import panels
@@ -138,8 +139,10 @@ def equally_long(tmp_path, gap):
 
 
 def test_of_equally_long_runs_the_best_is_the_anchor(tmp_path):
-    report = build_report(equally_long(tmp_path, 0.002))
+    run = equally_long(tmp_path, 0.002)
+    report = build_report(run)
     assert report.headline.anchor == "a-032"
+    assert "a-032" in recommend(run)["floor_from"]
     assert "the longest run" not in " ".join((report.headline.sentence, *report.headline.deploy))
 
 

@@ -150,7 +150,7 @@ def recommend(
     keeps_quality = kept(sign * quality.point[0], alone, confidence)
     floor_from = None
     if min_quality is None and max_joules is None:
-        longest = _longest(rows, eligible)
+        longest = _longest(rows, eligible, sign)
         if longest is None or not np.isfinite(keeps_quality[longest]):
             raise EvidenceError(
                 "recommend: no fixed run has joules and resamples of quality, so there is no default floor: give "
@@ -227,14 +227,18 @@ def recommend(
     return document(recommendation)
 
 
-def _longest(rows: list[dict[str, Any]], eligible: Any) -> int | None:
-    """Return the place of the longest fixed run with joules and a score; the most expensive of equally long ones."""
+def _longest(rows: list[dict[str, Any]], eligible: Any, sign: float) -> int | None:
+    """Return the place of the longest fixed run with joules and a score; the best of equally long ones."""
     fixed = [
         i
         for i, row in enumerate(rows)
         if eligible[i] and row["role"] == "fixed" and row["energy_j_per_image"] and row["quality"] is not None
     ]
-    return max(fixed, key=lambda i: (rows[i]["steps_mean"] or 0, rows[i]["energy_j_per_image"]), default=None)
+
+    def worth(i: int) -> tuple[float, float, float]:
+        return rows[i]["steps_mean"] or 0, sign * rows[i]["quality"], rows[i]["energy_j_per_image"]
+
+    return max(fixed, key=worth, default=None)
 
 
 def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None, max_joules: float | None) -> Any:
