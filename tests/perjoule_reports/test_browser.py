@@ -397,12 +397,40 @@ def test_no_text_of_a_figure_covers_another(visit: Any, kind: str, viewport: Vie
         assert page.evaluate(OVERLAPS) == []
 
 
+@pytest.mark.parametrize("kind", ["small", "twelve", "demo"])
+def test_each_label_of_a_frontier_is_nearest_to_what_it_names(visit: Any, kind: str) -> None:
+    """A number at a point of another variant is worse than none."""
+    page = visit(kind).page
+    wrong = page.evaluate(
+        """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+          const seen = selector => [...svg.querySelectorAll(selector)].filter(e => e.getClientRects().length);
+          const centre = e => {
+            const b = e.getBoundingClientRect();
+            return [b.left + b.width / 2, b.top + b.height / 2];
+          };
+          const points = seen('[data-cell]').map(e => ({ id: e.id, arm: e.dataset.arm, at: centre(e) }));
+          const middles = points.flatMap((a, i) => points[i + 1]?.arm !== a.arm ? [] : // along its line
+            [{ arm: a.arm, at: [0, 1].map(k => (a.at[k] + points[i + 1].at[k]) / 2) }]);
+          const led = new Set(seen('[id*=-lead-]').map(e => e.id.replace('-lead-', '-steps-')));
+          return seen('[id*=-steps-], [id*=-name-]').filter(e => !led.has(e.id)).filter(label => {
+            const far = one => Math.hypot(...one.at.map((v, i) => v - centre(label)[i]));
+            const named = label.id.includes('-name-');
+            const nearest = [...points, ...(named ? middles : [])].reduce((a, b) => far(b) < far(a) ? b : a);
+            return named ? nearest.arm !== label.dataset.arm : nearest.id !== label.id.replace('-steps-', '-point-');
+          }).map(e => e.id);
+        })"""
+    )
+    assert page.locator(".glance [id*=-steps-]").count() >= (0 if kind == "twelve" else 2)  # it compares no cells
+    assert page.locator(".glance [id*=-name-]").count() >= 2
+    assert wrong == []
+
+
 @pytest.mark.parametrize("kind", ["small", "twelve"])
 def test_every_point_shows_itself_under_the_mouse(visit: Any, kind: str) -> None:
     """Whatever lies on it: lines, intervals, rings and other points."""
     page = visit(kind).page
     points = page.locator("svg:visible [data-cell]").all()
-    assert len(points) == (6 if kind == "small" else 72)
+    assert len(points) == (12 if kind == "small" else 108)  # the figure at the top has each cell as well
     for point in points[:: 1 if kind == "small" else 5]:
         point.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
         box = point.bounding_box()
