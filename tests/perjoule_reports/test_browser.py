@@ -69,7 +69,7 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     )  # fmt: skip
     with ZipFile(DEMO) as archive:
         archive.extractall(folder / "demo")
-    texts["demo"] = render_html(build_report(load_run(folder / "demo")))
+    texts["demo"] = render_html(build_report(load_run(folder / "demo"), page=folder / "demo.html"))
     files = {"twelve": twelve.path / "report.html"}
     files["twelve"].write_text(render_html(build_report(twelve, page=files["twelve"])), "utf-8")
     for kind, text in texts.items():
@@ -504,6 +504,53 @@ def test_two_images_are_compared_from_the_keyboard(visit: Any) -> None:
     page.locator(".sheet li").nth(2).click()
     assert stage_of(page)[2] == "2"
     assert len(found.requests) == len([url for url in found.requests if url.startswith("data:")]) + 1
+
+
+def test_files_are_read_only_when_a_reader_asks_for_an_image(
+    visit: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """The demo's tiles are smaller than its images, so the viewer has files to read."""
+    files = lambda found: [url for url in found.requests[1:] if not url.startswith("data:")]  # noqa: E731
+    alone = tmp_path / "sent.html"
+    alone.write_bytes(pages["demo"].read_bytes())
+    for place in (pages["demo"], alone):
+        found = visit("demo")
+        found.requests.clear()
+        found.page.goto(place.as_uri())
+        assert found.page.evaluate("[...document.querySelectorAll('.view img')].every(e => e.naturalWidth > 0)")
+        assert files(found) == found.complaints == []
+        assert found.page.locator(".view .note:not(:empty)").count() == 0
+        found.page.get_by_title("next prompt").click()
+        found.page.wait_for_timeout(100)
+        assert all("/images/" in url for url in files(found))
+        assert len(files(found)) == 2
+
+
+def test_the_viewer_shows_the_largest_copy_in_a_page_sent_alone(
+    visit: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    page = visit("demo").page
+    (tmp_path / "sent.html").write_bytes(pages["demo"].read_bytes())
+    page.goto((tmp_path / "sent.html").as_uri())
+    widths = page.evaluate(
+        """() => {
+          const width = new Map();
+          for (const image of document.querySelectorAll('img[data-key]')) {
+            width.set(image.dataset.key, Math.max(width.get(image.dataset.key) ?? 0, image.naturalWidth));
+          }
+          const keys = [...document.querySelector('.strip.paired').querySelectorAll('img')].slice(0, 2).map(
+            e => e.dataset.key);
+          const [id, seed] = keys[0].split('/').slice(2);
+          const at = JSON.parse(document.getElementById('perjoule-images').textContent).prompts.findIndex(
+            one => one[0] === id && String(one[1]) === seed);
+          document.querySelector('.viewer select').value = at;
+          document.querySelector('.viewer select').dispatchEvent(new Event('change'));
+          return keys.map(key => width.get(key));
+        }"""
+    )
+    page.wait_for_timeout(100)
+    assert widths == page.evaluate("[...document.querySelectorAll('.view img')].map(e => e.naturalWidth)")
+    assert page.locator(".view .note:not(:empty)").count() == 0
 
 
 def test_an_image_outside_the_page_is_read_from_the_run_or_missed_in_words(

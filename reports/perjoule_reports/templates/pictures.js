@@ -3,22 +3,23 @@
 const choices = JSON.parse(document.getElementById("perjoule-images")?.textContent || "null");
 if (choices) {
   const { cells, prompts, metric } = choices;
-  const inline = new Map(all("img[data-key]").map((image) => [image.dataset.key, image]));
+  const rank = (image) => ("reduced" in image.dataset ? 2 : 0) + (image.closest(".sheet") ? 1 : 0); // tiles are the smallest
+  const inline = new Map(all("img[data-key]").sort((a, b) => rank(b) - rank(a)).map((image) => [image.dataset.key, image]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const keyOf = (cell, [id, seed]) => `${cell.run}/${cell.cell}/${id}/${seed}`;
-  const state = { mode: "side", zoom: 1, x: 50, y: 50, top: 0 };
+  const state = { mode: "side", zoom: 1, x: 50, y: 50, top: 0, used: false };
   const viewer = make("div", { className: "viewer", id: "viewer" });
   const select = (name, texts) => {
     const box = make("select");
     box.append(...texts.map((text, i) => make("option", { value: i, textContent: text })));
     const label = make("label", { textContent: `${name} ` });
     label.append(box);
-    box.addEventListener("change", show);
+    box.addEventListener("change", use);
     return [label, box];
   };
   const button = (text, title, action) => {
     const made = make("button", { type: "button", textContent: text, title });
-    made.addEventListener("click", action);
+    made.addEventListener("click", () => { action(); if (!state.used) use(); });
     return made;
   };
   const [promptLabel, prompt] = select("Prompt", prompts.map(([, seed, text], i) => `${i + 1}. ${text}, seed ${seed}`));
@@ -40,7 +41,7 @@ if (choices) {
   slider.addEventListener("input", place);
   const modes = { side: "Side by side", slide: "Slider", flicker: "Flicker" };
   const buttons = Object.entries(modes).map(([mode, text]) => button(text, "", () => { state.mode = mode; place(); }));
-  const step = (by) => { prompt.value = (Number(prompt.value) + by + prompts.length) % prompts.length; show(); };
+  const step = (by) => { prompt.value = (Number(prompt.value) + by + prompts.length) % prompts.length; use(); };
   const zoom = (factor) => { state.zoom = factor ? Math.min(16, Math.max(1, state.zoom * factor)) : 1; place(); };
   const stage = make("div", { className: "stage", tabIndex: 0 });
   stage.setAttribute("role", "group");
@@ -69,7 +70,8 @@ if (choices) {
     side.image.onerror = null;
     side.image.alt = `${text} (${cell.label})`;
     if (!image) put("", "This cell has no image of this prompt and seed.");
-    else if (thumb && !("reduced" in thumb.dataset)) put(thumb.src);
+    else if (thumb && !(state.used && "reduced" in thumb.dataset)) put(thumb.src);
+    else if (!state.used) put("", "This image is not part of the page; choose a prompt or a cell to load it.");
     else if (file) {
       side.image.onerror = () => { side.image.onerror = null; missed(); };
       put(file);
@@ -84,6 +86,10 @@ if (choices) {
       const cell = cells[side.box.value];
       source(side, cell, cell.images[prompt.value], chosen);
     });
+  }
+  function use() { // files are read when a reader asks for images, not when the page is opened
+    state.used = true;
+    show();
   }
   function place() {
     const { mode } = state;
@@ -113,6 +119,7 @@ if (choices) {
     if (event.ctrlKey || event.metaKey || event.altKey || !(way || mode || size !== undefined || event.key === " ")) return;
     if (way && !event.shiftKey && way[1]) return; // up and down scroll the page
     event.preventDefault();
+    if (!state.used) use();
     if (mode) { state.mode = mode; place(); }
     else if (size !== undefined) zoom(size);
     else if (event.key === " ") swap();
@@ -128,7 +135,7 @@ if (choices) {
     const at = prompts.findIndex((one) => one[0] === id && String(one[1]) === seed);
     if (at < 0) return;
     prompt.value = at;
-    show();
+    use();
     viewer.scrollIntoView({ block: "nearest" });
   }));
   document.querySelector("#pictures .album").before(viewer);
