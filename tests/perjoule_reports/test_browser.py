@@ -17,19 +17,37 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 from tests.support.boards import traced_run
-from tests.support.browsing import DESK, PHONE, Visit, axe_findings, needs_chromium
+from tests.support.browsing import DESK, PHONE, TABLET, Visit, axe_findings, needs_chromium
 from tests.support.hostile import PROMPTS, hostile_run
 
+from perjoule.gating import GateConfig
 from perjoule.importing.conversion import import_table
+from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import load_run
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_index
+from perjoule_reports.pages.payload import to_json
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 # the part of a run of the demo that its report needs
 DEMO = Path(__file__).parents[2] / "docs" / "demo-run.zip"
-KINDS = ("small", "hostile", "traced", "empty", "index")
+KINDS = ("small", "hostile", "traced", "empty", "gate", "index")
+
+
+OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length);
+  const boxes = texts.map(e => [e.getBoundingClientRect(), e.textContent]);
+  return boxes.flatMap(([a, one], i) => boxes.slice(0, i).filter(([b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5).map(([, other]) => [svg.ariaLabel, one, other]));
+})"""
+CUT = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].map(e => [e.getBoundingClientRect(), e.textContent]).filter(([box]) =>
+    box.width && (box.right > frame.right + 1 || box.left < frame.left - 1 || box.bottom > frame.bottom + 1
+      || box.top < frame.top - 1));
+})"""
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +80,20 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "runs" / "import 1 <i>" / "report.html").write_text(
         render_html(build_report(load_run(folder / "runs" / "import 1 <i>"))), "utf-8"
     )
+    sides = []
+    for name, more, loss in (("before", 1.0, 0.0), ("worse", 1.2, 0.1)):
+        changed = [
+            row | {"energy_j": row["energy_j"] * (more + i % 5 / 100), "quality:q": row["quality:q"] - loss - i % 3 / 9,
+                   "prompt_id": f"{row['prompt_id']}-{i // len(rows)}",
+                   "provenance": "measured", "boundary": "gpu-board", "device": "H100"}
+            for i, row in enumerate(rows * 2)
+        ]  # fmt: skip
+        pl.DataFrame(changed).write_parquet(folder / f"{name}.parquet")
+        sides.append(import_table(folder / f"{name}.parquet", folder / "runs" / name))
+    gate = build_report(sides[1], ReportRequest(baseline=sides[0], gate=GateConfig(margin_quality=0.05)))
+    assert gate.stamp.word == "FAIL", gate.stamp.sentence
+    texts["gate"] = render_html(gate)
+    (folder / "runs" / "worse" / "result.json").write_text(to_json(gate.payload), "utf-8")
     texts["index"] = render_index(folder / "runs")
     twelve = synthetic.make_run(
         folder / "twelve", prompts=4, ladder=(1, 4, 25), seeds=(1,), metrics=("scene", "iclip"),
@@ -168,7 +200,7 @@ def test_axe_finds_nothing_in_light_and_dark(visit: Any, kind: str) -> None:
         assert axe_findings(page) == []
 
 
-@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("viewport", [PHONE, TABLET, DESK], ids=["phone", "tablet", "desk"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport: ViewportSize) -> None:
     page = visit(kind, viewport).page
@@ -189,6 +221,41 @@ def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport:
         }).filter(([size]) => size < 7.5)"""
     )
     assert small == []
+    assert page.evaluate(CUT) == []
+    page.wait_for_timeout(50)  # for the observer of sizes
+    without_cue = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth
+          && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && getComputedStyle(e).maskImage === 'none'
+        ).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert without_cue == []
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_value_of_a_slider_is_next_to_its_label(visit: Any, viewport: ViewportSize) -> None:
+    page = visit("small", viewport).page
+    tops = "e => e.map(one => Math.round(one.getBoundingClientRect().top))"
+    labels, values = (page.locator(f"#chooser {part}").evaluate_all(tops) for part in ("label", "output"))
+    assert len(set(labels)) == 2
+    assert np.allclose(labels, values, atol=3)
+
+
+def test_what_is_scrolled_fades_only_where_there_is_more(visit: Any) -> None:
+    page = visit("small", PHONE).page
+    links = page.locator("nav .page")
+    faded = "e => [e.classList.contains('more-left'), e.classList.contains('more-right')]"
+    page.wait_for_function("document.querySelector('nav .more-right')")
+    assert links.evaluate(faded) == [False, True]
+    links.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    page.wait_for_function("document.querySelector('nav .more-left')")
+    assert links.evaluate(faded) == [True, False]
+
+
+def test_a_failed_run_is_one_red_card_on_a_phone(visit: Any) -> None:
+    row = visit("index", PHONE).page.locator(".runs .failed").first
+    grounds = row.evaluate("e => [e, ...e.children].map(one => getComputedStyle(one).backgroundColor)")
+    assert grounds[0] != "rgba(0, 0, 0, 0)"
+    assert set(grounds[1:]) == {"rgba(0, 0, 0, 0)"}
 
 
 def test_complete_without_javascript(visit: Any) -> None:
@@ -376,17 +443,8 @@ def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> 
     assert wide == []
 
 
-OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
-  const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length);
-  const boxes = texts.map(e => [e.getBoundingClientRect(), e.textContent]);
-  return boxes.flatMap(([a, one], i) => boxes.slice(0, i).filter(([b]) =>
-    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 &&
-    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5).map(([, other]) => [svg.ariaLabel, one, other]));
-})"""
-
-
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("kind", ["small", "traced", "twelve"])
+@pytest.mark.parametrize("kind", ["small", "traced", "twelve", "gate"])
 def test_no_text_of_a_figure_covers_another(visit: Any, kind: str, viewport: ViewportSize) -> None:
     page = visit(kind, viewport).page
     unfold(page)

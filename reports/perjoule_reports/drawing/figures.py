@@ -19,7 +19,7 @@ from perjoule.statistics.attainment import Attainment
 from perjoule.statistics.resampling import Array
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room, settle, text_width
+from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room, line_height, settle, text_width
 from perjoule_reports.drawing.labels import Board, Point
 from perjoule_reports.drawing.plots import GLYPHS, MARKERS, colour, dash, grid, make_figure, marker, of_joules
 from perjoule_reports.drawing.scales import Scale, apply, energy_scale, quality_scale
@@ -269,11 +269,6 @@ def _numbers(
                               xytext=(spot.dx, spot.dy), textcoords="offset points", ha=spot.ha, va=spot.va,
                               color=colour(number), fontsize=font, gid=f"arm{number}-steps-{place}")  # fmt: skip
                 break
-
-
-def line_height(font: float) -> float:
-    """Height of a line of text in inches, as browsers measure it."""
-    return 1.25 * font / 72
 
 
 def _present(value: Interval) -> list[float]:

@@ -14,6 +14,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in inches in
 Point = tuple[float, float]
 
 _GAP = 0.085
+_WAYS = ((0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0))
 _MARGIN = 0.05  # left and right of a text, so that two numbers do not read as one
 
 
@@ -53,19 +54,25 @@ class Board:
             self.block(((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)), radius)
 
     def place(
-        self, at: Point, width: float, height: float, radius: float = 0.0, own: Collection[Point] = ()
+        self,
+        at: Point,
+        width: float,
+        height: float,
+        radius: float = 0.0,
+        *,
+        own: Collection[Point] = (),
+        ways: Sequence[tuple[int, int]] = _WAYS,
     ) -> Place | None:
         """Find room for a text next to a point, outside a circle around it, and mark it as occupied.
 
-        No other point may be nearer to the text, except those in `own`, which the text names as well.
+        No other point may be nearer to the text, except those in `own`, which the text names as well. `ways` are the
+        directions to try: 1 for right or up, -1 for left or down.
         """
         x, y = at
         rivals = [point for point in self.points if point != at and point not in own]
         gap = max(_GAP, radius)
         width += 2 * _MARGIN
-        for horizontal, vertical in (
-            (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0),
-        ):  # fmt: skip
+        for horizontal, vertical in ways:
             left = x + (gap if horizontal > 0 else -gap - width if horizontal < 0 else -width / 2)
             bottom = y + (gap if vertical > 0 else -gap - height if vertical < 0 else -height / 2)
             box = (left, bottom, left + width, bottom + height)

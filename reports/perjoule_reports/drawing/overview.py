@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from matplotlib.axes import Axes
 
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.canvas import SMALL, settle, text_width
+from perjoule_reports.drawing.canvas import SMALL, line_height, settle, text_width
 from perjoule_reports.drawing.figures import (
     RING,
     SMALL_ROOM,
@@ -22,7 +22,6 @@ from perjoule_reports.drawing.figures import (
     add_line,
     board_of,
     inches,
-    line_height,
     rungs_of,
     scales_of,
     shade_dominated,
