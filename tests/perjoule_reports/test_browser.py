@@ -418,6 +418,34 @@ def test_the_report_of_the_demo_is_short(visit: Any) -> None:
     assert len(page.inner_text("body").split()) <= 4000
 
 
+LINKED = """() => {
+  const shown = selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility());
+  const bodies = shown('main :is(img, .picture, tr, .prose, pre)');
+  return shown('main :is(h2, h3, h4)').map((head, i) => {
+    const body = bodies.find(e => head.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING) || head;
+    for (const e of [head, body]) {
+      e.id ||= `target-${i}-${e.tagName}`;
+      document.body.append(Object.assign(document.createElement('a'), { textContent: '.', href: `#${e.id}` }));
+    }
+    return [head.textContent, head.id, body.id];
+  });
+}"""
+
+
+@pytest.mark.parametrize("kind", ["small", "demo"])
+def test_no_heading_is_alone_at_the_foot_of_a_page(visit: Any, kind: str) -> None:
+    """Chromium writes where each target of a link is printed."""
+    page = visit(kind).page
+    page.emulate_media(media="print")
+    headings = page.evaluate(LINKED)
+    paper = page.pdf(prefer_css_page_size=True)
+    sheets = dict(re.findall(rb"/(\S+) \[(\d+) 0 R /XYZ", paper))
+    parted = [name for name, head, body in headings if sheets[head.encode()] != sheets[body.encode()]]
+    assert len(headings) > 5
+    assert len(set(sheets.values())) > 2
+    assert parted == []
+
+
 @pytest.mark.parametrize("kind", ["small", "hostile", "demo"])
 def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> None:
     page = visit(kind, color_scheme="dark").page
