@@ -232,8 +232,8 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
 
 
 def add_line(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
-    """Add a line or a marker; `axes.plot` also computes limits, which takes twice as long."""
-    axes.add_artist(Line2D(x, y, **style))
+    """Add a line, or a marker, which may stick out of the axes; `axes.plot` also computes limits, in twice the time."""
+    axes.add_artist(Line2D(x, y, **style)).set_clip_on(style.get("marker") is None)
 
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
