@@ -71,7 +71,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     made = (
         gate_section(run, asked.baseline, evidence, analysis),
         choose_section(evidence, plan),
-        pictures_section(run, evidence, top, asked.baseline, page),
+        pictures_section(run, evidence, top, asked.baseline, page, safe),
         frontier_section(evidence, analysis, top.test),
         people_section(run, evidence, analysis),
         arms_section(evidence, analysis, versus),

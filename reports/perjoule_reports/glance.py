@@ -24,8 +24,10 @@ def glance(
 ) -> Glance:
     """Return the pair of images and the small frontier; each is None if the run does not have it.
 
-    `recommended` is the cell under Deploy; empty if there is none.
+    `recommended` is the cell to deploy, or empty; a change that has not passed its gate is not recommended.
     """
+    if analysis.verdict is not None and analysis.verdict.verdict != "pass":
+        recommended = ""
     return replace(_pair(run, baseline, evidence, top), figure=_figure(evidence, analysis, top, recommended))
 
 

@@ -587,6 +587,9 @@ def test_two_images_are_compared_from_the_keyboard(visit: Any) -> None:
     cut = "() => getComputedStyle(document.querySelectorAll('.view')[1]).clipPath"
     page.locator(".viewer input[type=range]").fill("20")
     assert page.evaluate(cut) == "inset(0px 0px 0px 20%)"
+    line = page.locator(".view").nth(1).evaluate("e => getComputedStyle(e, '::before').left")
+    assert float(line.removesuffix("px")) == pytest.approx(0.2 * 340, abs=1)
+    assert "F flicker" in page.locator(f"#{page.locator('.stage').get_attribute('aria-describedby')}").inner_text()
     page.locator(".sheet li").nth(2).click()
     assert stage_of(page)[2] == "2"
     assert len(found.requests) == len([url for url in found.requests if url.startswith("data:")]) + 1

@@ -84,7 +84,7 @@ class Overview:
             caption="The ring marks the cell to deploy." if ringed else "",
             description=f"{fmt.plural(len(panel.arms), 'cell')}. The section Frontier has the figure with its data.",
             tooltips={gid: tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
-            marks={gid: {"cell": arm.cell_id, "variant": arm.variant}
+            marks={gid: {"cell": arm.cell_id, "variant": arm.label or arm.variant}
                    for gid, arm in zip(gids, panel.arms, strict=True)}
             | {"frame": {"across": across.fine(), "up": up.fine()}},
             wide=SMALL,

@@ -45,15 +45,17 @@ if (choices) {
   const zoom = (factor) => { state.zoom = factor ? Math.min(16, Math.max(1, state.zoom * factor)) : 1; place(); };
   const stage = make("div", { className: "stage", tabIndex: 0 });
   stage.setAttribute("role", "group");
-  stage.setAttribute("aria-label", "Two images. Keys: left and right arrow for the prompt, plus, minus and 0 for the size, "
-    + "shift and arrows to move, S, F and B for slider, flicker and both, space to swap");
+  stage.setAttribute("aria-label", "Two images");
+  stage.setAttribute("aria-describedby", "keys");
+  const keys = make("p", { className: "remark keys", id: "keys", textContent: "Keys: ← → prompt, + − 0 size, "
+    + "shift and arrows to move, S slider, F flicker, B both, space to swap" });
   const bar = (...parts) => { const made = make("div", { className: "bar" }); made.append(...parts); return made; };
   stage.append(...sides.map((side) => side.pane));
   viewer.append(
     bar(promptLabel, button("←", "previous prompt", () => step(-1)), button("→", "next prompt", () => step(1))),
     bar(...sides.map((side) => side.label)),
     bar(...buttons, button("−", "smaller", () => zoom(0.5)), button("+", "larger", () => zoom(2))),
-    stage, slider,
+    stage, slider, keys,
   );
 
   function source(side, cell, image, chosen) {
