@@ -22,6 +22,8 @@ from tests.support.hostile import PROMPTS, hostile_run
 
 from perjoule.gating import GateConfig
 from perjoule.importing.conversion import import_table
+from perjoule.pytest_energy.page import Results, render_page
+from perjoule.pytest_energy.records import Judgement, Measured, Outcome
 from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import load_run
 from perjoule.testing.nvml_simulator import compiler
@@ -32,7 +34,7 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 
 # the part of a run of the demo that its report needs
 DEMO = Path(__file__).parents[2] / "docs" / "demo-run.zip"
-KINDS = ("small", "hostile", "traced", "empty", "gate", "index")
+KINDS = ("small", "hostile", "traced", "empty", "gate", "index", "tests")
 
 
 OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
@@ -48,6 +50,35 @@ CUT = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
     box.width && (box.right > frame.right + 1 || box.left < frame.left - 1 || box.bottom > frame.bottom + 1
       || box.top < frame.top - 1));
 })"""
+
+
+def page_of_tests() -> str:
+    """The page of pytest's `--energy-report`."""
+    sides = [
+        {
+            f"tests/test_a.py::test_{name}": Measured(
+                nodeid=name,
+                energy_j=(joules, joules),
+                uncertainty_j=(0.1, 0.1),
+                duration_s=(1.0, 1.0),
+                iterations=1,
+                boundary="gpu-board",
+                provenance="estimated",
+                method="counter",
+            )
+            for name in ("short", "a_much_longer_name_of_a_test[with-parameters]", "hopeless")
+        }
+        for joules in (1.0, 1.2)
+    ]
+    outcomes: tuple[Outcome, ...] = ("fail", "pass", "inconclusive")
+    judged = {
+        name: Judgement(outcome=outcome, reason="why; because", change=0.2, low=0.1, high=0.3)
+        for name, outcome in zip(sides[1], outcomes, strict=True)
+    }
+    results = Results(
+        measured=sides[1], baseline=sides[0], judged=judged, baseline_name="main", missing=["x"], margin=0.05
+    )
+    return render_page(results, provenance="estimated", facts=[("boundary", "gpu-board")], beware=["missing: x"])
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +126,7 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     texts["gate"] = render_html(gate)
     (folder / "runs" / "worse" / "result.json").write_text(to_json(gate.payload), "utf-8")
     texts["index"] = render_index(folder / "runs")
+    texts["tests"] = page_of_tests()
     twelve = synthetic.make_run(
         folder / "twelve", prompts=4, ladder=(1, 4, 25), seeds=(1,), metrics=("scene", "iclip"),
         variants=tuple(f"{name}-{n}" for n in (1, 2) for name in ("plain", "student", "cut", "cached", "int8", "fast")),
