@@ -97,7 +97,7 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     }
     if compiler() is not None:
         texts["traced"] = render_html(build_report(traced_run(folder / "runs" / "traced")))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"variant": v, "prompt_id": p, "seed": 1, "steps": s, "energy_j": s * 2.0, "quality:q": 1 - 1 / s}
         for v in ("a", "<b>")
         for p in PROMPTS[:9]

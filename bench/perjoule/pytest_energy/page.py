@@ -77,8 +77,8 @@ class Results:
     def _excess(self, nodeid: str, judgement: Judgement) -> str:
         if judgement.change is None:
             return f"failed: {judgement.reason}"
-        return f"costs {percent(judgement.change).lstrip('+')} more energy, {self._joules(nodeid).text} per call; " \
-            f"{percent(self.margin).lstrip('+')} more was allowed"  # fmt: skip
+        joules, more, allowed = self._joules(nodeid).text, percent(judgement.change), percent(self.margin)
+        return f"costs {more[1:]} more energy, {joules} per call; {allowed[1:]} more was allowed"
 
     def counts(self) -> str:
         """Return the numbers of tests by outcome, in a sentence; empty without a comparison."""

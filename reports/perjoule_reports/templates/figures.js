@@ -18,7 +18,8 @@ if (arms.size > 1) {
     set.append(label);
   }
   const figure = document.querySelector("main svg [data-cell]").closest("figure");
-  figure.querySelector(".legend")?.classList.add("off"); // the boxes show the same marks
+  // The boxes show the same marks.
+  figure.querySelector(".legend")?.classList.add("off");
   figure.before(set);
 }
 
@@ -59,7 +60,8 @@ function rescale(frame) {
     use.setAttribute("y", y(b));
   }
   all("[id*=-saving-], [id*=-lead-]", svg).forEach((part) => part.classList.toggle("off", !whole));
-  const [kept, edges] = [[], frame.getBoundingClientRect()]; // a label outside the axes would cover a tick's
+  // A label outside the axes would cover a tick's.
+  const [kept, edges] = [[], frame.getBoundingClientRect()];
   for (const label of all("[id*=-steps-], [id*=-name-]", svg)) {
     const [a, b] = at(document.getElementById(label.id.replace(/-(steps|name)-/, "-point-")).querySelector("use"));
     label.setAttribute("transform", `translate(${x(a) - a} ${y(b) - b})`);

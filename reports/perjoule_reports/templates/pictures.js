@@ -3,7 +3,8 @@
 const choices = JSON.parse(document.getElementById("perjoule-images")?.textContent || "null");
 if (choices) {
   const { cells, prompts, metric } = choices;
-  const rank = (image) => ("reduced" in image.dataset ? 2 : 0) + (image.closest(".sheet") ? 1 : 0); // tiles are the smallest
+  // Tiles are the smallest.
+  const rank = (image) => ("reduced" in image.dataset ? 2 : 0) + (image.closest(".sheet") ? 1 : 0);
   const inline = new Map(all("img[data-key]").sort((a, b) => rank(b) - rank(a)).map((image) => [image.dataset.key, image]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const keyOf = (cell, [id, seed]) => `${cell.run}/${cell.cell}/${id}/${seed}`;
@@ -89,7 +90,8 @@ if (choices) {
       source(side, cell, cell.images[prompt.value], chosen);
     });
   }
-  function use() { // files are read when a reader asks for images, not when the page is opened
+  // Files are read when a reader asks for images, not when the page is opened.
+  function use() {
     state.used = true;
     show();
   }
@@ -119,7 +121,8 @@ if (choices) {
     const mode = { s: "slide", f: "flicker", b: "side" }[event.key.toLowerCase()];
     const size = { "+": 2, "=": 2, "-": 0.5, 0: 0 }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !(way || mode || size !== undefined || event.key === " ")) return;
-    if (way && !event.shiftKey && way[1]) return; // up and down scroll the page
+    // Up and down scroll the page.
+    if (way && !event.shiftKey && way[1]) return;
     event.preventDefault();
     if (!state.used) use();
     if (mode) { state.mode = mode; place(); }
